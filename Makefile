@@ -1,0 +1,47 @@
+# Everything starts here: `make train` and `make test` need only Python 3.11-3.13 (with venv) and make.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+            $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+ARGS   ?= loss=mse model=linear
+
+.PHONY: help train test check format lock clean
+
+help:
+	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
+	@echo "make test                                        the tests that take under three minutes"
+	@echo "make check                                       everything: slow tests, ruff, mypy, import-linter"
+	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
+
+# The first call installs what requirements.lock pins (about 6 GB on Linux, of which CUDA is most); later calls skip it.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@test -n "$(FOUND)" || { echo "losslab needs Python 3.11, 3.12 or 3.13: install one, or name it with 'make PYTHON=/path/to/python3.12'"; exit 1; }
+	$(FOUND) -m venv --clear $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+train: $(VENV)/.installed
+	@$(PY) train.py $(ARGS)
+
+test: $(VENV)/.installed
+	$(PY) -m pytest -m "not slow"
+
+check: $(VENV)/.installed
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest
+
+format: $(VENV)/.installed
+	$(PY) -m ruff check --fix-only
+	$(PY) -m ruff format
+
+lock: $(VENV)/.installed
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,15 @@
+"""losslab, a laboratory for loss functions.
+
+    from losslab.losses import Focal
+
+    loss = Focal(gamma=2.0)(logits, labels)
+"""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+_CHECKOUT = Path(__file__).resolve().parents[2] / "conf"
+# In a checkout conf/ lies beside src/, and an editable install may hold an old copy of it: the checkout's own wins.
+CONF = _CHECKOUT if (_CHECKOUT / "train.yaml").is_file() else Path(__file__).resolve().parent / "conf"
+"""The folder of configurations."""

@@ -1,0 +1,1 @@
+"""What watches a run: guards, checkpoints, histories, figures, dashboards."""

@@ -1,0 +1,68 @@
+"""Gradient norms for TensorBoard, and a word when they vanish or explode on their way through the network."""
+
+import logging
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class GradientNorms(Callback):
+    """Logs grad_norm/total and grad_norm/LAYER, and the learning rate, every `trainer.log_every_n_steps` steps.
+
+    Norms are those before clipping. Layers are compared by the root mean square of their gradient, so that a large
+    layer does not look steep. A layer whose gradient is `ratio` times smaller (larger) than that of the last layer
+    is named once as vanishing (exploding): a ratio between layers, since near the optimum all of them become small.
+
+    Args:
+        ratio: how many times smaller or larger counts as vanished or exploded.
+    """
+
+    def __init__(self, ratio: float = 1e4) -> None:
+        self.ratio = ratio
+        self._told: set[str] = set()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        step = trainer.global_step
+        if trainer.log_every_n_steps == 0 or step % trainer.log_every_n_steps:
+            return
+        with torch.no_grad():
+            norms = layer_norms(pl_module.network)
+        if not norms:
+            return
+        sizes = {name: (norm.item(), count) for name, (norm, count) in norms.items()}
+        values = {f"grad_norm/{name}": norm for name, (norm, _) in sizes.items()}
+        values["grad_norm/total"] = sum(norm**2 for norm, _ in sizes.values()) ** 0.5
+        values["lr"] = optimizer.param_groups[0]["lr"]
+        for writer in trainer.loggers:
+            writer.log_metrics(values, step)
+        self._compare({name: norm / count**0.5 for name, (norm, count) in sizes.items()}, step)
+
+    def _compare(self, steepness: dict[str, float], step: int) -> None:
+        *earlier, last = steepness
+        if steepness[last] == 0:
+            return
+        for layer in earlier:
+            share = steepness[layer] / steepness[last]
+            word = "vanish" if share < 1 / self.ratio else "explode" if share > self.ratio else None
+            if word and f"{word} {layer}" not in self._told:
+                self._told.add(f"{word} {layer}")
+                logger.warning(
+                    "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
+                    word, step + 1, layer, share, last,
+                )  # fmt: skip
+
+
+def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """For each layer that has gradients, in the order of the network: their 2-norm () and how many they are."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            layers.setdefault(name.rpartition(".")[0] or type(network).__name__.lower(), []).append(parameter.grad)
+    return {
+        name: (torch.nn.utils.get_total_norm(grads), sum(grad.numel() for grad in grads))
+        for name, grads in layers.items()
+    }

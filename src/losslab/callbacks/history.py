@@ -1,0 +1,124 @@
+"""A row an epoch, on disk as soon as the epoch is over, and the curves drawn from them at the end."""
+
+import csv
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from losslab.runs import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class History(Checkpoint):
+    """Writes history.csv, timing.csv and figures/*.png.
+
+    history.csv holds nothing that depends on the clock: a run that is repeated writes the same bytes. Values of an
+    epoch without validation are left empty. A Checkpoint by class only because Lightning calls no other callback
+    after the learner has published an epoch's values.
+
+    Args:
+        run_dir: the run folder.
+        title: of the figures.
+    """
+
+    def __init__(self, run_dir: str, title: str = "") -> None:
+        self.folder = RunFolder(Path(run_dir))
+        self.title = title
+        self.rows: list[dict[str, float]] = []
+        self._files: list[IO[str]] = []
+        self._started = 0.0
+        self._validated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
+        self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._started, self._validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        # The learner remembers the newest value of everything; an epoch's row holds only what is of that epoch.
+        row |= {k: v for k, v in pl_module.values.items() if self._validated or not k.startswith("val/")}
+        self.rows.append(row)
+        self._history.writerow(row)
+        self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+        self.folder.figures.mkdir(parents=True, exist_ok=True)
+        for name in ("loss", pl_module.monitor.removeprefix("val/")):
+            figure = draw_curves(self.rows, name, self.title)
+            figure.savefig(self.folder.figures / f"{name}_curve.png", dpi=120)
+            for writer in trainer.loggers:
+                if isinstance(writer, TensorBoardLogger):
+                    writer.experiment.add_image(f"{name} curve", pixels(figure), trainer.global_step, dataformats="HWC")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        self._close()
+
+    def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":
+        # Line-buffered: a row is with the operating system as soon as it is written.
+        file = path.open("w", newline="", buffering=1)
+        self._files.append(file)
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        return writer
+
+    def _close(self) -> None:
+        while self._files:
+            self._files.pop().close()
+
+
+def draw_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure":
+    """The curve of one quantity over epochs, training and validation in one picture.
+
+    Args:
+        rows: of a history.
+        name: of the quantity without its split, such as "loss".
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- needed once, at the end; pyplot would cost twice as much
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    spread: list[float] = []
+    for split, colour, style in (("train", "#0072B2", "-"), ("val", "#D55E00", "--")):
+        points = [(row["epoch"], row[f"{split}/{name}"]) for row in rows if f"{split}/{name}" in row]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            label = {"train": "training", "val": "validation"}[split]
+            axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(points) <= 50 else None)  # noqa: PLR2004
+            spread += values
+    if spread and min(spread) > 0 and max(spread) > 100 * min(spread):
+        axes.set_yscale("log")
+    axes.set_xlabel("Epochs")
+    axes.set_ylabel("Loss" if name == "loss" else name.upper() if name in {"mse", "mae"} else name.capitalize())
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def pixels(figure: "Figure") -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """A figure as an image, uint8 (height, width, 4)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

@@ -1,0 +1,67 @@
+"""Crop, flip and cutout for a whole batch of uint8 images at once."""
+
+import torch
+from torch import Tensor
+
+from losslab.errors import LabError
+
+
+class Augment:
+    """Random crop, horizontal flip and cutout, batched: drawn for the global batch, applied to any part of it.
+
+    Semantics are those of torchvision's RandomCrop(size, padding=crop), RandomHorizontalFlip() and of cutout
+    (DeVries & Taylor 2017), but no image is touched by itself.
+
+    Args:
+        crop: pixels of black padding around the image before a window of its own size is cut; 0 for none.
+        flip: mirror left to right with probability 1/2.
+        cutout: side of a grey square put over the image, its centre anywhere in it; 0 for none.
+    """
+
+    def __init__(self, crop: int = 0, *, flip: bool = False, cutout: int = 0) -> None:
+        if crop < 0 or cutout < 0:
+            message = f"crop and cutout are pixels, 0 or more: got crop={crop}, cutout={cutout}"
+            raise LabError(message)
+        self.crop, self.flip, self.cutout = crop, flip, cutout
+
+    def draw(self, count: int, height: int, width: int, random: torch.Generator) -> Tensor:
+        """What happens to each of `count` images → int64 (count, 5): window y and x, flipped, cutout's y and x."""
+        ends = (2 * self.crop + 1, 2 * self.crop + 1, 1 + self.flip, height, width)
+        return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Augment uint8 images (N, H, W, channels) by the draws (N, 5) → the same shape."""
+        draws = draws.to(images.device, non_blocking=True)
+        if self.crop:
+            images = _windows(images, self.crop, draws[:, 0], draws[:, 1])
+        if self.flip:
+            images = torch.where(draws[:, 2, None, None, None].bool(), images.flip(2), images)
+        if self.cutout:
+            images = _cut_out(images, self.cutout, draws[:, 3], draws[:, 4])
+        return images
+
+
+def _windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
+    count, height, width, channels = images.shape
+    padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
+    padded[:, padding : padding + height, padding : padding + width] = images
+    # A view with one axis for each possible window; picking from it copies every pixel once.
+    image, row, column, channel = padded.stride()
+    places = 2 * padding + 1
+    views = padded.as_strided(
+        (count, places, places, height, width, channels), (image, row, column, row, column, channel)
+    )
+    return views[torch.arange(count, device=images.device), top, left]
+
+
+def _cut_out(images: Tensor, side: int, y: Tensor, x: Tensor) -> Tensor:
+    def inside(size: int, centre: Tensor) -> Tensor:
+        place = torch.arange(size, device=images.device)
+        start = centre[:, None] - side // 2
+        return (place >= start) & (place < start + side)
+
+    square = inside(images.shape[1], y)[:, :, None] & inside(images.shape[2], x)[:, None, :]
+    return images.masked_fill(square[..., None], _GREY)
+
+
+_GREY = 127

@@ -1,0 +1,60 @@
+"""What a batch is, what a data set in memory is, and what a data set says about itself."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from losslab.targets import Kind, Task
+
+
+class Batch(NamedTuple):
+    """One batch. Losses learn from `target`; metrics score against `truth`; label noise makes the two differ."""
+
+    inputs: Tensor
+    """(N, features) or (N, channels, height, width), float."""
+    target: Tensor
+    """Of the kind that the data set declares."""
+    truth: Tensor
+    """y (N,) for exclusive classes, 0/1 (N, K) for labels, values (N, D)."""
+    index: Tensor
+    """int64 (N,): the example's place in its data set, so that a score can be traced back."""
+
+
+class Examples(NamedTuple):
+    """A whole split in memory, row by row what `Batch` holds. Images are uint8 (N, height, width, channels)."""
+
+    inputs: Tensor
+    target: Tensor
+    truth: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, inputs: Tensor, target: Tensor, truth: Tensor | None = None) -> Self:
+        """Examples numbered from 0; the truth is the target unless given."""
+        return cls(inputs, target, target if truth is None else truth, torch.arange(len(inputs)))
+
+    def take(self, rows: Tensor) -> "Examples":
+        """The examples of these rows, numbered as they were."""
+        return Examples(*(tensor.index_select(0, rows) for tensor in self))
+
+    def to(self, device: torch.device) -> "Examples":
+        """The same examples on another device."""
+        return Examples(*(tensor.to(device) for tensor in self))
+
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known of a data set to build a network, a learner and its metrics, before any of it is read."""
+
+    task: Task
+    kind: Kind
+    """The kind of target that every batch gives."""
+    input_shape: tuple[int, ...]
+    """Of one example, as the network sees it: (features,) or (channels, height, width)."""
+    targets: int
+    """C classes, K labels or D values."""
+    class_names: tuple[str, ...] = ()
+    """One name a class or label; empty for regression."""

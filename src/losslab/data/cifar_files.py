@@ -1,0 +1,166 @@
+"""CIFAR-10's files: downloaded once, verified, and read without trusting them."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+import tempfile
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from losslab.errors import LabError
+
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = ("test_batch",)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_PIXELS = 3 * 32 * 32
+
+
+def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
+    """See that `folder` holds CIFAR-10 unpacked: as it is, from an archive that lies there, or downloaded.
+
+    Processes that start together wait for the first one; what is not complete never has the final name.
+
+    Args:
+        folder: which is to hold cifar-10-batches-py.
+        url: of the archive; None for its public home.
+        verify: whether the archive must be the official one, by SHA-256.
+
+    Raises:
+        LabError: it cannot be had, or is not what it should be; the message says what to put where.
+    """
+    if (folder / FOLDER).is_dir():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{FOLDER}.lock"):
+            if not (folder / FOLDER).is_dir():
+                _fetch(folder, url, verify=verify)
+    except OSError as error:
+        message = f"cannot write CIFAR-10 to {folder} ({error.strerror or error}): set data.dir to a folder you may write"
+        raise LabError(message) from error
+
+
+def read(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple[Tensor, Tensor]:
+    """The images, uint8 (N, 32, 32, 3), and class indices, int64 (N,), of these batch files, in their order.
+
+    Raises:
+        LabError: a file is missing, is not the official one while `verify` holds, or is no CIFAR-10 batch.
+    """
+    images, labels = [], []
+    for name in files:
+        path = folder / FOLDER / name
+        content = _content(path, verify=verify)
+        pixels, classes = _parse(content, path)
+        images.append(torch.from_numpy(pixels).view(-1, 3, 32, 32).permute(0, 2, 3, 1).contiguous())
+        labels.append(torch.tensor(classes))
+    return torch.cat(images), torch.cat(labels)
+
+
+def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
+    archive = folder / ARCHIVE
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".cifar-10-") as temporary:
+        if not archive.is_file():
+            _download(url, Path(temporary) / ARCHIVE, verify=verify)
+            (Path(temporary) / ARCHIVE).replace(archive)
+        elif verify:
+            _check_archive(archive)
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
+            (Path(temporary) / FOLDER).rename(folder / FOLDER)
+        except (tarfile.TarError, EOFError, FileNotFoundError) as error:
+            message = f"{archive} is damaged or is not CIFAR-10 ({error}): delete it and run again, or {_by_hand(folder)}"
+            raise LabError(message) from error
+
+
+def _download(url: str | None, path: Path, *, verify: bool) -> None:
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 -- half a second to import, once in a data set's life
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+
+    source = url or CIFAR10.url
+    try:
+        download_url(source, str(path.parent), path.name)
+    except (urllib.error.URLError, RuntimeError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        message = (
+            f"cannot download CIFAR-10 from {source} ({reason}): go online, set data.url to a mirror, "
+            f"or {_by_hand(path.parents[1])}"
+        )
+        raise LabError(message) from error
+    if verify:
+        _check_archive(path)
+
+
+def _check_archive(path: Path) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        message = (
+            f"{path.name} is damaged or is not the official CIFAR-10 (SHA-256 {found[:12]}…, expected {SHA256[:12]}…): "
+            f"delete it and run again, or set data.verify=false if you trust it"
+        )
+        raise LabError(message)
+
+
+def _by_hand(folder: Path) -> str:
+    return f"put {ARCHIVE} or the folder {FOLDER} into {folder.absolute()} (data.dir)"
+
+
+def _content(path: Path, *, verify: bool) -> bytes:
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        message = f"cannot read {path} ({error.strerror}): delete {path.parent} to have it downloaded again"
+        raise LabError(message) from error
+    official = dict((*CIFAR10.train_list, *CIFAR10.test_list))
+    if verify and hashlib.md5(content, usedforsecurity=False).hexdigest() != official[path.name]:
+        message = (
+            f"{path} is not the official file (MD5 differs): delete {path.parent} to have it downloaded again, "
+            f"or set data.verify=false to use a re-encoded copy"
+        )
+        raise LabError(message)
+    return content
+
+
+def _parse(content: bytes, path: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
+    try:
+        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+        pixels, labels = batch[b"data"], batch[b"labels"]
+        fits = (
+            pixels.dtype == np.uint8
+            and pixels.shape == (len(labels), _PIXELS)
+            and all(isinstance(label, int) and 0 <= label < len(CLASSES) for label in labels)
+        )
+    except Exception as error:
+        # A damaged pickle can raise anything at all; each of it means the same to the user.
+        message = f"{path} is damaged or is not a CIFAR-10 batch ({error}): delete {path.parent} and run again"
+        raise LabError(message) from error
+    if not fits:
+        message = f"{path} does not hold uint8 images of {_PIXELS} values and labels 0-9: delete {path.parent} and run again"
+        raise LabError(message)
+    return pixels, labels
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Unpickles dicts, lists, bytes, numbers and NumPy arrays, which is all that a CIFAR-10 batch is made of."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Only the three names by which an array is rebuilt; anything else could run code."""
+        if (module.replace("numpy._core", "numpy.core"), name) == ("numpy.core.multiarray", "_reconstruct"):
+            return np.empty(0).__reduce__()[0]
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        message = f"it names {module}.{name}, which no such batch holds"
+        raise pickle.UnpicklingError(message)

@@ -1,0 +1,98 @@
+"""The base of every data module: splits in memory, batches of a global size, one set of conventions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from losslab.data import keys
+from losslab.data.augment import Augment
+from losslab.data.batch import Examples, Facts
+from losslab.data.loader import Loader
+from losslab.errors import LabError
+
+
+class MemoryDataModule(LightningDataModule, ABC):
+    """A data set held in memory. A subclass gives its `facts` and writes `load`.
+
+    Args:
+        batch_size: examples in a training batch over all processes; None for all of them at once.
+        eval_batch_size: examples in a validation or test batch; None for all at once. Results do not depend on it.
+        seed: of order and augmentation, normally that of the run.
+    """
+
+    facts: Facts
+    augment: Augment | None = None
+    transform: Callable[[Tensor], Tensor] | None = None
+
+    def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
+        super().__init__()
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size is not None and size < 1:
+                message = f"data.{name} must be 1 or more, or null for all examples at once: got {size}"
+                raise LabError(message)
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.splits: dict[str, Examples] = {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Examples]:
+        """Read the data → the splits "train", "val" and "test". May set `transform` from the training split."""
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
+        """Read the data once, and move them to the GPU that will use them."""
+        if not self.splits:
+            self.splits = self.load()
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if device.type == "cuda":
+            self.splits = {name: examples.to(device) for name, examples in self.splits.items()}
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled and augmented, but for `overfit_batches`, where the same plain batches come every epoch."""
+        same = self.trainer is not None and bool(self.trainer.overfit_batches)
+        return self._loader("train", self.batch_size, shuffle=not same, augment=None if same else self.augment)
+
+    def val_dataloader(self) -> Loader:
+        """Every validation example once, in order."""
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> Loader:
+        """Every test example once, in order."""
+        return self._loader("test", self.eval_batch_size)
+
+    predict_dataloader = test_dataloader
+
+    def _loader(
+        self, split: str, batch_size: int | None, *, shuffle: bool = False, augment: Augment | None = None
+    ) -> Loader:
+        examples = self.splits[split]
+        return Loader(
+            examples,
+            batch_size or max(1, len(examples.inputs)),
+            seed=self.seed,
+            shuffle=shuffle,
+            augment=augment,
+            transform=self.transform,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
+            world=self.trainer.world_size if self.trainer is not None else 1,
+        )
+
+
+def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
+    """Split the rows 0..count-1 at random into parts of these sizes, each part in ascending order.
+
+    Raises:
+        LabError: the parts are more than there is, or the first would be empty.
+    """
+    if sum(sizes) > count or any(size < 1 for size in sizes):
+        message = f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}"
+        raise LabError(message)
+    rows = torch.randperm(count, generator=keys.generator(seed, keys.SPLIT))
+    return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
+
+
+def standardised(values: Tensor, train: Tensor) -> Tensor:
+    """(values - mean) / std by the column statistics of the training rows alone; constant columns become 0."""
+    mean, std = train.mean(0), train.std(0, correction=0)
+    return (values - mean) / torch.where(std > 0, std, 1.0)

@@ -1,0 +1,210 @@
+"""The LightningModules: a network, a loss, and one short step in which no line asks which loss it is."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from losslab.data import keys
+from losslab.data.batch import Batch, Facts
+from losslab.errors import LabError
+from losslab.losses.base import Loss
+from losslab.metrics import MONITOR, Average, Yardsticks, mode
+from losslab.targets import Task, choose, encode
+
+
+class Learner(LightningModule):
+    """A network that learns under a loss. `Regressor` and `Classifier` say what its outputs mean.
+
+    Args:
+        network: from inputs to outputs (N, targets * loss.outputs_per_target).
+        loss: any loss that takes the targets the data give, as they are or encoded.
+        facts: what the data declare.
+        optimizer: makes an optimizer of the parameters.
+        scheduler: makes a learning-rate scheduler of the optimizer; None for a constant rate.
+        interval: whether the scheduler steps each "step" or each "epoch".
+        seed: of the draws inside the network (dropout).
+
+    Raises:
+        LabError: the loss cannot learn from these targets.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        facts: Facts,
+        optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+        scheduler: Callable[..., Any] | None = None,
+        interval: str = "epoch",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        kind = choose(facts.kind, loss.wants)
+        if kind is None:
+            message = f"{type(loss).__name__} takes {' or '.join(loss.wants)} targets, these data give {facts.kind}"
+            raise LabError(message)
+        self.network, self.loss, self.facts, self.kind = network, loss, facts, kind
+        self.optimizer, self.scheduler, self.interval, self.seed = optimizer, scheduler, interval, seed
+        # In plain dicts, not as submodules: Lightning would cast their float64 sums with the network's precision.
+        self.averages = {"train": {"loss": Average(), self.train_metric: Average()}}
+        self.averages |= {split: {"loss": Average()} for split in ("val", "test")}
+        self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
+        self.values: dict[str, float] = {}
+        """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
+
+    train_metric: str
+    """The yardstick that is cheap enough to take on every training batch."""
+
+    @property
+    def monitor(self) -> str:
+        """The metric to checkpoint, stop, tune and compare by: never the loss."""
+        return f"val/{MONITOR[self.facts.task]}"
+
+    @property
+    def monitor_mode(self) -> str:
+        """Whether the monitored metric is better "min" or "max"."""
+        return mode(self.facts.task)
+
+    @property
+    def curves(self) -> list[str]:
+        """The names of all values of an epoch, in the order of a table."""
+        train = [f"train/{name}" for name in self.averages["train"]]
+        return [*train, "val/loss", *(f"val/{name}" for name in self.yardsticks["val"].names)]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Raw outputs of the network."""
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+    def probabilities(self, outputs: Tensor) -> Tensor | None:
+        """What the outputs mean to the yardsticks; None where they are values."""
+        raise NotImplementedError
+
+    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """The sum over the batch of `train_metric` → ()."""
+        raise NotImplementedError
+
+    def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (N, ...), summed loss () and summed weight () of a batch, which are also added to the averages."""
+        outputs = self(batch.inputs)
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        target = encode(batch.target, self.facts.kind, self.kind, self.facts.targets, dtype)
+        total, weight = self.loss.total(outputs, target)
+        self.averages[split]["loss"].update(total, weight)
+        return outputs, total, weight
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        outputs, total, weight = self.step(batch, "train")
+        with torch.no_grad():
+            self.averages["train"][self.train_metric].update(self.quick(outputs, batch.truth), len(batch.truth))
+        return total / weight
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, _: int) -> Tensor:
+        outputs = self(batch.inputs)
+        probabilities = self.probabilities(outputs)
+        return outputs if probabilities is None else probabilities
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
+        outputs, _, _ = self.step(batch, split)
+        self.yardsticks[split].update(outputs, self.probabilities(outputs), batch.truth)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 -- Lightning's signature
+        # Keyed like every other draw: a resumed run meets the same dropout masks.
+        torch.manual_seed(keys.key(self.seed, keys.STEP, self.current_epoch, batch_idx, self.global_rank))
+
+    def on_fit_start(self) -> None:
+        self._prepare("train", "val")
+
+    def on_validation_start(self) -> None:
+        self._prepare("val")
+
+    def on_test_start(self) -> None:
+        self._prepare("test")
+
+    def on_train_epoch_end(self) -> None:
+        self._publish("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._publish("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._publish("test")
+
+    def _prepare(self, *splits: str) -> None:
+        device = torch.device("cpu") if self.device.type == "mps" else self.device
+        for split in splits:
+            for average in self.averages[split].values():
+                average.to(device)
+                average.reset()
+            if split in self.yardsticks:
+                self.yardsticks[split].to(device)
+                self.yardsticks[split].reset()
+
+    def _publish(self, split: str) -> None:
+        values = {name: average.compute() for name, average in self.averages[split].items()}
+        if split in self.yardsticks:
+            values |= self.yardsticks[split].compute()
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        self.values |= {name: value.item() for name, value in named.items()}
+        self.log_dict({name: value.float() for name, value in named.items()})
+        for average in self.averages[split].values():
+            average.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        # A scheduler that must know how long the run is, or whether more is better, is told.
+        told = {"total_steps": lambda: int(self.trainer.estimated_stepping_batches), "mode": lambda: mode(self.facts.task)}
+        asked = inspect.signature(self.scheduler).parameters
+        scheduler = self.scheduler(optimizer, **{name: value() for name, value in told.items() if name in asked})
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.interval, "monitor": self.monitor},
+        }
+
+
+class Regressor(Learner):
+    """Outputs are values."""
+
+    train_metric = "mse"
+
+    def probabilities(self, outputs: Tensor) -> None:  # noqa: ARG002
+        """None: values are no probabilities."""
+
+    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Σ of squared errors, averaged over the values of an example."""
+        return (outputs - truth).square().mean(1).sum()
+
+
+class Classifier(Learner):
+    """Outputs are scores of classes or labels; the loss says which probabilities they stand for."""
+
+    train_metric = "accuracy"
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """As the loss defines them, in float32 at least → (N, C) or (N, K)."""
+        return self.loss.to_probabilities(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+
+    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """The number of right decisions; for labels, the mean over an example's labels."""
+        if self.facts.task is Task.MULTICLASS:
+            return (outputs.argmax(1) == truth).sum()
+        return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).double().mean(1).sum()  # noqa: PLR2004
+
+
+def learner_for(task: Task) -> type[Learner]:
+    """The learner of a task."""
+    return Regressor if task is Task.REGRESSION else Classifier

@@ -1,0 +1,12 @@
+"""The losses. Each scores every example by itself; `forward` makes it a drop-in criterion for any training loop."""
+
+from losslab.losses.base import Loss
+from losslab.losses.bce import BCE
+from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.focal import Focal
+from losslab.losses.huber import Huber, SmoothL1
+from losslab.losses.kl_div import KLDiv
+from losslab.losses.l1 import L1
+from losslab.losses.mse import MSE
+
+__all__ = ["BCE", "L1", "MSE", "CrossEntropy", "Focal", "Huber", "KLDiv", "Loss", "SmoothL1"]

@@ -1,0 +1,24 @@
+"""Kullback-Leibler divergence to soft targets."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losslab.losses.base import Loss
+from losslab.targets import Kind
+
+
+class KLDiv(Loss):
+    """Kullback-Leibler divergence KL(t ‖ p) = Σ_k t_k log(t_k / p_k) with p = softmax(z).
+
+    Cross-entropy less the entropy of the target: the same gradients, and 0 where p = t. Takes logits and averages
+    over examples (torch's "batchmean"), never over elements. Kullback & Leibler 1951.
+    """
+
+    wants: ClassVar[tuple[Kind, ...]] = (Kind.PROBABILITIES,)
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N, C) → (N,)."""
+        return F.kl_div(torch.log_softmax(outputs, dim=1), target, reduction="none").sum(1)

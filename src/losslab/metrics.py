@@ -1,0 +1,175 @@
+"""The yardsticks: metrics that mean the same whatever the loss, averaged over examples in float64."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryCalibrationError,
+    BinaryF1Score,
+    BinaryPrecision,
+    BinaryRecall,
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+
+from losslab.data.batch import Facts
+from losslab.targets import Task
+
+MONITOR = {Task.REGRESSION: "mse", Task.BINARY: "accuracy", Task.MULTICLASS: "accuracy", Task.MULTILABEL: "accuracy"}
+"""The metric by which a task's runs are checkpointed, stopped, tuned and compared. Never the loss."""
+
+
+def mode(task: Task) -> str:
+    """Whether the monitored metric of this task is better "min" or "max"."""
+    return "min" if task is Task.REGRESSION else "max"
+
+
+def wide(values: Tensor) -> Tensor:
+    """Floating values as float64, on the CPU where the accelerator (MPS) has no such type."""
+    if not values.is_floating_point():
+        return values
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+class Average(Metric):
+    """A mean over examples: float64 sums of values and of weights, added up over batches and processes."""
+
+    full_state_update: ClassVar[bool] = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor | float) -> None:
+        """Add a batch: the sum of its values () and the sum of their weights () or the number of its examples."""
+        self.total += wide(total.detach())
+        self.weight += weight if isinstance(weight, int | float) else wide(weight.detach())
+
+    def compute(self) -> Tensor:
+        """Σ values / Σ weights → ()."""
+        return self.total / self.weight
+
+
+class NLL(Average):
+    """Negative log-likelihood of the truth in nats, -log p_y; for labels, summed over the columns.
+
+    Probabilities are kept at or above float32's 1.2e-7, as scikit-learn's log_loss keeps them.
+    """
+
+    def update(self, probabilities: Tensor, truth: Tensor) -> None:  # type: ignore[override]
+        """(N, C) and y (N,), or (N, K) and 0/1 (N, K)."""
+        tiny = torch.finfo(torch.float32).eps
+        if truth.is_floating_point():
+            given = torch.where(truth > 0.5, probabilities, 1 - probabilities).clamp(min=tiny)  # noqa: PLR2004
+            super().update(-given.log().sum(), len(truth))
+        else:
+            given = probabilities.gather(1, truth[:, None]).clamp(min=tiny)
+            super().update(-given.log().sum(), len(truth))
+
+
+class Brier(Average):
+    """Brier score Σ_k (p_k - t_k)²: 0 to 2 for exclusive classes (Brier 1950), 0 to 1 for one label."""
+
+    def update(self, probabilities: Tensor, truth: Tensor) -> None:  # type: ignore[override]
+        """(N, C) and y (N,), or (N, K) and 0/1 (N, K)."""
+        if truth.is_floating_point():
+            super().update((probabilities - truth).square().sum(), len(truth))
+        else:
+            given = probabilities.gather(1, truth[:, None]).squeeze(1)
+            # Σ_k (p_k - t_k)² without spelling t out: Σ p² - 2 p_y + 1.
+            super().update((probabilities.square().sum(1) - 2 * given + 1).sum(), len(truth))
+
+
+class Yardsticks:
+    """All metrics of one split, but for the loss itself. Not a module: it keeps float64 where it can be had."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.task = facts.task
+        decisions, likelihoods = _collections(facts)
+        for metric in (*decisions.values(), *likelihoods.values()):
+            metric.set_dtype(torch.float64)
+        self.decisions = MetricCollection(decisions)
+        self.likelihoods = MetricCollection(likelihoods) if likelihoods else None
+
+    @property
+    def names(self) -> list[str]:
+        """What `compute` will name, in order."""
+        return [*self.decisions, *(self.likelihoods or ())]
+
+    def update(self, outputs: Tensor, probabilities: Tensor | None, truth: Tensor) -> None:
+        """Add a batch: raw outputs, what they mean as probabilities (None for regression), and the truth."""
+        outputs, truth = wide(outputs), wide(truth)
+        if self.likelihoods is None or probabilities is None:
+            self.decisions.update(outputs, truth)
+            return
+        probabilities = wide(probabilities)
+        if self.task is Task.MULTICLASS:
+            # One-vs-all and squared-error outputs need not sum to 1, but exclusive classes' probabilities do.
+            self.decisions.update(outputs.argmax(1), truth)
+            self.likelihoods.update(probabilities / probabilities.sum(1, keepdim=True), truth)
+        else:
+            probabilities = probabilities.clamp(max=1)
+            labels = truth.long()
+            self.decisions.update(probabilities, labels)
+            for name, metric in self.likelihoods.items(keep_base=True):
+                metric.update(probabilities, labels if name == "ece" else truth)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The value of each metric over all examples of all processes → () each."""
+        return {**self.decisions.compute(), **(self.likelihoods.compute() if self.likelihoods else {})}
+
+    def reset(self) -> None:
+        """Start over."""
+        self.decisions.reset()
+        if self.likelihoods:
+            self.likelihoods.reset()
+
+    def to(self, device: torch.device) -> None:
+        """Move the sums to the device of the outputs (the CPU for MPS)."""
+        device = torch.device("cpu") if device.type == "mps" else device
+        self.decisions.to(device)
+        if self.likelihoods:
+            self.likelihoods.to(device)
+
+
+def _collections(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
+    options: dict[str, Any] = {"validate_args": False}
+    if facts.task is Task.REGRESSION:
+        # R² of one example is undefined; torchmetrics raises there, and says so.
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": R2Score()}, {}
+    if facts.task is Task.MULTICLASS:
+        classes, macro = facts.targets, {"average": "macro", **options}
+        return {
+            "accuracy": MulticlassAccuracy(classes, average="micro", **options),
+            "precision": MulticlassPrecision(classes, **macro),
+            "recall": MulticlassRecall(classes, **macro),
+            "f1": MulticlassF1Score(classes, **macro),
+        }, {"nll": NLL(), "brier": Brier(), "ece": MulticlassCalibrationError(classes, n_bins=15, **options)}
+    if facts.task is Task.BINARY:
+        return {
+            "accuracy": BinaryAccuracy(**options),
+            "precision": BinaryPrecision(**options),
+            "recall": BinaryRecall(**options),
+            "f1": BinaryF1Score(**options),
+        }, {"nll": NLL(), "brier": Brier(), "ece": BinaryCalibrationError(n_bins=15, **options)}
+    labels = facts.targets
+    return {
+        "accuracy": MultilabelAccuracy(labels, **options),
+        "precision": MultilabelPrecision(labels, **options),
+        "recall": MultilabelRecall(labels, **options),
+        "f1": MultilabelF1Score(labels, **options),
+    }, {"nll": NLL(), "brier": Brier()}

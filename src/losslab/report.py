@@ -1,0 +1,93 @@
+"""What a run says on the terminal, and in its train.log: a header before, a table after."""
+
+import io
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from losslab.targets import Task
+
+if TYPE_CHECKING:
+    from losslab.experiment import Experiment
+
+logger = logging.getLogger(__name__)
+_WIDTH = 100
+
+
+def header(experiment: "Experiment") -> None:
+    """Say what is about to run, and the commands to look at it."""
+    trainer, learner, config = experiment.trainer, experiment.learner, experiment.config
+    parameters = sum(p.numel() for p in learner.parameters())
+    choices = config["choices"]
+    device = trainer.strategy.root_device
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    folder = shown(experiment.folder.path)
+    lines = {
+        "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
+        "data": choices["data"],
+        "loss": f"{choices['loss']} ({learner.loss})",
+        "device": f"{device.type}, {device_name}, precision {trainer.precision}",
+        "run folder": folder,
+        "watch": f"tensorboard --logdir {folder}",
+        "evaluate": f"python scripts/evaluate.py {folder}",
+    }
+    for name, value in lines.items():
+        logger.info("%-11s %s", name, value)
+
+
+def closing(experiment: "Experiment", results: dict[str, float]) -> None:
+    """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
+    values = {name: value for name, value in results.items() if "/" in name}
+    splits = dict.fromkeys(name.partition("/")[0] for name in values)
+    table = _table("metric", *splits)
+    for metric in dict.fromkeys(name.partition("/")[2] for name in values):
+        cells = [values.get(f"{split}/{metric}") for split in splits]
+        table.add_row(metric, *("" if value is None else f"{value:.4f}" for value in cells))
+    logger.info("%s", _text(table))
+    weights = _weights(experiment)
+    if weights:
+        table = _table("parameter", "learnt", "least squares")
+        for name, learnt, best in weights:
+            table.add_row(name, f"{learnt:.4f}", f"{best:.4f}")
+        logger.info("%s", _text(table))
+    logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _weights(experiment: "Experiment") -> Iterable[tuple[str, float, float]]:
+    """Parameter, learnt value and least-squares solution on the training inputs and truth, for a linear regression."""
+    network = experiment.learner.network
+    regression = experiment.learner.facts.task is Task.REGRESSION
+    if not isinstance(network, torch.nn.Linear) or not regression or network.out_features != 1:
+        return []
+    train = experiment.data.splits["train"]
+    x = train.inputs.double().cpu()
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    solution = torch.linalg.lstsq(x, train.truth.double().cpu(), driver="gelsd").solution.flatten().tolist()
+    learnt = [*network.weight.flatten().tolist(), *network.bias.tolist()]
+    features = network.in_features
+    names = ["weight", "bias"] if features == 1 else [*(f"weight {i}" for i in range(features)), "bias"]
+    return list(zip(names, learnt, solution, strict=True))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _text(table: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=_WIDTH).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

@@ -1,0 +1,136 @@
+"""Run folders: the only file that knows their layout. Imports no torch, so that reading a thousand is quick.
+
+    RUN/.hydra/                 what Hydra composed, and from which overrides
+    RUN/config.json             the same, resolved: builds the experiment again without Hydra
+    RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
+    RUN/checkpoints/last.ckpt   the newest
+    RUN/weights.pth             the best epoch's plain state_dict of the network
+    RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
+    RUN/timing.csv              a row an epoch, of wall times
+    RUN/metrics.json            final values
+    RUN/figures/*.png           what was drawn
+    RUN/train.log               what was said
+    RUN/events.out.tfevents.*   what TensorBoard shows
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from losslab.errors import LabError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder and the names in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Newest checkpoint."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def weights(self) -> Path:
+        """Plain state_dict of the network."""
+        return self.path / "weights.pth"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def timing(self) -> Path:
+        """Wall times, a row an epoch."""
+        return self.path / "timing.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Final values."""
+        return self.path / "metrics.json"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of figures."""
+        return self.path / "figures"
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            LabError: this is no run folder, or its configuration is damaged.
+        """
+        try:
+            config: dict[str, Any] = json.loads(self.config.read_text())
+        except FileNotFoundError as error:
+            message = f"{self.path} is no run folder: it holds no {self.config.name}"
+            raise LabError(message) from error
+        except (OSError, ValueError) as error:
+            message = f"cannot read {self.config} ({error})"
+            raise LabError(message) from error
+        return config
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def default_path(model: str, data: str, loss: str, seed: int) -> str:
+    """outputs/MODEL-DATA-LOSS-sSEED/STAMP-xxxx, where no other run is or will be."""
+    return f"outputs/{name(model, data, loss, seed)}/{stamp()}"
+
+
+def name(model: str, data: str, loss: str, seed: int) -> str:
+    """What a run is called unless it is given a name: MODEL-DATA-LOSS-sSEED."""
+    return f"{model}-{data}-{loss}-s{seed}"
+
+
+def stamp() -> str:
+    """The time to the second, and four characters for runs that start in the same one."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
+
+
+def check_writable(path: Path) -> None:
+    """See that a run can live in this folder, before anything is computed.
+
+    Raises:
+        LabError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
+        raise LabError(message) from error
+
+
+def discard(path: Path) -> None:
+    """Remove the folder of a run that was refused before it began, if it holds nothing but what Hydra put there."""
+    if {entry.name for entry in path.iterdir()} <= {".hydra", "train.log"}:
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(path.parent)  # noqa: PTH106 -- only if it is empty, which is what rmdir means

@@ -1,0 +1,11 @@
+"""Train: `python train.py`, `python train.py --help`. Works in a checkout whether or not losslab is installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from losslab.cli import train
+
+if __name__ == "__main__":
+    train()
