@@ -122,7 +122,11 @@ class Learner(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 -- Lightning's signature
         # Keyed like every other draw: a resumed run meets the same dropout masks.
-        torch.manual_seed(keys.key(self.seed, keys.STEP, self.current_epoch, batch_idx, self.global_rank))
+        seed = keys.key(self.seed, keys.STEP, self.current_epoch, batch_idx, self.global_rank)
+        # Not torch.manual_seed, which records a stack trace for every kind of device that is not there.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def on_fit_start(self) -> None:
         self._prepare("train", "val")
@@ -156,9 +160,13 @@ class Learner(LightningModule):
         values = {name: average.compute() for name, average in self.averages[split].items()}
         if split in self.yardsticks:
             values |= self.yardsticks[split].compute()
-        named = {f"{split}/{name}": value for name, value in values.items()}
-        self.values |= {name: value.item() for name, value in named.items()}
-        self.log_dict({name: value.float() for name, value in named.items()})
+        new = {f"{split}/{name}": value.item() for name, value in values.items()}
+        self.values |= new
+        # What self.log would do, without its half millisecond a value: the averages above are already over all
+        # examples and processes. Early stopping and schedulers that wait for a metric look into callback_metrics.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})
+        for writer in self.loggers:
+            writer.log_metrics(new | {"epoch": self.current_epoch}, self.global_step)
         for average in self.averages[split].values():
             average.reset()
 

@@ -24,3 +24,8 @@ class RunLogger(TensorBoardLogger):
 
     def save(self) -> None:
         """Nothing to do: the writer flushes by time, and `finalize` at the end."""
+
+    def finalize(self, status: str) -> None:  # noqa: ARG002 -- Lightning's signature
+        """Flush, but stay open: what testing logs after training belongs into the same file."""
+        if self._experiment is not None:
+            self.experiment.flush()
