@@ -1,8 +1,8 @@
 """losslab, a laboratory for loss functions.
 
-    from losslab.losses import Focal
+from losslab.losses import Focal
 
-    loss = Focal(gamma=2.0)(logits, labels)
+loss = Focal(gamma=2.0)(logits, labels)
 """
 
 from pathlib import Path

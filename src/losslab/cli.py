@@ -1,12 +1,12 @@
 """What `python train.py` and the console commands run. Heavy imports wait until an experiment is certain."""
 
+import argparse
 import atexit
 import gc
 import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,18 +14,21 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
 from losslab.errors import LabError
+from losslab.runs import RunFolder
+from losslab.terminal import ConsoleHandler
 
 logger = logging.getLogger("losslab")
 
 
 def train() -> None:
     """`python train.py` and `losslab-train`: compose, train, test."""
-    OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_stamp", runs.stamp, use_cache=True, replace=True)
+    _register_resolvers()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -35,33 +38,77 @@ def train() -> None:
 
 
 def _task(cfg: DictConfig) -> float | None:
-    config = resolve(cfg)
-    folder = Path(config["run_dir"])
-    runs.check_writable(folder)
+    runtime = HydraConfig.get().runtime
+    config = resolve(cfg, runtime.choices, runtime.output_dir)
     try:
+        return _experiment(config)
+    except LabError as error:
+        runs.discard(Path(config["run_dir"]))
+        if config["traceback"] or HydraConfig.get().mode is not RunMode.RUN:
+            raise  # in a sweep Hydra says which job it was
+        logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
+        leave(1)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """`python scripts/evaluate.py RUN_FOLDER` and `losslab-evaluate`: measure a finished run again."""
+    parser = argparse.ArgumentParser(description="Rebuild a run from its folder and print its metrics.")
+    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument(
+        "--ckpt", default="best", metavar="best|last|PATH", help="the weights to evaluate (default: best)"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    with one_line_errors(show_all=False):
+        folder = RunFolder(options.run_folder)
+        config = folder.read_config()
         with imports_without_gc():
             from losslab import experiment as lab  # noqa: PLC0415
             from losslab import report  # noqa: PLC0415
-        keep_freed_memory()
-        experiment = lab.build(config)
-    except LabError:
-        runs.discard(folder)
-        raise
+        experiment = lab.rebuild(folder, config)
+        named = {"best": folder.best, "last": folder.last}
+        lab.load_weights(experiment.learner, named.get(options.ckpt, Path(options.ckpt)))
+        report.results_table(lab.evaluate(experiment, options.split))
+    leave(0)
+
+
+def _experiment(config: dict[str, Any]) -> float | None:
+    with imports_without_gc():
+        from losslab import experiment as lab  # noqa: PLC0415
+        from losslab import report  # noqa: PLC0415
+    keep_freed_memory()
+    experiment = lab.build(config)
     report.header(experiment)
     results = lab.run(experiment)
     report.closing(experiment, results)
     return results.get(config["optimized_metric"] or experiment.learner.monitor)
 
 
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers that build again without Hydra."""
-    hydra_config = HydraConfig.get()
-    groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
-    choices = {group: hydra_config.runtime.choices.get(group) for group in groups}
+def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
+    """What `python train.py OVERRIDES` would train in `run_dir`, for `experiment.build`: the way in from Python.
+
+    Args:
+        overrides: as on the command line, such as ["model=cifar_cnn", "loss.gamma=3"].
+        run_dir: the run folder.
+    """
+    _register_resolvers()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
-        cfg.choices = choices
-        cfg.run_dir = hydra_config.runtime.output_dir
-        cfg.name = cfg.name or runs.name(choices["model"], choices["data"], choices["loss"], cfg.seed)
+        del cfg["hydra"]
+    return resolve(cfg, choices, run_dir)
+
+
+def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
+    """The configuration as plain containers that build again without Hydra."""
+    groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
+    with open_dict(cfg):
+        cfg.choices = {group: choices.get(group) for group in groups}
+        cfg.run_dir = run_dir
+        model, data, loss = (str(choices[group]) for group in groups[:3])
+        cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return config
 
@@ -71,12 +118,20 @@ def one_line_errors(*, show_all: bool) -> Iterator[None]:
     """Print what the user can mend in one line and exit with code 1; let anything else show its traceback."""
     try:
         yield
-    except (LabError, CompactHydraException) as error:
-        if show_all:
+    except (LabError, CompactHydraException, OmegaConfBaseException, OSError) as error:
+        # An OSError without a file is no user's mistake; neither is one of the others that is asked for in full.
+        if show_all or (isinstance(error, OSError) and error.filename is None):
             raise
-        cause = f"\n{error.__cause__}" if isinstance(error, CompactHydraException) and error.__cause__ else ""
-        sys.stderr.write(f"{error}{cause}\n")
+        sys.stderr.write(f"{_line(error)}\n")
         leave(1)
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot use {error.filename} ({error.strerror}): set run_dir to a folder you may write"
+    if isinstance(error, CompactHydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return f"{error}\n{error.__cause__}"  # as Hydra itself prints it
+    return str(error).splitlines()[0] if isinstance(error, OmegaConfBaseException) else str(error)
 
 
 @contextmanager
@@ -109,6 +164,11 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_stamp", runs.stamp, use_cache=True, replace=True)
 
 
 def _run_path(run_dir: str | None, model: str, data: str, loss: str, seed: int) -> str:

@@ -68,6 +68,23 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"])))
 
 
+def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
+    """Build a run again from its folder, to look at it: without loggers and callbacks, so that nothing is written.
+
+    Raises:
+        LabError: as `build` does.
+    """
+    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}})
+
+
+def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
+    """The metrics of the learner as it is, on "test" or "val"."""
+    measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
+    with quiet():
+        measure(experiment.learner, datamodule=experiment.data, verbose=False)
+    return {name: value for name, value in experiment.learner.values.items() if name.startswith(f"{split}/")}
+
+
 def run(experiment: Experiment) -> dict[str, float]:
     """Train and test as the configuration says → final values, which are also written to metrics.json."""
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
@@ -84,8 +101,7 @@ def run(experiment: Experiment) -> dict[str, float]:
         if config["test"]:
             if config["train"] and folder.best.is_file():
                 load_weights(learner, folder.best)
-            trainer.test(learner, datamodule=experiment.data, verbose=False)
-            results |= {k: v for k, v in learner.values.items() if k.startswith("test/")}
+            results |= evaluate(experiment, "test")
     runs.write_json(folder.metrics, results)
     return results
 
@@ -139,7 +155,8 @@ _NOISE = (
 
 
 def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
-    kept = next((c for c in trainer.callbacks if isinstance(c, BestAndLast)), None)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    kept = next((c for c in callbacks if isinstance(c, BestAndLast)), None)
     results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     if kept is not None and kept.best_epoch is not None:
         results["best_epoch"] = kept.best_epoch
@@ -176,12 +193,15 @@ def _supplied(callback: dict[str, Any], config: dict[str, Any], learner: Learner
 
 def hparams(config: dict[str, Any]) -> dict[str, Any]:
     """The settings by which runs are told apart: the choices, and the numbers of loss, optimizer, data and trainer."""
-    table = {group: choice for group, choice in config["choices"].items() if choice is not None} | {"seed": config["seed"]}
-    for group, keys in (("loss", None), ("optimizer", None), ("data", {"batch_size"}), ("trainer", {"max_epochs", "precision"})):
-        for key, value in config[group].items():
-            if not key.startswith("_") and (keys is None or key in keys) and isinstance(value, int | float | str):
-                table[f"{group}.{key}"] = value
-    return table
+    table = {group: choice for group, choice in config["choices"].items() if choice is not None}
+    table["seed"] = config["seed"]
+    numbers = {f"{group}.{key}": value for group in ("loss", "optimizer") for key, value in config[group].items()}
+    chosen = {f"{group}.{key}": config[group].get(key) for group, key in _TOLD_APART_BY}
+    plain = {key: value for key, value in (numbers | chosen).items() if isinstance(value, int | float | str)}
+    return table | {key: value for key, value in plain.items() if "._" not in key}
+
+
+_TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))
 
 
 def _check_pair(loss: Loss, facts: Facts) -> None:
@@ -210,8 +230,9 @@ def _specimen(facts: Facts) -> Tensor:
 
 def fitting_losses(kind: Kind) -> list[str]:
     """The names of the configured losses that can learn from targets of this kind."""
-    from losslab import CONF  # noqa: PLC0415
     from omegaconf import OmegaConf  # noqa: PLC0415
+
+    from losslab import CONF  # noqa: PLC0415
 
     names = []
     for path in sorted((CONF / "loss").glob("*.yaml")):

@@ -99,19 +99,19 @@ class Learner(LightningModule):
         self.averages[split]["loss"].update(total, weight)
         return outputs, total, weight
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs, total, weight = self.step(batch, "train")
         with torch.no_grad():
             self.averages["train"][self.train_metric].update(self.quick(outputs, batch.truth), len(batch.truth))
         return total / weight
 
-    def validation_step(self, batch: Batch, _: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Batch, _: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
-    def predict_step(self, batch: Batch, _: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self(batch.inputs)
         probabilities = self.probabilities(outputs)
         return outputs if probabilities is None else probabilities
@@ -120,7 +120,7 @@ class Learner(LightningModule):
         outputs, _, _ = self.step(batch, split)
         self.yardsticks[split].update(outputs, self.probabilities(outputs), batch.truth)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 -- Lightning's signature
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Keyed like every other draw: a resumed run meets the same dropout masks.
         seed = keys.key(self.seed, keys.STEP, self.current_epoch, batch_idx, self.global_rank)
         # Not torch.manual_seed, which records a stack trace for every kind of device that is not there.
@@ -175,9 +175,13 @@ class Learner(LightningModule):
         if self.scheduler is None:
             return optimizer
         # A scheduler that must know how long the run is, or whether more is better, is told.
-        told = {"total_steps": lambda: int(self.trainer.estimated_stepping_batches), "mode": lambda: mode(self.facts.task)}
         asked = inspect.signature(self.scheduler).parameters
-        scheduler = self.scheduler(optimizer, **{name: value() for name, value in told.items() if name in asked})
+        told: dict[str, Any] = {}
+        if "total_steps" in asked:
+            told["total_steps"] = int(self.trainer.estimated_stepping_batches)
+        if "mode" in asked:
+            told["mode"] = self.monitor_mode
+        scheduler = self.scheduler(optimizer, **told)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.interval, "monitor": self.monitor},
@@ -189,7 +193,7 @@ class Regressor(Learner):
 
     train_metric = "mse"
 
-    def probabilities(self, outputs: Tensor) -> None:  # noqa: ARG002
+    def probabilities(self, outputs: Tensor) -> None:
         """None: values are no probabilities."""
 
     def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:

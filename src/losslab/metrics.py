@@ -1,6 +1,6 @@
 """The yardsticks: metrics that mean the same whatever the loss, averaged over examples in float64."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def wide(values: Tensor) -> Tensor:
 class Average(Metric):
     """A mean over examples: float64 sums of values and of weights, added up over batches and processes."""
 
-    full_state_update: ClassVar[bool] = False
+    full_state_update = False
     total: Tensor
     weight: Tensor
 

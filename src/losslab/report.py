@@ -28,6 +28,7 @@ def header(experiment: "Experiment") -> None:
     device = trainer.strategy.root_device
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     folder = shown(experiment.folder.path)
+    evaluate = "python scripts/evaluate.py" if Path("scripts/evaluate.py").is_file() else "losslab-evaluate"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": choices["data"],
@@ -35,7 +36,7 @@ def header(experiment: "Experiment") -> None:
         "device": f"{device.type}, {device_name}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
-        "evaluate": f"python scripts/evaluate.py {folder}",
+        "evaluate": f"{evaluate} {folder}",
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
@@ -43,13 +44,7 @@ def header(experiment: "Experiment") -> None:
 
 def closing(experiment: "Experiment", results: dict[str, float]) -> None:
     """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
-    values = {name: value for name, value in results.items() if "/" in name}
-    splits = dict.fromkeys(name.partition("/")[0] for name in values)
-    table = _table("metric", *splits)
-    for metric in dict.fromkeys(name.partition("/")[2] for name in values):
-        cells = [values.get(f"{split}/{metric}") for split in splits]
-        table.add_row(metric, *("" if value is None else f"{value:.4f}" for value in cells))
-    logger.info("%s", _text(table))
+    results_table(results)
     weights = _weights(experiment)
     if weights:
         table = _table("parameter", "learnt", "least squares")
@@ -57,6 +52,17 @@ def closing(experiment: "Experiment", results: dict[str, float]) -> None:
             table.add_row(name, f"{learnt:.4f}", f"{best:.4f}")
         logger.info("%s", _text(table))
     logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
+
+
+def results_table(results: dict[str, float]) -> None:
+    """A row for each metric, a column for each split, of values named SPLIT/METRIC."""
+    values = {name: value for name, value in results.items() if "/" in name}
+    splits = dict.fromkeys(name.partition("/")[0] for name in values)
+    table = _table("metric", *splits)
+    for metric in dict.fromkeys(name.partition("/")[2] for name in values):
+        cells = [values.get(f"{split}/{metric}") for split in splits]
+        table.add_row(metric, *("" if value is None else f"{value:.4f}" for value in cells))
+    logger.info("%s", _text(table))
 
 
 def shown(path: Path) -> Path:

@@ -1,16 +1,16 @@
 """Run folders: the only file that knows their layout. Imports no torch, so that reading a thousand is quick.
 
-    RUN/.hydra/                 what Hydra composed, and from which overrides
-    RUN/config.json             the same, resolved: builds the experiment again without Hydra
-    RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
-    RUN/checkpoints/last.ckpt   the newest
-    RUN/weights.pth             the best epoch's plain state_dict of the network
-    RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
-    RUN/timing.csv              a row an epoch, of wall times
-    RUN/metrics.json            final values
-    RUN/figures/*.png           what was drawn
-    RUN/train.log               what was said
-    RUN/events.out.tfevents.*   what TensorBoard shows
+RUN/.hydra/                 what Hydra composed, and from which overrides
+RUN/config.json             the same, resolved: builds the experiment again without Hydra
+RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
+RUN/checkpoints/last.ckpt   the newest
+RUN/weights.pth             the best epoch's plain state_dict of the network
+RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
+RUN/timing.csv              a row an epoch, of wall times
+RUN/metrics.json            final values
+RUN/figures/*.png           what was drawn
+RUN/train.log               what was said
+RUN/events.out.tfevents.*   what TensorBoard shows
 """
 
 import contextlib

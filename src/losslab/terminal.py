@@ -3,6 +3,7 @@
 import logging
 
 from rich import get_console
+from rich.console import Console
 
 
 class ConsoleHandler(logging.Handler):
@@ -11,5 +12,5 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message; warnings and errors in colour."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
-        console = get_console()
+        console = Console(stderr=True) if record.levelno >= logging.ERROR else get_console()
         console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)

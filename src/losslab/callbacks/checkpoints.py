@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from losslab.errors import NonFiniteError
+from losslab.learner import Learner
 from losslab.runs import RunFolder
 
 
@@ -34,8 +35,8 @@ class BestAndLast(Checkpoint):
         self._waiting: dict[str, Any] | None = None
         self._written: dict[Path, float] = {}
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.state.fn == "fit":
+    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self._better(pl_module.values[pl_module.monitor], pl_module):
             self.best_values = {k: v for k, v in pl_module.values.items() if k.startswith("val/")}
@@ -45,11 +46,11 @@ class BestAndLast(Checkpoint):
             if self._due(self.folder.best):
                 self._write_best(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if self._due(self.folder.last):
             self._write_last(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._write_last(trainer)
         self._write_best(trainer)
         path = self.folder.best if self.folder.best.is_file() else self.folder.last
@@ -57,7 +58,7 @@ class BestAndLast(Checkpoint):
         torch.save({k.removeprefix("network."): v for k, v in state.items()}, self.folder.weights)
         _ = pl_module
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.
         self._write_best(trainer)
 
@@ -67,7 +68,7 @@ class BestAndLast(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_values, self.best_epoch = state_dict["best_values"], state_dict["best_epoch"]
 
-    def _better(self, value: float, learner: LightningModule) -> bool:
+    def _better(self, value: float, learner: Learner) -> bool:
         if value != value:  # noqa: PLR0124 -- NaN is never better
             return False
         if self.best_epoch is None:

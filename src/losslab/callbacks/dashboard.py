@@ -5,9 +5,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from losslab.learner import Learner
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,14 +30,14 @@ class Dashboard(Callback):
         self.hparams = {k: v for k, v in (hparams or {}).items() if isinstance(v, int | float | str)}
         self.graph = graph
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         for writer in _writers(trainer):
             writer.add_custom_scalars(_layout(pl_module.curves))
             self._write_hparams(writer, start=True)
             if self.graph:
                 _write_graph(writer, pl_module, trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
         if stage == "fit":
             for writer in _writers(trainer):
                 self._write_hparams(writer, start=False)
@@ -64,7 +66,7 @@ def _layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def _write_graph(writer: "SummaryWriter", learner: LightningModule, trainer: Trainer) -> None:
+def _write_graph(writer: "SummaryWriter", learner: Learner, trainer: Trainer) -> None:
     dtype = next(learner.parameters()).dtype
     example = torch.zeros(1, *learner.facts.input_shape, dtype=dtype, device=learner.device)
     was_training = learner.network.training

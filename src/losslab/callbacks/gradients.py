@@ -3,9 +3,11 @@
 import logging
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from losslab.learner import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +27,10 @@ class GradientNorms(Callback):
         self.ratio = ratio
         self._told: set[str] = set()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         step = trainer.global_step
-        if trainer.log_every_n_steps == 0 or step % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every == 0 or step % every:
             return
         with torch.no_grad():
             norms = layer_norms(pl_module.network)

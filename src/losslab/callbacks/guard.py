@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
+from losslab.learner import Learner
 
 _WHAT = ("loss", "gradient", "weight")
 _CURE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
@@ -28,34 +29,34 @@ class FiniteGuard(Callback):
         self._peaks: dict[str, Tensor] = {}
         self._asked: tuple[int, Tensor, Any] | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Learner, batch: Batch, batch_idx: int) -> None:
         self._batch, self._peaks = batch, {}
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: Learner, loss: Tensor) -> None:
         self._look(trainer, pl_module, "loss", loss.detach().abs())
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             self._look(trainer, pl_module, "gradient", _peak(p.grad for p in pl_module.parameters()))
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Batch,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        pl_module: Learner,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self._look(trainer, pl_module, "weight", _peak(p.detach() for p in pl_module.parameters()))
         if pl_module.device.type == "cuda":
             self._answer(trainer, pl_module)
             self._ask(trainer, pl_module.device)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._answer(trainer, pl_module)
         self._batch, self._asked = None, None
 
-    def _look(self, trainer: Trainer, module: LightningModule, what: str, peak: Tensor) -> None:
+    def _look(self, trainer: Trainer, module: Learner, what: str, peak: Tensor) -> None:
         if peak.device.type == "cuda":
             self._peaks[what] = peak
         elif not torch.isfinite(peak):
@@ -71,7 +72,7 @@ class FiniteGuard(Callback):
         copied.record()
         self._asked = trainer.global_step, host, copied
 
-    def _answer(self, trainer: Trainer, module: LightningModule) -> None:
+    def _answer(self, trainer: Trainer, module: Learner) -> None:
         if self._asked is None:
             return
         step, host, copied = self._asked
@@ -80,7 +81,7 @@ class FiniteGuard(Callback):
             if not finite:
                 self._stop(module, what, step, trainer.current_epoch)
 
-    def _stop(self, module: LightningModule, what: str, step: int, epoch: int) -> None:
+    def _stop(self, module: Learner, what: str, step: int, epoch: int) -> None:
         layer = culprit(module, what, self._batch)
         message = (
             f"step {step} (epoch {epoch + 1}): a {what} became NaN or infinite under {type(module.loss).__name__}, "
@@ -94,7 +95,7 @@ def _peak(tensors: Iterable[Tensor | None]) -> Tensor:
     return get_total_norm([tensor for tensor in tensors if tensor is not None], norm_type=torch.inf)
 
 
-def culprit(module: LightningModule, what: str, batch: Batch | None) -> str:
+def culprit(module: Learner, what: str, batch: Batch | None) -> str:
     """Name the layer in which something non-finite is met first.
 
     For a gradient that is the layer nearest to the output, where backpropagation began to go wrong; for a weight the

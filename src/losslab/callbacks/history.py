@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from losslab.learner import Learner
 from losslab.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -36,17 +37,17 @@ class History(Checkpoint):
         self._started = 0.0
         self._validated = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
         self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started, self._validated = time.perf_counter(), False
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validated = True
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         epoch = trainer.current_epoch + 1
         row = {
             "epoch": epoch,
@@ -59,7 +60,7 @@ class History(Checkpoint):
         self._history.writerow(row)
         self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         from PIL import Image  # noqa: PLC0415
 
         self._close()
@@ -72,7 +73,7 @@ class History(Checkpoint):
                 if isinstance(writer, TensorBoardLogger):
                     writer.experiment.add_image(f"{name} curve", image, trainer.global_step, dataformats="HWC")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self._close()
 
     def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":

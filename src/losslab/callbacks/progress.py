@@ -3,10 +3,12 @@
 import logging
 import time
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from losslab.learner import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,10 @@ class ProgressBar(LightningProgressBar):
         """Undo `disable`."""
         self.enabled = True
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
         self._trainer = trainer
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._tiny = trainer.num_training_batches <= _TINY
         self._started = time.perf_counter()
         console = _console()
@@ -61,7 +63,7 @@ class ProgressBar(LightningProgressBar):
         self._task = self._bar.add_task("epochs" if self._tiny else "", total=total, values="")
         self._bar.start()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if trainer.current_epoch:
             self._line(trainer, pl_module, trainer.current_epoch)
         if self._bar is not None and not self._tiny:
@@ -69,7 +71,7 @@ class ProgressBar(LightningProgressBar):
             self._bar.reset(self._task, total=trainer.num_training_batches, description=description)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+        self, trainer: Trainer, pl_module: Learner, outputs: object, batch: object, batch_idx: int
     ) -> None:  # fmt: skip
         if self._bar is None:
             return
@@ -82,15 +84,15 @@ class ProgressBar(LightningProgressBar):
         self._bar.update(self._task, completed=done, values=f"loss {loss:.4g}  {_newest(pl_module)}")
         _ = batch
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if self._bar is not None and not self._tiny:
             self._bar.update(self._task, completed=trainer.num_training_batches, description="validating")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._stop()
         self._line(trainer, pl_module, trainer.current_epoch, last=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self._stop()
 
     def _stop(self) -> None:
@@ -98,7 +100,7 @@ class ProgressBar(LightningProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _line(self, trainer: Trainer, learner: LightningModule, epoch: int, *, last: bool = False) -> None:
+    def _line(self, trainer: Trainer, learner: Learner, epoch: int, *, last: bool = False) -> None:
         epochs = trainer.max_epochs or epoch
         every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100  # noqa: PLR2004
         if self.enabled and (epoch % every == 0 or last):
@@ -106,7 +108,7 @@ class ProgressBar(LightningProgressBar):
             logger.info("epoch %*d/%d  %s  %6.1f s", len(str(epochs)), epoch, epochs, _newest(learner), seconds)
 
 
-def _newest(learner: LightningModule) -> str:
+def _newest(learner: Learner) -> str:
     shown = ["train/loss", f"train/{learner.train_metric}", learner.monitor]
     return "  ".join(f"{name} {learner.values[name]:.4g}" for name in shown if name in learner.values)
 

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """Of the kind that the data set declares."""
     truth: Tensor
     """y (N,) for exclusive classes, 0/1 (N, K) for labels, values (N, D)."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     """int64 (N,): the example's place in its data set, so that a score can be traced back."""
 
 
@@ -28,7 +28,7 @@ class Examples(NamedTuple):
     inputs: Tensor
     target: Tensor
     truth: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
 
     @classmethod
     def of(cls, inputs: Tensor, target: Tensor, truth: Tensor | None = None) -> Self:
@@ -42,7 +42,6 @@ class Examples(NamedTuple):
     def to(self, device: torch.device) -> "Examples":
         """The same examples on another device."""
         return Examples(*(tensor.to(device) for tensor in self))
-
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ class CIFAR10(MemoryDataModule):
         seed: of order and augmentation.
     """
 
-    facts = Facts(
-        Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar_files.CLASSES
-    )
+    facts = Facts(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar_files.CLASSES)
 
     def __init__(
         self,

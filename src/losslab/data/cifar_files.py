@@ -46,7 +46,9 @@ def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
             if not (folder / FOLDER).is_dir():
                 _fetch(folder, url, verify=verify)
     except OSError as error:
-        message = f"cannot write CIFAR-10 to {folder} ({error.strerror or error}): set data.dir to a folder you may write"
+        message = (
+            f"cannot write CIFAR-10 to {folder} ({error.strerror or error}): set data.dir to a folder you may write"
+        )
         raise LabError(message) from error
 
 
@@ -79,7 +81,9 @@ def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
                 tar.extractall(temporary, filter="data")
             (Path(temporary) / FOLDER).rename(folder / FOLDER)
         except (tarfile.TarError, EOFError, FileNotFoundError) as error:
-            message = f"{archive} is damaged or is not CIFAR-10 ({error}): delete it and run again, or {_by_hand(folder)}"
+            message = (
+                f"{archive} is damaged or is not CIFAR-10 ({error}): delete it and run again, or {_by_hand(folder)}"
+            )
             raise LabError(message) from error
 
 
@@ -148,7 +152,9 @@ def _parse(content: bytes, path: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint
         message = f"{path} is damaged or is not a CIFAR-10 batch ({error}): delete {path.parent} and run again"
         raise LabError(message) from error
     if not fits:
-        message = f"{path} does not hold uint8 images of {_PIXELS} values and labels 0-9: delete {path.parent} and run again"
+        message = (
+            f"{path} does not hold uint8 images of {_PIXELS} values and labels 0-9: delete {path.parent} and run again"
+        )
         raise LabError(message)
     return pixels, labels
 

@@ -92,11 +92,12 @@ class ImageFolder(MemoryDataModule):
             message = f"cannot read the image {path} ({error}): repair or remove it"
             raise LabError(message) from error
         resize = v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), v2.PILToTensor()])
-        return resize(image_rgb).permute(1, 2, 0).contiguous()
+        pixels: Tensor = resize(image_rgb)
+        return pixels.permute(1, 2, 0).contiguous()
 
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        message = f"{folder} is no folder: data=image_folder needs data.dir with train/, val/ and test/, a folder per class in each"
+        message = f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
         raise LabError(message)
     return sorted(path for path in folder.iterdir() if path.is_dir())

@@ -1,5 +1,6 @@
 """The loader: batches of examples that lie in memory, each a function of (seed, epoch, batch)."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -56,7 +57,7 @@ class Loader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.examples.inputs) // self.batch_size)
+        return math.ceil(len(self.examples.inputs) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator on purpose: Lightning calls iter() before it sets the first epoch, so nothing may be drawn yet.
@@ -107,5 +108,6 @@ class Normalise:
         self.scale, self.shift = 1 / std.float(), -mean.float() / std.float()
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Normalise a batch."""
         scale, shift = self.scale.to(images.device), self.shift.to(images.device)
         return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)

@@ -50,7 +50,7 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented, but for `overfit_batches`, where the same plain batches come every epoch."""
-        same = self.trainer is not None and bool(self.trainer.overfit_batches)
+        same = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         return self._loader("train", self.batch_size, shuffle=not same, augment=None if same else self.augment)
 
     def val_dataloader(self) -> Loader:

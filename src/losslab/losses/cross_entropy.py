@@ -25,6 +25,7 @@ class CrossEntropy(Loss):
     """
 
     wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
+    label_smoothing: float | Tensor
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ class Focal(Loss):
     """
 
     wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
+    gamma: float | Tensor
 
     def __init__(self, gamma: float | Tensor = 2.0) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ class Huber(EstimatesTarget):
         delta: where the loss turns from quadratic to linear, in units of the target; > 0.
     """
 
+    delta: float | Tensor
+
     def __init__(self, delta: float | Tensor = 1.0) -> None:
         super().__init__()
         self.hold("delta", at_least("huber's delta", delta, 0.0, strictly=True))
@@ -24,7 +26,7 @@ class Huber(EstimatesTarget):
         """(N, D), (N, D) → (N,)."""
         distance = (outputs - target).abs()
         # With q = min(|r|, δ) both branches are q (|r| - q/2): no branch on values, and a gradient for a tensor δ.
-        near = torch.clamp(distance, max=self.delta)
+        near = distance.clamp(max=self.delta)
         return mean_over_outputs(near * (distance - near / 2))
 
 
@@ -37,6 +39,8 @@ class SmoothL1(EstimatesTarget):
         beta: where the loss turns from quadratic to linear, in units of the target; ≥ 0.
     """
 
+    beta: float | Tensor
+
     def __init__(self, beta: float | Tensor = 1.0) -> None:
         super().__init__()
         self.hold("beta", at_least("smooth_l1's beta", beta, 0.0))
@@ -44,7 +48,7 @@ class SmoothL1(EstimatesTarget):
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, D), (N, D) → (N,)."""
         distance = (outputs - target).abs()
-        near = torch.clamp(distance, max=self.beta)
+        near = distance.clamp(max=self.beta)
         beta = torch.as_tensor(self.beta, dtype=distance.dtype, device=distance.device)
         # near ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, and there near is 0 anyway.
         share = near / torch.where(beta > 0, beta, 1.0)

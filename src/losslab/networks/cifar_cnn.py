@@ -13,7 +13,7 @@ def images(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tu
     """
     if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:  # noqa: PLR2004
         sides = f" with sides that are multiples of {multiple_of}" if multiple_of > 1 else ""
-        message = f"{model} needs images{sides}, such as data=cifar10 or data=digits; these data have inputs of shape {input_shape}"
+        message = f"{model} needs images{sides} (data=cifar10, data=digits, ...), got inputs of shape {input_shape}"
         raise LabError(message)
     channels, height, width = input_shape
     return channels, height, width

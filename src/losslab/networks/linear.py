@@ -1,6 +1,7 @@
 """The linear model, and the multi-layer perceptron that is several of them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -32,6 +33,6 @@ def mlp(
         raise LabError(message)
     layers: list[nn.Module] = [nn.Flatten()]
     widths = [prod(input_shape), *hidden]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), _ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

@@ -6,7 +6,7 @@ from losslab.networks.cifar_cnn import images
 
 
 def resnet18(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """torchvision's ResNet-18 with a 3×3 stem of stride 1 and no max pooling, so that 32×32 images keep their detail.
+    """Torchvision's ResNet-18 with a 3×3 stem of stride 1 and no max pooling, so that 32×32 images keep their detail.
 
     He et al., "Deep residual learning for image recognition", 2016. 11,173,962 parameters for 10 outputs.
     """

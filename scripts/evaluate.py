@@ -1,0 +1,11 @@
+"""Measure a finished run again: `python scripts/evaluate.py RUN_FOLDER`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from losslab.cli import evaluate
+
+if __name__ == "__main__":
+    evaluate()

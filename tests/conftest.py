@@ -1,0 +1,46 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from losslab import cli, experiment
+from losslab.experiment import Experiment
+
+torch.set_num_threads(2)
+# Nothing a test does may end up in the user's data or outputs.
+os.environ.setdefault("MPLBACKEND", "agg")
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., Experiment]:
+    """Build what the command line would run, in a folder of its own."""
+    numbers = iter(range(100))
+
+    def _build(*overrides: str) -> Experiment:
+        folder = tmp_path / f"run{next(numbers)}"
+        return experiment.build(cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder)))
+
+    return _build
+
+
+@pytest.fixture
+def train(build: Callable[..., Experiment]) -> Callable[..., tuple[Experiment, dict[str, float]]]:
+    """Build and run it."""
+
+    def _train(*overrides: str) -> tuple[Experiment, dict[str, float]]:
+        built = build(*overrides)
+        built.folder.path.mkdir()
+        return built, experiment.run(built)
+
+    return _train
+
+
+@pytest.fixture
+def real_cifar() -> Path:
+    """The folder of the real CIFAR-10, where LOSSLAB_DATA names one."""
+    folder = Path(os.environ.get("LOSSLAB_DATA", "/nowhere"))
+    if not (folder / "cifar-10-batches-py").is_dir():
+        pytest.skip("LOSSLAB_DATA names no folder with the real CIFAR-10")
+    return folder
