@@ -8,7 +8,8 @@ import torch
 from losslab import cli, experiment
 from losslab.experiment import Experiment
 
-torch.set_num_threads(2)
+# The tensors of tests are tiny: a second thread would only wait for the first.
+torch.set_num_threads(1)
 # Nothing a test does may end up in the user's data or outputs.
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -20,7 +21,9 @@ def build(tmp_path: Path) -> Callable[..., Experiment]:
 
     def _build(*overrides: str) -> Experiment:
         folder = tmp_path / f"run{next(numbers)}"
-        return experiment.build(cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder)))
+        return experiment.build(
+            cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder))
+        )
 
     return _build
 
@@ -31,7 +34,6 @@ def train(build: Callable[..., Experiment]) -> Callable[..., tuple[Experiment, d
 
     def _train(*overrides: str) -> tuple[Experiment, dict[str, float]]:
         built = build(*overrides)
-        built.folder.path.mkdir()
         return built, experiment.run(built)
 
     return _train

@@ -39,12 +39,11 @@ def train() -> None:
 
 def _task(cfg: DictConfig) -> float | None:
     runtime = HydraConfig.get().runtime
-    config = resolve(cfg, runtime.choices, runtime.output_dir)
     try:
-        return _experiment(config)
+        return _experiment(resolve(cfg, runtime.choices, runtime.output_dir))
     except LabError as error:
-        runs.discard(Path(config["run_dir"]))
-        if config["traceback"] or HydraConfig.get().mode is not RunMode.RUN:
+        runs.discard(Path(runtime.output_dir))
+        if cfg.traceback or HydraConfig.get().mode is not RunMode.RUN:
             raise  # in a sweep Hydra says which job it was
         logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
         leave(1)
@@ -102,14 +101,22 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
-    """The configuration as plain containers that build again without Hydra."""
+    """The configuration as plain containers that build again without Hydra.
+
+    Raises:
+        LabError: a value that has no default was not given.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
+        raise LabError(message)
     groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
         cfg.choices = {group: choices.get(group) for group in groups}
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in groups[:3])
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return config
 
 
@@ -119,19 +126,22 @@ def one_line_errors(*, show_all: bool) -> Iterator[None]:
     try:
         yield
     except (LabError, CompactHydraException, OmegaConfBaseException, OSError) as error:
-        # An OSError without a file is no user's mistake; neither is one of the others that is asked for in full.
-        if show_all or (isinstance(error, OSError) and error.filename is None):
+        line = _line(error)
+        if show_all or line is None:
             raise
-        sys.stderr.write(f"{_line(error)}\n")
+        sys.stderr.write(f"{line}\n")
         leave(1)
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception) -> str | None:
+    """What to say of an error instead of its traceback; None where only the traceback helps."""
+    if isinstance(error, CompactHydraException):  # first: some of them are OSErrors too
+        cause = error.__cause__
+        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
-        return f"cannot use {error.filename} ({error.strerror}): set run_dir to a folder you may write"
-    if isinstance(error, CompactHydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        return f"{error}\n{error.__cause__}"  # as Hydra itself prints it
-    return str(error).splitlines()[0] if isinstance(error, OmegaConfBaseException) else str(error)
+        named = f"cannot use {error.filename} ({error.strerror}): set run_dir to a folder you may write"
+        return named if error.filename is not None else None
+    return str(error).splitlines()[0]
 
 
 @contextmanager

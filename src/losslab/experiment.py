@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -64,6 +64,7 @@ def build(config: dict[str, Any]) -> Experiment:
             interval=config["scheduler"]["interval"],
             seed=config["seed"],
         )
+        _check_optimizer(learner)
         trainer = _trainer(config, learner)
     return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"])))
 
@@ -94,7 +95,7 @@ def run(experiment: Experiment) -> dict[str, float]:
         load_weights(learner, Path(config["ckpt_path"]))
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
-    with quiet():
+    with quiet(), _one_line():
         if config["train"]:
             trainer.fit(learner, datamodule=experiment.data)
             results |= _training_results(trainer, learner)
@@ -167,12 +168,12 @@ def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     callbacks: list[Callback] = [
         instantiate(callback, **_supplied(callback, config, learner))
-        for callback in (config["callbacks"] or {}).values()
+        for callback in (config.get("callbacks") or {}).values()
         if callback
     ]
-    loggers: list[Logger] = [instantiate(item) for item in (config["logger"] or {}).values() if item]
+    loggers: list[Logger] = [instantiate(item) for item in (config.get("logger") or {}).values() if item]
     if not config["trainer"].get("enable_progress_bar", True):
-        callbacks = [callback for callback in callbacks if not hasattr(callback, "total_train_batches")]
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     if config["trainer"].get("enable_checkpointing") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
     options = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
@@ -244,6 +245,15 @@ def fitting_losses(kind: Kind) -> list[str]:
         if choose(kind, loss.wants) is not None:
             names.append(path.stem)
     return names
+
+
+def _check_optimizer(learner: Learner) -> None:
+    """Refuse now what the optimizer would refuse when training begins."""
+    try:
+        learner.optimizer(learner.parameters())
+    except (TypeError, ValueError) as error:
+        message = f"optimizer: {error}"
+        raise LabError(message) from error
 
 
 def _check_machine(trainer: dict[str, Any]) -> None:

@@ -109,7 +109,11 @@ def test_an_empty_batch_gives_nan_as_torchs_losses_do(name, kind):
 def test_float64_stays_and_half_precision_is_raised(name, kind):
     loss = make(name)
     target = target_of(kind, 3)
-    for given, computed in ((torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float32)):
+    for given, computed in (
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+    ):
         outputs = outputs_of(loss, 3, torch.float32).to(given)
         assert loss.per_example(outputs, target).dtype == computed
 

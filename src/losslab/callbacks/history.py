@@ -78,6 +78,7 @@ class History(Checkpoint):
 
     def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":
         # Line-buffered: a row is with the operating system as soon as it is written.
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w", newline="", buffering=1)
         self._files.append(file)
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

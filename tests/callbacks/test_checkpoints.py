@@ -1,0 +1,93 @@
+import csv
+
+import pytest
+import torch
+
+from losslab import experiment as lab
+from losslab.errors import LabError, NonFiniteError
+
+
+def history(experiment):
+    with experiment.folder.history.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("every_seconds", [0, 30])
+def test_best_is_the_epoch_with_the_best_metric_and_last_the_newest(train, every_seconds):
+    experiment, results = train(
+        "model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20",
+        f"callbacks.checkpoints.every_seconds={every_seconds}",
+    )  # fmt: skip
+    scores = [float(row["val/mse"]) for row in history(experiment)]
+    best = min(range(20), key=scores.__getitem__)
+    assert best < 19, "the last epoch is the best one, so that this test shows nothing"
+    assert results["best_epoch"] == best + 1
+    assert results["val/mse"] == scores[best]
+    loaded = torch.load(experiment.folder.best, weights_only=True)
+    assert loaded["epoch"] == best
+    assert torch.load(experiment.folder.last, weights_only=True)["global_step"] == experiment.trainer.global_step
+    lab.load_weights(experiment.learner, experiment.folder.best)
+    assert lab.evaluate(experiment, "val")["val/mse"] == pytest.approx(scores[best], rel=1e-6)
+
+
+def test_the_test_set_is_measured_at_the_best_epoch_not_at_the_last(train):
+    experiment, results = train("model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20")
+    lab.load_weights(experiment.learner, experiment.folder.last)
+    last = lab.evaluate(experiment, "test")["test/mse"]
+    lab.load_weights(experiment.learner, experiment.folder.best)
+    assert lab.evaluate(experiment, "test")["test/mse"] == results["test/mse"] != last
+
+
+def test_the_weights_are_a_plain_state_dict_of_the_network(train):
+    experiment, _ = train("trainer.max_epochs=20")
+    plain = torch.nn.Linear(1, 1)
+    plain.load_state_dict(torch.load(experiment.folder.weights, weights_only=True))
+    state = torch.load(experiment.folder.best, weights_only=True)["state_dict"]
+    assert torch.equal(plain.weight, state["network.weight"])
+
+
+def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
+    written = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *a, **k: (written.append(a[1]), save(*a, **k)))
+    train("trainer.max_epochs=100", "trainer.check_val_every_n_epoch=1")
+    assert len(written) <= 4
+
+
+def test_a_state_that_is_not_finite_is_refused(build):
+    experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard")
+    experiment.learner.network.weight.data.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="network.weight holds NaN"):
+        lab.run(experiment)
+    assert not experiment.folder.last.exists()
+
+
+def test_ckpt_path_starts_from_the_weights_of_a_run(train, build):
+    first, _ = train("trainer.max_epochs=50")
+    second, _ = train(f"ckpt_path={first.folder.best}", "train=false")
+    assert torch.equal(second.learner.network.weight, first.learner.network.weight)
+    third, _ = train(f"ckpt_path={first.folder.weights}", "train=false")
+    assert torch.equal(third.learner.network.weight, first.learner.network.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no checkpoint at"), (b"garbage", "cannot load"), ("other", "cannot load")]
+)
+def test_a_checkpoint_that_cannot_be_used_is_one_line(build, tmp_path, content, message):
+    path = tmp_path / "some.ckpt"
+    if content == "other":
+        torch.save({"state_dict": {"network.other": torch.ones(3)}}, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=message) as error:
+        lab.load_weights(build().learner, path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_moving_average_is_what_is_kept(train):
+    plain, _ = train("trainer.max_epochs=10")
+    averaged, results = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
+    kept = torch.load(averaged.folder.weights, weights_only=True)["weight"]
+    assert not torch.equal(kept, torch.load(plain.folder.weights, weights_only=True)["weight"])
+    lab.load_weights(averaged.learner, averaged.folder.weights)
+    assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+
+from losslab import experiment as lab
+from losslab.callbacks.guard import culprit
+from losslab.data.batch import Batch
+from losslab.errors import NonFiniteError
+
+
+def test_a_diverging_run_stops_at_the_step_and_names_loss_and_layer(train):
+    with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch \d+\): a (loss|gradient|weight) became .* under MSE"):
+        train("optimizer.lr=0.5", "trainer.max_epochs=1000")
+
+
+def test_gradient_ascent_is_caught_too(train):
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        train("optimizer.maximize=true", "optimizer.lr=0.1", "trainer.max_epochs=2000")
+
+
+def test_without_the_guard_the_same_run_ends_with_garbage(train):
+    experiment, _ = train("optimizer.lr=0.5", "callbacks=none", "test=false")
+    assert not torch.isfinite(experiment.learner.network.weight).all()
+
+
+def test_nothing_non_finite_is_saved_when_it_stops(build):
+    experiment = build("optimizer.lr=0.5", "callbacks.checkpoints.every_seconds=0")
+    with pytest.raises(NonFiniteError):
+        lab.run(experiment)
+    for path in (experiment.folder.best, experiment.folder.last):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def stopped_by(build, where: str):
+    """Run with one poisoned number, and say what the guard said."""
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
+    network = experiment.learner.network
+
+    def poison(*_):
+        if experiment.trainer.global_step == 5:
+            if where == "weight":
+                network[3].weight.data[0, 0] = torch.inf
+            elif where == "gradient":
+                network[3].weight.grad[0, 0] = torch.nan
+            else:
+                experiment.data.splits["train"].inputs[:] = torch.nan
+
+    hook = {"weight": "on_after_backward", "gradient": "on_after_backward", "input": "on_before_zero_grad"}[where]
+    setattr(experiment.learner, hook, poison)
+    with pytest.raises(NonFiniteError) as error:
+        experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    return str(error.value)
+
+
+def test_a_bad_weight_is_named_with_its_layer_and_step(build):
+    assert (
+        "step 6 (epoch 1): a weight became NaN or infinite under MSE, first in the weights of network.3"
+        in stopped_by(build, "weight")
+    )
+
+
+def test_a_bad_gradient_is_named_with_its_layer_and_step(build):
+    said = stopped_by(build, "gradient")
+    assert "step 6 (epoch 1): a gradient became" in said
+    assert "the gradient of network.3" in said
+
+
+def test_bad_data_are_named_as_such(build):
+    assert "the inputs of the batch" in stopped_by(build, "input")
+
+
+class Logarithm(nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
+def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
+    nn.init.constant_(learner.network[0].weight, -1.0)
+    batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+
+
+def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    batch = Batch(torch.ones(2, 10), torch.full((2, 1), torch.inf), torch.ones(2, 1), torch.arange(2))
+    assert "the loss itself" in culprit(learner, "loss", batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
+    experiment = build("trainer=gpu", "model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
+
+    def poison(*_):
+        if experiment.trainer.global_step == 5:
+            experiment.learner.network[3].weight.grad[0, 0] = torch.nan
+
+    experiment.learner.on_after_backward = poison
+    with pytest.raises(NonFiniteError, match=r"step 6 .* a gradient became"):
+        experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    assert experiment.trainer.global_step <= 7

@@ -1,0 +1,108 @@
+"""The data sets that need no download, and what all data modules share."""
+
+import itertools
+
+import pytest
+import torch
+
+from losslab.data.breast_cancer import BreastCancer
+from losslab.data.diabetes import Diabetes
+from losslab.data.digits import Digits
+from losslab.data.line import Line
+from losslab.data.linear_synthetic import LinearSynthetic
+from losslab.data.module import split_rows
+from losslab.errors import LabError
+from losslab.targets import Task
+
+ALL = [Line, LinearSynthetic, Diabetes, BreastCancer, Digits]
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_batches_are_what_the_facts_declare(module):
+    data = module()
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    facts = data.facts
+    assert batch.inputs.shape[1:] == facts.input_shape
+    assert batch.inputs.dtype == torch.float32
+    if facts.task is Task.MULTICLASS:
+        assert batch.target.dtype == torch.int64
+        assert batch.target.max() < facts.targets == len(facts.class_names)
+    else:
+        assert batch.target.shape[1:] == (facts.targets,)
+        assert batch.target.dtype == torch.float32
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_no_example_is_lost_whatever_the_batch_size(module):
+    data = module(batch_size=7, eval_batch_size=16)
+    data.setup()
+    for split, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
+        seen = sorted(itertools.chain(*(batch.index.tolist() for batch in loader)))
+        assert seen == sorted(data.splits[split].index.tolist())
+
+
+@pytest.mark.parametrize("module", [Diabetes, BreastCancer, Digits])
+def test_real_data_are_split_once_without_overlap(module):
+    data = module()
+    data.setup()
+    parts = [set(data.splits[name].index.tolist()) for name in ("train", "val", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+@pytest.mark.parametrize("module", [Diabetes, BreastCancer])
+def test_features_are_standardised_by_the_training_split_alone(module):
+    data = module()
+    data.setup()
+    train, test = data.splits["train"].inputs, data.splits["test"].inputs
+    torch.testing.assert_close(train.mean(0), torch.zeros(train.shape[1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(train.std(0, correction=0), torch.ones(train.shape[1]), atol=1e-5, rtol=0)
+    assert test.mean(0).abs().max() > 1e-3, "the test split was standardised with its own statistics"
+
+
+def test_the_line_is_the_same_three_points_in_every_split():
+    data = Line()
+    data.setup()
+    for examples in data.splits.values():
+        assert examples.inputs.flatten().tolist() == [1, 2, 3]
+        assert examples.target.flatten().tolist() == [2, 4, 6]
+
+
+def test_outliers_are_in_the_training_targets_only_and_never_in_the_truth():
+    data = LinearSynthetic(n=1000, outliers=0.1, outlier_size=20.0)
+    data.setup()
+    train = data.splits["train"]
+    moved = (train.target - train.truth).flatten()
+    assert (moved != 0).sum() == 100
+    assert moved.min() >= 0
+    assert moved[moved != 0].mean().item() == pytest.approx(20, rel=0.3)
+    for name in ("val", "test"):
+        assert torch.equal(data.splits[name].target, data.splits[name].truth)
+
+
+def test_the_synthetic_law_can_be_recovered_up_to_its_noise():
+    data = LinearSynthetic(n=5000, noise=0.1)
+    data.setup()
+    train = data.splits["train"]
+    x = torch.cat([train.inputs, torch.ones(5000, 1)], 1)
+    residual = train.target - x @ torch.linalg.lstsq(x, train.target).solution
+    assert residual.std().item() == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [0, -3])
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_size_below_1_is_refused(name, size):
+    with pytest.raises(LabError, match=f"data.{name} must be 1 or more"):
+        Line(**{name: size})
+
+
+def test_a_split_of_more_than_there_is_is_refused():
+    with pytest.raises(LabError, match="cannot split 10"):
+        split_rows(10, (8, 3), seed=0)
+
+
+def test_digits_are_of_the_size_that_was_asked_for():
+    data = Digits(size=16)
+    data.setup()
+    assert data.splits["train"].inputs.shape[1:] == (16, 16, 3)
+    assert data.splits["train"].inputs.dtype == torch.uint8

@@ -1,0 +1,142 @@
+"""The commands as a user types them: each test is a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def losslab(*arguments: str, cwd: Path, script: str = "train.py", **environment: str):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0"} | environment,
+    )  # fmt: skip
+
+
+def test_a_bare_train_is_the_linear_regression_and_leaves_a_whole_run(tmp_path):
+    done = losslab(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    run = next(tmp_path.glob("outputs/linear-line-mse-s0/*"))
+    for name in (
+        "config.json", "metrics.json", "history.csv", "timing.csv", "train.log", "weights.pth", "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt", "figures/loss_curve.png", ".hydra/overrides.yaml",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    relative = run.relative_to(tmp_path)
+    for said in (
+        "linear, 2 parameters", "mse", "precision 32-true", f"tensorboard --logdir {relative}", "epoch  100/1000",
+        "epoch 1000/1000", "least squares", "weight",
+    ):  # fmt: skip
+        assert said in done.stdout, said
+    assert "least squares" in (run / "train.log").read_text()
+    assert json.loads((run / "config.json").read_text())["choices"]["loss"] == "mse"
+
+
+def test_help_is_short_and_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = losslab("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) < 40
+    for said in (
+        "loss: bce, cross_entropy, focal",
+        "model: cifar_cnn, linear",
+        "Tab completion",
+        "-m loss=mse,l1,huber",
+    ):
+        assert said in done.stdout
+
+
+def test_completion_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = losslab(
+        "-sc", "query=bash", cwd=tmp_path, PYTHONPATH=str(tmp_path), COMP_LINE="train.py loss=", COMP_POINT="14"
+    )
+    assert "loss=huber" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["loss=cross_entropy"], "choose one of loss=huber, l1, mse, smooth_l1"),
+        (["loss=nothing"], "Available options in 'loss':"),
+        (["data.batch_size=0"], "data.batch_size must be 1 or more"),
+        (["data=image_folder"], "a value is missing: add data.dir=..."),
+        (["run_dir=/proc/nowhere"], "set run_dir to a folder you may write"),
+    ],
+)
+def test_bad_input_is_said_once_without_a_traceback_and_leaves_nothing(tmp_path, arguments, message):
+    done = losslab(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if "loss=nothing" not in arguments:
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_a_traceback_is_shown_when_asked_for(tmp_path):
+    done = losslab("loss=cross_entropy", "traceback=true", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "LabError" in done.stderr
+
+
+def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
+    done = losslab("optimizer.lr=1", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "became NaN or infinite under MSE" in done.stderr
+    assert "became NaN or infinite under MSE" in (tmp_path / "run" / "train.log").read_text()
+    assert (tmp_path / "run" / "history.csv").is_file()
+
+
+def test_evaluate_prints_what_training_measured(tmp_path):
+    assert losslab("trainer.max_epochs=20", "run_dir=run", cwd=tmp_path).returncode == 0
+    done = losslab("run", cwd=tmp_path, script="scripts/evaluate.py")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"]
+    assert f"{measured:.4f}" in done.stdout
+    nothing = losslab("elsewhere", cwd=tmp_path, script="scripts/evaluate.py")
+    assert nothing.returncode == 1
+    assert nothing.stderr == "elsewhere is no run folder: it holds no config.json\n"
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(tmp_path):
+    done = losslab("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweep-*/*/metrics.json"))
+    assert runs == ["0-linear-line-mse-s0", "1-linear-line-mse-s1", "2-linear-line-l1-s0", "3-linear-line-l1-s1"]
+
+
+def test_works_in_a_checkout_that_is_not_installed(tmp_path):
+    # -S and a path made by hand: the environment's packages without the editable install's .pth file.
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "train.py"), "trainer.max_epochs=2"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": packages},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_an_ordinary_install_carries_its_configurations(tmp_path):
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(ROOT)], check=True
+    )
+    assert (site / "losslab" / "conf" / "train.yaml").is_file()
+    done = subprocess.run(
+        [sys.executable, str(site / "bin" / "losslab-train"), "loss=mse", "model=linear", "trainer.max_epochs=2"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PYTHONPATH": str(site)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("outputs/linear-line-mse-s0/*/metrics.json"))

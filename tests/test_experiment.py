@@ -1,0 +1,217 @@
+"""Configurations in, experiments out; and what does not fit is refused in one line that names the fix."""
+
+import pytest
+import torch
+
+from losslab import CONF, cli
+from losslab import experiment as lab
+from losslab.errors import LabError
+from losslab.runs import RunFolder
+
+QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=none")
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+LOSSES = choices("loss")
+FITS = {
+    "line": {"mse", "l1", "smooth_l1", "huber"},
+    "breast_cancer": {"mse", "l1", "smooth_l1", "huber", "bce"},
+    "digits": {"mse", "l1", "smooth_l1", "huber", "bce", "cross_entropy", "kl_div", "focal"},
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("data", sorted(FITS))
+def test_a_loss_trains_on_the_data_that_fit_and_is_refused_by_the_others(train, data, loss):
+    overrides = ("model=mlp", "model.hidden=[8]", f"data={data}", f"loss={loss}", *QUICK)
+    if loss in FITS[data]:
+        _, results = train(*overrides)
+        assert all(value == value for value in results.values()), "a value is NaN"  # noqa: PLR0124
+    else:
+        with pytest.raises(LabError, match="choose one of loss=") as error:
+            train(*overrides)
+        named = set(str(error.value).partition("loss=")[2].split(", "))
+        assert named == FITS[data]
+
+
+@pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.4)])
+def test_classes_can_be_learnt_under_it(train, loss, accuracy):
+    _, results = train("model=mlp", "data=digits", f"loss={loss}", "trainer.max_epochs=15", "logger=none")
+    assert results["test/accuracy"] > accuracy
+
+
+def test_outliers_move_mse_more_than_huber_and_l1(train):
+    data = ("data=linear_synthetic", "data.outliers=0.1", "trainer.max_epochs=60", "optimizer.lr=0.02", "logger=none")
+    error = {loss: train(f"loss={loss}", *data)[1]["test/mse"] for loss in ("mse", "huber", "l1")}
+    assert error["mse"] > 20 * error["huber"]
+    assert error["mse"] > 20 * error["l1"]
+
+
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+@pytest.mark.parametrize("scheduler", choices("scheduler"))
+def test_every_optimizer_works_with_every_scheduler(train, optimizer, scheduler):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.lr=1e-3",
+        "trainer.max_epochs=3", "logger=none",
+    )  # fmt: skip
+    rate = experiment.trainer.optimizers[0].param_groups[0]["lr"]
+    assert (rate == 1e-3) == (scheduler in {"constant", "plateau", "step"})
+
+
+def test_one_cycle_ends_where_the_run_ends(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "scheduler=one_cycle", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"
+    )
+    scheduler = experiment.trainer.lr_scheduler_configs[0].scheduler
+    assert scheduler.total_steps == experiment.trainer.global_step == scheduler.last_epoch
+
+
+def test_plateau_waits_for_the_metric_and_never_for_the_loss(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "scheduler=plateau", "scheduler.scheduler.patience=0", "optimizer.lr=1e-12",
+        "trainer.max_epochs=3",
+    )  # fmt: skip
+    config = experiment.trainer.lr_scheduler_configs[0]
+    assert (config.monitor, config.scheduler.mode) == ("val/mse", "min")
+    digits = lab.build(cli.compose(["model=mlp", "data=digits", "loss=focal", "scheduler=plateau"], "unused"))
+    assert (digits.learner.monitor, digits.learner.monitor_mode) == ("val/accuracy", "max")
+
+
+@pytest.mark.parametrize("debug", [name for name in choices("debug") if name != "profiler"])
+def test_every_debug_preset_runs(train, debug):
+    _, results = train("model=mlp", "data=digits", "loss=cross_entropy", f"debug={debug}", "logger=none")
+    assert "train/loss" in results
+
+
+def test_overfitting_one_batch_sees_one_batch(train):
+    experiment, results = train("model=mlp", "data=digits", "loss=cross_entropy", "debug=overfit", "logger=none")
+    assert experiment.trainer.global_step == experiment.trainer.max_epochs
+    assert results["train/accuracy"] == 1.0
+
+
+def test_early_stopping_waits_for_the_metric_of_the_task(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+        "optimizer.lr=0.05", "trainer.max_epochs=100", "logger=none",
+    )  # fmt: skip
+    assert experiment.trainer.current_epoch < 100
+
+
+def test_several_callback_choices_can_be_combined(build):
+    names = {type(c).__name__ for c in build("callbacks=[default,ema,early_stopping]").trainer.callbacks}
+    assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLast"} <= names
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+def test_every_precision_of_a_cpu_trains_the_cnn(train, precision):
+    experiment, results = train(
+        "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.limit_train_batches=2", *QUICK
+    )
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert next(experiment.learner.parameters()).dtype == expected
+    assert 0 <= results["test/accuracy"] <= 1
+
+
+def test_clipping_bounds_the_gradient(build):
+    experiment = build("data=line", "trainer.gradient_clip_val=0.5", "trainer.max_epochs=1", "logger=none")
+    before = [p.detach().clone() for p in experiment.learner.parameters()]
+    experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    moved = torch.cat([(p - q).flatten() for p, q in zip(experiment.learner.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.01 * 0.5, rel=1e-4)
+
+
+def test_a_compiled_network_keeps_clean_names_and_learns_the_same(train, monkeypatch):
+    plain, expected = train("trainer.max_epochs=20", "logger=none")
+    compile_in_place = torch.nn.Module.compile
+    # The default backend needs a C++ compiler and half a minute; what is tested is that it is done in place.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
+    compiled, results = train("trainer.max_epochs=20", "logger=none", "compile=true")
+    assert compiled.learner.network._compiled_call_impl is not None
+    assert set(compiled.learner.network.state_dict()) == set(plain.learner.network.state_dict())
+    assert results["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-6)
+
+
+def test_deterministic_mode_is_lightnings(build):
+    try:
+        build("trainer.deterministic=true")
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss=cross_entropy"], r"takes index or probabilities targets, but these data give values: choose one of"),
+        (
+            ["data.batch_size=0"],
+            "data.batch_size must be 1 or more",
+        ),
+        (["loss=focal", "loss.gamma=-1"], "gamma must be ≥ 0, got -1"),
+        (["loss=huber", "loss.delta=0"], "delta must be > 0"),
+        (["model=cifar_cnn", "data=line", "loss=mse"], "cifar_cnn needs images"),
+        (["model=cifar_cnn", "data=digits", "data.size=20"], "multiples of 8"),
+        (["model=mlp", "model.activation=cosine"], "activation of relu, gelu"),
+        (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
+        (["trainer.precision=17-mixed"], "17-mixed"),
+        (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
+        (["optimizer.lr=-1"], "Invalid learning rate"),
+        (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
+        (["data=linear_synthetic", "data.outliers=2"], "outliers in 0..1"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(build, overrides, message):
+    with pytest.raises(LabError, match=message) as error:
+        build(*overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_one_line(build):
+    with pytest.raises(LabError, match="no such device on this machine; use trainer=cpu"):
+        build("trainer=gpu")
+
+
+def test_a_run_is_rebuilt_from_its_folder_alone(train):
+    experiment, results = train("model=mlp", "data=digits", "loss=focal", "trainer.max_epochs=2")
+    folder = RunFolder(experiment.folder.path)
+    again = lab.rebuild(folder, folder.read_config())
+    lab.load_weights(again.learner, folder.best)
+    assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
+
+
+def test_a_model_brings_what_suits_it_and_the_user_wins():
+    config = cli.compose(["model=cifar_cnn", "data=digits", "loss=focal", "trainer.max_epochs=3"], "unused")
+    assert config["choices"] == {
+        "model": "cifar_cnn", "data": "digits", "loss": "focal", "optimizer": "momentum", "scheduler": "one_cycle",
+        "trainer": "default", "experiment": None, "debug": None,
+    }  # fmt: skip
+    assert config["trainer"]["max_epochs"] == 3
+    assert config["data"]["batch_size"] == 128
+
+
+def test_the_networks_are_the_ones_they_say_they_are(build):
+    def parameters(*overrides: str) -> int:
+        return sum(p.numel() for p in build(*overrides).learner.parameters())
+
+    assert parameters("model=linear") == 2
+    assert parameters("model=cifar_cnn") == 145_578
+    assert parameters("model=resnet18", "data=digits") == 11_173_962
+
+
+def test_settings_for_the_hparams_page_are_numbers_and_words():
+    table = lab.hparams(cli.compose(["loss=huber", "optimizer=momentum"], "unused"))
+    assert table["loss.delta"] == 1.0
+    assert table["optimizer.momentum"] == 0.9
+    assert not any("_target_" in key for key in table)
+
+
+@pytest.mark.slow
+def test_the_cnn_learns_the_real_cifar_10(train, real_cifar):
+    _, results = train(
+        "model=cifar_cnn", f"data.dir={real_cifar}", "data.verify=false", "trainer.max_epochs=2", "logger=none"
+    )
+    assert results["test/accuracy"] > 0.55
