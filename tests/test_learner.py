@@ -77,9 +77,8 @@ def test_the_logged_loss_is_the_mean_over_examples_not_over_batches(loss):
     model = learner(loss, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     parts = [batch(16), batch(16), batch(5)]
     loader = DataLoader(parts, batch_size=None)
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-    )  # fmt: skip
+    bare = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, **bare)
     trainer.fit(model, loader, loader)
     whole = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     total, weight = model.step(whole, "test")[1:]

@@ -166,7 +166,7 @@ class Learner(LightningModule):
         # examples and processes. Early stopping and schedulers that wait for a metric look into callback_metrics.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})
         for writer in self.loggers:
-            writer.log_metrics(new | {"epoch": self.current_epoch}, self.global_step)
+            writer.log_metrics(new, self.global_step)
         for average in self.averages[split].values():
             average.reset()
 

@@ -57,12 +57,12 @@ def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
 def test_a_state_that_is_not_finite_is_refused(build):
     experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard")
     experiment.learner.network.weight.data.fill_(torch.nan)
-    with pytest.raises(NonFiniteError, match="network.weight holds NaN"):
+    with pytest.raises(NonFiniteError, match=r"network\.weight holds NaN"):
         lab.run(experiment)
     assert not experiment.folder.last.exists()
 
 
-def test_ckpt_path_starts_from_the_weights_of_a_run(train, build):
+def test_ckpt_path_starts_from_the_weights_of_a_run(train):
     first, _ = train("trainer.max_epochs=50")
     second, _ = train(f"ckpt_path={first.folder.best}", "train=false")
     assert torch.equal(second.learner.network.weight, first.learner.network.weight)

@@ -25,7 +25,7 @@ def test_curves_learning_rate_and_gradient_norms_are_there(run):
     experiment, results = run
     read = events(experiment)
     tags = set(read.Tags()["scalars"])
-    assert set(experiment.learner.curves) | {"lr", "epoch", "grad_norm/total", "grad_norm/0", "grad_norm/8"} <= tags
+    assert set(experiment.learner.curves) | {"lr", "grad_norm/total", "grad_norm/0", "grad_norm/8"} <= tags
     assert [round(event.value, 5) for event in read.Scalars("val/accuracy")][-1] == round(results["val/accuracy"], 5)
     steps = [event.step for event in read.Scalars("grad_norm/total")]
     assert steps == list(range(0, experiment.trainer.global_step, 10))
@@ -55,7 +55,7 @@ def test_hparams_hold_the_settings_and_no_experiment_summary(run):
 def test_the_graph_and_the_figures_are_there(run):
     read = events(run[0])
     assert read.Tags()["graph"]
-    assert set(read.Tags()["images"]) == {"loss curve", "accuracy curve"}
+    assert set(read.Tags()["images"]) == {"figures/loss_curve", "figures/accuracy_curve"}
 
 
 def test_a_network_that_cannot_be_traced_costs_the_graph_and_nothing_else(build, caplog, monkeypatch):

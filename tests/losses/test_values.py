@@ -114,7 +114,7 @@ def test_focal_is_exact_at_confident_logits_where_1_minus_p_rounds_to_0(gamma, m
     loss.backward()
     log_rest = -margin - math.log1p(math.exp(-margin))
     expected = math.exp(gamma * log_rest) * math.log1p(math.exp(-margin))
-    # Near p = 1 the surprise -log p is below float32's resolution of log_softmax; the loss must still be a small number.
+    # Near p = 1 the surprise -log p is below float32's resolution; the loss must still be a small number.
     assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert torch.isfinite(outputs.grad).all()
 

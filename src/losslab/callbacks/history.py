@@ -71,7 +71,7 @@ class History(Checkpoint):
             Image.fromarray(image).save(self.folder.figures / f"{name}_curve.png")
             for writer in trainer.loggers:
                 if isinstance(writer, TensorBoardLogger):
-                    writer.experiment.add_image(f"{name} curve", image, trainer.global_step, dataformats="HWC")
+                    writer.experiment.add_image(f"figures/{name}_curve", image, trainer.global_step, dataformats="HWC")
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self._close()

@@ -48,7 +48,7 @@ class CIFAR10(MemoryDataModule):
         verify: bool = True,
         val_size: int = 5_000,
         subset: int | None = None,
-        crop: int = 4,
+        crop: int = 2,
         flip: bool = True,
         cutout: int = 0,
         batch_size: int | None = 128,
