@@ -15,11 +15,14 @@ help:
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
 # The first call installs what requirements.lock pins (about 6 GB on Linux, of which CUDA is most); later calls skip it.
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.locked: requirements.lock
 	@test -n "$(FOUND)" || { echo "losslab needs Python 3.11, 3.12 or 3.13: install one, or name it with 'make PYTHON=/path/to/python3.12'"; exit 1; }
 	$(FOUND) -m venv --clear $(VENV)
 	$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
-	$(PY) -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(PY) -m pip install --disable-pip-version-check --no-deps --quiet --editable .
 	@touch $@
 
 train: $(VENV)/.installed

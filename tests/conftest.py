@@ -14,13 +14,12 @@ torch.set_num_threads(1)
 os.environ.setdefault("MPLBACKEND", "agg")
 
 
-@pytest.fixture
-def build(tmp_path: Path) -> Callable[..., Experiment]:
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]:
     """Build what the command line would run, in a folder of its own."""
-    numbers = iter(range(100))
 
     def _build(*overrides: str) -> Experiment:
-        folder = tmp_path / f"run{next(numbers)}"
+        folder = tmp_path_factory.mktemp("run")
         return experiment.build(
             cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder))
         )
@@ -28,7 +27,7 @@ def build(tmp_path: Path) -> Callable[..., Experiment]:
     return _build
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def train(build: Callable[..., Experiment]) -> Callable[..., tuple[Experiment, dict[str, float]]]:
     """Build and run it."""
 

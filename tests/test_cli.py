@@ -45,10 +45,10 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 40
     for said in (
-        "loss: bce, cross_entropy, focal",
-        "model: cifar_cnn, linear",
+        "loss       bce, cross_entropy, focal",
+        "model      cifar_cnn, linear",
         "Tab completion",
-        "-m loss=mse,l1,huber",
+        "-m loss=mse,l1,huber seed=0,1,2",
     ):
         assert said in done.stdout
 
@@ -66,8 +66,8 @@ def test_completion_needs_no_torch(tmp_path):
     [
         (["loss=cross_entropy"], "choose one of loss=huber, l1, mse, smooth_l1"),
         (["loss=nothing"], "Available options in 'loss':"),
-        (["data.batch_size=0"], "data.batch_size must be 1 or more"),
-        (["data=image_folder"], "a value is missing: add data.dir=..."),
+        pytest.param(["data.batch_size=0"], "data.batch_size must be 1 or more", marks=pytest.mark.slow),
+        pytest.param(["data=image_folder"], "a value is missing: add data.dir=...", marks=pytest.mark.slow),
         (["run_dir=/proc/nowhere"], "set run_dir to a folder you may write"),
     ],
 )
@@ -81,6 +81,7 @@ def test_bad_input_is_said_once_without_a_traceback_and_leaves_nothing(tmp_path,
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_when_asked_for(tmp_path):
     done = losslab("loss=cross_entropy", "traceback=true", cwd=tmp_path)
     assert done.returncode == 1
@@ -95,6 +96,15 @@ def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
     assert "became NaN or infinite under MSE" in done.stderr
     assert "became NaN or infinite under MSE" in (tmp_path / "run" / "train.log").read_text()
     assert (tmp_path / "run" / "history.csv").is_file()
+
+
+def test_a_run_is_never_written_over(tmp_path):
+    assert losslab("trainer.max_epochs=2", "run_dir=run", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    done = losslab("trainer.max_epochs=3", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "run already holds a run: set run_dir to another folder\n"
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_evaluate_prints_what_training_measured(tmp_path):
@@ -115,6 +125,7 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(tmp_path):
     assert runs == ["0-linear-line-mse-s0", "1-linear-line-mse-s1", "2-linear-line-l1-s0", "3-linear-line-l1-s1"]
 
 
+@pytest.mark.slow
 def test_works_in_a_checkout_that_is_not_installed(tmp_path):
     # -S and a path made by hand: the environment's packages without the editable install's .pth file.
     packages = next(path for path in sys.path if path.endswith("site-packages"))

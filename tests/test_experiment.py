@@ -3,16 +3,13 @@
 import pytest
 import torch
 
-from losslab import CONF, cli
+from losslab import cli
 from losslab import experiment as lab
 from losslab.errors import LabError
+from losslab.help import choices
 from losslab.runs import RunFolder
 
 QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=none")
-
-
-def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 LOSSES = choices("loss")
@@ -216,3 +213,25 @@ def test_the_cnn_learns_the_real_cifar_10(train, real_cifar):
         "model=cifar_cnn", f"data.dir={real_cifar}", "data.verify=false", "trainer.max_epochs=2", "logger=none"
     )
     assert results["test/accuracy"] > 0.55
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_every_precision_of_a_gpu_trains_the_cnn(train, precision):
+    experiment, results = train(
+        "trainer=gpu", "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.max_epochs=5"
+    )
+    assert experiment.data.splits["train"].inputs.device.type == "cuda"
+    assert results["test/accuracy"] > 0.8
+
+
+@pytest.mark.gpu
+@gpu
+def test_a_gpu_draws_what_a_cpu_draws(train):
+    overrides = ("model=mlp", "data=digits", "loss=cross_entropy", "data.crop=2", "trainer.max_epochs=1", "logger=none")
+    on_cpu, on_gpu = train("trainer=cpu", *overrides)[1], train("trainer=gpu", *overrides)[1]
+    assert on_gpu["train/loss"] == pytest.approx(on_cpu["train/loss"], rel=1e-3)

@@ -29,6 +29,13 @@ def test_what_is_no_run_folder_is_said_in_one_line(tmp_path, content, message):
         RunFolder(tmp_path).read_config()
 
 
+def test_a_folder_that_holds_a_run_is_refused(tmp_path):
+    runs.check_free(tmp_path / "new")
+    (tmp_path / "new" / "config.json").touch()
+    with pytest.raises(LabError, match="already holds a run"):
+        runs.check_free(tmp_path / "new")
+
+
 def test_a_refused_run_leaves_no_folder_but_a_begun_one_stays(tmp_path):
     refused = tmp_path / "name" / "stamp"
     (refused / ".hydra").mkdir(parents=True)

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
 from losslab.errors import LabError
+from losslab.help import help_text
 from losslab.runs import RunFolder
 from losslab.terminal import ConsoleHandler
 
@@ -28,6 +29,9 @@ logger = logging.getLogger("losslab")
 
 def train() -> None:
     """`python train.py` and `losslab-train`: compose, train, test."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        sys.stdout.write(help_text())
+        return
     _register_resolvers()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
@@ -135,7 +139,12 @@ def one_line_errors(*, show_all: bool) -> Iterator[None]:
 
 def _line(error: Exception) -> str | None:
     """What to say of an error instead of its traceback; None where only the traceback helps."""
-    if isinstance(error, CompactHydraException):  # first: some of them are OSErrors too
+    cause: BaseException | None = error
+    while isinstance(cause, OmegaConfBaseException):  # in which OmegaConf wraps what a resolver raises
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, LabError):
+        return str(cause)
+    if isinstance(error, CompactHydraException):  # before OSError: some of them are OSErrors too
         cause = error.__cause__
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
@@ -177,9 +186,16 @@ def leave(code: int) -> NoReturn:
 
 
 def _register_resolvers() -> None:
+    """What conf/train.yaml calls to name folders. Cached: Hydra asks more than once, and a name holds the time."""
     OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_stamp", runs.stamp, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
 
 
 def _run_path(run_dir: str | None, model: str, data: str, loss: str, seed: int) -> str:
-    return run_dir or runs.default_path(model, data, loss, seed)
+    path = run_dir or runs.default_path(model, data, loss, seed)
+    runs.check_free(Path(path))  # now, since Hydra writes into it before the task begins
+    return path
+
+
+def _sweep_path(run_dir: str | None) -> str:
+    return run_dir or runs.default_sweep_path()

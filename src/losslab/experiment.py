@@ -15,13 +15,15 @@ from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from losslab import runs
+from losslab import CONF, runs
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
+from losslab.help import choices
 from losslab.learner import Learner, learner_for
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
@@ -75,7 +77,8 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     Raises:
         LabError: as `build` does.
     """
-    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}})
+    here = config["trainer"] | {"accelerator": "auto", "devices": 1}  # whatever machine it was trained on
+    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}, "trainer": here})
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
@@ -100,7 +103,7 @@ def run(experiment: Experiment) -> dict[str, float]:
             trainer.fit(learner, datamodule=experiment.data)
             results |= _training_results(trainer, learner)
         if config["test"]:
-            if config["train"] and folder.best.is_file():
+            if "best_epoch" in results:
                 load_weights(learner, folder.best)
             results |= evaluate(experiment, "test")
     runs.write_json(folder.metrics, results)
@@ -231,19 +234,15 @@ def _specimen(facts: Facts) -> Tensor:
 
 def fitting_losses(kind: Kind) -> list[str]:
     """The names of the configured losses that can learn from targets of this kind."""
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    from losslab import CONF  # noqa: PLC0415
-
     names = []
-    for path in sorted((CONF / "loss").glob("*.yaml")):
-        config = OmegaConf.to_container(OmegaConf.load(path))
+    for name in choices("loss"):
+        config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{name}.yaml"))
         try:
             loss = instantiate(config)
         except InstantiationException:
             continue
         if choose(kind, loss.wants) is not None:
-            names.append(path.stem)
+            names.append(name)
     return names
 
 

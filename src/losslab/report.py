@@ -4,13 +4,14 @@ import io
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from losslab.data.batch import Facts
 from losslab.targets import Task
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def header(experiment: "Experiment") -> None:
     evaluate = "python scripts/evaluate.py" if Path("scripts/evaluate.py").is_file() else "losslab-evaluate"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
-        "data": choices["data"],
-        "loss": f"{choices['loss']} ({learner.loss})",
+        "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
+        "loss": _with_parameters(choices["loss"], config["loss"]),
+        "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
         "device": f"{device.type}, {device_name}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
@@ -40,6 +42,21 @@ def header(experiment: "Experiment") -> None:
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
+
+
+def _inputs(facts: Facts) -> str:
+    shape = "×".join(str(size) for size in facts.input_shape)
+    targets = f"{facts.targets} classes" if facts.task is Task.MULTICLASS else facts.task
+    return f"inputs of {shape}, {targets}"
+
+
+def _batches(data: dict[str, Any]) -> str:
+    return f"batches of {data['batch_size']}" if data["batch_size"] else "one full batch"
+
+
+def _with_parameters(name: str, config: dict[str, Any]) -> str:
+    shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
+    return ", ".join([name, *(f"{key} {value}" for key, value in shown.items())])
 
 
 def closing(experiment: "Experiment", results: dict[str, float]) -> None:

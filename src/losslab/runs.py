@@ -97,6 +97,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
+def default_sweep_path() -> str:
+    """outputs/sweep-STAMP-xxxx, which holds the folders of a sweep's runs."""
+    return f"outputs/sweep-{stamp()}"
+
+
 def default_path(model: str, data: str, loss: str, seed: int) -> str:
     """outputs/MODEL-DATA-LOSS-sSEED/STAMP-xxxx, where no other run is or will be."""
     return f"outputs/{name(model, data, loss, seed)}/{stamp()}"
@@ -112,12 +117,15 @@ def stamp() -> str:
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
-def check_writable(path: Path) -> None:
-    """See that a run can live in this folder, before anything is computed.
+def check_free(path: Path) -> None:
+    """See that a run can live in this folder, before anything is computed or written.
 
     Raises:
-        LabError: it cannot be made or written to.
+        LabError: it cannot be made or written to, or another run lives there.
     """
+    if RunFolder(path).config.exists():
+        message = f"{path} already holds a run: set run_dir to another folder"
+        raise LabError(message)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{secrets.token_hex(4)}"
@@ -130,7 +138,7 @@ def check_writable(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Remove the folder of a run that was refused before it began, if it holds nothing but what Hydra put there."""
-    if {entry.name for entry in path.iterdir()} <= {".hydra", "train.log"}:
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {".hydra", "train.log"}:
         shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(path.parent)  # noqa: PTH106 -- only if it is empty, which is what rmdir means

@@ -11,7 +11,7 @@ def events(experiment) -> EventAccumulator:
     return accumulator.Reload()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(train):
     return train("model=cifar_cnn", "data=digits", "trainer.max_epochs=2", "trainer.log_every_n_steps=10")
 
