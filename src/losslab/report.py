@@ -66,7 +66,7 @@ def closing(experiment: "Experiment", results: dict[str, float]) -> None:
     if weights:
         table = _table("parameter", "learnt", "least squares")
         for name, learnt, best in weights:
-            table.add_row(name, f"{learnt:.4f}", f"{best:.4f}")
+            table.add_row(name, f"{learnt:z.4f}", f"{best:z.4f}")
         logger.info("%s", _text(table))
     logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
 
@@ -78,7 +78,7 @@ def results_table(results: dict[str, float]) -> None:
     table = _table("metric", *splits)
     for metric in dict.fromkeys(name.partition("/")[2] for name in values):
         cells = [values.get(f"{split}/{metric}") for split in splits]
-        table.add_row(metric, *("" if value is None else f"{value:.4f}" for value in cells))
+        table.add_row(metric, *("" if value is None else f"{value:z.4f}" for value in cells))
     logger.info("%s", _text(table))
 
 

@@ -81,7 +81,7 @@ class ProgressBar(LightningProgressBar):
         self._shown = now
         done = trainer.current_epoch if self._tiny else batch_idx + 1
         loss = outputs["loss"].item() if isinstance(outputs, dict) else float("nan")
-        self._bar.update(self._task, completed=done, values=f"loss {loss:.4g}  {_newest(pl_module)}")
+        self._bar.update(self._task, completed=done, values=f"loss {loss:.4g}  {_newest(pl_module, pl_module.monitor)}")
         _ = batch
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -105,12 +105,12 @@ class ProgressBar(LightningProgressBar):
         every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100  # noqa: PLR2004
         if self.enabled and (epoch % every == 0 or last):
             seconds = time.perf_counter() - self._started
-            logger.info("epoch %*d/%d  %s  %6.1f s", len(str(epochs)), epoch, epochs, _newest(learner), seconds)
+            shown = ("train/loss", f"train/{learner.train_metric}", learner.monitor)
+            logger.info("epoch %*d/%d  %s  %6.1f s", len(str(epochs)), epoch, epochs, _newest(learner, *shown), seconds)
 
 
-def _newest(learner: Learner) -> str:
-    shown = ["train/loss", f"train/{learner.train_metric}", learner.monitor]
-    return "  ".join(f"{name} {learner.values[name]:.4g}" for name in shown if name in learner.values)
+def _newest(learner: Learner, *names: str) -> str:
+    return "  ".join(f"{name} {learner.values[name]:.4g}" for name in names if name in learner.values)
 
 
 def _console() -> Console:
