@@ -214,7 +214,7 @@ class Classifier(Learner):
         """The number of right decisions; for labels, the mean over an example's labels."""
         if self.facts.task is Task.MULTICLASS:
             return (outputs.argmax(1) == truth).sum()
-        return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).double().mean(1).sum()  # noqa: PLR2004
+        return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).double().mean(1).sum()
 
 
 def learner_for(task: Task) -> type[Learner]:

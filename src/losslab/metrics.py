@@ -74,7 +74,7 @@ class NLL(Average):
         """(N, C) and y (N,), or (N, K) and 0/1 (N, K)."""
         tiny = torch.finfo(torch.float32).eps
         if truth.is_floating_point():
-            given = torch.where(truth > 0.5, probabilities, 1 - probabilities).clamp(min=tiny)  # noqa: PLR2004
+            given = torch.where(truth > 0.5, probabilities, 1 - probabilities).clamp(min=tiny)
             super().update(-given.log().sum(), len(truth))
         else:
             given = probabilities.gather(1, truth[:, None]).clamp(min=tiny)

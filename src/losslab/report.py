@@ -68,6 +68,9 @@ def closing(experiment: "Experiment", results: dict[str, float]) -> None:
         for name, learnt, best in weights:
             table.add_row(name, f"{learnt:z.4f}", f"{best:z.4f}")
         logger.info("%s", _text(table))
+    profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
+    if profile:
+        logger.info("%s", profile)
     logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
 
 

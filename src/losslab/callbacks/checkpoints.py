@@ -56,7 +56,6 @@ class BestAndLast(Checkpoint):
         path = self.folder.best if self.folder.best.is_file() else self.folder.last
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         torch.save({k.removeprefix("network."): v for k, v in state.items()}, self.folder.weights)
-        _ = pl_module
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.

@@ -61,9 +61,17 @@ class History(Checkpoint):
         self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._close()
+        self._draw(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
+        self._close()
+        if self.rows:
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: Learner) -> None:
         from PIL import Image  # noqa: PLC0415
 
-        self._close()
         self.folder.figures.mkdir(parents=True, exist_ok=True)
         for name in ("loss", pl_module.monitor.removeprefix("val/")):
             figure = draw_curves(self.rows, name, self.title)
@@ -72,9 +80,6 @@ class History(Checkpoint):
             for writer in trainer.loggers:
                 if isinstance(writer, TensorBoardLogger):
                     writer.experiment.add_image(f"figures/{name}_curve", image, trainer.global_step, dataformats="HWC")
-
-    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        self._close()
 
     def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":
         # Line-buffered: a row is with the operating system as soon as it is written.
@@ -108,7 +113,7 @@ def draw_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
         if points:
             epochs, values = zip(*points, strict=True)
             label = {"train": "training", "val": "validation"}[split]
-            axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(points) <= 50 else None)  # noqa: PLR2004
+            axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(points) <= 50 else None)
             spread += values
     if spread and min(spread) > 0 and max(spread) > 100 * min(spread):
         axes.set_yscale("log")

@@ -76,13 +76,12 @@ class ProgressBar(LightningProgressBar):
         if self._bar is None:
             return
         now = time.monotonic()
-        if now - self._shown < 0.1:  # noqa: PLR2004 -- faster than the screen is drawn would be for nobody
+        if now - self._shown < 0.1:  # faster than the screen is drawn would be for nobody
             return
         self._shown = now
         done = trainer.current_epoch if self._tiny else batch_idx + 1
         loss = outputs["loss"].item() if isinstance(outputs, dict) else float("nan")
         self._bar.update(self._task, completed=done, values=f"loss {loss:.4g}  {_newest(pl_module, pl_module.monitor)}")
-        _ = batch
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if self._bar is not None and not self._tiny:
@@ -101,8 +100,8 @@ class ProgressBar(LightningProgressBar):
             self._bar = None
 
     def _line(self, trainer: Trainer, learner: Learner, epoch: int, *, last: bool = False) -> None:
-        epochs = trainer.max_epochs or epoch
-        every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100  # noqa: PLR2004
+        epochs = max(trainer.max_epochs or 0, epoch)  # a run limited by steps has no number of epochs
+        every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100
         if self.enabled and (epoch % every == 0 or last):
             seconds = time.perf_counter() - self._started
             shown = ("train/loss", f"train/{learner.train_metric}", learner.monitor)

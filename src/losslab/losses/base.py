@@ -88,7 +88,7 @@ class Loss(nn.Module, ABC):
                 f"target.float(), or losslab.targets.encode for class indices"
             )
             raise LabError(message)
-        if target.dtype != torch.int64 or target.shape != outputs.shape[:1] or outputs.ndim != 2:  # noqa: PLR2004
+        if target.dtype != torch.int64 or target.shape != outputs.shape[:1] or outputs.ndim != 2:
             message = (
                 f"{name}: class indices must be int64 (N,) beside outputs (N, C), got {target.dtype} "
                 f"{tuple(target.shape)} beside {tuple(outputs.shape)}"

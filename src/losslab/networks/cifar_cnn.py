@@ -11,7 +11,7 @@ def images(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tu
     Raises:
         LabError: it is no image, or one that the model cannot halve as often as it must.
     """
-    if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:  # noqa: PLR2004
+    if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:
         sides = f" with sides that are multiples of {multiple_of}" if multiple_of > 1 else ""
         message = f"{model} needs images{sides} (data=cifar10, data=digits, ...), got inputs of shape {input_shape}"
         raise LabError(message)
