@@ -42,6 +42,7 @@ def stopped_by(build, where: str):
             if where == "weight":
                 network[3].weight.data[0, 0] = torch.inf
             elif where == "gradient":
+                network[1].weight.grad[0, 0] = torch.nan
                 network[3].weight.grad[0, 0] = torch.nan
             else:
                 experiment.data.splits["train"].inputs[:] = torch.nan
