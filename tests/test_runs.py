@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -29,21 +30,46 @@ def test_what_is_no_run_folder_is_said_in_one_line(tmp_path, content, message):
         RunFolder(tmp_path).read_config()
 
 
-def test_a_folder_that_holds_a_run_is_refused(tmp_path):
-    runs.check_free(tmp_path / "new")
+def test_a_folder_that_holds_a_run_or_anything_else_is_refused(tmp_path):
+    runs.claim(tmp_path / "new")
+    (tmp_path / "new" / "something").touch()
+    with pytest.raises(LabError, match="is not empty"):
+        runs.claim(tmp_path / "new")
     (tmp_path / "new" / "config.json").touch()
     with pytest.raises(LabError, match="already holds a run"):
-        runs.check_free(tmp_path / "new")
+        runs.claim(tmp_path / "new")
 
 
-def test_a_refused_run_leaves_no_folder_but_a_begun_one_stays(tmp_path):
-    refused = tmp_path / "name" / "stamp"
-    (refused / ".hydra").mkdir(parents=True)
-    (refused / "train.log").touch()
-    runs.discard(refused)
-    assert not refused.parent.exists()
-    begun = tmp_path / "name" / "stamp"
-    begun.mkdir(parents=True)
-    (begun / "config.json").touch()
-    runs.discard(begun)
-    assert begun.exists()
+def write_as_hydra_does(folder):
+    (folder / ".hydra").mkdir()
+    (folder / "train.log").touch()
+
+
+def test_a_refused_run_leaves_no_folder_that_it_made(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    path = tmp_path / "outputs" / "name" / "stamp"
+    made = runs.claim(path)
+    write_as_hydra_does(path)
+    runs.discard(path, made)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+
+
+def test_a_refused_run_leaves_the_users_own_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    made = runs.claim(tmp_path / "mine")
+    write_as_hydra_does(tmp_path / "mine")
+    runs.discard(tmp_path / "mine", made)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_a_run_that_has_begun_stays(tmp_path):
+    made = runs.claim(tmp_path / "run")
+    write_as_hydra_does(tmp_path / "run")
+    (tmp_path / "run" / "config.json").touch()
+    runs.discard(tmp_path / "run", made)
+    assert (tmp_path / "run" / "train.log").exists()
+
+
+def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
+    runs.write_json(tmp_path / "metrics.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": None, "b": None, "c": 1.5}

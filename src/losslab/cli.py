@@ -4,6 +4,7 @@ import argparse
 import atexit
 import gc
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ def _task(cfg: DictConfig) -> float | None:
     try:
         return _experiment(resolve(cfg, runtime.choices, runtime.output_dir))
     except LabError as error:
-        runs.discard(Path(runtime.output_dir))
+        runs.discard(Path(runtime.output_dir), _claimed)
         if cfg.traceback or HydraConfig.get().mode is not RunMode.RUN:
             raise  # in a sweep Hydra says which job it was
         logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
@@ -70,8 +71,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             from losslab import experiment as lab  # noqa: PLC0415
             from losslab import report  # noqa: PLC0415
         experiment = lab.rebuild(folder, config)
-        named = {"best": folder.best, "last": folder.last}
-        lab.load_weights(experiment.learner, named.get(options.ckpt, Path(options.ckpt)))
+        lab.load_weights(experiment.learner, folder.checkpoint(options.ckpt))
         report.results_table(lab.evaluate(experiment, options.split))
     leave(0)
 
@@ -85,7 +85,10 @@ def _experiment(config: dict[str, Any]) -> float | None:
     report.header(experiment)
     results = lab.run(experiment)
     report.closing(experiment, results)
-    return results.get(config["optimized_metric"] or experiment.learner.monitor)
+    value = results.get(config["optimized_metric"] or experiment.learner.monitor)
+    del experiment
+    gc.collect()  # its data, before the next job of a sweep loads its own
+    return value
 
 
 def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
@@ -148,14 +151,16 @@ def _line(error: Exception) -> str | None:
         cause = error.__cause__
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
-        named = f"cannot use {error.filename} ({error.strerror}): set run_dir to a folder you may write"
-        return named if error.filename is not None else None
+        return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
     return str(error).splitlines()[0]
 
 
 @contextmanager
 def imports_without_gc() -> Iterator[None]:
     """Import with the garbage collector off: torch and lightning make millions of objects that all stay."""
+    if "losslab.experiment" in sys.modules:
+        yield  # a later job of a sweep: to freeze again would keep the garbage of the job before
+        return
     gc.disable()
     try:
         yield
@@ -189,13 +194,25 @@ def _register_resolvers() -> None:
     """What conf/train.yaml calls to name folders. Cached: Hydra asks more than once, and a name holds the time."""
     OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
+
+
+def _divisor(of: int, at_most: int | None) -> int:
+    """The greatest common divisor, so that what happens every so many epochs happens in the last one too."""
+    return math.gcd(of, at_most) if at_most is not None and at_most > 0 else of
 
 
 def _run_path(run_dir: str | None, model: str, data: str, loss: str, seed: int) -> str:
     path = run_dir or runs.default_path(model, data, loss, seed)
-    runs.check_free(Path(path))  # now, since Hydra writes into it before the task begins
+    _claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
     return path
 
 
 def _sweep_path(run_dir: str | None) -> str:
-    return run_dir or runs.default_sweep_path()
+    path = run_dir or runs.default_sweep_path()
+    runs.claim(Path(path))
+    return path
+
+
+_claimed: list[Path] = []
+"""The folders that this process made for its run."""

@@ -13,21 +13,16 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
-from torch import Tensor
 
-from losslab import CONF, runs
+from losslab import doctor, runs
 from losslab.callbacks.checkpoints import BestAndLast
-from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
-from losslab.help import choices
 from losslab.learner import Learner, learner_for
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
-from losslab.targets import Kind, choose, encode
 
 
 @dataclass
@@ -48,13 +43,16 @@ def build(config: dict[str, Any]) -> Experiment:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
     with _one_line():
-        seed_everything(config["seed"], verbose=False)
         data: MemoryDataModule = instantiate(config["data"])
         loss: Loss = instantiate(config["loss"])
-        _check_pair(loss, data.facts)
-        _check_machine(config["trainer"])
+        doctor.check_pair(loss, data.facts)
+        doctor.check_machine(config["trainer"])
         outputs = data.facts.targets * loss.outputs_per_target
+        # Here and not earlier: what data or a loss draw must not change the initial weights.
+        _seed(config["seed"])
         network = instantiate(config["model"], input_shape=data.facts.input_shape, outputs=outputs)
+        if str(config["trainer"].get("precision")) == "64-true":
+            network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
         if len(data.facts.input_shape) > 1:
             network = network.to(memory_format=torch.channels_last)
         learner = learner_for(data.facts.task)(
@@ -66,19 +64,26 @@ def build(config: dict[str, Any]) -> Experiment:
             interval=config["scheduler"]["interval"],
             seed=config["seed"],
         )
-        _check_optimizer(learner)
+        doctor.check_optimizer(learner)
         trainer = _trainer(config, learner)
     return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"])))
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
-    """Build a run again from its folder, to look at it: without loggers and callbacks, so that nothing is written.
+    """Build a run again from its folder, on whatever machine this is, to measure it on all of its data.
+
+    Without loggers and callbacks, so that nothing is written, and without the limits of debugging.
 
     Raises:
         LabError: as `build` does.
     """
-    here = config["trainer"] | {"accelerator": "auto", "devices": 1}  # whatever machine it was trained on
-    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}, "trainer": here})
+    trainer = config["trainer"] | {"accelerator": "auto", "devices": 1, "overfit_batches": 0.0, "profiler": None}
+    trainer |= {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")} | {
+        "fast_dev_run": False
+    }
+    if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
+        trainer["precision"] = "32-true"
+    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}, "trainer": trainer})
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
@@ -90,14 +95,24 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
 
 
 def run(experiment: Experiment) -> dict[str, float]:
-    """Train and test as the configuration says → final values, which are also written to metrics.json."""
+    """Train and test as the configuration says → final values, which are also written to metrics.json.
+
+    Raises:
+        LabError: the data cannot be had, the folder holds another run, or training went wrong.
+    """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    runs.write_json(folder.config, config)
-    results: dict[str, float] = {}
+    if folder.config.exists():
+        message = f"{folder.path} already holds a run: choose another run_dir"
+        raise LabError(message)
     if config["ckpt_path"]:
         load_weights(learner, Path(config["ckpt_path"]))
+    experiment.data.prepare_data()
+    experiment.data.setup()
+    # Only now is there a run: what was wrong until here leaves no folder that looks like one.
+    runs.write_json(folder.config, config)
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
+    results: dict[str, float] = {}
     with quiet(), _one_line():
         if config["train"]:
             trainer.fit(learner, datamodule=experiment.data)
@@ -118,8 +133,11 @@ def load_weights(learner: Learner, path: Path) -> None:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("state_dict", content)
-        learner.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
+        state = content
+        if "state_dict" in content:  # a checkpoint of Lightning's, with the loss's and the learner's parameters too
+            own = {name: value for name, value in content["state_dict"].items() if name.startswith("network.")}
+            state = {name.removeprefix("network."): value for name, value in own.items()}
+        learner.network.load_state_dict(state)
     except FileNotFoundError as error:
         message = f"no checkpoint at {path}"
         raise LabError(message) from error
@@ -154,7 +172,7 @@ _NOISE = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*overfit.*shuffling.*",  # the loader does it itself
     r".*GPU available but not used.*",  # trainer=cpu says so on purpose
-    r".*exists in.*but will be ignored.*",
+    r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 
 
@@ -175,14 +193,25 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
         if callback
     ]
     loggers: list[Logger] = [instantiate(item) for item in (config.get("logger") or {}).values() if item]
-    if not config["trainer"].get("enable_progress_bar", True):
+    options = dict(config["trainer"])
+    if options.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    if config["trainer"].get("enable_checkpointing") is False:
+    if options.get("enable_checkpointing") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
-    options = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
+    # Lightning puts its own in where it finds none, and finds History to be a Checkpoint.
+    options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
     with quiet():
-        trainer: Trainer = instantiate(config["trainer"], **options)
+        trainer: Trainer = instantiate(options)
     return trainer
+
+
+def _seed(seed: Any) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        message = f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}"
+        raise LabError(message)
+    seed_everything(seed, verbose=False)
 
 
 def _supplied(callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
@@ -206,67 +235,6 @@ def hparams(config: dict[str, Any]) -> dict[str, Any]:
 
 
 _TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))
-
-
-def _check_pair(loss: Loss, facts: Facts) -> None:
-    """Refuse a loss that cannot learn from these targets, or that was set up for others, before anything is read."""
-    kind = choose(facts.kind, loss.wants)
-    if kind is None:
-        names = ", ".join(fitting_losses(facts.kind))
-        message = (
-            f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {facts.kind}: "
-            f"choose one of loss={names}"
-        )
-        raise LabError(message)
-    target = _specimen(facts)
-    outputs = torch.zeros(len(target), facts.targets * loss.outputs_per_target)
-    loss.per_example(outputs, encode(target, facts.kind, kind, facts.targets, outputs.dtype))
-
-
-def _specimen(facts: Facts) -> Tensor:
-    """Two targets such as these data give."""
-    if facts.kind is Kind.INDEX:
-        return torch.zeros(2, dtype=torch.int64)
-    if facts.kind is Kind.PROBABILITIES:
-        return torch.full((2, facts.targets), 1 / facts.targets)
-    return torch.zeros(2, facts.targets)
-
-
-def fitting_losses(kind: Kind) -> list[str]:
-    """The names of the configured losses that can learn from targets of this kind."""
-    names = []
-    for name in choices("loss"):
-        config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{name}.yaml"))
-        try:
-            loss = instantiate(config)
-        except InstantiationException:
-            continue
-        if choose(kind, loss.wants) is not None:
-            names.append(name)
-    return names
-
-
-def _check_optimizer(learner: Learner) -> None:
-    """Refuse now what the optimizer would refuse when training begins."""
-    try:
-        learner.optimizer(learner.parameters())
-    except (TypeError, ValueError) as error:
-        message = f"optimizer: {error}"
-        raise LabError(message) from error
-
-
-def _check_machine(trainer: dict[str, Any]) -> None:
-    """Refuse a device that is not here, and a precision that would silently become another."""
-    accelerator = trainer.get("accelerator", "auto")
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
-    if not here.get(accelerator, True):
-        message = f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu"
-        raise LabError(message)
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not cuda and not mps)
-    if on_cpu and str(trainer.get("precision")) in {"16-mixed", "16"}:
-        message = "trainer.precision=16-mixed needs a GPU (on a CPU it would silently become bfloat16): use bf16-mixed"
-        raise LabError(message)
 
 
 @contextmanager

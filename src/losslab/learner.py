@@ -1,7 +1,9 @@
 """The LightningModules: a network, a loss, and one short step in which no line asks which loss it is."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from losslab.data import keys
 from losslab.data.batch import Batch, Facts
@@ -127,6 +130,8 @@ class Learner(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def on_fit_start(self) -> None:
         self._prepare("train", "val")
@@ -174,18 +179,27 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        # A scheduler that must know how long the run is, or whether more is better, is told.
-        asked = inspect.signature(self.scheduler).parameters
-        told: dict[str, Any] = {}
-        if "total_steps" in asked:
-            told["total_steps"] = int(self.trainer.estimated_stepping_batches)
-        if "mode" in asked:
+        scheduler = self.scheduler(optimizer, **self._told(self.scheduler))
+        config = {"scheduler": scheduler, "interval": self.interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # It must not wait for a metric in an epoch that is not validated, nor count an old one twice.
+            config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def _told(self, scheduler: Callable[..., Any]) -> dict[str, Any]:
+        """What a scheduler asks for, the configuration leaves open, and only the run knows."""
+        given = getattr(scheduler, "keywords", {})
+        asked = set(inspect.signature(scheduler).parameters) - set(given)
+        told: dict[str, Any] = dict.fromkeys(asked & {"total_steps", "T_max"})
+        if told:
+            steps = self.trainer.estimated_stepping_batches
+            if steps == inf:
+                message = "this scheduler needs an end: set trainer.max_epochs or trainer.max_steps"
+                raise LabError(message)
+            told = dict.fromkeys(told, int(steps))
+        if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau and "mode" in asked:
             told["mode"] = self.monitor_mode
-        scheduler = self.scheduler(optimizer, **told)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": self.interval, "monitor": self.monitor},
-        }
+        return told
 
 
 class Regressor(Learner):
@@ -214,7 +228,17 @@ class Classifier(Learner):
         """The number of right decisions; for labels, the mean over an example's labels."""
         if self.facts.task is Task.MULTICLASS:
             return (outputs.argmax(1) == truth).sum()
-        return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).double().mean(1).sum()
+        return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
+
+
+@contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """Have a network that was compiled in place run as it was written: for tracing, and for hooks in its layers."""
+    compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = compiled  # noqa: SLF001
 
 
 def learner_for(task: Task) -> type[Learner]:

@@ -1,4 +1,7 @@
-"""The yardsticks: metrics that mean the same whatever the loss, averaged over examples in float64."""
+"""The yardsticks: metrics that mean the same whatever the loss, over examples and not over batches.
+
+Sums are float64 (torchmetrics bins the confidences of the calibration error in float32).
+"""
 
 from typing import Any
 
@@ -36,10 +39,9 @@ def mode(task: Task) -> str:
 
 
 def wide(values: Tensor) -> Tensor:
-    """Floating values as float64, on the CPU where the accelerator (MPS) has no such type."""
-    if not values.is_floating_point():
-        return values
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    """Values where float64 can be had, which is on the CPU for MPS; floating ones as float64."""
+    values = values.cpu() if values.device.type == "mps" else values
+    return values.double() if values.is_floating_point() else values
 
 
 class Average(Metric):
@@ -67,18 +69,17 @@ class Average(Metric):
 class NLL(Average):
     """Negative log-likelihood of the truth in nats, -log p_y; for labels, summed over the columns.
 
-    Probabilities are kept at or above float32's 1.2e-7, as scikit-learn's log_loss keeps them.
+    Probabilities are kept at or above 1.2e-7, the floor that scikit-learn's log_loss has for float32.
     """
 
     def update(self, probabilities: Tensor, truth: Tensor) -> None:  # type: ignore[override]
         """(N, C) and y (N,), or (N, K) and 0/1 (N, K)."""
         tiny = torch.finfo(torch.float32).eps
         if truth.is_floating_point():
-            given = torch.where(truth > 0.5, probabilities, 1 - probabilities).clamp(min=tiny)
-            super().update(-given.log().sum(), len(truth))
+            given = torch.where(truth > 0.5, probabilities, 1 - probabilities)
         else:
-            given = probabilities.gather(1, truth[:, None]).clamp(min=tiny)
-            super().update(-given.log().sum(), len(truth))
+            given = probabilities.gather(1, truth[:, None])
+        super().update(-given.clamp(min=tiny).log().sum(), len(truth))
 
 
 class Brier(Average):
@@ -120,7 +121,7 @@ class Yardsticks:
         if self.task is Task.MULTICLASS:
             # One-vs-all and squared-error outputs need not sum to 1, but exclusive classes' probabilities do.
             self.decisions.update(outputs.argmax(1), truth)
-            self.likelihoods.update(probabilities / probabilities.sum(1, keepdim=True), truth)
+            self.likelihoods.update(_normalised(probabilities), truth)
         else:
             probabilities = probabilities.clamp(max=1)
             labels = truth.long()
@@ -146,11 +147,22 @@ class Yardsticks:
             self.likelihoods.to(device)
 
 
+def _normalised(probabilities: Tensor) -> Tensor:
+    # The least positive number changes no probability, and makes a row of zeros uniform instead of 0/0.
+    tiny = torch.finfo(probabilities.dtype).tiny
+    return (probabilities + tiny) / (probabilities + tiny).sum(1, keepdim=True)
+
+
+class _R2(R2Score):
+    def compute(self) -> Tensor:
+        """NaN for a single example, where torchmetrics raises: it has no variance to explain."""
+        return super().compute() if self.total > 1 else torch.tensor(torch.nan)
+
+
 def _collections(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
     options: dict[str, Any] = {"validate_args": False}
     if facts.task is Task.REGRESSION:
-        # R² of one example is undefined; torchmetrics raises there, and says so.
-        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": R2Score()}, {}
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2()}, {}
     if facts.task is Task.MULTICLASS:
         classes, macro = facts.targets, {"average": "macro", **options}
         return {

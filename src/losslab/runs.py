@@ -15,11 +15,11 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import time
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ class RunFolder:
         """Folder of figures."""
         return self.path / "figures"
 
+    def checkpoint(self, name: str) -> Path:
+        """The file of "best" (which is "last" where nothing was validated), "last", or any path."""
+        if name == "best":
+            return self.best if self.best.is_file() else self.last
+        return self.last if name == "last" else Path(name)
+
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration.
 
@@ -90,10 +96,13 @@ class RunFolder:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file at once or not at all."""
+    """Write a JSON file at once or not at all; a number that JSON has no word for (NaN, infinity) becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    finite = {
+        key: None if isinstance(value, float) and not isfinite(value) else value for key, value in content.items()
+    }
+    temporary.write_text(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     temporary.replace(path)
 
 
@@ -117,28 +126,37 @@ def stamp() -> str:
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
-def check_free(path: Path) -> None:
-    """See that a run can live in this folder, before anything is computed or written.
+def claim(path: Path) -> list[Path]:
+    """Make the folder of a new run, before anything is computed or written.
+
+    Returns:
+        The folders that did not exist before, innermost first: what `discard` may remove again.
 
     Raises:
-        LabError: it cannot be made or written to, or another run lives there.
+        LabError: it cannot be made or written to, or is not empty.
     """
-    if RunFolder(path).config.exists():
-        message = f"{path} already holds a run: set run_dir to another folder"
-        raise LabError(message)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            what = "already holds a run" if RunFolder(path).config.exists() else "is not empty"
+            message = f"{path} {what}: set run_dir to another folder"
+            raise LabError(message)
         probe = path / f".{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         message = f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
         raise LabError(message) from error
+    return made
 
 
-def discard(path: Path) -> None:
-    """Remove the folder of a run that was refused before it began, if it holds nothing but what Hydra put there."""
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= {".hydra", "train.log"}:
-        shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.rmdir(path.parent)  # noqa: PTH106 -- only if it is empty, which is what rmdir means
+def discard(path: Path, made: list[Path]) -> None:
+    """Undo `claim` for a run that was refused before it began; one that has begun stays."""
+    if RunFolder(path).config.exists() or not path.is_dir():
+        return
+    shutil.rmtree(path / ".hydra", ignore_errors=True)
+    (path / "train.log").unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):  # not empty: somebody else's too
+            folder.rmdir()

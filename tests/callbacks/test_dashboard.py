@@ -25,7 +25,9 @@ def test_curves_learning_rate_and_gradient_norms_are_there(run):
     experiment, results = run
     read = events(experiment)
     tags = set(read.Tags()["scalars"])
-    assert set(experiment.learner.curves) | {"lr", "grad_norm/total", "grad_norm/0", "grad_norm/8"} <= tags
+    assert (
+        set(experiment.learner.curves) | {"lr", "grad_norm/total", "weights/grad_norm/0", "weights/grad_norm/8"} <= tags
+    )
     assert [round(event.value, 5) for event in read.Scalars("val/accuracy")][-1] == round(results["val/accuracy"], 5)
     steps = [event.step for event in read.Scalars("grad_norm/total")]
     assert steps == list(range(0, experiment.trainer.global_step, 10))

@@ -1,13 +1,16 @@
 """The best and the newest state of a run, written seldom enough that it costs nothing."""
 
 import copy
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
 from losslab.errors import NonFiniteError
 from losslab.learner import Learner
@@ -17,9 +20,9 @@ from losslab.runs import RunFolder
 class BestAndLast(Checkpoint):
     """Keeps checkpoints/best.ckpt by the learner's monitored metric and checkpoints/last.ckpt, and weights.pth.
 
-    Each is written when `every_seconds` have passed since it was written before, and at the end: a run of a thousand
-    tiny epochs would otherwise spend its time on saving. A best state that is not due yet waits in memory. Nothing
-    that holds a NaN or an infinity is written.
+    A file is written when `every_seconds` have passed since it was written before, and at the end: a run of a thousand
+    tiny epochs would otherwise spend its time on saving. A best state that is not due yet waits in memory until it is.
+    A state that holds a NaN or an infinity anywhere, be it a weight or an optimizer's average, is not written.
 
     Args:
         run_dir: the run folder.
@@ -30,32 +33,38 @@ class BestAndLast(Checkpoint):
         self.folder = RunFolder(Path(run_dir))
         self.every_seconds = every_seconds
         self.best_values: dict[str, float] = {}
-        """All values of the best epoch; empty as long as nothing was validated."""
+        """All validation values of the best epoch; empty as long as nothing was validated."""
         self.best_epoch: int | None = None
         self._waiting: dict[str, Any] | None = None
         self._written: dict[Path, float] = {}
+        self._last_step = -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._better(pl_module):
             return
-        if self._better(pl_module.values[pl_module.monitor], pl_module):
+        state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what trainer.save_checkpoint writes
+        if first_non_finite(state) is None:
             self.best_values = {k: v for k, v in pl_module.values.items() if k.startswith("val/")}
             self.best_epoch = trainer.current_epoch + 1
             # Copied: the tensors of the checkpoint are those that training goes on to change.
-            self._waiting = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint())  # noqa: SLF001 -- what save_checkpoint writes
-            if self._due(self.folder.best):
-                self._write_best(trainer)
+            self._waiting = copy.deepcopy(state)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        if self._due(self.folder.last):
+        if self._due(self.folder.best):
+            self._write_best(trainer)
+        # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
+        if self._due(self.folder.last) or _is_last(trainer):
             self._write_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._write_last(trainer)
+        if self._last_step != trainer.global_step:
+            self._write_last(trainer)
         self._write_best(trainer)
-        path = self.folder.best if self.folder.best.is_file() else self.folder.last
+        path = self.folder.best if self.best_epoch is not None else self.folder.last
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        torch.save({k.removeprefix("network."): v for k, v in state.items()}, self.folder.weights)
+        prefix = "network."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        torch.save(weights, self.folder.weights)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.
@@ -67,8 +76,9 @@ class BestAndLast(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_values, self.best_epoch = state_dict["best_values"], state_dict["best_epoch"]
 
-    def _better(self, value: float, learner: Learner) -> bool:
-        if value != value:  # noqa: PLR0124 -- NaN is never better
+    def _better(self, learner: Learner) -> bool:
+        value = learner.values[learner.monitor]
+        if math.isnan(value):
             return False
         if self.best_epoch is None:
             return True
@@ -79,17 +89,45 @@ class BestAndLast(Checkpoint):
         return time.monotonic() - self._written.setdefault(path, time.monotonic()) >= self.every_seconds
 
     def _write_last(self, trainer: Trainer) -> None:
-        self._write(trainer, trainer._checkpoint_connector.dump_checkpoint(), self.folder.last)  # noqa: SLF001
+        state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001
+        bad = first_non_finite(state)
+        if bad is not None:
+            message = (
+                f"step {trainer.global_step}: {bad} holds NaN or infinite values, {self.folder.last} is not written"
+            )
+            raise NonFiniteError(message)
+        self._write(trainer, state, self.folder.last)
+        self._last_step = trainer.global_step
 
     def _write_best(self, trainer: Trainer) -> None:
         if self._waiting is not None:
             self._write(trainer, self._waiting, self.folder.best)
             self._waiting = None
 
-    def _write(self, trainer: Trainer, checkpoint: dict[str, Any], path: Path) -> None:
-        for name, tensor in checkpoint["state_dict"].items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                message = f"{name} holds NaN or infinite values: {path.name} was not written"
-                raise NonFiniteError(message)
-        trainer.strategy.save_checkpoint(checkpoint, path)
+    def _write(self, trainer: Trainer, state: dict[str, Any], path: Path) -> None:
+        trainer.strategy.save_checkpoint(state, path)
         self._written[path] = time.monotonic()
+
+
+def first_non_finite(state: Any) -> str | None:
+    """The dotted name of the first tensor in a checkpoint that holds NaN or infinity; None if there is none."""
+    return next((name for name, tensor in _tensors(state, "") if not torch.isfinite(tensor).all()), None)
+
+
+def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(state, Tensor):
+        if state.is_floating_point():
+            yield name, state
+    elif isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, value in items:
+            yield from _tensors(value, f"{name}.{key}".lstrip("."))
+
+
+def _is_last(trainer: Trainer) -> bool:
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    return (
+        trainer.should_stop
+        or (epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
+        or 0 <= steps <= trainer.global_step
+    )

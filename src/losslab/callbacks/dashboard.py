@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from losslab.learner import Learner
+from losslab.learner import Learner, uncompiled
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,7 +72,7 @@ def _write_graph(writer: "SummaryWriter", learner: Learner, trainer: Trainer) ->
     was_training = learner.network.training
     learner.network.eval()  # a batch of one has no batch statistics
     try:
-        with warnings.catch_warnings(), trainer.precision_plugin.forward_context():
+        with warnings.catch_warnings(), trainer.precision_plugin.forward_context(), uncompiled(learner.network):
             warnings.simplefilter("ignore")  # add_graph traces with torch.jit.trace, which is deprecated
             writer.add_graph(learner.network, example)
     except Exception as error:  # noqa: BLE001 -- tracing runs any network's code; a missing picture stops no run

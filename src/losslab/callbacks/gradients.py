@@ -1,6 +1,7 @@
 """Gradient norms for TensorBoard, and a word when they vanish or explode on their way through the network."""
 
 import logging
+import math
 
 import torch
 from lightning import Callback, Trainer
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class GradientNorms(Callback):
-    """Logs grad_norm/total and grad_norm/LAYER, and the learning rate, every `trainer.log_every_n_steps` steps.
+    """Logs grad_norm/total, weights/grad_norm/LAYER and the learning rate, every `trainer.log_every_n_steps` steps.
 
     Norms are those before clipping. Layers are compared by the root mean square of their gradient, so that a large
     layer does not look steep. A layer whose gradient is `ratio` times smaller (larger) than that of the last layer
@@ -37,7 +38,11 @@ class GradientNorms(Callback):
         if not norms:
             return
         sizes = {name: (norm.item(), count) for name, (norm, count) in norms.items()}
-        values = {f"grad_norm/{name}": norm for name, (norm, _) in sizes.items()}
+        if not all(math.isfinite(norm) for norm, _ in sizes.values()):
+            return  # under GradScaler that is a step to be skipped; otherwise the guard has the word
+        # Not grad_norm/LAYER: TensorBoard's hparams page shows the first tags of the alphabet as results, and should
+        # not show layers before it comes to test/accuracy.
+        values = {f"weights/grad_norm/{name}": norm for name, (norm, _) in sizes.items()}
         values["grad_norm/total"] = sum(norm**2 for norm, _ in sizes.values()) ** 0.5
         values["lr"] = optimizer.param_groups[0]["lr"]
         for writer in trainer.loggers:

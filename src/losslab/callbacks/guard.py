@@ -1,6 +1,7 @@
 """Stop at the first loss, gradient or weight that is NaN or infinite, and say where it came from."""
 
-from collections.abc import Iterable
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,113 +12,154 @@ from torch.optim import Optimizer
 
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
-from losslab.learner import Learner
+from losslab.learner import Learner, uncompiled
 
-_WHAT = ("loss", "gradient", "weight")
 _CURE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
 
 
 class FiniteGuard(Callback):
     """Ends the run with a NonFiniteError that names step, loss and layer.
 
-    On the CPU at once, before the bad step reaches the weights; on a GPU, where asking at once would stall it, when
-    the next step ends. Under 16-bit GradScaler infinite gradients are normal: such steps are skipped, not an error.
+    On the CPU at once, before a bad step reaches the weights; on a GPU, where asking at once would stall it, when the
+    next step ends. Under 16-bit GradScaler infinite gradients are normal: such steps are skipped, not an error.
+    A validation or test loss is looked at when its split was measured.
     """
 
     def __init__(self) -> None:
         self._batch: Batch | None = None
-        self._peaks: dict[str, Tensor] = {}
-        self._asked: tuple[int, Tensor, Any] | None = None
+        self._seen: dict[str, Tensor] = {}
+        self._asked: _Question | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Learner, batch: Batch, batch_idx: int) -> None:
-        self._batch, self._peaks = batch, {}
+        self._batch, self._seen = batch, {}
 
     def on_before_backward(self, trainer: Trainer, pl_module: Learner, loss: Tensor) -> None:
-        self._look(trainer, pl_module, "loss", loss.detach().abs())
+        if loss.device.type == "cuda":
+            self._seen["loss"] = torch.isfinite(loss.detach()).reshape(1)
+        elif not torch.isfinite(loss):
+            _stop(trainer, pl_module, "loss", culprit(pl_module, "loss", self._batch))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            self._look(trainer, pl_module, "gradient", _peak(p.grad for p in pl_module.parameters()))
+            self._look(trainer, pl_module, "gradient", _gradients(pl_module))
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Learner,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        self._look(trainer, pl_module, "weight", _peak(p.detach() for p in pl_module.parameters()))
-        if pl_module.device.type == "cuda":
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:  # fmt: skip
+        self._look(trainer, pl_module, "weight", dict(pl_module.named_parameters()))
+        if self._seen:
             self._answer(trainer, pl_module)
-            self._ask(trainer, pl_module.device)
+            self._asked = _Question.of(self._seen, trainer.global_step)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._answer(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._answer(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._answer(trainer, pl_module)
-        self._batch, self._asked = None, None
+        self._batch = None
 
-    def _look(self, trainer: Trainer, module: Learner, what: str, peak: Tensor) -> None:
-        if peak.device.type == "cuda":
-            self._peaks[what] = peak
-        elif not torch.isfinite(peak):
-            # A weight is looked at after its step was counted, the others before.
-            self._stop(module, what, trainer.global_step + (what != "weight"), trainer.current_epoch)
+    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        _check_split(trainer, pl_module, "val")
 
-    def _ask(self, trainer: Trainer, device: torch.device) -> None:
-        one = torch.ones((), device=device)
-        flags = torch.stack([self._peaks.get(what, one).float().isfinite() for what in _WHAT])
+    def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        _check_split(trainer, pl_module, "test")
+
+    def _look(self, trainer: Trainer, learner: Learner, what: str, named: dict[str, Tensor]) -> None:
+        tensors = [tensor.detach() for tensor in named.values()]
+        if tensors and tensors[0].device.type == "cuda":
+            # One flag a tensor, because when the answer is read the tensors will have been overwritten.
+            peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001 -- what get_total_norm calls
+            self._seen[what] = torch.isfinite(torch.stack([peak.float() for peak in peaks]))
+        elif not torch.isfinite(get_total_norm(tensors, norm_type=torch.inf)):  # which cannot overflow, as a 2-norm can
+            _stop(trainer, learner, what, culprit(learner, what, self._batch))
+
+    def _answer(self, trainer: Trainer, learner: Learner) -> None:
+        question, self._asked = self._asked, None
+        if question is None:
+            return
+        named = {"gradient": list(_gradients(learner)), "weight": [name for name, _ in learner.named_parameters()]}
+        for what, finite in question.answer().items():
+            bad = [index for index, good in enumerate(finite) if not good]
+            if bad and what == "loss":
+                _stop(trainer, learner, what, "the forward pass (trainer=cpu names the layer)", question.step)
+            elif bad:
+                name = named[what][bad[-1] if what == "gradient" else bad[0]]
+                _stop(trainer, learner, what, f"the {what} of {_layer(name)}", question.step)
+
+
+@dataclass
+class _Question:
+    """Flags on their way from the GPU: asked for at the end of a step, read at the end of the next."""
+
+    sizes: dict[str, int]
+    host: Tensor
+    copied: Any
+    step: int
+
+    @classmethod
+    def of(cls, seen: dict[str, Tensor], step: int) -> "_Question":
+        flags = torch.cat(list(seen.values()))
         host = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
         host.copy_(flags, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        self._asked = trainer.global_step, host, copied
+        return cls({what: len(part) for what, part in seen.items()}, host, copied, step)
 
-    def _answer(self, trainer: Trainer, module: Learner) -> None:
-        if self._asked is None:
-            return
-        step, host, copied = self._asked
-        copied.synchronize()  # of the step before, whose work is long done: the device keeps running
-        for what, finite in zip(_WHAT, host.tolist(), strict=True):
-            if not finite:
-                self._stop(module, what, step, trainer.current_epoch)
-
-    def _stop(self, module: Learner, what: str, step: int, epoch: int) -> None:
-        layer = culprit(module, what, self._batch)
-        message = (
-            f"step {step} (epoch {epoch + 1}): a {what} became NaN or infinite under {type(module.loss).__name__}, "
-            f"first in {layer}: {_CURE}"
-        )
-        raise NonFiniteError(message)
+    def answer(self) -> dict[str, list[bool]]:
+        self.copied.synchronize()  # with the step before, whose work is long done: the device keeps running
+        parts = self.host.split(list(self.sizes.values()))
+        return {what: part.tolist() for what, part in zip(self.sizes, parts, strict=True)}
 
 
-def _peak(tensors: Iterable[Tensor | None]) -> Tensor:
-    """The largest magnitude; NaN or infinite if any element is. Cannot overflow, as a 2-norm can."""
-    return get_total_norm([tensor for tensor in tensors if tensor is not None], norm_type=torch.inf)
-
-
-def culprit(module: Learner, what: str, batch: Batch | None) -> str:
+def culprit(learner: Learner, what: str, batch: Batch | None) -> str:
     """Name the layer in which something non-finite is met first.
 
     For a gradient that is the layer nearest to the output, where backpropagation began to go wrong; for a weight the
     first layer that holds one; for a loss the first layer whose output is not finite, found by running it again.
     """
-    bad_weights = [name for name, p in module.named_parameters() if not torch.isfinite(p).all()]
-    if bad_weights and what != "gradient":
-        return f"the weights of {_layer(bad_weights[0])}"
     if what == "gradient":
-        grads = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
-        bad = [name for name, grad in grads if not torch.isfinite(grad).all()]
-        if bad:
-            return f"the gradient of {_layer(bad[-1])}"
-    if batch is not None:
-        if not torch.isfinite(batch.inputs).all():
-            return "the inputs of the batch"
-        return _first_bad_output(module.network, batch.inputs) or "the loss itself: the network's outputs are finite"
-    return "an unknown layer"
+        bad = [name for name, grad in _gradients(learner).items() if not torch.isfinite(grad).all()]
+        return f"the gradient of {_layer(bad[-1])}"
+    bad = [name for name, p in learner.named_parameters() if not torch.isfinite(p).all()]
+    if bad:
+        return f"the weights of {_layer(bad[0])}"
+    if batch is not None and not torch.isfinite(batch.inputs).all():
+        return "the inputs of the batch"
+    if batch is not None and not torch.isfinite(batch.target).all():
+        return "the targets of the batch"
+    first = _first_bad_output(learner.network, batch.inputs) if batch is not None else None
+    return first or "the loss itself: the network's outputs are finite"
+
+
+def _gradients(learner: Learner) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
 
 
 def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
+
+
+def _stop(trainer: Trainer, learner: Learner, what: str, where: str, step: int | None = None) -> None:
+    if step is None:
+        # A weight is looked at after its step was counted, the others before.
+        step = trainer.global_step + (what != "weight")
+    message = (
+        f"step {step} (epoch {trainer.current_epoch + 1}): a {what} became NaN or infinite under "
+        f"{type(learner.loss).__name__}, first in {where}: {_CURE}"
+    )
+    raise NonFiniteError(message)
+
+
+def _check_split(trainer: Trainer, learner: Learner, split: str) -> None:
+    if not math.isfinite(learner.values.get(f"{split}/loss", 0.0)):
+        message = (
+            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {split}/loss is NaN or infinite under "
+            f"{type(learner.loss).__name__}: look for such values in the {split} data"
+        )
+        raise NonFiniteError(message)
 
 
 def _first_bad_output(network: nn.Module, inputs: Tensor) -> str | None:
@@ -132,7 +174,7 @@ def _first_bad_output(network: nn.Module, inputs: Tensor) -> str | None:
 
     leaves = [(name, layer) for name, layer in network.named_modules() if not list(layer.children())]
     handles = [watch(f"network.{name}".rstrip("."), layer) for name, layer in leaves]
-    with torch.no_grad():
+    with torch.no_grad(), uncompiled(network):
         network(inputs)
     for handle in handles:
         handle.remove()

@@ -36,6 +36,7 @@ class History(Checkpoint):
         self._files: list[IO[str]] = []
         self._started = 0.0
         self._validated = False
+        self._rate = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
@@ -43,6 +44,7 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started, self._validated = time.perf_counter(), False
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # now: at the end it is the next epoch's
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validated = True
@@ -52,7 +54,7 @@ class History(Checkpoint):
         row = {
             "epoch": epoch,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._rate,
         }
         # The learner remembers the newest value of everything; an epoch's row holds only what is of that epoch.
         row |= {k: v for k, v in pl_module.values.items() if self._validated or not k.startswith("val/")}

@@ -1,11 +1,13 @@
 """CIFAR-10's files: downloaded once, verified, and read without trusting them."""
 
+import gzip
 import hashlib
 import io
 import pickle
+import socket
 import tarfile
 import tempfile
-import urllib.error
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -71,47 +73,52 @@ def read(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple[Tensor,
 def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
     archive = folder / ARCHIVE
     with tempfile.TemporaryDirectory(dir=folder, prefix=".cifar-10-") as temporary:
+        source, remedy = archive, f"delete it and run again, or {_by_hand(folder)}"
         if not archive.is_file():
-            _download(url, Path(temporary) / ARCHIVE, verify=verify)
-            (Path(temporary) / ARCHIVE).replace(archive)
-        elif verify:
-            _check_archive(archive)
+            source, remedy = Path(temporary) / ARCHIVE, f"run again, or {_by_hand(folder)}"
+            _download(url, source)
+        if verify:
+            _check_archive(source, remedy)
         try:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(source) as tar:
                 tar.extractall(temporary, filter="data")
             (Path(temporary) / FOLDER).rename(folder / FOLDER)
-        except (tarfile.TarError, EOFError, FileNotFoundError) as error:
-            message = (
-                f"{archive} is damaged or is not CIFAR-10 ({error}): delete it and run again, or {_by_hand(folder)}"
-            )
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
+            reason = " ".join(str(error).split())
+            message = f"{source.name} is damaged or is not CIFAR-10 ({reason}): {remedy}"
             raise LabError(message) from error
+        if source != archive:
+            source.replace(archive)  # only now that it is known to be whole
 
 
-def _download(url: str | None, path: Path, *, verify: bool) -> None:
+def _download(url: str | None, path: Path) -> None:
     from torchvision.datasets import CIFAR10  # noqa: PLC0415 -- half a second to import, once in a data set's life
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
     source = url or CIFAR10.url
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)  # a server that says nothing for a minute; torchvision would wait for ever
     try:
         download_url(source, str(path.parent), path.name)
-    except (urllib.error.URLError, RuntimeError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+    except Exception as error:
+        # Any address can be given, and torchvision raises whatever it leads to; all of it means that there is no file.
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
         message = (
             f"cannot download CIFAR-10 from {source} ({reason}): go online, set data.url to a mirror, "
             f"or {_by_hand(path.parents[1])}"
         )
         raise LabError(message) from error
-    if verify:
-        _check_archive(path)
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, remedy: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
         message = (
             f"{path.name} is damaged or is not the official CIFAR-10 (SHA-256 {found[:12]}…, expected {SHA256[:12]}…): "
-            f"delete it and run again, or set data.verify=false if you trust it"
+            f"{remedy}; data.verify=false takes it as it is"
         )
         raise LabError(message)
 
@@ -141,34 +148,60 @@ def _content(path: Path, *, verify: bool) -> bytes:
 def _parse(content: bytes, path: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
     try:
         batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels, labels = batch[b"data"], batch[b"labels"]
-        fits = (
-            pixels.dtype == np.uint8
-            and pixels.shape == (len(labels), _PIXELS)
-            and all(isinstance(label, int) and 0 <= label < len(CLASSES) for label in labels)
-        )
+        pixels, labels = batch[b"data"].pixels(), batch[b"labels"]
+        fits = len(pixels) == len(labels) and all(isinstance(y, int) and 0 <= y < len(CLASSES) for y in labels)
     except Exception as error:
         # A damaged pickle can raise anything at all; each of it means the same to the user.
-        message = f"{path} is damaged or is not a CIFAR-10 batch ({error}): delete {path.parent} and run again"
+        reason = " ".join(str(error).split())
+        message = f"{path} is damaged or is not a CIFAR-10 batch ({reason}): delete {path.parent} and run again"
         raise LabError(message) from error
     if not fits:
-        message = (
-            f"{path} does not hold uint8 images of {_PIXELS} values and labels 0-9: delete {path.parent} and run again"
-        )
+        message = f"{path} does not hold as many labels 0-9 as images: delete {path.parent} and run again"
         raise LabError(message)
     return pixels, labels
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, bytes, numbers and NumPy arrays, which is all that a CIFAR-10 batch is made of."""
+    """Unpickles dicts, lists, bytes and numbers, and what a pickled array says about itself.
+
+    Nothing of NumPy is reachable from the pickle: a dtype made by hostile bytes can crash the process.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only the names by which arrays and, in Python 3's pickles, bytes are rebuilt; others could run code."""
-        if (module.replace("numpy._core", "numpy.core"), name) == ("numpy.core.multiarray", "_reconstruct"):
-            return np.empty(0).__reduce__()[0]
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, _: text.encode("latin1")
-        message = f"it names {module}.{name}, which no such batch holds"
-        raise pickle.UnpicklingError(message)
+        """Only stand-ins for the names by which arrays and, in Python 3's pickles, bytes are rebuilt."""
+        stand_ins: dict[tuple[str, str], Any] = {
+            ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+            ("numpy", "ndarray"): _PickledArray,
+            ("numpy", "dtype"): _PickledType,
+            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+        }
+        known = stand_ins.get((module.replace("numpy._core", "numpy.core"), name))
+        if known is None:
+            message = f"it names {module}.{name}, which no such batch holds"
+            raise pickle.UnpicklingError(message)
+        return known
+
+
+class _PickledType:
+    """What a pickle says of a dtype: its name."""
+
+    def __init__(self, name: Any = "", *_: Any) -> None:
+        self.name = name.decode() if isinstance(name, bytes) else name
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and alignment mean nothing to single bytes."""
+
+
+class _PickledArray:
+    """What a pickle says of an array: shape, type, order and bytes."""
+
+    def __setstate__(self, state: Any) -> None:
+        """NumPy's own five: version, shape, type, whether Fortran's order, bytes."""
+        _, self.shape, self.type, self.fortran, self.content = state
+
+    def pixels(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The array, if it is one of uint8 images (N, 3072)."""
+        if self.type.name != "u1" or self.fortran or self.shape[1:] != (_PIXELS,):
+            message = f"no uint8 images of {_PIXELS} values"
+            raise ValueError(message)
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape).copy()

@@ -51,6 +51,11 @@ class ImageFolder(MemoryDataModule):
         self.dir, self.size = Path(dir).expanduser(), size
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
         names = tuple(sorted(path.name for path in _subfolders(self.dir / "train")))
+        if not names:
+            message = (
+                f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
+            )
+            raise LabError(message)
         self.facts = Facts(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> dict[str, Examples]:
@@ -60,7 +65,8 @@ class ImageFolder(MemoryDataModule):
         # In parts: a float copy of all images at once would take four times their memory.
         sums = [(part.float().sum((0, 1, 2)), part.float().square().sum((0, 1, 2))) for part in pixels.split(1024)]
         mean, square = (torch.stack(parts).double().sum(0) * 3 / pixels.numel() for parts in zip(*sums, strict=True))
-        self.transform = Normalise(mean, (square - mean.square()).clamp(min=1e-12).sqrt())
+        variance = square - mean.square()
+        self.transform = Normalise(mean, torch.where(variance > 1e-6, variance, 1.0).sqrt())
         return splits
 
     def _read(self, split: str) -> Examples:
@@ -82,12 +88,12 @@ class ImageFolder(MemoryDataModule):
         return Examples.of(images, torch.tensor(labels))
 
     def _decode(self, path: Path) -> Tensor:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 -- with torchvision, half a second to import
+        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 -- with torchvision, half a second to import
         from torchvision.transforms import v2  # noqa: PLC0415
 
         try:
             with Image.open(path) as image:
-                image_rgb = image.convert("RGB")
+                image_rgb = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
             message = f"cannot read the image {path} ({error}): repair or remove it"
             raise LabError(message) from error

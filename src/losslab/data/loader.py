@@ -43,6 +43,7 @@ class Loader:
         self.rank, self.world = rank, world
         self.epoch = 0
         self._next = 0
+        self._start = 0
 
     batch_sampler = None
     """Lightning looks at it before it believes that a loader's `sampler` is all there is."""
@@ -62,7 +63,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # A generator on purpose: Lightning calls iter() before it sets the first epoch, so nothing may be drawn yet.
         order = self._order()
-        first, self._next = self._next, 0
+        first, self._start = self._start, 0
         for number in range(first, len(self)):
             # Counted before the batch is handed out: whoever saves a state holds this batch already.
             self._next = (number + 1) % len(self)
@@ -73,8 +74,8 @@ class Loader:
         return {"next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch at the batch that `state_dict` named."""
-        self._next = state["next"]
+        """Start the next epoch, and only that one, at the batch that `state_dict` named."""
+        self._next = self._start = state["next"]
 
     def _order(self) -> Tensor:
         count = len(self.examples.inputs)

@@ -83,7 +83,7 @@ def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
     """Split the rows 0..count-1 at random into parts of these sizes, each part in ascending order.
 
     Raises:
-        LabError: the parts are more than there is, or the first would be empty.
+        LabError: the parts are more than there is, or one would be empty.
     """
     if sum(sizes) > count or any(size < 1 for size in sizes):
         message = f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}"

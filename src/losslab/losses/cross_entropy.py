@@ -48,13 +48,17 @@ class CrossEntropy(Loss):
         if self.weight is not None:
             self._check_weight(outputs)
             surprise = surprise * self.weight.to(surprise.dtype)
-        uniform = surprise.mean(1)
         if target.dtype.is_floating_point:
-            return (1 - self.label_smoothing) * (target * surprise).sum(1) + self.label_smoothing * uniform
+            return self._smoothed((target * surprise).sum(1), surprise)
         counted = target != self.ignore_index
         label = target.where(counted, 0)
         hard = surprise.gather(1, label.unsqueeze(1)).squeeze(1)
-        return ((1 - self.label_smoothing) * hard + self.label_smoothing * uniform) * counted
+        return self._smoothed(hard, surprise).where(counted, 0)
+
+    def _smoothed(self, scores: Tensor, surprise: Tensor) -> Tensor:
+        if not isinstance(self.label_smoothing, Tensor) and self.label_smoothing == 0:
+            return scores  # a class that is ruled out by a logit of -inf would make 0 times infinity of it
+        return (1 - self.label_smoothing) * scores + self.label_smoothing * surprise.mean(1)
 
     def example_weight(self, target: Tensor) -> Tensor:
         """The weight of each index, 0 where ignored; 1 for soft targets → (N,)."""
@@ -82,4 +86,4 @@ def class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
     if not weight or not all(w >= 0 for w in weight) or not any(weight):
         message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {list(weight)}"
         raise LabError(message)
-    return torch.tensor(list(weight), dtype=torch.float64)
+    return torch.tensor([float(w) for w in weight])

@@ -1,0 +1,91 @@
+"""What is looked at before anything is computed: do the parts fit each other, and this machine?"""
+
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from losslab import CONF
+from losslab.data.batch import Facts
+from losslab.errors import LabError
+from losslab.help import choices
+from losslab.learner import Learner
+from losslab.losses.base import Loss
+from losslab.targets import Kind, choose, encode
+
+
+def check_pair(loss: Loss, facts: Facts) -> None:
+    """Refuse a loss that cannot learn from these targets, or that was set up for others.
+
+    Raises:
+        LabError: it names the losses that would fit.
+    """
+    if facts.targets < 1:
+        message = "these data have no classes"
+        raise LabError(message)
+    kind = choose(facts.kind, loss.wants)
+    if kind is None:
+        message = (
+            f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {facts.kind}: "
+            f"choose one of loss={', '.join(fitting_losses(facts.kind))}"
+        )
+        raise LabError(message)
+    target = _specimen(facts)
+    outputs = torch.zeros(len(target), facts.targets * loss.outputs_per_target)
+    loss.per_example(outputs, encode(target, facts.kind, kind, facts.targets, outputs.dtype))
+
+
+def check_optimizer(learner: Learner) -> None:
+    """Refuse now what the optimizer would refuse when training begins.
+
+    Raises:
+        LabError: in the optimizer's own words.
+    """
+    try:
+        learner.optimizer(learner.parameters())
+    except (TypeError, ValueError) as error:
+        message = f"optimizer: {error}"
+        raise LabError(message) from error
+
+
+def check_machine(trainer: dict[str, Any]) -> None:
+    """Refuse a device that is not here, and a precision that would silently become another.
+
+    Raises:
+        LabError: it names the setting that works.
+    """
+    accelerator = trainer.get("accelerator", "auto")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if not here.get(accelerator, True):
+        message = f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu"
+        raise LabError(message)
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not cuda and not mps)
+    if on_cpu and str(trainer.get("precision")) in {"16-mixed", "16"}:
+        message = "trainer.precision=16-mixed needs a GPU (on a CPU it would silently become bfloat16): use bf16-mixed"
+        raise LabError(message)
+
+
+def fitting_losses(kind: Kind) -> list[str]:
+    """The names of the configured losses that can learn from targets of this kind."""
+    names = []
+    for name in choices("loss"):
+        try:
+            loss = instantiate(OmegaConf.load(CONF / "loss" / f"{name}.yaml"))
+        except InstantiationException:
+            continue
+        if choose(kind, loss.wants) is not None:
+            names.append(name)
+    return names
+
+
+def _specimen(facts: Facts) -> Tensor:
+    """Two targets such as these data give."""
+    if facts.kind is Kind.INDEX:
+        return torch.zeros(2, dtype=torch.int64)
+    if facts.kind is Kind.PROBABILITIES:
+        return torch.full((2, facts.targets), 1 / facts.targets)
+    return torch.zeros(2, facts.targets)
