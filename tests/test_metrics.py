@@ -93,3 +93,10 @@ def test_sums_are_float64_so_that_small_values_survive_large_ones():
     for _ in range(1000):
         average.update(torch.tensor(1e-1), 0)
     assert average.compute().item() == pytest.approx(1e8 + 100, abs=1e-3)
+
+
+def test_probabilities_that_are_all_zero_count_as_uniform():
+    yardsticks = Yardsticks(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4))
+    outputs = torch.full((3, 4), -1e4)
+    yardsticks.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
+    assert yardsticks.compute()["nll"].item() == pytest.approx(np.log(4))

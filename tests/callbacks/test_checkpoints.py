@@ -2,6 +2,7 @@ import csv
 
 import pytest
 import torch
+from lightning import Callback
 
 from losslab import experiment as lab
 from losslab.errors import LabError, NonFiniteError
@@ -91,3 +92,42 @@ def test_the_moving_average_is_what_is_kept(train):
     assert not torch.equal(kept, torch.load(plain.folder.weights, weights_only=True)["weight"])
     lab.load_weights(averaged.learner, averaged.folder.weights)
     assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])
+
+
+def test_a_best_state_does_not_wait_in_memory_for_a_better_one(build):
+    experiment = build(
+        "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=400", "trainer.check_val_every_n_epoch=1"
+    )
+
+    class Watch(Callback):
+        def on_train_epoch_start(self, trainer, _):
+            if trainer.current_epoch == 2:
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.0  # the third epoch is the last that is better
+            if trainer.current_epoch == 399:
+                assert experiment.folder.best.exists()
+                assert torch.load(experiment.folder.best, weights_only=True)["epoch"] <= 3
+
+    experiment.trainer.callbacks.append(Watch())
+    lab.run(experiment)
+
+
+def test_an_optimizer_state_that_is_not_finite_is_refused_too(build):
+    experiment = build("data=diabetes", "model=mlp", "trainer.max_epochs=1")
+
+    class Poison(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            next(iter(trainer.optimizers[0].state.values()))["exp_avg_sq"].fill_(torch.inf)
+
+    experiment.trainer.callbacks.insert(0, Poison())
+    with pytest.raises(NonFiniteError, match=r"optimizer_states.0.state.0.exp_avg_sq holds NaN or infinite values"):
+        lab.run(experiment)
+    assert not experiment.folder.last.exists()
+    assert not experiment.folder.best.exists()
+
+
+def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
+    plain, _ = train("trainer.max_epochs=10")
+    averaged, _ = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
+    trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]
+    kept = torch.load(averaged.folder.last, weights_only=True)["current_model_state"]
+    assert torch.equal(kept["network.weight"], trained["network.weight"])

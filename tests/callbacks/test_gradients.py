@@ -48,3 +48,17 @@ def test_convergence_is_not_mistaken_for_vanishing(train, caplog):
         )  # fmt: skip
     assert results["train/loss"] < 1e-6
     assert "gradients" not in caplog.text
+
+
+def test_an_infinite_gradient_is_no_explosion_between_layers(build, caplog):
+    experiment = build(
+        "model=mlp",
+        "data=diabetes",
+        "trainer.max_epochs=1",
+        "callbacks.finite_guard=null",
+        "callbacks.checkpoints=null",
+    )
+    experiment.learner.on_after_backward = lambda: experiment.learner.network[1].weight.grad.fill_(torch.inf)
+    with caplog.at_level(logging.WARNING):
+        experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    assert "gradients" not in caplog.text

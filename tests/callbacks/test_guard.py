@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from losslab import experiment as lab
-from losslab.callbacks.guard import culprit
+from losslab.callbacks.guard import FiniteGuard, culprit
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 
@@ -103,3 +105,45 @@ def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
     with pytest.raises(NonFiniteError, match=r"step 6 .* a gradient became"):
         experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
     assert experiment.trainer.global_step <= 7
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_bad_numbers_in_other_splits_end_the_run_too(build, split):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    experiment.data.setup()
+    experiment.data.splits[split].inputs[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match=f"{split}/loss is NaN or infinite under MSE: look for such values"):
+        lab.run(experiment)
+
+
+def test_in_a_compiled_network_the_layer_is_found_too(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
+    nn.init.constant_(learner.network[0].weight, -1.0)
+    learner.network.compile(backend="eager")
+    batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            {"loss": [False], "gradient": [False] * 6},
+            "a loss became NaN or infinite under MSE, first in the forward pass",
+        ),
+        (
+            {"loss": [True], "gradient": [False, True, False, True, True, True]},
+            "a gradient .* the gradient of network.3:",
+        ),
+        ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3:"),
+    ],
+)
+def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):
+    experiment = build("model=mlp", "data=diabetes")
+    guard = FiniteGuard()
+    guard._asked = SimpleNamespace(step=7, answer=lambda: flags)
+    for parameter in experiment.learner.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1\): .*{said}"):
+        guard.on_validation_start(experiment.trainer, experiment.learner)

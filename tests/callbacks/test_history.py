@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -69,3 +70,16 @@ def test_a_run_without_validation_has_a_curve_too(train):
     assert experiment.folder.figures.joinpath("loss_curve.png").is_file()
     assert "best_epoch" not in results
     assert "test/mse" in results
+
+
+def test_the_rate_of_an_epoch_is_the_one_it_was_trained_with(train):
+    experiment, _ = train(
+        "scheduler=step", "scheduler.scheduler.step_size=1", "optimizer.lr=1e-3", "trainer.max_epochs=3"
+    )
+    assert [float(row["lr"]) for row in rows(experiment)] == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+def test_one_validation_example_has_no_r2_and_ends_no_run(train):
+    experiment, results = train("data=linear_synthetic", "data.n=1", "trainer.max_epochs=10")
+    assert math.isnan(results["val/r2"])
+    assert json.loads(experiment.folder.metrics.read_text())["val/r2"] is None

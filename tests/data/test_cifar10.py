@@ -154,10 +154,25 @@ class Hostile:
         return os.mkdir, ("hostile-was-here",)
 
 
+class LyingType:
+    """A dtype whose state says that its bytes are objects: NumPy itself would follow them and crash."""
+
+    def __reduce__(self):
+        state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+        return np.dtype, ("V8", False, True), state
+
+
 @pytest.mark.parametrize(
     "content",
-    [pickle.dumps(Hostile()), b"no pickle", b"", pickle.dumps({b"data": 1, b"labels": [1]}), pickle.dumps([1, 2])],
-    ids=["hostile", "text", "empty", "wrong types", "wrong shape"],
+    [
+        pickle.dumps(Hostile()),
+        b"no pickle",
+        b"",
+        pickle.dumps({b"data": 1, b"labels": [1]}),
+        pickle.dumps([1, 2]),
+        pickle.dumps({b"data": LyingType(), b"labels": [1]}, protocol=2),
+    ],
+    ids=["hostile", "text", "empty", "wrong types", "wrong shape", "lying dtype"],
 )
 def test_nothing_but_a_batch_is_unpickled(official, content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -77,3 +77,12 @@ def test_normalised_images_are_channels_last_with_mean_0_and_deviation_1():
     assert batch.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(batch.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(batch.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_a_pass_that_was_given_up_leaves_no_trace_in_the_next():
+    loader = Loader(examples(18), 4, shuffle=True)
+    whole = drawn(loader)
+    iterator = iter(loader)
+    next(iterator)
+    next(iterator)
+    assert drawn(loader) == whole

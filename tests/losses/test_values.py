@@ -162,3 +162,15 @@ def test_a_wrong_number_of_class_weights_is_refused():
 
 def test_parameters_are_no_part_of_a_checkpoint():
     assert not CrossEntropy(weight=[1.0, 2.0], label_smoothing=torch.tensor(0.1)).state_dict()
+
+
+@pytest.mark.parametrize("logits", [[1.0, -torch.inf, 0.0], [3e38, -3e38, 0.0]])
+def test_a_class_that_is_ruled_out_costs_nothing_as_in_torch(logits):
+    outputs, target = torch.tensor([logits]), torch.tensor([0])
+    torch.testing.assert_close(CrossEntropy()(outputs, target), F.cross_entropy(outputs, target))
+
+
+def test_what_is_ignored_may_be_anything():
+    outputs, target = Z.clone(), Y.clone()
+    outputs[2], target[2] = torch.nan, -100
+    torch.testing.assert_close(CrossEntropy()(outputs, target), F.cross_entropy(outputs, target))
