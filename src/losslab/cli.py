@@ -47,9 +47,11 @@ def _task(cfg: DictConfig) -> float | None:
     try:
         return _experiment(resolve(cfg, runtime.choices, runtime.output_dir))
     except LabError as error:
+        if HydraConfig.get().mode is not RunMode.RUN:
+            raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
         runs.discard(Path(runtime.output_dir), _claimed)
-        if cfg.traceback or HydraConfig.get().mode is not RunMode.RUN:
-            raise  # in a sweep Hydra says which job it was
+        if cfg.traceback:
+            raise
         logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
         leave(1)
 
