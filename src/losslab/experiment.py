@@ -77,7 +77,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     Raises:
         LabError: as `build` does.
     """
-    everything = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
+    everything: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     everything |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
     trainer = config["trainer"] | everything | {"accelerator": "auto", "devices": 1}
     if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
