@@ -47,17 +47,19 @@ def _task(cfg: DictConfig) -> float | None:
     try:
         return _experiment(resolve(cfg, runtime.choices, runtime.output_dir))
     except LabError as error:
-        if HydraConfig.get().mode is not RunMode.RUN:
-            raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
-        runs.discard(Path(runtime.output_dir), _claimed)
         if cfg.traceback:
             raise
         logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
+        if HydraConfig.get().mode is not RunMode.RUN:
+            raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
+        runs.discard(Path(runtime.output_dir), _claimed)
         leave(1)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
     """`python scripts/evaluate.py RUN_FOLDER` and `losslab-evaluate`: measure a finished run again."""
+    if "-sc" in sys.argv[1:]:
+        return  # Hydra's completion of `python train.py` asks every script that python runs
     parser = argparse.ArgumentParser(description="Rebuild a run from its folder and print its metrics.")
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("--split", choices=("test", "val"), default="test")
@@ -84,8 +86,13 @@ def _experiment(config: dict[str, Any]) -> float | None:
         from losslab import report  # noqa: PLC0415
     keep_freed_memory()
     experiment = lab.build(config)
+    experiment.data.prepare_data()  # before the header says where the run will be: this may fail
     report.header(experiment)
-    results = lab.run(experiment)
+    try:
+        results = lab.run(experiment)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after it has tidied up
+        logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
+        leave(130)
     report.closing(experiment, results)
     value = results.get(config["optimized_metric"] or experiment.learner.monitor)
     del experiment
@@ -204,8 +211,8 @@ def _divisor(of: int, at_most: int | None) -> int:
     return math.gcd(of, at_most) if at_most is not None and at_most > 0 else of
 
 
-def _run_path(run_dir: str | None, model: str, data: str, loss: str, seed: int) -> str:
-    path = run_dir or runs.default_path(model, data, loss, seed)
+def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:
+    path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed))
     _claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
     return path
 

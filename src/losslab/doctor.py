@@ -52,11 +52,18 @@ def check_optimizer(learner: Learner) -> None:
 
 
 def check_machine(trainer: dict[str, Any]) -> None:
-    """Refuse a device that is not here, and a precision that would silently become another.
+    """Refuse numbers that are none, devices that are not here, and a precision that would become another.
 
     Raises:
         LabError: it names the setting that works.
     """
+    for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+        if not isinstance(trainer.get(key), int | None):
+            message = f"trainer.{key} must be a whole number, got {trainer[key]!r}"
+            raise LabError(message)
+    if trainer.get("devices", 1) not in (1, "1", [0], "auto") or trainer.get("num_nodes", 1) != 1:
+        message = "runs of several devices are not supported yet: set trainer.devices=1"
+        raise LabError(message)
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}

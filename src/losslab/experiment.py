@@ -181,8 +181,8 @@ def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
     results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     if kept is not None and kept.best_epoch is not None:
         results["best_epoch"] = kept.best_epoch
-    results |= {k: v for k, v in learner.values.items() if k.startswith("train/")}
-    return results | (kept.best_values if kept is not None else {})
+    best = kept.best_values if kept is not None else {}
+    return results | (best or {name: value for name, value in learner.values.items() if name.startswith("train/")})
 
 
 def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:

@@ -60,6 +60,8 @@ class Learner(LightningModule):
         self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
         """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
+        self.fresh: set[str] = set()
+        """Those of them that are of the current epoch: not every epoch is validated."""
 
     train_metric: str
     """The yardstick that is cheap enough to take on every training batch."""
@@ -123,6 +125,9 @@ class Learner(LightningModule):
         outputs, _, _ = self.step(batch, split)
         self.yardsticks[split].update(outputs, self.probabilities(outputs), batch.truth)
 
+    def on_train_epoch_start(self) -> None:
+        self.fresh.clear()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Keyed like every other draw: a resumed run meets the same dropout masks.
         seed = keys.key(self.seed, keys.STEP, self.current_epoch, batch_idx, self.global_rank)
@@ -167,6 +172,7 @@ class Learner(LightningModule):
             values |= self.yardsticks[split].compute()
         new = {f"{split}/{name}": value.item() for name, value in values.items()}
         self.values |= new
+        self.fresh |= new.keys()
         # What self.log would do, without its half millisecond a value: the averages above are already over all
         # examples and processes. Early stopping and schedulers that wait for a metric look into callback_metrics.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})

@@ -2,7 +2,6 @@
 
 import io
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,17 +60,21 @@ def _with_parameters(name: str, config: dict[str, Any]) -> str:
 
 def closing(experiment: "Experiment", results: dict[str, float]) -> None:
     """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
+    if "best_epoch" in results:
+        best, monitor = results["best_epoch"], experiment.learner.monitor
+        logger.info(
+            "best epoch  %d of %d by %s: its values, and the test set under its weights",
+            best,
+            results["epochs"],
+            monitor,
+        )
     results_table(results)
-    weights = _weights(experiment)
-    if weights:
-        table = _table("parameter", "learnt", "least squares")
-        for name, learnt, best in weights:
-            table.add_row(name, f"{learnt:z.4f}", f"{best:z.4f}")
-        logger.info("%s", _text(table))
+    _weights_table(experiment)
     profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
     if profile:
         logger.info("%s", profile)
-    logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
+    if experiment.folder.figures.is_dir():
+        logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
 
 
 def results_table(results: dict[str, float]) -> None:
@@ -90,20 +93,30 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _weights(experiment: "Experiment") -> Iterable[tuple[str, float, float]]:
-    """Parameter, learnt value and least-squares solution on the training inputs and truth, for a linear regression."""
+def _weights_table(experiment: "Experiment") -> None:
+    """For a linear regression, each parameter beside the least-squares solution of the training targets.
+
+    Where the targets were corrupted, the solution of the clean ones stands beside that.
+    """
     network = experiment.learner.network
-    regression = experiment.learner.facts.task is Task.REGRESSION
-    if not isinstance(network, torch.nn.Linear) or not regression or network.out_features != 1:
-        return []
+    if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
+        return
     train = experiment.data.splits["train"]
-    x = train.inputs.double().cpu()
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-    solution = torch.linalg.lstsq(x, train.truth.double().cpu(), driver="gelsd").solution.flatten().tolist()
-    learnt = [*network.weight.flatten().tolist(), *network.bias.tolist()]
+    inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
+    solutions = {"least squares": train.target}
+    if not torch.equal(train.target, train.truth):
+        solutions["of clean targets"] = train.truth
+    columns = [torch.cat([network.weight[0], network.bias[:1]]).tolist()]
+    columns += [
+        torch.linalg.lstsq(inputs, values[:, :1].double().cpu(), driver="gelsd").solution.flatten().tolist()
+        for values in solutions.values()
+    ]
     features = network.in_features
-    names = ["weight", "bias"] if features == 1 else [*(f"weight {i}" for i in range(features)), "bias"]
-    return list(zip(names, learnt, solution, strict=True))
+    names = ["weight"] if features == 1 else [f"weight {index}" for index in range(features)]
+    table = _table("parameter", "learnt", *solutions)
+    for name, *values in zip([*names, "bias"], *columns, strict=True):
+        table.add_row(name, *(f"{value:z.4f}" for value in values))
+    logger.info("%s", _text(table))
 
 
 def _table(*columns: str) -> Table:

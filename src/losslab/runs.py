@@ -86,7 +86,7 @@ class RunFolder:
         """
         try:
             config: dict[str, Any] = json.loads(self.config.read_text())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             message = f"{self.path} is no run folder: it holds no {self.config.name}"
             raise LabError(message) from error
         except (OSError, ValueError) as error:
@@ -111,9 +111,9 @@ def default_sweep_path() -> str:
     return f"outputs/sweep-{stamp()}"
 
 
-def default_path(model: str, data: str, loss: str, seed: int) -> str:
-    """outputs/MODEL-DATA-LOSS-sSEED/STAMP-xxxx, where no other run is or will be."""
-    return f"outputs/{name(model, data, loss, seed)}/{stamp()}"
+def default_path(name: str) -> str:
+    """outputs/NAME/STAMP-xxxx, where no other run is or will be."""
+    return f"outputs/{name}/{stamp()}"
 
 
 def name(model: str, data: str, loss: str, seed: int) -> str:

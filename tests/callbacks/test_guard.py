@@ -134,9 +134,9 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
         ),
         (
             {"loss": [True], "gradient": [False, True, False, True, True, True]},
-            "a gradient .* the gradient of network.3:",
+            "a gradient .* the gradient of network.3;",
         ),
-        ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3:"),
+        ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3;"),
     ],
 )
 def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):

@@ -33,7 +33,7 @@ class BestAndLast(Checkpoint):
         self.folder = RunFolder(Path(run_dir))
         self.every_seconds = every_seconds
         self.best_values: dict[str, float] = {}
-        """All validation values of the best epoch; empty as long as nothing was validated."""
+        """All values of the best epoch; empty as long as nothing was validated."""
         self.best_epoch: int | None = None
         self._waiting: dict[str, Any] | None = None
         self._written: dict[Path, float] = {}
@@ -44,12 +44,14 @@ class BestAndLast(Checkpoint):
             return
         state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what trainer.save_checkpoint writes
         if first_non_finite(state) is None:
-            self.best_values = {k: v for k, v in pl_module.values.items() if k.startswith("val/")}
+            self.best_values = {name: pl_module.values[name] for name in pl_module.fresh}
             self.best_epoch = trainer.current_epoch + 1
             # Copied: the tensors of the checkpoint are those that training goes on to change.
             self._waiting = copy.deepcopy(state)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
+            self.best_values |= {name: pl_module.values[name] for name in pl_module.fresh}
         if self._due(self.folder.best):
             self._write_best(trainer)
         # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.

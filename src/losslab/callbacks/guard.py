@@ -131,7 +131,7 @@ def culprit(learner: Learner, what: str, batch: Batch | None) -> str:
     if batch is not None and not torch.isfinite(batch.target).all():
         return "the targets of the batch"
     first = _first_bad_output(learner.network, batch.inputs) if batch is not None else None
-    return first or "the loss itself: the network's outputs are finite"
+    return first or "the loss itself, as the network's outputs are finite"
 
 
 def _gradients(learner: Learner) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ def _stop(trainer: Trainer, learner: Learner, what: str, where: str, step: int |
         step = trainer.global_step + (what != "weight")
     message = (
         f"step {step} (epoch {trainer.current_epoch + 1}): a {what} became NaN or infinite under "
-        f"{type(learner.loss).__name__}, first in {where}: {_CURE}"
+        f"{type(learner.loss).__name__}, first in {where}; {_CURE}"
     )
     raise NonFiniteError(message)
 

@@ -35,7 +35,6 @@ class History(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self._files: list[IO[str]] = []
         self._started = 0.0
-        self._validated = False
         self._rate = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -43,11 +42,8 @@ class History(Checkpoint):
         self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._started, self._validated = time.perf_counter(), False
+        self._started = time.perf_counter()
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # now: at the end it is the next epoch's
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         epoch = trainer.current_epoch + 1
@@ -56,8 +52,7 @@ class History(Checkpoint):
             "step": trainer.global_step,
             "lr": self._rate,
         }
-        # The learner remembers the newest value of everything; an epoch's row holds only what is of that epoch.
-        row |= {k: v for k, v in pl_module.values.items() if self._validated or not k.startswith("val/")}
+        row |= {name: pl_module.values[name] for name in pl_module.curves if name in pl_module.fresh}
         self.rows.append(row)
         self._history.writerow(row)
         self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})

@@ -105,7 +105,14 @@ class ProgressBar(LightningProgressBar):
         if self.enabled and (epoch % every == 0 or last):
             seconds = time.perf_counter() - self._started
             shown = ("train/loss", f"train/{learner.train_metric}", learner.monitor)
-            logger.info("epoch %*d/%d  %s  %6.1f s", len(str(epochs)), epoch, epochs, _newest(learner, *shown), seconds)
+            logger.info(
+                "epoch %*d/%d  %s  %6.1f s",
+                len(str(epochs)),
+                epoch,
+                epochs,
+                _newest(learner, *(name for name in shown if name in learner.fresh)),
+                seconds,
+            )
 
 
 def _newest(learner: Learner, *names: str) -> str:

@@ -1,10 +1,12 @@
 """One's own images, in a folder for each class."""
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
+logger = logging.getLogger(__name__)
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -82,9 +85,22 @@ class ImageFolder(MemoryDataModule):
         if not files:
             message = f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(_ENDINGS)})"
             raise LabError(message)
+        without = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
+        if without:
+            logger.warning("%s holds no images of %s", self.dir / split, ", ".join(without))
         with ThreadPoolExecutor() as threads:
             decoded = threads.map(self._decode, files)
-            images = torch.stack(list(track(decoded, f"reading {split} images", len(files), transient=True)))
+            images = torch.stack(
+                list(
+                    track(
+                        decoded,
+                        f"reading {split} images",
+                        len(files),
+                        transient=True,
+                        disable=not get_console().is_terminal,
+                    )
+                )
+            )
         return Examples.of(images, torch.tensor(labels))
 
     def _decode(self, path: Path) -> Tensor:
