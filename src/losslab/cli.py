@@ -120,7 +120,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     """The configuration as plain containers that build again without Hydra.
 
     Raises:
-        LabError: a value that has no default was not given.
+        LabError: a value that has no default was not given, or one refers to what is not there.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -132,7 +132,10 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in groups[:3])
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise LabError(str(error).splitlines()[0]) from error
     return config
 
 
@@ -208,7 +211,7 @@ def _register_resolvers() -> None:
 
 def _divisor(of: int, at_most: int | None) -> int:
     """The greatest common divisor, so that what happens every so many epochs happens in the last one too."""
-    return math.gcd(of, at_most) if at_most is not None and at_most > 0 else of
+    return math.gcd(of, at_most) if isinstance(at_most, int) and at_most > 0 else of
 
 
 def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:

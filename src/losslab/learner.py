@@ -82,6 +82,10 @@ class Learner(LightningModule):
         train = [f"train/{name}" for name in self.averages["train"]]
         return [*train, "val/loss", *(f"val/{name}" for name in self.yardsticks["val"].names)]
 
+    def current(self) -> dict[str, float]:
+        """The values of the current epoch, in the order of a table."""
+        return {name: self.values[name] for name in self.curves if name in self.fresh}
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw outputs of the network."""
         outputs: Tensor = self.network(inputs)

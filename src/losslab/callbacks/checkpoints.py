@@ -44,14 +44,14 @@ class BestAndLast(Checkpoint):
             return
         state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what trainer.save_checkpoint writes
         if first_non_finite(state) is None:
-            self.best_values = {name: pl_module.values[name] for name in pl_module.fresh}
+            self.best_values = pl_module.current()
             self.best_epoch = trainer.current_epoch + 1
             # Copied: the tensors of the checkpoint are those that training goes on to change.
             self._waiting = copy.deepcopy(state)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
-            self.best_values |= {name: pl_module.values[name] for name in pl_module.fresh}
+            self.best_values = pl_module.current()
         if self._due(self.folder.best):
             self._write_best(trainer)
         # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.

@@ -51,8 +51,8 @@ class History(Checkpoint):
             "epoch": epoch,
             "step": trainer.global_step,
             "lr": self._rate,
+            **pl_module.current(),
         }
-        row |= {name: pl_module.values[name] for name in pl_module.curves if name in pl_module.fresh}
         self.rows.append(row)
         self._history.writerow(row)
         self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
