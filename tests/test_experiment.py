@@ -190,6 +190,17 @@ def test_deterministic_mode_is_lightnings(build):
         (["optimizer.lr=-1"], "Invalid learning rate"),
         (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
         (["data=linear_synthetic", "data.outliers=2"], "outliers in 0..1"),
+        (["data.batch_size=2.5"], "data.batch_size must be 1 or more"),
+        (["data.batch_size=abc"], "data.batch_size must be 1 or more"),
+        (["data.seed=abc"], "data.seed must be a whole number"),
+        (["data=digits", "loss=mse", "data.size=0"], "data.size is a number of pixels"),
+        (["loss=huber", "loss.delta=abc"], "loss: '>' not supported between instances of 'str' and 'float'"),
+        (["model=mlp", "model.hidden=5"], "model: 'int' object is not iterable"),
+        (["trainer.check_val_every_n_epoch=0"], "must be above 0"),
+        (["trainer.gradient_clip_val=-1"], "must be above 0"),
+        (["trainer.max_epochs=2.5"], "trainer.max_epochs must be a whole number"),
+        (["trainer.devices=2"], "set trainer.devices=1"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/foo"], "is none of train/loss, train/mse"),
     ],
 )
 def test_what_does_not_fit_is_one_line(build, overrides, message):

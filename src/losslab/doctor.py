@@ -61,6 +61,13 @@ def check_machine(trainer: dict[str, Any]) -> None:
         if not isinstance(trainer.get(key), int | None):
             message = f"trainer.{key} must be a whole number, got {trainer[key]!r}"
             raise LabError(message)
+    every, clip = trainer.get("check_val_every_n_epoch"), trainer.get("gradient_clip_val")
+    if (every is not None and every < 1) or (clip is not None and clip <= 0):
+        message = (
+            "trainer.check_val_every_n_epoch and trainer.gradient_clip_val must be above 0, or null: "
+            f"got {every} and {clip}"
+        )
+        raise LabError(message)
     if trainer.get("devices", 1) not in (1, "1", [0], "auto") or trainer.get("num_nodes", 1) != 1:
         message = "runs of several devices are not supported yet: set trainer.devices=1"
         raise LabError(message)

@@ -42,31 +42,35 @@ def build(config: dict[str, Any]) -> Experiment:
     Raises:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
-    with _one_line():
-        data: MemoryDataModule = instantiate(config["data"])
-        loss: Loss = instantiate(config["loss"])
-        doctor.check_pair(loss, data.facts)
-        doctor.check_machine(config["trainer"])
-        outputs = data.facts.targets * loss.outputs_per_target
-        # Here and not earlier: what data or a loss draw must not change the initial weights.
-        _seed(config["seed"])
-        network = instantiate(config["model"], input_shape=data.facts.input_shape, outputs=outputs)
-        if str(config["trainer"].get("precision")) == "64-true":
-            network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
-        if len(data.facts.input_shape) > 1:
-            network = network.to(memory_format=torch.channels_last)
-        learner = learner_for(data.facts.task)(
-            network,
-            loss,
-            data.facts,
-            optimizer=instantiate(config["optimizer"]),
-            scheduler=instantiate(config["scheduler"]["scheduler"]),
-            interval=config["scheduler"]["interval"],
-            seed=config["seed"],
-        )
-        doctor.check_optimizer(learner)
-        trainer = _trainer(config, learner)
-    return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"])))
+    data: MemoryDataModule = _make("data", config["data"])
+    loss: Loss = _make("loss", config["loss"])
+    doctor.check_pair(loss, data.facts)
+    doctor.check_machine(config["trainer"])
+    outputs = data.facts.targets * loss.outputs_per_target
+    # Here and not earlier: what data or a loss draw must not change the initial weights.
+    _seed(config["seed"])
+    network = _make("model", config["model"], input_shape=data.facts.input_shape, outputs=outputs)
+    if str(config["trainer"].get("precision")) == "64-true":
+        network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
+    if len(data.facts.input_shape) > 1:
+        network = network.to(memory_format=torch.channels_last)
+    learner = learner_for(data.facts.task)(
+        network,
+        loss,
+        data.facts,
+        optimizer=_make("optimizer", config["optimizer"]),
+        scheduler=_make("scheduler", config["scheduler"]["scheduler"]),
+        interval=config["scheduler"]["interval"],
+        seed=config["seed"],
+    )
+    doctor.check_optimizer(learner)
+    return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
+
+
+def _make(place: str, config: Any, **given: Any) -> Any:
+    """What a part of the configuration describes; what is wrong with it becomes one line that names the place."""
+    with _one_line(place):
+        return instantiate(config, **given)
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
@@ -112,7 +116,7 @@ def run(experiment: Experiment) -> dict[str, float]:
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
     results: dict[str, float] = {}
-    with quiet(), _one_line():
+    with quiet(), _one_line("trainer"):
         if config["train"]:
             trainer.fit(learner, datamodule=experiment.data)
             results |= _training_results(trainer, learner)
@@ -187,11 +191,11 @@ def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 
 def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     callbacks: list[Callback] = [
-        instantiate(callback, **_supplied(callback, config, learner))
-        for callback in (config.get("callbacks") or {}).values()
+        _make(f"callbacks.{name}", callback, **_supplied(name, callback, config, learner))
+        for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
-    loggers: list[Logger] = [instantiate(item) for item in (config.get("logger") or {}).values() if item]
+    loggers: list[Logger] = [_make("logger", item) for item in (config.get("logger") or {}).values() if item]
     options = dict(config["trainer"])
     if options.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -202,7 +206,7 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
     with quiet():
-        trainer: Trainer = instantiate(options)
+        trainer: Trainer = _make("trainer", options)
     return trainer
 
 
@@ -213,11 +217,14 @@ def _seed(seed: Any) -> None:
     seed_everything(seed, verbose=False)
 
 
-def _supplied(callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
+def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """What a callback leaves open with null and only the experiment knows: the metric to monitor, the hparams."""
     supplies: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
         supplies |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
+    elif "monitor" in callback and callback["monitor"] not in learner.curves:
+        message = f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.curves)}"
+        raise LabError(message)
     if callback.get("hparams", "") is None:
         supplies["hparams"] = hparams(config)
     return supplies
@@ -237,15 +244,14 @@ _TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer",
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line(place: str) -> Iterator[None]:
     """Turn what Hydra and Lightning raise on bad values into one line that says where the value stands."""
     try:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        place = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
-        reason = " ".join(str(cause if cause is not None else error).split())
-        message = f"{place}: {reason}" if place else reason
-        raise LabError(message) from error
+        if isinstance(cause, LabError):
+            raise LabError(str(cause)) from error  # it names the value itself
+        raise LabError(" ".join(f"{place}: {cause or error}".split())) from error
     except MisconfigurationException as error:
-        raise LabError(" ".join(str(error).split())) from error
+        raise LabError(" ".join(f"{place}: {error}".split())) from error

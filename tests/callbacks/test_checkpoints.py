@@ -131,3 +131,8 @@ def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
     trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]
     kept = torch.load(averaged.folder.last, weights_only=True)["current_model_state"]
     assert torch.equal(kept["network.weight"], trained["network.weight"])
+
+
+def test_what_early_stopping_remembers_is_no_number_that_was_learnt(train):
+    experiment, _ = train("callbacks=early_stopping", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=10")
+    assert experiment.folder.last.exists(), "early stopping still waits for less than infinity"

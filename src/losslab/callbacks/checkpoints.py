@@ -22,7 +22,7 @@ class BestAndLast(Checkpoint):
 
     A file is written when `every_seconds` have passed since it was written before, and at the end: a run of a thousand
     tiny epochs would otherwise spend its time on saving. A best state that is not due yet waits in memory until it is.
-    A state that holds a NaN or an infinity anywhere, be it a weight or an optimizer's average, is not written.
+    A state that holds a NaN or an infinity, be it in a weight or in an optimizer's average, is not written.
 
     Args:
         run_dir: the run folder.
@@ -111,9 +111,16 @@ class BestAndLast(Checkpoint):
         self._written[path] = time.monotonic()
 
 
-def first_non_finite(state: Any) -> str | None:
-    """The dotted name of the first tensor in a checkpoint that holds NaN or infinity; None if there is none."""
-    return next((name for name, tensor in _tensors(state, "") if not torch.isfinite(tensor).all()), None)
+_LEARNT = ("state_dict", "current_model_state", "optimizer_states")
+
+
+def first_non_finite(state: dict[str, Any]) -> str | None:
+    """The dotted name of the first number learnt that is NaN or infinite; None if there is none.
+
+    What callbacks remember is not looked at: early stopping waits for less than infinity.
+    """
+    learnt = {name: state[name] for name in _LEARNT if name in state}
+    return next((name for name, tensor in _tensors(learnt, "") if not torch.isfinite(tensor).all()), None)
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -8,6 +8,7 @@ from losslab.data.augment import Augment
 from losslab.data.batch import Facts
 from losslab.data.loader import Normalise
 from losslab.data.split import SplitDataModule
+from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
@@ -37,6 +38,9 @@ class Digits(SplitDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, split_seed, seed)
+        if size < 1:
+            message = f"data.size is a number of pixels, 1 or more: got {size}"
+            raise LabError(message)
         self.augment = Augment(crop, cutout=cutout) if crop or cutout else None
         self.size = size
         names = tuple(str(digit) for digit in range(10))

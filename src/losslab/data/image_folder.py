@@ -52,6 +52,9 @@ class ImageFolder(MemoryDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         self.dir, self.size = Path(dir).expanduser(), size
+        if size < 1:
+            message = f"data.size is a number of pixels, 1 or more: got {size}"
+            raise LabError(message)
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
         names = tuple(sorted(path.name for path in _subfolders(self.dir / "train")))
         if not names:

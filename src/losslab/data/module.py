@@ -30,9 +30,12 @@ class MemoryDataModule(LightningDataModule, ABC):
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size is not None and size < 1:
+            if size is not None and (not isinstance(size, int) or size < 1):
                 message = f"data.{name} must be 1 or more, or null for all examples at once: got {size}"
                 raise LabError(message)
+        if not isinstance(seed, int):
+            message = f"data.seed must be a whole number, got {seed!r}"
+            raise LabError(message)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.splits: dict[str, Examples] = {}
 
