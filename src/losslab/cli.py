@@ -75,7 +75,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
             from losslab import experiment as lab  # noqa: PLC0415
             from losslab import report  # noqa: PLC0415
         experiment = lab.rebuild(folder, config)
-        lab.load_weights(experiment.learner, folder.checkpoint(options.ckpt))
+        checkpoint = folder.checkpoint(options.ckpt)
+        logger.info("weights     %s", checkpoint)
+        lab.load_weights(experiment.learner, checkpoint)
         report.results_table(lab.evaluate(experiment, options.split))
     leave(0)
 
@@ -126,6 +128,11 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     if missing:
         message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
         raise LabError(message)
+    for name in ("train", "test", "compile", "traceback", "optimizer.maximize", "data.verify", "data.flip"):
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words
+            raise LabError(message)
     groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
         cfg.choices = {group: choices.get(group) for group in groups}

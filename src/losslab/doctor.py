@@ -62,10 +62,12 @@ def check_machine(trainer: dict[str, Any]) -> None:
             message = f"trainer.{key} must be a whole number, got {trainer[key]!r}"
             raise LabError(message)
     every, clip = trainer.get("check_val_every_n_epoch"), trainer.get("gradient_clip_val")
-    if (every is not None and every < 1) or (clip is not None and clip <= 0):
+    accumulate = trainer.get("accumulate_grad_batches", 1)
+    above_0 = (every is None or every > 0) and (clip is None or (isinstance(clip, int | float) and clip > 0))
+    if not above_0 or accumulate is None or accumulate < 1:
         message = (
-            "trainer.check_val_every_n_epoch and trainer.gradient_clip_val must be above 0, or null: "
-            f"got {every} and {clip}"
+            "trainer.check_val_every_n_epoch, gradient_clip_val and accumulate_grad_batches must be above 0: "
+            f"got {every}, {clip} and {accumulate}"
         )
         raise LabError(message)
     if trainer.get("devices", 1) not in (1, "1", [0], "auto") or trainer.get("num_nodes", 1) != 1:

@@ -96,13 +96,13 @@ class RunFolder:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file at once or not at all; a number that JSON has no word for (NaN, infinity) becomes null."""
+    """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     finite = {
         key: None if isinstance(value, float) and not isfinite(value) else value for key, value in content.items()
     }
-    temporary.write_text(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    temporary.write_text(json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
     temporary.replace(path)
 
 
