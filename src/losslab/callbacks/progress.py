@@ -5,7 +5,7 @@ import time
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from rich.console import Console
+from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from losslab.learner import Learner
@@ -47,7 +47,7 @@ class ProgressBar(LightningProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._tiny = trainer.num_training_batches <= _TINY
         self._started = time.perf_counter()
-        console = _console()
+        console = get_console()
         if not self.enabled or not console.is_terminal:
             return
         self._bar = Progress(
@@ -117,9 +117,3 @@ class ProgressBar(LightningProgressBar):
 
 def _newest(learner: Learner, *names: str) -> str:
     return "  ".join(f"{name} {learner.values[name]:.4g}" for name in names if name in learner.values)
-
-
-def _console() -> Console:
-    from rich import get_console  # noqa: PLC0415
-
-    return get_console()
