@@ -14,18 +14,21 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab import CONF, runs
+from losslab import CONF, processes, ranks, runs, sweep
 from losslab.errors import LabError
 from losslab.help import help_text
+from losslab.processes import Run, Surroundings
 from losslab.runs import RunFolder
 from losslab.terminal import ConsoleHandler
 
 logger = logging.getLogger("losslab")
+_WIDTH = 160
 
 
 def train() -> None:
@@ -33,27 +36,84 @@ def train() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    _register_resolvers()
+    register_resolvers()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with one_line_errors(show_all=user_wants_all):
-        hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
-    leave(0)
+    try:
+        with one_line_errors(show_all=user_wants_all):
+            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
+    except KeyboardInterrupt:
+        _close_sweep()
+        sys.stderr.write("interrupted\n")
+        leave(130)
+    except SystemExit as ended:
+        _close_sweep()
+        leave(ended.code if isinstance(ended.code, int) else 1)
+    leave(0 if _close_sweep() else 1)
+
+
+def _close_sweep() -> bool:
+    """Show what became of a sweep's jobs, if this was one → whether all is well."""
+    if sweep.current is None:
+        return True
+    sweep.current.write()
+    logger.info("%s", sweep.current.table(_WIDTH))
+    logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
+    if sweep.current.bad:
+        logger.error("%d of %d jobs failed", len(sweep.current.bad), len(sweep.current.jobs))
+    return not sweep.current.bad
 
 
 def _task(cfg: DictConfig) -> float | None:
     runtime = HydraConfig.get().runtime
+    place = ranks.here()
     try:
-        return _experiment(resolve(cfg, runtime.choices, runtime.output_dir))
+        config = resolve(cfg, runtime.choices, runtime.output_dir)
+        if place.world == 1:
+            world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
+            if world > 1:
+                return _in_ranks(cfg, world)
+        return _experiment(config)
     except LabError as error:
-        if cfg.traceback:
+        if cfg.traceback or processes.is_child():
             raise
-        logger.error("%s", error)  # noqa: TRY400 -- one line on purpose; also into train.log
+        logger.error("%s", error if place.rank == 0 else f"rank {place.rank}: {error}")  # also into train.log
         if HydraConfig.get().mode is not RunMode.RUN:
             raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
-        runs.discard(Path(runtime.output_dir), _claimed)
+        if place.rank == 0:
+            runs.discard(Path(runtime.output_dir), _claimed)
         leave(1)
+
+
+def _in_ranks(cfg: DictConfig, world: int) -> float | None:
+    """Run this experiment in `world` processes of this machine, and wait for them."""
+    arguments = (HydraConfig.instance().cfg, cfg)
+    run = Run(_rank, [arguments] * world, Surroundings(threads=processes.share(world)))
+    try:
+        while run.outcome is None:
+            processes.watch([run], 1)
+    except BaseException:
+        run.interrupt()
+        while run.outcome is None:
+            processes.watch([run], 1)
+        raise
+    if run.outcome.reason is not None:
+        sys.stderr.write(run.outcome.trace)
+        raise LabError(run.outcome.reason)
+    value: float | None = run.outcome.value
+    return value
+
+
+def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
+    register_resolvers()
+    setup_globals()
+    HydraConfig.instance().cfg = hydra_cfg
+    if ranks.here().rank == 0:
+        configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+    return _task(cfg)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -89,13 +149,17 @@ def _experiment(config: dict[str, Any]) -> float | None:
     keep_freed_memory()
     experiment = lab.build(config)
     experiment.data.prepare_data()  # before the header says where the run will be: this may fail
-    report.header(experiment)
+    first = experiment.trainer.is_global_zero
+    if first:
+        report.header(experiment)
     try:
         results = lab.run(experiment)
     except SystemExit:  # Lightning's answer to Ctrl-C, after it has tidied up
-        logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
+        if first:
+            logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
         leave(130)
-    report.closing(experiment, results)
+    if first:
+        report.closing(experiment, results)
     value = results.get(config["optimized_metric"] or experiment.learner.monitor)
     del experiment
     gc.collect()  # its data, before the next job of a sweep loads its own
@@ -109,7 +173,7 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
         overrides: as on the command line, such as ["model=cifar_cnn", "loss.gamma=3"].
         run_dir: the run folder.
     """
-    _register_resolvers()
+    register_resolvers()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
@@ -209,11 +273,12 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _register_resolvers() -> None:
+def register_resolvers() -> None:
     """What conf/train.yaml calls to name folders. Cached: Hydra asks more than once, and a name holds the time."""
     OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
+    OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
 
 
 def _divisor(of: int, at_most: int | None) -> int:
@@ -221,13 +286,24 @@ def _divisor(of: int, at_most: int | None) -> int:
     return math.gcd(of, at_most) if isinstance(at_most, int) and at_most > 0 else of
 
 
+def _on_first_rank(value: str, otherwise: str | None) -> str | None:
+    """What only one of the processes of a run is to do, such as writing train.log."""
+    return value if ranks.here().rank == 0 else otherwise
+
+
 def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:
-    path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed))
-    _claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
-    return path
+    def claimed() -> str:
+        path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed), ranks.job_id())
+        _claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
+        return path
+
+    return ranks.agree(ranks.here(), claimed)
 
 
 def _sweep_path(run_dir: str | None) -> str:
+    if ranks.here().world > 1:
+        message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
+        raise LabError(message)
     path = run_dir or runs.default_sweep_path()
     runs.claim(Path(path))
     return path

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from losslab import CONF
+from losslab import CONF, ranks
 from losslab.data.batch import Facts
 from losslab.errors import LabError
 from losslab.help import choices
@@ -70,9 +70,7 @@ def check_machine(trainer: dict[str, Any]) -> None:
             f"got {every}, {clip} and {accumulate}"
         )
         raise LabError(message)
-    if trainer.get("devices", 1) not in (1, "1", [0], "auto") or trainer.get("num_nodes", 1) != 1:
-        message = "runs of several devices are not supported yet: set trainer.devices=1"
-        raise LabError(message)
+    _check_processes(trainer)
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
@@ -82,6 +80,18 @@ def check_machine(trainer: dict[str, Any]) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not cuda and not mps)
     if on_cpu and str(trainer.get("precision")) in {"16-mixed", "16"}:
         message = "trainer.precision=16-mixed needs a GPU (on a CPU it would silently become bfloat16): use bf16-mixed"
+        raise LabError(message)
+
+
+def _check_processes(trainer: dict[str, Any]) -> None:
+    if ranks.here().world > 1:
+        return  # whoever started these processes decided how many there are
+    count = ranks.wanted(trainer, torch.cuda.device_count)
+    if count > 1:
+        message = (
+            f"trainer.devices asks for {count} processes, and here is one: `python train.py` starts them by itself, "
+            f"from Python set trainer.devices=1"
+        )
         raise LabError(message)
 
 

@@ -12,11 +12,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from losslab import doctor, runs
+from losslab import doctor, ranks, runs
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
@@ -104,7 +105,7 @@ def run(experiment: Experiment) -> dict[str, float]:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    if folder.config.exists():
+    if trainer.is_global_zero and folder.config.exists():
         message = f"{folder.path} already holds a run: choose another run_dir"
         raise LabError(message)
     if config["ckpt_path"]:
@@ -112,7 +113,8 @@ def run(experiment: Experiment) -> dict[str, float]:
     experiment.data.prepare_data()
     experiment.data.setup()
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
-    runs.write_json(folder.config, config)
+    if trainer.is_global_zero:
+        runs.write_json(folder.config, config)
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
     results: dict[str, float] = {}
@@ -122,9 +124,11 @@ def run(experiment: Experiment) -> dict[str, float]:
             results |= _training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
+                trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them
                 load_weights(learner, folder.best)
             results |= evaluate(experiment, "test")
-    runs.write_json(folder.metrics, results)
+    if trainer.is_global_zero:
+        runs.write_json(folder.metrics, results)
     return results
 
 
@@ -205,9 +209,26 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
+    options |= _together(options)
     with quiet():
         trainer: Trainer = _make("trainer", options)
     return trainer
+
+
+def _together(options: dict[str, Any]) -> dict[str, Any]:
+    """What tells Lightning that the ranks are already running, and that the loader shares batches out by itself."""
+    place = ranks.here()
+    if place.world == 1:
+        return {}
+    ranks.join(place)
+    given, devices = options.get("strategy", "auto"), options.get("devices")
+    return {
+        "strategy": "ddp" if given == "auto" else given,
+        "devices": devices if isinstance(devices, list) else place.local_world,
+        "num_nodes": place.world // place.local_world,
+        "plugins": [TorchElasticEnvironment()],
+        "use_distributed_sampler": False,
+    }
 
 
 def _seed(seed: Any) -> None:

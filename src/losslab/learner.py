@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -62,6 +62,7 @@ class Learner(LightningModule):
         """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
         self.fresh: set[str] = set()
         """Those of them that are of the current epoch: not every epoch is validated."""
+        self._weight: Tensor | None = None  # of the batches that were accumulated for the next step
 
     train_metric: str
     """The yardstick that is cheap enough to take on every training batch."""
@@ -112,7 +113,41 @@ class Learner(LightningModule):
         outputs, total, weight = self.step(batch, "train")
         with torch.no_grad():
             self.averages["train"][self.train_metric].update(self.quick(outputs, batch.truth), len(batch.truth))
-        return total / weight
+        if self._steps_alone:
+            return total / weight
+        # The weight of the whole step is not known yet: `backward` divides by it. Until then by what it usually is,
+        # so that half precision sees gradients of the usual size.
+        self._weight = weight.detach() if self._weight is None else self._weight + weight.detach()
+        return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._usual_weight)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backpropagate; at the end of a step make its gradient that of the mean over all its examples.
+
+        Lightning averages the gradients of processes and of accumulated batches as if all had the same weight. Here
+        a step learns from one weighted mean, however it is cut into batches and shared among processes.
+        """
+        loss.backward(*args, **kwargs)
+        # The question that Lightning itself asks before it lets the optimizer step.
+        if self._weight is None or self.trainer.fit_loop._should_accumulate():  # noqa: SLF001
+            return
+        weight, self._weight = self._weight, None
+        if self.trainer.world_size > 1:
+            distributed.all_reduce(weight)
+        correction = self._usual_weight / weight
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(correction)
+
+    @property
+    def _steps_alone(self) -> bool:
+        """Whether a batch is a step: nothing is accumulated, and no other process takes part."""
+        return self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
+
+    @property
+    def _usual_weight(self) -> int:
+        """The number of examples in a step that is not the last of its epoch."""
+        size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
+        return size * self.trainer.accumulate_grad_batches
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
@@ -131,6 +166,7 @@ class Learner(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.fresh.clear()
+        self._weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Keyed like every other draw: a resumed run meets the same dropout masks.

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from losslab import runs
 from losslab.data.batch import Facts
 from losslab.targets import Task
 
@@ -27,14 +28,15 @@ def header(experiment: "Experiment") -> None:
     choices = config["choices"]
     device = trainer.strategy.root_device
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    folder = shown(experiment.folder.path)
+    ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    folder = runs.shown(experiment.folder.path)
     evaluate = "python scripts/evaluate.py" if Path("scripts/evaluate.py").is_file() else "losslab-evaluate"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
         "loss": _with_parameters(choices["loss"], config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
-        "device": f"{device.type}, {device_name}, precision {trainer.precision}",
+        "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
         "evaluate": f"{evaluate} {folder}",
@@ -74,7 +76,7 @@ def closing(experiment: "Experiment", results: dict[str, float]) -> None:
     if profile:
         logger.info("%s", profile)
     if experiment.folder.figures.is_dir():
-        logger.info("%-11s %s", "figures", shown(experiment.folder.figures))
+        logger.info("%-11s %s", "figures", runs.shown(experiment.folder.figures))
 
 
 def results_table(results: dict[str, float]) -> None:
@@ -86,11 +88,6 @@ def results_table(results: dict[str, float]) -> None:
         cells = [values.get(f"{split}/{metric}") for split in splits]
         table.add_row(metric, *("" if value is None else f"{value:z.4f}" for value in cells))
     logger.info("%s", _text(table))
-
-
-def shown(path: Path) -> Path:
-    """A path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _weights_table(experiment: "Experiment") -> None:

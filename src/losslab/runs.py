@@ -111,9 +111,14 @@ def default_sweep_path() -> str:
     return f"outputs/sweep-{stamp()}"
 
 
-def default_path(name: str) -> str:
-    """outputs/NAME/STAMP-xxxx, where no other run is or will be."""
-    return f"outputs/{name}/{stamp()}"
+def default_path(name: str, job: str | None = None) -> str:
+    """outputs/NAME/STAMP-xxxx, where no other run is or will be; outputs/NAME/JOB for a job that has a name."""
+    return f"outputs/{name}/{job or stamp()}"
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def name(model: str, data: str, loss: str, seed: int) -> str:

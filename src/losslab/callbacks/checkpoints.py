@@ -47,11 +47,13 @@ class BestAndLast(Checkpoint):
             self.best_values = pl_module.current()
             self.best_epoch = trainer.current_epoch + 1
             # Copied: the tensors of the checkpoint are those that training goes on to change.
-            self._waiting = copy.deepcopy(state)
+            self._waiting = copy.deepcopy(state) if trainer.is_global_zero else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
             self.best_values = pl_module.current()
+        if not trainer.is_global_zero:
+            return  # every rank remembers which epoch was the best, one writes
         if self._due(self.folder.best):
             self._write_best(trainer)
         # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
@@ -59,6 +61,8 @@ class BestAndLast(Checkpoint):
             self._write_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
         if self._last_step != trainer.global_step:
             self._write_last(trainer)
         self._write_best(trainer)

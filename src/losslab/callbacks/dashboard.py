@@ -52,6 +52,8 @@ class Dashboard(Callback):
 
 
 def _writers(trainer: Trainer) -> list["SummaryWriter"]:
+    if not trainer.is_global_zero:
+        return []
     return [item.experiment for item in trainer.loggers if isinstance(item, TensorBoardLogger)]
 
 

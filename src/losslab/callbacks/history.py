@@ -38,6 +38,8 @@ class History(Checkpoint):
         self._rate = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
         self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
         self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
 
@@ -46,6 +48,8 @@ class History(Checkpoint):
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # now: at the end it is the next epoch's
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
         epoch = trainer.current_epoch + 1
         row = {
             "epoch": epoch,
@@ -59,7 +63,8 @@ class History(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._close()
-        self._draw(trainer, pl_module)
+        if trainer.is_global_zero:
+            self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self._close()

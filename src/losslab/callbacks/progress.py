@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from losslab import processes
 from losslab.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class ProgressBar(LightningProgressBar):
         self.enabled = True
 
     def setup(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
-        self._trainer = trainer
+        super().setup(trainer, pl_module, stage)  # which disables it on all ranks but the first
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._tiny = trainer.num_training_batches <= _TINY
@@ -73,14 +74,18 @@ class ProgressBar(LightningProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Learner, outputs: object, batch: object, batch_idx: int
     ) -> None:  # fmt: skip
-        if self._bar is None:
+        if self._bar is None and processes.tell is None:
             return
         now = time.monotonic()
         if now - self._shown < 0.1:  # faster than the screen is drawn would be for nobody
             return
         self._shown = now
+        _tell(trainer, pl_module, trainer.current_epoch + 1, batch_idx + 1)
+        if self._bar is None:
+            return
         done = trainer.current_epoch if self._tiny else batch_idx + 1
-        loss = outputs["loss"].item() if isinstance(outputs, dict) else float("nan")
+        average = pl_module.averages["train"]["loss"]
+        loss = (average.total / average.weight).item()  # of the epoch so far
         self._bar.update(self._task, completed=done, values=f"loss {loss:.4g}  {_newest(pl_module, pl_module.monitor)}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -89,6 +94,7 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._stop()
+        _tell(trainer, pl_module, trainer.current_epoch, int(trainer.num_training_batches))
         self._line(trainer, pl_module, trainer.current_epoch, last=True)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
@@ -113,6 +119,15 @@ class ProgressBar(LightningProgressBar):
                 _newest(learner, *(name for name in shown if name in learner.fresh)),
                 seconds,
             )
+
+
+def _tell(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:
+    """Let whoever watches this process know how far it is."""
+    if processes.tell is not None:
+        value = learner.values.get(learner.monitor)
+        metric = {"metric": learner.monitor, "value": value}
+        batches = int(trainer.num_training_batches)
+        processes.tell({"epoch": epoch, "epochs": trainer.max_epochs, "batch": batch, "batches": batches} | metric)
 
 
 def _newest(learner: Learner, *names: str) -> str:

@@ -1,0 +1,179 @@
+"""Where this process stands among those that train one run together. Imports torch only to bring them together.
+
+The processes ("ranks") are started by the command itself, by torchrun, or by SLURM; whoever it was, they find their
+place in torchrun's environment variables.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from losslab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process's place: `rank` of `world` over all machines, `local_rank` of `local_world` on this one."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    node: int = 0
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The place in torchrun's words."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_world),
+            "GROUP_RANK": str(self.node),
+        }
+
+
+def here(environment: Mapping[str, str] | None = None) -> Place:
+    """The place that the environment gives this process; alone where it says nothing.
+
+    Raises:
+        LabError: the variables are no numbers, or contradict each other.
+    """
+    variables = os.environ if environment is None else environment
+    if "RANK" not in variables or "WORLD_SIZE" not in variables:
+        return _in_slurm(variables)
+    try:
+        rank, world = int(variables["RANK"]), int(variables["WORLD_SIZE"])
+        place = Place(
+            rank,
+            world,
+            int(variables.get("LOCAL_RANK", rank)),
+            int(variables.get("LOCAL_WORLD_SIZE", world)),
+            int(variables.get("GROUP_RANK", 0)),
+        )
+    except ValueError as error:
+        message = f"RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE must be whole numbers ({error}): unset them"
+        raise LabError(message) from error
+    if not 0 <= place.rank < place.world or not 0 <= place.local_rank < place.local_world <= place.world:
+        message = f"RANK={rank}, WORLD_SIZE={world} and their LOCAL_ ones contradict each other: unset them"
+        raise LabError(message)
+    return place
+
+
+def _in_slurm(variables: Mapping[str, str]) -> Place:
+    # An interactive shell of SLURM's has these variables too, but srun did not start this process in it.
+    tasks = int(variables.get("SLURM_NTASKS", "1"))
+    if tasks == 1 or "SLURM_PROCID" not in variables or "SLURM_STEP_ID" not in variables:
+        return Place()
+    nodes = int(variables.get("SLURM_NNODES", "1"))
+    if tasks % nodes:
+        message = f"SLURM started {tasks} tasks on {nodes} nodes: start equally many on each (--ntasks-per-node)"
+        raise LabError(message)
+    rank, local = int(variables["SLURM_PROCID"]), int(variables.get("SLURM_LOCALID", "0"))
+    return Place(rank, tasks, local, tasks // nodes, int(variables.get("SLURM_NODEID", "0")))
+
+
+def job_id() -> str | None:
+    """What torchrun or SLURM calls the job that this process belongs to; None where nobody named it."""
+    slurm = os.environ.get("SLURM_JOB_ID") if here().world > 1 else None
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return f"slurm-{slurm}" if slurm else f"torchrun-{elastic}" if elastic != "none" else None
+
+
+def join(place: Place, store: str | None = None) -> None:
+    """Meet the other ranks, over the file `store` or else at torchrun's address; nothing to do when alone.
+
+    Sums of tensors on the CPU go over gloo, those on GPUs over NCCL.
+    """
+    import torch  # noqa: PLC0415
+    from torch import distributed  # noqa: PLC0415
+
+    if place.world == 1 or distributed.is_initialized():
+        return
+    os.environ.update(place.variables)
+    _tell_lightning(place.rank)
+    if store is None and "MASTER_ADDR" not in os.environ:
+        _meet_in_slurm()
+    if sys.platform == "linux" and place.local_world == place.world:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo asks the network who this machine is
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_world
+    if cuda:
+        torch.cuda.set_device(place.local_rank)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        init_method=f"file://{store}" if store else "env://",
+        rank=place.rank,
+        world_size=place.world,
+        timeout=timedelta(minutes=30),
+    )
+
+
+def _tell_lightning(rank: int) -> None:
+    # Lightning reads the rank when it is imported, which in a forked process was before there was one.
+    from lightning.fabric.utilities.rank_zero import rank_zero_only as fabric  # noqa: PLC0415
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only as pytorch  # noqa: PLC0415
+    from lightning_utilities.core.rank_zero import rank_zero_only as utilities  # noqa: PLC0415
+
+    for function in (fabric, pytorch, utilities):
+        function.rank = rank  # type: ignore[attr-defined]
+
+
+def _meet_in_slurm() -> None:
+    from lightning.fabric.plugins.environments import SLURMEnvironment  # noqa: PLC0415
+
+    slurm = SLURMEnvironment(auto_requeue=False)
+    os.environ.setdefault("MASTER_PORT", str(slurm.main_port))
+    os.environ["MASTER_ADDR"] = slurm.main_address
+
+
+def agree(place: Place, decide: Callable[[], str]) -> str:
+    """What rank 0 decides, on every rank; what it raises as a LabError is raised on every rank."""
+    if place.world == 1:
+        return decide()
+    from torch import distributed  # noqa: PLC0415
+
+    join(place)
+    decision: list[str | None] = [None, None]
+    if place.rank == 0:
+        try:
+            decision[0] = decide()
+        except LabError as error:
+            decision[1] = str(error)
+    distributed.broadcast_object_list(decision, src=0)
+    if decision[1] is not None:
+        raise LabError(decision[1])
+    return str(decision[0])
+
+
+def wanted(trainer: Mapping[str, Any], gpus: Callable[[], int]) -> int:
+    """How many processes of this machine a trainer's accelerator and devices ask for, as Lightning reads them.
+
+    Args:
+        trainer: the configuration.
+        gpus: counts the GPUs; only asked where the answer matters.
+
+    Raises:
+        LabError: devices is none of the forms that Lightning knows.
+    """
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    nodes = trainer.get("num_nodes", 1)
+    if nodes != 1:
+        message = f"trainer.num_nodes={nodes}: start the processes with torchrun --nnodes {nodes}, or use trainer=slurm"
+        raise LabError(message)
+    if devices in (1, "1", None) or accelerator == "mps":
+        return 1
+    if isinstance(devices, str) and devices.strip("-").isdigit():
+        devices = int(devices)
+    if devices in ("auto", -1):
+        on_gpu = accelerator in {"gpu", "cuda"} or (accelerator == "auto" and gpus() > 0)
+        return max(1, gpus()) if on_gpu else 1
+    if isinstance(devices, str):
+        devices = [part for part in devices.split(",") if part.strip().isdigit()]
+    count = devices if isinstance(devices, int) else len(devices) if isinstance(devices, list | tuple) else 0
+    if isinstance(devices, bool) or count < 1:
+        message = f"trainer.devices must be a number above 0, a list of GPUs, or auto: got {trainer['devices']!r}"
+        raise LabError(message)
+    return count

@@ -1,0 +1,136 @@
+"""What became of the jobs of a sweep: kept while it runs, written to its summary.json, shown as a table at its end.
+
+Imports no torch.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from losslab import runs
+from losslab.runs import RunFolder
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Job:
+    """One job of a sweep."""
+
+    number: int
+    overrides: list[str]
+    """What the command line asked for in this job."""
+    label: str = ""
+    """Those of them in which the jobs differ."""
+    state: State = State.WAITING
+    folder: Path | None = None
+    reason: str | None = None
+    """Why it failed, in one line."""
+    seconds: float = 0.0
+    value: Any = None
+    """What the task returned: the metric that a sweeper optimises."""
+    news: dict[str, Any] = field(default_factory=dict)
+    """What was last heard of its progress."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final values of the run, as far as it came."""
+        if self.folder is None:
+            return {}
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, float] = json.loads(RunFolder(self.folder).metrics.read_text())
+            return found
+        return {}
+
+    @property
+    def shown(self) -> str:
+        """The metric to look at, as far as it is known."""
+        name, value = self.news.get("metric"), self.news.get("value")
+        return f"{name} {value:.4g}" if name and value is not None else ""
+
+
+class Sweep:
+    """The jobs of one sweep.
+
+    Args:
+        folder: of the sweep, which takes summary.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.jobs: list[Job] = []
+        self._written = 0.0
+
+    def add(self, overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
+        """Take up more jobs, numbered from `first`."""
+        added = [Job(first + place, list(given)) for place, given in enumerate(overrides)]
+        self.jobs += added
+        common = set.intersection(*(set(job.overrides) for job in self.jobs)) if len(self.jobs) > 1 else set()
+        for job in self.jobs:
+            job.label = " ".join(override for override in job.overrides if override not in common)
+        return added
+
+    @property
+    def bad(self) -> list[Job]:
+        """The jobs that are over and not done."""
+        return [job for job in self.jobs if job.state in (State.FAILED, State.INTERRUPTED)]
+
+    def write(self, *, now: bool = True) -> None:
+        """Renew summary.json; at most every few seconds unless it must be `now`."""
+        if not now and time.monotonic() - self._written < 5:
+            return
+        self._written = time.monotonic()
+        counts = {state: sum(job.state is state for job in self.jobs) for state in State}
+        content: dict[str, Any] = {"jobs": [self._row(job) for job in self.jobs]}
+        runs.write_json(self.folder / "summary.json", counts | content)
+
+    def _row(self, job: Job) -> dict[str, Any]:
+        folder = str(job.folder.relative_to(self.folder)) if job.folder is not None else None
+        return {
+            "job": job.number,
+            "overrides": job.overrides,
+            "folder": folder,
+            "state": job.state,
+            "reason": job.reason,
+            "seconds": round(job.seconds, 3),
+            "value": job.value if isinstance(job.value, int | float) and abs(job.value) < float("inf") else None,
+            "metrics": job.metrics if job.state is State.DONE else {},
+        }
+
+    def table(self, width: int) -> str:
+        """A row for each job: what is its own, how it ended, its metric on validation and test."""
+        names = dict.fromkeys(str(job.news["metric"]) for job in self.jobs if "metric" in job.news)
+        columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("job", "", "state", *columns, "seconds"):
+            table.add_column(name, justify="right" if name in (*columns, "seconds", "job") else "left")
+        for job in self.jobs:
+            metrics = job.metrics if job.state is State.DONE else {}
+            values = [f"{metrics[name]:.4f}" if metrics.get(name) is not None else "" for name in columns]
+            state = job.state if job.reason is None else f"{job.state}: {job.reason}"
+            table.add_row(str(job.number), job.label, state, *values, f"{job.seconds:.1f}")
+        console = Console(width=width, color_system=None)
+        with console.capture() as captured:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+
+
+current: Sweep | None = None
+"""The sweep of this process, if it runs one."""
