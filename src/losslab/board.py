@@ -7,6 +7,7 @@ from typing import Self
 from rich import get_console
 from rich.console import Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -58,7 +59,8 @@ class Board:
         room = max(1, get_console().height - 4)
         table = Table.grid(padding=(0, 2))
         for job in running[:room]:
-            table.add_row(f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
+            cells = (f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
+            table.add_row(*map(escape, cells))
         counts = {state: sum(job.state is state for job in jobs) for state in State}
         line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         return Group(table, Text(f"{len(jobs)} jobs: {line}", style="bold"))

@@ -61,7 +61,7 @@ def _close_sweep() -> bool:
     logger.info("%s", sweep.current.table(_WIDTH))
     logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
     if sweep.current.bad:
-        logger.error("%d of %d jobs failed", len(sweep.current.bad), len(sweep.current.jobs))
+        logger.error("%d of %d jobs are not done", len(sweep.current.bad), len(sweep.current.jobs))
     return not sweep.current.bad
 
 
@@ -78,7 +78,8 @@ def _task(cfg: DictConfig) -> float | None:
     except LabError as error:
         if cfg.traceback or processes.is_child():
             raise
-        logger.error("%s", error if place.rank == 0 else f"rank {place.rank}: {error}")  # also into train.log
+        line = str(error) if place.rank == 0 else f"rank {place.rank}: {error}"
+        logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
         if HydraConfig.get().mode is not RunMode.RUN:
             raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
         if place.rank == 0:
@@ -108,7 +109,7 @@ def _in_ranks(cfg: DictConfig, world: int) -> float | None:
 def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
     register_resolvers()
     setup_globals()
-    HydraConfig.instance().cfg = hydra_cfg
+    HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]
     if ranks.here().rank == 0:
         configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
     else:
@@ -154,8 +155,10 @@ def _experiment(config: dict[str, Any]) -> float | None:
         report.header(experiment)
     try:
         results = lab.run(experiment)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after it has tidied up
-        if first:
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if first:  # Ctrl-C, which Lightning answers so after it has tidied up
             logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
         leave(130)
     if first:

@@ -123,12 +123,12 @@ class Batch:
             return True
         if given is None:
             return False
-        self.waiting.remove(job)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(given)} if given else {}
         output = Path(config.hydra.runtime.output_dir) / f"{config.hydra.job.name}.log"
         share = processes.share(self._limit * world)
         arguments = (self.launcher.context, self.launcher.task, config)
         run = Run(_job, [arguments] * world, Surroundings(environment, output, share))
+        self.waiting.remove(job)
         job.state, job.folder = State.RUNNING, output.parent
         self.running[run], self._on_gpus[run] = job, given
         board.started(job)
@@ -139,7 +139,7 @@ class Batch:
         with read_write(config), open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
             config.hydra.sweep.dir = str(self.sweep.folder)  # named once, not again in each child
-            before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, config
+            before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, config  # type: ignore[assignment]
             try:
                 config.hydra.sweep.subdir = str(config.hydra.sweep.subdir)
             finally:

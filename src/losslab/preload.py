@@ -2,22 +2,22 @@
 
 import atexit
 import gc
+import importlib
 import os
 
 gc.disable()
-
-import matplotlib.backends.backend_agg
-import matplotlib.figure
-import PIL.PngImagePlugin
-import torch.utils.tensorboard
-
-import losslab.cli
-import losslab.experiment
-import losslab.launcher
-import losslab.report
-
+for name in (
+    "losslab.cli",
+    "losslab.experiment",
+    "losslab.launcher",
+    "losslab.report",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "PIL.PngImagePlugin",
+    "torch.utils.tensorboard",
+):
+    importlib.import_module(name)
 gc.freeze()  # the children share these pages as long as no collection writes into them
 gc.enable()
-
 # The server has nothing to save: to take torch apart would take it a second, in which it still holds memory.
 atexit.register(os._exit, 0)

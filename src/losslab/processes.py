@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -69,7 +70,9 @@ class Run:
         surroundings: of all ranks.
     """
 
-    def __init__(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], surroundings: Surroundings):
+    def __init__(
+        self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], surroundings: Surroundings
+    ) -> None:
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
         self.news: dict[str, Any] = {}
@@ -84,8 +87,7 @@ class Run:
             mine = Surroundings(surroundings.environment, surroundings.output, surroundings.threads, store)
             ours, theirs = multiprocessing.Pipe(duplex=False)
             process = _context().Process(target=_child, args=(theirs, place, mine, dict(os.environ), task, given))
-            with _serving():
-                process.start()
+            process.start()
             theirs.close()
             self._ranks[process] = ours
 
@@ -167,7 +169,7 @@ def reason_of(code: int) -> str:
     if code >= 0:
         return f"exited with code {code} before it was done"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    hint = " (which is what the kernel sends when memory runs out)" if -code == signal.SIGKILL else ""
     return f"killed by {name}{hint}"
 
 
@@ -203,25 +205,23 @@ def _count_gpus() -> int:
 
 
 def _context() -> Any:
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["losslab.preload"])
-    return context
-
-
-@contextlib.contextmanager
-def _serving() -> Iterator[None]:
-    """Let the server, which the first start starts, find losslab where this process found it."""
+    """Where processes come from: a server that forks them, or where there is none, new interpreters."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["losslab.preload"])
+    # It finds losslab where this process found it; and the terminal's Ctrl-C is for this process, not for the server.
     before = os.environ.get("PYTHONPATH")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:
-        yield
+        forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
             os.environ["PYTHONPATH"] = before
+    return context
 
 
 def _child(
@@ -279,6 +279,7 @@ def _settle(surroundings: Surroundings, environment: dict[str, str], place: Plac
         os.setsid()
     threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the server blocks it
     os.environ.clear()
     os.environ.update(environment | dict(surroundings.environment))
     if place.world > 1:

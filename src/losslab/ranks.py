@@ -114,15 +114,14 @@ def join(place: Place, store: str | None = None) -> None:
 def _tell_lightning(rank: int) -> None:
     # Lightning reads the rank when it is imported, which in a forked process was before there was one.
     from lightning.fabric.utilities.rank_zero import rank_zero_only as fabric  # noqa: PLC0415
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only as pytorch  # noqa: PLC0415
     from lightning_utilities.core.rank_zero import rank_zero_only as utilities  # noqa: PLC0415
 
-    for function in (fabric, pytorch, utilities):
+    for function in (fabric, utilities):
         function.rank = rank  # type: ignore[attr-defined]
 
 
 def _meet_in_slurm() -> None:
-    from lightning.fabric.plugins.environments import SLURMEnvironment  # noqa: PLC0415
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
 
     slurm = SLURMEnvironment(auto_requeue=False)
     os.environ.setdefault("MASTER_PORT", str(slurm.main_port))

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from losslab import runs
@@ -125,7 +126,7 @@ class Sweep:
             metrics = job.metrics if job.state is State.DONE else {}
             values = [f"{metrics[name]:.4f}" if metrics.get(name) is not None else "" for name in columns]
             state = job.state if job.reason is None else f"{job.state}: {job.reason}"
-            table.add_row(str(job.number), job.label, state, *values, f"{job.seconds:.1f}")
+            table.add_row(*map(escape, (str(job.number), job.label, state, *values, f"{job.seconds:.1f}")))
         console = Console(width=width, color_system=None)
         with console.capture() as captured:
             console.print(table)
