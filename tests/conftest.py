@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 from losslab import cli, experiment
 from losslab.experiment import Experiment
 
+# The children of tests look here for what they are to run.
+sys.path.insert(0, str(Path(__file__).parent))
 # The tensors of tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)
 # Nothing a test does may end up in the user's data or outputs.

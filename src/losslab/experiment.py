@@ -179,6 +179,7 @@ _NOISE = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*overfit.*shuffling.*",  # the loader does it itself
     r".*GPU available but not used.*",  # trainer=cpu says so on purpose
+    r".*was called before the ``update`` method.*",  # a process whose shares of all batches were empty
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 

@@ -1,6 +1,6 @@
 """The yardsticks: metrics that mean the same whatever the loss, over examples and not over batches.
 
-Sums are float64 (torchmetrics bins the confidences of the calibration error in float32).
+Sums are float64, so that neither batches nor processes can be told from a value.
 """
 
 from typing import Any
@@ -10,12 +10,10 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
-    BinaryCalibrationError,
     BinaryF1Score,
     BinaryPrecision,
     BinaryRecall,
     MulticlassAccuracy,
-    MulticlassCalibrationError,
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
@@ -95,6 +93,41 @@ class Brier(Average):
             super().update((probabilities.square().sum(1) - 2 * given + 1).sum(), len(truth))
 
 
+class ECE(Metric):
+    """Expected calibration error Σ_b n_b/N |accuracy_b - confidence_b| over equal bins (Guo et al. 2017).
+
+    For exclusive classes the confidence is the largest probability, and accuracy means that its class is right; for
+    one label it is the probability of 1, and accuracy means how often that was the truth.
+    """
+
+    full_state_update = False
+    count: Tensor
+    confidence: Tensor
+    correct: Tensor
+
+    def __init__(self, bins: int = 15) -> None:
+        super().__init__()
+        for name in ("count", "confidence", "correct"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, truth: Tensor) -> None:
+        """(N, C) and y (N,), or (N, 1) and 0/1 (N, 1)."""
+        if probabilities.shape == truth.shape:
+            confidence, correct = probabilities.flatten(), truth.flatten()
+        else:
+            confidence, guess = probabilities.max(1)
+            correct = guess == truth
+        edges = torch.linspace(0, 1, len(self.count) + 1, dtype=confidence.dtype, device=confidence.device)
+        bins = torch.bucketize(confidence, edges[1:-1], right=True)
+        self.count.index_add_(0, bins, torch.ones_like(confidence))
+        self.confidence.index_add_(0, bins, confidence)
+        self.correct.index_add_(0, bins, correct.to(confidence.dtype))
+
+    def compute(self) -> Tensor:
+        """() in [0, 1]."""
+        return (self.correct - self.confidence).abs().sum() / self.count.sum()
+
+
 class Yardsticks:
     """All metrics of one split, but for the loss itself. Not a module: it keeps float64 where it can be had."""
 
@@ -113,6 +146,8 @@ class Yardsticks:
 
     def update(self, outputs: Tensor, probabilities: Tensor | None, truth: Tensor) -> None:
         """Add a batch: raw outputs, what they mean as probabilities (None for regression), and the truth."""
+        if len(truth) == 0:
+            return  # this process's share of a small batch, which torchmetrics would not take
         outputs, truth = wide(outputs), wide(truth)
         if self.likelihoods is None or probabilities is None:
             self.decisions.update(outputs, truth)
@@ -126,8 +161,7 @@ class Yardsticks:
             probabilities = probabilities.clamp(max=1)
             labels = truth.long()
             self.decisions.update(probabilities, labels)
-            for name, metric in self.likelihoods.items(keep_base=True):
-                metric.update(probabilities, labels if name == "ece" else truth)
+            self.likelihoods.update(probabilities, truth)
 
     def compute(self) -> dict[str, Tensor]:
         """The value of each metric over all examples of all processes → () each."""
@@ -170,14 +204,14 @@ def _collections(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
             "precision": MulticlassPrecision(classes, **macro),
             "recall": MulticlassRecall(classes, **macro),
             "f1": MulticlassF1Score(classes, **macro),
-        }, {"nll": NLL(), "brier": Brier(), "ece": MulticlassCalibrationError(classes, n_bins=15, **options)}
+        }, {"nll": NLL(), "brier": Brier(), "ece": ECE()}
     if facts.task is Task.BINARY:
         return {
             "accuracy": BinaryAccuracy(**options),
             "precision": BinaryPrecision(**options),
             "recall": BinaryRecall(**options),
             "f1": BinaryF1Score(**options),
-        }, {"nll": NLL(), "brier": Brier(), "ece": BinaryCalibrationError(n_bins=15, **options)}
+        }, {"nll": NLL(), "brier": Brier(), "ece": ECE()}
     labels = facts.targets
     return {
         "accuracy": MultilabelAccuracy(labels, **options),

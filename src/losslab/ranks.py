@@ -172,7 +172,7 @@ def wanted(trainer: Mapping[str, Any], gpus: Callable[[], int]) -> int:
     if isinstance(devices, str):
         devices = [part for part in devices.split(",") if part.strip().isdigit()]
     count = devices if isinstance(devices, int) else len(devices) if isinstance(devices, list | tuple) else 0
-    if isinstance(devices, bool) or count < 1:
+    if count < 1:
         message = f"trainer.devices must be a number above 0, a list of GPUs, or auto: got {trainer['devices']!r}"
         raise LabError(message)
     return count

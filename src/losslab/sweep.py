@@ -125,7 +125,7 @@ class Sweep:
         for job in self.jobs:
             metrics = job.metrics if job.state is State.DONE else {}
             values = [f"{metrics[name]:.4f}" if metrics.get(name) is not None else "" for name in columns]
-            state = job.state if job.reason is None else f"{job.state}: {job.reason}"
+            state = job.state if job.reason in (None, job.state) else f"{job.state}: {job.reason}"
             table.add_row(*map(escape, (str(job.number), job.label, state, *values, f"{job.seconds:.1f}")))
         console = Console(width=width, color_system=None)
         with console.capture() as captured:

@@ -1,0 +1,120 @@
+"""What children promise: an answer or a reason, and that none is left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import workers
+
+from losslab.processes import Run, Surroundings, gpus, reason_of, share, watch
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
+
+
+def wait_for(condition, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def test_a_child_returns_its_value_and_each_rank_knows_its_place():
+    assert workers.together(workers.place, 1).value == (0, 1, 1)
+    assert workers.together(workers.place, 2).value == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("raise", "RuntimeError: first line second line"),
+        ("LabError", "set this to that"),
+        ("exit", "exited with code 3"),
+        ("leave", "exited with code 7 before it was done"),
+        ("memory", "ran out of memory (MemoryError)"),
+        ("tensors", "ran out of memory"),
+        ("kill", "killed by SIGKILL"),
+        ("crash", "killed by SIGSEGV"),
+    ],
+)
+def test_how_a_child_ended_is_said_in_one_line(kind, said, tmp_path):
+    outcome = workers.together(workers.fail, 1, kind, output=tmp_path / "log")
+    assert outcome.reason.startswith(said)
+    assert "\n" not in outcome.reason
+
+
+@pytest.mark.parametrize("kind", ["raise", "kill"])
+def test_of_several_ranks_the_cause_is_named_and_not_its_victims(kind, tmp_path):
+    outcome = workers.together(workers.fail, 3, kind, 1, output=tmp_path / "log")
+    assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
+
+
+def test_output_and_environment_are_the_childs_own(tmp_path, capfd):
+    run = Run(workers.speak, [()], Surroundings(environment={"COLOUR": "green"}, output=tmp_path / "a" / "log"))
+    while run.outcome is None:
+        watch([run], 1)
+    assert run.outcome.value == "green"
+    assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == ["said by a grandchild", "said by print"]
+    assert "COLOUR" not in os.environ
+    assert "said" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("how", ["kill", "interrupt"])
+def test_what_a_child_started_ends_with_it(how, tmp_path):
+    file = tmp_path / "pids"
+    run = Run(workers.spawn_and_wait, [(str(file),)], Surroundings(output=tmp_path / "log"))
+    assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2)
+    child, grandchild = map(int, file.read_text().split())
+    getattr(run, how)()
+    while run.outcome is None:
+        watch([run], 0.2)
+    assert wait_for(lambda: not alive(child) and not alive(grandchild))
+
+
+def test_children_end_with_a_parent_that_was_killed(tmp_path):
+    file = tmp_path / "pids"
+    script = (
+        "import sys, time, workers\n"
+        "from losslab.processes import Run, Surroundings\n"
+        f"Run(workers.spawn_and_wait, [({str(file)!r},)], Surroundings())\n"
+        "time.sleep(1000)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    try:
+        assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2, 60)
+        child, grandchild = map(int, file.read_text().split())
+        assert alive(child)
+        assert alive(grandchild)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert wait_for(lambda: not alive(child) and not alive(grandchild), 10)
+
+
+def test_reasons_and_shares(monkeypatch):
+    assert reason_of(130) == "interrupted"
+    assert reason_of(-15) == "killed by SIGTERM"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert share(1) is None
+    assert share(1000) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert share(1000) is None
+
+
+def test_gpus_are_counted_in_a_child(monkeypatch):
+    import torch
+
+    assert len(gpus()) == torch.cuda.device_count()
+    assert not torch.cuda.is_initialized()

@@ -1,0 +1,158 @@
+"""What the children of tests run: importable by name, as a task must be."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from losslab import cli, experiment, ranks
+from losslab.processes import Outcome, Run, Surroundings, watch
+
+
+def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> Outcome:
+    """Run a task in `world` processes, and wait for how it ends."""
+    run = Run(task, [arguments] * world, Surroundings(threads=1, output=output))
+    try:
+        end = time.monotonic() + seconds
+        while run.outcome is None and time.monotonic() < end:
+            watch([run], 0.2)
+    finally:
+        if run.outcome is None:
+            run.kill()
+    assert run.outcome is not None
+    return run.outcome
+
+
+def place() -> tuple[int, int, int]:
+    here = ranks.here()
+    return here.rank, here.world, torch.get_num_threads()
+
+
+def train(folder: str, overrides: list[str]) -> dict[str, Any]:
+    """Train as the command line would → final values and weights."""
+    cfg = cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", *overrides], folder)
+    built = experiment.build(cfg)
+    results = experiment.run(built)
+    return {"results": results, "weights": {k: v.tolist() for k, v in built.learner.network.state_dict().items()}}
+
+
+def count(cases: list[tuple[int, int]]) -> list[tuple[float, float]]:
+    """Test accuracy and loss of one untrained network on the first n digits in batches of b, for each (n, b)."""
+    overrides = ["model=mlp", "data=digits", "loss=cross_entropy", "trainer=cpu", "trainer.precision=64-true"]
+    cfg = cli.compose([*overrides, "logger=none", "callbacks=none", "trainer.enable_progress_bar=false"], "unused")
+    built = experiment.build(cfg)
+    built.data.setup()
+    everything = built.data.splits["test"]
+    found = []
+    for examples, batch in cases:
+        built.data.splits["test"] = everything.take(torch.arange(examples))
+        built.data.eval_batch_size = batch
+        values = experiment.evaluate(built, "test")
+        found.append((values["test/accuracy"], values["test/loss"]))
+    return found
+
+
+class Stock(LightningModule):
+    """How evaluation is written where nobody looks: the mean of batch means, Lightning's own sampler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def test_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        right = batch[0]
+        self.log("accuracy", right.float().mean(), on_epoch=True, sync_dist=True, batch_size=len(right))
+
+
+def stock(right: list[int]) -> dict[str, float]:
+    loader = DataLoader(TensorDataset(torch.tensor(right)), batch_size=16)
+    place = ranks.here()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=place.world,
+        strategy="ddp",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(Stock(), loader, verbose=False)
+    integers = trainer.strategy.reduce(torch.tensor(1 + place.rank), reduce_op="mean")
+    return {"accuracy": float(trainer.callback_metrics["accuracy"]), "mean of 1 and 2": float(integers)}
+
+
+def fail(kind: str, on_rank: int = 0) -> str:
+    """End in some way on one rank, while the others wait for it."""
+    if ranks.here().rank != on_rank:
+        torch.distributed.barrier()
+        return "unreachable"
+    time.sleep(0.3)  # the others wait by now
+    _end(kind)
+    return "survived"
+
+
+def _end(kind: str) -> None:
+    if kind == "raise":
+        message = "first line\n  second line"
+        raise RuntimeError(message)
+    if kind == "LabError":
+        from losslab.errors import LabError
+
+        message = "set this to that"
+        raise LabError(message)
+    if kind == "exit":
+        sys.exit(3)
+    if kind == "leave":
+        os._exit(7)
+    if kind == "memory":
+        with limited_memory():
+            bytearray(1 << 40)
+    if kind == "tensors":
+        with limited_memory():
+            torch.empty(1 << 40)
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30))
+    yield
+
+
+def speak() -> str:
+    print("said by print")
+    os.system("echo said by a grandchild")  # noqa: S605
+    return os.environ.get("COLOUR", "")
+
+
+def spawn_and_wait(pids: str) -> None:
+    """Start a grandchild, say which, and never end."""
+    grandchild = subprocess.Popen(["sleep", "1000"])
+    Path(pids).write_text(f"{os.getpid()} {grandchild.pid}")
+    time.sleep(1000)
+
+
+class Fault(Callback):
+    """Ends a run in its second epoch."""
+
+    def __init__(self, kind: str, on_rank: int = 0) -> None:
+        self.kind, self.on_rank = kind, on_rank
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1 and trainer.global_rank == self.on_rank:
+            _end(self.kind)
+
+
