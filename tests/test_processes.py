@@ -113,7 +113,7 @@ def test_reasons_and_shares(monkeypatch):
     assert share(1000) is None
 
 
-def test_gpus_are_counted_in_a_child(monkeypatch):
+def test_gpus_are_counted_in_a_child():
     import torch
 
     assert len(gpus()) == torch.cuda.device_count()

@@ -154,5 +154,3 @@ class Fault(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1 and trainer.global_rank == self.on_rank:
             _end(self.kind)
-
-

@@ -47,6 +47,10 @@ def train() -> None:
         _close_sweep()
         sys.stderr.write("interrupted\n")
         leave(130)
+    except ValueError:
+        if sweep.current is None or sweep.current.done:
+            raise
+        leave(0 if _close_sweep() else 1)  # a sweeper that asks for the best of none
     except SystemExit as ended:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
@@ -282,6 +286,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
     OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
+    OmegaConf.register_new_resolver("better", _better, replace=True)
 
 
 def _divisor(of: int, at_most: int | None) -> int:
@@ -292,6 +297,18 @@ def _divisor(of: int, at_most: int | None) -> int:
 def _on_first_rank(value: str, otherwise: str | None) -> str | None:
     """What only one of the processes of a run is to do, such as writing train.log."""
     return value if ranks.here().rank == 0 else otherwise
+
+
+def _better(data: DictConfig, metric: str | None) -> str:
+    """Whether an optimizer over runs has to "maximize" or "minimize" a metric; None for the data's own."""
+    plain = OmegaConf.to_container(data, resolve=True)
+    return f"{processes.ask(_mode, plain, metric)}imize"
+
+
+def _mode(data: dict[str, Any], metric: str | None) -> str:
+    from losslab import experiment, metrics  # noqa: PLC0415
+
+    return metrics.direction(metric) if metric else metrics.mode(experiment.facts(data).task)
 
 
 def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:

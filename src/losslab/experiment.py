@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from losslab import doctor, ranks, runs
 from losslab.callbacks.checkpoints import BestAndLast
+from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
@@ -66,6 +67,12 @@ def build(config: dict[str, Any]) -> Experiment:
     )
     doctor.check_optimizer(learner)
     return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
+
+
+def facts(data: dict[str, Any]) -> Facts:
+    """What data of this configuration declare, without reading them."""
+    module: MemoryDataModule = _make("data", data)
+    return module.facts
 
 
 def _make(place: str, config: Any, **given: Any) -> Any:

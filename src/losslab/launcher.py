@@ -59,14 +59,28 @@ class Launcher(HydraLauncher):
         if sweep.current is None:
             sweep.current = Sweep(Path(self.config.hydra.sweep.dir).absolute())
             logger.info("sweep folder  %s", self.config.hydra.sweep.dir)
-        jobs = sweep.current.add(job_overrides, initial_job_idx)
+        jobs = sweep.current.add(job_overrides, initial_job_idx, list(self.config.hydra.overrides.task))
         batch = Batch(self, sweep.current, jobs)
         with _termination_as_exit(), Board(sweep.current) as board:
             batch.run(board)
+        self._check_direction(jobs)
         sweeper = str(OmegaConf.select(self.config, "hydra.sweeper._target_"))
         # Hydra's basic sweeper gives up at the first failure that it is told of; `train` speaks of them at the end.
         silent = sweeper.endswith("BasicSweeper")
         return [_returned(job, batch.configs.get(job.number), silent=silent) for job in jobs]
+
+    def _check_direction(self, jobs: list[Job]) -> None:
+        """Refuse to look for the worst: Optuna minimizes unless it is told, and accuracy is better high."""
+        asked = OmegaConf.select(self.config, "hydra.sweeper.direction")
+        asked = getattr(asked, "name", asked)
+        if self.config.optimized_metric is not None or asked not in {"minimize", "maximize"}:
+            return
+        for job in jobs:
+            best = f"{job.news.get('mode', asked[:3])}imize"
+            if best != asked:
+                worst = f"hydra.sweeper.direction={asked} would look for the worst {job.news['metric']}"
+                message = f"{worst}: set it to {best}"
+                raise LabError(message)
 
     def gpus(self) -> list[str]:
         """The GPUs that jobs may have."""

@@ -33,7 +33,12 @@ MONITOR = {Task.REGRESSION: "mse", Task.BINARY: "accuracy", Task.MULTICLASS: "ac
 
 def mode(task: Task) -> str:
     """Whether the monitored metric of this task is better "min" or "max"."""
-    return "min" if task is Task.REGRESSION else "max"
+    return direction(MONITOR[task])
+
+
+def direction(metric: str) -> str:
+    """Whether a metric, such as "val/ece", is better "min" or "max"."""
+    return "min" if metric.rpartition("/")[2] in {"loss", "mse", "mae", "nll", "brier", "ece"} else "max"
 
 
 def wide(values: Tensor) -> Tensor:

@@ -173,6 +173,20 @@ def reason_of(code: int) -> str:
     return f"killed by {name}{hint}"
 
 
+def ask(task: Callable[..., Any], *arguments: Any) -> Any:
+    """What a task returns, which needs torch, to a process that does without.
+
+    Raises:
+        LabError: the task failed.
+    """
+    run = Run(task, [arguments], Surroundings())
+    while run.outcome is None:
+        watch([run], 1)
+    if run.outcome.reason is not None:
+        raise LabError(run.outcome.reason)
+    return run.outcome.value
+
+
 def is_child() -> bool:
     """Whether this process was started by `Run`, which hears of its errors."""
     return multiprocessing.parent_process() is not None
@@ -190,10 +204,7 @@ def share(count: int) -> int | None:
 
 def gpus() -> list[str]:
     """The names by which CUDA_VISIBLE_DEVICES can pick one of the GPUs that are seen here. Asked in a child."""
-    run = Run(_count_gpus, [()], Surroundings())
-    while run.outcome is None:
-        watch([run], 1)
-    count: int = run.outcome.value or 0
+    count: int = ask(_count_gpus)
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible if len(visible) == count else [str(number) for number in range(count)]
 

@@ -63,17 +63,23 @@ def here(environment: Mapping[str, str] | None = None) -> Place:
     return place
 
 
+_SLURM = ("SLURM_NTASKS", "SLURM_NNODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+_SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
+"""How SLURM, and submitit's imitation of it on one machine, name the same things."""
+
+
 def _in_slurm(variables: Mapping[str, str]) -> Place:
-    # An interactive shell of SLURM's has these variables too, but srun did not start this process in it.
-    tasks = int(variables.get("SLURM_NTASKS", "1"))
-    if tasks == 1 or "SLURM_PROCID" not in variables or "SLURM_STEP_ID" not in variables:
+    # An interactive shell of SLURM's has most of these variables too, but srun did not start this process in it.
+    names = _SUBMITIT if _SUBMITIT[2] in variables else _SLURM if "SLURM_STEP_ID" in variables else ()
+    if not names or names[2] not in variables:
         return Place()
-    nodes = int(variables.get("SLURM_NNODES", "1"))
-    if tasks % nodes:
+    tasks, nodes, rank, local, node = (int(variables.get(name, "0")) for name in names)
+    if tasks < 2:
+        return Place()
+    if tasks % max(1, nodes):
         message = f"SLURM started {tasks} tasks on {nodes} nodes: start equally many on each (--ntasks-per-node)"
         raise LabError(message)
-    rank, local = int(variables["SLURM_PROCID"]), int(variables.get("SLURM_LOCALID", "0"))
-    return Place(rank, tasks, local, tasks // nodes, int(variables.get("SLURM_NODEID", "0")))
+    return Place(rank, tasks, local, tasks // max(1, nodes), node)
 
 
 def job_id() -> str | None:
@@ -121,6 +127,10 @@ def _tell_lightning(rank: int) -> None:
 
 
 def _meet_in_slurm() -> None:
+    if "SUBMITIT_LOCAL_JOB_ID" in os.environ:
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        os.environ["MASTER_PORT"] = str(20_000 + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 40_000)
+        return
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
 
     slurm = SLURMEnvironment(auto_requeue=False)

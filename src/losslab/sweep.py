@@ -39,7 +39,7 @@ class Job:
     overrides: list[str]
     """What the command line asked for in this job."""
     label: str = ""
-    """Those of them in which the jobs differ."""
+    """Those of them that are not asked for in all jobs."""
     state: State = State.WAITING
     folder: Path | None = None
     reason: str | None = None
@@ -79,14 +79,18 @@ class Sweep:
         self.jobs: list[Job] = []
         self._written = 0.0
 
-    def add(self, overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
-        """Take up more jobs, numbered from `first`."""
+    def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
+        """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""
         added = [Job(first + place, list(given)) for place, given in enumerate(overrides)]
-        self.jobs += added
-        common = set.intersection(*(set(job.overrides) for job in self.jobs)) if len(self.jobs) > 1 else set()
-        for job in self.jobs:
+        for job in added:
             job.label = " ".join(override for override in job.overrides if override not in common)
+        self.jobs += added
         return added
+
+    @property
+    def done(self) -> list[Job]:
+        """The jobs that did what they were asked."""
+        return [job for job in self.jobs if job.state is State.DONE]
 
     @property
     def bad(self) -> list[Job]:

@@ -125,7 +125,7 @@ def _tell(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:
     """Let whoever watches this process know how far it is."""
     if processes.tell is not None:
         value = learner.values.get(learner.monitor)
-        metric = {"metric": learner.monitor, "value": value}
+        metric = {"metric": learner.monitor, "mode": learner.monitor_mode, "value": value}
         batches = int(trainer.num_training_batches)
         processes.tell({"epoch": epoch, "epochs": trainer.max_epochs, "batch": batch, "batches": batches} | metric)
 
