@@ -145,12 +145,27 @@ def spawn_and_wait(pids: str) -> None:
     time.sleep(1000)
 
 
-class Fault(Callback):
-    """Ends a run in its second epoch."""
 
-    def __init__(self, kind: str, on_rank: int = 0) -> None:
-        self.kind, self.on_rank = kind, on_rank
+
+class Sabotage(Callback):
+    """Ends the runs that are planned to fail, in their second epoch, named LOSS-PROCESSES-SEED."""
+
+    def __init__(self, plan: dict[str, str]) -> None:
+        self.plan = plan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == 1 and trainer.global_rank == self.on_rank:
-            _end(self.kind)
+        run = f"{type(pl_module.loss).__name__}-{trainer.world_size}-{pl_module.seed}"
+        last = trainer.world_size - 1
+        if trainer.current_epoch == 1 and run in self.plan and trainer.global_rank == last:
+            _end(self.plan[run])
+
+
+class Pid(Callback):
+    """Writes the process's number into a folder, and takes its time."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(0.1)

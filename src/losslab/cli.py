@@ -239,6 +239,8 @@ def _line(error: Exception) -> str | None:
         return str(cause)
     if isinstance(error, CompactHydraException):  # before OSError: some of them are OSErrors too
         cause = error.__cause__
+        if isinstance(cause, LabError):
+            return str(cause)
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
@@ -325,7 +327,7 @@ def _sweep_path(run_dir: str | None) -> str:
         message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
         raise LabError(message)
     path = run_dir or runs.default_sweep_path()
-    runs.claim(Path(path))
+    runs.claim(Path(path), "summary.json")
     return path
 
 

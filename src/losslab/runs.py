@@ -131,8 +131,10 @@ def stamp() -> str:
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
-def claim(path: Path) -> list[Path]:
-    """Make the folder of a new run, before anything is computed or written.
+def claim(path: Path, first: str = "train.log") -> list[Path]:
+    """Make the folder of a new run with its first file, before anything is computed or written.
+
+    Whoever creates that file has the folder: of two runs that start into the same one, one is refused.
 
     Returns:
         The folders that did not exist before, innermost first: what `discard` may remove again.
@@ -147,9 +149,10 @@ def claim(path: Path) -> list[Path]:
             what = "already holds a run" if RunFolder(path).config.exists() else "is not empty"
             message = f"{path} {what}: set run_dir to another folder"
             raise LabError(message)
-        probe = path / f".{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
+        (path / first).touch(exist_ok=False)
+    except FileExistsError as error:
+        message = f"{path} was taken by another run a moment ago: set run_dir to another folder"
+        raise LabError(message) from error
     except OSError as error:
         message = f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
         raise LabError(message) from error

@@ -1,0 +1,239 @@
+"""Sweeps as the command line runs them: real processes, real failures, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_processes import alive, wait_for
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+SHORT = ["trainer=cpu", "trainer.max_epochs=3", "callbacks=default"]
+
+
+def start(*overrides, cwd):
+    """`python train.py OVERRIDES`, in a process group of its own as a terminal would have it."""
+    paths = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        start_new_session=True,
+    )
+
+
+def sweep(*overrides, cwd):
+    process = start("-m", "run_dir=sweep", *overrides, cwd=cwd)
+    out, errors = process.communicate(timeout=600)
+    return process.returncode, out, errors, json.loads((cwd / "sweep" / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """Twelve jobs, of which one raises, one runs out of memory and one is killed."""
+    folder = tmp_path_factory.mktemp("twelve")
+    plan = "{L1-1-0: raise, Huber-2-1: tensors, MSE-2-0: kill}"
+    sabotage = ["+callbacks.sabotage._target_=workers.Sabotage", f"+callbacks.sabotage.plan={plan}"]
+    axes = ["trainer.devices=1,2", "loss=mse,l1,huber", "seed=0,1"]
+    return folder, *sweep(*SHORT, *axes, *sabotage, "hydra.launcher.n_jobs=2", cwd=folder)
+
+
+BAD = {("l1", 1, 0): "RuntimeError: first line second line", ("huber", 2, 1): "ran out of memory",
+       ("mse", 2, 0): "killed by SIGKILL"}  # fmt: skip
+
+
+def named(job):
+    given = dict(override.split("=", 1) for override in job["overrides"])
+    return given["loss"], int(given["trainer.devices"]), int(given["seed"])
+
+
+@pytest.mark.slow
+def test_a_failure_is_one_jobs_and_the_others_are_done(twelve):
+    _, code, _, _, summary = twelve
+    assert code == 1
+    assert (summary["done"], summary["failed"], len(summary["jobs"])) == (9, 3, 12)
+    for job in summary["jobs"]:
+        if named(job) in BAD:
+            assert job["state"] == "failed"
+            assert job["reason"].startswith(BAD[named(job)])
+        else:
+            assert job["state"] == "done"
+            assert job["value"] == job["metrics"]["val/mse"]
+
+
+@pytest.mark.slow
+def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
+    _, _, out, errors, _ = twelve
+    for reason in BAD.values():
+        assert reason in errors
+        assert reason in out
+    assert errors.splitlines()[-1] == "3 of 12 jobs are not done"
+    assert "Traceback" not in out + errors
+
+
+@pytest.mark.slow
+def test_every_run_has_its_own_log_and_folder(twelve):
+    folder, *_, summary = twelve
+    for job in summary["jobs"]:
+        run = folder / "sweep" / job["folder"]
+        log = (run / "train.log").read_text()
+        assert log.count("INFO model ") == 1
+        assert (run / ".hydra" / "config.yaml").is_file()
+        assert (run / "metrics.json").is_file() == (job["state"] == "done")
+        if named(job) not in BAD:
+            assert "Traceback" not in log
+        elif "killed" not in job["reason"]:
+            assert "Traceback" in log
+    twins = {}
+    for job in summary["jobs"]:
+        if job["state"] == "done":
+            twins.setdefault(named(job)[::2], []).append(job["value"])
+    for values in twins.values():
+        assert values == pytest.approx([values[0]] * len(values), rel=1e-5)
+
+
+def test_jobs_run_side_by_side(tmp_path):
+    code, out, _, summary = sweep(*SHORT, "loss=mse,l1", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    assert code == 0
+    assert summary["done"] == 2
+    said = [line for line in out.splitlines() if line.startswith("job ")]
+    assert [line.split()[2] for line in said] == ["started", "started", "done", "done"]
+    assert "val/mse" in said[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    slow = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={pids}", "trainer.max_epochs=1000"]
+    process = start(
+        "-m", "run_dir=sweep", "trainer=cpu", *slow, "loss=mse,l1,huber", "trainer.devices=1,2",
+        "hydra.launcher.n_jobs=3", cwd=tmp_path,
+    )  # fmt: skip
+    assert wait_for(lambda: len(list(pids.iterdir())) >= 4, 120)  # jobs of one and of two processes
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to the whole foreground group
+    else:
+        process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert wait_for(lambda: not any(alive(int(file.name)) for file in pids.iterdir()), 10)
+    assert wait_for(lambda: not group(process.pid), 10)
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    assert summary["interrupted"] == 6
+
+
+def group(leader):
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "-g", str(leader)], capture_output=True, text=True, check=False)
+    return [line for line in listed.stdout.splitlines() if "defunct" not in line]
+
+
+def test_what_cannot_be_composed_or_built_fails_alone(tmp_path):
+    code, _, errors, summary = sweep(*SHORT, "loss=cross_entropy,mse", "trainer.devices=1,0", cwd=tmp_path)
+    assert code == 1
+    reasons = [job["reason"] or "" for job in summary["jobs"]]
+    assert "choose one of loss=" in reasons[0]
+    assert "trainer.devices must be" in reasons[1]
+    assert reasons[2] == ""
+    assert "trainer.devices must be" in reasons[3]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("n_jobs", ["0", "-2", "many"])
+def test_a_number_of_jobs_that_is_none_is_refused_in_one_line(n_jobs, tmp_path):
+    process = start("-m", "loss=mse,l1", f"hydra.launcher.n_jobs={n_jobs}", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "hydra.launcher.n_jobs must be" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("storage", ["null", "sqlite:///study.db"])
+def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
+    pytest.importorskip("optuna")
+    process = start(
+        "experiment=tune_lr", "run_dir=sweep", *SHORT, "hydra.sweeper.n_trials=3", f"hydra.sweeper.storage={storage}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    assert summary["done"] == 3
+    assert f"best_value: {min(job['value'] for job in summary['jobs'])}" in best
+    assert "minimize" in out
+    assert (tmp_path / "study.db").exists() == (storage != "null")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["experiment=tune_lr", "loss=mse,l1"], "tunes one loss at a time"),
+        (
+            ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=1", "seed=1,2"],
+            "set it to minimize",
+        ),
+    ],
+)
+def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
+    pytest.importorskip("optuna")
+    process = start(*overrides, *SHORT, cwd=tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert said in errors.splitlines()[-1] + errors.splitlines()[-2 if len(errors.splitlines()) > 1 else -1]
+    assert "Traceback" not in errors
+
+
+def test_the_search_looks_for_what_is_better_in_these_data():
+    pytest.importorskip("optuna")
+    from omegaconf import OmegaConf
+
+    from losslab import cli
+
+    regression = OmegaConf.load(ROOT / "conf/data/diabetes.yaml")
+    classes = OmegaConf.load(ROOT / "conf/data/breast_cancer.yaml")
+    for data in (regression, classes):
+        data.seed = 0
+    assert cli._better(regression, None) == "minimize"
+    assert cli._better(classes, None) == "maximize"
+    assert cli._better(classes, "val/nll") == "minimize"
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_itself(tmp_path):
+    command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "1", "--nnodes", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29543", "--rdzv-id", "job7"]
+    overrides = [str(ROOT / "train.py"), *SHORT]
+    agents = [
+        subprocess.Popen([*command, *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [agent.communicate(timeout=300) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outs
+    assert "".join(out for out, _ in outs).count("run folder") == 1
+    run = tmp_path / "outputs" / "linear-line-mse-s0" / "torchrun-job7"
+    assert (run / "train.log").read_text().count("INFO model ") == 1
+    process = start(*SHORT, "trainer.devices=2", "run_dir=alone", cwd=tmp_path)
+    process.communicate(timeout=300)
+    assert (run / "history.csv").read_bytes() == (tmp_path / "alone" / "history.csv").read_bytes()
+
+
+def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
+    process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert out.count("run folder") == 1
+    assert "2 processes" in out
+    process = start("trainer=ddp_cpu", "run_dir=other", "loss=cross_entropy", cwd=tmp_path)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert "choose one of loss=" in errors
+    assert not (tmp_path / "other").exists()
