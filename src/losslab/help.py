@@ -17,6 +17,7 @@ Examples:
   python train.py model=cifar_cnn loss=focal loss.gamma=3       CIFAR-10, downloaded on first use
   python train.py model=cifar_cnn data=digits trainer.max_epochs=5 optimizer=adamw optimizer.lr=1e-3
   python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
+  python train.py trainer=ddp                                   all GPUs of this machine
 
   --cfg job        shows the whole configuration, every value of which can be set
   -m               sweeps over values that are separated by commas
