@@ -212,7 +212,9 @@ def test_torchrun_starts_the_processes_itself(tmp_path):
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29543", "--rdzv-id", "job7"]
     overrides = [str(ROOT / "train.py"), *SHORT]
     agents = [
-        subprocess.Popen([*command, *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     outs = [agent.communicate(timeout=300) for agent in agents]

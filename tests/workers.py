@@ -145,8 +145,6 @@ def spawn_and_wait(pids: str) -> None:
     time.sleep(1000)
 
 
-
-
 class Sabotage(Callback):
     """Ends the runs that are planned to fail, in their second epoch, named LOSS-PROCESSES-SEED."""
 

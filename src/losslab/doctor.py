@@ -1,12 +1,14 @@
 """What is looked at before anything is computed: do the parts fit each other, and this machine?"""
 
+import logging
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from losslab import CONF, ranks
 from losslab.data.batch import Facts
@@ -15,6 +17,8 @@ from losslab.help import choices
 from losslab.learner import Learner
 from losslab.losses.base import Loss
 from losslab.targets import Kind, choose, encode
+
+logger = logging.getLogger(__name__)
 
 
 def check_pair(loss: Loss, facts: Facts) -> None:
@@ -75,7 +79,9 @@ def check_machine(trainer: dict[str, Any]) -> None:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if not here.get(accelerator, True):
-        message = f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu"
+        message = (
+            f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu or ddp_cpu"
+        )
         raise LabError(message)
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not cuda and not mps)
     if on_cpu and str(trainer.get("precision")) in {"16-mixed", "16"}:
@@ -93,6 +99,28 @@ def _check_processes(trainer: dict[str, Any]) -> None:
             f"from Python set trainer.devices=1"
         )
         raise LabError(message)
+
+
+def check_shares(network: nn.Module, examples: int, batch_size: int | None, world: int) -> None:
+    """Refuse batches of which a process would get nothing to take BatchNorm's statistics of, and warn that they differ.
+
+    Raises:
+        LabError: it names the size of the batch.
+    """
+    names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    if not names:
+        return
+    last = examples % (batch_size or examples) or (batch_size or examples)
+    if last <= world:
+        message = (
+            f"the last batch of an epoch has {last} examples: too few for the BatchNorm of {world} processes "
+            f"(network.{names[0]}); choose another data.batch_size"
+        )
+        raise LabError(message)
+    logger.warning(
+        "BatchNorm takes its statistics of each process's share of a batch, so results depend on their number; "
+        "on GPUs trainer.sync_batchnorm=true takes those of the whole"
+    )
 
 
 def fitting_losses(kind: Kind) -> list[str]:

@@ -119,6 +119,11 @@ def run(experiment: Experiment) -> dict[str, float]:
         load_weights(learner, Path(config["ckpt_path"]))
     experiment.data.prepare_data()
     experiment.data.setup()
+    synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
+    if trainer.world_size > 1 and config["train"] and not synced:
+        doctor.check_shares(
+            learner.network, len(experiment.data.splits["train"].inputs), experiment.data.batch_size, trainer.world_size
+        )
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
         runs.write_json(folder.config, config)
