@@ -195,15 +195,15 @@ def test_the_search_looks_for_what_is_better_in_these_data():
     pytest.importorskip("optuna")
     from omegaconf import OmegaConf
 
-    from losslab import cli
+    from losslab import resolvers
 
     regression = OmegaConf.load(ROOT / "conf/data/diabetes.yaml")
     classes = OmegaConf.load(ROOT / "conf/data/breast_cancer.yaml")
     for data in (regression, classes):
         data.seed = 0
-    assert cli._better(regression, None) == "minimize"
-    assert cli._better(classes, None) == "maximize"
-    assert cli._better(classes, "val/nll") == "minimize"
+    assert resolvers._better(regression, None) == "minimize"
+    assert resolvers._better(classes, None) == "maximize"
+    assert resolvers._better(classes, "val/nll") == "minimize"
 
 
 @pytest.mark.slow

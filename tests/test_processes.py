@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import workers
 
-from losslab.processes import Run, Surroundings, gpus, reason_of, share, watch
+from losslab.child import Surroundings
+from losslab.processes import Run, gpus, reason_of, share, watch
 
 
 def alive(pid: int) -> bool:
@@ -86,7 +87,8 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
     file = tmp_path / "pids"
     script = (
         "import sys, time, workers\n"
-        "from losslab.processes import Run, Surroundings\n"
+        "from losslab.child import Surroundings\n"
+        "from losslab.processes import Run\n"
         f"Run(workers.spawn_and_wait, [({str(file)!r},)], Surroundings())\n"
         "time.sleep(1000)\n"
     )

@@ -15,7 +15,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from losslab import cli, experiment, ranks
-from losslab.processes import Outcome, Run, Surroundings, watch
+from losslab.child import Outcome, Surroundings
+from losslab.processes import Run, watch
 
 
 def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> Outcome:

@@ -4,7 +4,6 @@ import argparse
 import atexit
 import gc
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab import CONF, processes, ranks, runs, sweep
+from losslab import CONF, child, processes, ranks, resolvers, runs, sweep
+from losslab.child import Surroundings
 from losslab.errors import LabError
 from losslab.help import help_text
-from losslab.processes import Run, Surroundings
+from losslab.processes import Run
 from losslab.runs import RunFolder
 from losslab.terminal import ConsoleHandler
 
@@ -36,7 +36,7 @@ def train() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    register_resolvers()
+    resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -80,14 +80,14 @@ def _task(cfg: DictConfig) -> float | None:
                 return _in_ranks(cfg, world)
         return _experiment(config)
     except LabError as error:
-        if cfg.traceback or processes.is_child():
+        if cfg.traceback or child.is_child():
             raise
         line = str(error) if place.rank == 0 else f"rank {place.rank}: {error}"
         logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
         if HydraConfig.get().mode is not RunMode.RUN:
             raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
         if place.rank == 0:
-            runs.discard(Path(runtime.output_dir), _claimed)
+            runs.discard(Path(runtime.output_dir), resolvers.claimed)
         leave(1)
 
 
@@ -111,7 +111,7 @@ def _in_ranks(cfg: DictConfig, world: int) -> float | None:
 
 
 def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
-    register_resolvers()
+    resolvers.register()
     setup_globals()
     HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]
     if ranks.here().rank == 0:
@@ -180,7 +180,7 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
         overrides: as on the command line, such as ["model=cifar_cnn", "loss.gamma=3"].
         run_dir: the run folder.
     """
-    register_resolvers()
+    resolvers.register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
@@ -280,56 +280,3 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def register_resolvers() -> None:
-    """What conf/train.yaml calls to name folders. Cached: Hydra asks more than once, and a name holds the time."""
-    OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
-    OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
-    OmegaConf.register_new_resolver("better", _better, replace=True)
-
-
-def _divisor(of: int, at_most: int | None) -> int:
-    """The greatest common divisor, so that what happens every so many epochs happens in the last one too."""
-    return math.gcd(of, at_most) if isinstance(at_most, int) and at_most > 0 else of
-
-
-def _on_first_rank(value: str, otherwise: str | None) -> str | None:
-    """What only one of the processes of a run is to do, such as writing train.log."""
-    return value if ranks.here().rank == 0 else otherwise
-
-
-def _better(data: DictConfig, metric: str | None) -> str:
-    """Whether an optimizer over runs has to "maximize" or "minimize" a metric; None for the data's own."""
-    plain = OmegaConf.to_container(data, resolve=True)
-    return f"{processes.ask(_mode, plain, metric)}imize"
-
-
-def _mode(data: dict[str, Any], metric: str | None) -> str:
-    from losslab import experiment, metrics  # noqa: PLC0415
-
-    return metrics.direction(metric) if metric else metrics.mode(experiment.facts(data).task)
-
-
-def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:
-    def claimed() -> str:
-        path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed), ranks.job_id())
-        _claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
-        return path
-
-    return ranks.agree(ranks.here(), claimed)
-
-
-def _sweep_path(run_dir: str | None) -> str:
-    if ranks.here().world > 1:
-        message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
-        raise LabError(message)
-    path = run_dir or runs.default_sweep_path()
-    runs.claim(Path(path), "summary.json")
-    return path
-
-
-_claimed: list[Path] = []
-"""The folders that this process made for its run."""

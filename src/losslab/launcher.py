@@ -20,11 +20,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab import processes, ranks, sweep
+from losslab import processes, ranks, resolvers, sweep
 from losslab.board import Board
-from losslab.cli import register_resolvers
+from losslab.child import Surroundings
 from losslab.errors import LabError
-from losslab.processes import Run, Surroundings
+from losslab.processes import Run
 from losslab.sweep import Job, State, Sweep
 
 logger = logging.getLogger("losslab")
@@ -213,7 +213,7 @@ class Batch:
 def _job(context: HydraContext, task: TaskFunction, config: DictConfig) -> Any:
     """What each rank of a job runs, in a process of its own."""
     first = ranks.here().rank == 0
-    register_resolvers()
+    resolvers.register()
     setup_globals()
     Singleton._instances.pop(HydraConfig, None)  # noqa: SLF001
     JobRuntime.instance().set("name", config.hydra.job.name)

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from losslab import processes
+from losslab import child
 from losslab.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ProgressBar(LightningProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Learner, outputs: object, batch: object, batch_idx: int
     ) -> None:  # fmt: skip
-        if self._bar is None and processes.tell is None:
+        if self._bar is None and child.tell is None:
             return
         now = time.monotonic()
         if now - self._shown < 0.1:  # faster than the screen is drawn would be for nobody
@@ -123,11 +123,11 @@ class ProgressBar(LightningProgressBar):
 
 def _tell(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:
     """Let whoever watches this process know how far it is."""
-    if processes.tell is not None:
+    if child.tell is not None:
         value = learner.values.get(learner.monitor)
         metric = {"metric": learner.monitor, "mode": learner.monitor_mode, "value": value}
         batches = int(trainer.num_training_batches)
-        processes.tell({"epoch": epoch, "epochs": trainer.max_epochs, "batch": batch, "batches": batches} | metric)
+        child.tell({"epoch": epoch, "epochs": trainer.max_epochs, "batch": batch, "batches": batches} | metric)
 
 
 def _newest(learner: Learner, *names: str) -> str:

@@ -1,0 +1,66 @@
+"""What conf/ calls by name: ${run_path:...} and the like."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from losslab import processes, ranks, runs
+from losslab.errors import LabError
+
+
+def register() -> None:
+    """Make them known to OmegaConf.
+
+    Those that name folders are cached: Hydra asks more than once, and a name holds the time.
+    """
+    OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
+    OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
+    OmegaConf.register_new_resolver("better", _better, replace=True)
+
+
+def _divisor(of: int, at_most: int | None) -> int:
+    """The greatest common divisor, so that what happens every so many epochs happens in the last one too."""
+    return math.gcd(of, at_most) if isinstance(at_most, int) and at_most > 0 else of
+
+
+def _on_first_rank(value: str, otherwise: str | None) -> str | None:
+    """What only one of the processes of a run is to do, such as writing train.log."""
+    return value if ranks.here().rank == 0 else otherwise
+
+
+def _better(data: DictConfig, metric: str | None) -> str:
+    """Whether an optimizer over runs has to "maximize" or "minimize" a metric; None for the data's own."""
+    plain = OmegaConf.to_container(data, resolve=True)
+    return f"{processes.ask(_mode, plain, metric)}imize"
+
+
+def _mode(data: dict[str, Any], metric: str | None) -> str:
+    from losslab import experiment, metrics  # noqa: PLC0415
+
+    return metrics.direction(metric) if metric else metrics.mode(experiment.facts(data).task)
+
+
+def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:
+    def decide() -> str:
+        path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed), ranks.job_id())
+        claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
+        return path
+
+    return ranks.agree(ranks.here(), decide)
+
+
+def _sweep_path(run_dir: str | None) -> str:
+    if ranks.here().world > 1:
+        message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
+        raise LabError(message)
+    path = run_dir or runs.default_sweep_path()
+    runs.claim(Path(path), "summary.json")
+    return path
+
+
+claimed: list[Path] = []
+"""The folders that this process made for its run."""
