@@ -6,9 +6,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from omegaconf import OmegaConf
 from test_processes import alive, wait_for
+
+from losslab import launcher
+from losslab.board import Board
+from losslab.child import Outcome
+from losslab.sweep import Sweep
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -193,8 +200,6 @@ def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
 
 def test_the_search_looks_for_what_is_better_in_these_data():
     pytest.importorskip("optuna")
-    from omegaconf import OmegaConf
-
     from losslab import resolvers
 
     regression = OmegaConf.load(ROOT / "conf/data/diabetes.yaml")
@@ -239,3 +244,72 @@ def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
     assert len(errors.splitlines()) == 1
     assert "choose one of loss=" in errors
     assert not (tmp_path / "other").exists()
+
+
+class Pretended:
+    """A run that goes on until it is told to end."""
+
+    runs: ClassVar[list["Pretended"]] = []
+
+    def __init__(self, _, arguments, surroundings):
+        self.started, self.outcome, self.news = 0.0, None, {}
+        self.world, self.gpus = len(arguments), surroundings.environment.get("CUDA_VISIBLE_DEVICES")
+        Pretended.runs.append(self)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
+    monkeypatch.setattr(launcher, "Run", Pretended)
+    monkeypatch.setattr(launcher.processes, "gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(launcher.processes, "watch", lambda *_: None)
+    Pretended.runs = []
+
+    def begin(*trainers, n_jobs=None):
+        of = Sweep(tmp_path)
+        jobs = of.add([[f"seed={number}"] for number in range(len(trainers))], 0)
+        ours = launcher.Launcher(n_jobs)
+        ours.context = ours.task = None
+        batch = launcher.Batch(ours, of, jobs)
+        paths = {"hydra": {"runtime": {"output_dir": str(tmp_path / "run")}, "job": {"name": "train"}}}
+        configs = [OmegaConf.create({"trainer": trainer, **paths}) for trainer in trainers]
+        batch._compose = lambda job: configs[job.number]
+        board = Board(of)
+
+        def step(end=None):
+            if end is not None:
+                Pretended.runs[end].outcome = Outcome(1.0)
+                batch._look(board)
+            batch._fill(board)
+            return [run.gpus for run in batch.running]
+
+        return step
+
+    return begin
+
+
+GPU = {"accelerator": "auto", "devices": 1}
+
+
+def test_jobs_get_one_gpu_each_in_turn(two_gpus):
+    step = two_gpus(GPU, GPU, GPU)
+    assert step() == ["3", "5"]
+    assert step(end=1) == ["3", "5"]
+    assert step(end=0) == ["5"]
+
+
+def test_jobs_share_gpus_only_when_asked_to(two_gpus):
+    assert two_gpus(GPU, GPU, GPU, n_jobs=3)() == ["3", "5", "3"]
+
+
+def test_a_job_of_all_gpus_waits_for_them(two_gpus):
+    step = two_gpus(GPU, {"accelerator": "gpu", "devices": "auto"}, GPU)
+    assert step() == ["3"]
+    assert step(end=0) == ["3,5"]
+    assert Pretended.runs[1].world == 2
+    assert step(end=1) == ["3"]
+
+
+def test_jobs_on_the_cpu_and_on_chosen_gpus_are_left_alone(two_gpus):
+    step = two_gpus({"accelerator": "cpu", "devices": 2}, {"accelerator": "gpu", "devices": [1]}, n_jobs=2)
+    assert step() == [None, None]

@@ -45,7 +45,7 @@ class Launcher(HydraLauncher):
         if not isinstance(n_jobs, int | None) or n_jobs == 0 or (n_jobs is not None and n_jobs < -1):
             message = f"hydra.launcher.n_jobs must be 1 or more, -1 for all cores, or null: got {n_jobs!r}"
             raise LabError(message)
-        self._n_jobs = n_jobs
+        self.n_jobs = n_jobs
         self._gpus: list[str] | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -90,9 +90,9 @@ class Launcher(HydraLauncher):
 
     def at_a_time(self, trainer: Any) -> int:
         """How many jobs run at a time."""
-        if self._n_jobs is None:
+        if self.n_jobs is None:
             return max(1, len(self.gpus())) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
-        return processes.cores() if self._n_jobs == -1 else self._n_jobs
+        return processes.cores() if self.n_jobs == -1 else self.n_jobs
 
 
 class Batch:
@@ -110,15 +110,19 @@ class Batch:
         """Run them all; if this is interrupted, end them all."""
         try:
             while self.waiting or self.running:
-                while self.waiting and len(self.running) < self._limit:
-                    if not self._start(self.waiting[0], board):
-                        break
+                self._fill(board)
                 self._look(board)
         except BaseException:
             self._interrupt(board)
             raise
         finally:
             self.sweep.write()
+
+    def _fill(self, board: Board) -> None:
+        """Start as many as may run."""
+        while self.waiting and len(self.running) < self._limit:
+            if not self._start(self.waiting[0], board):
+                break
 
     def _start(self, job: Job, board: Board) -> bool:
         """Whether the job began, or was refused; else it must wait for a GPU."""
@@ -173,7 +177,7 @@ class Batch:
         all_gpus = self.launcher.gpus()
         load = {gpu: sum(gpu in taken for taken in self._on_gpus.values()) for gpu in all_gpus}
         freest = sorted(all_gpus, key=lambda gpu: load[gpu])[:world]
-        crowded = self._limit * world > len(all_gpus)  # then somebody asked for jobs to share a GPU
+        crowded = (self.launcher.n_jobs or 0) * world > len(all_gpus)  # then they were asked to share
         return freest if self.running == {} or crowded or all(load[gpu] == 0 for gpu in freest) else None
 
     def _look(self, board: Board) -> None:

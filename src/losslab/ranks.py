@@ -6,7 +6,7 @@ place in torchrun's environment variables.
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -181,7 +181,7 @@ def wanted(trainer: Mapping[str, Any], gpus: Callable[[], int]) -> int:
         return max(1, gpus()) if on_gpu else 1
     if isinstance(devices, str):
         devices = [part for part in devices.split(",") if part.strip().isdigit()]
-    count = devices if isinstance(devices, int) else len(devices) if isinstance(devices, list | tuple) else 0
+    count = devices if isinstance(devices, int) else len(devices) if isinstance(devices, Sequence) else 0
     if count < 1:
         message = f"trainer.devices must be a number above 0, a list of GPUs, or auto: got {trainer['devices']!r}"
         raise LabError(message)
