@@ -1,7 +1,7 @@
 """Where Hydra looks for launchers. It takes only those that are defined here."""
 
-from losslab.launcher import Launcher
+from losslab import launcher
 
 
-class LosslabLauncher(Launcher):
+class LosslabLauncher(launcher.Launcher):
     """The launcher of `conf/hydra/launcher/losslab.yaml`."""
