@@ -1,16 +1,28 @@
+import hashlib
+from collections import Counter
+
 import pytest
 import torch
-from torchvision.transforms import v2
+from PIL import Image
+from scipy import stats
+from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
+from losslab.data import keys
 from losslab.data.augment import Augment
 from losslab.errors import LabError
 
-IMAGES = torch.randint(1, 256, (64, 12, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+def pattern(*shape: int) -> torch.Tensor:
+    """Bytes without 0, in which no two windows are alike; the same on any machine."""
+    return (torch.arange(torch.Size(shape).numel()) * 7919 % 251 + 1).byte().view(shape)
 
 
-def draws(augment: Augment, seed: int = 0) -> torch.Tensor:
-    return augment.draw(len(IMAGES), 12, 12, torch.Generator().manual_seed(seed))
+IMAGES = pattern(64, 12, 12, 3)
+
+
+def draws(augment: Augment, seed: int = 0, count: int = 64, height: int = 12, width: int = 12) -> torch.Tensor:
+    return augment.draw(count, height, width, torch.Generator().manual_seed(seed))
 
 
 def test_nothing_asked_for_changes_nothing():
@@ -18,33 +30,73 @@ def test_nothing_asked_for_changes_nothing():
     assert torch.equal(augment(IMAGES, draws(augment)), IMAGES)
 
 
-def test_each_image_is_the_window_and_mirror_image_that_torchvision_would_cut():
-    augment = Augment(crop=4, flip=True)
-    chosen = draws(augment)
-    ours = augment(IMAGES, chosen)
-    for image, (top, left, flipped, _, _), got in zip(IMAGES, chosen.tolist(), ours, strict=True):
-        expected = tv.crop(tv.pad(image.permute(2, 0, 1), [4]), top, left, 12, 12)
+@pytest.mark.parametrize(
+    ("count", "height", "width", "channels"), [(64, 12, 12, 3), (9, 32, 32, 3), (7, 5, 11, 1), (1, 8, 3, 3)]
+)
+@pytest.mark.parametrize("crop", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_each_image_is_the_window_and_mirror_image_that_torchvision_would_cut(
+    count, height, width, channels, crop, flip
+):
+    images = pattern(count, height, width, channels)
+    augment = Augment(crop, flip=flip)
+    chosen = draws(augment, 0, count, height, width)
+    ours = augment(images, chosen)
+    for image, (top, left, flipped, _, _), got in zip(images, chosen.tolist(), ours, strict=True):
+        expected = tv.crop(tv.pad(image.permute(2, 0, 1), [crop]), top, left, height, width)
         expected = tv.horizontal_flip(expected) if flipped else expected
         assert torch.equal(got.permute(2, 0, 1), expected)
 
 
-def test_windows_and_flips_are_as_frequent_as_torchvisions():
-    torch.manual_seed(0)
-    n, padding = 20_000, 1
-    chosen = Augment(crop=padding, flip=True).draw(n, 12, 12, torch.Generator().manual_seed(0))
-    ours = torch.bincount(chosen[:, 0] * 6 + chosen[:, 1] * 2 + chosen[:, 2], minlength=18) / n
-    crop = v2.RandomCrop(12, padding=padding)
-    frame = [crop.make_params([torch.zeros(3, 12, 12)]) for _ in range(n)]
-    theirs = torch.tensor([frame_["top"] * 3 + frame_["left"] for frame_ in frame])
-    theirs = torch.bincount(theirs, minlength=9).repeat_interleave(2) / (2 * n)
-    # The standard deviation of a frequency of 1/18 over 20,000 draws is 0.0016.
-    torch.testing.assert_close(ours, theirs, atol=0.008, rtol=0)
+def test_a_rank_without_a_share_of_the_batch_has_nothing_to_augment():
+    augment = Augment(crop=4, flip=True, cutout=3)
+    assert augment(IMAGES[:0], draws(augment)[:0]).shape == (0, 12, 12, 3)
+
+
+def test_an_image_is_turned_into_the_same_set_of_images_and_as_often_as_by_torchvision():
+    padding, n = 2, 6_000
+    image = pattern(32, 32, 3)
+    # All that can come of it: 5 × 5 windows, each as it is and mirrored.
+    padded = tv.pad(image.permute(2, 0, 1), [padding])
+    windows = [tv.crop(padded, top, left, 32, 32) for top in range(5) for left in range(5)]
+    possible = [view.permute(1, 2, 0) for window in windows for view in (window, tv.horizontal_flip(window))]
+    names = {view.numpy().tobytes(): number for number, view in enumerate(possible)}
+    assert len(names) == 50
+
+    augment = Augment(crop=padding, flip=True)
+    made = augment(image.expand(n, 32, 32, 3).contiguous(), draws(augment, 0, n, 32, 32))
+    ours = Counter(names[view.numpy().tobytes()] for view in made)
+
+    torch.manual_seed(0)  # torchvision draws from the global generator
+    theirs_of = transforms.Compose([transforms.RandomCrop(32, padding=padding), transforms.RandomHorizontalFlip()])
+    picture = Image.fromarray(image.numpy())
+    theirs = Counter(names[theirs_of(picture).tobytes()] for _ in range(n))
+
+    assert set(ours) == set(theirs) == set(range(50))
+    counts = [[frequencies[number] for number in range(50)] for frequencies in (ours, theirs)]
+    assert stats.chi2_contingency(counts).pvalue > 0.01
+    assert stats.chisquare(counts[0]).pvalue > 0.01, "all fifty are equally likely"
+
+
+def test_what_is_drawn_for_one_image_says_nothing_of_another_or_of_itself():
+    chosen = Augment(crop=1, flip=True).draw(9_000, 12, 12, torch.Generator().manual_seed(0))
+    place = chosen[:, 0] * 6 + chosen[:, 1] * 2 + chosen[:, 2]
+    pairs = torch.bincount(place[:-1] * 18 + place[1:], minlength=18 * 18).view(18, 18)
+    assert stats.chi2_contingency(pairs.numpy()).pvalue > 0.01
 
 
 def test_a_key_gives_its_result_again_and_another_key_another():
     augment = Augment(crop=4, flip=True, cutout=5)
     assert torch.equal(augment(IMAGES, draws(augment, 1)), augment(IMAGES, draws(augment, 1)))
     assert not torch.equal(augment(IMAGES, draws(augment, 1)), augment(IMAGES, draws(augment, 2)))
+
+
+def test_a_key_gives_this_result_on_every_machine_and_in_every_version():
+    augment = Augment(crop=4, flip=True, cutout=5)
+    chosen = augment.draw(64, 12, 12, keys.generator(7, keys.AUGMENTATION, 3, 11))
+    assert chosen[:3].tolist() == [[6, 3, 1, 11, 3], [2, 0, 0, 3, 10], [4, 8, 1, 3, 4]]
+    digest = hashlib.sha256(augment(IMAGES, chosen).numpy().tobytes()).hexdigest()
+    assert digest == "aef6e571073735f59006be142b4ae3e2ffa83420a2f85a356f9561bc816f9af5"
 
 
 def test_cutout_greys_a_square_around_a_centre_anywhere_in_the_image():

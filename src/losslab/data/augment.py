@@ -30,12 +30,11 @@ class Augment:
         return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment uint8 images (N, H, W, channels) by the draws (N, 5) → the same shape."""
-        draws = draws.to(images.device, non_blocking=True)
+        """Augment uint8 images (N, H, W, channels) by the draws (N, 5), which lie on their device → the same shape."""
         if self.crop:
             images = _windows(images, self.crop, draws[:, 0], draws[:, 1])
         if self.flip:
-            images = torch.where(draws[:, 2, None, None, None].bool(), images.flip(2), images)
+            images = _mirrored(images, draws[:, 2])
         if self.cutout:
             images = _cut_out(images, self.cutout, draws[:, 3], draws[:, 4])
         return images
@@ -43,15 +42,21 @@ class Augment:
 
 def _windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     count, height, width, channels = images.shape
-    padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
-    padded[:, padding : padding + height, padding : padding + width] = images
-    # A view with one axis for each possible window; picking from it copies every pixel once.
-    image, row, column, channel = padded.stride()
-    places = 2 * padding + 1
-    views = padded.as_strided(
-        (count, places, places, height, width, channels), (image, row, column, row, column, channel)
-    )
-    return views[torch.arange(count, device=images.device), top, left]
+    padded = torch.nn.functional.pad(images, (0, 0, padding, padding, padding, padding))
+    # A window is known by the byte it starts at. The view has one row for each byte, and index_select copies the rows
+    # that are asked for line by line: ten times faster than an index for each image, row and column.
+    image, line, pixel, _ = padded.stride()
+    starts = max(0, padded.numel() - (height - 1) * line - width * channels + 1)  # 0 where a rank's share is empty
+    views = padded.as_strided((starts, height, width * channels), (1, line, 1))
+    chosen = torch.arange(count, device=images.device) * image + top * line + left * pixel
+    return views.index_select(0, chosen).view(images.shape)
+
+
+def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
+    # Both are made and one is picked, whole images at a time: `where` would look at every byte.
+    both = torch.cat((images, images.flip(2)))
+    count = len(images)
+    return both.index_select(0, torch.arange(count, device=images.device) + count * flipped)
 
 
 def _cut_out(images: Tensor, side: int, y: Tensor, x: Tensor) -> Tensor:
