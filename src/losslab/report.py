@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from losslab import runs
-from losslab.data.batch import Facts
+from losslab.data.batch import Examples, Facts
 from losslab.targets import Task
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def _weights_table(experiment: "Experiment") -> None:
     if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
         return
     train = experiment.data.splits["train"]
+    if not isinstance(train, Examples):
+        return  # read from files as it goes: too much to solve for
     inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
     solutions = {"least squares": train.target}
     if not torch.equal(train.target, train.truth):

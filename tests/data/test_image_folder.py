@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from losslab.data import image_files
 from losslab.data.image_folder import ImageFolder
 from losslab.errors import LabError
 
@@ -49,6 +51,7 @@ def test_normalisation_is_that_of_all_training_pixels(folder):
     [
         (lambda f: (f / "train").rename(f / "training"), "train is no folder"),
         (lambda f: (f / "test" / "green").mkdir(), "green has no counterpart"),
+        (lambda f: (f / "train" / "green").mkdir(), "train holds no images of green: put some there or remove"),
         (lambda f: (f / "test" / "red" / "0.png").write_bytes(b"no image"), "cannot read the image"),
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
     ],
@@ -57,3 +60,64 @@ def test_what_does_not_fit_is_named(folder, damage, message):
     damage(folder)
     with pytest.raises(LabError, match=message):
         ImageFolder(folder).setup()
+
+
+def test_what_begins_with_a_dot_is_no_class_and_no_image(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "train" / "red" / ".ipynb_checkpoints").mkdir()
+    Image.new("RGB", (20, 20)).save(folder / "train" / "red" / ".ipynb_checkpoints" / "0.png")
+    (folder / "train" / "red" / "._0.png").write_bytes(b"what a Mac leaves there")
+    (folder / "train" / "red" / "more").mkdir()
+    Image.new("RGB", (20, 20)).save(folder / "train" / "red" / "more" / "5.PNG")
+    data = ImageFolder(folder, size=8)
+    data.setup()
+    assert data.facts.class_names == ("blue", "red")
+    assert data.splits["train"].size == 11
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path, ending):
+    wide = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(wide).save(tmp_path / f"grey.{ending}")
+    pixels = image_files.decode(tmp_path / f"grey.{ending}", 8)
+    assert np.array_equal(pixels[..., 0].numpy(), wide >> 8)
+    assert torch.equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_an_image_whose_white_is_unknown_is_refused(tmp_path):
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(LabError, match=r"float.tif \(mode F does not say what is white"):
+        image_files.decode(tmp_path / "float.tif", 8)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty"])
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, ending, damage):
+    path = tmp_path / f"image.{ending}"
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    noise = random.integers(0, 256, len(whole) - 12, dtype=np.uint8).tobytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "noise": whole[:12] + noise, "empty": b""}[damage])
+    with pytest.raises(LabError, match=rf"^cannot read the image .*image\.{ending} \(.*\): repair or remove it$"):
+        image_files.decode(path, 8)
+
+
+def test_large_images_are_read_without_a_warning_and_too_large_ones_are_named(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 20)  # the images of the folder have up to 44 × 20
+    data = ImageFolder(folder, size=8)
+    data.setup()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 21 * 20)
+    with pytest.raises(LabError, match=r"cannot read the image .*exceeds limit"):
+        ImageFolder(folder, size=8).setup()
+
+
+def test_images_lie_as_their_exif_data_say(tmp_path):
+    image = Image.new("RGB", (8, 8), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 8, 4))
+    turned = image.getexif()
+    turned[0x0112] = 3  # by 180 degrees
+    image.save(tmp_path / "turned.png", exif=turned)
+    pixels = image_files.decode(tmp_path / "turned.png", 8)
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[7, 7].tolist() == [0, 0, 255]

@@ -2,10 +2,14 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from losslab.data.augment import Augment
 from losslab.data.batch import Examples
-from losslab.data.loader import Loader, Normalise
+from losslab.data.loader import Loader
+from losslab.data.normalise import Normalise
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def examples(n: int) -> Examples:
@@ -86,3 +90,105 @@ def test_a_pass_that_was_given_up_leaves_no_trace_in_the_next():
     next(iterator)
     next(iterator)
     assert drawn(loader) == whole
+
+
+def images(n: int = 18) -> Examples:
+    pixels = torch.randint(256, (n, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Examples.of(pixels, torch.arange(n) % 3)
+
+
+def augmenting(data: Examples, **options: object) -> Loader:
+    transform = Normalise(torch.full((3,), 120.0), torch.full((3,), 60.0))
+    return Loader(data, 4, shuffle=True, augment=Augment(2, flip=True, cutout=3), transform=transform, **options)
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_an_interrupted_epoch_goes_on_with_the_same_augmentations(stop):
+    whole = [batch.inputs for batch in augmenting(images())]
+    second = augmenting(images())
+    second.load_state_dict({"next": stop})
+    for expected, got in zip(whole[stop:], second, strict=True):
+        assert torch.equal(got.inputs, expected)
+
+
+def test_a_batch_is_what_its_key_says_by_itself():
+    loader = augmenting(images(), rank=1, world=3)
+    loader.set_epoch(2)
+    plan = loader.plan
+    for number, batch in enumerate(loader):
+        rows, draws = plan.rows(plan.order(2), number), plan.draws(2, number)
+        assert torch.equal(batch.index, rows)
+        assert torch.equal(batch.inputs, loader.transform(plan.augment(images().inputs[rows], draws)))
+
+
+class Transfers(TorchDispatchMode):
+    """Counts what is copied from the host to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.device.type != "cpu":
+            self.count += any(isinstance(arg, torch.Tensor) and arg.device.type == "cpu" for arg in args)
+        return result
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=GPU)])
+def test_nothing_is_copied_to_the_device_but_at_the_start_of_an_epoch(device):
+    loader = augmenting(images().to(torch.device(device)))
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        with Transfers() as transfers:
+            iterator = iter(loader)
+            next(iterator)
+            at_start = transfers.count
+            assert len(list(iterator)) == 4
+        assert transfers.count == at_start
+        # The order and the draws; the first time also the scale and the shift of the pixels.
+        assert at_start == (2 if epoch else 4)
+
+
+@pytest.mark.gpu
+@GPU
+def test_a_gpu_gets_the_batches_of_a_cpu():
+    for transform, tolerance in ((None, 0.0), (Normalise(torch.full((3,), 120.0), torch.full((3,), 60.0)), 1e-6)):
+        on_cpu, on_gpu = augmenting(images()), augmenting(images().to(torch.device("cuda")))
+        on_cpu.transform = on_gpu.transform = transform
+        for epoch in range(2):
+            for loader in (on_cpu, on_gpu):
+                loader.set_epoch(epoch)
+            for expected, got in zip(on_cpu, on_gpu, strict=True):
+                assert {tensor.device.type for tensor in got} == {"cuda"}
+                for theirs, ours in zip(expected, got, strict=True):
+                    torch.testing.assert_close(ours.cpu(), theirs, atol=tolerance, rtol=0)
+
+
+@pytest.mark.gpu
+@GPU
+def test_no_batch_of_a_gpu_waits_for_it():
+    loader = augmenting(images().to(torch.device("cuda")))
+    iterator = iter(loader)
+    next(iterator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(iterator)) == 4
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_normalising_by_images_is_exact_and_knows_no_order():
+    pixels = images(700).inputs
+    normalise = Normalise.by(pixels)
+    std, mean = torch.std_mean(pixels.double(), dim=(0, 1, 2), correction=0)
+    torch.testing.assert_close(normalise.scale, 1 / std, rtol=1e-12, atol=0)
+    torch.testing.assert_close(normalise.shift, -mean / std, rtol=1e-12, atol=0)
+    again = Normalise.by(pixels[torch.randperm(700, generator=torch.Generator().manual_seed(0))])
+    assert torch.equal(again.scale, normalise.scale)
+    assert torch.equal(again.shift, normalise.shift)
+
+
+def test_a_channel_without_variation_becomes_0():
+    white = torch.full((300, 4, 4, 3), 255, dtype=torch.uint8)
+    assert torch.equal(Normalise.by(white)(white), torch.zeros(300, 3, 4, 4))

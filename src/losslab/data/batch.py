@@ -1,7 +1,7 @@
 """What a batch is, what a data set in memory is, and what a data set says about itself."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -35,13 +35,57 @@ class Examples(NamedTuple):
         """Examples numbered from 0; the truth is the target unless given."""
         return cls(inputs, target, target if truth is None else truth, torch.arange(len(inputs)))
 
+    @property
+    def size(self) -> int:
+        """How many examples there are. Not len(), which of a tuple is the number of its fields."""
+        return len(self.inputs)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one example's inputs."""
+        return self.inputs.shape[1:]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples lie."""
+        return self.inputs.device
+
+    @property
+    def nbytes(self) -> int:
+        """What they take of memory."""
+        return sum(tensor.nbytes for tensor in self)
+
     def take(self, rows: Tensor) -> "Examples":
         """The examples of these rows, numbered as they were."""
-        return Examples(*(tensor.index_select(0, rows) for tensor in self))
+        target = self.target.index_select(0, rows)
+        truth = target if self.truth is self.target else self.truth.index_select(0, rows)
+        return Examples(self.inputs.index_select(0, rows), target, truth, self.index.index_select(0, rows))
 
     def to(self, device: torch.device) -> "Examples":
-        """The same examples on another device."""
-        return Examples(*(tensor.to(device) for tensor in self))
+        """The same examples on another device, without waiting for them where their memory is pinned."""
+        target = self.target.to(device, non_blocking=True)
+        truth = target if self.truth is self.target else self.truth.to(device, non_blocking=True)
+        inputs, index = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.index))
+        return Examples(inputs, target, truth, index)
+
+
+class Source(Protocol):
+    """Where a loader takes its examples from: `Examples` in memory, or files that are read when they are asked for."""
+
+    @property
+    def size(self) -> int:
+        """How many examples there are."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one example's inputs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` expects rows and gives examples."""
+
+    def take(self, rows: Tensor) -> Examples:
+        """The examples of these rows, numbered by their place in the data set."""
 
 
 @dataclass(frozen=True)

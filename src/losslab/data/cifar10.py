@@ -9,8 +9,8 @@ import torch
 from losslab.data import cifar_files
 from losslab.data.augment import Augment
 from losslab.data.batch import Examples, Facts
-from losslab.data.loader import Normalise
 from losslab.data.module import MemoryDataModule, split_rows
+from losslab.data.normalise import Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -73,8 +73,7 @@ class CIFAR10(MemoryDataModule):
         official = Examples.of(images, labels)
         train_rows, val_rows = self._split(len(labels))
         train = official.take(train_rows)
-        std, mean = torch.std_mean(train.inputs.float(), dim=(0, 1, 2))
-        self.transform = Normalise(mean, std)
+        self.transform = Normalise.by(train.inputs)
         test = Examples.of(*cifar_files.read(self.dir, cifar_files.TEST, verify=self.verify))
         return {"train": train, "val": official.take(val_rows), "test": test}
 

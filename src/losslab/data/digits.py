@@ -6,7 +6,7 @@ from torch import Tensor
 
 from losslab.data.augment import Augment
 from losslab.data.batch import Facts
-from losslab.data.loader import Normalise
+from losslab.data.normalise import Normalise
 from losslab.data.split import SplitDataModule
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -57,6 +57,5 @@ class Digits(SplitDataModule):
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
         """Images stay bytes in memory; batches of them are normalised with the training split's mean and deviation."""
-        pixels = inputs[train].float()
-        self.transform = Normalise(pixels.mean((0, 1, 2)), pixels.std((0, 1, 2)))
+        self.transform = Normalise.by(inputs[train])
         return inputs, target

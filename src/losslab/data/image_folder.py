@@ -2,30 +2,32 @@
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from rich import get_console
-from rich.progress import track
-from torch import Tensor
 
+from losslab.data import keys
 from losslab.data.augment import Augment
-from losslab.data.batch import Examples, Facts
-from losslab.data.loader import Normalise
+from losslab.data.batch import Facts, Source
+from losslab.data.image_files import ENDINGS, ImageFiles
+from losslab.data.machine import available, cores, gigabytes
 from losslab.data.module import MemoryDataModule
+from losslab.data.normalise import Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_SAMPLE = 5_000
+"""So many training images say what mean and deviation are: to within a hundredth of a deviation."""
 
 
 class ImageFolder(MemoryDataModule):
-    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized and held in memory as bytes.
+    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized; in memory as bytes where they fit.
 
-    Classes are the folders of train/, in alphabetical order. The shorter side is resized to `size` and the middle
-    cut out, as torchvision's Resize and CenterCrop do.
+    Classes are the folders of train/, in alphabetical order; names that begin with a dot are passed over. The shorter
+    side is resized to `size` and the middle cut out, as torchvision's Resize and CenterCrop do. Images that do not fit
+    into memory are decoded by worker processes when they are needed, in the same batches to the last bit.
 
     Args:
         dir: the folder that holds train/, val/ and test/.
@@ -33,6 +35,8 @@ class ImageFolder(MemoryDataModule):
         crop: pixels of padding for the random crop in training; 0 for none.
         flip: mirror training images at random.
         cutout: side of the square that cutout covers in training; 0 for none.
+        in_memory: hold all images in memory; None where they take at most half of what is free.
+        workers: processes that decode ahead where images are not held in memory; None for one a core, at most 8.
         batch_size: images in a training batch; None for all.
         eval_batch_size: images in a validation or test batch.
         seed: of order and augmentation.
@@ -46,17 +50,26 @@ class ImageFolder(MemoryDataModule):
         *,
         flip: bool = True,
         cutout: int = 0,
+        in_memory: bool | None = None,
+        workers: int | None = None,
         batch_size: int | None = 128,
         eval_batch_size: int | None = 500,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        self.dir, self.size = Path(dir).expanduser(), size
+        self.dir, self.size, self.in_memory = Path(dir).expanduser(), size, in_memory
         if size < 1:
             message = f"data.size is a number of pixels, 1 or more: got {size}"
             raise LabError(message)
+        if in_memory not in (True, False, None) or not (workers is None or (isinstance(workers, int) and workers >= 0)):
+            message = (
+                f"data.in_memory is true, false or null and data.workers a number from 0 or null (for as many as "
+                f"suit): got {in_memory!r} and {workers!r}"
+            )
+            raise LabError(message)
+        self.workers = min(8, cores()) if workers is None else workers
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
-        names = tuple(sorted(path.name for path in _subfolders(self.dir / "train")))
+        names = tuple(path.name for path in _subfolders(self.dir / "train"))
         if not names:
             message = (
                 f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
@@ -64,65 +77,68 @@ class ImageFolder(MemoryDataModule):
             raise LabError(message)
         self.facts = Facts(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
-    def load(self) -> dict[str, Examples]:
-        """Decode every image once, in as many threads as there are cores."""
-        splits = {split: self._read(split) for split in ("train", "val", "test")}
-        pixels = splits["train"].inputs
-        # In parts: a float copy of all images at once would take four times their memory.
-        sums = [(part.float().sum((0, 1, 2)), part.float().square().sum((0, 1, 2))) for part in pixels.split(1024)]
-        mean, square = (torch.stack(parts).double().sum(0) * 3 / pixels.numel() for parts in zip(*sums, strict=True))
-        variance = square - mean.square()
-        self.transform = Normalise(mean, torch.where(variance > 1e-6, variance, 1.0).sqrt())
-        return splits
+    def load(self) -> Mapping[str, Source]:
+        """Find all files, and decode them once where they fit into memory."""
+        files = {split: self._find(split) for split in ("train", "val", "test")}
+        train = files["train"]
+        # Of both ways the same, so that they normalise alike. Not by the run's seed: losses are compared over several.
+        rows = torch.randperm(train.size, generator=keys.generator(0, keys.STATISTICS))[:_SAMPLE]
+        if not self._fit(files):
+            self.transform = Normalise.by(train.read(rows, "measuring training images").inputs)
+            return files
+        held = {split: some.read(torch.arange(some.size), f"reading {split} images") for split, some in files.items()}
+        self.transform = Normalise.by(held["train"].inputs[rows])
+        return held
 
-    def _read(self, split: str) -> Examples:
-        files: list[Path] = []
+    def _fit(self, files: dict[str, ImageFiles]) -> bool:
+        """Whether the images are to be held in memory, which is said with the reason."""
+        count, needed = (sum(values) for values in zip(*((f.size, f.nbytes) for f in files.values()), strict=True))
+        free = available()
+        fit = 2 * needed <= free if self.in_memory is None else self.in_memory
+        way = "held in memory" if fit else f"decoded as they are needed, {self.workers} workers ahead"
+        why = f"{gigabytes(needed)} of {gigabytes(free)} free"
+        asked = "" if self.in_memory is None else f", data.in_memory={str(self.in_memory).lower()}"
+        logger.info("%s images are %s (%s%s)", f"{count:,}", way, why, asked)
+        return fit
+
+    def _find(self, split: str) -> ImageFiles:
+        paths: list[str] = []
         labels: list[int] = []
         for folder in _subfolders(self.dir / split):
             if folder.name not in self.facts.class_names:
                 message = f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 raise LabError(message)
-            found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
-            files += found
+            found = sorted(_images(folder))
+            paths += (f"{folder.name}/{path}" for path in found)
             labels += [self.facts.class_names.index(folder.name)] * len(found)
-        if not files:
-            message = f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(_ENDINGS)})"
+        if not paths:
+            message = f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(ENDINGS)})"
             raise LabError(message)
         without = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
+        if without and split == "train":
+            message = (
+                f"{self.dir / split} holds no images of {', '.join(without)}: put some there or remove the folder, "
+                f"as a class without training images cannot be learnt"
+            )
+            raise LabError(message)
         if without:
             logger.warning("%s holds no images of %s", self.dir / split, ", ".join(without))
-        with ThreadPoolExecutor() as threads:
-            decoded = threads.map(self._decode, files)
-            images = torch.stack(
-                list(
-                    track(
-                        decoded,
-                        f"reading {split} images",
-                        len(files),
-                        transient=True,
-                        disable=not get_console().is_terminal,
-                    )
-                )
-            )
-        return Examples.of(images, torch.tensor(labels))
-
-    def _decode(self, path: Path) -> Tensor:
-        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 -- with torchvision, half a second to import
-        from torchvision.transforms import v2  # noqa: PLC0415
-
-        try:
-            with Image.open(path) as image:
-                image_rgb = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            message = f"cannot read the image {path} ({error}): repair or remove it"
-            raise LabError(message) from error
-        resize = v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), v2.PILToTensor()])
-        pixels: Tensor = resize(image_rgb)
-        return pixels.permute(1, 2, 0).contiguous()
+        return ImageFiles(self.dir / split, paths, labels, self.size)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         message = f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
         raise LabError(message)
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    # Jupyter leaves .ipynb_checkpoints behind, and a Mac ._NAME beside each NAME.
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[str]:
+    """The images below a folder, by their paths in it."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(place).relative_to(folder)
+        found += [str(inside / name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+    return found

@@ -1,30 +1,43 @@
-"""The loader: batches of examples that lie in memory, each a function of (seed, epoch, batch)."""
+"""The loader: batches that are each a function of (seed, epoch, batch), from memory or from files."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from losslab.data import keys
 from losslab.data.augment import Augment
-from losslab.data.batch import Batch, Examples
+from losslab.data.batch import Batch, Examples, Source
+from losslab.data.plan import Plan
+from losslab.data.stream import Stream, augmented
 
 
 class Loader:
-    """A sized iterable of batches, in place of a DataLoader for data that fit into memory.
+    """A sized iterable of batches, in place of a DataLoader.
 
     `batch_size` is global: with several processes each takes its share of every batch, and all take equally many
     steps. No example is dropped, padded or repeated. Order and augmentation are functions of (seed, epoch, batch),
-    so an interrupted epoch goes on exactly where it stopped.
+    so an interrupted epoch goes on exactly where it stopped, and examples that are read from files come in the same
+    batches as those that lie in memory.
 
     Lightning tells a loader its epoch through `loader.sampler.set_epoch`; the loader is its own sampler.
+
+    Args:
+        examples: in memory (on any device), or a source that reads them.
+        batch_size: examples in a batch over all processes.
+        seed: of order and augmentation.
+        shuffle: whether each epoch has its own order.
+        augment: of the images, while they are bytes.
+        transform: of the inputs, last and on the device of the batches.
+        rank: which process this is.
+        world: how many there are.
+        workers: processes that read ahead from a source which is not in memory.
+        device: of the batches; None for that of the examples.
     """
 
     def __init__(
         self,
-        examples: Examples,
+        examples: Source,
         batch_size: int,
         *,
         seed: int = 0,
@@ -33,15 +46,16 @@ class Loader:
         transform: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
         world: int = 1,
+        workers: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         self.examples = examples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.augment = augment
         self.transform = transform
-        self.rank, self.world = rank, world
+        self.device = device or examples.device
         self.epoch = 0
+        self.plan = Plan(examples.size, examples.shape, batch_size, seed, shuffle, augment, rank, world)
+        pin = self.device.type == "cuda"
+        self._stream = None if isinstance(examples, Examples) else Stream(examples, self.plan, workers, pin=pin)
         self._next = 0
         self._start = 0
 
@@ -58,16 +72,18 @@ class Loader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.examples.inputs) / self.batch_size)
+        return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator on purpose: Lightning calls iter() before it sets the first epoch, so nothing may be drawn yet.
-        order = self._order()
         first, self._start = self._start, 0
-        for number in range(first, len(self)):
-            # Counted before the batch is handed out: whoever saves a state holds this batch already.
+        parts = self._parts(first) if self._stream is None else self._stream.parts(self.epoch, first)
+        for number, part in enumerate(parts, first):
+            # Counted before the batch is handed out: whoever saves a state holds this batch already. What workers have
+            # read ahead does not count.
             self._next = (number + 1) % len(self)
-            yield self._batch(order, number)
+            here = part if part.device == self.device else part.to(self.device)
+            yield Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
 
     def state_dict(self) -> dict[str, int]:
         """Where the epoch stands: the number of the next batch."""
@@ -77,38 +93,22 @@ class Loader:
         """Start the next epoch, and only that one, at the batch that `state_dict` named."""
         self._next = self._start = state["next"]
 
-    def _order(self) -> Tensor:
-        count = len(self.examples.inputs)
-        if not self.shuffle:
-            return torch.arange(count)
-        return torch.randperm(count, generator=keys.generator(self.seed, keys.ORDER, self.epoch))
+    def close(self) -> None:
+        """End the processes that read ahead, if there are any; another epoch starts new ones."""
+        if self._stream is not None:
+            self._stream.close()
 
-    def _batch(self, order: Tensor, number: int) -> Batch:
-        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-        mine = slice(self.rank, None, self.world)
-        inputs, target, truth, index = self.examples.take(rows[mine].to(self.examples.inputs.device))
-        if self.augment is not None:
-            # Drawn for the whole batch and then shared out: the draws do not depend on the number of processes.
-            random = keys.generator(self.seed, keys.AUGMENTATION, self.epoch, number)
-            draws = self.augment.draw(len(rows), inputs.shape[1], inputs.shape[2], random)
-            inputs = self.augment(inputs, draws[mine])
-        if self.transform is not None:
-            inputs = self.transform(inputs)
-        return Batch(inputs, target, truth, index)
+    def _parts(self, first: int) -> Iterator[Examples]:
+        """The batches of this epoch from number `first` on, out of memory.
 
-
-class Normalise:
-    """uint8 images (N, H, W, channels) → float (N, channels, H, W) in channels_last memory, (x - mean) / std.
-
-    Args:
-        mean: of each channel, in pixel values from 0 to 255.
-        std: of each channel, in the same units.
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.scale, self.shift = 1 / std.float(), -mean.float() / std.float()
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise a batch."""
-        scale, shift = self.scale.to(images.device), self.shift.to(images.device)
-        return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+        Order and draws of the epoch are made at once and moved to the device once: to copy them with each batch would
+        have a GPU wait. They are drawn on the CPU, so they are the same numbers wherever the examples lie.
+        """
+        device = self.examples.device
+        order = self.plan.order(self.epoch).to(device)
+        rows = [self.plan.rows(order, number) for number in range(first, len(self))]
+        drawn = [self.plan.draws(self.epoch, number) for number in range(first, len(self))]
+        draws = [draw for draw in drawn if draw is not None]
+        shares = torch.cat(draws).to(device).split([len(draw) for draw in draws]) if draws else drawn
+        for mine, share in zip(rows, shares, strict=True):
+            yield augmented(self.examples.take(mine), self.plan, share)

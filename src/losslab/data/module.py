@@ -1,7 +1,8 @@
 """The base of every data module: splits in memory, batches of a global size, one set of conventions."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from lightning import LightningDataModule
@@ -9,13 +10,16 @@ from torch import Tensor
 
 from losslab.data import keys
 from losslab.data.augment import Augment
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import Examples, Facts, Source
 from losslab.data.loader import Loader
+from losslab.data.machine import gigabytes
 from losslab.errors import LabError
+
+logger = logging.getLogger(__name__)
 
 
 class MemoryDataModule(LightningDataModule, ABC):
-    """A data set held in memory. A subclass gives its `facts` and writes `load`.
+    """A data set held in memory, or read from files as it goes. A subclass gives its `facts` and writes `load`.
 
     Args:
         batch_size: examples in a training batch over all processes; None for all of them at once.
@@ -26,6 +30,8 @@ class MemoryDataModule(LightningDataModule, ABC):
     facts: Facts
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
+    workers = 0
+    """Processes that read ahead, for splits that are not in memory."""
 
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
@@ -37,19 +43,34 @@ class MemoryDataModule(LightningDataModule, ABC):
             message = f"data.seed must be a whole number, got {seed!r}"
             raise LabError(message)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.splits: dict[str, Examples] = {}
+        self.splits: Mapping[str, Source] = {}
+        self._loaders: list[Loader] = []
 
     @abstractmethod
-    def load(self) -> dict[str, Examples]:
+    def load(self) -> Mapping[str, Source]:
         """Read the data → the splits "train", "val" and "test". May set `transform` from the training split."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Read the data once, and move them to the GPU that will use them."""
         if not self.splits:
             self.splits = self.load()
-        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        if device.type == "cuda":
-            self.splits = {name: examples.to(device) for name, examples in self.splits.items()}
+        device = self._device()
+        held = [source for source in self.splits.values() if isinstance(source, Examples)]
+        if device.type == "cuda" and any(examples.device != device for examples in held):
+            needed, free = sum(examples.nbytes for examples in held), torch.cuda.mem_get_info(device)[0]
+            if needed > free / 2:
+                logger.info(
+                    "the data stay in the host's memory: %s, and %s free on %s",
+                    gigabytes(needed), gigabytes(free), device,
+                )  # fmt: skip
+                return
+            self.splits = {name: _moved(source, device) for name, source in self.splits.items()}
+
+    def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
+        """End the processes that read ahead."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
 
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented, but for `overfit_batches`, where the same plain batches come every epoch."""
@@ -69,17 +90,30 @@ class MemoryDataModule(LightningDataModule, ABC):
     def _loader(
         self, split: str, batch_size: int | None, *, shuffle: bool = False, augment: Augment | None = None
     ) -> Loader:
-        examples = self.splits[split]
-        return Loader(
-            examples,
-            batch_size or max(1, len(examples.inputs)),
+        source = self.splits[split]
+        loader = Loader(
+            source,
+            batch_size or max(1, source.size),
             seed=self.seed,
             shuffle=shuffle,
             augment=augment,
             transform=self.transform,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
             world=self.trainer.world_size if self.trainer is not None else 1,
+            workers=self.workers,
+            device=self._device(),
         )
+        self._loaders.append(loader)
+        return loader
+
+    def _device(self) -> torch.device:
+        """Where batches are wanted: the GPU that will use them. Any other device gets them from Lightning."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _moved(source: Source, device: torch.device) -> Source:
+    return source.to(device) if isinstance(source, Examples) else source
 
 
 def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from losslab.data import machine
+
+VERSION_2 = ("0::/job/step\n", "", "memory.max", "memory.current", "inactive_file")
+VERSION_1 = (
+    "4:memory:/job/step\n0::/\n", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [VERSION_1, VERSION_2], ids=["1", "2"])
+def test_each_control_group_around_the_process_is_asked(tmp_path, version):
+    own, top, limit, usage, inactive = version
+    (tmp_path / "cgroup").write_text(own)
+    for group, most in (("job", "1000"), ("job/step", "max")):
+        folder: Path = tmp_path / top / group
+        folder.mkdir(parents=True)
+        (folder / limit).write_text(f"{most}\n")
+        (folder / usage).write_text("700\n")
+        (folder / "memory.stat").write_text(f"anon 600\n{inactive} 50\n")
+    assert machine._groups(tmp_path, tmp_path / "cgroup") == [350]
+
+
+def test_where_there_are_no_groups_the_machine_decides(tmp_path):
+    assert machine._groups(tmp_path, tmp_path / "nothing") == []
+    assert machine.available() > 0
+
+
+def test_processes_of_one_machine_share_it(monkeypatch):
+    monkeypatch.setattr(machine, "_machine", lambda: 1200)
+    monkeypatch.setattr(machine, "_groups", list)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert machine.available() == 300
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "100000")
+    assert machine.cores() == 1
