@@ -135,7 +135,7 @@ class Transfers(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=GPU)])
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
 def test_nothing_is_copied_to_the_device_but_at_the_start_of_an_epoch(device):
     loader = augmenting(images().to(torch.device(device)))
     for epoch in range(2):
@@ -167,6 +167,7 @@ def test_a_gpu_gets_the_batches_of_a_cpu():
 
 @pytest.mark.gpu
 @GPU
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_batch_of_a_gpu_waits_for_it():
     loader = augmenting(images().to(torch.device("cuda")))
     iterator = iter(loader)

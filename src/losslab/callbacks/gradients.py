@@ -2,12 +2,14 @@
 
 import logging
 import math
+from dataclasses import dataclass
 
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from losslab.callbacks.later import Later
 from losslab.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,10 @@ class GradientNorms(Callback):
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
         self._told: set[str] = set()
+        self._asked: _Norms | None = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
+        self._report(trainer)
         step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every == 0 or step % every:
@@ -37,17 +41,31 @@ class GradientNorms(Callback):
             norms = layer_norms(pl_module.network)
         if not norms:
             return
-        sizes = {name: (norm.item(), count) for name, (norm, count) in norms.items()}
-        if not all(math.isfinite(norm) for norm, _ in sizes.values()):
+        flat = torch.stack([norm for norm, _ in norms.values()])
+        counts = {name: count for name, (_, count) in norms.items()}
+        self._asked = _Norms(Later(flat), counts, step, optimizer.param_groups[0]["lr"])
+        if flat.device.type != "cuda":
+            self._report(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._report(trainer)
+
+    def _report(self, trainer: Trainer) -> None:
+        """Log what was asked for: at once, or of a GPU one step later."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return
+        sizes = dict(zip(asked.counts, asked.values.read().tolist(), strict=True))
+        if not all(math.isfinite(norm) for norm in sizes.values()):
             return  # under GradScaler that is a step to be skipped; otherwise the guard has the word
         # Not grad_norm/LAYER: TensorBoard's hparams page shows the first tags of the alphabet as results, and should
         # not show layers before it comes to test/accuracy.
-        values = {f"weights/grad_norm/{name}": norm for name, (norm, _) in sizes.items()}
-        values["grad_norm/total"] = sum(norm**2 for norm, _ in sizes.values()) ** 0.5
-        values["lr"] = optimizer.param_groups[0]["lr"]
+        values = {f"weights/grad_norm/{name}": norm for name, norm in sizes.items()}
+        values["grad_norm/total"] = sum(norm**2 for norm in sizes.values()) ** 0.5
+        values["lr"] = asked.rate
         for writer in trainer.loggers:
-            writer.log_metrics(values, step)
-        self._compare({name: norm / count**0.5 for name, (norm, count) in sizes.items()}, step)
+            writer.log_metrics(values, asked.step)
+        self._compare({name: norm / asked.counts[name] ** 0.5 for name, norm in sizes.items()}, asked.step)
 
     def _compare(self, steepness: dict[str, float], step: int) -> None:
         *earlier, last = steepness
@@ -62,6 +80,16 @@ class GradientNorms(Callback):
                     "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
                     word, step + 1, layer, share, last,
                 )  # fmt: skip
+
+
+@dataclass
+class _Norms:
+    """The norms of a step, perhaps still on their way from the GPU, and what else is logged of it."""
+
+    values: Later
+    counts: dict[str, int]
+    step: int
+    rate: float
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:

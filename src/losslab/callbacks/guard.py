@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from losslab.callbacks.later import Later
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.learner import Learner, uncompiled
@@ -95,22 +96,15 @@ class _Question:
     """Flags on their way from the GPU: asked for at the end of a step, read at the end of the next."""
 
     sizes: dict[str, int]
-    host: Tensor
-    copied: Any
+    flags: Later
     step: int
 
     @classmethod
     def of(cls, seen: dict[str, Tensor], step: int) -> "_Question":
-        flags = torch.cat(list(seen.values()))
-        host = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
-        host.copy_(flags, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        return cls({what: len(part) for what, part in seen.items()}, host, copied, step)
+        return cls({what: len(part) for what, part in seen.items()}, Later(torch.cat(list(seen.values()))), step)
 
     def answer(self) -> dict[str, list[bool]]:
-        self.copied.synchronize()  # with the step before, whose work is long done: the device keeps running
-        parts = self.host.split(list(self.sizes.values()))
+        parts = self.flags.read().split(list(self.sizes.values()))
         return {what: part.tolist() for what, part in zip(self.sizes, parts, strict=True)}
 
 
