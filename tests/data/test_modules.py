@@ -1,6 +1,8 @@
 """The data sets that need no download, and what all data modules share."""
 
 import itertools
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,3 +108,25 @@ def test_digits_are_of_the_size_that_was_asked_for():
     data.setup()
     assert data.splits["train"].inputs.shape[1:] == (16, 16, 3)
     assert data.splits["train"].inputs.dtype == torch.uint8
+
+
+def test_data_that_a_gpu_has_no_room_for_stay_in_the_hosts_memory(monkeypatch, caplog):
+    data = Digits()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**20, 2**30))
+    gpu = SimpleNamespace(root_device=torch.device("cuda", 0))
+    data.trainer = SimpleNamespace(strategy=gpu, overfit_batches=0, global_rank=0, world_size=1)
+    with caplog.at_level(logging.INFO):
+        data.setup()
+    assert data.splits["train"].device.type == "cpu"
+    assert data.train_dataloader().device.type == "cuda"
+    assert "stay in the host's memory: 5.3 MB, and 1.0 MB free on cuda:0" in caplog.text
+
+
+def test_examples_are_moved_with_their_truth_as_one():
+    examples = Line().load()["train"]
+    moved = examples.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert moved.truth is moved.target
+    part = examples.take(torch.tensor([2, 0]))
+    assert part.truth is part.target
+    assert part.index.tolist() == [2, 0]

@@ -101,7 +101,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             rank=self.trainer.global_rank if self.trainer is not None else 0,
             world=self.trainer.world_size if self.trainer is not None else 1,
             workers=self.workers,
-            device=self._device(),
+            device=self._device() if self.trainer is not None else None,
         )
         self._loaders.append(loader)
         return loader
