@@ -122,7 +122,7 @@ def run(experiment: Experiment) -> dict[str, float]:
     synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
     if trainer.world_size > 1 and config["train"] and not synced:
         doctor.check_shares(
-            learner.network, len(experiment.data.splits["train"].inputs), experiment.data.batch_size, trainer.world_size
+            learner.network, experiment.data.splits["train"].size, experiment.data.batch_size, trainer.world_size
         )
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
@@ -192,6 +192,7 @@ _NOISE = (
     r".*overfit.*shuffling.*",  # the loader does it itself
     r".*GPU available but not used.*",  # trainer=cpu says so on purpose
     r".*was called before the ``update`` method.*",  # a process whose shares of all batches were empty
+    r".*`srun` command is available.*",  # a cluster's login node
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 

@@ -67,6 +67,11 @@ class Loader:
         """The loader itself, which is where Lightning finds `set_epoch`."""
         return self
 
+    @property
+    def batch_size(self) -> int:
+        """Examples in a batch over all processes."""
+        return self.plan.batch_size
+
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each training epoch."""
         self.epoch = epoch
