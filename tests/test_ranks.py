@@ -1,6 +1,7 @@
+import hydra
 import pytest
 
-from losslab import ranks
+from losslab import CONF, ranks
 from losslab.errors import LabError
 from losslab.ranks import Place, here, wanted
 
@@ -15,10 +16,50 @@ def test_torchruns_variables_say_the_place():
     assert here(given.variables) == given
 
 
-def test_slurms_variables_say_the_place_but_not_in_an_interactive_shell():
-    slurm = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
-    assert here(slurm) == Place()
-    assert here(slurm | {"SLURM_STEP_ID": "0"}) == Place(3, 4, 1, 2, 1)
+SHELL = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+STEP = SHELL | {
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NODELIST": "node[07-08]",
+}
+
+
+def test_srun_says_the_place():
+    assert here(STEP) == Place(3, 4, 1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "step", [{}, {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}]
+)
+def test_a_batch_script_or_shell_of_slurms_is_one_process_whatever_the_job_may_have(step):
+    assert here(SHELL | step) == Place()
+
+
+def test_srun_with_fewer_tasks_than_the_job_may_have():
+    fewer = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_PROCID": "1"}
+    assert here(STEP | fewer) == Place(1, 2, 1, 2, 0)
+
+
+def test_srun_with_more_tasks_on_one_machine_than_on_another():
+    with pytest.raises(LabError, match="equally many"):
+        here(STEP | {"SLURM_STEP_NUM_TASKS": "3"})
+
+
+def test_tasks_meet_on_the_steps_first_machine_and_not_where_another_step_meets():
+    place = here(STEP)
+    first = ranks._meeting_in_slurm(place, STEP)
+    assert first["MASTER_ADDR"] == "node07"
+    assert first == ranks._meeting_in_slurm(Place(0, 4, 0, 2, 0), STEP)  # on every rank the same
+    others = [STEP | {"SLURM_STEP_ID": "1"}, STEP | {"SLURM_JOB_ID": "8"}]
+    ports = {ranks._meeting_in_slurm(place, given)["MASTER_PORT"] for given in (STEP, *others)}
+    assert len(ports) == 3
+    assert all(1024 < int(port) < 32768 for port in ports)
+    assert ranks._meeting_in_slurm(place, STEP | {"MASTER_PORT": "5"})["MASTER_PORT"] == "5"
+    assert ranks._meeting_in_slurm(Place(1, 2, 1, 2, 0), STEP)["MASTER_ADDR"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +111,23 @@ def test_a_job_that_torchrun_or_slurm_named(monkeypatch):
     assert ranks.job_id() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     assert ranks.job_id() == "torchrun-mine"
-    for name, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7"}.items():
+    for name, value in STEP.items():
         monkeypatch.setenv(name, value)
     assert ranks.job_id() == "slurm-7"
+    monkeypatch.setenv("SLURM_STEP_ID", "2")  # a further srun of the same job
+    assert ranks.job_id() == "slurm-7.2"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "launcher"),
+    [
+        ([], "LosslabLauncher"),
+        (["trainer=ddp"], "LosslabLauncher"),
+        (["trainer=slurm"], "SlurmLauncher"),
+        (["trainer=slurm", "hydra/launcher=submitit_local"], "LocalLauncher"),
+    ],
+)
+def test_a_trainer_brings_its_launcher_of_sweeps(overrides, launcher):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", overrides, return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith(f".{launcher}")

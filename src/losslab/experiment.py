@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
@@ -233,7 +234,8 @@ def _together(options: dict[str, Any]) -> dict[str, Any]:
     """What tells Lightning that the ranks are already running, and that the loader shares batches out by itself."""
     place = ranks.here()
     if place.world == 1:
-        return {}
+        # In a shell or a batch script of SLURM's, Lightning would take this process for one of the job's tasks.
+        return {} if "plugins" in options else {"plugins": [LightningEnvironment()]}
     ranks.join(place)
     given, devices = options.get("strategy", "auto"), options.get("devices")
     return {
