@@ -199,7 +199,17 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     if missing:
         message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
         raise LabError(message)
-    for name in ("train", "test", "compile", "traceback", "optimizer.maximize", "data.verify", "data.flip"):
+    for name in (
+        "train",
+        "test",
+        "compile",
+        "traceback",
+        "optimizer.maximize",
+        "data.verify",
+        "data.flip",
+        "data.reflect",
+        "data.alternate",
+    ):
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
             message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words

@@ -112,3 +112,22 @@ def test_cutout_greys_a_square_around_a_centre_anywhere_in_the_image():
 def test_a_negative_size_is_refused():
     with pytest.raises(LabError, match="0 or more"):
         Augment(crop=-1)
+
+
+def test_a_reflecting_border_is_torchs():
+    augment = Augment(crop=3, reflect=True)
+    chosen = draws(augment)
+    padded = torch.nn.functional.pad(IMAGES.permute(0, 3, 1, 2).float(), (3, 3, 3, 3), mode="reflect").byte()
+    for image, (top, left, *_), got in zip(padded, chosen.tolist(), augment(IMAGES, chosen), strict=True):
+        assert torch.equal(got.permute(2, 0, 1), image[:, top : top + 12, left : left + 12])
+
+
+def test_a_border_that_the_image_is_too_small_to_reflect_is_refused():
+    augment = Augment(crop=12, reflect=True)
+    with pytest.raises(LabError, match="smaller than the image"):
+        augment(IMAGES, draws(augment))
+
+
+def test_alternating_without_flipping_is_refused():
+    with pytest.raises(LabError, match="set flip=true too"):
+        Augment(alternate=True)

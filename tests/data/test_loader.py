@@ -61,6 +61,29 @@ def test_augmentation_is_drawn_for_the_whole_batch_whatever_the_number_of_ranks(
     assert all(torch.equal(alone[i], shared[i]) for i in range(10))
 
 
+def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
+    images = torch.randint(256, (101, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augment = Augment(flip=True, alternate=True)
+
+    def mirrored(epoch: int, world: int = 1) -> list[bool]:
+        found = {}
+        for rank in range(world):
+            loader = Loader(
+                Examples.of(images, torch.arange(101)), 16, shuffle=True, augment=augment, rank=rank, world=world
+            )
+            loader.set_epoch(epoch)
+            for batch in loader:
+                for i, image in zip(batch.index.tolist(), batch.inputs, strict=True):
+                    assert torch.equal(image, images[i]) or torch.equal(image, images[i].flip(1))
+                    found[i] = not torch.equal(image, images[i])
+        return [found[i] for i in range(101)]
+
+    first = mirrored(0)
+    assert 30 < sum(first) < 71
+    assert mirrored(1) == [not side for side in first]
+    assert mirrored(2, world=3) == first
+
+
 @pytest.mark.parametrize("stop", range(5))
 def test_an_interrupted_epoch_goes_on_where_it_stopped(stop):
     whole = drawn(Loader(examples(18), 4, shuffle=True))
@@ -116,7 +139,8 @@ def test_a_batch_is_what_its_key_says_by_itself():
     loader.set_epoch(2)
     plan = loader.plan
     for number, batch in enumerate(loader):
-        rows, draws = plan.rows(plan.order(2), number), plan.draws(2, number)
+        rows = plan.rows(plan.order(2), number)
+        draws = plan.draws(2, number, rows)
         assert torch.equal(batch.index, rows)
         assert torch.equal(batch.inputs, loader.transform(plan.augment(images().inputs[rows], draws)))
 

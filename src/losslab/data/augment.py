@@ -1,6 +1,7 @@
 """Crop, flip and cutout for a whole batch of uint8 images at once."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from losslab.errors import LabError
@@ -13,16 +14,25 @@ class Augment:
     (DeVries & Taylor 2017), but no image is touched by itself.
 
     Args:
-        crop: pixels of black padding around the image before a window of its own size is cut; 0 for none.
+        crop: pixels of padding around the image before a window of its own size is cut; 0 for none.
         flip: mirror left to right with probability 1/2.
         cutout: side of a grey square put over the image, its centre anywhere in it; 0 for none.
+        reflect: pad with the image's own mirror image instead of black.
+        alternate: mirror each image in every second epoch instead of at random: half of them in the even epochs, the
+            other half in the odd ones, so that two epochs show both sides of each (Jordan 2024, arXiv 2404.00498).
+            The plan, which knows the epoch, sees to it.
     """
 
-    def __init__(self, crop: int = 0, *, flip: bool = False, cutout: int = 0) -> None:
+    def __init__(
+        self, crop: int = 0, *, flip: bool = False, cutout: int = 0, reflect: bool = False, alternate: bool = False
+    ) -> None:
         if crop < 0 or cutout < 0:
             message = f"crop and cutout are pixels, 0 or more: got crop={crop}, cutout={cutout}"
             raise LabError(message)
-        self.crop, self.flip, self.cutout = crop, flip, cutout
+        if alternate and not flip:
+            message = "to alternate is a way to flip: set flip=true too"
+            raise LabError(message)
+        self.crop, self.flip, self.cutout, self.reflect, self.alternate = crop, flip, cutout, reflect, alternate
 
     def draw(self, count: int, height: int, width: int, random: torch.Generator) -> Tensor:
         """What happens to each of `count` images → int64 (count, 5): window y and x, flipped, cutout's y and x."""
@@ -32,7 +42,8 @@ class Augment:
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Augment uint8 images (N, H, W, channels) by the draws (N, 5), which lie on their device → the same shape."""
         if self.crop:
-            images = _windows(images, self.crop, draws[:, 0], draws[:, 1])
+            padded = _reflected(images, self.crop) if self.reflect else F.pad(images, (0, 0, *(self.crop,) * 4))
+            images = _windows(padded, images.shape, draws[:, 0], draws[:, 1])
         if self.flip:
             images = _mirrored(images, draws[:, 2])
         if self.cutout:
@@ -40,16 +51,28 @@ class Augment:
         return images
 
 
-def _windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    count, height, width, channels = images.shape
-    padded = torch.nn.functional.pad(images, (0, 0, padding, padding, padding, padding))
+def _reflected(images: Tensor, padding: int) -> Tensor:
+    if padding >= min(images.shape[1:3]):
+        size = "×".join(str(side) for side in images.shape[1:3])
+        message = f"a crop that reflects must be smaller than the image: got {padding} for {size} pixels"
+        raise LabError(message)
+    # By indices, since torch's own reflection takes no bytes.
+    for axis in (1, 2):
+        size = images.shape[axis]
+        place = torch.arange(-padding, size + padding, device=images.device).abs()
+        images = images.index_select(axis, torch.minimum(place, 2 * (size - 1) - place))
+    return images
+
+
+def _windows(padded: Tensor, shape: torch.Size, top: Tensor, left: Tensor) -> Tensor:
+    count, height, width, channels = shape
     # A window is known by the byte it starts at. The view has one row for each byte, and index_select copies the rows
     # that are asked for line by line: ten times faster than an index for each image, row and column.
     image, line, pixel, _ = padded.stride()
     starts = max(0, padded.numel() - (height - 1) * line - width * channels + 1)  # 0 where a rank's share is empty
     views = padded.as_strided((starts, height, width * channels), (1, line, 1))
-    chosen = torch.arange(count, device=images.device) * image + top * line + left * pixel
-    return views.index_select(0, chosen).view(images.shape)
+    chosen = torch.arange(count, device=padded.device) * image + top * line + left * pixel
+    return views.index_select(0, chosen).view(shape)
 
 
 def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:

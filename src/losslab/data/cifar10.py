@@ -32,6 +32,8 @@ class CIFAR10(MemoryDataModule):
         crop: pixels of padding for the random crop in training; 0 for none.
         flip: mirror training images at random.
         cutout: side of the square that cutout covers in training; 0 for none.
+        reflect: pad with the image's own mirror image instead of black.
+        alternate: mirror each training image in every second epoch instead of at random.
         batch_size: images in a training batch; None for all.
         eval_batch_size: images in a validation or test batch.
         split_seed: of the validation split and the subset. It is not the run's seed: runs stay comparable.
@@ -51,6 +53,8 @@ class CIFAR10(MemoryDataModule):
         crop: int = 2,
         flip: bool = True,
         cutout: int = 0,
+        reflect: bool = False,
+        alternate: bool = False,
         batch_size: int | None = 128,
         eval_batch_size: int | None = 500,
         split_seed: int = 0,
@@ -59,7 +63,8 @@ class CIFAR10(MemoryDataModule):
         super().__init__(batch_size, eval_batch_size, seed)
         self.dir, self.url, self.verify = Path(dir).expanduser(), url, verify
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
-        self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
+        augment = Augment(crop, flip=flip, cutout=cutout, reflect=reflect, alternate=alternate)
+        self.augment = augment if crop or flip or cutout else None
 
     def prepare_data(self) -> None:
         """Download once, whoever asks first."""

@@ -7,7 +7,7 @@ draws what it would have drawn.
 import numpy as np
 import torch
 
-ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS = range(6)
+ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES = range(7)
 
 
 def key(seed: int, purpose: int, *place: int) -> int:

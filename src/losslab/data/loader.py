@@ -109,11 +109,11 @@ class Loader:
         Order and draws of the epoch are made at once and moved to the device once: to copy them with each batch would
         have a GPU wait. They are drawn on the CPU, so they are the same numbers wherever the examples lie.
         """
-        device = self.examples.device
-        order = self.plan.order(self.epoch).to(device)
-        rows = [self.plan.rows(order, number) for number in range(first, len(self))]
-        drawn = [self.plan.draws(self.epoch, number) for number in range(first, len(self))]
+        device, numbers = self.examples.device, range(first, len(self))
+        order = self.plan.order(self.epoch)
+        drawn = [self.plan.draws(self.epoch, number, self.plan.rows(order, number)) for number in numbers]
         draws = [draw for draw in drawn if draw is not None]
         shares = torch.cat(draws).to(device).split([len(draw) for draw in draws]) if draws else drawn
-        for mine, share in zip(rows, shares, strict=True):
-            yield augmented(self.examples.take(mine), self.plan, share)
+        order = order.to(device)
+        for number, share in zip(numbers, shares, strict=True):
+            yield augmented(self.examples.take(self.plan.rows(order, number)), self.plan, share)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,8 +49,8 @@ class Plan:
         """This process's share of batch `number`, out of the order of its epoch → int64 (N,)."""
         return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
 
-    def draws(self, epoch: int, number: int) -> Tensor | None:
-        """What augmentation does to this process's share of a batch → int64 (N, 5).
+    def draws(self, epoch: int, number: int, rows: Tensor) -> Tensor | None:
+        """What augmentation does to this process's share of a batch, which is `rows` → int64 (N, 5).
 
         Drawn for the whole batch and then shared out: the draws do not depend on the number of processes.
         """
@@ -57,4 +58,12 @@ class Plan:
             return None
         count = min(self.batch_size, self.size - number * self.batch_size)
         random = keys.generator(self.seed, keys.AUGMENTATION, epoch, number)
-        return self.augment.draw(count, self.shape[0], self.shape[1], random)[self.rank :: self.world]
+        draws = self.augment.draw(count, self.shape[0], self.shape[1], random)[self.rank :: self.world]
+        if self.augment.alternate:
+            draws[:, 2] = (self._sides[rows] + epoch) % 2
+        return draws
+
+    @cached_property
+    def _sides(self) -> Tensor:
+        """Which way round each example is in the even epochs, where the augmentation mirrors by turns."""
+        return torch.randint(2, (self.size,), generator=keys.generator(self.seed, keys.SIDES))

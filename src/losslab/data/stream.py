@@ -92,11 +92,12 @@ class _Batches(Dataset[Any]):
         epoch, number = wanted
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self._plan.order(epoch)
+        rows = self._plan.rows(self._order[1], number)
         try:
-            part = self._source.take(self._plan.rows(self._order[1], number))
+            part = self._source.take(rows)
         except LabError as error:
             return error
-        return augmented(part, self._plan, self._plan.draws(epoch, number))
+        return augmented(part, self._plan, self._plan.draws(epoch, number, rows))
 
 
 class _Wanted:
