@@ -17,7 +17,7 @@ LOSSES = choices("loss")
 FITS = {
     "line": {"mse", "l1", "smooth_l1", "huber"},
     "breast_cancer": {"mse", "l1", "smooth_l1", "huber", "bce"},
-    "digits": {"mse", "l1", "smooth_l1", "huber", "bce", "cross_entropy", "kl_div", "focal"},
+    "digits": {"mse", "l1", "smooth_l1", "huber", "bce", "cross_entropy", "label_smoothing", "kl_div", "focal"},
 }
 
 
