@@ -33,7 +33,8 @@ class Whitening(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         weight = self._layer(pl_module).weight
         data = trainer.datamodule  # type: ignore[attr-defined]
-        images = data.splits["train"].inputs[: self.count]
+        source = data.splits["train"]
+        images = source.take(torch.arange(min(self.count, source.size), device=source.device)).inputs
         computed = whitening(covariance(images, data.transform, weight.shape[2:]), self.eps)
         # From one process to all: the sign of an eigenvector is a matter of the processor that computed it.
         computed = trainer.strategy.broadcast(computed)
