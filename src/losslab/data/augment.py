@@ -53,8 +53,8 @@ class Augment:
 
 def _reflected(images: Tensor, padding: int) -> Tensor:
     if padding >= min(images.shape[1:3]):
-        size = "×".join(str(side) for side in images.shape[1:3])
-        message = f"a crop that reflects must be smaller than the image: got {padding} for {size} pixels"
+        sides = "×".join(str(side) for side in images.shape[1:3])
+        message = f"a crop that reflects must be smaller than the image: got {padding} for {sides} pixels"
         raise LabError(message)
     # By indices, since torch's own reflection takes no bytes.
     for axis in (1, 2):
