@@ -100,3 +100,30 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
     outputs = torch.full((3, 4), -1e4)
     yardsticks.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
     assert yardsticks.compute()["nll"].item() == pytest.approx(np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("facts", "outputs"),
+    [
+        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), torch.ones(4, 1)),
+        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 3), torch.ones(4, 3)),
+        (Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3), torch.ones(4, 3)),
+        (Facts(Task.BINARY, Kind.BINARY, (1,), 1), torch.ones(4, 1)),
+        (Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
+    ],
+)
+def test_a_process_without_an_example_has_sums_that_can_be_added_to_the_others(facts, outputs):
+    idle, busy = Yardsticks(facts), Yardsticks(facts)
+    truth = torch.tensor([0, 1, 2, 0]) if facts.task is Task.MULTICLASS else outputs
+    busy.update(outputs, None if facts.task is Task.REGRESSION else outputs / 2, truth)
+    assert shapes(idle) == shapes(busy)
+
+
+def shapes(yardsticks):
+    found = {}
+    for collection in filter(None, (yardsticks.decisions, yardsticks.likelihoods)):
+        for name, metric in collection.items(keep_base=True, copy_state=False):
+            found[name] = {
+                state: (getattr(metric, state).shape, getattr(metric, state).dtype) for state in metric._defaults
+            }
+    return found

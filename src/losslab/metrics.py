@@ -193,6 +193,13 @@ def _normalised(probabilities: Tensor) -> Tensor:
 
 
 class _R2(R2Score):
+    def __init__(self, targets: int) -> None:
+        super().__init__()
+        # In torchmetrics they get this shape from the first batch, and a process that has none would wait forever for
+        # the others' sums of another shape.
+        for name in ("sum_squared_error", "sum_error", "residual"):
+            self.add_state(name, torch.zeros(targets), dist_reduce_fx="sum")
+
     def compute(self) -> Tensor:
         """NaN for a single example, where torchmetrics raises: it has no variance to explain."""
         return super().compute() if self.total > 1 else torch.tensor(torch.nan)
@@ -201,7 +208,7 @@ class _R2(R2Score):
 def _collections(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
     options: dict[str, Any] = {"validate_args": False}
     if facts.task is Task.REGRESSION:
-        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2()}, {}
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2(facts.targets)}, {}
     if facts.task is Task.MULTICLASS:
         classes, macro = facts.targets, {"average": "macro", **options}
         return {
