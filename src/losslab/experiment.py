@@ -26,6 +26,7 @@ from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
+from losslab.unprofiled import Unprofiled
 
 
 @dataclass
@@ -223,6 +224,7 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     # Lightning puts its own in where it finds none, and finds History to be a Checkpoint.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    options["profiler"] = options.get("profiler") or Unprofiled()
     options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
     options |= _together(options)
     with quiet():
