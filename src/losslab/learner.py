@@ -64,6 +64,13 @@ class Learner(LightningModule):
         """Those of them that are of the current epoch: not every epoch is validated."""
         self._weight: Tensor | None = None  # of the batches that were accumulated for the next step
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes some fifty times a step which hook it is in: no parameter, so nn.Module need not look for one.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     train_metric: str
     """The yardstick that is cheap enough to take on every training batch."""
 
