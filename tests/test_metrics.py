@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as sk
 
 from losslab.data.batch import Facts
-from losslab.metrics import Average, Yardsticks
+from losslab.metrics import Average, RunningMean, Yardsticks
 from losslab.targets import Kind, Task
 
 N = 101
@@ -87,8 +87,9 @@ def test_confident_mistakes_have_a_finite_nll():
     assert yardsticks.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
 
 
-def test_sums_are_float64_so_that_small_values_survive_large_ones():
-    average = Average()
+@pytest.mark.parametrize("kind", [Average, RunningMean])
+def test_sums_are_float64_so_that_small_values_survive_large_ones(kind):
+    average = kind()
     average.update(torch.tensor(1e8), 1)
     for _ in range(1000):
         average.update(torch.tensor(1e-1), 0)

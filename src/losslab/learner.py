@@ -17,7 +17,7 @@ from losslab.data import keys
 from losslab.data.batch import Batch, Facts
 from losslab.errors import LabError
 from losslab.losses.base import Loss
-from losslab.metrics import MONITOR, Average, Yardsticks, mode
+from losslab.metrics import MONITOR, RunningMean, Yardsticks, mode
 from losslab.targets import Task, choose, encode
 
 
@@ -54,9 +54,9 @@ class Learner(LightningModule):
             raise LabError(message)
         self.network, self.loss, self.facts, self.kind = network, loss, facts, kind
         self.optimizer, self.scheduler, self.interval, self.seed = optimizer, scheduler, interval, seed
-        # In plain dicts, not as submodules: Lightning would cast their float64 sums with the network's precision.
-        self.averages = {"train": {"loss": Average(), self.train_metric: Average()}}
-        self.averages |= {split: {"loss": Average()} for split in ("val", "test")}
+        self.averages = {"train": {"loss": RunningMean(), self.train_metric: RunningMean()}}
+        self.averages |= {split: {"loss": RunningMean()} for split in ("val", "test")}
+        # In a plain dict, not as submodules: Lightning would cast their float64 sums with the network's precision.
         self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
         """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
@@ -204,13 +204,11 @@ class Learner(LightningModule):
         self._publish("test")
 
     def _prepare(self, *splits: str) -> None:
-        device = torch.device("cpu") if self.device.type == "mps" else self.device
         for split in splits:
             for average in self.averages[split].values():
-                average.to(device)
-                average.reset()
+                average.to(self.device)
             if split in self.yardsticks:
-                self.yardsticks[split].to(device)
+                self.yardsticks[split].to(self.device)
                 self.yardsticks[split].reset()
 
     def _publish(self, split: str) -> None:

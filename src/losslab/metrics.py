@@ -47,8 +47,42 @@ def wide(values: Tensor) -> Tensor:
     return values.double() if values.is_floating_point() else values
 
 
+class RunningMean:
+    """A mean over examples: float64 sums of values and of weights, added up over batches and processes.
+
+    What `Average` is, without the tenth of a millisecond a step that a Metric takes for what it could also do.
+    """
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.reset()
+
+    def to(self, device: torch.device) -> None:
+        """Start over on the device of the outputs (the CPU for MPS, which has no float64)."""
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        self.total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.weight = torch.zeros((), dtype=torch.float64, device=self.device)
+
+    def update(self, total: Tensor, weight: Tensor | float) -> None:
+        """Add a batch: the sum of its values () and the sum of their weights () or the number of its examples."""
+        self.total += total.detach().to(self.device)
+        self.weight += weight.detach().to(self.device) if isinstance(weight, Tensor) else weight
+
+    def compute(self) -> Tensor:
+        """Σ values / Σ weights over all processes → ()."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = torch.stack([self.total, self.weight])
+            torch.distributed.all_reduce(sums)
+            return sums[0] / sums[1]
+        return self.total / self.weight
+
+
 class Average(Metric):
-    """A mean over examples: float64 sums of values and of weights, added up over batches and processes."""
+    """The same as a Metric, to stand in a collection beside others."""
 
     full_state_update = False
     total: Tensor
