@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from losslab.callbacks.later import Later
@@ -30,6 +29,10 @@ class FiniteGuard(Callback):
         self._batch: Batch | None = None
         self._seen: dict[str, Tensor] = {}
         self._asked: _Question | None = None
+        self._parameters: list[nn.Parameter] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._parameters = list(pl_module.parameters())  # once: to walk the network costs more than to look at it
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Learner, batch: Batch, batch_idx: int) -> None:
         self._batch, self._seen = batch, {}
@@ -37,17 +40,17 @@ class FiniteGuard(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: Learner, loss: Tensor) -> None:
         if loss.device.type == "cuda":
             self._seen["loss"] = torch.isfinite(loss.detach()).reshape(1)
-        elif not torch.isfinite(loss):
+        elif not math.isfinite(loss.item()):
             _stop(trainer, pl_module, "loss", culprit(pl_module, "loss", self._batch))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            self._look(trainer, pl_module, "gradient", _gradients(pl_module))
+            self._look(trainer, pl_module, "gradient", [p.grad for p in self._parameters if p.grad is not None])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:  # fmt: skip
-        self._look(trainer, pl_module, "weight", dict(pl_module.named_parameters()))
+        self._look(trainer, pl_module, "weight", [parameter.detach() for parameter in self._parameters])
         if self._seen:
             self._answer(trainer, pl_module)
             self._asked = _Question.of(self._seen, trainer.global_step)
@@ -68,21 +71,26 @@ class FiniteGuard(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
         _check_split(trainer, pl_module, "test")
 
-    def _look(self, trainer: Trainer, learner: Learner, what: str, named: dict[str, Tensor]) -> None:
-        tensors = [tensor.detach() for tensor in named.values()]
-        if tensors and tensors[0].device.type == "cuda":
+    def _look(self, trainer: Trainer, learner: Learner, what: str, tensors: list[Tensor]) -> None:
+        if not tensors:
+            return
+        # What get_total_norm calls, at a quarter of its cost. The greatest absolute value cannot overflow, as a sum can.
+        peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001
+        if peaks[0].device.type == "cuda":
             # One flag a tensor, because when the answer is read the tensors will have been overwritten.
-            peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001 -- what get_total_norm calls
             self._seen[what] = torch.isfinite(torch.stack([peak.float() for peak in peaks]))
-        elif not torch.isfinite(get_total_norm(tensors, norm_type=torch.inf)):  # which cannot overflow, as a 2-norm can
+        elif not all(map(math.isfinite, torch.stack(peaks).tolist())):
             _stop(trainer, learner, what, culprit(learner, what, self._batch))
 
     def _answer(self, trainer: Trainer, learner: Learner) -> None:
         question, self._asked = self._asked, None
         if question is None:
             return
+        flags = question.answer()
+        if all(map(all, flags.values())):
+            return
         named = {"gradient": list(_gradients(learner)), "weight": [name for name, _ in learner.named_parameters()]}
-        for what, finite in question.answer().items():
+        for what, finite in flags.items():
             bad = [index for index, good in enumerate(finite) if not good]
             if bad and what == "loss":
                 _stop(trainer, learner, what, "the forward pass (trainer=cpu names the layer)", question.step)
