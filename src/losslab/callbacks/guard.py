@@ -74,7 +74,7 @@ class FiniteGuard(Callback):
     def _look(self, trainer: Trainer, learner: Learner, what: str, tensors: list[Tensor]) -> None:
         if not tensors:
             return
-        # What get_total_norm calls, at a quarter of its cost. The greatest absolute value cannot overflow, as a sum can.
+        # What get_total_norm calls, at a quarter of its cost; the largest value cannot overflow, as a sum can.
         peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001
         if peaks[0].device.type == "cuda":
             # One flag a tensor, because when the answer is read the tensors will have been overwritten.
