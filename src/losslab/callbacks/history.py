@@ -119,9 +119,14 @@ def draw_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
             spread += values
     if spread and min(spread) > 0 and max(spread) > 100 * min(spread):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # powers of ten need a formula parser
+    axes.minorticks_off()
     axes.set_xlabel("Epochs")
     axes.set_ylabel("Loss" if name == "loss" else name.upper() if name in {"mse", "mae"} else name.capitalize())
-    axes.set_title(title)
+    # Their places are given: to look for free ones, every label would be laid out three times.
+    axes.xaxis.set_label_coords(0.5, -0.1)
+    axes.yaxis.set_label_coords(-0.105, 0.5)
+    axes.set_title(title, y=1.0)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
