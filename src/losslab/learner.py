@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -84,7 +85,7 @@ class Learner(LightningModule):
         """Whether the monitored metric is better "min" or "max"."""
         return mode(self.facts.task)
 
-    @property
+    @cached_property
     def curves(self) -> list[str]:
         """The names of all values of an epoch, in the order of a table."""
         train = [f"train/{name}" for name in self.averages["train"]]

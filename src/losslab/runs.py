@@ -19,6 +19,7 @@ import secrets
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,12 @@ class RunFolder:
         """The resolved configuration."""
         return self.path / "config.json"
 
-    @property
+    @cached_property
     def best(self) -> Path:
         """Checkpoint of the best epoch."""
         return self.path / "checkpoints" / "best.ckpt"
 
-    @property
+    @cached_property
     def last(self) -> Path:
         """Newest checkpoint."""
         return self.path / "checkpoints" / "last.ckpt"
