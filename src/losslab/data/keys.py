@@ -4,7 +4,8 @@ Two losses with one seed see the same initial weights, batches and augmentations
 draws what it would have drawn.
 """
 
-import numpy as np
+from hashlib import blake2b
+
 import torch
 
 ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES = range(7)
@@ -18,8 +19,8 @@ def key(seed: int, purpose: int, *place: int) -> int:
         purpose: one of the constants above, so that no two uses of a seed share draws.
         place: usually (epoch,) or (epoch, batch).
     """
-    state = np.random.SeedSequence((seed, purpose, *place)).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    # A hash, at a twentieth of the time of numpy's SeedSequence, which is as long as a step of a tiny network.
+    return int.from_bytes(blake2b(repr((seed, purpose, *place)).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int, purpose: int, *place: int) -> torch.Generator:
