@@ -1,19 +1,27 @@
 """Peer: the loop of the tutorials on three points, and a plot of its losses, in as few lines as it takes."""
 
-import matplotlib.pyplot as plt
 import torch
 
-x = torch.tensor([[1.0], [2.0], [3.0]])
-y = 2 * x
-model = torch.nn.Linear(1, 1)
-criterion = torch.nn.MSELoss()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-losses = []
-for _ in range(1000):
-    loss = criterion(model(x), y)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.item())
-plt.plot(losses)
-plt.savefig("loss.png")
+
+def train() -> list[float]:
+    """1000 steps of gradient descent → their losses."""
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    y = 2 * x
+    model = torch.nn.Linear(1, 1)
+    criterion = torch.nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(1000):
+        loss = criterion(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+if __name__ == "__main__":
+    import matplotlib.pyplot as plt
+
+    plt.plot(train())
+    plt.savefig("loss.png")

@@ -1,0 +1,1 @@
+"""The sections of docs/benchmarks.md: what is timed beside what, and how."""

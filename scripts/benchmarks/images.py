@@ -1,0 +1,137 @@
+"""Training on images: beside PIL, beside a plain loop with the same tricks, and what of a step is not training."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from time import perf_counter
+
+import torch
+from peers import images_pil, images_raw
+from rich.progress import track
+
+from benchmarks import ours
+from benchmarks.page import promise, section, table
+from benchmarks.timing import Job, Numbers, in_own_processes, in_turn, ratio
+from losslab.cli import keep_freed_memory
+from losslab.data.augment import Augment
+
+PIL, RAW, OURS = "PIL, a DataLoader and a plain loop", "plain loop, our tensors", "python train.py"
+NOISE = (
+    "Random bytes of CIFAR-10's shape, so that nothing needs to be downloaded; crop, flip and normalisation as for\n"
+    "CIFAR-10; set-up and the first steps are not counted. `python train.py` includes metrics, guard, gradient norms,\n"
+    "history and TensorBoard; the plain loop has the same tensors, augmentation and memory settings, and nothing else."
+)
+
+
+def cnn(rounds: int) -> str:
+    """cifar_cnn on the CPU."""
+    single, half = Job("cifar_cnn", "32-true"), Job("cifar_cnn", "bf16-mixed")
+    pil, numbers = _rates(single, half, rounds, "cnn", (0, 1, 2))
+    ratios = {
+        "at least 2.5 times PIL in bf16-mixed": (ratio(numbers[f"{OURS}, bf16-mixed"], numbers[pil]), 2.5),
+        "at least 1.7 times PIL in float32": (ratio(numbers[f"{OURS}, float32"], numbers[pil]), 1.7),
+        "at least 0.95 of the plain loop in bf16-mixed": (
+            ratio(numbers[f"{OURS}, bf16-mixed"], numbers[f"{RAW}, bf16-mixed"]), 0.95
+        ),
+    }  # fmt: skip
+    promises = [promise(text, value, at_least.__le__) for text, (value, at_least) in ratios.items()]
+    title = f"cifar_cnn on the CPU: images a second in training, batches of {half.batch_size}"
+    return section(
+        title,
+        rounds,
+        table(numbers, ("program", "images a second", "times PIL"), pil, ".0f"),
+        "\n".join(promises),
+        NOISE,
+    )
+
+
+def gpu(rounds: int) -> str:
+    """cifar_cnn and resnet18 on a GPU."""
+    title = "Images a second in training on a GPU"
+    if not torch.cuda.is_available():
+        return f"## {title}\n\nThere is no GPU here: `python scripts/benchmark.py gpu --write` fills this where one is."
+    cores = os.cpu_count() or 1
+    tables = []
+    for model in ("cifar_cnn", "resnet18"):
+        single = Job(model, "32-true", "cuda", images=50_000, warm_up=30, steps=300)
+        pil, numbers = _rates(single, replace(single, precision="bf16-mixed"), rounds, model, (cores // 2, cores))
+        tables.append(f"### {model}\n\n" + table(numbers, ("program", "images a second", "times PIL"), pil, ".0f"))
+    return section(title, rounds, *tables, NOISE)
+
+
+def augment(rounds: int) -> str:
+    """Crop, flip and normalise on one core, batched and one by one."""
+    count = 1024
+    images = images_raw.examples(count).inputs
+    dataset = images_pil.Images(count)
+    batched, normalise = Augment(crop=2, flip=True), images_raw.normalise()
+    random = torch.Generator().manual_seed(0)
+
+    def one_by_one() -> float:
+        return _per_second(lambda: [dataset[index] for index in range(count)], count)
+
+    def at_once() -> float:
+        return _per_second(
+            lambda: [normalise(batched(part, batched.draw(len(part), 32, 32, random))) for part in images.split(128)],
+            count,
+        )
+
+    keep_freed_memory()  # as in a run; for both
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    names = "torchvision, image by image", "batches of 128"
+    numbers = in_turn({names[0]: one_by_one, names[1]: at_once}, rounds, "augment")
+    torch.set_num_threads(threads)
+    return section(
+        "Random crop, flip and normalisation, images a second on one core",
+        rounds,
+        table(numbers, ("program", "images a second", "times torchvision"), names[0], ".0f"),
+        promise("at least 40 times", ratio(numbers[names[1]], numbers[names[0]]), lambda value: value >= 40),
+    )
+
+
+def callbacks(rounds: int) -> str:
+    """What guard and gradient norms take of a step of the CNN."""
+    job = Job("cifar_cnn", "bf16-mixed", warm_up=5, steps=60)
+    numbers: Numbers = {name: [] for name in _SHARES}
+    for number in track(range(rounds + 1), "callbacks: rounds (the first warms up)"):
+        for every in (50, 1):
+            guard, norms = ours.shares(job, f"trainer.log_every_n_steps={every}").values()
+            if number:
+                numbers[f"gradient norms, every {every}. step"].append(100 * norms)
+                numbers["guard, every step"] += [100 * guard] if every == 1 else []
+    rows = [
+        f"| {name} | {median(values):.2f} ({min(values):.2f} - {max(values):.2f}) | {_SHARES[name]:.0f} |"
+        for name, values in numbers.items()
+    ]
+    return section(
+        "What guard and gradient norms take of a step of cifar_cnn (CPU, bf16-mixed, batches of 128)",
+        rounds,
+        "\n".join(
+            ["| callback | per cent of a step, median (least - most) | promised |", "| --- | --- | --- |", *rows]
+        ),
+    )
+
+
+_SHARES = {"guard, every step": 1.0, "gradient norms, every 50. step": 3.0, "gradient norms, every 1. step": 3.0}
+
+
+def _per_second(work: Callable[[], object], count: int) -> float:
+    start = perf_counter()
+    work()
+    return count / (perf_counter() - start)
+
+
+def _rates(single: Job, half: Job, rounds: int, what: str, workers: tuple[int, ...]) -> tuple[str, Numbers]:
+    """The rates of all programs, and the name of the fastest PIL peer, which alone is kept."""
+    peers = {f"{PIL}, {number} workers, float32": replace(single, workers=number) for number in workers}
+    tried = in_own_processes({name: (images_pil.rate, job) for name, job in peers.items()}, 1, f"{what}: workers")
+    pil = max(tried, key=lambda name: tried[name][0])
+    programs = {pil: (images_pil.rate, peers[pil])}
+    if single.device == "cuda":
+        programs[pil.replace("float32", "bf16-mixed")] = (images_pil.rate, replace(peers[pil], precision="bf16-mixed"))
+    for name, job in (("float32", single), ("bf16-mixed", half)):
+        programs[f"{RAW}, {name}"] = (images_raw.rate, job)
+        programs[f"{OURS}, {name}"] = (ours.rate, job)
+    return pil, in_own_processes(programs, rounds, what)

@@ -1,0 +1,110 @@
+"""Three points, 1000 epochs: as a whole process, without the imports, and nine times over."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.page import ROOT, promise, section, table
+from benchmarks.timing import in_turn, ratio
+
+PROCESSES = {
+    "raw loop and plot, 20 lines": ("scripts/peers/linear_raw.py",),
+    "naive Lightning with a DataLoader": ("scripts/peers/linear_lightning.py",),
+    "python train.py": ("train.py", "trainer=cpu", "run_dir=run"),
+    "python train.py --help": ("train.py", "--help"),
+}
+LOSSES, SEEDS = ("mse", "l1", "huber"), (0, 1, 2)
+
+
+def process(rounds: int) -> str:
+    """From start to exit."""
+    numbers = in_turn({name: _timed(command) for name, command in PROCESSES.items()}, rounds, "linear_process")
+    raw, _, ours, _ = numbers
+    return section(
+        "Linear regression: three points, 1000 epochs, a whole process from start to exit",
+        rounds,
+        table(numbers, ("command", "seconds", "times the raw loop"), raw),
+        promise(
+            "at most 1.5 times the raw loop and its plot",
+            ratio(numbers[ours], numbers[raw]),
+            lambda value: value <= 1.5,
+        ),
+        "`python train.py` also validates every 10th epoch, tests, guards every step against NaN and infinity, writes\n"
+        "TensorBoard's events, history.csv, two figures and three files of weights.",
+    )
+
+
+def in_process(rounds: int) -> str:
+    """Without interpreter and imports, which are most of a whole process."""
+    from losslab.cli import compose, imports_without_gc  # noqa: PLC0415 -- the other sections shall not wait for it
+
+    with imports_without_gc():
+        from peers.linear_raw import train  # noqa: PLC0415
+
+        from losslab.experiment import build, run  # noqa: PLC0415
+
+    def ours(*overrides: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            config = compose(["trainer=cpu", *overrides], run_dir=f"{folder}/run")
+            start = perf_counter()
+            run(build(config))
+            return perf_counter() - start
+
+    def raw() -> float:
+        start = perf_counter()
+        train()
+        return perf_counter() - start
+
+    bare = ("callbacks=none", "logger=none")
+    names = "raw loop", "build and run", "the same without callbacks and logger"
+    numbers = in_turn({names[0]: raw, names[1]: ours, names[2]: lambda: ours(*bare)}, rounds, "linear_inprocess")
+    return section(
+        "Linear regression: three points, 1000 epochs, everything imported",
+        rounds,
+        table(numbers, ("program", "seconds", "times the raw loop"), names[0], ".3f"),
+        promise("at most 4 times the raw loop", ratio(numbers[names[1]], numbers[names[0]]), lambda value: value <= 4),
+        "`build` and `run` include history.csv, TensorBoard's events, validation every 10th epoch, both figures,\n"
+        "checkpoints and the test; the raw loop keeps its losses in a list.",
+    )
+
+
+def sweep(rounds: int) -> str:
+    """Nine runs as a sweep and as nine processes."""
+    jobs = [(loss, seed) for loss in LOSSES for seed in SEEDS]
+    choices = (f"loss={','.join(LOSSES)}", f"seed={','.join(map(str, SEEDS))}")
+    apart = [_timed(("train.py", "trainer=cpu", "run_dir=run", f"loss={loss}", f"seed={seed}")) for loss, seed in jobs]
+    together = _timed(("train.py", "-m", "trainer=cpu", "run_dir=sweep", *choices))
+    names = f"python train.py, {len(jobs)} times", f"python train.py -m {' '.join(choices)}"
+    measures = {names[0]: lambda: sum(timed() for timed in apart), names[1]: together}
+    numbers = in_turn(measures, rounds, "sweep")
+    each = {name: [value / len(jobs) for value in values] for name, values in numbers.items()}
+    return section(
+        "A sweep of nine linear regressions, from start to exit",
+        rounds,
+        table(each, ("command", "seconds a job", "times the processes"), names[0]),
+        promise("at most 1.5 seconds a job", sorted(each[names[1]])[rounds // 2], lambda value: value <= 1.5),
+    )
+
+
+def _timed(command: tuple[str, ...]) -> Callable[[], float]:
+    """Seconds that a command takes as a whole process, in an empty folder of its own."""
+    script, *arguments = command
+
+    def timed() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            start = perf_counter()
+            subprocess.run(
+                [sys.executable, str(ROOT / script), *arguments],
+                cwd=Path(folder),
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"MPLBACKEND": "agg"},
+            )
+            return perf_counter() - start
+
+    return timed

@@ -1,0 +1,58 @@
+"""Peer: the tutorials' way with images: one by one through PIL in a DataLoader, and a plain loop."""
+
+import numpy as np
+import torch
+from benchmarks.timing import Job, Stopwatch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+AUGMENT = transforms.Compose(
+    [
+        transforms.RandomCrop(32, padding=2),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+    ]
+)
+
+
+class Images(Dataset[tuple[torch.Tensor, int]]):
+    """Random images and labels, read as torchvision's CIFAR10 reads its own."""
+
+    def __init__(self, count: int) -> None:
+        random = np.random.default_rng(0)
+        self.data = random.integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+        self.labels = random.integers(10, size=count).tolist()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return AUGMENT(Image.fromarray(self.data[index])), self.labels[index]
+
+
+def rate(job: Job) -> float:
+    """Images a second."""
+    loader = DataLoader(
+        Images(job.images),
+        batch_size=job.batch_size,
+        shuffle=True,
+        num_workers=job.workers,
+        persistent_workers=job.workers > 0,
+        pin_memory=job.device == "cuda",
+    )
+    network = job.network()
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    watch = Stopwatch(job)
+    while True:
+        for images, labels in loader:
+            inputs, target = images.to(job.device, non_blocking=True), labels.to(job.device, non_blocking=True)
+            with job.autocast:
+                loss = criterion(network(inputs), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if watch.step():
+                return watch.rate

@@ -1,0 +1,47 @@
+"""Peer: a plain loop with everything the project knows about speed and nothing else it does."""
+
+import torch
+from benchmarks.timing import Job, Stopwatch
+
+from losslab.cli import keep_freed_memory
+from losslab.data.augment import Augment
+from losslab.data.batch import Examples
+from losslab.data.loader import Loader, Normalise
+
+
+def examples(count: int) -> Examples:
+    """Random images as bytes, and labels."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=random)
+    return Examples.of(images, torch.randint(10, (count,), generator=random))
+
+
+def normalise() -> Normalise:
+    """Bytes to about -2 to 2."""
+    half = torch.full((3,), 127.5)
+    return Normalise(half, half / 2)
+
+
+def rate(job: Job) -> float:
+    """Images a second."""
+    keep_freed_memory()
+    loader = Loader(
+        examples(job.images).to(torch.device(job.device)),
+        job.batch_size,
+        shuffle=True,
+        augment=Augment(crop=2, flip=True),
+        transform=normalise(),
+    )
+    network = job.network().to(memory_format=torch.channels_last)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    watch = Stopwatch(job)
+    while True:
+        for inputs, target, _, _ in loader:
+            with job.autocast:
+                loss = criterion(network(inputs), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if watch.step():
+                return watch.rate
