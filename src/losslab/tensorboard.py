@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Mapping
 from threading import Lock, Timer
 
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
 
 
 class RunLogger(TensorBoardLogger):

@@ -28,7 +28,8 @@ def test_curves_learning_rate_and_gradient_norms_are_there(run):
     assert (
         set(experiment.learner.curves) | {"lr", "grad_norm/total", "weights/grad_norm/0", "weights/grad_norm/8"} <= tags
     )
-    assert max(event.value for event in read.Scalars("val/accuracy")) == pytest.approx(results["val/accuracy"], abs=1e-5)
+    best = max(event.value for event in read.Scalars("val/accuracy"))
+    assert best == pytest.approx(results["val/accuracy"], abs=1e-5)
     steps = [event.step for event in read.Scalars("grad_norm/total")]
     assert steps == list(range(0, experiment.trainer.global_step, 10))
 
