@@ -6,7 +6,8 @@ from benchmarks.timing import Job, Stopwatch
 from losslab.cli import keep_freed_memory
 from losslab.data.augment import Augment
 from losslab.data.batch import Examples
-from losslab.data.loader import Loader, Normalise
+from losslab.data.loader import Loader
+from losslab.data.normalise import Normalise
 
 
 def examples(count: int) -> Examples:

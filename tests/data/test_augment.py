@@ -94,9 +94,9 @@ def test_a_key_gives_its_result_again_and_another_key_another():
 def test_a_key_gives_this_result_on_every_machine_and_in_every_version():
     augment = Augment(crop=4, flip=True, cutout=5)
     chosen = augment.draw(64, 12, 12, keys.generator(7, keys.AUGMENTATION, 3, 11))
-    assert chosen[:3].tolist() == [[6, 3, 1, 11, 3], [2, 0, 0, 3, 10], [4, 8, 1, 3, 4]]
+    assert chosen[:3].tolist() == [[2, 0, 0, 0, 4], [1, 5, 0, 3, 10], [0, 2, 0, 3, 8]]
     digest = hashlib.sha256(augment(IMAGES, chosen).numpy().tobytes()).hexdigest()
-    assert digest == "aef6e571073735f59006be142b4ae3e2ffa83420a2f85a356f9561bc816f9af5"
+    assert digest == "cbdc8129f9c8a6c052f3e22f0c2e1be5814ef1032c99e00d7f7da6e116a597a3"
 
 
 def test_cutout_greys_a_square_around_a_centre_anywhere_in_the_image():
