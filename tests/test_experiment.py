@@ -35,7 +35,7 @@ def test_a_loss_trains_on_the_data_that_fit_and_is_refused_by_the_others(train, 
         assert named == FITS[data]
 
 
-@pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.4)])
+@pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.3)])
 def test_classes_can_be_learnt_under_it(train, loss, accuracy):
     _, results = train("model=mlp", "data=digits", f"loss={loss}", "trainer.max_epochs=15", "logger=none")
     assert results["test/accuracy"] > accuracy
