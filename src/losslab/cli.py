@@ -50,7 +50,8 @@ def train() -> None:
     except ValueError:
         if sweep.current is None or sweep.current.done:
             raise
-        leave(0 if _close_sweep() else 1)  # a sweeper that asks for the best of none
+        _close_sweep()
+        leave(1)  # a sweeper that asks for the best of none
     except SystemExit as ended:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
@@ -232,10 +233,11 @@ def one_line_errors(*, show_all: bool) -> Iterator[None]:
     """Print what the user can mend in one line and exit with code 1; let anything else show its traceback."""
     try:
         yield
-    except (LabError, CompactHydraException, OmegaConfBaseException, OSError) as error:
+    except Exception as error:
         line = _line(error)
         if show_all or line is None:
             raise
+        _close_sweep()
         sys.stderr.write(f"{line}\n")
         leave(1)
 
@@ -254,7 +256,8 @@ def _line(error: Exception) -> str | None:
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
-    return str(error).splitlines()[0]
+    foreign = type(error).__module__.startswith("submitit.") or str(error).startswith("Only one of --run")  # Hydra's
+    return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None
 
 
 @contextmanager
