@@ -46,7 +46,7 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
     assert len(done.stdout.splitlines()) < 40
     for said in (
         "loss       bce, cross_entropy, focal",
-        "model      cifar_cnn, linear",
+        "model      airbench, cifar_cnn, linear",
         "Tab completion",
         "-m loss=mse,l1,huber seed=0,1,2",
     ):
