@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -73,3 +75,17 @@ def test_a_run_that_has_begun_stays(tmp_path):
 def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
     runs.write_json(tmp_path / "metrics.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": None, "b": None, "c": 1.5}
+
+
+def test_of_runs_that_start_together_into_one_folder_one_has_it(tmp_path):
+    def claimed(_: int) -> bool:
+        try:
+            runs.claim(tmp_path / "same")
+        except LabError:
+            return False
+        return True
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(claimed, range(8))) == 1
+        shutil.rmtree(tmp_path / "same")
