@@ -187,6 +187,7 @@ def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
             ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=1", "seed=1,2"],
             "set it to minimize",
         ),
+        (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "loss=cross_entropy", "seed=1"], "choose one of"),
     ],
 )
 def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
@@ -196,6 +197,7 @@ def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
     assert process.returncode == 1
     assert said in errors.splitlines()[-1] + errors.splitlines()[-2 if len(errors.splitlines()) > 1 else -1]
     assert "Traceback" not in errors
+    assert "Error executing" not in errors
 
 
 def test_the_search_looks_for_what_is_better_in_these_data():

@@ -83,6 +83,12 @@ def test_what_a_child_started_ends_with_it(how, tmp_path):
     assert wait_for(lambda: not alive(child) and not alive(grandchild))
 
 
+def test_nothing_is_left_behind_by_a_child_that_ended_well(tmp_path):
+    outcome = workers.together(workers.leave_behind, 1, str(tmp_path / "pid"))
+    assert outcome.reason is None
+    assert wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 5)
+
+
 def test_children_end_with_a_parent_that_was_killed(tmp_path):
     file = tmp_path / "pids"
     script = (

@@ -172,3 +172,9 @@ class Pid(Callback):
 
 def clock() -> float:
     return time.monotonic()
+
+
+def leave_behind(pids: str) -> None:
+    """Start a grandchild that does not mind Ctrl-C, say which, and end well."""
+    grandchild = subprocess.Popen(["sh", "-c", "trap '' INT; exec sleep 1000"])
+    Path(pids).write_text(str(grandchild.pid))
