@@ -128,3 +128,11 @@ def shapes(yardsticks):
                 state: (getattr(metric, state).shape, getattr(metric, state).dtype) for state in metric._defaults
             }
     return found
+
+
+def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together():
+    # Then the sums of NLL and Brier are equal, by which torchmetrics would take the two for one.
+    outputs = torch.tensor([[40.0, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 0]])
+    truth, facts = torch.tensor([0, 1, 1, 2]), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3)
+    whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
+    assert single == pytest.approx(whole, rel=1e-6)

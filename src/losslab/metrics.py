@@ -176,7 +176,9 @@ class Yardsticks:
         for metric in (*decisions.values(), *likelihoods.values()):
             metric.set_dtype(torch.float64)
         self.decisions = MetricCollection(decisions)
-        self.likelihoods = MetricCollection(likelihoods) if likelihoods else None
+        # Without torchmetrics' groups: it would take NLL and Brier, whose sums have the same names, for one metric if
+        # they are equal on the first batch, as they are (0) where that batch is certain and right.
+        self.likelihoods = MetricCollection(likelihoods, compute_groups=False) if likelihoods else None
 
     @property
     def names(self) -> list[str]:
