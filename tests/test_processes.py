@@ -111,6 +111,39 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
     assert wait_for(lambda: not alive(child) and not alive(grandchild), 10)
 
 
+def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
+    script = (
+        "import sys, time\n"
+        "from losslab import processes\n"
+        "processes._context()\n"
+        "print('up', flush=True)\n"
+        "try:\n"
+        "    time.sleep(100)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "up\n"
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    out, errors = parent.communicate(timeout=120)  # until the server is gone too
+    assert (out, errors) == ("interrupted\n", "")
+
+
+def test_a_log_that_cannot_be_written_is_a_reason(tmp_path, capfd):
+    outcome = workers.together(workers.place, 1, output=tmp_path / ("x" * 300) / "log")
+    assert "File name too long" in outcome.reason
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_reasons_and_shares(monkeypatch):
     assert reason_of(130) == "interrupted"
     assert reason_of(-15) == "killed by SIGTERM"

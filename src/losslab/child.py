@@ -68,7 +68,6 @@ def work(
     arguments: tuple[Any, ...],
 ) -> None:
     """What a child process does: settle in, work, report, and leave without taking torch's modules apart."""
-    _settle(surroundings, environment, place)
     lock = threading.Lock()
 
     def send(kind: str, content: Any) -> None:
@@ -79,6 +78,7 @@ def work(
         global tell  # noqa: PLW0603 -- one process, one run, one who watches it
         tell = lambda news: send("news", news)  # noqa: E731
     try:
+        _settle(surroundings, environment, place)
         join(place, surroundings.store)
         value = task(*arguments)
         send("done", value if place.rank == 0 else None)

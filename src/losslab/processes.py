@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -183,6 +183,7 @@ def _context() -> Any:
     context.set_forkserver_preload(["losslab.preload"])
     # It finds losslab where this process found it; and the terminal's Ctrl-C is for this process, not for the server.
     before = os.environ.get("PYTHONPATH")
+    resource_tracker.ensure_running()  # which the server would start else, and in doing so unblock Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:
