@@ -22,7 +22,7 @@ ROOT = TESTS.parent
 SHORT = ["trainer=cpu", "trainer.max_epochs=3", "callbacks=default"]
 
 
-def start(*overrides, cwd):
+def start(*overrides, cwd, **variables):
     """`python train.py OVERRIDES`, in a process group of its own as a terminal would have it."""
     paths = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return subprocess.Popen(
@@ -31,7 +31,7 @@ def start(*overrides, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | variables,
         start_new_session=True,
     )
 
@@ -135,6 +135,23 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
     assert wait_for(lambda: not group(process.pid), 10)
     summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
     assert summary["interrupted"] == 6
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(number, code, tmp_path):
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    process = start(
+        "trainer=ddp_cpu", "trainer.max_epochs=100000", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary)
+    )  # fmt: skip
+    history = run / "history.csv"
+    assert wait_for(lambda: history.is_file() and history.read_text().count("\n") > 20, 120)  # validated by then
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert wait_for(lambda: not list(temporary.glob("losslab-*")), 10)
 
 
 def group(leader):

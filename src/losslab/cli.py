@@ -96,18 +96,11 @@ def _in_ranks(cfg: DictConfig, world: int) -> float | None:
     """Run this experiment in `world` processes of this machine, and wait for them."""
     arguments = (HydraConfig.instance().cfg, cfg)
     run = Run(_rank, [arguments] * world, Surroundings(threads=processes.share(world)))
-    try:
-        while run.outcome is None:
-            processes.watch([run], 1)
-    except BaseException:
-        run.interrupt()
-        while run.outcome is None:
-            processes.watch([run], 1)
-        raise
-    if run.outcome.reason is not None:
-        sys.stderr.write(run.outcome.trace)
-        raise LabError(run.outcome.reason)
-    value: float | None = run.outcome.value
+    outcome = processes.follow(run)
+    if outcome.reason is not None:
+        sys.stderr.write(outcome.trace)
+        raise LabError(outcome.reason)
+    value: float | None = outcome.value
     return value
 
 

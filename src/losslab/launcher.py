@@ -2,12 +2,9 @@
 
 import logging
 import os
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,7 +58,7 @@ class Launcher(HydraLauncher):
             logger.info("sweep folder  %s", self.config.hydra.sweep.dir)
         jobs = sweep.current.add(job_overrides, initial_job_idx, list(self.config.hydra.overrides.task))
         batch = Batch(self, sweep.current, jobs)
-        with _termination_as_exit(), Board(sweep.current) as board:
+        with processes.termination_as_exit(), Board(sweep.current) as board:
             batch.run(board)
         self._check_direction(jobs)
         sweeper = str(OmegaConf.select(self.config, "hydra.sweeper._target_"))
@@ -264,13 +261,3 @@ def _returned(job: Job, config: DictConfig | None, *, silent: bool) -> JobReturn
     result.status = JobStatus.FAILED if failed and not silent else JobStatus.COMPLETED
     result.return_value = job.value if result.status is JobStatus.COMPLETED else LabError(job.reason)
     return result
-
-
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """While the jobs run, SIGTERM is an exception like Ctrl-C, so that they are ended too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

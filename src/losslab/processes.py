@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -125,6 +126,34 @@ def watch(runs: Sequence[Run], seconds: float) -> None:
     wait([item for run in runs for item in run.waitables()], timeout=seconds)
     for run in runs:
         run.advance()
+
+
+def follow(run: Run) -> Outcome:
+    """Wait for how a run ends; if this is interrupted, its processes tidy up and end first, the second time at once."""
+    with termination_as_exit():
+        try:
+            while run.outcome is None:
+                watch([run], 1)
+        except BaseException:
+            run.interrupt()
+            try:
+                while run.outcome is None:
+                    watch([run], 1)
+            except BaseException:
+                run.kill()
+                raise
+            raise
+    return run.outcome
+
+
+@contextmanager
+def termination_as_exit() -> Iterator[None]:
+    """SIGTERM is an exception like Ctrl-C meanwhile, so that the processes are ended as after that."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def reason_of(code: int) -> str:
