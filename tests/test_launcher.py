@@ -14,8 +14,8 @@ from test_processes import alive, wait_for
 
 from losslab import launcher
 from losslab.board import Board
-from losslab.child import Outcome
-from losslab.sweep import Sweep
+from losslab.child import Outcome, Surroundings
+from losslab.sweep import State, Sweep
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -272,6 +272,7 @@ class Pretended:
 
     def __init__(self, _, arguments, surroundings):
         self.started, self.outcome, self.news = 0.0, None, {}
+        self.threads, self.jobs = surroundings.threads, surroundings.environment["LOSSLAB_JOBS"]
         self.world, self.gpus = len(arguments), surroundings.environment.get("CUDA_VISIBLE_DEVICES")
         Pretended.runs.append(self)
 
@@ -332,3 +333,33 @@ def test_a_job_of_all_gpus_waits_for_them(two_gpus):
 def test_jobs_on_the_cpu_and_on_chosen_gpus_are_left_alone(two_gpus):
     step = two_gpus({"accelerator": "cpu", "devices": 2}, {"accelerator": "gpu", "devices": [1]}, n_jobs=2)
     assert step() == [None, None]
+
+
+def test_jobs_share_the_machine_with_those_that_there_are(two_gpus, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(launcher.processes, "cores", lambda: 64)
+    two_gpus({"accelerator": "cpu"}, {"accelerator": "cpu", "devices": 2}, n_jobs=-1)()
+    assert [(run.threads, run.jobs) for run in Pretended.runs] == [(32, "2"), (16, "2")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_job_that_was_done_before_it_heard_of_an_interrupt_is_done(tmp_path):
+    of = Sweep(tmp_path)
+    batch = launcher.Batch(launcher.Launcher(), of, of.add([["seed=0"], ["seed=1"]], 0))
+    for job, outcome in zip(of.jobs, (Outcome(1.0), Outcome(reason="interrupted")), strict=True):
+        run = Pretended(None, [()], Surroundings(environment={"LOSSLAB_JOBS": "1"}))
+        run.interrupt = lambda run=run, outcome=outcome: setattr(run, "outcome", outcome)
+        batch.running[run], batch._on_gpus[run], job.state = job, [], State.RUNNING
+    batch.waiting = []
+    batch._interrupt(Board(of))
+    assert [job.state for job in of.jobs] == [State.DONE, State.INTERRUPTED]
+
+
+def test_a_job_that_leaves_its_devices_open_starts_no_server_of_its_own(tmp_path):
+    servers = tmp_path / "servers"
+    code, *_, summary = sweep(
+        "trainer.max_epochs=3", "trainer.devices=auto", "loss=mse", "+callbacks.count._target_=workers.Server",
+        f"+callbacks.count.file={servers}", cwd=tmp_path,
+    )  # fmt: skip
+    assert (code, summary["done"]) == (0, 1)
+    assert servers.read_text() == "None"

@@ -170,6 +170,18 @@ class Pid(Callback):
         time.sleep(0.1)
 
 
+class Server(Callback):
+    """Writes the number of the server that this process started children from, or None."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        from multiprocessing import forkserver
+
+        self.file.write_text(str(forkserver._forkserver._forkserver_pid))
+
+
 def clock() -> float:
     return time.monotonic()
 

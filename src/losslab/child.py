@@ -25,6 +25,7 @@ from losslab.ranks import Place, join
 
 tell: Callable[[dict[str, Any]], None] | None = None
 """In a child: sends what a run has to say of its progress to whoever watches it. None where nobody does."""
+_ours = False
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Outcome:
 
 
 def is_child() -> bool:
-    """Whether this process was started by losslab's `Run`, which hears of its errors."""
-    return multiprocessing.parent_process() is not None
+    """Whether this process was started by losslab's `Run`, which hears of its errors and counted the processes."""
+    return _ours
 
 
 def work(
@@ -68,6 +69,8 @@ def work(
     arguments: tuple[Any, ...],
 ) -> None:
     """What a child process does: settle in, work, report, and leave without taking torch's modules apart."""
+    global tell, _ours  # noqa: PLW0603 -- one process, one run, one who watches it
+    _ours = True
     lock = threading.Lock()
 
     def send(kind: str, content: Any) -> None:
@@ -75,7 +78,6 @@ def work(
             pipe.send((kind, content))
 
     if place.rank == 0:
-        global tell  # noqa: PLW0603 -- one process, one run, one who watches it
         tell = lambda news: send("news", news)  # noqa: E731
     try:
         _settle(surroundings, environment, place)

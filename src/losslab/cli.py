@@ -75,7 +75,7 @@ def _task(cfg: DictConfig) -> float | None:
     place = ranks.here()
     try:
         config = resolve(cfg, runtime.choices, runtime.output_dir)
-        if place.world == 1:
+        if place.world == 1 and not child.is_child():  # there, the parent has answered this
             world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
             if world > 1:
                 return _in_ranks(cfg, world)

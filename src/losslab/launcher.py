@@ -97,7 +97,7 @@ class Batch:
 
     def __init__(self, launcher: Launcher, of: Sweep, jobs: list[Job]) -> None:
         self.launcher, self.sweep = launcher, of
-        self.waiting = list(jobs)
+        self.waiting, self._count = list(jobs), len(jobs)
         self.running: dict[Run, Job] = {}
         self.configs: dict[int, DictConfig] = {}
         self._on_gpus: dict[Run, list[str]] = {}
@@ -138,9 +138,10 @@ class Batch:
             return True
         if given is None:
             return False
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(given)} if given else {}
+        beside = min(self._limit, self._count)
+        environment = {"LOSSLAB_JOBS": str(beside)} | ({"CUDA_VISIBLE_DEVICES": ",".join(given)} if given else {})
         output = Path(config.hydra.runtime.output_dir) / f"{config.hydra.job.name}.log"
-        share = processes.share(self._limit * world)
+        share = processes.share(beside * world)
         arguments = (self.launcher.context, self.launcher.task, config)
         run = Run(_job, [arguments] * world, Surroundings(environment, output, share))
         self.waiting.remove(job)
@@ -192,8 +193,10 @@ class Batch:
         del self._on_gpus[run]
         assert outcome is not None  # noqa: S101
         job.value, job.reason = outcome.value, outcome.reason
-        if job.state is State.RUNNING:
-            job.state = State.DONE if outcome.reason is None else State.FAILED
+        if outcome.reason is None:
+            job.state = State.DONE  # also if it was interrupted: too late
+        elif job.state is State.RUNNING:
+            job.state = State.FAILED
         board.ended(job)
 
     def _interrupt(self, board: Board) -> None:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import Callback
@@ -71,6 +73,18 @@ def test_running_statistics_are_averaged_too_and_counts_are_not(build):
     assert len(floating) < len(state)
     for slow, value in zip(lookahead.slow, floating.values(), strict=True):
         assert torch.equal(slow, value)
+
+
+def test_a_step_of_accumulated_batches_is_one_step():
+    norm, lookahead = torch.nn.BatchNorm1d(1), Lookahead(every=5, decay=1)
+    learner, trainer = SimpleNamespace(network=norm), SimpleNamespace(estimated_stepping_batches=100, global_step=0)
+    lookahead.on_train_start(trainer, learner)
+    trainer.global_step = 50
+    for batch in range(2):  # the second belongs to the next step, which is not over
+        norm.running_mean.fill_(1)
+        lookahead.on_train_batch_end(trainer, learner, None, None, batch)
+        assert lookahead.slow[2].item() == 1 - 0.5**3
+    assert norm.running_mean.item() == 1
 
 
 def test_a_run_without_an_end_is_refused(build):

@@ -33,5 +33,7 @@ def test_processes_of_one_machine_share_it(monkeypatch):
     monkeypatch.setattr(machine, "_groups", list)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert machine.available() == 300
+    monkeypatch.setenv("LOSSLAB_JOBS", "3")  # as a sweep says to jobs that run side by side
+    assert machine.available() == 100
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "100000")
     assert machine.cores() == 1

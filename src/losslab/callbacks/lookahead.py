@@ -30,13 +30,14 @@ class Lookahead(Callback):
         self.every, self.decay = every, decay
         self.slow: list[Tensor] = []
         self._last = 0
+        self._done = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         steps = trainer.estimated_stepping_batches
         if steps == inf:
             message = "lookahead needs an end: set trainer.max_epochs or trainer.max_steps"
             raise LabError(message)
-        self._last = int(steps)
+        self._last, self._done = int(steps), trainer.global_step
         fast = _fast(pl_module)
         # A resumed run brings its slow weights along; they may lie on another device.
         self.slow = [old.to(new) for old, new in zip(self.slow, fast, strict=True)] if self.slow else _copies(fast)
@@ -45,8 +46,9 @@ class Lookahead(Callback):
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
     ) -> None:  # fmt: skip
         step = trainer.global_step
-        if step % self.every and step != self._last:
+        if step == self._done or (step % self.every and step != self._last):
             return
+        self._done = step  # a step of several accumulated batches ends once
         decay = self.decay * (step / self._last) ** 3
         for slow, fast in zip(self.slow, _fast(pl_module), strict=True):
             slow.lerp_(fast, 1 - decay)

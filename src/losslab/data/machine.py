@@ -7,14 +7,14 @@ from pathlib import Path
 def available() -> int:
     """Bytes that this process may still take, by the machine and by its control group (a container, a SLURM job).
 
-    Processes that share the machine, as torchrun starts them, share what there is.
+    Processes that share the machine, as torchrun and sweeps start them, share what there is.
     """
     room = [_machine(), *_groups()]
     return max(0, min(room)) // _processes()
 
 
 def cores() -> int:
-    """The processor cores that this process may use, shared with those that torchrun started beside it."""
+    """The processor cores that this process may use, shared with those that were started beside it."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, allowed // _processes())
 
@@ -25,7 +25,8 @@ def gigabytes(size: int) -> str:
 
 
 def _processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """The processes of this run here, times the jobs that a sweep runs at a time."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get("LOSSLAB_JOBS", "1"))
 
 
 def _machine() -> int:
