@@ -164,10 +164,36 @@ def test_what_cannot_be_composed_or_built_fails_alone(tmp_path):
     assert code == 1
     reasons = [job["reason"] or "" for job in summary["jobs"]]
     assert "choose one of loss=" in reasons[0]
+    assert reasons[0] in (tmp_path / "sweep" / summary["jobs"][0]["folder"] / "train.log").read_text()
     assert "trainer.devices must be" in reasons[1]
     assert reasons[2] == ""
     assert "trainer.devices must be" in reasons[3]
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"), [(["loss=nothing,mse"], "loss/nothing"), (["--cfg", "job"], "Only one of --run")]
+)
+def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, said, tmp_path):
+    process = start("-m", *overrides, cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said in errors.splitlines()[0]
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_may_put_its_runs_elsewhere(tmp_path):
+    of = Sweep(tmp_path / "sweep")
+    (job,) = of.add([["seed=0"]], 0)
+    job.folder = tmp_path / "elsewhere" / "0"
+    of.write()
+    assert json.loads((tmp_path / "sweep" / "summary.json").read_text())["jobs"][0]["folder"] == "../elsewhere/0"
+
+
+def test_a_job_is_called_by_what_not_all_jobs_share():
+    jobs = Sweep(Path()).add([["a=1", "b=True"], ["a=2", "b=True"]], 0, ["a=1,2", "b=true"])
+    assert [job.label for job in jobs] == ["a=1", "a=2"]
 
 
 @pytest.mark.parametrize("n_jobs", ["0", "-2", "many"])

@@ -41,13 +41,16 @@ def train() -> None:
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with one_line_errors(show_all=user_wants_all):
+        with one_line_errors(show_all=user_wants_all), _no_folder_of_a_sweep_refused():
             hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
     except KeyboardInterrupt:
         _close_sweep()
         sys.stderr.write("interrupted\n")
         leave(130)
-    except ValueError:
+    except ValueError as error:
+        if str(error).startswith("Only one of --"):  # Hydra's word on -m with --cfg
+            sys.stderr.write(f"{error}\n")
+            leave(1)
         if sweep.current is None or sweep.current.done:
             raise
         _close_sweep()
@@ -56,6 +59,18 @@ def train() -> None:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
     leave(0 if _close_sweep() else 1)
+
+
+@contextmanager
+def _no_folder_of_a_sweep_refused() -> Iterator[None]:
+    """Leave no folder behind of a sweep whose jobs cannot be composed."""
+    try:
+        yield
+    except BaseException:
+        if sweep.current is None:
+            for folder in resolvers.sweeps:
+                runs.discard_sweep(folder, resolvers.claimed)
+        raise
 
 
 def _close_sweep() -> bool:

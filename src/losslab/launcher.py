@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -236,8 +237,12 @@ def _job(context: HydraContext, task: TaskFunction, config: DictConfig) -> Any:
     if result.status is JobStatus.COMPLETED:
         return result.return_value
     error: BaseException = result._return_value  # noqa: SLF001 -- the public one also writes to stderr
-    if not isinstance(error, LabError):  # whose line stands in the log already
-        traceback.print_exception(error)
+    if not isinstance(error, LabError) or config.traceback:
+        traceback.print_exception(error)  # into the log, like all that is written here
+    elif first:
+        logger.error("%s", error)
+    else:
+        sys.stderr.write(f"rank {ranks.here().rank}: {error}\n")
     raise error
 
 

@@ -58,9 +58,12 @@ def _sweep_path(run_dir: str | None) -> str:
         message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
         raise LabError(message)
     path = run_dir or runs.default_sweep_path()
-    runs.claim(Path(path), "summary.json")
+    claimed.extend(runs.claim(Path(path), "summary.json"))
+    sweeps.append(Path(path).absolute())
     return path
 
 
 claimed: list[Path] = []
-"""The folders that this process made for its run."""
+"""The folders that this process made for its run or sweep."""
+sweeps: list[Path] = []
+"""The folder of its sweep, if it runs one."""

@@ -169,3 +169,12 @@ def discard(path: Path, made: list[Path]) -> None:
     for folder in made:
         with contextlib.suppress(OSError):  # not empty: somebody else's too
             folder.rmdir()
+
+
+def discard_sweep(path: Path, made: list[Path]) -> None:
+    """Undo `claim` for a sweep that was refused before its first job began."""
+    for name in ("summary.json", "multirun.yaml"):
+        (path / name).unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

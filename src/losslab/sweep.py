@@ -5,6 +5,7 @@ Imports no torch.
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,8 +83,10 @@ class Sweep:
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
         """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""
         added = [Job(first + place, list(given)) for place, given in enumerate(overrides)]
+        # Hydra may write an override otherwise than the command line did (True for true): then all jobs share it.
+        shared = set(common).union(set.intersection(*map(set, overrides)) if len(added) > 1 else ())
         for job in added:
-            job.label = " ".join(override for override in job.overrides if override not in common)
+            job.label = " ".join(override for override in job.overrides if override not in shared)
         self.jobs += added
         return added
 
@@ -107,7 +110,7 @@ class Sweep:
         runs.write_json(self.folder / "summary.json", counts | content)
 
     def _row(self, job: Job) -> dict[str, Any]:
-        folder = str(job.folder.relative_to(self.folder)) if job.folder is not None else None
+        folder = os.path.relpath(job.folder, self.folder) if job.folder is not None else None
         return {
             "job": job.number,
             "overrides": job.overrides,
