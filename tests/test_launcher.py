@@ -183,6 +183,31 @@ def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, sa
     assert not list(tmp_path.iterdir())
 
 
+def test_hydras_callbacks_hear_of_a_job_once_however_many_processes_it_has(tmp_path):
+    file = tmp_path / "jobs"
+    callback = ["+hydra.callbacks.jobs._target_=workers.Jobs", f"+hydra.callbacks.jobs.file={file}"]
+    code, *_ = sweep(*SHORT, "trainer.devices=2", "seed=0,1", *callback, cwd=tmp_path)
+    assert code == 0
+    assert file.read_text() == "job 0\njob 1\n"
+
+
+def test_a_metric_to_optimise_that_is_none_is_refused_before_training(tmp_path):
+    code, _, errors, summary = sweep(*SHORT, "optimized_metric=val/nonsense", cwd=tmp_path)
+    assert code == 1
+    assert summary["jobs"][0]["reason"].startswith("optimized_metric=val/nonsense is none of train/loss")
+    assert "Traceback" not in errors
+
+
+def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
+    (tmp_path / "mine.py").write_text("from losslab.losses import MSE\n\n\nclass Mine(MSE): ...\n")
+    code, _, _, summary = sweep(*SHORT, "loss._target_=mine.Mine", "trainer.devices=1,2", cwd=tmp_path)
+    assert (code, summary["done"]) == (0, 2)
+    evaluate = "from losslab.cli import evaluate; evaluate(['sweep/0-linear-line-mse-s0'])"
+    # -P: like a console script, python does not look in the working directory
+    done = subprocess.run([sys.executable, "-P", "-c", evaluate], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_sweep_may_put_its_runs_elsewhere(tmp_path):
     of = Sweep(tmp_path / "sweep")
     (job,) = of.add([["seed=0"]], 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.experimental.callback import Callback as JobCallback
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -180,6 +181,17 @@ class Server(Callback):
         from multiprocessing import forkserver
 
         self.file.write_text(str(forkserver._forkserver._forkserver_pid))
+
+
+class Jobs(JobCallback):
+    """Writes a line into a file when a job starts."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+        with self.file.open("a") as file:
+            file.write(f"job {config.hydra.job.num}\n")
 
 
 def clock() -> float:

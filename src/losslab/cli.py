@@ -36,6 +36,7 @@ def train() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
+    _find_the_users_code()
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
@@ -59,6 +60,12 @@ def train() -> None:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
     leave(0 if _close_sweep() else 1)
+
+
+def _find_the_users_code() -> None:
+    """Have loss._target_=mine.Loss find mine.py in the working directory; python itself looks beside the script."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 @contextmanager
@@ -141,6 +148,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         "--ckpt", default="best", metavar="best|last|PATH", help="the weights to evaluate (default: best)"
     )
     options = parser.parse_args(arguments)
+    _find_the_users_code()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
     with one_line_errors(show_all=False):
         folder = RunFolder(options.run_folder)
@@ -162,6 +170,10 @@ def _experiment(config: dict[str, Any]) -> float | None:
         from losslab import report  # noqa: PLC0415
     keep_freed_memory()
     experiment = lab.build(config)
+    metric = config["optimized_metric"] or experiment.learner.monitor
+    if metric not in experiment.learner.measured:
+        message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"
+        raise LabError(message)
     experiment.data.prepare_data()  # before the header says where the run will be: this may fail
     first = experiment.trainer.is_global_zero
     if first:
@@ -176,7 +188,7 @@ def _experiment(config: dict[str, Any]) -> float | None:
         leave(130)
     if first:
         report.closing(experiment, results)
-    value = results.get(config["optimized_metric"] or experiment.learner.monitor)
+    value = results.get(metric)
     del experiment
     gc.collect()  # its data, before the next job of a sweep loads its own
     return value

@@ -225,6 +225,7 @@ def _job(context: HydraContext, task: TaskFunction, config: DictConfig) -> Any:
     if not first:
         with read_write(config), open_dict(config):
             config.hydra.output_subdir = None
+        context.callbacks.callbacks = []  # the user's callbacks hear of one job, not of its processes
         logging.getLogger().addHandler(logging.NullHandler())
     result = run_job(
         hydra_context=context,

@@ -91,6 +91,11 @@ class Learner(LightningModule):
         train = [f"train/{name}" for name in self.averages["train"]]
         return [*train, "val/loss", *(f"val/{name}" for name in self.yardsticks["val"].names)]
 
+    @property
+    def measured(self) -> list[str]:
+        """The names of all values of a run: of its best epoch, and on the test set."""
+        return [*self.curves, "test/loss", *(f"test/{name}" for name in self.yardsticks["test"].names)]
+
     def current(self) -> dict[str, float]:
         """The values of the current epoch, in the order of a table."""
         return {name: self.values[name] for name in self.curves if name in self.fresh}
