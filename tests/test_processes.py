@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import workers
+from PIL import Image
 
 from losslab.child import Surroundings
 from losslab.processes import Run, gpus, reason_of, share, watch
@@ -59,6 +60,19 @@ def test_how_a_child_ended_is_said_in_one_line(kind, said, tmp_path):
 def test_of_several_ranks_the_cause_is_named_and_not_its_victims(kind, tmp_path):
     outcome = workers.together(workers.fail, 3, kind, 1, output=tmp_path / "log")
     assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_child_has_workers_of_its_own_read_data_ahead(world, tmp_path):
+    for name in [f"{split}/{label}/{n}.png" for split in ("train", "val", "test") for label in "ab" for n in range(4)]:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 64).save(path)
+    run = ["model=cifar_cnn", "data=image_folder", f"data.dir={tmp_path / 'images'}", "data.batch_size=4"]
+    run += ["data.in_memory=false", "data.workers=1", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"]
+    outcome = workers.together(workers.train, world, str(tmp_path / "run"), run)
+    assert outcome.reason is None
+    assert outcome.value["results"]["steps"] == 4
 
 
 def test_output_and_environment_are_the_childs_own(tmp_path, capfd):

@@ -114,6 +114,8 @@ def failure(error: BaseException) -> Outcome:
 def _settle(surroundings: Surroundings, environment: dict[str, str], place: Place) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
+    # What it starts (workers that read data) starts as it would elsewhere, and not from a second server.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the server blocks it
