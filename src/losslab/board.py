@@ -43,10 +43,15 @@ class Board:
 
     def ended(self, job: Job) -> None:
         """A job is over."""
+        start = f"job {job.number}  {job.state}"
         if job.state is State.DONE:
-            logger.info("job %d  done in %.1f s  %s  %s", job.number, job.seconds, job.label, job.shown)
+            logger.info("%s in %.1f s  %s  %s", start, job.seconds, job.label, job.shown)
+            return
+        line = f"{start} after {job.seconds:.1f} s  {job.label}: {job.reason}"
+        if self._live.is_started:  # what goes to stderr would fall into the middle of it
+            self._live.console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         else:
-            logger.error("job %d  %s after %.1f s  %s: %s", job.number, job.state, job.seconds, job.label, job.reason)
+            logger.error("%s", line)
 
     def refresh(self) -> None:
         """Draw it again."""
@@ -56,19 +61,21 @@ class Board:
     def _view(self) -> Group:
         jobs = self.sweep.jobs
         running = [job for job in jobs if job.state is State.RUNNING]
-        room = max(1, get_console().height - 4)
+        room = max(1, get_console().height - 3)
         table = Table.grid(padding=(0, 2))
+        for column in range(5):
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 1 else None)
         for job in running[:room]:
             cells = (f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
             table.add_row(*map(escape, cells))
         counts = {state: sum(job.state is state for job in jobs) for state in State}
         line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        return Group(table, Text(f"{len(jobs)} jobs: {line}", style="bold"))
+        more = f" (the first {room} are shown)" if len(running) > room else ""
+        return Group(table, Text(f"{len(jobs)} jobs: {line}{more}", style="bold", no_wrap=True, overflow="ellipsis"))
 
 
 def _progress(job: Job) -> str:
     if "epoch" not in job.news:
         return "starting"
-    epoch = f"epoch {job.news['epoch']}/{job.news['epochs']}"
-    batches = job.news.get("batches", 0)
-    return f"{epoch}, batch {job.news['batch']}/{batches}" if batches > 1 else epoch
+    epochs = str(job.news["epochs"])
+    return f"epoch {job.news['epoch']:>{len(epochs)}}/{epochs}"

@@ -18,6 +18,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from rich import get_console
 
 from losslab import CONF, child, processes, ranks, resolvers, runs, sweep
 from losslab.child import Surroundings
@@ -28,7 +29,6 @@ from losslab.runs import RunFolder
 from losslab.terminal import ConsoleHandler
 
 logger = logging.getLogger("losslab")
-_WIDTH = 160
 
 
 def train() -> None:
@@ -48,10 +48,7 @@ def train() -> None:
         _close_sweep()
         sys.stderr.write("interrupted\n")
         leave(130)
-    except ValueError as error:
-        if str(error).startswith("Only one of --"):  # Hydra's word on -m with --cfg
-            sys.stderr.write(f"{error}\n")
-            leave(1)
+    except ValueError:
         if sweep.current is None or sweep.current.done:
             raise
         _close_sweep()
@@ -85,7 +82,8 @@ def _close_sweep() -> bool:
     if sweep.current is None:
         return True
     sweep.current.write()
-    logger.info("%s", sweep.current.table(_WIDTH))
+    console = get_console()
+    logger.info("%s", sweep.current.table(console.width if console.is_terminal else 160))
     logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
     if sweep.current.bad:
         logger.error("%d of %d jobs are not done", len(sweep.current.bad), len(sweep.current.jobs))
@@ -97,6 +95,10 @@ def _task(cfg: DictConfig) -> float | None:
     place = ranks.here()
     try:
         config = resolve(cfg, runtime.choices, runtime.output_dir)
+        if place.rank > 0 and not child.is_child():
+            logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
+        if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world == 1:
+            logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
         if place.world == 1 and not child.is_child():  # there, the parent has answered this
             world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
             if world > 1:
@@ -276,7 +278,10 @@ def _line(error: Exception) -> str | None:
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
-    foreign = type(error).__module__.startswith("submitit.") or str(error).startswith("Only one of --run")  # Hydra's
+    # What submitit says of a job or of a machine without SLURM, and Hydra of -m with --cfg.
+    foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
+        ("Could not detect", "Only one of")
+    )
     return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None
 
 

@@ -56,6 +56,7 @@ class Launcher(HydraLauncher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if sweep.current is None:
             sweep.current = Sweep(Path(self.config.hydra.sweep.dir).absolute())
+            sweep.current.refuse_another()
             logger.info("sweep folder  %s", self.config.hydra.sweep.dir)
         jobs = sweep.current.add(job_overrides, initial_job_idx, list(self.config.hydra.overrides.task))
         batch = Batch(self, sweep.current, jobs)
@@ -108,6 +109,7 @@ class Batch:
         """Run them all; if this is interrupted, end them all."""
         try:
             while self.waiting or self.running:
+                board.refresh()  # before the first start, which takes seconds
                 self._fill(board)
                 self._look(board)
         except BaseException:
@@ -186,7 +188,6 @@ class Batch:
             job.news = run.news
             if run.outcome is not None:
                 self._end(run, board)
-        board.refresh()
         self.sweep.write(now=False)
 
     def _end(self, run: Run, board: Board) -> None:

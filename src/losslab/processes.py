@@ -53,7 +53,11 @@ class Run:
             mine = dataclasses.replace(surroundings, store=store)
             ours, theirs = multiprocessing.Pipe(duplex=False)
             process = _context().Process(target=work, args=(theirs, place, mine, dict(os.environ), task, given))
-            process.start()
+            try:
+                process.start()
+            except EOFError as error:
+                message = "the server that processes are forked from has ended: memory may be short"
+                raise LabError(message) from error
             theirs.close()
             self._ranks[process] = ours
 

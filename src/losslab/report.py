@@ -27,7 +27,8 @@ def header(experiment: "Experiment") -> None:
     parameters = sum(p.numel() for p in learner.parameters())
     choices = config["choices"]
     device = trainer.strategy.root_device
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     folder = runs.shown(experiment.folder.path)
     evaluate = "python scripts/evaluate.py" if Path("scripts/evaluate.py").is_file() else "losslab-evaluate"

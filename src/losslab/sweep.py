@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from losslab import runs
+from losslab.errors import LabError
 from losslab.runs import RunFolder
 
 
@@ -63,9 +64,10 @@ class Job:
 
     @property
     def shown(self) -> str:
-        """The metric to look at, as far as it is known."""
-        name, value = self.news.get("metric"), self.news.get("value")
-        return f"{name} {value:.4g}" if name and value is not None else ""
+        """The metric to look at: while the job runs its newest value, then that of the best epoch."""
+        name = self.news.get("metric")
+        value = self.metrics.get(str(name)) if self.state is State.DONE else self.news.get("value")
+        return f"{name} {value:.4g}" if value is not None else ""
 
 
 class Sweep:
@@ -79,6 +81,17 @@ class Sweep:
         self.folder = folder
         self.jobs: list[Job] = []
         self._written = 0.0
+
+    def refuse_another(self) -> None:
+        """Leave what another sweep found alone, where hydra.sweep.dir names its folder.
+
+        Raises:
+            LabError: the folder holds the summary of a sweep.
+        """
+        file = self.folder / "summary.json"
+        if file.is_file() and file.stat().st_size:
+            message = f"{self.folder} already holds a sweep: set run_dir to another folder"
+            raise LabError(message)
 
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
         """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""
@@ -123,21 +136,29 @@ class Sweep:
         }
 
     def table(self, width: int) -> str:
-        """A row for each job: what is its own, how it ended, its metric on validation and test."""
-        names = dict.fromkeys(str(job.news["metric"]) for job in self.jobs if "metric" in job.news)
+        """A row for each job that began: what is its own, how it ended, its metric on validation and test.
+
+        Why jobs failed stands below, and how many did not begin.
+        """
+        began = [job for job in self.jobs if job.folder is not None or job.state is State.FAILED]
+        names = dict.fromkeys(str(job.news["metric"]) for job in began if "metric" in job.news)
         columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for name in ("job", "", "state", *columns, "seconds"):
-            table.add_column(name, justify="right" if name in (*columns, "seconds", "job") else "left")
-        for job in self.jobs:
+            right = name in (*columns, "seconds", "job")
+            table.add_column(name, justify="right" if right else "left", no_wrap=name != "", overflow="ellipsis")
+        for job in began:
             metrics = job.metrics if job.state is State.DONE else {}
-            values = [f"{metrics[name]:.4f}" if metrics.get(name) is not None else "" for name in columns]
-            state = job.state if job.reason in (None, job.state) else f"{job.state}: {job.reason}"
-            table.add_row(*map(escape, (str(job.number), job.label, state, *values, f"{job.seconds:.1f}")))
-        console = Console(width=width, color_system=None)
+            values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
+            table.add_row(*map(escape, (str(job.number), job.label, job.state, *values, f"{job.seconds:.1f}")))
+        console = Console(width=max(60, width), color_system=None)
         with console.capture() as captured:
             console.print(table)
-        return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+        lines = [line.rstrip() for line in captured.get().rstrip().splitlines()]
+        lines += [f"job {job.number} {job.state}: {job.reason}" for job in began if job.reason not in (None, job.state)]
+        if len(began) < len(self.jobs):
+            lines.append(f"{len(self.jobs) - len(began)} jobs did not begin")
+        return "\n".join(lines)
 
 
 current: Sweep | None = None
