@@ -147,3 +147,13 @@ def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_ste
         parameter.grad = torch.zeros_like(parameter)
     with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1\): .*{said}"):
         guard.on_validation_start(experiment.trainer, experiment.learner)
+
+
+def test_values_whose_squares_overflow_are_finite_all_the_same(build):
+    built = build("callbacks=none", "logger=none")
+    huge = [torch.full((3,), 3e38), torch.full((2,), -3e38)]
+    FiniteGuard()._look(built.trainer, built.learner, "weight", huge)
+    with pytest.raises(NonFiniteError):
+        FiniteGuard()._look(built.trainer, built.learner, "weight", [*huge, torch.tensor([1.0, -torch.inf])])
+    with pytest.raises(NonFiniteError):
+        FiniteGuard()._look(built.trainer, built.learner, "weight", [torch.tensor([1.0, torch.nan]), *huge])
