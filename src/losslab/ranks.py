@@ -110,9 +110,8 @@ def join(place: Place, store: str | None = None) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo asks the network who this machine is
     if store is None and "OMP_NUM_THREADS" not in os.environ:  # SLURM does not keep tasks apart everywhere
         torch.set_num_threads(min(torch.get_num_threads(), int(os.environ.get("SLURM_CPUS_PER_TASK", "1024"))))
+    # Which GPU is this process's is for Lightning to say, once it knows trainer.devices.
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_world
-    if cuda:
-        torch.cuda.set_device(place.local_rank)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
         init_method=f"file://{store}" if store else "env://",
@@ -150,7 +149,7 @@ def _meeting_in_slurm(place: Place, variables: Mapping[str, str]) -> dict[str, s
 
 
 def agree(place: Place, decide: Callable[[], str]) -> str:
-    """What rank 0 decides, on every rank; what it raises as a LabError is raised on every rank."""
+    """What rank 0 decides, on every rank; what it raises as a LabError or OSError is a LabError on every rank."""
     if place.world == 1:
         return decide()
     from torch import distributed  # noqa: PLC0415
@@ -160,7 +159,7 @@ def agree(place: Place, decide: Callable[[], str]) -> str:
     if place.rank == 0:
         try:
             decision[0] = decide()
-        except LabError as error:
+        except (LabError, OSError) as error:
             decision[1] = str(error)
     distributed.broadcast_object_list(decision, src=0)
     if decision[1] is not None:
