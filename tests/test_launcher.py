@@ -221,6 +221,17 @@ def test_a_job_is_called_by_what_not_all_jobs_share():
     assert [job.label for job in jobs] == ["a=1", "a=2"]
 
 
+def test_what_another_sweep_found_is_left_alone(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "summary.json").write_text('{"done": 9}')
+    process = start("-m", "loss=mse,l1", "hydra.sweep.dir=old", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "already holds a sweep" in errors
+    assert len(errors.splitlines()) == 1
+    assert (tmp_path / "old" / "summary.json").read_text() == '{"done": 9}'
+
+
 @pytest.mark.parametrize("n_jobs", ["0", "-2", "many"])
 def test_a_number_of_jobs_that_is_none_is_refused_in_one_line(n_jobs, tmp_path):
     process = start("-m", "loss=mse,l1", f"hydra.launcher.n_jobs={n_jobs}", cwd=tmp_path)

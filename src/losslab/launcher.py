@@ -55,8 +55,9 @@ class Launcher(HydraLauncher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if sweep.current is None:
-            sweep.current = Sweep(Path(self.config.hydra.sweep.dir).absolute())
-            sweep.current.refuse_another()
+            new = Sweep(Path(self.config.hydra.sweep.dir).absolute())
+            new.refuse_another()
+            sweep.current = new
             logger.info("sweep folder  %s", self.config.hydra.sweep.dir)
         jobs = sweep.current.add(job_overrides, initial_job_idx, list(self.config.hydra.overrides.task))
         batch = Batch(self, sweep.current, jobs)
