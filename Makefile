@@ -36,7 +36,7 @@ check: $(VENV)/.installed
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest
+	$(PY) -m pytest $(TESTS)
 
 format: $(VENV)/.installed
 	$(PY) -m ruff check --fix-only

@@ -47,7 +47,7 @@ def agree(ours, theirs, tolerance):
         assert (mine - other).abs().max() <= tolerance * scale
 
 
-@pytest.mark.parametrize("precision", ["64-true", "32-true"])
+@pytest.mark.parametrize("precision", ["64-true", pytest.param("32-true", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_weights_curves_and_metrics_do_not_depend_on_the_number_of_processes(case, precision, tmp_path):
     overrides = ["trainer.max_epochs=2", *CASES[case], f"trainer.precision={precision}"]

@@ -115,7 +115,9 @@ def test_jobs_run_side_by_side(tmp_path):
     assert "val/mse" in said[-1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -137,7 +139,9 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
     assert summary["interrupted"] == 6
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(number, code, tmp_path):
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     temporary.mkdir()
@@ -183,6 +187,7 @@ def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, sa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_hydras_callbacks_hear_of_a_job_once_however_many_processes_it_has(tmp_path):
     file = tmp_path / "jobs"
     callback = ["+hydra.callbacks.jobs._target_=workers.Jobs", f"+hydra.callbacks.jobs.file={file}"]
@@ -241,7 +246,7 @@ def test_a_number_of_jobs_that_is_none_is_refused_in_one_line(n_jobs, tmp_path):
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("storage", ["null", "sqlite:///study.db"])
+@pytest.mark.parametrize("storage", ["null", pytest.param("sqlite:///study.db", marks=pytest.mark.slow)])
 def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
     pytest.importorskip("optuna")
     process = start(
