@@ -10,7 +10,7 @@ ARGS   ?= loss=mse model=linear
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
-	@echo "make test                                        the tests that take under three minutes"
+	@echo "make test                                        the quick tests, in some five minutes"
 	@echo "make check                                       everything: slow tests, ruff, mypy, import-linter"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
