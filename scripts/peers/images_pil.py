@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
-from benchmarks.timing import Job, Stopwatch
+from benchmarks.timing import Job
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+
+from peers import plain_loop
 
 AUGMENT = transforms.Compose(
     [
@@ -42,17 +44,4 @@ def rate(job: Job) -> float:
         persistent_workers=job.workers > 0,
         pin_memory=job.device == "cuda",
     )
-    network = job.network()
-    criterion = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    watch = Stopwatch(job)
-    while True:
-        for images, labels in loader:
-            inputs, target = images.to(job.device, non_blocking=True), labels.to(job.device, non_blocking=True)
-            with job.autocast:
-                loss = criterion(network(inputs), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if watch.step():
-                return watch.rate
+    return plain_loop.rate(job, job.network(), loader)

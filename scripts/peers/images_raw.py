@@ -1,13 +1,14 @@
 """Peer: a plain loop with everything the project knows about speed and nothing else it does."""
 
 import torch
-from benchmarks.timing import Job, Stopwatch
+from benchmarks.timing import Job
 
 from losslab.cli import keep_freed_memory
 from losslab.data.augment import Augment
 from losslab.data.batch import Examples
 from losslab.data.loader import Loader
 from losslab.data.normalise import Normalise
+from peers import plain_loop
 
 
 def examples(count: int) -> Examples:
@@ -33,16 +34,4 @@ def rate(job: Job) -> float:
         augment=Augment(crop=2, flip=True),
         transform=normalise(),
     )
-    network = job.network().to(memory_format=torch.channels_last)
-    criterion = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    watch = Stopwatch(job)
-    while True:
-        for inputs, target, _, _ in loader:
-            with job.autocast:
-                loss = criterion(network(inputs), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if watch.step():
-                return watch.rate
+    return plain_loop.rate(job, job.network().to(memory_format=torch.channels_last), loader)

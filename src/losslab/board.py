@@ -68,8 +68,7 @@ class Board:
         for job in running[:room]:
             cells = (f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
             table.add_row(*map(escape, cells))
-        counts = {state: sum(job.state is state for job in jobs) for state in State}
-        line = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        line = ", ".join(f"{count} {state}" for state, count in self.sweep.counts.items() if count)
         more = f" (the first {room} are shown)" if len(running) > room else ""
         return Group(table, Text(f"{len(jobs)} jobs: {line}{more}", style="bold", no_wrap=True, overflow="ellipsis"))
 

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab import processes, ranks, resolvers, sweep
 from losslab.board import Board
 from losslab.child import Surroundings
+from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.processes import Run
 from losslab.sweep import Job, State, Sweep
@@ -92,7 +93,7 @@ class Launcher(HydraLauncher):
         """How many jobs run at a time."""
         if self.n_jobs is None:
             return max(1, len(self.gpus())) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
-        return processes.cores() if self.n_jobs == -1 else self.n_jobs
+        return cores() if self.n_jobs == -1 else self.n_jobs
 
 
 class Batch:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from losslab.child import Outcome, Surroundings, work
+from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.ranks import Place
 
@@ -183,11 +184,6 @@ def ask(task: Callable[..., Any], *arguments: Any) -> Any:
     if run.outcome.reason is not None:
         raise LabError(run.outcome.reason)
     return run.outcome.value
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(count: int) -> int | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ class Job:
     news: dict[str, Any] = field(default_factory=dict)
     """What was last heard of its progress."""
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
-        """The final values of the run, as far as it came."""
+        """The final values of a run that is done: read once, as the summary is written every few seconds."""
         if self.folder is None:
             return {}
         with contextlib.suppress(OSError, ValueError):
@@ -104,6 +105,11 @@ class Sweep:
         return added
 
     @property
+    def counts(self) -> dict[State, int]:
+        """How many jobs stand where."""
+        return {state: sum(job.state is state for job in self.jobs) for state in State}
+
+    @property
     def done(self) -> list[Job]:
         """The jobs that did what they were asked."""
         return [job for job in self.jobs if job.state is State.DONE]
@@ -118,9 +124,10 @@ class Sweep:
         if not now and time.monotonic() - self._written < 5:
             return
         self._written = time.monotonic()
-        counts = {state: sum(job.state is state for job in self.jobs) for state in State}
         content: dict[str, Any] = {"jobs": [self._row(job) for job in self.jobs]}
-        runs.write_json(self.folder / "summary.json", counts | content)
+        runs.write_json(
+            self.folder / "summary.json", {str(state): count for state, count in self.counts.items()} | content
+        )
 
     def _row(self, job: Job) -> dict[str, Any]:
         folder = os.path.relpath(job.folder, self.folder) if job.folder is not None else None
