@@ -2,11 +2,29 @@
 
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.focal import Focal
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
 from losslab.losses.mse import MSE
+from losslab.losses.residual import ResidualLoss
 
-__all__ = ["BCE", "L1", "MSE", "CrossEntropy", "Focal", "Huber", "KLDiv", "Loss", "SmoothL1"]
+__all__ = [
+    "BCE",
+    "L1",
+    "MSE",
+    "Card",
+    "ClassLoss",
+    "CrossEntropy",
+    "Focal",
+    "Huber",
+    "KLDiv",
+    "Loss",
+    "Parameter",
+    "ResidualLoss",
+    "Slope",
+    "SmoothL1",
+]

@@ -1,27 +1,51 @@
 """The base of every loss: it scores each example, and `forward` averages the scores."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
+from losslab.losses.card import Card, Parameter
 from losslab.targets import Kind
+
+
+class Total(NamedTuple):
+    """What sums over batches and processes, where means do not."""
+
+    value: Tensor
+    """Σ per_example → ()."""
+    weight: Tensor
+    """Σ example_weight → ()."""
+    terms: Mapping[str, Tensor]
+    """Of a loss made of several, Σ of each term by its name, unweighted → () each."""
 
 
 class Loss(nn.Module, ABC):
     """A loss scores each example; `forward` is the weighted mean of the scores, a drop-in criterion for any loop.
 
-    A subclass declares `wants`, the kinds of target it takes in order of preference, and writes `score`. It may
-    override `example_weight`, `to_probabilities` and `outputs_per_target`. A loss is a pure function of tensors: no
-    state between calls, no branching on values. Its numeric parameters may be 0-dim tensors (see `hold`).
+    A subclass declares `wants`, the kinds of target it takes in order of preference, its numeric `parameters` and its
+    `card`, and writes `score`. It may override `example_weight`, `to_probabilities` and the rest below. A loss is a
+    pure function of tensors: no state between calls, no branching on values. Its numeric parameters may be 0-dim
+    tensors (see `hold`).
 
-    Shapes: outputs are (N, C) with an INDEX target (N,), and have the target's own shape with any other kind.
+    Shapes: outputs are (N, C) with an INDEX target (N,), and have the target's own shape with any other kind. With
+    `outputs_per_target` or `views` above 1 they have so many times as many columns.
     """
 
     wants: ClassVar[tuple[Kind, ...]]
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
     outputs_per_target: ClassVar[int] = 1
+    """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
+    views: ClassVar[int] = 1
+    """Sets of outputs that are scored together (see `seen`): 2 for a pupil and its teacher."""
+
+    @property
+    def card(self) -> Card | None:
+        """What is claimed of this loss at its parameters; None if nothing is."""
+        return None
 
     @abstractmethod
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -46,39 +70,67 @@ class Loss(nn.Module, ABC):
         """The weight (N,) of each example in the mean: 1, unless the loss weights or ignores classes."""
         return torch.ones(target.shape[:1], device=target.device)
 
-    def total(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ per_example and Σ example_weight: what sums over batches and ranks, where means do not → (), ()."""
+    def total(self, outputs: Tensor, target: Tensor) -> Total:
+        """The sums of scores and weights of a batch."""
         scores = self.per_example(outputs, target)
-        return scores.sum(), self.example_weight(target).to(scores.dtype).sum()
+        return Total(scores.sum(), self.example_weight(target).to(scores.dtype).sum(), {})
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The weighted mean of the batch → (). An empty batch gives NaN, as torch's own losses do."""
-        scores, weights = self.total(outputs, target)
-        return scores / weights
+        total = self.total(outputs, target)
+        return total.value / total.weight
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """What the outputs (N, C) of a classifier trained with this loss mean, for metrics → (N, C)."""
         return torch.softmax(outputs, dim=1)
 
+    def to_predictions(self, outputs: Tensor) -> Tensor:
+        """The values (N, D), or scores of classes (N, C), that the outputs of the network stand for."""
+        return outputs
+
+    def outputs(self, targets: int) -> int:
+        """How many outputs a network needs for so many targets."""
+        return targets * self.outputs_per_target
+
+    def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- for subclasses
+        """What is scored: the network's outputs (N, C), and beside them whatever else a loss must see (N, views C)."""
+        return outputs
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Learn how often each class occurs in the training data, int64 (C,). Losses that hold others pass it on."""
+        for part in self.children():
+            if isinstance(part, Loss):
+                part.set_class_counts(counts)
+
     def hold(self, name: str, value: float | Tensor) -> None:
-        """Keep a numeric parameter: floats exactly as they are, tensors as buffers that follow the device.
+        """Keep a numeric parameter: numbers exactly as they are, tensors as buffers that follow the device.
 
         The buffers are not persistent: a parameter of the loss is configuration, not something learnt.
+
+        Raises:
+            LabError: a number outside the declared range. Tensors pass: to look into one is to branch on values.
         """
         if isinstance(value, Tensor):
+            self.__dict__.pop(name, None)
             self.register_buffer(name, value, persistent=False)
-        else:
-            setattr(self, name, float(value))
+            return
+        declared = self.parameters[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not declared.holds(value):
+            message = f"{type(self).__name__}: {name} must be a number in {declared.range}, got {value!r}"
+            raise LabError(message)
+        setattr(self, name, float(value))
 
     def _fitting(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        name = type(self).__name__
+        name, times = type(self).__name__, self.outputs_per_target * self.views
         if outputs.dtype in (torch.float16, torch.bfloat16):
             outputs = outputs.float()
         if target.dtype.is_floating_point:
-            if target.shape != outputs.shape:
+            wanted = target.shape if times == 1 else (*target.shape[:-1], times * target.shape[-1])
+            if wanted != outputs.shape:
+                several = "" if times == 1 else f" (the target's shape with {times} times as many columns)"
                 message = (
-                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have one shape "
-                    f"(they would broadcast or mismatch): reshape the target, e.g. target.view(outputs.shape)"
+                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have one shape"
+                    f"{several} (they would broadcast or mismatch): reshape the target, e.g. target.view(outputs.shape)"
                 )
                 raise LabError(message)
             return outputs, target.to(outputs.dtype)
@@ -95,21 +147,3 @@ class Loss(nn.Module, ABC):
             )
             raise LabError(message)
         return outputs, target
-
-
-def mean_over_outputs(values: Tensor) -> Tensor:
-    """Element losses (N, ...) → (N,), so that the mean over examples is torch's mean over elements."""
-    return values.flatten(1).mean(1) if values.ndim > 1 else values
-
-
-def at_least(name: str, value: float | Tensor, low: float, *, strictly: bool = False) -> float | Tensor:
-    """The value of a loss's parameter, checked. Tensors pass: to look into one would be to branch on values.
-
-    Raises:
-        LabError: the value lies outside the range in which the loss is defined.
-    """
-    if not isinstance(value, Tensor) and not (value > low if strictly else value >= low):
-        sign = ">" if strictly else "≥"
-        message = f"{name} must be {sign} {low:g}, got {value!r}"
-        raise LabError(message)
-    return value

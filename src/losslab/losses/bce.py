@@ -7,8 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.losses.base import Loss, mean_over_outputs
-from losslab.losses.cross_entropy import class_weights
+from losslab.errors import LabError
+from losslab.losses.base import Loss
+from losslab.losses.card import Card, Slope
+from losslab.losses.class_weights import as_tensor
+from losslab.losses.residual import mean_over_outputs
 from losslab.targets import Kind
 
 
@@ -29,11 +32,31 @@ class BCE(Loss):
         if isinstance(pos_weight, int | float):
             pos_weight = [pos_weight]
         self.pos_weight: Tensor | None
-        self.register_buffer("pos_weight", class_weights(pos_weight), persistent=False)
+        self.register_buffer("pos_weight", as_tensor(pos_weight), persistent=False)
+
+    @property
+    def card(self) -> Card:
+        """The negative log-likelihood of independent labels."""
+        return Card(
+            formula=r"-\frac{1}{K} \sum_k \bigl(w\, t_k \log \sigma(z_k) + (1 - t_k) \log(1 - \sigma(z_k))\bigr)",
+            plain="-w t log σ(z) - (1 - t) log(1 - σ(z)), mean over the outputs",
+            source="Cox, The regression analysis of binary sequences, 1958",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=True,
+            uniform="log(2)" if self.pos_weight is None else None,
+            proper=self.pos_weight is None,
+            note="One-vs-all with many classes, nearly all labels are 0: it starts at log 2 and first learns that.",
+        )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, K), (N, K) → (N,)."""
         weight = None if self.pos_weight is None else self.pos_weight.to(outputs.dtype)
+        if weight is not None and weight.ndim and len(weight) not in {1, outputs.shape[-1]}:
+            message = (
+                f"BCE: pos_weight must be one number, or one for each of {outputs.shape[-1]} outputs: got {len(weight)}"
+            )
+            raise LabError(message)
         losses = F.binary_cross_entropy_with_logits(outputs, target, pos_weight=weight, reduction="none")
         return mean_over_outputs(losses)
 

@@ -1,89 +1,78 @@
 """Cross-entropy, with all that torch's has: class weights, label smoothing, an ignored index, soft targets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from losslab.errors import LabError
-from losslab.losses.base import Loss, at_least
-from losslab.targets import Kind
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.class_loss import ClassLoss
+from losslab.losses.class_weights import Rule
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(ClassLoss):
     """Cross-entropy: -Σ_k w_k t_k log p_k with p = softmax(z); for a class index, -w_y log p_y.
 
-    The negative log-likelihood of a categorical model, a proper scoring rule; ∂/∂z = p - t at unit weights. Written
-    out rather than delegated because label smoothing must also work as a tensor; equals F.cross_entropy.
+    The negative log-likelihood of a categorical model; ∂/∂z = p - t at unit weights. Written out rather than delegated
+    because label smoothing must also work as a tensor; equals F.cross_entropy.
 
     Args:
-        weight: one weight a class (C,), each ≥ 0. The mean divides by the weights of the indices, and by N for soft
-            targets, as torch's does.
-        label_smoothing: ε in [0, 1]; targets become (1 - ε) t + ε/C (Szegedy et al. 2016).
+        weight: one weight a class (C,), each ≥ 0, or a rule that makes them of the class counts.
+        label_smoothing: ε; targets become (1 - ε) t + ε/C (Szegedy et al. 2016).
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "label_smoothing": Parameter("ε, how much of the target all classes share", "[0, 1]", "none", (0.0, 0.1, 0.3)),
+    }
     label_smoothing: float | Tensor
 
     def __init__(
         self,
-        weight: Sequence[float] | Tensor | None = None,
+        weight: Sequence[float] | Tensor | Rule | None = None,
         label_smoothing: float | Tensor = 0.0,
         ignore_index: int = -100,
     ) -> None:
-        super().__init__()
-        if not isinstance(at_least("label_smoothing", label_smoothing, 0.0), Tensor) and label_smoothing > 1:
-            message = f"label_smoothing must be ≤ 1, got {label_smoothing!r}"
-            raise LabError(message)
+        super().__init__(weight, ignore_index)
         self.hold("label_smoothing", label_smoothing)
-        self.ignore_index = ignore_index
-        self.weight: Tensor | None
-        self.register_buffer("weight", class_weights(weight), persistent=False)
+
+    @property
+    def card(self) -> Card:
+        """A proper scoring rule until weights or smoothing move its optimum."""
+        plain = self.label_smoothing == 0
+        return Card(
+            formula=r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k",
+            plain="-log p_y; with ε, -(1 - ε) log p_y - (ε/K) Σ_k log p_k",
+            source="Good, Rational decisions, 1952; smoothing: Szegedy et al., Rethinking the Inception architecture "
+            "for computer vision, 2016",
+            near=Slope.FADES if plain else Slope.STAYS,
+            far=Slope.STAYS,
+            convex=True,
+            low="0" if plain else _LEAST_SMOOTHED,
+            uniform="log(K)",
+            symmetric="K * log(K)" if self.label_smoothing == 1 else None,
+            shift_invariant=True,
+            proper=plain and self.weight is None,
+            note="The gradient at the logits is p - t: at most 1 for each example, however wrong it is.",
+        )
+
+    def classwise(self, outputs: Tensor) -> Tensor:
+        """-log p_k → (N, C)."""
+        return -torch.log_softmax(outputs, dim=1)
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) or (N, C) → (N,)."""
-        surprise = -torch.log_softmax(outputs, dim=1)
-        if self.weight is not None:
-            self._check_weight(outputs)
-            surprise = surprise * self.weight.to(surprise.dtype)
-        if target.dtype.is_floating_point:
-            return self._smoothed((target * surprise).sum(1), surprise)
-        counted = target != self.ignore_index
-        label = target.where(counted, 0)
-        hard = surprise.gather(1, label.unsqueeze(1)).squeeze(1)
-        return self._smoothed(hard, surprise).where(counted, 0)
-
-    def _smoothed(self, scores: Tensor, surprise: Tensor) -> Tensor:
+        costs = self.weighted(self.classwise(outputs))
+        scores = self.pick(costs, target)
         if not isinstance(self.label_smoothing, Tensor) and self.label_smoothing == 0:
             return scores  # a class that is ruled out by a logit of -inf would make 0 times infinity of it
-        return (1 - self.label_smoothing) * scores + self.label_smoothing * surprise.mean(1)
-
-    def example_weight(self, target: Tensor) -> Tensor:
-        """The weight of each index, 0 where ignored; 1 for soft targets → (N,)."""
-        if target.dtype.is_floating_point:
-            return super().example_weight(target)
-        counted = target != self.ignore_index
-        if self.weight is None:
-            return counted.float()
-        return self.weight[target.where(counted, 0)] * counted
-
-    def _check_weight(self, outputs: Tensor) -> None:
-        if self.weight is not None and len(self.weight) != outputs.shape[1]:
-            message = f"weight must hold one number a class: got {len(self.weight)} for {outputs.shape[1]} classes"
-            raise LabError(message)
+        smoothed = (1 - self.label_smoothing) * scores + self.label_smoothing * costs.mean(1)
+        return smoothed if target.dtype.is_floating_point else smoothed.where(target != self.ignore_index, 0)
 
 
-def class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Class weights as a tensor (C,), checked.
-
-    Raises:
-        LabError: a weight is negative or not a number, or all are 0.
-    """
-    if weight is None or isinstance(weight, Tensor):
-        return weight
-    if not weight or not all(w >= 0 for w in weight) or not any(weight):
-        message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {list(weight)}"
-        raise LabError(message)
-    return torch.tensor([float(w) for w in weight])
+# The entropy of the smoothed target: nothing is less than that.
+_LEAST_SMOOTHED = (
+    "-(1 - label_smoothing * (K - 1) / K) * log(1 - label_smoothing * (K - 1) / K)"
+    " - (K - 1) * label_smoothing / K * log(label_smoothing / K)"
+)

@@ -1,40 +1,67 @@
 """Focal loss."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Loss, at_least
-from losslab.targets import Kind
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.class_loss import ClassLoss
+from losslab.losses.class_weights import Rule
 
 
-class Focal(Loss):
+class Focal(ClassLoss):
     """Focal loss on softmax probabilities: -Σ_k t_k (1 - p_k)^γ log p_k; for a class index, -(1 - p_y)^γ log p_y.
 
-    Turns down the examples the network is already sure of. γ = 0 is cross-entropy. Lin et al., "Focal loss for dense
-    object detection", 2017, in its multi-class form.
+    Turns down the examples the network is already sure of. γ = 0 is cross-entropy.
 
     Args:
-        gamma: γ ≥ 0; the paper's choice is 2.
+        gamma: γ, how much.
+        weight: one weight a class (C,), or a rule that makes them of the class counts: the paper's α.
+        ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "gamma": Parameter(
+            "γ, how much sure examples are turned down", "[0, inf)", "the paper's", (0.0, 0.5, 2.0, 5.0)
+        ),
+    }
     gamma: float | Tensor
 
-    def __init__(self, gamma: float | Tensor = 2.0) -> None:
-        super().__init__()
-        self.hold("gamma", at_least("focal's gamma", gamma, 0.0))
+    def __init__(
+        self,
+        gamma: float | Tensor = 2.0,
+        weight: Sequence[float] | Tensor | Rule | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(weight, ignore_index)
+        self.hold("gamma", gamma)
 
-    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) or (N, C) → (N,)."""
+    @property
+    def card(self) -> Card:
+        """Cross-entropy at γ = 0, and neither convex nor proper above."""
+        plain = self.gamma == 0
+        return Card(
+            formula=r"-(1 - p_y)^\gamma \log p_y",
+            plain="-(1 - p_y)^γ log p_y",
+            source="Lin et al., Focal loss for dense object detection, 2017, in its multi-class form",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=plain,
+            uniform="((K - 1) / K) ** gamma * log(K)",
+            shift_invariant=True,
+            proper=plain and self.weight is None,
+            note="Its gradient is smaller than cross-entropy's on easy examples, so at one rate it learns more "
+            "slowly. Its probabilities are less sure than the truth.",
+        )
+
+    def classwise(self, outputs: Tensor) -> Tensor:
+        """-(1 - p_k)^γ log p_k → (N, C)."""
         log_p = torch.log_softmax(outputs, dim=1)
         # A power of 1 - p has an infinite slope at p = 1 for γ < 1, and 1 - p itself rounds to 0 long before the
         # exact loss does. As exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
-        losses = -torch.exp(self.gamma * log_complement(outputs, log_p)) * log_p
-        if target.dtype.is_floating_point:
-            return (target * losses).sum(1)
-        return losses.gather(1, target.unsqueeze(1)).squeeze(1)
+        return -torch.exp(self.gamma * log_complement(outputs, log_p)) * log_p
 
 
 def log_complement(outputs: Tensor, log_p: Tensor) -> Tensor:

@@ -1,55 +1,92 @@
 """Huber's loss and its rescaled form, smooth L1."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from losslab.losses.base import at_least, mean_over_outputs
-from losslab.losses.mse import EstimatesTarget
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.residual import ResidualLoss
 
 
-class Huber(EstimatesTarget):
+class Huber(ResidualLoss):
     """Huber loss: r²/2 where |r| ≤ δ, δ (|r| - δ/2) beyond, r = z - t, averaged over the outputs of an example.
 
-    Quadratic near the target, linear far from it. Huber, "Robust estimation of a location parameter", 1964.
+    Quadratic near the target, linear far from it.
 
     Args:
-        delta: where the loss turns from quadratic to linear, in units of the target; > 0.
+        delta: δ, where the loss turns from quadratic to linear, in units of the target.
     """
 
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "delta": Parameter("δ, where the parabola ends", "(0, inf)", "torch.nn.HuberLoss", (0.3, 1.0, 3.0)),
+    }
     delta: float | Tensor
 
     def __init__(self, delta: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("delta", at_least("huber's delta", delta, 0.0, strictly=True))
+        self.hold("delta", delta)
 
-    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
-        distance = (outputs - target).abs()
+    @property
+    def card(self) -> Card:
+        """A parabola that goes on as two straight lines."""
+        return Card(
+            formula=r"\begin{cases} \frac{1}{2} r^2 & \lvert r\rvert \le \delta \\"
+            r" \delta (\lvert r\rvert - \frac{\delta}{2}) & \text{else} \end{cases} \quad r = z - t",
+            plain="r²/2 if |r| ≤ δ, else δ (|r| - δ/2); r = z - t",
+            source="Huber, Robust estimation of a location parameter, 1964",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=True,
+            note="The gradient far out is δ: a small δ slows learning as well as limiting outliers.",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """r²/2, and its tangents from δ on."""
+        distance = residual.abs()
         # With q = min(|r|, δ) both branches are q (|r| - q/2): no branch on values, and a gradient for a tensor δ.
         near = distance.clamp(max=self.delta)
-        return mean_over_outputs(near * (distance - near / 2))
+        return near * (distance - near / 2)
 
 
-class SmoothL1(EstimatesTarget):
+class SmoothL1(ResidualLoss):
     """Smooth L1 loss: r²/(2β) where |r| ≤ β, |r| - β/2 beyond, r = z - t: Huber's loss divided by its δ = β.
 
-    As β goes to 0 it becomes L1, which it is at β = 0. Girshick, "Fast R-CNN", 2015 (β = 1).
+    As β goes to 0 it becomes L1, which it is at β = 0.
 
     Args:
-        beta: where the loss turns from quadratic to linear, in units of the target; ≥ 0.
+        beta: β, where the loss turns from quadratic to linear, in units of the target.
     """
 
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "beta": Parameter("β, where the parabola ends", "[0, inf)", "the paper's", (0.0, 0.3, 1.0, 3.0)),
+    }
     beta: float | Tensor
 
     def __init__(self, beta: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("beta", at_least("smooth_l1's beta", beta, 0.0))
+        self.hold("beta", beta)
 
-    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
-        distance = (outputs - target).abs()
+    @property
+    def card(self) -> Card:
+        """A parabola that goes on as two straight lines of slope 1."""
+        return Card(
+            formula=r"\begin{cases} \frac{1}{2\beta} r^2 & \lvert r\rvert \le \beta \\"
+            r" \lvert r\rvert - \frac{\beta}{2} & \text{else} \end{cases} \quad r = z - t",
+            plain="r²/(2β) if |r| ≤ β, else |r| - β/2; r = z - t",
+            source="Girshick, Fast R-CNN, 2015",
+            near=Slope.FADES if float(self.beta) > 0 else Slope.STAYS,
+            far=Slope.STAYS,
+            convex=True,
+            elicits=None if float(self.beta) > 0 else "median",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """r²/(2β), and its tangents from β on."""
+        distance = residual.abs()
         near = distance.clamp(max=self.beta)
         beta = torch.as_tensor(self.beta, dtype=distance.dtype, device=distance.device)
         # near ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, and there near is 0 anyway.
         share = near / torch.where(beta > 0, beta, 1.0)
-        return mean_over_outputs(share * (distance - near / 2) + (1 - share) * distance * (beta <= 0))
+        return share * (distance - near / 2) + (1 - share) * distance * (beta <= 0)

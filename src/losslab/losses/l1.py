@@ -2,17 +2,31 @@
 
 from torch import Tensor
 
-from losslab.losses.base import mean_over_outputs
-from losslab.losses.mse import EstimatesTarget
+from losslab.losses.card import Card, Slope
+from losslab.losses.residual import ResidualLoss
 
 
-class L1(EstimatesTarget):
-    """Mean absolute error: |z - t|, averaged over the outputs of an example.
+class L1(ResidualLoss):
+    """Mean absolute error: |r|, r = z - t, averaged over the outputs of an example.
 
-    Estimates the conditional median, so a minority of outliers moves it little. Its gradient is ±1 at every distance
-    and 0 at the target itself (torch's convention). Laplace 1774.
+    Estimates the conditional median, so a minority of outliers moves it little.
     """
 
-    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
-        return mean_over_outputs((outputs - target).abs())
+    @property
+    def card(self) -> Card:
+        """Two straight lines."""
+        return Card(
+            formula=r"\lvert z - t\rvert",
+            plain="|z - t|",
+            source="Laplace, Mémoire sur la probabilité des causes par les évènements, 1774",
+            near=Slope.STAYS,
+            far=Slope.STAYS,
+            convex=True,
+            elicits="median",
+            note="The gradient is ±1 at every distance, and 0 at the target itself (torch's convention): steps do not "
+            "get smaller near the minimum unless the learning rate does.",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """|r|."""
+        return residual.abs()
