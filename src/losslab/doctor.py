@@ -4,16 +4,12 @@ import logging
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from losslab import CONF, ranks
+from losslab import catalogue, ranks
 from losslab.data.batch import Facts
 from losslab.errors import LabError
-from losslab.help import choices
 from losslab.learner import Learner
 from losslab.losses.base import Loss
 from losslab.targets import Kind, choose, encode
@@ -38,7 +34,8 @@ def check_pair(loss: Loss, facts: Facts) -> None:
         )
         raise LabError(message)
     target = _specimen(facts)
-    outputs = torch.zeros(len(target), facts.targets * loss.outputs_per_target)
+    outputs = torch.zeros(len(target), loss.outputs(facts.targets) * loss.views)
+    loss.set_class_counts(torch.ones(facts.targets, dtype=torch.int64))  # of the data, when they are read
     loss.per_example(outputs, encode(target, facts.kind, kind, facts.targets, outputs.dtype))
 
 
@@ -125,15 +122,7 @@ def check_shares(network: nn.Module, examples: int, batch_size: int | None, worl
 
 def fitting_losses(kind: Kind) -> list[str]:
     """The names of the configured losses that can learn from targets of this kind."""
-    names = []
-    for name in choices("loss"):
-        try:
-            loss = instantiate(OmegaConf.load(CONF / "loss" / f"{name}.yaml"))
-        except InstantiationException:
-            continue
-        if choose(kind, loss.wants) is not None:
-            names.append(name)
-    return names
+    return [name for name in catalogue.names() if choose(kind, catalogue.make(name).wants) is not None]
 
 
 def _specimen(facts: Facts) -> Tensor:

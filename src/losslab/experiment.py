@@ -50,7 +50,7 @@ def build(config: dict[str, Any]) -> Experiment:
     loss: Loss = _make("loss", config["loss"])
     doctor.check_pair(loss, data.facts)
     doctor.check_machine(config["trainer"])
-    outputs = data.facts.targets * loss.outputs_per_target
+    outputs = loss.outputs(data.facts.targets)
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
     network = _make("model", config["model"], input_shape=data.facts.input_shape, outputs=outputs)

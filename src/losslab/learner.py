@@ -26,7 +26,7 @@ class Learner(LightningModule):
     """A network that learns under a loss. `Regressor` and `Classifier` say what its outputs mean.
 
     Args:
-        network: from inputs to outputs (N, targets * loss.outputs_per_target).
+        network: from inputs to outputs (N, loss.outputs(targets)).
         loss: any loss that takes the targets the data give, as they are or encoded.
         facts: what the data declare.
         optimizer: makes an optimizer of the parameters.
@@ -55,8 +55,9 @@ class Learner(LightningModule):
             raise LabError(message)
         self.network, self.loss, self.facts, self.kind = network, loss, facts, kind
         self.optimizer, self.scheduler, self.interval, self.seed = optimizer, scheduler, interval, seed
-        self.averages = {"train": {"loss": RunningMean(), self.train_metric: RunningMean()}}
-        self.averages |= {split: {"loss": RunningMean()} for split in ("val", "test")}
+        losses = ["loss", *(f"loss/{name}" for name in loss.term_names)]
+        self.averages = {split: {name: RunningMean() for name in losses} for split in ("train", "val", "test")}
+        self.averages["train"][self.train_metric] = RunningMean()
         # In a plain dict, not as submodules: Lightning would cast their float64 sums with the network's precision.
         self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
@@ -89,12 +90,15 @@ class Learner(LightningModule):
     def curves(self) -> list[str]:
         """The names of all values of an epoch, in the order of a table."""
         train = [f"train/{name}" for name in self.averages["train"]]
-        return [*train, "val/loss", *(f"val/{name}" for name in self.yardsticks["val"].names)]
+        return [*train, *self._names("val")]
 
     @property
     def measured(self) -> list[str]:
         """The names of all values of a run: of its best epoch, and on the test set."""
-        return [*self.curves, "test/loss", *(f"test/{name}" for name in self.yardsticks["test"].names)]
+        return [*self.curves, *self._names("test")]
+
+    def _names(self, split: str) -> list[str]:
+        return [f"{split}/{name}" for name in (*self.averages[split], *self.yardsticks[split].names)]
 
     def current(self) -> dict[str, float]:
         """The values of the current epoch, in the order of a table."""
@@ -105,6 +109,10 @@ class Learner(LightningModule):
         outputs: Tensor = self.network(inputs)
         return outputs
 
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The values, or scores of classes, that the loss says the outputs stand for, in float32 at least."""
+        return self.loss.to_predictions(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+
     def probabilities(self, outputs: Tensor) -> Tensor | None:
         """What the outputs mean to the yardsticks; None where they are values."""
         raise NotImplementedError
@@ -113,13 +121,21 @@ class Learner(LightningModule):
         """The sum over the batch of `train_metric` → ()."""
         raise NotImplementedError
 
+    def setup(self, stage: str) -> None:
+        counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
+        if counts is not None:
+            self.loss.set_class_counts(counts.to(self.device))
+
     def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (N, ...), summed loss () and summed weight () of a batch, which are also added to the averages."""
         outputs = self(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         target = encode(batch.target, self.facts.kind, self.kind, self.facts.targets, dtype)
-        total, weight = self.loss.total(outputs, target)
+        seen = self.loss.seen(outputs, batch.inputs, self.network)
+        total, weight, terms = self.loss.total(seen, target)
         self.averages[split]["loss"].update(total, weight)
+        for name, term in terms.items():
+            self.averages[split][f"loss/{name}"].update(term, weight)
         return outputs, total, weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -171,11 +187,11 @@ class Learner(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self(batch.inputs)
         probabilities = self.probabilities(outputs)
-        return outputs if probabilities is None else probabilities
+        return self.predictions(outputs) if probabilities is None else probabilities
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         outputs, _, _ = self.step(batch, split)
-        self.yardsticks[split].update(outputs, self.probabilities(outputs), batch.truth)
+        self.yardsticks[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
 
     def on_train_epoch_start(self) -> None:
         self.fresh.clear()
@@ -269,7 +285,7 @@ class Regressor(Learner):
 
     def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Σ of squared errors, averaged over the values of an example."""
-        return (outputs - truth).square().mean(1).sum()
+        return (self.predictions(outputs) - truth).square().mean(1).sum()
 
 
 class Classifier(Learner):
@@ -284,7 +300,7 @@ class Classifier(Learner):
     def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """The number of right decisions; for labels, the mean over an example's labels."""
         if self.facts.task is Task.MULTICLASS:
-            return (outputs.argmax(1) == truth).sum()
+            return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
-from losslab.losses.card import Card, Parameter
+from losslab.losses.card import Card
+from losslab.losses.holder import Holder
 from losslab.targets import Kind
 
 
@@ -23,24 +24,25 @@ class Total(NamedTuple):
     """Of a loss made of several, Σ of each term by its name, unweighted → () each."""
 
 
-class Loss(nn.Module, ABC):
+class Loss(Holder, ABC):
     """A loss scores each example; `forward` is the weighted mean of the scores, a drop-in criterion for any loop.
 
-    A subclass declares `wants`, the kinds of target it takes in order of preference, its numeric `parameters` and its
-    `card`, and writes `score`. It may override `example_weight`, `to_probabilities` and the rest below. A loss is a
-    pure function of tensors: no state between calls, no branching on values. Its numeric parameters may be 0-dim
-    tensors (see `hold`).
+    A subclass declares `wants`, the kinds of target it takes in order of preference, its numeric `hyperparameters`
+    (see `Holder`) and its `card`, and writes `score`. It may override the rest below. A loss is a pure function of
+    tensors: no state between calls, no branching on values.
 
     Shapes: outputs are (N, C) with an INDEX target (N,), and have the target's own shape with any other kind. With
     `outputs_per_target` or `views` above 1 they have so many times as many columns.
     """
 
     wants: ClassVar[tuple[Kind, ...]]
-    parameters: ClassVar[Mapping[str, Parameter]] = {}
     outputs_per_target: ClassVar[int] = 1
     """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
     views: ClassVar[int] = 1
     """Sets of outputs that are scored together (see `seen`): 2 for a pupil and its teacher."""
+
+    term_names: tuple[str, ...] = ()
+    """The names of the terms of a loss made of several, as `total` sums them."""
 
     @property
     def card(self) -> Card | None:
@@ -101,24 +103,6 @@ class Loss(nn.Module, ABC):
         for part in self.children():
             if isinstance(part, Loss):
                 part.set_class_counts(counts)
-
-    def hold(self, name: str, value: float | Tensor) -> None:
-        """Keep a numeric parameter: numbers exactly as they are, tensors as buffers that follow the device.
-
-        The buffers are not persistent: a parameter of the loss is configuration, not something learnt.
-
-        Raises:
-            LabError: a number outside the declared range. Tensors pass: to look into one is to branch on values.
-        """
-        if isinstance(value, Tensor):
-            self.__dict__.pop(name, None)
-            self.register_buffer(name, value, persistent=False)
-            return
-        declared = self.parameters[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not declared.holds(value):
-            message = f"{type(self).__name__}: {name} must be a number in {declared.range}, got {value!r}"
-            raise LabError(message)
-        setattr(self, name, float(value))
 
     def _fitting(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         name, times = type(self).__name__, self.outputs_per_target * self.views

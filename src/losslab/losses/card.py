@@ -48,7 +48,7 @@ class Card:
     """The facts of a loss at the parameters it has. Each is a claim that `losslab.contract` tries to refute.
 
     Values that depend on the number of classes are formulas in K, such as "log(K)", which are evaluated and printed
-    alike. They may name the loss's parameters.
+    alike. They may name the loss's hyperparameters. Only losses that are made of others leave a fact open with None.
     """
 
     formula: str
@@ -57,15 +57,15 @@ class Card:
     """The same in one line of plain text."""
     source: str
     """Authors, title, year."""
-    near: Slope
+    near: Slope | None
     """The gradient where the outputs are right: a margin that grows, a residual that shrinks."""
-    far: Slope
+    far: Slope | None
     """The gradient where they are wrong: a margin that falls, a residual that grows."""
-    convex: bool
+    convex: bool | None
     """In the outputs, for every target."""
-    low: str = "0"
+    low: str | None = "0"
     """The greatest lower bound of the value, over outputs and class indices (or values)."""
-    high: str = "oo"
+    high: str | None = "oo"
     """The least upper bound; "oo" where there is none."""
     uniform: str | None = None
     """The value where all outputs are 0, for a class index; None for losses of values."""

@@ -23,7 +23,7 @@ class CrossEntropy(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "label_smoothing": Parameter("ε, how much of the target all classes share", "[0, 1]", "none", (0.0, 0.1, 0.3)),
     }
     label_smoothing: float | Tensor
@@ -40,7 +40,7 @@ class CrossEntropy(ClassLoss):
     @property
     def card(self) -> Card:
         """A proper scoring rule until weights or smoothing move its optimum."""
-        plain = self.label_smoothing == 0
+        plain = float(self.label_smoothing) == 0
         return Card(
             formula=r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k",
             plain="-log p_y; with ε, -(1 - ε) log p_y - (ε/K) Σ_k log p_k",

@@ -22,7 +22,7 @@ class Focal(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "gamma": Parameter(
             "γ, how much sure examples are turned down", "[0, inf)", "the paper's", (0.0, 0.5, 2.0, 5.0)
         ),
@@ -41,7 +41,7 @@ class Focal(ClassLoss):
     @property
     def card(self) -> Card:
         """Cross-entropy at γ = 0, and neither convex nor proper above."""
-        plain = self.gamma == 0
+        plain = float(self.gamma) == 0
         return Card(
             formula=r"-(1 - p_y)^\gamma \log p_y",
             plain="-(1 - p_y)^γ log p_y",
@@ -61,18 +61,17 @@ class Focal(ClassLoss):
         log_p = torch.log_softmax(outputs, dim=1)
         # A power of 1 - p has an infinite slope at p = 1 for γ < 1, and 1 - p itself rounds to 0 long before the
         # exact loss does. As exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
-        return -torch.exp(self.gamma * log_complement(outputs, log_p)) * log_p
+        return -torch.exp(self.gamma * log_complement(log_p)) * log_p
 
 
-def log_complement(outputs: Tensor, log_p: Tensor) -> Tensor:
-    """log(1 - p) for p = softmax(outputs), exact also where p rounds to 1 → (N, C).
+def log_complement(log_p: Tensor) -> Tensor:
+    """log(1 - p) of log p = log_softmax(z), exact also where p rounds to 1: (N, C) → (N, C).
 
     All but the largest p are at most 1/2, where log1p(-p) is exact. For the largest, 1 - p is the sum of the others.
     """
-    top = outputs.argmax(1, keepdim=True)
-    is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
-    others = torch.logsumexp(outputs.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
-    all_of_them = torch.logsumexp(outputs, dim=1, keepdim=True)
+    top = log_p.argmax(1, keepdim=True)
+    is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, top, value=True)
+    others = torch.logsumexp(log_p.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     # where() differentiates both sides: the side not taken must be finite too, or its NaN would spread.
     small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
-    return torch.where(is_top, others - all_of_them, small)
+    return torch.where(is_top, others, small)

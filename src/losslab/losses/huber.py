@@ -19,7 +19,7 @@ class Huber(ResidualLoss):
         delta: δ, where the loss turns from quadratic to linear, in units of the target.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "delta": Parameter("δ, where the parabola ends", "(0, inf)", "torch.nn.HuberLoss", (0.3, 1.0, 3.0)),
     }
     delta: float | Tensor
@@ -59,7 +59,7 @@ class SmoothL1(ResidualLoss):
         beta: β, where the loss turns from quadratic to linear, in units of the target.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "beta": Parameter("β, where the parabola ends", "[0, inf)", "the paper's", (0.0, 0.3, 1.0, 3.0)),
     }
     beta: float | Tensor

@@ -1,0 +1,35 @@
+"""The losses that conf/loss composes, by name."""
+
+from typing import Any
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from losslab import CONF
+from losslab.help import choices
+from losslab.losses.base import Loss
+
+BY_HAND = ("custom",)
+"""Choices that are no loss until something is added on the command line."""
+
+
+def names() -> list[str]:
+    """The names of all losses, in alphabetical order."""
+    return [name for name in choices("loss") if name not in BY_HAND]
+
+
+def config(name: str, *overrides: str) -> dict[str, Any]:
+    """A loss as `loss=NAME loss.KEY=VALUE ...` composes it. What only a run can know (a teacher) is null."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose(f"loss/{name}", list(overrides))
+    for key in OmegaConf.missing_keys(composed):
+        OmegaConf.update(composed, key.rpartition(".")[0], None, force_add=True)
+    loss: DictConfig = composed.loss
+    return OmegaConf.to_container(loss, resolve=True)  # type: ignore[return-value]
+
+
+def make(name: str, *overrides: str) -> Loss:
+    """The loss itself."""
+    loss: Loss = instantiate(config(name, *overrides))
+    return loss

@@ -1,0 +1,193 @@
+"""What a loss does, found out by trying: on random outputs and far out, always in float64."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from losslab.contract.specimens import costs, is_of_classes, one_class, random, width
+from losslab.losses.base import Loss
+from losslab.targets import Kind
+
+_SCALES = (0.1, 1.0, 3.0, 10.0)
+_COUNTS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
+"""Values to estimate: mean 4, median 1, and counts, so that losses of counts can be asked too."""
+
+
+def some_outputs(loss: Loss, classes: int, each: int = 200) -> Tensor:
+    """Outputs of several sizes → (N, classes · width)."""
+    drawn = [
+        scale * torch.randn(each, classes * width(loss), generator=random(number), dtype=torch.float64)
+        for number, scale in enumerate(_SCALES)
+    ]
+    return torch.cat(drawn)
+
+
+def value_at_uniform_logits(loss: Loss, classes: int) -> float:
+    """The mean over the classes of the loss where all outputs are 0."""
+    zeros = torch.zeros(1, classes * width(loss), dtype=torch.float64)
+    return costs(loss, zeros, classes).mean().item()
+
+
+def sums_over_classes(loss: Loss, classes: int) -> tuple[float, float]:
+    """The least and the greatest Σ_k L(z, k) found."""
+    sums = costs(loss, some_outputs(loss, classes), classes).sum(1)
+    return sums.min().item(), sums.max().item()
+
+
+def range_of_values(loss: Loss, classes: int, limit: float = math.inf) -> tuple[float, float]:
+    """The least and the greatest value found."""
+    if is_of_classes(loss):
+        ends = torch.cat([torch.eye(classes), -torch.eye(classes)]).double().repeat(1, width(loss))
+        far = torch.cat([size * ends for size in (*range(1, 10), 30.0, 300.0, 1e4)])
+        values = costs(loss, torch.cat([some_outputs(loss, classes), far]), classes)
+    else:
+        sizes = torch.tensor([0.0, *np.geomspace(1e-3, min(1e12, limit), 60)], dtype=torch.float64)
+        spread = torch.cat([sizes, -sizes.clamp(max=limit)])[:, None]
+        targets = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
+        # An output that is the target, one that is far from it, and for further outputs of each target several values.
+        further = (torch.tensor(_SCALES, dtype=torch.float64)[:, None] - 1) * 3
+        values = torch.cat(
+            [
+                loss.per_example(
+                    _side_by_side(spread + (target if spread_from_target else 0), rest, width(loss)), target
+                )
+                for target in targets.unsqueeze(1).expand(-1, len(spread), -1)
+                for rest in further
+                for spread_from_target in (True, False)
+            ]
+        )
+    return values.min().item(), values.max().item()
+
+
+def _side_by_side(first: Tensor, rest: Tensor, columns: int) -> Tensor:
+    return torch.cat([first, *[rest.expand_as(first)] * (columns - 1)], dim=1)
+
+
+def violated_chord(loss: Loss, classes: int = 3) -> float:
+    """By how much the loss lies above a chord at worst: above 0, it is not convex in the outputs."""
+    generator = random(7)
+    worst = -math.inf
+    for centre in some_outputs(loss, classes, 400).split(400):
+        for length in (0.1, 1.0, 5.0, 20.0):
+            step = length * torch.randn(centre.shape, generator=generator, dtype=torch.float64)
+            step[::2] *= torch.nn.functional.one_hot(torch.arange(len(step[::2])) % step.shape[1], step.shape[1])
+            low, middle, high = (_all_values(loss, centre + sign * step, classes) for sign in (-1, 0, 1))
+            above = middle - (low + high) / 2
+            noise = 1e-12 * (low.abs() + high.abs()) + 1e-13
+            worst = max(worst, (above - noise).max().item())
+    return worst
+
+
+def _all_values(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
+    if is_of_classes(loss):
+        return costs(loss, outputs, classes)
+    targets = torch.tensor(_COUNTS, dtype=torch.float64)[torch.arange(len(outputs)) % len(_COUNTS)]
+    return loss.per_example(outputs, targets[:, None].expand(-1, classes))[:, None]
+
+
+def change_by_a_shift(loss: Loss, classes: int) -> float:
+    """The most that adding one number to all outputs of an example changed the value."""
+    outputs = some_outputs(loss, classes)
+    shift = 5 * torch.randn(len(outputs), 1, generator=random(9), dtype=torch.float64)
+    return (costs(loss, outputs + shift, classes) - costs(loss, outputs, classes)).abs().max().item()
+
+
+def distance_from_the_truth(loss: Loss) -> float:
+    """How far the probabilities that minimise the expected loss lie from the true ones at worst."""
+    binary = loss.wants[0] is Kind.BINARY
+    truths = [(0.7,), (0.2,), (0.95,)] if binary else [(0.6, 0.3, 0.1), (0.4, 0.35, 0.25), (0.9, 0.07, 0.03)]
+    return max(_distance(loss, torch.tensor(truth, dtype=torch.float64)) for truth in truths)
+
+
+def _distance(loss: Loss, truth: Tensor) -> float:
+    classes = len(truth)
+
+    def expected(z: Tensor) -> Tensor:
+        outputs = z[None]
+        if classes > 1:
+            return (costs(loss, outputs, classes)[0] * truth).sum()
+        yes, no = (loss.per_example(outputs, torch.tensor([[label]]).double())[0] for label in (1.0, 0.0))
+        return truth[0] * yes + (1 - truth[0]) * no
+
+    starts = [torch.zeros(classes * width(loss)), torch.randn(classes * width(loss), generator=random(3))]
+    found = min((_minimise(expected, start.double()) for start in starts), key=lambda end: end[0])[1]
+    probabilities = loss.to_probabilities(found[None, : loss.outputs(classes)])[0]
+    if classes > 1:
+        probabilities = probabilities / probabilities.sum()
+    return (probabilities - truth).abs().max().item()
+
+
+def _minimise(function: Callable[[Tensor], Tensor], start: Tensor, method: str = "BFGS") -> tuple[float, Tensor]:
+    def value_and_gradient(z: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, object]:
+        leaf = torch.from_numpy(z.copy()).requires_grad_()
+        value = function(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        return value.item(), gradient.numpy()
+
+    if method == "BFGS":
+        end = minimize(value_and_gradient, start.numpy(), jac=True, method=method, options={"gtol": 1e-9})
+    else:
+        options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000}
+        end = minimize(lambda z: function(torch.from_numpy(z)).item(), start.numpy(), method=method, options=options)
+    return float(end.fun), torch.from_numpy(end.x)
+
+
+def best_estimate(loss: Loss) -> float:
+    """The prediction that minimises the mean loss of 0, 0, 1, 1, 1, 2, 3, 8 and 20."""
+    target = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
+
+    def mean(z: Tensor) -> Tensor:
+        return loss.per_example(z[None].expand(len(target), -1), target).mean()
+
+    starts: Iterable[float] = (0.5, 1.2, 3.0, 6.0, 15.0)
+    ends = [_minimise(mean, torch.full((width(loss),), start, dtype=torch.float64), "Nelder-Mead") for start in starts]
+    return loss.to_predictions(min(ends, key=lambda end: end[0])[1][None])[0, 0].item()
+
+
+def gradients_near(loss: Loss) -> list[float]:
+    """The size of the gradient on the way to where the outputs are right."""
+    if is_of_classes(loss):
+        return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0)]
+    return _at_residuals(loss, (1.0, 1e-3, 1e-10, 1e-30))
+
+
+def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
+    """The size of the gradient on the way to where they are as wrong as can be."""
+    if is_of_classes(loss):
+        return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e4)]
+    return _at_residuals(loss, [size for size in (1.0, 5.0, 30.0, 80.0, 1e6, 1e30, 1e100) if size < limit])
+
+
+def _at_margin(loss: Loss, margin: float) -> float:
+    classes = 1 if loss.wants[0] is Kind.BINARY else 3
+    outputs = torch.zeros(1, classes * width(loss), dtype=torch.float64)
+    outputs[0, 0] = margin
+    if classes == 1:
+        return _gradient(loss, outputs, torch.ones(1, 1, dtype=torch.float64))
+    return _gradient(loss, outputs, one_class(loss, classes, 1)[0])
+
+
+def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
+    target = torch.zeros(1, 1, dtype=torch.float64)
+    if width(loss) > 1:
+        # Of the outputs that belong to a value only the first estimates it.
+        make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=width(loss))
+    else:
+        make = partial(torch.Tensor.clone)
+    both = [
+        [_gradient(loss, make(torch.full((1, 1), r * sign, dtype=torch.float64)), target, 1) for r in sizes]
+        for sign in (1, -1)
+    ]
+    return [max(pair) for pair in zip(*both, strict=True)]
+
+
+def _gradient(loss: Loss, outputs: Tensor, target: Tensor, columns: int | None = None) -> float:
+    leaf = outputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss.per_example(leaf, target).sum(), leaf)
+    size: float = gradient[:, :columns].norm().item()
+    return size

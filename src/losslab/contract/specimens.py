@@ -1,0 +1,65 @@
+"""Outputs and targets to try a loss on: the same numbers at every call, drawn from generators of their own."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from losslab.losses.base import Loss
+from losslab.targets import Kind, encode
+
+CLASSES = 5
+
+
+def random(seed: int) -> torch.Generator:
+    """A generator that touches no one else's draws."""
+    return torch.Generator().manual_seed(seed)
+
+
+def outputs_of(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
+    """Standard normal outputs (n, as many as the loss scores)."""
+    return torch.randn(n, columns * width(loss), generator=random(seed), dtype=dtype)
+
+
+def width(loss: Loss) -> int:
+    """Columns of outputs that are scored for each target."""
+    return loss.outputs(1) * loss.views
+
+
+def target_of(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:
+    """Targets of a kind. Values are counts, which a loss of counts takes as well as any other."""
+    match kind:
+        case Kind.INDEX:
+            return torch.randint(columns, (n,), generator=random(1))
+        case Kind.PROBABILITIES:
+            return torch.rand(n, columns, generator=random(1), dtype=dtype).softmax(1)
+        case Kind.BINARY:
+            return torch.randint(2, (n, columns), generator=random(1)).to(dtype)
+        case Kind.VALUES:
+            return torch.randint(6, (n, columns), generator=random(1)).to(dtype)
+
+
+def one_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
+    """For each class k, n targets that say "k", of the kind the loss prefers."""
+    kind = loss.wants[0]
+    hard = [torch.full((n,), k) for k in range(classes)]
+    return [
+        target if kind is Kind.INDEX else encode(target, Kind.INDEX, kind, classes, torch.float64) for target in hard
+    ]
+
+
+def costs(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
+    """What each class would cost: outputs (N, ...) → (N, C)."""
+    return torch.stack([loss.per_example(outputs, target) for target in one_class(loss, classes, len(outputs))], dim=1)
+
+
+def with_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:
+    """A copy that was told class counts: different ones, or all the same."""
+    copied = copy.deepcopy(loss)
+    copied.set_class_counts(torch.full((classes,), 100) if equal else 100 * torch.arange(1, classes + 1))
+    return copied
+
+
+def is_of_classes(loss: Loss) -> bool:
+    """Whether the loss is one of classes or labels before anything else."""
+    return loss.wants[0] is not Kind.VALUES
