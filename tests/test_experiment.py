@@ -7,6 +7,7 @@ from lightning import Callback
 from losslab import catalogue, cli
 from losslab import experiment as lab
 from losslab.errors import LabError
+from losslab.help import choices
 from losslab.runs import RunFolder
 from losslab.targets import Kind, choose
 
