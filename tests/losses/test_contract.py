@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from hydra.utils import instantiate
 
 from losslab import CONF, catalogue
 from losslab.contract import CHECKS, CLAIMS
@@ -14,9 +15,10 @@ from losslab.losses import Loss
 @cache
 def variants(name: str) -> dict[str, Loss]:
     """The loss as configured, and at every value of its parameters that is worth comparing."""
-    loss = catalogue.make(name)
+    config = catalogue.config(name)
+    loss: Loss = instantiate(config)
     changed = {
-        f"{name}.{parameter}={value}": catalogue.make(name, f"loss.{parameter}={value}")
+        f"{name}.{parameter}={value}": instantiate(config, **{parameter: value})
         for parameter, declared in loss.hyperparameters.items()
         for value in declared.tried
         if value != getattr(loss, parameter)
