@@ -23,8 +23,9 @@ def config(name: str, *overrides: str) -> dict[str, Any]:
     """A loss as `loss=NAME loss.KEY=VALUE ...` composes it. What only a run can know (a teacher) is null."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra.compose(f"loss/{name}", list(overrides))
-    for key in OmegaConf.missing_keys(composed):
-        OmegaConf.update(composed, key.rpartition(".")[0], None, force_add=True)
+    for key in composed:
+        if OmegaConf.is_missing(composed, key):
+            OmegaConf.update(composed, str(key), None)
     loss: DictConfig = composed.loss
     return OmegaConf.to_container(loss, resolve=True)  # type: ignore[return-value]
 

@@ -161,7 +161,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         experiment = lab.rebuild(folder, config)
         checkpoint = folder.checkpoint(options.ckpt)
         logger.info("weights     %s", checkpoint)
-        lab.load_weights(experiment.learner, checkpoint)
+        lab.load_weights(experiment.learner.network, checkpoint)
         report.results_table(lab.evaluate(experiment, options.split))
     leave(0)
 

@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from losslab import doctor, ranks, runs
 from losslab.callbacks.checkpoints import BestAndLast
@@ -47,17 +48,14 @@ def build(config: dict[str, Any]) -> Experiment:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
     data: MemoryDataModule = _make("data", config["data"])
+    if config.get("mix"):
+        data.mixed(_make("mix", config["mix"]))
     loss: Loss = _make("loss", config["loss"])
     doctor.check_pair(loss, data.facts)
     doctor.check_machine(config["trainer"])
-    outputs = loss.outputs(data.facts.targets)
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
-    network = _make("model", config["model"], input_shape=data.facts.input_shape, outputs=outputs)
-    if str(config["trainer"].get("precision")) == "64-true":
-        network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
-    if len(data.facts.input_shape) > 1:
-        network = network.to(memory_format=torch.channels_last)
+    network = _network(config, data.facts, loss)
     learner = learner_for(data.facts.task)(
         network,
         loss,
@@ -69,6 +67,38 @@ def build(config: dict[str, Any]) -> Experiment:
     )
     doctor.check_optimizer(learner)
     return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
+
+
+def _network(config: dict[str, Any], facts: Facts, loss: Loss) -> nn.Module:
+    outputs = loss.outputs(facts.targets)
+    network: nn.Module = _make("model", config["model"], input_shape=facts.input_shape, outputs=outputs)
+    if str(config["trainer"].get("precision")) == "64-true":
+        network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
+    return network.to(memory_format=torch.channels_last) if len(facts.input_shape) > 1 else network
+
+
+def teacher(run: str | None) -> nn.Module | None:
+    """The network of a finished run under its best weights, for a loss to ask; None where no run is named.
+
+    Raises:
+        LabError: there is no such run, or it kept no weights.
+    """
+    if run is None:
+        return None
+    folder = RunFolder(Path(run))
+    config = _taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
+    network = _network(config, facts(config["data"]), _make("loss", config["loss"]))
+    load_weights(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
+    return network
+
+
+def _taught_by(run: str | None, config: Any) -> Any:
+    """A configuration with another teacher, wherever it names one."""
+    if not isinstance(config, dict):
+        return config
+    if config.get("_target_") == "losslab.experiment.teacher":
+        return config | {"run": run}
+    return {key: _taught_by(run, value) for key, value in config.items()}
 
 
 def facts(data: dict[str, Any]) -> Facts:
@@ -96,6 +126,8 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     trainer = config["trainer"] | everything | {"accelerator": "auto", "devices": 1}
     if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
         trainer["precision"] = "32-true"
+    if folder.teacher.is_dir():
+        config = _taught_by(str(folder.teacher), config)
     return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}, "trainer": trainer})
 
 
@@ -114,11 +146,30 @@ def run(experiment: Experiment) -> dict[str, float]:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
+    _begin(experiment)
+    results: dict[str, float] = {}
+    with quiet(), _one_line("trainer"):
+        if config["train"]:
+            trainer.fit(learner, datamodule=experiment.data)
+            results |= _training_results(trainer, learner)
+        if config["test"]:
+            if "best_epoch" in results:
+                trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them
+                load_weights(learner.network, folder.best)
+            results |= evaluate(experiment, "test")
+    if trainer.is_global_zero:
+        runs.write_json(folder.metrics, results)
+    return results
+
+
+def _begin(experiment: Experiment) -> None:
+    """Read the data and look at all that can still be refused; then there is a run, and its folder."""
+    config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     if trainer.is_global_zero and folder.config.exists():
         message = f"{folder.path} already holds a run: choose another run_dir"
         raise LabError(message)
     if config["ckpt_path"]:
-        load_weights(learner, Path(config["ckpt_path"]))
+        load_weights(learner.network, Path(config["ckpt_path"]))
     experiment.data.prepare_data()
     experiment.data.setup()
     synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
@@ -129,25 +180,14 @@ def run(experiment: Experiment) -> dict[str, float]:
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
         runs.write_json(folder.config, config)
+        if config.get("teacher"):
+            folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
-    results: dict[str, float] = {}
-    with quiet(), _one_line("trainer"):
-        if config["train"]:
-            trainer.fit(learner, datamodule=experiment.data)
-            results |= _training_results(trainer, learner)
-        if config["test"]:
-            if "best_epoch" in results:
-                trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them
-                load_weights(learner, folder.best)
-            results |= evaluate(experiment, "test")
-    if trainer.is_global_zero:
-        runs.write_json(folder.metrics, results)
-    return results
 
 
-def load_weights(learner: Learner, path: Path) -> None:
-    """Load the weights of a checkpoint (.ckpt) or of a plain state_dict (.pth) into the learner's network.
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load the weights of a checkpoint (.ckpt) or of a plain state_dict (.pth) into a network.
 
     Raises:
         LabError: the file is missing, damaged, or belongs to another network.
@@ -158,7 +198,7 @@ def load_weights(learner: Learner, path: Path) -> None:
         if "state_dict" in content:  # a checkpoint of Lightning's, with the loss's and the learner's parameters too
             own = {name: value for name, value in content["state_dict"].items() if name.startswith("network.")}
             state = {name.removeprefix("network."): value for name, value in own.items()}
-        learner.network.load_state_dict(state)
+        network.load_state_dict(state)
     except FileNotFoundError as error:
         message = f"no checkpoint at {path}"
         raise LabError(message) from error

@@ -9,6 +9,7 @@ RUN/history.csv             a row an epoch, the same to the byte if the run is r
 RUN/timing.csv              a row an epoch, of wall times
 RUN/metrics.json            final values
 RUN/figures/*.png           what was drawn
+RUN/teacher/                config.json and weights.pth of the run that taught this one, if one did
 RUN/train.log               what was said
 RUN/events.out.tfevents.*   what TensorBoard shows
 """
@@ -72,6 +73,18 @@ class RunFolder:
     def figures(self) -> Path:
         """Folder of figures."""
         return self.path / "figures"
+
+    @property
+    def teacher(self) -> Path:
+        """A run folder with as much of the teacher's as is needed to ask it again."""
+        return self.path / "teacher"
+
+    def keep_teacher(self, taught_by: "RunFolder") -> None:
+        """Copy what is needed of the teacher's folder, so that this one alone is enough to evaluate."""
+        self.teacher.mkdir(exist_ok=True)
+        shutil.copyfile(taught_by.config, self.teacher / taught_by.config.name)
+        weights = taught_by.weights if taught_by.weights.is_file() else taught_by.checkpoint("best")
+        shutil.copyfile(weights, self.teacher / taught_by.weights.name)
 
     def checkpoint(self, name: str) -> Path:
         """The file of "best" (which is "last" where nothing was validated), "last", or any path."""

@@ -155,7 +155,7 @@ def slope(gradients: list[float]) -> Slope:
     largest = max(gradients)
     if gradients[-1] < 0.05 * largest:
         return Slope.FADES
-    return Slope.GROWS if gradients[-1] > 20 * max(gradients[0], gradients[1]) else Slope.STAYS
+    return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS
 
 
 def _said(slope: Slope) -> str:

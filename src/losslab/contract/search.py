@@ -169,7 +169,7 @@ def _at_margin(loss: Loss, margin: float) -> float:
     outputs[0, 0] = margin
     if classes == 1:
         return _gradient(loss, outputs, torch.ones(1, 1, dtype=torch.float64))
-    return _gradient(loss, outputs, one_class(loss, classes, 1)[0])
+    return _gradient(loss, outputs, one_class(loss, classes, 1)[0], loss.outputs(classes))
 
 
 def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import torch
 
-ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES = range(7)
+ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES, MIXING = range(8)
 
 
 def key(seed: int, purpose: int, *place: int) -> int:

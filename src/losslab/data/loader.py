@@ -31,6 +31,7 @@ class Loader:
         transform: of the inputs, last and on the device of the batches.
         rank: which process this is.
         world: how many there are.
+        mix: what mixes the examples of a whole batch, given the epoch and the number of the batch.
         workers: processes that read ahead from a source which is not in memory.
         device: of the batches; None for that of the examples.
     """
@@ -44,6 +45,7 @@ class Loader:
         shuffle: bool = False,
         augment: Augment | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
+        mix: Callable[[Batch, int, int], Batch] | None = None,
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
@@ -53,7 +55,11 @@ class Loader:
         self.transform = transform
         self.device = device or examples.device
         self.epoch = 0
-        self.plan = Plan(examples.size, examples.shape, batch_size, seed, shuffle, augment, rank, world)
+        self.mix = mix
+        # Who mixes examples needs all of a batch, and takes this process's share of it afterwards.
+        self._share = slice(rank, None, world) if mix is not None else slice(None)
+        place = (0, 1) if mix is not None else (rank, world)
+        self.plan = Plan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *place)
         pin = self.device.type == "cuda"
         self._stream = None if isinstance(examples, Examples) else Stream(examples, self.plan, workers, pin=pin)
         self._next = 0
@@ -88,7 +94,10 @@ class Loader:
             # read ahead does not count.
             self._next = (number + 1) % len(self)
             here = part if part.device == self.device else part.to(self.device)
-            yield Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
+            batch = Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
+            if self.mix is not None:
+                batch = Batch(*(part[self._share] for part in self.mix(batch, self.epoch, number)))
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Where the epoch stands: the number of the next batch."""

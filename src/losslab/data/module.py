@@ -3,6 +3,8 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import torch
 from lightning import LightningDataModule
@@ -13,7 +15,9 @@ from losslab.data.augment import Augment
 from losslab.data.batch import Examples, Facts, Source
 from losslab.data.loader import Loader
 from losslab.data.machine import gigabytes
+from losslab.data.mix import Mix, spell_out
 from losslab.errors import LabError
+from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ class MemoryDataModule(LightningDataModule, ABC):
     facts: Facts
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
+    mix: Mix | None = None
     workers = 0
     """Processes that read ahead, for splits that are not in memory."""
 
@@ -66,6 +71,17 @@ class MemoryDataModule(LightningDataModule, ABC):
                 return
             self.splits = {name: _moved(source, device) for name, source in self.splits.items()}
 
+    def mixed(self, mix: Mix) -> None:
+        """Mix training batches from now on, which makes class probabilities of the targets of every split.
+
+        Raises:
+            LabError: these are no images in classes.
+        """
+        if self.facts.task is not Task.MULTICLASS or len(self.facts.input_shape) != 3:
+            message = "mix= mixes images and their classes: these data have none"
+            raise LabError(message)
+        self.mix, self.facts = mix, replace(self.facts, kind=Kind.PROBABILITIES)
+
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """End the processes that read ahead."""
         for loader in self._loaders:
@@ -75,7 +91,8 @@ class MemoryDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented, but for `overfit_batches`, where the same plain batches come every epoch."""
         same = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        return self._loader("train", self.batch_size, shuffle=not same, augment=None if same else self.augment)
+        augment, mix = (None, None) if same else (self.augment, self.mix)
+        return self._loader("train", self.batch_size, shuffle=not same, augment=augment, mix=mix)
 
     def val_dataloader(self) -> Loader:
         """Every validation example once, in order."""
@@ -88,9 +105,16 @@ class MemoryDataModule(LightningDataModule, ABC):
     predict_dataloader = test_dataloader
 
     def _loader(
-        self, split: str, batch_size: int | None, *, shuffle: bool = False, augment: Augment | None = None
+        self,
+        split: str,
+        batch_size: int | None,
+        *,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        mix: Mix | None = None,
     ) -> Loader:
-        source = self.splits[split]
+        source, classes = self.splits[split], self.facts.targets
+        spell = None if self.mix is None else partial(spell_out, classes)
         loader = Loader(
             source,
             batch_size or max(1, source.size),
@@ -98,6 +122,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             shuffle=shuffle,
             augment=augment,
             transform=self.transform,
+            mix=spell if mix is None else partial(mix, classes, self.seed),
             rank=self.trainer.global_rank if self.trainer is not None else 0,
             world=self.trainer.world_size if self.trainer is not None else 1,
             workers=self.workers,

@@ -5,12 +5,15 @@ from losslab.losses.bce import BCE
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
+from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
 from losslab.losses.mse import MSE
 from losslab.losses.residual import ResidualLoss
+from losslab.losses.smoothed import Smoothed
+from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "BCE",
@@ -19,6 +22,7 @@ __all__ = [
     "Card",
     "ClassLoss",
     "CrossEntropy",
+    "Distillation",
     "Focal",
     "Huber",
     "KLDiv",
@@ -27,4 +31,6 @@ __all__ = [
     "ResidualLoss",
     "Slope",
     "SmoothL1",
+    "Smoothed",
+    "WeightedSum",
 ]
