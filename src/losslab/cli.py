@@ -218,7 +218,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     Raises:
         LabError: a value that has no default was not given, or one refers to what is not there.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    # First those at the top, to which others may refer: missing_keys() would stumble over these.
+    missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
         raise LabError(message)

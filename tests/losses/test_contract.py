@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 
 from losslab import CONF, catalogue
-from losslab.contract import CHECKS, CLAIMS
+from losslab.contract import CHECKS, CLAIMS, broken
 from losslab.contract.behaviour import compiles_into_one_graph
 from losslab.contract.specimens import is_of_classes, with_counts
 from losslab.losses import Loss
@@ -34,7 +34,7 @@ ALL = {case: loss for name in catalogue.names() for case, loss in variants(name)
 def test_promise(case, kind, check):
     if check is compiles_into_one_graph and "=" in case:
         pytest.skip("once a loss is enough")
-    assert check(with_counts(ALL[case]), kind) is None
+    assert broken(check, with_counts(ALL[case]), kind) is None
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
@@ -42,7 +42,7 @@ def test_promise(case, kind, check):
 def test_claim(case, claim):
     card = ALL[case].card
     assert card is not None, "a loss of this project declares a card"
-    assert claim(ALL[case], card) is None
+    assert broken(claim, ALL[case], card) is None
 
 
 @pytest.mark.parametrize("case", ALL)

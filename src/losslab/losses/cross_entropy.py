@@ -51,7 +51,6 @@ class CrossEntropy(ClassLoss):
             convex=True,
             low="0" if plain else _LEAST_SMOOTHED,
             uniform="log(K)",
-            symmetric="K * log(K)" if self.label_smoothing == 1 else None,
             shift_invariant=True,
             proper=plain and self.weight is None,
             note="The gradient at the logits is p - t: at most 1 for each example, however wrong it is.",
