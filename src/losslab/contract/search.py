@@ -108,15 +108,17 @@ def _distance(loss: Loss, truth: Tensor) -> float:
     classes = len(truth)
 
     def expected(z: Tensor) -> Tensor:
-        outputs = z[None]
+        # What is scored beside the network's own outputs is none of its doing.
+        outputs = torch.cat([z, torch.zeros(classes * width(loss) - len(z), dtype=z.dtype)])[None]
         if classes > 1:
             return (costs(loss, outputs, classes)[0] * truth).sum()
         yes, no = (loss.per_example(outputs, torch.tensor([[label]]).double())[0] for label in (1.0, 0.0))
         return truth[0] * yes + (1 - truth[0]) * no
 
-    starts = [torch.zeros(classes * width(loss)), torch.randn(classes * width(loss), generator=random(3))]
+    own = loss.outputs(classes)
+    starts = [torch.zeros(own), torch.randn(own, generator=random(3))]
     found = min((_minimise(expected, start.double()) for start in starts), key=lambda end: end[0])[1]
-    probabilities = loss.to_probabilities(found[None, : loss.outputs(classes)])[0]
+    probabilities = loss.to_probabilities(found[None])[0]
     if classes > 1:
         probabilities = probabilities / probabilities.sum()
     return (probabilities - truth).abs().max().item()

@@ -1,0 +1,75 @@
+"""The figure of a loss: its value, and below it its gradient."""
+
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from losslab.show.curves import Curve, Curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; styles differ too, for print.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+_GREY = "#999999"
+
+
+def draw(name: str, shown: Curves) -> "Figure":
+    """Value and gradient side by side, the reference in grey."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- not needed to print a card
+
+    figure = Figure(figsize=(9.6, 3.8), dpi=110, layout="constrained")
+    value, gradient = figure.subplots(1, 2)
+    styles = list(zip(shown.curves, cycle(_COLOURS), cycle(_STYLES)))
+    for axes, quantity in ((value, "value"), (gradient, "gradient")):
+        axes.plot(
+            shown.x,
+            getattr(shown.reference, quantity),
+            color=_GREY,
+            linewidth=3,
+            alpha=0.6,
+            label=shown.reference.label,
+        )
+        for curve, colour, style in styles:
+            axes.plot(shown.x, getattr(curve, quantity), style, color=colour, linewidth=1.8, label=curve.label)
+        axes.set_xlabel(shown.axis)
+        axes.grid(alpha=0.3)
+        _limit(axes, [getattr(curve, quantity) for curve in shown.curves])
+    value.set_ylabel("loss of the example")
+    gradient.set_ylabel("its derivative by that output")
+    value.set_title(f"{name}: value")
+    gradient.set_title(f"{name}: gradient")
+    value.legend(fontsize="small")
+    return figure
+
+
+def _limit(axes: "Axes", lines: list[list[float]]) -> None:
+    """Show all of the loss; the reference may leave the picture."""
+    values = [value for line in lines for value in line]
+    low, high = min(values), max(values)
+    space = 0.06 * (high - low) or 1.0
+    axes.set_ylim(low - space, high + space)
+
+
+def save(name: str, shown: Curves, folder: Path) -> Path:
+    """Write NAME.png into a folder → its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    draw(name, shown).savefig(path, metadata={"Software": None})
+    return path
+
+
+def table(shown: Curves) -> str:
+    """The numbers of a figure as CSV, to four digits: what is compared when a page may be stale."""
+    columns: list[Curve] = [shown.reference, *shown.curves]
+    header = ",".join(["x", *(f"{curve.label} {what}" for curve in columns for what in ("value", "gradient"))])
+    rows = [
+        ",".join(
+            f"{number:z.4g}"
+            for number in (x, *(line[i] for curve in columns for line in (curve.value, curve.gradient)))
+        )
+        for i, x in enumerate(shown.x)
+    ]
+    return "\n".join([header, *rows]) + "\n"
