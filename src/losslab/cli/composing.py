@@ -1,0 +1,66 @@
+"""From a command line to a configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from losslab import CONF, resolvers, runs
+from losslab.errors import LabError
+
+
+def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
+    """What `python train.py OVERRIDES` would train in `run_dir`, for `experiment.build`: the way in from Python.
+
+    Args:
+        overrides: as on the command line, such as ["model=cifar_cnn", "loss.gamma=3"].
+        run_dir: the run folder.
+    """
+    resolvers.register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return resolve(cfg, choices, run_dir)
+
+
+def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
+    """The configuration as plain containers that build again without Hydra.
+
+    Raises:
+        LabError: a value that has no default was not given, or one refers to what is not there.
+    """
+    # First those at the top, to which others may refer: missing_keys() would stumble over these.
+    missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
+        raise LabError(message)
+    for name in (
+        "train",
+        "test",
+        "compile",
+        "traceback",
+        "optimizer.maximize",
+        "data.verify",
+        "data.flip",
+        "data.reflect",
+        "data.alternate",
+    ):
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words
+            raise LabError(message)
+    groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
+    with open_dict(cfg):
+        cfg.choices = {group: choices.get(group) for group in groups}
+        cfg.run_dir = run_dir
+        model, data, loss = (str(choices[group]) for group in groups[:3])
+        cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise LabError(str(error).splitlines()[0]) from error
+    return config

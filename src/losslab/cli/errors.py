@@ -1,0 +1,51 @@
+"""Errors in the user's words."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hydra.errors import CompactHydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from losslab.cli.process import leave
+from losslab.errors import LabError
+
+
+@contextmanager
+def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> Iterator[None]:
+    """Print what the user can mend in one line and exit with code 1; let anything else show its traceback.
+
+    Args:
+        show_all: show every traceback.
+        first: called before anything is printed.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = _line(error)
+        if show_all or line is None:
+            raise
+        first()
+        sys.stderr.write(f"{line}\n")
+        leave(1)
+
+
+def _line(error: Exception) -> str | None:
+    """What to say of an error instead of its traceback; None where only the traceback helps."""
+    cause: BaseException | None = error
+    while isinstance(cause, OmegaConfBaseException):  # in which OmegaConf wraps what a resolver raises
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, LabError):
+        return str(cause)
+    if isinstance(error, CompactHydraException):  # before OSError: some of them are OSErrors too
+        cause = error.__cause__
+        if isinstance(cause, LabError):
+            return str(cause)
+        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
+    if isinstance(error, OSError):
+        return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
+    # What submitit says of a job or of a machine without SLURM, and Hydra of -m with --cfg.
+    foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
+        ("Could not detect", "Only one of")
+    )
+    return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None

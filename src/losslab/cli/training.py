@@ -1,0 +1,160 @@
+"""`python train.py`: compose, train, test."""
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich import get_console
+
+from losslab import CONF, child, processes, ranks, resolvers, runs, sweep
+from losslab.child import Surroundings
+from losslab.cli.composing import resolve
+from losslab.cli.errors import one_line_errors
+from losslab.cli.process import find_the_users_code, imports_without_gc, keep_freed_memory, leave
+from losslab.errors import LabError
+from losslab.help import help_text
+from losslab.processes import Run
+
+logger = logging.getLogger("losslab")
+
+
+def train() -> None:
+    """`python train.py` and `losslab-train`: compose, train, test."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        sys.stdout.write(help_text())
+        return
+    find_the_users_code()
+    resolvers.register()
+    # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
+    user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        with one_line_errors(show_all=user_wants_all, first=_close_sweep), _no_folder_of_a_sweep_refused():
+            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
+    except KeyboardInterrupt:
+        _close_sweep()
+        sys.stderr.write("interrupted\n")
+        leave(130)
+    except ValueError:
+        if sweep.current is None or sweep.current.done:
+            raise
+        _close_sweep()
+        leave(1)  # a sweeper that asks for the best of none
+    except SystemExit as ended:
+        _close_sweep()
+        leave(ended.code if isinstance(ended.code, int) else 1)
+    leave(0 if _close_sweep() else 1)
+
+
+@contextmanager
+def _no_folder_of_a_sweep_refused() -> Iterator[None]:
+    """Leave no folder behind of a sweep whose jobs cannot be composed."""
+    try:
+        yield
+    except BaseException:
+        if sweep.current is None:
+            for folder in resolvers.sweeps:
+                runs.discard_sweep(folder, resolvers.claimed)
+        raise
+
+
+def _close_sweep() -> bool:
+    """Show what became of a sweep's jobs, if this was one → whether all is well."""
+    if sweep.current is None:
+        return True
+    sweep.current.write()
+    console = get_console()
+    logger.info("%s", sweep.current.table(console.width if console.is_terminal else 160))
+    logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
+    if sweep.current.bad:
+        logger.error("%d of %d jobs are not done", len(sweep.current.bad), len(sweep.current.jobs))
+    return not sweep.current.bad
+
+
+def _task(cfg: DictConfig) -> float | None:
+    runtime = HydraConfig.get().runtime
+    place = ranks.here()
+    try:
+        config = resolve(cfg, runtime.choices, runtime.output_dir)
+        if place.rank > 0 and not child.is_child():
+            logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
+        if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world == 1:
+            logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
+        if place.world == 1 and not child.is_child():  # there, the parent has answered this
+            world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
+            if world > 1:
+                return _in_ranks(cfg, world)
+        return _experiment(config)
+    except LabError as error:
+        if cfg.traceback or child.is_child():
+            raise
+        line = str(error) if place.rank == 0 else f"rank {place.rank}: {error}"
+        logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
+        if HydraConfig.get().mode is not RunMode.RUN:
+            raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
+        if place.rank == 0:
+            runs.discard(Path(runtime.output_dir), resolvers.claimed)
+        leave(1)
+
+
+def _in_ranks(cfg: DictConfig, world: int) -> float | None:
+    """Run this experiment in `world` processes of this machine, and wait for them."""
+    arguments = (HydraConfig.instance().cfg, cfg)
+    run = Run(_rank, [arguments] * world, Surroundings(threads=processes.share(world)))
+    outcome = processes.follow(run)
+    if outcome.reason is not None:
+        sys.stderr.write(outcome.trace)
+        raise LabError(outcome.reason)
+    value: float | None = outcome.value
+    return value
+
+
+def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
+    resolvers.register()
+    setup_globals()
+    HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]
+    if ranks.here().rank == 0:
+        configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+    return _task(cfg)
+
+
+def _experiment(config: dict[str, Any]) -> float | None:
+    with imports_without_gc():
+        from losslab import experiment as lab  # noqa: PLC0415
+        from losslab import report  # noqa: PLC0415
+    keep_freed_memory()
+    experiment = lab.build(config)
+    metric = config["optimized_metric"] or experiment.learner.monitor
+    if metric not in experiment.learner.measured:
+        message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"
+        raise LabError(message)
+    experiment.data.prepare_data()  # before the header says where the run will be: this may fail
+    first = experiment.trainer.is_global_zero
+    if first:
+        report.header(experiment)
+    try:
+        results = lab.run(experiment)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if first:  # Ctrl-C, which Lightning answers so after it has tidied up
+            logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
+        leave(130)
+    if first:
+        report.closing(experiment, results)
+    value = results.get(metric)
+    del experiment
+    gc.collect()  # its data, before the next job of a sweep loads its own
+    return value
