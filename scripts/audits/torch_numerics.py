@@ -1,0 +1,166 @@
+"""torch: values and gradients that floating point, a clamp or a shortcut makes wrong."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audits.finding import Evidence, Severity, finding
+from audits.measure import margins, say, slope, value_and_gradient
+
+
+@finding(
+    "torch.nn.functional.binary_cross_entropy",
+    claim="-log(1 - p), with p = σ(z); at z = 17 and target 0 that is 17, with gradient 1",
+    source="torch documentation (the clamp at -100 is documented, what it does to σ(z) is not)",
+    severity=Severity.WRONG_GRADIENT,
+    losslab="bce takes logits, so nothing saturates",
+)
+def confident_and_wrong() -> Evidence:
+    """On σ(z) a confidently wrong example of z ≥ 17 costs 100 and has no gradient: it is never learnt."""
+    value, gradient = value_and_gradient(
+        lambda z: F.binary_cross_entropy(z.sigmoid(), torch.zeros_like(z), reduction="none"), [16.0, 17.0, 20.0]
+    )
+    seen = f"target 0, z = 16, 17, 20 in float32: value {say(value)}; gradient {say(gradient)}"
+    return Evidence(seen, holds=bool(value[1] > 99) and float(gradient[1]) == 0)
+
+
+@finding(
+    "torch.nn.functional.soft_margin_loss",
+    claim="log(1 + exp(-y z)), which at y z = -90 is 90, with gradient ∓1",
+    source="torch documentation",
+    severity=Severity.NOT_FINITE,
+    losslab="bce on one logit is the same function, from a stable log σ",
+)
+def soft_margin_overflows() -> Evidence:
+    """exp(-y z) overflows: a wrong example with |z| ≥ 89 in float32 (12 in float16) gives infinity and a NaN gradient."""
+    value, gradient = value_and_gradient(
+        lambda z: F.soft_margin_loss(z, torch.ones_like(z), reduction="none"), [-20.0, -90.0]
+    )
+    half, _ = value_and_gradient(
+        lambda z: F.soft_margin_loss(z, torch.ones_like(z), reduction="none"), [-12.0], torch.float16
+    )
+    seen = f"y = 1, z = -20, -90: value {say(value)}; gradient {say(gradient)}; in float16 at z = -12: {say(half)}"
+    return Evidence(seen, holds=not bool(value.isfinite().all() and gradient.isfinite().all()))
+
+
+@finding(
+    "torch.nn.functional.ctc_loss",
+    claim="a function of log_probs, differentiable with respect to each input node",
+    source="torch documentation (issues 52241, 181534); Graves et al. 2006, equation 16, is the gradient by the logits",
+    severity=Severity.WRONG_GRADIENT,
+    losslab="not in the catalogue; every loss of it passes gradcheck in float64",
+)
+def ctc_gradient() -> Evidence:
+    """Autograd gives the gradient by the logits before log_softmax, not the gradient of the value by log_probs."""
+    log_probs = torch.linspace(-1, 1, 12, dtype=torch.float64).sin().view(4, 1, 3).log_softmax(2)
+
+    def loss(given: Tensor) -> Tensor:
+        return F.ctc_loss(given, torch.tensor([[1]]), torch.tensor([4]), torch.tensor([1]), reduction="sum")
+
+    _, gradient = value_and_gradient(loss, log_probs, torch.float64)
+    exact = slope(loss, log_probs)
+    seen = f"float64, first frame: autograd {say(gradient[0])}; central differences {say(exact[0])}"
+    return Evidence(seen, holds=bool((gradient - exact).abs().max() > 1e-3))
+
+
+@finding(
+    "torch.nn.functional.cross_entropy",
+    claim="the mean of the examples' losses, here log 10 = 2.303",
+    source="torch documentation",
+    severity=Severity.NOT_FINITE,
+    losslab="every loss raises half precision to float32 before it computes",
+)
+def half_precision_mean() -> Evidence:
+    """In float16 on the CPU the sum before the mean overflows: 30,000 examples give infinity, 70,000 NaN and no gradient."""
+    found = []
+    for count in (24_000, 30_000, 70_000):
+        target = torch.zeros(count, dtype=torch.int64)
+        value, gradient = value_and_gradient(
+            lambda z, target=target: F.cross_entropy(z, target), torch.zeros(count, 10), torch.float16
+        )
+        found.append((float(value), float(gradient.abs().max())))
+    values, gradients = (", ".join(say(number) for number in column) for column in zip(*found, strict=True))
+    seen = f"10 classes, zero logits, 24,000, 30,000, 70,000 examples: value {values}; largest gradient {gradients}"
+    return Evidence(seen, holds=not all(math.isfinite(value) for value, _ in found))
+
+
+@finding(
+    "torch.nn.functional.kl_div",
+    claim="log_target=True only says that the target is given as a logarithm, to avoid numerical issues",
+    source="torch documentation; 0 log 0 = 0 (Kullback & Leibler 1951)",
+    severity=Severity.NOT_FINITE,
+    losslab="kl_div takes probabilities and knows that 0 log 0 = 0",
+)
+def log_target_of_zero() -> Evidence:
+    """With log_target=True a target probability of 0 gives NaN, where the same target as a probability is finite."""
+    target = torch.tensor([[0.5, 0.5, 0.0]])
+    log_q = torch.tensor([[0.4, 0.4, 0.2]]).log()
+    logs = F.kl_div(log_q, target.log(), log_target=True, reduction="batchmean")
+    plain = F.kl_div(log_q, target, reduction="batchmean")
+    return Evidence(f"log_target=True: {say(logs)}; the same as probabilities: {say(plain)}", holds=bool(logs.isnan()))
+
+
+@finding(
+    "torch.nn.functional.cross_entropy",
+    claim="ignore_index: the target contributes nothing",
+    source="torch documentation",
+    severity=Severity.NOT_FINITE,
+    losslab="gives torch's NaN too, being a drop-in; the doctor refuses a batch in which every target is ignored",
+)
+def all_ignored() -> Evidence:
+    """A batch whose every target is ignored has the value NaN (0/0), which poisons every mean it enters."""
+    value, gradient = value_and_gradient(
+        lambda z: F.cross_entropy(z, torch.full((2,), -100)), margins([1.0, 2.0])
+    )
+    return Evidence(f"value {say(value)}; largest gradient {say(gradient.abs().max())}", holds=bool(value.isnan()))
+
+
+@finding(
+    "torch.nn.functional.gaussian_nll_loss",
+    claim="eps clamps var for stability; the clamping is ignored with respect to autograd",
+    source="torch documentation",
+    severity=Severity.WRONG_GRADIENT,
+    losslab="gaussian_nll's outputs are unconstrained and its variance a smooth function of them: no clamp",
+    documented=True,
+)
+def variance_under_eps() -> Evidence:
+    """Below eps the value does not depend on the variance, but its gradient is that at eps, of order 1/eps²."""
+
+    def loss(var: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(torch.zeros_like(var), torch.ones_like(var), var)
+
+    _, gradient = value_and_gradient(loss, [1e-8], torch.float64)
+    exact = slope(loss, [1e-8], 1e-9)
+    seen = f"residual 1, var 1e-8, by var: autograd {say(gradient)}; central differences {say(exact)}"
+    return Evidence(seen, holds=bool((gradient - exact).abs().max() > 1))
+
+
+@finding(
+    "torch.nn.functional.pairwise_distance",
+    claim="the distance of two points, which is 0 for equal ones and the same both ways",
+    source="definition of a metric; torch documents ‖x - y + eps e‖, which triplet_margin_loss uses",
+    severity=Severity.WRONG_VALUE,
+    losslab="not in the catalogue",
+    documented=True,
+)
+def distance_to_itself() -> Evidence:
+    """eps is added to the difference, so a point has a distance to itself, and the distance has a direction."""
+    point = torch.zeros(1, 10_000)
+    near = point + 1e-6
+    distances = torch.cat([F.pairwise_distance(*pair) for pair in ((point, point), (point, near), (near, point))])
+    seen = f"10,000 dimensions, b = a + 1e-6 (exactly 1e-4 away): d(a, a), d(a, b), d(b, a) = {say(distances)}"
+    return Evidence(seen, holds=float(distances[0]) > 0)
+
+
+FINDINGS = (
+    confident_and_wrong,
+    soft_margin_overflows,
+    ctc_gradient,
+    half_precision_mean,
+    log_target_of_zero,
+    all_ignored,
+    variance_under_eps,
+    distance_to_itself,
+)
