@@ -1,11 +1,13 @@
 """kornia: its segmentation and robust losses."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from kornia import losses
 
 from audits.finding import Evidence, Severity, finding
-from audits.measure import focal, margins, say, value_and_gradient
+from audits.measure import focal, margins, precision, say, value_and_gradient
 
 _FOCAL = "Lin et al., Focal loss for dense object detection, 2017"
 
@@ -18,8 +20,8 @@ _FOCAL = "Lin et al., Focal loss for dense object detection, 2017"
     losslab="focal raises half precision to float32 and takes log(1 - p) exactly",
 )
 def focal_cancels() -> Evidence:
-    """1 - p is subtracted, in the precision of the input: in bfloat16 an example of margin 6 (p = 0.998) costs exactly 0."""
-    parts = []
+    """1 - p is subtracted in the precision of the input: in bfloat16 an example of margin 6 (p = 0.998) costs 0."""
+    parts, label = [], torch.tensor([0])
     for dtype, margin, gamma in (
         (torch.bfloat16, 5.0, 2.0),
         (torch.bfloat16, 6.0, 0.5),
@@ -27,9 +29,9 @@ def focal_cancels() -> Evidence:
         (torch.float32, 17.0, 0.5),
     ):
         value, _ = value_and_gradient(
-            lambda z, g=gamma: losses.focal_loss(z, torch.zeros(1).long(), None, g, "sum"), margins([margin]), dtype
+            partial(losses.focal_loss, target=label, alpha=None, gamma=gamma, reduction="sum"), margins([margin]), dtype
         )
-        at = f"{str(dtype).removeprefix('torch.')} margin {margin:g} γ {gamma:g}"
+        at = f"{precision(dtype)} margin {margin:g} γ {gamma:g}"
         parts.append((at, float(value), focal(margin, gamma)))
     seen = "; ".join(f"{at}: {say(got)}, exactly {say(exact)}" for at, got, exact in parts)
     return Evidence(seen, holds=any(abs(got / exact - 1) > 0.1 for _, got, exact in parts))
@@ -48,7 +50,9 @@ def mean_over_classes() -> Evidence:
     logits, target = torch.zeros(4, 10), torch.arange(4)
     value = losses.focal_loss(logits, target, alpha=None, gamma=0.0, reduction="mean")
     exact = F.cross_entropy(logits, target)
-    return Evidence(f"γ = 0, 10 classes: {say(value)}; cross-entropy {say(exact)}", holds=float(value) < float(exact) / 2)
+    return Evidence(
+        f"γ = 0, 10 classes: {say(value)}; cross-entropy {say(exact)}", holds=float(value) < float(exact) / 2
+    )
 
 
 @finding(
@@ -80,9 +84,7 @@ def alpha_of_class_zero() -> Evidence:
 def ignored_label_counts() -> Evidence:
     """A pixel labelled -100 is not ignored: it dominates the loss, or makes it negative."""
     target = torch.tensor([[[1, -100]]])
-    large, negative = (
-        losses.lovasz_hinge_loss(torch.tensor([[[[-2.0, logit]]]]), target) for logit in (2.0, -2.0)
-    )
+    large, negative = (losses.lovasz_hinge_loss(torch.tensor([[[[-2.0, logit]]]]), target) for logit in (2.0, -2.0))
     alone = losses.lovasz_hinge_loss(torch.tensor([[[[-2.0]]]]), target[..., :1])
     seen = f"logits (-2, ±2), labels (1, -100): {say(large)} and {say(negative)}; without that pixel {say(alone)}"
     return Evidence(seen, holds=float(large) != float(alone))
@@ -111,11 +113,11 @@ def heatmaps_of_any_sum() -> Evidence:
     losslab="geman_mcclure, cauchy and charbonnier are finite wherever the exact value is representable",
 )
 def residual_overflows() -> Evidence:
-    """The residual is squared first: from 2e19 on the bounded loss is NaN, the Cauchy and Charbonnier losses infinite."""
+    """The residual is squared first: from 2e19 on the bounded loss is NaN, and cauchy_loss is infinite."""
     found = {}
     for name in ("geman_mcclure", "cauchy", "charbonnier"):
         loss = getattr(losses, f"{name}_loss")
-        found[name] = value_and_gradient(lambda r, loss=loss: loss(r, torch.zeros(1)), [1e20])
+        found[name] = value_and_gradient(partial(loss, img2=torch.zeros(1)), [1e20])
     values = "; ".join(f"{name} {say(value)}, gradient {say(gradient)}" for name, (value, gradient) in found.items())
     return Evidence(f"r = 1e20: {values}", holds=not bool(found["geman_mcclure"][0].isfinite().all()))
 

@@ -42,3 +42,8 @@ def say(number: float | Tensor) -> str:
     if isinstance(number, Tensor) and number.ndim:
         return ", ".join(say(element) for element in number.flatten())
     return f"{float(number):.4g}"
+
+
+def precision(dtype: torch.dtype) -> str:
+    """The name of a dtype, without its module."""
+    return str(dtype).removeprefix("torch.")

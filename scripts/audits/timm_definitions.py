@@ -1,5 +1,7 @@
 """timm: misuse that is accepted, and differences from the papers."""
 
+from functools import partial
+
 import timm.loss
 import torch
 
@@ -63,7 +65,7 @@ def smoothed_by_default() -> Evidence:
     """The default smooths the labels of the clean split by 0.1, which neither the paper nor its code does."""
     target = torch.zeros(3).long()
     default, plain = (
-        value_and_gradient(lambda z, loss=loss: loss(z, target), margins([8.0] * 3, 10))[0]
+        value_and_gradient(partial(loss, target=target), margins([8.0] * 3, 10))[0]
         for loss in (timm.loss.JsdCrossEntropy(), timm.loss.JsdCrossEntropy(smoothing=0))
     )
     seen = f"three equal splits, 10 classes, margin 8: {say(default)} by default; {say(plain)} as in the paper"
@@ -110,7 +112,7 @@ def hooks_do_not_run() -> Evidence:
     losslab="bce has no smoothing of its own: smoothed targets are data",
 )
 def smoothing_of_indices() -> Evidence:
-    """Index targets are smoothed as one distribution over C classes: a negative becomes 0.1/C, a positive 0.9 + 0.1/C."""
+    """Index targets are smoothed as one distribution over C classes, although each logit is a target of its own."""
     loss = timm.loss.BinaryCrossEntropy(smoothing=0.1, reduction="sum")
     _, gradient = value_and_gradient(lambda z: loss(z, torch.zeros(1).long()), torch.zeros(1, 4))
     seen = f"4 classes, smoothing 0.1: the targets are {say(0.5 - gradient)}, not 0.95, 0.05, 0.05, 0.05"

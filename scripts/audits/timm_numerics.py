@@ -1,11 +1,13 @@
 """timm: values and gradients that floating point or a clamp makes wrong."""
 
+from functools import partial
+
 import timm.loss
 import torch
 from torch import Tensor
 
 from audits.finding import Evidence, Severity, finding
-from audits.measure import margins, say, slope, value_and_gradient
+from audits.measure import margins, precision, say, slope, value_and_gradient
 
 _ASL = "Ridnik et al., Asymmetric loss for multi-label classification, 2021"
 
@@ -18,12 +20,12 @@ _ASL = "Ridnik et al., Asymmetric loss for multi-label classification, 2021"
     losslab="no loss clamps a probability: bce and sigmoid_focal work on log σ(z)",
 )
 def confident_and_wrong() -> Evidence:
-    """p is clamped to 1e-8: a positive label with a logit below -18.4 has no gradient, and is never learnt."""
+    """A clamp at 1e-8: a positive label with a logit below -18.4 has no gradient, and is never learnt."""
     target = torch.ones(1, 3)
     for_gamma = {}
     for gamma in (1, 0):
         loss = timm.loss.AsymmetricLossMultiLabel(gamma_pos=gamma, gamma_neg=gamma, clip=None, reduction="none")
-        for_gamma[gamma] = value_and_gradient(lambda z, loss=loss: loss(z, target), [[-17.0, -20.0, -30.0]])
+        for_gamma[gamma] = value_and_gradient(partial(loss, y=target), [[-17.0, -20.0, -30.0]])
     value, gradient = for_gamma[1]
     seen = (
         f"positive label, z = -17, -20, -30: value {say(value)}; gradient {say(gradient)} at γ₊ = 1, the default, "
@@ -60,7 +62,7 @@ def divergence_of_zero() -> Evidence:
     found = []
     for dtype, margin in ((torch.float32, 90.0), (torch.float32, 110.0), (torch.float16, 18.0)):
         _, gradient = value_and_gradient(lambda z: loss(z, torch.zeros(3).long()), margins([margin] * 3), dtype)
-        found.append((f"{margin:g} in {str(dtype).removeprefix('torch.')}", gradient[0]))
+        found.append((f"{margin:g} in {precision(dtype)}", gradient[0]))
     seen = "three equal splits, gradient at a margin of " + "; ".join(f"{at}: {say(it)}" for at, it in found)
     return Evidence(seen, holds=not all(bool(gradient.isfinite().all()) for _, gradient in found))
 
@@ -125,11 +127,14 @@ def detached_weights() -> Evidence:
     losslab="half precision is raised to float32, float64 stays",
 )
 def double_is_lost() -> Evidence:
-    """float64 logits are silently computed in float32 (the asymmetric, two-way, ZLPR and DB losses too): no gradcheck."""
+    """Logits in float64 are silently computed in float32, so that no gradcheck through the loss can pass."""
     logits = torch.tensor([[0.1, 0.2, 0.7]], dtype=torch.float64)
     value = timm.loss.PolyCrossEntropy(epsilon=0.0)(logits, torch.tensor([0]))
     error = abs(float(value) - float(-logits.log_softmax(1)[0, 0]))
-    seen = f"float64 in, {str(value.dtype).removeprefix('torch.')} out; off by {error:.0e}"
+    asymmetric, ones = timm.loss.AsymmetricLossMultiLabel(), torch.ones_like(logits)
+    others = (asymmetric, timm.loss.PolyBinaryCrossEntropy(), timm.loss.ZlprLoss(), timm.loss.TwoWayLoss())
+    singles = [type(loss).__name__ for loss in others if loss(logits, ones).dtype == torch.float32]
+    seen = f"float64 in, {precision(value.dtype)} out, off by {error:.0e}; likewise {', '.join(singles)}"
     return Evidence(seen, holds=value.dtype != torch.float64)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audits.finding import Evidence, Severity, finding
-from audits.measure import say
+from audits.measure import say, slope, value_and_gradient
 
 
 @finding(
@@ -38,7 +38,7 @@ def _optimum(weight: Tensor) -> Tensor:
         torch.autograd.backward(loss)
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return logits.detach().softmax(1).squeeze(0)
 
 
@@ -86,7 +86,7 @@ def stirling() -> Evidence:
     """full=True approximates log k! where k > 1: the probabilities of all counts do not sum to 1."""
     counts = torch.arange(60, dtype=torch.float64)
     loss = F.poisson_nll_loss(torch.full_like(counts, math.log(2)), counts, full=True, reduction="none")
-    exact = -torch.distributions.Poisson(torch.tensor(2.0, dtype=torch.float64)).log_prob(counts)  # type: ignore[no-untyped-call]
+    exact = -torch.distributions.Poisson(torch.tensor(2.0, dtype=torch.float64)).log_prob(counts)
     total = loss.neg().exp().sum()
     seen = f"rate 2, count 2: {say(loss[2])}, exactly {say(exact[2])}; all probabilities sum to {say(total)}"
     return Evidence(seen, holds=abs(float(total) - 1) > 1e-3)
@@ -107,4 +107,31 @@ def margin_over_classes() -> Evidence:
     return Evidence(seen, holds=min(abs(float(value) - 9), abs(float(value) - 1)) > 1e-3)
 
 
-FINDINGS = (weights_with_smoothing, kl_mean, weighted_means, stirling, margin_over_classes)
+@finding(
+    "torch.nn.functional.gaussian_nll_loss",
+    claim="eps clamps var for stability; the clamping is ignored with respect to autograd",
+    source="torch documentation",
+    severity=Severity.WRONG_GRADIENT,
+    losslab="gaussian_nll's outputs are unconstrained and its variance a smooth function of them: no clamp",
+    documented=True,
+)
+def variance_under_eps() -> Evidence:
+    """Below eps the value does not depend on the variance, but its gradient is that at eps, of order 1/eps²."""
+
+    def loss(var: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(torch.zeros_like(var), torch.ones_like(var), var)
+
+    _, gradient = value_and_gradient(loss, [1e-8], torch.float64)
+    exact = slope(loss, [1e-8], 1e-9)
+    seen = f"residual 1, var 1e-8, by var: autograd {say(gradient)}; central differences {say(exact)}"
+    return Evidence(seen, holds=bool((gradient - exact).abs().max() > 1))
+
+
+FINDINGS = (
+    weights_with_smoothing,
+    kl_mean,
+    weighted_means,
+    variance_under_eps,
+    stirling,
+    margin_over_classes,
+)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +76,11 @@ def kl_of_probabilities() -> Evidence:
     losslab="cross_entropy takes logits; the doctor finds a softmax inside the network",
 )
 def nll_of_probabilities() -> Evidence:
-    """Probabilities in place of log-probabilities are taken silently: the loss becomes -p, which barely punishes errors."""
-    value, gradient = value_and_gradient(
-        lambda p: F.nll_loss(p, torch.tensor([0]), reduction="none"), [[0.01, 0.99]]
+    """Probabilities in place of log-probabilities are taken silently: the loss is -p, which is negative and bounded."""
+    value, gradient = value_and_gradient(lambda p: F.nll_loss(p, torch.tensor([0]), reduction="none"), [[0.01, 0.99]])
+    seen = (
+        f"p of the label 0.01: value {say(value)} instead of {say(-torch.tensor(0.01).log())}; gradient {say(gradient)}"
     )
-    seen = f"p of the label 0.01: value {say(value)} instead of {say(-torch.tensor(0.01).log())}; gradient {say(gradient)}"
     return Evidence(seen, holds=float(value) < 0)
 
 
@@ -95,7 +96,7 @@ def rows_that_do_not_sum_to_one() -> Evidence:
     """Soft targets whose rows do not sum to 1 are taken silently: an example is weighted by the sum of its row."""
     target = torch.tensor([[1.5, 0.5]])
     (_, given), (_, right) = (
-        value_and_gradient(lambda z, t=t: F.cross_entropy(z, t), [[0.0, 0.0]]) for t in (target, target / 2)
+        value_and_gradient(partial(F.cross_entropy, target=t), [[0.0, 0.0]]) for t in (target, target / 2)
     )
     seen = f"target (1.5, 0.5), uniform p: gradient {say(given)}; of the normalised target {say(right)}"
     return Evidence(seen, holds=not torch.allclose(given, right))
@@ -130,10 +131,10 @@ def zeros_for_signs() -> Evidence:
         lambda z: F.soft_margin_loss(z, torch.zeros_like(z), reduction="none"), [-5.0, 5.0]
     )
     same = torch.ones(1, 3)
-    cosine = F.cosine_embedding_loss(same, same, torch.zeros(1))
+    cosines = torch.stack([F.cosine_embedding_loss(same, same, torch.tensor([label])) for label in (0, -1)])
     seen = (
         f"target 0, z = -5, 5: value {say(value)}, gradient {say(gradient.abs())}; cosine_embedding_loss of equal "
-        f"vectors labelled 0: {say(cosine)} (1 if labelled -1)"
+        f"vectors labelled 0 and -1: {say(cosines)}"
     )
     return Evidence(seen, holds=bool((gradient == 0).all()))
 

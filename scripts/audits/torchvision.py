@@ -4,7 +4,7 @@ import torch
 from torchvision import ops
 
 from audits.finding import Evidence, Severity, finding
-from audits.measure import focal, say, value_and_gradient
+from audits.measure import focal, precision, say, value_and_gradient
 
 
 @finding(
@@ -31,13 +31,13 @@ def gradient_below_gamma_one() -> Evidence:
     losslab="focal and sigmoid_focal take log(1 - p) exactly, in at least float32",
 )
 def focal_cancels() -> Evidence:
-    """1 - p is subtracted: for confident examples the value is off by a large factor, or 0, long before it underflows."""
+    """1 - p is subtracted: the loss of a confident example is off by some 10 %, or 0, long before it underflows."""
     parts = []
     for dtype, logit in ((torch.float32, 15.0), (torch.float32, 20.0), (torch.float16, 8.0)):
         value, _ = value_and_gradient(
             lambda z: ops.sigmoid_focal_loss(z, torch.ones_like(z), alpha=-1, gamma=0.5), [logit], dtype
         )
-        parts.append((f"{str(dtype).removeprefix('torch.')} z = {logit:g}", float(value), focal(logit, 0.5)))
+        parts.append((f"{precision(dtype)} z = {logit:g}", float(value), focal(logit, 0.5)))
     seen = "γ = 0.5, " + "; ".join(f"{at}: {say(got)}, exactly {say(exact)}" for at, got, exact in parts)
     return Evidence(seen, holds=any(abs(got / exact - 1) > 0.05 for _, got, exact in parts))
 
@@ -52,9 +52,7 @@ def focal_cancels() -> Evidence:
 def box_without_height() -> Evidence:
     """A predicted box of height 0 has a finite loss and a NaN gradient: eps does not guard w/h."""
     target = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    value, gradient = value_and_gradient(
-        lambda box: ops.complete_box_iou_loss(box, target), [[0.0, 0.0, 1.0, 0.0]]
-    )
+    value, gradient = value_and_gradient(lambda box: ops.complete_box_iou_loss(box, target), [[0.0, 0.0, 1.0, 0.0]])
     point, _ = value_and_gradient(lambda box: ops.complete_box_iou_loss(box, target), [[0.0, 0.0, 0.0, 0.0]])
     seen = f"box of height 0: value {say(value)}, gradient {say(gradient)}; box that is a point: value {say(point)}"
     return Evidence(seen, holds=not bool(gradient.isfinite().all()))

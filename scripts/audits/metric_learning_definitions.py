@@ -1,0 +1,88 @@
+"""pytorch-metric-learning: losses that are not what their paper says."""
+
+import torch
+from pytorch_metric_learning import losses, reducers
+
+from audits.finding import Evidence, Severity, finding
+from audits.measure import say, value_and_gradient
+from audits.metric_learning_numerics import NONE, proxy_nca
+
+
+@finding(
+    "pytorch_metric_learning.losses.ContrastiveLoss",
+    claim="½ d² for a positive pair, ½ max(0, m - d)² for a negative one",
+    source="Hadsell et al., Dimensionality reduction by learning an invariant mapping, 2006; documented as max(0, d)",
+    severity=Severity.DIFFERS,
+    losslab=NONE,
+    documented=True,
+)
+def contrastive_is_linear() -> Evidence:
+    """The distances are not squared: a near miss pulls as hard as a far one."""
+    loss = losses.ContrastiveLoss()
+    value, _ = value_and_gradient(lambda e: loss(e, torch.tensor([0, 0])), [[1.0, 0.0], [0.6, 0.8]])
+    distance = 0.8**0.5
+    seen = f"a positive pair at distance {say(distance)}: {say(value)}; the paper's {say(distance**2 / 2)}"
+    return Evidence(seen, holds=abs(float(value) - distance**2 / 2) > 0.01)
+
+
+@finding(
+    "pytorch_metric_learning.losses.TripletMarginLoss",
+    claim="the sum over the triplets, or torch's mean over them",
+    source="Schroff et al., FaceNet, 2015; torch's triplet_margin_loss; AvgNonZeroReducer is documented as the default",
+    severity=Severity.DIFFERS,
+    losslab="every mean is Σ per_example / Σ example_weight; an example without loss counts",
+    documented=True,
+)
+def only_violations_count() -> Evidence:
+    """The mean is over the triplets whose loss is not 0: solving half of them does not lower it."""
+    points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.1]])
+    triplets = tuple(torch.tensor(index) for index in ([0, 0], [1, 1], [2, 3]))
+    default = losses.TripletMarginLoss(margin=0.2)(points, indices_tuple=triplets)
+    plain = losses.TripletMarginLoss(margin=0.2, reducer=reducers.MeanReducer())(points, indices_tuple=triplets)
+    seen = f"one triplet violated, one not: {say(default)}; the mean over both {say(plain)}"
+    return Evidence(seen, holds=abs(float(default - plain)) > 0.01)
+
+
+@finding(
+    "pytorch_metric_learning.losses.VICRegLoss",
+    claim="λ/n Σ ‖z - z'‖² + μ (v(Z) + v(Z')) + ν (c(Z) + c(Z')), as a comment in its code quotes",
+    source="Bardes et al., VICReg, 2022 (the authors' code does the same)",
+    severity=Severity.DIFFERS,
+    losslab=NONE,
+)
+def vicreg_terms() -> Evidence:
+    """The invariance is divided by the dimension and the variance by 2: the paper's λ = μ = 25 weigh other terms."""
+    first = torch.linspace(-1, 1, 40).sin().view(8, 5)
+    second = first.flip(0) * 0.5
+    invariance = losses.VICRegLoss(invariance_lambda=1, variance_mu=0, covariance_v=0)(first, ref_emb=second)
+    variance = losses.VICRegLoss(invariance_lambda=0, variance_mu=1, covariance_v=0)(first, ref_emb=second)
+    paper = (first - second).square().sum(1).mean()
+    hinges = sum((1 - (z.var(0) + 1e-4).sqrt()).relu().mean() for z in (first, second))
+    seen = (
+        f"8 examples, 5 dimensions: invariance {say(invariance)}, the paper's {say(paper)}; variance {say(variance)}, "
+        f"the paper's {say(hinges)}"
+    )
+    return Evidence(seen, holds=abs(float(invariance - paper)) > 0.01)
+
+
+@finding(
+    "pytorch_metric_learning.losses.ProxyNCALoss",
+    claim="-log(exp(-d(x, p₊)) / Σ₋ exp(-d(x, p₋))), a sum over the negative proxies only",
+    source="Movshovitz-Attias et al., No fuss distance metric learning using proxies, 2017 (library issue 206)",
+    severity=Severity.DIFFERS,
+    losslab=NONE,
+)
+def positive_proxy_in_the_sum() -> Evidence:
+    """The sum has the positive proxy too: a softmax, as in Goldberger et al. 2004, where the paper's has none."""
+    loss = proxy_nca(1.0)
+    value, _ = value_and_gradient(lambda e: loss(e, torch.tensor([0])), [[1.0, 0.0]])
+    seen = f"an embedding on its proxy, the other at squared distance 4: {say(value)}; the paper's -4"
+    return Evidence(seen, holds=float(value) > 0)
+
+
+FINDINGS = (
+    only_violations_count,
+    contrastive_is_linear,
+    vicreg_terms,
+    positive_proxy_in_the_sum,
+)

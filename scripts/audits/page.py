@@ -1,0 +1,66 @@
+"""docs/audit.md."""
+
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from audits.finding import Evidence, Finding, Severity, status
+from audits.libraries import Audit, count
+
+HEAD = """# Public implementations of losses, audited
+
+Where a public implementation of a loss is wrong, or is not what its paper or its documentation says. Every entry runs
+the installed implementation and prints what it saw; nothing is quoted from memory. Made by
+
+    python scripts/audit.py --markdown > docs/audit.md
+
+and held by `tests/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py timm kornia`
+looks at some libraries only; one that is not installed is skipped.
+
+*Documented* means that the library's documentation says so: a difference to know about, not a fault.
+"""
+
+
+def page(audits: list[Audit]) -> str:
+    """The whole page."""
+    audited = [one for one in audits if not one.skipped]
+    versions = ", ".join(f"{one.library} {one.version}" for one in audited)
+    made = f"Made on {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on a CPU: {versions}."
+    skipped = [one.skipped + ".\n" for one in audits if one.skipped]
+    sections = [f"## {one.heading}\n\n" + "\n".join(_entries(one)) for one in audited]
+    return "\n".join([HEAD, made + "\n", *skipped, _table(audited), *sections])
+
+
+def _table(audited: list[Audit]) -> str:
+    kinds = [str(kind) for kind in Severity] + ["fixed"]
+    rows = ["| | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
+    for name, some in [*((one.library, [one]) for one in audited), ("all", audited)]:
+        counts = count(some)
+        rows.append(f"| {name} | " + " | ".join(str(counts.get(kind, "")) for kind in kinds) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _entries(one: Audit) -> Iterator[str]:
+    for found, evidence in one.results:
+        yield entry(found) + _seen(evidence)
+
+
+def entry(found: Finding) -> str:
+    """What the page says of a finding on every machine."""
+    return (
+        f"### {found.function}\n\n**{escape(found.fault)}** ({found.kind})\n\n"
+        f"- Said: {escape(found.claim)}.\n- Source: {escape(found.source)}.\n"
+        f"- losslab: {escape(found.losslab)}.\n"
+    )
+
+
+def _seen(evidence: Evidence) -> str:
+    fixed = "" if evidence.holds else f" **{status(evidence).capitalize()}.**"
+    return f"- Seen: {escape(evidence.seen)}.{fixed}\n"
+
+
+def escape(text: str) -> str:
+    """Text in which Markdown sees no markup: formulas and argument names are full of its letters."""
+    for letter in "\\*_<>|":
+        text = text.replace(letter, f"\\{letter}")
+    return text

@@ -1,0 +1,71 @@
+"""The audit as a terminal shows it."""
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from audits.finding import Evidence, Finding, Severity, status
+from audits.libraries import Audit, count
+
+_COLOURS = {
+    Severity.NOT_FINITE: "red",
+    Severity.WRONG_GRADIENT: "red",
+    Severity.WRONG_VALUE: "magenta",
+    Severity.MISUSE: "yellow",
+    Severity.DIFFERS: "cyan",
+}
+
+
+def show(one: Audit, console: Console) -> None:
+    """Print what was found in a library, or in one line why it was skipped."""
+    if one.skipped:
+        console.print(Text(one.skipped, style="dim"))
+        return
+    console.rule(Text(one.heading, style="bold"), align="left")
+    console.print(Group(*_findings(one)))
+
+
+def _findings(one: Audit) -> Iterator[RenderableType]:
+    for found, evidence in one.results:
+        yield Text()
+        yield Text(found.function, style="bold")
+        yield Padding(_details(found, evidence), (0, 0, 0, 2))
+
+
+def _details(found: Finding, evidence: Evidence) -> Table:
+    colour = _COLOURS[found.severity] if evidence.holds else "green"
+    rows = {
+        found.severity if not found.documented else f"{found.severity}*": Text(found.fault),
+        "seen": Text(evidence.seen),
+        "said": Text(found.claim),
+        "source": Text(found.source, style="dim"),
+        "losslab": Text(found.losslab, style="dim"),
+    }
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=17, no_wrap=False)
+    table.add_column(ratio=1)
+    for place, (name, text) in enumerate(rows.items()):
+        table.add_row(Text(name, style=colour if place == 0 else "dim"), text)
+    if not evidence.holds:
+        table.add_row(Text("status", style=colour), Text(status(evidence), style=colour))
+    return table
+
+
+def summary(audits: list[Audit]) -> Table:
+    """How many findings of each severity hold."""
+    table = Table(title="* says so in its own documentation", title_style="dim", title_justify="left")
+    table.add_column("library")
+    kinds = [str(kind) for kind in Severity] + ["fixed"]
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for one in audits:
+        if not one.skipped:
+            counts = count([one])
+            table.add_row(f"{one.library} {one.version}", *(str(counts.get(kind, "")) for kind in kinds))
+    counts = count(audits)
+    table.add_section()
+    table.add_row("all", *(str(counts.get(kind, "")) for kind in kinds))
+    return table
