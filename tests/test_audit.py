@@ -93,18 +93,20 @@ def test_an_unknown_library_is_named(monkeypatch, capsys):
 
 
 def test_the_references_are_exact():
-    assert focal(20.0, 0.5) == pytest.approx(math.exp(-30), rel=1e-6)
+    assert focal(20.0, 0.5) == pytest.approx(math.exp(-30), rel=1e-6, abs=0)
     torch.testing.assert_close(slope(lambda x: x.pow(3), [1.0, 2.0]), torch.tensor([3.0, 12.0]).double())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("margin", [5.0, 6.0, 15.0, 17.0, 20.0])
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_our_focal_loss_has_neither_fault_of_the_others(gamma, margin, dtype):
+def test_our_focal_loss_neither_cancels_nor_is_nan(gamma, dtype):
     loss = Focal(gamma)
-    value, gradient = value_and_gradient(lambda z: loss(z, torch.tensor([0])), margins([margin]), dtype)
-    assert float(value) == pytest.approx(focal(margin, gamma), rel=1e-4)
-    assert gradient.isfinite().all()
+    for margin in (5.0, 6.0):
+        value, _ = value_and_gradient(lambda z: loss(z, torch.tensor([0])), margins([margin]), dtype)
+        assert float(value) == pytest.approx(focal(margin, gamma), rel=1e-4, abs=0)
+    for margin in (17.0, 90.0):
+        _, gradient = value_and_gradient(lambda z: loss(z, torch.tensor([0])), margins([margin]), dtype)
+        assert gradient.isfinite().all()
 
 
 def test_our_bce_learns_what_is_confidently_wrong():

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from audits.finding import Evidence, Finding
+from audits.finding import Evidence, Finding, Severity
 
 # A library's name on the command line: its distribution, and the modules beside this one that hold its findings.
 LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "torch": ("torch", ("torch_numerics", "torch_definitions", "torch_misuse")),
+    "torch": ("torch", ("torch_numerics", "torch_definitions", "torch_misuse", "torch_precision")),
     "torchvision": ("torchvision", ("torchvision",)),
     "timm": ("timm", ("timm_numerics", "timm_definitions")),
     "kornia": ("kornia", ("kornia",)),
@@ -68,10 +68,9 @@ def audit(library: str) -> Audit:
 
 
 def count(audits: Iterable[Audit]) -> dict[str, int]:
-    """How many findings of each severity hold; those that do not count as fixed."""
-    counts: dict[str, int] = {}
+    """How many findings of each severity hold, the worst first; those that do not hold count as fixed."""
+    counts = dict.fromkeys([*map(str, Severity), "fixed"], 0)
     for one in audits:
         for found, evidence in one.results:
-            kind = str(found.severity) if evidence.holds else "fixed"
-            counts[kind] = counts.get(kind, 0) + 1
+            counts[str(found.severity) if evidence.holds else "fixed"] += 1
     return counts

@@ -14,7 +14,7 @@ from audits.measure import say
     claim="-log p of the label",
     source="scikit-learn documentation, which says that p is clipped to [eps, 1 - eps]",
     severity=Severity.WRONG_VALUE,
-    losslab="the metrics and losses of classes take logits, whose log-softmax needs no clipping",
+    losslab="losses take logits and clip nothing; the metric NLL has float32's floor of 15.9 too, and says so",
     documented=True,
 )
 def clipped_probabilities() -> Evidence:

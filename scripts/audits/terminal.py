@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -55,17 +56,11 @@ def _details(found: Finding, evidence: Evidence) -> Table:
 
 
 def summary(audits: list[Audit]) -> Table:
-    """How many findings of each severity hold."""
-    table = Table(title="* says so in its own documentation", title_style="dim", title_justify="left")
-    table.add_column("library")
-    kinds = [str(kind) for kind in Severity] + ["fixed"]
-    for kind in kinds:
-        table.add_column(kind, justify="right")
-    for one in audits:
-        if not one.skipped:
-            counts = count([one])
-            table.add_row(f"{one.library} {one.version}", *(str(counts.get(kind, "")) for kind in kinds))
-    counts = count(audits)
-    table.add_section()
-    table.add_row("all", *(str(counts.get(kind, "")) for kind in kinds))
+    """How many findings of each severity hold, and in which libraries."""
+    table = Table(caption="* the library's documentation says so", caption_justify="left", box=SIMPLE_HEAD)
+    for name in ("findings that hold", "", "in"):
+        table.add_column(name, justify="left" if name else "right")
+    for kind, total in count(audits).items():
+        shares = [(one.library, count([one]).get(kind, 0)) for one in audits]
+        table.add_row(kind, str(total), ", ".join(f"{library} {share}" for library, share in shares if share))
     return table

@@ -1,7 +1,4 @@
-"""torch: values and gradients that floating point, a clamp or a shortcut makes wrong."""
-
-import math
-from functools import partial
+"""torch: gradients that are wrong or missing, values that are not finite."""
 
 import torch
 import torch.nn.functional as F
@@ -67,27 +64,6 @@ def ctc_gradient() -> Evidence:
 
 
 @finding(
-    "torch.nn.functional.cross_entropy",
-    claim="the mean of the examples' losses, here log 10 = 2.303",
-    source="torch documentation",
-    severity=Severity.NOT_FINITE,
-    losslab="every loss raises half precision to float32 before it computes",
-)
-def half_precision_mean() -> Evidence:
-    """In float16 on the CPU the sum of 30,000 examples overflows: the mean is infinite, or NaN without a gradient."""
-    found = []
-    for count in (24_000, 30_000, 70_000):
-        target = torch.zeros(count, dtype=torch.int64)
-        value, gradient = value_and_gradient(
-            partial(F.cross_entropy, target=target), torch.zeros(count, 10), torch.float16
-        )
-        found.append((float(value), float(gradient.abs().max())))
-    values, gradients = (", ".join(say(number) for number in column) for column in zip(*found, strict=True))
-    seen = f"10 classes, zero logits, 24,000, 30,000, 70,000 examples: value {values}; largest gradient {gradients}"
-    return Evidence(seen, holds=not all(math.isfinite(value) for value, _ in found))
-
-
-@finding(
     "torch.nn.functional.kl_div",
     claim="log_target=True only says that the target is given as a logarithm, to avoid numerical issues",
     source="torch documentation; Kullback & Leibler 1951 for 0 log 0 = 0",
@@ -116,29 +92,10 @@ def all_ignored() -> Evidence:
     return Evidence(f"value {say(value)}; largest gradient {say(gradient.abs().max())}", holds=bool(value.isnan()))
 
 
-@finding(
-    "torch.nn.functional.pairwise_distance",
-    claim="the distance of two points, which is 0 for equal ones and the same both ways",
-    source="definition of a metric; torch documents ‖x - y + eps e‖, which triplet_margin_loss uses",
-    severity=Severity.WRONG_VALUE,
-    losslab="not in the catalogue",
-    documented=True,
-)
-def distance_to_itself() -> Evidence:
-    """A constant is added to the difference: a point has a distance to itself, and the distance has a direction."""
-    point = torch.zeros(1, 10_000)
-    near = point + 1e-6
-    distances = torch.cat([F.pairwise_distance(*pair) for pair in ((point, point), (point, near), (near, point))])
-    seen = f"10,000 dimensions, b = a + 1e-6 (exactly 1e-4 away): d(a, a), d(a, b), d(b, a) = {say(distances)}"
-    return Evidence(seen, holds=float(distances[0]) > 0)
-
-
 FINDINGS = (
     confident_and_wrong,
     soft_margin_overflows,
     ctc_gradient,
-    half_precision_mean,
     log_target_of_zero,
     all_ignored,
-    distance_to_itself,
 )

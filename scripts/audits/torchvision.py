@@ -28,7 +28,7 @@ def gradient_below_gamma_one() -> Evidence:
     claim="-α (1 - p)^γ log p",
     source="Lin et al., Focal loss for dense object detection, 2017",
     severity=Severity.WRONG_VALUE,
-    losslab="focal and sigmoid_focal take log(1 - p) exactly, in at least float32",
+    losslab="sigmoid_focal works on log σ(z) and log σ(-z), in at least float32",
 )
 def focal_cancels() -> Evidence:
     """1 - p is subtracted: the loss of a confident example is off by some 10 %, or 0, long before it underflows."""
