@@ -101,7 +101,7 @@ def equal_embeddings() -> Evidence:
     losslab="one example has the loss it has in a batch: per_example is tested to score each by itself",
 )
 def single_pair_is_free() -> Evidence:
-    """One positive and one negative pair cost 0 with no gradient: the pair losses need two pairs of one kind."""
+    """One positive and one negative pair cost 0, without a gradient; the same pairs given twice do not."""
     loss = losses.ContrastiveLoss()
     points = [[1.0, 0.0], [-1.0, 0.1], [1.0, 0.1]]
     single = tuple(torch.tensor([index]) for index in (0, 1, 0, 2))

@@ -79,7 +79,7 @@ def weighted_means() -> Evidence:
     claim="full=True adds the terms in log k!, so that exp(-loss) is the Poisson distribution",
     source="definition of the distribution; torch documents Stirling's approximation",
     severity=Severity.WRONG_VALUE,
-    losslab="poisson_nll takes log Γ(k + 1), which is exact",
+    losslab="poisson_nll takes log k! = log Γ(k + 1), which is exact",
     documented=True,
 )
 def stirling() -> Evidence:
@@ -112,7 +112,7 @@ def margin_over_classes() -> Evidence:
     claim="eps clamps var for stability; the clamping is ignored with respect to autograd",
     source="torch documentation",
     severity=Severity.WRONG_GRADIENT,
-    losslab="gaussian_nll's outputs are unconstrained and its variance a smooth function of them: no clamp",
+    losslab="gaussian_nll has the variance softplus(v) + ε of an unconstrained output v: no clamp",
     documented=True,
 )
 def variance_under_eps() -> Evidence:

@@ -43,7 +43,7 @@ def mse_broadcasts() -> Evidence:
     losslab="gaussian_nll and poisson_nll refuse shapes that would broadcast",
 )
 def nll_broadcasts() -> Evidence:
-    """gaussian_nll_loss, poisson_nll_loss and hinge_embedding_loss broadcast (N, 1) against (N,) without a warning."""
+    """It and poisson_nll_loss compare outputs (N, 1) with targets (N,) all with all, without a warning."""
     gaussian = _column_against_row(lambda z, t: F.gaussian_nll_loss(z, t, 1.0))
     poisson = _column_against_row(F.poisson_nll_loss)
     seen = (
