@@ -10,7 +10,7 @@ from audits.libraries import Audit, count
 HEAD = """# Public implementations of losses, audited
 
 Where a public implementation of a loss is wrong, or is not what its paper or its documentation says. Every entry runs
-the installed implementation and prints what it saw; nothing is quoted from memory. Made by
+the installed implementation and says what it saw. Made by
 
     python scripts/audit.py --markdown > docs/audit.md
 
