@@ -11,6 +11,7 @@ from losslab import catalogue, ranks
 from losslab.data.batch import Facts
 from losslab.errors import LabError
 from losslab.learner import Learner
+from losslab.losses.adapter import Adapted
 from losslab.losses.base import Loss
 from losslab.targets import Kind, choose, encode
 
@@ -33,6 +34,8 @@ def check_pair(loss: Loss, facts: Facts) -> None:
             f"choose one of loss={', '.join(fitting_losses(facts.kind))}"
         )
         raise LabError(message)
+    if isinstance(loss, Adapted):
+        return  # it was tried when it was adapted
     target = _specimen(facts)
     outputs = torch.zeros(len(target), loss.outputs(facts.targets) * loss.views)
     loss.set_class_counts(torch.ones(facts.targets, dtype=torch.int64))  # of the data, when they are read

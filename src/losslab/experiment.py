@@ -1,5 +1,6 @@
 """The one place where the parts meet: a configuration goes in, an experiment comes out and can be run."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -25,6 +26,7 @@ from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
+from losslab.losses.adapter import adapt
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
 from losslab.unprofiled import Unprofiled
@@ -50,7 +52,8 @@ def build(config: dict[str, Any]) -> Experiment:
     data: MemoryDataModule = _make("data", config["data"])
     if config.get("mix"):
         data.mixed(_make("mix", config["mix"]))
-    loss: Loss = _make("loss", config["loss"])
+    _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
+    loss = _loss(config["loss"], data.facts)
     doctor.check_pair(loss, data.facts)
     doctor.check_machine(config["trainer"])
     # Here and not earlier: what data or a loss draw must not change the initial weights.
@@ -87,7 +90,8 @@ def teacher(run: str | None) -> nn.Module | None:
         return None
     folder = RunFolder(Path(run))
     config = _taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
-    network = _network(config, facts(config["data"]), _make("loss", config["loss"]))
+    given = facts(config["data"])
+    network = _network(config, given, _loss(config["loss"], given))
     load_weights(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
     return network
 
@@ -105,6 +109,29 @@ def facts(data: dict[str, Any]) -> Facts:
     """What data of this configuration declare, without reading them."""
     module: MemoryDataModule = _make("data", data)
     return module.facts
+
+
+def _loss(config: dict[str, Any], facts: Facts) -> Loss:
+    """The loss of a configuration, adapted if it is none of losslab's; a plain function is one too."""
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    if "_partial_" not in config and _wants_more(str(config["_target_"]), options):
+        config = config | {"_partial_": True}
+    return adapt(_make("loss", config), facts.kind, facts.targets)
+
+
+def _wants_more(target: str, options: dict[str, Any]) -> bool:
+    """Whether this names a function that these options do not suffice for: it waits for outputs and targets."""
+    try:
+        function = get_object(target)
+    except Exception:  # noqa: BLE001 -- whatever importing it raises is said when it is made
+        return False
+    if not inspect.isroutine(function):
+        return False
+    try:
+        inspect.signature(function).bind(**options)
+    except (TypeError, ValueError):  # ValueError: one of torch's own, written in C++
+        return True
+    return False
 
 
 def _make(place: str, config: Any, **given: Any) -> Any:
