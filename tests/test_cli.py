@@ -45,7 +45,7 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 40
     for said in (
-        "loss       bce, cross_entropy, focal",
+        "loss       bce, cross_entropy, custom, focal",
         "model      airbench, cifar_cnn, linear",
         "Tab completion",
         "-m loss=mse,l1,huber seed=0,1,2",
