@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from losslab.errors import LabError
+from losslab.losses.adapting.calls import find
+from losslab.losses.adapting.forms import Route, prepared
+from losslab.losses.adapting.meaning import Meaning, classifier, meaning
+from losslab.losses.adapting.probe import Criterion, Probe, named, undisturbed
+from losslab.losses.adapting.verify import broadcasts, find_form
 from losslab.losses.base import Loss
-from losslab.losses.forms import Route, find_form, prepared
-from losslab.losses.meaning import Meaning, classifier, meaning
-from losslab.losses.probe import Criterion, Probe, find, named, undisturbed
 from losslab.targets import Kind
 
 logger = logging.getLogger(__name__)
@@ -60,8 +62,14 @@ class Adapted(Loss):
         super().__init__()
         self.name = named(criterion)
         self.call, self.targets, self.bounded = probe.call, probe.targets, probe.bounded
-        self.wants = (probe.call.kind,)  # type: ignore[misc] -- other classes know it beforehand
+        self.wants = (probe.call.kind,)  # type: ignore[misc]  # other losses know it beforehand
         self.form = find_form(probe)
+        if self.form.route is Route.WHOLE and broadcasts(probe):
+            message = (
+                f"{self.name} broadcasts: it pairs the outputs of each example with the targets of all; make the "
+                f"shapes of outputs and target one inside it, e.g. target.view_as(outputs)"
+            )
+            raise LabError(message)
         self.meaning = meaning(probe)
         self.classifier = classifier(criterion, probe.call.width, probe.targets)
         self.criterion = prepared(criterion, self.form.route)
@@ -141,6 +149,3 @@ class Adapted(Loss):
     def _precision(self, outputs: Tensor) -> torch.dtype:
         own = next((parameter.dtype for parameter in self.parameters()), torch.float32)
         return torch.promote_types(outputs.dtype, own) if own is torch.float64 else own
-
-
-

@@ -5,7 +5,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
-from losslab.losses.probe import Criterion, Probe
+from losslab.losses.adapting.probe import Criterion, Probe
 from losslab.targets import Kind, encode
 
 
@@ -96,7 +96,9 @@ def _linear(probe: Probe) -> bool:
 def _least_at_target(probe: Probe) -> bool:
     """Whether no other outputs do as well as the target itself, written as columns."""
     target = probe.batches[0][1]
-    columns = encode(target, Kind.INDEX, Kind.PROBABILITIES, probe.targets, torch.float32) if target.ndim == 1 else target
+    columns = (
+        encode(target, Kind.INDEX, Kind.PROBABILITIES, probe.targets, torch.float32) if target.ndim == 1 else target
+    )
     others = [columns / 2, 2 * columns, 10 * columns - 5, *(outputs for outputs, _ in probe.batches)]
     return _less(probe, columns, others, target)
 

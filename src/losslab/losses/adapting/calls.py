@@ -1,74 +1,14 @@
-"""How a criterion of unknown origin wants to be called, found out on a small batch of fixed numbers."""
+"""How a criterion wants to be called, found out on a small batch of fixed numbers."""
 
-import copy
-import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
+from losslab.losses.adapting.probe import Call, Criterion, Probe, class_weight, ignored_index, named
 from losslab.targets import Kind, encode
-
-Criterion = Callable[[Tensor, Tensor], Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a criterion is called with outputs (N, width) and a target of this kind."""
-
-    kind: Kind
-    width: int
-    flat: bool = False
-    """Outputs and target of one column go in as (N,)."""
-    integers: bool = False
-    """Columns of 0 and 1 go in as int64."""
-
-    def __call__(self, criterion: Criterion, outputs: Tensor, target: Tensor) -> Any:
-        """Whatever the criterion returns. Autocast is off: what came in as float32 is scored in float32."""
-        if self.flat:
-            outputs, target = outputs.squeeze(1), target.squeeze(1)
-        with torch.autocast(outputs.device.type, enabled=False):
-            return criterion(outputs, target.long() if self.integers else target)
-
-
-@dataclass
-class Probe:
-    """A copy of a criterion, the way to call it, and batches to call it on."""
-
-    original: Criterion
-    call: Call
-    targets: int
-    """C classes, K labels or D values."""
-    batches: list[tuple[Tensor, Tensor]]
-    """Draws of outputs (N, width) of different sizes, the last between 0 and 1, beside one target."""
-    bounded: bool = False
-    """Whether the outputs of the batches lie between 0 and 1, because the criterion takes no others."""
-
-    def __post_init__(self) -> None:
-        self.criterion = copied(self.original)
-
-    def value(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """What the criterion itself makes of a batch; the mean of its elements where it does not reduce → ()."""
-        value = self.call(self.criterion, outputs, target)
-        if not isinstance(value, Tensor):
-            message = f"it returns {type(value).__name__}, not a tensor"
-            raise TypeError(message)
-        if value.numel() != 1 and len(value) != len(outputs):
-            message = f"it returns {tuple(value.shape)}, neither one number nor one an example"
-            raise ValueError(message)
-        return value.mean()
-
-    def gradient(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """∂ value / ∂ outputs → (N, width)."""
-        outputs = outputs.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.value(outputs, target), outputs)
-        return gradient
 
 
 def find(criterion: Criterion, given: Kind, targets: int) -> Probe:
@@ -94,39 +34,10 @@ def find(criterion: Criterion, given: Kind, targets: int) -> Probe:
             reasons.setdefault(shapes if call.width == targets else f"outputs {tuple(outputs.shape)}", reason)
     tried = "; ".join(f"{shapes}: {reason}" for shapes, reason in list(reasons.items())[:3])
     message = (
-        f"loss {named(criterion)} cannot be used on {given} targets of {targets} columns. Tried {tried}. Choose another "
-        f"loss, or write a losslab.losses.Loss with score(outputs, target) -> (N,) around it"
+        f"loss {named(criterion)} cannot be used on {given} targets of {targets} columns. Tried {tried}. Choose "
+        f"another loss, or write a losslab.losses.Loss with score(outputs, target) -> (N,) around it"
     )
     raise LabError(message)
-
-
-def named(criterion: Criterion) -> str:
-    """What to call a criterion in a message."""
-    inner = criterion.func if isinstance(criterion, partial) else criterion
-    return str(getattr(inner, "__name__", type(inner).__name__))
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave torch's random state as it was, say no warning twice, and make one about broadcasting an error."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message=r"(?s).*(target size|broadcast)")
-        torch.random.default_generator.manual_seed(0)
-        yield
-
-
-def copied(criterion: Criterion) -> Criterion:
-    """A copy that may be called at will: a criterion may remember what it has seen.
-
-    Raises:
-        LabError: it cannot be copied, for instance because it was called before and holds on to a graph.
-    """
-    try:
-        return copy.deepcopy(criterion)
-    except Exception as error:
-        message = f"loss {named(criterion)} cannot be copied to be tried out: {' '.join(str(error).split())[:160]}"
-        raise LabError(message) from error
 
 
 def _calls(criterion: Criterion, given: Kind, targets: int) -> Iterator[Call]:
@@ -141,13 +52,13 @@ def _calls(criterion: Criterion, given: Kind, targets: int) -> Iterator[Call]:
                 yield replace(call, flat=True, integers=True)
         return
     yield Call(given, targets)
-    yield Call(Kind.PROBABILITIES, targets)
-    yield Call(Kind.BINARY, targets, integers=True)
     # A loss that brings its own classifier wants embeddings, as wide as one side of a parameter.
     parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
-    for width in dict.fromkeys(size for parameter in parameters for size in parameter.shape):
-        if width not in {targets, 0}:
-            yield Call(given, width)
+    widths = {size for parameter in parameters for size in parameter.shape}
+    for width in sorted(widths - {targets, 0}, reverse=True):
+        yield Call(given, width)
+    yield Call(Kind.PROBABILITIES, targets)
+    yield Call(Kind.BINARY, targets, integers=True)
 
 
 def _batches(
@@ -184,19 +95,8 @@ def _telling_classes(criterion: Criterion, classes: int) -> Tensor:
     weight = class_weight(criterion, classes)
     extremes = torch.stack([weight.argmin(), weight.argmax()]).cpu() if weight is not None else chosen[:0]
     told = torch.cat([chosen, extremes]).unique()
-    return told[told != ignored_index(criterion)]
-
-
-def class_weight(criterion: Criterion, classes: int) -> Tensor | None:
-    """The criterion's weights (C,) of the classes, where it has such."""
-    weight = getattr(criterion, "weight", None)
-    return weight if isinstance(weight, Tensor) and weight.shape == (classes,) else None
-
-
-def ignored_index(criterion: Criterion) -> int | None:
-    """The class index that does not count, where the criterion names one."""
-    index = getattr(criterion, "ignore_index", None)
-    return index if isinstance(index, int) else None
+    ignored = ignored_index(criterion)
+    return told if ignored is None else told[told != ignored]
 
 
 # What these mean by a target can be told from their documentation only: they compute something from 0 and 1 as well.
@@ -218,7 +118,7 @@ def _error(probe: Probe) -> str | None:
             probe.gradient(*batch)
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's code raises is its answer
         return " ".join(str(error).split())[:160] or type(error).__name__
-    return None if all(math.isfinite(value) for value in values) else "the loss is NaN or infinite"
+    return None if all(value.isfinite() for value in values) else "the loss is NaN or infinite"
 
 
 def _degeneracy(probe: Probe) -> str | None:

@@ -1,16 +1,15 @@
-"""The per-example form of a criterion that only shows its reduced value: found by trying, and verified by numbers."""
+"""The ways in which scores of single examples are got from a criterion, and how they make up its value."""
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from losslab.losses.probe import Call, Criterion, Probe, class_weight, copied, ignored_index
-from losslab.targets import Kind
+from losslab.losses.adapting.probe import Call, Criterion, class_weight, ignored_index
 
 
 class Route(StrEnum):
@@ -82,65 +81,6 @@ def prepared(criterion: Criterion, route: Route) -> Criterion:
     return clone
 
 
-def find_form(probe: Probe) -> Form:
-    """The first form whose scores make up the criterion's own value on all batches and do not see each other."""
-    batches = [*probe.batches, *_with_ignored(probe)]
-    for form in _forms(probe):
-        # Copies: of a criterion that remembers, each form sees the same past.
-        criterion = prepared(copied(probe.original), form.route)
-        trial = replace(probe, batches=batches)
-        try:
-            if all(_makes_up(form, criterion, trial, *batch) for batch in batches):
-                return form
-        except Exception:  # noqa: BLE001, S112 -- a stranger's code: whatever it raises, this is not its form
-            continue
-    return Form(Route.WHOLE)
-
-
-def _forms(probe: Probe) -> Iterator[Form]:
-    # The most particular weights first: where none of them is heard of in the batches, others would do as well.
-    weightings = ["one"]
-    if probe.call.kind is Kind.INDEX and ignored_index(probe.original) is not None:
-        weightings.insert(0, "counted")
-    if probe.call.kind is Kind.INDEX and class_weight(probe.original, probe.targets) is not None:
-        weightings.insert(0, "class")
-    for over_columns in ("mean", "sum"):
-        for weighting in weightings:
-            yield Form(Route.ELEMENTS, over_columns, weighting)
-            yield Form(Route.ELEMENTS, over_columns, "one", summed=True)
-    for route in (Route.ENTRIES, Route.MAPPED, Route.SINGLES):
-        yield Form(route)
-        yield Form(route, summed=True)
-
-
-def _makes_up(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
-    scores = form.scores(criterion, probe.call, outputs, target)
-    weights = form.weights(criterion, probe.targets, target)
-    if scores.shape != (len(outputs),) or not weights.sum() > 0:
-        return False
-    if form.route in {Route.ELEMENTS, Route.ENTRIES}:
-        # Alone as in company, or a score is not one of the example.
-        parts = [(outputs[rows], target[rows]) for rows in (slice(0, 5), slice(5, None))]
-        alone = torch.cat([form.scores(criterion, probe.call, *part) for part in parts])
-        if not torch.allclose(alone, scores, rtol=1e-4, atol=1e-6):
-            return False
-    value = scores.sum() if form.summed else scores.sum() / weights.sum()
-    return torch.allclose(value, probe.value(outputs, target), rtol=1e-4, atol=1e-6)
-
-
-def _with_ignored(probe: Probe) -> list[tuple[Tensor, Tensor]]:
-    """The batches with some targets ignored, where the criterion ignores any."""
-    index = ignored_index(probe.original)
-    if probe.call.kind is not Kind.INDEX or index is None:
-        return []
-    some = torch.arange(len(probe.batches[0][1])) % 4 == 1
-    return [(outputs, target.masked_fill(some, index)) for outputs, target in probe.batches]
-
-
-def _alone(outputs: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return ((outputs[row : row + 1], target[row : row + 1]) for row in range(len(outputs)))
-
-
 class _Handed(nn.Module):
     """A reducer that hands back what it was given: a dict of losses and where they belong."""
 
@@ -161,3 +101,7 @@ def _sum_of_entries(entries: Any, count: int) -> Tensor:
         message = "no losses"
         raise ValueError(message)
     return total.expand(count)
+
+
+def _alone(outputs: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((outputs[row : row + 1], target[row : row + 1]) for row in range(len(outputs)))
