@@ -35,7 +35,7 @@ def header(experiment: "Experiment") -> None:
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
-        "loss": _with_parameters(choices["loss"], config["loss"]),
+        "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
@@ -54,6 +54,10 @@ def _inputs(facts: Facts) -> str:
 
 def _batches(data: dict[str, Any]) -> str:
     return f"batches of {data['batch_size']}" if data["batch_size"] else "one full batch"
+
+
+def _loss(choice: str, config: dict[str, Any]) -> str:
+    return f"custom {config['_target_']}" if choice == "custom" else choice
 
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:
