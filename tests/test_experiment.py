@@ -227,7 +227,7 @@ def test_a_run_is_rebuilt_from_its_folder_alone(train):
     experiment, results = train("model=mlp", "data=digits", "loss=focal", "trainer.max_epochs=2")
     folder = RunFolder(experiment.folder.path)
     again = lab.rebuild(folder, folder.read_config())
-    lab.load_weights(again.learner.network, folder.best)
+    weights.load(again.learner, folder.best)
     assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -20,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from losslab import doctor, ranks, runs
+from losslab import doctor, ranks, runs, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
@@ -92,7 +93,7 @@ def teacher(run: str | None) -> nn.Module | None:
     config = _taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
     given = facts(config["data"])
     network = _network(config, given, _loss(config["loss"], given))
-    load_weights(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
+    weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
     return network
 
 
@@ -122,7 +123,7 @@ def _loss(config: dict[str, Any], facts: Facts) -> Loss:
 def _wants_more(target: str, options: dict[str, Any]) -> bool:
     """Whether this names a function that these options do not suffice for: it waits for outputs and targets."""
     try:
-        function = get_object(target)
+        function = locate(target)  # and not Hydra's get_object, which logs what it does not find
     except Exception:  # noqa: BLE001 -- whatever importing it raises is said when it is made
         return False
     if not inspect.isroutine(function):
@@ -182,7 +183,7 @@ def run(experiment: Experiment) -> dict[str, float]:
         if config["test"]:
             if "best_epoch" in results:
                 trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them
-                load_weights(learner.network, folder.best)
+                weights.load(learner, folder.best)
             results |= evaluate(experiment, "test")
     if trainer.is_global_zero:
         runs.write_json(folder.metrics, results)
@@ -196,7 +197,7 @@ def _begin(experiment: Experiment) -> None:
         message = f"{folder.path} already holds a run: choose another run_dir"
         raise LabError(message)
     if config["ckpt_path"]:
-        load_weights(learner.network, Path(config["ckpt_path"]))
+        weights.load(learner, Path(config["ckpt_path"]), start=True)
     experiment.data.prepare_data()
     experiment.data.setup()
     synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
@@ -211,29 +212,6 @@ def _begin(experiment: Experiment) -> None:
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load the weights of a checkpoint (.ckpt) or of a plain state_dict (.pth) into a network.
-
-    Raises:
-        LabError: the file is missing, damaged, or belongs to another network.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content
-        if "state_dict" in content:  # a checkpoint of Lightning's, with the loss's and the learner's parameters too
-            own = {name: value for name, value in content["state_dict"].items() if name.startswith("network.")}
-            state = {name.removeprefix("network."): value for name, value in own.items()}
-        network.load_state_dict(state)
-    except FileNotFoundError as error:
-        message = f"no checkpoint at {path}"
-        raise LabError(message) from error
-    except Exception as error:
-        # torch.load raises whatever the damage led it to; load_state_dict a RuntimeError of many lines.
-        reason = " ".join(str(error).split())[:200]
-        message = f"cannot load {path} into this network: {reason}"
-        raise LabError(message) from error
 
 
 @contextmanager

@@ -27,15 +27,15 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_newest(train, every
     loaded = torch.load(experiment.folder.best, weights_only=True)
     assert loaded["epoch"] == best
     assert torch.load(experiment.folder.last, weights_only=True)["global_step"] == experiment.trainer.global_step
-    lab.load_weights(experiment.learner.network, experiment.folder.best)
+    weights.load(experiment.learner, experiment.folder.best)
     assert lab.evaluate(experiment, "val")["val/mse"] == pytest.approx(scores[best], rel=1e-6)
 
 
 def test_the_test_set_is_measured_at_the_best_epoch_not_at_the_last(train):
     experiment, results = train("model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20")
-    lab.load_weights(experiment.learner.network, experiment.folder.last)
+    weights.load(experiment.learner, experiment.folder.last)
     last = lab.evaluate(experiment, "test")["test/mse"]
-    lab.load_weights(experiment.learner.network, experiment.folder.best)
+    weights.load(experiment.learner, experiment.folder.best)
     assert lab.evaluate(experiment, "test")["test/mse"] == results["test/mse"] != last
 
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(build, tmp_path, content, 
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(LabError, match=message) as error:
-        lab.load_weights(build().learner.network, path)
+        weights.load(build().learner, path)
     assert "\n" not in str(error.value)
 
 
@@ -90,7 +90,7 @@ def test_the_moving_average_is_what_is_kept(train):
     averaged, results = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
     kept = torch.load(averaged.folder.weights, weights_only=True)["weight"]
     assert not torch.equal(kept, torch.load(plain.folder.weights, weights_only=True)["weight"])
-    lab.load_weights(averaged.learner.network, averaged.folder.weights)
+    weights.load(averaged.learner, averaged.folder.weights)
     assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])
 
 

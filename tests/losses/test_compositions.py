@@ -107,7 +107,7 @@ def test_a_pupil_learns_from_a_run_and_is_evaluated_without_it(train, teacher, t
     )
     shutil.rmtree(run)
     again = lab.rebuild(pupil.folder, pupil.folder.read_config())
-    lab.load_weights(again.learner.network, pupil.folder.best)
+    weights.load(again.learner, pupil.folder.best)
     measured = lab.evaluate(again, "test")
     assert measured["test/loss/teacher"] == pytest.approx(results["test/loss/teacher"], rel=1e-6)
 

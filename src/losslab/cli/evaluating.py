@@ -32,10 +32,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         config = folder.read_config()
         with imports_without_gc():
             from losslab import experiment as lab  # noqa: PLC0415
-            from losslab import report  # noqa: PLC0415
+            from losslab import report, weights  # noqa: PLC0415
         experiment = lab.rebuild(folder, config)
         checkpoint = folder.checkpoint(options.ckpt)
         logger.info("weights     %s", checkpoint)
-        lab.load_weights(experiment.learner.network, checkpoint)
+        weights.load(experiment.learner, checkpoint)
         report.results_table(lab.evaluate(experiment, options.split))
     leave(0)

@@ -1,0 +1,81 @@
+"""Weights from files: checkpoints of Lightning's (.ckpt), and plain state_dicts of a network (.pth)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from losslab.errors import LabError
+from losslab.learner import Learner
+from losslab.losses.base import Loss
+
+
+def load(learner: Learner, path: Path, *, start: bool = False) -> None:
+    """Load the weights of a file into the learner's network and loss.
+
+    A loss that learns (ArcFace's class vectors) is part of what was trained. To `start` another run from the weights,
+    the loss takes what fits it, if anything: it may be another loss.
+
+    Raises:
+        LabError: the file is missing, damaged, belongs to another network, or lacks what the loss has learnt.
+    """
+    with _one_line(path):
+        network, learnt = _read(path)
+        learner.network.load_state_dict(network)
+        _load_loss(learner.loss, learnt, path, start=start)
+
+
+def load_network(network: nn.Module, path: Path) -> None:
+    """Load the weights of a file into a network alone.
+
+    Raises:
+        LabError: the file is missing, damaged, or belongs to another network.
+    """
+    with _one_line(path):
+        network.load_state_dict(_read(path)[0])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The states of the network and of the loss."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if "state_dict" not in content:
+        return content, {}
+    network, loss = (_under(prefix, content["state_dict"]) for prefix in ("network.", "loss."))
+    return network, loss
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _load_loss(loss: Loss, learnt: dict[str, Tensor], path: Path, *, start: bool) -> None:
+    parameters = dict(loss.named_parameters())
+    if start:
+        # No buffers: those of a loss, such as class weights, are configuration, and this run has its own.
+        fitting = {name: own for name, own in parameters.items() if name in learnt and learnt[name].shape == own.shape}
+        loss.load_state_dict({name: learnt[name] for name in fitting}, strict=False)
+    elif learnt:
+        loss.load_state_dict(learnt)
+    elif parameters:
+        message = (
+            f"{path} holds no weights of the loss, which learns ({', '.join(parameters)}): use best.ckpt or last.ckpt"
+        )
+        raise LabError(message)
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except LabError:
+        raise
+    except FileNotFoundError as error:
+        message = f"no checkpoint at {path}"
+        raise LabError(message) from error
+    except Exception as error:
+        # torch.load raises whatever the damage led it to; load_state_dict a RuntimeError of many lines.
+        reason = " ".join(str(error).split())[:200]
+        message = f"cannot load {path} into this network: {reason}"
+        raise LabError(message) from error
