@@ -94,7 +94,7 @@ def _telling_classes(criterion: Criterion, classes: int) -> Tensor:
     chosen = torch.linspace(0, classes - 1, min(classes, 14)).long()
     weight = class_weight(criterion, classes)
     extremes = torch.stack([weight.argmin(), weight.argmax()]).cpu() if weight is not None else chosen[:0]
-    told = torch.cat([chosen, extremes]).unique()
+    told: Tensor = torch.cat([chosen, extremes]).unique()
     ignored = ignored_index(criterion)
     return told if ignored is None else told[told != ignored]
 
