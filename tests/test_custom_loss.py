@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from losslab import cli, experiment
+from losslab import cli, experiment, weights
 from losslab.errors import LabError
 from losslab.losses.adapter import Adapted
 
@@ -39,12 +39,12 @@ def test_what_the_loss_learns_is_trained_saved_and_evaluated(train):
     learnt = trained.learner.loss.criterion.W
     again = experiment.rebuild(trained.folder, trained.folder.read_config())
     assert not torch.equal(again.learner.loss.criterion.W, learnt)
-    experiment.load_weights(again.learner, trained.folder.best)
+    weights.load(again.learner, trained.folder.best)
     measured = experiment.evaluate(again, "test")
     assert measured["test/accuracy"] == results["test/accuracy"]
     assert measured["test/loss"] == pytest.approx(results["test/loss"], rel=1e-6)
     with pytest.raises(LabError, match=r"holds no weights of the loss, which learns \(criterion.W\)"):
-        experiment.load_weights(again.learner, trained.folder.weights)
+        weights.load(again.learner, trained.folder.weights)
 
 
 def test_what_a_loss_draws_depends_on_the_seed_alone(build):
@@ -57,9 +57,9 @@ def test_another_loss_starts_from_the_network_alone(train, build):
     trained, _ = train(*DIGITS, *ARC_FACE, "trainer.max_epochs=1", "data.batch_size=256")
     start = build(*DIGITS, *ARC_FACE[:2], "+loss.embedding_size=8", "seed=5")
     before = start.learner.loss.criterion.W.clone()
-    experiment.load_weights(start.learner, trained.folder.weights, start=True)
+    weights.load(start.learner, trained.folder.weights, start=True)
     assert torch.equal(start.learner.loss.criterion.W, before)
-    experiment.load_weights(start.learner, trained.folder.best, start=True)
+    weights.load(start.learner, trained.folder.best, start=True)
     assert torch.equal(
         start.learner.loss.criterion.W, torch.load(trained.folder.best)["state_dict"]["loss.criterion.W"]
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from losslab import catalogue, cli
+from losslab import catalogue, cli, weights
 from losslab import experiment as lab
 from losslab.errors import LabError
 from losslab.help import choices

@@ -5,6 +5,7 @@ import torch
 from lightning import Callback
 
 from losslab import experiment as lab
+from losslab import weights
 from losslab.errors import LabError, NonFiniteError
 
 

@@ -204,7 +204,7 @@ def test_a_loss_of_the_whole_batch_trains_says_so_and_has_no_scores(caplog):
     assert "no per-example form" in caplog.text
     outputs, target = batch(loss)
     torch.testing.assert_close(loss(outputs, target), correlation(outputs, target))
-    total, weight = loss.total(outputs, target)
+    total, weight, _ = loss.total(outputs, target)
     torch.testing.assert_close(total, 9 * correlation(outputs, target))
     assert weight == 9
     with pytest.raises(LabError, match="correlation has no per-example form"):
@@ -226,7 +226,7 @@ def test_half_precision_is_raised_and_autocast_kept_out():
 def test_an_empty_share_counts_nothing_and_reaches_every_parameter():
     criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
     loss = adapt(criterion, I, CLASSES)
-    total, weight = loss.total(torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.int64))
+    total, weight, _ = loss.total(torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.int64))
     total.backward()
     assert (total, weight) == (0, 0)
     assert criterion.linear.weight.grad is not None

@@ -115,7 +115,7 @@ def test_a_loss_of_pairs_keeps_its_value_and_says_what_it_lacks(make, caplog):
     criterion = make()
     loss = adapt(criterion, INDEX, CLASSES)
     outputs, target = batch(loss, 0)
-    total, weight = loss.total(outputs, target)
+    total, weight, _ = loss.total(outputs, target)
     torch.testing.assert_close(total / weight, criterion(outputs, target))
     assert weight == len(outputs)
     assert f"{make.__name__} scores a batch as a whole" in caplog.text

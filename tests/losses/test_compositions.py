@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from losslab import catalogue, cli
+from losslab import catalogue, cli, weights
 from losslab import experiment as lab
 from losslab.errors import LabError
 from losslab.losses import BCE, MSE, CrossEntropy, Distillation, Focal, KLDiv, Smoothed, WeightedSum

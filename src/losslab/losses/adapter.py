@@ -12,7 +12,7 @@ from losslab.losses.adapting.forms import Route, prepared
 from losslab.losses.adapting.meaning import Meaning, classifier, meaning
 from losslab.losses.adapting.probe import Criterion, Probe, named, undisturbed
 from losslab.losses.adapting.verify import broadcasts, find_form
-from losslab.losses.base import Loss
+from losslab.losses.base import Loss, Total
 from losslab.targets import Kind
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Adapted(Loss):
         super().__init__()
         self.name = named(criterion)
         self.call, self.targets, self.bounded = probe.call, probe.targets, probe.bounded
-        self.wants = (probe.call.kind,)  # type: ignore[misc]  # other losses know it beforehand
+        self.wants = (probe.call.kind,)
         self.form = find_form(probe)
         if self.form.route is Route.WHOLE and broadcasts(probe):
             message = (
@@ -93,17 +93,17 @@ class Adapted(Loss):
         """The weight of each example in the mean, as the criterion weighs it → (N,)."""
         return self.form.weights(self.criterion, self.targets, target)
 
-    def total(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ per_example and Σ example_weight → (), (). A criterion of whole batches counts once for each example."""
+    def total(self, outputs: Tensor, target: Tensor) -> Total:
+        """The sums of scores and weights. A criterion of whole batches counts once for each example."""
         outputs, target = self._fitting(outputs, target)
         if len(outputs) == 0:
             # A process's share of a small batch: its parameters take part all the same, or the others wait for them.
             nothing = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())
-            return nothing, torch.zeros_like(nothing.detach())
+            return Total(nothing, torch.zeros_like(nothing.detach()), {})
         try:
             if self.form.route in {Route.ELEMENTS, Route.ENTRIES}:
                 scores = self.form.scores(self.criterion, self.call, outputs, target)
-                return scores.sum(), self.example_weight(target).to(scores.dtype).sum()
+                return Total(scores.sum(), self.example_weight(target).to(scores.dtype).sum(), {})
             value = self.call(self.criterion, outputs, target).mean()
         except RuntimeError as error:
             if not self.bounded:
@@ -111,7 +111,7 @@ class Adapted(Loss):
             message = f"{self.name} does not take what the network gives (it did take outputs between 0 and 1): {error}"
             raise LabError(" ".join(message.split())) from error
         count = torch.full_like(value.detach(), len(outputs))
-        return (value if self.form.summed else value * count), count
+        return Total(value if self.form.summed else value * count, count, {})
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """Class scores (N, C) by the criterion's own classifier; values (N, D), e^z under a criterion of logarithms."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +35,10 @@ class Loss(Holder, ABC):
     `outputs_per_target` or `views` above 1 they have so many times as many columns.
     """
 
-    wants: ClassVar[tuple[Kind, ...]]
-    outputs_per_target: ClassVar[int] = 1
+    wants: tuple[Kind, ...]
+    outputs_per_target: int = 1
     """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
-    views: ClassVar[int] = 1
+    views: int = 1
     """Sets of outputs that are scored together (see `seen`): 2 for a pupil and its teacher."""
 
     term_names: tuple[str, ...] = ()

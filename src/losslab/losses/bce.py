@@ -1,7 +1,6 @@
 """Binary cross-entropy on logits."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ class BCE(Loss):
         pos_weight: w, the weight of a positive label; one number, or one a column.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.BINARY, Kind.PROBABILITIES)
+    wants: tuple[Kind, ...] = (Kind.BINARY, Kind.PROBABILITIES)
 
     def __init__(self, pos_weight: float | Sequence[float] | Tensor | None = None) -> None:
         super().__init__()

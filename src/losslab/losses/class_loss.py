@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,7 +23,7 @@ class ClassLoss(Loss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
+    wants: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
     weight: Tensor | None
 
     def __init__(self, weight: Sequence[float] | Tensor | Rule | None = None, ignore_index: int = -100) -> None:

@@ -23,8 +23,8 @@ class Distillation(Loss):
         teacher: a trained network from inputs to logits (N, C), which `seen` asks; None where both logits are given.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.INDEX, Kind.PROBABILITIES)
-    views: ClassVar[int] = 2
+    wants: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
+    views: int = 2
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "temperature": Parameter(
             "T, how far both are softened", "(0, inf)", "within the paper's 2.5 to 20", (1.0, 4.0)

@@ -1,7 +1,5 @@
 """Kullback-Leibler divergence to soft targets."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ class KLDiv(Loss):
     over examples (torch's "batchmean"), never over elements.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.PROBABILITIES,)
+    wants: tuple[Kind, ...] = (Kind.PROBABILITIES,)
 
     @property
     def card(self) -> Card:

@@ -1,7 +1,6 @@
 """The base of losses that compare outputs with the target itself."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ class ResidualLoss(Loss):
     The outputs estimate the target itself, be it a value or the probability of a class.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.VALUES, Kind.PROBABILITIES, Kind.BINARY)
+    wants: tuple[Kind, ...] = (Kind.VALUES, Kind.PROBABILITIES, Kind.BINARY)
 
     @abstractmethod
     def penalty(self, residual: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Smoothed(Loss):
         LabError: the loss does not take probabilities, or weights classes, for which smoothed targets are not defined.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.PROBABILITIES,)
+    wants: tuple[Kind, ...] = (Kind.PROBABILITIES,)
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "epsilon": Parameter("ε, how much of the target all classes share", "[0, 1]", "the paper's", (0.0, 0.1, 0.3)),
     }

@@ -57,9 +57,9 @@ class WeightedSum(Loss):
             message = f"only one term of a weighted_sum can look at more than the network's outputs: {_names(losses)}"
             raise LabError(message)
         # Facts of the terms, which for a single loss are its class's.
-        self.wants = tuple(kinds)  # type: ignore[misc]
-        self.outputs_per_target = losses[0].outputs_per_target  # type: ignore[misc]
-        self.views = max(loss.views for loss in losses)  # type: ignore[misc]
+        self.wants = tuple(kinds)
+        self.outputs_per_target = losses[0].outputs_per_target
+        self.views = max(loss.views for loss in losses)
         self.term_names = tuple(self.terms)
 
     @property
