@@ -7,9 +7,11 @@ from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
+from losslab.losses.gce import GCE
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
+from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.smoothed import Smoothed
@@ -17,8 +19,11 @@ from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "BCE",
+    "GCE",
     "L1",
+    "MAE",
     "MSE",
+    "RCE",
     "Card",
     "ClassLoss",
     "CrossEntropy",

@@ -1,0 +1,22 @@
+"""Logarithms of softmax probabilities that are exact in both tails."""
+
+import torch
+from torch import Tensor
+
+
+def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithms of p and of 1 - p for p = softmax(outputs), to full relative precision: (N, C) → twice (N, C).
+
+    torch's log-softmax rounds log p to 0, and its gradient with it, as soon as 1 - p is below the resolution of 1, at a
+    margin of 17 in float32. Here everything is written in the distances from the largest output, so that neither the
+    probability of a sure class nor that of an impossible one, nor their gradients, cancel.
+    """
+    top = outputs.argmax(1, keepdim=True)
+    is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
+    distance = outputs - outputs.gather(1, top)
+    # The odds of all others together against the largest: p_top = 1 / (1 + odds).
+    log_odds = torch.logsumexp(distance.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
+    log_p = distance - torch.log1p(log_odds.exp())
+    # where() differentiates both sides: the side not taken must be finite too, or its NaN would spread.
+    small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
+    return log_p, torch.where(is_top, log_odds + log_p, small)

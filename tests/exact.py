@@ -1,0 +1,46 @@
+"""Losses and their gradients to fifty digits, for logits where floating point gives up."""
+
+from collections.abc import Callable, Sequence
+
+import mpmath as mp
+import pytest
+import torch
+
+from losslab.losses.base import Loss
+
+DIGITS = 50
+SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-300}
+EXTREMES = [
+    [margin * sign for sign in signs]
+    for margin in (0.0, 1.0, 17.0, 20.0, 90.0, 1e4)
+    for signs in ([1, 0, 0], [-1, 0, 0], [1, -1, -1], [-1, 1, -1], [-1, 1, 1])
+]
+
+
+def softmax(logits: Sequence[mp.mpf]) -> list[mp.mpf]:
+    powers = [mp.exp(z - max(logits)) for z in logits]
+    return [power / mp.fsum(powers) for power in powers]
+
+
+def check(loss: Loss, formula: Callable[[list[mp.mpf]], mp.mpf], dtype: torch.dtype, rtol: float) -> None:
+    """Hold value and gradient for class 0 at every extreme against a formula of the logits.
+
+    What is too small for the type may be 0; everything else must agree to `rtol` of itself.
+    """
+    for row in EXTREMES:
+        outputs = torch.tensor([row], dtype=dtype, requires_grad=True)
+        value = loss(outputs, torch.tensor([0]))
+        value.backward()
+        with mp.workdps(DIGITS + int(3 * max(map(abs, row)))):
+            exact = formula([mp.mpf(z) for z in row])
+            slopes = [_slope(formula, row, k) for k in range(len(row))]
+        largest = max(abs(slope) for slope in slopes)
+        assert value.item() == pytest.approx(float(exact), rel=rtol, abs=SMALLEST[dtype]), row
+        for ours, slope in zip(outputs.grad[0].tolist(), slopes, strict=True):
+            assert ours == pytest.approx(float(slope), rel=rtol, abs=max(SMALLEST[dtype], rtol * float(largest))), row
+
+
+def _slope(formula: Callable[[list[mp.mpf]], mp.mpf], row: list[float], place: int) -> mp.mpf:
+    step = mp.mpf(10) ** (-mp.mp.dps // 3)
+    above, below = ([mp.mpf(z) + sign * step * (k == place) for k, z in enumerate(row)] for sign in (1, -1))
+    return (formula(above) - formula(below)) / (2 * step)
