@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.softmax import log_softmax_tails, one_minus_exp
 
 
 class GCE(ClassLoss):
@@ -59,5 +58,5 @@ class GCE(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """(1 - p_k^q) / q → (N, C)."""
-        # p^q as exp(q log p) has a gradient where p underflows, and expm1 knows 1 - p^q where q log p is tiny.
-        return -torch.expm1(self.q * log_softmax_tails(outputs)[0]) / self.q
+        # p^q as exp(q log p) has a gradient where p underflows.
+        return one_minus_exp(self.q * log_softmax_tails(outputs)[0]) / self.q

@@ -1,4 +1,4 @@
-"""Logarithms of softmax probabilities that are exact in both tails."""
+"""Softmax probabilities, exact in both tails: what losses of p are made of."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,22 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """
     top = outputs.argmax(1, keepdim=True)
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
-    distance = outputs - outputs.gather(1, top)
+    # Of the largest from itself it is the constant 0, lest a gradient of 1 be added and taken away again.
+    distance = (outputs - outputs.gather(1, top)).masked_fill(is_top, 0)
     # The odds of all others together against the largest: p_top = 1 / (1 + odds).
     log_odds = torch.logsumexp(distance.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     log_p = distance - torch.log1p(log_odds.exp())
     # where() differentiates both sides: the side not taken must be finite too, or its NaN would spread.
     small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
     return log_p, torch.where(is_top, log_odds + log_p, small)
+
+
+def one_minus_exp(exponent: Tensor) -> Tensor:
+    """1 - e^x for x ≤ 0, value and gradient to full relative precision → the same shape.
+
+    The derivative that torch has of expm1 is its value plus 1, which is rounding noise where e^x is small.
+    """
+    return torch.where(exponent < -_LOG_2, 1 - exponent.exp(), -torch.expm1(exponent))
+
+
+_LOG_2 = 0.6931471805599453
