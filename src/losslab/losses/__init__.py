@@ -1,5 +1,6 @@
 """The losses. Each scores every example by itself; `forward` makes it a drop-in criterion for any training loop."""
 
+from losslab.losses.asymmetric import AGCE, AUL
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
 from losslab.losses.card import Card, Parameter, Slope
@@ -13,16 +14,21 @@ from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
 from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
+from losslab.losses.normalised import NCE, NFL
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.smoothed import Smoothed
 from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
+    "AGCE",
+    "AUL",
     "BCE",
     "GCE",
     "L1",
     "MAE",
     "MSE",
+    "NCE",
+    "NFL",
     "RCE",
     "Card",
     "ClassLoss",
