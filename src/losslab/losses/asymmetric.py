@@ -27,7 +27,7 @@ class AGCE(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "a": Parameter("a, how far p_y is moved", "(0, inf)", "the paper's for CIFAR-10", (0.1, 0.6, 6.0)),
         "q": Parameter("q, the power", "(0, inf)", "the paper's for CIFAR-10", (0.2, 0.6, 1.0, 1.5)),
     }
@@ -88,7 +88,7 @@ class AUL(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "a": Parameter("a, how far p_y is moved", "(1, inf)", "the paper's for CIFAR-10", (1.1, 2.0, 5.5)),
         "p": Parameter("p, the power", "(0, inf)", "the paper's for CIFAR-10", (0.1, 1.0, 3.0)),
     }

@@ -22,7 +22,7 @@ class GCE(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "q": Parameter("q, from cross-entropy to MAE", "(0, 1]", "the paper's", (0.1, 0.4, 0.7, 1.0)),
     }
     q: float | Tensor

@@ -67,7 +67,7 @@ class RCE(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "log_zero": Parameter(
             "A, what log 0 is taken to be",
             "(-inf, 0)",

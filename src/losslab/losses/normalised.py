@@ -61,7 +61,7 @@ class NFL(ClassLoss):
             same, but what is followed is then not its gradient, nor that of any other function.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "gamma": Parameter(
             "γ, how much sure examples are turned down", "[0, inf)", "the paper's code", (0.0, 0.5, 2.0, 5.0)
         ),
