@@ -46,8 +46,7 @@ class NCE(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """The share of each class in -Σ_k log p_k, which is at least K log K → (N, C)."""
-        log_p = log_softmax_tails(outputs)[0]
-        return log_p / log_p.sum(1, keepdim=True)
+        return _shares(_log_surprise(*log_softmax_tails(outputs)))
 
 
 class NFL(ClassLoss):
@@ -101,10 +100,18 @@ class NFL(ClassLoss):
     def classwise(self, outputs: Tensor) -> Tensor:
         """The share of each class in the sum of the focal losses → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
+        surprise = _log_surprise(log_p, log_rest)
         if self.detach_focus:
             log_rest = log_rest.detach()
-        # Shares of products are a softmax of sums of logarithms: no product can underflow before it is normalised.
-        return torch.softmax(self.gamma * log_rest + _log_surprise(log_p, log_rest), dim=1)
+        return _shares(self.gamma * log_rest + surprise)
+
+
+def _shares(log_costs: Tensor) -> Tensor:
+    """What is costs / costs.sum(1), of the logarithms of the costs → (N, C).
+
+    That is a softmax: no cost can underflow before it is normalised, and a share near 1 keeps its gradient.
+    """
+    return log_softmax_tails(log_costs)[0].exp()
 
 
 def _log_surprise(log_p: Tensor, log_rest: Tensor) -> Tensor:
