@@ -153,7 +153,8 @@ def slope(gradients: list[float]) -> Slope:
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
     largest = max(gradients)
-    if gradients[-1] < 0.05 * largest:
+    # It must still be falling at the end: a gradient that is small there beside a bump on the way does not fade.
+    if gradients[-1] < 0.05 * largest and gradients[-1] <= 0.5 * gradients[-2]:
         return Slope.FADES
     return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS
 
