@@ -22,10 +22,13 @@ def softmax(logits: Sequence[mp.mpf]) -> list[mp.mpf]:
     return [power / mp.fsum(powers) for power in powers]
 
 
-def check(loss: Loss, formula: Callable[[list[mp.mpf]], mp.mpf], dtype: torch.dtype, rtol: float) -> None:
+def check(
+    loss: Loss, formula: Callable[[list[mp.mpf]], mp.mpf], dtype: torch.dtype, rtol: float, noise: float = 0.0
+) -> None:
     """Hold value and gradient for class 0 at every extreme against a formula of the logits.
 
-    What is too small for the type may be 0; everything else must agree to `rtol` of itself.
+    What is too small for the type may be 0; everything else must agree to `rtol` of itself, a gradient to `rtol` of its
+    largest entry or to `noise`.
     """
     for row in EXTREMES:
         outputs = torch.tensor([row], dtype=dtype, requires_grad=True)
@@ -37,7 +40,9 @@ def check(loss: Loss, formula: Callable[[list[mp.mpf]], mp.mpf], dtype: torch.dt
         largest = max(abs(slope) for slope in slopes)
         assert value.item() == pytest.approx(float(exact), rel=rtol, abs=SMALLEST[dtype]), row
         for ours, slope in zip(outputs.grad[0].tolist(), slopes, strict=True):
-            assert ours == pytest.approx(float(slope), rel=rtol, abs=max(SMALLEST[dtype], rtol * float(largest))), row
+            assert ours == pytest.approx(
+                float(slope), rel=rtol, abs=max(SMALLEST[dtype], rtol * float(largest), noise)
+            ), row
 
 
 def _slope(formula: Callable[[list[mp.mpf]], mp.mpf], row: list[float], place: int) -> mp.mpf:

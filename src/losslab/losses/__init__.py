@@ -3,6 +3,7 @@
 from losslab.losses.asymmetric import AGCE, AUL
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
+from losslab.losses.bi_tempered import BiTempered
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
@@ -30,6 +31,7 @@ __all__ = [
     "NCE",
     "NFL",
     "RCE",
+    "BiTempered",
     "Card",
     "ClassLoss",
     "CrossEntropy",

@@ -1,0 +1,103 @@
+"""Bi-tempered logistic loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.class_loss import ClassLoss
+from losslab.losses.class_weights import Rule
+from losslab.losses.tempered import log_tempered_softmax, tempered_surprise
+
+
+class BiTempered(ClassLoss):
+    """Bi-tempered logistic loss: -log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), with p the tempered softmax.
+
+    log_t u = (u^(1 - t) - 1) / (1 - t), and p_k = exp_t2(z_k - λ) sums to 1: t1 < 1 bounds the loss, so that outliers
+    count only so much; t2 > 1 gives p heavy tails, so that wrong labels near the boundary pull it less. Cross-entropy
+    at t1 = t2 = 1.
+
+    Soft targets t are averaged over. The paper's form for them, a Bregman divergence, is less by a constant that
+    depends on t alone, so that it is 0 where p = t; the gradients are the same.
+
+    Args:
+        t1: the temperature of the logarithm.
+        t2: the temperature of the exponential.
+        weight: one weight a class (C,), or a rule that makes them of the class counts.
+        ignore_index: examples of this index count neither in the sum nor in the mean.
+    """
+
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
+        "t1": Parameter("t1, the logarithm's temperature", "[0, 1]", "the paper's for CIFAR-100", (0.0, 0.5, 0.8, 1.0)),
+        "t2": Parameter("t2, the exponential's", "[1, 10]", "the paper's for CIFAR-100", (1.0, 1.2, 1.4)),
+    }
+    t1: float | Tensor
+    t2: float | Tensor
+
+    def __init__(
+        self,
+        t1: float | Tensor = 0.8,
+        t2: float | Tensor = 1.2,
+        weight: Sequence[float] | Tensor | Rule | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(weight, ignore_index)
+        self.hold("t1", t1)
+        self.hold("t2", t2)
+
+    @property
+    def card(self) -> Card:
+        """A proper scoring rule at all temperatures, and convex only as cross-entropy."""
+        bounded, plain = bool(self.t1 < 1), bool(self.t1 == 1 and self.t2 == 1)
+        return Card(
+            formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
+            r"p_k = \exp_{t_2}(z_k - \lambda)",
+            plain="-log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), p = tempered softmax",
+            source="Amid et al., Robust bi-tempered logistic loss based on Bregman divergences, 2019",
+            near=Slope.FADES,
+            far=Slope.STAYS if plain else Slope.FADES,
+            convex=plain,
+            high="1 / (1 - t1)" if bounded else "oo",
+            uniform="(1 - K**(t1 - 1)) / ((1 - t1) * (2 - t1))" if bounded else "log(K)",
+            shift_invariant=True,
+            proper=self.weight is None,
+            note="Its probabilities are those of the tempered softmax, so the metrics use that. With t2 > 1 margins "
+            "must be far larger than a softmax's for the same confidence.",
+        )
+
+    def classwise(self, outputs: Tensor) -> Tensor:
+        """-log_t1 p_k - (1 - Σ_j p_j^(2 - t1)) / (2 - t1) → (N, C)."""
+        log_p, rest = log_tempered_softmax(outputs, self.t2)
+        r = torch.as_tensor(1 - self.t1, dtype=outputs.dtype, device=outputs.device)
+        # Term k of the sum belongs to the class itself, and nearly cancels its surprise where p_k is near 1.
+        powers = torch.exp((1 + r) * log_p)
+        own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)
+        own = torch.where(rest < _SMALL, _own_of_sure(rest, r), own)
+        return own + _sum_of_others(powers) / (1 + r)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """The tempered softmax → (N, C)."""
+        return log_tempered_softmax(outputs, self.t2)[0].exp()
+
+
+def _own_of_sure(rest: Tensor, r: Tensor) -> Tensor:
+    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a series in 1 - p, that starts with (1 - p)²/2 → (N, C)."""
+    total, coefficient = torch.zeros_like(rest), torch.ones_like(r)
+    power = rest.square()
+    for n in range(14):
+        total = total + coefficient * power / (n + 2)
+        coefficient, power = coefficient * (n + 1 - r) / (n + 1), power * rest
+    return total
+
+
+def _sum_of_others(powers: Tensor) -> Tensor:
+    """Σ_{j ≠ k} of each k → (N, C): of the largest it is added up, since the others may be lost beside it."""
+    top = powers.argmax(1, keepdim=True)
+    is_top = torch.zeros_like(powers, dtype=torch.bool).scatter(1, top, value=True)
+    others = powers.masked_fill(is_top, 0).sum(1, keepdim=True)
+    return torch.where(is_top, others, powers.sum(1, keepdim=True) - powers)
+
+
+_SMALL = 0.05
