@@ -10,7 +10,9 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
 from losslab.losses.gce import GCE
+from losslab.losses.generalised_jensen_shannon import GJS
 from losslab.losses.huber import Huber, SmoothL1
+from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
 from losslab.losses.mae import MAE, RCE
@@ -25,6 +27,8 @@ __all__ = [
     "AUL",
     "BCE",
     "GCE",
+    "GJS",
+    "JS",
     "L1",
     "MAE",
     "MSE",

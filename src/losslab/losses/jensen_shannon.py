@@ -1,0 +1,105 @@
+"""Jensen-Shannon loss."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.class_loss import ClassLoss
+from losslab.losses.softmax import log_softmax_tails
+
+SOURCE = "Englesson & Azizpour, Generalized Jensen-Shannon divergence loss for learning with noisy labels, 2021"
+SCALE = "((1 - pi1) * log(1 - pi1))"
+UNIFORM = (
+    "((pi1 + (1 - pi1) / K) * log(pi1 + (1 - pi1) / K) + (1 - pi1) * log(K) / K"
+    f" + (1 - pi1) * (1 - 1/K) * log(1 - pi1)) / {SCALE}"
+)
+HIGHEST = "((pi1 * log(pi1) + (1 - pi1) * log(1 - pi1)) / ((1 - pi1) * log(1 - pi1)))"
+
+
+class JS(ClassLoss):
+    """Jensen-Shannon loss: (π KL(t ‖ m) + (1 - π) KL(p ‖ m)) / Z, with m = π t + (1 - π) p and p = softmax(z).
+
+    Z = -(1 - π) log(1 - π) scales it so that it goes from cross-entropy (π → 0) to MAE (π → 1): for noisy labels.
+
+    A soft target is itself the distribution that p should be near: the loss is 0 where p = t, and nowhere else. It is
+    not the expected loss of a class drawn from t, as it is for the losses that are linear in the target; there are no
+    class weights for the same reason.
+
+    Args:
+        pi1: π, the weight of the target.
+        ignore_index: examples of this index count neither in the sum nor in the mean.
+    """
+
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
+        "pi1": Parameter(
+            "π, the target's weight, from cross-entropy to MAE",
+            "(0, 1)",
+            "the paper's code for CIFAR-10 with 40 % symmetric noise",
+            (0.1, 0.5, 0.7, 0.9),
+        ),
+    }
+    pi1: float | Tensor
+
+    def __init__(self, pi1: float | Tensor = 0.7, ignore_index: int = -100) -> None:
+        super().__init__(None, ignore_index)
+        self.hold("pi1", pi1)
+
+    @property
+    def card(self) -> Card:
+        """Bounded; what it says of probabilities is surer than the truth."""
+        return Card(
+            formula=r"\frac{\pi\, D(t \,\|\, m) + (1 - \pi)\, D(p \,\|\, m)}{-(1 - \pi) \log(1 - \pi)}, \quad "
+            r"m = \pi t + (1 - \pi) p",
+            plain="(π KL(t ‖ m) + (1 - π) KL(p ‖ m)) / (-(1 - π) log(1 - π)), m = π t + (1 - π) p",
+            source=SOURCE,
+            near=Slope.FADES,
+            far=Slope.FADES,
+            convex=False,
+            high=HIGHEST,
+            uniform=UNIFORM,
+            shift_invariant=True,
+            proper=False,
+            note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper takes larger π "
+            "for more noise, with learning rates of their own.",
+        )
+
+    def classwise(self, outputs: Tensor) -> Tensor:
+        """The divergence from each class → (N, C)."""
+        return self._from_classes(*log_softmax_tails(outputs))
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N,) or (N, C) → (N,)."""
+        if target.dtype.is_floating_point:
+            return self._from_distribution(target, log_softmax_tails(outputs)[0])
+        return super().score(outputs, target)
+
+    def _weights(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """π, 1 - π and log(1 - π), rounded only once → () each."""
+        exact = self.pi1 if isinstance(self.pi1, Tensor) else torch.tensor(self.pi1, dtype=torch.float64)
+        parts = (exact, 1 - exact, torch.log1p(-exact))
+        return tuple(part.to(like) for part in parts)  # type: ignore[return-value]
+
+    def _from_classes(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
+        """From each class k as the target, where only p_k and 1 - p_k matter → (N, C)."""
+        pi, rest_of_pi, log_w = self._weights(log_p)
+        rest = log_rest.exp()
+        near_1 = rest_of_pi * rest < 0.5
+        # log m_k, from the side on which nothing cancels; where() differentiates both.
+        near = torch.log1p(-rest_of_pi * rest.where(near_1, 0.0))
+        log_m = torch.where(near_1, near, torch.logaddexp(pi.log(), log_w + log_p))
+        # Of KL(p ‖ m): log(m_k / p_k) = log(1 + (1/p_k - 1) π) for the class itself, log(1 - π) for all others.
+        odds = pi.log() + log_rest - log_p
+        own = torch.logaddexp(odds, torch.zeros_like(odds))
+        return pi / (rest_of_pi * log_w) * log_m + (log_p.exp() * own + rest * log_w) / log_w
+
+    def _from_distribution(self, target: Tensor, log_p: Tensor) -> Tensor:
+        """(N, C), (N, C) → (N,)."""
+        pi, rest_of_pi, log_w = self._weights(log_p)
+        log_t = torch.where(target > 0, target, 1.0).log().where(target > 0, -torch.inf)
+        log_m = torch.logaddexp(pi.log() + log_t, log_w + log_p)
+        of_target = (torch.xlogy(target, target) - target * log_m).sum(1)
+        of_outputs = (log_p.exp() * (log_p - log_m)).sum(1)
+        return -(pi / rest_of_pi * of_target + of_outputs) / log_w
