@@ -104,6 +104,23 @@ def test_the_published_codes_value_with_its_weights_for_cifar_10():
     torch.testing.assert_close(JS().per_example(Z, Y), published / (-0.3 * math.log(0.3)))
 
 
+@pytest.mark.parametrize("pi", [1e-9, 0.3, 1 - 1e-9])
+def test_a_soft_target_may_rule_classes_out_and_its_loss_is_exact_in_float32_too(pi):
+    target = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.2, 0.3, 0.5]])
+    outputs, precise = (torch.tensor([[3.0, -1.0, 0.0]] * 3, dtype=t) for t in (torch.float32, torch.float64))
+    for leaf in (outputs, precise):
+        leaf.requires_grad_()
+        JS(pi)(leaf, target).backward()
+    torch.testing.assert_close(JS(pi)(outputs, target).double(), JS(pi)(precise, target), rtol=1e-5, atol=0)
+    torch.testing.assert_close(outputs.grad.double(), precise.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(JS(pi)(precise[:1], target[:1]), JS(pi)(precise[:1], torch.tensor([0])))
+
+
+def test_views_that_agree_have_no_distance_however_light_the_target_is():
+    outputs = torch.cat([Z, Z], 1).float()
+    torch.testing.assert_close(GJS(1e-9)(outputs, Y), JS(1e-9)(Z.float(), Y))
+
+
 class TwiceAsLarge(torch.nn.Module):
     def forward(self, inputs):
         return 2 * inputs

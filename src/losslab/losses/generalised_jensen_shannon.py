@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.losses.card import Card, Slope
-from losslab.losses.jensen_shannon import HIGHEST, JS, SCALE, SOURCE, UNIFORM
+from losslab.losses.jensen_shannon import HIGHEST, JS, SCALE, SOURCE, UNIFORM, kl_to_mean
 from losslab.losses.softmax import log_softmax_tails
 
 _LOG_2 = log(2)
@@ -62,13 +62,13 @@ class GJS(JS):
     def classwise(self, outputs: Tensor) -> Tensor:
         """The divergence from each class: outputs (N, 2C) → (N, C)."""
         mean, rest, apart = _mean_and_distance(outputs)
-        return self._from_classes(mean, rest) - apart.unsqueeze(1) / self._weights(outputs)[2]
+        return self._from_classes(mean, rest) - apart.unsqueeze(1) / self._weights(outputs)[-1]
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, 2C), (N,) or (N, C) → (N,)."""
         if target.dtype.is_floating_point:
             mean, _, apart = _mean_and_distance(outputs)
-            return self._from_distribution(target, mean) - apart / self._weights(outputs)[2]
+            return self._from_distribution(target, mean) - apart / self._weights(outputs)[-1]
         return super().score(outputs, target)
 
     def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
@@ -83,5 +83,6 @@ def _mean_and_distance(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     (first, first_rest), (second, second_rest) = (log_softmax_tails(view) for view in outputs.chunk(2, dim=1))
     mean = torch.logaddexp(first, second) - _LOG_2
     rest = torch.logaddexp(first_rest, second_rest) - _LOG_2
-    distance = sum((log_p.exp() * (log_p - mean)).sum(1) / 2 for log_p in (first, second))
-    return mean, rest, distance  # type: ignore[return-value]
+    half = torch.full((), 0.5, dtype=mean.dtype, device=mean.device)
+    apart = [kl_to_mean(p.exp(), q - p, half, half.log()) for p, q in ((first, second), (second, first))]
+    return mean, rest, (apart[0] + apart[1]) / 2

@@ -76,30 +76,48 @@ class JS(ClassLoss):
             return self._from_distribution(target, log_softmax_tails(outputs)[0])
         return super().score(outputs, target)
 
-    def _weights(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """π, 1 - π and log(1 - π), rounded only once → () each."""
+    def _weights(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """π, 1 - π, log π and log(1 - π), rounded only once → () each."""
         exact = self.pi1 if isinstance(self.pi1, Tensor) else torch.tensor(self.pi1, dtype=torch.float64)
-        parts = (exact, 1 - exact, torch.log1p(-exact))
+        parts = (exact, 1 - exact, exact.log(), torch.log1p(-exact))
         return tuple(part.to(like) for part in parts)  # type: ignore[return-value]
 
     def _from_classes(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
         """From each class k as the target, where only p_k and 1 - p_k matter → (N, C)."""
-        pi, rest_of_pi, log_w = self._weights(log_p)
+        pi, w, log_pi, log_w = self._weights(log_p)
         rest = log_rest.exp()
-        near_1 = rest_of_pi * rest < 0.5
+        near_1 = w * rest < 0.5
         # log m_k, from the side on which nothing cancels; where() differentiates both.
-        near = torch.log1p(-rest_of_pi * rest.where(near_1, 0.0))
-        log_m = torch.where(near_1, near, torch.logaddexp(pi.log(), log_w + log_p))
+        near = torch.log1p(-w * rest.where(near_1, 0.0))
+        log_m = torch.where(near_1, near, torch.logaddexp(log_pi, log_w + log_p))
         # Of KL(p ‖ m): log(m_k / p_k) = log(1 + (1/p_k - 1) π) for the class itself, log(1 - π) for all others.
-        odds = pi.log() + log_rest - log_p
+        odds = log_pi + log_rest - log_p
         own = torch.logaddexp(odds, torch.zeros_like(odds))
-        return pi / (rest_of_pi * log_w) * log_m + (log_p.exp() * own + rest * log_w) / log_w
+        return pi / (w * log_w) * log_m + (log_p.exp() * own + rest * log_w) / log_w
 
     def _from_distribution(self, target: Tensor, log_p: Tensor) -> Tensor:
         """(N, C), (N, C) → (N,)."""
-        pi, rest_of_pi, log_w = self._weights(log_p)
+        pi, w, log_pi, log_w = self._weights(log_p)
         log_t = torch.where(target > 0, target, 1.0).log().where(target > 0, -torch.inf)
-        log_m = torch.logaddexp(pi.log() + log_t, log_w + log_p)
-        of_target = (torch.xlogy(target, target) - target * log_m).sum(1)
-        of_outputs = (log_p.exp() * (log_p - log_m)).sum(1)
-        return -(pi / rest_of_pi * of_target + of_outputs) / log_w
+        ratio = log_t - log_p
+        of_target = kl_to_mean(target, (-ratio).where(target > 0, 0.0), w, log_pi)
+        of_outputs = kl_to_mean(log_p.exp(), ratio, pi, log_w)
+        return -(pi / w * of_target + of_outputs) / log_w
+
+
+def kl_to_mean(p: Tensor, ratio: Tensor, weight: Tensor, log_rest: Tensor) -> Tensor:
+    """KL(p ‖ (1 - w) p + w q) = -Σ_k p_k log(1 + w (q_k / p_k - 1)), which is 0 to the last digit where q = p → (N,).
+
+    Args:
+        p: the distribution (N, C).
+        ratio: log(q / p) (N, C).
+        weight: w → ().
+        log_rest: log(1 - w) → ().
+    """
+    alike = ratio.abs() < _ALIKE
+    near = torch.log1p(weight * torch.expm1(ratio.where(alike, 0.0)))
+    # where() differentiates both sides, and both are finite; of a ratio of 0, -inf as a logarithm, log(1 - w) is left.
+    return -(p * torch.where(alike, near, torch.logaddexp(log_rest, weight.log() + ratio))).sum(1)
+
+
+_ALIKE = 0.7
