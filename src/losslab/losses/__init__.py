@@ -19,6 +19,7 @@ from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
 from losslab.losses.normalised import NCE, NFL
 from losslab.losses.residual import ResidualLoss
+from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
 from losslab.losses.weighted_sum import WeightedSum
 
@@ -37,10 +38,13 @@ __all__ = [
     "RCE",
     "BiTempered",
     "Card",
+    "Cauchy",
+    "Charbonnier",
     "ClassLoss",
     "CrossEntropy",
     "Distillation",
     "Focal",
+    "GemanMcClure",
     "Huber",
     "KLDiv",
     "Loss",
@@ -50,4 +54,5 @@ __all__ = [
     "SmoothL1",
     "Smoothed",
     "WeightedSum",
+    "Welsch",
 ]

@@ -1,0 +1,143 @@
+"""Four robust losses of a scaled residual: Charbonnier, Cauchy, Geman-McClure and Welsch.
+
+All are scaled as in Barron, A general and adaptive robust loss function, 2019, whose loss holds them for α = 1, 0, -2
+and -∞: each is (r/c)²/2 near the target, so that they differ in how they treat outliers and in nothing else.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.precise import expm1, hypotenuse_less_1, log1p_square
+from losslab.losses.residual import ResidualLoss
+
+SCALE = Parameter("c, the scale of an ordinary residual", "(0, inf)", "Barron's reference code", (1.0, 2.0, 4.0))
+
+
+class RobustLoss(ResidualLoss):
+    """A loss of x = r/c, r = z - t, averaged over the outputs of an example.
+
+    Args:
+        c: the residual from which on an example counts as an outlier, in units of the target.
+    """
+
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {"c": SCALE}
+    c: float | Tensor
+
+    def __init__(self, c: float | Tensor = 1.0) -> None:
+        super().__init__()
+        self.hold("c", c)
+
+    @abstractmethod
+    def curve(self, x: Tensor) -> Tensor:
+        """The loss of each scaled residual → the same shape."""
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """The curve at r/c."""
+        return self.curve(residual / self.c)
+
+
+class Charbonnier(RobustLoss):
+    """Charbonnier loss: √((r/c)² + 1) - 1, also called pseudo-Huber or L1-L2.
+
+    A smooth Huber loss. The form √(r² + ε²) of image restoration is ε times this one with c = ε, plus ε.
+    """
+
+    @property
+    def card(self) -> Card:
+        """A hyperbola."""
+        return Card(
+            formula=r"\sqrt{(r/c)^2 + 1} - 1, \quad r = z - t",
+            plain="√((r/c)² + 1) - 1; r = z - t",
+            source="Charbonnier et al., Two deterministic half-quadratic regularization algorithms for computed "
+            "imaging, 1994, scaled as in Barron 2019",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=True,
+            note="The gradient far out is 1/c: a large c slows learning.",
+        )
+
+    def curve(self, x: Tensor) -> Tensor:
+        """√(x² + 1) - 1."""
+        return hypotenuse_less_1(x)
+
+
+class Cauchy(RobustLoss):
+    """Cauchy (or Lorentzian) loss: log((r/c)²/2 + 1).
+
+    The negative log-likelihood of a Cauchy distribution of scale √2 c: its tails are so heavy that it has no mean.
+    """
+
+    @property
+    def card(self) -> Card:
+        """It grows as a logarithm."""
+        return Card(
+            formula=r"\log\bigl(\tfrac{1}{2}(r/c)^2 + 1\bigr), \quad r = z - t",
+            plain="log((r/c)²/2 + 1); r = z - t",
+            source="Black & Anandan, The robust estimation of multiple motions, 1996, scaled as in Barron 2019",
+            near=Slope.FADES,
+            far=Slope.FADES,
+            convex=False,
+            note="Residuals above √2 c pull less the larger they are, as 2/r: start near the target, with a large c.",
+        )
+
+    def curve(self, x: Tensor) -> Tensor:
+        """log(x²/2 + 1)."""
+        return log1p_square(x / 2**0.5)
+
+
+class GemanMcClure(RobustLoss):
+    """Geman-McClure loss: 2 (r/c)² / ((r/c)² + 4).
+
+    Bounded: an outlier costs at most 2, however far it is.
+    """
+
+    @property
+    def card(self) -> Card:
+        """It levels off."""
+        return Card(
+            formula=r"\frac{2 (r/c)^2}{(r/c)^2 + 4}, \quad r = z - t",
+            plain="2 (r/c)² / ((r/c)² + 4); r = z - t",
+            source="Geman & McClure, Bayesian image analysis: an application to single photon emission tomography, "
+            "1985, scaled as in Barron 2019",
+            near=Slope.FADES,
+            far=Slope.FADES,
+            convex=False,
+            high="2",
+            note="Residuals above 2/√3 c pull less the larger they are, as 16 c²/r³: start near the target, with a "
+            "large c.",
+        )
+
+    def curve(self, x: Tensor) -> Tensor:
+        """2 x² / (x² + 4) = 2 (1 - exp(-log(1 + x²/4))), whose slope keeps its digits far out."""
+        return -2 * expm1(-log1p_square(x / 2))
+
+
+class Welsch(RobustLoss):
+    """Welsch (or Leclerc) loss: 1 - exp(-(r/c)²/2).
+
+    Bounded: an outlier costs 1 and pulls not at all, so it finds a mode of the target's distribution.
+    """
+
+    @property
+    def card(self) -> Card:
+        """A hole of the shape of a Gaussian in a plain."""
+        return Card(
+            formula=r"1 - \exp\bigl(-\tfrac{1}{2}(r/c)^2\bigr), \quad r = z - t",
+            plain="1 - exp(-(r/c)²/2); r = z - t",
+            source="Dennis & Welsch, Techniques for nonlinear least squares and robust regression, 1978, scaled as in "
+            "Barron 2019",
+            near=Slope.FADES,
+            far=Slope.FADES,
+            convex=False,
+            high="1",
+            note="Residuals above c pull less the larger they are, and above 14 c by less than float32's least number: "
+            "start near the target, with a large c.",
+        )
+
+    def curve(self, x: Tensor) -> Tensor:
+        """1 - exp(-x²/2)."""
+        return -expm1(-x.square() / 2)
