@@ -1,6 +1,7 @@
 """The losses. Each scores every example by itself; `forward` makes it a drop-in criterion for any training loop."""
 
 from losslab.losses.asymmetric import AGCE, AUL
+from losslab.losses.barron import Barron
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
 from losslab.losses.bi_tempered import BiTempered
@@ -37,6 +38,7 @@ __all__ = [
     "NFL",
     "RCE",
     "BiTempered",
+    "Barron",
     "Card",
     "Cauchy",
     "Charbonnier",
