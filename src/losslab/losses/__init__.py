@@ -17,6 +17,7 @@ from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
 from losslab.losses.mae import MAE, RCE
+from losslab.losses.log_cosh import LogCosh
 from losslab.losses.mse import MSE
 from losslab.losses.normalised import NCE, NFL
 from losslab.losses.residual import ResidualLoss
@@ -49,6 +50,7 @@ __all__ = [
     "GemanMcClure",
     "Huber",
     "KLDiv",
+    "LogCosh",
     "Loss",
     "Parameter",
     "ResidualLoss",

@@ -1,0 +1,38 @@
+"""Log-cosh loss."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from losslab.losses.card import Card, Slope
+from losslab.losses.residual import ResidualLoss
+
+
+class LogCosh(ResidualLoss):
+    """Log-cosh loss: log cosh r, r = z - t, averaged over the outputs of an example.
+
+    r²/2 near the target, |r| - log 2 far from it, and smooth between. The scale is that of the target: standardise it.
+    """
+
+    @property
+    def card(self) -> Card:
+        """A parabola that turns into straight lines."""
+        return Card(
+            formula=r"\log\cosh r, \quad r = z - t",
+            plain="log(cosh(r)); r = z - t",
+            source="Green, Bayesian reconstructions from emission tomography data using a modified EM algorithm, 1990",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=True,
+            note="The gradient is tanh r. Twice differentiable everywhere, which Huber's loss is not.",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """Log cosh r."""
+        distance = residual.abs()
+        # cosh r = 1 + 2 sinh²(r/2) keeps the digits of a tiny r, and overflows for a large one.
+        small = distance < 1
+        near = torch.log1p(2 * torch.sinh(residual.where(small, 0) / 2).square())
+        far = distance + torch.log1p(torch.exp(-2 * distance)) - log(2)
+        return torch.where(small, near, far)
