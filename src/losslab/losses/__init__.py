@@ -20,6 +20,7 @@ from losslab.losses.mae import MAE, RCE
 from losslab.losses.log_cosh import LogCosh
 from losslab.losses.mse import MSE
 from losslab.losses.normalised import NCE, NFL
+from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
@@ -46,6 +47,7 @@ __all__ = [
     "ClassLoss",
     "CrossEntropy",
     "Distillation",
+    "Expectile",
     "Focal",
     "GemanMcClure",
     "Huber",
@@ -53,6 +55,7 @@ __all__ = [
     "LogCosh",
     "Loss",
     "Parameter",
+    "Quantile",
     "ResidualLoss",
     "Slope",
     "SmoothL1",
