@@ -12,6 +12,7 @@ from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
 from losslab.losses.gce import GCE
 from losslab.losses.generalised_jensen_shannon import GJS
+from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
@@ -20,6 +21,7 @@ from losslab.losses.mae import MAE, RCE
 from losslab.losses.log_cosh import LogCosh
 from losslab.losses.mse import MSE
 from losslab.losses.normalised import NCE, NFL
+from losslab.losses.poisson_nll import PoissonNLL
 from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
@@ -49,12 +51,14 @@ __all__ = [
     "Distillation",
     "Expectile",
     "Focal",
+    "GaussianNLL",
     "GemanMcClure",
     "Huber",
     "KLDiv",
     "LogCosh",
     "Loss",
     "Parameter",
+    "PoissonNLL",
     "Quantile",
     "ResidualLoss",
     "Slope",
