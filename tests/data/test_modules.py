@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from losslab.data.breast_cancer import BreastCancer
+from losslab.data.counts import Counts
 from losslab.data.diabetes import Diabetes
 from losslab.data.digits import Digits
 from losslab.data.line import Line
@@ -16,7 +17,7 @@ from losslab.data.module import split_rows
 from losslab.errors import LabError
 from losslab.targets import Task
 
-ALL = [Line, LinearSynthetic, Diabetes, BreastCancer, Digits]
+ALL = [Line, LinearSynthetic, Counts, Diabetes, BreastCancer, Digits]
 
 
 @pytest.mark.parametrize("module", ALL)
