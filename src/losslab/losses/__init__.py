@@ -26,6 +26,7 @@ from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
+from losslab.losses.tukey import Tukey
 from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Slope",
     "SmoothL1",
     "Smoothed",
+    "Tukey",
     "WeightedSum",
     "Welsch",
 ]
