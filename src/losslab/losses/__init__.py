@@ -27,6 +27,7 @@ from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
 from losslab.losses.tukey import Tukey
+from losslab.losses.tweedie import Tweedie
 from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "SmoothL1",
     "Smoothed",
     "Tukey",
+    "Tweedie",
     "WeightedSum",
     "Welsch",
 ]
