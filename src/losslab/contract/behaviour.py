@@ -61,12 +61,14 @@ def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
             where = f"at outputs of ±{size:g} in {dtype}"
             if not (value.isfinite().all() and exact.isfinite().all()):
                 return f"the value is not finite {where}: {value[~(value.isfinite() & exact.isfinite())][0].item()}"
-            if not (gradient.isfinite().all() and exact_gradient.isfinite().all()):
+            # The gradient comes back in the precision of the outputs, which may be too coarse to hold the exact one.
+            fits = exact_gradient.abs() < torch.finfo(dtype).max
+            if not (gradient.isfinite() | ~fits).all() or not exact_gradient.isfinite().all():
                 return f"the gradient is not finite {where}"
             if (value - exact).abs().gt(1e-3 * exact.abs() + 1e-6).any():
                 return f"the value {where} is {value.tolist()}, and {exact.tolist()} in float64"
             coarse = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
-            if (gradient - exact_gradient).abs().gt(coarse * exact_gradient.abs() + 1e-5).any():
+            if (fits & (gradient - exact_gradient).abs().gt(coarse * exact_gradient.abs() + 1e-5)).any():
                 return f"the gradient {where} is not float64's"
     return None
 
