@@ -149,7 +149,7 @@ def slope_far(loss: Loss, card: Card) -> str | None:
 
 def slope(gradients: list[float]) -> Slope:
     """What a sequence of gradients, taken ever further out, does."""
-    # The fourth point is where the design puts the line between truly flat and only faint (margin 30, residual 80).
+    # The fourth point is where the design puts the line between truly flat and only faint (margin or residual 30).
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
     largest = max(gradients)

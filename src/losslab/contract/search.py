@@ -50,7 +50,7 @@ def range_of_values(loss: Loss, classes: int, limit: float = math.inf) -> tuple[
         spread = torch.cat([sizes, -sizes.clamp(max=limit)])[:, None]
         targets = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
         # An output that is the target, one that is far from it, and for further outputs of each target several values.
-        further = (torch.tensor(_SCALES, dtype=torch.float64)[:, None] - 1) * 3
+        further = torch.tensor([-30.0, -3.0, 0.0, 6.0, 30.0], dtype=torch.float64)[:, None]
         values = torch.cat(
             [
                 loss.per_example(
@@ -155,14 +155,14 @@ def gradients_near(loss: Loss) -> list[float]:
     """The size of the gradient on the way to where the outputs are right."""
     if is_of_classes(loss):
         return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0)]
-    return _at_residuals(loss, (1.0, 1e-3, 1e-10, 1e-30))
+    return _at_residuals(loss, (1.0, 1e-3, 1e-6, 1e-12))
 
 
 def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
     """The size of the gradient on the way to where they are as wrong as can be."""
     if is_of_classes(loss):
         return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e4)]
-    return _at_residuals(loss, [size for size in (1.0, 5.0, 30.0, 80.0, 1e6, 1e30, 1e100) if size < limit])
+    return _at_residuals(loss, [size for size in (1.0, 5.0, 10.0, 30.0, 1e6, 1e30, 1e100) if size < limit])
 
 
 def _at_margin(loss: Loss, margin: float) -> float:
@@ -175,12 +175,13 @@ def _at_margin(loss: Loss, margin: float) -> float:
 
 
 def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
-    target = torch.zeros(1, 1, dtype=torch.float64)
     if width(loss) > 1:
         # Of the outputs that belong to a value only the first estimates it.
         make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=width(loss))
     else:
         make = partial(torch.Tensor.clone)
+    # What outputs of 0 stand for: 0, or a rate of 1 where they are logarithms.
+    target = loss.to_predictions(make(torch.zeros(1, 1, dtype=torch.float64))).clone()
     both = [
         [_gradient(loss, make(torch.full((1, 1), r * sign, dtype=torch.float64)), target, 1) for r in sizes]
         for sign in (1, -1)
