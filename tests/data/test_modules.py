@@ -131,3 +131,31 @@ def test_examples_are_moved_with_their_truth_as_one():
     part = examples.take(torch.tensor([2, 0]))
     assert part.truth is part.target
     assert part.index.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("module", [Digits, BreastCancer])
+def test_class_counts_are_those_of_the_training_split(module):
+    data = module()
+    data.setup()
+    target = data.splits["train"].target
+    columns = target if target.is_floating_point() else torch.nn.functional.one_hot(target, data.facts.targets)
+    assert data.class_counts.dtype == torch.int64
+    assert data.class_counts.tolist() == columns.sum(0).tolist()
+
+
+def test_a_class_that_is_missing_from_training_counts_0_and_an_ignored_index_is_of_no_class():
+    data = Digits()
+    data.setup()
+    train = data.splits["train"]
+    data.splits = {**data.splits, "train": train._replace(target=train.target.where(train.target < 8, -100))}
+    assert data.class_counts[8:].tolist() == [0, 0]
+    assert data.class_counts.sum() == (train.target < 8).sum()
+
+
+def test_values_have_no_class_counts():
+    assert Diabetes().class_counts is None
+
+
+def test_class_counts_before_the_data_were_read_are_refused():
+    with pytest.raises(LabError, match=r"call setup\(\) first"):
+        _ = Digits().class_counts

@@ -84,6 +84,10 @@ class Source(Protocol):
     def device(self) -> torch.device:
         """Where `take` expects rows and gives examples."""
 
+    @property
+    def target(self) -> Tensor:
+        """The targets of all examples, which are in memory even where the inputs are not."""
+
     def take(self, rows: Tensor) -> Examples:
         """The examples of these rows, numbered by their place in the data set."""
 

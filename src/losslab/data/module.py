@@ -82,6 +82,27 @@ class MemoryDataModule(LightningDataModule, ABC):
             raise LabError(message)
         self.mix, self.facts = mix, replace(self.facts, kind=Kind.PROBABILITIES)
 
+    @property
+    def class_counts(self) -> Tensor | None:
+        """How often each class is the target of a training example, int64 (C,) on the CPU; None for values.
+
+        Probabilities count as so many examples, rounded; of independent labels it is how often each is 1, (K,). An
+        index outside 0..C-1 is of no class.
+
+        Raises:
+            LabError: the data were not read yet.
+        """
+        if self.facts.kind is Kind.VALUES:
+            return None
+        if not self.splits:
+            message = "class counts are known once the data were read: call setup() first"
+            raise LabError(message)
+        target = self.splits["train"].target.cpu()
+        if target.is_floating_point():
+            return target.double().sum(0).round().long()
+        known = target[(target >= 0) & (target < self.facts.targets)]
+        return torch.bincount(known, minlength=self.facts.targets)
+
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """End the processes that read ahead."""
         for loader in self._loaders:
