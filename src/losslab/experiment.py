@@ -29,6 +29,7 @@ from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
 from losslab.losses.adapter import adapt
 from losslab.losses.base import Loss
+from losslab.networks.cosine import with_cosine_outputs
 from losslab.runs import RunFolder
 from losslab.unprofiled import Unprofiled
 
@@ -76,6 +77,8 @@ def build(config: dict[str, Any]) -> Experiment:
 def _network(config: dict[str, Any], facts: Facts, loss: Loss) -> nn.Module:
     outputs = loss.outputs(facts.targets)
     network: nn.Module = _make("model", config["model"], input_shape=facts.input_shape, outputs=outputs)
+    if loss.cosine_outputs:
+        network = with_cosine_outputs(network)
     if str(config["trainer"].get("precision")) == "64-true":
         network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
     return network.to(memory_format=torch.channels_last) if len(facts.input_shape) > 1 else network
