@@ -74,6 +74,13 @@ def test_features_of_zeros_give_zeros_and_a_finite_gradient(dtype):
         assert features.grad.isfinite().all()
 
 
+def test_half_precision_does_not_round_the_cosines():
+    layer = CosineLinear(4, 3).half()
+    features = torch.randn(5, 4).half()
+    exact = F.cosine_similarity(features.double()[:, None], layer.weight.double()[None], dim=2)
+    torch.testing.assert_close(layer(features).double(), exact, rtol=0, atol=1e-6)
+
+
 def test_a_network_that_ends_in_anything_else_is_refused():
     with pytest.raises(LabError, match="Sequential ends in Softmax"):
         with_cosine_outputs(nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)))

@@ -13,7 +13,7 @@ _SHORTEST = 1e-6
 class CosineLinear(nn.Linear):
     """Cosines of the angles between the features and the weight rows: features (N, F) → (N, C), in [-1, 1].
 
-    No bias. Features of zeros give zeros.
+    No bias. Features of zeros give zeros. Half precision is raised to float32.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class CosineLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
         """(N, F) → (N, C)."""
-        # In half precision the shortest length would round to 0, and 0/0 would be NaN.
+        # Losses multiply cosines by 20 or 30, and half precision's rounding with them.
         precision = torch.promote_types(input.dtype, torch.float32)
         features = F.normalize(input.to(precision), dim=1, eps=_SHORTEST)
         return F.linear(features, F.normalize(self.weight.to(precision), dim=1, eps=_SHORTEST))
