@@ -50,10 +50,10 @@ def with_cosine_outputs(network: nn.Module) -> nn.Module:
             f"{type(last).__name__}: choose another model or another loss"
         )
         raise LabError(message)
-    cosine = nn.utils.skip_init(CosineLinear, last.in_features, last.out_features)
+    cosine: CosineLinear = nn.utils.skip_init(CosineLinear, last.in_features, last.out_features)
     cosine.weight = last.weight
     if hasattr(network, "output_scale"):
-        network.output_scale = 1.0
+        network.output_scale = 1.0  # type: ignore[assignment]  # the checker takes any attribute for a module
     parent, _, name = names[-1].rpartition(".")
     if not name:
         return cosine
