@@ -13,6 +13,7 @@ from losslab.losses.focal import Focal
 from losslab.losses.gce import GCE
 from losslab.losses.generalised_jensen_shannon import GJS
 from losslab.losses.gaussian_nll import GaussianNLL
+from losslab.losses.hinge import Hinge, SquaredHinge
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
@@ -23,6 +24,7 @@ from losslab.losses.mse import MSE
 from losslab.losses.normalised import NCE, NFL
 from losslab.losses.poisson_nll import PoissonNLL
 from losslab.losses.quantile import Expectile, Quantile
+from losslab.losses.multi_margin import MultiMargin
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
@@ -55,10 +57,12 @@ __all__ = [
     "Focal",
     "GaussianNLL",
     "GemanMcClure",
+    "Hinge",
     "Huber",
     "KLDiv",
     "LogCosh",
     "Loss",
+    "MultiMargin",
     "Parameter",
     "PoissonNLL",
     "Quantile",
@@ -70,4 +74,5 @@ __all__ = [
     "Tweedie",
     "WeightedSum",
     "Welsch",
+    "SquaredHinge",
 ]
