@@ -79,8 +79,8 @@ def test_ignored_examples_count_neither_in_the_sum_nor_in_multi_margins_mean():
 
 def test_a_shortfall_much_smaller_than_the_margin_is_exact():
     outputs = torch.tensor([[0.0, 1e-5 - 1, -5.0]])
-    expected = (1 + outputs[0, 1].double()) / 3
-    assert MultiMargin()(outputs, torch.tensor([0])).item() == pytest.approx(expected.item(), rel=1e-6)
+    expected = (1 + outputs[0, 1].double()) ** 2 / 3
+    assert MultiMargin(p=2)(outputs, torch.tensor([0])).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_two_classes_whose_outputs_oppose_each_other_share_half_a_hinge():
