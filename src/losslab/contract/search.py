@@ -43,7 +43,7 @@ def range_of_values(loss: Loss, classes: int, limit: float = math.inf) -> tuple[
     """The least and the greatest value found."""
     if is_of_classes(loss):
         ends = torch.cat([torch.eye(classes), -torch.eye(classes)]).double().repeat(1, width(loss))
-        far = torch.cat([size * ends for size in (*range(1, 10), 30.0, 300.0, 1e4)])
+        far = torch.cat([size * ends for size in (*range(1, 10), 15.0, 30.0, 300.0, 1e4)])
         values = costs(loss, torch.cat([some_outputs(loss, classes), far]), classes)
     else:
         sizes = torch.tensor([0.0, *np.geomspace(1e-3, min(1e12, limit), 60)], dtype=torch.float64)
@@ -154,14 +154,14 @@ def best_estimate(loss: Loss) -> float:
 def gradients_near(loss: Loss) -> list[float]:
     """The size of the gradient on the way to where the outputs are right."""
     if is_of_classes(loss):
-        return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0)]
+        return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, (1.0, 1e-3, 1e-6, 1e-12))
 
 
 def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
     """The size of the gradient on the way to where they are as wrong as can be."""
     if is_of_classes(loss):
-        return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e4)]
+        return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, [size for size in (1.0, 5.0, 10.0, 30.0, 1e6, 1e30, 1e100) if size < limit])
 
 
