@@ -24,7 +24,7 @@ class MultiMargin(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {
+    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "p": Parameter("p, the power of what is missing", "[1, 2]", "torch.nn.MultiMarginLoss", (1.0, 1.5, 2.0)),
         "margin": Parameter("m, the lead that is enough", "(0, inf)", "torch.nn.MultiMarginLoss", (0.5, 1.0, 3.0)),
     }
