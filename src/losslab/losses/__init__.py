@@ -5,6 +5,7 @@ from losslab.losses.barron import Barron
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
 from losslab.losses.bi_tempered import BiTempered
+from losslab.losses.brier import Brier
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
@@ -25,6 +26,7 @@ from losslab.losses.normalised import NCE, NFL
 from losslab.losses.poisson_nll import PoissonNLL
 from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.multi_margin import MultiMargin
+from losslab.losses.rescaled_mse import RescaledMSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
@@ -47,6 +49,7 @@ __all__ = [
     "RCE",
     "BiTempered",
     "Barron",
+    "Brier",
     "Card",
     "Cauchy",
     "Charbonnier",
@@ -66,6 +69,7 @@ __all__ = [
     "Parameter",
     "PoissonNLL",
     "Quantile",
+    "RescaledMSE",
     "ResidualLoss",
     "Slope",
     "SmoothL1",

@@ -1,0 +1,49 @@
+"""Squared error on probabilities."""
+
+import torch
+from torch import Tensor
+
+from losslab.losses.card import Card, Slope
+from losslab.losses.class_loss import ClassLoss
+from losslab.losses.focal import log_complement
+
+
+class Brier(ClassLoss):
+    """Brier score: (1 - p_y)² + Σ_{i≠y} p_i² with p = softmax(z): C times the mean squared error to one-hot targets.
+
+    A soft target costs Σ_k t_k L(z, k), which is 1 - Σ t² more than the squared distance Σ (p - t)², at the same
+    gradient. For exclusive classes; a binary problem is one of two classes.
+
+    Args:
+        weight: one weight a class (C,), or a rule that makes them of the class counts.
+        ignore_index: examples of this index count neither in the sum nor in the mean.
+    """
+
+    @property
+    def card(self) -> Card:
+        """Proper, bounded, and therefore not convex in the logits."""
+        return Card(
+            formula=r"\sum_k (p_k - t_k)^2",
+            plain="(1 - p_y)² + Σ_{i≠y} p_i²",
+            source="Brier, Verification of forecasts expressed in terms of probability, 1950",
+            near=Slope.FADES,
+            far=Slope.FADES,
+            convex=False,
+            high="2",
+            uniform="(K - 1) / K",
+            shift_invariant=True,
+            proper=self.weight is None,
+            note="Its gradient fades where the network is sure and wrong: of a bad start it learns little, and of "
+            "wrong labels as little.",
+        )
+
+    def classwise(self, outputs: Tensor) -> Tensor:
+        """What each class would cost → (N, C)."""
+        log_p = torch.log_softmax(outputs, dim=1)
+        squares = (2 * log_p).exp()
+        top = log_p.argmax(1, keepdim=True)
+        is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, top, value=True)
+        # Of the largest p neither 1 - p nor the squares of the others are exact as differences from the whole.
+        beside_top = squares.masked_fill(is_top, 0).sum(1, keepdim=True)
+        others = torch.where(is_top, beside_top, squares.sum(1, keepdim=True) - squares)
+        return (2 * log_complement(log_p)).exp() + others
