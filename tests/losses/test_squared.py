@@ -71,5 +71,5 @@ def test_the_brier_score_is_exact_where_p_rounds_to_1(margin):
         p = [w / sum(weights) for w in weights]
         exact = (1 - p[0]) ** 2 + p[1] ** 2 + p[2] ** 2
         slope = 2 * p[0] * (p[0] - 1 - (p[0] * (p[0] - 1) + p[1] ** 2 + p[2] ** 2))
-    assert Brier()(outputs, torch.tensor([0])).item() == pytest.approx(float(exact), rel=1e-5)
-    assert outputs.grad[0, 0].item() == pytest.approx(float(slope), rel=1e-5)
+    assert Brier()(outputs, torch.tensor([0])).item() == pytest.approx(float(exact), rel=1e-5, abs=0)
+    assert outputs.grad[0, 0].item() == pytest.approx(float(slope), rel=1e-5, abs=0)
