@@ -103,9 +103,9 @@ def properness(loss: Loss, card: Card) -> str | None:
     if card.proper is None or not is_of_classes(loss):
         return None
     distance = search.distance_from_the_truth(with_counts(loss, 3, equal=True))
-    if card.proper and distance > 1e-3:
+    if card.proper and distance > 1e-4:
         return f"it is declared proper, but the expected loss is least {distance:.3g} away from the truth"
-    if not card.proper and distance < 1e-2:
+    if not card.proper and distance < 1e-4:
         return "it is declared improper, but the expected loss was least at the truth"
     return None
 

@@ -42,7 +42,8 @@ def sums_over_classes(loss: Loss, classes: int) -> tuple[float, float]:
 def range_of_values(loss: Loss, classes: int, limit: float = math.inf) -> tuple[float, float]:
     """The least and the greatest value found."""
     if is_of_classes(loss):
-        ends = torch.cat([torch.eye(classes), -torch.eye(classes)]).double().repeat(1, width(loss))
+        one = torch.eye(classes)
+        ends = torch.cat([one, -one, one - one.roll(1, 0)]).double().repeat(1, width(loss))
         far = torch.cat([size * ends for size in (*range(1, 10), 15.0, 30.0, 300.0, 1e4)])
         values = costs(loss, torch.cat([some_outputs(loss, classes), far]), classes)
     else:
@@ -192,5 +193,6 @@ def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
 def _gradient(loss: Loss, outputs: Tensor, target: Tensor, columns: int | None = None) -> float:
     leaf = outputs.requires_grad_()
     (gradient,) = torch.autograd.grad(loss.per_example(leaf, target).sum(), leaf)
-    size: float = gradient[:, :columns].norm().item()
+    # Not the norm: the squares of a gradient of 1e-260 are 0, and it is not.
+    size: float = gradient[:, :columns].abs().max().item()
     return size
