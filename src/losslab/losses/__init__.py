@@ -11,25 +11,28 @@ from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
+from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.gce import GCE
 from losslab.losses.generalised_jensen_shannon import GJS
-from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.losses.hinge import Hinge, SquaredHinge
 from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
-from losslab.losses.mae import MAE, RCE
 from losslab.losses.log_cosh import LogCosh
+from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
+from losslab.losses.multi_margin import MultiMargin
 from losslab.losses.normalised import NCE, NFL
 from losslab.losses.poisson_nll import PoissonNLL
+from losslab.losses.poly1 import Poly1
+from losslab.losses.prior_sigmoid import PriorSigmoid
 from losslab.losses.quantile import Expectile, Quantile
-from losslab.losses.multi_margin import MultiMargin
 from losslab.losses.rescaled_mse import RescaledMSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.smoothed import Smoothed
+from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm, LogitPenalty
 from losslab.losses.tukey import Tukey
 from losslab.losses.tweedie import Tweedie
 from losslab.losses.weighted_sum import WeightedSum
@@ -47,13 +50,14 @@ __all__ = [
     "NCE",
     "NFL",
     "RCE",
-    "BiTempered",
     "Barron",
+    "BiTempered",
     "Brier",
     "Card",
     "Cauchy",
     "Charbonnier",
     "ClassLoss",
+    "CosineSoftmax",
     "CrossEntropy",
     "Distillation",
     "Expectile",
@@ -64,19 +68,23 @@ __all__ = [
     "Huber",
     "KLDiv",
     "LogCosh",
+    "LogitNorm",
+    "LogitPenalty",
     "Loss",
     "MultiMargin",
     "Parameter",
     "PoissonNLL",
+    "Poly1",
+    "PriorSigmoid",
     "Quantile",
     "RescaledMSE",
     "ResidualLoss",
     "Slope",
     "SmoothL1",
     "Smoothed",
+    "SquaredHinge",
     "Tukey",
     "Tweedie",
     "WeightedSum",
     "Welsch",
-    "SquaredHinge",
 ]

@@ -40,7 +40,7 @@ class Loss(Holder, ABC):
     """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
     views: int = 1
     """Sets of outputs that are scored together (see `seen`): 2 for a pupil and its teacher."""
-    cosine_outputs: ClassVar[bool] = False
+    cosine_outputs: bool = False
     """Whether outputs are to be cosines: the network's last layer is then made one (see `losslab.networks.cosine`)."""
 
     term_names: tuple[str, ...] = ()

@@ -24,8 +24,8 @@ class GaussianNLL(Loss):
         full: add the constant log(2π)/2, as torch.nn.GaussianNLLLoss does with its `full`.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.VALUES,)
-    outputs_per_target: ClassVar[int] = 2
+    wants: tuple[Kind, ...] = (Kind.VALUES,)
+    outputs_per_target: int = 2
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "eps": Parameter("ε, the least variance", "(0, inf)", "the paper's", (1e-6, 1e-2)),
     }

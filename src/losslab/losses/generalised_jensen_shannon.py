@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import log
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class GJS(JS):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    views: ClassVar[int] = 2
+    views: int = 2
 
     def __init__(
         self, pi1: float | Tensor = 0.9, view: Callable[[Tensor], Tensor] | None = None, ignore_index: int = -100

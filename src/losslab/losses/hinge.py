@@ -1,7 +1,6 @@
 """Hinge losses: no cost beyond a margin."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from losslab.targets import Kind
 class _Margin(Loss):
     """A loss of how far an output z falls short of +1 for a label 1, or of -1 for a label 0."""
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.BINARY, Kind.PROBABILITIES)
+    wants: tuple[Kind, ...] = (Kind.BINARY, Kind.PROBABILITIES)
 
     @abstractmethod
     def penalty(self, shortfall: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """The negative log-likelihood of a Poisson distribution whose rate is predicted."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ class PoissonNLL(Loss):
             Stirling's approximation of it: 0.652 instead of 0.693 at t = 2.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.VALUES,)
+    wants: tuple[Kind, ...] = (Kind.VALUES,)
 
     def __init__(self, *, full: bool = False) -> None:
         super().__init__()

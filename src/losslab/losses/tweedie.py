@@ -27,7 +27,7 @@ class Tweedie(Loss):
         power: p, how fast the variance grows with the mean.
     """
 
-    wants: ClassVar[tuple[Kind, ...]] = (Kind.VALUES,)
+    wants: tuple[Kind, ...] = (Kind.VALUES,)
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "power": Parameter("p, how fast the variance grows with the mean", "[1, 2]", "XGBoost", (1.0, 1.5, 2.0)),
     }
