@@ -31,8 +31,8 @@ from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.rescaled_mse import RescaledMSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
-from losslab.losses.smoothed import Smoothed
 from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm, LogitPenalty
+from losslab.losses.smoothed import Smoothed
 from losslab.losses.tukey import Tukey
 from losslab.losses.tweedie import Tweedie
 from losslab.losses.weighted_sum import WeightedSum
