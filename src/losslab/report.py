@@ -100,9 +100,12 @@ def _weights_table(experiment: "Experiment") -> None:
 
     Where the targets were corrupted, the solution of the clean ones stands beside that.
     """
-    network = experiment.learner.network
+    network, loss = experiment.learner.network, experiment.learner.loss
     if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
         return
+    outputs = torch.ones(1, loss.outputs(1))
+    if not torch.equal(loss.to_predictions(outputs), outputs[:, :1]):
+        return  # outputs that are logarithms of the values have another solution
     train = experiment.data.splits["train"]
     if not isinstance(train, Examples):
         return  # read from files as it goes: too much to solve for
