@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from losslab import doctor, ranks, runs, weights
+from losslab import compatibility, ranks, runs, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
@@ -56,8 +56,8 @@ def build(config: dict[str, Any]) -> Experiment:
         data.mixed(_make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
     loss = _loss(config["loss"], data.facts)
-    doctor.check_pair(loss, data.facts)
-    doctor.check_machine(config["trainer"])
+    compatibility.check_pair(loss, data.facts)
+    compatibility.check_machine(config["trainer"])
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
     network = _network(config, data.facts, loss)
@@ -70,7 +70,7 @@ def build(config: dict[str, Any]) -> Experiment:
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
     )
-    doctor.check_optimizer(learner)
+    compatibility.check_optimizer(learner)
     return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
 
 
@@ -205,7 +205,7 @@ def _begin(experiment: Experiment) -> None:
     experiment.data.setup()
     synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
     if trainer.world_size > 1 and config["train"] and not synced:
-        doctor.check_shares(
+        compatibility.check_shares(
             learner.network, experiment.data.splits["train"].size, experiment.data.batch_size, trainer.world_size
         )
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.

@@ -3,20 +3,20 @@ import logging
 import pytest
 from torch import nn
 
-from losslab import doctor
+from losslab import compatibility
 from losslab.errors import LabError
 
 
 def test_batch_norm_needs_examples_on_every_process():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with pytest.raises(LabError, match=r"last batch of an epoch has 1 examples.*network\.1"):
-        doctor.check_shares(network, 129, 64, 2)
+        compatibility.check_shares(network, 129, 64, 2)
     with pytest.raises(LabError, match="3 examples: too few for the BatchNorm of 4 processes"):
-        doctor.check_shares(network, 3, None, 4)
-    doctor.check_shares(nn.Linear(3, 4), 129, 64, 2)
+        compatibility.check_shares(network, 3, None, 4)
+    compatibility.check_shares(nn.Linear(3, 4), 129, 64, 2)
 
 
 def test_batch_norm_of_shares_is_no_secret(caplog):
     with caplog.at_level(logging.WARNING):
-        doctor.check_shares(nn.BatchNorm1d(4), 128, 64, 2)
+        compatibility.check_shares(nn.BatchNorm1d(4), 128, 64, 2)
     assert "sync_batchnorm" in caplog.text
