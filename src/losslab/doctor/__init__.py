@@ -1,0 +1,11 @@
+"""What is wrong with a network, a loss and a batch, told before the first step. Imports nothing beyond torch.
+
+from losslab.doctor import examine, report
+
+print(report(examine(network, loss, (inputs, target))))
+"""
+
+from losslab.doctor.examination import examine
+from losslab.doctor.finding import Finding, Severity, report
+
+__all__ = ["Finding", "Severity", "examine", "report"]
