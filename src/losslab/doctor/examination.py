@@ -26,7 +26,7 @@ _OF_OUTPUTS: tuple[Check, ...] = (
     settings.weights_and_smoothing, settings.element_mean, settings.elsewhere, labels.classes_seen,
 )  # fmt: skip
 _OF_TARGETS: tuple[Check, ...] = (
-    shapes.aligned, targets.one_logit, targets.indices, settings.log_targets, targets.probabilities,
+    shapes.aligned, targets.one_logit, targets.indices, targets.probabilities,
     labels.zero_and_one, labels.minus_and_plus_one, labels.counts, labels.some_count, targets.finite, labels.scale,
 )  # fmt: skip
 _OF_THE_LOSS: tuple[Check, ...] = (

@@ -71,15 +71,15 @@ def some_count(case: Case) -> Iterator[Finding]:
 
 def classes_seen(case: Case) -> Iterator[Finding]:
     """Far fewer classes than outputs, in more examples than chance allows for."""
-    if not takes_classes(case) or case.targets.is_floating_point():
+    if not takes_classes(case) or case.targets.is_floating_point() or case.targets.ndim != 1:
         return
     none, outputs = ignored(case), case.outputs.shape[1]
     target = case.targets if none is None else case.targets[case.targets != none]
     count, seen = target.numel(), len(target.unique())
     few = outputs > 3 and outputs >= 2 * seen and count >= 64 * seen
     # A class that is missing among 100 C examples is some thirty times rarer than the average one.
-    missing = seen < outputs and count >= 100 * outputs and target.ndim == 1
-    if seen and (few or missing) and target.ndim == 1:
+    missing = seen < outputs and count >= 100 * outputs
+    if seen and (few or missing):
         what = f"{seen} class{'es' * (seen > 1)} in {count} examples, and {outputs} outputs"
         why = "either the network has outputs for classes that are not there, or the data are sorted and not shuffled"
         yield warning("classes-missing", what, why, f"shuffle the training data, or give the network {seen} outputs")

@@ -7,7 +7,7 @@ from losslab.doctor.case import Case
 
 
 def linear_layer(case: Case) -> nn.Linear | None:
-    """The one linear layer that holds all that is learnt, behind which nothing more happens; None for other networks."""
+    """The one linear layer that holds all that is learnt and gives the outputs; None for other networks."""
     layers = [m for m in case.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not case.tensors or case.outputs.ndim != 2:
         return None

@@ -102,6 +102,8 @@ def _by_trial(loss: Criterion, outputs: Tensor, target: Tensor) -> Reads:
     random = torch.Generator().manual_seed(0)
     drawn = torch.randn(outputs.shape, generator=random).to(outputs.dtype)
     target = target.cpu()  # where a class that is not there raises and does not end the process's use of the GPU
+    if not target.is_floating_point() and outputs.ndim > 1:
+        target = target.clamp(0, outputs.shape[1] - 1)
     with torch.no_grad():
         for reads, reference, probe in (
             (Reads.VALUES, F.mse_loss, drawn),

@@ -50,21 +50,6 @@ def element_mean(case: Case) -> Iterator[Finding]:
         yield warning("kl-element-mean", seen, why, 'use reduction="batchmean"')
 
 
-def log_targets(case: Case) -> Iterator[Finding]:
-    """KLDivLoss takes its targets as probabilities, or with log_target=True as their logarithms."""
-    if not is_a(case.loss, nn.KLDivLoss) or not case.tensors or case.targets.ndim < 2 or case.targets.shape[1] < 2:
-        return
-    logs = bool(setting(case.loss, "log_target", default=False))
-    target = case.targets
-    if not logs and bool((target <= 0).all()) and bool((target.exp().sum(1) - 1).abs().max() < 1e-2):
-        seen, fix = "the targets are log-probabilities", "set log_target=True, or give target.exp()"
-    elif logs and bool((target >= 0).all()):
-        seen, fix = "the targets are not negative, and log_target=True", "set log_target=False, or give target.log()"
-    else:
-        return
-    yield error("kl-targets", seen, "the loss takes the one for the other, and its value means nothing", fix)
-
-
 def elsewhere(case: Case) -> Iterator[Finding]:
     """An optimizer that holds none of the network's parameters."""
     if case.optimizer is None or not case.trained:

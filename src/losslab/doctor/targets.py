@@ -28,19 +28,19 @@ def finite(case: Case) -> Iterator[Finding]:
 
 def indices(case: Case) -> Iterator[Finding]:
     """Class indices of another dtype or shape, or of classes that are not there."""
-    if not takes_classes(case):
-        return
     target, outputs = case.targets, case.outputs
+    if not takes_classes(case) or outputs.shape[1] < 2:
+        return
     labels, integers = outputs.shape[:1] + outputs.shape[2:], not target.is_floating_point()
     spelt_out = target.shape[1:] == outputs.shape[1:] and target.ndim > 1
-    if spelt_out and outputs.shape[1] > 1 and (integers or _is_nll(case)):
+    if spelt_out and (integers or _is_nll(case)):
         seen = f"the targets {tuple(target.shape)} are one-hot rows of {_dtype(target)}"
         why = "integers are read as class indices, one an example, and rows as probabilities only where they are floats"
         yield error("one-hot-integers" if integers else "one-hot-for-indices", seen, why, "use target.argmax(1)")
-    elif target.ndim == 2 and target.shape[1] == 1 and len(labels) == 1 and outputs.shape[1] > 1:
+    elif target.ndim == 2 and target.shape[1] == 1 and len(labels) == 1:
         seen, why = f"class indices in a column: {tuple(target.shape)}", "the loss takes one index an example, as (N,)"
         yield error("index-column", seen, why, "use target.squeeze(1)")
-    elif target.shape[1:] == labels[1:] and not integers and outputs.ndim > 1:
+    elif target.shape[1:] == labels[1:] and not integers:
         seen, why = f"class indices of {_dtype(target)}", "the loss takes floats for probabilities, a row an example"
         yield error("index-float", seen, why, "use target.long()")
     elif integers and target.dtype != torch.int64 and not case.acceptable:
@@ -65,9 +65,13 @@ def probabilities(case: Case) -> Iterator[Finding]:
     target = case.targets
     if not soft or not target.is_floating_point() or target.ndim < 2 or target.shape[1:] != case.outputs.shape[1:]:
         return
-    target = target.exp() if setting(case.loss, "log_target", default=False) else target
     if not target.isfinite().all() or target.shape[1] < 2:
         return
+    of_logarithms = list(_logarithms(case)) if is_a(case.loss, nn.KLDivLoss) else []
+    if of_logarithms:
+        yield from of_logarithms
+        return
+    target = target.exp() if setting(case.loss, "log_target", default=False) else target
     fix = "divide each row by its sum; labels that do not exclude each other want binary cross-entropy"
     if (target < 0).any():
         seen, why = f"soft targets as low as {target.min():.4g}", "a probability is never negative"
@@ -117,3 +121,15 @@ def _in_range(case: Case) -> Iterator[Finding]:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _logarithms(case: Case) -> Iterator[Finding]:
+    """KLDivLoss takes its targets as probabilities, or with log_target=True as their logarithms."""
+    target, logs = case.targets, bool(setting(case.loss, "log_target", default=False))
+    if not logs and bool((target <= 0).all()) and bool((target.exp().sum(1) - 1).abs().max() < 1e-2):
+        seen, fix = "the targets are log-probabilities", "set log_target=True, or give target.exp()"
+    elif logs and bool((target >= 0).all()):
+        seen, fix = "the targets are not negative, and log_target=True", "set log_target=False, or give target.log()"
+    else:
+        return
+    yield error("kl-targets", seen, "the loss takes the one for the other, and its value means nothing", fix)
