@@ -81,12 +81,21 @@ def what_it_reads(loss: Criterion, outputs: Tensor, target: Tensor) -> Reads:
     """Of a known loss by its class; of any other by what it does to outputs (N, ...) of this shape."""
     if isinstance(loss, Loss):
         return _by_probabilities(loss)
-    for kind, reads in _BY_CLASS.items():
-        if is_a(loss, kind):
-            return reads
+    known = _of_torch(loss)
+    if known is not None:
+        return known
     if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn."):
         return Reads.UNKNOWN  # torch's others: they take more than two arguments, or targets of a format of their own
     return _by_trial(loss, outputs, target)
+
+
+def is_known(loss: Criterion) -> bool:
+    """Whether what the loss reads is known of its class, and not only tried."""
+    return isinstance(loss, Loss) or _of_torch(loss) is not None
+
+
+def _of_torch(loss: Criterion) -> Reads | None:
+    return next((reads for kind, reads in _BY_CLASS.items() if is_a(loss, kind)), None)
 
 
 def _by_probabilities(loss: Loss) -> Reads:

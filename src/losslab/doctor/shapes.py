@@ -7,7 +7,7 @@ from torch import Tensor
 
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error
-from losslab.doctor.reads import Reads
+from losslab.doctor.reads import Reads, is_known
 from losslab.losses.base import Loss
 
 _BY_ELEMENT = {Reads.VALUES, Reads.BINARY_LOGITS, Reads.PROBABILITIES, Reads.SIGNED}
@@ -36,7 +36,7 @@ def aligned(case: Case) -> Iterator[Finding]:
 
 def _by_element(case: Case) -> bool:
     per_target = case.loss.outputs_per_target if isinstance(case.loss, Loss) else 1
-    return case.reads in _BY_ELEMENT and per_target == 1
+    return is_known(case.loss) and case.reads in _BY_ELEMENT and per_target == 1
 
 
 def _one_each(case: Case) -> bool:
@@ -47,7 +47,7 @@ def _one_each(case: Case) -> bool:
 def _broadcasts(case: Case) -> bool:
     """Whether an unknown loss does not care which target belongs to which output."""
     target = case.target
-    if case.reads is not Reads.UNKNOWN or not _one_each(case) or not target.is_floating_point():
+    if is_known(case.loss) or not _one_each(case) or not target.is_floating_point():
         return False
     random = torch.Generator().manual_seed(0)
     outputs = torch.randn(case.outputs.shape, generator=random).to(case.outputs) * target.std() + target.mean()
