@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from losslab import compatibility, ranks, runs, weights
+from losslab import checkup, compatibility, ranks, runs, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
@@ -203,11 +203,8 @@ def _begin(experiment: Experiment) -> None:
         weights.load(learner, Path(config["ckpt_path"]), start=True)
     experiment.data.prepare_data()
     experiment.data.setup()
-    synced = config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cuda"
-    if trainer.world_size > 1 and config["train"] and not synced:
-        compatibility.check_shares(
-            learner.network, experiment.data.splits["train"].size, experiment.data.batch_size, trainer.world_size
-        )
+    if config["train"]:
+        _check_first_step(experiment)
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
         runs.write_json(folder.config, config)
@@ -215,6 +212,15 @@ def _begin(experiment: Experiment) -> None:
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
+
+
+def _check_first_step(experiment: Experiment) -> None:
+    config, data, learner, trainer = experiment.config, experiment.data, experiment.learner, experiment.trainer
+    device = trainer.strategy.root_device
+    if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
+        compatibility.check_shares(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
+    if config.get("examine", True):  # which a configuration of an older run does not have
+        checkup.check(learner, data, device)
 
 
 @contextmanager

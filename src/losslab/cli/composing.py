@@ -43,6 +43,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         "test",
         "compile",
         "traceback",
+        "examine",
         "optimizer.maximize",
         "data.verify",
         "data.flip",

@@ -99,6 +99,15 @@ class Loader:
                 batch = Batch(*(part[self._share] for part in self.mix(batch, self.epoch, number)))
             yield batch
 
+    def peek(self) -> Batch:
+        """The first batch of epoch 0, read by this process: no epoch starts elsewhere or draws otherwise for it."""
+        rows = self.plan.rows(self.plan.order(0), 0)
+        draws = self.plan.draws(0, 0, rows)
+        where = self.examples.device
+        part = self.examples.take(rows.to(where))
+        part = augmented(part, self.plan, None if draws is None else draws.to(where)).to(self.device)
+        return Batch(*part) if self.transform is None else Batch(self.transform(part.inputs), *part[1:])
+
     def state_dict(self) -> dict[str, int]:
         """Where the epoch stands: the number of the next batch."""
         return {"next": self._next}

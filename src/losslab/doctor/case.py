@@ -103,12 +103,13 @@ class Case:
 
     @cached_property
     def evaluated(self) -> tuple[Any, Any]:
-        """Outputs in evaluation mode of all these examples, and of the first half of them alone."""
+        """Outputs in evaluation mode of some examples, and of the first half of them alone."""
+        some = self.inputs[:16]
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
         try:
             with torch.no_grad():
-                return self.network(self.inputs), self.network(self.inputs[: max(1, len(self.inputs) // 2)])
+                return self.network(some), self.network(some[: max(1, len(some) // 2)])
         finally:
             for module, mode in modes.items():
                 module.training = mode

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SPREADS = (10.0, 1.0, 3.0, 30.0)  # first the one that tells most often
+_SPREADS = (10.0, 1.0, 3.0, 30.0) * 4
+"""First the one that tells most often. By chance all outputs have one sign once in two draws, and never in sixteen."""
+_ROWS = 8
 
 
 def with_drawn_weights(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
@@ -16,6 +18,7 @@ def with_drawn_weights(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
     Where there are no weights, the inputs are drawn.
     """
     random = torch.Generator().manual_seed(0)
+    inputs = inputs[:_ROWS] if isinstance(inputs, Tensor) else inputs
     own = {name: p.detach() for name, p in network.named_parameters()}
     for spread in _SPREADS:
         drawn = {name: p + spread * _scale(p) * _normal(p, random) for name, p in own.items() if p.is_floating_point()}

@@ -41,7 +41,7 @@ def examine(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     lr: float | None = None,
-    examples: int = 64,
+    examples: int = 32,
 ) -> list[Finding]:
     """Look at one batch before the first step.
 

@@ -73,7 +73,7 @@ def alive(case: Case) -> Iterator[Finding]:
     if not still or not float(case.value.detach()):
         return
     outputs = case.evaluated[0]
-    if len(case.inputs) > 1 and not _alike(case.inputs) and _alike(outputs):
+    if len(outputs) > 1 and not _alike(case.inputs[: len(outputs)]) and _alike(outputs):
         layer = case.layers.last(case.outputs)
         seen = f"all {len(outputs)} outputs are the same, and no weight has a gradient" + (
             f" ({layer})" if layer else ""
@@ -93,7 +93,7 @@ def separate(case: Case) -> Iterator[Finding]:
     if not isinstance(case.inputs, Tensor) or not case.tensors or len(case.inputs) < 4 or _by_batch(case.network):
         return
     together, alone = case.evaluated
-    if not isinstance(alone, Tensor) or together.shape[1:] != alone.shape[1:] or len(together) != len(case.inputs):
+    if not isinstance(alone, Tensor) or together.shape[1:] != alone.shape[1:] or len(together) != len(case.inputs[:16]):
         return
     difference = (together[: len(alone)] - alone).abs().max()
     if difference > 1e-2 * together.std() + 1e-6:

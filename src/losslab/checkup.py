@@ -1,0 +1,53 @@
+"""The doctor in the lab: the first training batch of a run is looked at before its first step."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from losslab.data.batch import Batch
+from losslab.data.module import MemoryDataModule
+from losslab.doctor import Finding, Severity, examine
+from losslab.errors import LabError
+from losslab.learner import Learner
+from losslab.targets import encode
+
+logger = logging.getLogger(__name__)
+
+
+def check(learner: Learner, data: MemoryDataModule, device: torch.device) -> None:
+    """Refuse a run in which something is surely wrong, and warn of what is likely wrong.
+
+    Nothing that the run computes is changed by it. Every process of a run looks at the same batch, the whole of the
+    first, so all of them refuse it or none. The network is moved to the device now, as training would.
+
+    Raises:
+        LabError: a line for each thing that is surely wrong.
+    """
+    learner.network.to(device)
+    learner.loss.to(device)
+    found = findings(learner, first_batch(data))
+    wrong = [finding.line for finding in found if finding.severity is Severity.ERROR]
+    if wrong:
+        wrong[-1] += "; examine=false trains all the same"
+        raise LabError("\n".join(wrong))
+    for finding in found:
+        logger.warning("%s", finding)
+
+
+def first_batch(data: MemoryDataModule) -> Batch:
+    """The first batch of the first epoch, over all processes, on the CPU unless the data lie elsewhere."""
+    return data.train_dataloader().peek()
+
+
+def findings(learner: Learner, batch: Batch) -> list[Finding]:
+    """What the doctor finds in a learner's network, loss and optimizer on a batch, encoded as the learner does it."""
+    dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
+    target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
+    optimizer = learner.optimizer(learner.parameters())
+    return examine(learner.network, learner.loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
+
+
+def _as(dtype: torch.dtype, target: Tensor) -> Tensor:
+    """Real values in the precision that training will bring them to; indices as they are."""
+    return target.to(dtype) if target.is_floating_point() else target
