@@ -1,6 +1,7 @@
 """The doctor in the lab: the first training batch of a run is looked at before its first step."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -46,6 +47,18 @@ def findings(learner: Learner, batch: Batch) -> list[Finding]:
     target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
     optimizer = learner.optimizer(learner.parameters())
     return examine(learner.network, learner.loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
+
+
+def looked_at(choices: Mapping[str, str | None], learner: Learner, batch: Batch) -> str:
+    """What an examination of this batch looks at, in three lines."""
+    parameters = sum(p.numel() for p in learner.network.parameters())
+    group = learner.optimizer(learner.parameters()).param_groups[0]
+    lines = {
+        "network": f"{choices['model']}, {parameters:,} parameters",
+        "loss": f"{choices['loss']} ({type(learner.loss).__name__}), {choices['optimizer']} at lr {group['lr']:g}",
+        "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
+    }
+    return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
 
 
 def _as(dtype: torch.dtype, target: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from losslab.losses.adapter import adapt
 from losslab.losses.base import Loss
 from losslab.networks.cosine import with_cosine_outputs
 from losslab.runs import RunFolder
+from losslab.targets import Kind
 from losslab.unprofiled import Unprofiled
 
 
@@ -55,7 +56,7 @@ def build(config: dict[str, Any]) -> Experiment:
     if config.get("mix"):
         data.mixed(_make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
-    loss = _loss(config["loss"], data.facts)
+    loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
     compatibility.check_pair(loss, data.facts)
     compatibility.check_machine(config["trainer"])
     # Here and not earlier: what data or a loss draw must not change the initial weights.
@@ -95,7 +96,7 @@ def teacher(run: str | None) -> nn.Module | None:
     folder = RunFolder(Path(run))
     config = _taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
     given = facts(config["data"])
-    network = _network(config, given, _loss(config["loss"], given))
+    network = _network(config, given, make_loss(config["loss"], given.kind, given.targets))
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
     return network
 
@@ -115,12 +116,16 @@ def facts(data: dict[str, Any]) -> Facts:
     return module.facts
 
 
-def _loss(config: dict[str, Any], facts: Facts) -> Loss:
-    """The loss of a configuration, adapted if it is none of losslab's; a plain function is one too."""
+def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
+    """The loss of a configuration for targets of a kind, adapted if it is none of losslab's.
+
+    Raises:
+        LabError: there is no such thing, or it takes no such targets.
+    """
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     if "_partial_" not in config and _wants_more(str(config["_target_"]), options):
         config = config | {"_partial_": True}
-    return adapt(_make("loss", config), facts.kind, facts.targets)
+    return adapt(_make("loss", config), kind, targets)
 
 
 def _wants_more(target: str, options: dict[str, Any]) -> bool:
@@ -154,12 +159,21 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     """
     everything: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     everything |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
-    trainer = config["trainer"] | everything | {"accelerator": "auto", "devices": 1}
-    if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
-        trainer["precision"] = "32-true"
     if folder.teacher.is_dir():
         config = _taught_by(str(folder.teacher), config)
-    return build(config | {"run_dir": str(folder.path), "callbacks": {}, "logger": {}, "trainer": trainer})
+    return build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
+
+
+def build_to_look_at(config: dict[str, Any]) -> Experiment:
+    """Build on whatever machine this is, in one process, and without the loggers and callbacks that write files.
+
+    Raises:
+        LabError: as `build` does.
+    """
+    trainer = config["trainer"] | {"accelerator": "auto", "devices": 1}
+    if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
+        trainer["precision"] = "32-true"
+    return build(config | {"callbacks": {}, "logger": {}, "trainer": trainer})
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:

@@ -202,6 +202,15 @@ def _differ(claim: str, found: Tensor, expected: Tensor) -> str | None:
     return f"{claim}: {found.tolist()} against {expected.tolist()}"
 
 
+FOR_STRANGERS = (
+    scores_each_example_by_itself,
+    averages_by_weight,
+    has_the_gradient_of_its_value,
+    is_stable_far_out,
+    passes_nan_on,
+)
+"""What may be asked of a criterion that knows nothing of this contract."""
+
 CHECKS = (
     scores_each_example_by_itself,
     averages_by_weight,

@@ -1,0 +1,117 @@
+"""`python scripts/check.py`: the doctor, and the contract of a loss. Nothing is trained, no run folder is written."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from losslab.cli.composing import compose
+from losslab.cli.errors import one_line_errors
+from losslab.cli.process import find_the_users_code, imports_without_gc, leave
+from losslab.terminal import ConsoleHandler
+
+if TYPE_CHECKING:
+    from losslab.losses.base import Loss
+
+_USAGE = """\
+Look at a set-up without training it.
+
+Usage: python scripts/check.py GROUP=CHOICE KEY=VALUE ...      (losslab-check, where it is installed)
+
+It takes what train.py takes, builds it, looks at the first training batch, and says what is wrong, why, and how to mend
+it. A loss that is none of losslab's own, or any with --contract, is also put through the contract that all losses here
+keep. Exit code 1 where something is surely wrong.
+
+  python scripts/check.py model=cifar_cnn data=digits loss=focal
+  python scripts/check.py loss=mse optimizer.lr=0.5
+  python scripts/check.py loss=custom loss._target_=my_losses.Mine
+"""
+
+logger = logging.getLogger("losslab")
+
+
+def check(arguments: Sequence[str] | None = None) -> None:
+    """Check what the command line describes, and leave with exit code 0 or 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "-sc" in given:
+        return  # Hydra's completion of `python train.py` asks every script that python runs
+    if {"--help", "-h"} & set(given):
+        sys.stdout.write(_USAGE)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    find_the_users_code()
+    overrides = [argument for argument in given if argument != "--contract"]
+    with one_line_errors(show_all="traceback=true" in given):
+        with imports_without_gc():
+            from losslab import catalogue  # noqa: PLC0415
+        config = compose(overrides, run_dir="unused")
+        sound = True
+        if "--contract" in given or config["choices"]["loss"] not in catalogue.names():
+            loss, twin = _alone(config)
+            sound = _keeps_the_contract(loss)
+            if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
+                config = compose([*twin, *overrides], run_dir="unused")
+        sound &= _set_up_is_sound(config)
+    leave(0 if sound else 1)
+
+
+_TWINS = {
+    "index": ("model=mlp", "data=digits"),
+    "probabilities": ("model=mlp", "data=digits"),
+    "binary": ("model=mlp", "data=breast_cancer"),
+    "values": ("model=linear",),
+}
+"""What a loss is tried on when nothing was said: the data that give the targets it takes."""
+
+
+def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
+    """The loss for the contract's number of classes, and overrides that name data for it."""
+    from losslab import experiment as lab  # noqa: PLC0415
+    from losslab.contract.specimens import CLASSES  # noqa: PLC0415
+    from losslab.errors import LabError  # noqa: PLC0415
+    from losslab.targets import Kind  # noqa: PLC0415
+
+    refused: LabError | None = None
+    for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
+        try:
+            loss = lab.make_loss(config["loss"], kind, CLASSES)
+        except LabError as error:
+            refused = refused or error  # a criterion from elsewhere may take another kind of target
+        else:
+            return loss, _TWINS[loss.wants[0] if kind is Kind.INDEX else kind]
+    assert refused is not None  # noqa: S101 -- for the type checker
+    raise refused
+
+
+def _keeps_the_contract(loss: "Loss") -> bool:
+    from losslab.contract.report import verdicts  # noqa: PLC0415
+    from losslab.show import card  # noqa: PLC0415
+
+    name = getattr(loss, "name", type(loss).__name__)
+    logger.info("%s\n", card.text(name, loss))
+    found = verdicts(loss)
+    logger.info("contract    %d of %d hold", sum(verdict.wrong is None for verdict in found), len(found))
+    for verdict in found:
+        logger.info("%s", verdict)
+    logger.info("")
+    return all(verdict.wrong is None for verdict in found)
+
+
+def _set_up_is_sound(config: dict[str, Any]) -> bool:
+    """Print what was looked at and what was found → whether nothing is surely wrong."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from losslab import checkup, weights  # noqa: PLC0415
+    from losslab import experiment as lab  # noqa: PLC0415
+    from losslab.doctor import Severity, report  # noqa: PLC0415
+
+    experiment = lab.build_to_look_at(config)
+    experiment.data.prepare_data()
+    experiment.data.setup()
+    if config["ckpt_path"]:
+        weights.load(experiment.learner, Path(config["ckpt_path"]), start=True)
+    batch = checkup.first_batch(experiment.data)
+    logger.info("%s", checkup.looked_at(config["choices"], experiment.learner, batch))
+    found = checkup.findings(experiment.learner, batch)
+    logger.info("%s", report(found))
+    return not any(finding.severity is Severity.ERROR for finding in found)
