@@ -45,7 +45,7 @@ def test_a_run_is_the_same_to_the_byte_with_and_without(build, monkeypatch, mode
 def test_what_is_surely_wrong_is_refused_in_one_line_each_and_leaves_nothing(build):
     experiment = build("model=mlp", "data=digits", "loss=cross_entropy")
     experiment.learner.network.append(nn.Softmax(1))
-    with pytest.raises(LabError, match="^softmax-in-network: ") as error:
+    with pytest.raises(LabError, match=r"^softmax-in-network: ") as error:
         lab.run(experiment)
     assert len(str(error.value).splitlines()) == 1
     assert "examine=false" in str(error.value)

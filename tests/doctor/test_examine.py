@@ -88,7 +88,7 @@ def test_batches_may_hold_more_than_inputs_and_target():
         (nn.Linear(9, 5), nn.CrossEntropyLoss(), (X, LABELS), "network-raises"),
         (nn.Linear(8, 5), nn.CrossEntropyLoss(), (X.double(), LABELS), "network-raises"),
         (nn.Linear(8, 5), nn.CrossEntropyLoss(), ("words", "labels"), "network-raises"),
-        (nn.Conv2d(3, 5, 1), nn.CrossEntropyLoss(), (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), LABELS), "network-raises"),
+        (nn.Conv2d(3, 5, 1), nn.MSELoss(), (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), LABELS), "network-raises"),
         (nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), nn.MSELoss(), (X[:1], X[:1, :4]), "network-raises"),
         (nn.Linear(8, 5), lambda: 0, (X, LABELS), "loss-raises"),
         (nn.Linear(8, 5), "mse", (X, LABELS), "loss-raises"),
@@ -126,110 +126,11 @@ def test_what_a_part_refuses_comes_with_the_fix():
     assert "lambda outputs, target" in found.fix
 
 
-LINE = torch.tensor([[1.0], [2.0], [3.0]])
-
-
-@pytest.mark.parametrize(
-    ("options", "bound", "stands"),
-    [
-        ({}, 0.1803, "2/λmax"),
-        ({"momentum": 0.9}, 0.3426, "2(1+β)/λmax"),
-        ({"momentum": 0.9, "nesterov": True}, 0.1223, "2(1+β)/((1+2β)λmax)"),
-    ],
-)
-@pytest.mark.parametrize("loss", [nn.MSELoss(), losses.MSE(), F.mse_loss])
-def test_the_bound_of_the_three_points_is_the_one_in_the_textbook(loss, options, bound, stands):
-    network = nn.Linear(1, 1)
-    for lr in (bound - 2e-4, bound + 2e-4):
-        optimizer = torch.optim.SGD(network.parameters(), lr=lr, **options)
-        found = examine(network, loss, (LINE, 2 * LINE), optimizer=optimizer)
-        assert names(found) == ["learning-rate-too-high"] * (lr > bound)
-    assert f"{stands} = {bound:.4g}"[:-1] in found[0].why
-
-
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 3.0}])
-def test_gradient_descent_diverges_above_the_bound_and_not_below(options):
-    def ends_high(lr: float) -> tuple[bool, bool]:
-        torch.manual_seed(0)
-        network = nn.Linear(1, 1).double()
-        optimizer = torch.optim.SGD(network.parameters(), lr=lr, **options)
-        warned = bool(examine(network, nn.MSELoss(), (LINE.double(), 2 * LINE.double()), optimizer=optimizer))
-        for _ in range(5000):
-            optimizer.zero_grad()
-            loss = F.mse_loss(network(LINE.double()), 2 * LINE.double())
-            loss.backward()
-            optimizer.step()
-        return warned, not loss < 1e3
-
-    for lr in (0.05, 0.1, 0.115, 0.13, 0.17, 0.19, 0.3, 0.33, 0.35, 0.5):
-        warned, diverged = ends_high(lr)
-        assert warned == diverged, lr
-
-
-def test_a_rate_is_bounded_only_where_a_bound_is_known():
-    perceptron = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
-    assert not examine(perceptron, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)
-    assert not examine(nn.Linear(1, 1), nn.L1Loss(), (LINE, 2 * LINE), lr=10.0)
-    network = nn.Linear(1, 1)
-    assert not examine(
-        network, nn.MSELoss(), (LINE, 2 * LINE), optimizer=torch.optim.Adam(network.parameters(), lr=1.0)
-    )
-    assert names(examine(network, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)) == ["learning-rate-too-high"]
-    probe = nn.Sequential(nn.Linear(1, 3).requires_grad_(requires_grad=False), nn.ReLU(), nn.Linear(3, 1))
-    assert names(examine(probe, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)) == ["learning-rate-too-high"]
-
-
-def test_the_bound_is_that_of_the_whole_batch():
-    many = torch.cat([LINE] + [torch.zeros(1, 1)] * 60)
-    assert not examine(nn.Linear(1, 1), nn.MSELoss(), (many, many), lr=0.5, examples=3)
-
-
 def test_an_optimizer_of_another_network_is_found():
     optimizer = torch.optim.Adam(nn.Linear(8, 5).parameters())
     assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (X, LABELS), optimizer=optimizer)) == [
         "optimizer-elsewhere"
     ]
-
-
-@pytest.mark.parametrize(("scale", "fix"), [(1.0, "divide by 255"), (1 / 255, None)])
-def test_bytes_are_found_and_what_is_divided_is_not(scale, fix):
-    images = torch.randint(256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0)) * scale
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
-    found = [
-        finding
-        for finding in examine(network, nn.CrossEntropyLoss(), (images, LABELS))
-        if finding.name != "initial-loss"
-    ]
-    assert names(found) == ([] if fix is None else ["inputs-not-normalised"])
-    assert fix is None or fix in found[0].fix
-
-
-def test_features_of_thousands_are_found():
-    found = examine(nn.Linear(8, 5), nn.HuberLoss(), (1000 * X, torch.zeros(32, 5)))
-    assert names(found) == ["inputs-not-normalised"]
-    assert "standardise" in found[0].fix
-
-
-def test_nan_among_the_inputs_is_found_and_what_the_network_fills_in_is_not():
-    inputs = X.clone()
-    inputs[3, 2] = torch.nan
-    assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (inputs, LABELS))) == ["inputs-not-finite"]
-    linear = nn.Linear(8, 5)
-
-    def filled(inputs):
-        return linear(inputs.nan_to_num())
-
-    assert not examine(filled, nn.CrossEntropyLoss(), (inputs, LABELS))
-
-
-def test_data_that_are_sorted_are_found_and_rare_classes_are_not():
-    many = torch.randn(256, 8)
-    found = examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, torch.full((256,), 3)))
-    assert names(found) == ["classes-missing"]
-    rare = torch.zeros(256, dtype=torch.int64)
-    rare[:5] = torch.tensor([1, 3, 5, 7, 9])
-    assert not examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, rare))
 
 
 def test_a_sign_that_all_outputs_happen_to_share_is_no_rectifier():

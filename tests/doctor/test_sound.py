@@ -37,7 +37,8 @@ def networks(outputs: int) -> dict[str, nn.Module]:
     return {
         "linear": nn.Linear(8, outputs),
         "mlp": nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, outputs)),
-        "norms": nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, outputs)),
+        "norms": nn.Sequential(
+            nn.BatchNorm1d(8), nn.Linear(8, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, outputs)),
         "dropout": nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, outputs)),
         "batch statistics": nn.Sequential(nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, outputs)),
         "zero head": nn.Sequential(nn.Linear(8, 16), nn.Tanh(), zero),
@@ -47,7 +48,8 @@ def networks(outputs: int) -> dict[str, nn.Module]:
         "deep": nn.Sequential(nn.Linear(8, 32), *(m for _ in range(10) for m in (nn.ReLU(), nn.Linear(32, 32))),
                               nn.ReLU(), nn.Linear(32, outputs)),
         "frozen features": probe,
-        "normalised at the end": nn.Sequential(nn.Linear(8, outputs), nn.LayerNorm(outputs) if outputs > 1 else nn.Identity()),
+        "normalised at the end": nn.Sequential(
+            nn.Linear(8, outputs), nn.LayerNorm(outputs) if outputs > 1 else nn.Identity()),
     }  # fmt: skip
 
 
@@ -64,6 +66,15 @@ SOME_IGNORED = LABELS.where(torch.arange(32) % 3 > 0, -100)
 SOFT = drawn().softmax(1)
 YES = (drawn() > 0).float()
 VALUES = drawn()
+
+
+def bce_by_hand(outputs, target):
+    return F.binary_cross_entropy_with_logits(outputs, target)
+
+
+def bce_of_probabilities_by_hand(outputs, target):
+    return F.binary_cross_entropy(outputs, target)
+
 
 CRITERIA = {
     "cross entropy": (nn.CrossEntropyLoss(), LABELS),
@@ -82,7 +93,7 @@ CRITERIA = {
     "bce": (nn.BCEWithLogitsLoss(), YES),
     "bce, soft": (nn.BCEWithLogitsLoss(), SOFT),
     "bce, function": (F.binary_cross_entropy_with_logits, YES),
-    "bce, unknown": (lambda o, t: F.binary_cross_entropy_with_logits(o, t), YES),
+    "bce, unknown": (bce_by_hand, YES),
     "bce, positives weighted": (nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)), YES),
     "multi-label soft margin": (nn.MultiLabelSoftMarginLoss(), YES),
     "soft margin": (nn.SoftMarginLoss(), 2 * YES - 1),
@@ -133,7 +144,7 @@ ENDS = {
     "softmax": (nn.Softmax(1), {"mse": (nn.MSELoss(), SOFT), "losslab mse": (losses.MSE(), SOFT),
                                 "nll of log": (lambda o, t: F.nll_loss(o.clamp(1e-8).log(), t), LABELS)}),
     "sigmoid": (nn.Sigmoid(), {"bce": (nn.BCELoss(), YES), "l1": (nn.L1Loss(), YES), "mse": (nn.MSELoss(), SOFT),
-                               "bce by hand": (lambda o, t: F.binary_cross_entropy(o, t), YES)}),
+                               "bce by hand": (bce_of_probabilities_by_hand, YES)}),
     "tanh": (nn.Tanh(), {"mse": (nn.MSELoss(), VALUES.clamp(-1, 1))}),
     "softplus": (nn.Softplus(), {"mse": (nn.MSELoss(), VALUES.abs()),
                                  "poisson": (nn.PoissonNLLLoss(log_input=False), VALUES.abs().round())}),
@@ -211,3 +222,15 @@ def test_missing_values_are_sound_where_loss_or_network_mask_them():
         return (outputs[known] - target[known]).square().mean()
 
     assert not examine(nn.Linear(8, 5), masked, (inputs(), target))
+
+
+def test_a_loss_of_ones_own_that_means_other_probabilities_is_sound():
+    class Cosine(losses.CrossEntropy):
+        def score(self, outputs, target):
+            return super().score(20 * F.normalize(outputs, dim=1), target)
+
+        def to_probabilities(self, outputs):
+            return (20 * F.normalize(outputs, dim=1)).softmax(1)
+
+    torch.manual_seed(0)
+    assert not examine(nn.Linear(8, CLASSES), Cosine(), (inputs(), LABELS))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from losslab.doctor.drawn import with_drawn_weights
 from losslab.doctor.layers import Layers, watched
-from losslab.doctor.reads import Criterion, Reads, accepts, what_it_reads
+from losslab.doctor.reads import what_it_reads
+from losslab.doctor.trial import Criterion, Reads, accepts
 
 
 @dataclass

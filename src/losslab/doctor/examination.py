@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 from losslab.doctor import gradients, inputs, labels, outputs, settings, shapes, start, targets
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, error
-from losslab.doctor.reads import Criterion
 from losslab.doctor.refusals import described, refusal
+from losslab.doctor.trial import Criterion
 from losslab.doctor.undisturbed import undisturbed
 
 logger = logging.getLogger(__name__)

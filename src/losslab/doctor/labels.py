@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error, warning
 from losslab.doctor.linear import linear_layer
-from losslab.doctor.reads import Reads, is_a, setting
+from losslab.doctor.reads import is_a, setting
 from losslab.doctor.targets import ignored, takes_classes
+from losslab.doctor.trial import Reads
 from losslab.losses.base import Loss
 
 _OF_YES_AND_NO = {Reads.BINARY_LOGITS, Reads.PROBABILITIES}

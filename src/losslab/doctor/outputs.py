@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error, warning
-from losslab.doctor.reads import Reads, is_a, setting
+from losslab.doctor.reads import is_a, setting
+from losslab.doctor.trial import Reads
 
 _TOLERANCE = 2e-2
 """Of sums of probabilities: half precision is that coarse."""

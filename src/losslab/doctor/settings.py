@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error, warning
-from losslab.doctor.reads import Reads, is_a, setting
+from losslab.doctor.reads import is_a, setting
+from losslab.doctor.trial import Reads
 
 
 def weights_and_smoothing(case: Case) -> Iterator[Finding]:

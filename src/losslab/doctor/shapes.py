@@ -7,7 +7,8 @@ from torch import Tensor
 
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error
-from losslab.doctor.reads import Reads, is_known
+from losslab.doctor.reads import is_known
+from losslab.doctor.trial import Reads
 from losslab.losses.base import Loss
 
 _BY_ELEMENT = {Reads.VALUES, Reads.BINARY_LOGITS, Reads.PROBABILITIES, Reads.SIGNED}

@@ -9,7 +9,8 @@ from torch import nn
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, warning
 from losslab.doctor.linear import largest_eigenvalue, linear_layer
-from losslab.doctor.reads import Reads, is_a
+from losslab.doctor.reads import is_a
+from losslab.doctor.trial import Reads
 from losslab.losses import MSE
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error, warning
-from losslab.doctor.reads import Reads, is_a, setting
+from losslab.doctor.reads import is_a, setting
+from losslab.doctor.trial import Reads
 from losslab.losses.base import Loss
 
 _OF_CLASSES = {Reads.LOGITS, Reads.SCORES}

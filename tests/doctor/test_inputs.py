@@ -1,0 +1,55 @@
+"""Inputs that no network is initialised for, and batches of too few classes."""
+
+import pytest
+import torch
+from torch import nn
+
+from losslab.doctor import examine
+
+X = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.randint(5, (32,), generator=torch.Generator().manual_seed(2))
+
+
+def names(found) -> list[str]:
+    return [finding.name for finding in found]
+
+
+@pytest.mark.parametrize(("scale", "fix"), [(1.0, "divide by 255"), (1 / 255, None)])
+def test_bytes_are_found_and_what_is_divided_is_not(scale, fix):
+    images = torch.randint(256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0)) * scale
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    found = [
+        finding
+        for finding in examine(network, nn.CrossEntropyLoss(), (images, LABELS))
+        if finding.name != "initial-loss"
+    ]
+    assert names(found) == ([] if fix is None else ["inputs-not-normalised"])
+    assert fix is None or fix in found[0].fix
+
+
+def test_features_of_thousands_are_found():
+    found = examine(nn.Linear(8, 5), nn.HuberLoss(), (1000 * X, torch.zeros(32, 5)))
+    assert names(found) == ["inputs-not-normalised"]
+    assert "standardise" in found[0].fix
+
+
+def test_nan_among_the_inputs_is_found_and_what_the_network_fills_in_is_not():
+    inputs = X.clone()
+    inputs[3, 2] = torch.nan
+    assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (inputs, LABELS))) == ["inputs-not-finite"]
+    linear = nn.Linear(8, 5)
+
+    def filled(inputs):
+        return linear(inputs.nan_to_num())
+
+    assert not examine(filled, nn.CrossEntropyLoss(), (inputs, LABELS))
+
+
+def test_data_that_are_sorted_are_found_and_rare_classes_are_not():
+    many = torch.randn(256, 8)
+    found = examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, torch.full((256,), 3)))
+    assert names(found) == ["classes-missing"]
+    rare = torch.zeros(256, dtype=torch.int64)
+    rare[:5] = torch.tensor([1, 3, 5, 7, 9])
+    assert not examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, rare))
