@@ -192,7 +192,8 @@ WRONG = {
     "mild weights and smoothing": (
         ends_in(), losses.CrossEntropy(UNEVEN, label_smoothing=0.1), LABELS, WARNING, "weights-with-smoothing"),
     "weights and smoothing, function": (
-        ends_in(), partial(F.cross_entropy, weight=UNEVEN, label_smoothing=0.1), LABELS, WARNING, "weights-with-smoothing"),
+        ends_in(), partial(F.cross_entropy, weight=UNEVEN, label_smoothing=0.1), LABELS, WARNING,
+        "weights-with-smoothing"),
     # the network
     "dead": (dead(), CE, LABELS, ERROR, "dead-network"),
     "softmax of one": (Ends(partial(torch.softmax, dim=1), 1), nn.BCELoss(), YES[:, :1], ERROR, "dead-network"),

@@ -87,7 +87,8 @@ class LogitNorm(_Tempered):
         # In units of the largest output no square overflows or underflows.
         largest = outputs.detach().abs().amax(1, keepdim=True).clamp(min=1e-30)
         scaled = outputs / largest
-        return scaled / (torch.linalg.vector_norm(scaled, dim=1, keepdim=True) + 1e-7 / largest)
+        size: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+        return scaled / (size + 1e-7 / largest)
 
 
 class CosineSoftmax(_Tempered):
