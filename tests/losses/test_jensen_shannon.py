@@ -1,6 +1,7 @@
 """Jensen-Shannon losses: js and gjs."""
 
 import math
+from functools import cache
 
 import mpmath as mp
 import pytest
@@ -27,6 +28,7 @@ def definition(target, predictions, pi):
     return sum(w * d for w, d in zip(weights, divergences, strict=True)) / (-(1 - pi) * math.log(1 - pi))
 
 
+@cache
 def exact(pi):
     pi = mp.mpf(pi)
 
