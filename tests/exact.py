@@ -15,7 +15,7 @@ DIGITS = 160
 SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-100}
 EXTREMES = [
     [margin * sign for sign in signs]
-    for margin in (0.0, 1.0, 17.0, 20.0, 90.0, 1e4)
+    for margin in (0.0, 1.0, 7.0, 17.0, 20.0, 90.0, 1e4)
     for signs in ([1, 0, 0], [-1, 0, 0], [1, -1, -1], [-1, 1, -1], [-1, 1, 1])
 ]
 

@@ -84,6 +84,13 @@ def test_a_detached_focus_is_published_codes_update_which_is_not_the_gradient_of
     assert (ours.grad - true.grad).norm() > 0.1 * true.grad.norm()
 
 
+def test_with_gamma_0_there_is_no_focus_to_detach_on_sure_examples_either():
+    ours, theirs = ((20 * Z).clone().requires_grad_() for _ in range(2))
+    NFL(0.0, detach_focus=True).per_example(ours, Z.argmax(1)).sum().backward()
+    NCE().per_example(theirs, Z.argmax(1)).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=0)
+
+
 def test_a_negative_gamma_is_refused():
     with pytest.raises(LabError, match="must be a number in"):
         NFL(-0.5)

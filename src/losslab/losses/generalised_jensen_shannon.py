@@ -82,6 +82,6 @@ def _mean_and_distance(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     (first, first_rest), (second, second_rest) = (log_softmax_tails(view) for view in outputs.chunk(2, dim=1))
     mean = torch.logaddexp(first, second) - _LOG_2
     rest = torch.logaddexp(first_rest, second_rest) - _LOG_2
-    half = torch.full((), 0.5, dtype=mean.dtype, device=mean.device)
-    apart = [kl_to_mean(p.exp(), q - p, half, half.log()) for p, q in ((first, second), (second, first))]
+    log_half = torch.full((), -_LOG_2, dtype=mean.dtype, device=mean.device)
+    apart = [kl_to_mean(p.exp(), q - p, log_half, log_half) for p, q in ((first, second), (second, first))]
     return mean, rest, (apart[0] + apart[1]) / 2

@@ -100,24 +100,18 @@ class JS(ClassLoss):
         pi, w, log_pi, log_w = self._weights(log_p)
         log_t = torch.where(target > 0, target, 1.0).log().where(target > 0, -torch.inf)
         ratio = log_t - log_p
-        of_target = kl_to_mean(target, (-ratio).where(target > 0, 0.0), w, log_pi)
-        of_outputs = kl_to_mean(log_p.exp(), ratio, pi, log_w)
+        of_target = kl_to_mean(target, (-ratio).where(target > 0, 0.0), log_w, log_pi)
+        of_outputs = kl_to_mean(log_p.exp(), ratio, log_pi, log_w)
         return -(pi / w * of_target + of_outputs) / log_w
 
 
-def kl_to_mean(p: Tensor, ratio: Tensor, weight: Tensor, log_rest: Tensor) -> Tensor:
-    """KL(p ‖ (1 - w) p + w q) = -Σ_k p_k log(1 + w (q_k / p_k - 1)), which is 0 to the last digit where q = p → (N,).
+def kl_to_mean(p: Tensor, ratio: Tensor, log_weight: Tensor, log_rest: Tensor) -> Tensor:
+    """KL(p ‖ (1 - w) p + w q) = -Σ_k p_k log(1 - w + w q_k / p_k) → (N,).
 
     Args:
         p: the distribution (N, C).
-        ratio: log(q / p) (N, C).
-        weight: w → ().
+        ratio: log(q / p) (N, C), -inf where q is 0.
+        log_weight: log w → ().
         log_rest: log(1 - w) → ().
     """
-    alike = ratio.abs() < _ALIKE
-    near = torch.log1p(weight * torch.expm1(ratio.where(alike, 0.0)))
-    # where() differentiates both sides, and both are finite; of a ratio of 0, -inf as a logarithm, log(1 - w) is left.
-    return -(p * torch.where(alike, near, torch.logaddexp(log_rest, weight.log() + ratio))).sum(1)
-
-
-_ALIKE = 0.7
+    return -(p * torch.logaddexp(log_rest, log_weight + ratio)).sum(1)

@@ -21,26 +21,23 @@ def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Te
     distance = (outputs - outputs.gather(1, top)).neg().masked_fill(is_top, 0)
     excess = torch.zeros_like(distance[:, :1])
     for _ in range(_STEPS):
-        excess = _step(excess, distance.detach(), s.detach(), is_top)
+        excess = _step(excess, distance.detach(), s.detach())
     # At the solution a step differs from it only in second order, so its derivative is the solution's: the implicit
     # function theorem. After a second one the second derivatives are right too.
     for _ in range(2):
-        excess = _step(excess, distance, s, is_top)
+        excess = _step(excess, distance, s)
     log_p = -_log1p_over(s, distance + excess)
     others = log_p.exp().masked_fill(is_top, 0).sum(1, keepdim=True)
     return log_p, torch.where(is_top, others, one_minus_exp(log_p))
 
 
-def _step(excess: Tensor, distance: Tensor, s: Tensor, is_top: Tensor) -> Tensor:
+def _step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
     """One of Newton's steps towards the excess λ - max z at which the p sum to 1, from below.
 
     For (Σ_k p_k)^(-s), which is concave in λ: so the steps never overshoot, and one is enough where all z are equal.
-    The sum is compared with 1 by what the others have and what the largest lacks, in which nothing cancels.
     """
     log_p = -_log1p_over(s, distance + excess)
-    others = log_p.exp().masked_fill(is_top, 0).sum(1, keepdim=True)
-    lacking = one_minus_exp(log_p).masked_fill(~is_top, 0).sum(1, keepdim=True)
-    log_sum = torch.log1p(others - lacking)
+    log_sum = torch.logsumexp(log_p, dim=1, keepdim=True)
     slope = torch.logsumexp((1 + s) * log_p, dim=1, keepdim=True)
     return excess + _expm1_over(s, log_sum) * torch.exp(log_sum - slope)
 
