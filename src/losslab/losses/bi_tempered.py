@@ -9,6 +9,7 @@ from torch import Tensor
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
+from losslab.losses.softmax import scalar
 from losslab.losses.tempered import log_tempered_softmax, tempered_surprise
 
 
@@ -70,7 +71,7 @@ class BiTempered(ClassLoss):
     def classwise(self, outputs: Tensor) -> Tensor:
         """-log_t1 p_k - (1 - Σ_j p_j^(2 - t1)) / (2 - t1) → (N, C)."""
         log_p, rest = log_tempered_softmax(outputs, self.t2)
-        r = torch.as_tensor(1 - self.t1, dtype=outputs.dtype, device=outputs.device)
+        r = scalar(1 - self.t1, outputs)
         # Term k of the sum belongs to the class itself, and nearly cancels its surprise where p_k is near 1.
         powers = torch.exp((1 + r) * log_p)
         own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)

@@ -1,5 +1,6 @@
 """Jensen-Shannon loss."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.softmax import log_softmax_tails, scalar
 
 SOURCE = "Englesson & Azizpour, Generalized Jensen-Shannon divergence loss for learning with noisy labels, 2021"
 SCALE = "((1 - pi1) * log(1 - pi1))"
@@ -78,9 +79,9 @@ class JS(ClassLoss):
 
     def _weights(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """π, 1 - π, log π and log(1 - π), rounded only once → () each."""
-        exact = self.pi1 if isinstance(self.pi1, Tensor) else torch.tensor(self.pi1, dtype=torch.float64)
-        parts = (exact, 1 - exact, exact.log(), torch.log1p(-exact))
-        return tuple(part.to(like) for part in parts)  # type: ignore[return-value]
+        pi, logs = self.pi1, math if isinstance(self.pi1, float) else torch
+        parts = (pi, 1 - pi, logs.log(pi), logs.log1p(-pi))
+        return tuple(scalar(part, like) for part in parts)  # type: ignore[return-value]
 
     def _from_classes(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
         """From each class k as the target, where only p_k and 1 - p_k matter → (N, C)."""

@@ -23,6 +23,11 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
     return log_p, torch.where(is_top, log_odds + log_p, small)
 
 
+def scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a 0-dim tensor of another's type and device; filled in there, not copied, so nothing waits → ()."""
+    return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
+
+
 def one_minus_exp(exponent: Tensor) -> Tensor:
     """1 - e^x for x ≤ 0, value and gradient to full relative precision → the same shape.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from losslab.losses.softmax import one_minus_exp
+from losslab.losses.softmax import one_minus_exp, scalar
 
 _STEPS = 12
 """Newton's method below was at its last digit after 10, for 2 to 50,000 classes, t from 1 to 10, distances to 1e8."""
@@ -14,7 +14,7 @@ def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Te
 
     t is in [1, 10]; at 1 this is the softmax. λ has no closed form: a fixed number of Newton's steps finds it.
     """
-    s = torch.as_tensor(t - 1, dtype=outputs.dtype, device=outputs.device)
+    s = scalar(t - 1, outputs)
     top = outputs.argmax(1, keepdim=True)
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
     # Of the largest from itself it is the constant 0, lest a gradient of 1 be added and taken away again.
