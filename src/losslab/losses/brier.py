@@ -5,7 +5,7 @@ from torch import Tensor
 
 from losslab.losses.card import Card, Slope
 from losslab.losses.class_loss import ClassLoss
-from losslab.losses.focal import log_complement
+from losslab.losses.softmax import log_softmax_tails
 
 
 class Brier(ClassLoss):
@@ -39,11 +39,11 @@ class Brier(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """What each class would cost → (N, C)."""
-        log_p = torch.log_softmax(outputs, dim=1)
+        log_p, log_rest = log_softmax_tails(outputs)
         squares = (2 * log_p).exp()
         top = log_p.argmax(1, keepdim=True)
         is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, top, value=True)
         # Of the largest p neither 1 - p nor the squares of the others are exact as differences from the whole.
         beside_top = squares.masked_fill(is_top, 0).sum(1, keepdim=True)
         others = torch.where(is_top, beside_top, squares.sum(1, keepdim=True) - squares)
-        return (2 * log_complement(log_p)).exp() + others
+        return (2 * log_rest).exp() + others

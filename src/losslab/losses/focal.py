@@ -9,6 +9,7 @@ from torch import Tensor
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
+from losslab.losses.softmax import log_softmax_tails
 
 
 class Focal(ClassLoss):
@@ -58,20 +59,7 @@ class Focal(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """-(1 - p_k)^γ log p_k → (N, C)."""
-        log_p = torch.log_softmax(outputs, dim=1)
         # A power of 1 - p has an infinite slope at p = 1 for γ < 1, and 1 - p itself rounds to 0 long before the
         # exact loss does. As exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
-        return -torch.exp(self.gamma * log_complement(log_p)) * log_p
-
-
-def log_complement(log_p: Tensor) -> Tensor:
-    """log(1 - p) of log p = log_softmax(z), exact also where p rounds to 1: (N, C) → (N, C).
-
-    All but the largest p are at most 1/2, where log1p(-p) is exact. For the largest, 1 - p is the sum of the others.
-    """
-    top = log_p.argmax(1, keepdim=True)
-    is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, top, value=True)
-    others = torch.logsumexp(log_p.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
-    # where() differentiates both sides: the side not taken must be finite too, or its NaN would spread.
-    small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
-    return torch.where(is_top, others, small)
+        log_p, log_rest = log_softmax_tails(outputs)
+        return -torch.exp(self.gamma * log_rest) * log_p

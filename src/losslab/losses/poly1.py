@@ -9,7 +9,7 @@ from torch import Tensor
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.focal import log_complement
+from losslab.losses.softmax import log_softmax_tails
 
 
 class Poly1(ClassLoss):
@@ -62,8 +62,8 @@ class Poly1(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """(1 + ε) (1 - p_k) + what the higher powers of 1 - p_k add → (N, C)."""
-        log_p = torch.log_softmax(outputs, dim=1)
-        rest = log_complement(log_p).exp()
+        log_p, log_rest = log_softmax_tails(outputs)
+        rest = log_rest.exp()
         # At ε = -1 and p → 1 the two terms of the formula cancel: there the higher powers are summed themselves.
         return (1 + self.epsilon) * rest + torch.where(rest < _SMALL, _higher_powers(rest), -log_p - rest)
 
