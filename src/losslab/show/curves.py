@@ -7,7 +7,8 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from losslab.contract.specimens import is_of_classes, one_class, width, with_counts
+from losslab.contract.specimens import is_of_classes, one_class, outputs_of, width, with_counts
+from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
 from losslab.losses.cross_entropy import CrossEntropy
@@ -44,7 +45,8 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     """The curves of a loss.
 
     A loss of classes is shown over the margin m of ten classes, z = (m, 0, ..., 0) with the first class right, a loss
-    of labels over the one logit of a yes, and a loss of values over the residual.
+    of labels over the one logit of a yes, and a loss of values over the residual. The reference is the squared error,
+    or the cross-entropy that fits.
 
     Args:
         name: of the loss, for the label of a loss without hyperparameters.
@@ -54,7 +56,11 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     losses = losses or _varied(name, config)
     first = next(iter(losses.values()))
     axis, x, reference = _line(first)
-    return Curves(axis, x.tolist(), [_curve(label, loss, x) for label, loss in losses.items()], _curve(*reference, x))
+    spread = _sees_directions_only(first)
+    if spread:
+        axis = f"output of the right class among {CLASSES}, others at ±1"
+    shown = [_curve(label, loss, x, spread=spread) for label, loss in losses.items()]
+    return Curves(axis, x.tolist(), shown, _curve(*reference, x, spread=spread))
 
 
 def _varied(name: str, config: dict[str, Any]) -> dict[str, Loss]:
@@ -69,7 +75,8 @@ def _varied(name: str, config: dict[str, Any]) -> dict[str, Loss]:
 
 def _line(loss: Loss) -> tuple[str, Tensor, tuple[str, Loss]]:
     if not is_of_classes(loss):
-        return "residual z - t", _evenly(5), ("mse", MSE())
+        axis = "residual z - t" if _right_at_0(loss) == 0 else "output z, right at 0"
+        return axis, _evenly(5), ("mse", MSE())
     if loss.wants[0] is Kind.BINARY:
         return "logit of a yes", _evenly(8), ("bce", BCE())
     reach = 1 if getattr(loss, "cosine_outputs", False) else 8
@@ -80,20 +87,41 @@ def _evenly(reach: float) -> Tensor:
     return torch.linspace(-reach, reach, POINTS, dtype=torch.float64)
 
 
-def _curve(label: str, loss: Loss, x: Tensor) -> Curve:
+def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
     place = x.clone().requires_grad_()
-    value = _along(with_counts(loss, CLASSES, equal=True), place)
+    value = _along(with_counts(loss, CLASSES, equal=True), place, spread=spread)
     (gradient,) = torch.autograd.grad(value.sum(), place)
     return Curve(label, value.tolist(), gradient.tolist())
 
 
-def _along(loss: Loss, place: Tensor) -> Tensor:
-    """The loss (P,) at the places (P,) of its line. What else is scored beside the one output is 0."""
+def _along(loss: Loss, place: Tensor, *, spread: bool) -> Tensor:
+    """The loss (P,) at the places (P,) of its line; all other outputs of the network are 0, or spread to ±1."""
     if not is_of_classes(loss):
-        target, columns = torch.zeros(len(place), 1, dtype=torch.float64), 1
+        target, targets = _right_at_0(loss).expand(len(place), 1), 1
     elif loss.wants[0] is Kind.BINARY:
-        target, columns = torch.ones(len(place), 1, dtype=torch.float64), 1
+        target, targets = torch.ones(len(place), 1, dtype=torch.float64), 1
     else:
-        target, columns = one_class(loss, CLASSES, len(place))[0], CLASSES
-    rest = torch.zeros(len(place), columns * width(loss) - 1, dtype=torch.float64)
-    return loss.per_example(torch.cat([place[:, None], rest], dim=1), target)
+        target, targets = one_class(loss, CLASSES, len(place))[0], CLASSES
+    rest = torch.zeros(len(place), loss.outputs(targets) - 1, dtype=torch.float64)
+    if spread:
+        rest[:, ::2], rest[:, 1::2] = 1, -1
+    outputs = torch.cat([place[:, None], rest], dim=1)
+    try:
+        seen = loss.eval().seen(outputs, outputs, torch.nn.Identity())
+    except LabError:  # there is no teacher here: one that finds all classes alike
+        seen = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
+    return loss.per_example(seen, target)
+
+
+def _sees_directions_only(loss: Loss) -> bool:
+    """Whether outputs twice as large cost the same: then there is nothing to see where all others are 0."""
+    if not is_of_classes(loss):
+        return False
+    outputs, target = outputs_of(loss, 1, columns=CLASSES), one_class(loss, CLASSES, 1)[0]
+    ready = with_counts(loss, CLASSES, equal=True)
+    return torch.allclose(ready.per_example(outputs, target), ready.per_example(2 * outputs, target), rtol=1e-4)
+
+
+def _right_at_0(loss: Loss) -> Tensor:
+    """The value that an output of 0 predicts → ()."""
+    return loss.to_predictions(torch.zeros(1, width(loss), dtype=torch.float64))[0, 0]

@@ -33,7 +33,9 @@ def draw(name: str, shown: Curves) -> "Figure":
             label=shown.reference.label,
         )
         for curve, colour, style in styles:
-            axes.plot(shown.x, getattr(curve, quantity), style, color=colour, linewidth=1.8, label=curve.label)
+            axes.plot(
+                shown.x, getattr(curve, quantity), linestyle=style, color=colour, linewidth=1.8, label=curve.label
+            )
         axes.set_xlabel(shown.axis)
         axes.grid(alpha=0.3)
         _limit(axes, [getattr(curve, quantity) for curve in shown.curves])
@@ -46,9 +48,12 @@ def draw(name: str, shown: Curves) -> "Figure":
 
 
 def _limit(axes: "Axes", lines: list[list[float]]) -> None:
-    """Show all of the loss; the reference may leave the picture."""
-    values = [value for line in lines for value in line]
-    low, high = min(values), max(values)
+    """Show all of the loss, but for a single point that is far from all others; the reference may leave the picture."""
+    values = sorted(value for line in lines for value in line)
+    inner = values[len(lines) : -len(lines)]
+    low, high = inner[0], inner[-1]
+    if values[-1] - values[0] < 3 * (high - low):
+        low, high = values[0], values[-1]
     space = 0.06 * (high - low) or 1.0
     axes.set_ylim(low - space, high + space)
 
