@@ -57,7 +57,7 @@ def symmetry(loss: Loss, card: Card) -> str | None:
 def bounds(loss: Loss, card: Card) -> str | None:
     """Nothing beyond the declared bounds, and something close to each."""
     for classes in SIZES:
-        found = search.range_of_values(with_counts(loss, classes), classes, card.overflows_at)
+        found = search.range_of_values(with_counts(loss, classes, equal=True), classes, card.overflows_at)
         for bound, seen, side in ((card.low, found[0], -1), (card.high, found[1], 1)):
             if bound is None:
                 continue
@@ -133,7 +133,7 @@ def slope_near(loss: Loss, card: Card) -> str | None:
     """What the gradient does where the outputs are right."""
     if card.near is None:
         return None
-    found = slope(search.gradients_near(with_counts(loss, 3)))
+    found = slope(search.gradients_near(with_counts(loss, 3, equal=True)))
     return None if found is card.near else f"near the target the gradient {_said(found)}, declared: {_said(card.near)}"
 
 

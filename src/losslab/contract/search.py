@@ -169,7 +169,8 @@ def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
 def _at_margin(loss: Loss, margin: float) -> float:
     classes = 1 if loss.wants[0] is Kind.BINARY else 3
     outputs = torch.zeros(1, classes * width(loss), dtype=torch.float64)
-    outputs[0, 0] = margin
+    # Cosines end where the margin of other outputs is large: further out float64 cannot tell faint from flat.
+    outputs[0, 0] = margin / 30 if loss.cosine_outputs else margin
     if classes == 1:
         return _gradient(loss, outputs, torch.ones(1, 1, dtype=torch.float64))
     return _gradient(loss, outputs, one_class(loss, classes, 1)[0], loss.outputs(classes))
