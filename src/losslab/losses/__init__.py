@@ -19,7 +19,9 @@ from losslab.losses.huber import Huber, SmoothL1
 from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
+from losslab.losses.ldam import LDAM
 from losslab.losses.log_cosh import LogCosh
+from losslab.losses.logit_adjusted import LogitAdjusted
 from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
 from losslab.losses.multi_margin import MultiMargin
@@ -32,6 +34,7 @@ from losslab.losses.rescaled_mse import RescaledMSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm, LogitPenalty
+from losslab.losses.sigmoid_focal import SigmoidFocal
 from losslab.losses.smoothed import Smoothed
 from losslab.losses.tukey import Tukey
 from losslab.losses.tweedie import Tweedie
@@ -45,6 +48,7 @@ __all__ = [
     "GJS",
     "JS",
     "L1",
+    "LDAM",
     "MAE",
     "MSE",
     "NCE",
@@ -68,6 +72,7 @@ __all__ = [
     "Huber",
     "KLDiv",
     "LogCosh",
+    "LogitAdjusted",
     "LogitNorm",
     "LogitPenalty",
     "Loss",
@@ -79,6 +84,7 @@ __all__ = [
     "Quantile",
     "RescaledMSE",
     "ResidualLoss",
+    "SigmoidFocal",
     "Slope",
     "SmoothL1",
     "Smoothed",
