@@ -83,7 +83,7 @@ class LogitNorm(_Tempered):
         )
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """Z / (|z| + 1e-7), as in the authors' code → (N, C)."""
+        """The outputs divided by |z| + 1e-7, as in the authors' code → (N, C)."""
         # In units of the largest output no square overflows or underflows.
         largest = outputs.detach().abs().amax(1, keepdim=True).clamp(min=1e-30)
         scaled = outputs / largest
