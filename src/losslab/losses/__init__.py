@@ -22,6 +22,7 @@ from losslab.losses.l1 import L1
 from losslab.losses.ldam import LDAM
 from losslab.losses.log_cosh import LogCosh
 from losslab.losses.logit_adjusted import LogitAdjusted
+from losslab.losses.logit_penalty import LogitPenalty
 from losslab.losses.mae import MAE, RCE
 from losslab.losses.mse import MSE
 from losslab.losses.multi_margin import MultiMargin
@@ -33,7 +34,7 @@ from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.rescaled_mse import RescaledMSE
 from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
-from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm, LogitPenalty
+from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm
 from losslab.losses.sigmoid_focal import SigmoidFocal
 from losslab.losses.smoothed import Smoothed
 from losslab.losses.tukey import Tukey

@@ -1,4 +1,4 @@
-"""Cross-entropy of outputs that are scaled or held small first."""
+"""Cross-entropy of outputs at a temperature, or of one length."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -131,52 +131,6 @@ class CosineSoftmax(_Tempered):
             note="The facts are those of any outputs. Between cosines the loss lies within log(1 + (K - 1) exp(±2/τ)): "
             "a large τ never lets it be sure.",
         )
-
-
-class LogitPenalty(ClassLoss):
-    """Cross-entropy plus a penalty on the size of the logits: -log p_y + β |z|².
-
-    Args:
-        beta: β. The authors' code writes β/2: its 6e-4 is 3e-4 here.
-        weight: one weight a class (C,), of cross-entropy and penalty, or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
-    """
-
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "beta": Parameter("β, how much large logits cost", "[0, inf)", _CODE, (0.0, 3e-4, 6e-4)),
-    }
-    beta: float | Tensor
-
-    def __init__(
-        self,
-        beta: float | Tensor = 3e-4,
-        weight: Sequence[float] | Tensor | Rule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.hold("beta", beta)
-
-    @property
-    def card(self) -> Card:
-        """Cross-entropy in a shallow bowl."""
-        plain = float(self.beta) == 0
-        return Card(
-            formula=r"-\log p_y + \beta \lVert z\rVert^2",
-            plain="-log p_y + β |z|²",
-            source=_KORNBLITH,
-            near=Slope.FADES if plain else Slope.GROWS,
-            far=Slope.STAYS if plain else Slope.GROWS,
-            convex=True,
-            uniform="log(K)",
-            shift_invariant=plain,
-            proper=plain and self.weight is None,
-            note="The least value is a little above 0 and has no closed form: 0.02 with ten classes at β = 3e-4. There "
-            "the logits stop growing, so the probabilities are less sure than the truth.",
-        )
-
-    def classwise(self, outputs: Tensor) -> Tensor:
-        """-log p_k + β |z|² → (N, C)."""
-        return -torch.log_softmax(outputs, dim=1) + self.beta * outputs.square().sum(1, keepdim=True)
 
 
 # The greater of two ways to be wrong: all other classes share the sphere, or one has it.
