@@ -1,8 +1,10 @@
 """The losses that conf/loss composes, by name."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +23,9 @@ def names() -> list[str]:
 
 def config(name: str, *overrides: str) -> dict[str, Any]:
     """A loss as `loss=NAME loss.KEY=VALUE ...` composes it. What only a run can know (a teacher) is null."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    # Inside a command Hydra runs already, and refuses to be started again.
+    here = GlobalHydra.instance().is_initialized()
+    with nullcontext() if here else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra.compose(f"loss/{name}", list(overrides))
     for key in composed:
         if OmegaConf.is_missing(composed, key):

@@ -1,5 +1,7 @@
 """What `python train.py --help` prints."""
 
+from textwrap import fill
+
 from losslab import CONF
 
 _TEXT = """\
@@ -19,13 +21,18 @@ Examples:
   python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
   python train.py trainer=ddp                                   all GPUs of this machine
 
+  python scripts/show.py loss=focal                             what a loss claims and looks like
+  python scripts/check.py model=mlp data=digits loss=focal      look at a set-up without training it
+
   --cfg job        shows the whole configuration, every value of which can be set
   -m               sweeps over values that are separated by commas
   --hydra-help     what else Hydra can do
   Tab completion   eval "$(python train.py -sc install=bash)", also zsh and fish
 """
 
-_GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment", "debug")
+_GROUPS = (
+    "model", "data", "loss", "optimizer", "scheduler", "mix", "trainer", "callbacks", "logger", "experiment", "debug",
+)  # fmt: skip
 
 
 def help_text() -> str:
@@ -33,7 +40,10 @@ def help_text() -> str:
 
     Hydra's own `--help` would compose the configuration and list everything twice, which takes longer with each file.
     """
-    lines = [f"  {group:<11}{', '.join(choices(group))}" for group in _GROUPS]
+    lines = [
+        fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
+        for group in _GROUPS
+    ]
     return _TEXT.format(groups="\n".join(lines))
 
 
