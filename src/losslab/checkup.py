@@ -55,7 +55,7 @@ def looked_at(choices: Mapping[str, str | None], learner: Learner, batch: Batch)
     group = learner.optimizer(learner.parameters()).param_groups[0]
     lines = {
         "network": f"{choices['model']}, {parameters:,} parameters",
-        "loss": f"{choices['loss']} ({type(learner.loss).__name__}), {choices['optimizer']} at lr {group['lr']:g}",
+        "loss": f"{choices['loss']} ({getattr(learner.loss, 'name', type(learner.loss).__name__)}), {choices['optimizer']} at lr {group['lr']:g}",
         "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in lines.items())

@@ -69,6 +69,7 @@ def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
     from losslab import experiment as lab  # noqa: PLC0415
     from losslab.contract.specimens import CLASSES  # noqa: PLC0415
     from losslab.errors import LabError  # noqa: PLC0415
+    from losslab.losses.adapting.meaning import Meaning  # noqa: PLC0415
     from losslab.targets import Kind  # noqa: PLC0415
 
     refused: LabError | None = None
@@ -78,7 +79,9 @@ def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
         except LabError as error:
             refused = refused or error  # a criterion from elsewhere may take another kind of target
         else:
-            return loss, _TWINS[loss.wants[0] if kind is Kind.INDEX else kind]
+            # Torch's regression losses take one-hot classes too, but who names one without data means values.
+            estimates = getattr(loss, "meaning", None) is Meaning.ESTIMATES and not getattr(loss, "bounded", False)
+            return loss, _TWINS[Kind.VALUES if estimates else loss.wants[0] if kind is Kind.INDEX else kind]
     assert refused is not None  # noqa: S101 -- for the type checker
     raise refused
 

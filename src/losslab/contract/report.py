@@ -1,13 +1,16 @@
 """What became of a loss under its contract, as text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from losslab.contract import broken
-from losslab.contract.behaviour import CHECKS, FOR_STRANGERS
+from losslab.contract.behaviour import CHECKS, FOR_STRANGERS, is_stable_far_out
 from losslab.contract.claims import CLAIMS
 from losslab.contract.specimens import with_counts
 from losslab.losses.adapter import Adapted
+from losslab.losses.adapting.forms import Route
 from losslab.losses.base import Loss
+from losslab.targets import Kind
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,27 @@ class Verdict:
 def verdicts(loss: Loss) -> list[Verdict]:
     """Every promise for each kind of target the loss takes, and every claim of its card.
 
-    A criterion from elsewhere has promised nothing: of it only what every loss must do is asked.
+    A criterion from elsewhere has promised nothing: of it only what every loss must do is asked, and nothing of one
+    that scores no single examples.
     """
-    checks = FOR_STRANGERS if isinstance(loss, Adapted) else CHECKS
-    several = len(loss.wants) > 1
-    found = [
-        Verdict(_words(check.__name__) + (f" ({kind})" if several else ""), broken(check, with_counts(loss), kind))
-        for kind in loss.wants
-        for check in checks
-    ]
+    checks: tuple[Callable[[Loss, Kind], str | None], ...] = FOR_STRANGERS if isinstance(loss, Adapted) else CHECKS
+    if getattr(loss, "bounded", False):
+        checks = tuple(check for check in checks if check is not is_stable_far_out)  # it takes no such outputs
+    if isinstance(loss, Adapted) and loss.form.route is Route.WHOLE:
+        return []
+    found = [Verdict(_words(check.__name__), _first(check, loss)) for check in checks]
     if loss.card is not None:
         found += [Verdict(f"card: {_words(claim.__name__)}", broken(claim, loss, loss.card)) for claim in CLAIMS]
     return found
+
+
+def _first(check: Callable[..., str | None], loss: Loss) -> str | None:
+    """What is wrong with the first kind of target for which something is."""
+    for kind in loss.wants:
+        wrong = broken(check, with_counts(loss), kind)
+        if wrong is not None:
+            return f"{wrong} ({kind} targets)"
+    return None
 
 
 def _words(name: str) -> str:

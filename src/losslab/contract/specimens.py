@@ -17,8 +17,9 @@ def random(seed: int) -> torch.Generator:
 
 
 def outputs_of(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
-    """Standard normal outputs (n, as many as the loss scores)."""
-    return torch.randn(n, columns * width(loss), generator=random(seed), dtype=dtype)
+    """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
+    drawn = torch.randn(n, loss.outputs(columns) * loss.views, generator=random(seed), dtype=dtype)
+    return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
 
 
 def width(loss: Loss) -> int:

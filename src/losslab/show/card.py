@@ -4,6 +4,7 @@ import math
 
 from losslab.contract import claims, search
 from losslab.contract.specimens import is_of_classes, with_counts
+from losslab.losses.adapter import Adapted
 from losslab.losses.base import Loss
 from losslab.losses.card import Card
 from losslab.targets import Kind
@@ -25,6 +26,8 @@ def facts(loss: Loss) -> dict[str, str]:
     for name, declared in loss.hyperparameters.items():
         value = float(getattr(loss, name))
         known[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
+    if isinstance(loss, Adapted):  # made for one number of classes, so not for the search
+        return known | {"scores": loss.form.route.value}
     known |= _of_classes(loss, card) if is_of_classes(loss) else _of_values(loss, card)
     return known | {"note": card.note} if card is not None and card.note else known
 

@@ -15,15 +15,15 @@ from losslab.losses.adapting.probe import Call, Criterion, class_weight, ignored
 class Route(StrEnum):
     """How scores of single examples are got from a criterion."""
 
-    ELEMENTS = "elements"
+    ELEMENTS = "each example, without its reduction"
     """Its `reduction` is "none", or it does not reduce at all."""
-    ENTRIES = "entries"
+    ENTRIES = "each example, without its reducer"
     """It hands its losses to a `reducer`, as pytorch-metric-learning's do: they are taken from there."""
-    MAPPED = "mapped"
+    MAPPED = "each example, called on it alone"
     """It is called on every example alone, by torch.func.vmap."""
-    SINGLES = "singles"
+    SINGLES = "each example, called on it alone in a loop"
     """It is called on every example alone, in a loop."""
-    WHOLE = "whole"
+    WHOLE = "the batch as a whole"
     """There is none: the loss is one of the batch."""
 
 
