@@ -53,12 +53,13 @@ def looked_at(choices: Mapping[str, str | None], learner: Learner, batch: Batch)
     """What an examination of this batch looks at, in three lines."""
     parameters = sum(p.numel() for p in learner.network.parameters())
     group = learner.optimizer(learner.parameters()).param_groups[0]
+    name = getattr(learner.loss, "name", type(learner.loss).__name__)
     lines = {
         "network": f"{choices['model']}, {parameters:,} parameters",
-        "loss": f"{choices['loss']} ({getattr(learner.loss, 'name', type(learner.loss).__name__)}), {choices['optimizer']} at lr {group['lr']:g}",
+        "loss": f"{choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}",
         "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
     }
-    return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
+    return "\n".join(f"{label:<11} {value}" for label, value in lines.items())
 
 
 def _as(dtype: torch.dtype, target: Tensor) -> Tensor:

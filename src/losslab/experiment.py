@@ -1,37 +1,28 @@
 """The one place where the parts meet: a configuration goes in, an experiment comes out and can be run."""
 
-import inspect
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import nn
 
-from losslab import checkup, compatibility, ranks, runs, weights
+from losslab import checkup, compatibility, ranks, runs, teacher, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
-from losslab.losses.adapter import adapt
-from losslab.losses.base import Loss
-from losslab.networks.cosine import with_cosine_outputs
+from losslab.making import make, make_loss, make_network, one_line
 from losslab.runs import RunFolder
-from losslab.targets import Kind
 from losslab.unprofiled import Unprofiled
 
 
@@ -52,22 +43,22 @@ def build(config: dict[str, Any]) -> Experiment:
     Raises:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
-    data: MemoryDataModule = _make("data", config["data"])
+    data: MemoryDataModule = make("data", config["data"])
     if config.get("mix"):
-        data.mixed(_make("mix", config["mix"]))
+        data.mixed(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
     loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
     compatibility.check_pair(loss, data.facts)
     compatibility.check_machine(config["trainer"])
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
-    network = _network(config, data.facts, loss)
+    network = make_network(config, data.facts, loss)
     learner = learner_for(data.facts.task)(
         network,
         loss,
         data.facts,
-        optimizer=_make("optimizer", config["optimizer"]),
-        scheduler=_make("scheduler", config["scheduler"]["scheduler"]),
+        optimizer=make("optimizer", config["optimizer"]),
+        scheduler=make("scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
     )
@@ -75,78 +66,10 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
 
 
-def _network(config: dict[str, Any], facts: Facts, loss: Loss) -> nn.Module:
-    outputs = loss.outputs(facts.targets)
-    network: nn.Module = _make("model", config["model"], input_shape=facts.input_shape, outputs=outputs)
-    if loss.cosine_outputs:
-        network = with_cosine_outputs(network)
-    if str(config["trainer"].get("precision")) == "64-true":
-        network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
-    return network.to(memory_format=torch.channels_last) if len(facts.input_shape) > 1 else network
-
-
-def teacher(run: str | None) -> nn.Module | None:
-    """The network of a finished run under its best weights, for a loss to ask; None where no run is named.
-
-    Raises:
-        LabError: there is no such run, or it kept no weights.
-    """
-    if run is None:
-        return None
-    folder = RunFolder(Path(run))
-    config = _taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
-    given = facts(config["data"])
-    network = _network(config, given, make_loss(config["loss"], given.kind, given.targets))
-    weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
-    return network
-
-
-def _taught_by(run: str | None, config: Any) -> Any:
-    """A configuration with another teacher, wherever it names one."""
-    if not isinstance(config, dict):
-        return config
-    if config.get("_target_") == "losslab.experiment.teacher":
-        return config | {"run": run}
-    return {key: _taught_by(run, value) for key, value in config.items()}
-
-
 def facts(data: dict[str, Any]) -> Facts:
     """What data of this configuration declare, without reading them."""
-    module: MemoryDataModule = _make("data", data)
+    module: MemoryDataModule = make("data", data)
     return module.facts
-
-
-def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
-    """The loss of a configuration for targets of a kind, adapted if it is none of losslab's.
-
-    Raises:
-        LabError: there is no such thing, or it takes no such targets.
-    """
-    options = {key: value for key, value in config.items() if not key.startswith("_")}
-    if "_partial_" not in config and _wants_more(str(config["_target_"]), options):
-        config = config | {"_partial_": True}
-    return adapt(_make("loss", config), kind, targets)
-
-
-def _wants_more(target: str, options: dict[str, Any]) -> bool:
-    """Whether this names a function that these options do not suffice for: it waits for outputs and targets."""
-    try:
-        function = locate(target)  # and not Hydra's get_object, which logs what it does not find
-    except Exception:  # noqa: BLE001 -- whatever importing it raises is said when it is made
-        return False
-    if not inspect.isroutine(function):
-        return False
-    try:
-        inspect.signature(function).bind(**options)
-    except (TypeError, ValueError):  # ValueError: one of torch's own, written in C++
-        return True
-    return False
-
-
-def _make(place: str, config: Any, **given: Any) -> Any:
-    """What a part of the configuration describes; what is wrong with it becomes one line that names the place."""
-    with _one_line(place):
-        return instantiate(config, **given)
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
@@ -160,7 +83,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     everything: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     everything |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
     if folder.teacher.is_dir():
-        config = _taught_by(str(folder.teacher), config)
+        config = teacher.taught_by(str(folder.teacher), config)
     return build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
 
 
@@ -193,7 +116,7 @@ def run(experiment: Experiment) -> dict[str, float]:
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     _begin(experiment)
     results: dict[str, float] = {}
-    with quiet(), _one_line("trainer"):
+    with quiet(), one_line("trainer"):
         if config["train"]:
             trainer.fit(learner, datamodule=experiment.data)
             results |= _training_results(trainer, learner)
@@ -279,11 +202,11 @@ def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 
 def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     callbacks: list[Callback] = [
-        _make(f"callbacks.{name}", callback, **_supplied(name, callback, config, learner))
+        make(f"callbacks.{name}", callback, **_supplied(name, callback, config, learner))
         for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
-    loggers: list[Logger] = [_make("logger", item) for item in (config.get("logger") or {}).values() if item]
+    loggers: list[Logger] = [make("logger", item) for item in (config.get("logger") or {}).values() if item]
     options = dict(config["trainer"])
     if options.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -296,7 +219,7 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
     options |= _together(options)
     with quiet():
-        trainer: Trainer = _make("trainer", options)
+        trainer: Trainer = make("trainer", options)
     return trainer
 
 
@@ -348,17 +271,3 @@ def hparams(config: dict[str, Any]) -> dict[str, Any]:
 
 
 _TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))
-
-
-@contextmanager
-def _one_line(place: str) -> Iterator[None]:
-    """Turn what Hydra and Lightning raise on bad values into one line that says where the value stands."""
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, LabError):
-            raise LabError(str(cause)) from error  # it names the value itself
-        raise LabError(" ".join(f"{place}: {cause or error}".split())) from error
-    except MisconfigurationException as error:
-        raise LabError(" ".join(f"{place}: {error}".split())) from error

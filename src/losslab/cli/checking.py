@@ -66,7 +66,7 @@ _TWINS = {
 
 def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
     """The loss for the contract's number of classes, and overrides that name data for it."""
-    from losslab import experiment as lab  # noqa: PLC0415
+    from losslab import making  # noqa: PLC0415
     from losslab.contract.specimens import CLASSES  # noqa: PLC0415
     from losslab.errors import LabError  # noqa: PLC0415
     from losslab.losses.adapting.meaning import Meaning  # noqa: PLC0415
@@ -75,7 +75,7 @@ def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
     refused: LabError | None = None
     for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
         try:
-            loss = lab.make_loss(config["loss"], kind, CLASSES)
+            loss = making.make_loss(config["loss"], kind, CLASSES)
         except LabError as error:
             refused = refused or error  # a criterion from elsewhere may take another kind of target
         else:
