@@ -11,6 +11,7 @@ from losslab.data.module import MemoryDataModule
 from losslab.doctor import Finding, Severity, examine
 from losslab.errors import LabError
 from losslab.learner import Learner
+from losslab.losses.base import Loss
 from losslab.targets import encode
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,24 @@ def findings(learner: Learner, batch: Batch) -> list[Finding]:
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
     target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
     optimizer = learner.optimizer(learner.parameters())
-    return examine(learner.network, learner.loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
+    loss = learner.loss if learner.loss.views == 1 else _Agreeing(learner.loss)
+    return examine(learner.network, loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
+
+
+class _Agreeing(Loss):
+    """A loss that scores several sets of outputs, given the same in each: what can be tried on a network alone."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.loss, self.wants, self.name = loss, loss.wants, type(loss).__name__
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, C) and the target → (N,)."""
+        return self.loss.score(torch.cat([outputs] * self.loss.views, dim=1), target)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """As the loss says → (N, C)."""
+        return self.loss.to_probabilities(outputs)
 
 
 def looked_at(choices: Mapping[str, str | None], learner: Learner, batch: Batch) -> str:

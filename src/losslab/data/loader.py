@@ -93,11 +93,7 @@ class Loader:
             # Counted before the batch is handed out: whoever saves a state holds this batch already. What workers have
             # read ahead does not count.
             self._next = (number + 1) % len(self)
-            here = part if part.device == self.device else part.to(self.device)
-            batch = Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
-            if self.mix is not None:
-                batch = Batch(*(part[self._share] for part in self.mix(batch, self.epoch, number)))
-            yield batch
+            yield self._finished(part, self.epoch, number)
 
     def peek(self) -> Batch:
         """The first batch of epoch 0, read by this process: no epoch starts elsewhere or draws otherwise for it."""
@@ -105,8 +101,13 @@ class Loader:
         draws = self.plan.draws(0, 0, rows)
         where = self.examples.device
         part = self.examples.take(rows.to(where))
-        part = augmented(part, self.plan, None if draws is None else draws.to(where)).to(self.device)
-        return Batch(*part) if self.transform is None else Batch(self.transform(part.inputs), *part[1:])
+        return self._finished(augmented(part, self.plan, None if draws is None else draws.to(where)), 0, 0)
+
+    def _finished(self, part: Examples, epoch: int, number: int) -> Batch:
+        """The batch that is made of these examples, on its device."""
+        here = part if part.device == self.device else part.to(self.device)
+        batch = Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
+        return batch if self.mix is None else Batch(*(each[self._share] for each in self.mix(batch, epoch, number)))
 
     def state_dict(self) -> dict[str, int]:
         """Where the epoch stands: the number of the next batch."""

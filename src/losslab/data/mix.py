@@ -17,9 +17,9 @@ class Mix:
     Draws are keyed by (seed, epoch, batch) as all others are, and made for the global batch.
 
     Args:
-        transform: torchvision.transforms.v2.MixUp or CutMix, from images (N, channels, height, width) and
-            probabilities (N, C) to the same.
-        alpha: of the transform's Beta distribution, which is checked here.
+        transform: torchvision.transforms.v2.MixUp or CutMix, which of an alpha makes a map from images (N, channels,
+            height, width) and probabilities (N, C) to the same.
+        alpha: of the Beta distribution that the share is drawn from.
 
     Raises:
         LabError: alpha is not above 0.
@@ -29,7 +29,7 @@ class Mix:
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
             message = f"mix.alpha must be a number above 0, got {alpha!r}"
             raise LabError(message)
-        self.transform = transform
+        self.transform = transform(alpha=alpha)
 
     def __call__(self, classes: int, seed: int, batch: Batch, epoch: int, number: int) -> Batch:
         """Mix batch `number` of an epoch, whose targets are indices (N,) or probabilities (N, C)."""
