@@ -1,0 +1,44 @@
+"""Means over seeds, their intervals, and whether a difference is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+from scipy.stats import t
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half of its 95 % interval."""
+
+    mean: float
+    half: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return abs(self.mean) > self.half
+
+    def holds(self, value: float) -> bool:
+        """Whether the interval holds a value."""
+        return abs(self.mean - value) <= self.half
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Student's interval of the mean of at least two values."""
+    return Estimate(fmean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)))
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """The mean difference of runs that are paired by their seeds: same weights, batches and data."""
+    return estimate([value - other for value, other in zip(values, baseline, strict=True)])
+
+
+def verdict(found: Estimate, *, more_is_better: bool) -> str:
+    """What a difference to the first choice says."""
+    if found.mean == found.half == 0:
+        return "equal"
+    if not found.distinguishable:
+        return "not distinguishable"
+    return "better" if (found.mean > 0) == more_is_better else "worse"
