@@ -1,0 +1,114 @@
+"""Runs the commands of the rows as they are printed, and keeps what each run gave."""
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from losslab.errors import LabError
+
+from choosings.measures import measure
+from choosings.row import Row, Trial
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = 2
+_WHERE = ("trainer=cpu", f"hydra.launcher.n_jobs={JOBS}")
+"""Added to each command: where it runs, two at a time."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number of one run."""
+
+    row: str
+    label: str
+    seed: int
+    metric: str
+    value: float
+
+
+def conduct(rows: Iterable[Row], folder: Path) -> None:
+    """Run everything, and write runs.csv and campaign.json into a folder."""
+    results: list[Result] = []
+    start, chosen = perf_counter(), list(rows)
+    for row in chosen:
+        results += _conducted(row)
+        print(f"{row.name}: {perf_counter() - start:.0f} s so far", flush=True)
+    folder.mkdir(exist_ok=True)
+    with (folder / "runs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(result) | {"value": f"{result.value:.6g}"} for result in results)
+    facts = {"conditions": conditions(), "minutes": round((perf_counter() - start) / 60, 1)}
+    facts |= {"commands": {row.name: row.commands for row in chosen}}
+    (folder / "campaign.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path) -> tuple[list[Result], dict[str, Any]]:
+    """What `conduct` wrote."""
+    with (folder / "runs.csv").open(newline="") as file:
+        rows = [row | {"seed": int(row["seed"]), "value": float(row["value"])} for row in csv.DictReader(file)]
+    return [Result(**row) for row in rows], json.loads((folder / "campaign.json").read_text())
+
+
+def conditions() -> str:
+    """What the runs were made with."""
+    names = ("torch", "lightning", "scikit-learn")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}"
+
+
+def _conducted(row: Row) -> list[Result]:
+    with tempfile.TemporaryDirectory() as place:
+        if row.before:
+            _run(row.before, ("trainer=cpu",), Path(place))
+        return [result for trial in row.trials for result in _tried(row, trial, Path(place))]
+
+
+def _tried(row: Row, trial: Trial, place: Path) -> list[Result]:
+    """The results of one sweep in a working directory of its own."""
+    before = set(place.glob("outputs/sweep-*"))
+    _run(trial.command, _WHERE, place)
+    (sweep,) = set(place.glob("outputs/sweep-*")) - before
+    jobs = json.loads((sweep / "summary.json").read_text())["jobs"]
+    results = []
+    for job in jobs:
+        given = dict(override.split("=", 1) for override in job["overrides"])
+        label = trial.label or label_of(row, job["overrides"])
+        for metric in row.metrics:
+            value = measure(metric, sweep / job["folder"], job["metrics"], given["loss"])
+            results.append(Result(row.name, label, int(given["seed"]), metric, value))
+    return results
+
+
+def label_of(row: Row, overrides: list[str]) -> str:
+    """What is said in these overrides and not in all commands of the row alike."""
+    shared = set.intersection(*(set(trial.settings) for trial in row.trials)) if len(row.trials) > 1 else set()
+    swept = [given for trial in row.trials for given in trial.settings if "," in given and "[" not in given]
+    keys = {given.partition("=")[0] for given in swept} | {"loss"}
+    own = {given.partition("=")[0] for trial in row.trials for given in trial.settings if given not in shared}
+    keys |= own if len(row.trials) > 1 else set()
+    return " ".join(given for given in overrides if given.partition("=")[0] in keys and given not in shared)
+
+
+def _run(command: str, where: tuple[str, ...], place: Path) -> None:
+    _, script, *arguments = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments, *where], cwd=place, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        message = f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        raise LabError(message)
+
+

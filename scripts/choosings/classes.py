@@ -1,0 +1,104 @@
+"""The rows of classification."""
+
+from choosings.row import Row, Trial
+
+_DIGITS = ("model=mlp", "data=digits", "data.size=8", "data.batch_size=128", "data.split_seed=${seed}") + (
+    "trainer.max_epochs=20",
+)
+_CLEAN = (
+    "The project's data have no wrong labels yet (corrupted training labels are planned), so the runs show only what "
+    "tolerance costs where all labels are right."
+)
+
+ROWS = (
+    Row(
+        name="binary",
+        situation="binary classification",
+        first="bce",
+        compare="squared_hinge, mse",
+        reason="It is the likelihood of a yes or no, proper, and its gradient p − y does not vanish on what is "
+        "confidently wrong.",
+        source="Cox 1958, *The regression analysis of binary sequences*",
+        trials=(
+            Trial(
+                ("model=mlp", "data=breast_cancer", "data.split_seed=${seed}", "trainer.max_epochs=20")
+                + ("loss=bce,squared_hinge,mse",)
+            ),
+        ),
+        metrics=("test/accuracy", "test/nll"),
+        baseline="loss=bce",
+    ),
+    Row(
+        name="multiclass",
+        situation="multi-class classification",
+        first="cross_entropy",
+        compare="rescaled_mse, bce (one-vs-all)",
+        reason="It is the likelihood of the class, proper, and what everyone's settings were tuned for; squared error "
+        "on the logits does about as well in large comparisons.",
+        source="Good 1952, *Rational decisions*; Hui & Belkin 2021, *Evaluation of neural architectures trained with "
+        "square loss vs cross-entropy in classification tasks*",
+        trials=(Trial((*_DIGITS, "loss=cross_entropy,rescaled_mse,bce")),),
+        metrics=("test/accuracy", "test/nll"),
+        baseline="loss=cross_entropy",
+    ),
+    Row(
+        name="multilabel",
+        situation="several labels at once",
+        first="bce",
+        compare="sigmoid_focal, where few of many labels are yes",
+        reason="Labels that do not exclude each other are so many yes-or-no questions; where nearly all answers are "
+        "no, the easy ones drown the others and want turning down.",
+        source="Ridnik et al. 2021, *Asymmetric loss for multi-label classification*; Lin et al. 2017, *Focal loss for "
+        "dense object detection*",
+        trials=(Trial((*_DIGITS, "loss=bce,sigmoid_focal")),),
+        metrics=("test/accuracy", "test/nll"),
+        baseline="loss=bce",
+        gap="There is no multi-label data set yet: the ten digits, one-vs-all, stand in, where exactly one label of "
+        "ten is yes.",
+    ),
+    Row(
+        name="soft",
+        situation="soft labels: mixed images, or annotators who disagree",
+        first="cross_entropy, which takes probabilities",
+        compare="kl_div (the same gradient), bce",
+        reason="It is linear in the target, so a mixed label costs the mixture of what its parts cost, and the least "
+        "expected cost is at the target's own probabilities.",
+        source="Zhang et al. 2018, *mixup: beyond empirical risk minimization*; Gneiting & Raftery 2007, *Strictly "
+        "proper scoring rules, prediction, and estimation*",
+        trials=(
+            Trial((*_DIGITS, "mix=mixup", "loss=cross_entropy,kl_div,bce")),
+            Trial((*_DIGITS, "loss=cross_entropy"), label="loss=cross_entropy without mixup"),
+        ),
+        metrics=("test/accuracy", "test/nll"),
+        baseline="mix=mixup loss=cross_entropy",
+    ),
+    Row(
+        name="some_noise",
+        situation="wrong labels, fewer than about 20 to 40 %",
+        first="gce (q 0.7)",
+        compare="cross_entropy, label_smoothing, sce, bi_tempered",
+        reason="It weighs an example's gradient by p^q, so that what the network cannot believe counts less, and still "
+        "learns nearly as fast as cross-entropy.",
+        source="Zhang & Sabuncu 2018, *Generalized cross entropy loss for training deep neural networks with noisy "
+        "labels*; Wang et al. 2019, *Symmetric cross entropy for robust learning with noisy labels*",
+        trials=(Trial((*_DIGITS, "loss=gce,cross_entropy,label_smoothing,sce,bi_tempered")),),
+        metrics=("test/accuracy",),
+        baseline="loss=gce",
+        gap=_CLEAN,
+    ),
+    Row(
+        name="much_noise",
+        situation="wrong labels, more than about 20 to 40 %",
+        first="nce_rce",
+        compare="nce_agce, gce, mae, cross_entropy",
+        reason="Both its terms are symmetric: the sum over all classes is constant, so uniform label noise does not "
+        "move its minimum; the first term learns, the second alone would learn too slowly.",
+        source="Ma et al. 2020, *Normalized loss functions for deep learning with noisy labels*; Ghosh, Kumar & Sastry "
+        "2017, *Robust loss functions under label noise for deep neural networks*; Zhou et al. 2021, *Asymmetric loss "
+        "functions for learning with noisy labels*",
+        trials=(Trial((*_DIGITS, "loss=nce_rce,nce_agce,gce,mae,cross_entropy")),),
+        metrics=("test/accuracy",),
+        baseline="loss=nce_rce",
+        gap=_CLEAN,
+    ),
+)

@@ -1,0 +1,102 @@
+"""The rows of regression."""
+
+from choosings.row import Row, Trial
+
+LINEAR = ("model=linear", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=60")
+_LAW = (*LINEAR, "data=linear_synthetic", "data.data_seed=${seed}")
+
+ROWS = (
+    Row(
+        name="gaussian",
+        situation="regression, Gaussian noise",
+        first="mse",
+        compare="huber, l1",
+        reason="It is the negative log-likelihood of Gaussian noise, so no other loss estimates the mean from fewer "
+        "examples.",
+        source="Gauss 1809, *Theoria motus*; Huber 1964, *Robust estimation of a location parameter*, for what robust "
+        "estimates lose then",
+        trials=(Trial((*_LAW, "data.noise=1", "loss=mse,huber,l1")),),
+        metrics=("test/mse",),
+        baseline="loss=mse",
+    ),
+    Row(
+        name="outliers",
+        situation="regression, outliers in the target",
+        first="huber, δ about 1.345 standard deviations of the noise",
+        compare="l1, tukey, mse",
+        reason="Its gradient is bounded, so one wrong target pulls no harder than one that lies δ away; at 1.345 σ it "
+        "keeps 95 % of the efficiency of mse under Gaussian noise.",
+        source="Huber 1964, *Robust estimation of a location parameter*; Huber 1981, *Robust statistics*, for 1.345",
+        trials=(
+            Trial((*_LAW, "data.outliers=0.1", "loss=huber", "loss.delta=0.135,1.0")),
+            Trial((*_LAW, "data.outliers=0.1", "loss=l1,tukey,mse")),
+        ),
+        metrics=("test/mse",),
+        baseline="loss=huber loss.delta=0.135",
+        gap="The outliers of `linear_synthetic` all lie above the line. A loss that only bounds their pull keeps a "
+        "bias; one that lets go of them (tukey) need not.",
+    ),
+    Row(
+        name="tails",
+        situation="regression, heavy tails: gross errors are common",
+        first="cauchy",
+        compare="barron over alpha, huber, l1, welsch",
+        reason="It is the negative log-likelihood of a Cauchy distribution up to scale, and its gradient falls again "
+        "with the residual, so that far targets count less instead of just no more.",
+        source="Barron 2019, *A general and adaptive robust loss function*; Lange, Little & Taylor 1989, *Robust "
+        "statistical modeling using the t distribution*",
+        trials=(Trial((*_LAW, "data.outliers=0.3", "loss=cauchy,welsch,huber,l1,mse")),),
+        metrics=("test/mse",),
+        baseline="loss=cauchy",
+        gap="There is no data set with a symmetric heavy-tailed law yet: three tenths of one-sided outliers stand in.",
+    ),
+    Row(
+        name="quantiles",
+        situation="quantiles and prediction intervals",
+        first="quantile, once for each end of the interval",
+        compare="gaussian_nll's mean ± 1.645 σ; expectile, which is no quantile",
+        reason="Its expected value is least at the τ-quantile whatever the distribution, so a share τ of the targets "
+        "should lie below the prediction.",
+        source="Koenker & Bassett 1978, *Regression quantiles*; Newey & Powell 1987, *Asymmetric least squares "
+        "estimation and testing*, for expectiles",
+        trials=(
+            Trial(
+                (*LINEAR, "data=diabetes", "data.split_seed=${seed}", "loss=quantile,expectile", "loss.tau=0.1,0.9"),
+                bare=False,
+            ),
+        ),
+        metrics=("share below",),
+        baseline="",
+        gap="67 test patients a split: a share is known to about ±4 % there.",
+    ),
+    Row(
+        name="counts",
+        situation="counts",
+        first="poisson_nll",
+        compare="tweedie, mse",
+        reason="The variance of a count grows with its mean and the rate is positive: the Poisson likelihood with a "
+        "logarithmic link says both.",
+        source="Nelder & Wedderburn 1972, *Generalized linear models*",
+        trials=(Trial((*LINEAR, "data=counts", "data.data_seed=${seed}", "loss=poisson_nll,tweedie,mse")),),
+        metrics=("test/mse",),
+        baseline="loss=poisson_nll",
+    ),
+    Row(
+        name="heteroscedastic",
+        situation="noise that differs between examples",
+        first="gaussian_nll",
+        compare="mse with one variance for all; quantile",
+        reason="The network predicts a variance for each example, so noisy examples count less and each prediction "
+        "comes with its own uncertainty.",
+        source="Nix & Weigend 1994, *Estimating the mean and variance of the target probability distribution*; Seitzer "
+        "et al. 2022, *On the pitfalls of heteroscedastic uncertainty estimation with probabilistic neural networks*, "
+        "for when it fits the mean worse than mse",
+        trials=(
+            Trial((*LINEAR, "data=counts", "data.n=1000", "data.data_seed=${seed}", "loss=gaussian_nll,mse")),
+        ),
+        metrics=("Gaussian NLL", "test/mse"),
+        baseline="loss=gaussian_nll",
+        gap="Counts stand in, whose variance is their mean. The Gaussian NLL of mse is that of its prediction with its "
+        "training MSE as the variance of all.",
+    ),
+)
