@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from losslab import losses
+from losslab import catalogue, losses
 from losslab.doctor import examine, report
 from losslab.networks.cifar_cnn import cifar_cnn
 
@@ -168,6 +168,13 @@ def test_one_output_of_one_column_is_sound(network, loss):
     torch.manual_seed(0)
     found = examine(networks(1)[network], loss, (inputs(), YES[:, :1]), lr=1e-3)
     assert not found, report(found)
+
+
+@pytest.mark.parametrize("name", ["gaussian_nll", "poisson_nll", "tweedie"])
+def test_a_likelihood_of_one_value_an_example_is_sound(name):
+    loss = catalogue.make(name)
+    network = nn.Linear(10, loss.outputs(1))
+    assert not examine(network, loss, (drawn(columns=10), drawn(columns=1).abs().round()))
 
 
 def test_a_flat_output_beside_a_flat_target_is_sound():

@@ -80,6 +80,8 @@ def _of_torch(loss: Criterion) -> Reads | None:
 
 
 def _of_losslab(loss: Loss, outputs: Tensor) -> Reads:
+    if set(loss.wants) == {Kind.VALUES}:
+        return Reads.VALUES  # what they say of probabilities is the base's, and means nothing
     columns = outputs.shape[1] if outputs.ndim > 1 else 1
     probe = torch.linspace(-2, 3, 2 * columns, device=outputs.device).view(2, columns)
     try:
