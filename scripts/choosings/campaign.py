@@ -16,10 +16,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from losslab.errors import LabError
-
 from choosings.measures import measure
 from choosings.row import Row, Trial
+from losslab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = 2
@@ -39,27 +38,34 @@ class Result:
 
 
 def conduct(rows: Iterable[Row], folder: Path) -> None:
-    """Run everything, and write runs.csv and campaign.json into a folder."""
-    results: list[Result] = []
-    start, chosen = perf_counter(), list(rows)
-    for row in chosen:
-        results += _conducted(row)
-        print(f"{row.name}: {perf_counter() - start:.0f} s so far", flush=True)
+    """Run the commands of some rows, and renew what runs.csv and campaign.json of a folder say of them."""
     folder.mkdir(exist_ok=True)
+    for row in rows:
+        start = perf_counter()
+        new = _conducted(row)
+        facts = {"conditions": conditions(), "seconds": round(perf_counter() - start), "commands": row.commands}
+        _write([result for result in read(folder)[0] if result.row != row.name] + new, folder)
+        known = read(folder)[1] | {row.name: facts}
+        (folder / "campaign.json").write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        print(f"{row.name}: {facts['seconds']} s", flush=True)
+
+
+def _write(results: list[Result], folder: Path) -> None:
     with (folder / "runs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(result) | {"value": f"{result.value:.6g}"} for result in results)
-    facts = {"conditions": conditions(), "minutes": round((perf_counter() - start) / 60, 1)}
-    facts |= {"commands": {row.name: row.commands for row in chosen}}
-    (folder / "campaign.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(folder: Path) -> tuple[list[Result], dict[str, Any]]:
-    """What `conduct` wrote."""
-    with (folder / "runs.csv").open(newline="") as file:
-        rows = [row | {"seed": int(row["seed"]), "value": float(row["value"])} for row in csv.DictReader(file)]
-    return [Result(**row) for row in rows], json.loads((folder / "campaign.json").read_text())
+    """All numbers, and by row's name how they came about."""
+    if not (folder / "runs.csv").is_file():
+        return [], {}
+    with (folder / "runs.csv").open(newline="") as lines:
+        next(lines)
+        rows = [(row, label, int(seed), metric, float(value)) for row, label, seed, metric, value in csv.reader(lines)]
+    known = folder / "campaign.json"
+    return [Result(*row) for row in rows], json.loads(known.read_text()) if known.is_file() else {}
 
 
 def conditions() -> str:
@@ -110,5 +116,3 @@ def _run(command: str, where: tuple[str, ...], place: Path) -> None:
     if done.returncode:
         message = f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         raise LabError(message)
-
-

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from losslab import catalogue
 from losslab import experiment as lab
 from losslab.checkup import first_batch
@@ -16,7 +18,6 @@ from losslab.losses import Distillation
 from losslab.losses.base import Loss
 from losslab.networks.linear import mlp
 from losslab.targets import encode
-from torch import Tensor, nn
 
 _ALIKE = ("model=mlp", "data.batch_size=null", "trainer=cpu", "trainer.precision=64-true")
 

@@ -4,6 +4,7 @@ from math import log, nan
 from pathlib import Path
 
 import torch
+
 from losslab import experiment as lab
 from losslab import weights
 from losslab.runs import RunFolder

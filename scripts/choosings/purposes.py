@@ -3,6 +3,8 @@
 from choosings.row import Row, Trial
 
 _SMALL = ("model=mlp", "data=digits", "data.size=8", "data.batch_size=128")
+_LARGE = (*_SMALL, "model.hidden=[256,256]")
+_FROM_TEACHER = ("ckpt_path=outputs/teacher/weights.pth", "trainer.max_epochs=5")
 _DIGITS = (*_SMALL, "trainer.max_epochs=20", "data.split_seed=${seed}")
 _ANNEALED = ("callbacks=anneal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
 _LAST = "trainer.check_val_every_n_epoch=20"
@@ -67,12 +69,7 @@ ROWS = (
         "network was fine-tuned the loss it was trained with mattered little.",
         source="Kornblith et al. 2021, *Why do better loss functions lead to less transferable features?*",
         before=_TEACHER,
-        trials=(
-            Trial(
-                (*_SMALL, "model.hidden=[256,256]", "ckpt_path=outputs/teacher/weights.pth", "trainer.max_epochs=5")
-                + ("loss=cross_entropy,label_smoothing,rescaled_mse",)
-            ),
-        ),
+        trials=(Trial((*_LARGE, *_FROM_TEACHER, "loss=cross_entropy,label_smoothing,rescaled_mse")),),
         metrics=("test/accuracy", "test/nll"),
         baseline="loss=cross_entropy",
         gap="Offline there is no second data set of images: the runs show how one fine-tunes under another loss "
@@ -84,10 +81,10 @@ ROWS = (
         situation="a large network teaches a small one",
         first="distillation (T² KL, mixed with cross_entropy)",
         compare="cross_entropy without a teacher; label_smoothing",
-        reason="The teacher's probabilities of the wrong classes say which classes resemble each other, which labels do "
-        "not; train the teacher without label smoothing, which erases that.",
-        source="Hinton, Vinyals & Dean 2015, *Distilling the knowledge in a neural network*; Müller, Kornblith & Hinton "
-        "2019, *When does label smoothing help?*",
+        reason="The teacher's probabilities of the wrong classes say which classes resemble each other, which labels "
+        "do not; train the teacher without label smoothing, which erases that.",
+        source="Hinton, Vinyals & Dean 2015, *Distilling the knowledge in a neural network*; Müller, Kornblith & "
+        "Hinton 2019, *When does label smoothing help?*",
         before=_TEACHER,
         trials=(
             Trial(

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
-SEEDS = 5
+SEEDS = 4
 BARE = ("callbacks=none", "logger=none")
 """Nothing is saved but the final values, which are then those of the last epoch's weights."""
 
@@ -14,16 +14,15 @@ class Trial:
 
     settings: tuple[str, ...]
     bare: bool = True
+    seeds: int = SEEDS
     label: str = ""
     """What the page calls it; by default, what of its settings is its own."""
 
     @property
     def command(self) -> str:
         """As it is typed, and as it was run."""
-        seeds = ",".join(map(str, range(SEEDS)))
-        return shlex.join(
-            ["python", "train.py", "-m", *self.settings, f"seed={seeds}", *(BARE if self.bare else ())]
-        )
+        seeds = ",".join(map(str, range(self.seeds)))
+        return shlex.join(["python", "train.py", "-m", *self.settings, f"seed={seeds}", *(BARE if self.bare else ())])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""What the runs of a row gave, as tables and in a few words."""
+
+from choosings.campaign import Result
+from choosings.row import Row
+from choosings.statistics import Estimate, difference, estimate, verdict
+
+_MORE_IS_BETTER = ("accuracy", "recall", "precision", "f1", "r2")
+
+Runs = dict[str, dict[str, list[float]]]
+"""By label and metric, the values of the seeds in order."""
+
+
+def runs_of(row: Row, results: list[Result]) -> Runs:
+    """The results of one row."""
+    runs: Runs = {}
+    for result in sorted((result for result in results if result.row == row.name), key=lambda result: result.seed):
+        runs.setdefault(result.label, {}).setdefault(result.metric, []).append(result.value)
+    return runs
+
+
+def table(row: Row, results: list[Result]) -> str:
+    """A line for each kind of run: means, and the differences from the first choice."""
+    runs = runs_of(row, results)
+    head = ["runs", *(part for metric in row.metrics for part in (metric, _versus(row)))]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for label in sorted(runs, key=lambda label: label != row.baseline):
+        cells = [part for metric in row.metrics for part in _cells(row, runs, label, metric)]
+        lines.append(_line([f"`{label}`", *cells]))
+    return "\n".join(lines)
+
+
+def outcome(row: Row, results: list[Result]) -> str:
+    """What the first metric says of the others beside the first choice."""
+    runs, metric = runs_of(row, results), row.metrics[0]
+    if not row.baseline:
+        right = [label for label, values in runs.items() if estimate(values[metric]).holds(_level(label))]
+        return f"{metric} as asked for: {', '.join(f'`{label}`' for label in right) or 'none'}"
+    found: dict[str, list[str]] = {}
+    for label, values in runs.items():
+        if label != row.baseline:
+            apart = difference(values[metric], runs[row.baseline][metric])
+            found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(f"`{_short(label)}`")
+    order = ("worse", "better", "not distinguishable", "equal")
+    return "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
+
+
+def differences(rows: tuple[Row, ...], results: list[Result]) -> int:
+    """How many differences the page judges."""
+    return sum(len(row.metrics) * (len(runs_of(row, results)) - 1) for row in rows if row.baseline)
+
+
+def number(found: Estimate, *, signed: bool = False) -> str:
+    """A mean ± the half of its interval, both to the two leading digits of the half."""
+    if found.half == 0:
+        return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
+    exponent = int(f"{found.half:.1e}".partition("e")[2])
+    digits = max(0, 1 - exponent)
+    return f"{found.mean:{'+' if signed else ''}.{digits}f} ± {found.half:.{digits}f}"
+
+
+def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, str]:
+    found = estimate(runs[label][metric])
+    if not row.baseline:
+        level = _level(label)
+        return number(found), f"{level:g}: {'within' if found.holds(level) else 'outside'} the interval"
+    if label == row.baseline:
+        return number(found), ""
+    apart = difference(runs[label][metric], runs[row.baseline][metric])
+    return number(found), f"{number(apart, signed=True)}: {verdict(apart, more_is_better=_more(metric))}"
+
+
+def _versus(row: Row) -> str:
+    return "minus the first line" if row.baseline else "asked for"
+
+
+def _more(metric: str) -> bool:
+    return metric.rpartition("/")[2] in _MORE_IS_BETTER
+
+
+def _level(label: str) -> float:
+    return float(label.rpartition("loss.tau=")[2])
+
+
+def _short(label: str) -> str:
+    return label.removeprefix("loss=").replace("loss.", "")
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,75 @@
+"""How docs/choosing.md makes means, intervals and verdicts of runs."""
+
+import sys
+
+import choosing as command
+import pytest
+import torch
+from choosings import measures, table
+from choosings.campaign import Result, label_of
+from choosings.row import Row, Trial
+from choosings.statistics import Estimate, difference, estimate, verdict
+
+
+def test_an_interval_is_student_s():
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.half == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
+
+
+def test_differences_are_taken_seed_by_seed():
+    found = difference([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
+    assert (found.mean, found.half) == pytest.approx((0.1, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("found", "more", "said"),
+    [
+        (Estimate(0.1, 0.2), True, "not distinguishable"),
+        (Estimate(-0.2, 0.2), True, "not distinguishable"),
+        (Estimate(0.3, 0.2), True, "better"),
+        (Estimate(0.3, 0.2), False, "worse"),
+        (Estimate(-0.3, 0.2), False, "better"),
+        (Estimate(0.0, 0.0), True, "equal"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, more, said):
+    assert verdict(found, more_is_better=more) == said
+
+
+def test_a_number_shows_the_digits_that_its_interval_leaves():
+    assert table.number(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
+    assert table.number(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
+
+
+def row(*trials):
+    return Row("some", "", "", "", "", "", trials, ("test/mse",), "loss=mse")
+
+
+def test_a_run_is_called_by_what_differs_in_its_row():
+    swept = row(Trial(("model=linear", "loss=huber", "loss.delta=0.1,1.0")), Trial(("model=linear", "loss=mse")))
+    assert label_of(swept, ["model=linear", "loss=huber", "loss.delta=0.1", "seed=0"]) == "loss=huber loss.delta=0.1"
+    assert label_of(swept, ["model=linear", "loss=mse", "seed=1"]) == "loss=mse"
+
+
+def test_a_table_says_what_the_runs_gave():
+    values = {"loss=mse": (1.0, 2.0, 3.0), "loss=l1": (1.5, 2.6, 3.4)}
+    results = [
+        Result("some", label, seed, "test/mse", value) for label in values for seed, value in enumerate(values[label])
+    ]
+    shown = table.table(row(Trial(("loss=l1,mse",))), results).splitlines()
+    assert shown[2].startswith("| `loss=mse` | 2.0 ± 2.5 |")
+    assert shown[3] == "| `loss=l1` | 2.5 ± 2.4 | +0.50 ± 0.25: worse |"
+
+
+def test_one_variance_for_all_has_the_nll_of_a_gaussian():
+    found = measures.gaussian_nll({"train/mse": 4.0, "test/mse": 2.0})
+    expected = torch.nn.GaussianNLLLoss(eps=0)(torch.zeros(1), torch.full((1,), 2.0**0.5), torch.full((1,), 4.0))
+    assert found == pytest.approx(expected.item())
+
+
+def test_an_unknown_row_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["choosing.py", "everything"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "no row everything" in capsys.readouterr().err
