@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from losslab import catalogue
@@ -51,10 +52,11 @@ class Initial:
 
 def measure() -> list[Initial]:
     """Every loss of the catalogue, from the longest gradient to the shortest in each place."""
-    grouped: dict[Place, list[str]] = {DIGITS: [], DIABETES: [], COUNTS: []}
+    grouped: dict[Place, dict[str, Any]] = {DIGITS: {}, DIABETES: {}, COUNTS: {}}
     for name in catalogue.names():
-        grouped[_place(catalogue.make(name))].append(name)
-    return [initial for place, names in grouped.items() for initial in _compared(place, names)]
+        config = catalogue.config(name)
+        grouped[_place(instantiate(config))][name] = config
+    return [initial for place, losses in grouped.items() for initial in _compared(place, losses)]
 
 
 def _place(loss: Loss) -> Place:
@@ -64,14 +66,14 @@ def _place(loss: Loss) -> Place:
     return DIABETES if torch.equal(loss.to_predictions(outputs), outputs[:, :1]) else COUNTS
 
 
-def _compared(place: Place, names: list[str]) -> Iterator[Initial]:
+def _compared(place: Place, losses: dict[str, Any]) -> Iterator[Initial]:
     """The losses of one place, and the reference, on the same examples."""
     config = compose([*_ALIKE, *place.overrides, f"loss={place.reference}"], run_dir="nowhere")
     data = lab.build_to_look_at(config).data
     data.setup()
     batch, counts, norms = first_batch(data), data.class_counts, {}
-    for name in dict.fromkeys([place.reference, *names]):
-        learner = lab.build_to_look_at(config | {"loss": catalogue.config(name)}).learner
+    for name, loss in ({place.reference: config["loss"]} | losses).items():
+        learner = lab.build_to_look_at(config | {"loss": loss}).learner
         if counts is not None:
             learner.loss.set_class_counts(counts)
         norms[name] = _norm(learner, batch)
