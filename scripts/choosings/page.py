@@ -31,21 +31,23 @@ _HOW = """\
   distinguishable* in these runs, which does not say that they are the same.
 - {count} differences are judged on this page, each by itself. If no two losses differed at all, about {chance} of them
   would still be called better or worse by chance.
-- All losses of a situation have one learning rate, which favours none of them much only because the optimizer is Adam
-  (see [below](#initial-gradients)). A loss you mean to use deserves a rate of its own: `experiment=tune_lr`.
-- `callbacks=none` measures the weights of the last epoch. Nothing is selected by validation.
+- All losses of a situation have one learning rate. Under Adam, whose steps do not depend on the scale of the loss, that
+  is less unfair than under plain SGD, and still not fair (see [below](#initial-gradients)): a loss you mean to use
+  deserves a rate of its own, found by `experiment=tune_lr`.
+- What is measured are the weights of the last epoch (`callbacks=none`, a single validation at the end, or `last.ckpt`):
+  nothing is selected by validation.
 - The sources are where the advice comes from. The runs do not prove it; where they cannot even show it, the section
   says so.
 
-The runs: {conditions}. {minutes} minutes in all, two runs at a time; `trainer=cpu hydra.launcher.n_jobs=2` was added to
-each sweep.
+The runs: {conditions}. They took {minutes} minutes, two at a time, on cores that had other work to do as well;
+`trainer=cpu hydra.launcher.n_jobs=2` was added to each sweep.
 """
 
 
 def text(results: list[Result], facts: dict[str, Any], initials: list[Initial]) -> str:
     """The page."""
     sections = [_section(row, results) for row in ROWS]
-    count = differences(ROWS, results)
+    count = differences(EVERYTHING, results)
     how = _HOW.format(
         count=count,
         chance=round(0.05 * count),
@@ -70,7 +72,7 @@ def _decisions(results: list[Result]) -> str:
 def _section(row: Row, results: list[Result]) -> str:
     title = row.situation[0].upper() + row.situation[1:]
     parts = [f'<a id="{row.name}"></a>\n\n### {title}', f"First choice: {row.first}. {row.reason}"]
-    parts += [block(row), table(row, results), *([f"What these data cannot show: {row.gap}"] if row.gap else [])]
+    parts += [block(row), table(row, results), *([f"About these data: {row.gap}"] if row.gap else [])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,8 +16,8 @@ A network never sees the value of its loss, only the gradient. What a loss is go
 ### Cross-entropy: p − y
 
 For logits z, p = softmax(z) and y the target's probabilities, ∂CE/∂z = p − y; for one logit, p = σ(z) and y 0 or 1,
-∂BCE/∂z is p − y again ([tested]({_TESTS})). Nothing multiplies it: an example is felt in proportion to how wrong it is,
-and a confidently wrong one with nearly the most there is, 1.
+∂BCE/∂z is p − y again ([tested]({_TESTS})). Nothing multiplies it: an example is felt in proportion to how
+wrong it is, and a confidently wrong one with nearly the most there is, 1.
 
 ### Squared error on probabilities: nothing to learn from a confident mistake
 
@@ -29,11 +29,11 @@ yes, at several margins:
 
 _VANISHES = """\
 
-At a margin of −10 the squared error on the sigmoid gives {times} of the gradient that cross-entropy gives, and at the
-far end of that slope an example is as good as lost. That is why probabilities are trained with cross-entropy, and why
-the same bounded loss (`brier`, `mae`, `gce`) is sought where labels are wrong: a confident mistake that is the label's
-is lost too. Squared error on the *logits* (`rescaled_mse`) has no such factor and does not vanish
-([tested](../tests/test_choosing.py)). How gradients fade with the depth of a network is another matter.
+At a margin of −10 the squared error on the sigmoid gives {times} of the gradient that cross-entropy gives
+([tested](../tests/test_choosing.py)): the network would have to be less wrong before it could learn that it is. The
+same fading is what one wants where labels are wrong (`brier`, `mae`, `gce`), because then the confident mistake is the
+label's. Squared error on the *logits* (`rescaled_mse`) has no such factor and does not vanish. How gradients fade with
+the depth of a network is another matter.
 
 ### What clipping does, and does not
 
@@ -49,8 +49,7 @@ is lost too. Squared error on the *logits* (`rescaled_mse`) has no such factor a
   residual, clipped to ±δ.
 
 The first two and the last are [tested](../tests/test_choosing.py). On `linear_synthetic` with a tenth of outliers
-(plain SGD; the noise alone is a test MSE of 0.01):
-"""
+(plain SGD; the noise alone is a test MSE of 0.01):"""
 
 _INITIAL = """\
 <a id="initial-gradients"></a>
@@ -75,9 +74,9 @@ What to do instead:
 - Give every loss its own learning rate, by the same search with the same budget, judged by a metric and never by the
   loss: `python train.py experiment=tune_lr model=mlp data=digits data.size=8 loss=nce` (20 runs; not part of the runs
   above). Then compare the losses at their best rates, with seeds that the search did not use.
-- Adam divides the gradient by its own size, so a constant factor of the loss cancels ([tested]({tests}); weight decay
-  and clipping do not cancel). It is the cheap half of fairness, which the runs on this page make do with: losses whose
-  gradient changes its size *during* training still differ.
+- Adam divides the gradient by its own size, so a constant factor of the loss cancels ([tested]({tests}), without weight
+  decay and clipping). It is the cheap half of fairness, which the other runs on this page make do with: losses whose
+  gradients change their size *during* training still differ.
 """
 
 

@@ -34,14 +34,14 @@ def outcome(row: Row, results: list[Result]) -> str:
     runs, metric = runs_of(row, results), row.metrics[0]
     if not row.baseline:
         right = [label for label, values in runs.items() if estimate(values[metric]).holds(_level(label))]
-        return f"{metric} as asked for: {', '.join(f'`{label}`' for label in right) or 'none'}"
+        return f"{metric} as asked for, within its interval: {', '.join(map(_short, right)) or 'none'}"
     found: dict[str, list[str]] = {}
     for label, values in runs.items():
         if label != row.baseline:
             apart = difference(values[metric], runs[row.baseline][metric])
-            found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(f"`{_short(label)}`")
+            found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
-    return "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
+    return f"by {metric}, " + "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
 
 
 def differences(rows: tuple[Row, ...], results: list[Result]) -> int:
@@ -55,7 +55,7 @@ def number(found: Estimate, *, signed: bool = False) -> str:
         return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
     exponent = int(f"{found.half:.1e}".partition("e")[2])
     digits = max(0, 1 - exponent)
-    return f"{found.mean:{'+' if signed else ''}.{digits}f} ± {found.half:.{digits}f}"
+    return f"{found.mean:{'+z' if signed else 'z'}.{digits}f} ± {found.half:.{digits}f}"
 
 
 def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, str]:
@@ -82,7 +82,7 @@ def _level(label: str) -> float:
 
 
 def _short(label: str) -> str:
-    return label.removeprefix("loss=").replace("loss.", "")
+    return f"`{label.removeprefix('loss=').replace('loss.', '')}`"
 
 
 def _line(cells: list[str]) -> str:
