@@ -26,7 +26,7 @@ def test_show_prints_the_card_at_the_given_hyperparameter_and_draws_its_figure(c
     assert "-(1 - p_y)^γ log p_y" in said
     assert "gamma                             3;" in said
     assert f"{0.9**3 * 2.302585:.3f}" in said
-    with Image.open(tmp_path / "focal.png") as image:
+    with Image.open(tmp_path / "outputs/figures/focal-gamma=3.png") as image:
         assert image.size[0] > 800
 
 
@@ -72,3 +72,10 @@ def test_the_page_of_all_losses_is_not_stale():
 def test_the_page_has_every_figure():
     assert {path.stem for path in (DOCS / "losses").glob("*.png")} == set(catalogue.names())
     assert {path.stem for path in (DOCS / "losses").glob("*.csv")} == set(catalogue.names())
+
+
+def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(capsys, monkeypatch):
+    monkeypatch.setattr("losslab.cli.errors.leave", lambda _: None)
+    monkeypatch.setattr("losslab.cli.showing.leave", lambda _: None)
+    cli.show(["loss=focl"])
+    assert capsys.readouterr().err == "there is no loss=focl: did you mean focal\n"

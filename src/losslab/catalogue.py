@@ -5,12 +5,13 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from losslab import CONF
 from losslab.help import choices
 from losslab.losses.base import Loss
+from losslab.targets import Kind
 
 BY_HAND = ("custom",)
 """Choices that are no loss until something is added on the command line."""
@@ -32,6 +33,15 @@ def config(name: str, *overrides: str) -> dict[str, Any]:
             OmegaConf.update(composed, str(key), None)
     loss: DictConfig = composed.loss
     return OmegaConf.to_container(loss, resolve=True)  # type: ignore[return-value]
+
+
+def wants(name: str) -> tuple[Kind, ...]:
+    """The kinds of target a loss takes. Most say so by their class, without being composed and made."""
+    plain = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
+    if "defaults" in plain:
+        return make(name).wants
+    loss: type[Loss] = get_class(OmegaConf.select(plain, "_target_"))
+    return loss.wants
 
 
 def make(name: str, *overrides: str) -> Loss:

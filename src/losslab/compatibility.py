@@ -125,7 +125,7 @@ def check_shares(network: nn.Module, examples: int, batch_size: int | None, worl
 
 def fitting_losses(kind: Kind) -> list[str]:
     """The names of the configured losses that can learn from targets of this kind."""
-    return [name for name in catalogue.names() if choose(kind, catalogue.make(name).wants) is not None]
+    return [name for name in catalogue.names() if choose(kind, catalogue.wants(name)) is not None]
 
 
 def _specimen(facts: Facts) -> Tensor:

@@ -1,8 +1,10 @@
 """Single parts of an experiment out of their configurations; what is wrong with one is said in one line."""
 
+import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pydoc import locate
 from typing import Any
 
@@ -32,10 +34,48 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     Raises:
         LabError: there is no such thing, or it takes no such targets.
     """
-    options = {key: value for key, value in config.items() if not key.startswith("_")}
-    if "_partial_" not in config and _wants_more(str(config["_target_"]), options):
+    target, options = str(config["_target_"]), {key: value for key, value in config.items() if not key.startswith("_")}
+    _check_that_it_is_there(target)
+    if "_partial_" not in config and _wants_more(target, options):
         config = config | {"_partial_": True}
-    return adapt(make("loss", config), kind, targets)
+    loss = adapt(make("loss", config), kind, targets)
+    if not loss.wants:
+        name = type(loss).__name__
+        message = f"{name} must say which targets it takes: wants = (Kind.INDEX, Kind.PROBABILITIES), for instance"
+        raise LabError(message)
+    return loss
+
+
+def make_alone(config: dict[str, Any], targets: int) -> Loss:
+    """The loss of a configuration where there are no data: for so many classes, labels or values.
+
+    Of a criterion from elsewhere that takes several kinds of target: indices, unless its outputs estimate values.
+
+    Raises:
+        LabError: there is no such thing, or it takes none of these.
+    """
+    refused: LabError | None = None
+    for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
+        try:
+            return make_loss(config, kind, targets)
+        except LabError as error:
+            refused = refused or error
+    assert refused is not None  # noqa: S101 -- for the type checker
+    raise refused
+
+
+def _check_that_it_is_there(target: str) -> None:
+    """Refuse a mistyped name with those that its module has."""
+    path, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(path)
+    except Exception:  # noqa: BLE001 -- a class within a class, or what a module raises: said when it is made
+        return
+    if not hasattr(module, name):
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
+        alike = get_close_matches(name, dir(module)) or own
+        message = f"{path} has no {name}, but {', '.join(alike) or 'nothing like it'}"
+        raise LabError(message)
 
 
 def _wants_more(target: str, options: dict[str, Any]) -> bool:

@@ -62,7 +62,16 @@ def _loss(choice: str, config: dict[str, Any]) -> str:
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:
     shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
-    return ", ".join([name, *(f"{key} {value}" for key, value in shown.items())])
+    return ", ".join([name, *(f"{key} {_in_short(value)}" for key, value in shown.items())])
+
+
+def _in_short(value: Any) -> str:
+    """A value, or of a part that is made of others its name or theirs."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
+    return " and ".join(value)
 
 
 def closing(experiment: "Experiment", results: dict[str, float]) -> None:

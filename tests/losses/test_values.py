@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from losslab.errors import LabError
-from losslab.losses import BCE, L1, MSE, CrossEntropy, Focal, Huber, KLDiv, SmoothL1
+from losslab.losses import BCE, L1, MSE, ClassLoss, CrossEntropy, Focal, Huber, KLDiv, SmoothL1
 from losslab.losses.softmax import log_softmax_tails
 from losslab.targets import Kind, encode
 
@@ -173,3 +173,12 @@ def test_what_is_ignored_may_be_anything():
     outputs, target = Z.clone(), Y.clone()
     outputs[2], target[2] = torch.nan, -100
     torch.testing.assert_close(CrossEntropy()(outputs, target), F.cross_entropy(outputs, target))
+
+
+def test_a_classwise_that_reduces_is_named():
+    class Reduced(ClassLoss):
+        def classwise(self, outputs):
+            return outputs.softmax(1).sum(1)
+
+    with pytest.raises(LabError, match=r"Reduced\.classwise must give a cost of each class, \(8, 5\): got \(8,\)"):
+        Reduced()(Z, Y)

@@ -43,11 +43,14 @@ def check(arguments: Sequence[str] | None = None) -> None:
     overrides = [argument for argument in given if argument != "--contract"]
     with one_line_errors(show_all="traceback=true" in given):
         with imports_without_gc():
-            from losslab import catalogue  # noqa: PLC0415
+            from losslab import catalogue, making  # noqa: PLC0415
+            from losslab.contract.specimens import CLASSES  # noqa: PLC0415
         config = compose(overrides, run_dir="unused")
         sound = True
         if "--contract" in given or config["choices"]["loss"] not in catalogue.names():
-            loss, twin = _alone(config)
+            loss = making.make_alone(config["loss"], CLASSES)
+            estimates = getattr(loss, "meaning", "") == "estimates" and not getattr(loss, "bounded", False)
+            twin = _TWINS["values" if estimates else loss.wants[0]]
             sound = _keeps_the_contract(loss)
             if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
                 config = compose([*twin, *overrides], run_dir="unused")
@@ -61,29 +64,7 @@ _TWINS = {
     "binary": ("model=mlp", "data=breast_cancer"),
     "values": ("model=linear",),
 }
-"""What a loss is tried on when nothing was said: the data that give the targets it takes."""
-
-
-def _alone(config: dict[str, Any]) -> "tuple[Loss, tuple[str, ...]]":
-    """The loss for the contract's number of classes, and overrides that name data for it."""
-    from losslab import making  # noqa: PLC0415
-    from losslab.contract.specimens import CLASSES  # noqa: PLC0415
-    from losslab.errors import LabError  # noqa: PLC0415
-    from losslab.losses.adapting.meaning import Meaning  # noqa: PLC0415
-    from losslab.targets import Kind  # noqa: PLC0415
-
-    refused: LabError | None = None
-    for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
-        try:
-            loss = making.make_loss(config["loss"], kind, CLASSES)
-        except LabError as error:
-            refused = refused or error  # a criterion from elsewhere may take another kind of target
-        else:
-            # Torch's regression losses take one-hot classes too, but who names one without data means values.
-            estimates = getattr(loss, "meaning", None) is Meaning.ESTIMATES and not getattr(loss, "bounded", False)
-            return loss, _TWINS[Kind.VALUES if estimates else loss.wants[0] if kind is Kind.INDEX else kind]
-    assert refused is not None  # noqa: S101 -- for the type checker
-    raise refused
+"""What a loss is tried on when nothing was said: data that give the targets it takes."""
 
 
 def _keeps_the_contract(loss: "Loss") -> bool:

@@ -3,20 +3,23 @@
 import logging
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from losslab.cli.composing import compose
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, imports_without_gc, leave
 from losslab.errors import LabError
 
 _USAGE = """\
-Usage: python scripts/show.py loss=NAME [loss.KEY=VALUE ...]     the card of a loss, and NAME.png
+Usage: python scripts/show.py loss=NAME [loss.KEY=VALUE ...]     the card of a loss, and a figure of it
        python scripts/show.py --all                              docs/losses.md with every card and figure
 """
 
 
 def show(arguments: Sequence[str] | None = None) -> None:
-    """Print the card of a loss and draw its figure into the working directory, or write the page of all."""
+    """Print the card of a loss and draw its figure into outputs/figures, or write the page of all."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-sc" in given:
         return  # Hydra's completion of `python train.py` asks every script that python runs
@@ -41,18 +44,35 @@ def show(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show_one(given: list[str]) -> None:
-    from hydra.utils import instantiate  # noqa: PLC0415
-
-    from losslab import catalogue  # noqa: PLC0415
+    from losslab.losses.adapter import Adapted  # noqa: PLC0415
+    from losslab.losses.base import Loss  # noqa: PLC0415
+    from losslab.making import make_alone  # noqa: PLC0415
     from losslab.show import card, figure  # noqa: PLC0415
-    from losslab.show.curves import curves  # noqa: PLC0415
+    from losslab.show.curves import CLASSES, curves  # noqa: PLC0415
 
-    choice = [argument for argument in given if argument.startswith("loss=")]
+    name, config = _composed(given)
+    loss = make_alone(config, CLASSES)
+    sys.stdout.write(card.text(name, loss) + "\n")
+    changed = [argument.removeprefix("loss.") for argument in given if argument.startswith("loss.")]
+    losses: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None
+    path = figure.save("-".join([name, *changed]), curves(name, config, losses), Path("outputs/figures"))
+    sys.stdout.write(f"figure: {path}\n")
+
+
+def _composed(given: list[str]) -> tuple[str, dict[str, Any]]:
+    """The name of the loss, and its configuration."""
+    from losslab import catalogue  # noqa: PLC0415
+
+    choice = [argument.partition("=")[2] for argument in given if argument.startswith("loss=")]
     if len(choice) != 1:
         message = f"name one loss, as in loss=focal: one of {', '.join(catalogue.names())}"
         raise LabError(message)
-    name = choice[0].partition("=")[2]
-    config = catalogue.config(name, *(argument for argument in given if argument not in choice))
-    sys.stdout.write(card.text(name, instantiate(config)) + "\n")
-    path = figure.save(name, curves(name, config), Path())
-    sys.stdout.write(f"figure: {path}\n")
+    if choice[0] not in catalogue.names():  # custom, or a user's own by hydra.searchpath
+        if not any(argument.startswith(("loss._target_", "hydra.searchpath")) for argument in given):
+            alike = get_close_matches(choice[0], catalogue.names())
+            hint = f"did you mean {' or '.join(alike)}" if alike else f"one of {', '.join(catalogue.names())}"
+            message = f"there is no loss={choice[0]}: {hint}"
+            raise LabError(message)
+        return choice[0], compose(given, run_dir="unused")["loss"]
+    others = (argument for argument in given if not argument.startswith(("loss=", "teacher=")))
+    return choice[0], catalogue.config(choice[0], *others)

@@ -35,7 +35,7 @@ class Loss(Holder, ABC):
     `outputs_per_target` or `views` above 1 they have so many times as many columns.
     """
 
-    wants: tuple[Kind, ...]
+    wants: tuple[Kind, ...] = ()
     outputs_per_target: int = 1
     """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
     views: int = 1

@@ -39,7 +39,14 @@ class ClassLoss(Loss):
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) or (N, C) → (N,)."""
-        return self.pick(self.weighted(self.classwise(outputs)), target)
+        costs = self.classwise(outputs)
+        wanted = (len(outputs), outputs.shape[1] // self.views)
+        if costs.shape != wanted:
+            message = (
+                f"{type(self).__name__}.classwise must give a cost of each class, {wanted}: got {tuple(costs.shape)}"
+            )
+            raise LabError(message)
+        return self.pick(self.weighted(costs), target)
 
     def weighted(self, costs: Tensor) -> Tensor:
         """Costs (N, C), each times the weight of its class → (N, C).

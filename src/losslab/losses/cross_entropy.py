@@ -24,7 +24,12 @@ class CrossEntropy(ClassLoss):
     """
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "label_smoothing": Parameter("ε, how much of the target all classes share", "[0, 1]", "none", (0.0, 0.1, 0.3)),
+        "label_smoothing": Parameter(
+            "ε, how much of the target all classes share",
+            "[0, 1]",
+            "torch's 0; Szegedy et al. take 0.1",
+            (0.0, 0.1, 0.3),
+        ),
     }
     label_smoothing: float | Tensor
 
@@ -42,10 +47,13 @@ class CrossEntropy(ClassLoss):
         """A proper scoring rule until weights or smoothing move its optimum."""
         plain = float(self.label_smoothing) == 0
         return Card(
-            formula=r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k",
-            plain="-log p_y; with ε, -(1 - ε) log p_y - (ε/K) Σ_k log p_k",
-            source="Good, Rational decisions, 1952; smoothing: Szegedy et al., Rethinking the Inception architecture "
-            "for computer vision, 2016",
+            formula=r"-\log p_y"
+            if plain
+            else r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k",
+            plain="-log p_y" if plain else "-(1 - ε) log p_y - (ε/K) Σ_k log p_k",
+            source="Good, Rational decisions, 1952"
+            if plain
+            else "Szegedy et al., Rethinking the Inception architecture for computer vision, 2016",
             near=Slope.FADES if plain else Slope.STAYS,
             far=Slope.STAYS,
             convex=True,

@@ -154,10 +154,14 @@ def _summed(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | No
     """The sum of a fact that is a formula, with the numbers of each term in the place of its hyperparameters."""
     parts = []
     for weight, loss, card in terms:
-        formula = getattr(card, fact)
+        formula: str | None = getattr(card, fact)
         if formula is None:
             return None
+        if formula == "oo":
+            return formula
+        if formula == "0":
+            continue
         for name in loss.hyperparameters:
             formula = re.sub(rf"\b{name}\b", f"({float(getattr(loss, name))!r})", formula)
         parts.append(f"{weight!r} * ({formula})")
-    return " + ".join(parts)
+    return " + ".join(parts) or "0"

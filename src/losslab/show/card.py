@@ -70,7 +70,8 @@ def _of_values(loss: Loss, card: Card | None) -> dict[str, str]:
 def _bounds(loss: Loss, card: Card | None) -> str:
     if card is None or card.low is None or card.high is None:
         low, high = search.range_of_values(with_counts(loss, 10), 10)
-        return f"{low:.4g} to {high:.4g} at outputs up to 10,000{_FOUND}"
+        reach = "10,000" if is_of_classes(loss) else "1e12"
+        return f"{low:.4g} to {high:.4g} at outputs up to {reach}{_FOUND}"
     least, most = (claims.evaluate(bound, loss, 10) for bound in (card.low, card.high))
     if math.isinf(most):
         return "unbounded on both sides" if math.isinf(least) else f"from {_formula(loss, card.low)} up, unbounded"
@@ -101,7 +102,8 @@ def _formula(loss: Loss, formula: str) -> str:
     if value == formula:
         return value
     plain = formula.replace("**", "^").replace(" * ", " ")
-    return f"{plain} = {value} for K = 10" if len(plain) <= 40 else f"{value} for K = 10"
+    told = f"{plain} = {value}" if len(plain) <= 40 else value
+    return f"{told} for K = 10" if is_of_classes(loss) else told
 
 
 def _yes(fact: bool) -> str:

@@ -108,7 +108,7 @@ def _along(loss: Loss, place: Tensor, *, spread: bool) -> Tensor:
     outputs = torch.cat([place[:, None], rest], dim=1)
     try:
         seen = loss.eval().seen(outputs, outputs, torch.nn.Identity())
-    except LabError:  # there is no teacher here: one that finds all classes alike
+    except LabError:  # there is no teacher here: let it be one that finds all classes alike
         seen = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
     return loss.per_example(seen, target)
 
