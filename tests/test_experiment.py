@@ -14,16 +14,30 @@ from losslab.targets import Kind, choose
 QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=none")
 
 
-GIVES = {"line": Kind.VALUES, "breast_cancer": Kind.BINARY, "digits": Kind.INDEX}
+GIVES = {"line": Kind.VALUES, "counts": Kind.VALUES, "breast_cancer": Kind.BINARY, "digits": Kind.INDEX}
 FITTING = {
-    data: [name for name in catalogue.names() if choose(kind, catalogue.make(name).wants) is not None]
+    data: [name for name in catalogue.names() if choose(kind, catalogue.wants(name)) is not None]
     for data, kind in GIVES.items()
 }
+NETWORK = {"digits": ("model=cifar_cnn", "trainer.limit_train_batches=2"), "line": ("model=linear",)}
 
 
-@pytest.mark.parametrize(("data", "loss"), [(data, loss) for data, losses in FITTING.items() for loss in losses])
-def test_a_loss_trains_on_the_data_that_fit(train, data, loss):
-    _, results = train("model=mlp", "model.hidden=[8]", f"data={data}", f"loss={loss}", *QUICK)
+@pytest.fixture(scope="module")
+def a_teacher(train):
+    overrides = ("data=digits", "loss=cross_entropy", *NETWORK["digits"], *QUICK)
+    return train(*overrides)[0].folder.path
+
+
+TWINS = {Kind.INDEX: "digits", Kind.PROBABILITIES: "digits", Kind.BINARY: "breast_cancer", Kind.VALUES: "line"}
+TRAINED = {(TWINS[catalogue.wants(name)[0]], name) for name in catalogue.names()}
+TRAINED |= {("digits", name) for name in FITTING["breast_cancer"]} | {("counts", "poisson_nll"), ("counts", "tweedie")}
+
+
+@pytest.mark.parametrize(("data", "loss"), sorted(TRAINED))
+def test_a_loss_trains_on_the_data_that_fit(train, a_teacher, data, loss):
+    taught = (f"teacher={a_teacher}",) if loss == "distillation" else ()
+    network = NETWORK.get(data, ("model=mlp", "model.hidden=[8]"))
+    _, results = train(*network, f"data={data}", f"loss={loss}", *taught, *QUICK)
     assert all(value == value for value in results.values()), "a value is NaN"  # noqa: PLR0124
 
 
