@@ -22,6 +22,12 @@ def test_differences_are_taken_seed_by_seed():
     assert (found.mean, found.half) == pytest.approx((0.1, 0), abs=1e-12)
 
 
+def test_accuracies_that_agree_are_known_to_one_test_example_only():
+    found = difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], step=0.1)
+    assert (found.mean, found.half) == pytest.approx((0.1, 4.302653 * 0.1 / 3**0.5))
+    assert difference([0.5, 0.6], [0.5, 0.6], step=0.1) == Estimate(0, 0)
+
+
 @pytest.mark.parametrize(
     ("found", "more", "said"),
     [
@@ -50,6 +56,9 @@ def test_a_run_is_called_by_what_differs_in_its_row():
     swept = row(Trial(("model=linear", "loss=huber", "loss.delta=0.1,1.0")), Trial(("model=linear", "loss=mse")))
     assert label_of(swept, ["model=linear", "loss=huber", "loss.delta=0.1", "seed=0"]) == "loss=huber loss.delta=0.1"
     assert label_of(swept, ["model=linear", "loss=mse", "seed=1"]) == "loss=mse"
+    kept = row(Trial(("loss=mse",)), Trial(("loss=ldam", "callbacks=deferred_reweighting"), bare=False))
+    assert label_of(kept, ["loss=mse", "seed=0", "callbacks=none"]) == "loss=mse"
+    assert label_of(kept, ["loss=ldam", "callbacks=deferred_reweighting"]) == "loss=ldam callbacks=deferred_reweighting"
 
 
 def test_a_table_says_what_the_runs_gave():

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from choosings.measures import measure
-from choosings.row import Row, Trial
+from choosings.row import BARE, Row, Trial
 from losslab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,13 +99,15 @@ def _tried(row: Row, trial: Trial, place: Path) -> list[Result]:
 
 
 def label_of(row: Row, overrides: list[str]) -> str:
-    """What is said in these overrides and not in all commands of the row alike."""
-    shared = set.intersection(*(set(trial.settings) for trial in row.trials)) if len(row.trials) > 1 else set()
-    swept = [given for trial in row.trials for given in trial.settings if "," in given and "[" not in given]
-    keys = {given.partition("=")[0] for given in swept} | {"loss"}
-    own = {given.partition("=")[0] for trial in row.trials for given in trial.settings if given not in shared}
-    keys |= own if len(row.trials) > 1 else set()
-    return " ".join(given for given in overrides if given.partition("=")[0] in keys and given not in shared)
+    """What is said in these overrides and not alike in all sweeps of the row that have no label of their own."""
+    sweeps = [trial.settings for trial in row.trials if not trial.label]
+    shared = set.intersection(*map(set, sweeps)) if len(sweeps) > 1 else set()
+    every = [given for settings in sweeps for given in settings]
+    own = [given for given in every if given not in shared] if len(sweeps) > 1 else []
+    swept = [given for given in every if "," in given and "[" not in given]
+    keys = {given.partition("=")[0] for given in (*own, *swept)} | {"loss"}
+    unsaid = shared.union(BARE)
+    return " ".join(given for given in overrides if given.partition("=")[0] in keys and given not in unsaid)
 
 
 def _run(command: str, where: tuple[str, ...], place: Path) -> None:

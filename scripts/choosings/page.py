@@ -29,6 +29,7 @@ _HOW = """\
 - Two losses with one seed see the same initial weights, batches and data, so their difference is taken seed by seed.
   *Better* and *worse* mean that the 95 % interval of that difference leaves out 0; otherwise the two are *not
   distinguishable* in these runs, which does not say that they are the same.
+- An accuracy moves in steps of one test example. The standard deviation between seeds is taken as no less than that.
 - {count} differences are judged on this page, each by itself. If no two losses differed at all, about {chance} of them
   would still be called better or worse by chance.
 - All losses of a situation have one learning rate. Under Adam, whose steps do not depend on the scale of the loss, that

@@ -24,7 +24,11 @@ ROWS = (
         "samples*; Byrd & Lipton 2019, *What is the effect of importance weighting in deep learning?*",
         trials=(
             Trial((*_DIGITS, "loss=logit_adjusted,balanced_softmax,class_balanced,cross_entropy")),
-            Trial((*_DIGITS, "loss=ldam", "callbacks=deferred_reweighting", _LAST), bare=False),
+            Trial(
+                (*_DIGITS, "loss=ldam", "callbacks=deferred_reweighting", _LAST),
+                bare=False,
+                label="loss=ldam callbacks=deferred_reweighting",
+            ),
         ),
         metrics=("test/accuracy", "test/recall"),
         baseline="loss=logit_adjusted",

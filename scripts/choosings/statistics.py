@@ -25,14 +25,22 @@ class Estimate:
         return abs(self.mean - value) <= self.half
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Student's interval of the mean of at least two values."""
-    return Estimate(fmean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)))
+def estimate(values: Sequence[float], step: float = 0.0) -> Estimate:
+    """Student's interval of the mean of at least two values.
+
+    Args:
+        values: of the seeds.
+        step: what a value can change by at least, which the standard deviation is taken to reach: a few accuracies
+            that agree by chance would otherwise seem known to any number of digits.
+    """
+    deviation = max(stdev(values), step)
+    return Estimate(fmean(values), float(t.ppf(0.975, len(values) - 1)) * deviation / sqrt(len(values)))
 
 
-def difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
+def difference(values: Sequence[float], baseline: Sequence[float], step: float = 0.0) -> Estimate:
     """The mean difference of runs that are paired by their seeds: same weights, batches and data."""
-    return estimate([value - other for value, other in zip(values, baseline, strict=True)])
+    differences = [value - other for value, other in zip(values, baseline, strict=True)]
+    return estimate(differences, step if any(differences) else 0.0)
 
 
 def verdict(found: Estimate, *, more_is_better: bool) -> str:

@@ -21,7 +21,7 @@ def runs_of(row: Row, results: list[Result]) -> Runs:
 def table(row: Row, results: list[Result]) -> str:
     """A line for each kind of run: means, and the differences from the first choice."""
     runs = runs_of(row, results)
-    head = ["runs", *(part for metric in row.metrics for part in (metric, _versus(row)))]
+    head = ["runs", *(part for metric in row.metrics for part in (metric, *_versus(row)))]
     lines = [_line(head), _line(["---"] * len(head))]
     for label in sorted(runs, key=lambda label: label != row.baseline):
         cells = [part for metric in row.metrics for part in _cells(row, runs, label, metric)]
@@ -32,13 +32,13 @@ def table(row: Row, results: list[Result]) -> str:
 def outcome(row: Row, results: list[Result]) -> str:
     """What the first metric says of the others beside the first choice."""
     runs, metric = runs_of(row, results), row.metrics[0]
-    if not row.baseline:
+    if row.levels:
         right = [label for label, values in runs.items() if estimate(values[metric]).holds(_level(label))]
         return f"{metric} as asked for, within its interval: {', '.join(map(_short, right)) or 'none'}"
     found: dict[str, list[str]] = {}
     for label, values in runs.items():
         if label != row.baseline:
-            apart = difference(values[metric], runs[row.baseline][metric])
+            apart = difference(values[metric], runs[row.baseline][metric], row.step(metric))
             found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
     return f"by {metric}, " + "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
@@ -58,19 +58,21 @@ def number(found: Estimate, *, signed: bool = False) -> str:
     return f"{found.mean:{'+z' if signed else 'z'}.{digits}f} ± {found.half:.{digits}f}"
 
 
-def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, str]:
-    found = estimate(runs[label][metric])
-    if not row.baseline:
+def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, ...]:
+    found = estimate(runs[label][metric], row.step(metric))
+    if row.levels:
         level = _level(label)
         return number(found), f"{level:g}: {'within' if found.holds(level) else 'outside'} the interval"
+    if not row.baseline:
+        return (number(found),)
     if label == row.baseline:
         return number(found), ""
-    apart = difference(runs[label][metric], runs[row.baseline][metric])
+    apart = difference(runs[label][metric], runs[row.baseline][metric], row.step(metric))
     return number(found), f"{number(apart, signed=True)}: {verdict(apart, more_is_better=_more(metric))}"
 
 
-def _versus(row: Row) -> str:
-    return "minus the first line" if row.baseline else "asked for"
+def _versus(row: Row) -> list[str]:
+    return ["asked for"] if row.levels else ["minus the first line"] if row.baseline else []
 
 
 def _more(metric: str) -> bool:

@@ -49,8 +49,8 @@ ROWS = (
         metrics=("test/mse",),
         baseline="loss=cauchy",
         gap="There is no data set with a symmetric heavy-tailed law yet: three tenths of one-sided outliers stand in. "
-        "Each loss has its default scale, c = 1 or δ = 1, which is ten standard deviations of this noise: a smaller one "
-        "lets go of the outliers sooner.",
+        "Each loss has its default scale, c = 1 or δ = 1, which is ten standard deviations of this noise: a smaller "
+        "one lets go of the outliers sooner.",
     ),
     Row(
         name="quantiles",
@@ -69,6 +69,7 @@ ROWS = (
         ),
         metrics=("share below",),
         baseline="",
+        levels=True,
         gap="67 test patients a split: a share is known to about ±4 % there.",
     ),
     Row(
