@@ -1,10 +1,12 @@
 """The second half of the page: what a loss's gradient says about it."""
 
+from statistics import fmean
+
 from choosings import confident
 from choosings.campaign import Result
 from choosings.gradients import Initial
 from choosings.rows import CLIPPING, RATES
-from choosings.table import table
+from choosings.table import runs_of, table
 
 _TESTS = "../tests/test_choosing.py"
 
@@ -91,7 +93,17 @@ def text(results: list[Result], initials: list[Initial]) -> str:
     for introduction, row in (("", CLIPPING), (initial, RATES)):
         commands = "\n".join(["```bash", *row.commands, "```"])
         parts.append(f"{introduction}\n{commands}\n\n{table(row, results)}\n")
-    return "\n".join([*parts, _INSTEAD.format(tests=_TESTS)])
+    return "\n".join([*parts, _first_by_rate(results), _INSTEAD.format(tests=_TESTS)])
+
+
+def _first_by_rate(results: list[Result]) -> str:
+    """Which loss has the highest mean at each learning rate."""
+    means: dict[str, dict[str, float]] = {}
+    for label, values in runs_of(RATES, results).items():
+        rate, loss = (part.partition("=")[2] for part in label.split())
+        means.setdefault(rate, {})[loss] = fmean(values["test/accuracy"])
+    first = [f"{max(found, key=found.__getitem__)} at {rate}" for rate, found in means.items()]
+    return f"The highest mean has {', '.join(first)}.\n"
 
 
 def _one_in(ratio: float) -> str:
