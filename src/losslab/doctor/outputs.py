@@ -10,6 +10,7 @@ from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, error, warning
 from losslab.doctor.reads import is_a, setting
 from losslab.doctor.trial import Reads
+from losslab.losses.base import Loss
 
 _TOLERANCE = 2e-2
 """Of sums of probabilities: half precision is that coarse."""
@@ -96,9 +97,10 @@ def in_reach(case: Case) -> Iterator[Finding]:
         return
     if is_a(case.loss, nn.PoissonNLLLoss) and setting(case.loss, "log_input", default=True):
         return
+    meant = case.loss.to_predictions if isinstance(case.loss, Loss) else Tensor.detach
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (0.0, inf)):
         beyond = (target < low) | (target > high)
-        if not beyond.any() or not case.whatever_the_weights(partial(within, low, high)):
+        if not beyond.any() or not case.whatever_the_weights(lambda z: within(low, high, meant(z))):  # noqa: B023
             continue
         layer = case.layers.last(case.outputs)
         seen = f"{beyond.sum()} of {target.numel()} targets lie outside {low:g} to {high:g}, where all outputs stay"

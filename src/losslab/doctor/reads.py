@@ -80,21 +80,20 @@ def _of_torch(loss: Criterion) -> Reads | None:
 
 
 def _of_losslab(loss: Loss, outputs: Tensor) -> Reads:
-    if set(loss.wants) == {Kind.VALUES}:
-        return Reads.VALUES  # what they say of probabilities is the base's, and means nothing
+    first = loss.wants[0]
+    if first is Kind.VALUES:
+        return Reads.VALUES  # what it says of probabilities may be the base's softmax, and means nothing
     columns = outputs.shape[1] if outputs.ndim > 1 else 1
     probe = torch.linspace(-2, 3, 2 * columns, device=outputs.device).view(2, columns)
     try:
         probabilities = loss.to_probabilities(probe)
     except Exception:  # noqa: BLE001 -- one's own loss, which need not mean probabilities
         probabilities = probe
-    if torch.allclose(probabilities, probe.softmax(1)):
+    if first is not Kind.BINARY and torch.allclose(probabilities, probe.softmax(1)):
         return Reads.LOGITS
     if torch.allclose(probabilities, probe.sigmoid()):
         return Reads.BINARY_LOGITS
-    if Kind.INDEX in loss.wants:
-        return Reads.SCORES
-    return Reads.VALUES if Kind.VALUES in loss.wants else Reads.UNKNOWN
+    return Reads.SCORES if Kind.INDEX in loss.wants else Reads.UNKNOWN
 
 
 def _hashable(function: Any) -> Any:
