@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from losslab.doctor import gradients, inputs, labels, outputs, settings, shapes, start, targets
+from losslab.doctor import direction, gradients, inputs, labels, outputs, settings, shapes, start, targets
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, error
 from losslab.doctor.refusals import described, refusal
@@ -30,7 +30,8 @@ _OF_TARGETS: tuple[Check, ...] = (
     labels.zero_and_one, labels.minus_and_plus_one, labels.counts, labels.some_count, targets.finite, labels.scale,
 )  # fmt: skip
 _OF_THE_LOSS: tuple[Check, ...] = (
-    gradients.single, gradients.flowing, gradients.finite, gradients.alive, start.initial_loss, start.stable_rate,
+    gradients.single, gradients.flowing, gradients.finite, gradients.alive,
+    direction.downhill, direction.bounded, start.initial_loss, start.stable_rate,
 )  # fmt: skip
 
 

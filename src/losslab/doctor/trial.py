@@ -44,8 +44,8 @@ def by_trial(loss: Criterion, outputs: Tensor, target: Tensor) -> Reads:
             (Reads.LOG_PROBABILITIES, F.nll_loss, drawn),
             (Reads.LOG_PROBABILITIES, functools.partial(F.kl_div, reduction="batchmean"), drawn),
         ):
-            value = _value(loss, probe, target)
-            if value is not None and _same(value, _value(reference, probe, _like(target, probe, reference))):
+            value = tried(loss, probe, target)
+            if value is not None and _same(value, tried(reference, probe, _like(target, probe, reference))):
                 return reads
         return Reads.LOGITS if _takes_a_softmax(loss, drawn, target) else Reads.UNKNOWN
 
@@ -54,8 +54,8 @@ def _takes_a_softmax(loss: Criterion, drawn: Tensor, target: Tensor) -> bool:
     """Whether a number that is added to all logits of an example changes nothing, and other changes do."""
     if drawn.ndim != 2 or drawn.shape[1] < 2:
         return False
-    value, shifted = _value(loss, drawn, target), _value(loss, drawn + 2 * drawn[:, :1].abs() + 1, target)
-    other = _value(loss, drawn * 2, target)
+    value, shifted = tried(loss, drawn, target), tried(loss, drawn + 2 * drawn[:, :1].abs() + 1, target)
+    other = tried(loss, drawn * 2, target)
     return value is not None and _same(value, shifted) and not _same(value, other)
 
 
@@ -66,7 +66,9 @@ def _like(target: Tensor, outputs: Tensor, reference: Any) -> Tensor:
     return target.to(outputs.dtype).view_as(outputs) if target.numel() == outputs.numel() else target
 
 
-def _value(loss: Criterion, outputs: Tensor, target: Tensor) -> Tensor | None:
+@torch.no_grad()
+def tried(loss: Criterion, outputs: Tensor, target: Tensor) -> Tensor | None:
+    """The loss of these outputs, if it is one finite number."""
     try:
         value = loss(outputs, target)
     except Exception:  # noqa: BLE001 -- a stranger's code, which is only asked what it does
@@ -82,4 +84,4 @@ def accepts(loss: Criterion, outputs: Tensor, target: Tensor) -> bool:
     """Whether the loss gives a finite number for these outputs and targets. Asked on the CPU: see `by_trial`."""
     here = deepcopy(loss).cpu() if isinstance(loss, nn.Module) and target.device.type != "cpu" else loss
     with torch.no_grad():
-        return _value(here, outputs.detach().cpu(), target.cpu()) is not None
+        return tried(here, outputs.detach().cpu(), target.cpu()) is not None
