@@ -30,6 +30,8 @@ class Case:
     examples: int
     optimizer: torch.optim.Optimizer | None = None
     lr: float | None = None
+    asleep: bool = False
+    """Whether the network was given in evaluation mode."""
 
     @cached_property
     def inputs(self) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from losslab.doctor import direction, gradients, inputs, labels, outputs, settings, shapes, start, targets
+from losslab.doctor import direction, gradients, inputs, labels, outputs, settings, shapes, start, steps, targets
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, error
 from losslab.doctor.refusals import described, refusal
@@ -32,6 +32,7 @@ _OF_TARGETS: tuple[Check, ...] = (
 _OF_THE_LOSS: tuple[Check, ...] = (
     gradients.single, gradients.flowing, gradients.finite, gradients.alive,
     direction.downhill, direction.bounded, start.initial_loss, start.stable_rate,
+    steps.still, steps.uphill, steps.missed, steps.decay, steps.unweighted, steps.awake,
 )  # fmt: skip
 
 
@@ -68,12 +69,13 @@ def examine(
     network = _bare(network)
     with undisturbed(network, loss), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch warns of here is found, or will be said again by training itself
-        if not network.training:
+        asleep = not network.training
+        if asleep:
             network.train()
         network.__dict__["_compiled_call_impl"] = None  # a network compiled in place would compile for this batch
         device = next((p.device for p in network.parameters()), None)
         here = [part.to(device) if isinstance(part, Tensor) and device is not None else part for part in batch[:2]]
-        return by_severity(_findings(Case(network, loss, here[0], here[1], examples, optimizer, lr)))
+        return by_severity(_findings(Case(network, loss, here[0], here[1], examples, optimizer, lr, asleep)))
 
 
 class _Called(nn.Module):

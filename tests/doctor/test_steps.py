@@ -1,0 +1,110 @@
+"""Settings with which steps lead nowhere, and the sound ones beside them."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from losslab import losses
+from losslab.doctor import Severity, examine, report
+from losslab.losses.class_weights import balanced
+
+ERROR, WARNING = Severity.ERROR, Severity.WARNING
+X = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.randint(1, 5, (32,), generator=torch.Generator().manual_seed(2))
+WEIGHT = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 5))
+
+
+def warmed_up(body: nn.Module) -> torch.optim.Optimizer:
+    optimizer = SGD(body.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+    return optimizer
+
+
+def head_only(body: nn.Module) -> torch.optim.Optimizer:
+    body[:4].requires_grad_(requires_grad=False)
+    return SGD(body[4].parameters(), lr=0.1)
+
+
+OPTIMIZERS = {
+    "rate of 0": (lambda b: SGD(b.parameters(), lr=0.0), [(ERROR, "learning-rate-zero")]),
+    "warmed up from 0": (warmed_up, []),
+    "rate of 0 for some": (lambda b: SGD([{"params": b[:4].parameters(), "lr": 0.0},
+                                          {"params": b[4].parameters()}], lr=0.1), []),
+    "maximize": (lambda b: SGD(b.parameters(), lr=0.1, maximize=True), [(WARNING, "maximize")]),
+    "the head alone": (lambda b: SGD(b[4].parameters(), lr=0.1), [(WARNING, "optimizer-misses")]),
+    "the head alone, the rest frozen": (head_only, []),
+    "in groups": (lambda b: SGD([{"params": b[:4].parameters()}, {"params": b[4].parameters()}], lr=0.1), []),
+    "decay": (lambda b: AdamW(b.parameters(), lr=0.1, weight_decay=1.0), [(WARNING, "weight-decay-too-high")]),
+    "strong decay in small steps": (lambda b: AdamW(b.parameters(), lr=1e-3, weight_decay=10.0), []),
+    "mild decay in large steps": (lambda b: SGD(b.parameters(), lr=1.0, weight_decay=0.5), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_an_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
+    make, expected = OPTIMIZERS[case]
+    body = network()
+    found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=make(body))
+    assert [(finding.severity, finding.name) for finding in found] == expected, report(found)
+
+
+def test_the_first_parameter_that_is_missed_is_named():
+    body = network()
+    found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=SGD(body[1:].parameters(), lr=0.1))
+    assert found[0].seen.endswith("0.weight")
+
+
+def test_a_rate_of_0_without_an_optimizer_is_an_error():
+    found = examine(network(), nn.CrossEntropyLoss(), (X, LABELS), lr=0.0)
+    assert [finding.name for finding in found] == ["learning-rate-zero"]
+
+
+def by_rule() -> losses.Loss:
+    loss = losses.CrossEntropy(weight=balanced)
+    loss.set_class_counts(LABELS.bincount(minlength=5))
+    return loss
+
+
+WEIGHTS = {
+    "torch": (nn.CrossEntropyLoss(WEIGHT), True),
+    "torch, function": (partial(F.cross_entropy, weight=WEIGHT), True),
+    "ours": (losses.CrossEntropy(weight=WEIGHT), True),
+    "of the class ignored": (nn.CrossEntropyLoss(WEIGHT, ignore_index=2), False),
+    "small": (nn.CrossEntropyLoss(WEIGHT + 0.01), False),
+    "of a class that never occurs, by rule": (by_rule(), False),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_a_class_of_weight_0_is_named(case):
+    loss, wrong = WEIGHTS[case]
+    found = examine(network(), loss, (X, LABELS))
+    assert [finding.name for finding in found] == ["class-weight-zero"] * wrong, report(found)
+    assert all("class 2 " in finding.seen for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        (network(), True),
+        (nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 5)), True),
+        (nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 5)), True),
+        (nn.Sequential(nn.Dropout(0.0), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 5)), False),
+        (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 5)), False),
+    ],
+)
+def test_a_network_in_evaluation_mode_is_found_where_it_matters(body, wrong):
+    found = examine(body.eval(), nn.CrossEntropyLoss(), (X, LABELS))
+    assert [(f.severity, f.name) for f in found] == [(WARNING, "evaluation-mode")] * wrong, report(found)
+    assert not examine(body.train(), nn.CrossEntropyLoss(), (X, LABELS))
+    body[0].eval()  # a layer whose statistics are frozen on purpose
+    assert not examine(body, nn.CrossEntropyLoss(), (X, LABELS))
