@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from losslab import weights
 from losslab.data.module import MemoryDataModule
+from losslab.losses.base import Loss
 from losslab.making import make, make_loss, make_network
 from losslab.runs import RunFolder
 
@@ -22,9 +24,10 @@ def network_of(run: str | None) -> nn.Module | None:
     folder = RunFolder(Path(run))
     config = taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
     data: MemoryDataModule = make("data", config["data"])
-    network = make_network(config, data.facts, make_loss(config["loss"], data.facts.kind, data.facts.targets))
+    loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
+    network = make_network(config, data.facts, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
-    return network
+    return _Teacher(network, loss)
 
 
 def taught_by(run: str | None, config: Any) -> Any:
@@ -34,3 +37,18 @@ def taught_by(run: str | None, config: Any) -> Any:
     if config.get("_target_") == "losslab.teacher.network_of":
         return config | {"run": run}
     return {key: taught_by(run, value) for key, value in config.items()}
+
+
+class _Teacher(nn.Module):
+    """The logarithms of the probabilities that a network means under the loss it was trained with → (N, C).
+
+    For a network of logits they are these, but for a number that all of an example share.
+    """
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        probabilities = self.loss.to_probabilities(self.network(inputs))
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()

@@ -10,21 +10,26 @@ from torch import Tensor, nn
 from losslab.errors import LabError
 from losslab.learner import Learner
 from losslab.losses.base import Loss
+from losslab.losses.holder import place_of
 
 
 def load(learner: Learner, path: Path, *, start: bool = False) -> None:
     """Load the weights of a file into the learner's network and loss.
 
-    A loss that learns (ArcFace's class vectors) is part of what was trained. To `start` another run from the weights,
+    A loss that learns (ArcFace's class vectors) is part of what was trained, and so is a number of it that was moved
+    over the epochs. To `start` another run from the weights,
     the loss takes what fits it, if anything: it may be another loss.
 
     Raises:
         LabError: the file is missing, damaged, belongs to another network, or lacks what the loss has learnt.
     """
     with _one_line(path):
-        network, learnt = _read(path)
+        network, learnt, numbers = _read(path)
         learner.network.load_state_dict(network)
         _load_loss(learner.loss, learnt, path, start=start)
+        for parameter, value in ({} if start else numbers).items():
+            holder, name = place_of(learner.loss, parameter)
+            holder.hold(name, value)
 
 
 def load_network(network: nn.Module, path: Path) -> None:
@@ -37,13 +42,13 @@ def load_network(network: nn.Module, path: Path) -> None:
         network.load_state_dict(_read(path)[0])
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The states of the network and of the loss."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
+    """The states of the network and of the loss, and numbers of the loss that changed as it was trained."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     if "state_dict" not in content:
-        return content, {}
+        return content, {}, {}
     network, loss = (_under(prefix, content["state_dict"]) for prefix in ("network.", "loss."))
-    return network, loss
+    return network, loss, content.get("loss_numbers", {})
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from losslab import experiment as lab
+from losslab import weights
 from losslab.callbacks.anneal import Anneal
 from losslab.errors import LabError
 
@@ -23,8 +25,12 @@ def test_the_value_goes_from_start_to_end(shape, epochs, expected):
 
 
 def test_the_loss_is_scored_at_the_value_of_its_epoch(train):
-    experiment, _ = train(*COMMON, "loss=focal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
-    assert experiment.learner.loss.gamma == 0
+    experiment, results = train(*COMMON, "loss=focal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
+    assert results["best_epoch"] in {1, 2, 3}
+    assert experiment.learner.loss.gamma == [2.0, 1.0, 0.0][results["best_epoch"] - 1], "that of the best epoch"
+    again = lab.rebuild(experiment.folder, experiment.folder.read_config())
+    weights.load(again.learner, experiment.folder.best)
+    assert lab.evaluate(again, "test")["test/loss"] == pytest.approx(results["test/loss"])
     fixed, _ = train("model=mlp", "data=digits", "logger=none", "trainer.max_epochs=3", "loss=focal")
     annealed_rows, fixed_rows = (run.folder.history.read_text().splitlines() for run in (experiment, fixed))
     assert annealed_rows[1] == fixed_rows[1], "the first epoch is at the configured value"
@@ -43,7 +49,7 @@ def test_the_weight_of_a_term_can_be_moved(train):
 @pytest.mark.parametrize(
     ("parameter", "end", "said"),
     [
-        ("alpha", 0, r"callbacks\.anneal\.parameter=alpha is none of gamma"),
+        ("alpha", 0, "alpha is no number of this loss: it has gamma"),
         ("gamma", -1, r"gamma must be a number in \[0, inf\), got -1"),
     ],
 )

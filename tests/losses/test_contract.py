@@ -64,7 +64,11 @@ def test_only_losses_made_of_others_leave_facts_open(case):
         return
     card = loss.card
     assert None not in (card.near, card.far, card.convex, card.low, card.high)
-    assert (card.proper is not None) == is_of_classes(loss)
+    if is_of_classes(loss):
+        assert None not in (card.proper, card.uniform)
+        assert card.elicits is None
+    else:
+        assert (card.proper, card.uniform, card.symmetric, card.shift_invariant) == (None, None, None, False)
 
 
 @pytest.mark.parametrize("name", catalogue.names())

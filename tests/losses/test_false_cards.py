@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from losslab.contract import behaviour, broken, claims
-from losslab.losses import BCE, L1, MSE, Card, CrossEntropy, Focal, Huber, KLDiv, Slope, SmoothL1
+from losslab.losses import BCE, GCE, L1, MAE, MSE, RCE, Barron, Card, CrossEntropy, Focal, Huber, KLDiv, Slope, SmoothL1
 from losslab.targets import Kind
 
 FALSE = [
@@ -19,6 +19,11 @@ FALSE = [
     (CrossEntropy(), claims.bounds, {"low": "-1"}),
     (CrossEntropy(label_smoothing=0.1), claims.bounds, {"low": "0"}),
     (MSE(), claims.bounds, {"high": "1"}),
+    (GCE(0.1), claims.bounds, {"high": "oo"}),
+    (GCE(0.01), claims.bounds, {"high": "oo"}),
+    (Barron(-0.5), claims.bounds, {"high": "oo"}),
+    (MAE(), claims.symmetry, {"symmetric": None}),
+    (RCE(), claims.symmetry, {"symmetric": "K - 1"}),
     (Focal(2.0), claims.convexity, {"convex": True}),
     (Focal(0.5), claims.convexity, {"convex": True}),
     (CrossEntropy(), claims.convexity, {"convex": False}),

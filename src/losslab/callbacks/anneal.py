@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import cos, pi
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.learner import Learner
-from losslab.losses.holder import Holder
+from losslab.losses.holder import place_of
 
 _SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: x,
@@ -22,7 +23,7 @@ class Anneal(Callback):
     """Takes a hyperparameter of the loss from `start` in the first epoch to `end`, and leaves it there.
 
     The value is a function of the epoch alone, so a resumed run goes on where it was. It is set at the start of each
-    epoch and logged as `loss/PARAMETER`. Validation and test losses are those of the value of the moment.
+    epoch and logged as `loss/PARAMETER`. A checkpoint keeps the value of its epoch, under which it is evaluated.
 
     Args:
         parameter: as under `loss.` on the command line, such as "gamma", or "terms.mae.weight".
@@ -48,7 +49,7 @@ class Anneal(Callback):
         self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._holder, self._name = _owner(pl_module.loss, self.parameter)
+        self._holder, self._name = place_of(pl_module.loss, self.parameter)
         configured = getattr(self._holder, self._name)
         if self.start is None:
             self.start = configured.item() if isinstance(configured, Tensor) else configured
@@ -61,6 +62,9 @@ class Anneal(Callback):
         for writer in trainer.loggers:
             writer.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._holder, self._name))}
+
     def value(self, epoch: int, max_epochs: int | None) -> float:
         """The value in an epoch, counted from 0."""
         assert self.start is not None  # noqa: S101 -- for the type checker: on_fit_start saw to it
@@ -68,18 +72,3 @@ class Anneal(Callback):
         # All epochs are whole - 1 steps from the first to the last; some epochs end before the next one starts.
         steps = whole if self.epochs else max(1, whole - 1)
         return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
-
-
-def _owner(loss: Holder, parameter: str) -> tuple[Holder, str]:
-    places = {
-        f"{path}.{name}".lstrip("."): (module, name)
-        for path, module in loss.named_modules()
-        if isinstance(module, Holder)
-        for name in module.hyperparameters
-    }
-    if parameter not in places:
-        message = (
-            f"callbacks.anneal.parameter={parameter} is none of {', '.join(places) or 'this loss, which has none'}"
-        )
-        raise LabError(message)
-    return places[parameter]

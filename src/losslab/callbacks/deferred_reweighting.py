@@ -40,7 +40,9 @@ class DeferredReweighting(Callback):
         self._configured: dict[ClassLoss, Tensor | None] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._configured = {part: part.weight for part in pl_module.loss.modules() if isinstance(part, ClassLoss)}
+        self._configured = {
+            part: part.weight for part in pl_module.loss.modules() if isinstance(part, ClassLoss) and part.weighable
+        }
         counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if not self._configured or counts is None:
             message = (

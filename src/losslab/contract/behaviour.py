@@ -93,6 +93,14 @@ def keeps_its_precision(loss: Loss, kind: Kind) -> str | None:
     return None
 
 
+def is_the_same_under_autocast(loss: Loss, kind: Kind) -> str | None:
+    """Nothing in it is computed in half precision, whatever the network is."""
+    outputs, target = outputs_of(loss, 7, torch.float32), target_of(kind, 7, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss.per_example(outputs, target)
+    return _differ("autocast changes the value", found, loss.per_example(outputs, target))
+
+
 def maps_over_examples(loss: Loss, kind: Kind) -> str | None:
     """The same under torch.func.vmap."""
     outputs, target = outputs_of(loss, 6), target_of(kind, 6)
@@ -220,6 +228,7 @@ CHECKS = (
     is_stable_far_out,
     passes_nan_on,
     keeps_its_precision,
+    is_the_same_under_autocast,
     maps_over_examples,
     differentiates_functionally,
     compiles_into_one_graph,

@@ -57,14 +57,18 @@ def symmetry(loss: Loss, card: Card) -> str | None:
 def bounds(loss: Loss, card: Card) -> str | None:
     """Nothing beyond the declared bounds, and something close to each."""
     for classes in SIZES:
-        found = search.range_of_values(with_counts(loss, classes, equal=True), classes, card.overflows_at)
-        for bound, seen, side in ((card.low, found[0], -1), (card.high, found[1], 1)):
+        ready = with_counts(loss, classes, equal=True)
+        found = search.range_of_values(ready, classes, card.overflows_at)
+        closer = search.range_of_values(ready, classes, card.overflows_at, near=True)
+        for bound, seen, before, side in ((card.low, found[0], closer[0], -1), (card.high, found[1], closer[1], 1)):
             if bound is None:
                 continue
             claimed = evaluate(bound, loss, classes)
             if math.isinf(claimed):
-                if seen * side < 5:
-                    return f"it is declared unbounded, but no value beyond {seen:.6g} was found"
+                # Where the output is limited, it is targets without end that leave the value none.
+                enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
+                if seen * side < enough:
+                    return f"it is declared unbounded, but further out {before:.6g} grows to {seen:.6g} only"
             elif (seen - claimed) * side > 1e-6 * max(1.0, abs(claimed)):
                 return f"it reaches {seen:.6g}, beyond the declared bound {claimed:.6g} (with {classes} classes)"
             elif (claimed - seen) * side > max(0.05, 0.05 * abs(claimed)):
@@ -112,8 +116,8 @@ def properness(loss: Loss, card: Card) -> str | None:
 
 def estimate(loss: Loss, card: Card) -> str | None:
     """What the best constant prediction is."""
-    if is_of_classes(loss):
-        return None
+    if is_of_classes(loss) or (card.elicits is None and card.low is None):
+        return None  # of a loss made of others nothing is claimed
     found = search.best_estimate(loss)
     known = {"mean": 4.0, "median": 1.0}
     if card.elicits is None:

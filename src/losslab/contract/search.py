@@ -39,15 +39,16 @@ def sums_over_classes(loss: Loss, classes: int) -> tuple[float, float]:
     return sums.min().item(), sums.max().item()
 
 
-def range_of_values(loss: Loss, classes: int, limit: float = math.inf) -> tuple[float, float]:
-    """The least and the greatest value found."""
+def range_of_values(loss: Loss, classes: int, limit: float = math.inf, *, near: bool = False) -> tuple[float, float]:
+    """The least and the greatest value found, at outputs up to 1e4 (classes) or 1e12 (values); near, 300 or 1e6."""
     if is_of_classes(loss):
         one = torch.eye(classes)
         ends = torch.cat([one, -one, one - one.roll(1, 0)]).double().repeat(1, width(loss))
-        far = torch.cat([size * ends for size in (*range(1, 10), 15.0, 30.0, 300.0, 1e4)])
+        far = torch.cat([size * ends for size in (*range(1, 10), 15.0, 30.0, 300.0, *(() if near else (1e4,)))])
         values = costs(loss, torch.cat([some_outputs(loss, classes), far]), classes)
     else:
-        sizes = torch.tensor([0.0, *np.geomspace(1e-3, min(1e12, limit), 60)], dtype=torch.float64)
+        end = min(1e6, limit / 2) if near else min(1e12, limit)
+        sizes = torch.tensor([0.0, *np.geomspace(1e-3, end, 60)], dtype=torch.float64)
         spread = torch.cat([sizes, -sizes.clamp(max=limit)])[:, None]
         targets = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
         # An output that is the target, one that is far from it, and for further outputs of each target several values.

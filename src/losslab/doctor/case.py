@@ -51,7 +51,7 @@ class Case:
     @cached_property
     def _seen(self) -> tuple[Any, Layers]:
         with watched(self.network) as layers:
-            return self.network(self.inputs), layers
+            return self.network(copied(self.inputs)), layers
 
     @property
     def outputs(self) -> Any:
@@ -107,7 +107,7 @@ class Case:
     @cached_property
     def evaluated(self) -> tuple[Any, Any]:
         """Outputs in evaluation mode of some examples, and of the first half of them alone."""
-        some = self.inputs[:16]
+        some = copied(self.inputs[:16])
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
         try:
@@ -122,9 +122,14 @@ class Case:
         if not holds(self.outputs.detach()):
             return False
         told = 0
-        for outputs in with_drawn_weights(self.network, self.inputs):
+        for outputs in with_drawn_weights(self.network, copied(self.inputs)):
             known = outputs.detach()[~outputs.isnan().flatten(1).any(1)] if outputs.ndim > 1 else outputs
             if len(known) and not holds(known):
                 return False
             told += len(known)
         return told > 0
+
+
+def copied(inputs: Any) -> Any:
+    """Inputs that a network may write into: those of the caller stay as they are."""
+    return inputs.clone() if isinstance(inputs, Tensor) else inputs

@@ -1,6 +1,7 @@
 """Whether the loss falls towards the right answers, and stops falling there: asked of outputs that are set by hand."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -108,7 +109,5 @@ def _of_torch(case: Case) -> bool:
 
 def _bounded(case: Case) -> bool:
     """Whether the network itself keeps its outputs where such a loss has a minimum."""
-    low = -torch.inf
-    return are_log_probabilities(case.outputs.detach()) or any(
-        case.whatever_the_weights(lambda z, high=high: within(low, high, z)) for high in (0.0, 1.0)
-    )
+    below = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
+    return are_log_probabilities(case.outputs.detach()) or any(map(case.whatever_the_weights, below))

@@ -19,7 +19,7 @@ def initial_loss(case: Case) -> Iterator[Finding]:
     if case.number is None or case.reads not in {Reads.LOGITS, Reads.BINARY_LOGITS}:
         return
     uniform = uniform_loss(case)
-    if uniform is None or not uniform > 0 or case.number < 2 * uniform or case.number < uniform + 0.5:
+    if not uniform > 0 or case.number < 2 * uniform or case.number < uniform + 0.5:
         return
     size = float(case.outputs.detach().abs().max())
     seen = f"the loss starts at {case.number:.4g}, uniform outputs cost {uniform:.4g}; outputs are up to {size:.4g}"
@@ -28,14 +28,10 @@ def initial_loss(case: Case) -> Iterator[Finding]:
     yield warning("initial-loss", seen, why, fix)
 
 
-def uniform_loss(case: Case) -> float | None:
-    """The loss at uniform outputs: the card's, or measured on these targets where that is higher or there is none."""
-    of_card = getattr(getattr(case.loss, "card", None), "uniform", None)
-    told = of_card(case.outputs.shape[1]) if callable(of_card) and case.outputs.ndim > 1 else None
+def uniform_loss(case: Case) -> float:
+    """The loss of these targets at uniform outputs: what a card says, by measuring it, for any loss."""
     with torch.no_grad():
-        measured = case.loss(torch.zeros_like(case.outputs), case.target)
-    known = [float(value) for value in (told, measured) if value is not None]
-    return max(known) if known else None
+        return float(case.loss(torch.zeros_like(case.outputs), case.target))
 
 
 def stable_rate(case: Case) -> Iterator[Finding]:

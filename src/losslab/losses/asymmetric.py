@@ -28,8 +28,8 @@ class AGCE(ClassLoss):
     """
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "a": Parameter("a, how far p_y is moved", "(0, inf)", "the paper's for CIFAR-10", (0.1, 0.6, 6.0)),
-        "q": Parameter("q, the power", "(0, inf)", "the paper's for CIFAR-10", (0.2, 0.6, 1.0, 1.5)),
+        "a": Parameter("a, how far p_y is moved", "(0, 1000]", "the paper's for CIFAR-10", (0.1, 0.6, 6.0)),
+        "q": Parameter("q, the power", "(0, 10]", "the paper's for CIFAR-10", (0.2, 0.6, 1.0, 1.5)),
     }
     a: float | Tensor
     q: float | Tensor
@@ -89,8 +89,8 @@ class AUL(ClassLoss):
     """
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "a": Parameter("a, how far p_y is moved", "(1, inf)", "the paper's for CIFAR-10", (1.1, 2.0, 5.5)),
-        "p": Parameter("p, the power", "(0, inf)", "the paper's for CIFAR-10", (0.1, 1.0, 3.0)),
+        "a": Parameter("a, how far p_y is moved", "(1, 1000]", "the paper's for CIFAR-10", (1.1, 2.0, 5.5)),
+        "p": Parameter("p, the power", "(0, 10]", "the paper's for CIFAR-10", (0.1, 1.0, 3.0)),
     }
     a: float | Tensor
     p: float | Tensor

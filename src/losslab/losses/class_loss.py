@@ -25,6 +25,8 @@ class ClassLoss(Loss):
 
     wants: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
     weight: Tensor | None
+    weighable = True
+    """Whether weights of classes mean something: not where the loss is no sum over classes."""
 
     def __init__(self, weight: Sequence[float] | Tensor | Rule | None = None, ignore_index: int = -100) -> None:
         super().__init__()

@@ -31,6 +31,9 @@ def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
     if not 0 <= beta < 1:
         message = f"effective_number: beta must be a number in [0, 1), got {beta!r}"
         raise LabError(message)
+    if not counts.any():
+        message = "effective_number: no class occurs at all"
+        raise LabError(message)
     # 1 - β^n by expm1, which knows it also where β^n rounds to 1; β = 0 makes every number 1.
     numbers = counts.double()
     kept = -torch.expm1(numbers * torch.log(torch.tensor(beta, dtype=torch.float64)))
@@ -44,7 +47,12 @@ def as_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
     Raises:
         LabError: a weight is negative or not a number, or all are 0.
     """
-    if weight is None or isinstance(weight, Tensor):
+    if weight is None:
+        return None
+    if isinstance(weight, Tensor):
+        if (weight < 0).any() or not weight.any():
+            message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {weight.tolist()}"
+            raise LabError(message)
         return weight
     numbers = not isinstance(weight, str) and all(isinstance(w, int | float) for w in weight)
     if not numbers or not weight or not all(w >= 0 for w in weight) or not any(weight):

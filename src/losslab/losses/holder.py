@@ -9,6 +9,28 @@ from losslab.errors import LabError
 from losslab.losses.card import Parameter
 
 
+def place_of(loss: nn.Module, parameter: str) -> "tuple[Holder, str]":
+    """The module that holds a hyperparameter of a loss or of a part of it, and its name there.
+
+    Args:
+        loss: the whole.
+        parameter: as under `loss.` on the command line, such as "gamma" or "terms.mae.weight".
+
+    Raises:
+        LabError: it names those there are.
+    """
+    places = {
+        f"{path}.{name}".lstrip("."): (module, name)
+        for path, module in loss.named_modules()
+        if isinstance(module, Holder)
+        for name in module.hyperparameters
+    }
+    if parameter not in places:
+        message = f"{parameter} is no number of this loss: it has {', '.join(places) or 'none'}"
+        raise LabError(message)
+    return places[parameter]
+
+
 class Holder(nn.Module):
     """A module with numeric hyperparameters, each of which may be a 0-dim tensor."""
 

@@ -34,6 +34,7 @@ class JS(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
+    weighable = False
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "pi1": Parameter(
             "π, the target's weight, from cross-entropy to MAE",

@@ -72,9 +72,12 @@ class RescaledMSE(ClassLoss):
     def classwise(self, outputs: Tensor) -> Tensor:
         """What each class would cost → (N, C)."""
         squares = outputs.square()
-        # As k (z - M)² - z² would cancel, the others' squares are summed without it.
-        own = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
-        others = squares @ (1 - own)
+        # As k (z - M)² - z² would cancel, the others' squares are summed without it: from the left and from the right.
+        # Not as a product of matrices, which autocast takes in half precision.
+        none = torch.zeros_like(squares[:, :1])
+        left = torch.cat([none, squares[:, :-1]], 1).cumsum(1)
+        right = torch.cat([squares[:, 1:], none], 1).flip(1).cumsum(1).flip(1)
+        others = left + right
         return (self.k * (outputs - self.m).square() + others) / outputs.shape[1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:

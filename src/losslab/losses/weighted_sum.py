@@ -69,7 +69,8 @@ class WeightedSum(Loss):
     @property
     def card(self) -> Card | None:
         """What follows from the cards of the terms; None if one has none."""
-        terms = [(float(term.weight), term.loss, term.loss.card) for term in self._terms.values()]
+        counted = [term for term in self._terms.values() if float(term.weight) > 0] or list(self._terms.values())
+        terms = [(float(term.weight), term.loss, term.loss.card) for term in counted]
         cards = [card for _, _, card in terms if card is not None]
         if len(cards) < len(terms):
             return None
@@ -82,8 +83,8 @@ class WeightedSum(Loss):
             near=max(nears, key=steepness.index) if len(nears) == len(cards) else None,
             far=max(fars, key=steepness.index) if len(fars) == len(cards) else None,
             convex=True if all(card.convex for card in cards) else None,
-            low=_summed(terms, "low"),
-            high=_summed(terms, "high"),
+            low=None,  # the terms need not be least, or greatest, at the same outputs
+            high=None,
             uniform=_summed(terms, "uniform"),
             symmetric=_summed(terms, "symmetric"),
             shift_invariant=all(card.shift_invariant for card in cards),
@@ -157,8 +158,6 @@ def _summed(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | No
         formula: str | None = getattr(card, fact)
         if formula is None:
             return None
-        if formula == "oo":
-            return formula
         if formula == "0":
             continue
         for name in loss.hyperparameters:
