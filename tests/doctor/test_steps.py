@@ -108,3 +108,8 @@ def test_a_network_in_evaluation_mode_is_found_where_it_matters(body, wrong):
     assert not examine(body.train(), nn.CrossEntropyLoss(), (X, LABELS))
     body[0].eval()  # a layer whose statistics are frozen on purpose
     assert not examine(body, nn.CrossEntropyLoss(), (X, LABELS))
+
+
+def test_an_optimizer_of_parameters_that_have_no_shape_yet_is_sound():
+    body = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Linear(16, 5))
+    assert not examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=SGD(body.parameters(), lr=0.1))

@@ -67,6 +67,8 @@ def examine(
             error("batch-no-pair", seen, "there is nothing to examine", "give examine(network, loss, (inputs, target))")
         ]
     network = _bare(network)
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        optimizer = None  # it holds those of the network, and what is examined is a copy
     with undisturbed(network, loss), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch warns of here is found, or will be said again by training itself
         asleep = not network.training
