@@ -78,7 +78,8 @@ def test_every_precision_is_looked_at_as_it_is_trained(train, caplog, precision)
 
 
 MODELS = {"line": ("linear", "mlp"), "linear_synthetic": ("linear", "mlp"), "diabetes": ("linear", "mlp"),
-          "breast_cancer": ("linear", "mlp"), "digits": ("linear", "mlp", "cifar_cnn")}  # fmt: skip
+          "counts": ("linear", "mlp"), "breast_cancer": ("linear", "mlp"),
+          "digits": ("linear", "mlp", "cifar_cnn")}  # fmt: skip
 PRESETS = [(model, data) for data, models in MODELS.items() for model in models]
 
 
