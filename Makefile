@@ -5,6 +5,8 @@ PY     := $(VENV)/bin/python
 FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
             $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 ARGS   ?= loss=mse model=linear
+# Tests run side by side, the files each in one process. More than four would only wait for memory.
+SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help train test check format lock clean
 
@@ -29,14 +31,14 @@ train: $(VENV)/.installed
 	@$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" $(SPREAD)
 
 check: $(VENV)/.installed
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest $(TESTS) $(SPREAD)
 
 format: $(VENV)/.installed
 	$(PY) -m ruff check --fix-only
