@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
             $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 ARGS   ?= loss=mse model=linear
-# Tests run side by side, the files each in one process. More than four would only wait for memory.
+# Tests that only compute run side by side, a file in one process. Those that start processes have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help train test check format lock clean
@@ -31,14 +31,15 @@ train: $(VENV)/.installed
 	@$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow" $(SPREAD)
+	$(PY) -m pytest -m "not slow" $(SPREAD) tests/losses tests/doctor
+	$(PY) -m pytest -m "not slow" --ignore=tests/losses --ignore=tests/doctor
 
 check: $(VENV)/.installed
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest $(TESTS) $(SPREAD)
+	$(PY) -m pytest $(TESTS)
 
 format: $(VENV)/.installed
 	$(PY) -m ruff check --fix-only

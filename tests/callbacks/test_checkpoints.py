@@ -57,7 +57,7 @@ def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
 
 
 def test_a_state_that_is_not_finite_is_refused(build):
-    experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard")
+    experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard", "examine=false")
     experiment.learner.network.weight.data.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=r"network\.weight holds NaN"):
         lab.run(experiment)

@@ -39,8 +39,9 @@ def test_wall_times_are_kept_apart(train):
 
 
 def test_two_losses_with_one_seed_see_the_same_weights_and_batches(train):
-    mse, _ = train("loss=mse", "model=mlp", "data=diabetes", "trainer.max_epochs=1", "optimizer.lr=0")
-    l1, _ = train("loss=l1", "model=mlp", "data=diabetes", "trainer.max_epochs=1", "optimizer.lr=0")
+    still = ("model=mlp", "data=diabetes", "trainer.max_epochs=1", "optimizer.lr=0", "examine=false")
+    mse, _ = train("loss=mse", *still)
+    l1, _ = train("loss=l1", *still)
     assert rows(mse)[0]["train/mse"] == rows(l1)[0]["train/mse"]
 
 
