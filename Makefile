@@ -7,12 +7,13 @@ FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; d
 ARGS   ?= loss=mse model=linear
 # Tests that only compute run side by side, a file in one process. Those that start processes have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
+ALONE  := tests/data tests/test_cli.py tests/test_distributed.py tests/test_launcher.py tests/test_processes.py tests/test_ranks.py
 
 .PHONY: help train test check format lock clean
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
-	@echo "make test                                        the quick tests, in some five minutes"
+	@echo "make test                                        the quick tests, in some ten minutes"
 	@echo "make check                                       everything: slow tests, ruff, mypy, import-linter"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
@@ -31,8 +32,8 @@ train: $(VENV)/.installed
 	@$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow" $(SPREAD) tests/losses tests/doctor
-	$(PY) -m pytest -m "not slow" --ignore=tests/losses --ignore=tests/doctor
+	$(PY) -m pytest -m "not slow" $(SPREAD) $(addprefix --ignore=,$(ALONE))
+	$(PY) -m pytest -m "not slow" $(ALONE)
 
 check: $(VENV)/.installed
 	$(PY) -m ruff check
