@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pydoc import locate
 from typing import Any
 
 import torch
@@ -34,9 +33,8 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     Raises:
         LabError: there is no such thing, or it takes no such targets.
     """
-    target, options = str(config["_target_"]), {key: value for key, value in config.items() if not key.startswith("_")}
-    _check_that_it_is_there(target)
-    if "_partial_" not in config and _wants_more(target, options):
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    if _wants_more(_named(str(config["_target_"])), options) and "_partial_" not in config:
         config = config | {"_partial_": True}
     loss = adapt(make("loss", config), kind, targets)
     if not loss.wants:
@@ -49,7 +47,8 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
 def make_alone(config: dict[str, Any], targets: int) -> Loss:
     """The loss of a configuration where there are no data: for so many classes, labels or values.
 
-    Of a criterion from elsewhere that takes several kinds of target: indices, unless its outputs estimate values.
+    A criterion from elsewhere is asked to take class indices first (or what they can be spelt as), then values, then
+    0/1 labels.
 
     Raises:
         LabError: there is no such thing, or it takes none of these.
@@ -64,30 +63,31 @@ def make_alone(config: dict[str, Any], targets: int) -> Loss:
     raise refused
 
 
-def _check_that_it_is_there(target: str) -> None:
-    """Refuse a mistyped name with those that its module has."""
+def _named(target: str) -> Any:
+    """What a path names; None where only making it can say what is wrong, or where it lies inside a class.
+
+    Raises:
+        LabError: its module has no such name. It says which names come near.
+    """
     path, _, name = target.rpartition(".")
     try:
         module = importlib.import_module(path)
-    except Exception:  # noqa: BLE001 -- a class within a class, or what a module raises: said when it is made
-        return
+    except Exception:  # noqa: BLE001 -- whatever importing it raises is said when it is made
+        return None
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
         alike = get_close_matches(name, dir(module)) or own
         message = f"{path} has no {name}, but {', '.join(alike) or 'nothing like it'}"
         raise LabError(message)
+    return getattr(module, name)
 
 
-def _wants_more(target: str, options: dict[str, Any]) -> bool:
-    """Whether this names a function that these options do not suffice for: it waits for outputs and targets."""
-    try:
-        function = locate(target)  # and not Hydra's get_object, which logs what it does not find
-    except Exception:  # noqa: BLE001 -- whatever importing it raises is said when it is made
-        return False
-    if not inspect.isroutine(function):
+def _wants_more(named: Any, options: dict[str, Any]) -> bool:
+    """Whether this is a function that these options do not suffice for: it waits for outputs and targets."""
+    if not inspect.isroutine(named):
         return False
     try:
-        inspect.signature(function).bind(**options)
+        inspect.signature(named).bind(**options)
     except (TypeError, ValueError):  # ValueError: one of torch's own, written in C++
         return True
     return False

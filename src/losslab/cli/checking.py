@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losslab.cli.composing import compose
@@ -83,8 +84,6 @@ def _keeps_the_contract(loss: "Loss") -> bool:
 
 def _set_up_is_sound(config: dict[str, Any]) -> bool:
     """Print what was looked at and what was found → whether nothing is surely wrong."""
-    from pathlib import Path  # noqa: PLC0415
-
     from losslab import checkup, weights  # noqa: PLC0415
     from losslab import experiment as lab  # noqa: PLC0415
     from losslab.doctor import Severity, report  # noqa: PLC0415

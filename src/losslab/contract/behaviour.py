@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from losslab.contract.specimens import CLASSES, outputs_of, target_of
+from losslab.contract.specimens import CLASSES, outputs_of, target_of, width
 from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.targets import Kind, encode
@@ -52,7 +52,7 @@ def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
     card = loss.card
     limit = math.inf if card is None else card.overflows_at
     target = target_of(kind, 2 * CLASSES, torch.float32)
-    columns = loss.outputs(CLASSES) * loss.views
+    columns = width(loss, CLASSES)
     signs = torch.eye(CLASSES).mul(2).sub(1).repeat(1, -(-columns // CLASSES))[:, :columns]
     for size in (size for size in SIZES if size < limit):
         for dtype in HALF_AND_SINGLE:

@@ -59,12 +59,13 @@ def bounds(loss: Loss, card: Card) -> str | None:
     for classes in SIZES:
         ready = with_counts(loss, classes, equal=True)
         found = search.range_of_values(ready, classes, card.overflows_at)
-        closer = search.range_of_values(ready, classes, card.overflows_at, near=True)
-        for bound, seen, before, side in ((card.low, found[0], closer[0], -1), (card.high, found[1], closer[1], 1)):
+        for number, (bound, side) in enumerate(((card.low, -1), (card.high, 1))):
+            seen = found[number]
             if bound is None:
                 continue
             claimed = evaluate(bound, loss, classes)
             if math.isinf(claimed):
+                before = search.range_of_values(ready, classes, card.overflows_at, near=True)[number]
                 # Where the output is limited, it is targets without end that leave the value none.
                 enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
                 if seen * side < enough:

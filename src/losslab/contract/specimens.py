@@ -18,13 +18,13 @@ def random(seed: int) -> torch.Generator:
 
 def outputs_of(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
     """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
-    drawn = torch.randn(n, loss.outputs(columns) * loss.views, generator=random(seed), dtype=dtype)
+    drawn = torch.randn(n, width(loss, columns), generator=random(seed), dtype=dtype)
     return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
 
 
-def width(loss: Loss) -> int:
-    """Columns of outputs that are scored for each target."""
-    return loss.outputs(1) * loss.views
+def width(loss: Loss, targets: int = 1) -> int:
+    """Columns of outputs that are scored for so many targets."""
+    return loss.outputs(targets) * loss.views
 
 
 def target_of(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:

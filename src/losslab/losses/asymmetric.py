@@ -9,7 +9,8 @@ from torch import Tensor
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.softmax import log_softmax_tails, one_minus_exp
+from losslab.losses.precise import expm1
+from losslab.losses.softmax import log_softmax_tails
 
 _SOURCE = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
 
@@ -72,7 +73,7 @@ class AGCE(ClassLoss):
         rest = log_rest.exp().where(likely, 0.5)
         p = log_p.exp().where(~likely, 0.5)
         ratio = torch.where(likely, torch.log1p(-rest / (self.a + 1)), torch.log((self.a + p) / (self.a + 1)))
-        return (self.a + 1) ** self.q * one_minus_exp(self.q * ratio) / self.q
+        return (self.a + 1) ** self.q * -expm1(self.q * ratio) / self.q
 
 
 class AUL(ClassLoss):
@@ -130,7 +131,7 @@ class AUL(ClassLoss):
         beyond = self.a - 1
         rest = log_softmax_tails(outputs)[1].exp()
         # (a - 1) / (a - p) as a logarithm: a - p is a - 1 and what p lacks of 1.
-        return (beyond + rest) ** self.p * one_minus_exp(-self.p * torch.log1p(rest / beyond)) / self.p
+        return (beyond + rest) ** self.p * -expm1(-self.p * torch.log1p(rest / beyond)) / self.p
 
 
 _LOG_2 = 0.6931471805599453

@@ -49,13 +49,9 @@ def as_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
     """
     if weight is None:
         return None
-    if isinstance(weight, Tensor):
-        if (weight < 0).any() or not weight.any():
-            message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {weight.tolist()}"
-            raise LabError(message)
-        return weight
-    numbers = not isinstance(weight, str) and all(isinstance(w, int | float) for w in weight)
-    if not numbers or not weight or not all(w >= 0 for w in weight) or not any(weight):
-        message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {weight}"
+    values = weight.flatten().tolist() if isinstance(weight, Tensor) else weight
+    numbers = not isinstance(values, str) and all(isinstance(w, int | float) for w in values)
+    if not numbers or not values or not all(w >= 0 for w in values) or not any(values):
+        message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {values}"
         raise LabError(message)
-    return torch.tensor([float(w) for w in weight])
+    return weight if isinstance(weight, Tensor) else torch.tensor([float(w) for w in values])

@@ -8,7 +8,8 @@ from torch import Tensor
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.softmax import log_softmax_tails, one_minus_exp
+from losslab.losses.precise import expm1
+from losslab.losses.softmax import log_softmax_tails
 
 
 class GCE(ClassLoss):
@@ -59,4 +60,4 @@ class GCE(ClassLoss):
     def classwise(self, outputs: Tensor) -> Tensor:
         """(1 - p_k^q) / q → (N, C)."""
         # p^q as exp(q log p) has a gradient where p underflows.
-        return one_minus_exp(self.q * log_softmax_tails(outputs)[0]) / self.q
+        return -expm1(self.q * log_softmax_tails(outputs)[0]) / self.q

@@ -26,14 +26,3 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
 def scalar(value: float | Tensor, like: Tensor) -> Tensor:
     """A number as a 0-dim tensor of another's type and device; filled in there, not copied, so nothing waits → ()."""
     return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
-
-
-def one_minus_exp(exponent: Tensor) -> Tensor:
-    """1 - e^x for x ≤ 0, value and gradient to full relative precision → the same shape.
-
-    The derivative that torch has of expm1 is its value plus 1, which is rounding noise where e^x is small.
-    """
-    return torch.where(exponent < -_LOG_2, 1 - exponent.exp(), -torch.expm1(exponent))
-
-
-_LOG_2 = 0.6931471805599453

@@ -42,7 +42,7 @@ class WeightedSum(Loss):
     def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict({name: Term(**term) for name, term in terms.items()})
-        losses = [term.loss for term in self._terms.values()]
+        losses = self._losses
         kinds = [kind for kind in losses[0].wants if all(kind in loss.wants for loss in losses)] if losses else []
         if not kinds:
             message = f"weighted_sum needs terms that take one kind of target: got {_names(losses) or 'none'}"
@@ -63,13 +63,10 @@ class WeightedSum(Loss):
         self.term_names = tuple(self.terms)
 
     @property
-    def _terms(self) -> dict[str, Term]:
-        return dict(self.terms.items())  # type: ignore[arg-type]
-
-    @property
     def card(self) -> Card | None:
         """What follows from the cards of the terms; None if one has none."""
-        counted = [term for term in self._terms.values() if float(term.weight) > 0] or list(self._terms.values())
+        every = [term for term in self.terms.values() if isinstance(term, Term)]
+        counted = [term for term in every if float(term.weight) > 0] or every
         terms = [(float(term.weight), term.loss, term.loss.card) for term in counted]
         cards = [card for _, _, card in terms if card is not None]
         if len(cards) < len(terms):
@@ -116,27 +113,33 @@ class WeightedSum(Loss):
 
     def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
         """What the term that looks at more than the outputs must see → (N, C · views)."""
-        looks = [term.loss for term in self._terms.values() if term.loss.views > 1]
+        looks = [loss for loss in self._losses if loss.views > 1]
         return looks[0].seen(outputs, inputs, network) if looks else outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
         """To each term."""
-        for term in self._terms.values():
-            term.loss.set_class_counts(counts)
+        for loss in self._losses:
+            loss.set_class_counts(counts)
+
+    @property
+    def _losses(self) -> list[Loss]:
+        return [term.loss for term in self.terms.values() if isinstance(term, Term)]
 
     @property
     def _first(self) -> Loss:
-        return next(iter(self._terms.values())).loss
+        return self._losses[0]
 
     def _scores(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
         # The network's own outputs come first: a term that looks at no more gets no more.
         own = outputs.shape[-1] // self.views
         return {
-            name: term.loss.score(outputs[..., : own * term.loss.views], target) for name, term in self._terms.items()
+            name: loss.score(outputs[..., : own * loss.views], target)
+            for name, loss in zip(self.terms, self._losses, strict=True)
         }
 
     def _add(self, scores: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([self._terms[name].weight * score for name, score in scores.items()]).sum(0)
+        weights = [term.weight for term in self.terms.values() if isinstance(term, Term)]
+        return torch.stack([weight * score for weight, score in zip(weights, scores.values(), strict=True)]).sum(0)
 
 
 def _names(losses: list[Loss]) -> str:
