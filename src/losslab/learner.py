@@ -178,20 +178,22 @@ class Learner(LightningModule):
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self(batch.inputs)
         probabilities = self.probabilities(outputs)
         return self.predictions(outputs) if probabilities is None else probabilities
 
-    def _evaluate(self, batch: Batch, split: str) -> None:
+    def _evaluate(self, batch: Batch, split: str) -> Tensor:
+        """Raw outputs, for callbacks to see."""
         outputs, _, _ = self.step(batch, split)
         self.yardsticks[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
+        return outputs
 
     def on_train_epoch_start(self) -> None:
         self.fresh.clear()

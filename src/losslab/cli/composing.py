@@ -30,6 +30,9 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
 def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
     """The configuration as plain containers that build again without Hydra.
 
+    Beside what was composed it holds `choices`, the choice of each group, and `per_run`, the keys whose values follow
+    from the seed, the name or the folder of the run: in these alone do runs differ that only repeat each other.
+
     Raises:
         LabError: a value that has no default was not given, or one refers to what is not there.
     """
@@ -60,8 +63,23 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in groups[:3])
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
+    config = _resolved(cfg)
+    # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.
+    with open_dict(cfg):
+        cfg.seed, cfg.name, cfg.run_dir = cfg.seed + 1 if isinstance(cfg.seed, int) else None, f"{cfg.name}+", "+"
+    return config | {"per_run": _differing(config, _resolved(cfg))}
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise LabError(str(error).splitlines()[0]) from error
     return config
+
+
+def _differing(config: Any, other: Any, path: str = "") -> list[str]:
+    """The keys of values that are not the same in two configurations of one shape, such as "data.seed"."""
+    if isinstance(config, dict):
+        return [key for name in config for key in _differing(config[name], other[name], f"{path}{name}.")]
+    return [] if config == other else [path.rstrip(".")]

@@ -37,6 +37,8 @@ class MemoryDataModule(LightningDataModule, ABC):
     mix: Mix | None = None
     workers = 0
     """Processes that read ahead, for splits that are not in memory."""
+    validated = "val"
+    """The split that validation looks at: "train" to measure on what was learnt from."""
 
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Loader:
         """Every validation example once, in order."""
-        return self._loader("val", self.eval_batch_size)
+        return self._loader(self.validated, self.eval_batch_size)
 
     def test_dataloader(self) -> Loader:
         """Every test example once, in order."""
