@@ -2,9 +2,9 @@
 
 from choosings.campaign import Result
 from choosings.row import Row
-from choosings.statistics import Estimate, difference, estimate, verdict
-
-_MORE_IS_BETTER = ("accuracy", "recall", "precision", "f1", "r2")
+from losslab.comparison.numbers import number
+from losslab.comparison.statistics import difference, estimate, verdict
+from losslab.direction import direction
 
 Runs = dict[str, dict[str, list[float]]]
 """By label and metric, the values of the seeds in order."""
@@ -49,15 +49,6 @@ def differences(rows: tuple[Row, ...], results: list[Result]) -> int:
     return sum(len(row.metrics) * (len(runs_of(row, results)) - 1) for row in rows if row.baseline)
 
 
-def number(found: Estimate, *, signed: bool = False) -> str:
-    """A mean ± the half of its interval, both to the two leading digits of the half."""
-    if found.half == 0:
-        return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
-    exponent = int(f"{found.half:.1e}".partition("e")[2])
-    digits = max(0, 1 - exponent)
-    return f"{found.mean:{'+z' if signed else 'z'}.{digits}f} ± {found.half:.{digits}f}"
-
-
 def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, ...]:
     found = estimate(runs[label][metric], row.step(metric))
     if row.levels:
@@ -76,7 +67,7 @@ def _versus(row: Row) -> list[str]:
 
 
 def _more(metric: str) -> bool:
-    return metric.rpartition("/")[2] in _MORE_IS_BETTER
+    return metric != "Gaussian NLL" and direction(metric) == "max"
 
 
 def _level(label: str) -> float:

@@ -25,6 +25,7 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from losslab.data.batch import Facts
+from losslab.direction import direction
 from losslab.targets import Task
 
 MONITOR = {Task.REGRESSION: "mse", Task.BINARY: "accuracy", Task.MULTICLASS: "accuracy", Task.MULTILABEL: "accuracy"}
@@ -34,11 +35,6 @@ MONITOR = {Task.REGRESSION: "mse", Task.BINARY: "accuracy", Task.MULTICLASS: "ac
 def mode(task: Task) -> str:
     """Whether the monitored metric of this task is better "min" or "max"."""
     return direction(MONITOR[task])
-
-
-def direction(metric: str) -> str:
-    """Whether a metric, such as "val/ece", is better "min" or "max"."""
-    return "min" if metric.rpartition("/")[2] in {"loss", "mse", "mae", "nll", "brier", "ece"} else "max"
 
 
 def wide(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from losslab import processes, ranks, runs
+from losslab.direction import direction
 from losslab.errors import LabError
 
 
@@ -41,7 +42,7 @@ def _better(data: DictConfig, metric: str | None) -> str:
 def _mode(data: dict[str, Any], metric: str | None) -> str:
     from losslab import experiment, metrics  # noqa: PLC0415
 
-    return metrics.direction(metric) if metric else metrics.mode(experiment.facts(data).task)
+    return direction(metric) if metric else metrics.mode(experiment.facts(data).task)
 
 
 def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:

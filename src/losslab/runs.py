@@ -12,20 +12,26 @@ RUN/figures/*.png           what was drawn
 RUN/teacher/                config.json and weights.pth of the run that taught this one, if one did
 RUN/train.log               what was said
 RUN/events.out.tfevents.*   what TensorBoard shows
+
+SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
+
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,45 @@ class RunFolder:
         return config
 
 
+@dataclass
+class Found:
+    """What lies in a folder, each thing once however many links lead to it."""
+
+    runs: list[RunFolder] = field(default_factory=list)
+    sweeps: list[Path] = field(default_factory=list)
+    """Folders with a summary of their jobs."""
+    unreadable: list[Path] = field(default_factory=list)
+
+
+def search(places: Iterable[Path]) -> Found:
+    """Look for run folders and sweeps in these folders and in all below them, but not inside of runs."""
+    found, seen, waiting = Found(), set[str](), [*places][::-1]
+    while waiting:
+        place = waiting.pop()
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        if (place / "config.json").is_file():
+            found.runs.append(RunFolder(place))
+            continue
+        try:
+            inside = sorted(os.scandir(place), key=lambda entry: _in_order(entry.name))
+        except OSError:
+            found.unreadable.append(place)
+            continue
+        if any(entry.name == SUMMARY for entry in inside):
+            found.sweeps.append(place)
+        waiting += [place / entry.name for entry in reversed(inside) if entry.is_dir() and entry.name[0] != "."]
+    return found
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Jobs of a sweep by their number, so that the tenth does not come before the second."""
+    number = name.partition("-")[0]
+    return (int(number) if number.isdecimal() else -1, name)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +231,7 @@ def discard(path: Path, made: list[Path]) -> None:
 
 def discard_sweep(path: Path, made: list[Path]) -> None:
     """Undo `claim` for a sweep that was refused before its first job began."""
-    for name in ("summary.json", "multirun.yaml"):
+    for name in (SUMMARY, "multirun.yaml"):
         (path / name).unlink(missing_ok=True)
     for folder in made:
         with contextlib.suppress(OSError):

@@ -89,7 +89,7 @@ class Sweep:
         Raises:
             LabError: the folder holds the summary of a sweep.
         """
-        file = self.folder / "summary.json"
+        file = self.folder / runs.SUMMARY
         if file.is_file() and file.stat().st_size:
             message = f"{self.folder} already holds a sweep: set run_dir to another folder"
             raise LabError(message)
@@ -126,7 +126,7 @@ class Sweep:
         self._written = time.monotonic()
         content: dict[str, Any] = {"jobs": [self._row(job) for job in self.jobs]}
         runs.write_json(
-            self.folder / "summary.json", {str(state): count for state, count in self.counts.items()} | content
+            self.folder / runs.SUMMARY, {str(state): count for state, count in self.counts.items()} | content
         )
 
     def _row(self, job: Job) -> dict[str, Any]:
@@ -166,6 +166,23 @@ class Sweep:
         if len(began) < len(self.jobs):
             lines.append(f"{len(self.jobs) - len(began)} jobs did not begin")
         return "\n".join(lines)
+
+
+def jobs_of(folder: Path) -> list[dict[str, Any]]:
+    """What the summary of a sweep says of each job; nothing where there is no summary.
+
+    Raises:
+        LabError: it is damaged.
+    """
+    file = folder / runs.SUMMARY
+    try:
+        jobs: list[dict[str, Any]] = json.loads(file.read_text())["jobs"]
+        return [job | {"state": State(job["state"])} for job in jobs]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        message = f"cannot read {file} ({error})"
+        raise LabError(message) from error
 
 
 current: Sweep | None = None

@@ -1,0 +1,98 @@
+"""`compare`: from folders to what is known of the groups in them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from losslab.comparison import tables
+from losslab.comparison.differences import Standing, standing
+from losslab.comparison.grouping import Group, group, pick
+from losslab.comparison.metrics import choose
+from losslab.comparison.notes import notes
+from losslab.comparison.reading import Reading, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Groups of runs, and where they stand in each metric."""
+
+    reading: Reading
+    groups: tuple[Group, ...]
+    """In the order of their first runs."""
+    metrics: tuple[str, ...]
+    baseline: Group | None = None
+    reach: tuple[str, float] | None = None
+    """A curve and the value it is to reach."""
+    standings: dict[str, Standing] = field(init=False)
+    """By metric."""
+
+    def __post_init__(self) -> None:
+        standings = {metric: standing(self.groups, metric, self.baseline) for metric in self.metrics}
+        object.__setattr__(self, "standings", standings)
+
+    @property
+    def ordered(self) -> tuple[Group, ...]:
+        """The groups, those with the best mean of the first metric first."""
+        return self.standings[self.metrics[0]].groups if self.metrics else self.groups
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What must be known to read the tables, and what was left out of them, a sentence or two each."""
+        return notes(self)
+
+    def table_markdown(self, metric: str | None = None) -> str:
+        """A row for each group: mean ± 95 % interval, n, difference from the reference and verdict.
+
+        Args:
+            metric: one of `metrics`; None for the first.
+        """
+        return tables.markdown(tables.rows(self.standings[metric or self.metrics[0]]))
+
+    def figure(self, metric: str | None = None) -> "Figure":
+        """Each group's seeds, mean and interval in a metric, and its difference from the reference beside it.
+
+        Args:
+            metric: one of `metrics`; None for the first.
+        """
+        from losslab.comparison.figure import draw  # noqa: PLC0415
+
+        return draw(self.standings[metric or self.metrics[0]])
+
+    @property
+    def flaws(self) -> list[tuple[str, str]]:
+        """Everything that was found and does not count: what or where it is, and why."""
+        return [
+            *((f"{one.label} seed={run.seed}", run.flaw) for one in self.groups for run in one.flawed),
+            *self.reading.flaws,
+        ]
+
+
+def compare(
+    folders: Iterable[str | Path],
+    metrics: Sequence[str] | None = None,
+    baseline: str | Sequence[str] | None = None,
+    reach: tuple[str, float] | None = None,
+) -> Comparison:
+    """Group all runs in these folders and below by their configurations, and compare the groups.
+
+    Args:
+        folders: of runs, of sweeps, or any above them.
+        metrics: final values to compare by; None for those of the task (test/accuracy, test/nll and test/ece;
+            test/mse and test/mae).
+        baseline: values that name the group to compare with, such as "loss=cross_entropy"; None for the best group.
+        reach: a curve and its value, such as ("val/accuracy", 0.6); None for the task's metric, and the value that the
+            worst group reaches on average.
+
+    Raises:
+        LabError: no run is there, the runs share no metric, or a metric or baseline is none of theirs.
+    """
+    reading = read(map(Path, folders))
+    groups = group(reading.runs)
+    chosen = choose(groups, metrics)
+    reference = None if baseline is None else pick(groups, [baseline] if isinstance(baseline, str) else baseline)
+    return Comparison(reading, tuple(groups), chosen, reference, reach)

@@ -1,0 +1,112 @@
+"""Differences of groups from the best or from a baseline, on paired seeds, corrected for their number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+from losslab.comparison.grouping import Group
+from losslab.comparison.statistics import Estimate, difference, estimate, holm, p_value, resolution, verdict
+from losslab.direction import direction
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a group lies from the reference in one metric."""
+
+    group: Group
+    reference: Group
+    mean: float | None
+    """Group minus reference over the seeds of both; None where they share none."""
+    pairs: int
+    """How many seeds both have."""
+    alone: int
+    """How many seeds one of them lacks."""
+    p: float | None = None
+    """Of the paired t test, uncorrected; None below two pairs."""
+    interval: Estimate | None = None
+    """At the level that Holm's correction gives it: it leaves out 0 exactly where the corrected test rejects."""
+    level: float | None = None
+    """How often that interval may miss."""
+    verdict: str = ""
+    """"better", "worse", "not distinguishable", "equal"; "" where nothing can be tested."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where all groups stand in one metric."""
+
+    metric: str
+    groups: tuple[Group, ...]
+    """The best mean first; those without a value last."""
+    reference: Group | None
+    """The baseline, or the group with the best mean."""
+    chosen: bool
+    """Whether the reference was named before, and not found in the data."""
+    family: int
+    """How many differences were corrected for."""
+    step: float
+    """What the metric can change by at least, as far as its values tell."""
+    differences: tuple[Difference, ...]
+    """Of all groups but the reference, in the order of `groups`, where both have values."""
+
+    def estimate(self, group: Group) -> Estimate | None:
+        """The mean of a group and its 95 % interval over seeds; None below two seeds."""
+        values = [*group.values(self.metric).values()]
+        return estimate(values, self.step) if len(values) > 1 else None
+
+    def difference(self, group: Group) -> Difference | None:
+        """Of this group from the reference; None for the reference itself and where one has no value."""
+        return next((one for one in self.differences if one.group is group), None)
+
+
+def standing(groups: Sequence[Group], metric: str, baseline: Group | None = None) -> Standing:
+    """Compare all groups by one metric.
+
+    With a baseline, the family of differences that is corrected for are those from it. Without, all pairs are: the
+    best is found in the same data, so any pair could have been the one that is looked at.
+    """
+    more = direction(metric) == "max"
+    means = {id(one): fmean(one.values(metric).values()) for one in groups if one.values(metric)}
+    ordered = sorted(groups, key=lambda one: (id(one) not in means, (-1 if more else 1) * means.get(id(one), 0)))
+    known = [one for one in ordered if id(one) in means]
+    several = [one for one in known if len(one.values(metric)) > 1]
+    reference = next(iter(several or known), None) if baseline is None else baseline if baseline in known else None
+    step = _step(metric, known)
+    pairs = [(one, reference) for one in known if one is not reference] if reference is not None else []
+    family = pairs if baseline is not None else [*combinations(known, 2)]
+    tests = {frozenset(map(id, pair)): p for pair in family if (p := _tested(*pair, metric, step)) is not None}
+    levels = dict(zip(tests, holm([*tests.values()]), strict=True))
+    found = [
+        _difference(one, other, metric, step, levels.get(frozenset(map(id, (one, other))))) for one, other in pairs
+    ]
+    return Standing(metric, tuple(ordered), reference, baseline is not None, len(tests), step, tuple(found))
+
+
+def _paired(one: Group, other: Group, metric: str) -> tuple[list[float], list[float]]:
+    own, others = one.values(metric), other.values(metric)
+    shared = [seed for seed in own if seed in others]
+    return [own[seed] for seed in shared], [others[seed] for seed in shared]
+
+
+def _tested(one: Group, other: Group, metric: str, step: float) -> float | None:
+    own, others = _paired(one, other, metric)
+    return p_value(own, others, step) if len(own) > 1 else None
+
+
+def _difference(one: Group, other: Group, metric: str, step: float, level: float | None) -> Difference:
+    own, others = _paired(one, other, metric)
+    seeds = one.values(metric).keys() ^ other.values(metric).keys()
+    mean = fmean(a - b for a, b in zip(own, others, strict=True)) if own else None
+    if level is None:
+        return Difference(one, other, mean, len(own), len(seeds))
+    interval = difference(own, others, step, level)
+    word = verdict(interval, more_is_better=direction(metric) == "max")
+    return Difference(one, other, mean, len(own), len(seeds), p_value(own, others, step), interval, level, word)
+
+
+def _step(metric: str, groups: Sequence[Group]) -> float:
+    """One example where the metric is a share of examples; 0 where nothing is known of it."""
+    if metric.rpartition("/")[2] != "accuracy":
+        return 0.0
+    return resolution([value for one in groups for value in one.values(metric).values()])

@@ -1,0 +1,98 @@
+"""The figure of a comparison: seeds, means and intervals of each group, and beside them the differences."""
+
+from statistics import fmean
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from losslab.comparison.differences import Standing
+from losslab.comparison.grouping import Group
+from losslab.comparison.statistics import Estimate
+from losslab.comparison.tables import leads, named, outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours; black for the reference, grey where nothing is claimed.
+_COLOURS = {"better": "#009E73", "worse": "#D55E00", "": "#000000"}
+_NEITHER = "#6E6E6E"
+_MOST = 60
+"""How many groups a figure can hold."""
+
+
+def draw(standing: Standing) -> "Figure":
+    """Groups from best to worst: seeds as dots, mean and 95 % interval; then the difference from the reference."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- pyplot would cost twice as much
+
+    groups = [one for one in standing.groups if one.values(standing.metric)][:_MOST]
+    both = bool(standing.differences)
+    title = wrap(_title(standing), 78 if both else 60)
+    height = 1.15 + 0.2 * len(title) + (0.42 if len(groups) <= 12 else 0.3) * len(groups)
+    figure = Figure(figsize=(8, height), dpi=200, layout="constrained")
+    axes = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
+    figure.suptitle("\n".join(title), fontsize="medium", fontweight="bold", x=0.01, ha="left")
+    _seeds(axes[0], standing, groups)
+    if both:
+        _differences(axes[1], standing, groups)
+    for one in axes:
+        one.grid(axis="x", alpha=0.25)
+        one.set_axisbelow(True)
+        one.spines[["top", "right", "left"]].set_visible(False)
+        one.tick_params(axis="y", length=0)
+    return figure
+
+
+def _title(standing: Standing) -> str:
+    said = outcome(standing)
+    left_out = len([one for one in standing.groups if one.values(standing.metric)]) - _MOST
+    return said[0].upper() + said[1:] + (f" (the {_MOST} best are drawn)" if left_out > 0 else "")
+
+
+def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
+    head, names = named(standing.groups)
+    values = [[*one.values(standing.metric).values()] for one in groups]
+    for row, (one, own) in enumerate(zip(groups, values, strict=True)):
+        colour = _colour(standing, one)
+        axes.plot(own, [row + 0.22] * len(own), "o", color=colour, alpha=0.35, markersize=4.5, markeredgewidth=0)
+        _mark(axes, row, fmean(own), standing.estimate(one), colour)
+    axes.set_yticks(range(len(groups)), ["\n".join(wrap(name, 34)) for name in names[: len(groups)]])
+    axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    every = [value for own in values for value in own]
+    if min(every) > 0 and max(every) > 50 * min(every):
+        axes.set_xscale("log")
+    several = any(standing.estimate(one) is not None for one in groups)
+    end = ",\ntheir mean and its 95 % interval" if several else ""
+    axes.set_xlabel(f"{standing.metric} of the seeds{end}", fontsize="small")
+
+
+def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
+    axes.axvline(0, color="black", linewidth=0.9)
+    for row, one in enumerate(groups):
+        found, colour = standing.difference(one), _colour(standing, one)
+        word = "no verdict" if found is None else found.verdict or "no verdict"
+        if one is standing.reference:
+            _mark(axes, row, 0, None, colour)
+            word = "baseline" if standing.chosen else leads(standing.metric)
+        elif found is not None and found.mean is not None:
+            _mark(axes, row, found.mean, found.interval, colour)
+        axes.annotate(
+            word, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+            va="center", color=colour, fontsize="small", annotation_clip=False,
+        )  # fmt: skip
+    names = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))
+    name = names[id(standing.reference)]
+    end = f",\npaired by seed, corrected for {standing.family} comparisons" if standing.family else ""
+    axes.set_xlabel(f"minus {name if len(name) < 30 else 'the reference'}{end}", fontsize="small")
+
+
+def _mark(axes: "Axes", row: int, mean: float, interval: Estimate | None, colour: str) -> None:
+    """A mean on its interval."""
+    if interval is not None:
+        axes.plot([interval.low, interval.high], [row, row], "-", color=colour, linewidth=2.4, solid_capstyle="butt")
+    axes.plot([mean], [row], "D", color=colour, markersize=6.5, markeredgecolor="white")
+
+
+def _colour(standing: Standing, group: Group) -> str:
+    found = standing.difference(group)
+    return _COLOURS[""] if group is standing.reference else _COLOURS.get(found.verdict if found else "none", _NEITHER)

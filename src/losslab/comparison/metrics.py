@@ -1,0 +1,65 @@
+"""By which metrics groups are compared."""
+
+from collections.abc import Sequence
+
+from losslab.comparison.grouping import Group
+from losslab.errors import LabError
+
+_USUAL = ("accuracy", "nll", "ece", "mse", "mae")
+
+
+def choose(groups: Sequence[Group], asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics that were asked for, or the usual ones of the task, which all groups that have values share.
+
+    Raises:
+        LabError: one is not there, is each loss's own, or nothing is shared.
+    """
+    names = {one.label: _names(one) for one in groups if one.runs}
+    every = [*dict.fromkeys(name for own in names.values() for name in own)]
+    if not asked:
+        shared = [name for name in every if all(name in own for own in names.values())]
+        return _usual(shared) or _refuse(names)
+    for metric in asked:
+        if metric not in every:
+            message = f"there is no metric {metric}: {', '.join(every) or 'no run is finished'}"
+            raise LabError(message)
+        if _is_loss(metric) and len({_loss(one) for one in groups}) > 1:
+            message = f"{metric} means something else under every loss: compare by one of {', '.join(_usual(every))}"
+            raise LabError(message)
+    return tuple(dict.fromkeys(asked))
+
+
+def _names(group: Group) -> list[str]:
+    return [*dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)]
+
+
+def _usual(names: Sequence[str]) -> tuple[str, ...]:
+    """Of the test set if it was measured, else of validation or, at last, of training."""
+    for split in ("test", "val", "train"):
+        found = tuple(f"{split}/{name}" for name in _USUAL if f"{split}/{name}" in names)
+        if found:
+            return found
+    return ()
+
+
+def _refuse(names: dict[str, list[str]]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for label, own in names.items():
+        kinds.setdefault(_usual(own), []).append(label)
+    said = "; ".join(f"{', '.join(metrics) or 'none'} of {_some(labels)}" for metrics, labels in kinds.items())
+    message = f"these runs have no metric in common, compare them apart: {said}"
+    raise LabError(message)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
+
+
+def _is_loss(metric: str) -> bool:
+    return "loss" in metric.split("/")
+
+
+def _loss(group: Group) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(value)) for key, value in group.settings.items() if key.startswith("loss.")))
