@@ -1,10 +1,21 @@
 """What train.py and the console commands run. Heavy imports wait until an experiment is certain."""
 
 from losslab.cli.checking import check
+from losslab.cli.comparing import compare
 from losslab.cli.composing import compose, resolve
 from losslab.cli.evaluating import evaluate
 from losslab.cli.process import imports_without_gc, keep_freed_memory
 from losslab.cli.showing import show
 from losslab.cli.training import train
 
-__all__ = ["check", "compose", "evaluate", "imports_without_gc", "keep_freed_memory", "resolve", "show", "train"]
+__all__ = [
+    "check",
+    "compare",
+    "compose",
+    "evaluate",
+    "imports_without_gc",
+    "keep_freed_memory",
+    "resolve",
+    "show",
+    "train",
+]

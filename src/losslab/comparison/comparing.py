@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from losslab.comparison import tables
+from losslab.comparison.curves import Histories, heads, histories, is_loss
 from losslab.comparison.differences import Standing, standing
 from losslab.comparison.grouping import Group, group, pick
 from losslab.comparison.metrics import choose
 from losslab.comparison.notes import notes
+from losslab.comparison.reaching import Reach, reach
 from losslab.comparison.reading import Reading, read
+from losslab.errors import LabError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +29,8 @@ class Comparison:
     """In the order of their first runs."""
     metrics: tuple[str, ...]
     baseline: Group | None = None
-    reach: tuple[str, float] | None = None
-    """A curve and the value it is to reach."""
+    to_reach: tuple[str, float | None] | None = None
+    """A curve and the value that it is to reach."""
     standings: dict[str, Standing] = field(init=False)
     """By metric."""
 
@@ -63,12 +66,38 @@ class Comparison:
 
         return draw(self.standings[metric or self.metrics[0]])
 
+    @cached_property
+    def histories(self) -> Histories:
+        """The curves of all runs that count: of the metrics on validation, and of the losses."""
+        present = heads(self.groups)
+        metric, _ = self.to_reach or (None, None)
+        if metric is not None and metric not in present:
+            message = f"there is no curve {metric}: {', '.join(present) or 'no run kept a history'}"
+            raise LabError(message)
+        names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
+        wanted = [*([metric] if metric else []), *names, "train/loss", "val/loss"]
+        return histories(self.groups, wanted)
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """Who reached the value that was asked for, and when; None where there is no such curve."""
+        found = self.histories
+        metric, value = self.to_reach or (next((name for name in found.names if not is_loss(name)), ""), None)
+        return reach(self.ordered, found, metric, value) if metric else None
+
+    def curves_figure(self) -> "Figure":
+        """The curves of all groups, each with a band over its seeds; losses relative to their own start."""
+        from losslab.comparison.curves_figure import draw  # noqa: PLC0415
+
+        return draw(self.ordered, self.histories, self.reach)
+
     @property
     def flaws(self) -> list[tuple[str, str]]:
         """Everything that was found and does not count: what or where it is, and why."""
         return [
             *((f"{one.label} seed={run.seed}", run.flaw) for one in self.groups for run in one.flawed),
             *self.reading.flaws,
+            *self.histories.flaws,
         ]
 
 
@@ -76,7 +105,7 @@ def compare(
     folders: Iterable[str | Path],
     metrics: Sequence[str] | None = None,
     baseline: str | Sequence[str] | None = None,
-    reach: tuple[str, float] | None = None,
+    reach: tuple[str, float | None] | None = None,
 ) -> Comparison:
     """Group all runs in these folders and below by their configurations, and compare the groups.
 

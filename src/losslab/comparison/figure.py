@@ -8,6 +8,7 @@ from losslab.comparison.differences import Standing
 from losslab.comparison.grouping import Group
 from losslab.comparison.statistics import Estimate
 from losslab.comparison.tables import leads, named, outcome
+from losslab.direction import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +44,8 @@ def draw(standing: Standing) -> "Figure":
 
 
 def _title(standing: Standing) -> str:
-    said = outcome(standing)
     left_out = len([one for one in standing.groups if one.values(standing.metric)]) - _MOST
-    return said[0].upper() + said[1:] + (f" (the {_MOST} best are drawn)" if left_out > 0 else "")
+    return outcome(standing) + (f" (the {_MOST} best are drawn)" if left_out > 0 else "")
 
 
 def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
@@ -55,15 +55,17 @@ def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
         colour = _colour(standing, one)
         axes.plot(own, [row + 0.22] * len(own), "o", color=colour, alpha=0.35, markersize=4.5, markeredgewidth=0)
         _mark(axes, row, fmean(own), standing.estimate(one), colour)
-    axes.set_yticks(range(len(groups)), ["\n".join(wrap(name, 34)) for name in names[: len(groups)]])
+    axes.set_yticks(range(len(groups)), ["\n".join(wrap(name, 32)) for name in names[: len(groups)]])
+    axes.tick_params(axis="y", labelsize="small" if max(map(len, names)) > 20 else "medium")
     axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
     axes.set_ylim(len(groups) - 0.4, -0.6)
     every = [value for own in values for value in own]
     if min(every) > 0 and max(every) > 50 * min(every):
         axes.set_xscale("log")
+    better = "higher" if direction(standing.metric) == "max" else "lower"
     several = any(standing.estimate(one) is not None for one in groups)
-    end = ",\ntheir mean and its 95 % interval" if several else ""
-    axes.set_xlabel(f"{standing.metric} of the seeds{end}", fontsize="small")
+    end = "seeds, their mean,\nits 95 % interval" if several else "seeds"
+    axes.set_xlabel(f"{standing.metric} ({better} is better):\n{end}", fontsize="small")
 
 
 def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
@@ -80,17 +82,18 @@ def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
             word, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
             va="center", color=colour, fontsize="small", annotation_clip=False,
         )  # fmt: skip
-    names = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))
-    name = names[id(standing.reference)]
+    name = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))[id(standing.reference)]
     end = f",\npaired by seed, corrected for {standing.family} comparisons" if standing.family else ""
-    axes.set_xlabel(f"minus {name if len(name) < 30 else 'the reference'}{end}", fontsize="small")
+    axes.set_xlabel(
+        f"{standing.metric} minus that of {name if len(name) < 24 else 'the reference'}{end}", fontsize="small"
+    )
 
 
 def _mark(axes: "Axes", row: int, mean: float, interval: Estimate | None, colour: str) -> None:
     """A mean on its interval."""
     if interval is not None:
         axes.plot([interval.low, interval.high], [row, row], "-", color=colour, linewidth=2.4, solid_capstyle="butt")
-    axes.plot([mean], [row], "D", color=colour, markersize=6.5, markeredgecolor="white")
+    axes.plot([mean], [row], "D", color=colour, markersize=5.5, markeredgecolor="white")
 
 
 def _colour(standing: Standing, group: Group) -> str:

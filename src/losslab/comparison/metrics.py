@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from losslab.comparison.curves import is_loss
 from losslab.comparison.grouping import Group
 from losslab.errors import LabError
 
@@ -23,7 +24,7 @@ def choose(groups: Sequence[Group], asked: Sequence[str] | None) -> tuple[str, .
         if metric not in every:
             message = f"there is no metric {metric}: {', '.join(every) or 'no run is finished'}"
             raise LabError(message)
-        if _is_loss(metric) and len({_loss(one) for one in groups}) > 1:
+        if is_loss(metric) and len({_loss(one) for one in groups}) > 1:
             message = f"{metric} means something else under every loss: compare by one of {', '.join(_usual(every))}"
             raise LabError(message)
     return tuple(dict.fromkeys(asked))
@@ -55,10 +56,6 @@ def _refuse(names: dict[str, list[str]]) -> tuple[str, ...]:
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
-
-
-def _is_loss(metric: str) -> bool:
-    return "loss" in metric.split("/")
 
 
 def _loss(group: Group) -> tuple[tuple[str, str], ...]:

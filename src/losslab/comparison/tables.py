@@ -14,7 +14,8 @@ NOTHING = "–"
 def rows(standing: Standing) -> list[tuple[str, ...]]:
     """A head, and a row for each group: its name, n, mean ± interval, difference from the reference, verdict."""
     head, names = named(standing.groups)
-    minus = f"minus {names[standing.groups.index(standing.reference)]}" if standing.reference is not None else "minus"
+    name = names[standing.groups.index(standing.reference)] if standing.reference is not None else ""
+    minus = f"minus {name if len(name) <= 20 else 'the baseline' if standing.chosen else 'the first'}"
     table: list[tuple[str, ...]] = [(head, "n", standing.metric, minus, "verdict")]
     for name, one in zip(names, standing.groups, strict=True):
         table.append((name, count(one, standing.metric), mean(standing, one), *_against(standing, one)))
@@ -74,10 +75,9 @@ def outcome(standing: Standing) -> str:
     known = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))
     if standing.reference is None:
         return f"no group has a {standing.metric} to compare with"
-    of = standing.metric
-    name = known[id(standing.reference)]
-    first = f"beside {name}, in {of}" if standing.chosen else f"{name} has the {leads(of)} {of}"
-    return f"{first}; {_verdicts(standing.differences, known) or 'there is nothing to compare it with'}"
+    of, name = standing.metric, known[id(standing.reference)]
+    first = f"{of} beside {name}: " if standing.chosen else f"{name} has the {leads(of)} {of}; "
+    return first + (_verdicts(standing.differences, known) or "there is nothing to compare it with")
 
 
 def _verdicts(differences: Sequence[Difference], known: dict[int, str]) -> str:
