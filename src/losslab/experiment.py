@@ -44,6 +44,7 @@ def build(config: dict[str, Any]) -> Experiment:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
     data: MemoryDataModule = make("data", config["data"])
+    data.corrupt([make(group, config[group]) for group in FAULTS if config.get(group)])
     if config.get("mix"):
         data.mixed(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
@@ -61,6 +62,8 @@ def build(config: dict[str, Any]) -> Experiment:
         scheduler=make("scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
+        # A mixed batch has no labels of its own: what a network makes of the given ones cannot be counted.
+        remembers=bool(config.get("noise")) and not config.get("mix"),
     )
     compatibility.check_optimizer(learner)
     return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
@@ -84,7 +87,9 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     everything |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
-    return build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
+    rebuilt = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
+    rebuilt.data.promised = folder.read_faults()
+    return rebuilt
 
 
 def build_to_look_at(config: dict[str, Any]) -> Experiment:
@@ -145,6 +150,8 @@ def _begin(experiment: Experiment) -> None:
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
         runs.write_json(folder.config, config)
+        if experiment.data.manifest is not None:
+            runs.write_json(folder.faults, experiment.data.manifest)
         if config.get("teacher"):
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:
@@ -264,10 +271,13 @@ def hparams(config: dict[str, Any]) -> dict[str, Any]:
     """The settings by which runs are told apart: the choices, and the numbers of loss, optimizer, data and trainer."""
     table = {group: choice for group, choice in config["choices"].items() if choice is not None}
     table["seed"] = config["seed"]
-    numbers = {f"{group}.{key}": value for group in ("loss", "optimizer") for key, value in config[group].items()}
+    parts = {group: config.get(group) or {} for group in ("loss", "optimizer", *FAULTS)}
+    numbers = {f"{group}.{key}": value for group, part in parts.items() for key, value in part.items()}
     chosen = {f"{group}.{key}": config[group].get(key) for group, key in _TOLD_APART_BY}
     plain = {key: value for key, value in (numbers | chosen).items() if isinstance(value, int | float | str)}
-    return table | {key: value for key, value in plain.items() if "._" not in key}
+    return table | {key: value for key, value in plain.items() if "._" not in key and not key.endswith(".seed")}
 
 
+FAULTS = ("imbalance", "noise")
+"""The groups of what is made wrong with the training data, in the order in which it happens."""
 _TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))

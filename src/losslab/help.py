@@ -15,7 +15,7 @@ Groups and their choices:
 
 Examples:
   python train.py                                               three points, 1000 epochs, a loss curve
-  python train.py loss=huber data=linear_synthetic data.outliers=0.1
+  python train.py loss=huber data=linear_synthetic noise=outliers
   python train.py model=cifar_cnn loss=focal loss.gamma=3       CIFAR-10, downloaded on first use
   python train.py model=cifar_cnn data=digits trainer.max_epochs=5 optimizer=adamw optimizer.lr=1e-3
   python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
@@ -31,7 +31,8 @@ Examples:
 """
 
 _GROUPS = (
-    "model", "data", "loss", "optimizer", "scheduler", "mix", "trainer", "callbacks", "logger", "experiment", "debug",
+    "model", "data", "imbalance", "noise", "loss", "mix", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+    "experiment", "debug",
 )  # fmt: skip
 
 

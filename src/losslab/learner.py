@@ -33,6 +33,8 @@ class Learner(LightningModule):
         scheduler: makes a learning-rate scheduler of the optimizer; None for a constant rate.
         interval: whether the scheduler steps each "step" or each "epoch".
         seed: of the draws inside the network (dropout).
+        remembers: whether to hold the outputs in training against the given targets too, beside the truth: where
+            they differ, it shows how much of what is wrong the network has learnt by heart.
 
     Raises:
         LabError: the loss cannot learn from these targets.
@@ -47,6 +49,8 @@ class Learner(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         interval: str = "epoch",
         seed: int = 0,
+        *,
+        remembers: bool = False,
     ) -> None:
         super().__init__()
         kind = choose(facts.kind, loss.wants)
@@ -58,6 +62,9 @@ class Learner(LightningModule):
         losses = ["loss", *(f"loss/{name}" for name in loss.term_names)]
         self.averages = {split: {name: RunningMean() for name in losses} for split in ("train", "val", "test")}
         self.averages["train"][self.train_metric] = RunningMean()
+        self._given = RunningMean() if remembers else None
+        if self._given is not None:
+            self.averages["train"][f"{self.train_metric}_given"] = self._given
         # In a plain dict, not as submodules: Lightning would cast their float64 sums with the network's precision.
         self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
@@ -142,6 +149,8 @@ class Learner(LightningModule):
         outputs, total, weight = self.step(batch, "train")
         with torch.no_grad():
             self.averages["train"][self.train_metric].update(self.quick(outputs, batch.truth), len(batch.truth))
+            if self._given is not None:
+                self._given.update(self.quick(outputs, batch.target), len(batch.target))
         if self._steps_alone:
             return total / weight
         # The weight of the whole step is not known yet: `backward` divides by it. Until then by what it usually is,

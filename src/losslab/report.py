@@ -12,6 +12,7 @@ from rich.table import Table
 
 from losslab import runs
 from losslab.data.batch import Examples, Facts
+from losslab.data.faults import words
 from losslab.targets import Task
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def header(experiment: "Experiment") -> None:
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
+        **(words.lines(experiment.data.manifest) if experiment.data.manifest else {}),
         "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",

@@ -17,6 +17,7 @@ def register() -> None:
     Those that name folders are cached: Hydra asks more than once, and a name holds the time.
     """
     OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_name", runs.name, replace=True)
     OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
     OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
@@ -45,9 +46,9 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
     return direction(metric) if metric else metrics.mode(experiment.facts(data).task)
 
 
-def _run_path(run_dir: str | None, name: str | None, model: str, data: str, loss: str, seed: int) -> str:
+def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
     def decide() -> str:
-        path = run_dir or runs.default_path(name or runs.name(model, data, loss, seed), ranks.job_id())
+        path = run_dir or runs.default_path(name or runs.name(*named_by), ranks.job_id())
         claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
         return path
 

@@ -5,6 +5,7 @@ RUN/config.json             the same, resolved: builds the experiment again with
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
 RUN/checkpoints/last.ckpt   the newest
 RUN/weights.pth             the best epoch's plain state_dict of the network
+RUN/faults.json             what was made wrong with the training data, if anything was, and their checksum
 RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
 RUN/timing.csv              a row an epoch, of wall times
 RUN/metrics.json            final values
@@ -61,6 +62,11 @@ class RunFolder:
         return self.path / "weights.pth"
 
     @property
+    def faults(self) -> Path:
+        """What was made wrong with the training data."""
+        return self.path / "faults.json"
+
+    @property
     def history(self) -> Path:
         """A row an epoch."""
         return self.path / "history.csv"
@@ -104,15 +110,27 @@ class RunFolder:
         Raises:
             LabError: this is no run folder, or its configuration is damaged.
         """
-        try:
-            config: dict[str, Any] = json.loads(self.config.read_text())
-        except (FileNotFoundError, NotADirectoryError) as error:
+        if not self.config.exists():
             message = f"{self.path} is no run folder: it holds no {self.config.name}"
-            raise LabError(message) from error
-        except (OSError, ValueError) as error:
-            message = f"cannot read {self.config} ({error})"
-            raise LabError(message) from error
-        return config
+            raise LabError(message)
+        return _read_json(self.config)
+
+    def read_faults(self) -> dict[str, Any] | None:
+        """What was made wrong with the training data; None where nothing was.
+
+        Raises:
+            LabError: the file is damaged.
+        """
+        return _read_json(self.faults) if self.faults.exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        message = f"cannot read {path} ({error})"
+        raise LabError(message) from error
+    return content
 
 
 @dataclass
@@ -180,9 +198,17 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def name(model: str, data: str, loss: str, seed: int) -> str:
-    """What a run is called unless it is given a name: MODEL-DATA-LOSS-sSEED."""
-    return f"{model}-{data}-{loss}-s{seed}"
+def name(model: str, data: str, loss: str, seed: int, *faults: str | None) -> str:
+    """What a run is called unless it is given a name: MODEL-DATA-LOSS-sSEED, where DATA is digits+long_tail+symmetric.
+
+    Args:
+        model: the choice of its group, as `data` and `loss` are.
+        data: to which the faults are added.
+        loss: of the run.
+        seed: of the run.
+        faults: the choices of imbalance and noise; None for none.
+    """
+    return f"{model}-{'+'.join((data, *filter(None, faults)))}-{loss}-s{seed}"
 
 
 def stamp() -> str:

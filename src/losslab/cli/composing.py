@@ -57,12 +57,12 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         if value is not None and not isinstance(value, bool):
             message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words
             raise LabError(message)
-    groups = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "experiment", "debug")
+    groups = ("model", "data", "loss", "imbalance", "noise", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
         cfg.choices = {group: choices.get(group) for group in groups}
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in groups[:3])
-        cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed)
+        cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
     config = _resolved(cfg)
     # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.
     with open_dict(cfg):

@@ -141,6 +141,8 @@ def _experiment(config: dict[str, Any]) -> float | None:
         message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"
         raise LabError(message)
     experiment.data.prepare_data()  # before the header says where the run will be: this may fail
+    if experiment.data.faults:
+        experiment.data.setup()  # the header says what is wrong with them
     first = experiment.trainer.is_global_zero
     if first:
         report.header(experiment)

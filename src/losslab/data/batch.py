@@ -105,3 +105,5 @@ class Facts:
     """C classes, K labels or D values."""
     class_names: tuple[str, ...] = ()
     """One name a class or label; empty for regression."""
+    counts: bool = False
+    """Whether values are counts: whole numbers from 0."""

@@ -45,7 +45,7 @@ class Counts(MemoryDataModule):
             )
             raise LabError(message)
         self.n, self.rate, self.effect, self.data_seed = n, rate, effect, data_seed
-        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
+        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
 
     def load(self) -> dict[str, Examples]:
         """Draw the law and the three splits."""

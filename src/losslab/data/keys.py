@@ -9,6 +9,7 @@ from hashlib import blake2b
 import torch
 
 ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES, MIXING = range(8)
+LONG_TAIL, LABEL_NOISE, VALUE_NOISE = range(8, 11)
 
 
 def key(seed: int, purpose: int, *place: int) -> int:

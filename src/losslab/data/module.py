@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,9 @@ from torch import Tensor
 from losslab.data import keys
 from losslab.data.augment import Augment
 from losslab.data.batch import Examples, Facts, Source
+from losslab.data.faults import excerpt
+from losslab.data.faults import manifest as made
+from losslab.data.faults.fault import Fault
 from losslab.data.loader import Loader
 from losslab.data.machine import gigabytes
 from losslab.data.mix import Mix, spell_out
@@ -35,6 +38,11 @@ class MemoryDataModule(LightningDataModule, ABC):
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
     mix: Mix | None = None
+    faults: Sequence[Fault] = ()
+    manifest: made.Manifest | None = None
+    """What the faults did, once the data were read."""
+    promised: made.Manifest | None = None
+    """What they must have done, where a run is built again."""
     workers = 0
     """Processes that read ahead, for splits that are not in memory."""
     validated = "val"
@@ -60,7 +68,7 @@ class MemoryDataModule(LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Read the data once, and move them to the GPU that will use them."""
         if not self.splits:
-            self.splits = self.load()
+            self.splits = self._corrupted(self.load())
         device = self._device()
         held = [source for source in self.splits.values() if isinstance(source, Examples)]
         if device.type == "cuda" and any(examples.device != device for examples in held):
@@ -72,6 +80,24 @@ class MemoryDataModule(LightningDataModule, ABC):
                 )  # fmt: skip
                 return
             self.splits = {name: _moved(source, device) for name, source in self.splits.items()}
+
+    def corrupt(self, faults: Sequence[Fault]) -> None:
+        """Make something wrong with the training split, in this order, when the data are read.
+
+        Raises:
+            LabError: these data cannot have one of the faults.
+        """
+        for fault in faults:
+            fault.check(self.facts)
+        self.faults = faults
+
+    def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
+        if self.faults:
+            train, self.manifest = made.corrupted(excerpt.of(splits["train"]), self.faults, self.facts)
+            splits = {**splits, "train": train}
+        if self.promised is not None:
+            made.check(self.manifest, self.promised)
+        return splits
 
     def mixed(self, mix: Mix) -> None:
         """Mix training batches from now on, which makes class probabilities of the targets of every split.
