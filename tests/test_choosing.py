@@ -10,6 +10,7 @@ from choosings.row import Trial
 from choosings.rows import EVERYTHING, ROWS
 
 from losslab import catalogue
+from losslab.data.faults.value_noise import Outliers
 from losslab.data.linear_synthetic import LinearSynthetic
 from losslab.losses import BCE, MSE, CrossEntropy, Huber
 
@@ -26,7 +27,8 @@ def slope(loss, outputs):
 
 
 def outliers():
-    data = LinearSynthetic(n=64, features=3, outliers=0.1)
+    data = LinearSynthetic(n=64, features=3)
+    data.corrupt([Outliers(0.1)])
     data.setup()
     train = data.splits["train"]
     ones = torch.ones(len(train.inputs), 1)

@@ -23,6 +23,10 @@ CASES = {
         "scheduler=cosine", "trainer.limit_train_batches=5", "trainer.limit_val_batches=1",
         "trainer.limit_test_batches=1", "data.eval_batch_size=31",
     ],
+    "wrong labels, rare classes, weights by what is left": [
+        "model=mlp", "data=digits", "loss=class_balanced", "noise=symmetric", "imbalance=long_tail",
+        "imbalance.ratio=10", "data.batch_size=50",
+    ],
     "three points, which two processes cannot share evenly": ["model=linear", "trainer.max_epochs=30"],
 }  # fmt: skip
 

@@ -207,7 +207,7 @@ def test_deterministic_mode_is_lightnings(build):
         (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
         (["optimizer.lr=-1"], "Invalid learning rate"),
         (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
-        (["data=linear_synthetic", "data.outliers=2"], "outliers in 0..1"),
+        (["data=linear_synthetic", "noise=outliers", "noise.rate=2"], "noise: noise.rate must be a share from 0 to 1"),
         (["data.batch_size=2.5"], "data.batch_size must be 1 or more"),
         (["data.batch_size=abc"], "data.batch_size must be 1 or more"),
         (["data.seed=abc"], "data.seed must be a whole number"),
@@ -248,8 +248,8 @@ def test_a_run_is_rebuilt_from_its_folder_alone(train):
 def test_a_model_brings_what_suits_it_and_the_user_wins():
     config = cli.compose(["model=cifar_cnn", "data=digits", "loss=focal", "trainer.max_epochs=3"], "unused")
     assert config["choices"] == {
-        "model": "cifar_cnn", "data": "digits", "loss": "focal", "optimizer": "momentum", "scheduler": "one_cycle",
-        "trainer": "default", "experiment": None, "debug": None,
+        "model": "cifar_cnn", "data": "digits", "loss": "focal", "imbalance": None, "noise": None,
+        "optimizer": "momentum", "scheduler": "one_cycle", "trainer": "default", "experiment": None, "debug": None,
     }  # fmt: skip
     assert config["trainer"]["max_epochs"] == 3
     assert config["data"]["batch_size"] == 128

@@ -206,9 +206,10 @@ def name(model: str, data: str, loss: str, seed: int, *faults: str | None) -> st
         data: to which the faults are added.
         loss: of the run.
         seed: of the run.
-        faults: the choices of imbalance and noise; None for none.
+        faults: the choices of imbalance and noise; None or "none" where nothing is wrong.
     """
-    return f"{model}-{'+'.join((data, *filter(None, faults)))}-{loss}-s{seed}"
+    wrong = [fault for fault in faults if fault not in (None, "none")]
+    return f"{model}-{'+'.join((data, *wrong))}-{loss}-s{seed}"
 
 
 def stamp() -> str:

@@ -71,18 +71,6 @@ def test_the_line_is_the_same_three_points_in_every_split():
         assert examples.target.flatten().tolist() == [2, 4, 6]
 
 
-def test_outliers_are_in_the_training_targets_only_and_never_in_the_truth():
-    data = LinearSynthetic(n=1000, outliers=0.1, outlier_size=20.0)
-    data.setup()
-    train = data.splits["train"]
-    moved = (train.target - train.truth).flatten()
-    assert (moved != 0).sum() == 100
-    assert moved.min() >= 0
-    assert moved[moved != 0].mean().item() == pytest.approx(20, rel=0.3)
-    for name in ("val", "test"):
-        assert torch.equal(data.splits[name].target, data.splits[name].truth)
-
-
 def test_the_synthetic_law_can_be_recovered_up_to_its_noise():
     data = LinearSynthetic(n=5000, noise=0.1)
     data.setup()

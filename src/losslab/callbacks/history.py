@@ -42,6 +42,8 @@ class History(Checkpoint):
             return
         self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
         self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
+        if getattr(trainer.datamodule, "manifest", None):  # type: ignore[attr-defined]
+            self._draw_faults(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started = time.perf_counter()
@@ -72,16 +74,24 @@ class History(Checkpoint):
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: Learner) -> None:
+        for name in ("loss", pl_module.monitor.removeprefix("val/")):
+            self._save(f"{name}_curve", draw_curves(self.rows, name, self.title), trainer)
+
+    def _draw_faults(self, trainer: Trainer) -> None:
+        from losslab.data.faults import picture  # noqa: PLC0415
+
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._save("faults", picture.draw(data.manifest, data.splits["train"], self.title), trainer)
+
+    def _save(self, name: str, figure: "Figure", trainer: Trainer) -> None:
         from PIL import Image  # noqa: PLC0415
 
         self.folder.figures.mkdir(parents=True, exist_ok=True)
-        for name in ("loss", pl_module.monitor.removeprefix("val/")):
-            figure = draw_curves(self.rows, name, self.title)
-            image = pixels(figure)
-            Image.fromarray(image).save(self.folder.figures / f"{name}_curve.png")
-            for writer in trainer.loggers:
-                if isinstance(writer, TensorBoardLogger):
-                    writer.experiment.add_image(f"figures/{name}_curve", image, trainer.global_step, dataformats="HWC")
+        image = pixels(figure)
+        Image.fromarray(image).save(self.folder.figures / f"{name}.png")
+        for writer in trainer.loggers:
+            if isinstance(writer, TensorBoardLogger):
+                writer.experiment.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
 
     def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":
         # Line-buffered: a row is with the operating system as soon as it is written.
@@ -110,11 +120,15 @@ def draw_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
     figure = Figure(figsize=(6.4, 4.0), dpi=120)
     axes = figure.add_axes((0.12, 0.13, 0.85, 0.78))  # a computed layout would draw everything twice
     spread: list[float] = []
-    for split, colour, style in (("train", "#0072B2", "-"), ("val", "#D55E00", "--")):
-        points = [(row["epoch"], row[f"{split}/{name}"]) for row in rows if f"{split}/{name}" in row]
+    noisy = any(f"train/{name}_given" in row for row in rows)
+    for quantity, colour, style, label in (
+        (f"train/{name}", "#0072B2", "-", "training, true targets" if noisy else "training"),
+        (f"train/{name}_given", "#009E73", ":", "training, given targets"),
+        (f"val/{name}", "#D55E00", "--", "validation"),
+    ):
+        points = [(row["epoch"], row[quantity]) for row in rows if quantity in row]
         if points:
             epochs, values = zip(*points, strict=True)
-            label = {"train": "training", "val": "validation"}[split]
             axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(points) <= 50 else None)
             spread += values
     if spread and min(spread) > 0 and max(spread) > 100 * min(spread):

@@ -60,6 +60,9 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     groups = ("model", "data", "loss", "imbalance", "noise", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
         cfg.choices = {group: choices.get(group) for group in groups}
+        for group in ("imbalance", "noise"):
+            if cfg.choices[group] == "none":
+                cfg.choices[group] = None  # the same run, whichever way it was said
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in groups[:3])
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))

@@ -79,8 +79,10 @@ def _record(fault: Fault, before: Training, after: Training, facts: Facts) -> di
         record["moved"] = {"mean": moved.mean().item(), "std": moved.std(correction=0).item()}
         return record
     record["classes_before"], record["classes"] = _sizes(before.target, facts), _sizes(after.target, facts)
-    if fault.group == "noise":
-        record["transitions"] = _transitions(after, facts)
+    if fault.group == "noise" and facts.task is Task.MULTILABEL:
+        record["flips"] = _flips(after, facts)
+    elif fault.group == "noise":
+        record["transitions"] = _table(_known(after.truth, facts), _known(after.target, facts), names(facts))
     return record
 
 
@@ -106,15 +108,14 @@ def _known(target: Tensor, facts: Facts) -> Tensor:
     return labels[(labels >= 0) & (labels < len(names(facts)))]
 
 
-def _transitions(train: Training, facts: Facts) -> dict[str, Any]:
-    """By true class and given class, how many examples; of several labels, by label, truth ("0" or "1") and given."""
-    if facts.task is not Task.MULTILABEL:
-        return _table(_known(train.truth, facts), _known(train.target, facts), names(facts))
+def _flips(train: Training, facts: Facts) -> dict[str, Any]:
+    """By label, true answer ("0" or "1") and given answer, how many examples."""
     columns = zip(names(facts), train.truth.long().unbind(1), train.target.long().unbind(1), strict=True)
     return {name: _table(true, given, ["0", "1"]) for name, true, given in columns}
 
 
 def _table(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:
+    """By true class and given class, how many examples; of what does not occur, nothing."""
     pairs = torch.bincount(true * len(classes) + given, minlength=len(classes) ** 2).view(len(classes), -1).tolist()
     return {
         name: {other: count for other, count in zip(classes, row, strict=True) if count}
