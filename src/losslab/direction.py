@@ -5,4 +5,4 @@ _LESS = {"loss", "mse", "mae", "nll", "brier", "ece"}
 
 def direction(metric: str) -> str:
     """Whether a metric, such as "val/ece", or a loss or one of its terms, is better "min" or "max"."""
-    return "min" if _LESS.intersection(metric.split("/")) else "max"
+    return "min" if _LESS.intersection(metric.removesuffix("_given").split("/")) else "max"

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from losslab import checkup, compatibility, ranks, runs, teacher, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
+from losslab.data.knowledge import Knowledge
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
@@ -81,15 +82,19 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     Without loggers and callbacks, so that nothing is written, and without the limits of debugging.
 
     Raises:
-        LabError: as `build` does.
+        LabError: as `build` does; or the data of the configuration are not of the kind that the run learnt from.
     """
     everything: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     everything |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
-    rebuilt = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
-    rebuilt.data.promised = folder.read_faults()
-    return rebuilt
+    experiment = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
+    experiment.data.promised = folder.read_faults()
+    known = folder.read_data()
+    if known is not None:
+        experiment.data.learnt_from = Knowledge.from_json(known)
+        experiment.data.learnt_from.fits(experiment.data.facts)
+    return experiment
 
 
 def build_to_look_at(config: dict[str, Any]) -> Experiment:
@@ -152,6 +157,7 @@ def _begin(experiment: Experiment) -> None:
         runs.write_json(folder.config, config)
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
+        runs.write_json(folder.data, experiment.data.knowledge.as_json())
         if config.get("teacher"):
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:

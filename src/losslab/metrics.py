@@ -193,7 +193,7 @@ class Yardsticks:
         if self.task is Task.MULTICLASS:
             # One-vs-all and squared-error outputs need not sum to 1, but exclusive classes' probabilities do.
             self.decisions.update(outputs.argmax(1), truth)
-            self.likelihoods.update(_normalised(probabilities), truth)
+            self.likelihoods.update(normalised(probabilities), truth)
         else:
             probabilities = probabilities.clamp(max=1)
             labels = truth.long()
@@ -218,7 +218,8 @@ class Yardsticks:
             self.likelihoods.to(device)
 
 
-def _normalised(probabilities: Tensor) -> Tensor:
+def normalised(probabilities: Tensor) -> Tensor:
+    """Probabilities (N, C) of exclusive classes, each row summing to 1."""
     # The least positive number changes no probability, and makes a row of zeros uniform instead of 0/0.
     tiny = torch.finfo(probabilities.dtype).tiny
     return (probabilities + tiny) / (probabilities + tiny).sum(1, keepdim=True)

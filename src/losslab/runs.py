@@ -2,6 +2,7 @@
 
 RUN/.hydra/                 what Hydra composed, and from which overrides
 RUN/config.json             the same, resolved: builds the experiment again without Hydra
+RUN/data.json               what must be known of the data to use the network without them
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
 RUN/checkpoints/last.ckpt   the newest
 RUN/weights.pth             the best epoch's plain state_dict of the network
@@ -10,6 +11,8 @@ RUN/history.csv             a row an epoch, the same to the byte if the run is r
 RUN/timing.csv              a row an epoch, of wall times
 RUN/metrics.json            final values
 RUN/figures/*.png           what was drawn
+RUN/evaluation/NAME/        what an evaluation found, named by what it looked at: test, val, test+last, ...
+RUN/exported.pt2            the network as a program of torch.export's
 RUN/teacher/                config.json and weights.pth of the run that taught this one, if one did
 RUN/train.log               what was said
 RUN/events.out.tfevents.*   what TensorBoard shows
@@ -87,6 +90,20 @@ class RunFolder:
         return self.path / "figures"
 
     @property
+    def data(self) -> Path:
+        """What must be known of the data to use the network without them."""
+        return self.path / "data.json"
+
+    @property
+    def exported(self) -> Path:
+        """The network as a program of torch.export's."""
+        return self.path / "exported.pt2"
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of one evaluation."""
+        return self.path / "evaluation" / name
+
+    @property
     def teacher(self) -> Path:
         """A run folder with as much of the teacher's as is needed to ask it again."""
         return self.path / "teacher"
@@ -111,7 +128,9 @@ class RunFolder:
             LabError: this is no run folder, or its configuration is damaged.
         """
         if not self.config.exists():
-            message = f"{self.path} is no run folder: it holds no {self.config.name}"
+            inside = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
+            hint = f", but it holds runs: name one of them, such as {inside[0].parent}" if inside else ""
+            message = f"{self.path} is no run folder: it holds no {self.config.name}{hint}"
             raise LabError(message)
         return _read_json(self.config)
 
@@ -122,6 +141,25 @@ class RunFolder:
             LabError: the file is damaged.
         """
         return _read_json(self.faults) if self.faults.exists() else None
+
+    def read_data(self) -> dict[str, Any] | None:
+        """What is known of the data; None in the folder of an older run.
+
+        Raises:
+            LabError: the file is damaged.
+        """
+        return _read_json(self.data) if self.data.exists() else None
+
+    @property
+    def started_in(self) -> Path | None:
+        """The folder that the run was started in, to which relative paths in its configuration refer."""
+        from omegaconf import OmegaConf  # noqa: PLC0415 -- nobody else who reads run folders needs it
+
+        try:
+            folder = OmegaConf.select(OmegaConf.load(self.path / ".hydra" / "hydra.yaml"), "hydra.runtime.cwd")
+        except Exception:  # noqa: BLE001 -- not there, or damaged: it only serves to help
+            return None
+        return Path(folder) if folder else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -176,11 +214,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    finite = {
-        key: None if isinstance(value, float) and not isfinite(value) else value for key, value in content.items()
-    }
-    temporary.write_text(json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
+    temporary.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
     temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def default_sweep_path() -> str:

@@ -23,8 +23,8 @@ def load(learner: Learner, path: Path, *, start: bool = False) -> None:
     Raises:
         LabError: the file is missing, damaged, belongs to another network, or lacks what the loss has learnt.
     """
-    with _one_line(path):
-        network, learnt, numbers = _read(path)
+    network, learnt, numbers = _read(path)
+    with _of_another(path):
         learner.network.load_state_dict(network)
         _load_loss(learner.loss, learnt, path, start=start)
         for parameter, value in ({} if start else numbers).items():
@@ -38,13 +38,25 @@ def load_network(network: nn.Module, path: Path) -> None:
     Raises:
         LabError: the file is missing, damaged, or belongs to another network.
     """
-    with _one_line(path):
-        network.load_state_dict(_read(path)[0])
+    state = _read(path)[0]
+    with _of_another(path):
+        network.load_state_dict(state)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
     """The states of the network and of the loss, and numbers of the loss that changed as it was trained."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        message = f"no checkpoint at {path}"
+        raise LabError(message) from error
+    except Exception as error:
+        # Whatever the damage led it to.
+        message = f"cannot load {path}, which is damaged or no checkpoint ({_in_short(error)}): name another"
+        raise LabError(message) from error
+    if not isinstance(content, dict):
+        message = f"{path} holds no weights by name but a {type(content).__name__}: name another checkpoint"
+        raise LabError(message)
     if "state_dict" not in content:
         return content, {}, {}
     network, loss = (_under(prefix, content["state_dict"]) for prefix in ("network.", "loss."))
@@ -71,16 +83,15 @@ def _load_loss(loss: Loss, learnt: dict[str, Tensor], path: Path, *, start: bool
 
 
 @contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _of_another(path: Path) -> Iterator[None]:
     try:
         yield
     except LabError:
         raise
-    except FileNotFoundError as error:
-        message = f"no checkpoint at {path}"
+    except Exception as error:  # load_state_dict raises a RuntimeError of many lines, or what strange content led it to
+        message = f"cannot load {path} into this network, it is of another: {_in_short(error)}"
         raise LabError(message) from error
-    except Exception as error:
-        # torch.load raises whatever the damage led it to; load_state_dict a RuntimeError of many lines.
-        reason = " ".join(str(error).split())[:200]
-        message = f"cannot load {path} into this network: {reason}"
-        raise LabError(message) from error
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -16,9 +16,11 @@ from losslab.data.batch import Examples, Facts, Source
 from losslab.data.faults import excerpt
 from losslab.data.faults import manifest as made
 from losslab.data.faults.fault import Fault
+from losslab.data.knowledge import Knowledge
 from losslab.data.loader import Loader
 from losslab.data.machine import gigabytes
 from losslab.data.mix import Mix, spell_out
+from losslab.data.normalise import Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -47,6 +49,8 @@ class MemoryDataModule(LightningDataModule, ABC):
     """Processes that read ahead, for splits that are not in memory."""
     validated = "val"
     """The split that validation looks at: "train" to measure on what was learnt from."""
+    learnt_from: Knowledge | None = None
+    """What a run that is over knew of its training data: it holds, whatever other data the run is now tried on."""
 
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
@@ -69,6 +73,8 @@ class MemoryDataModule(LightningDataModule, ABC):
         """Read the data once, and move them to the GPU that will use them."""
         if not self.splits:
             self.splits = self._corrupted(self.load())
+            if self.learnt_from is not None and self.learnt_from.normalise is not None:
+                self.transform = self.learnt_from.normalise
         device = self._device()
         held = [source for source in self.splits.values() if isinstance(source, Examples)]
         if device.type == "cuda" and any(examples.device != device for examples in held):
@@ -122,6 +128,8 @@ class MemoryDataModule(LightningDataModule, ABC):
         """
         if self.facts.kind is Kind.VALUES:
             return None
+        if self.learnt_from is not None:
+            return self.learnt_from.class_counts
         if not self.splits:
             message = "class counts are known once the data were read: call setup() first"
             raise LabError(message)
@@ -130,6 +138,14 @@ class MemoryDataModule(LightningDataModule, ABC):
             return target.double().sum(0).round().long()
         known = target[(target >= 0) & (target < self.facts.targets)]
         return torch.bincount(known, minlength=self.facts.targets)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What must be known of these data, which were read, to use a network without them."""
+        transform = self.transform
+        normalise = transform if isinstance(transform, Normalise) else None
+        foreign = None if transform is normalise else getattr(transform, "__name__", type(transform).__name__)
+        return Knowledge(self.facts, normalise, self.class_counts, foreign)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """End the processes that read ahead."""

@@ -15,7 +15,8 @@ class Normalise:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.scale, self.shift = 1 / std.double(), -mean.double() / std.double()
+        self.mean, self.std = mean.double(), std.double()
+        self.scale, self.shift = 1 / self.std, -self.mean / self.std
         self._lines: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     @classmethod

@@ -1,0 +1,87 @@
+"""What a finished run must know of the data it learnt from, so that it can be used where they are not."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from losslab.data.batch import Facts
+from losslab.data.normalise import Normalise
+from losslab.errors import LabError
+from losslab.targets import Kind, Task
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Facts of the data, and what was measured on the training split."""
+
+    facts: Facts
+    normalise: Normalise | None
+    """Of images that are bytes; None where inputs are taken as they are."""
+    class_counts: Tensor | None
+    """How often each class is a training target (C,); None for values."""
+    foreign: str | None = None
+    """The name of a transform of the inputs that is none of losslab's, and so cannot be kept."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same in numbers and words; float64 numbers come back from JSON as they were."""
+        mean_and_std = None
+        if self.normalise is not None:
+            mean_and_std = {"mean": self.normalise.mean.tolist(), "std": self.normalise.std.tolist()}
+        return {
+            "task": self.facts.task.value,
+            "kind": self.facts.kind.value,
+            "input_shape": list(self.facts.input_shape),
+            "targets": self.facts.targets,
+            "class_names": list(self.facts.class_names),
+            "class_counts": None if self.class_counts is None else self.class_counts.tolist(),
+            "normalise": mean_and_std,
+            "foreign_transform": self.foreign,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """What `as_json` wrote.
+
+        Raises:
+            LabError: it is something else.
+        """
+        try:
+            facts = Facts(
+                Task(content["task"]),
+                Kind(content["kind"]),
+                tuple(content["input_shape"]),
+                content["targets"],
+                tuple(content["class_names"]),
+            )
+            scale, counts = content["normalise"], content["class_counts"]
+            normalise = None
+            if scale is not None:
+                normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
+            known = None if counts is None else torch.tensor(counts)
+            return cls(facts, normalise, known, content["foreign_transform"])
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"data.json of the run is damaged ({error}): delete it, and the data themselves are read instead"
+            raise LabError(message) from error
+
+    def fits(self, facts: Facts) -> None:
+        """See that other data ask for what the run learnt to answer.
+
+        Raises:
+            LabError: they have another task, or other classes.
+        """
+        if facts.task is not self.facts.task or facts.targets != self.facts.targets:
+            message = f"these data are {_asked(facts)}, the run learnt {_asked(self.facts)}: they cannot be held together"
+            raise LabError(message)
+        other = [pair for pair in zip(self.facts.class_names, facts.class_names, strict=False) if pair[0] != pair[1]]
+        if other:
+            was, now = other[0]
+            message = f"the run learnt a class {was} where these data have {now}: name the classes as in training"
+            raise LabError(message)
+
+
+def _asked(facts: Facts) -> str:
+    units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
+    plural = "" if facts.targets == 1 else "es" if facts.task is Task.MULTICLASS else "s"
+    return f"{facts.task} with {facts.targets} {units[facts.task]}{plural}"

@@ -1,0 +1,98 @@
+"""A finished run, opened again from its folder: built, with its weights, ready to be asked."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from losslab import experiment as lab
+from losslab import weights
+from losslab.errors import LabError
+from losslab.evaluation import changes
+from losslab.experiment import Experiment
+from losslab.runs import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at: a run, its weights, and a split of its data."""
+
+    run: Path
+    split: str = "test"
+    """test, val or train."""
+    checkpoint: str = "best"
+    """best, last, or a path."""
+    data: tuple[str, ...] = ()
+    """KEY=VALUE pairs by which the data are not the run's own."""
+
+
+def open_run(look: Look) -> Experiment:
+    """Build the run again, with the data that were asked for and the weights of the checkpoint.
+
+    Raises:
+        LabError: there is no run or no checkpoint, one of them is damaged, they do not belong together, or the data
+            are not there.
+    """
+    folder = RunFolder(look.run)
+    config = folder.read_config()
+    checkpoint = found_checkpoint(folder, look.checkpoint)
+    changed = changes.parse(look.data, config["data"])
+    config = config | {"data": located(folder, config["data"], changed) | changed}
+    experiment = lab.rebuild(folder, config)
+    weights.load(experiment.learner, checkpoint)
+    check_finite(experiment.learner, checkpoint)
+    return experiment
+
+
+def found_checkpoint(folder: RunFolder, name: str) -> Path:
+    """The file of "best", "last" or a path.
+
+    Raises:
+        LabError: it is not there.
+    """
+    path = folder.checkpoint(name)
+    if path.is_file():
+        return path
+    others = [str(each) for each in sorted(folder.best.parent.glob("*.ckpt"))]
+    hint = f"there is {', '.join(others)}" if others else "the run saved none, train it again"
+    message = f"no checkpoint at {path}: {hint}, or name a file with --ckpt PATH"
+    raise LabError(message)
+
+
+def located(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """The data's configuration with a folder that can be found from here.
+
+    A relative data.dir refers to where the run was started.
+
+    Raises:
+        LabError: it lies neither here nor there.
+    """
+    place = data.get("dir")
+    if "dir" in changed or not isinstance(place, str):
+        return data
+    path = Path(place).expanduser()
+    if path.is_absolute() or path.exists():
+        return data
+    home = folder.started_in
+    if home is not None and (home / path).exists():
+        return data | {"dir": str(home / path)}
+    origin = f", and was relative to {home}" if home is not None and home != Path.cwd() else ""
+    message = f"no data here: data.dir={place} is a relative path{origin}. Say where they are: --data dir=FOLDER"
+    raise LabError(message)
+
+
+def check_finite(network: nn.Module, path: Path) -> None:
+    """Refuse weights by which nothing can be computed.
+
+    Raises:
+        LabError: one is NaN or infinite.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            message = f"{path} holds NaN or infinite values ({name}): the run diverged, evaluate another checkpoint"
+            raise LabError(message)
