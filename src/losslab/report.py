@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,15 @@ def results_table(results: dict[str, float]) -> None:
     for metric in dict.fromkeys(name.partition("/")[2] for name in values):
         cells = [values.get(f"{split}/{metric}") for split in splits]
         table.add_row(metric, *("" if value is None else f"{value:z.4f}" for value in cells))
+    logger.info("%s", _text(table))
+
+
+def columns_table(columns: Mapping[str, Any], rows: Any) -> None:
+    """These rows of columns (N,) of numbers or words, as a table."""
+    table = _table(*columns)
+    for row in rows:
+        cells = (column[row] for column in columns.values())
+        table.add_row(*(f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
     logger.info("%s", _text(table))
 
 

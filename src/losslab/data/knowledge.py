@@ -72,7 +72,7 @@ class Knowledge:
             LabError: they have another task, or other classes.
         """
         if facts.task is not self.facts.task or facts.targets != self.facts.targets:
-            message = f"these data are {_asked(facts)}, the run learnt {_asked(self.facts)}: they cannot be held together"
+            message = f"these data are {_asked(facts)}, but the run learnt {_asked(self.facts)}: choose others"
             raise LabError(message)
         other = [pair for pair in zip(self.facts.class_names, facts.class_names, strict=False) if pair[0] != pair[1]]
         if other:

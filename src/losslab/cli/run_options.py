@@ -1,0 +1,41 @@
+"""What the commands that read a run folder have in common."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from losslab.cli.process import find_the_users_code
+from losslab.terminal import ConsoleHandler
+
+
+def parser(description: str, run_folder: str = "the folder of a finished run") -> argparse.ArgumentParser:
+    """A parser for a run folder and its weights."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help=run_folder)
+    made.add_argument(
+        "--ckpt", default="best", metavar="best|last|PATH", help="the weights (default: best, of the best epoch)"
+    )
+    return made
+
+
+def takes_data(made: argparse.ArgumentParser) -> None:
+    """Have a parser take options of the data by which they are to differ from the run's own."""
+    made.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the data to change, as data.KEY=VALUE of train.py (dir=/elsewhere); may be repeated",
+    )
+
+
+def asked_by_completion() -> bool:
+    """Whether it is only Hydra's completion of `python train.py`, which asks every script that python runs."""
+    return "-sc" in sys.argv[1:]
+
+
+def begin(level: int = logging.INFO) -> None:
+    """Prepare this process for a command: where the user's own code lies, and where messages go."""
+    find_the_users_code()
+    logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])

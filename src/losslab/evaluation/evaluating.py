@@ -1,0 +1,113 @@
+"""One evaluation: a run is opened, asked about every example of a split, and measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch import Callback
+from rich import get_console
+from rich.progress import Progress, TaskID
+
+from losslab import ranks
+from losslab.errors import LabError
+from losslab.evaluation import measures, soft_labels
+from losslab.evaluation.answers import Answers, Array, answers
+from losslab.evaluation.opening import Look, open_run
+from losslab.experiment import Experiment
+from losslab.outcomes import outcomes
+from losslab.targets import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What there is to say of a run on a split."""
+
+    look: Look
+    experiment: Experiment
+    answers: Answers
+    values: dict[str, float]
+    """SPLIT/METRIC: the yardsticks as training measures them, and what `measures` adds."""
+    curves: list[measures.Curves]
+    """ROC and PR; none of values."""
+    people: Array | None = None
+    """What people said, if that was asked for (N, C)."""
+    soft: Path | None = None
+    """The file that says it."""
+
+
+def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
+    """Open a run and measure it on a split. On several processes each looks at its share, and all get the whole.
+
+    Args:
+        look: which run, weights and data.
+        soft: a file of people's distributions over the classes (see `soft_labels.load`).
+
+    Raises:
+        LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
+    """
+    experiment = open_run(look)
+    if soft is not None and experiment.data.facts.task is not Task.MULTICLASS:
+        soft_labels.refuse(experiment.data.facts.task)
+    bar = Bar(look.split)
+    experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
+    try:
+        seen = outcomes(experiment, look.split)
+    finally:
+        bar.stop()
+    if not len(seen.index):
+        message = f"the split {look.split} holds no examples"
+        raise LabError(message)
+    found = answers(experiment.learner, seen)
+    values = _yardsticks(experiment, look.split) | _prefixed(look.split, measures.more(found))
+    curves = [measures.curves(found, kind) for kind in ("roc", "pr")] if found.probabilities is not None else []
+    for curve in curves:
+        area = "roc_auc" if curve.kind == "roc" else "average_precision"
+        averages = curve.averages or curve.each
+        suffix = {"micro": "/micro", "macro": ""}
+        values |= {f"{look.split}/{area}{suffix.get(each.name, '')}": each.area for each in averages}
+    people = None if soft is None else soft_labels.load(soft, found)
+    if people is not None:
+        values |= _prefixed(look.split, soft_labels.measures(found, people))
+    return Evaluation(look, experiment, found, values, curves, people, soft)
+
+
+def _yardsticks(experiment: Experiment, split: str) -> dict[str, float]:
+    measured = "val" if split == "train" else split  # as `outcomes` says
+    named = experiment.learner.values.items()
+    return {f"{split}/{name.partition('/')[2]}": value for name, value in named if name.startswith(f"{measured}/")}
+
+
+def _prefixed(split: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in values.items()}
+
+
+class Bar(Callback):
+    """Shows how many batches were looked at, where somebody can see it."""
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Begin."""
+        if ranks.here().rank == 0 and get_console().is_terminal:
+            batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
+            self._progress = Progress(console=get_console(), transient=True)
+            self._task = self._progress.add_task(f"looking at {self.split}", total=float(sum(batches)))
+            self._progress.start()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        """Go on."""
+        if self._progress is not None:
+            self._progress.advance(self._task)
+
+    def stop(self) -> None:
+        """End, whatever happened."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end

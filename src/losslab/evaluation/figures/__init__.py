@@ -1,0 +1,28 @@
+"""The figures of an evaluation. Each function gives one; its title says what is to be seen."""
+
+from itertools import product
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which the colour-blind can tell apart; without the yellow, which is too light for a line."""
+STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
+"""So many lines can be told apart."""
+
+
+def panels(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its panels row by row."""
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def short(name: str, letters: int = 14) -> str:
+    """A name that is cut where it is long."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
+def plural(count: int, noun: str) -> str:
+    """"1 example", "2,000 examples"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,71 @@
+"""Whether probabilities mean what they say."""
+
+import torch
+from matplotlib.figure import Figure
+
+from losslab.evaluation import measures
+from losslab.evaluation.answers import Answers
+from losslab.evaluation.figures import COLOURS, panels
+from losslab.metrics import ECE
+from losslab.targets import Task
+
+
+def draw(answers: Answers) -> Figure:
+    """The reliability diagram over the bins of the yardstick ECE, and how many examples lie in each.
+
+    Of exclusive classes it holds the share of right decisions against their confidence, of labels how often a label
+    is true against its probability, all labels together.
+    """
+    ece = calibration(answers)
+    bins = len(ece.count)
+    filled = ece.count > 0
+    middle = (torch.arange(bins) + 0.5)[filled] / bins
+    confidence, right = ((total / ece.count)[filled] for total in (ece.confidence, ece.correct))
+    figure, (above, below) = panels(5.4, 6.0, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    above.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="calibrated")
+    bars = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[0]}
+    above.bar(middle, right, label="observed", **bars)
+    above.plot(confidence, right, "o", color=COLOURS[1], markersize=4, label="at the bin's mean confidence")
+    x, y = _words(answers)
+    above.set(ylabel=y, ylim=(0, 1), xlim=(0, 1), title=_finding(ece, answers))
+    above.legend(loc="upper left", fontsize=9)
+    below.bar(middle, ece.count[filled], **bars)
+    below.set(xlabel=x, ylabel="examples" if answers.facts.task is not Task.MULTILABEL else "labels")
+    below.set_yscale("log") if ece.count.max() > 100 * ece.count[filled].min() else None
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def calibration(answers: Answers) -> ECE:
+    """The yardstick ECE of these answers, its bins filled; for several labels, of all their decisions together."""
+    ece = ECE().set_dtype(torch.float64)
+    probabilities, truth = torch.as_tensor(answers.probabilities), torch.from_numpy(answers.truth)
+    if answers.facts.task is not Task.MULTICLASS:
+        probabilities, truth = probabilities.reshape(-1, 1).clamp(max=1), truth.reshape(-1, 1).double()
+    ece.update(probabilities, truth)
+    return ece
+
+
+def value(ece: ECE) -> float:
+    """Of filled bins, in this process alone: every process holds all examples."""
+    return float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
+
+
+def _words(answers: Answers) -> tuple[str, str]:
+    if answers.facts.task is Task.MULTICLASS:
+        return "confidence (probability of the predicted class)", "accuracy"
+    if answers.facts.task is Task.BINARY:
+        name = measures.names(answers)[1]
+        return f"probability of {name}", f"frequency of {name}"
+    return "probability of a label", "frequency of the label"
+
+
+def _finding(ece: ECE, answers: Answers) -> str:
+    gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
+    if answers.facts.task is Task.MULTICLASS:
+        tendency = "over-confident" if gap > 0 else "under-confident"
+    else:
+        tendency = "too high" if gap > 0 else "too low"
+    return f"ECE {value(ece):.4f}: on average {abs(gap):.3f} {tendency}"
