@@ -1,4 +1,4 @@
-"""Measure a finished run again: `python scripts/evaluate.py RUN_FOLDER`."""
+"""Measure a finished run: `python scripts/evaluate.py RUN_FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +107,13 @@ def results_table(results: dict[str, float]) -> None:
     logger.info("%s", _text(table))
 
 
-def columns_table(columns: Mapping[str, Any], rows: Any) -> None:
-    """These rows of columns (N,) of numbers or words, as a table."""
+def columns_table(columns: Mapping[str, Any], rows: Iterable[int], width: int = _WIDTH) -> None:
+    """These rows of columns (N,) of numbers or words, as a table; what is wider is cut."""
     table = _table(*columns)
     for row in rows:
         cells = (column[row] for column in columns.values())
         table.add_row(*(f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
-    logger.info("%s", _text(table))
+    logger.info("%s", _text(table, width))
 
 
 def _weights_table(experiment: "Experiment") -> None:
@@ -154,7 +154,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _text(table: Table) -> str:
+def _text(table: Table, width: int = _WIDTH) -> str:
     out = io.StringIO()
-    Console(file=out, width=_WIDTH).print(table)
+    Console(file=out, width=width).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

@@ -4,6 +4,8 @@ from losslab.cli.checking import check
 from losslab.cli.comparing import compare
 from losslab.cli.composing import compose, resolve
 from losslab.cli.evaluating import evaluate
+from losslab.cli.exporting import export
+from losslab.cli.predicting import predict
 from losslab.cli.process import imports_without_gc, keep_freed_memory
 from losslab.cli.showing import show
 from losslab.cli.training import train
@@ -13,8 +15,10 @@ __all__ = [
     "compare",
     "compose",
     "evaluate",
+    "export",
     "imports_without_gc",
     "keep_freed_memory",
+    "predict",
     "resolve",
     "show",
     "train",

@@ -16,7 +16,7 @@ logger = logging.getLogger("losslab")
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """`python scripts/evaluate.py RUN_FOLDER` and `losslab-evaluate`: measure a finished run and write what it found."""
+    """`python scripts/evaluate.py RUN_FOLDER` and `losslab-evaluate`: measure a finished run, and write it down."""
     if run_options.asked_by_completion():
         return
     options = _parser().parse_args(arguments)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from losslab import ranks, report, runs
 from losslab.evaluation import measures, tables
+from losslab.evaluation.answers import Array
 from losslab.evaluation.evaluating import Evaluation
 from losslab.targets import Task
 
 logger = logging.getLogger("losslab")
 _SHOWN = 10
+_WIDTH = 10
+"""Columns."""
 
 
 def say(found: Evaluation) -> None:
@@ -26,8 +29,7 @@ def say(found: Evaluation) -> None:
         report.results_table({name.replace("/soft/", "/"): value for name, value in soft.items()})
     if len(found.answers.facts.input_shape) == 1:
         logger.info("\nThe examples of highest loss:")
-        columns = tables.predictions(found.answers)
-        report.columns_table(columns, found.answers.worst(_SHOWN))
+        report.columns_table(_narrow(tables.predictions(found.answers)), found.answers.worst(_SHOWN))
     for note in _notes(found, set(found.values) - set(finite)):
         logger.info("note        %s", note)
 
@@ -36,6 +38,16 @@ def closing(folder: Path, written: list[str]) -> None:
     """Say where everything lies."""
     logger.info("written     %s", runs.shown(folder))
     logger.info("            %s", ", ".join(written))
+
+
+def _narrow(columns: dict[str, Array]) -> dict[str, Array]:
+    """The columns that a terminal has room for: names instead of numbers, no second probability."""
+    narrow = {
+        name: columns.get(f"{name}_name", column)
+        for name, column in columns.items()
+        if not name.endswith("_name") and not name.startswith("probability_")
+    }
+    return narrow if len(narrow) <= _WIDTH else {name: narrow[name] for name in ("index", "loss")}
 
 
 def _header(found: Evaluation) -> None:
@@ -72,7 +84,9 @@ def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
         notes.append(f"{wrong:,} targets are not the truth: the loss is held against the target, the metrics the truth")
     agreed = found.values.get(f"{found.look.split}/soft/truth_agreement", 1.0)
     if agreed < 0.5:
-        notes.append(f"people name the true class of {agreed:.0%} only: are the soft labels in the order of this split?")
+        notes.append(
+            f"people name the true class of {agreed:.0%} only: are the soft labels in the order of this split?"
+        )
     return notes + _data_notes(found)
 
 

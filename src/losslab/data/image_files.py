@@ -60,7 +60,7 @@ class ImageFiles:
         Raises:
             LabError: a file cannot be read as an image; the message names it.
         """
-        with _large_images():
+        with large_images():
             return self._examples(rows, map(self._read, rows.tolist()))
 
     def read(self, rows: Tensor, purpose: str) -> Examples:
@@ -70,7 +70,7 @@ class ImageFiles:
             LabError: as `take` does.
         """
         hidden = not get_console().is_terminal
-        with _large_images(), ThreadPoolExecutor(cores()) as threads:
+        with large_images(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._read, rows.tolist())
             try:
                 return self._examples(rows, track(decoded, purpose, len(rows), transient=True, disable=hidden))
@@ -122,7 +122,7 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
 
 
 @contextmanager
-def _large_images() -> Iterator[None]:
+def large_images() -> Iterator[None]:
     """Without PIL's warning about images of over 89 million pixels, which are one's own; it refuses those of 179."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

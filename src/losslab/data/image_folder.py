@@ -108,7 +108,7 @@ class ImageFolder(MemoryDataModule):
             if folder.name not in self.facts.class_names:
                 message = f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 raise LabError(message)
-            found = sorted(_images(folder))
+            found = sorted(images_below(folder))
             paths += (f"{folder.name}/{path}" for path in found)
             labels += [self.facts.class_names.index(folder.name)] * len(found)
         if not paths:
@@ -134,8 +134,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(folder: Path) -> list[str]:
-    """The images below a folder, by their paths in it."""
+def images_below(folder: Path) -> list[str]:
+    """The files below a folder that end like images, by their paths in it."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

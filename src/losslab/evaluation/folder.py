@@ -5,6 +5,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def _figures(found: Evaluation, highest: Any) -> dict[str, Callable[[], Figure]]
     else:
         figures["confusion"] = lambda: confusion.draw(answers)
         figures["reliability"] = lambda: calibration.draw(answers)
-        figures |= {curve.kind: (lambda each=curve: curves.draw(each, answers)) for curve in found.curves if curve.each}
+        figures |= {each.kind: partial(curves.draw, each, answers) for each in found.curves if each.each}
     source = found.experiment.data.splits[found.look.split]
     if len(answers.facts.input_shape) == 3 and answers.facts.input_shape[0] in {1, 3}:
         figures["worst"] = lambda: worst.draw(answers, source, highest)

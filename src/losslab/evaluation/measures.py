@@ -8,17 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn import metrics as sk
 
+from losslab.data.batch import Facts
 from losslab.evaluation.answers import Answers, Array
 from losslab.targets import Task
 
 TOP = 5
 
 
-def names(answers: Answers) -> list[str]:
-    """The names of classes or labels; their numbers where the data do not name them."""
-    given = answers.facts.class_names
-    count = 2 if answers.facts.task is Task.BINARY else answers.facts.targets
+def class_names(facts: Facts) -> list[str]:
+    """The names of classes or labels, two of a binary task; their numbers where the data do not name them."""
+    given = facts.class_names
+    count = 2 if facts.task is Task.BINARY else facts.targets
     return list(given) if len(given) == count else [str(number) for number in range(count)]
+
+
+def names(answers: Answers) -> list[str]:
+    """The same of the data that were answered."""
+    return class_names(answers.facts)
 
 
 def present(answers: Answers) -> list[int]:
@@ -120,7 +126,7 @@ def curves(answers: Answers, kind: str) -> Curves:
             found.each.append(_curve(kind, name, right, answers.probabilities[:, k]))
     if len(named) > 1 and found.each:
         found.averages.append(_curve(kind, "micro", truth.ravel(), answers.probabilities.ravel()))
-        found.averages.append(_macro(found.each))
+        found.averages.append(_macro(kind, found.each))
     return found
 
 
@@ -132,12 +138,15 @@ def _curve(kind: str, name: str, right: Array, probability: Array) -> Curve:
     return Curve(name, x, y, float(sk.average_precision_score(right, probability)))
 
 
-def _macro(each: list[Curve]) -> Curve:
+def _macro(kind: str, each: list[Curve]) -> Curve:
     grid = np.linspace(0, 1, 501)
     heights = []
     for curve in each:
-        order = np.argsort(curve.x, kind="stable")  # a PR curve comes from high recall to low
-        heights.append(np.interp(grid, curve.x[order], curve.y[order]))
+        if kind == "roc":
+            heights.append(np.interp(grid, curve.x, curve.y))
+        else:  # steps, from high recall to low: the precision at the least recall that is enough
+            recall, precision = curve.x[::-1], curve.y[::-1]
+            heights.append(precision[np.searchsorted(recall, grid)])
     return Curve("macro", grid, np.mean(heights, axis=0), float(np.mean([curve.area for curve in each])))
 
 

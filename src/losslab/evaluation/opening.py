@@ -1,6 +1,5 @@
 """A finished run, opened again from its folder: built, with its weights, ready to be asked."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,14 @@ import torch
 from torch import nn
 
 from losslab import experiment as lab
-from losslab import weights
+from losslab import teacher, weights
+from losslab.data.knowledge import Knowledge
 from losslab.errors import LabError
 from losslab.evaluation import changes
 from losslab.experiment import Experiment
+from losslab.learner import Learner, learner_for
+from losslab.making import make_loss, make_network
 from losslab.runs import RunFolder
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,40 @@ def open_run(look: Look) -> Experiment:
     weights.load(experiment.learner, checkpoint)
     check_finite(experiment.learner, checkpoint)
     return experiment
+
+
+def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
+    """Build the network of a run and its loss without the data, as far as the run kept what is needed of them.
+
+    Raises:
+        LabError: as `open_run` does; of data only where the run is an older one.
+    """
+    folder = RunFolder(run)
+    config, content, path = folder.read_config(), folder.read_data(), found_checkpoint(folder, checkpoint)
+    if content is None:
+        return _with_data(Look(run, checkpoint=checkpoint))
+    known = Knowledge.from_json(content)
+    if folder.teacher.is_dir():
+        config = teacher.taught_by(str(folder.teacher), config)
+    loss = make_loss(config["loss"], known.facts.kind, known.facts.targets)
+    if known.class_counts is not None:
+        loss.set_class_counts(known.class_counts)
+    network = make_network(config, known.facts, loss)
+    learner = learner_for(known.facts.task)(network, loss, known.facts)
+    weights.load(learner, path)
+    check_finite(learner, path)
+    return learner.eval(), known
+
+
+def _with_data(look: Look) -> tuple[Learner, Knowledge]:
+    try:
+        experiment = open_run(look)
+        experiment.data.prepare_data()
+        experiment.data.setup()
+    except LabError as error:
+        message = f"{look.run} is an older run, which kept no data.json, and its data are needed: {error}"
+        raise LabError(message) from error
+    return experiment.learner.eval(), experiment.data.knowledge
 
 
 def found_checkpoint(folder: RunFolder, name: str) -> Path:

@@ -62,7 +62,7 @@ def _read(path: Path) -> Array:
         message = f"no file of soft labels at {path}"
         raise LabError(message) from error
     except (OSError, ValueError, EOFError) as error:
-        message = f"cannot read {path} as an array of NumPy's ({' '.join(str(error).split())[:120]}): save it by np.save"
+        message = f"cannot read {path} as an array of NumPy's ({' '.join(str(error).split())[:99]}): save it by np.save"
         raise LabError(message) from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         what = f"an array of {rows.dtype}" if isinstance(rows, np.ndarray) else "several arrays"

@@ -61,7 +61,7 @@ def _each(name: str, values: Array, of: Sequence[str]) -> dict[str, Array]:
 
 
 def write_columns(path: Path, columns: Mapping[str, Array], rows: Array | None = None) -> None:
-    """Write columns (N,) by name, or these rows of them. Floating numbers have 7 significant digits, as float32 does."""
+    """Write columns (N,) by name, or these rows of them; floating numbers to 7 significant digits, as of float32."""
     chosen = [column if rows is None else column[rows] for column in columns.values()]
     written = [map("{:.7g}".format, column) if column.dtype.kind == "f" else column.tolist() for column in chosen]
     write_rows(path, list(columns), zip(*written, strict=True))

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart; without the yellow, which is too light for a line."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's, which the colour-blind can tell apart; yellow is too light for a line, black is for averages."""
 STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
 """So many lines can be told apart."""
 
@@ -24,5 +24,5 @@ def short(name: str, letters: int = 14) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """"1 example", "2,000 examples"."""
+    """As in 1 example, 2,000 examples."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

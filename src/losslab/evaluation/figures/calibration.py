@@ -1,5 +1,7 @@
 """Whether probabilities mean what they say."""
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 
@@ -22,13 +24,15 @@ def draw(answers: Answers) -> Figure:
     middle = (torch.arange(bins) + 0.5)[filled] / bins
     confidence, right = ((total / ece.count)[filled] for total in (ece.confidence, ece.correct))
     figure, (above, below) = panels(5.4, 6.0, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    above.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="calibrated")
-    bars = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[0]}
+    above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated", zorder=3)
+    bars: dict[str, Any] = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[5]}
     above.bar(middle, right, label="observed", **bars)
-    above.plot(confidence, right, "o", color=COLOURS[1], markersize=4, label="at the bin's mean confidence")
+    above.plot(
+        confidence, right, "o", color=COLOURS[1], markersize=5, clip_on=False, zorder=4, label="at mean confidence"
+    )
     x, y = _words(answers)
-    above.set(ylabel=y, ylim=(0, 1), xlim=(0, 1), title=_finding(ece, answers))
-    above.legend(loc="upper left", fontsize=9)
+    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=_finding(ece, answers))
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     below.bar(middle, ece.count[filled], **bars)
     below.set(xlabel=x, ylabel="examples" if answers.facts.task is not Task.MULTILABEL else "labels")
     below.set_yscale("log") if ece.count.max() > 100 * ece.count[filled].min() else None
@@ -40,7 +44,8 @@ def draw(answers: Answers) -> Figure:
 
 def calibration(answers: Answers) -> ECE:
     """The yardstick ECE of these answers, its bins filled; for several labels, of all their decisions together."""
-    ece = ECE().set_dtype(torch.float64)
+    ece = ECE()
+    ece.set_dtype(torch.float64)
     probabilities, truth = torch.as_tensor(answers.probabilities), torch.from_numpy(answers.truth)
     if answers.facts.task is not Task.MULTICLASS:
         probabilities, truth = probabilities.reshape(-1, 1).clamp(max=1), truth.reshape(-1, 1).double()

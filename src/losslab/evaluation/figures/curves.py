@@ -24,11 +24,13 @@ def draw(found: Curves, answers: Answers) -> Figure:
     several = len(found.each) + len(found.missing) > 1
     figure, (axes,) = panels(8.0 if several else 5.4, 5.4)
     _chance(found, axes, answers)
+    drawn: dict[str, Any] = {} if found.kind == "roc" else {"drawstyle": "steps-post"}
     for curve, style in _styled(found.each):
         label = None if style["color"] == "0.8" else f"{short(curve.name, 20)}  {curve.area:.4f}"
-        axes.plot(curve.x, curve.y, label=label, **style)
+        axes.plot(curve.x, curve.y, label=label, **drawn, **style)
     for curve in found.averages:
-        axes.plot(curve.x, curve.y, label=f"{curve.name} average  {curve.area:.4f}", **_AVERAGES[curve.name])
+        label = f"{curve.name} average  {curve.area:.4f}"
+        axes.plot(curve.x, curve.y, label=label, **(drawn if curve.name == "micro" else {}), **_AVERAGES[curve.name])
     if found.kind == "roc":
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     else:

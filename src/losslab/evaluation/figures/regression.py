@@ -1,5 +1,7 @@
 """Predicted values against true ones, and what is left."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +25,7 @@ def draw_predictions(answers: Answers) -> Figure:
         axes.plot(ends, ends, color="0.4", linestyle="--", linewidth=1, label="prediction = truth")
         if answers.deviation is not None and len(answers) <= _BARS:
             bars = answers.deviation[:, column]
-            style = {"fmt": "none", "ecolor": COLOURS[5], "elinewidth": 0.7, "zorder": 0}
+            style: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS[5], "elinewidth": 0.7, "zorder": 0}
             axes.errorbar(truth, prediction, yerr=bars, label="± predicted deviation", **style)
         _points(axes, truth, prediction, answers)
         axes.set(xlabel=f"truth{_unit(column, count)}", ylabel=f"prediction{_unit(column, count)}")
@@ -46,11 +48,13 @@ def draw_residuals(answers: Answers) -> Figure:
         _points(left, prediction, residual, answers)
         left.set(xlabel=f"prediction{_unit(column, count)}", ylabel="residual (prediction − truth)")
         spread = f"standard deviation {residual.std():.4g}"
-        left.set_title(f"Residuals of {plural(len(residual), 'example')}: mean {residual.mean():.4g}, {spread}", fontsize=11)
+        left.set_title(
+            f"Residuals of {plural(len(residual), 'example')}: mean {residual.mean():.4g}, {spread}", fontsize=11
+        )
         if answers.mislabelled.any():
             left.legend(fontsize=9)
         if len(np.unique(residual)) > 1:
-            right.hist(residual, bins=min(30, max(5, len(residual) // 10)), orientation="horizontal", color=COLOURS[0])
+            right.hist(residual, bins=min(40, max(10, len(residual) // 5)), orientation="horizontal", color=COLOURS[0])
         right.set_xlabel("examples")
         for axes in (left, right):
             axes.grid(alpha=0.3)

@@ -1,7 +1,5 @@
 """The images that cost most."""
 
-import textwrap
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -27,10 +25,10 @@ def draw(answers: Answers, source: Source, rows: Array) -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest")
-        noisy = bool(answers.mislabelled[row])
+        wrong = bool(answers.mislabelled[row])
         for spine in axes.spines.values():
-            spine.set(color=COLOURS[1] if noisy else "0.7", linewidth=3 if noisy else 0.8)
-        axes.set_title(_caption(answers, row), fontsize=8, color=COLOURS[1] if noisy else "black", loc="left")
+            spine.set(color=COLOURS[1] if wrong else "0.7", linewidth=3 if wrong else 0.8)
+        axes.set_title(_caption(answers, row), fontsize=8, color=COLOURS[1] if wrong else "black", loc="left")
     noisy = int(answers.mislabelled[rows].sum())
     marked = f"; {noisy} of them have a target that is not the truth (framed)" if noisy else ""
     figure.suptitle(f"The {plural(len(rows), 'example')} of highest loss{marked}", fontsize=12)
@@ -68,8 +66,8 @@ def _caption(answers: Answers, row: int) -> str:
     target = answers.target_class if answers.facts.task is Task.MULTICLASS else answers.target
     sure = ""
     if answers.facts.task in {Task.MULTICLASS, Task.BINARY}:
-        sure = f" {np.ravel(answers.confidence[row])[0]:.0%}"
-    lines = [f"#{answers.index[row]}  loss {answers.loss[row]:.4g}", f"truth {said(answers.truth[row])}"]
+        sure = f" ({np.ravel(answers.confidence[row])[0]:.0%})"
+    lines = [f"#{answers.index[row]}   loss {answers.loss[row]:.4g}", f"truth {said(answers.truth[row])}"]
     lines += [f"target {said(target[row])}"]
     lines += [f"predicted {said(answers.prediction[row])}{sure}"]
-    return "\n".join(textwrap.shorten(line, 34, placeholder="…") for line in lines)
+    return "\n".join(lines)

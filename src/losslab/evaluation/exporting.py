@@ -1,0 +1,148 @@
+"""A run as a file that needs torch alone: a program of torch.export's, checked before it is handed out."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from losslab.data.knowledge import Knowledge
+from losslab.errors import LabError
+from losslab.evaluation.measures import class_names
+from losslab.evaluation.opening import Look, open_run
+from losslab.evaluation.program import Program
+from losslab.experiment import Experiment
+from losslab.targets import Task
+
+EXAMPLES = 64
+"""So many examples the program is checked on."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported."""
+
+    path: Path
+    inputs: str
+    """What to feed it."""
+    outputs: str
+    """What comes out."""
+    names: tuple[str, ...]
+    """Of the classes or labels, in the order of the outputs."""
+    examples: int
+    difference: float
+    """The largest between an output of the program and the model's."""
+
+
+def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export:
+    """Write the network of a run as a program for batches of any size, and hold it against the run's own.
+
+    Args:
+        look: which run, weights and data; examples of the split are what the program is checked on.
+        path: of the file; None for RUN/exported.pt2.
+        raw: have the program give the network's raw outputs instead of probabilities or values.
+
+    Raises:
+        LabError: the run cannot be opened, the file is there already, the network cannot be exported, or the program
+            does not answer as the model does.
+    """
+    experiment = open_run(look)
+    path = path or experiment.folder.exported
+    if path.exists():
+        message = f"{path} is there already: name another file with --output, or remove it"
+        raise LabError(message)
+    inputs, expected, known = _examples(experiment, look.split, raw=raw)
+    program = Program(experiment.learner, known, raw=raw)
+    words = _words(program, inputs)
+    with tempfile.TemporaryDirectory(prefix="losslab-") as folder:
+        file = Path(folder) / "exported.pt2"
+        facts = {"inputs": words[0], "outputs": words[1], "class_names": list(words[2])}
+        _trace(program, inputs, file, json.dumps(facts, ensure_ascii=False))
+        difference = _difference(file, inputs, expected)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, path)
+        except OSError as error:
+            message = f"cannot write {path} ({error.strerror}): name another file with --output"
+            raise LabError(message) from error
+    return Export(path, *words, len(inputs), difference)
+
+
+def _examples(experiment: Experiment, split: str, *, raw: bool) -> tuple[Tensor, Tensor, Knowledge]:
+    """Real inputs as the program takes them, and what the model answers by the way that evaluation goes."""
+    data, learner = experiment.data, experiment.learner.eval()
+    data.prepare_data()
+    data.setup()
+    known = data.learnt_from or data.knowledge
+    source = data.splits[split]
+    taken = source.take(torch.arange(min(EXAMPLES, source.size), device=source.device)).inputs.cpu()
+    prepared = taken if data.transform is None else data.transform(taken)
+    weights = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
+    with torch.no_grad():
+        outputs = learner(prepared.to(weights))
+        probabilities = learner.probabilities(outputs)
+        expected = outputs if raw else learner.predictions(outputs) if probabilities is None else probabilities
+        if not raw and learner.facts.task is Task.MULTICLASS:
+            expected = expected / expected.sum(1, keepdim=True).clamp(min=torch.finfo(expected.dtype).tiny)
+    if not torch.isfinite(expected).all():
+        message = "the outputs of this run are NaN or infinite: it diverged, export another checkpoint with --ckpt"
+        raise LabError(message)
+    return taken.permute(0, 3, 1, 2).contiguous() if known.normalise is not None else prepared, expected, known
+
+
+def _trace(program: Program, inputs: Tensor, file: Path, facts: str) -> None:
+    several = inputs if len(inputs) > 1 else torch.cat([inputs, inputs])  # of one, torch would take 1 for a constant
+    try:
+        with torch.no_grad():
+            traced = torch.export.export(
+                program, (several,), dynamic_shapes={"inputs": {0: torch.export.Dim("batch")}}, strict=False
+            )
+        torch.export.save(traced, file, extra_files={"losslab.json": facts})
+    except Exception as error:
+        # torch.export raises whatever stopped it; its first line says what.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        message = f"torch.export cannot trace this network ({reason}): its forward must not branch on values or sizes"
+        raise LabError(message) from error
+
+
+def _difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
+    """The largest difference of what the file holds, in batches of several sizes.
+
+    Raises:
+        LabError: it is more than arithmetic accounts for.
+    """
+    loaded = torch.export.load(file).module()
+    largest = 0.0
+    with torch.no_grad():
+        for size in sorted({1, min(7, len(inputs)), len(inputs)}):
+            found = torch.cat([loaded(part) for part in inputs.split(size)])
+            largest = max(largest, float((found.double() - expected.double()).abs().max()))
+    scale = max(1.0, float(expected.abs().max()))
+    allowed = scale * (1e-9 if expected.dtype is torch.float64 else 1e-4)
+    if not largest <= allowed:
+        message = f"the exported program differs from the model by up to {largest:.3g}: it is not written"
+        raise LabError(message)
+    return largest
+
+
+def _words(program: Program, inputs: Tensor) -> tuple[str, str, tuple[str, ...]]:
+    facts = program.facts
+    shape = ", ".join(str(size) for size in inputs.shape[1:])
+    if program.scale is not None:
+        taken = f"uint8 (N, {shape}): pixels from 0 to 255, channels first, any N; normalised inside"
+    else:
+        kind = str(inputs.dtype).removeprefix("torch.")
+        taken = f"{kind} (N, {shape}): prepared as the training data were (standardised, ...), any N"
+    names = tuple(class_names(facts)) if facts.task is not Task.REGRESSION else ()
+    if program.raw:
+        return taken, "the network's raw outputs", names
+    given = {
+        Task.MULTICLASS: f"probabilities (N, {facts.targets}), each row summing to 1",
+        Task.BINARY: f"the probability (N, 1) of {names[-1] if names else ''}",
+        Task.MULTILABEL: f"a probability for each of the labels (N, {facts.targets})",
+        Task.REGRESSION: f"values (N, {facts.targets})",
+    }
+    return taken, given[facts.task], names
