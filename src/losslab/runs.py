@@ -10,6 +10,7 @@ RUN/faults.json             what was made wrong with the training data, if anyth
 RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
 RUN/timing.csv              a row an epoch, of wall times
 RUN/metrics.json            final values
+RUN/dynamics.npz            what the loss did to some examples over training, under callbacks=dynamics
 RUN/figures/*.png           what was drawn
 RUN/evaluation/NAME/        what an evaluation found, named by what it looked at: test, val, test+last, ...
 RUN/exported.pt2            the network as a program of torch.export's
@@ -83,6 +84,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """Final values."""
         return self.path / "metrics.json"
+
+    @property
+    def dynamics(self) -> Path:
+        """What the callback of that name recorded."""
+        return self.path / "dynamics.npz"
 
     @property
     def figures(self) -> Path:

@@ -57,7 +57,7 @@ class BestAndLast(Checkpoint):
         if self._due(self.folder.best):
             self._write_best(trainer)
         # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
-        if self._due(self.folder.last) or _is_last(trainer):
+        if self._due(self.folder.last) or is_last(trainer):
             self._write_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -137,7 +137,8 @@ def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{name}.{key}".lstrip("."))
 
 
-def _is_last(trainer: Trainer) -> bool:
+def is_last(trainer: Trainer) -> bool:
+    """Whether the epoch that ends now is the run's last."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
         trainer.should_stop

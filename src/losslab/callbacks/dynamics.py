@@ -1,0 +1,181 @@
+"""Looks at the same training examples over and over, and keeps what the loss does to each of them."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from losslab.callbacks.checkpoints import is_last
+from losslab.callbacks.history import pixels
+from losslab.data.batch import Batch, Examples
+from losslab.data.loader import Loader
+from losslab.data.mix import spell_out
+from losslab.data.module import MemoryDataModule
+from losslab.dynamics import measures, watching
+from losslab.dynamics.record import Look, Record
+from losslab.dynamics.slope import LINE
+from losslab.errors import LabError
+from losslab.learner import Learner
+from losslab.runs import RunFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
+_LOOKS = 20
+
+
+class Dynamics(Callback):
+    """Keeps outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
+
+    It looks before the first step, every few epochs and at the end, without augmentation and in evaluation mode. What
+    is drawn, and how its numbers are defined, is said in `losslab.dynamics`. The run is not changed by it, nor are the
+    looks by the number of processes: the first one has them all.
+
+    Args:
+        run_dir: the run folder.
+        title: of the figures.
+        examples: how many are watched at most.
+        every: epochs from one look to the next; None for about twenty looks.
+        seed: of which examples are drawn.
+        every_seconds: the least time between two writes of the file, which is also written when training ends or fails.
+    """
+
+    def __init__(
+        self,
+        run_dir: str,
+        title: str = "",
+        examples: int = 2000,
+        every: int | None = None,
+        seed: int = 0,
+        every_seconds: float = 30.0,
+    ) -> None:
+        for name, value in (("examples", examples), ("every", every)):
+            if (value is None and name != "every") or (value is not None and (not isinstance(value, int) or value < 1)):
+                message = f"callbacks.dynamics.{name} must be a whole number, 1 or more: got {value!r}"
+                raise LabError(message)
+        self.folder, self.title = RunFolder(Path(run_dir)), title
+        self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
+        self.looks: list[Look] = []
+        self._every, self._thins = every or 1, every is None
+        self._written = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self._thins:
+            self._every = max(1, math.ceil(_epochs(trainer) / _LOOKS))
+        self._held = self._watched(trainer, pl_module)
+        self._fixed = watching.examples(pl_module, self._batches(trainer, pl_module))
+        self._look(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
+        epoch = trainer.current_epoch + 1
+        # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
+        if epoch % self._every == 0 or is_last(trainer):
+            self._look(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self.looks[-1].step != trainer.global_step:  # the time is up
+            self._look(trainer, pl_module, trainer.current_epoch + 1)
+        self._write(pl_module)
+        self._draw(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
+        if self.looks:
+            self._write(pl_module)
+
+    def record(self, learner: Learner) -> Record:
+        """All looks so far."""
+        name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
+        layers = watching.layers(learner.network)
+        return Record.of(learner.facts.task.value, name, layers, LINE, self._fixed, self.looks)
+
+    def _watched(self, trainer: Trainer, learner: Learner) -> Examples:
+        """The examples that are watched, read once; without those that the loss passes over."""
+        data: MemoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        source = data.splits["train"]
+        size = source.size
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
+            size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
+        held = source.take(watching.drawn(size, self.examples, self.seed).to(source.device))
+        batch = spell_out(learner.facts.targets, Batch(*held)) if data.mix is not None else Batch(*held)
+        counted = watching.counts(learner, batch.target.to(learner.device)).to(held.device)
+        if not counted.any():
+            message = "callbacks.dynamics has no example to watch: the loss gives each of those drawn the weight 0"
+            raise LabError(message)
+        return held.take(counted.nonzero()[:, 0])
+
+    def _batches(self, trainer: Trainer, learner: Learner) -> Iterator[Batch]:
+        """The watched examples as training would see them, but for augmentation; no larger than training batches."""
+        data: MemoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        loader = Loader(
+            self._held,
+            max(32, data.batch_size or self._held.size),
+            transform=data.transform,
+            mix=None if data.mix is None else lambda batch, *_: spell_out(learner.facts.targets, batch),
+            device=learner.device if learner.device.type == "cuda" else torch.device("cpu"),
+        )
+        convert, move = trainer.precision_plugin.convert_input, trainer.strategy.batch_to_device
+        return (move(convert(batch), learner.device) for batch in loader)
+
+    def _look(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
+        context = trainer.precision_plugin.forward_context()
+        batches = self._batches(trainer, learner)
+        self.looks.append(watching.look(learner, batches, epoch, trainer.global_step, context))
+        if self._thins and len(self.looks) > 2 * _LOOKS:  # nobody knew when it would end
+            self.looks, self._every = self.looks[::2], 2 * self._every
+        self._log(trainer, self.record(learner))
+        if time.monotonic() - self._written >= self.every_seconds:
+            self._write(learner)
+
+    def _log(self, trainer: Trainer, record: Record) -> None:
+        for writer in trainer.loggers:
+            writer.log_metrics(measures.scalars(record), trainer.global_step)
+        histograms = {"loss": record.loss[-1], "residual" if record.of_values else "margin": record.margin[-1]}
+        for board in _boards(trainer):
+            for name, values in histograms.items():
+                if np.isfinite(values).all():
+                    board.add_histogram(f"dynamics/{name}", values, trainer.global_step)
+
+    def _write(self, learner: Learner) -> None:
+        self.record(learner).save(self.folder.dynamics)
+        self._written = time.monotonic()
+
+    def _draw(self, trainer: Trainer, learner: Learner) -> None:
+        from PIL import Image  # noqa: PLC0415
+
+        from losslab.dynamics.drawing import pictures  # noqa: PLC0415 -- needed once, at the end
+
+        self.folder.figures.mkdir(parents=True, exist_ok=True)
+        for name, drawn in pictures({self.title: self.record(learner)}).items():
+            logger.info("%-11s %s", "dynamics", drawn.finding)
+            image = pixels(drawn.figure)
+            Image.fromarray(image).save(self.folder.figures / f"{name}.png")
+            for board in _boards(trainer):
+                board.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
+
+
+def _boards(trainer: Trainer) -> list["SummaryWriter"]:
+    return [item.experiment for item in trainer.loggers if isinstance(item, TensorBoardLogger)]
+
+
+def _epochs(trainer: Trainer) -> float:
+    """How many there will be; 0 if nobody knows."""
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        return 0
+    batches = float(trainer.num_training_batches) / trainer.accumulate_grad_batches
+    return steps / max(1.0, batches)

@@ -1,0 +1,30 @@
+"""The figures of one run, or of several side by side."""
+
+from losslab.dynamics.drawing import gradients, layers, losses, margins, noise
+from losslab.dynamics.drawing.style import Drawn, Records
+from losslab.errors import LabError
+
+__all__ = ["Drawn", "Records", "pictures"]
+
+
+def pictures(records: Records) -> dict[str, Drawn]:
+    """Every figure that these runs have something for, by the name of its file.
+
+    Raises:
+        LabError: the runs have not the same task, so that they share no axis.
+    """
+    tasks = {record.task for record in records.values()}
+    if len(tasks) > 1:
+        message = f"runs of {' and '.join(sorted(tasks))} share no figure: explain each by itself"
+        raise LabError(message)
+    margin = "dynamics_residual" if tasks == {"regression"} else "dynamics_margin"
+    drawn = {
+        "dynamics_loss": losses.draw(records),
+        margin: margins.draw(records),
+        "dynamics_gradient": gradients.draw(records),
+    }
+    if any(record.has_noise for record in records.values()):
+        drawn["dynamics_noise"] = noise.draw(records)
+    if all(len(record.layers) > 1 for record in records.values()):
+        drawn["dynamics_layers"] = layers.draw(records)
+    return drawn

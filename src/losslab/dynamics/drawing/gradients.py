@@ -1,0 +1,97 @@
+"""How large the gradients of the examples are, and how they are shared among them."""
+
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from losslab.dynamics.drawing.style import (
+    COLOURS,
+    GREY,
+    STYLES,
+    Drawn,
+    Records,
+    finished,
+    new_figure,
+    over_epochs,
+    percent,
+    steep,
+)
+from losslab.dynamics.measures import SILENT, hardest_share, silent, wrong
+from losslab.dynamics.record import Numbers, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(records: Records) -> Drawn:
+    """Three panels over epochs, a line for each run: mean norm, share of the hardest tenth, examples without gradient.
+
+    The norms of several losses are each divided by their mean in the first look.
+    """
+    figure = new_figure(12.0, 3.9)
+    panels = figure.subplots(1, 3)
+    alone = len(records) == 1
+    for (label, record), colour, style in zip(records.items(), cycle(COLOURS), cycle(STYLES)):
+        epochs, marker = record.epoch, "." if len(record.epoch) <= 50 else None
+        line = {"color": colour, "linestyle": style, "marker": marker, "label": label}
+        norms = mean_norms(record)
+        panels[0].plot(epochs, norms if alone else norms / norms[0], **line)
+        panels[1].plot(epochs, [hardest_share(gradient) for gradient in record.gradient], **line)
+        _silence(panels[2], record, line, alone=alone)
+    _finish(list(panels), alone=alone)
+    return finished(figure, {label: finding(record) for label, record in records.items()})
+
+
+def _silence(axes: "Axes", record: Record, line: dict[str, object], *, alone: bool) -> None:
+    mute = silent(record)
+    if record.of_values:
+        axes.plot(record.epoch, mute.mean(axis=1), **line)
+        return
+    missed = (mute & wrong(record)).mean(axis=1)
+    if alone:
+        names = ("predicted as their target", "not predicted so: lost to the loss")
+        axes.stackplot(
+            record.epoch, (mute & ~wrong(record)).mean(axis=1), missed, colors=COLOURS[:2], alpha=0.6, labels=names
+        )
+        axes.legend(fontsize="small", loc="upper left")
+        return
+    axes.plot(record.epoch, mute.mean(axis=1), **line)
+    axes.fill_between(record.epoch, missed, color=line["color"], alpha=0.25, linewidth=0)
+
+
+def _finish(panels: list["Axes"], *, alone: bool) -> None:
+    norm, share, mute = panels
+    over_epochs(norm, "mean norm of the gradient by the outputs")
+    norm.set_ylabel("mean ‖∂ℓ/∂z‖" if alone else "mean ‖∂ℓ/∂z‖ ÷ that before training")
+    if steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
+        norm.set_yscale("log")
+    over_epochs(share, "share of the gradient from the hardest 10 %")
+    share.axhline(0.1, color=GREY, linewidth=1, linestyle=":")
+    share.annotate("all pull alike", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                   fontsize="small", color=GREY)  # fmt: skip
+    share.set_ylabel("share of Σ ‖∂ℓ/∂z‖")
+    over_epochs(mute, f"no gradient: below {SILENT:g} of the mean before training")
+    mute.set_ylabel("share of examples" if alone else "share of examples (shaded: of them not predicted)")
+    for axes in (share, mute):
+        axes.set_ylim(0, 1)
+    if not alone:
+        norm.legend(fontsize="small")
+
+
+def mean_norms(record: Record) -> Numbers:
+    """Of the examples' gradients at each look → (L,)."""
+    return np.asarray(record.gradient.mean(axis=1, dtype=np.float64))
+
+
+def finding(record: Record) -> str:
+    """How the gradient is shared at the end."""
+    start, end = (hardest_share(record.gradient[look]) for look in (0, -1))
+    mute = silent(record)[-1]
+    words = "at the end no example has a gradient" if np.isnan(end) else (
+        f"the hardest 10 % give {percent(end)} of the gradient at the end, {percent(start)} at the start"
+    )  # fmt: skip
+    if record.of_values:
+        return f"{words}; {percent(float(mute.mean()))} of the examples give none"
+    lost = float((mute & wrong(record)[-1]).mean())
+    return f"{words}; {percent(float(mute.mean()))} give none ({percent(lost)} although not predicted)"

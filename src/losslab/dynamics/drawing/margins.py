@@ -1,0 +1,117 @@
+"""Margins over training, or residuals, and above them the weight that the loss gives to each."""
+
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from losslab.dynamics.drawing.style import (
+    COLOURS,
+    GREY,
+    Drawn,
+    Records,
+    finished,
+    histogram,
+    label_row,
+    moment,
+    new_figure,
+    number,
+    percent,
+    shown_looks,
+)
+from losslab.dynamics.record import Numbers, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DOTS = 300
+
+
+def draw(records: Records) -> Drawn:
+    """A column for each run: on top the gradient's norm over the margin, below histograms of some looks.
+
+    The dots are the recorded examples of these looks; the line is the loss's own (see `losslab.dynamics.slope`). The
+    gradients of several losses are each divided by the largest that is shown.
+    """
+    edges = bins(list(records.values()))
+    rows = max(len(shown_looks(record)) for record in records.values())
+    figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.05 * rows + 3.4)
+    grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex=True, height_ratios=[2.6, *[1] * rows])
+    for column, (label, record) in enumerate(records.items()):
+        _weights(grid[0, column], record, edges, alone=len(records) == 1)
+        looks = shown_looks(record)
+        for row, axes in enumerate(grid[1:, column]):
+            if row >= len(looks):
+                axes.set_axis_off()
+                continue
+            histogram(axes, record, record.margin[looks[row]], edges)
+            label_row(axes, moment(record, looks[row]))
+            axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+        if len(records) > 1:
+            grid[0, column].set_title(label, fontsize="medium")
+        if record.has_noise:
+            grid[1, column].legend(fontsize="small", loc="upper left")
+        grid[-1, column].set_xlabel(_axis(record))
+    figure.supylabel("share of examples, each row up to its tallest bin; above: gradient", fontsize="small")
+    return finished(figure, {label: finding(record) for label, record in records.items()})
+
+
+def _axis(record: Record) -> str:
+    if record.of_values:
+        return "residual z - t" if record.target[0].size == 1 else "root mean square residual"
+    if record.task == "multiclass":
+        return "margin: output of the target less the largest other"
+    return "margin: output in favour of the label"
+
+
+def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> None:
+    inside = (record.line >= edges[0]) & (record.line <= edges[-1]) & np.isfinite(record.slope[-1])
+    looks = shown_looks(record)
+    largest = max([1e-30, *record.slope[-1][inside], *(np.nanmax(record.gradient[look]) for look in looks)])
+    unit = 1.0 if alone else float(largest)
+    for look, colour in zip(looks, cycle(COLOURS[1:])):
+        axes.plot(
+            record.margin[look][:_DOTS], record.gradient[look][:_DOTS] / unit, ".", color=colour, markersize=3.5,
+            alpha=0.5, label=moment(record, look), markeredgewidth=0,
+        )  # fmt: skip
+    if inside.any():
+        label = "residual alone" if record.of_values else "all other outputs alike"
+        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[0], linewidth=2, label=label)
+    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if alone else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="x-small", markerscale=2, framealpha=0.8)
+    if not record.of_values:
+        for side, word, place in (("right", "wrong ", -0.0), ("left", " right", 0.0)):
+            axes.annotate(
+                word, (place, 0.02), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY
+            )
+
+
+def bins(records: list[Record]) -> Numbers:
+    """The edges of the bins: all but the outermost thousandths of the margins of all looks, and 0."""
+    ends = [
+        np.quantile(part[np.isfinite(part)], (0.001, 0.999))
+        for record in records
+        for part in (record.margin[shown_looks(record)],)
+    ]
+    low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
+    space = 0.04 * (high - low) or 1.0
+    return np.linspace(low - space, high + space, 81)
+
+
+def finding(record: Record) -> str:
+    """Where the margins are at the end, and where the gradient comes from."""
+    last, gradient = record.margin[-1], record.gradient[-1].astype(np.float64)
+    place = np.abs(last) if record.of_values else last
+    order = np.argsort(-place if record.of_values else place)
+    total = gradient.sum()
+    if total <= 0:
+        return "at the end no example has a gradient"
+    half = number(float(place[order][np.searchsorted(gradient[order].cumsum(), total / 2)]))
+    if record.of_values:
+        share = float((place >= float(half.replace(",", ""))).mean())
+        return f"at the end half of the gradient comes from residuals beyond ±{half}: {percent(share)} of the examples"
+    right = percent(float((last > 0).mean()))
+    return f"at the end {right} of the targets are predicted; half of the gradient comes from margins below {half}"

@@ -1,0 +1,118 @@
+"""What the figures of dynamics share: colours, the looks that are shown, scales, and how a finding is written."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.dynamics.record import Numbers, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; styles differ too, for print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), "-")
+CLEAN, CORRUPTED = COLOURS[0], COLOURS[1]
+GREY = "#777777"
+Records = Mapping[str, Record]
+"""Runs by what they are called in a figure."""
+
+
+class Drawn(NamedTuple):
+    """A figure, and what it shows in one sentence."""
+
+    figure: "Figure"
+    finding: str
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches that lays itself out."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- not needed to train
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def finished(figure: "Figure", findings: Mapping[str, str]) -> Drawn:
+    """The figure under its finding: of one run its title, of several a line for each above them all."""
+    several = len(findings) > 1
+    lines = [f"{label}: {finding}" for label, finding in findings.items()]
+    if several:
+        figure.suptitle("\n".join(lines), fontsize="medium", ha="left", x=0.01)
+    else:
+        label, finding = next(iter(findings.items()))
+        figure.suptitle(f"{finding}\n" if not label else f"{finding}\n{label}", fontsize="medium")
+    return Drawn(figure, "; ".join(lines if several else findings.values()))
+
+
+def shown_looks(record: Record, most: int = 5) -> NDArray[np.int64]:
+    """The first look, the last and some evenly between them."""
+    return np.unique(np.linspace(0, len(record.epoch) - 1, most).round().astype(np.int64))
+
+
+def moment(record: Record, look: int) -> str:
+    """When a look was."""
+    epoch = int(record.epoch[look])
+    return "before training" if epoch == 0 else f"epoch {epoch}"
+
+
+def groups(record: Record) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """Name, colour and members (n,) of what is told apart: right and wrong labels, or just all examples."""
+    if not record.has_noise:
+        return [("examples", CLEAN, np.ones(len(record.index), dtype=np.bool_))]
+    what = "value" if record.of_values else "label"
+    return [
+        (f"right {what}", CLEAN, ~record.corrupted),
+        (f"wrong {what}", CORRUPTED, record.corrupted),
+    ]
+
+
+def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers) -> None:
+    """The shares of all examples in each bin, groups over each other; the tallest bin fills the height.
+
+    What lies beyond the edges is counted in the outermost bins.
+    """
+    tops = []
+    for name, colour, members in groups(record):
+        inside = np.clip(values[members][np.isfinite(values[members])], edges[0], edges[-1])
+        share = np.histogram(inside, edges)[0] / len(record.index)
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
+        axes.stairs(share, edges, color=colour, linewidth=1)
+        tops.append(float(share.max()))
+    top = max(tops) or 1.0
+    axes.set_ylim(0, 1.08 * top)
+    axes.set_yticks([top], [f"{top:.0%}" if top >= 0.095 else f"{top:.1%}"], fontsize="small")
+    axes.set_xlim(float(edges[0]), float(edges[-1]))
+
+
+def label_row(axes: "Axes", text: str) -> None:
+    """Say in a corner which look a row is."""
+    axes.text(
+        0.99, 0.93, text, transform=axes.transAxes, ha="right", va="top", fontsize="small",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
+    )  # fmt: skip
+
+
+def over_epochs(axes: "Axes", title: str) -> None:
+    """What every panel over epochs has."""
+    axes.set_xlabel("epoch")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+
+
+def steep(values: Numbers, times: float = 50) -> bool:
+    """Whether values are positive and so far apart that a logarithmic axis shows more."""
+    finite: NDArray[Any] = values[np.isfinite(values)]
+    return bool(finite.size and finite.min() > 0 and finite.max() > times * finite.min())
+
+
+def number(value: float) -> str:
+    """Two digits that count."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share, with a digit more where it is small or nearly all."""
+    return f"{share:.0%}" if 0.1 <= share <= 0.9 or share in {0.0, 1.0} else f"{share:.1%}"

@@ -1,0 +1,119 @@
+"""What is kept of a run's dynamics, in one file of plain arrays. Imports no torch."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.errors import LabError
+
+Numbers = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The training examples that are watched, the same in every look."""
+
+    index: NDArray[np.int64]
+    """(n,), each example's place in its data set."""
+    target: NDArray[Any]
+    """What the loss learns from: (n,) or (n, ...), of the kind that the data give."""
+    truth: NDArray[Any]
+    """What metrics compare with: (n,) or (n, ...)."""
+    corrupted: NDArray[np.bool_]
+    """(n,), where the target is not the truth; of probabilities, where the likeliest class is not."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at all examples, without augmentation and in evaluation mode."""
+
+    epoch: int
+    """So many were over; 0 is before the first step."""
+    step: int
+    outputs: Numbers
+    """z, the raw outputs of the network, (n, Z)."""
+    loss: Numbers
+    """ℓ of each example, (n,), weighted as the loss weights it."""
+    margin: Numbers
+    """Of the target, (n,): see `losslab.dynamics.watching.margin`. Of values it is the residual."""
+    truth_margin: Numbers
+    """The same of the truth, (n,)."""
+    gradient: Numbers
+    """‖∂ℓ/∂z‖₂ of each example, (n,)."""
+    flow: Numbers
+    """Of each layer (G,), the root mean square over its parameters of the gradient of the examples' mean loss."""
+    slope: Numbers
+    """‖∂ℓ/∂z‖₂ on the line of `losslab.dynamics.slope`, (P,); NaN where the loss has none."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """All looks of a run, one after the other: L looks at n examples."""
+
+    task: str
+    """As `losslab.targets.Task` names it."""
+    loss_name: str
+    layers: NDArray[np.str_]
+    """(G,), in the order of the network."""
+    line: Numbers
+    """(P,), the margins or residuals of `slope`."""
+    index: NDArray[np.int64]
+    target: NDArray[Any]
+    truth: NDArray[Any]
+    corrupted: NDArray[np.bool_]
+    epoch: NDArray[np.int64]
+    """(L,); the fields from here on are those of `Look`, with the looks as first axis."""
+    step: NDArray[np.int64]
+    outputs: Numbers
+    loss: Numbers
+    margin: Numbers
+    truth_margin: Numbers
+    gradient: Numbers
+    flow: Numbers
+    slope: Numbers
+
+    @classmethod
+    def of(
+        cls, task: str, loss_name: str, layers: Sequence[str], line: Numbers, examples: Examples, looks: Sequence[Look]
+    ) -> Self:
+        """The record of these looks, one at least."""
+        stacked = {field.name: np.stack([getattr(look, field.name) for look in looks]) for field in fields(Look)}
+        return cls(task, loss_name, np.array(layers, dtype=np.str_), line, **vars(examples), **stacked)
+
+    @property
+    def of_values(self) -> bool:
+        """Whether this is a regression, whose margins are residuals."""
+        return self.task == "regression"
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether some targets are wrong and some are right, so that the two can be told apart."""
+        return bool(self.corrupted.any() and not self.corrupted.all())
+
+    def save(self, path: Path) -> None:
+        """Write the file at once or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **{field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it back.
+
+        Raises:
+            LabError: there is no such file, or it is damaged or of another version.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {field.name: file[field.name] for field in fields(cls)}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            message = f"cannot read {path} ({error}): train again to record it anew"
+            raise LabError(message) from error
+        return cls(**arrays | {name: str(arrays[name]) for name in ("task", "loss_name")})
