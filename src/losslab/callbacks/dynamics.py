@@ -161,7 +161,7 @@ class Dynamics(Callback):
 
         self.folder.figures.mkdir(parents=True, exist_ok=True)
         for name, drawn in pictures({self.title: self.record(learner)}).items():
-            logger.info("%-11s %s", "dynamics", drawn.finding)
+            logger.info("%-11s %s", "dynamics", drawn.findings[0])
             image = pixels(drawn.figure)
             Image.fromarray(image).save(self.folder.figures / f"{name}.png")
             for board in _boards(trainer):

@@ -71,10 +71,11 @@ def _finish(panels: list["Axes"], *, alone: bool) -> None:
     share.annotate("all pull alike", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set_ylabel("share of Σ ‖∂ℓ/∂z‖")
-    over_epochs(mute, f"no gradient: below {SILENT:g} of the mean before training")
-    mute.set_ylabel("share of examples" if alone else "share of examples (shaded: of them not predicted)")
-    for axes in (share, mute):
-        axes.set_ylim(0, 1)
+    over_epochs(mute, f"no gradient (< {SILENT:g} of the mean at first)")
+    mute.set_ylabel("share of examples" if alone else "share of examples (shaded: not predicted)")
+    share.set_ylim(0, 1.02)
+    mute.set_ylim(0, 1.28 if mute.get_legend() else 1.02)  # room for the legend
+    mute.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     if not alone:
         norm.legend(fontsize="small")
 

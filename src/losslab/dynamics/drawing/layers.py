@@ -30,8 +30,8 @@ def draw(records: Records) -> Drawn:
         _ticks(axes, record)
         if not alone:
             axes.set_title(label, fontsize="medium")
-    what = "root mean square gradient" if alone else "gradient ÷ that of the last layer"
-    figure.colorbar(image, ax=list(panels), label=f"log10 of the {what}")
+    what = "log10 of RMS gradient" if alone else "log10 of RMS gradient\n÷ the last layer's"
+    figure.colorbar(image, ax=list(panels), label=what)
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
 

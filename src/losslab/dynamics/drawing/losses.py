@@ -33,7 +33,7 @@ def draw(records: Records) -> Drawn:
             if row >= len(looks):
                 axes.set_axis_off()
                 continue
-            histogram(axes, record, values[label][looks[row]], edges)
+            histogram(axes, record, values[label][looks[row]], edges, open_below=logarithmic)
             label_row(axes, moment(record, looks[row]))
             if logarithmic:
                 axes.set_xscale("log")
@@ -42,7 +42,7 @@ def draw(records: Records) -> Drawn:
         cut = f" (below {number(edges[0])}: in the first bin)" if logarithmic else ""
         bottom.set_xlabel(what + cut)
         if len(records) > 1:
-            grid[0, column].set_title(label, fontsize="medium")
+            grid[0, column].set_title(label, fontsize="medium", loc="left")
         if record.has_noise:
             grid[0, column].legend(fontsize="small", loc="upper left")
     figure.supylabel("share of examples, each row up to its tallest bin", fontsize="small")
@@ -59,13 +59,15 @@ def normalised(record: Record) -> Numbers:
 def bins(values: list[Numbers]) -> tuple[Numbers, bool]:
     """The edges of the bins for all values, and whether they are logarithmic.
 
-    They are where half of the losses of some look are far below the largest. Six decades are shown.
+    They are where half of the losses of some look are far below the largest. Then nine decades are shown at most, and
+    no more than it takes to show 98 % of the losses that are not 0.
     """
     finite = [part[np.isfinite(part)] for part in values]
     low, high = (float(pick([pick(part) for part in finite])) for pick in (min, max))
     medians = [float(np.median(row[np.isfinite(row)])) for part in values for row in part if np.isfinite(row).any()]
     if low >= 0 and high > 0 and min(medians) < high / 50:
-        return np.geomspace(high * 1e-6, high * 1.05, 61), True
+        least = min(float(np.quantile(part[part > 0], 0.02)) for part in finite if (part > 0).any())
+        return np.geomspace(max(1e-9 * high, least), high * 1.05, 61), True
     span = (high - low) or 1.0
     return np.linspace(low - 0.02 * span, high + 0.02 * span, 61), False
 
@@ -75,7 +77,8 @@ def finding(record: Record) -> str:
     last = record.loss[-1]
     if record.has_noise:
         right, wrong = (float(np.median(last[members])) for members in (~record.corrupted, record.corrupted))
-        return f"at the end a wrong label costs {number(wrong)} (median) and a right one {number(right)}"
+        what = "value" if record.of_values else "label"
+        return f"at the end a wrong {what} costs {number(wrong)} (median) and a right one {number(right)}"
     shifted = last - min(0.0, float(last.min()))
     count = max(1, len(last) // 10)
     total = float(shifted.sum(dtype=np.float64))

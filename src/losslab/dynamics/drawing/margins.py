@@ -24,7 +24,7 @@ from losslab.dynamics.record import Numbers, Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DOTS = 300
+_DOTS = 1000
 
 
 def draw(records: Records) -> Drawn:
@@ -48,20 +48,22 @@ def draw(records: Records) -> Drawn:
             label_row(axes, moment(record, looks[row]))
             axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         if len(records) > 1:
-            grid[0, column].set_title(label, fontsize="medium")
+            grid[0, column].set_title(label, fontsize="medium", pad=16)
         if record.has_noise:
             grid[1, column].legend(fontsize="small", loc="upper left")
-        grid[-1, column].set_xlabel(_axis(record))
+        grid[-1, column].set_xlabel(_axis(record, alone=len(records) == 1))
     figure.supylabel("share of examples, each row up to its tallest bin; above: gradient", fontsize="small")
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
 
-def _axis(record: Record) -> str:
+def _axis(record: Record, *, alone: bool) -> str:
     if record.of_values:
-        return "residual z - t" if record.target[0].size == 1 else "root mean square residual"
-    if record.task == "multiclass":
-        return "margin: output of the target less the largest other"
-    return "margin: output in favour of the label"
+        what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
+    elif record.task == "multiclass":
+        what = "margin: output of the target less the largest other"
+    else:
+        what = "margin: output in favour of the label"
+    return f"{what}{'' if alone else chr(10)} (outermost bins: and beyond)"
 
 
 def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> None:
@@ -71,11 +73,11 @@ def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> No
     unit = 1.0 if alone else float(largest)
     for look, colour in zip(looks, cycle(COLOURS[1:])):
         axes.plot(
-            record.margin[look][:_DOTS], record.gradient[look][:_DOTS] / unit, ".", color=colour, markersize=3.5,
-            alpha=0.5, label=moment(record, look), markeredgewidth=0,
+            record.margin[look][:_DOTS], record.gradient[look][:_DOTS] / unit, ".", color=colour, markersize=5,
+            alpha=0.5, label=moment(record, look), markeredgewidth=0, zorder=3,
         )  # fmt: skip
     if inside.any():
-        label = "residual alone" if record.of_values else "all other outputs alike"
+        label = "all other outputs alike" if record.task == "multiclass" else "the loss itself"
         axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[0], linewidth=2, label=label)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if alone else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
@@ -83,21 +85,25 @@ def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> No
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small", markerscale=2, framealpha=0.8)
     if not record.of_values:
-        for side, word, place in (("right", "wrong ", -0.0), ("left", " right", 0.0)):
+        for side, word in (("right", "wrong "), ("left", " right")):
             axes.annotate(
-                word, (place, 0.02), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY
+                word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY
             )
 
 
 def bins(records: list[Record]) -> Numbers:
-    """The edges of the bins: all but the outermost thousandths of the margins of all looks, and 0."""
+    """The edges of the bins: 0, and all but the outermost margins of each look; of residuals, whose tails are long, 98 %."""
+    outside = 0.01 if records[0].of_values else 0.001
     ends = [
-        np.quantile(part[np.isfinite(part)], (0.001, 0.999))
+        np.quantile(row[np.isfinite(row)], (outside, 1 - outside))
         for record in records
-        for part in (record.margin[shown_looks(record)],)
+        for row in record.margin[shown_looks(record)]
+        if np.isfinite(row).any()
     ]
     low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
     space = 0.04 * (high - low) or 1.0
+    if not records[0].of_values:
+        low = min(low, -0.1 * high)  # room for the word that says which side is wrong
     return np.linspace(low - space, high + space, 81)
 
 

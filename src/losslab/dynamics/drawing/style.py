@@ -17,15 +17,17 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), "-")
 CLEAN, CORRUPTED = COLOURS[0], COLOURS[1]
 GREY = "#777777"
+PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+"""The box behind a word that stands in the middle of a picture."""
 Records = Mapping[str, Record]
 """Runs by what they are called in a figure."""
 
 
 class Drawn(NamedTuple):
-    """A figure, and what it shows in one sentence."""
+    """A figure, and what it shows: a sentence for each run, which begins with the run's name if there are several."""
 
     figure: "Figure"
-    finding: str
+    findings: list[str]
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -43,8 +45,8 @@ def finished(figure: "Figure", findings: Mapping[str, str]) -> Drawn:
         figure.suptitle("\n".join(lines), fontsize="medium", ha="left", x=0.01)
     else:
         label, finding = next(iter(findings.items()))
-        figure.suptitle(f"{finding}\n" if not label else f"{finding}\n{label}", fontsize="medium")
-    return Drawn(figure, "; ".join(lines if several else findings.values()))
+        figure.suptitle(f"{finding[:1].upper()}{finding[1:]}\n{label}".strip(), fontsize="medium")
+    return Drawn(figure, lines if several else list(findings.values()))
 
 
 def shown_looks(record: Record, most: int = 5) -> NDArray[np.int64]:
@@ -69,10 +71,17 @@ def groups(record: Record) -> list[tuple[str, str, NDArray[np.bool_]]]:
     ]
 
 
-def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers) -> None:
+def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
     """The shares of all examples in each bin, groups over each other; the tallest bin fills the height.
 
     What lies beyond the edges is counted in the outermost bins.
+
+    Args:
+        axes: to draw into.
+        record: which says what groups there are.
+        values: one for each example (n,).
+        edges: of the bins.
+        open_below: the first bin holds all that is smaller: it may be cut off, so that the others can be seen.
     """
     tops = []
     for name, colour, members in groups(record):
@@ -80,19 +89,23 @@ def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers) -> 
         share = np.histogram(inside, edges)[0] / len(record.index)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
         axes.stairs(share, edges, color=colour, linewidth=1)
-        tops.append(float(share.max()))
-    top = max(tops) or 1.0
+        tops.append((float(share[0]), float(share.max()), float(share[1:].max())))
+    first, top, inner = (max(column) for column in zip(*tops, strict=True))
+    if open_below and first > 2 * inner > 0:
+        axes.annotate(
+            f" ← {percent(first)} here", (1 / (len(edges) - 1), 0.86), xycoords="axes fraction", fontsize="small",
+            color=GREY, va="center", bbox=PALE,
+        )  # fmt: skip
+        top = inner
+    top = top or 1.0
     axes.set_ylim(0, 1.08 * top)
-    axes.set_yticks([top], [f"{top:.0%}" if top >= 0.095 else f"{top:.1%}"], fontsize="small")
+    axes.set_yticks([top], [percent(top)], fontsize="small")
     axes.set_xlim(float(edges[0]), float(edges[-1]))
 
 
 def label_row(axes: "Axes", text: str) -> None:
-    """Say in a corner which look a row is."""
-    axes.text(
-        0.99, 0.93, text, transform=axes.transAxes, ha="right", va="top", fontsize="small",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
-    )  # fmt: skip
+    """Say above a row which look it is."""
+    axes.set_title(text, fontsize="small", loc="right", pad=2)
 
 
 def over_epochs(axes: "Axes", title: str) -> None:
@@ -115,4 +128,5 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share, with a digit more where it is small or nearly all."""
-    return f"{share:.0%}" if 0.1 <= share <= 0.9 or share in {0.0, 1.0} else f"{share:.1%}"
+    digits = 0 if 0.095 <= share <= 0.905 or share in {0.0, 1.0} else 1
+    return f"{100 * share:.{digits}f} %"

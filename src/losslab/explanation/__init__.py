@@ -1,0 +1,1 @@
+"""Figures that say what a finished run learnt and how, one file a question."""
