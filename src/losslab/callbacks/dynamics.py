@@ -47,6 +47,7 @@ class Dynamics(Callback):
         every: epochs from one look to the next; None for about twenty looks.
         seed: of which examples are drawn.
         every_seconds: the least time between two writes of the file, which is also written when training ends or fails.
+        draw: whether to draw when training has ended.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Dynamics(Callback):
         every: int | None = None,
         seed: int = 0,
         every_seconds: float = 30.0,
+        *,
+        draw: bool = True,
     ) -> None:
         for name, value in (("examples", examples), ("every", every)):
             if (value is None and name != "every") or (value is not None and (not isinstance(value, int) or value < 1)):
@@ -64,6 +67,7 @@ class Dynamics(Callback):
                 raise LabError(message)
         self.folder, self.title = RunFolder(Path(run_dir)), title
         self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
+        self.draw = draw
         self.looks: list[Look] = []
         self._every, self._thins = every or 1, every is None
         self._written = time.monotonic()
@@ -91,7 +95,8 @@ class Dynamics(Callback):
         if self.looks[-1].step != trainer.global_step:  # the time is up
             self._look(trainer, pl_module, trainer.current_epoch + 1)
         self._write(pl_module)
-        self._draw(trainer, pl_module)
+        if self.draw:
+            self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         if self.looks:
@@ -100,8 +105,8 @@ class Dynamics(Callback):
     def record(self, learner: Learner) -> Record:
         """All looks so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
-        layers = watching.layers(learner.network)
-        return Record.of(learner.facts.task.value, name, layers, LINE, self._fixed, self.looks)
+        titles = watching.titles(learner.network)
+        return Record.of(learner.facts.task.value, name, titles, LINE, self._fixed, self.looks)
 
     def _watched(self, trainer: Trainer, learner: Learner) -> Examples:
         """The examples that are watched, read once; without those that the loss passes over."""

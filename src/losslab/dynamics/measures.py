@@ -28,7 +28,7 @@ def hardest_share(gradient: Numbers, share: float = 0.1) -> float:
     """
     count = math.ceil(share * len(gradient) - 1e-9)  # 0.1 · 30 is a little more than 3
     total = gradient.sum(dtype=np.float64)
-    return float(np.sort(gradient)[-count:].sum(dtype=np.float64) / total) if total > 0 else math.nan
+    return float(np.sort(gradient)[-count:].sum(dtype=np.float64) / total) if 0 < total < math.inf else math.nan
 
 
 def silent(record: Record) -> NDArray[np.bool_]:

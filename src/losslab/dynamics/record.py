@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,6 +95,14 @@ class Record:
         """Whether some targets are wrong and some are right, so that the two can be told apart."""
         return bool(self.corrupted.any() and not self.corrupted.all())
 
+    def finite(self) -> Self | None:
+        """The looks at which all examples had finite numbers, which a run that diverged has not always; None if none."""
+        whole = np.ones(len(self.epoch), dtype=np.bool_)
+        for values in (self.loss, self.margin, self.truth_margin, self.gradient):
+            whole &= np.isfinite(values).all(axis=1)
+        seen = {field.name: getattr(self, field.name)[whole] for field in fields(Look)}
+        return replace(self, **seen) if whole.any() else None
+
     def save(self, path: Path) -> None:
         """Write the file at once or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,8 +119,9 @@ class Record:
             LabError: there is no such file, or it is damaged or of another version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {field.name: file[field.name] for field in fields(cls)}
+            # Opened here: of a damaged file np.load would leave it open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                arrays = {field.name: held[field.name] for field in fields(cls)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             message = f"cannot read {path} ({error}): train again to record it anew"
             raise LabError(message) from error

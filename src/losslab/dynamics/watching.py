@@ -98,6 +98,12 @@ def layers(network: nn.Module) -> list[str]:
     return list(dict.fromkeys(_layer(network, name) for name, _ in network.named_parameters()))
 
 
+def titles(network: nn.Module) -> list[str]:
+    """The layers with their kinds, such as "0 Conv2d"."""
+    kinds = {name: type(layer).__name__ for name, layer in network.named_modules()}
+    return [f"{name} {kinds[name]}" if name in kinds else name for name in layers(network)]
+
+
 def _passed(
     learner: Learner, batch: Batch, parameters: dict[str, nn.Parameter]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], Tensor]:

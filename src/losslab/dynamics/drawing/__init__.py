@@ -2,6 +2,7 @@
 
 from losslab.dynamics.drawing import gradients, layers, losses, margins, noise
 from losslab.dynamics.drawing.style import Drawn, Records
+from losslab.dynamics.record import Record
 from losslab.errors import LabError
 
 __all__ = ["Drawn", "Records", "pictures"]
@@ -11,8 +12,9 @@ def pictures(records: Records) -> dict[str, Drawn]:
     """Every figure that these runs have something for, by the name of its file.
 
     Raises:
-        LabError: the runs have not the same task, so that they share no axis.
+        LabError: the runs have not the same task, so that they share no axis, or one has no finite number.
     """
+    records = {label: _finite(label, record) for label, record in records.items()}
     tasks = {record.task for record in records.values()}
     if len(tasks) > 1:
         message = f"runs of {' and '.join(sorted(tasks))} share no figure: explain each by itself"
@@ -28,3 +30,11 @@ def pictures(records: Records) -> dict[str, Drawn]:
     if all(len(record.layers) > 1 for record in records.values()):
         drawn["dynamics_layers"] = layers.draw(records)
     return drawn
+
+
+def _finite(label: str, record: Record) -> Record:
+    found = record.finite()
+    if found is None:
+        message = f"{label}: every look met a NaN or an infinity, there is nothing to draw"
+        raise LabError(message)
+    return found

@@ -68,11 +68,11 @@ def _finish(panels: list["Axes"], *, alone: bool) -> None:
         norm.set_yscale("log")
     over_epochs(share, "share of the gradient from the hardest 10 %")
     share.axhline(0.1, color=GREY, linewidth=1, linestyle=":")
-    share.annotate("all pull alike", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+    share.annotate("all pull alike", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set_ylabel("share of Σ ‖∂ℓ/∂z‖")
-    over_epochs(mute, f"no gradient (< {SILENT:g} of the mean at first)")
-    mute.set_ylabel("share of examples" if alone else "share of examples (shaded: not predicted)")
+    over_epochs(mute, "examples without gradient" if alone else "no gradient (shaded: not predicted either)")
+    mute.set_ylabel(f"share below {SILENT:g} of the mean at first")
     share.set_ylim(0, 1.02)
     mute.set_ylim(0, 1.28 if mute.get_legend() else 1.02)  # room for the legend
     mute.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])

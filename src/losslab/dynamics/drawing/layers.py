@@ -48,7 +48,7 @@ def _ticks(axes: "Axes", record: Record) -> None:
     names = record.layers
     rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), 28)).round().astype(int))
     axes.set_yticks(rows, [names[row] for row in rows], fontsize="small")
-    axes.set_ylabel("layer, from the inputs down")
+    axes.set_ylabel("layer, inputs first")
 
 
 def finding(record: Record) -> str:

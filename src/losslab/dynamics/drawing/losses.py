@@ -37,22 +37,21 @@ def draw(records: Records) -> Drawn:
             label_row(axes, moment(record, looks[row]))
             if logarithmic:
                 axes.set_xscale("log")
-        bottom = grid[-1, column]
-        what = "loss of an example" if len(records) == 1 else "loss ÷ its mean before training"
-        cut = f" (below {number(edges[0])}: in the first bin)" if logarithmic else ""
-        bottom.set_xlabel(what + cut)
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", loc="left")
         if record.has_noise:
             grid[0, column].legend(fontsize="small", loc="upper left")
+    cut = f" (below {number(edges[0])}: in the first bin)" if logarithmic else ""
+    what = "loss of an example" if len(records) == 1 else "loss of an example ÷ the mean of its run before training"
+    figure.supxlabel(what + cut, fontsize="medium")
     figure.supylabel("share of examples, each row up to its tallest bin", fontsize="small")
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
 
 def normalised(record: Record) -> Numbers:
     """Each loss over its mean in the first look → (L, n); from the smallest loss up where some are below 0."""
-    low = min(0.0, float(np.nanmin(record.loss)))
-    start = float(np.nanmean(record.loss[0], dtype=np.float64)) - low
+    low = min(0.0, float(record.loss.min()))
+    start = float(np.mean(record.loss[0], dtype=np.float64)) - low
     return (record.loss - low) / (start or 1.0)
 
 
@@ -62,11 +61,10 @@ def bins(values: list[Numbers]) -> tuple[Numbers, bool]:
     They are where half of the losses of some look are far below the largest. Then nine decades are shown at most, and
     no more than it takes to show 98 % of the losses that are not 0.
     """
-    finite = [part[np.isfinite(part)] for part in values]
-    low, high = (float(pick([pick(part) for part in finite])) for pick in (min, max))
-    medians = [float(np.median(row[np.isfinite(row)])) for part in values for row in part if np.isfinite(row).any()]
+    low, high = min(float(part.min()) for part in values), max(float(part.max()) for part in values)
+    medians = [float(np.median(row)) for part in values for row in part]
     if low >= 0 and high > 0 and min(medians) < high / 50:
-        least = min(float(np.quantile(part[part > 0], 0.02)) for part in finite if (part > 0).any())
+        least = min(float(np.quantile(part[part > 0], 0.02)) for part in values if (part > 0).any())
         return np.geomspace(max(1e-9 * high, least), high * 1.05, 61), True
     span = (high - low) or 1.0
     return np.linspace(low - 0.02 * span, high + 0.02 * span, 61), False

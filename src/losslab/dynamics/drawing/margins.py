@@ -39,6 +39,8 @@ def draw(records: Records) -> Drawn:
     grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex=True, height_ratios=[2.6, *[1] * rows])
     for column, (label, record) in enumerate(records.items()):
         _weights(grid[0, column], record, edges, alone=len(records) == 1)
+        if column == 0:
+            grid[0, column].legend(fontsize="x-small", markerscale=2, framealpha=0.8)
         looks = shown_looks(record)
         for row, axes in enumerate(grid[1:, column]):
             if row >= len(looks):
@@ -51,25 +53,25 @@ def draw(records: Records) -> Drawn:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
         if record.has_noise:
             grid[1, column].legend(fontsize="small", loc="upper left")
-        grid[-1, column].set_xlabel(_axis(record, alone=len(records) == 1))
+    figure.supxlabel(_axis(next(iter(records.values()))), fontsize="medium")
     figure.supylabel("share of examples, each row up to its tallest bin; above: gradient", fontsize="small")
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
 
-def _axis(record: Record, *, alone: bool) -> str:
+def _axis(record: Record) -> str:
     if record.of_values:
         what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
     elif record.task == "multiclass":
         what = "margin: output of the target less the largest other"
     else:
         what = "margin: output in favour of the label"
-    return f"{what}{'' if alone else chr(10)} (outermost bins: and beyond)"
+    return f"{what} (outermost bins: and beyond)"
 
 
 def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> None:
     inside = (record.line >= edges[0]) & (record.line <= edges[-1]) & np.isfinite(record.slope[-1])
     looks = shown_looks(record)
-    largest = max([1e-30, *record.slope[-1][inside], *(np.nanmax(record.gradient[look]) for look in looks)])
+    largest = max([1e-30, *record.slope[-1][inside], *(record.gradient[look].max() for look in looks)])
     unit = 1.0 if alone else float(largest)
     for look, colour in zip(looks, cycle(COLOURS[1:])):
         axes.plot(
@@ -83,7 +85,6 @@ def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> No
     axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if alone else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", markerscale=2, framealpha=0.8)
     if not record.of_values:
         for side, word in (("right", "wrong "), ("left", " right")):
             axes.annotate(
@@ -95,10 +96,9 @@ def bins(records: list[Record]) -> Numbers:
     """The edges of the bins: 0, and all but the outermost margins of each look; of residuals, whose tails are long, 98 %."""
     outside = 0.01 if records[0].of_values else 0.001
     ends = [
-        np.quantile(row[np.isfinite(row)], (outside, 1 - outside))
+        np.quantile(row, (outside, 1 - outside))
         for record in records
         for row in record.margin[shown_looks(record)]
-        if np.isfinite(row).any()
     ]
     low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
     space = 0.04 * (high - low) or 1.0

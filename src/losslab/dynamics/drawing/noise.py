@@ -52,7 +52,7 @@ def _bands(axes: "Axes", record: Record) -> None:
         axes.plot(record.epoch, middle, color=colour, label=f"{name}: median, 10 % to 90 %")
     if steep(np.quantile(record.loss, 0.1, axis=1)) or steep(np.median(record.loss, axis=1)):
         axes.set_yscale("log")
-        axes.set_ylim(bottom=max(1e-6 * float(np.nanmax(record.loss)), axes.get_ylim()[0]))
+        axes.set_ylim(bottom=max(1e-6 * float(record.loss.max()), axes.get_ylim()[0]))
     axes.set_ylabel("loss of an example")
 
 

@@ -85,7 +85,7 @@ def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, 
     """
     tops = []
     for name, colour, members in groups(record):
-        inside = np.clip(values[members][np.isfinite(values[members])], edges[0], edges[-1])
+        inside = np.clip(values[members], edges[0], edges[-1])
         share = np.histogram(inside, edges)[0] / len(record.index)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
         axes.stairs(share, edges, color=colour, linewidth=1)
