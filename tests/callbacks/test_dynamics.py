@@ -9,11 +9,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from losslab import experiment as lab
+from losslab.dynamics.drawing import pictures
 from losslab.dynamics.measures import loss_auroc, silent, wrong
 from losslab.dynamics.record import Record
 from losslab.errors import LabError
 
-DIGITS = ("model=mlp", "data=digits", "data.size=8", "logger=none", "examine=false")
+DIGITS = ("model=mlp", "data=digits", "data.size=8", "logger=none", "examine=false", "data.batch_size=200")
 WATCHED = ("callbacks=dynamics", "callbacks.dynamics.examples=200", "callbacks.dynamics.draw=false")
 
 
@@ -42,7 +43,7 @@ def test_the_history_is_the_same_to_the_byte_with_and_without(build, case):
     histories, weights = [], []
     for callbacks in (WATCHED, ()):
         overrides = [word for word in case if callbacks or "callbacks." not in word]
-        experiment = build(*DIGITS, *callbacks, *overrides, "trainer.max_epochs=3")
+        experiment = build(*DIGITS, *callbacks, *overrides, "trainer.max_epochs=3", "test=false")
         experiment.learner.network = restless()
         lab.run(experiment)
         histories.append(experiment.folder.history.read_bytes())
@@ -112,20 +113,25 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_kind_of_target_is_watched_and_drawn(train, case):
-    experiment, _ = train(*WATCHED[:1], *CASES[case], "trainer.max_epochs=2", "test=false")
+    experiment, _ = train(*WATCHED, *CASES[case], "trainer.max_epochs=2", "test=false", "trainer.limit_val_batches=0")
     seen = recorded(experiment)
     for values in (seen.outputs, seen.loss, seen.margin, seen.truth_margin, seen.gradient, seen.flow):
         assert np.isfinite(values).all()
     assert (seen.gradient >= 0).all()
     assert (seen.gradient[0] > 0).any()
     margin = "residual" if seen.of_values else "margin"
-    drawn = {path.stem for path in experiment.folder.figures.glob("dynamics_*.png")}
-    assert drawn == {f"dynamics_{name}" for name in ("loss", margin, "gradient", "layers")}
+    assert set(pictures({case: seen})) == {f"dynamics_{name}" for name in ("loss", margin, "gradient", "layers")}
+    assert not list(experiment.folder.figures.glob("dynamics_*.png"))  # draw=false
 
 
 def test_the_accuracy_of_the_margins_is_that_of_the_metric(train):
     experiment, _ = train(
-        "model=mlp", "data=breast_cancer", "loss=mse", "logger=none", *WATCHED, "trainer.max_epochs=3",
+        "model=mlp",
+        "data=breast_cancer",
+        "loss=mse",
+        "logger=none",
+        *WATCHED,
+        "trainer.max_epochs=3",
         "callbacks.dynamics.examples=2000",
     )
     learner, split = experiment.learner, experiment.data.splits["train"]
@@ -178,9 +184,10 @@ def noisy(build):
     runs = {}
     for loss in ("cross_entropy", "mae"):
         experiment = build(
-            "model=mlp", "data=digits", "data.size=8", f"loss={loss}", "callbacks=dynamics", "trainer.max_epochs=40",
-            "callbacks.dynamics.every=5", "examine=false", "test=false", "data.batch_size=128", "model.hidden=[256]",
-            f"callbacks.dynamics.draw={str(loss == 'mae').lower()}", "optimizer.lr=0.003",
+            "model=mlp", "model.hidden=[256]", "data=digits", "data.size=8", "data.batch_size=128", f"loss={loss}",
+            "optimizer.lr=0.003", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40", "examine=false",
+            "test=false", "callbacks=dynamics", "callbacks.dynamics.every=5",
+            f"callbacks.dynamics.draw={str(loss == 'mae').lower()}",
         )  # fmt: skip
         experiment.data.setup()
         split = experiment.data.splits["train"]

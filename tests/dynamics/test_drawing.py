@@ -28,10 +28,9 @@ def invented(scale=1.0, *, noise=0.0, task="multiclass", looks=4):
 
 
 def texts(figure):
-    figure.draw_without_rendering()
     found = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
     found += [axes.get_title() + axes.get_title("left") + axes.get_title("right") for axes in figure.axes]
-    return found + [figure.get_supxlabel(), figure.get_supylabel(), figure.get_suptitle()]
+    return [*found, figure.get_supxlabel(), figure.get_supylabel(), figure.get_suptitle()]
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])
@@ -68,7 +67,6 @@ def test_several_runs_stand_side_by_side_on_the_same_axes():
         shown = [label for label in records if name != "dynamics_noise" or records[label].has_noise]
         assert [finding.partition(":")[0] for finding in drawn.findings] == shown
         if name in {"dynamics_loss", "dynamics_margin"}:
-            drawn.figure.draw_without_rendering()
             assert len({axes.get_xlim() for axes in drawn.figure.axes if axes.axison}) == 1
 
 

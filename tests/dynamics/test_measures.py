@@ -24,7 +24,9 @@ def record(loss, margin=None, gradient=None, corrupted=None, epochs=None, task="
              np.array([1e-3, 0.1, 1.0]), np.zeros(2))
         for row, epoch in enumerate(epochs or range(len(loss)))
     ]  # fmt: skip
-    return Record.of(task, "Mine", ["0 A", "1 B", "2 C"], np.zeros(2), Examples(numbers, numbers, numbers, marred), looks)
+    return Record.of(
+        task, "Mine", ["0 A", "1 B", "2 C"], np.zeros(2), Examples(numbers, numbers, numbers, marred), looks
+    )
 
 
 def test_equal_gradients_leave_the_hardest_tenth_a_tenth():
@@ -106,6 +108,6 @@ def test_a_damaged_record_is_refused_in_one_line(tmp_path, damage):
         np.savez(path, loss=np.zeros(3))
     else:
         path.write_bytes(damage)
-    with pytest.raises(LabError, match="cannot read .*: train again") as caught:
+    with pytest.raises(LabError, match=r"cannot read .*: train again") as caught:
         Record.load(path)
     assert "\n" not in str(caught.value)

@@ -38,7 +38,7 @@ def silent(record: Record) -> NDArray[np.bool_]:
     rate: an absolute bound would call the losses of small numbers silent. A thousandth, since it would take a thousand
     such examples to pull as one did at the start; exact zeros, as of a hinge, are below it anyway.
     """
-    return record.gradient < SILENT * record.gradient[0].mean(dtype=np.float64)
+    return np.asarray(record.gradient < SILENT * record.gradient[0].mean(dtype=np.float64))
 
 
 def wrong(record: Record) -> NDArray[np.bool_]:

@@ -96,7 +96,7 @@ class Record:
         return bool(self.corrupted.any() and not self.corrupted.all())
 
     def finite(self) -> Self | None:
-        """The looks at which all examples had finite numbers, which a run that diverged has not always; None if none."""
+        """Without the looks at which an example met a NaN or an infinity; None if none is left."""
         whole = np.ones(len(self.epoch), dtype=np.bool_)
         for values in (self.loss, self.margin, self.truth_margin, self.gradient):
             whole &= np.isfinite(values).all(axis=1)
@@ -108,7 +108,8 @@ class Record:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **{field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
+            arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+            np.savez_compressed(file, **arrays)
         temporary.replace(path)
 
     @classmethod

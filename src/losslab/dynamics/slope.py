@@ -64,7 +64,8 @@ def _norm(learner: Learner, outputs: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():
         value = learner.loss.per_example(outputs, target).sum()
         (gradient,) = torch.autograd.grad(value, outputs)
-    return gradient.norm(dim=1)
+    norm: Tensor = gradient.norm(dim=1)
+    return norm
 
 
 def centre(learner: Learner) -> float:

@@ -85,12 +85,13 @@ def look(
             each, gradients, mass = _passed(learner, batch, parameters)
             seen.append(each)
             weight = weight + mass
-            for total, part in zip(sums.values(), gradients, strict=True):
-                total += 0 if part is None else part
+            for name, part in zip(parameters, gradients, strict=True):
+                if part is not None:
+                    sums[name] += part
         weights = slope(learner)
-    columns = [torch.cat(parts).float().cpu().numpy() for parts in zip(*seen, strict=True)]
+    outputs, loss, own, others, gradient = (torch.cat(parts).float().cpu().numpy() for parts in zip(*seen, strict=True))
     flow = _by_layer(learner.network, {name: total / weight for name, total in sums.items()})
-    return Look(epoch, step, *columns, flow, weights)
+    return Look(epoch, step, outputs, loss, own, others, gradient, flow, weights)
 
 
 def layers(network: nn.Module) -> list[str]:

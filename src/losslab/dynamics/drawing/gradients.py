@@ -1,7 +1,7 @@
 """How large the gradients of the examples are, and how they are shared among them."""
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def draw(records: Records) -> Drawn:
     alone = len(records) == 1
     for (label, record), colour, style in zip(records.items(), cycle(COLOURS), cycle(STYLES)):
         epochs, marker = record.epoch, "." if len(record.epoch) <= 50 else None
-        line = {"color": colour, "linestyle": style, "marker": marker, "label": label}
+        line: dict[str, Any] = {"color": colour, "linestyle": style, "marker": marker, "label": label}
         norms = mean_norms(record)
         panels[0].plot(epochs, norms if alone else norms / norms[0], **line)
         panels[1].plot(epochs, [hardest_share(gradient) for gradient in record.gradient], **line)
@@ -43,7 +43,7 @@ def draw(records: Records) -> Drawn:
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
 
-def _silence(axes: "Axes", record: Record, line: dict[str, object], *, alone: bool) -> None:
+def _silence(axes: "Axes", record: Record, line: dict[str, Any], *, alone: bool) -> None:
     mute = silent(record)
     if record.of_values:
         axes.plot(record.epoch, mute.mean(axis=1), **line)

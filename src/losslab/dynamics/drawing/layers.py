@@ -43,7 +43,9 @@ def _logarithm(flow: Numbers) -> Numbers:
 
 def _ticks(axes: "Axes", record: Record) -> None:
     places = np.unique(np.linspace(0, len(record.epoch) - 1, 6).round().astype(int))
-    axes.set_xticks(places, [moment(record, place).removeprefix("epoch ").removesuffix(" training") for place in places])
+    axes.set_xticks(
+        places, [moment(record, place).removeprefix("epoch ").removesuffix(" training") for place in places]
+    )
     axes.set_xlabel("epoch")
     names = record.layers
     rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), 28)).round().astype(int))
@@ -60,8 +62,8 @@ def finding(record: Record) -> str:
     for place, word, bad in ((least, "vanish", ratio[least] < 1 / RATIO), (most, "explode", ratio[most] > RATIO)):
         if bad:
             return (
-                f"gradients {word}: layer {record.layers[place[1]]} has {ratio[place]:.1e} times that of the last layer "
-                f"({moment(record, int(place[0]))})"
+                f"gradients {word}: layer {record.layers[place[1]]} has {ratio[place]:.1e} times that of the last "
+                f"layer ({moment(record, int(place[0]))})"
             )
     return (
         f"gradients are healthy: all layers stay within {number(float(ratio[least]))} to {number(float(ratio[most]))} "

@@ -81,4 +81,5 @@ def finding(record: Record) -> str:
     count = max(1, len(last) // 10)
     total = float(shifted.sum(dtype=np.float64))
     share = float(np.sort(shifted)[-count:].sum(dtype=np.float64)) / total if total > 0 else 0.1
-    return f"at the end the costliest 10 % of examples make {percent(share)} of the loss (median {number(np.median(last))})"
+    middle = number(float(np.median(last)))
+    return f"at the end the costliest 10 % of examples make {percent(share)} of the loss (median {middle})"

@@ -87,18 +87,14 @@ def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> No
     axes.grid(alpha=0.3)
     if not record.of_values:
         for side, word in (("right", "wrong "), ("left", " right")):
-            axes.annotate(
-                word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY
-            )
+            axes.annotate(word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY)
 
 
 def bins(records: list[Record]) -> Numbers:
-    """The edges of the bins: 0, and all but the outermost margins of each look; of residuals, whose tails are long, 98 %."""
+    """The edges of the bins: 0, and 99.8 % of the margins of each look; of residuals, whose tails are long, 98 %."""
     outside = 0.01 if records[0].of_values else 0.001
     ends = [
-        np.quantile(row, (outside, 1 - outside))
-        for record in records
-        for row in record.margin[shown_looks(record)]
+        np.quantile(row, (outside, 1 - outside)) for record in records for row in record.margin[shown_looks(record)]
     ]
     low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
     space = 0.04 * (high - low) or 1.0

@@ -71,7 +71,7 @@ def _fates(axes: "Axes", record: Record, colours: tuple[str, str], label: str, *
 def fates(record: Record) -> tuple[Numbers, Numbers]:
     """Of the wrongly labelled examples, the share predicted as their wrong label and as the truth → (L,) each."""
     marred = record.corrupted
-    return tuple((of[:, marred] > 0).mean(axis=1) for of in (record.margin, record.truth_margin))  # type: ignore[return-value]
+    return (record.margin[:, marred] > 0).mean(axis=1), (record.truth_margin[:, marred] > 0).mean(axis=1)
 
 
 def _finish(panels: list["Axes"], shown: Records, *, alone: bool) -> None:
@@ -80,7 +80,9 @@ def _finish(panels: list["Axes"], shown: Records, *, alone: bool) -> None:
     if not alone:
         titles = [f"a large loss finds wrong {what}", f"a small margin so far finds wrong {what}"]
     if len(panels) > 2:
-        titles.append("examples with a wrong label are predicted as" if alone else "wrong label predicted (dashed: truth)")
+        titles.append(
+            "examples with a wrong label are predicted as" if alone else "wrong label predicted (dashed: truth)"
+        )
     for axes, title in zip(panels, titles, strict=True):
         over_epochs(axes, title)
         axes.legend(fontsize="small")
@@ -100,13 +102,12 @@ def finding(record: Record) -> str:
     if not trained.size or np.isnan(found[trained]).all():
         return "nothing was learnt yet"
     best = trained[np.nanargmax(found[trained])]
+    what = "values" if record.of_values else "labels"
     words = (
-        f"the loss finds the {percent(float(record.corrupted.mean()))} wrong {'values' if record.of_values else 'labels'} "
+        f"the loss finds the {percent(float(record.corrupted.mean()))} wrong {what} "
         f"best in epoch {record.epoch[best]} (AUROC {found[best]:.2f}; {found[-1]:.2f} at the end)"
     )
     if record.of_values:
         return words
     learnt, seen_through = (share[-1] for share in fates(record))
     return f"{words}; {percent(float(learnt))} are learnt by heart, {percent(float(seen_through))} seen through"
-
-
