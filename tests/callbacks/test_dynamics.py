@@ -184,8 +184,8 @@ def noisy(build):
     runs = {}
     for loss in ("cross_entropy", "mae"):
         experiment = build(
-            "model=mlp", "model.hidden=[256]", "data=digits", "data.size=8", "data.batch_size=128", f"loss={loss}",
-            "optimizer.lr=0.003", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40", "examine=false",
+            "model=mlp", "model.hidden=[256]", "data=digits", "data.size=8", "data.batch_size=256", f"loss={loss}",
+            "optimizer.lr=0.005", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40", "examine=false",
             "test=false", "callbacks=dynamics", "callbacks.dynamics.every=5",
             f"callbacks.dynamics.draw={str(loss == 'mae').lower()}",
         )  # fmt: skip
