@@ -6,6 +6,8 @@ import pytest
 import torch
 import workers
 
+from losslab.dynamics.record import Record
+
 CASES = {
     "regression, momentum, clipped": [
         "model=mlp", "data=diabetes", "loss=huber", "optimizer=momentum", "data.batch_size=37",
@@ -73,6 +75,27 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
     small = workers.train(str(tmp_path / "a"), [*base, "data.batch_size=50", "trainer.accumulate_grad_batches=4"])
     large = workers.train(str(tmp_path / "b"), [*base, "data.batch_size=200"])
     agree(small["weights"], large["weights"], 1e-12)
+
+
+@pytest.mark.slow
+def test_the_dynamics_of_a_run_are_watched_by_one_process_and_do_not_depend_on_the_others(tmp_path):
+    overrides = [
+        "model=mlp",
+        "data=digits",
+        "data.size=8",
+        "loss=cross_entropy",
+        "trainer.max_epochs=2",
+        "optimizer=sgd",
+    ]
+    overrides += ["callbacks=dynamics", "callbacks.dynamics.draw=false", "trainer.precision=64-true"]
+    seen = []
+    for world in (1, 2):
+        outcome = workers.together(workers.train, world, str(tmp_path / str(world)), overrides)
+        assert outcome.reason is None, outcome.trace
+        seen.append(Record.load(tmp_path / str(world) / "dynamics.npz"))
+    assert seen[0].epoch.tolist() == seen[1].epoch.tolist() == [0, 1, 2]
+    for name in ("index", "outputs", "loss", "margin", "gradient", "flow"):
+        assert getattr(seen[1], name) == pytest.approx(getattr(seen[0], name), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -34,8 +34,7 @@ def restless():
     "case",
     [
         ("loss=cross_entropy", "data.crop=1"),
-        ("loss=gjs", "loss.view.pixels=1"),  # draws a random view of each batch
-        ("loss=focal", "mix=mixup", "callbacks.dynamics.every_seconds=0"),
+        ("loss=gjs", "loss.view.pixels=1", "mix=mixup", "callbacks.dynamics.every_seconds=0"),  # sees random views
     ],
     ids=lambda case: case[0],
 )
@@ -74,14 +73,14 @@ def test_looks_are_thinned_where_nobody_knows_when_the_run_ends(build):
     experiment.learner.on_train_epoch_start = lambda: stop(experiment.trainer)
 
     def stop(trainer):
-        trainer.should_stop = trainer.current_epoch == 100
+        trainer.should_stop = trainer.current_epoch == 50
 
     experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
     seen = recorded(experiment)
     assert seen.epoch[0] == 0
-    assert seen.epoch[-1] == 101
+    assert seen.epoch[-1] == 51
     assert len(seen.epoch) <= 41
-    assert set(np.diff(seen.epoch[:-1])) == {4}
+    assert set(np.diff(seen.epoch[:-1])) == {2}
 
 
 def test_what_is_kept_is_what_the_network_said(train):
@@ -185,7 +184,7 @@ def noisy(build):
     for loss in ("cross_entropy", "mae"):
         experiment = build(
             "model=mlp", "model.hidden=[256]", "data=digits", "data.size=8", "data.batch_size=256", f"loss={loss}",
-            "optimizer.lr=0.005", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40", "examine=false",
+            "optimizer.lr=0.01", "trainer.max_epochs=30", "trainer.check_val_every_n_epoch=30", "examine=false",
             "test=false", "callbacks=dynamics", "callbacks.dynamics.every=5",
             f"callbacks.dynamics.draw={str(loss == 'mae').lower()}",
         )  # fmt: skip
@@ -229,7 +228,7 @@ def test_tensorboard_has_the_numbers_histograms_and_figures(noisy):
     found = [event.value for event in read.Scalars("dynamics/noise_auroc")]
     assert found == pytest.approx(loss_auroc(recorded(experiment)), abs=1e-6)
     assert {"dynamics/loss", "dynamics/margin"} <= set(tags["histograms"])
-    assert len(read.Histograms("dynamics/loss")) == 9
+    assert len(read.Histograms("dynamics/loss")) == 7
     drawn = {f"figures/dynamics_{name}" for name in ("loss", "margin", "gradient", "noise", "layers")}
     assert drawn <= set(tags["images"])
     assert {f"figures/{path.stem}" for path in experiment.folder.figures.glob("*.png")} == set(tags["images"])

@@ -1,6 +1,5 @@
 """Margins over training, or residuals, and above them the weight that the loss gives to each."""
 
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,24 +68,27 @@ def _axis(record: Record) -> str:
 
 
 def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> None:
+    from matplotlib import colormaps  # noqa: PLC0415 -- not needed to train
+
     inside = (record.line >= edges[0]) & (record.line <= edges[-1]) & np.isfinite(record.slope[-1])
     looks = shown_looks(record)
     largest = max([1e-30, *record.slope[-1][inside], *(record.gradient[look].max() for look in looks)])
     unit = 1.0 if alone else float(largest)
-    for look, colour in zip(looks, cycle(COLOURS[1:])):
+    shades = colormaps["viridis"](np.linspace(0, 0.92, len(looks)))
+    for look, colour in zip(looks, shades, strict=True):
         axes.plot(
             record.margin[look][:_DOTS], record.gradient[look][:_DOTS] / unit, ".", color=colour, markersize=5,
             alpha=0.5, label=moment(record, look), markeredgewidth=0, zorder=3,
         )  # fmt: skip
     if inside.any():
         label = "all other outputs alike" if record.task == "multiclass" else "the loss itself"
-        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[0], linewidth=2, label=label)
+        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[1], linewidth=2, label=label)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if alone else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if not record.of_values:
-        for side, word in (("right", "wrong "), ("left", " right")):
+        for side, word in (("right", "not predicted "), ("left", " predicted")):
             axes.annotate(word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY)
 
 
