@@ -149,6 +149,14 @@ def test_an_ignored_class_and_one_of_weight_0_are_not_watched(train):
         assert set(recorded(experiment).target.tolist()) == set(range(10)) - {3}
 
 
+def test_under_overfit_batches_only_what_is_trained_on_is_watched(train):
+    experiment, _ = train(
+        *DIGITS, *WATCHED, "data.batch_size=20", "trainer.overfit_batches=2", "trainer.max_epochs=1", "test=false"
+    )
+    trained = experiment.data.splits["train"].index[:40]
+    assert recorded(experiment).index.tolist() == trained.tolist()
+
+
 def test_a_run_that_fails_keeps_what_it_had(build):
     experiment = build(*DIGITS, *WATCHED, "callbacks.dynamics.every=1", "trainer.max_epochs=9")
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from losslab.data.batch import Batch, Facts
 from losslab.dynamics import watching
+from losslab.dynamics.flow import titles
 from losslab.dynamics.slope import LINE, centre, slope
 from losslab.learner import Classifier, Regressor
 from losslab.losses import BCE, MAE, MSE, CrossEntropy, GaussianNLL, Hinge, Huber
@@ -60,7 +61,7 @@ def test_the_flow_is_that_of_the_mean_loss_whatever_the_batches():
         for layer in (network[0], network[2])
     ]
     assert seen.flow == pytest.approx(expected, rel=1e-5)
-    assert watching.titles(network) == ["0 Linear", "2 Linear"]
+    assert titles(network) == ["0 Linear", "2 Linear"]
 
 
 def test_a_frozen_layer_has_no_flow_and_the_others_keep_theirs():

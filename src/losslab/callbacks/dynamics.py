@@ -3,23 +3,19 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from losslab.callbacks.checkpoints import is_last
 from losslab.callbacks.history import pixels
-from losslab.data.batch import Batch, Examples
-from losslab.data.loader import Loader
-from losslab.data.mix import spell_out
-from losslab.data.module import MemoryDataModule
+from losslab.callbacks.watched import Watched
 from losslab.dynamics import measures, watching
+from losslab.dynamics.flow import titles
 from losslab.dynamics.record import Look, Record
 from losslab.dynamics.slope import LINE
 from losslab.errors import LabError
@@ -36,9 +32,8 @@ _LOOKS = 20
 class Dynamics(Callback):
     """Keeps outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
 
-    It looks before the first step, every few epochs and at the end, without augmentation and in evaluation mode. What
-    is drawn, and how its numbers are defined, is said in `losslab.dynamics`. The run is not changed by it, nor are the
-    looks by the number of processes: the first one has them all.
+    It looks before the first step, every few epochs and at the end, unaugmented and in evaluation mode. How its numbers
+    are defined is said in `losslab.dynamics`. The run is not changed by it, nor are the looks by the number of processes.
 
     Args:
         run_dir: the run folder.
@@ -77,8 +72,8 @@ class Dynamics(Callback):
             return
         if self._thins:
             self._every = max(1, math.ceil(_epochs(trainer) / _LOOKS))
-        self._held = self._watched(trainer, pl_module)
-        self._fixed = watching.examples(pl_module, self._batches(trainer, pl_module))
+        self._watched = Watched(trainer, pl_module, self.examples, self.seed)
+        self._fixed = watching.examples(pl_module, self._watched.batches())
         self._look(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -105,41 +100,12 @@ class Dynamics(Callback):
     def record(self, learner: Learner) -> Record:
         """All looks so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
-        titles = watching.titles(learner.network)
-        return Record.of(learner.facts.task.value, name, titles, LINE, self._fixed, self.looks)
-
-    def _watched(self, trainer: Trainer, learner: Learner) -> Examples:
-        """The examples that are watched, read once; without those that the loss passes over."""
-        data: MemoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        source = data.splits["train"]
-        size = source.size
-        if trainer.overfit_batches:  # type: ignore[attr-defined]
-            size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
-        held = source.take(watching.drawn(size, self.examples, self.seed).to(source.device))
-        batch = spell_out(learner.facts.targets, Batch(*held)) if data.mix is not None else Batch(*held)
-        counted = watching.counts(learner, batch.target.to(learner.device)).to(held.device)
-        if not counted.any():
-            message = "callbacks.dynamics has no example to watch: the loss gives each of those drawn the weight 0"
-            raise LabError(message)
-        return held.take(counted.nonzero()[:, 0])
-
-    def _batches(self, trainer: Trainer, learner: Learner) -> Iterator[Batch]:
-        """The watched examples as training would see them, but for augmentation; no larger than training batches."""
-        data: MemoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        loader = Loader(
-            self._held,
-            max(32, data.batch_size or self._held.size),
-            transform=data.transform,
-            mix=None if data.mix is None else lambda batch, *_: spell_out(learner.facts.targets, batch),
-            device=learner.device if learner.device.type == "cuda" else torch.device("cpu"),
-        )
-        convert, move = trainer.precision_plugin.convert_input, trainer.strategy.batch_to_device
-        return (move(convert(batch), learner.device) for batch in loader)
+        layers = titles(learner.network)
+        return Record.of(learner.facts.task.value, name, layers, LINE, self._fixed, self.looks)
 
     def _look(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
         context = trainer.precision_plugin.forward_context()
-        batches = self._batches(trainer, learner)
-        self.looks.append(watching.look(learner, batches, epoch, trainer.global_step, context))
+        self.looks.append(watching.look(learner, self._watched.batches(), epoch, trainer.global_step, context))
         if self._thins and len(self.looks) > 2 * _LOOKS:  # nobody knew when it would end
             self.looks, self._every = self.looks[::2], 2 * self._every
         self._log(trainer, self.record(learner))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from losslab.data import keys
 from losslab.data.batch import Batch
 from losslab.doctor.undisturbed import undisturbed
-from losslab.dynamics.record import Examples, Look, Numbers
+from losslab.dynamics.flow import by_layer
+from losslab.dynamics.record import Examples, Look
 from losslab.dynamics.slope import centre, slope
 from losslab.learner import Learner, uncompiled
 from losslab.targets import Kind, Task, encode
@@ -90,19 +91,8 @@ def look(
                     sums[name] += part
         weights = slope(learner)
     outputs, loss, own, others, gradient = (torch.cat(parts).float().cpu().numpy() for parts in zip(*seen, strict=True))
-    flow = _by_layer(learner.network, {name: total / weight for name, total in sums.items()})
+    flow = by_layer(learner.network, {name: total / weight for name, total in sums.items()})
     return Look(epoch, step, outputs, loss, own, others, gradient, flow, weights)
-
-
-def layers(network: nn.Module) -> list[str]:
-    """The layers that have parameters of their own, in the order of the network."""
-    return list(dict.fromkeys(_layer(network, name) for name, _ in network.named_parameters()))
-
-
-def titles(network: nn.Module) -> list[str]:
-    """The layers with their kinds, such as "0 Conv2d"."""
-    kinds = {name: type(layer).__name__ for name, layer in network.named_modules()}
-    return [f"{name} {kinds[name]}" if name in kinds else name for name in layers(network)]
 
 
 def _passed(
@@ -128,21 +118,6 @@ def _seed(device: torch.device) -> None:
         torch.cuda.manual_seed(0)
     elif device.type == "mps":
         torch.mps.manual_seed(0)
-
-
-def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
-    """The root mean square of each layer's gradient → (G,), NaN where a layer does not learn."""
-    held: dict[str, list[Tensor]] = {name: [] for name in layers(network)}
-    for name, gradient in gradients.items():
-        held[_layer(network, name)].append(gradient.flatten().float())
-    nothing = torch.full((1,), torch.nan)
-    squares = [torch.cat(parts).square().mean().cpu() if parts else nothing[0] for parts in held.values()]
-    found: Numbers = torch.stack(squares).sqrt().numpy()
-    return found
-
-
-def _layer(network: nn.Module, parameter: str) -> str:
-    return parameter.rpartition(".")[0] or type(network).__name__.lower()
 
 
 def _encoded(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
