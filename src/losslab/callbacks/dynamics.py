@@ -32,8 +32,8 @@ _LOOKS = 20
 class Dynamics(Callback):
     """Keeps outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
 
-    It looks before the first step, every few epochs and at the end, unaugmented and in evaluation mode. How its numbers
-    are defined is said in `losslab.dynamics`. The run is not changed by it, nor are the looks by the number of processes.
+    It looks before the first step, every few epochs and at the end, unaugmented and in evaluation mode. The run is not
+    changed by it, nor are the looks by the number of processes. `losslab.dynamics` defines the numbers.
 
     Args:
         run_dir: the run folder.
@@ -128,7 +128,7 @@ class Dynamics(Callback):
     def _draw(self, trainer: Trainer, learner: Learner) -> None:
         from PIL import Image  # noqa: PLC0415
 
-        from losslab.dynamics.drawing import pictures  # noqa: PLC0415 -- needed once, at the end
+        from losslab.dynamics.drawing import pictures  # noqa: PLC0415 -- needed once
 
         self.folder.figures.mkdir(parents=True, exist_ok=True)
         for name, drawn in pictures({self.title: self.record(learner)}).items():
