@@ -54,13 +54,14 @@ class Answers:
         assert self.probabilities is not None  # noqa: S101 -- for the type checker
         if self.facts.task is Task.MULTICLASS:
             return self.probabilities[np.arange(len(self)), self.prediction]
-        return np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
+        chosen: Array = np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
+        return chosen
 
     @property
     def mislabelled(self) -> Array:
         """Whether the target is not the truth: label noise, an outlier (N,)."""
         target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
-        differs = target != self.truth
+        differs: Array = target != self.truth
         return differs if differs.ndim == 1 else differs.any(1)
 
     def worst(self, count: int) -> Array:
@@ -86,9 +87,11 @@ def answers(learner: Learner, seen: Outcomes) -> Answers:
         if probabilities is not None and facts.task is Task.MULTICLASS:
             probabilities = normalised(probabilities.double())
     columns = {"truth": seen.truth, "target": seen.target, "prediction": prediction, "loss": seen.loss}
-    columns |= {"probabilities": probabilities, "deviation": deviation}
-    columns["scores"] = scores if facts.task is Task.MULTICLASS else None
-    arrays = {name: _array(column) for name, column in columns.items() if column is not None}
+    more = {"probabilities": probabilities, "deviation": deviation}
+    columns |= {name: column for name, column in more.items() if column is not None}
+    if facts.task is Task.MULTICLASS:
+        columns["scores"] = scores
+    arrays = {name: _array(column) for name, column in columns.items()}
     if facts.task in {Task.BINARY, Task.MULTILABEL}:
         arrays["truth"] = arrays["truth"].astype(np.int64)
         if facts.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():

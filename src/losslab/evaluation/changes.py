@@ -6,7 +6,7 @@ import types
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -64,11 +64,8 @@ def _pair(typed: str) -> tuple[str, Any]:
 
 def _accepted(data: dict[str, Any]) -> dict[str, Any]:
     """What the data module may be given by name, and the types it declares."""
-    target = get_class(str(data["_target_"]))
-    hints = get_type_hints(target.__init__)
-    parameters = list(inspect.signature(target).parameters.values())
-    named = (p.name for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL})
-    return {name: hints.get(name, Any) for name in named}
+    parameters = inspect.signature(get_class(str(data["_target_"])), eval_str=True).parameters.values()
+    return {p.name: p.annotation for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}}
 
 
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}

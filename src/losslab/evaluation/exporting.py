@@ -1,5 +1,6 @@
 """A run as a file that needs torch alone: a program of torch.export's, checked before it is handed out."""
 
+import copy
 import json
 import shutil
 import tempfile
@@ -56,6 +57,7 @@ def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export
         raise LabError(message)
     inputs, expected, known = _examples(experiment, look.split, raw=raw)
     program = Program(experiment.learner, known, raw=raw)
+    program = copy.deepcopy(program).to(memory_format=torch.contiguous_format)  # torch saves no other without a warning
     words = _words(program, inputs)
     with tempfile.TemporaryDirectory(prefix="losslab-") as folder:
         file = Path(folder) / "exported.pt2"
@@ -136,12 +138,12 @@ def _words(program: Program, inputs: Tensor) -> tuple[str, str, tuple[str, ...]]
     else:
         kind = str(inputs.dtype).removeprefix("torch.")
         taken = f"{kind} (N, {shape}): prepared as the training data were (standardised, ...), any N"
-    names = tuple(class_names(facts)) if facts.task is not Task.REGRESSION else ()
+    names = tuple(class_names(facts)) if facts.task in {Task.MULTICLASS, Task.MULTILABEL} else ()
     if program.raw:
         return taken, "the network's raw outputs", names
     given = {
         Task.MULTICLASS: f"probabilities (N, {facts.targets}), each row summing to 1",
-        Task.BINARY: f"the probability (N, 1) of {names[-1] if names else ''}",
+        Task.BINARY: f"the probability (N, 1) of {class_names(facts)[-1]}",
         Task.MULTILABEL: f"a probability for each of the labels (N, {facts.targets})",
         Task.REGRESSION: f"values (N, {facts.targets})",
     }

@@ -117,5 +117,5 @@ def cross_entropy(people: Array, probabilities: Array) -> Array:
 
 def entropy(probabilities: Array) -> Array:
     """-Σ p log p of each row (N,)."""
-    value: Array = -xlogy(probabilities, probabilities).sum(1)
+    value: Array = 0.0 - xlogy(probabilities, probabilities).sum(1)  # not -0 where there is no doubt
     return value
