@@ -3,7 +3,7 @@
 Sums are float64, so that neither batches nor processes can be told from a value.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -203,6 +203,12 @@ class Yardsticks:
     def compute(self) -> dict[str, Tensor]:
         """The value of each metric over all examples of all processes → () each."""
         return {**self.decisions.compute(), **(self.likelihoods.compute() if self.likelihoods else {})}
+
+    def alone(self) -> Self:
+        """Have `compute` speak of the examples that this process was shown, and of no other's."""
+        for metric in (*self.decisions.values(), *(self.likelihoods.values() if self.likelihoods else ())):
+            metric.distributed_available_fn = lambda: False
+        return self
 
     def reset(self) -> None:
         """Start over."""

@@ -62,7 +62,8 @@ class Answers:
         """Whether the target is not the truth: label noise, an outlier (N,)."""
         target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
         differs: Array = target != self.truth
-        return differs if differs.ndim == 1 else differs.any(1)
+        marked: Array = differs.reshape(len(differs), -1).any(axis=1)
+        return marked
 
     def worst(self, count: int) -> Array:
         """The rows of the highest losses, the highest first; of equal ones the first in the data set."""

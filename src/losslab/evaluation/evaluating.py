@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from rich import get_console
@@ -15,7 +16,8 @@ from losslab.evaluation import measures, soft_labels
 from losslab.evaluation.answers import Answers, Array, answers
 from losslab.evaluation.opening import Look, open_run
 from losslab.experiment import Experiment
-from losslab.outcomes import outcomes
+from losslab.metrics import Yardsticks
+from losslab.outcomes import Outcomes, outcomes
 from losslab.targets import Task
 
 
@@ -59,7 +61,7 @@ def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
         message = f"the split {look.split} holds no examples"
         raise LabError(message)
     found = answers(experiment.learner, seen)
-    values = _yardsticks(experiment, look.split) | _prefixed(look.split, measures.more(found))
+    values = _yardsticks(experiment, look.split, seen) | _prefixed(look.split, measures.more(found))
     curves = [measures.curves(found, kind) for kind in ("roc", "pr")] if found.probabilities is not None else []
     for curve in curves:
         area = "roc_auc" if curve.kind == "roc" else "average_precision"
@@ -72,10 +74,31 @@ def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
     return Evaluation(look, experiment, found, values, curves, people, soft)
 
 
-def _yardsticks(experiment: Experiment, split: str) -> dict[str, float]:
+def _yardsticks(experiment: Experiment, split: str, seen: Outcomes) -> dict[str, float]:
     measured = "val" if split == "train" else split  # as `outcomes` says
     named = experiment.learner.values.items()
-    return {f"{split}/{name.partition('/')[2]}": value for name, value in named if name.startswith(f"{measured}/")}
+    values = {name.partition("/")[2]: value for name, value in named if name.startswith(f"{measured}/")}
+    if experiment.trainer.world_size > 1:
+        values |= _in_order(experiment, seen)
+    return _prefixed(split, values)
+
+
+def _in_order(experiment: Experiment, seen: Outcomes) -> dict[str, float]:
+    """The yardsticks summed batch by batch, as one process does: sums of several differ in the last digits."""
+    learner, size = experiment.learner, experiment.data.eval_batch_size or len(seen.index)
+    device = next(learner.parameters()).device
+    yardsticks, loss = Yardsticks(learner.facts).alone(), torch.zeros((), dtype=torch.float64)
+    weight = loss.clone()
+    with torch.no_grad():
+        for start in range(0, len(seen.index), size):
+            part = slice(start, start + size)
+            outputs = seen.outputs[part].to(device)
+            probabilities = learner.probabilities(outputs)
+            meant = None if probabilities is None else probabilities.cpu()
+            yardsticks.update(learner.predictions(outputs).cpu(), meant, seen.truth[part])
+            loss += seen.loss[part].sum()
+            weight += seen.weight[part].to(seen.loss.dtype).sum()
+    return {name: value.item() for name, value in ({"loss": loss / weight} | yardsticks.compute()).items()}
 
 
 def _prefixed(split: str, values: dict[str, float]) -> dict[str, float]:
