@@ -61,7 +61,7 @@ class Answers:
     def mislabelled(self) -> Array:
         """Whether the target is not the truth: label noise, an outlier (N,)."""
         target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
-        differs: Array = target != self.truth
+        differs = np.asarray(target != self.truth)
         marked: Array = differs.reshape(len(differs), -1).any(axis=1)
         return marked
 

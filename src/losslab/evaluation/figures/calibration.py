@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -19,10 +20,10 @@ def draw(answers: Answers) -> Figure:
     is true against its probability, all labels together.
     """
     ece = calibration(answers)
-    bins = len(ece.count)
-    filled = ece.count > 0
-    middle = (torch.arange(bins) + 0.5)[filled] / bins
-    confidence, right = ((total / ece.count)[filled] for total in (ece.confidence, ece.correct))
+    count, confidence, right = (total.numpy() for total in (ece.count, ece.confidence, ece.correct))
+    bins, filled = len(count), count > 0
+    middle = (np.arange(bins) + 0.5)[filled] / bins
+    count, confidence, right = count[filled], confidence[filled] / count[filled], right[filled] / count[filled]
     figure, (above, below) = panels(5.4, 6.0, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated", zorder=3)
     bars: dict[str, Any] = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[5]}
@@ -33,9 +34,10 @@ def draw(answers: Answers) -> Figure:
     x, y = _words(answers)
     above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=_finding(ece, answers))
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    below.bar(middle, ece.count[filled], **bars)
+    below.bar(middle, count, **bars)
     below.set(xlabel=x, ylabel="examples" if answers.facts.task is not Task.MULTILABEL else "labels")
-    below.set_yscale("log") if ece.count.max() > 100 * ece.count[filled].min() else None
+    if count.max() > 100 * count.min():
+        below.set_yscale("log")
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
