@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 from losslab.errors import LabError
 from losslab.evaluation import evaluating, folder
 from losslab.evaluation.opening import Look, open_run
+from losslab.outcomes import outcomes
 from losslab.runs import RunFolder
 
 
@@ -20,6 +21,15 @@ def test_one_number_has_one_value(name, runs, evaluated, content):
     assert len(shared) >= 4
     assert shared == {key: measured[key] for key in shared}
     assert all(value is not None for value in measured.values())
+
+
+def test_sums_taken_batch_by_batch_are_those_of_one_process(runs, content):
+    experiment = open_run(Look(runs("digits"), data=("eval_batch_size=100",)))
+    seen = outcomes(experiment, "test")
+    one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
+    assert evaluating._in_order(experiment, seen) == one
+    whole = content(runs("digits") / "metrics.json")["test/loss"]
+    assert one["loss"] == pytest.approx(whole, rel=1e-6)
 
 
 def test_nothing_that_training_wrote_is_touched(runs, evaluated):
@@ -129,7 +139,9 @@ def test_other_weights_and_other_data_have_folders_of_their_own(tmp_path):
     assert names[:3] == ["test", "val", "test+last"]
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) < 100 for name in names)
-    assert folder.name(Look(tmp_path, data=("b=1", "a=2")), None) == folder.name(Look(tmp_path, data=("a=2", "b=1")), None)
+    assert folder.name(Look(tmp_path, data=("b=1", "a=2")), None) == folder.name(
+        Look(tmp_path, data=("a=2", "b=1")), None
+    )
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_path):

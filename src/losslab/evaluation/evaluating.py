@@ -11,6 +11,7 @@ from rich import get_console
 from rich.progress import Progress, TaskID
 
 from losslab import ranks
+from losslab.data.batch import Examples
 from losslab.errors import LabError
 from losslab.evaluation import measures, soft_labels
 from losslab.evaluation.answers import Answers, Array, answers
@@ -68,7 +69,7 @@ def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
         averages = curve.averages or curve.each
         suffix = {"micro": "/micro", "macro": ""}
         values |= {f"{look.split}/{area}{suffix.get(each.name, '')}": each.area for each in averages}
-    people = None if soft is None else soft_labels.load(soft, found)
+    people = None if soft is None else soft_labels.load(soft, found, _whole(experiment))
     if people is not None:
         values |= _prefixed(look.split, soft_labels.measures(found, people))
     return Evaluation(look, experiment, found, values, curves, people, soft)
@@ -99,6 +100,12 @@ def _in_order(experiment: Experiment, seen: Outcomes) -> dict[str, float]:
             loss += seen.loss[part].sum()
             weight += seen.weight[part].to(seen.loss.dtype).sum()
     return {name: value.item() for name, value in ({"loss": loss / weight} | yardsticks.compute()).items()}
+
+
+def _whole(experiment: Experiment) -> int:
+    """How many examples there are at least in the set that the splits were drawn from."""
+    held = [source.index for source in experiment.data.splits.values() if isinstance(source, Examples)]
+    return 1 + max((int(index.max()) for index in held), default=-1)
 
 
 def _prefixed(split: str, values: dict[str, float]) -> dict[str, float]:

@@ -25,7 +25,7 @@ def refuse(task: Task) -> NoReturn:
     raise LabError(message)
 
 
-def load(path: Path, answers: Answers) -> Array:
+def load(path: Path, answers: Answers, whole: int = 0) -> Array:
     """Read the distributions of the examples of a split, in its order → float64 (N, C).
 
     A file with a row for each example of the split is in the split's official order (ascending index). Where the split
@@ -34,25 +34,22 @@ def load(path: Path, answers: Answers) -> Array:
     Args:
         path: a .npy file of shape (N, C) whose rows sum to 1.
         answers: of that split.
+        whole: how many examples the set has that the split was drawn from.
 
     Raises:
         LabError: the file cannot be read, or does not hold such distributions.
     """
     rows = _read(path)
     count, classes = len(answers), answers.facts.targets
-    if rows.ndim != 2 or rows.shape[1] != classes or not _fits(len(rows), answers.index):
-        message = f"{path} holds an array of shape {rows.shape}, this split needs ({count}, {classes})"
+    drawn = whole > count and not np.array_equal(answers.index, np.arange(count))
+    if rows.ndim != 2 or rows.shape[1] != classes or len(rows) not in {count, whole if drawn else count}:
+        other = f", or ({whole}, {classes}) in the order of the whole set" if drawn else ""
+        message = f"{path} holds an array of shape {rows.shape}, this split needs ({count}, {classes}){other}"
         raise LabError(message)
     _check(rows, path)
     rows = rows.astype(np.float64)
     rows /= rows.sum(1, keepdims=True)  # exactly: files in half precision are off in the third place
     return rows if len(rows) == count else rows[answers.index]
-
-
-def _fits(rows: int, index: Array) -> bool:
-    """Whether so many rows are those of the split, or of the whole set that the split was drawn from."""
-    part = not np.array_equal(index, np.arange(len(index)))
-    return rows == len(index) or (part and rows > index.max())
 
 
 def _read(path: Path) -> Array:

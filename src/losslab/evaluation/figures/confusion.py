@@ -61,4 +61,5 @@ def _labels_finding(matrix: Array, named: list[str]) -> str:
     wrong = matrix[:, 1] + matrix[:, 2]
     decisions = int(matrix.sum())
     worst = int(wrong.argmax())
-    return f"{1 - wrong.sum() / decisions:.1%} of {decisions:,} decisions right;\nmost often wrong: {named[worst]}"
+    title = f"{1 - wrong.sum() / decisions:.1%} of {decisions:,} decisions right"
+    return f"{title};\nmost often wrong: {short(named[worst], 20)} ({wrong[worst]:,} times)" if wrong.any() else title

@@ -30,7 +30,7 @@ def draw(answers: Answers, source: Source, rows: Array) -> Figure:
             spine.set(color=COLOURS[1] if wrong else "0.7", linewidth=3 if wrong else 0.8)
         axes.set_title(_caption(answers, row), fontsize=8, color=COLOURS[1] if wrong else "black", loc="left")
     noisy = int(answers.mislabelled[rows].sum())
-    marked = f"; {noisy} of them have a target that is not the truth (framed)" if noisy else ""
+    marked = f"; {noisy} with a target that is not the truth (framed)" if noisy else ""
     figure.suptitle(f"The {plural(len(rows), 'example')} of highest loss{marked}", fontsize=12)
     return figure
 
