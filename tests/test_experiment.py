@@ -303,7 +303,7 @@ def test_a_gpu_draws_what_a_cpu_draws(train):
 
 def test_without_callbacks_nothing_of_lightnings_own_takes_their_place(train):
     experiment, _ = train("callbacks=none", "trainer.max_epochs=3", "logger=none")
-    assert {path.name for path in experiment.folder.path.iterdir()} == {"config.json", "metrics.json"}
+    assert {path.name for path in experiment.folder.path.iterdir()} == {"config.json", "data.json", "metrics.json"}
 
 
 def test_checkpoints_can_be_switched_off_as_in_lightning(train):

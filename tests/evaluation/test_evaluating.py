@@ -236,7 +236,7 @@ def test_outputs_that_are_not_finite_are_said_and_not_measured(runs, monkeypatch
 
 
 def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
-    with pytest.raises(LabError, match="holds no config.json$"):
+    with pytest.raises(LabError, match=r"holds no config\.json$"):
         open_run(Look(tmp_path))
     (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
     shutil.copyfile(runs("digits") / "config.json", tmp_path / "sweep" / "0-mine" / "config.json")
@@ -245,7 +245,7 @@ def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
             open_run(Look(folder_of_runs))
 
 
-def test_data_are_found_from_another_folder(runs, tmp_path, monkeypatch):
+def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     from losslab.evaluation import opening
 
     monkeypatch.chdir(tmp_path)

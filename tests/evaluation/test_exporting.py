@@ -52,6 +52,6 @@ def test_a_program_that_answers_otherwise_is_not_written(runs, tmp_path, monkeyp
 
 def test_a_network_that_cannot_be_traced_is_said_in_one_line(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Flatten, "forward", lambda _, x: x if float(x.sum()) > 0 else x + 0)
-    with pytest.raises(LabError, match="torch.export cannot trace this network") as error:
+    with pytest.raises(LabError, match=r"torch\.export cannot trace this network") as error:
         exporting.export(Look(runs("values")), tmp_path / "program.pt2")
     assert "\n" not in str(error.value)

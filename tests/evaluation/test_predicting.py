@@ -36,7 +36,7 @@ def photos(tmp_path_factory):
     return place
 
 
-def test_files_get_the_probabilities_that_evaluation_gives_them(photos, monkeypatch):
+def test_files_get_the_probabilities_that_evaluation_gives_them(photos):
     found = evaluate(Look(photos / "run")).answers
     (photos / "data").rename(photos / "gone")  # from here on there are no data
     try:
@@ -90,7 +90,7 @@ def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
         evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split / "dog").unlink()
-    with pytest.raises(LabError, match="these data are multiclass with 2 classes, the run learnt .* 3 classes"):
+    with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, the run learnt .* 3 classes"):
         evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
 
 

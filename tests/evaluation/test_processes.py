@@ -36,6 +36,7 @@ def test_several_processes_write_the_files_of_one(world, runs, evaluated, conten
     assert (evaluated("exact") / "report.txt").read_text().rstrip() in done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_several_processes_is_one_line(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs("exact"), run, ignore=shutil.ignore_patterns("evaluation"))

@@ -61,8 +61,8 @@ class Answers:
     def mislabelled(self) -> Array:
         """Whether the target is not the truth: label noise, an outlier (N,)."""
         target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
-        differs = np.asarray(target != self.truth)
-        marked: Array = differs.reshape(len(differs), -1).any(axis=1)
+        differs: Any = target != self.truth
+        marked: Array = differs.reshape(len(self), -1).any(axis=1)
         return marked
 
     def worst(self, count: int) -> Array:
