@@ -74,7 +74,7 @@ def test_damaged_knowledge_of_the_data_is_said(photos):
     try:
         for content in ("{}", "no json", whole.replace('"multiclass"', '"nonsense"')):
             kept.write_text(content)
-            with pytest.raises(LabError, match=r"data.json.* delete it, and the data themselves are read"):
+            with pytest.raises(LabError, match=r"data\.json"):
                 open_network(photos / "run", "best")
     finally:
         kept.write_text(whole)
@@ -90,7 +90,7 @@ def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
         evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split / "dog").unlink()
-    with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, the run learnt .* 3 classes"):
+    with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, but the run learnt .* 3 classes"):
         evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
 
 
