@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -15,7 +16,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from losslab import checkup, compatibility, ranks, runs, teacher, weights
+from losslab import __version__, checkup, compatibility, ranks, runs, teacher, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.knowledge import Knowledge
@@ -154,7 +155,7 @@ def _begin(experiment: Experiment) -> None:
         _check_first_step(experiment)
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
     if trainer.is_global_zero:
-        runs.write_json(folder.config, config)
+        runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
         runs.write_json(folder.data, experiment.data.knowledge.as_json())
@@ -162,6 +163,13 @@ def _begin(experiment: Experiment) -> None:
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
+
+
+def _made_with(trainer: Trainer) -> dict[str, str]:
+    """What else may change the digits of a result: versions and device."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"losslab": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "device": name}
 
 
 def _check_first_step(experiment: Experiment) -> None:

@@ -3,24 +3,26 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import fill
+from typing import TYPE_CHECKING, Literal
 
 from rich import get_console
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from losslab import runs
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, leave
+from losslab.cli.process import find_the_users_code, imports_without_gc, leave
 from losslab.errors import LabError
 from losslab.terminal import ConsoleHandler
 
 if TYPE_CHECKING:
-    from losslab.comparison import Comparison
+    from losslab.comparison import Comparison, Run
 
 logger = logging.getLogger("losslab")
 
@@ -40,9 +42,12 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             _refuse(comparison)
         folder = _claim(options.output, comparison)
         _tell(comparison)
+        more = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
+        if options.tensorboard:
+            _tensorboard(comparison, folder / "tensorboard")
         from losslab.comparison import page  # noqa: PLC0415
 
-        page.write(comparison, folder)
+        page.write(comparison, folder, more)
         logger.info("page        %s", runs.shown(folder / "comparison.md"))
     leave(0)
 
@@ -63,6 +68,16 @@ def _parser() -> argparse.ArgumentParser:
         help="compare with this group (default: the best)",
     )
     parser.add_argument("--reach", metavar="METRIC=VALUE", help="how long runs take to this, such as val/accuracy=0.6")
+    parser.add_argument(
+        "--matrix",
+        nargs="?",
+        const="trained",
+        choices=("trained", "all"),
+        help="also measure every model under every loss that one was trained with, or under all losses that fit",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write each group as one run for TensorBoard: means and bands"
+    )
     parser.add_argument(
         "--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)"
     )
@@ -106,27 +121,61 @@ def _tell(comparison: "Comparison") -> None:
     for standing in comparison.standings.values():
         logger.info("%s", _text(tables.rows(standing)))
     if comparison.reach is not None:
-        logger.info("%s", page.reach_title(comparison.reach))
+        logger.info("\n%s", page.reach_title(comparison.reach))
         logger.info("%s", _text(page.reach_rows(comparison.reach)))
     if len(comparison.groups) == 1:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
+    logger.info("")
     for note in comparison.notes:
-        logger.info("- %s", note)
+        logger.info("%s", _wrapped(f"- {note}"))
     for what, why in comparison.flaws:
-        logger.warning("not counted: %s: %s", what, why)
+        logger.warning("%s", _wrapped(f"! not counted: {what}: {why}"))
 
 
-def _text(rows: Sequence[Sequence[str]]) -> str:
-    """A table as wide as the terminal; names are broken where they must be, numbers never."""
+def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
+    """Measure every model under every loss; this alone needs torch."""
+    with imports_without_gc():
+        from losslab.matrix import measure, page  # noqa: PLC0415
+
+    def watched(several: Sequence["Run"]) -> Iterable["Run"]:
+        return track(several, "measuring", console=get_console(), transient=True)
+
+    matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
+    page.write(matrix, folder)
+    logger.info("\n%s", page.TITLE)
+    logger.info("%s", _text(page.rows(matrix), words=(0,)))
+    return page.TITLE, page.section(matrix)
+
+
+def _tensorboard(comparison: "Comparison", folder: Path) -> None:
+    from losslab.comparison import tensorboard  # noqa: PLC0415
+
+    tensorboard.write(comparison.ordered, comparison.histories, folder)
+    logger.info("watch       tensorboard --logdir %s", runs.shown(folder))
+
+
+def _width() -> int:
     terminal = get_console()
+    return terminal.width if terminal.is_terminal else 160
+
+
+def _wrapped(line: str) -> str:
+    """Broken between words; what does not fit, such as a path, stays whole."""
+    return fill(line, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _text(rows: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
+    """A table as wide as the terminal. Only the names in its first column are broken where they must be."""
     head, *body = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(head):
-        right = 0 < place < 4
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=False)
+        side: Literal["left", "right"] = "left" if place in words else "right"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=place > 0)
     for row in body:
         table.add_row(*map(escape, row))
-    console = Console(width=terminal.width if terminal.is_terminal else 160, color_system=None)
+    if Console(width=10_000).measure(table).minimum > _width():
+        return "(wider than this terminal: see the page)"
+    console = Console(width=_width(), color_system=None)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())

@@ -10,7 +10,7 @@ from losslab.comparison import tables
 from losslab.comparison.curves import Histories, heads, histories, is_loss
 from losslab.comparison.differences import Standing, standing
 from losslab.comparison.grouping import Group, group, pick
-from losslab.comparison.metrics import choose
+from losslab.comparison.metrics import choose, refuse_losses
 from losslab.comparison.notes import notes
 from losslab.comparison.reaching import Reach, reach
 from losslab.comparison.reading import Reading, read
@@ -118,10 +118,14 @@ def compare(
             worst group reaches on average.
 
     Raises:
-        LabError: no run is there, the runs share no metric, or a metric or baseline is none of theirs.
+        LabError: no run is there, the runs share no metric, or a metric, curve or baseline is none of theirs.
     """
     reading = read(map(Path, folders))
     groups = group(reading.runs)
     chosen = choose(groups, metrics)
     reference = None if baseline is None else pick(groups, [baseline] if isinstance(baseline, str) else baseline)
-    return Comparison(reading, tuple(groups), chosen, reference, reach)
+    comparison = Comparison(reading, tuple(groups), chosen, reference, reach)
+    if reach is not None:
+        refuse_losses(groups, reach[0], chosen)
+        _ = comparison.histories  # which knows the curves there are
+    return comparison

@@ -24,10 +24,19 @@ def choose(groups: Sequence[Group], asked: Sequence[str] | None) -> tuple[str, .
         if metric not in every:
             message = f"there is no metric {metric}: {', '.join(every) or 'no run is finished'}"
             raise LabError(message)
-        if is_loss(metric) and len({_loss(one) for one in groups}) > 1:
-            message = f"{metric} means something else under every loss: compare by one of {', '.join(_usual(every))}"
-            raise LabError(message)
+        refuse_losses(groups, metric, _usual(every))
     return tuple(dict.fromkeys(asked))
+
+
+def refuse_losses(groups: Sequence[Group], metric: str, instead: Sequence[str]) -> None:
+    """Have nothing compared by the value of the loss, where losses differ.
+
+    Raises:
+        LabError: that is what was asked for.
+    """
+    if is_loss(metric) and len({_loss(one) for one in groups}) > 1:
+        message = f"{metric} means something else under every loss: compare by one of {', '.join(instead)}"
+        raise LabError(message)
 
 
 def _names(group: Group) -> list[str]:

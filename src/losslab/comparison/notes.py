@@ -141,7 +141,7 @@ def _circumstances(groups: Sequence[Group]) -> Iterator[str]:
     for key in dict.fromkeys(key for _, own in found for key in own):
         cells: dict[str, dict[str, None]] = {}
         for one, own in found:
-            cells.setdefault(shown(own.get(key)), {})[one.label] = None
+            cells.setdefault(shown(own[key]) if key in own else "unknown", {})[one.label] = None
         if len(cells) > 1:
             said = "; ".join(f"{value} in {_some([*names])}" for value, names in cells.items())
             yield f"Not all runs have the same {key}, which should change results by rounding only: {said}."

@@ -136,8 +136,8 @@ def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
         head, *rows = file.read_text().splitlines()
         names = head.split(",")
         places = {name: names.index(name) for name in wanted if name in names}
-        cells = [row.split(",") for row in rows]
-        whole = all(len(row) == len(names) for row in cells)
+        whole = all(row.count(",") == len(names) - 1 for row in rows)
+        cells = [row.split(",", 1 + max(places.values(), default=0)) for row in rows]
         found = {name: [_value(row[place]) for row in cells] for name, place in places.items()} if whole else {}
     except (OSError, ValueError) as error:
         message = f"cannot read {file} ({error})"

@@ -15,7 +15,7 @@ def rows(standing: Standing) -> list[tuple[str, ...]]:
     """A head, and a row for each group: its name, n, mean ± interval, difference from the reference, verdict."""
     head, names = named(standing.groups)
     name = names[standing.groups.index(standing.reference)] if standing.reference is not None else ""
-    minus = f"minus {name if len(name) <= 20 else 'the baseline' if standing.chosen else 'the first'}"
+    minus = f"minus {name if len(name) <= 14 else 'the baseline' if standing.chosen else 'the first'}"
     table: list[tuple[str, ...]] = [(head, "n", standing.metric, minus, "verdict")]
     for name, one in zip(names, standing.groups, strict=True):
         table.append((name, count(one, standing.metric), mean(standing, one), *_against(standing, one)))
@@ -62,11 +62,10 @@ def _against(standing: Standing, group: Group) -> tuple[str, str]:
     return f"{number(found.interval, signed=True)}{pairs}", found.verdict
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
-    """Rows as a Markdown table, the first of them as its head; numbers to the right."""
+def markdown(table: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
+    """Rows as a Markdown table, the first of them as its head; columns to the right but for those of words."""
     head, *body = ([cell.replace("|", "\\|") for cell in row] for row in table)
-    right = ["left" if not place or place == 4 else "right" for place in range(len(head))]
-    rule = [":---" if side == "left" else "---:" for side in right]
+    rule = [":---" if place in words else "---:" for place in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
