@@ -1,9 +1,11 @@
 """Means over seeds, their intervals, and what is said of differences."""
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from losslab.comparison.numbers import number
-from losslab.comparison.statistics import Estimate, difference, estimate, verdict
+from losslab.comparison.statistics import Estimate, difference, estimate, holm, p_value, resolution, verdict
 
 
 def test_an_interval_is_student_s():
@@ -41,3 +43,82 @@ def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, mor
 def test_a_number_shows_the_digits_that_its_interval_leaves():
     assert number(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
     assert number(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
+
+
+def test_a_p_value_and_an_interval_agree():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        values, others = generator.normal(size=(2, 5)).tolist()
+        p = p_value(values, others)
+        assert p == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue)
+        assert difference(values, others, level=p * 1.001).distinguishable
+        assert not difference(values, others, level=p * 0.999).distinguishable
+
+
+def test_holm_tests_the_smallest_at_its_share_and_the_others_at_more_until_one_is_not_rejected():
+    assert holm([0.03, 0.001, 0.02]) == pytest.approx([0.05, 0.05 / 3, 0.025])
+    assert holm([0.03, 0.001, 0.04]) == pytest.approx([0.025, 0.05 / 3, 0.025])  # 0.03 > 0.05/2: it stops there
+    assert holm([0.9, 0.8]) == [0.025, 0.025]
+    assert holm([]) == []
+
+
+def test_intervals_leave_out_0_exactly_where_holm_rejects():
+    generator = np.random.default_rng(1)
+    claims = 0
+    for _ in range(100):
+        samples = (generator.normal(size=(6, 4)) + generator.normal(size=(6, 1))).tolist()
+        zeros = [0.0] * 4
+        p_values = [p_value(sample, zeros) for sample in samples]
+        found = [difference(sample, zeros, level=level) for sample, level in zip(samples, holm(p_values), strict=True)]
+        ordered = sorted(p_values)
+        rejected = [
+            all(ordered[earlier] <= 0.05 / (6 - earlier) for earlier in range(ordered.index(p) + 1)) for p in p_values
+        ]
+        assert [each.distinguishable for each in found] == rejected
+        claims += sum(rejected)
+    assert claims > 20
+
+
+def simulated(runs, seeds, *shifts):
+    """By run, the values of groups that share what a seed does to all of them."""
+    generator = np.random.default_rng(2)
+    for _ in range(runs):
+        shared = generator.normal(size=seeds)
+        yield [(shared + shift + generator.normal(scale=0.5, size=seeds)).tolist() for shift in shifts]
+
+
+def test_without_a_difference_a_family_makes_a_false_claim_in_about_5_percent_of_comparisons():
+    false, runs = 0, 1500
+    for baseline, *others in simulated(runs, 5, 0, 0, 0, 0):
+        p_values = [p_value(values, baseline) for values in others]
+        false += any(p <= level for p, level in zip(p_values, holm(p_values), strict=True))
+    assert 0.025 < false / runs <= 0.06  # at most 0.05, but for chance; below it since the three share a baseline
+
+
+def test_an_interval_holds_the_true_difference_in_95_percent_of_comparisons():
+    runs = 1500
+    held = sum(difference(values, baseline).holds(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
+    assert held / runs == pytest.approx(0.95, abs=0.017)  # three standard deviations
+
+
+def test_each_interval_of_a_family_holds_its_own_difference_at_least_as_often():
+    runs, held = 800, np.zeros(3)
+    for baseline, *others in simulated(runs, 5, 0, 0, 1, 3):
+        levels = holm([p_value(values, baseline) for values in others])
+        found = [difference(each, baseline, level=level) for each, level in zip(others, levels, strict=True)]
+        held += [each.holds(true) for each, true in zip(found, (0, 1, 3), strict=True)]
+    assert (held / runs > 0.93).all()
+
+
+@pytest.mark.parametrize(
+    ("shares", "step"),
+    [
+        ([262 / 270, 261 / 270, 263 / 270], 1 / 270),
+        ([0.9713, 0.9714, 0.6], 1 / 10000),
+        ([0.5, 0.5, 0.25], 0.25),
+        ([1.0, 1.0], 0.0),
+        ([2**0.5 / 2, 3**0.5 / 2], 0.0),
+    ],
+)
+def test_accuracies_tell_what_one_example_is_worth(shares, step):
+    assert resolution(shares) == step

@@ -73,4 +73,4 @@ def reach_rows(found: Reach) -> list[tuple[str, ...]]:
 def _metric(comparison: "Comparison", metric: str) -> Section:
     outcome = tables.outcome(comparison.standings[metric])
     figure = f"![{outcome}]({name_of(metric)})"
-    return metric, f"{outcome[0].upper()}{outcome[1:]}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"
+    return metric, f"{outcome}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"

@@ -51,7 +51,7 @@ class Matrix:
 
 
 def measure(
-    groups: Sequence[Group], *, everything: bool, watched: Callable[[list[Run]], Iterable[Run]] = iter
+    groups: Sequence[Group], *, everything: bool = False, watched: Callable[[list[Run]], Iterable[Run]] = iter
 ) -> Matrix:
     """Rebuild every run that counts, and measure it on its test set under each loss.
 
