@@ -43,7 +43,7 @@ def test_a_sweep_is_compared_and_its_page_lies_in_it(tmp_path):
     summary(tmp_path / "sweep", {"state": "failed", "reason": "no memory", "overrides": ["loss=c", "seed=0"]})
     done = command("sweep", "--baseline", "loss=a", "--reach", "val/accuracy=0.7", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "b      3   0.60 ± 0.26     +0.403 ± 0.025   better" in done.stdout
+    assert "b 3 0.60 ± 0.26 +0.403 ± 0.025 better" in " ".join(done.stdout.split())
     assert "Time to reach val/accuracy=0.7" in done.stdout
     assert "! not counted: sweep: job 0 (loss=c seed=0): failed: no memory" in done.stdout
     assert (tmp_path / "sweep" / "comparison" / "test-accuracy.png").is_file()

@@ -6,6 +6,7 @@ import torch
 from sklearn import metrics as sk
 
 from losslab.data.batch import Facts
+from losslab.direction import direction
 from losslab.metrics import Average, RunningMean, Yardsticks
 from losslab.targets import Kind, Task
 
@@ -136,3 +137,13 @@ def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together()
     truth, facts = torch.tensor([0, 1, 1, 2]), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3)
     whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
     assert single == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["val/mse", "test/nll", "train/loss", "train/loss/focal", "train/mse_given", "ece"])
+def test_errors_and_losses_are_better_low(metric):
+    assert direction(metric) == "min"
+
+
+@pytest.mark.parametrize("metric", ["val/accuracy", "test/r2", "f1", "train/accuracy_given", "test/recall"])
+def test_shares_of_what_is_right_are_better_high(metric):
+    assert direction(metric) == "max"

@@ -38,7 +38,12 @@ def test_what_the_command_line_composes_is_grouped_so(tmp_path):
         for seed in (0, 1)
         for loss in ("focal", "mse")
     ]
-    assert [(one.label, len(one.runs)) for one in groups_of(*runs)] == [("loss=focal", 2), ("loss=mse", 2)]
+    runs += [compose([*common, "loss=mse", f"noise={name}"], str(tmp_path / name)) for name in ("none", "symmetric")]
+    assert [(one.label, len(one.runs)) for one in groups_of(*runs)] == [
+        ("loss=focal", 2),
+        ("loss=mse noise=null", 2),  # of which one was run again
+        ("loss=mse noise=symmetric", 1),
+    ]
 
 
 def test_a_value_that_follows_from_the_seed_is_told_from_one_that_does_not():

@@ -1,11 +1,15 @@
 """Outputs of one loss as another reads them."""
 
+from functools import cache
+
 import pytest
 import torch
 
 from losslab import catalogue
 from losslab.losses import BCE, MSE, Brier, CrossEntropy, GaussianNLL, PoissonNLL
 from losslab.matrix.translation import translated
+
+named = cache(catalogue.make)
 
 
 def scores(*shape):
@@ -27,7 +31,7 @@ def test_losses_that_read_outputs_alike_measure_them_as_they_are():
 @pytest.mark.parametrize("trained", ["cross_entropy", "bce", "mse", "squared_hinge"])
 @pytest.mark.parametrize("measuring", ["cross_entropy", "bce", "mse", "squared_hinge", "ldam", "rescaled_mse"])
 def test_what_is_translated_means_the_same(trained, measuring):
-    trained, measuring = catalogue.make(trained), catalogue.make(measuring)
+    trained, measuring = named(trained), named(measuring)
     outputs = scores(20, 4)
     found, how = translated(outputs, trained, measuring, values=False, exclusive=True)
     assert how
@@ -52,7 +56,7 @@ def test_a_loss_that_reads_what_no_outputs_can_mean_measures_nothing():
 
 def test_values_are_read_as_values():
     outputs = scores(20, 1)
-    _, how = translated(outputs, MSE(), catalogue.make("huber"), values=True, exclusive=False)
+    _, how = translated(outputs, MSE(), named("huber"), values=True, exclusive=False)
     assert how == "as they are"
     found, how = translated(outputs, PoissonNLL(), MSE(), values=True, exclusive=False)
     assert how == "translated"

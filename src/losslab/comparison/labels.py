@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from losslab.comparison.settings import SUBJECTS, Settings, shown
 
 _WITH_CHOICE = (*SUBJECTS, "mix")
-_ORDER = ("loss.", "model.", "data.", "mix.", "optimizer.", "trainer.", "scheduler.", "callbacks.")
+_ORDER = (
+    "loss.", "model.", "data.", "mix.", "imbalance.", "noise.", "optimizer.", "trainer.", "scheduler.", "callbacks.",
+)  # fmt: skip
 
 
 def labels(settings: Sequence[Settings]) -> list[tuple[str, ...]]:

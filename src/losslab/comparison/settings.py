@@ -10,7 +10,7 @@ from losslab.comparison.reading import Run
 Settings = dict[str, Any]
 """The values of a configuration by dotted key, such as "optimizer.lr"."""
 
-SUBJECTS = ("loss", "model", "data", "optimizer", "scheduler")
+SUBJECTS = ("loss", "model", "data", "imbalance", "noise", "optimizer", "scheduler")
 """The groups whose choice is a setting by itself."""
 
 _OF_OLDER_RUNS = ("data.seed",)
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = re.compile(
     r"|data\.(dir|url|workers|in_memory|eval_batch_size)"
     r"|trainer\.(enable_progress_bar|enable_model_summary|log_every_n_steps|num_sanity_val_steps|profiler"
     r"|default_root_dir)"
-    r"|callbacks\.(finite_guard|gradient_norms|dashboard|progress_bar|history)"
+    r"|callbacks\.(finite_guard|gradient_norms|dynamics|dashboard|progress_bar|history)"
     r"|callbacks\.checkpoints\.(run_dir|every_seconds)"
     r"|.*\.run_dir)(\..*)?"
 )
