@@ -67,6 +67,12 @@ def test_only_seeds_of_both_are_compared_and_the_page_says_which_are_not(tmp_pat
     assert "loss=b has no result for seed 7, so these are not part of its differences." in comparison.notes
 
 
+def test_seeds_are_paired_by_their_number_and_not_by_their_place(tmp_path):
+    found = standing(tmp_path, baseline="loss=b", a={1: 0.5, 2: 0.7, 3: 0.9}, b={0: 0.1, 1: 0.4, 2: 0.6})
+    assert found.differences[0].mean == pytest.approx(0.1)
+    assert found.differences[0].pairs == 2
+
+
 def test_without_a_seed_in_common_nothing_is_claimed(tmp_path):
     comparison = compare([accuracies(tmp_path, a={0: 0.5, 1: 0.6}, b={2: 0.1, 3: 0.2})])
     (found,) = comparison.standings["test/accuracy"].differences

@@ -62,6 +62,15 @@ def test_paths_that_follow_from_the_seed_are_told_apart_by_the_rest_of_them():
     assert labels_of(*starts) == ["ckpt_path=a/s{seed}.pth", "ckpt_path=b/s{seed}.pth"]
 
 
+def test_paths_made_of_the_name_of_the_run_are_one_setting():
+    named = [config("mse", seed, own__file="") for seed in (0, 1)]
+    for each in named:
+        each["name"] = f"run {'ab'[each['seed']]}"
+        each["own"]["file"] = f"notes/{each['name']}.txt"
+        each["per_run"] = [*each["per_run"], "own.file"]
+    assert len(groups_of(*named)) == 1
+
+
 def test_a_configuration_of_an_older_run_says_less_and_is_grouped_all_the_same():
     older = [config("mse", seed, f"outputs/{seed}") for seed in range(2)]
     for each in older:
