@@ -43,6 +43,7 @@ def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, mor
 def test_a_number_shows_the_digits_that_its_interval_leaves():
     assert number(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
     assert number(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
+    assert number(Estimate(2.1386e11, 2.118e10)) == "2.14e+11 ± 2.1e+10"
 
 
 def test_a_p_value_and_an_interval_agree():

@@ -62,6 +62,8 @@ def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
     every = [value for own in values for value in own]
     if min(every) > 0 and max(every) > 50 * min(every):
         axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_formatter("{x:g}")
     better = "higher" if direction(standing.metric) == "max" else "lower"
     several = any(standing.estimate(one) is not None for one in groups)
     end = "seeds, their mean,\nits 95 % interval" if several else "seeds"
@@ -69,6 +71,7 @@ def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
 
 
 def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(0, color="black", linewidth=0.9)
     for row, one in enumerate(groups):
         found, colour = standing.difference(one), _colour(standing, one)
@@ -83,7 +86,11 @@ def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
             va="center", color=colour, fontsize="small", annotation_clip=False,
         )  # fmt: skip
     name = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))[id(standing.reference)]
-    end = f",\npaired by seed, corrected for {standing.family} comparisons" if standing.family else ""
+    end = (
+        f",\npaired by seed,\ncorrected for {standing.family} comparisons"
+        if standing.family > 1
+        else ",\npaired by seed"
+    )
     axes.set_xlabel(
         f"{standing.metric} minus that of {name if len(name) < 24 else 'the reference'}{end}", fontsize="small"
     )
