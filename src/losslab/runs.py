@@ -9,6 +9,7 @@ RUN/weights.pth             the best epoch's plain state_dict of the network
 RUN/faults.json             what was made wrong with the training data, if anything was, and their checksum
 RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
 RUN/timing.csv              a row an epoch, of wall times
+RUN/path.csv                a row an epoch, of all weights, if they are few
 RUN/metrics.json            final values
 RUN/dynamics.npz            what the loss did to some examples over training, under callbacks=dynamics
 RUN/figures/*.png           what was drawn
@@ -79,6 +80,11 @@ class RunFolder:
     def timing(self) -> Path:
         """Wall times, a row an epoch."""
         return self.path / "timing.csv"
+
+    @property
+    def path_of_weights(self) -> Path:
+        """All weights before the first step and after every epoch, of a network that has few."""
+        return self.path / "path.csv"
 
     @property
     def metrics(self) -> Path:

@@ -4,6 +4,7 @@ from losslab.cli.checking import check
 from losslab.cli.comparing import compare
 from losslab.cli.composing import compose, resolve
 from losslab.cli.evaluating import evaluate
+from losslab.cli.explaining import explain
 from losslab.cli.exporting import export
 from losslab.cli.predicting import predict
 from losslab.cli.process import imports_without_gc, keep_freed_memory
@@ -15,6 +16,7 @@ __all__ = [
     "compare",
     "compose",
     "evaluate",
+    "explain",
     "export",
     "imports_without_gc",
     "keep_freed_memory",

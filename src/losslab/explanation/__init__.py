@@ -1,1 +1,33 @@
-"""Figures that say what a finished run learnt and how, one file a question."""
+"""Figures that say what a finished run learnt and how, one module a question. Imports no torch.
+
+Such a module has two functions, and imports no torch before the second is called:
+
+    applies(config)         whether it has something to say of a run, by its config.json
+    explain(runs, output)   draws into `output`, or into the figures/ of the one run, logs a line for each figure, and
+                            returns their paths; it may take some of the command's options too (OPTIONS names them)
+"""
+
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Explanation(NamedTuple):
+    """An explanation that `python scripts/explain.py` knows."""
+
+    path: str
+    """Of its module."""
+    needs: str
+    """What a run must be, in words."""
+
+    @property
+    def module(self) -> ModuleType:
+        """Where `applies` and `explain` are."""
+        return import_module(self.path)
+
+
+EXPLANATIONS = {
+    "linear": Explanation("losslab.explanation.linear", "a run of the linear model (model=linear)"),
+    "dynamics": Explanation("losslab.explanation.dynamics", "a run with callbacks=dynamics"),
+}
+"""By the name that `--what` takes. A new one is a line here."""

@@ -1,0 +1,83 @@
+"""`python scripts/explain.py`: why runs went as they did, in figures."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from losslab import runs as folders
+from losslab.cli.errors import one_line_errors
+from losslab.cli.process import find_the_users_code, imports_without_gc, leave
+from losslab.errors import LabError
+from losslab.explanation import EXPLANATIONS
+from losslab.explanation.board import show
+from losslab.runs import RunFolder
+from losslab.terminal import ConsoleHandler
+
+logger = logging.getLogger("losslab")
+
+
+def explain(arguments: Sequence[str] | None = None) -> None:
+    """`python scripts/explain.py RUN_FOLDER ...` and `losslab-explain`: draw what can be said of finished runs."""
+    if "-sc" in sys.argv[1:]:
+        return  # Hydra's completion of `python train.py` asks every script that python runs
+    options = _parser().parse_args(arguments)
+    find_the_users_code()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    with one_line_errors(show_all=False):
+        given = [RunFolder(path) for path in options.run_folders]
+        drawn = _drawn(given, _output(options), options)
+        logger.info("%-11s %s", "figures", folders.shown(drawn[0].parent.resolve()))
+    leave(0)
+
+
+def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
+    """Draw what applies, or what was asked for, and say what does not apply and why."""
+    configs = [run.read_config() for run in given]
+    drawn: list[Path] = []
+    refused: dict[str, str] = {}
+    for name in options.what or EXPLANATIONS:
+        module = EXPLANATIONS[name].module
+        other = next((run for run, config in zip(given, configs, strict=True) if not module.applies(config)), None)
+        if other is not None:
+            refused[name] = f"{folders.shown(other.path)} is not {EXPLANATIONS[name].needs}"
+            continue
+        with imports_without_gc():
+            from losslab import experiment  # noqa: F401, PLC0415 -- which brings torch and all
+        try:
+            chosen = {option: getattr(options, option) for option in getattr(module, "OPTIONS", ())}
+            figures = module.explain(given, output, **chosen)
+        except LabError as error:
+            refused[name] = str(error)
+            continue
+        drawn += figures
+        # A run that is still being trained writes an event file itself: there, figures are files alone.
+        if output is not None or given[0].metrics.is_file():
+            show(name, figures, output or given[0].path)
+    lines = [f"{name}: {reason}" for name, reason in refused.items()]
+    if not drawn or (refused and options.what):
+        raise LabError("; ".join(lines))
+    for line in lines:
+        logger.info("not drawn   %s", line)
+    return drawn
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Draw why finished runs went as they did: into the figures/ of one run, or several side by side."
+    )
+    parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER")
+    parser.add_argument(
+        "--what", nargs="+", choices=tuple(EXPLANATIONS), help="which explanations (default: all that apply)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
+    return parser
+
+
+def _output(options: argparse.Namespace) -> Path | None:
+    """Where the figures go; None for the one run's own figures/."""
+    if options.output is None and len(options.run_folders) > 1:
+        return Path("outputs") / f"explanation-{folders.stamp()}"
+    output: Path | None = options.output
+    return output

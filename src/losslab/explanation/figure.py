@@ -1,0 +1,52 @@
+"""What explanations do with a figure: write it, and say what it found. Imports no torch."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from losslab.errors import LabError
+from losslab.runs import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("losslab")
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which colour-blind readers can tell apart."""
+STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
+"""A line style for each colour, for print."""
+
+
+def place(runs: Sequence[RunFolder], output: Path | None) -> Path:
+    """The folder that figures of these runs go to: `output`, or for one run its own figures/.
+
+    Raises:
+        LabError: there are several runs and no `output`.
+    """
+    if output is not None:
+        return output
+    if len(runs) != 1:
+        message = "figures of several runs need a folder of their own: name one with --output"
+        raise LabError(message)
+    return runs[0].figures
+
+
+def keep(figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | None, finding: str) -> Path:
+    """Write NAME.png where figures of these runs go, and log what was found → its path.
+
+    A figure of the same name that was drawn before is replaced.
+    """
+    path = place(runs, output) / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    logger.info("%-11s %s", name, finding)
+    return path
+
+
+def table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
+    """Write the numbers of a figure as CSV."""
+    lines = [",".join(columns), *(",".join(f"{value:.9g}" for value in row) for row in rows)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,94 @@
+"""A finished run, built again under its weights, and the examples that it is explained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from losslab import weights
+from losslab.data.batch import Batch
+from losslab.data.module import split_rows
+from losslab.errors import LabError
+from losslab.experiment import Experiment, rebuild
+from losslab.explanation.labels import labels
+from losslab.learner import Learner
+from losslab.runs import RunFolder, shown
+from losslab.targets import encode
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a run has learnt."""
+
+    label: str
+    """What tells it from the others that are explained with it."""
+    folder: RunFolder
+    config: dict[str, Any]
+    experiment: Experiment
+
+    @property
+    def learner(self) -> Learner:
+        """The network and the loss, with what they have learnt."""
+        return self.experiment.learner
+
+
+def solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]:
+    """Runs under the weights of "best" or "last", with their data read.
+
+    Raises:
+        LabError: no run or no checkpoint is there, the weights are not finite, or the data cannot be had.
+    """
+    configs = [run.read_config() for run in runs]
+    names = labels(configs)
+    return [_solution(*run, checkpoint) for run in zip(names, runs, configs, strict=True)]
+
+
+def _solution(label: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
+    experiment = rebuild(folder, config)
+    learner, data = experiment.learner, experiment.data
+    path = folder.checkpoint(checkpoint)
+    weights.load(learner, path)
+    wrong = [name for name, value in learner.state_dict().items() if not torch.isfinite(value).all()]
+    if wrong:
+        message = f"{shown(path)} holds NaN or infinite numbers ({wrong[0]}): there is nothing to explain but its log"
+        raise LabError(message)
+    data.prepare_data()
+    data.setup()
+    if data.class_counts is not None:
+        learner.loss.set_class_counts(data.class_counts)
+    learner.to(experiment.trainer.strategy.root_device).eval().requires_grad_(requires_grad=False)
+    return Solution(label, folder, config, experiment)
+
+
+def batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:
+    """Examples of a split, unaugmented, as the network takes them and on its device.
+
+    Args:
+        solution: whose data they are. Only for so many examples does it stay whole afterwards.
+        split: "train", "val" or "test".
+        count: of the examples, which are drawn at random; None or more than there are for all.
+        seed: of that draw.
+    """
+    data, learner = solution.experiment.data, solution.learner
+    source = data.splits[split]
+    if count is not None and count < source.size:
+        rows = split_rows(source.size, (count,), seed)[0]
+        data.splits = {**data.splits, split: source.take(rows.to(source.device))}
+    dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
+    data.validated = split if split == "train" else "val"
+    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    device = learner.device
+    try:
+        return [Batch(batch.inputs.to(device, dtype), *(part.to(device) for part in batch[1:])) for batch in loader]
+    finally:
+        data.validated = "val"
+        data.splits = {**data.splits, split: source}
+        data.teardown()
+
+
+def encoded(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
+    """Targets as the loss takes them, as the learner's own step encodes them."""
+    facts = learner.facts
+    return encode(target, facts.kind, learner.kind, facts.targets, torch.promote_types(dtype, torch.float32))
