@@ -26,7 +26,8 @@ class Plane:
 
     def weights(self, x: float, y: float) -> Vector:
         """θ (P,) of a place in the plane."""
-        return self.origin + x * self.axes[0] + y * self.axes[1]
+        place: Vector = self.origin + x * self.axes[0] + y * self.axes[1]
+        return place
 
 
 def through(origin: Vector, ways: Sequence[Vector], hessian: Vector) -> Plane:

@@ -1,6 +1,5 @@
 """What a linear model is asked to solve: its loss over all training examples, as a function of its weights alone."""
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.callbacks.path import numbered
+from losslab.data.batch import Batch
 from losslab.errors import LabError
 from losslab.explanation.solution import Solution, batches, encoded
 
@@ -32,7 +32,7 @@ class Problem:
     def __init__(self, solution: Solution, *, clean: bool = False) -> None:
         self.learner = solution.learner.double().cpu()
         self.learner.loss.double()
-        (batch,) = _whole(solution)
+        batch = _whole(solution)
         self.inputs, self.truth, self.target = batch.inputs, batch.truth, batch.truth if clean else batch.target
         self._wanted = encoded(self.learner, self.target, torch.float64)
         self._shapes = {name: value.shape for name, value in self.learner.network.named_parameters()}
@@ -66,7 +66,7 @@ class Problem:
 
     def hessian(self, weights: Vector) -> Vector:
         """Its second derivatives at θ → (P, P); 0 where the loss is made of straight pieces."""
-        found: Tensor = torch.autograd.functional.hessian(self._loss, torch.from_numpy(weights))  # type: ignore[no-untyped-call]
+        found: Tensor = torch.autograd.functional.hessian(self._loss, torch.from_numpy(weights))
         return found.numpy()
 
     @cached_property
@@ -85,13 +85,13 @@ class Problem:
     def _loss(self, weights: Tensor) -> Tensor:
         parts = weights.split([shape.numel() for shape in self._shapes.values()])
         given = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
-        network: Callable[[Tensor], Tensor] = self.learner.network
-        outputs = torch.func.functional_call(network, given, (self.inputs,))  # type: ignore[arg-type]
-        total = self.learner.loss.total(self.learner.loss.seen(outputs, self.inputs, network), self._wanted)
+        network, loss = self.learner.network, self.learner.loss
+        outputs: Tensor = torch.func.functional_call(network, given, (self.inputs,))
+        total = loss.total(loss.seen(outputs, self.inputs, network), self._wanted)
         return total.value / total.weight
 
 
-def _whole(solution: Solution) -> list[Any]:
+def _whole(solution: Solution) -> Batch:
     """All training examples as one batch."""
-    parts = batches(solution, "train", None, 0)
-    return [type(parts[0])(*(torch.cat(columns).cpu() for columns in zip(*parts, strict=True)))]
+    parts = zip(*batches(solution, "train", None, 0), strict=True)
+    return Batch(*(torch.cat(columns) for columns in parts))

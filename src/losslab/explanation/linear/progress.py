@@ -26,7 +26,7 @@ def directions(axes: "Axes", case: Case) -> None:
     if not case.curved:
         lines = {"in all": (np.linalg.norm(case.path.weights - case.minimum.weights, axis=1), None)}
         axes.set_ylabel("distance from the minimum")
-        axes.set_title("the Hessian is 0 where it exists: this loss is made of straight pieces", fontsize=10)
+        axes.set_title("the Hessian is 0 where it exists:\nthis loss is made of straight pieces", fontsize=10)
     else:
         lines = {
             f"{name} (λ {value:.4g})": (np.abs((case.path.weights - case.minimum.weights) @ vector), float(value))
