@@ -7,6 +7,7 @@ from typing import Any
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 
+
 def applies(config: dict[str, Any]) -> bool:
     """Whether a run trained the linear model."""
     return bool(config["model"]["_target_"] == "losslab.networks.linear.linear")
