@@ -24,10 +24,10 @@ class Plane:
         seen: Vector = (weights - self.origin) @ self.axes.T
         return seen
 
-    def weights(self, x: float, y: float) -> Vector:
-        """θ (P,) of a place in the plane."""
-        place: Vector = self.origin + x * self.axes[0] + y * self.axes[1]
-        return place
+    def weights(self, places: Vector) -> Vector:
+        """θ (..., P) of places (..., 2) in the plane."""
+        found: Vector = self.origin + places @ self.axes
+        return found
 
 
 def through(origin: Vector, ways: Sequence[Vector], hessian: Vector) -> Plane:

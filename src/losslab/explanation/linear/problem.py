@@ -17,6 +17,8 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 MOST_WEIGHTS = 100
 """Hessians of more are not for looking at."""
 
+_CHUNK = 256
+
 
 class Problem:
     """The loss of a run in float64, over weights θ (P,) in the order of the network's parameters.
@@ -57,6 +59,15 @@ class Problem:
         """The mean loss at θ (P,)."""
         with torch.no_grad():
             return float(self._loss(torch.from_numpy(weights)))
+
+    def losses(self, weights: Vector) -> Vector:
+        """The mean loss at many θ (M, P) → (M,)."""
+        with torch.no_grad():
+            try:
+                many = torch.func.vmap(self._loss, chunk_size=_CHUNK)(torch.from_numpy(weights))
+            except (RuntimeError, ValueError):  # a criterion from elsewhere that looks at its values
+                return np.array([self.loss(each) for each in weights])
+        return many.numpy()
 
     def gradient(self, weights: Vector) -> Vector:
         """Its gradient at θ → (P,)."""

@@ -77,8 +77,8 @@ def _surface(figure: "SubFigure", axes: "Axes", case: Case, plane: Plane, frame:
 
     xs, ys = (np.linspace(*ends, _GRID) for ends in zip(*frame, strict=True))
     with np.errstate(all="ignore"):
-        heights = [[case.problem.loss(plane.weights(x, y)) for x in xs] for y in ys]
-    loss = np.ma.masked_invalid(heights)
+        grid = plane.weights(np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2))
+        loss = np.ma.masked_invalid(case.problem.losses(grid).reshape(_GRID, _GRID))
     levels, logarithmic = contours(float(loss.min()), float(loss.max()))
     norm = (LogNorm if logarithmic else Normalize)(levels[0], levels[-1])
     fine = (np.geomspace if logarithmic else np.linspace)(levels[0], levels[-1], 60)

@@ -1,0 +1,188 @@
+"""What is drawn of linear models is what mathematics says of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from losslab.errors import LabError
+from losslab.explanation import linear
+from losslab.explanation.linear import outliers, surface
+from losslab.explanation.linear.case import Case
+from losslab.explanation.linear.plane import through
+from losslab.explanation.solution import solutions
+
+FAST = ("logger=none", "test=false", "examine=false")
+THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=100", "data.features=3")
+    "data=linear_synthetic",
+    "noise=outliers",
+    "noise.rate=0.1",
+    "data.n=100",
+    "data.features=3",
+    "data.noise=0.1",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(train):
+    """Folders of short runs by their loss; data with outliers from three features."""
+
+    def _runs(*losses, options=()):
+        return [train(f"loss={loss}", *FAST, *options)[0].folder for loss in losses]
+
+    return _runs
+
+
+@pytest.fixture(scope="module")
+def line(runs):
+    folders = [*runs("mse"), *runs("l1", "huber", options=("trainer.max_epochs=100",))]
+    return [Case.of(solution) for solution in solutions(folders, "last")]
+
+
+@pytest.fixture(scope="module")
+def thrown(runs):
+    options = (*THROWN, "trainer.max_epochs=60", "data.batch_size=null", "optimizer.lr=0.1")
+    return [Case.of(solution) for solution in solutions(runs("mse", "l1", "huber", options=options), "last")]
+
+
+def test_the_hessian_of_the_three_points_is_the_known_one(line):
+    mse, l1, huber = line
+    assert mse.curvature[0].tolist() == pytest.approx([11.0929, 0.2404], abs=5e-5)
+    assert mse.largest_rate == pytest.approx(0.1803, abs=5e-5)
+    assert huber.curvature[0].tolist() == pytest.approx([11.0929 / 2, 0.2404 / 2], abs=5e-5)
+    assert not l1.curved
+
+
+def test_the_recorded_path_is_the_closed_form_of_gradient_descent(line):
+    mse = line[0]
+    values, vectors = mse.curvature
+    start, solved = mse.path.weights[0], np.array([2.0, 0.0])
+    for step in (1, 10, 100, 1000):
+        decayed = (1 - 0.01 * values) ** step
+        expected = solved + vectors @ (decayed * (vectors.T @ (start - solved)))
+        assert mse.path.weights[step] == pytest.approx(expected, abs=1e-5)
+    assert np.abs((mse.end - solved) @ vectors[:, 1] / ((start - solved) @ vectors[:, 1])) == pytest.approx(
+        0.090, abs=5e-4
+    )
+
+
+def test_every_loss_of_the_three_points_is_lowest_on_their_law(line):
+    for case in line:
+        assert case.minimum.reached
+        assert case.minimum.weights == pytest.approx([2, 0], abs=1e-6)
+        assert case.astray == pytest.approx(0, abs=1e-6)
+
+
+def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
+    from scipy.optimize import linprog
+
+    l1 = thrown[1]
+    features = np.c_[l1.problem.inputs.numpy(), np.ones(len(l1.problem.inputs))]
+    count, size = features.shape
+    both = np.block([[features, -np.eye(count)], [-features, -np.eye(count)]])
+    target = l1.problem.target.numpy().ravel()
+    solved = linprog(
+        np.r_[np.zeros(size), np.ones(count) / count], A_ub=both, b_ub=np.r_[target, -target],
+        bounds=[(None, None)] * size + [(0, None)] * count,
+    )  # fmt: skip
+    assert l1.minimum.reached
+    assert l1.minimum.loss == pytest.approx(solved.fun, abs=1e-9)
+    assert l1.minimum.weights == pytest.approx(solved.x[:size], abs=1e-6)
+
+
+def test_the_minimum_of_squared_errors_is_least_squares(thrown):
+    mse = thrown[0]
+    features = np.c_[mse.problem.inputs.numpy(), np.ones(len(mse.problem.inputs))]
+    solved = np.linalg.lstsq(features, mse.problem.target.numpy(), rcond=None)[0].ravel()
+    assert mse.minimum.weights == pytest.approx(solved, abs=1e-6)
+    clean = np.linalg.lstsq(features, mse.problem.truth.numpy(), rcond=None)[0].ravel()
+    assert mse.problem.law == pytest.approx(clean, abs=1e-9)
+
+
+def test_outputs_that_are_no_values_have_no_law_but_a_minimum(runs):
+    (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
+    case = Case.of(solutions([folder], "last")[0])
+    assert case.problem.law is None, "outputs are logarithms of the values"
+    assert case.minimum.reached
+    assert case.minimum.loss < case.problem.loss(case.end)
+
+
+def test_many_places_at_once_have_the_loss_of_each_alone(line, thrown):
+    random = np.random.default_rng(0)
+    for case in (*line, *thrown):
+        places = random.normal(size=(300, len(case.end)))
+        alone = [case.problem.loss(place) for place in places]
+        assert case.problem.losses(places) == pytest.approx(np.array(alone), rel=1e-12)
+
+
+def test_outliers_are_found_where_targets_are_not_the_truth_and_move_the_squared_error_most(thrown, line):
+    assert outliers.share(line[0]) == 0
+    assert outliers.share(thrown[0]) == pytest.approx(0.1)
+    moved = {case.label: outliers.Shift.of(case) for case in thrown}
+    assert moved["mse"].size == pytest.approx(
+        np.linalg.norm(thrown[0].minimum.weights - thrown[0].problem.law), abs=1e-6
+    )
+    assert moved["mse"].size > 5 * moved["huber"].size > 5 * moved["l1"].size > 0
+
+
+def test_the_plane_holds_a_path_that_lies_in_a_plane():
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.normal(size=(5, 2)))[0].T
+    origin = random.normal(size=5)
+    way = origin + random.normal(size=(30, 2)) @ axes
+    plane = through(origin, [way], np.eye(5))
+    assert plane.weights(plane.at(way)) == pytest.approx(way, abs=1e-12)
+    assert all("principal direction" in label for label in plane.labels)
+
+
+def test_without_a_path_the_plane_is_that_of_the_extreme_eigenvectors():
+    plane = through(np.zeros(3), [], np.diag([2.0, 1.0, 5.0]))
+    assert np.abs(plane.axes).tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert "steepest" in plane.labels[0]
+
+
+def test_several_runs_are_drawn_over_the_same_weights_each_in_its_own_units(line):
+    plane = through(line[0].minimum.weights, [], np.eye(2))
+    panels = [axes for axes in surface.draw(line, plane).axes if axes.get_xlabel() == "weight w"]
+    assert len(panels) == 3
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+    bars = {bar.get_ylabel() for axes in panels for bar in axes.child_axes}
+    assert bars == {f"{name} loss, mean of the examples" for name in ("mse", "l1", "huber")}
+    for axes, case in zip(panels, line, strict=True):
+        x, y = next(drawn for drawn in axes.get_lines() if drawn.get_label() == "path, by epochs").get_data()
+        assert np.c_[x, y] == pytest.approx(case.path.weights)
+
+
+def test_the_figures_of_one_run_are_its_own_and_of_several_elsewhere(thrown, tmp_path, caplog):
+    folders = [case.solution.folder for case in thrown]
+    with caplog.at_level("INFO"):
+        own = linear.explain(folders[:1], None)
+    assert own == [folders[0].figures / "surface.png", folders[0].figures / "outliers.png"]
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["surface", "outliers"]
+    beside = linear.explain(folders, tmp_path)
+    for path in (*own, *beside):
+        with Image.open(path) as image:
+            assert image.size[0] > 800
+    with pytest.raises(LabError, match="--output"):
+        linear.explain(folders, None)
+
+
+def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
+    import torch
+
+    (folder,) = runs("mse", options=("trainer.max_epochs=3",))
+    folder.path_of_weights.write_text("epoch,step,weight.0.0\n0,0,1\n")
+    with pytest.raises(LabError, match="is not the path of this network"):
+        linear.explain([folder], None)
+    folder.path_of_weights.unlink()
+    assert linear.explain([folder], None), "a run without a path has a surface all the same"
+    state = torch.load(folder.last, weights_only=True)
+    state["state_dict"]["network.bias"][0] = torch.nan
+    torch.save(state, folder.last)
+    with pytest.raises(LabError, match=r"last.ckpt holds NaN or infinite numbers \(network.bias\)"):
+        linear.explain([folder], None)
+    folder.last.unlink()
+    with pytest.raises(LabError, match="no checkpoint at"):
+        linear.explain([folder], None)
+    (large,) = (train("data=digits", "loss=cross_entropy", "trainer.max_epochs=1", *FAST)[0].folder,)
+    with pytest.raises(LabError, match="30,730 weights"):
+        linear.explain([large], None)
