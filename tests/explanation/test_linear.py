@@ -13,13 +13,6 @@ from losslab.explanation.solution import solutions
 
 FAST = ("logger=none", "test=false", "examine=false")
 THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=100", "data.features=3")
-    "data=linear_synthetic",
-    "noise=outliers",
-    "noise.rate=0.1",
-    "data.n=100",
-    "data.features=3",
-    "data.noise=0.1",
-)
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,22 @@ def _parser() -> argparse.ArgumentParser:
         "--what", nargs="+", choices=tuple(EXPLANATIONS), help="which explanations (default: all that apply)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
+    group = parser.add_argument_group("landscape and barrier")
+    group.add_argument("--points", type=_above_1, default=21, help="along each side of the plane, or the line (21)")
+    group.add_argument("--examples", type=_above_1, default=1000, help="how many examples are looked at (1000)")
+    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="where from (train)")
+    group.add_argument("--seed", type=int, default=0, help="of which examples, and of the random directions (0)")
+    group.add_argument("--ckpt", choices=("best", "last"), default="best", help="which weights (best)")
     return parser
+
+
+def _above_1(text: str) -> int:
+    """A whole number of 2 or more."""
+    number = int(text)
+    if number < 2:
+        message = f"must be 2 or more, got {text}"
+        raise argparse.ArgumentTypeError(message)
+    return number
 
 
 def _output(options: argparse.Namespace) -> Path | None:

@@ -28,6 +28,8 @@ class Explanation(NamedTuple):
 
 EXPLANATIONS = {
     "linear": Explanation("losslab.explanation.linear", "a run of the linear model (model=linear)"),
+    "landscape": Explanation("losslab.explanation.landscape", "a run of a network (a linear model has `linear`)"),
+    "barrier": Explanation("losslab.explanation.barrier", "a run of a network (a linear model has none)"),
     "dynamics": Explanation("losslab.explanation.dynamics", "a run with callbacks=dynamics"),
 }
 """By the name that `--what` takes. A new one is a line here."""

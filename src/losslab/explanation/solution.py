@@ -12,7 +12,7 @@ from losslab.data.batch import Batch
 from losslab.data.module import split_rows
 from losslab.errors import LabError
 from losslab.experiment import Experiment, rebuild
-from losslab.explanation.labels import labels
+from losslab.explanation.labels import labels, losses
 from losslab.learner import Learner
 from losslab.runs import RunFolder, shown
 from losslab.targets import encode
@@ -24,9 +24,13 @@ class Solution:
 
     label: str
     """What tells it from the others that are explained with it."""
+    loss: str
+    """Its loss, told from the others' losses."""
     folder: RunFolder
     config: dict[str, Any]
     experiment: Experiment
+    fixed: frozenset[str]
+    """The names of the network's weights that were not learnt."""
 
     @property
     def learner(self) -> Learner:
@@ -41,11 +45,11 @@ def solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]:
         LabError: no run or no checkpoint is there, the weights are not finite, or the data cannot be had.
     """
     configs = [run.read_config() for run in runs]
-    names = labels(configs)
-    return [_solution(*run, checkpoint) for run in zip(names, runs, configs, strict=True)]
+    named = zip(labels(configs), losses(configs), runs, configs, strict=True)
+    return [_solution(*run, checkpoint) for run in named]
 
 
-def _solution(label: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
+def _solution(label: str, loss: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
     experiment = rebuild(folder, config)
     learner, data = experiment.learner, experiment.data
     path = folder.checkpoint(checkpoint)
@@ -58,8 +62,9 @@ def _solution(label: str, folder: RunFolder, config: dict[str, Any], checkpoint:
     data.setup()
     if data.class_counts is not None:
         learner.loss.set_class_counts(data.class_counts)
+    fixed = frozenset(name for name, value in learner.network.named_parameters() if not value.requires_grad)
     learner.to(experiment.trainer.strategy.root_device).eval().requires_grad_(requires_grad=False)
-    return Solution(label, folder, config, experiment)
+    return Solution(label, loss, folder, config, experiment, fixed)
 
 
 def batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from losslab.explanation.contours import contours
 from losslab.explanation.linear import progress
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.plane import Plane
@@ -89,22 +90,13 @@ def _surface(figure: "SubFigure", axes: "Axes", case: Case, plane: Plane, frame:
     bar = figure.colorbar(shades, cax=beside, ticks=levels[::2], format=lambda value, _: f"{value:.2g}")
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=8)
-    bar.set_label(f"{case.label} loss, mean of the examples", fontsize=8)
+    bar.set_label(f"{case.solution.loss} loss, mean of the examples", fontsize=8)
     if len(plane.origin) == 2 and case.curved:
         _axes_of_curvature(axes, case, frame)
     _way(axes, case, plane)
     axes.set(xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]), xlabel=plane.labels[0], ylabel=plane.labels[1])
     axes.set_aspect("equal")
     axes.set_title(_title(case), fontsize=10)
-
-
-def contours(low: float, high: float) -> tuple[Vector, bool]:
-    """Values for contours, and whether their steps are ratios: so they are where a loss spans more than tenfold."""
-    if high <= low:
-        return np.array([low - 0.5, low + 0.5]), False
-    if low >= 0 and high > 10 * low:
-        return np.geomspace(max(low, high / 3e3), high, 12), True
-    return np.linspace(low, high, 12), False
 
 
 def _axes_of_curvature(axes: "Axes", case: Case, frame: tuple[Vector, Vector]) -> None:
