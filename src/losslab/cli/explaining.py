@@ -8,7 +8,7 @@ from pathlib import Path
 
 from losslab import runs as folders
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, imports_without_gc, leave
+from losslab.cli.process import find_the_users_code, imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.explanation import EXPLANATIONS
 from losslab.explanation.board import show
@@ -45,6 +45,7 @@ def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namesp
             continue
         with imports_without_gc():
             from losslab import experiment  # noqa: F401, PLC0415 -- which brings torch and all
+        keep_freed_memory()
         try:
             chosen = {option: getattr(options, option) for option in getattr(module, "OPTIONS", ())}
             figures = module.explain(given, output, **chosen)

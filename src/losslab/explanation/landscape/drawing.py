@@ -36,10 +36,10 @@ def metric(landscape: Landscape, value: float) -> str:
 def finding(landscape: Landscape) -> str:
     """How fast loss and metric rise around a solution."""
     here, there = landscape.centre, landscape.around(HALF)
-    risen = f"{metric(landscape, here.metric)} to {metric(landscape, there.metric)}"
+    gone = f"{metric(landscape, here.metric)} to {metric(landscape, there.metric)}"
     return (
-        f"{landscape.label}: half a filter's length away the {metric_name(landscape)} rises from {risen}, "
-        f"the loss from {here.loss:.2g} to {there.loss:.2g}"
+        f"{landscape.label}: half a filter's length away the {metric_name(landscape)} goes from {gone}, "
+        f"the loss from {here.loss:.3g} to {there.loss:.3g}"
     )
 
 
@@ -59,7 +59,7 @@ def draw(landscapes: Sequence[Landscape], note: str) -> "Figure":
         here, there = landscape.centre, landscape.around(HALF)
         values = landscape.plane[..., 0]
         _plane(loss, landscape, values, f"{landscape.solution.loss} loss", None)
-        loss.set_title(f"{landscape.label}: loss {here.loss:.2g}, {there.loss:.2g} at distance {HALF:g}", fontsize=10)
+        loss.set_title(f"{landscape.label}: loss {here.loss:.3g}, {there.loss:.3g} at distance {HALF:g}", fontsize=10)
         scale = 1 if is_regression(landscape) else 100
         name = metric_name(landscape) + ("" if scale == 1 else " (%)")
         _plane(common, landscape, scale * landscape.plane[..., 1], name, (scale * ends[0], scale * ends[1]))
@@ -103,7 +103,7 @@ def _lines(axes: "Axes", landscape: Landscape, ends: tuple[float, float]) -> Non
         beside.plot(landscape.reach, scale * measure, style, color=COLOURS[1], linewidth=1.4)
     beside.set_ylim(ends[0] - 0.03 * (ends[1] - ends[0]), ends[1] + 0.03 * (ends[1] - ends[0]) or 1.0)
     losses = landscape.lines[..., 0]
-    if losses.min() > 0 and losses.max() > 10 * losses.min():
+    if losses.min() > 0 and losses.max() > 100 * losses.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
