@@ -207,7 +207,7 @@ def test_deterministic_mode_is_lightnings(build):
         (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
         (["optimizer.lr=-1"], "Invalid learning rate"),
         (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
-        (["data=linear_synthetic", "noise=outliers", "noise.rate=2"], "noise: noise.rate must be a share from 0 to 1"),
+        (["data=linear_synthetic", "noise=outliers", "noise.rate=2"], "noise.rate must be a share from 0 to 1, got 2"),
         (["data.batch_size=2.5"], "data.batch_size must be 1 or more"),
         (["data.batch_size=abc"], "data.batch_size must be 1 or more"),
         (["data.seed=abc"], "data.seed must be a whole number"),
