@@ -1,6 +1,7 @@
 """How docs/choosing.md makes means, intervals and verdicts of runs."""
 
 import sys
+from math import log
 
 import choosing as command
 import pytest
@@ -33,10 +34,19 @@ def test_a_table_says_what_the_runs_gave():
     assert shown[3] == "| `loss=l1` | 2.5 ± 2.4 | +0.50 ± 0.25: worse |"
 
 
-def test_one_variance_for_all_has_the_nll_of_a_gaussian():
-    found = measures.gaussian_nll({"train/mse": 4.0, "test/mse": 2.0})
-    expected = torch.nn.GaussianNLLLoss(eps=0)(torch.zeros(1), torch.full((1,), 2.0**0.5), torch.full((1,), 4.0))
-    assert found == pytest.approx(expected.item())
+@pytest.mark.parametrize(("loss", "error"), [("mse", 1.0), ("gaussian_nll", 0.0)])
+def test_the_error_of_a_deviation_is_0_for_the_law_itself_and_its_spread_for_one_deviation(train, loss, error):
+    settings = ("data=linear_synthetic", "data.n=2000", "data.noise=0", "noise=heteroscedastic", "noise.scale=0.02")
+    experiment, _ = train(*settings, f"loss={loss}", "trainer.max_epochs=1", "logger=none")
+    if loss == "gaussian_nll":  # where σ² is small, softplus(v) is exp(v): v = 2 log σ, which is linear
+        head, column = experiment.learner.network, experiment.data.splits["train"].inputs[:, 0]
+        with torch.no_grad():
+            head.weight[1] = 0
+            head.weight[1, 0] = 2 / column.std(correction=0)
+            head.bias[1] = 2 * log(0.02) - 2 * column.mean() / column.std(correction=0)
+        torch.save({"state_dict": experiment.learner.state_dict()}, experiment.folder.last)
+    found = measures.deviation_error(experiment.folder.path, {"train/mse_given": 0.02**2})
+    assert found == pytest.approx(error, abs=0.05)
 
 
 def test_an_unknown_row_is_named(monkeypatch, capsys):

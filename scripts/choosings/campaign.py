@@ -93,7 +93,7 @@ def _tried(row: Row, trial: Trial, place: Path) -> list[Result]:
         given = dict(override.split("=", 1) for override in job["overrides"])
         label = trial.label or label_of(row, job["overrides"])
         for metric in row.metrics:
-            value = measure(metric, sweep / job["folder"], job["metrics"], given["loss"])
+            value = measure(metric, sweep / job["folder"], job["metrics"])
             results.append(Result(row.name, label, int(given["seed"]), metric, value))
     return results
 

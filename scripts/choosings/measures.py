@@ -1,44 +1,66 @@
 """What is read from a finished run: its metrics, and what no metric says."""
 
-from math import log, nan
+from math import nan
 from pathlib import Path
 
 import torch
 
 from losslab import experiment as lab
 from losslab import weights
+from losslab.data.batch import Examples
+from losslab.data.faults.value_noise import Heteroscedastic
+from losslab.experiment import Experiment
+from losslab.losses import GaussianNLL
 from losslab.runs import RunFolder
 
 
-def measure(name: str, folder: Path, metrics: dict[str, float], loss: str) -> float:
+def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:
     """One number of a run.
 
     Args:
-        name: of a metric in metrics.json, "share below" or "Gaussian NLL".
+        name: of a metric in metrics.json, "share below" or "error of log σ".
         folder: of the run.
         metrics: of the run.
-        loss: the name of its loss.
     """
     if name == "share below":
         return share_below(folder)
-    if name == "Gaussian NLL":
-        return metrics["test/loss"] if loss == "gaussian_nll" else gaussian_nll(metrics)
+    if name == "error of log σ":
+        return deviation_error(folder, metrics)
     return metrics.get(name, nan)
-
-
-def gaussian_nll(metrics: dict[str, float]) -> float:
-    """(log v + r²/v)/2 on the test set, without the constant, for one variance v: the training MSE."""
-    variance = metrics["train/mse"]
-    return (log(variance) + metrics["test/mse"] / variance) / 2
 
 
 def share_below(folder: Path) -> float:
     """The share of the test targets below the prediction, under the weights of the last epoch."""
+    experiment, test = _at_the_end(folder)
+    with torch.no_grad():
+        predictions = experiment.learner.predictions(experiment.learner(test.inputs))
+    return float((test.truth < predictions).double().mean())
+
+
+def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
+    """Root mean square of log(σ predicted / σ true) over the test inputs: 0 for the law itself.
+
+    Where no variance is predicted, that of all examples alike is the mean squared error in training.
+    """
+    experiment, test = _at_the_end(folder)
+    train, loss = experiment.data.splits["train"], experiment.learner.loss
+    (law,) = experiment.data.faults
+    assert isinstance(law, Heteroscedastic)  # noqa: S101 -- for the type checker, as the next
+    assert isinstance(train, Examples)  # noqa: S101
+    own = experiment.config["data"]["noise"]  # of the data themselves, in every split
+    true = law.deviation(train, test.inputs).square() + own**2
+    predicted = torch.full_like(true, metrics["train/mse_given"])
+    if isinstance(loss, GaussianNLL):
+        with torch.no_grad():
+            predicted = loss.variances(experiment.learner(test.inputs))[:, 0]
+    return float(((predicted / true).log() / 2).square().mean().sqrt())
+
+
+def _at_the_end(folder: Path) -> tuple[Experiment, Examples]:
+    """A run under the weights of its last epoch, and its test examples."""
     run = RunFolder(folder)
     experiment = lab.rebuild(run, run.read_config())
     weights.load(experiment.learner, run.last)
     experiment.data.setup()
-    test = experiment.data.splits["test"].take(torch.arange(experiment.data.splits["test"].size))
-    with torch.no_grad():
-        predictions = experiment.learner.predictions(experiment.learner(test.inputs))
-    return float((test.truth < predictions).double().mean())
+    test = experiment.data.splits["test"]
+    return experiment, test.take(torch.arange(test.size))

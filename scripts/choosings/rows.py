@@ -5,7 +5,7 @@ from choosings.row import Row, Trial
 
 ROWS = (*values.ROWS, *classes.ROWS, *purposes.ROWS)
 
-_SGD = ("model=linear", "data=linear_synthetic", "data.data_seed=${seed}", "data.outliers=0.1", "optimizer.lr=0.05")
+_SGD = ("model=linear", "data=linear_synthetic", "data.data_seed=${seed}", "noise=outliers", "optimizer.lr=0.05")
 _EPOCHS = "trainer.max_epochs=100"
 
 

@@ -67,7 +67,7 @@ def _versus(row: Row) -> list[str]:
 
 
 def _more(metric: str) -> bool:
-    return metric != "Gaussian NLL" and direction(metric) == "max"
+    return metric != "error of log σ" and direction(metric) == "max"
 
 
 def _level(label: str) -> float:

@@ -117,7 +117,7 @@ def _spread(axes: "Axes", record: dict[str, Any], train: Examples) -> None:
     law = Heteroscedastic(**record["parameters"])
     feature = train.inputs.flatten(1)[:_POINTS, law.feature].cpu()
     added = (train.target - train.truth)[:_POINTS, 0].cpu()
-    twice = 2 * law.deviation(train)[:_POINTS].cpu()
+    twice = 2 * law.deviation(train, train.inputs)[:_POINTS].cpu()
     order = feature.argsort()
     axes.plot(feature.tolist(), added.tolist(), ".", color=_BLUE, alpha=0.6, label="a training example")
     for sign, label in ((1, "two standard deviations"), (-1, None)):

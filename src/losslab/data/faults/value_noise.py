@@ -91,8 +91,6 @@ class Outliers(ValueNoise):
 class Heteroscedastic(ValueNoise):
     """Gaussian noise with the standard deviation scale · exp(growth · z), where z is a standardised feature.
 
-    Its logarithm is linear in the inputs: a linear model under loss=gaussian_nll can find it.
-
     Args:
         scale: standard deviation of the noise where the feature has its mean, in units of the target.
         growth: by how much its logarithm grows for each standard deviation of the feature; 0 for the same everywhere.
@@ -127,11 +125,16 @@ class Heteroscedastic(ValueNoise):
             message = "noise=heteroscedastic looks at the inputs of all examples: it needs data that are in memory"
             raise LabError(message)
         random = keys.generator(self.seed, keys.VALUE_NOISE)
-        return self.deviation(train)[:, None] * torch.randn(train.target.shape, generator=random)
+        return self.deviation(train, train.inputs)[:, None] * torch.randn(train.target.shape, generator=random)
 
-    def deviation(self, train: Examples) -> Tensor:
-        """The standard deviation of each example's noise → (N,)."""
-        column = train.inputs.flatten(1)[:, int(self.feature)].double()
-        spread = column.std(correction=0)
-        z = (column - column.mean()) / torch.where(spread > 0, spread, 1.0)
+    def deviation(self, train: Examples, inputs: Tensor) -> Tensor:
+        """The standard deviation of the noise at these inputs (N, ...) → (N,).
+
+        Args:
+            train: the split by which the feature is standardised.
+            inputs: anywhere.
+        """
+        known, column = (values.flatten(1)[:, int(self.feature)].double() for values in (train.inputs, inputs))
+        spread = known.std(correction=0)
+        z = (column - known.mean()) / torch.where(spread > 0, spread, 1.0)
         return (self.scale * (self.growth * z).exp()).float()
