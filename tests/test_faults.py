@@ -10,10 +10,14 @@ from PIL import Image
 
 from losslab import cli, report, runs, weights
 from losslab import experiment as lab
-from losslab.data.batch import Facts
+from losslab.comparison.labels import labels
+from losslab.comparison.reading import Run
+from losslab.comparison.settings import settings
+from losslab.data.batch import Examples, Facts
 from losslab.data.faults import manifest, picture
 from losslab.data.faults.label_noise import Symmetric
 from losslab.errors import LabError
+from losslab.evaluation.opening import Look, open_run
 from losslab.metrics import direction
 from losslab.outcomes import outcomes
 from losslab.runs import RunFolder
@@ -267,6 +271,25 @@ def test_choices_and_hparams_tell_noisy_runs_apart():
         assert not [key for key in lab.hparams(config) if key.startswith(("noise", "imbalance"))]
 
 
+def test_a_comparison_calls_runs_by_their_faults(tmp_path):
+    found = []
+    for number, noise in enumerate((["noise=none"], ["noise=symmetric"], ["noise=symmetric", "noise.rate=0.2"])):
+        config = cli.compose([*SMALL, *noise], str(tmp_path / str(number)))
+        found.append(settings(Run(RunFolder(tmp_path), config, metrics={}, written=0.0)))
+    assert [" ".join(label) for label in labels(found)] == [
+        "noise=none", "noise=symmetric noise.rate=0.4", "noise=symmetric noise.rate=0.2",
+    ]  # fmt: skip
+
+
+def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_training_data(train):
+    run = train(*NOISY, "callbacks=default")[0].folder.path
+    other = open_run(Look(run, data=("split_seed=5",)))
+    other.data.setup()
+    assert torch.equal(other.data.splits["train"].target, other.data.splits["train"].truth)
+    with pytest.raises(LabError, match="training data are not those of this run"):
+        open_run(Look(run, split="train", data=("split_seed=5",))).data.setup()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -285,8 +308,6 @@ def test_a_fault_that_does_not_fit_is_one_line_before_anything_is_read(build, ov
 
 
 def test_several_labels_have_their_flips_in_the_manifest_and_a_figure():
-    from losslab.data.batch import Examples
-
     facts = Facts(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
     truth = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.0]] * 10)
     split, said = manifest.corrupted(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)

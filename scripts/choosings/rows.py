@@ -7,6 +7,7 @@ ROWS = (*values.ROWS, *classes.ROWS, *purposes.ROWS)
 
 _SGD = ("model=linear", "data=linear_synthetic", "data.data_seed=${seed}", "noise=outliers", "optimizer.lr=0.05")
 _EPOCHS = "trainer.max_epochs=100"
+_WHOLE = ("trainer.max_epochs=2000", "data.batch_size=null")
 
 
 def _runs(name: str, metric: str, baseline: str, *trials: Trial) -> Row:
@@ -17,11 +18,12 @@ CLIPPING = _runs(
     "clipping",
     "test/mse",
     "loss=mse",
-    Trial((*_SGD, _EPOCHS, "loss=mse,huber")),
-    Trial((*_SGD, _EPOCHS, "loss=mse", "trainer.gradient_clip_val=1,0.1")),
-    Trial((*_SGD, "trainer.max_epochs=2000", "data.batch_size=null", "loss=mse"), label="loss=mse, full batch"),
+    Trial((*_SGD, _EPOCHS, "loss=mse,huber"), seeds=8),
+    Trial((*_SGD, _EPOCHS, "loss=mse", "trainer.gradient_clip_val=1,0.1"), seeds=8),
+    Trial((*_SGD, *_WHOLE, "loss=mse"), seeds=8, label="loss=mse, full batch"),
     Trial(
-        (*_SGD, "trainer.max_epochs=2000", "data.batch_size=null", "loss=mse", "trainer.gradient_clip_val=0.1"),
+        (*_SGD, *_WHOLE, "loss=mse", "trainer.gradient_clip_val=0.1"),
+        seeds=8,
         label="loss=mse, full batch, trainer.gradient_clip_val=0.1",
     ),
 )

@@ -18,7 +18,7 @@ _OF_OLDER_RUNS = ("data.seed",)
 
 _WITHOUT_EFFECT = re.compile(
     r"(seed|name|tags|run_dir|train|test|examine|traceback|optimized_metric|per_run|choices|logger|made_with"
-    r"|data\.(dir|url|workers|in_memory|eval_batch_size)"
+    r"|data\.(dir|url|workers|in_memory|eval_batch_size)|noise\.file"
     r"|trainer\.(enable_progress_bar|enable_model_summary|log_every_n_steps|num_sanity_val_steps|profiler"
     r"|default_root_dir)"
     r"|callbacks\.(finite_guard|gradient_norms|dynamics|dashboard|progress_bar|history)"

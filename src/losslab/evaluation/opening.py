@@ -44,6 +44,9 @@ def open_run(look: Look) -> Experiment:
     changed = changes.parse(look.data, config["data"])
     config = config | {"data": located(folder, config["data"], changed) | changed}
     experiment = lab.rebuild(folder, config)
+    if changed and look.split != "train":  # which is all that faults are of
+        experiment.data.corrupt(())
+        experiment.data.promised = None
     weights.load(experiment.learner, checkpoint)
     check_finite(experiment.learner, checkpoint)
     return experiment

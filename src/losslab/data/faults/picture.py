@@ -78,8 +78,8 @@ def _sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
     axes.bar(places, list(true.values()), 0.6, color=_BLUE, label="true classes" if noisy else "kept for training")
     if noisy:
         axes.plot(places, list(last["classes"].values()), "_", color=_ORANGE, ms=14, mew=3, label="given labels")
-    said = f", {_range(last['classes'])} by the given labels" if noisy else ""
-    axes.set_title(f"a class has {_range(true)} training examples{said}", fontsize="medium")
+    said = f", {_range(last['classes'])} as labelled" if noisy else ""
+    axes.set_title(f"{_range(true)} examples a class{said}", fontsize="medium")
     axes.set_xlabel("class")
     axes.set_ylabel("training examples")
     axes.set_ylim(0, 1.2 * axes.dataLim.y1)  # room for the legend
