@@ -32,6 +32,39 @@ def test_for_an_error_the_lowest_is_the_best(tmp_path):
     assert found.differences[0].verdict == "worse"
 
 
+def errors(place, **values):
+    for loss, own in values.items():
+        for seed, error in enumerate(own):
+            run(place / f"{loss}{seed}", loss, seed, metrics={"test/mse": error})
+    return place
+
+
+def test_errors_far_apart_are_compared_by_ratios_and_others_by_differences(tmp_path):
+    # The larger error varies more than the smaller one is large: no difference from it says anything of the smaller.
+    far = errors(tmp_path / "far", small=[0.010, 0.011, 0.012], large=[2.0, 16.0, 5.0])
+    near = errors(tmp_path / "near", small=[0.010, 0.011, 0.012], large=[0.08, 0.07, 0.09])
+    found = compare([far]).standings["test/mse"]
+    (apart,) = found.differences
+    assert (found.ratios, apart.verdict) == (True, "worse")
+    assert apart.mean == pytest.approx((2.0 * 16 * 5 / (0.010 * 0.011 * 0.012)) ** (1 / 3))
+    assert 1 < apart.interval.low < apart.mean < apart.interval.high
+    assert found.mean(found.groups[1]) == pytest.approx(160 ** (1 / 3))
+    assert compare([far], scale="difference").standings["test/mse"].differences[0].verdict == "not distinguishable"
+    assert not compare([near]).standings["test/mse"].ratios
+    assert compare([near], scale="ratio").standings["test/mse"].ratios
+
+
+def test_a_ratio_is_not_distinguishable_exactly_where_1_lies_inside(tmp_path):
+    place = errors(tmp_path, a=[0.1, 0.2, 0.3], b=[0.3, 0.1, 0.2], c=[9.0, 8.0, 9.0])
+    for one in compare([place], baseline="loss=a").standings["test/mse"].differences:
+        assert (one.interval.low <= 1 <= one.interval.high) == (one.verdict == "not distinguishable")
+
+
+def test_an_error_of_0_has_no_ratio(tmp_path):
+    place = errors(tmp_path, a=[0.0, 0.2, 0.3], b=[30, 10, 20])
+    assert not compare([place], scale="ratio").standings["test/mse"].ratios
+
+
 def test_with_a_baseline_the_family_are_the_differences_from_it_else_all_pairs(tmp_path):
     accuracies(tmp_path, **CLEAR, more={0: 0.4, 1: 0.45, 2: 0.57})
     assert compare([tmp_path], baseline="loss=mid").standings["test/accuracy"].family == 3

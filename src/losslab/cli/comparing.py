@@ -37,7 +37,9 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors(show_all=False):
         from losslab import comparison as lab  # noqa: PLC0415 -- not before --help
 
-        comparison = lab.compare(options.folders, options.metric, options.baseline, _reach(options.reach))
+        comparison = lab.compare(
+            options.folders, options.metric, options.baseline, _reach(options.reach), options.scale
+        )
         if not comparison.metrics:
             _refuse(comparison)
         folder = _claim(options.output, comparison)
@@ -66,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="KEY=VALUE",
         help="compare with this group (default: the best)",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=("auto", "difference", "ratio"),
+        default="auto",
+        help="compare by differences or by ratios (auto: ratios for errors more than ten times apart)",
     )
     parser.add_argument("--reach", metavar="METRIC=VALUE", help="how long runs take to this, such as val/accuracy=0.6")
     parser.add_argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from losslab.comparison import tables
 from losslab.comparison.curves import Histories, heads, histories, is_loss
-from losslab.comparison.differences import Standing, standing
+from losslab.comparison.differences import Scale, Standing, standing
 from losslab.comparison.grouping import Group, group, pick
 from losslab.comparison.metrics import choose, refuse_losses
 from losslab.comparison.notes import notes
@@ -31,11 +31,13 @@ class Comparison:
     baseline: Group | None = None
     to_reach: tuple[str, float | None] | None = None
     """A curve and the value that it is to reach."""
+    scale: Scale = "auto"
+    """Whether groups are compared by differences or by ratios."""
     standings: dict[str, Standing] = field(init=False)
     """By metric."""
 
     def __post_init__(self) -> None:
-        standings = {metric: standing(self.groups, metric, self.baseline) for metric in self.metrics}
+        standings = {metric: standing(self.groups, metric, self.baseline, self.scale) for metric in self.metrics}
         object.__setattr__(self, "standings", standings)
 
     @property
@@ -106,6 +108,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     baseline: str | Sequence[str] | None = None,
     reach: tuple[str, float | None] | None = None,
+    scale: Scale = "auto",
 ) -> Comparison:
     """Group all runs in these folders and below by their configurations, and compare the groups.
 
@@ -116,6 +119,8 @@ def compare(
         baseline: values that name the group to compare with, such as "loss=cross_entropy"; None for the best group.
         reach: a curve and its value, such as ("val/accuracy", 0.6); None for the task's metric, and the value that the
             worst group reaches on average.
+        scale: "difference", "ratio" (of values above 0), or "auto": ratios for errors without an upper end (mse, mae,
+            nll) where groups lie more than ten times apart.
 
     Raises:
         LabError: no run is there, the runs share no metric, or a metric, curve or baseline is none of theirs.
@@ -124,7 +129,7 @@ def compare(
     groups = group(reading.runs)
     chosen = choose(groups, metrics)
     reference = None if baseline is None else pick(groups, [baseline] if isinstance(baseline, str) else baseline)
-    comparison = Comparison(reading, tuple(groups), chosen, reference, reach)
+    comparison = Comparison(reading, tuple(groups), chosen, reference, reach, scale)
     if reach is not None:
         refuse_losses(groups, reach[0], chosen)
         _ = comparison.histories  # which knows the curves there are

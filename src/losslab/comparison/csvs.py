@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterable
 from math import isinf
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from losslab import runs
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from losslab.comparison.comparing import Comparison
 
 _GROUPS = (
-    "metric", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
+    "metric", "scale", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
     "difference_high", "p", "level", "verdict",
 )  # fmt: skip
 _RUNS = ("group", "seed", "metric", "value", "note", "folder")
@@ -42,10 +41,13 @@ def _write(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
 
 
 def _group(standing: Standing, group: Group) -> Row:
-    values = group.values(standing.metric).values()
-    own, apart = standing.estimate(group), standing.difference(group)
-    mean = fmean(values) if values else None
-    start = (standing.metric, group.label, len(values), mean, own.low if own else None, own.high if own else None)
+    own, apart, scale = (
+        standing.estimate(group),
+        standing.difference(group),
+        "ratio" if standing.ratios else "difference",
+    )
+    span = (own.low, own.high) if own else (None, None)
+    start = (standing.metric, scale, group.label, len(group.values(standing.metric)), standing.mean(group), *span)
     if apart is None:
         return (*start, *[None] * (len(_GROUPS) - len(start)))
     ends = (apart.interval.low, apart.interval.high) if apart.interval else (None, None)

@@ -1,12 +1,11 @@
 """The figure of a comparison: seeds, means and intervals of each group, and beside them the differences."""
 
-from statistics import fmean
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from losslab.comparison.differences import Standing
 from losslab.comparison.grouping import Group
-from losslab.comparison.statistics import Estimate
+from losslab.comparison.statistics import Estimate, Factor
 from losslab.comparison.tables import leads, named, outcome
 from losslab.direction import direction
 
@@ -54,30 +53,33 @@ def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
     for row, (one, own) in enumerate(zip(groups, values, strict=True)):
         colour = _colour(standing, one)
         axes.plot(own, [row + 0.22] * len(own), "o", color=colour, alpha=0.35, markersize=4.5, markeredgewidth=0)
-        _mark(axes, row, fmean(own), standing.estimate(one), colour)
+        _mark(axes, row, standing.mean(one), standing.estimate(one), colour)
     axes.set_yticks(range(len(groups)), ["\n".join(wrap(name, 32)) for name in names[: len(groups)]])
     axes.tick_params(axis="y", labelsize="small" if max(map(len, names)) > 20 else "medium")
     axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    every = [value for own in values for value in own]
-    if min(every) > 0 and max(every) > 50 * min(every):
+    if standing.ratios:
         axes.set_xscale("log")
     else:
         axes.xaxis.set_major_formatter("{x:g}")
     better = "higher" if direction(standing.metric) == "max" else "lower"
     several = any(standing.estimate(one) is not None for one in groups)
-    end = "seeds, their mean,\nits 95 % interval" if several else "seeds"
+    mean = "geometric mean" if standing.ratios else "mean"
+    end = f"seeds, their {mean},\nits 95 % interval" if several else "seeds"
     axes.set_xlabel(f"{standing.metric} ({better} is better):\n{end}", fontsize="small")
 
 
 def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.axvline(0, color="black", linewidth=0.9)
+    zero = 1 if standing.ratios else 0
+    axes.axvline(zero, color="black", linewidth=0.9)
+    if standing.ratios:
+        axes.set_xscale("log")
     for row, one in enumerate(groups):
         found, colour = standing.difference(one), _colour(standing, one)
         word = "no verdict" if found is None else found.verdict or "no verdict"
         if one is standing.reference:
-            _mark(axes, row, 0, None, colour)
+            _mark(axes, row, zero, None, colour)
             word = "baseline" if standing.chosen else leads(standing.metric)
         elif found is not None and found.mean is not None:
             _mark(axes, row, found.mean, found.interval, colour)
@@ -91,13 +93,16 @@ def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
         if standing.family > 1
         else ",\npaired by seed"
     )
+    against = "as a multiple of" if standing.ratios else "minus"
     axes.set_xlabel(
-        f"{standing.metric} minus that of {name if len(name) < 24 else 'the reference'}{end}", fontsize="small"
+        f"{standing.metric} {against} that of {name if len(name) < 24 else 'the reference'}{end}", fontsize="small"
     )
 
 
-def _mark(axes: "Axes", row: int, mean: float, interval: Estimate | None, colour: str) -> None:
+def _mark(axes: "Axes", row: int, mean: float | None, interval: Estimate | Factor | None, colour: str) -> None:
     """A mean on its interval."""
+    if mean is None:
+        return
     if interval is not None:
         axes.plot([interval.low, interval.high], [row, row], "-", color=colour, linewidth=2.4, solid_capstyle="butt")
     axes.plot([mean], [row], "D", color=colour, markersize=5.5, markeredgecolor="white")

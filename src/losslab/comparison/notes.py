@@ -21,6 +21,7 @@ def notes(comparison: "Comparison") -> list[str]:
     differing = unsaid([one.settings for one in groups], [one.name for one in groups])
     everything = (
         _statistics(comparison),
+        _ratios(comparison),
         _few(comparison),
         _metrics(comparison.metrics),
         _unsaid(groups, differing),
@@ -49,10 +50,20 @@ def _statistics(comparison: "Comparison") -> Iterator[str]:
         else f"all {count} pairs of groups in a metric, because which is the best was found in the same data"
     )
     yield (
-        f"Differences are taken seed by seed, and their intervals are corrected for {why} (Holm): a claim "
+        f"Differences and ratios are taken seed by seed, and their intervals are corrected for {why} (Holm): a claim "
         "anywhere among them is wrong with a chance of at most 5 %. "
-        "“Not distinguishable” means that 0 lies inside; it does not mean that there is no difference."
+        "“Not distinguishable” means that 0 (of ratios 1) lies inside; it does not mean that there is no difference."
     )
+
+
+def _ratios(comparison: "Comparison") -> Iterator[str]:
+    metrics = [metric for metric, standing in comparison.standings.items() if standing.ratios]
+    if metrics:
+        yield (
+            f"{', '.join(metrics)}: means are geometric and groups are compared by their ratio, since where errors lie "
+            "far apart the larger ones vary more than the smaller ones are large (--scale difference compares by "
+            "differences)."
+        )
 
 
 def _few(comparison: "Comparison") -> Iterator[str]:

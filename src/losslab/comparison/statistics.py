@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import lcm, sqrt
+from math import exp, lcm, sqrt
 from statistics import fmean, stdev
+from typing import Self
 
 from scipy.special import stdtr, stdtrit
 
@@ -37,6 +38,20 @@ class Estimate:
     def holds(self, value: float) -> bool:
         """Whether the interval holds a value."""
         return abs(self.mean - value) <= self.half
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A geometric mean, or the ratio of two, and its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, logarithms: Estimate) -> Self:
+        """What an estimate of a mean of natural logarithms stands for."""
+        return cls(exp(logarithms.mean), exp(logarithms.low), exp(logarithms.high))
 
 
 def estimate(values: Sequence[float], step: float = 0.0, level: float = LEVEL) -> Estimate:

@@ -1,7 +1,6 @@
 """Where groups stand in a metric, as rows of words."""
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from losslab.comparison.differences import Difference, Standing
 from losslab.comparison.grouping import Group
@@ -15,8 +14,9 @@ def rows(standing: Standing) -> list[tuple[str, ...]]:
     """A head, and a row for each group: its name, n, mean ± interval, difference from the reference, verdict."""
     head, names = named(standing.groups)
     name = names[standing.groups.index(standing.reference)] if standing.reference is not None else ""
-    minus = f"minus {name if len(name) <= 14 else 'the baseline' if standing.chosen else 'the first'}"
-    table: list[tuple[str, ...]] = [(head, "n", standing.metric, minus, "verdict")]
+    short = name if len(name) <= 14 else "the baseline" if standing.chosen else "the first"
+    against = f"multiple of {short}" if standing.ratios else f"minus {short}"
+    table: list[tuple[str, ...]] = [(head, "n", standing.metric, against, "verdict")]
     for name, one in zip(names, standing.groups, strict=True):
         table.append((name, count(one, standing.metric), mean(standing, one), *_against(standing, one)))
     alone = standing.reference is None or len(table) == 2
@@ -39,8 +39,8 @@ def count(group: Group, metric: str) -> str:
 
 def mean(standing: Standing, group: Group) -> str:
     """Mean ± interval; of one seed its value alone."""
-    found, values = standing.estimate(group), group.values(standing.metric).values()
-    return number(found) if found is not None else f"{fmean(values):.4g}" if values else NOTHING
+    found, alone = standing.estimate(group), standing.mean(group)
+    return number(found) if found is not None else f"{alone:.4g}" if alone is not None else NOTHING
 
 
 def leads(metric: str) -> str:
@@ -58,7 +58,7 @@ def _against(standing: Standing, group: Group) -> tuple[str, str]:
         return NOTHING, "no seed in common"
     pairs = f" ({found.pairs} pairs)" if found.alone else ""
     if found.interval is None:
-        return f"{found.mean:+.3g}{pairs}", "one seed: no verdict"
+        return f"{f'×{found.mean:.3g}' if standing.ratios else f'{found.mean:+.3g}'}{pairs}", "one seed: no verdict"
     return f"{number(found.interval, signed=True)}{pairs}", found.verdict
 
 
