@@ -80,6 +80,8 @@ def _value(key: str, settings: Settings) -> str:
     if key in SUBJECTS:
         choice = settings.get(f"choices.{key}")
         own = settings.get(f"{key}._target_")
+        if choice is own is None and key in {"imbalance", "noise"}:
+            return "none"
         return shown(own if choice in {None, "custom"} and own is not None else choice)
     if key == "mix":
         return str(settings.get("mix._target_", "null")).rpartition(".")[2].lower()
