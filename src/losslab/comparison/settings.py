@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = re.compile(
     r"|data\.(dir|url|workers|in_memory|eval_batch_size)|noise\.file"
     r"|trainer\.(enable_progress_bar|enable_model_summary|log_every_n_steps|num_sanity_val_steps|profiler"
     r"|default_root_dir)"
-    r"|callbacks\.(finite_guard|gradient_norms|dynamics|dashboard|progress_bar|history)"
+    r"|callbacks\.(finite_guard|gradient_norms|dynamics|path|dashboard|progress_bar|history)"
     r"|callbacks\.checkpoints\.(run_dir|every_seconds)"
     r"|.*\.run_dir)(\..*)?"
 )
