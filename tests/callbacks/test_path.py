@@ -20,9 +20,12 @@ def learnt(experiment):
     return torch.cat([value.flatten() for name, value in state.items() if name.startswith("network.")]).double()
 
 
-def test_a_row_for_the_start_and_for_each_epoch_and_the_last_is_the_checkpoint_to_the_last_digit(train):
+def test_the_first_row_is_the_untrained_network_and_the_last_the_checkpoint_to_the_last_digit(build, train):
+    untrained = [weight.item() for weight in build().learner.network.parameters()]
     experiment, _ = train("trainer.max_epochs=30", "logger=none")
     header, table = rows(experiment)
+    assert table[0, 2:].astype("float32").tolist() == untrained
+    assert len(np.unique(table[:, 2])) == 31
     assert header == ["epoch", "step", "weight.0.0", "bias.0"]
     assert table[:, 0].tolist() == list(range(31))
     assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
