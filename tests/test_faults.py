@@ -119,9 +119,10 @@ def test_the_checksum_is_of_index_and_target(build):
         assert manifest.checksum(split._replace(**{name: column})) != first
 
 
-def test_a_run_is_rebuilt_with_its_faults_and_measures_the_same(train):
+def test_a_run_is_drawn_and_rebuilt_with_its_faults_and_measures_the_same(train):
     experiment, results = train(*BOTH, "callbacks=default")
     folder = RunFolder(experiment.folder.path)
+    assert (folder.figures / "faults.png").is_file()
     again = lab.rebuild(folder, folder.read_config())
     weights.load(again.learner, folder.best)
     assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
@@ -336,8 +337,3 @@ def test_every_fault_has_a_figure(build, overrides, panels):
     figure = picture.draw(experiment.data.manifest, split, "a run")
     assert len(figure.axes) == panels  # a map has its colour bar
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
-
-
-def test_a_run_draws_its_faults(train):
-    experiment, _ = train(*NOISY, "callbacks=default")
-    assert (experiment.folder.figures / "faults.png").is_file()
