@@ -1,5 +1,6 @@
 """Where contours are drawn. Imports no torch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,3 +22,11 @@ def even(low: float, high: float) -> Numbers:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     return np.asarray(MaxNLocator(11).tick_values(low, high if high > low else low + 1))
+
+
+def written(levels: Numbers) -> Callable[..., str]:
+    """A format of values for labels: with so many digits that no two levels look alike."""
+    digits = next((n for n in range(2, 8) if len({f"{level:.{n}g}" for level in levels}) == len(levels)), 8)
+    # Below 100 000 without an exponent, however few the digits are.
+    places = max(digits, len(str(int(np.abs(levels).max())))) if np.abs(levels).max() < 1e5 else digits
+    return lambda value, _=None: f"{value:.{places}g}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from losslab.explanation.contours import contours, even
+from losslab.explanation.contours import contours, even, written
 from losslab.explanation.figure import COLOURS
 from losslab.explanation.landscape.plane import Array, Landscape
 from losslab.targets import Task
@@ -81,12 +81,12 @@ def _plane(axes: "Axes", landscape: Landscape, values: Array, unit: str, ends: t
     cmap = "viridis" if ends is None else "cividis"
     shades = axes.contourf(landscape.side, landscape.side, seen, fine, norm=norm, cmap=cmap, extend="both")
     lines = axes.contour(landscape.side, landscape.side, seen, levels[1:], colors="white", linewidths=0.6, alpha=0.8)
-    axes.clabel(lines, levels[2::2], fontsize=7, fmt=lambda value: f"{value:.3g}")
+    axes.clabel(lines, levels[2::2], fontsize=7, fmt=written(levels))
     axes.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=13)
     axes.set(xlabel="1st random direction (filter lengths)", ylabel="2nd random direction (filter lengths)")
     axes.set_aspect("equal")
     bar = axes.figure.colorbar(
-        shades, cax=axes.inset_axes((1.03, 0, 0.045, 1)), ticks=levels[::2], format=lambda value, _: f"{value:.3g}"
+        shades, cax=axes.inset_axes((1.03, 0, 0.045, 1)), ticks=levels[::2], format=written(levels)
     )
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=8)

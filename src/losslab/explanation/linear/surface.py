@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from losslab.explanation.contours import contours
+from losslab.explanation.contours import contours, written
 from losslab.explanation.linear import progress
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.plane import Plane
@@ -85,9 +85,9 @@ def _surface(figure: "SubFigure", axes: "Axes", case: Case, plane: Plane, frame:
     fine = (np.geomspace if logarithmic else np.linspace)(levels[0], levels[-1], 60)
     shades = axes.contourf(xs, ys, loss, fine, norm=norm, cmap="viridis", extend="both")
     lines = axes.contour(xs, ys, loss, levels, colors="white", linewidths=0.6, alpha=0.7)
-    axes.clabel(lines, levels[3::2], fontsize=7, fmt=lambda value: f"{value:.2g}")
+    axes.clabel(lines, levels[3::2], fontsize=7, fmt=written(levels))
     beside = axes.inset_axes((1.03, 0, 0.045, 1))  # as tall as the panel, whose shape is that of the frame
-    bar = figure.colorbar(shades, cax=beside, ticks=levels[::2], format=lambda value, _: f"{value:.2g}")
+    bar = figure.colorbar(shades, cax=beside, ticks=levels[::2], format=written(levels))
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=8)
     bar.set_label(f"{case.solution.loss} loss, mean of the examples", fontsize=8)
