@@ -278,7 +278,7 @@ def test_a_comparison_calls_runs_by_their_faults(tmp_path):
         config = cli.compose([*SMALL, *noise], str(tmp_path / str(number)))
         found.append(settings(Run(RunFolder(tmp_path), config, metrics={}, written=0.0)))
     assert [" ".join(label) for label in labels(found)] == [
-        "noise=null", "noise=symmetric noise.rate=0.4", "noise=symmetric noise.rate=0.2",
+        "noise=none", "noise=symmetric noise.rate=0.4", "noise=symmetric noise.rate=0.2",
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from losslab.comparison.settings import circumstances, shown
 if TYPE_CHECKING:
     from losslab.comparison.comparing import Comparison
 
-_TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset", "outliers", "outlier_size")
+_TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset")
 
 
 def notes(comparison: "Comparison") -> list[str]:
