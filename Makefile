@@ -9,12 +9,12 @@ ARGS   ?= loss=mse model=linear
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_distributed.py tests/test_launcher.py tests/test_processes.py tests/test_ranks.py
 
-.PHONY: help train test check format lock clean
+.PHONY: help train test slow lint check format lock clean
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
 	@echo "make test                                        the quick tests, in some ten minutes"
-	@echo "make check                                       everything: slow tests, ruff, mypy, import-linter"
+	@echo "make check                                       everything: ruff, mypy, import-linter, these and the slow tests"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
 # The first call installs what requirements.lock pins (about 6 GB on Linux, of which CUDA is most); later calls skip it.
@@ -35,12 +35,17 @@ test: $(VENV)/.installed
 	$(PY) -m pytest -m "not slow" $(SPREAD) $(addprefix --ignore=,$(ALONE))
 	$(PY) -m pytest -m "not slow" $(ALONE)
 
-check: $(VENV)/.installed
+slow: $(VENV)/.installed
+	$(PY) -m pytest -m slow $(SPREAD) $(addprefix --ignore=,$(ALONE))
+	$(PY) -m pytest -m slow $(ALONE)
+
+lint: $(VENV)/.installed
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest $(TESTS)
+
+check: lint test slow
 
 format: $(VENV)/.installed
 	$(PY) -m ruff check --fix-only

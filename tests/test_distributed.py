@@ -27,7 +27,7 @@ CASES = {
     ],
     "wrong labels, rare classes, weights by what is left": [
         "model=mlp", "data=digits", "loss=class_balanced", "noise=symmetric", "imbalance=long_tail",
-        "imbalance.ratio=10", "data.batch_size=50",
+        "imbalance.ratio=10", "data.batch_size=50", "optimizer=sgd",
     ],
     "three points, which two processes cannot share evenly": ["model=linear", "trainer.max_epochs=30"],
 }  # fmt: skip

@@ -273,10 +273,9 @@ def test_settings_for_the_hparams_page_are_numbers_and_words():
 
 @pytest.mark.slow
 def test_the_cnn_learns_the_real_cifar_10(train, real_cifar):
-    _, results = train(
-        "model=cifar_cnn", f"data.dir={real_cifar}", "data.verify=false", "trainer.max_epochs=2", "logger=none"
-    )
-    assert results["test/accuracy"] > 0.55
+    overrides = ["data.verify=false", "data.subset=15000", "trainer.max_epochs=2", "logger=none"]
+    _, results = train("model=cifar_cnn", f"data.dir={real_cifar}", *overrides)
+    assert results["test/accuracy"] > 0.42
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

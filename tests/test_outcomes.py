@@ -1,10 +1,12 @@
 """What a network says of each example, as evaluation and explanation look at it."""
 
+import hydra
 import pytest
 import torch
 
+from losslab import CONF
 from losslab import experiment as lab
-from losslab.cli.composing import compose
+from losslab.cli.composing import compose, resolve
 from losslab.outcomes import outcomes
 
 ROWS = 101
@@ -47,3 +49,10 @@ def test_what_differs_between_repetitions_of_a_run_is_known():
     assert {"seed", "name", "run_dir", "data.seed", "data.data_seed"} <= set(config["per_run"])
     assert not {"data.n", "optimizer.lr"} & set(config["per_run"])
     assert "data.data_seed" not in compose(["data=linear_synthetic"], run_dir="somewhere")["per_run"]
+
+
+def test_to_find_it_leaves_the_configuration_as_it_was():
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", ["seed=3", "run_dir=here"])
+    config = resolve(cfg, {"model": "linear", "data": "line", "loss": "mse"}, "here")
+    assert (config["seed"], cfg.seed, cfg.run_dir) == (3, 3, "here")

@@ -1,6 +1,7 @@
 """From a command line to a configuration."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import hydra
@@ -68,9 +69,10 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
     config = _resolved(cfg)
     # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.
-    with open_dict(cfg):
-        cfg.seed, cfg.name, cfg.run_dir = cfg.seed + 1 if isinstance(cfg.seed, int) else None, f"{cfg.name}+", "+"
-    return config | {"per_run": _differing(config, _resolved(cfg))}
+    other = deepcopy(cfg)  # the processes of a run are handed the configuration itself
+    with open_dict(other):
+        other.seed, other.name, other.run_dir = cfg.seed + 1 if isinstance(cfg.seed, int) else None, f"{cfg.name}+", "+"
+    return config | {"per_run": _differing(config, _resolved(other))}
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
