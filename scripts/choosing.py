@@ -9,7 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: its t
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
-from choosings import campaign, figure, gradients, page
+from campaigns import campaign
+from choosings import figure, gradients, page
+from choosings.results import results_of
 from choosings.rows import EVERYTHING
 
 DOCS = ROOT / "docs"
@@ -26,7 +28,8 @@ def main() -> None:
     if unknown or (options.page and options.rows):
         parser.error(f"no row {', '.join(unknown)}" if unknown else "--page runs nothing: name no rows")
     if not options.page:
-        campaign.conduct([row for row in EVERYTHING if row.name in (options.rows or names)], DOCS / "choosing")
+        chosen = [row for row in EVERYTHING if row.name in (options.rows or names)]
+        campaign.conduct(chosen, DOCS / "choosing", results_of)
     figure.save(gradients.measure(), DOCS / "figures")
     page.write(DOCS)
     print(f"wrote {DOCS / 'choosing.md'}")

@@ -6,8 +6,9 @@ from math import log
 import choosing as command
 import pytest
 import torch
+from campaigns.campaign import Result
 from choosings import measures, table
-from choosings.campaign import Result, label_of
+from choosings.results import label_of
 from choosings.row import Row, Trial
 
 

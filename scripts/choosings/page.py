@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from campaigns import campaign
+from campaigns.campaign import Result, read
+
 from choosings import figure, relation
-from choosings.campaign import Result, read
 from choosings.gradients import Initial
 from choosings.row import Row
 from choosings.rows import EVERYTHING, ROWS
@@ -91,7 +93,7 @@ def write(docs: Path) -> None:
 def stale(docs: Path) -> list[str]:
     """What of the page does not fit its rows or the numbers that it was made of."""
     results, facts = read(docs / "choosing")
-    found = [row.name for row in EVERYTHING if facts.get(row.name, {}).get("commands") != row.commands]
+    found = campaign.stale(EVERYTHING, facts)
     if (docs / "choosing.md").read_text() != text(results, facts, figure.read(docs / "figures")):
         found.append("choosing.md")
     return found

@@ -2,8 +2,9 @@
 
 from statistics import fmean
 
+from campaigns.campaign import Result
+
 from choosings import confident
-from choosings.campaign import Result
 from choosings.gradients import Initial
 from choosings.rows import CLIPPING, RATES
 from choosings.table import runs_of, table

@@ -54,6 +54,11 @@ class Row:
         """All that is typed, in order."""
         return [*filter(None, [self.before]), *(trial.command for trial in self.trials)]
 
+    @property
+    def said(self) -> dict[str, list[str]]:
+        """What decides its numbers."""
+        return {"commands": self.commands}
+
     def step(self, metric: str) -> float:
         """What a metric changes by at least: one test example of an accuracy, anything else by nothing."""
         return 1 / self.tested if metric == "test/accuracy" else 0.0

@@ -1,6 +1,7 @@
 """What the runs of a row gave, as tables and in a few words."""
 
-from choosings.campaign import Result
+from campaigns.campaign import Result
+
 from choosings.row import Row
 from losslab.comparison.numbers import number
 from losslab.comparison.statistics import difference, estimate, verdict
