@@ -137,3 +137,5 @@ def test_a_finished_run_is_evaluated_from_its_folder(tmp_path):
     done = python(tmp_path, "scripts/evaluate.py", "run")
     accuracy = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/accuracy"]
     assert re.search(rf"accuracy .*{accuracy:.4f}", done.stdout), done.stdout + done.stderr
+    assert re.search(r"precision +recall +f1-score +support", done.stdout)
+    assert (tmp_path / "run" / "evaluation" / "test" / "confusion.png").is_file()

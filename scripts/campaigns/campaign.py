@@ -80,7 +80,7 @@ def _write(results: list[Result], folder: Path) -> None:
     with (folder / "runs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(result) | {"value": f"{result.value:.6g}"} for result in results)
+        writer.writerows(asdict(result) | {"value": f"{result.value:.15g}"} for result in results)
 
 
 def read(folder: Path) -> tuple[list[Result], dict[str, Any]]:

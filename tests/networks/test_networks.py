@@ -42,3 +42,15 @@ def test_resnet_keeps_the_detail_of_small_images():
 def test_networks_for_images_refuse_anything_else(make):
     with pytest.raises(LabError, match="needs images"):
         make((10,), 10)
+
+
+def test_a_gain_makes_the_last_layer_larger_and_nothing_else():
+    torch.manual_seed(0)
+    usual = mlp((7,), 3, [5]).state_dict()
+    torch.manual_seed(0)
+    sure = mlp((7,), 3, [5], gain=100.0).state_dict()
+    for name, value in usual.items():
+        torch.testing.assert_close(sure[name], 100 * value if name.startswith("3.") else value, rtol=0, atol=0)
+    for gain in (0.0, -1.0, float("inf")):
+        with pytest.raises(LabError, match="a gain above 0"):
+            mlp((7,), 3, [5], gain=gain)
