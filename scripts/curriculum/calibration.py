@@ -43,7 +43,7 @@ FOCAL = Lesson(
     ),
     sight=_honest("trainer.max_epochs=40"),
     sees="Below the diagonal a network is surer than it is right. γ = 0 is cross-entropy, which lies below it after "
-    "long training; γ = 2 comes near. With a fifth of the training there is nothing to mend, and the same γ makes the "
+    "long training; γ = 2 comes near. With a fifth of the training it is not too sure, and the same γ makes the "
     "calibration error larger: the focal loss is no cure for it, but a push in one direction.",
     why="(1 - p)^γ turns examples down that are already sure, so the last steps towards p = 1 are not taken. It is not "
     "proper: if the truth is q, the expected loss is least at a p that lies nearer to even odds than q. The push goes "

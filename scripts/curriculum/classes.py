@@ -125,7 +125,8 @@ TAIL = Lesson(
         points=True,
     ),
     sees="Cross-entropy finds nearly all of the frequent digits and loses many of the rare ones. Adjusted logits find "
-    "more of the rare ones and give up little among the frequent. Class weights help less.",
+    "more of the rare ones and give up little among the frequent. Class weights and ldam could not be told from "
+    "cross-entropy here.",
     why="Cross-entropy estimates p(y|x), which holds how frequent y is: where x is in doubt the frequent class wins. "
     "With log p(y) added to the logits in training alone, the network's own logits need not hold it. Class weights "
     "multiply gradients, and these are near zero for every training example once a network fits them all: they change "

@@ -1,6 +1,5 @@
 """A lesson's figure: on the left what happens in its runs, on the right where they end."""
 
-from statistics import fmean
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -103,22 +102,29 @@ def _ends(axes: "Axes", panel: Panel, place: Standing, style: Style) -> None:
         axes.plot(values, [row + 0.25] * len(values), "o", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
         if found is not None:
             axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2.2)
-        axes.plot([fmean(values)], [row], marker, color=colour, markersize=6.5, markeredgecolor="white")
+        axes.plot(
+            [found.mean if found is not None else values[0]],
+            [row],
+            marker,
+            color=colour,
+            markersize=6.5,
+            markeredgecolor="white",
+        )
         apart = place.difference(one)
         axes.annotate(
             apart.verdict if apart is not None else "baseline", (1, row), xycoords=("axes fraction", "data"),
             xytext=(5, 0), textcoords="offset points", va="center", fontsize="small", annotation_clip=False,
         )  # fmt: skip
-    every = [value for one in groups for value in one.values(place.metric).values()]
-    if min(every) > 0 and max(every) > 30 * min(every):
+    if place.ratios:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(groups)), [said(one.label) for one in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
+    mean = "geometric mean" if place.ratios else "mean"
     better = "higher" if direction(place.metric) == "max" else "lower"
-    axes.set_xlabel(f"{place.metric} ({better} is better): seeds, mean, 95 % interval", fontsize="small")
+    axes.set_xlabel(f"{place.metric} ({better} is better): seeds, {mean}, 95 % interval", fontsize="small")
     axes.set_title("\n".join(wrap(panel.title, 52)), fontsize="small", loc="left")
     axes.tick_params(labelsize="small")
     axes.tick_params(axis="y", length=0)

@@ -25,8 +25,9 @@ How to read the tables: n is the number of seeds, and a seed decides the initial
 the faults put into the training data, and how the data are drawn or split. A value is the mean over the seeds ± half
 of its 95 % interval (Student's t). All groups of a table saw the same seeds, so differences are taken seed by seed, and
 their intervals are corrected for the number of differences in the table (Holm): *better* and *worse* mean that such an
-interval leaves out 0; *not distinguishable* does not say that there is no difference. What is measured are the weights
-of the last epoch, against true labels and values. The learning rate is the same for all losses of a table.
+interval leaves out 0; *not distinguishable* does not say that there is no difference. Where values differ many times,
+means are geometric, and multiples take the place of differences. What is measured are the weights of the last epoch,
+against true labels and values. The learning rate is the same for all losses of a table.
 
 `python scripts/lessons.py [NAME ...]` runs the presets and renews this page, its figures and its tables. The runs:
 {conditions}; {minutes} minutes in all, two at a time.

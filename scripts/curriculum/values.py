@@ -38,7 +38,7 @@ HUBER = Lesson(
         within="noise.rate=0.1",
         log=True,
     ),
-    sees="With outliers the squared error ends hundreds of times further from the truth than the two robust losses. "
+    sees="With outliers the squared error has hundreds of times the test MSE of the two robust losses. "
     "Without them the three come within a few per cent of each other: robustness is nearly free here.",
     why="The squared error's gradient is 2r: a target that lies 20 off pulls as hard as two hundred that lie 0.1 off. "
     "Its minimum is the mean, which a tenth of outliers at +20 moves by 2, and 2² is about what is measured. Huber's "
