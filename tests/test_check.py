@@ -38,7 +38,7 @@ def test_an_error_is_printed_and_leaves_with_1(tmp_path):
         "def net(input_shape, outputs):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, outputs), nn.Softmax(1))\n"
     )
-    model = ["model=mlp", "~model.hidden", "~model.activation", "model._target_=mine.net"]
+    model = ["model=mlp", "~model.hidden", "~model.activation", "~model.gain", "model._target_=mine.net"]
     done = check(*model, "data=digits", "loss=cross_entropy", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "error softmax-in-network" in done.stdout

@@ -271,6 +271,12 @@ def test_settings_for_the_hparams_page_are_numbers_and_words():
     assert not any("_target_" in key for key in table)
 
 
+def test_a_setting_of_a_callback_that_was_not_chosen_is_one_line(tmp_path):
+    config = cli.compose(["experiment=cifar10_losses", "callbacks=none"], run_dir=str(tmp_path))
+    with pytest.raises(LabError, match=r"leave it out with ~callbacks\.dynamics"):
+        lab.build(config)
+
+
 @pytest.mark.slow
 def test_the_cnn_learns_the_real_cifar_10(train, real_cifar):
     overrides = ["data.verify=false", "data.subset=15000", "trainer.max_epochs=2", "logger=none"]

@@ -270,6 +270,9 @@ def _seed(seed: Any) -> None:
 
 def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """What a callback leaves open with null and only the experiment knows: the metric to monitor, the hparams."""
+    if "_target_" not in callback:
+        message = f"callbacks.{name} is set and not among the chosen callbacks: leave it out with ~callbacks.{name}"
+        raise LabError(message)
     supplies: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
         supplies |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
