@@ -69,6 +69,7 @@ def test_completion_needs_no_torch(tmp_path):
         pytest.param(["data.batch_size=0"], "data.batch_size must be 1 or more", marks=pytest.mark.slow),
         pytest.param(["data=image_folder"], "a value is missing: add data.dir=...", marks=pytest.mark.slow),
         (["run_dir=/proc/nowhere"], "set run_dir to a folder you may write"),
+        (["mix=null"], "leave it out with ~GROUP"),
     ],
 )
 def test_bad_input_is_said_once_without_a_traceback_and_leaves_nothing(tmp_path, arguments, message):

@@ -44,6 +44,8 @@ def _line(error: Exception) -> str | None:
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
     if isinstance(error, OSError):
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
+    if str(error).startswith("Config group override must be a string"):  # Hydra's answer to mix=null
+        return "a group cannot be null: leave it out with ~GROUP, such as ~mix"
     # What submitit says of a job or of a machine without SLURM, and Hydra of -m with --cfg.
     foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
         ("Could not detect", "Only one of")
