@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from losslab.cli import run_options
 from losslab.cli.composing import compose
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, imports_without_gc, leave
-from losslab.terminal import ConsoleHandler
+from losslab.cli.process import imports_without_gc, leave
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
@@ -39,8 +39,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     if {"--help", "-h"} & set(given):
         sys.stdout.write(_USAGE)
         return
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
-    find_the_users_code()
+    run_options.begin()
     overrides = [argument for argument in given if argument != "--contract"]
     with one_line_errors(show_all="traceback=true" in given):
         with imports_without_gc():

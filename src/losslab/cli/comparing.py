@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -16,10 +15,10 @@ from rich.progress import track
 from rich.table import Table
 
 from losslab import runs
+from losslab.cli import run_options
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, imports_without_gc, leave
+from losslab.cli.process import imports_without_gc, leave
 from losslab.errors import LabError
-from losslab.terminal import ConsoleHandler
 
 if TYPE_CHECKING:
     from losslab.comparison import Comparison, Run
@@ -29,11 +28,10 @@ logger = logging.getLogger("losslab")
 
 def compare(arguments: Sequence[str] | None = None) -> None:
     """`python scripts/compare.py FOLDERS...` and `losslab-compare`: compare the runs in these folders and below."""
-    if "-sc" in sys.argv[1:]:
-        return  # Hydra's completion of `python train.py` asks every script that python runs
+    if run_options.asked_by_completion():
+        return
     options = _parser().parse_args(arguments)
-    find_the_users_code()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    run_options.begin()
     with one_line_errors(show_all=False):
         from losslab import comparison as lab  # noqa: PLC0415 -- not before --help
 

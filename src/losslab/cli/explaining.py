@@ -2,29 +2,27 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from losslab import runs as folders
+from losslab.cli import run_options
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, imports_without_gc, keep_freed_memory, leave
+from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.explanation import EXPLANATIONS
 from losslab.explanation.board import show
 from losslab.runs import RunFolder
-from losslab.terminal import ConsoleHandler
 
 logger = logging.getLogger("losslab")
 
 
 def explain(arguments: Sequence[str] | None = None) -> None:
     """`python scripts/explain.py RUN_FOLDER ...` and `losslab-explain`: draw what can be said of finished runs."""
-    if "-sc" in sys.argv[1:]:
-        return  # Hydra's completion of `python train.py` asks every script that python runs
+    if run_options.asked_by_completion():
+        return
     options = _parser().parse_args(arguments)
-    find_the_users_code()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    run_options.begin()
     with one_line_errors(show_all=False):
         given = [RunFolder(path) for path in options.run_folders]
         drawn = _drawn(given, _output(options), options)

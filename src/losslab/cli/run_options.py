@@ -1,4 +1,4 @@
-"""What the commands that read a run folder have in common."""
+"""What the commands beside train.py have in common, above all those that read a run folder."""
 
 import argparse
 import logging
