@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
+from losslab import cli, experiment
 from losslab.explanation import EXPLANATIONS
+from losslab.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = ("--points", "3", "--examples", "40")
@@ -28,10 +30,19 @@ def linear(train):
 
 
 @pytest.fixture(scope="module")
-def mlp(train):
-    return train("model=mlp", "data=digits", "data.size=8", "trainer.max_epochs=1", "logger=none", "test=false")[
-        0
-    ].folder
+def seeds(tmp_path_factory):
+    """A folder with two seeds of a network."""
+    place = tmp_path_factory.mktemp("seeds")
+    for seed in (0, 1):
+        few = ("trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=none")
+        run = ("model=mlp", "data=digits", "data.size=8", f"seed={seed}", *few)
+        experiment.run(experiment.build(cli.compose(run, str(place / str(seed)))))
+    return place
+
+
+@pytest.fixture(scope="module")
+def mlp(seeds):
+    return RunFolder(seeds / "0")
 
 
 def test_help_and_what_applies_need_no_torch(tmp_path):
@@ -75,8 +86,8 @@ def test_one_run_gets_its_figures_into_its_folder_and_into_tensorboard(linear, t
 
 
 @pytest.mark.slow
-def test_several_runs_go_side_by_side_into_a_folder_of_their_own(mlp, linear, tmp_path):
-    done = explain(mlp.path, mlp.path, *FEW, cwd=tmp_path)
+def test_several_runs_go_side_by_side_into_a_folder_of_their_own(seeds, mlp, linear, tmp_path):
+    done = explain(seeds, *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs").iterdir()
     assert {"landscape.png", "landscape.csv", "barrier.png", "barrier.csv"} <= {path.name for path in folder.iterdir()}

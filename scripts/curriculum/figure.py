@@ -8,13 +8,13 @@ from curriculum.sight import Point
 from curriculum.standings import standings
 from losslab.comparison import Group, Standing
 from losslab.direction import direction
+from losslab.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, and markers for eyes that see none.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# For eyes that see no colours.
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 _LINES = ("-", "--", "-.", (0, (1, 1)), "-", "--")
@@ -42,7 +42,7 @@ def draw(lesson: Lesson, groups: list[Group], points: list[Point]) -> "Figure":
 
 def _style(names: list[str]) -> Style:
     known = list(dict.fromkeys(sorted(names)))
-    return {name: (_COLOURS[place], _MARKERS[place], _LINES[place]) for place, name in enumerate(known)}
+    return {name: (COLOURS[place], _MARKERS[place], _LINES[place]) for place, name in enumerate(known)}
 
 
 def _curves(axes: "Axes", lesson: Lesson, points: list[Point], style: Style) -> None:

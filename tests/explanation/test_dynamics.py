@@ -60,9 +60,9 @@ def test_a_run_without_a_record_is_answered_with_the_override_that_makes_one(run
         explain([runs[0], RunFolder(tmp_path)], tmp_path)
 
 
-def test_the_same_run_twice_and_too_many_are_refused(runs):
-    with pytest.raises(LabError, match="the same run is named twice"):
-        explain([runs[0], runs[0]], None)
+def test_several_without_a_folder_and_too_many_are_refused(runs):
+    with pytest.raises(LabError, match="name one with --output"):
+        explain(runs, None)
     with pytest.raises(LabError, match="7 runs do not fit beside each other: name 6 at most"):
         explain([runs[0]] * 7, None)
 

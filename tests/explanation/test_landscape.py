@@ -13,6 +13,7 @@ from losslab.explanation.barrier.line import Line, between, mixed
 from losslab.explanation.landscape.directions import filter_normalised
 from losslab.explanation.landscape.passes import Passes
 from losslab.explanation.landscape.plane import passes_needed, survey
+from losslab.explanation.sight import Sight
 from losslab.explanation.solution import batches, solutions
 from losslab.outcomes import outcomes
 
@@ -170,8 +171,8 @@ def test_the_middle_of_two_sets_of_weights_is_their_mean():
 
 def test_figures_come_with_their_numbers(folders, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        (surface,) = landscape.explain(folders, tmp_path, points=3, examples=100)
-        (line,) = barrier.explain(folders, tmp_path, points=5, examples=100)
+        (surface,) = landscape.explain(folders, tmp_path, Sight(points=3, examples=100))
+        (line,) = barrier.explain(folders, tmp_path, Sight(points=5, examples=100))
     assert surface.is_file()
     assert line.is_file()
     said = [record.getMessage() for record in caplog.records]
@@ -213,8 +214,8 @@ def test_every_kind_of_run_has_a_landscape_and_a_line(train, folders, tmp_path, 
         train(*common, f"seed={seed}", "trainer.max_epochs=1", "trainer.limit_train_batches=5")[0].folder
         for seed in (0, 1)
     ]
-    assert landscape.explain(runs[:1], None, points=3, examples=40, ckpt="last")[0].is_file()
-    assert barrier.explain(runs, tmp_path, points=3, examples=40, ckpt="last")[0].is_file()
+    assert landscape.explain(runs[:1], None, Sight(points=3, examples=40, ckpt="last"))[0].is_file()
+    assert barrier.explain(runs, tmp_path, Sight(points=3, examples=40, ckpt="last"))[0].is_file()
 
 
 def test_what_no_line_can_join_is_refused_in_one_line(folders, train, tmp_path):

@@ -3,21 +3,23 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.optimize import linprog
 
 from losslab.errors import LabError
 from losslab.explanation import linear
 from losslab.explanation.linear import outliers, surface
 from losslab.explanation.linear.case import Case
+from losslab.explanation.linear.minimum import lowest
 from losslab.explanation.linear.plane import through
 from losslab.explanation.solution import solutions
 
 FAST = ("logger=none", "test=false", "examine=false")
-THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=100", "data.features=3")
+THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=400", "data.features=10")
 
 
 @pytest.fixture(scope="module")
 def runs(train):
-    """Folders of short runs by their loss; data with outliers from three features."""
+    """Folders of short runs by their loss; data with outliers from ten features."""
 
     def _runs(*losses, options=()):
         return [train(f"loss={loss}", *FAST, *options)[0].folder for loss in losses]
@@ -65,21 +67,61 @@ def test_every_loss_of_the_three_points_is_lowest_on_their_law(line):
         assert case.astray == pytest.approx(0, abs=1e-6)
 
 
-def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
-    from scipy.optimize import linprog
+class Absolute:
+    """The mean absolute error of a linear model, without a network."""
 
-    l1 = thrown[1]
-    features = np.c_[l1.problem.inputs.numpy(), np.ones(len(l1.problem.inputs))]
-    count, size = features.shape
-    both = np.block([[features, -np.eye(count)], [-features, -np.eye(count)]])
-    target = l1.problem.target.numpy().ravel()
-    solved = linprog(
-        np.r_[np.zeros(size), np.ones(count) / count], A_ub=both, b_ub=np.r_[target, -target],
-        bounds=[(None, None)] * size + [(0, None)] * count,
-    )  # fmt: skip
-    assert l1.minimum.reached
-    assert l1.minimum.loss == pytest.approx(solved.fun, abs=1e-9)
-    assert l1.minimum.weights == pytest.approx(solved.x[:size], abs=1e-6)
+    def __init__(self, features, target):
+        self.features, self.target = features, target
+
+    def loss(self, weights):
+        return float(np.abs(self.features @ weights - self.target).mean())
+
+    def gradient(self, weights):
+        return np.sign(self.features @ weights - self.target) @ self.features / len(self.target)
+
+    @property
+    def programme(self):
+        """Least absolute deviations, solved as the linear programme that it is (Charnes, Cooper, Ferguson 1955)."""
+        count, size = self.features.shape
+        both = np.block([[self.features, -np.eye(count)], [-self.features, -np.eye(count)]])
+        return linprog(
+            np.r_[np.zeros(size), np.ones(count) / count], A_ub=both, b_ub=np.r_[self.target, -self.target],
+            bounds=[(None, None)] * size + [(0, None)] * count,
+        )  # fmt: skip
+
+
+def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
+    problem = thrown[1].problem
+    features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
+    solved = Absolute(features, problem.target.numpy().ravel()).programme
+    random = np.random.default_rng(0)
+    for found in (thrown[1].minimum, *(lowest(problem, [random.normal(size=11)]) for _ in range(10))):
+        assert found.reached
+        assert found.loss == pytest.approx(solved.fun, abs=1e-9)
+        assert found.weights == pytest.approx(solved.x[:11], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("thrown", [0.0, 30.0])
+def test_edges_are_found_in_many_dimensions_from_afar(seed, thrown):
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(600, 40))
+    target = features @ random.normal(size=40) + random.standard_t(2, size=600) + thrown * (random.random(600) < 0.2)
+    problem = Absolute(features, target)
+    found = lowest(problem, [np.zeros(40), np.full(40, 100.0)])
+    assert found.reached
+    assert found.loss == pytest.approx(problem.programme.fun, rel=1e-9)
+
+
+def test_a_loss_without_a_minimum_has_none():
+    class Falling:
+        def loss(self, weights):
+            return float(np.abs(weights[0]) + weights[1])
+
+        def gradient(self, weights):
+            return np.array([np.sign(weights[0]), 1.0])
+
+    assert not lowest(Falling(), [np.array([1.0, 0.0])]).reached
 
 
 def test_the_minimum_of_squared_errors_is_least_squares(thrown):

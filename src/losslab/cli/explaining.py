@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from losslab import runs as folders
@@ -12,6 +13,8 @@ from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.explanation import EXPLANATIONS
 from losslab.explanation.board import show
+from losslab.explanation.named import runs_named
+from losslab.explanation.sight import Sight
 from losslab.runs import RunFolder
 
 logger = logging.getLogger("losslab")
@@ -24,8 +27,9 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     run_options.begin()
     with one_line_errors(show_all=False):
-        given = [RunFolder(path) for path in options.run_folders]
-        drawn = _drawn(given, _output(options), options)
+        given = runs_named(options.run_folders)
+        output = options.output or (None if len(given) == 1 else Path("outputs") / f"explanation-{folders.stamp()}")
+        drawn = _drawn(given, output, options)
         logger.info("%-11s %s", "figures", folders.shown(drawn[0].parent.resolve()))
     leave(0)
 
@@ -33,6 +37,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
 def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
     """Draw what applies, or what was asked for, and say what does not apply and why."""
     configs = [run.read_config() for run in given]
+    sight = Sight(**{field.name: getattr(options, field.name) for field in fields(Sight)})
     drawn: list[Path] = []
     refused: dict[str, str] = {}
     for name in options.what or EXPLANATIONS:
@@ -45,8 +50,7 @@ def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namesp
             from losslab import experiment  # noqa: F401, PLC0415 -- which brings torch and all
         keep_freed_memory()
         try:
-            chosen = {option: getattr(options, option) for option in getattr(module, "OPTIONS", ())}
-            figures = module.explain(given, output, **chosen)
+            figures = module.explain(given, output, *([sight] if EXPLANATIONS[name].sighted else []))
         except LabError as error:
             refused[name] = str(error)
             continue
@@ -66,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Draw why finished runs went as they did: into the figures/ of one run, or several side by side."
     )
-    parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER")
+    several = "of a folder of runs, such as a sweep, the first seed of each configuration"
+    parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
     parser.add_argument(
         "--what", nargs="+", choices=tuple(EXPLANATIONS), help="which explanations (default: all that apply)"
     )
@@ -87,11 +92,3 @@ def _above_1(text: str) -> int:
         message = f"must be 2 or more, got {text}"
         raise argparse.ArgumentTypeError(message)
     return number
-
-
-def _output(options: argparse.Namespace) -> Path | None:
-    """Where the figures go; None for the one run's own figures/."""
-    if options.output is None and len(options.run_folders) > 1:
-        return Path("outputs") / f"explanation-{folders.stamp()}"
-    output: Path | None = options.output
-    return output

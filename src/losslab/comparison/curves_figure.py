@@ -8,13 +8,13 @@ from losslab.comparison.curves import Curve, Histories, is_loss
 from losslab.comparison.grouping import Group
 from losslab.comparison.reaching import Reach
 from losslab.comparison.tables import named
+from losslab.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, the palest last.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+_COLOURS = (*COLOURS, "#B8A800")
 _OTHERS = "#BBBBBB"
 
 

@@ -4,7 +4,7 @@ Such a module has two functions, and imports no torch before the second is calle
 
     applies(config)         whether it has something to say of a run, by its config.json
     explain(runs, output)   draws into `output`, or into the figures/ of the one run, logs a line for each figure, and
-                            returns their paths; it may take some of the command's options too (OPTIONS names them)
+                            returns their paths; where networks are looked at, a Sight may follow
 """
 
 from importlib import import_module
@@ -19,6 +19,8 @@ class Explanation(NamedTuple):
     """Of its module."""
     needs: str
     """What a run must be, in words."""
+    sighted: bool = False
+    """Whether its `explain` takes a Sight."""
 
     @property
     def module(self) -> ModuleType:
@@ -28,8 +30,10 @@ class Explanation(NamedTuple):
 
 EXPLANATIONS = {
     "linear": Explanation("losslab.explanation.linear", "a run of the linear model (model=linear)"),
-    "landscape": Explanation("losslab.explanation.landscape", "a run of a network (a linear model has `linear`)"),
-    "barrier": Explanation("losslab.explanation.barrier", "a run of a network (a linear model has none)"),
+    "landscape": Explanation(
+        "losslab.explanation.landscape", "a run of a network (a linear model has `linear`)", sighted=True
+    ),
+    "barrier": Explanation("losslab.explanation.barrier", "a run of a network (a linear model has none)", sighted=True),
     "dynamics": Explanation("losslab.explanation.dynamics", "a run with callbacks=dynamics"),
 }
 """By the name that `--what` takes. A new one is a line here."""

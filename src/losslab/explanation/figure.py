@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("losslab")
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
-STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
-"""A line style for each colour, for print."""
-
 
 def place(runs: Sequence[RunFolder], output: Path | None) -> Path:
     """The folder that figures of these runs go to: `output`, or for one run its own figures/.

@@ -1,18 +1,15 @@
 """The figure of a loss: its value, and below it its gradient."""
 
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from losslab.palette import looks
 from losslab.show.curves import Curve, Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; styles differ too, for print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 _GREY = "#999999"
 
 
@@ -22,7 +19,7 @@ def draw(name: str, shown: Curves) -> "Figure":
 
     figure = Figure(figsize=(9.6, 3.8), dpi=110, layout="constrained")
     value, gradient = figure.subplots(1, 2)
-    styles = list(zip(shown.curves, cycle(_COLOURS), cycle(_STYLES)))
+    styles = list(zip(shown.curves, looks(), strict=False))
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
         axes.plot(
             shown.x,
@@ -32,10 +29,8 @@ def draw(name: str, shown: Curves) -> "Figure":
             alpha=0.6,
             label=shown.reference.label,
         )
-        for curve, colour, style in styles:
-            axes.plot(
-                shown.x, getattr(curve, quantity), linestyle=style, color=colour, linewidth=1.8, label=curve.label
-            )
+        for curve, look in styles:
+            axes.plot(shown.x, getattr(curve, quantity), linewidth=1.8, label=curve.label, **look)
         axes.set_xlabel(shown.axis)
         axes.grid(alpha=0.3)
         _limit(axes, [getattr(curve, quantity) for curve in shown.curves])

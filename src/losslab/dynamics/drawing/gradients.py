@@ -1,14 +1,11 @@
 """How large the gradients of the examples are, and how they are shared among them."""
 
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from losslab.dynamics.drawing.style import (
-    COLOURS,
     GREY,
-    STYLES,
     Drawn,
     Records,
     finished,
@@ -19,6 +16,7 @@ from losslab.dynamics.drawing.style import (
 )
 from losslab.dynamics.measures import SILENT, hardest_share, silent, wrong
 from losslab.dynamics.record import Numbers, Record
+from losslab.palette import COLOURS, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +30,9 @@ def draw(records: Records) -> Drawn:
     figure = new_figure(12.0, 3.9)
     panels = figure.subplots(1, 3)
     alone = len(records) == 1
-    for (label, record), colour, style in zip(records.items(), cycle(COLOURS), cycle(STYLES)):
+    for (label, record), look in zip(records.items(), looks(), strict=False):
         epochs, marker = record.epoch, "." if len(record.epoch) <= 50 else None
-        line: dict[str, Any] = {"color": colour, "linestyle": style, "marker": marker, "label": label}
+        line: dict[str, Any] = {**look, "marker": marker, "label": label}
         norms = mean_norms(record)
         panels[0].plot(epochs, norms if alone else norms / norms[0], **line)
         panels[1].plot(epochs, [hardest_share(gradient) for gradient in record.gradient], **line)

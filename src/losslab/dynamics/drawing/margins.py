@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from losslab.dynamics.drawing.style import (
-    COLOURS,
     GREY,
     Drawn,
     Records,
@@ -19,6 +18,7 @@ from losslab.dynamics.drawing.style import (
     shown_looks,
 )
 from losslab.dynamics.record import Numbers, Record
+from losslab.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,14 +1,11 @@
 """Clean against mislabelled examples, where the data say which are which."""
 
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from losslab.dynamics.drawing.style import (
-    COLOURS,
     GREY,
-    STYLES,
     Drawn,
     Records,
     finished,
@@ -20,6 +17,7 @@ from losslab.dynamics.drawing.style import (
 )
 from losslab.dynamics.measures import loss_auroc, margin_auroc
 from losslab.dynamics.record import Numbers, Record
+from losslab.palette import COLOURS, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,15 +30,16 @@ def draw(records: Records) -> Drawn:
     fates = not any(record.of_values for record in shown.values())
     figure = new_figure(4.1 * (2 + fates), 3.9)
     panels = list(np.atleast_1d(figure.subplots(1, 2 + fates)))
-    for (label, record), colour, style in zip(shown.items(), cycle(COLOURS), cycle(STYLES)):
+    for (label, record), look in zip(shown.items(), looks(), strict=False):
         if alone:
             _bands(panels[0], record)
             _detectors(panels[1], record)
         else:
-            panels[0].plot(record.epoch, loss_auroc(record), color=colour, linestyle=style, label=label)
-            panels[1].plot(record.epoch, margin_auroc(record), color=colour, linestyle=style, label=label)
+            panels[0].plot(record.epoch, loss_auroc(record), label=label, **look)
+            panels[1].plot(record.epoch, margin_auroc(record), label=label, **look)
         if fates:
-            _fates(panels[2], record, (COLOURS[1], COLOURS[2]) if alone else (colour, colour), label, alone=alone)
+            colours = (COLOURS[1], COLOURS[2]) if alone else (look["color"], look["color"])
+            _fates(panels[2], record, colours, label, alone=alone)
     _finish(panels, shown, alone=alone)
     return finished(figure, {label: finding(record) for label, record in shown.items()})
 

@@ -7,14 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.dynamics.record import Numbers, Record
+from losslab.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; styles differ too, for print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), "-")
 CLEAN, CORRUPTED = COLOURS[0], COLOURS[1]
 GREY = "#777777"
 PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}

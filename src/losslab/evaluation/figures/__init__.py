@@ -6,10 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, which the colour-blind can tell apart; yellow is too light for a line, black is for averages."""
-STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
-"""So many lines can be told apart."""
+from losslab.palette import COLOURS
+
+STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS[:-1])]
+"""So many lines can be told apart from each other, and from the black ones of averages."""
 
 
 def panels(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:

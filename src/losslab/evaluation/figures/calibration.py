@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 
 from losslab.evaluation import measures
 from losslab.evaluation.answers import Answers
-from losslab.evaluation.figures import COLOURS, panels
+from losslab.evaluation.figures import panels
 from losslab.metrics import ECE
+from losslab.palette import COLOURS
 from losslab.targets import Task
 
 

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from losslab.evaluation.answers import Answers, Array
-from losslab.evaluation.figures import COLOURS, panels, plural
+from losslab.evaluation.figures import panels, plural
+from losslab.palette import COLOURS
 
 _COLUMNS = 6
 """Of more values an example, the first so many are drawn."""

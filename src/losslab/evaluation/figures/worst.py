@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from losslab.data.batch import Examples, Source
 from losslab.evaluation import measures
 from losslab.evaluation.answers import Answers, Array
-from losslab.evaluation.figures import COLOURS, plural, short
+from losslab.evaluation.figures import plural, short
+from losslab.palette import COLOURS
 from losslab.targets import Task
 
 _COLUMNS = 5

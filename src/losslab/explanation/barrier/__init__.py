@@ -1,5 +1,5 @@
 """The line between solutions: whether they lie in one valley."""
 
-from losslab.explanation.barrier.explaining import OPTIONS, applies, explain
+from losslab.explanation.barrier.explaining import applies, explain
 
-__all__ = ["OPTIONS", "applies", "explain"]
+__all__ = ["applies", "explain"]

@@ -1,10 +1,10 @@
 """The figure of lines between solutions."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from losslab.explanation.barrier.line import Line
-from losslab.explanation.figure import COLOURS, STYLES
+from losslab.palette import looks
 from losslab.targets import Task
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ def draw(lines: Sequence[Line], note: str) -> "Figure":
     for line in lines:
         groups.setdefault(line.under.loss, []).append(line)
     pairs = {line.name: line for line in reversed(lines)}  # of a pair under two losses, the first
-    looks = dict(zip(reversed(pairs), _looks(), strict=False))
+    styles = {name: look | {"linewidth": 1.8} for name, look in zip(reversed(pairs), looks(), strict=False)}
     figure = Figure(figsize=(5.2 * (len(groups) + 1), 4.4 + 0.22 * len(pairs)), dpi=120, layout="constrained")
     *panels, common = figure.subplots(1, len(groups) + 1)
     for axes, (loss, own) in zip(panels, groups.items(), strict=True):
         for line in own:
-            axes.plot(line.share, line.scores[:, 0], **looks[line.name])
+            axes.plot(line.share, line.scores[:, 0], **styles[line.name])
         _finish(axes, f"{loss} loss", f"{loss}: {_said([line.barriers[0] for line in own], '{:.2g}')}")
     scale = 1 if _of_values(lines) else 100
-    for name, look in looks.items():
+    for name, look in styles.items():
         line = pairs[name]
         common.plot(line.share, scale * line.scores[:, 1], label=f"{name}: barrier {_metric(line)}", **look)
     heights = [scale * line.barriers[1] for line in pairs.values()]
@@ -64,12 +64,3 @@ def _metric(line: Line) -> str:
 
 def _of_values(lines: Sequence[Line]) -> bool:
     return lines[0].under.learner.facts.task is Task.REGRESSION
-
-
-def _looks() -> Iterator[dict[str, Any]]:
-    """Colour and style of one line after the other: 49 before any comes again."""
-    number = 0
-    while True:
-        style = STYLES[(number + number // len(COLOURS)) % len(STYLES)]
-        yield {"color": COLOURS[number % len(COLOURS)], "linestyle": style, "linewidth": 1.8}
-        number += 1

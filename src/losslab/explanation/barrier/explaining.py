@@ -7,9 +7,8 @@ from typing import Any
 
 from losslab.errors import LabError
 from losslab.explanation.landscape import explaining as landscape
+from losslab.explanation.sight import USUAL, Sight
 from losslab.runs import RunFolder
-
-OPTIONS = landscape.OPTIONS
 
 
 def applies(config: dict[str, Any]) -> bool:
@@ -17,16 +16,7 @@ def applies(config: dict[str, Any]) -> bool:
     return landscape.applies(config)
 
 
-def explain(
-    runs: Sequence[RunFolder],
-    output: Path | None,
-    *,
-    points: int = 21,
-    examples: int = 1000,
-    seed: int = 0,
-    split: str = "train",
-    ckpt: str = "best",
-) -> list[Path]:
+def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL) -> list[Path]:
     """Draw barrier.png, with its numbers in barrier.csv → the path of the figure.
 
     Each pair of solutions is scored under the loss of either, and under one metric. BatchNorm's statistics are taken
@@ -35,11 +25,7 @@ def explain(
     Args:
         runs: two or more of one network and the same data. The examples are those of the first.
         output: a folder for the figure.
-        points: on each line, its ends among them.
-        examples: so many, drawn from the split, unaugmented.
-        seed: of the examples.
-        split: "train", "val" or "test".
-        ckpt: "best" or "last".
+        sight: what they are looked at with.
 
     Raises:
         LabError: there is one run only, or they are of different networks or data.
@@ -54,19 +40,19 @@ def explain(
         message = "a line needs two ends: name two or more runs of one network"
         raise LabError(message)
     folder = figure.place(runs, output)
-    found = solutions(runs, ckpt)
+    found = solutions(runs, sight.ckpt)
     line.check(found)
-    seen = batches(found[0], split, examples, seed)
+    seen = batches(found[0], sight.split, sight.examples, sight.seed)
     passes = {each.label: Passes(each, seen, recompute=True) for each in found}
     wanted = [
         (first, second, under)
         for first, second in combinations(found, 2)
         for under in ((first,) if first.config["loss"] == second.config["loss"] else (first, second))
     ]
-    with counted("barrier", [(passes[under.label], points) for *_, under in wanted]) as done:
-        lines = [line.between(*three, passes[three[2].label], points, done) for three in wanted]
+    with counted("barrier", [(passes[under.label], sight.points) for *_, under in wanted]) as done:
+        lines = [line.between(*three, passes[three[2].label], sight.points, done) for three in wanted]
     first = passes[found[0].label]
-    note = f"{first.examples:,} {landscape.words(split)} examples, unaugmented"
+    note = f"{first.examples:,} {sight.words} examples, unaugmented"
     if first.normalised:
         note += "; BatchNorm's statistics are taken anew from them at every point"
     rows = [row for each in lines for row in each.rows(found)]

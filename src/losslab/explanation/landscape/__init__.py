@@ -1,5 +1,5 @@
 """The loss landscape of networks around a solution, with filter-normalised directions."""
 
-from losslab.explanation.landscape.explaining import OPTIONS, applies, explain
+from losslab.explanation.landscape.explaining import applies, explain
 
-__all__ = ["OPTIONS", "applies", "explain"]
+__all__ = ["applies", "explain"]

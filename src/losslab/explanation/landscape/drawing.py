@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from losslab.explanation.contours import contours, even, written
-from losslab.explanation.figure import COLOURS
 from losslab.explanation.landscape.plane import Array, Landscape
+from losslab.palette import COLOURS
 from losslab.targets import Task
 
 if TYPE_CHECKING:

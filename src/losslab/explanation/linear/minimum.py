@@ -1,7 +1,7 @@
 """Where the loss of a linear model is lowest, whatever training made of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from losslab.explanation.linear.problem import Problem, Vector
 
 _FLAT = 1e-6
 """A slope, relative to the loss's own size, that is none."""
+_FAR = 1e6
+"""A weight beyond reach."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def lowest(problem: Problem, starts: Sequence[Vector]) -> Minimum:
     """The lowest minimum that is found from these starts.
 
     Smooth losses are followed by BFGS down to a slope of 0. Of those with edges (L1, the pinball loss) that ends near
-    an edge and not on it; from there on cutting planes go, which end exactly there (Kelley 1960).
+    an edge and not on it; from there on cutting planes go, which end exactly there.
     """
     from scipy.optimize import minimize  # noqa: PLC0415
 
@@ -36,6 +38,8 @@ def lowest(problem: Problem, starts: Sequence[Vector]) -> Minimum:
             end = minimize(problem.loss, start, jac=problem.gradient, method="BFGS", options={"gtol": 1e-10})
             found.append(Minimum(end.x, float(end.fun), _flat(problem, end.x)))
         best = min(found, key=lambda place: place.loss)
+        if not np.abs(best.weights).max() < _FAR:  # so far the loss has only fallen
+            return replace(best, reached=False)
         return best if best.reached else _cut(problem, best)
 
 
@@ -45,25 +49,40 @@ def _flat(problem: Problem, weights: Vector) -> bool:
 
 
 def _cut(problem: Problem, start: Minimum, cuts: int = 500) -> Minimum:
-    """Kelley's method: the tangents so far bound a convex loss from below; go where their maximum is lowest."""
+    """Follow the lower bound that the tangents so far give to a convex loss, within a box around the best place.
+
+    Kelley's cutting planes (1960) alone need thousands of tangents in ten dimensions; the box of Marsten, Hogan and
+    Blankenship, "The Boxstep method for large-scale optimization", 1975, keeps them where they are of use.
+    """
     from scipy.optimize import linprog  # noqa: PLC0415
 
-    best, room = start, 1.0 + np.abs(start.weights).max()
-    tangents: list[Vector] = []
-    at = start.weights
-    size = len(at)
+    best, room = start, 1.0
+    size = len(start.weights)
+    tangents = [(start.loss, problem.gradient(start.weights), start.weights)]
     for _ in range(cuts):
-        loss, slope = problem.loss(at), problem.gradient(at)
-        if loss < best.loss:
-            best = Minimum(at, loss, reached=False)
-        tangents.append(np.array([*slope, -1.0, slope @ at - loss]))
-        rows = np.stack(tangents)
-        # Variables are θ and the bound t: minimise t where every tangent lies below it.
-        box = [(value - room, value + room) for value in start.weights]
-        solved = linprog(np.eye(size + 1)[size], A_ub=rows[:, :-1], b_ub=rows[:, -1], bounds=[*box, (None, None)])
+        # Variables are the place and the bound above `best`, in units of the box: the solver's tolerance is absolute.
+        slopes = np.array([[*slope, -1.0] for _, slope, _ in tangents])
+        heights = np.array([(best.loss - loss - slope @ (best.weights - at)) / room for loss, slope, at in tangents])
+        solved = linprog(np.eye(size + 1)[size], A_ub=slopes, b_ub=heights, bounds=[*[(-1, 1)] * size, (None, None)])
         if solved.x is None:
             return best
-        at = solved.x[:size]
-        if best.loss - solved.fun <= 1e-10 * max(1.0, abs(best.loss)):
-            return Minimum(best.weights, best.loss, reached=True)
+        promised, edge = -solved.fun * room, np.abs(solved.x[:size]).max() > 1 - 1e-6
+        tolerance = 1e-10 * max(1.0, abs(best.loss))
+        if promised < -tolerance:  # the tangents are above the loss: it is not convex
+            return best
+        if promised <= tolerance:
+            if not edge or room >= 1:
+                return Minimum(best.weights, best.loss, reached=True)
+            room *= 10
+            continue
+        at = best.weights + room * solved.x[:size]
+        loss, slope = problem.loss(at), problem.gradient(at)
+        tangents.append((loss, slope, at))
+        kept = best.loss - loss >= 0.1 * promised
+        if loss < best.loss:
+            best = Minimum(at, loss, reached=False)
+        if not kept:
+            room /= 2
+        elif edge:
+            room *= 2
     return best

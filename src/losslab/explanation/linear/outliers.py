@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from losslab.explanation.figure import COLOURS, STYLES
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.minimum import lowest
 from losslab.explanation.linear.problem import Problem, Vector
+from losslab.palette import COLOURS, MARKERS, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,26 +52,31 @@ def share(case: Case) -> float:
 
 def finding(cases: Sequence[Case], shifts: Sequence[Shift]) -> str:
     """What the figure says."""
-    moved = ", ".join(f"{shift.size:.2g} ({shift.label})" for shift in sorted(shifts, key=lambda shift: -shift.size))
+    moved = ", ".join(f"{shift.size:.2g} ({shift.label})" for shift in _by_size(shifts))
     return f"{100 * share(cases[0]):.0f} % of the targets are outliers: they move the solution by {moved}"
 
 
 def draw(cases: Sequence[Case], shifts: Sequence[Shift]) -> "Figure":
-    """The fitted lines where there is one feature, else how far each weight is moved."""
+    """The fitted lines where there is one feature, else how far each solution is moved."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     one = len(shifts[0].names) == 2 and cases[0].problem.inputs[0].numel() == 1
-    figure = Figure(figsize=(8.4, 5.2 if one else 1.8 + 0.42 * len(shifts[0].names)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.4, 5.2 if one else 2 + 0.3 * len(shifts)), dpi=120, layout="constrained")
     axes = figure.subplots()
-    (_lines if one else _weights)(axes, cases, shifts)
+    if one:
+        _lines(axes, cases[0].problem, shifts)
+    else:
+        _distances(axes, _by_size(shifts))
     axes.grid(alpha=0.3)
-    title = finding(cases, shifts)
-    axes.set_title(title if len(title) < 90 else title.replace(": ", ":\n", 1), fontsize=10)
+    axes.set_title(fill(finding(cases, shifts), 100), fontsize=10)
     return figure
 
 
-def _lines(axes: "Axes", cases: Sequence[Case], shifts: Sequence[Shift]) -> None:
-    problem = cases[0].problem
+def _by_size(shifts: Sequence[Shift]) -> list[Shift]:
+    return sorted(shifts, key=lambda shift: -shift.size)
+
+
+def _lines(axes: "Axes", problem: Problem, shifts: Sequence[Shift]) -> None:
     x, target, truth = (values.flatten().numpy() for values in (problem.inputs, problem.target, problem.truth))
     thrown = target != truth
     ends = np.array([x.min(), x.max()])
@@ -82,11 +88,11 @@ def _lines(axes: "Axes", cases: Sequence[Case], shifts: Sequence[Shift]) -> None
     axes.plot(x[thrown & ~beyond], target[thrown & ~beyond], "x", color="black", markersize=6, label=said)
     axes.plot(x[beyond & (target > high)], np.full((beyond & (target > high)).sum(), high), "^", color="black")
     axes.plot(x[beyond & (target < low)], np.full((beyond & (target < low)).sum(), low), "v", color="black")
-    for shift, colour, style in zip(shifts, cycle(COLOURS), cycle(STYLES)):
+    for shift, look in zip(shifts, looks(), strict=False):
         slope, height = shift.dirty
         label = f"{shift.label}: {slope:.2f} x {height:+.2f}, without {shift.clean[0]:.2f} x {shift.clean[1]:+.2f}"
-        axes.plot(ends, slope * ends + height, color=colour, linestyle=style, linewidth=2.2, label=label)
-        axes.plot(ends, shift.clean[0] * ends + shift.clean[1], color=colour, linestyle=style, linewidth=1, alpha=0.5)
+        axes.plot(ends, slope * ends + height, linewidth=2.2, label=label, **look)
+        axes.plot(ends, shift.clean[0] * ends + shift.clean[1], linewidth=1, alpha=0.5, **look)
     space = 0.04 * (high - low)
     axes.set(xlabel="x", ylabel="y", ylim=(low - space, high + space))
     axes.legend(fontsize=8, title="bold with outliers, thin without", title_fontsize=8)
@@ -99,21 +105,18 @@ def _picture(values: Vector) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _weights(axes: "Axes", cases: Sequence[Case], shifts: Sequence[Shift]) -> None:  # noqa: ARG001 -- as _lines
-    names = shifts[0].names
-    rows = np.arange(len(names))
-    offsets = np.linspace(-0.3, 0.3, len(shifts)) if len(shifts) > 1 else np.zeros(1)
-    markers = "osD^vPX"
-    for shift, colour, marker, offset in zip(shifts, cycle(COLOURS), cycle(markers), offsets, strict=False):
-        moved = shift.dirty - shift.clean
-        axes.hlines(rows + offset, 0, moved, color=colour, linewidth=1.6)
-        axes.plot(
-            moved, rows + offset, marker, color=colour, markersize=6, label=f"{shift.label}: {shift.size:.2g} in all"
-        )
-        axes.plot(shift.end - shift.clean, rows + offset, "|", color="black", markersize=9, zorder=3)
-    axes.plot([], [], "|", color="black", markersize=9, label="where training ended")
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(rows, names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="how far the outliers move the weight, from the solution without them", ylabel="weight")
+def _distances(axes: "Axes", shifts: Sequence[Shift]) -> None:
+    """A row for each loss, by ratios: the squared error's shift may be hundreds of times the others'."""
+    for row, (shift, colour, marker) in enumerate(zip(shifts, cycle(COLOURS), cycle(MARKERS), strict=False)):
+        end = float(np.linalg.norm(shift.end - shift.clean))
+        axes.plot([shift.size, end], [row, row], color=colour, linewidth=1.6)
+        axes.plot(shift.size, row, marker, color=colour, markersize=8)
+        axes.plot(end, row, "|", color="black", markersize=13, markeredgewidth=1.6)
+    axes.plot([], [], "o", color="#777777", label="the minimum of the loss on the targets")
+    axes.plot([], [], "|", color="black", markersize=11, linestyle="none", label="where training ended")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(shifts)), [shift.label for shift in shifts])
+    axes.set_ylim(len(shifts) - 0.5, -0.5)
+    axes.set_xlabel("distance from the minimum of the same loss without outliers (all weights together)")
     axes.legend(fontsize=8)

@@ -1,14 +1,13 @@
 """How far from its goal a linear run was at each step."""
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from losslab.explanation.figure import COLOURS, STYLES
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.problem import Vector
+from losslab.palette import COLOURS, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,13 +68,13 @@ def distances(axes: "Axes", cases: Sequence[Case]) -> None:
     """The distance of each run from the true law, or where there is none from its own minimum."""
     goal = "the true law" if all(case.problem.law is not None for case in cases) else "its own minimum"
     lines = {}
-    for case, colour, style in zip(cases, cycle(COLOURS), cycle(STYLES)):
+    for case, look in zip(cases, looks(), strict=False):
         if case.path is not None:
             law = case.problem.law
             target = case.minimum.weights if goal == "its own minimum" or law is None else law
             lines[case.label] = np.linalg.norm(case.path.weights - target, axis=1)
             line = lines[case.label][1:]
-            axes.plot(case.path.steps[1:], line, color=colour, linestyle=style, linewidth=1.8, label=case.label)
+            axes.plot(case.path.steps[1:], line, linewidth=1.8, label=case.label, **look)
     axes.set(xlabel="steps", ylabel=f"distance from {goal}")
     axes.grid(alpha=0.3)
     if lines:
