@@ -7,8 +7,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, but for yellow, which is too light for a line."""
 STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
 """As many as there are colours."""
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-"""As many again."""
 
 
 def looks() -> Iterator[dict[str, Any]]:

@@ -4,18 +4,13 @@ import argparse
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich import get_console
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
 from losslab import runs
-from losslab.cli import run_options
+from losslab.cli import printing, run_options
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import imports_without_gc, leave
 from losslab.errors import LabError
@@ -63,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--baseline",
-        nargs="+",
+        action="append",
         metavar="KEY=VALUE",
-        help="compare with this group (default: the best)",
+        help="compare with the group that has this setting (default: the best); may be repeated",
     )
     parser.add_argument(
         "--scale",
@@ -125,17 +120,17 @@ def _tell(comparison: "Comparison") -> None:
 
     logger.info("%s", page.summary(comparison))
     for standing in comparison.standings.values():
-        logger.info("%s", _text(tables.rows(standing)))
+        logger.info("%s", printing.table(tables.rows(standing)))
     if comparison.reach is not None:
         logger.info("\n%s", page.reach_title(comparison.reach))
-        logger.info("%s", _text(page.reach_rows(comparison.reach)))
+        logger.info("%s", printing.table(page.reach_rows(comparison.reach)))
     if len(comparison.groups) == 1:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
     logger.info("")
     for note in comparison.notes:
-        logger.info("%s", _wrapped(f"- {note}"))
+        logger.info("%s", printing.wrapped(f"- {note}"))
     for what, why in comparison.flaws:
-        logger.warning("%s", _wrapped(f"! not counted: {what}: {why}"))
+        logger.warning("%s", printing.wrapped(f"! not counted: {what}: {why}"))
 
 
 def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
@@ -149,7 +144,7 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
     page.write(matrix, folder)
     logger.info("\n%s", page.TITLE)
-    logger.info("%s", _text(page.rows(matrix), words=(0,)))
+    logger.info("%s", printing.table(page.rows(matrix), words=(0,)))
     return page.TITLE, page.section(matrix)
 
 
@@ -158,30 +153,3 @@ def _tensorboard(comparison: "Comparison", folder: Path) -> None:
 
     tensorboard.write(comparison.ordered, comparison.histories, folder)
     logger.info("watch       tensorboard --logdir %s", runs.shown(folder))
-
-
-def _width() -> int:
-    terminal = get_console()
-    return terminal.width if terminal.is_terminal else 160
-
-
-def _wrapped(line: str) -> str:
-    """Broken between words; what does not fit, such as a path, stays whole."""
-    return fill(line, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def _text(rows: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
-    """A table as wide as the terminal. Only the names in its first column are broken where they must be."""
-    head, *body = rows
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(head):
-        side: Literal["left", "right"] = "left" if place in words else "right"
-        table.add_column(name, justify=side, overflow="fold", no_wrap=place > 0)
-    for row in body:
-        table.add_row(*map(escape, row))
-    if Console(width=10_000).measure(table).minimum > _width():
-        return "(wider than this terminal: see the page)"
-    console = Console(width=_width(), color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())

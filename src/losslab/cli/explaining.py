@@ -73,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     several = "of a folder of runs, such as a sweep, the first seed of each configuration"
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
     parser.add_argument(
-        "--what", nargs="+", choices=tuple(EXPLANATIONS), help="which explanations (default: all that apply)"
+        "--what",
+        action="append",
+        choices=tuple(EXPLANATIONS),
+        help="an explanation; may be repeated (default: all that apply)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
     group = parser.add_argument_group("landscape and barrier")

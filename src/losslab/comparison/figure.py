@@ -104,8 +104,8 @@ def _mark(axes: "Axes", row: int, mean: float | None, interval: Estimate | Facto
     if mean is None:
         return
     if interval is not None:
-        axes.plot([interval.low, interval.high], [row, row], "-", color=colour, linewidth=2.4, solid_capstyle="butt")
-    axes.plot([mean], [row], "D", color=colour, markersize=5.5, markeredgecolor="white")
+        axes.plot([interval.low, interval.high], [row, row], "|-", color=colour, linewidth=1.8, markersize=9)
+    axes.plot([mean], [row], "D", color=colour, markersize=4.5)
 
 
 def _colour(standing: Standing, group: Group) -> str:

@@ -51,7 +51,8 @@ def _statistics(comparison: "Comparison") -> Iterator[str]:
     )
     yield (
         f"Differences and ratios are taken seed by seed, and their intervals are corrected for {why} (Holm): a claim "
-        "anywhere among them is wrong with a chance of at most 5 %. "
+        "anywhere among them is wrong with a chance of at most 5 %. That holds of the verdicts; that all intervals "
+        "hold their true values at once is not promised. "
         "“Not distinguishable” means that 0 (of ratios 1) lies inside; it does not mean that there is no difference."
     )
 

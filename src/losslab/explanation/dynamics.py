@@ -36,7 +36,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     configs = [run.read_config() for run in runs]
     named = zip(labels(configs), runs, configs, strict=True)
     drawn = pictures({label: _record(run, config) for label, run, config in named})
-    return [keep(one.figure, name, runs, output, "; ".join(one.findings)) for name, one in drawn.items()]
+    return [keep(one.figure, name, runs, output, one.findings) for name, one in drawn.items()]
 
 
 def _record(run: RunFolder, config: dict[str, Any]) -> Record:

@@ -28,15 +28,16 @@ def place(runs: Sequence[RunFolder], output: Path | None) -> Path:
     return runs[0].figures
 
 
-def keep(figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | None, finding: str) -> Path:
-    """Write NAME.png where figures of these runs go, and log what was found → its path.
+def keep(figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | None, findings: Sequence[str]) -> Path:
+    """Write NAME.png where figures of these runs go, and log what was found, a line each → its path.
 
     A figure of the same name that was drawn before is replaced.
     """
     path = place(runs, output) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
-    logger.info("%-11s %s", name, finding)
+    for place_in_list, finding in enumerate(findings):
+        logger.info("%-11s %s", "" if place_in_list else name.removeprefix("dynamics_"), finding)
     return path
 
 

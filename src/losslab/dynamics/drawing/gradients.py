@@ -27,7 +27,7 @@ def draw(records: Records) -> Drawn:
 
     The norms of several losses are each divided by their mean in the first look.
     """
-    figure = new_figure(12.0, 3.9)
+    figure = new_figure(12.0, 3.9 if len(records) == 1 else 4.3)
     panels = figure.subplots(1, 3)
     alone = len(records) == 1
     for (label, record), look in zip(records.items(), looks(), strict=False):
@@ -37,6 +37,8 @@ def draw(records: Records) -> Drawn:
         panels[0].plot(epochs, norms if alone else norms / norms[0], **line)
         panels[1].plot(epochs, [hardest_share(gradient) for gradient in record.gradient], **line)
         _silence(panels[2], record, line, alone=alone)
+    if not alone:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
     _finish(list(panels), alone=alone)
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
@@ -69,13 +71,11 @@ def _finish(panels: list["Axes"], *, alone: bool) -> None:
     share.annotate("all pull alike", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set_ylabel("share of Σ ‖∂ℓ/∂z‖")
-    over_epochs(mute, "examples without gradient" if alone else "no gradient (shaded: not predicted either)")
-    mute.set_ylabel(f"share below {SILENT:g} of the mean at first")
+    over_epochs(mute, "examples without gradient" if alone else "no gradient (shaded: nor predicted)")
+    mute.set_ylabel(f"share below {SILENT:g} × the mean at first", fontsize="small")
     share.set_ylim(0, 1.02)
     mute.set_ylim(0, 1.28 if mute.get_legend() else 1.02)  # room for the legend
     mute.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    if not alone:
-        norm.legend(fontsize="small")
 
 
 def mean_norms(record: Record) -> Numbers:

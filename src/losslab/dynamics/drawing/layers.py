@@ -25,6 +25,7 @@ def draw(records: Records) -> Drawn:
     figure = new_figure(7.2 if alone else 1.6 + 3.6 * len(records), min(12.0, 1.9 + 0.36 * tallest))
     panels = figure.subplots(1, len(records), squeeze=False)[0]
     image: Any = None
+    panels[0].set_ylabel("layer, inputs first")
     for axes, (label, record) in zip(panels, records.items(), strict=True):
         image = axes.imshow(maps[label], aspect="auto", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
         _ticks(axes, record)
@@ -50,7 +51,6 @@ def _ticks(axes: "Axes", record: Record) -> None:
     names = record.layers
     rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), 28)).round().astype(int))
     axes.set_yticks(rows, [names[row] for row in rows], fontsize="small")
-    axes.set_ylabel("layer, inputs first")
 
 
 def finding(record: Record) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DOTS = 1000
+_ALIKE = 4
+"""Margins that are wider by more do not share an axis: the narrower ones would be a single bin."""
 
 
 def draw(records: Records) -> Drawn:
@@ -32,12 +34,12 @@ def draw(records: Records) -> Drawn:
     The dots are the recorded examples of these looks; the line is the loss's own (see `losslab.dynamics.slope`). The
     gradients of several losses are each divided by the largest that is shown.
     """
-    edges = bins(list(records.values()))
+    edges = dict(zip(records, bins([*records.values()]), strict=True))
     rows = max(len(shown_looks(record)) for record in records.values())
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.05 * rows + 3.4)
-    grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex=True, height_ratios=[2.6, *[1] * rows])
+    grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex="col", height_ratios=[2.6, *[1] * rows])
     for column, (label, record) in enumerate(records.items()):
-        _weights(grid[0, column], record, edges, alone=len(records) == 1)
+        _weights(grid[0, column], record, edges[label], alone=len(records) == 1)
         if column == 0:
             grid[0, column].legend(fontsize="x-small", markerscale=2, framealpha=0.8)
         looks = shown_looks(record)
@@ -45,14 +47,17 @@ def draw(records: Records) -> Drawn:
             if row >= len(looks):
                 axes.set_axis_off()
                 continue
-            histogram(axes, record, record.margin[looks[row]], edges)
+            histogram(axes, record, record.margin[looks[row]], edges[label])
             label_row(axes, moment(record, looks[row]))
             axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
         if record.has_noise:
             grid[1, column].legend(fontsize="small", loc="upper left")
-    figure.supxlabel(_axis(next(iter(records.values()))), fontsize="medium")
+    shared = len({float(each[0]) for each in edges.values()}) == 1
+    figure.supxlabel(
+        _axis(next(iter(records.values()))) + ("" if shared else "; each run on its own axis"), fontsize="medium"
+    )
     figure.supylabel("share of examples, each row up to its tallest bin; above: gradient", fontsize="small")
     return finished(figure, {label: finding(record) for label, record in records.items()})
 
@@ -92,15 +97,25 @@ def _weights(axes: "Axes", record: Record, edges: Numbers, *, alone: bool) -> No
             axes.annotate(word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY)
 
 
-def bins(records: list[Record]) -> Numbers:
-    """The edges of the bins: 0, and 99.8 % of the margins of each look; of residuals, whose tails are long, 98 %."""
-    outside = 0.01 if records[0].of_values else 0.001
-    ends = [
-        np.quantile(row, (outside, 1 - outside)) for record in records for row in record.margin[shown_looks(record)]
-    ]
-    low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
+def bins(records: list[Record]) -> list[Numbers]:
+    """The edges of each run's bins: the same for all, unless the margins of some are much smaller than others'."""
+    ends = [_ends(record) for record in records]
+    widths = [high - low for low, high in ends]
+    if max(widths) <= _ALIKE * min(widths):
+        ends = [(min(low for low, _ in ends), max(high for _, high in ends))] * len(records)
+    return [_bins(record, *own) for record, own in zip(records, ends, strict=True)]
+
+
+def _ends(record: Record) -> tuple[float, float]:
+    """0, and 99.8 % of the margins of each look; of residuals, whose tails are long, 98 %."""
+    outside = 0.01 if record.of_values else 0.001
+    ends = [np.quantile(row, (outside, 1 - outside)) for row in record.margin[shown_looks(record)]]
+    return min(0.0, *(float(end[0]) for end in ends)), max(0.0, *(float(end[1]) for end in ends))
+
+
+def _bins(record: Record, low: float, high: float) -> Numbers:
     space = 0.04 * (high - low) or 1.0
-    if not records[0].of_values:
+    if not record.of_values:
         low = min(low, -0.1 * high)  # room for the word that says which side is wrong
     return np.linspace(low - space, high + space, 81)
 

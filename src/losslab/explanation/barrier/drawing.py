@@ -39,11 +39,11 @@ def draw(lines: Sequence[Line], note: str) -> "Figure":
     return figure
 
 
-def finding(lines: Sequence[Line]) -> str:
-    """The barrier of the pair, or the lowest and the highest of several."""
+def findings(lines: Sequence[Line]) -> list[str]:
+    """The barrier of the pair, or the lowest and the highest of several, a line each."""
     ordered = sorted(lines, key=lambda line: line.barriers[1])
     ends = ordered if len(ordered) == 1 else [ordered[0], ordered[-1]]
-    return "; ".join(f"{line.name}: {line.barriers[0]:.2g} of {line.under.loss} loss, {_metric(line)}" for line in ends)
+    return [f"{line.name}: {line.barriers[0]:.2g} of {line.under.loss} loss, {_metric(line)}" for line in ends]
 
 
 def _finish(axes: "Axes", unit: str, title: str) -> None:

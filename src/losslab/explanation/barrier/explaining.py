@@ -57,4 +57,4 @@ def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL
         note += "; BatchNorm's statistics are taken anew from them at every point"
     rows = [row for each in lines for row in each.rows(found)]
     figure.table(folder / "barrier.csv", ["first", "second", "loss_of", "share", "loss", "metric"], rows)
-    return [figure.keep(drawing.draw(lines, note), "barrier", runs, output, drawing.finding(lines))]
+    return [figure.keep(drawing.draw(lines, note), "barrier", runs, output, drawing.findings(lines))]

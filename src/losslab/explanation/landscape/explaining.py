@@ -43,5 +43,5 @@ def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL
         note += "; BatchNorm keeps the statistics of training"
     rows = [row for number, landscape in enumerate(seen) for row in landscape.rows(number)]
     figure.table(folder / "landscape.csv", ["run", "x", "y", "loss", "metric"], rows)
-    said = "; ".join(drawing.finding(landscape) for landscape in seen)
+    said = [drawing.finding(landscape) for landscape in seen]
     return [figure.keep(drawing.draw(seen, note), "landscape", runs, output, said)]

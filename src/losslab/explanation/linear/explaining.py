@@ -35,9 +35,9 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     origin = first.minimum.weights if len(cases) == 1 or first.problem.law is None else first.problem.law
     ways = [case.path.weights for case in cases if case.path is not None and len(case.path.steps) > 1]
     plane = through(origin, ways, first.problem.hessian(first.minimum.weights))
-    drawn = [keep(surface.draw(cases, plane), "surface", runs, output, surface.finding(cases))]
+    drawn = [keep(surface.draw(cases, plane), "surface", runs, output, surface.findings(cases))]
     if outliers.share(first) > 0:
         shifts = [outliers.Shift.of(case) for case in cases]
         figure = outliers.draw(cases, shifts)
-        drawn.append(keep(figure, "outliers", runs, output, outliers.finding(cases, shifts)))
+        drawn.append(keep(figure, "outliers", runs, output, [outliers.finding(cases, shifts)]))
     return drawn

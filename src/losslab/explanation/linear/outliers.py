@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.minimum import lowest
 from losslab.explanation.linear.problem import Problem, Vector
-from losslab.palette import COLOURS, MARKERS, looks
+from losslab.palette import COLOURS, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,12 +106,12 @@ def _picture(values: Vector) -> tuple[float, float]:
 
 def _distances(axes: "Axes", shifts: Sequence[Shift]) -> None:
     """A row for each loss, by ratios: the squared error's shift may be hundreds of times the others'."""
-    for row, (shift, colour, marker) in enumerate(zip(shifts, cycle(COLOURS), cycle(MARKERS), strict=False)):
+    for row, shift in enumerate(shifts):
         end = float(np.linalg.norm(shift.end - shift.clean))
-        axes.plot([shift.size, end], [row, row], color=colour, linewidth=1.6)
-        axes.plot(shift.size, row, marker, color=colour, markersize=8)
+        axes.plot([shift.size, end], [row, row], color=COLOURS[0], linewidth=1.6)
+        axes.plot(shift.size, row, "o", color=COLOURS[0], markersize=8)
         axes.plot(end, row, "|", color="black", markersize=13, markeredgewidth=1.6)
-    axes.plot([], [], "o", color="#777777", label="the minimum of the loss on the targets")
+    axes.plot([], [], "o", color=COLOURS[0], label="the minimum of the loss on the targets")
     axes.plot([], [], "|", color="black", markersize=11, linestyle="none", label="where training ended")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -50,13 +50,13 @@ def draw(cases: Sequence[Case], plane: Plane) -> "Figure":
     return figure
 
 
-def finding(cases: Sequence[Case]) -> str:
-    """What the figure says, in one line."""
-    said = "; ".join(_title(case).replace("\n", " ") for case in cases)
-    if len(cases) > 1 or not cases[0].curved:
-        return said
-    values = cases[0].curvature[0]
-    return f"{said}; Hessian {values[0]:.6g} to {values[-1]:.4g}, largest stable rate {cases[0].largest_rate:.4g}"
+def findings(cases: Sequence[Case]) -> list[str]:
+    """What the figure says, a line for each run."""
+    said = [_title(case).replace("\n", " ") for case in cases]
+    if len(cases) == 1 and cases[0].curved:
+        values = cases[0].curvature[0]
+        said[0] += f"; Hessian {values[0]:.6g} to {values[-1]:.4g}, largest stable rate {cases[0].largest_rate:.4g}"
+    return said
 
 
 def _frame(cases: Sequence[Case], plane: Plane) -> tuple[Vector, Vector]:
