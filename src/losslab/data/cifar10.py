@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -73,7 +74,7 @@ class CIFAR10(MemoryDataModule):
     def load(self) -> dict[str, Examples]:
         """Read both official sets, split validation off, and take the subset."""
         if not self.verify:
-            logger.warning("data.verify=false: CIFAR-10 was not compared with the official files")
+            _say_unverified()
         images, labels = cifar_files.read(self.dir, cifar_files.TRAIN, verify=self.verify)
         official = Examples.of(images, labels)
         train_rows, val_rows = self._split(len(labels))
@@ -92,3 +93,8 @@ class CIFAR10(MemoryDataModule):
         if self.subset is not None:
             train = train[split_rows(len(train), (self.subset,), self.split_seed)[0]]
         return [train, val]
+
+
+@cache  # however many runs a command opens
+def _say_unverified() -> None:
+    logger.warning("data.verify=false: CIFAR-10 was not compared with the official files")

@@ -21,8 +21,13 @@ def draw(lines: Sequence[Line], note: str) -> "Figure":
         groups.setdefault(line.under.loss, []).append(line)
     pairs = {line.name: line for line in reversed(lines)}  # of a pair under two losses, the first
     styles = {name: look | {"linewidth": 1.8} for name, look in zip(reversed(pairs), looks(), strict=False)}
-    figure = Figure(figsize=(5.2 * (len(groups) + 1), 4.4 + 0.22 * len(pairs)), dpi=120, layout="constrained")
-    *panels, common = figure.subplots(1, len(groups) + 1)
+    beside = len(groups) + 1 if len(groups) < 4 else -(-(len(groups) + 1) // 2)
+    above = -(-(len(groups) + 1) // beside)
+    figure = Figure(figsize=(5.2 * beside, 3.9 * above + 0.5 + 0.22 * len(pairs)), dpi=120, layout="constrained")
+    grid = figure.subplots(above, beside, squeeze=False).ravel()
+    panels, common = grid[: len(groups)], grid[len(groups)]
+    for axes in grid[len(groups) + 1 :]:
+        axes.set_visible(False)
     for axes, (loss, own) in zip(panels, groups.items(), strict=True):
         for line in own:
             axes.plot(line.share, line.scores[:, 0], **styles[line.name])
