@@ -34,7 +34,7 @@ class Histories:
 
     wanted: tuple[str, ...]
     of: dict[Run, dict[str, list[float]]] = field(default_factory=dict)
-    """By run and name the values of all epochs; "seconds" since the start, where they were taken."""
+    """By run and name the values of all epochs; "step", and "seconds" since the start where they were taken."""
     flaws: list[tuple[str, str]] = field(default_factory=list)
     _curves: dict[tuple[Group, str, bool], Curve | None] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ def histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
     for run in (run for one in groups for run in one.runs):
         try:
             if run.folder.history.is_file():
-                found.of[run] = columns(run.folder.history, ("epoch", *found.wanted))
+                found.of[run] = columns(run.folder.history, ("epoch", "step", *found.wanted))
             if run.folder.timing.is_file():
                 seconds = columns(run.folder.timing, ("seconds",)).get("seconds", [])
                 found.of.setdefault(run, {})["seconds"] = [*accumulate(seconds)]

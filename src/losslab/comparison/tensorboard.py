@@ -24,7 +24,8 @@ LOW, HIGH = "within seeds/low", "within seeds/high"
 def write(groups: Sequence[Group], found: Histories, folder: Path) -> None:
     """Write a folder of events for each group, which replaces the events of an earlier call.
 
-    Steps are epochs. A loss is relative to where each run started, as `tag` says, since losses share no unit.
+    Points stand at the steps of their epochs, as those of the runs do. A loss is relative to where each run started,
+    as `tag` says, since losses share no unit.
     """
     for place, one in enumerate(groups):
         own = folder / one.label.replace("/", "_")
@@ -46,11 +47,13 @@ def tag(name: str) -> str:
 
 def _events(group: Group, found: Histories) -> Iterator[Event]:
     curves = {name: found.curve(group, name, relative=is_loss(name)) for name in found.names}
+    steps = found.curve(group, "step")
+    at = dict(zip(steps.epochs, map(round, steps.mean), strict=True)) if steps is not None else {}
     for name, curve in curves.items():
-        for step, values in _points(curve) if curve is not None else ():
+        for epoch, values in _points(curve) if curve is not None else ():
             tags = (tag(name), f"{LOW}/{tag(name)}", f"{HIGH}/{tag(name)}")
             parts = [Summary.Value(tag=own, simple_value=value) for own, value in zip(tags, values, strict=True)]
-            yield Event(step=step, wall_time=time.time(), summary=Summary(value=parts))
+            yield Event(step=at.get(epoch, epoch), wall_time=time.time(), summary=Summary(value=parts))
 
 
 def _points(curve: Curve) -> Iterable[tuple[int, tuple[float, float, float]]]:
