@@ -118,18 +118,23 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
     return {name: value for name, value in experiment.learner.values.items() if name.startswith(f"{split}/")}
 
 
-def run(experiment: Experiment) -> dict[str, float]:
+def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     """Train and test as the configuration says → final values, which are also written to metrics.json.
+
+    Args:
+        experiment: as `build` made it.
+        resume: go on with the run that its folder holds.
 
     Raises:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    _begin(experiment)
+    _begin(experiment, resume=resume)
+    start = folder.last if resume else None
     results: dict[str, float] = {}
     with quiet(), one_line("trainer"):
         if config["train"]:
-            trainer.fit(learner, datamodule=experiment.data)
+            trainer.fit(learner, datamodule=experiment.data, ckpt_path=start, weights_only=True)
             results |= _training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
@@ -141,10 +146,10 @@ def run(experiment: Experiment) -> dict[str, float]:
     return results
 
 
-def _begin(experiment: Experiment) -> None:
+def _begin(experiment: Experiment, *, resume: bool) -> None:
     """Read the data and look at all that can still be refused; then there is a run, and its folder."""
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    if trainer.is_global_zero and folder.config.exists():
+    if trainer.is_global_zero and folder.config.exists() and not resume:
         message = f"{folder.path} already holds a run: choose another run_dir"
         raise LabError(message)
     if config["ckpt_path"]:

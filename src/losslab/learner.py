@@ -71,6 +71,7 @@ class Learner(LightningModule):
         """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
         self.fresh: set[str] = set()
         """Those of them that are of the current epoch: not every epoch is validated."""
+        self._resumed: dict[str, Any] | None = None  # what a checkpoint said, until training starts
         self._weight: Tensor | None = None  # of the batches that were accumulated for the next step
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -203,6 +204,35 @@ class Learner(LightningModule):
         outputs, _, _ = self.step(batch, split)
         self.yardsticks[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
         return outputs
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Averages that an interrupted epoch goes on with, and values that stay for the rest of the run."""
+        sums = [average.sums for average in self.averages["train"].values()]
+        checkpoint["learner"] = {
+            "sums": torch.stack(sums)[None].cpu(),  # (processes, averages, 2): of this one
+            "values": dict(self.values),
+            "fresh": sorted(self.fresh),
+            "loader": self._loader.state_dict(),
+        }
+
+    @property
+    def _loader(self) -> Any:
+        return self.trainer.train_dataloader
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumed = checkpoint.get("learner")
+
+    def on_train_start(self) -> None:
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            return
+        # Lightning does so too, but not where a scheduler has asked for the number of steps before.
+        self._loader.load_state_dict(resumed["loader"])
+        self.values, self.fresh = dict(resumed["values"]), set(resumed["fresh"])
+        of_processes = resumed["sums"]
+        if self.global_rank < len(of_processes):
+            for average, sums in zip(self.averages["train"].values(), of_processes[self.global_rank], strict=True):
+                average.sums = sums
 
     def on_train_epoch_start(self) -> None:
         self.fresh.clear()

@@ -68,10 +68,19 @@ class RunningMean:
         self.total += total.detach().to(self.device)
         self.weight += weight.detach().to(self.device) if isinstance(weight, Tensor) else weight
 
+    @property
+    def sums(self) -> Tensor:
+        """Σ values and Σ weights of this process so far → (2,)."""
+        return torch.stack([self.total, self.weight])
+
+    @sums.setter
+    def sums(self, sums: Tensor) -> None:
+        self.total, self.weight = sums.to(self.device).clone()
+
     def compute(self) -> Tensor:
         """Σ values / Σ weights over all processes → ()."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            sums = torch.stack([self.total, self.weight])
+            sums = self.sums
             torch.distributed.all_reduce(sums)
             return sums[0] / sums[1]
         return self.total / self.weight

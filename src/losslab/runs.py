@@ -4,7 +4,7 @@ RUN/.hydra/                 what Hydra composed, and from which overrides
 RUN/config.json             the same, resolved: builds the experiment again without Hydra
 RUN/data.json               what must be known of the data to use the network without them
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
-RUN/checkpoints/last.ckpt   the newest
+RUN/checkpoints/last.ckpt   the newest; previous.ckpt the one before it; beside each its .sha256
 RUN/weights.pth             the best epoch's plain state_dict of the network
 RUN/faults.json             what was made wrong with the training data, if anything was, and their checksum
 RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
@@ -60,6 +60,11 @@ class RunFolder:
     def last(self) -> Path:
         """Newest checkpoint."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @cached_property
+    def previous(self) -> Path:
+        """The one that was the newest before, for when the newest turns out to be damaged."""
+        return self.path / "checkpoints" / "previous.ckpt"
 
     @property
     def weights(self) -> Path:

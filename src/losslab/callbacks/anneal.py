@@ -56,6 +56,10 @@ class Anneal(Callback):
         for value in (self.end, self.start):
             self._holder.hold(self._name, value)  # refused now, not after hours
 
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        # A run that is resumed within an epoch does not start it again.
+        self._holder.hold(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         value = self.value(trainer.current_epoch, trainer.max_epochs)
         self._holder.hold(self._name, value)

@@ -1,6 +1,7 @@
 """The best and the newest state of a run, written seldom enough that it costs nothing."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from losslab.errors import NonFiniteError
+from losslab import durable
+from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner
 from losslab.runs import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class BestAndLast(Checkpoint):
@@ -23,6 +27,9 @@ class BestAndLast(Checkpoint):
     A file is written when `every_seconds` have passed since it was written before, and at the end: a run of a thousand
     tiny epochs would otherwise spend its time on saving. A best state that is not due yet waits in memory until it is.
     A state that holds a NaN or an infinity, be it in a weight or in an optimizer's average, is not written.
+
+    last.ckpt is one from which a run goes on as if nothing had happened. So it is taken only where nothing is half
+    done: after an optimizer's step that no validation follows, and before an epoch.
 
     Args:
         run_dir: the run folder.
@@ -36,13 +43,29 @@ class BestAndLast(Checkpoint):
         """All values of the best epoch; empty as long as nothing was validated."""
         self.best_epoch: int | None = None
         self._waiting: dict[str, Any] | None = None
+        self._final: dict[str, Any] | None = None
         self._written: dict[Path, float] = {}
-        self._last_step = -1
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._step = trainer.global_step
+        self._written = dict.fromkeys((self.folder.best, self.folder.last), time.monotonic())
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        if trainer.is_global_zero and trainer.current_epoch and self._due(self.folder.last):
+            self._write_last(trainer, before_an_epoch=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:  # fmt: skip
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if stepped and trainer.world_size == 1 and self._due(self.folder.last) and not _something_follows(trainer):
+            self._write_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self._better(pl_module):
             return
-        state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what trainer.save_checkpoint writes
+        state = _state(trainer)
         if first_non_finite(state) is None:
             self.best_values = pl_module.current()
             self.best_epoch = trainer.current_epoch + 1
@@ -50,31 +73,35 @@ class BestAndLast(Checkpoint):
             self._waiting = copy.deepcopy(state) if trainer.is_global_zero else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        # Or Lightning would keep from a plateau scheduler the value of an epoch that was resumed half-way.
+        trainer.fit_loop._restarting = False  # noqa: SLF001
         if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
             self.best_values = pl_module.current()
         if not trainer.is_global_zero:
             return  # every rank remembers which epoch was the best, one writes
         if self._due(self.folder.best):
-            self._write_best(trainer)
-        # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
-        if self._due(self.folder.last) or is_last(trainer):
-            self._write_last(trainer)
+            self._write_best()
+        if is_last(trainer):  # now, since afterwards a moving average takes the place of the weights that were trained
+            self._final = copy.deepcopy(self._checked(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        if self._last_step != trainer.global_step:
-            self._write_last(trainer)
-        self._write_best(trainer)
-        path = self.folder.best if self.best_epoch is not None else self.folder.last
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        final, self._final = self._final or self._checked(trainer), None  # none where the time was up
+        self._write_best()
+        state = final
+        if self.best_epoch is not None:
+            state = torch.load(self.folder.best, map_location="cpu", weights_only=True)
         prefix = "network."
-        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        torch.save(weights, self.folder.weights)
+        named = state["state_dict"].items()
+        weights = {name.removeprefix(prefix): value for name, value in named if name.startswith(prefix)}
+        _save(weights, self.folder.weights)
+        # Last of all: until then the run can go on from an earlier state and come here again.
+        _save(final | {"trained": True}, self.folder.last)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.
-        self._write_best(trainer)
+        self._write_best()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_values": self.best_values, "best_epoch": self.best_epoch}
@@ -92,27 +119,74 @@ class BestAndLast(Checkpoint):
         return value > best if learner.monitor_mode == "max" else value < best
 
     def _due(self, path: Path) -> bool:
-        return time.monotonic() - self._written.setdefault(path, time.monotonic()) >= self.every_seconds
+        return time.monotonic() - self._written[path] >= self.every_seconds
 
-    def _write_last(self, trainer: Trainer) -> None:
-        state = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001
+    def _write_last(self, trainer: Trainer, *, before_an_epoch: bool = False) -> None:
+        state = self._checked(trainer)
+        if before_an_epoch:
+            _forget_the_epoch(state["loops"]["fit_loop"])
+            if trainer.fit_loop.epoch_loop._should_check_val_epoch():  # noqa: SLF001
+                # A resumed loop then makes an empty round before the first batch, and counts it.
+                state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        self._write_best()  # first: what last.ckpt says was the best must be there
+        self._write(state, self.folder.last)
+
+    def _checked(self, trainer: Trainer) -> dict[str, Any]:
+        state = _state(trainer)
         bad = first_non_finite(state)
         if bad is not None:
             message = (
                 f"step {trainer.global_step}: {bad} holds NaN or infinite values, {self.folder.last} is not written"
             )
             raise NonFiniteError(message)
-        self._write(trainer, state, self.folder.last)
-        self._last_step = trainer.global_step
+        return state
 
-    def _write_best(self, trainer: Trainer) -> None:
+    def _write_best(self) -> None:
         if self._waiting is not None:
-            self._write(trainer, self._waiting, self.folder.best)
+            self._write(self._waiting, self.folder.best)
             self._waiting = None
 
-    def _write(self, trainer: Trainer, state: dict[str, Any], path: Path) -> None:
-        trainer.strategy.save_checkpoint(state, path)
+    def _write(self, state: dict[str, Any], path: Path) -> None:
+        _save(state, path)
         self._written[path] = time.monotonic()
+
+
+def _state(trainer: Trainer) -> dict[str, Any]:
+    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what save_checkpoint writes
+    return state
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    try:
+        durable.write(path, lambda file: torch.save(state, file))
+    except OSError as error:
+        message = f"cannot write {path} ({error.strerror}): what was there before is still there"
+        raise LabError(message) from error
+
+
+def _forget_the_epoch(progress: dict[str, Any]) -> None:
+    """Begin to count anew: Lightning does so after the hook, and would take the epoch to come for done already."""
+    for name, part in progress.items():
+        if name.startswith("epoch_loop.") and ".val_loop." not in name:
+            _set_to_zero(part, "current")
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+    _set_to_zero(progress["epoch_loop.val_loop.batch_progress"], "total")
+
+
+def _set_to_zero(progress: dict[str, Any], name: str) -> None:
+    for key, value in progress.items():
+        if key == name:
+            value.update(dict.fromkeys(value, 0))
+        elif isinstance(value, dict):
+            _set_to_zero(value, name)
+
+
+def _something_follows(trainer: Trainer) -> bool:
+    """Whether this batch is followed by more than the next one: a validation, or the end of the epoch or the run."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
+    if loop.batch_progress.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    return fetcher is None or loop._should_check_val_fx(fetcher)  # noqa: SLF001
 
 
 _LEARNT = ("state_dict", "current_model_state", "optimizer_states")

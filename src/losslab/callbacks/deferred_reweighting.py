@@ -53,6 +53,10 @@ class DeferredReweighting(Callback):
         self._first = first_epoch(self.start, trainer.max_epochs)
         self._weight = effective_number(counts, self.beta).to(pl_module.device)
 
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        # A run that is resumed within an epoch does not start it again.
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         for part, configured in self._configured.items():
             part.weight = self._weight if trainer.current_epoch >= self._first else configured

@@ -4,9 +4,10 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -74,7 +75,16 @@ class Dynamics(Callback):
             self._every = max(1, math.ceil(_epochs(trainer) / _LOOKS))
         self._watched = Watched(trainer, pl_module, self.examples, self.seed)
         self._fixed = watching.examples(pl_module, self._watched.batches())
-        self._look(trainer, pl_module, trainer.current_epoch)
+        if not self.looks:  # else the run is resumed
+            self._look(trainer, pl_module, trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        looks = [{name: _tensor(value) for name, value in vars(look).items()} for look in self.looks]
+        return {"every": self._every, "looks": looks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._every = state_dict["every"]
+        self.looks = [Look(**{name: _array(value) for name, value in look.items()}) for look in state_dict["looks"]]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
@@ -137,6 +147,15 @@ class Dynamics(Callback):
             Image.fromarray(image).save(self.folder.figures / f"{name}.png")
             for board in _boards(trainer):
                 board.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
+
+
+def _tensor(value: Any) -> Any:
+    """A checkpoint holds tensors, which can be read without running what a stranger wrote."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
 def _boards(trainer: Trainer) -> list["SummaryWriter"]:

@@ -34,14 +34,24 @@ class History(Checkpoint):
         self.title = title
         self.rows: list[dict[str, float]] = []
         self._files: list[IO[str]] = []
-        self._started = 0.0
+        self._times: list[dict[str, Any]] = []
+        self._started = time.perf_counter()
         self._rate = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        spent = time.perf_counter() - self._started
+        return {"rows": self.rows, "times": self._times, "rate": self._rate, "spent": spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self._times, self._rate = state_dict["rows"], state_dict["times"], state_dict["rate"]
+        self._started = time.perf_counter() - state_dict["spent"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves])
-        self._timing = self._open(self.folder.timing, ["epoch", "seconds"])
+        # Of a resumed run all rows that its checkpoint knows; what was written after it will be written again.
+        self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves], self.rows)
+        self._timing = self._open(self.folder.timing, ["epoch", "seconds"], self._times)
         if getattr(trainer.datamodule, "manifest", None):  # type: ignore[attr-defined]
             self._draw_faults(trainer)
 
@@ -61,7 +71,8 @@ class History(Checkpoint):
         }
         self.rows.append(row)
         self._history.writerow(row)
-        self._timing.writerow({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
+        self._times.append({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
+        self._timing.writerow(self._times[-1])
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._close()
@@ -93,13 +104,14 @@ class History(Checkpoint):
             if isinstance(writer, TensorBoardLogger):
                 writer.experiment.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
 
-    def _open(self, path: Path, columns: list[str]) -> "csv.DictWriter[str]":
+    def _open(self, path: Path, columns: list[str], rows: list[dict[str, Any]]) -> "csv.DictWriter[str]":
         # Line-buffered: a row is with the operating system as soon as it is written.
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w", newline="", buffering=1)
         self._files.append(file)
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
+        writer.writerows(rows)
         return writer
 
     def _close(self) -> None:

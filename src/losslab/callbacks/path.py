@@ -44,7 +44,22 @@ class Path(Callback):
             self._names = [
                 name for key, weight in pl_module.network.named_parameters() for name in numbered(key, weight.shape)
             ]
-            self._keep(0, trainer.global_step)
+            if not self._kept:  # else the run is resumed
+                self._keep(0, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        places = [*self._kept, *([self._newest] if self._newest is not None else [])]
+        columns = zip(*(weights for _, _, weights in places), strict=True)
+        stacked = [torch.stack([torch.as_tensor(weight) for weight in column]) for column in columns]
+        return {"every": self._every, "places": [place[:2] for place in places], "weights": stacked}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        rows = zip(*state_dict["weights"], strict=True) if state_dict["weights"] else ()
+        kept: list[_Place] = [
+            (*place, [_view(weight) for weight in row]) for place, row in zip(state_dict["places"], rows, strict=True)
+        ]
+        self._every = state_dict["every"]
+        self._kept, self._newest = kept[:-1], kept[-1] if kept else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if self._followed:
@@ -68,7 +83,7 @@ class Path(Callback):
     def _write(self) -> None:
         if self._newest is None:
             return
-        if self._kept[-1] is not self._newest:
+        if self._kept[-1][0] != self._newest[0]:
             self._kept.append(self._newest)
         # One copy from the device, and the shortest decimals that are the same number when they are read.
         table = np.stack([_row(weights) for _, _, weights in self._kept]).astype(str).tolist()

@@ -1,0 +1,103 @@
+"""Files that are whole or not there, whatever happens while they are written. Imports no torch.
+
+A file that is to survive is written under another name into its own folder, since a rename within one folder is
+atomic and one between file systems is a copy; then to the disk (fsync), then renamed, and then the folder, whose entry
+is data too, to the disk. Beside it stands its SHA-256 as `sha256sum` writes and checks it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_CHUNK = 1 << 20
+
+
+def checksum_of(path: Path) -> Path:
+    """Where the checksum of a file stands."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
+    """Write a file with its checksum. Until the very end the file that was there before stays, and verifies.
+
+    Args:
+        path: of the file. Its folder is made.
+        content: writes it into an open file.
+
+    Raises:
+        OSError: there is no room, or no permission. The file that was there before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            content(file)
+            _to_disk(file)
+        digest = _digest(fresh)
+        # At no moment is there a file whose checksum is not: for a while both are named, the new one and the old one.
+        before = _digests(path)
+        _write_checksum(path, [digest, *before])
+        fresh.replace(path)
+        _folder_to_disk(path.parent)
+        if before:
+            _write_checksum(path, [digest])
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def verifies(path: Path) -> bool | None:
+    """Whether a file is what was written; None where nobody wrote down what that was.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    known = _digests(path)
+    return _digest(path) in known if known else None
+
+
+def _write_checksum(path: Path, digests: list[str]) -> None:
+    final = checksum_of(path)
+    fresh = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        with fresh.open("w") as file:
+            file.writelines(f"{digest}  {path.name}\n" for digest in digests)
+            _to_disk(file)
+        fresh.replace(final)
+        _folder_to_disk(path.parent)
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def _digests(path: Path) -> list[str]:
+    try:
+        lines = checksum_of(path).read_text().splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _to_disk(file: IO[str] | IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder: Path) -> None:
+    with suppress(OSError):  # some network file systems know no such thing
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
