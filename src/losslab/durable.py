@@ -49,6 +49,19 @@ def write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
             fresh.unlink(missing_ok=True)
 
 
+def move(path: Path, to: Path) -> None:
+    """Rename a file that has a checksum to another name in the same folder. It verifies under one of the two names."""
+    _write_checksum(to, [*_digests(path), *_digests(to)])
+    path.replace(to)
+    _folder_to_disk(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file and its checksum, if they are there."""
+    path.unlink(missing_ok=True)
+    checksum_of(path).unlink(missing_ok=True)
+
+
 def verifies(path: Path) -> bool | None:
     """Whether a file is what was written; None where nobody wrote down what that was.
 

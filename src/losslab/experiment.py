@@ -1,5 +1,6 @@
 """The one place where the parts meet: a configuration goes in, an experiment comes out and can be run."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from losslab import __version__, checkup, compatibility, ranks, runs, teacher, weights
+from losslab import __version__, checkup, compatibility, ranks, resuming, runs, teacher, weights
 from losslab.callbacks.checkpoints import BestAndLast
 from losslab.data.batch import Facts
 from losslab.data.knowledge import Knowledge
@@ -129,11 +130,15 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    _begin(experiment, resume=resume)
-    start = folder.last if resume else None
+    start = resuming.newest(folder) if resume else None
+    _begin(experiment, start, resume=resume)
     results: dict[str, float] = {}
     with quiet(), one_line("trainer"):
-        if config["train"]:
+        trained = resuming.trained(start) if start is not None else None
+        if trained is not None:
+            results |= trained
+            weights.load(learner, folder.last)
+        elif config["train"]:
             trainer.fit(learner, datamodule=experiment.data, ckpt_path=start, weights_only=True)
             results |= _training_results(trainer, learner)
         if config["test"]:
@@ -146,28 +151,49 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     return results
 
 
-def _begin(experiment: Experiment, *, resume: bool) -> None:
-    """Read the data and look at all that can still be refused; then there is a run, and its folder."""
+def _begin(experiment: Experiment, start: Path | None, *, resume: bool) -> None:
+    """Read the data and look at all that can still be refused; then there is a run, and its folder.
+
+    A run that is resumed was looked at when it began, and its folder says what it is: nothing there is written again.
+    """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     if trainer.is_global_zero and folder.config.exists() and not resume:
         message = f"{folder.path} already holds a run: choose another run_dir"
         raise LabError(message)
-    if config["ckpt_path"]:
+    if config["ckpt_path"] and start is None:
         weights.load(learner, Path(config["ckpt_path"]), start=True)
+    if resume:
+        experiment.data.promised = folder.read_faults()
     experiment.data.prepare_data()
     experiment.data.setup()
-    if config["train"]:
+    if resume:
+        _check_data(experiment)
+    elif config["train"]:
         _check_first_step(experiment)
     # Only now is there a run: what was wrong until here leaves no folder that looks like one.
-    if trainer.is_global_zero:
-        runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
+    if trainer.is_global_zero and not resume:
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
         runs.write_json(folder.data, experiment.data.knowledge.as_json())
         if config.get("teacher"):
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
+        # Last, as it makes the folder a run's: whoever is resumed finds all of them, or none.
+        runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
+
+
+def _check_data(experiment: Experiment) -> None:
+    """Refuse to go on with other data than those that the run has learnt from so far."""
+    known, found = experiment.folder.read_data(), experiment.data.knowledge.as_json()
+    # Their means may differ in the last digit on another machine.
+    plain = [{key: value for key, value in (each or {}).items() if key != "normalise"} for each in (known, found)]
+    if known is not None and plain[0] != json.loads(json.dumps(plain[1])):
+        message = (
+            f"the data are not those that {experiment.folder.path} has learnt from so far ({experiment.folder.data} "
+            "says what those were): name their place with data.dir=, or start a new run"
+        )
+        raise LabError(message)
 
 
 def _made_with(trainer: Trainer) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from losslab import durable
 from losslab.errors import LabError
 from losslab.learner import Learner
 from losslab.losses.base import Loss
@@ -46,7 +47,8 @@ def load_network(network: nn.Module, path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
     """The states of the network and of the loss, and numbers of the loss that changed as it was trained."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = durable.verifies(path) is not False
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except FileNotFoundError as error:
         message = f"no checkpoint at {path}"
         raise LabError(message) from error
@@ -54,6 +56,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, f
         # Whatever the damage led it to.
         message = f"cannot load {path}, which is damaged or no checkpoint ({_in_short(error)}): name another"
         raise LabError(message) from error
+    if not whole:
+        message = f"{path} is damaged, its SHA-256 is not that in {durable.checksum_of(path).name}: name another"
+        raise LabError(message)
     if not isinstance(content, dict):
         message = f"{path} holds no weights by name but a {type(content).__name__}: name another checkpoint"
         raise LabError(message)

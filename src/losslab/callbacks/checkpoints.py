@@ -13,7 +13,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from losslab import durable
+from losslab import durable, resuming
 from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner
 from losslab.runs import RunFolder
@@ -88,16 +88,22 @@ class BestAndLast(Checkpoint):
         if not trainer.is_global_zero:
             return
         final, self._final = self._final or self._checked(trainer), None  # none where the time was up
-        self._write_best()
-        state = final
-        if self.best_epoch is not None:
-            state = torch.load(self.folder.best, map_location="cpu", weights_only=True)
-        prefix = "network."
-        named = state["state_dict"].items()
-        weights = {name.removeprefix(prefix): value for name, value in named if name.startswith(prefix)}
-        _save(weights, self.folder.weights)
-        # Last of all: until then the run can go on from an earlier state and come here again.
-        _save(final | {"trained": True}, self.folder.last)
+        final["trained"] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        try:
+            if self._waiting is not None:
+                _save(self._waiting, self.folder.best)
+            best = resuming.read(self.folder.best) if self.best_epoch is not None else final
+            _save(_of_the_network(best["state_dict"]), self.folder.weights)
+            # Last of all: until then the run can go on from an earlier state and come here again.
+            _save(final, self.folder.last)
+        except OSError as error:
+            message = (
+                f"cannot write {error.filename or self.folder.path} ({error.strerror}): free some space, then "
+                f"python train.py resume={self.folder.path}"
+            )
+            raise LabError(message) from error
+        self._waiting = None
+        durable.remove(self.folder.previous)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.
@@ -128,8 +134,9 @@ class BestAndLast(Checkpoint):
             if trainer.fit_loop.epoch_loop._should_check_val_epoch():  # noqa: SLF001
                 # A resumed loop then makes an empty round before the first batch, and counts it.
                 state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-        self._write_best()  # first: what last.ckpt says was the best must be there
-        self._write(state, self.folder.last)
+        # The best first: what last.ckpt says was the best must be there.
+        if self._write_best():
+            self._write(state, self.folder.last)
 
     def _checked(self, trainer: Trainer) -> dict[str, Any]:
         state = _state(trainer)
@@ -141,14 +148,28 @@ class BestAndLast(Checkpoint):
             raise NonFiniteError(message)
         return state
 
-    def _write_best(self) -> None:
-        if self._waiting is not None:
-            self._write(self._waiting, self.folder.best)
+    def _write_best(self) -> bool:
+        """Write it if it waits → whether it is on the disk."""
+        if self._waiting is not None and self._write(self._waiting, self.folder.best):
             self._waiting = None
+        return self._waiting is None
 
-    def _write(self, state: dict[str, Any], path: Path) -> None:
-        _save(state, path)
+    def _write(self, state: dict[str, Any], path: Path) -> bool:
+        """Write a checkpoint → whether it could be."""
         self._written[path] = time.monotonic()
+        try:
+            if path == self.folder.last and path.is_file():
+                durable.move(path, self.folder.previous)
+            _save(state, path)
+        except OSError as error:  # a full disk: training is not to end for it, it may be free again in time
+            logger.warning("%s was not written (%s): the one before is kept, training goes on", path, error.strerror)
+            return False
+        return True
+
+
+def _of_the_network(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:
@@ -157,11 +178,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    try:
-        durable.write(path, lambda file: torch.save(state, file))
-    except OSError as error:
-        message = f"cannot write {path} ({error.strerror}): what was there before is still there"
-        raise LabError(message) from error
+    durable.write(path, lambda file: torch.save(state, file))
 
 
 def _forget_the_epoch(progress: dict[str, Any]) -> None:

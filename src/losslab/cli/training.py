@@ -1,13 +1,11 @@
 """`python train.py`: compose, train, test."""
 
-import gc
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,13 +15,12 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from losslab import CONF, child, processes, ranks, resolvers, runs, sweep
-from losslab.child import Surroundings
+from losslab.cli import resuming, running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import find_the_users_code, imports_without_gc, keep_freed_memory, leave
+from losslab.cli.process import find_the_users_code, leave
 from losslab.errors import LabError
 from losslab.help import help_text
-from losslab.processes import Run
 
 logger = logging.getLogger("losslab")
 
@@ -34,6 +31,9 @@ def train() -> None:
         sys.stdout.write(help_text())
         return
     find_the_users_code()
+    if resuming.asked(sys.argv[1:]):
+        resuming.resume(sys.argv[1:])
+        return
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
@@ -93,8 +93,8 @@ def _task(cfg: DictConfig) -> float | None:
         if place.world == 1 and not child.is_child():  # there, the parent has answered this
             world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
             if world > 1:
-                return _in_ranks(cfg, world)
-        return _experiment(config)
+                return running.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), world)
+        return running.run(config)
     except LabError as error:
         if cfg.traceback or child.is_child():
             raise
@@ -107,18 +107,6 @@ def _task(cfg: DictConfig) -> float | None:
         leave(1)
 
 
-def _in_ranks(cfg: DictConfig, world: int) -> float | None:
-    """Run this experiment in `world` processes of this machine, and wait for them."""
-    arguments = (HydraConfig.instance().cfg, cfg)
-    run = Run(_rank, [arguments] * world, Surroundings(threads=processes.share(world)))
-    outcome = processes.follow(run)
-    if outcome.reason is not None:
-        sys.stderr.write(outcome.trace)
-        raise LabError(outcome.reason)
-    value: float | None = outcome.value
-    return value
-
-
 def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
     resolvers.register()
     setup_globals()
@@ -128,35 +116,3 @@ def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
     else:
         logging.getLogger().addHandler(logging.NullHandler())
     return _task(cfg)
-
-
-def _experiment(config: dict[str, Any]) -> float | None:
-    with imports_without_gc():
-        from losslab import experiment as lab  # noqa: PLC0415
-        from losslab import report  # noqa: PLC0415
-    keep_freed_memory()
-    experiment = lab.build(config)
-    metric = config["optimized_metric"] or experiment.learner.monitor
-    if metric not in experiment.learner.measured:
-        message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"
-        raise LabError(message)
-    experiment.data.prepare_data()  # before the header says where the run will be: this may fail
-    if experiment.data.faults:
-        experiment.data.setup()  # the header says what is wrong with them
-    first = experiment.trainer.is_global_zero
-    if first:
-        report.header(experiment)
-    try:
-        results = lab.run(experiment)
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        if first:  # Ctrl-C, which Lightning answers so after it has tidied up
-            logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
-        leave(130)
-    if first:
-        report.closing(experiment, results)
-    value = results.get(metric)
-    del experiment
-    gc.collect()  # its data, before the next job of a sweep loads its own
-    return value

@@ -1,0 +1,70 @@
+"""One run, in this process or in several, as all commands that train do it."""
+
+import gc
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from losslab import processes
+from losslab.child import Surroundings
+from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
+from losslab.errors import LabError
+from losslab.processes import Run
+
+logger = logging.getLogger("losslab")
+
+
+def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
+    """Build, train and test, and say so on the terminal → the value that a sweeper optimises.
+
+    Args:
+        config: resolved.
+        resume: go on with the run that lies in its folder.
+
+    Raises:
+        LabError: the experiment was refused, or went wrong.
+    """
+    with imports_without_gc():
+        from losslab import experiment as lab  # noqa: PLC0415
+        from losslab import report  # noqa: PLC0415
+    keep_freed_memory()
+    experiment = lab.build(config)
+    metric = config["optimized_metric"] or experiment.learner.monitor
+    if metric not in experiment.learner.measured:
+        message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"
+        raise LabError(message)
+    experiment.data.prepare_data()  # before the header says where the run will be: this may fail
+    if experiment.data.faults:
+        experiment.data.setup()  # the header says what is wrong with them
+    first = experiment.trainer.is_global_zero
+    if first:
+        report.header(experiment)
+    try:
+        results = lab.run(experiment, resume=resume)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if first:  # Ctrl-C, which Lightning answers so after it has tidied up
+            logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
+        leave(130)
+    if first:
+        report.closing(experiment, results)
+    value = results.get(metric)
+    del experiment
+    gc.collect()  # its data, before the next job of a sweep loads its own
+    return value
+
+
+def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:
+    """Call a task in `world` processes of this machine, and wait for them → what rank 0 returned.
+
+    Raises:
+        LabError: one of them failed; its traceback was printed.
+    """
+    outcome = processes.follow(Run(task, [arguments] * world, Surroundings(threads=processes.share(world))))
+    if outcome.reason is not None:
+        sys.stderr.write(outcome.trace)
+        raise LabError(outcome.reason)
+    value: float | None = outcome.value
+    return value

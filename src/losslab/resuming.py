@@ -1,0 +1,86 @@
+"""Which checkpoint an interrupted run goes on from."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from losslab import durable
+from losslab.errors import LabError
+from losslab.runs import RunFolder, shown
+
+logger = logging.getLogger("losslab")
+
+
+def newest(folder: RunFolder) -> Path | None:
+    """The newest checkpoint that is what was written; None where none was written yet.
+
+    That a newer one is damaged is said.
+
+    Raises:
+        LabError: there are checkpoints, and all that a run can go on from are damaged.
+    """
+    _sweep_up(folder)
+    there = [path for path in (folder.last, folder.previous) if os.path.lexists(path)]
+    damaged: list[str] = []
+    for path in there:
+        fault = _fault(path)
+        if fault is None:
+            if damaged:
+                logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
+                # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
+                folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
+                durable.checksum_of(folder.last).unlink(missing_ok=True)
+            return path
+        damaged.append(f"{shown(path)} {fault}")
+    if damaged:
+        message = (
+            f"{'; '.join(damaged)}: there is none to go on from. To train again from the beginning, start a new run"
+        )
+        raise LabError(message)
+    return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: plain containers, numbers and tensors, whoever wrote it."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def trained(path: Path) -> dict[str, Any] | None:
+    """What a run has reached whose last checkpoint this is; None if its training is not over."""
+    state = read(path)
+    done: dict[str, Any] | None = state.get("trained")
+    if done is None:
+        return None
+    kept: dict[str, Any] = next(
+        (part for name, part in state["callbacks"].items() if name.startswith("BestAndLast")), {}
+    )
+    if kept.get("best_epoch") is not None:
+        done |= {"best_epoch": kept["best_epoch"]}
+    best: dict[str, float] = kept.get("best_values") or {}
+    values = state["learner"]["values"]
+    return done | (best or {name: value for name, value in values.items() if name.startswith("train/")})
+
+
+def _fault(path: Path) -> str | None:
+    """Why a run cannot go on from this file; None if it can."""
+    try:
+        if durable.verifies(path) is False:
+            return "is damaged (its SHA-256 is another)"
+        state = read(path)
+    except FileNotFoundError:
+        return "leads nowhere"
+    except Exception as error:  # noqa: BLE001 -- whatever the damage led it to
+        return f"is damaged ({type(error).__name__})"
+    if not isinstance(state, dict) or not {"learner", "loops", "optimizer_states"} <= state.keys():
+        return "is no checkpoint of a run that can go on"
+    return None
+
+
+def _sweep_up(folder: RunFolder) -> None:
+    """Remove what a process left that was killed while it wrote."""
+    for path in folder.last.parent.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
