@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+from losslab import durable
 from losslab.errors import LabError
 from losslab.evaluation import evaluating, folder
 from losslab.evaluation.opening import Look, open_run
@@ -208,6 +209,8 @@ def test_what_is_wrong_with_a_checkpoint_is_told_apart(runs, tmp_path):
     best = RunFolder(run).best
     whole, state = best.read_bytes(), torch.load(best, weights_only=True)
     best.write_bytes(whole[: len(whole) // 2])
+    _refused(run, "best", "is damaged")
+    durable.checksum_of(best).unlink()
     _refused(run, "best", "damaged or no checkpoint")
     state["state_dict"]["network.1.bias"][3] = torch.nan
     torch.save(state, best)

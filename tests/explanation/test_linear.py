@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from scipy.optimize import linprog
 
+from losslab import durable
 from losslab.errors import LabError
 from losslab.explanation import linear
 from losslab.explanation.linear import outliers, surface
@@ -212,7 +213,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
     assert linear.explain([folder], None), "a run without a path has a surface all the same"
     state = torch.load(folder.last, weights_only=True)
     state["state_dict"]["network.bias"][0] = torch.nan
-    torch.save(state, folder.last)
+    durable.write(folder.last, lambda file: torch.save(state, file))
     with pytest.raises(LabError, match=r"last.ckpt holds NaN or infinite numbers \(network.bias\)"):
         linear.explain([folder], None)
     folder.last.unlink()

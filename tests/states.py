@@ -1,0 +1,48 @@
+"""What a run has come to, in one digest."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from losslab.runs import RunFolder
+
+
+def outcome(path: Path) -> dict[str, str]:
+    """SHA-256 of a finished run's weights, of the state of optimizer and scheduler, and of its tables."""
+    run = RunFolder(path)
+    last = torch.load(run.last, weights_only=True)
+    best = torch.load(run.best, weights_only=True) if run.best.is_file() else last
+    found = {
+        "weights": _digest(torch.load(run.weights, weights_only=True)),
+        "last": _digest(last["state_dict"]),
+        "best": _digest(best["state_dict"]),
+        "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"]]),
+    }
+    for file in (run.history, run.metrics, run.path_of_weights, run.dynamics):
+        if file.is_file():
+            found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def _digest(state: Any) -> str:
+    found = hashlib.sha256()
+    for part in _parts(state):
+        found.update(part)
+    return found.hexdigest()
+
+
+def _parts(state: Any) -> Iterator[bytes]:
+    if isinstance(state, torch.Tensor):
+        yield state.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if state.numel() else b""
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield repr(key).encode()
+            yield from _parts(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _parts(value)
+    else:
+        yield repr(state).encode()
