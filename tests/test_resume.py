@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from states import outcome
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import cli, durable, experiment, resuming
 from losslab.callbacks import checkpoints
@@ -133,7 +134,20 @@ def test_a_checkpoint_without_a_checksum_counts_if_it_can_be_read(interrupted):
     assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
     torch.save({"state_dict": {}}, RunFolder(kept[5]).last)
     durable.checksum_of(RunFolder(kept[5]).last).unlink()
-    assert resuming.newest(RunFolder(kept[5])) == RunFolder(kept[5]).previous
+    assert resuming.newest(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
+
+
+def test_tensorboard_shows_each_step_once(interrupted):
+    options = (*RUNS["plateau"], "logger=tensorboard")
+    folder, kept = interrupted(*options)
+    # The folder of a run that logged all of it, and then goes on from the middle.
+    for name in ("last.ckpt", "last.ckpt.sha256"):
+        shutil.copy(RunFolder(kept[4]).last.with_name(name), RunFolder(folder).last.with_name(name))
+    resumed(folder, *options)
+    shown = EventAccumulator(str(folder)).Reload()
+    steps = [event.step for event in shown.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 3
 
 
 def test_other_data_are_refused(interrupted):

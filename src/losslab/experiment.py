@@ -26,6 +26,7 @@ from losslab.errors import LabError
 from losslab.learner import Learner, learner_for
 from losslab.making import make, make_loss, make_network, one_line
 from losslab.runs import RunFolder
+from losslab.tensorboard import RunLogger
 from losslab.unprofiled import Unprofiled
 
 
@@ -131,15 +132,18 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     start = resuming.newest(folder) if resume else None
+    for board in trainer.loggers:
+        if start is not None and isinstance(board, RunLogger):
+            board.forget_after(start.step)
     _begin(experiment, start, resume=resume)
     results: dict[str, float] = {}
     with quiet(), one_line("trainer"):
-        trained = resuming.trained(start) if start is not None else None
-        if trained is not None:
-            results |= trained
-            weights.load(learner, folder.last)
+        if start is not None and start.results is not None:
+            results |= start.results
+            weights.load(learner, start.path)
         elif config["train"]:
-            trainer.fit(learner, datamodule=experiment.data, ckpt_path=start, weights_only=True)
+            path = None if start is None else start.path
+            trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             results |= _training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
@@ -151,7 +155,7 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     return results
 
 
-def _begin(experiment: Experiment, start: Path | None, *, resume: bool) -> None:
+def _begin(experiment: Experiment, start: resuming.Start | None, *, resume: bool) -> None:
     """Read the data and look at all that can still be refused; then there is a run, and its folder.
 
     A run that is resumed was looked at when it began, and its folder says what it is: nothing there is written again.

@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,18 @@ from losslab.runs import RunFolder, shown
 logger = logging.getLogger("losslab")
 
 
-def newest(folder: RunFolder) -> Path | None:
+class Start(NamedTuple):
+    """Where a run goes on."""
+
+    path: Path
+    """Of the checkpoint."""
+    step: int
+    """So many were made."""
+    results: dict[str, Any] | None
+    """What training has come to, if it is over."""
+
+
+def newest(folder: RunFolder) -> Start | None:
     """The newest checkpoint that is what was written; None where none was written yet.
 
     That a newer one is damaged is said.
@@ -26,14 +37,14 @@ def newest(folder: RunFolder) -> Path | None:
     there = [path for path in (folder.last, folder.previous) if os.path.lexists(path)]
     damaged: list[str] = []
     for path in there:
-        fault = _fault(path)
-        if fault is None:
+        state, fault = _state(path)
+        if state is not None:
             if damaged:
                 logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
                 # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
                 durable.checksum_of(folder.last).unlink(missing_ok=True)
-            return path
+            return Start(path, state["global_step"], _reached(state))
         damaged.append(f"{shown(path)} {fault}")
     if damaged:
         message = (
@@ -49,35 +60,32 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def trained(path: Path) -> dict[str, Any] | None:
-    """What a run has reached whose last checkpoint this is; None if its training is not over."""
-    state = read(path)
+def _reached(state: dict[str, Any]) -> dict[str, Any] | None:
     done: dict[str, Any] | None = state.get("trained")
     if done is None:
         return None
-    kept: dict[str, Any] = next(
-        (part for name, part in state["callbacks"].items() if name.startswith("BestAndLast")), {}
-    )
+    parts: dict[str, dict[str, Any]] = state["callbacks"]
+    kept = next((part for name, part in parts.items() if name.startswith("BestAndLast")), {})
     if kept.get("best_epoch") is not None:
-        done |= {"best_epoch": kept["best_epoch"]}
+        done = done | {"best_epoch": kept["best_epoch"]}
     best: dict[str, float] = kept.get("best_values") or {}
     values = state["learner"]["values"]
     return done | (best or {name: value for name, value in values.items() if name.startswith("train/")})
 
 
-def _fault(path: Path) -> str | None:
-    """Why a run cannot go on from this file; None if it can."""
+def _state(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """What a file holds from which a run can go on; or None, and why it cannot."""
     try:
         if durable.verifies(path) is False:
-            return "is damaged (its SHA-256 is another)"
+            return None, "is damaged (its SHA-256 is another)"
         state = read(path)
     except FileNotFoundError:
-        return "leads nowhere"
+        return None, "leads nowhere"
     except Exception as error:  # noqa: BLE001 -- whatever the damage led it to
-        return f"is damaged ({type(error).__name__})"
+        return None, f"is damaged ({type(error).__name__})"
     if not isinstance(state, dict) or not {"learner", "loops", "optimizer_states"} <= state.keys():
-        return "is no checkpoint of a run that can go on"
-    return None
+        return None, "is no checkpoint of a run that can go on"
+    return state, ""
 
 
 def _sweep_up(folder: RunFolder) -> None:

@@ -28,6 +28,10 @@ class RunLogger(TensorBoardLogger):
         self._timer: Timer | None = None
         self._writing = Lock()
 
+    def forget_after(self, step: int) -> None:
+        """Have TensorBoard show nothing that an earlier process logged after this step: it is logged again."""
+        self._kwargs["purge_step"] = step + 1
+
     @property
     def log_dir(self) -> str:
         """The run folder."""
