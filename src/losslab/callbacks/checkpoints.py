@@ -13,7 +13,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from losslab import durable, resuming
+from losslab import durable, resuming, signals
 from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner
 from losslab.runs import RunFolder
@@ -46,23 +46,37 @@ class BestAndLast(Checkpoint):
         self._final: dict[str, Any] | None = None
         self._written: dict[Path, float] = {}
         self._step = 0
+        self._watch = signals.Watch()
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        if trainer.world_size == 1:
+            self._watch.start()
         self._step = trainer.global_step
         self._written = dict.fromkeys((self.folder.best, self.folder.last), time.monotonic())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        if trainer.is_global_zero and trainer.current_epoch and self._due(self.folder.last):
+        ended = signals.received is not None and trainer.world_size == 1
+        if trainer.is_global_zero and trainer.current_epoch and (ended or self._due(self.folder.last)):
             self._write_last(trainer, before_an_epoch=True)
+        if ended:
+            raise KeyboardInterrupt
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
     ) -> None:  # fmt: skip
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if stepped and trainer.world_size == 1 and self._due(self.folder.last) and not _something_follows(trainer):
+        if not stepped or trainer.world_size > 1 or _something_follows(trainer):
+            return
+        if signals.received is not None or self._due(self.folder.last):
             self._write_last(trainer)
+        if signals.received is not None:
+            raise KeyboardInterrupt
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._watch.waits = False  # it may take long, and nothing is learnt: what was saved before it counts
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._watch.waits = True
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self._better(pl_module):
             return
         state = _state(trainer)
@@ -85,6 +99,7 @@ class BestAndLast(Checkpoint):
             self._final = copy.deepcopy(self._checked(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._watch.stop()
         if not trainer.is_global_zero:
             return
         final, self._final = self._final or self._checked(trainer), None  # none where the time was up
@@ -106,6 +121,7 @@ class BestAndLast(Checkpoint):
         durable.remove(self.folder.previous)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
+        self._watch.stop()
         # The best so far is safe to keep whatever happened since; the newest state may be what went wrong.
         self._write_best()
 

@@ -2,11 +2,12 @@
 
 import gc
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from losslab import processes
+from losslab import processes, runs, signals
 from losslab.child import Surroundings
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
@@ -46,8 +47,9 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         if first:  # Ctrl-C, which Lightning answers so after it has tidied up
-            logger.error("interrupted in epoch %d", experiment.trainer.current_epoch + 1)  # noqa: TRY400
-        leave(130)
+            epoch, again = experiment.trainer.current_epoch + 1, runs.shown(experiment.folder.path)
+            logger.error("interrupted in epoch %d; to go on: python train.py resume=%s", epoch, again)  # noqa: TRY400
+        leave(128 + (signals.received or signal.SIGINT))
     if first:
         report.closing(experiment, results)
     value = results.get(metric)

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM during training: the step that is being made is finished and saved first."""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger("losslab")
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+received: int | None = None
+"""The signal that is to end the run; None as long as there was none."""
+
+
+class Watch:
+    """Takes both signals from `start` to `stop`: the first is remembered in `received`, a second ends the process.
+
+    For one process of one thread: where several train together, none may stop at a step of its own.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self.waits = True
+        """Whether somebody looks soon; if not, a signal is an exception at once."""
+
+    def start(self) -> None:
+        """Take the signals."""
+        if threading.current_thread() is threading.main_thread() and not self._before:
+            self._before = {number: signal.signal(number, self._receive) for number in _NUMBERS}
+
+    def stop(self) -> None:
+        """Give them back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        global received  # noqa: PLW0603 -- a process is ended by one signal
+        if received is not None:
+            os._exit(128 + number)
+        received = number
+        if not self.waits:
+            raise KeyboardInterrupt
+        logger.info("%s: the run is saved after this step and ends; again to end at once", signal.Signals(number).name)
