@@ -182,7 +182,7 @@ class RunFolder:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"cannot read {path} ({error})"
         raise LabError(message) from error
     return content

@@ -176,13 +176,32 @@ def jobs_of(folder: Path) -> list[dict[str, Any]]:
     """
     file = folder / runs.SUMMARY
     try:
-        jobs: list[dict[str, Any]] = json.loads(file.read_text())["jobs"]
-        return [job | {"state": State(job["state"])} for job in jobs]
+        content = json.loads(file.read_text())
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"cannot read {file} ({error})"
         raise LabError(message) from error
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
+        message = f"cannot read {file} (it holds something else than the jobs of a sweep)"
+        raise LabError(message)
+    return [job | {"state": State(job["state"])} for job in jobs]
+
+
+def _is_job(row: Any) -> bool:
+    """Whether it is what `Sweep` writes of a job, as far as it is read."""
+    if not isinstance(row, dict):
+        return False
+    folder, asked, reason = row.get("folder"), row.get("overrides"), row.get("reason")
+    return (
+        isinstance(row.get("job"), int)
+        and isinstance(asked, list)
+        and all(isinstance(override, str) for override in asked)
+        and (folder is None or (isinstance(folder, str) and "\0" not in folder))
+        and (reason is None or isinstance(reason, str))
+        and row.get("state") in [*State]
+    )
 
 
 current: Sweep | None = None

@@ -15,7 +15,7 @@ def choose(groups: Sequence[Group], asked: Sequence[str] | None) -> tuple[str, .
     Raises:
         LabError: one is not there, is each loss's own, or nothing is shared.
     """
-    names = {one.label: _names(one) for one in groups if one.runs}
+    names = {one.label: own for one in groups if (own := _names(one))}  # some diverged, and have no finite value
     every = [*dict.fromkeys(name for own in names.values() for name in own)]
     if not asked:
         shared = [name for name in every if all(name in own for own in names.values())]

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from losslab import runs, sweep
+from losslab.comparison import sound
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.sweep import State
@@ -84,7 +84,7 @@ def _jobs(found: runs.Found, reading: Reading) -> dict[Path, dict[str, Any]]:
         try:
             rows = sweep.jobs_of(place)
         except LabError as error:
-            reading.flaws.append((str(runs.shown(place)), str(error)))
+            reading.flaws.append((str(runs.shown(place)), f"damaged: {error}"))
             continue
         for row in rows:
             path = (place / row["folder"]).resolve() if row.get("folder") else None
@@ -104,17 +104,17 @@ def _why(job: dict[str, Any]) -> str:
 
 def _run(folder: RunFolder, job: dict[str, Any]) -> Run:
     config = folder.read_config()
-    if not isinstance(config, dict) or not isinstance(config.get("seed"), int) or "loss" not in config:
-        message = f"{folder.config} is no configuration of a run"
+    wrong = sound.configuration(config)
+    if wrong:
+        message = f"{folder.config.name} ({wrong})"
         raise LabError(message)
     try:
-        metrics: dict[str, float | None] = json.loads(folder.metrics.read_text())
-        values = {name: float(value) for name, value in metrics.items() if value is not None}
+        values = sound.final(json.loads(folder.metrics.read_text()))
         return Run(folder, config, values, folder.metrics.stat().st_mtime)
     except FileNotFoundError:
         flaw = _why(job) if job else ""
         return Run(folder, config, {}, folder.config.stat().st_mtime, flaw or _unfinished(folder, config))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Run(folder, config, {}, folder.config.stat().st_mtime, f"damaged: {folder.metrics.name} ({error})")
 
 
@@ -127,7 +127,7 @@ def _unfinished(folder: RunFolder, config: dict[str, Any]) -> str:
 
 
 def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
-    """Some columns of a run's table of epochs; those it has, and NaN where a cell is empty or holds no finite number.
+    """Some columns of a run's table of epochs; those it has, and NaN where a cell is empty or not finite.
 
     Raises:
         LabError: the table is damaged.
@@ -138,7 +138,7 @@ def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
         places = {name: names.index(name) for name in wanted if name in names}
         whole = all(row.count(",") == len(names) - 1 for row in rows)
         cells = [row.split(",", 1 + max(places.values(), default=0)) for row in rows]
-        found = {name: [_value(row[place]) for row in cells] for name, place in places.items()} if whole else {}
+        found = {name: [sound.cell(name, row[at]) for row in cells] for name, at in places.items()} if whole else {}
     except (OSError, ValueError) as error:
         message = f"cannot read {file} ({error})"
         raise LabError(message) from error
@@ -146,8 +146,3 @@ def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
         message = f"cannot read {file} (a line is cut off)"
         raise LabError(message)
     return found
-
-
-def _value(cell: str) -> float:
-    value = float(cell or "nan")
-    return value if isfinite(value) else float("nan")

@@ -1,0 +1,85 @@
+"""Whether files of a run hold what a run writes: asked once, as they are read, so that nobody after asks again."""
+
+from collections.abc import Mapping
+from math import isnan
+from typing import Any
+
+_PARTS = ("loss", "model", "data", "optimizer", "scheduler", "trainer")
+_COUNTS = ("epoch", "step")
+_SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
+_HUGE = 1e100
+"""No loss of a network comes near it, and above it squares of squares overflow, of which intervals are made."""
+
+
+def configuration(content: Any) -> str:
+    """What is wrong with the content of a config.json, in a few words; "" for nothing."""
+    if not isinstance(content, dict) or "loss" not in content:
+        return "no configuration of a run"
+    if not isinstance(content.get("seed"), int) or isinstance(content["seed"], bool):
+        return "its seed is no whole number"
+    wrong = [name for name in _PARTS if not isinstance(content.get(name, {}), dict)]
+    if wrong:
+        return f"its {wrong[0]} is no group of options"
+    if not _are_choices(content.get("choices")):
+        return "its choices are no names by group"
+    per_run = content.get("per_run", [])
+    if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
+        return "its per_run is no list of keys"
+    return ""
+
+
+def _are_choices(found: Any) -> bool:
+    """Whether it is a name, or none, by group; a run that was built by hand has no choices."""
+    return found is None or (
+        isinstance(found, dict) and all(each is None or isinstance(each, str) for each in found.values())
+    )
+
+
+def final(content: Any) -> dict[str, float]:
+    """The final values in the content of a metrics.json; what was not finite stands there as null and is left out.
+
+    Raises:
+        ValueError: it is no table of such values, or is empty.
+    """
+    if not isinstance(content, Mapping) or not content:
+        message = "no values by name"
+        raise ValueError(message)
+    return {name: number(name, value) for name, value in content.items() if value is not None}
+
+
+def number(name: str, found: Any) -> float:
+    """A value of a run.
+
+    Raises:
+        ValueError: it is no number, or none that a value of this name can be.
+    """
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        message = f"{name} is {found!r:.40}, no number"
+    elif not abs(found) < _HUGE:  # NaN is not
+        message = f"{name} is {found!r:.40}"
+    elif _is_share(name) and not -1e-6 <= found <= 1 + 1e-6:
+        message = f"{name} is {found!r:.40}, not between 0 and 1"
+    else:
+        return float(found)
+    raise ValueError(message)
+
+
+def cell(name: str, text: str) -> float:
+    """A value in a table of epochs; NaN where the cell is empty or holds what is not finite, as of a loss in an epoch.
+
+    Raises:
+        ValueError: it is no number, or none that a value of this name can be.
+    """
+    found = float(text or "nan")
+    if name in _COUNTS and not (0 <= found < 1e15 and found.is_integer()):
+        message = f"{name} is {text or 'empty'}, no count"
+        raise ValueError(message)
+    if name == "seconds" and not 0 <= found < 1e15:
+        message = f"{name} is {text or 'empty'}"
+        raise ValueError(message)
+    return float("nan") if isnan(found) or abs(found) == float("inf") else number(name, found)
+
+
+def _is_share(name: str) -> bool:
+    """Whether a value is a share of examples, or a mean of shares or of differences of such."""
+    return "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
