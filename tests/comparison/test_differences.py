@@ -1,10 +1,14 @@
 """What is said of groups beside the best, or beside a baseline."""
 
+import csv
+import math
+import re
+
 import numpy as np
 import pytest
 from folders import accuracies, run
 
-from losslab.comparison import compare
+from losslab.comparison import compare, page
 from losslab.comparison.statistics import difference
 from losslab.errors import LabError
 
@@ -60,9 +64,42 @@ def test_a_ratio_is_not_distinguishable_exactly_where_1_lies_inside(tmp_path):
         assert (one.interval.low <= 1 <= one.interval.high) == (one.verdict == "not distinguishable")
 
 
-def test_an_error_of_0_has_no_ratio(tmp_path):
-    place = errors(tmp_path, a=[0.0, 0.2, 0.3], b=[30, 10, 20])
-    assert not compare([place], scale="ratio").standings["test/mse"].ratios
+@pytest.mark.parametrize("without", [0.0, -1.0])
+def test_ratios_that_are_asked_for_of_what_has_none_are_refused_and_of_themselves_not_made(tmp_path, without):
+    place = errors(tmp_path, a=[0.2, without, 0.3], b=[30, 10, 20])
+    assert not compare([place]).standings["test/mse"].ratios
+    said = f"test/mse of loss=a seed=1 is {without:g}, and only values above 0 have ratios: compare by differences"
+    with pytest.raises(LabError, match=re.escape(said)):
+        compare([place], scale="ratio")
+
+
+def test_the_page_says_whether_ratios_were_asked_for(tmp_path):
+    place = errors(tmp_path, small=[0.010, 0.011, 0.012], large=[2.0, 16.0, 5.0])
+    said = {scale: " ".join(compare([place], scale=scale).notes) for scale in ("auto", "ratio", "difference")}
+    assert "by their ratio, since where errors lie far apart" in said["auto"]
+    assert "by their ratio, as asked for." in said["ratio"]
+    assert "far apart" not in said["ratio"] + said["difference"]
+
+
+def test_an_interval_of_ratios_beyond_all_numbers_is_unbounded(tmp_path):
+    losses = {f"l{place}": [0.01 * 2.0**place, 0.02 * 2.0**place + place**3] for place in range(8)}
+    comparison = compare([errors(tmp_path / "runs", **losses)])
+    standing = comparison.standings["test/mse"]
+    assert (standing.ratios, standing.family) == (True, 28)
+    wide = [one for one in standing.differences if one.interval.unbounded]
+    assert wide
+    assert {one.verdict for one in wide} == {"not distinguishable"}
+    assert {(one.interval.low, one.interval.high) for one in wide} == {(0.0, math.inf)}
+    assert comparison.table_markdown().count("(unbounded) | not distinguishable |") == len(wide)
+    page.write(comparison, tmp_path)
+    with (tmp_path / "comparison.csv").open(newline="") as lines:
+        ends = [(row["difference_low"], row["difference_high"]) for row in csv.DictReader(lines)]
+    assert ends.count(("0.0", "inf")) == len(wide)
+    figure = comparison.figure()
+    arrows = [line for line in figure.axes[1].lines if line.get_marker() in {"<", ">"}]
+    assert len(arrows) >= 2 * len(wide)
+    assert all(math.isfinite(value) and value > 0 for axes in figure.axes for value in axes.get_xlim())
+    assert "an arrow: it goes further" in figure.axes[1].get_xlabel()
 
 
 def test_with_a_baseline_the_family_are_the_differences_from_it_else_all_pairs(tmp_path):

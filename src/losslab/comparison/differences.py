@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import exp, log
+from math import log
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from losslab.comparison.grouping import Group
 from losslab.comparison.statistics import (
@@ -15,12 +15,15 @@ from losslab.comparison.statistics import (
     estimate,
     holm,
     p_value,
+    power,
     resolution,
     verdict,
 )
 from losslab.direction import direction
+from losslab.errors import LabError
 
 Scale = Literal["auto", "difference", "ratio"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 _APART = 10
 """Where the means of two groups lie so many times apart, groups are compared by ratios."""
 
@@ -94,6 +97,9 @@ def standing(groups: Sequence[Group], metric: str, baseline: Group | None = None
 
     With a baseline, the family of differences that is corrected for are those from it. Without, all pairs are: the
     best is found in the same data, so any pair could have been the one that is looked at.
+
+    Raises:
+        LabError: ratios are asked for, and a value is not above 0.
     """
     more = direction(metric) == "max"
     ratios = _by_ratios(groups, metric, scale)
@@ -115,13 +121,22 @@ def standing(groups: Sequence[Group], metric: str, baseline: Group | None = None
 
 
 def _by_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:
-    values = [[*one.values(metric).values()] for one in groups if one.values(metric)]
-    positive = all(value > 0 for own in values for value in own)
-    if scale != "auto":
-        return scale == "ratio" and positive
-    means = [fmean(own) for own in values]
-    unbounded = metric.rpartition("/")[2] in {"mse", "mae", "nll"}
-    return unbounded and positive and bool(means) and max(means) > _APART * min(means)
+    if scale == "difference":
+        return False
+    values = [(one, seed, value) for one in groups for seed, value in one.values(metric).items()]
+    without = next((each for each in values if each[-1] <= 0), None)
+    if scale == "ratio" and without is not None:
+        group, seed, value = without
+        message = (
+            f"{metric} of {group.label} seed={seed} is {value:g}, and only values above 0 have ratios: compare by "
+            "differences (--scale difference), or by other metrics (--metric)"
+        )
+        raise LabError(message)
+    if scale == "ratio":
+        return True
+    means = [fmean(one.values(metric).values()) for one in groups if one.values(metric)]
+    unlimited = metric.rpartition("/")[2] in {"mse", "mae", "nll"}
+    return unlimited and without is None and bool(means) and max(means) > _APART * min(means)
 
 
 def _values(group: Group, metric: str, *, ratios: bool) -> dict[int, float]:
@@ -130,7 +145,7 @@ def _values(group: Group, metric: str, *, ratios: bool) -> dict[int, float]:
 
 
 def _shown(mean: float, *, ratios: bool) -> float:
-    return exp(mean) if ratios else mean
+    return power(mean) if ratios else mean
 
 
 def _paired(one: Group, other: Group, metric: str, ratios: bool) -> tuple[list[float], list[float]]:

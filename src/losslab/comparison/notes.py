@@ -60,11 +60,13 @@ def _statistics(comparison: "Comparison") -> Iterator[str]:
 def _ratios(comparison: "Comparison") -> Iterator[str]:
     metrics = [metric for metric, standing in comparison.standings.items() if standing.ratios]
     if metrics:
-        yield (
-            f"{', '.join(metrics)}: means are geometric and groups are compared by their ratio, since where errors lie "
-            "far apart the larger ones vary more than the smaller ones are large (--scale difference compares by "
-            "differences)."
+        why = (
+            "as asked for"
+            if comparison.scale == "ratio"
+            else "since where errors lie far apart the larger ones vary more than the smaller ones are large "
+            "(--scale difference compares by differences)"
         )
+        yield f"{', '.join(metrics)}: means are geometric and groups are compared by their ratio, {why}."
 
 
 def _few(comparison: "Comparison") -> Iterator[str]:

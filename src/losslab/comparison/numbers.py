@@ -11,7 +11,8 @@ def number(found: Estimate | Factor, *, signed: bool = False) -> str:
         signed: whether it is of two.
     """
     if isinstance(found, Factor):
-        return f"{'×' if signed else ''}{_short(found.mean)} ({_short(found.low)} to {_short(found.high)})"
+        ends = "unbounded" if found.unbounded else f"{_short(found.low)} to {_short(found.high)}"
+        return f"{'×' if signed else ''}{_short(found.mean)} ({ends})"
     if found.half == 0:
         return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
     if found.half >= 1e5:

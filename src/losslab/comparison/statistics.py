@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import exp, lcm, sqrt
+from math import exp, inf, lcm, sqrt
 from statistics import fmean, stdev
 from typing import Self
 
@@ -51,7 +51,20 @@ class Factor:
     @classmethod
     def of(cls, logarithms: Estimate) -> Self:
         """What an estimate of a mean of natural logarithms stands for."""
-        return cls(exp(logarithms.mean), exp(logarithms.low), exp(logarithms.high))
+        return cls(*map(power, (logarithms.mean, logarithms.low, logarithms.high)))
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the interval says nothing: two seeds of many groups can give one beyond all numbers."""
+        return self.low == 0 and self.high == inf
+
+
+def power(logarithm: float) -> float:
+    """What a natural logarithm is of: infinity, or 0, where that is beyond all numbers."""
+    try:
+        return exp(logarithm)
+    except OverflowError:
+        return inf
 
 
 def estimate(values: Sequence[float], step: float = 0.0, level: float = LEVEL) -> Estimate:
