@@ -79,12 +79,17 @@ def test_a_comparison_is_renewed_but_nothing_else_is_written_over(compare, tmp_p
         (["runs", "--metric", "test/acc"], "there is no metric test/acc: test/accuracy"),
         (["runs", "--baseline", "loss=x"], "baseline loss=x is in no group; there are: loss=a; loss=b"),
         (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is no number"),
+        (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),
+        (["runs", "--reach", "val/accuracy=inf"], "the value to reach in val/accuracy must be a finite number"),
+        (["runs", "--baseline", "loss=a", "--baseline", "loss=b"], "baseline loss=a loss=b says loss more than once"),
+        (["zero", "--scale", "ratio"], "test/accuracy of loss=c seed=0 is 0, and only values above 0 have ratios"),
         (["unfinished"], "no run is finished: there is nothing to compare"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_line(compare, tmp_path, capsys, arguments, said):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.1, 1: 0.2})
     run(tmp_path / "unfinished" / "0", metrics=False)
+    accuracies(tmp_path / "zero", c={0: 0.0})
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     assert compare(*arguments) == 1

@@ -186,6 +186,7 @@ def test_a_baseline_is_named_by_its_values():
         ("loss=l1", "baseline loss=l1 is in no group; there are: loss=mse; loss=focal loss.gamma=2"),
         ("loss=focal", "is in several groups, add what tells them apart: loss=focal loss.gamma=2; loss=focal loss.ga"),
         ("focal", "a baseline is named by its values"),
+        ("loss=mse loss=focal", "says loss more than once: there is one baseline, name its value once"),
     ],
 )
 def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):

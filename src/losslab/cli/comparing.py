@@ -99,8 +99,9 @@ def _reach(asked: str | None) -> tuple[str, float | None] | None:
 def _refuse(comparison: "Comparison") -> None:
     for what, why in comparison.flaws:
         logger.info("%s: %s", what, why)
-    message = "no run is finished: there is nothing to compare"
-    raise LabError(message)
+    from losslab.comparison.comparing import NOTHING  # noqa: PLC0415
+
+    raise LabError(NOTHING)
 
 
 def _claim(asked: Path | None, comparison: "Comparison") -> Path:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losslab.comparison import tables
+from losslab.comparison import asked, tables
 from losslab.comparison.curves import Histories, heads, histories, is_loss
 from losslab.comparison.differences import Scale, Standing, standing
 from losslab.comparison.grouping import Group, group, pick
@@ -18,6 +18,9 @@ from losslab.errors import LabError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+NOTHING = "no run is finished: there is nothing to compare"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +58,32 @@ class Comparison:
 
         Args:
             metric: one of `metrics`; None for the first.
+
+        Raises:
+            LabError: it is none of them, or no run is finished.
         """
-        return tables.markdown(tables.rows(self.standings[metric or self.metrics[0]]))
+        return tables.markdown(tables.rows(self._standing(metric)))
 
     def figure(self, metric: str | None = None) -> "Figure":
         """Each group's seeds, mean and interval in a metric, and its difference from the reference beside it.
 
         Args:
             metric: one of `metrics`; None for the first.
+
+        Raises:
+            LabError: it is none of them, or no run is finished.
         """
         from losslab.comparison.figure import draw  # noqa: PLC0415
 
-        return draw(self.standings[metric or self.metrics[0]])
+        return draw(self._standing(metric))
+
+    def _standing(self, metric: str | None) -> Standing:
+        if not self.metrics:
+            raise LabError(NOTHING)
+        if metric is not None and metric not in self.metrics:
+            message = f"{metric!r:.60} is not compared: name one of {', '.join(self.metrics)}, or ask `compare` for it"
+            raise LabError(message)
+        return self.standings[self.metrics[0] if metric is None else metric]
 
     @cached_property
     def histories(self) -> Histories:
@@ -104,8 +121,8 @@ class Comparison:
 
 
 def compare(
-    folders: Iterable[str | Path],
-    metrics: Sequence[str] | None = None,
+    folders: str | Path | Iterable[str | Path],
+    metrics: str | Sequence[str] | None = None,
     baseline: str | Sequence[str] | None = None,
     reach: tuple[str, float | None] | None = None,
     scale: Scale = "auto",
@@ -113,7 +130,7 @@ def compare(
     """Group all runs in these folders and below by their configurations, and compare the groups.
 
     Args:
-        folders: of runs, of sweeps, or any above them.
+        folders: of runs, of sweeps, or any above them; one or several, as of metrics.
         metrics: final values to compare by; None for those of the task (test/accuracy, test/nll and test/ece;
             test/mse and test/mae).
         baseline: values that name the group to compare with, such as "loss=cross_entropy"; None for the best group.
@@ -123,14 +140,18 @@ def compare(
             nll) where groups lie more than ten times apart.
 
     Raises:
-        LabError: no run is there, the runs share no metric, or a metric, curve or baseline is none of theirs.
+        LabError: no run is there, the runs share no metric, a metric, curve or baseline is none of theirs, a value has
+            no ratio, or an argument is none.
     """
-    reading = read(map(Path, folders))
+    places, names, parts = asked.folders(folders), asked.names("metrics", metrics), asked.names("baseline", baseline)
+    to_reach = asked.reach(reach)
+    asked.scale(scale)
+    reading = read(places)
     groups = group(reading.runs)
-    chosen = choose(groups, metrics)
-    reference = None if baseline is None else pick(groups, [baseline] if isinstance(baseline, str) else baseline)
-    comparison = Comparison(reading, tuple(groups), chosen, reference, reach, scale)
-    if reach is not None:
-        refuse_losses(groups, reach[0], chosen)
+    chosen = choose(groups, names)
+    reference = None if parts is None else pick(groups, parts)
+    comparison = Comparison(reading, tuple(groups), chosen, reference, to_reach, scale)
+    if to_reach is not None:
+        refuse_losses(groups, to_reach[0], chosen)
         _ = comparison.histories  # which knows the curves there are
     return comparison

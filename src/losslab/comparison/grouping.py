@@ -65,9 +65,14 @@ def pick(groups: Sequence[Group], asked: Sequence[str]) -> Group:
     Raises:
         LabError: there is none, or several have them.
     """
-    pairs = dict(part.partition("=")[::2] for part in " ".join(asked).split())
-    if not pairs or not all("=" in part for part in " ".join(asked).split()):
+    parts = " ".join(asked).split()
+    pairs = dict(part.partition("=")[::2] for part in parts)
+    if not pairs or not all("=" in part for part in parts):
         message = f"a baseline is named by its values, as in loss=cross_entropy, got {' '.join(asked)!r}"
+        raise LabError(message)
+    if len(pairs) < len(parts):
+        twice = next(key for key in pairs if sum(part.partition("=")[0] == key for part in parts) > 1)
+        message = f"baseline {' '.join(parts)} says {twice} more than once: there is one baseline, name its value once"
         raise LabError(message)
     fitting = [one for one in groups if matches(one.settings, pairs)]
     if len(fitting) == 1:
