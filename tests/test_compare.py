@@ -76,7 +76,7 @@ def test_a_comparison_is_renewed_but_nothing_else_is_written_over(compare, tmp_p
     [
         (["nowhere"], "there is no folder nowhere"),
         (["empty"], "no run lies in empty: name folders that `train` wrote, or one above them"),
-        (["runs", "--metric", "test/acc"], "there is no metric test/acc: test/accuracy"),
+        (["runs", "--metric", "test/acc"], "there is no metric test/acc; there is test/accuracy"),
         (["runs", "--baseline", "loss=x"], "baseline loss=x is in no group; there are: loss=a; loss=b"),
         (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is no number"),
         (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),

@@ -93,7 +93,9 @@ def test_by_default_the_value_is_what_the_worst_group_reaches_on_average(tmp_pat
 
 def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tmp_path):
     losses(tmp_path, a=[["1,1,1,0.9"]], b=[["1,1,1,0.9"]])
-    with pytest.raises(LabError, match="there is no curve val/acc: train/loss, val/loss, val/accuracy"):
+    with pytest.raises(LabError, match=r"there is no curve val/acc; there is val/accuracy$"):
         compare([tmp_path], reach=("val/acc", 0.5))
+    with pytest.raises(LabError, match=r"there is no curve val/acc; there are train/loss, val/loss, val/accuracy$"):
+        compare([tmp_path / "a0"], reach=("val/acc", 0.5))
     with pytest.raises(LabError, match="val/loss means something else under every loss"):
         compare([tmp_path], reach=("val/loss", 0.5))

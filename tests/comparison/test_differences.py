@@ -218,11 +218,27 @@ def test_runs_with_nothing_in_common_are_refused_with_what_they_have(tmp_path):
 def test_a_metric_that_is_not_there_and_losses_of_different_kinds_are_refused(tmp_path):
     for loss in "ab":
         run(tmp_path / loss, loss, metrics={"test/accuracy": 0.5, "test/loss": 1.0})
-    with pytest.raises(LabError, match="there is no metric test/acc: test/accuracy, test/loss"):
+    with pytest.raises(LabError, match=r"there is no metric test/acc; there is test/accuracy$"):
         compare([tmp_path], metrics=["test/acc"])
+    with pytest.raises(LabError, match=r"there is no metric test/acc; there are test/accuracy, test/loss$"):
+        compare([tmp_path / "a"], metrics=["test/acc"])
     with pytest.raises(LabError, match="test/loss means something else under every loss"):
         compare([tmp_path], metrics=["test/loss"])
     assert compare([tmp_path / "a"], metrics=["test/loss"]).metrics == ("test/loss",)
+
+
+def test_notes_count_differences_in_words_that_fit_their_number(tmp_path):
+    accuracies(tmp_path / "two", a=CLEAR["low"], b=CLEAR["mid"])
+    accuracies(tmp_path / "three", **CLEAR)
+    for place, baseline, said in (
+        ("two", None, "seed by seed, and there is one in a metric: a claim is wrong with a chance of at most 5 %."),
+        ("two", "loss=a", "seed by seed, and there is one in a metric: a claim is wrong with a chance of at most 5 %."),
+        ("three", None, "are corrected for all 3 pairs of groups in a metric, because which"),
+        ("three", "loss=low", "are corrected for all 2 differences from the baseline in a metric (Holm)"),
+    ):
+        notes = " ".join(compare(tmp_path / place, baseline=baseline).notes)
+        assert said in notes
+        assert "all 1 " not in notes
 
 
 def test_groups_on_different_data_are_told(tmp_path):

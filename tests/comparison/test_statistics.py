@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from losslab.comparison.numbers import number
-from losslab.comparison.statistics import Estimate, difference, estimate, holm, p_value, resolution, verdict
+from losslab.comparison.statistics import Estimate, Factor, difference, estimate, holm, p_value, resolution, verdict
 
 
 def test_an_interval_is_student_s():
@@ -44,6 +44,26 @@ def test_a_number_shows_the_digits_that_its_interval_leaves():
     assert number(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
     assert number(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
     assert number(Estimate(2.1386e11, 2.118e10)) == "2.14e+11 ± 2.1e+10"
+    assert number(Estimate(1e3, 1e6), signed=True) == "0 ± 1.0e+06"
+    assert number(Estimate(1.23e-299, 4.5e-300)) == "1.23e-299 ± 4.5e-300"
+    assert number(Factor(1.23456, 0.0, np.inf), signed=True) == "×1.23 (unbounded)"
+    assert number(Factor(1.23456, 0.5, np.inf), signed=True) == "×1.23 (0.5 to inf)"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Estimate(-0.01241, 0.01235), "-0.0124 ± 0.0123"),
+        (Estimate(0.0123514, 0.0123508), "+0.0123514 ± 0.0123508"),
+        (Estimate(0.012348, 0.012352), "+0.012 ± 0.012"),
+        (Estimate(123456.0, 123123.0), "+1.235e+05 ± 1.231e+05"),
+        (Factor(1.1, 1.0002, 1.2), "×1.1 (1.0002 to 1.2)"),
+        (Factor(0.9, 0.8, 0.99996), "×0.9 (0.8 to 0.99996)"),
+        (Factor(1.1, 0.9998, 1.2), "×1.1 (1 to 1.2)"),
+    ],
+)
+def test_rounding_makes_no_interval_seem_to_hold_what_it_leaves_out(found, said):
+    assert number(found, signed=True) == said
 
 
 def test_a_p_value_and_an_interval_agree():

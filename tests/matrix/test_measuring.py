@@ -5,9 +5,9 @@ import json
 import pytest
 
 from losslab import experiment
-from losslab.cli import compose
+from losslab.cli import comparing, compose
 from losslab.comparison import compare
-from losslab.matrix import measure, page
+from losslab.matrix import Cell, Matrix, measure, page
 
 SMALL = ("model=mlp", "data=digits", "data.size=8", "trainer=cpu", "trainer.max_epochs=1", "logger=none")
 QUIET = ("~callbacks.progress_bar", "~callbacks.dashboard", "~callbacks.history", "data.batch_size=256")
@@ -75,6 +75,57 @@ def test_the_page_says_what_is_translated_and_whose_loss_it_is(matrix, tmp_path)
     assert lines[0] == "trained_with,measured_by,value,how"
     assert len(lines) == 1 + 3 * 3
     assert (tmp_path / "matrix.png").stat().st_size
+
+
+def of(groups, losses, how=("own", "as they are")):
+    """A matrix of invented numbers."""
+    cells = {
+        (one, loss): Cell(1.5 + row + column, how[row != column])
+        for row, one in enumerate(groups)
+        for column, loss in enumerate(losses)
+    }
+    return Matrix(tuple(groups), tuple(losses), cells)
+
+
+def test_many_losses_stand_in_lines_in_text_table_and_figure(matrix):
+    names = [one.label.removeprefix("loss=") for one in matrix.groups]
+    losses = [*names, *(f"other{number}" for number in range(9))]
+    many = of(matrix.groups, losses)
+    assert "Each column is a kind of model, each line the mean loss" in page.section(many)
+    assert "Numbers of one line can be compared; those of one column cannot" in page.section(many)
+    head, *rows = page.rows(many)
+    assert head == ("measured by", *names)
+    assert [row[0] for row in rows] == losses
+    assert rows[0] == (losses[0], "**1.5**", "2.5", "3.5")
+    assert "within a line" in page.key(many, "[{}]")
+    axes = page.draw(many).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == losses
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+
+
+def test_few_losses_stand_in_columns(matrix):
+    assert "Each line is a kind of model, each column the mean loss" in page.section(matrix)
+    assert page.rows(matrix)[0] == ("trained with", *matrix.losses)
+    assert "within a column" in page.key(matrix, "[{}]")
+
+
+def test_stars_are_explained_only_where_there_is_one(matrix):
+    plain = of(matrix.groups, matrix.losses)
+    assert "*: the outputs were translated" in page.key(matrix, "[{}]")
+    assert "marked *" in page.section(matrix)
+    assert "*: translated" in page.draw(matrix).axes[0].get_xlabel()
+    assert "translated" not in page.key(plain, "[{}]")
+    assert "marked *" not in page.section(plain)
+    assert page.draw(plain).axes[0].get_xlabel() == "bold: its own loss"
+
+
+def test_the_terminal_shows_no_markdown_and_has_the_matrix_before_the_footnotes(trained, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(comparing, "leave", lambda _: None)
+    caplog.set_level("INFO")
+    comparing.compare([str(trained), "--matrix", "--output", str(tmp_path / "out")])
+    assert "**" not in caplog.text
+    assert "[x]: the loss it was trained with" in caplog.text
+    assert caplog.text.index("measured by") < caplog.text.index("One seed each")
 
 
 def test_colours_compare_models_under_one_loss_only(matrix):

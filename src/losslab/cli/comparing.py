@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("losslab")
 
+_OWN = "[{}]"
+"""How the terminal marks what the page has in bold."""
+
 
 def compare(arguments: Sequence[str] | None = None) -> None:
     """`python scripts/compare.py FOLDERS...` and `losslab-compare`: compare the runs in these folders and below."""
@@ -38,6 +41,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
         folder = _claim(options.output, comparison)
         _tell(comparison)
         more = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
+        _tell_how_to_read(comparison)
         if options.tensorboard:
             _tensorboard(comparison, folder / "tensorboard")
         from losslab.comparison import page  # noqa: PLC0415
@@ -127,6 +131,9 @@ def _tell(comparison: "Comparison") -> None:
         logger.info("%s", printing.table(page.reach_rows(comparison.reach)))
     if len(comparison.groups) == 1:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
+
+
+def _tell_how_to_read(comparison: "Comparison") -> None:
     logger.info("")
     for note in comparison.notes:
         logger.info("%s", printing.wrapped(f"- {note}"))
@@ -145,7 +152,8 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
     page.write(matrix, folder)
     logger.info("\n%s", page.TITLE)
-    logger.info("%s", printing.table(page.rows(matrix), words=(0,)))
+    logger.info("%s", printing.wrapped(page.key(matrix, _OWN)))
+    logger.info("%s", printing.table(page.rows(matrix, _OWN), words=(0,)))
     return page.TITLE, page.section(matrix)
 
 

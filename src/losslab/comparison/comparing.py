@@ -10,7 +10,7 @@ from losslab.comparison import asked, tables
 from losslab.comparison.curves import Histories, heads, histories, is_loss
 from losslab.comparison.differences import Scale, Standing, standing
 from losslab.comparison.grouping import Group, group, pick
-from losslab.comparison.metrics import choose, refuse_losses
+from losslab.comparison.metrics import choose, offered, refuse_losses, unknown
 from losslab.comparison.notes import notes
 from losslab.comparison.reaching import Reach, reach
 from losslab.comparison.reading import Reading, read
@@ -91,8 +91,7 @@ class Comparison:
         present = heads(self.groups)
         metric, _ = self.to_reach or (None, None)
         if metric is not None and metric not in present:
-            message = f"there is no curve {metric}: {', '.join(present) or 'no run kept a history'}"
-            raise LabError(message)
+            raise LabError(unknown("curve", metric, offered(self.groups, present) or "no run kept a history"))
         names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
         wanted = [*([metric] if metric else []), *names, "train/loss", "val/loss"]
         return histories(self.groups, wanted)

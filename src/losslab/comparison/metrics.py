@@ -22,10 +22,20 @@ def choose(groups: Sequence[Group], asked: Sequence[str] | None) -> tuple[str, .
         return _usual(shared) or _refuse(names)
     for metric in asked:
         if metric not in every:
-            message = f"there is no metric {metric}: {', '.join(every) or 'no run is finished'}"
-            raise LabError(message)
+            raise LabError(unknown("metric", metric, offered(groups, every) or "no run is finished"))
         refuse_losses(groups, metric, _usual(every))
     return tuple(dict.fromkeys(asked))
+
+
+def offered(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """Those of these names by which the groups can be compared: without the loss, where losses differ."""
+    return [name for name in names if not (is_loss(name) and _losses_differ(groups))]
+
+
+def unknown(what: str, name: str, known: Sequence[str] | str) -> str:
+    """What to say of a metric or curve that is not there: which are, or in words why none is."""
+    end = f": {known}" if isinstance(known, str) else f"; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
+    return f"there is no {what} {name or repr(name)}{end}"
 
 
 def refuse_losses(groups: Sequence[Group], metric: str, instead: Sequence[str]) -> None:
@@ -34,8 +44,9 @@ def refuse_losses(groups: Sequence[Group], metric: str, instead: Sequence[str]) 
     Raises:
         LabError: that is what was asked for.
     """
-    if is_loss(metric) and len({_loss(one) for one in groups}) > 1:
-        message = f"{metric} means something else under every loss: compare by one of {', '.join(instead)}"
+    if is_loss(metric) and _losses_differ(groups):
+        end = f"compare by one of {', '.join(instead)}" if instead else "these runs have nothing else to compare by"
+        message = f"{metric} means something else under every loss: {end}"
         raise LabError(message)
 
 
@@ -65,6 +76,10 @@ def _refuse(names: dict[str, list[str]]) -> tuple[str, ...]:
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
+
+
+def _losses_differ(groups: Sequence[Group]) -> bool:
+    return len({_loss(one) for one in groups}) > 1
 
 
 def _loss(group: Group) -> tuple[tuple[str, str], ...]:

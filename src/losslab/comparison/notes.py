@@ -40,20 +40,29 @@ def _statistics(comparison: "Comparison") -> Iterator[str]:
             "± is half of Student's 95 % interval of the mean over n seeds: what other seeds would give, not what "
             "another test set would."
         )
-    families = {standing.family for standing in standings if standing.differences}
-    if not families or families == {0}:
-        return
-    count = " or ".join(map(str, sorted(families)))
+    families = {standing.family for standing in standings if standing.differences} - {0}
+    if families:
+        yield (
+            f"Differences and ratios are taken seed by seed, {_correction(families, comparison.baseline)}"
+            "“Not distinguishable” means that 0 (of ratios 1) lies inside; it does not mean that there is no "
+            "difference."
+        )
+
+
+def _correction(families: set[int], baseline: Group | None) -> str:
+    """How the intervals of so many differences in a metric are corrected."""
+    if families == {1}:
+        return "and there is one in a metric: a claim is wrong with a chance of at most 5 %. "
+    low, high = min(families), max(families)
+    count, more = (f"all {high}", "") if low == high else ("all", f" ({low} to {high} of them)")
     why = (
-        f"all {count} differences from the baseline in a metric"
-        if comparison.baseline is not None
-        else f"all {count} pairs of groups in a metric, because which is the best was found in the same data"
+        f"{count} differences from the baseline in a metric{more}"
+        if baseline is not None
+        else f"{count} pairs of groups in a metric{more}, because which is the best was found in the same data"
     )
-    yield (
-        f"Differences and ratios are taken seed by seed, and their intervals are corrected for {why} (Holm): a claim "
-        "anywhere among them is wrong with a chance of at most 5 %. That holds of the verdicts; that all intervals "
-        "hold their true values at once is not promised. "
-        "“Not distinguishable” means that 0 (of ratios 1) lies inside; it does not mean that there is no difference."
+    return (
+        f"and their intervals are corrected for {why} (Holm): a claim anywhere among them is wrong with a chance of at "
+        "most 5 %. That holds of the verdicts; that all intervals hold their true values at once is not promised. "
     )
 
 

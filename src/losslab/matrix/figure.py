@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_ACROSS = 10
-"""Beside each other; more losses than these stand in lines."""
-
 Place = tuple[Group, str]
 
 
@@ -22,7 +19,7 @@ def draw(matrix: Matrix) -> "Figure":
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     _, names = named(matrix.groups)
-    across = len(matrix.losses) <= _MOST_ACROSS
+    across = not matrix.upright
     places = [[(one, loss) for loss in matrix.losses] for one in matrix.groups]
     down, beside = (names, matrix.losses) if across else (matrix.losses, names)
     grid = places if across else [[*line] for line in zip(*places, strict=True)]
@@ -38,7 +35,7 @@ def draw(matrix: Matrix) -> "Figure":
     sides = ("trained with", "mean loss on the test set, measured by")
     axes.set_ylabel(sides[0 if across else 1], fontsize="small")
     axes.set_title(sides[1 if across else 0], fontsize="small", loc="left")
-    axes.set_xlabel("bold: its own loss; *: translated", fontsize="small")
+    axes.set_xlabel(f"bold: its own loss{'; *: translated' * matrix.translated}", fontsize="small")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -63,6 +60,8 @@ def _write(axes: "Axes", matrix: Matrix, grid: list[list[Place]]) -> None:
 
 def _finding(matrix: Matrix) -> str:
     own = [place for place, cell in matrix.cells.items() if cell.how == "own"]
+    if len(matrix.groups) == 1:
+        return f"Trained with {named(matrix.groups)[1][0]}"
     first = sum(_shade(matrix, *place) == 0 for place in own)
     verb = "is" if first == 1 else "are"
     return f"Of {len(own)} losses {first} {verb} lowest for the model that was trained with it"

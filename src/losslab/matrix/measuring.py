@@ -21,6 +21,8 @@ from losslab.matrix.translation import translated
 from losslab.outcomes import Outcomes, outcomes
 from losslab.targets import Task, choose, encode
 
+_MOST_ACROSS = 10
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -34,11 +36,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Groups down, losses across."""
+    """All kinds of models under all losses."""
 
     groups: tuple[Group, ...]
     losses: tuple[str, ...]
     cells: dict[tuple[Group, str], Cell]
+
+    @property
+    def upright(self) -> bool:
+        """Whether it is shown with groups across and losses down, as more losses than a page is wide are."""
+        return len(self.losses) > _MOST_ACROSS
+
+    @property
+    def translated(self) -> bool:
+        """Whether some outputs had to be translated."""
+        return any(cell.how == "translated" for cell in self.cells.values())
 
     @property
     def reasons(self) -> dict[str, list[str]]:

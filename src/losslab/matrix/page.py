@@ -8,23 +8,31 @@ from losslab.matrix.figure import draw
 from losslab.matrix.measuring import Cell, Matrix
 
 TITLE = "Trained with, measured by"
-_HOW = """\
-Each line is a kind of model, each column the mean loss on the test set under a loss, averaged over seeds (bold: the \
-loss it was trained with). Numbers of one column can be compared; those of a line cannot, because every loss has its \
-own unit. A loss measures the outputs as they are where it reads them as the loss of the training did; where it reads \
-them otherwise (marked *), the probabilities or values that they mean are taken back to outputs that mean the same to \
-the measuring loss: their logarithms for a softmax, log-odds for a sigmoid, themselves for a loss of values. So a loss \
-that looks at more than what outputs mean, such as the size of logits, measures the translation and not the model."""
 
 
-def rows(matrix: Matrix) -> list[tuple[str, ...]]:
-    """A head, and a row for each group."""
+def rows(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
+    """A head, and a row for each group, or where there are many losses for each loss.
+
+    Args:
+        matrix: to be shown.
+        own: how the value of a model under the loss it was trained with is marked.
+    """
     _, names = named(matrix.groups)
-    body = [
-        (name, *(_said(matrix.cells[one, loss]) for loss in matrix.losses))
-        for name, one in zip(names, matrix.groups, strict=True)
-    ]
-    return [("trained with", *matrix.losses), *body]
+    body = [[_said(matrix.cells[one, loss], own) for loss in matrix.losses] for one in matrix.groups]
+    if matrix.upright:
+        lines = zip(matrix.losses, zip(*body, strict=True), strict=True)
+        return [("measured by", *names), *((loss, *cells) for loss, cells in lines)]
+    return [("trained with", *matrix.losses), *((name, *cells) for name, cells in zip(names, body, strict=True))]
+
+
+def key(matrix: Matrix, own: str) -> str:
+    """One line that says how to read the table where the page is not at hand."""
+    line = "line" if matrix.upright else "column"
+    translated = "; *: the outputs were translated" if matrix.translated else ""
+    mark = own.format("x")
+    return (
+        f"mean loss on the test set, to be compared within a {line}; {mark}: the loss it was trained with{translated}"
+    )
 
 
 def section(matrix: Matrix) -> str:
@@ -32,7 +40,24 @@ def section(matrix: Matrix) -> str:
     table = markdown(rows(matrix), words=(0,))
     empty = [f"- {_some(places)}: {reason}" for reason, places in matrix.reasons.items()]
     figure = "![Trained with, measured by](matrix.png)"
-    return "\n\n".join([_HOW, figure, table, *(["Not measured:", "\n".join(empty)] if empty else [])])
+    return "\n\n".join([_how(matrix), figure, table, *(["Not measured:", "\n".join(empty)] if empty else [])])
+
+
+def _how(matrix: Matrix) -> str:
+    """How to read the figure and the table."""
+    models, losses = ("column", "line") if matrix.upright else ("line", "column")
+    translated = (
+        "A loss measures the outputs as they are where it reads them as the loss of the training did; where it reads "
+        "them otherwise (marked *), the probabilities or values that they mean are taken back to outputs that mean "
+        "the same to the measuring loss: their logarithms for a softmax, log-odds for a sigmoid, themselves for a loss "
+        "of values. So a loss that looks at more than what outputs mean, such as the size of logits, measures the "
+        "translation and not the model."
+    )
+    return (
+        f"Each {models} is a kind of model, each {losses} the mean loss on the test set under a loss, averaged over "
+        f"seeds (bold: the loss it was trained with). Numbers of one {losses} can be compared; those of one {models} "
+        "cannot, because every loss has its own unit. "
+    ) + (translated if matrix.translated else "Every loss measures the outputs as they are.")
 
 
 def write(matrix: Matrix, folder: Path) -> None:
@@ -44,10 +69,11 @@ def write(matrix: Matrix, folder: Path) -> None:
         writer.writerows([one.label, loss, cell.value, cell.how] for (one, loss), cell in matrix.cells.items())
 
 
-def _said(cell: Cell) -> str:
+def _said(cell: Cell, own: str) -> str:
     if cell.value is None:
         return "–"
-    return f"**{cell.value:.3g}**" if cell.how == "own" else f"{cell.value:.3g}" + "*" * (cell.how == "translated")
+    said = f"{cell.value:.3g}"
+    return own.format(said) if cell.how == "own" else said + "*" * (cell.how == "translated")
 
 
 def _some(places: list[str]) -> str:
