@@ -3,7 +3,8 @@
 import pytest
 from folders import run
 
-from losslab.comparison import compare
+from losslab.comparison import compare, page
+from losslab.comparison.curves_figure import ticks
 from losslab.comparison.reaching import words
 from losslab.errors import LabError
 
@@ -99,3 +100,74 @@ def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tm
         compare([tmp_path / "a0"], reach=("val/acc", 0.5))
     with pytest.raises(LabError, match="val/loss means something else under every loss"):
         compare([tmp_path], reach=("val/loss", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "marked"),
+    [
+        ([1], [1]),
+        ([10, 20, 30], [10, 20, 30]),
+        (range(1, 11), [2, 4, 6, 8, 10]),
+        (range(1, 61), [10, 20, 30, 40, 50, 60]),
+        (range(7, 71, 7), [14, 28, 42, 56, 70]),
+        (range(1, 41, 4), [1, 9, 17, 25, 33]),
+        (range(10, 1001, 10), [200, 400, 600, 800, 1000]),
+    ],
+)
+def test_marked_epochs_exist_and_are_round_where_they_can_be(epochs, marked):
+    found = ticks(epochs)
+    assert set(found) <= set(epochs)
+    assert len(found) <= 7
+    assert found == marked
+
+
+def every_tenth(place):
+    """Runs of 30 epochs, of which every tenth was validated."""
+    for loss, last in (("a", 0.8), ("b", 0.6)):
+        values = {10: 0.1, 20: 0.5, 30: last}
+        rows = [f"{at},{1 / at},{1 / at if at in values else ''},{values.get(at, '')}" for at in range(1, 31)]
+        history(run(place / loss, loss, epochs=30), *rows)
+    return place
+
+
+def test_panels_share_their_epochs_and_mark_those_that_there_are(tmp_path):
+    axes = {one.get_title(loc="left"): one for one in compare(every_tenth(tmp_path)).curves_figure().axes}
+    assert list(axes["val/accuracy"].get_xticks()) == [10, 20, 30]
+    spans = {one.get_xlim() for one in axes.values() if one.get_visible()}
+    assert len(spans) == 1
+    ((first, last),) = spans
+    assert first < 1
+    assert last > 30
+    assert "val/loss: each its own loss, relative to its first value" in axes
+
+
+def reach_label(comparison):
+    (axes,) = (one for one in comparison.curves_figure().axes if one.get_title(loc="left") == "val/accuracy")
+    lines = [line for line in axes.lines if line.get_linestyle() == ":"]
+    (text,) = axes.texts
+    assert text.xyann[0] > 0, "beside the panel"
+    assert text.get_ha() == "left"
+    return len(lines), text.get_text()
+
+
+def test_the_line_to_reach_says_what_it_is_and_does_not_squash_the_curves(tmp_path):
+    place = every_tenth(tmp_path)
+    assert reach_label(compare(place)) == (1, "to reach:\n0.6")
+    assert reach_label(compare(place, reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
+    assert reach_label(compare(place, reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
+    assert reach_label(compare(place, reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
+
+
+def test_a_value_to_reach_of_a_logarithmic_panel_may_be_below_0(tmp_path):
+    rows = [f"{at},1,1,{10.0**-at}" for at in (1, 2, 3, 4)]
+    history(run(tmp_path / "a"), *rows)
+    assert reach_label(compare(tmp_path, reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
+    assert reach_label(compare(tmp_path, reach=("val/accuracy", 0.05)))[0] == 1
+
+
+def test_the_title_says_how_a_value_was_chosen_that_nobody_asked_for(tmp_path):
+    place = every_tenth(tmp_path)
+    chosen = "Time to reach val/accuracy=0.6, what the last of the groups reaches on average"
+    assert page.reach_title(compare(place).reach) == chosen
+    assert page.reach_title(compare(place, reach=("val/accuracy", None)).reach) == chosen
+    assert page.reach_title(compare(place, reach=("val/accuracy", 0.6)).reach) == "Time to reach val/accuracy=0.6"

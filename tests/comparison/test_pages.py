@@ -98,4 +98,4 @@ def test_tensorboard_shows_groups_with_bands(place, tmp_path):
     for chart in charts:
         (series,) = chart.margin.series
         assert {series.value, series.lower, series.upper} <= set(events.Tags()["scalars"])
-    assert any("relative" in chart.title for chart in charts)
+    assert any("relative to its first value" in chart.title for chart in charts)

@@ -59,8 +59,9 @@ def summary(comparison: "Comparison") -> str:
 
 
 def reach_title(found: Reach) -> str:
-    """What is to be reached."""
-    return f"Time to reach {found.metric}={found.value:g}"
+    """What is to be reached, and why that."""
+    chosen = "" if found.asked else ", what the last of the groups reaches on average"
+    return f"Time to reach {found.metric}={found.value:g}{chosen}"
 
 
 def reach_rows(found: Reach) -> list[tuple[str, ...]]:

@@ -47,6 +47,8 @@ class Reach:
     metric: str
     value: float
     groups: tuple[Reached, ...]
+    asked: bool = True
+    """Whether the value was asked for, and not found in the data."""
 
 
 def reach(groups: Sequence[Group], found: Histories, metric: str, value: float | None = None) -> Reach | None:
@@ -61,7 +63,7 @@ def reach(groups: Sequence[Group], found: Histories, metric: str, value: float |
     level = _level(groups, found, metric) if value is None else value
     if level is None:
         return None
-    return Reach(metric, level, tuple(_reached(one, found, metric, level) for one in groups))
+    return Reach(metric, level, tuple(_reached(one, found, metric, level) for one in groups), value is not None)
 
 
 def words(reached: Reached) -> tuple[str, str, str]:

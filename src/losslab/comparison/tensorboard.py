@@ -42,7 +42,7 @@ def write(groups: Sequence[Group], found: Histories, folder: Path) -> None:
 
 def tag(name: str) -> str:
     """What a quantity is called."""
-    return f"{name} relative to its first epoch" if is_loss(name) else name
+    return f"{name} relative to its first value" if is_loss(name) else name
 
 
 def _events(group: Group, found: Histories) -> Iterator[Event]:
