@@ -98,6 +98,14 @@ def test_what_cannot_be_compared_is_said_in_one_line(compare, tmp_path, capsys, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_file_is_not_taken_for_the_folder_to_write_to(compare, tmp_path, capsys):
+    accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})
+    (tmp_path / "file").write_text("mine")
+    assert compare("runs", "--output", "file") == 1
+    assert capsys.readouterr().err == "file is a file: name another folder with --output\n"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_one_group_is_shown_with_nothing_to_compare_it_with(compare, tmp_path, caplog):
     caplog.set_level("INFO")
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})

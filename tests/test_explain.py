@@ -104,9 +104,11 @@ def test_several_runs_go_side_by_side_into_a_folder_of_their_own(seeds, mlp, lin
         (["MLP", "--what", "linear"], "linear: MLP is not a run of the linear model (model=linear)\n"),
         (["MLP", "--what", "barrier"], "barrier: a line needs two ends: name two or more runs of one network\n"),
         (["MLP", "--points", "1"], "must be 2 or more"),
+        (["MLP", "--output", "file"], "file is a file: name another folder with --output\n"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(mlp, tmp_path, arguments, message):
+    (tmp_path / "file").touch()
     done = explain(*(argument.replace("MLP", str(mlp.path)) for argument in arguments), cwd=tmp_path)
     assert done.returncode in {1, 2}
     assert done.stderr.endswith(message.replace("MLP", str(mlp.path))) or message in done.stderr

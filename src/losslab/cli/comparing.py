@@ -113,6 +113,7 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     sweeps = comparison.reading.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.stamp()}"
     folder = asked or default
+    run_options.refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
         message = f"{folder} holds something else than a comparison: set --output to another folder"
         raise LabError(message)

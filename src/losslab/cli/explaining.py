@@ -27,6 +27,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     run_options.begin()
     with one_line_errors(show_all=False):
+        run_options.refuse_file(options.output)
         given = runs_named(options.run_folders)
         output = options.output or (None if len(given) == 1 else Path("outputs") / f"explanation-{folders.stamp()}")
         drawn = _drawn(given, output, options)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from losslab.cli.process import find_the_users_code
+from losslab.errors import LabError
 from losslab.terminal import ConsoleHandler
 
 
@@ -28,6 +29,17 @@ def takes_data(made: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an option of the data to change, as data.KEY=VALUE of train.py (dir=/elsewhere); may be repeated",
     )
+
+
+def refuse_file(folder: Path | None) -> None:
+    """Have no file taken for the folder to write to.
+
+    Raises:
+        LabError: it is one.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        message = f"{folder} is a file: name another folder with --output"
+        raise LabError(message)
 
 
 def asked_by_completion() -> bool:
