@@ -131,7 +131,7 @@ def every_tenth(place):
 
 
 def test_panels_share_their_epochs_and_mark_those_that_there_are(tmp_path):
-    axes = {one.get_title(loc="left"): one for one in compare(every_tenth(tmp_path)).curves_figure().axes}
+    axes = {one.get_title(loc="left"): one for one in compare([every_tenth(tmp_path)]).curves_figure().axes}
     assert list(axes["val/accuracy"].get_xticks()) == [10, 20, 30]
     spans = {one.get_xlim() for one in axes.values() if one.get_visible()}
     assert len(spans) == 1
@@ -152,22 +152,22 @@ def reach_label(comparison):
 
 def test_the_line_to_reach_says_what_it_is_and_does_not_squash_the_curves(tmp_path):
     place = every_tenth(tmp_path)
-    assert reach_label(compare(place)) == (1, "to reach:\n0.6")
-    assert reach_label(compare(place, reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
-    assert reach_label(compare(place, reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
-    assert reach_label(compare(place, reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
+    assert reach_label(compare([place])) == (1, "to reach:\n0.6")
+    assert reach_label(compare([place], reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
+    assert reach_label(compare([place], reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
+    assert reach_label(compare([place], reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
 
 
 def test_a_value_to_reach_of_a_logarithmic_panel_may_be_below_0(tmp_path):
     rows = [f"{at},1,1,{10.0**-at}" for at in (1, 2, 3, 4)]
     history(run(tmp_path / "a"), *rows)
-    assert reach_label(compare(tmp_path, reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
-    assert reach_label(compare(tmp_path, reach=("val/accuracy", 0.05)))[0] == 1
+    assert reach_label(compare([tmp_path], reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
+    assert reach_label(compare([tmp_path], reach=("val/accuracy", 0.05)))[0] == 1
 
 
 def test_the_title_says_how_a_value_was_chosen_that_nobody_asked_for(tmp_path):
     place = every_tenth(tmp_path)
     chosen = "Time to reach val/accuracy=0.6, what the last of the groups reaches on average"
-    assert page.reach_title(compare(place).reach) == chosen
-    assert page.reach_title(compare(place, reach=("val/accuracy", None)).reach) == chosen
-    assert page.reach_title(compare(place, reach=("val/accuracy", 0.6)).reach) == "Time to reach val/accuracy=0.6"
+    assert page.reach_title(compare([place]).reach) == chosen
+    assert page.reach_title(compare([place], reach=("val/accuracy", None)).reach) == chosen
+    assert page.reach_title(compare([place], reach=("val/accuracy", 0.6)).reach) == "Time to reach val/accuracy=0.6"
