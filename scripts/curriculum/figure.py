@@ -101,14 +101,13 @@ def _ends(axes: "Axes", panel: Panel, place: Standing, style: Style) -> None:
         colour, marker, _ = style[one.label]
         axes.plot(values, [row + 0.25] * len(values), "o", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
         if found is not None:
-            axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2.2)
+            axes.plot([found.low, found.high], [row, row], "|-", color=colour, linewidth=1.8, markersize=9)
         axes.plot(
             [found.mean if found is not None else values[0]],
             [row],
             marker,
             color=colour,
-            markersize=6.5,
-            markeredgecolor="white",
+            markersize=5,
         )
         apart = place.difference(one)
         axes.annotate(

@@ -17,7 +17,8 @@ _HEAD = """\
 
 Each lesson is a preset: a question, a command that anyone can repeat in some minutes on two CPU cores, and a result
 that `tests/test_lessons.py` asserts of the numbers below, and of smaller runs of its own. The data are small and need
-no download; what is shown is an example of an effect, not its size elsewhere.
+no download; what is shown is an example of an effect, not its size elsewhere. Presets that judge the
+last epoch, so that nothing is chosen by validation, keep no checkpoints: their runs are there to be compared.
 
 {contents}
 
