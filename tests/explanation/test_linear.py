@@ -125,6 +125,51 @@ def test_a_loss_without_a_minimum_has_none():
     assert not lowest(Falling(), [np.array([1.0, 0.0])]).reached
 
 
+def separable(loss):
+    """A linear classifier of two classes that lie apart, without a network."""
+    x, sign = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]]), np.array([-1.0, -1, 1, 1])
+
+    class Margins:
+        def loss(self, weights):
+            return float(loss(sign * (x @ weights))[0].mean())
+
+        def gradient(self, weights):
+            return (loss(sign * (x @ weights))[1] * sign) @ x / len(x)
+
+    return Margins()
+
+
+def logistic(margin):
+    return np.logaddexp(0, -margin), -np.exp(-np.logaddexp(0, margin))
+
+
+def squared_hinge(margin):
+    return np.maximum(0, 1 - margin) ** 2, -2 * np.maximum(0, 1 - margin)
+
+
+@pytest.mark.parametrize("start", [0.1, 3.0, 50.0, 1e4])
+def test_classes_that_lie_apart_leave_the_logistic_loss_without_a_minimum_and_the_hinge_with_one(start):
+    """However far the search was thrown: of 1e4 the loss is 0 by rounding."""
+    at = [np.array([start, 0.0])]
+    assert not lowest(separable(logistic), at).reached
+    assert lowest(separable(squared_hinge), at).reached
+
+
+def test_a_run_without_a_minimum_is_explained_without_a_hessian_and_a_rate(train, caplog):
+    options = ("data=breast_cancer", "loss=bce", "trainer.max_epochs=2")
+    folder = train("model=linear", *options, *FAST)[0].folder
+    case = Case.of(solutions([folder], "last")[0])
+    assert not case.minimum.reached
+    with caplog.at_level("INFO"):
+        (path,) = linear.explain([folder], None)
+    assert caplog.messages == ["surface     bce: no minimum within reach"]
+    figure = surface.draw([case], through(case.centre, [case.path.weights], np.eye(31)))
+    (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
+    assert "minimum of this loss" not in [text.get_text() for text in legend.get_texts()]
+    assert np.ptp(legend.axes.get_xlim()) < 100, "what is drawn lies around the path"
+    assert linear.explain([folder, folder], path.parent / "two")
+
+
 def test_the_minimum_of_squared_errors_is_least_squares(thrown):
     mse = thrown[0]
     features = np.c_[mse.problem.inputs.numpy(), np.ones(len(mse.problem.inputs))]

@@ -47,8 +47,15 @@ class Case:
     @property
     def curved(self) -> bool:
         """Whether the Hessian says anything: of a loss of straight pieces it is 0 wherever it exists."""
+        if not self.minimum.reached:
+            return False
         values = self.curvature[0]
         return bool(values[0] > 0 and np.isfinite(values).all())
+
+    @property
+    def centre(self) -> Vector:
+        """What is looked at, θ (P,): the minimum, or where there is none the end of training."""
+        return self.minimum.weights if self.minimum.reached else self.end
 
     @property
     def plain_rate(self) -> float | None:
@@ -56,7 +63,7 @@ class Case:
         config = self.solution.config
         optimizer = config["optimizer"]
         plain = optimizer["_target_"] == "torch.optim.SGD" and not optimizer.get("momentum")
-        return float(optimizer["lr"]) if plain and config["choices"]["scheduler"] == "constant" else None
+        return float(optimizer["lr"]) if plain and config["choices"].get("scheduler") == "constant" else None
 
     @property
     def largest_rate(self) -> float:

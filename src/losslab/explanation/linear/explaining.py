@@ -32,12 +32,13 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     if any(case.problem.names != first.problem.names for case in cases):
         message = "linear models of different sizes have no weights in common: explain them one by one"
         raise LabError(message)
-    origin = first.minimum.weights if len(cases) == 1 or first.problem.law is None else first.problem.law
+    origin = first.centre if len(cases) == 1 or first.problem.law is None else first.problem.law
     ways = [case.path.weights for case in cases if case.path is not None and len(case.path.steps) > 1]
-    plane = through(origin, ways, first.problem.hessian(first.minimum.weights))
+    plane = through(origin, ways, first.problem.hessian(first.centre))
     drawn = [keep(surface.draw(cases, plane), "surface", runs, output, surface.findings(cases))]
     if outliers.share(first) > 0:
-        shifts = [outliers.Shift.of(case) for case in cases]
-        figure = outliers.draw(cases, shifts)
-        drawn.append(keep(figure, "outliers", runs, output, [outliers.finding(cases, shifts)]))
+        shifts = [shift for case in cases if (shift := outliers.Shift.of(case)) is not None]
+        if shifts:  # else there is no minimum that could be moved, as the surface says
+            figure = outliers.draw(cases, shifts)
+            drawn.append(keep(figure, "outliers", runs, output, [outliers.finding(cases, shifts)]))
     return drawn

@@ -11,6 +11,10 @@ _FLAT = 1e-6
 """A slope, relative to the loss's own size, that is none."""
 _FAR = 1e6
 """A weight beyond reach."""
+_SEEN = 1e-12
+"""A change of the loss, relative to all that it fell, that is more than rounding."""
+_SMOOTH = 1e-9
+"""The first change of a loss that has left a plateau by an edge is larger."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ def lowest(problem: Problem, starts: Sequence[Vector]) -> Minimum:
     """The lowest minimum that is found from these starts.
 
     Smooth losses are followed by BFGS down to a slope of 0. Of those with edges (L1, the pinball loss) that ends near
-    an edge and not on it; from there on cutting planes go, which end exactly there.
+    an edge and not on it; from there on cutting planes go, which end exactly there. A loss that only ever falls with
+    distance (of classes that can be told apart without a mistake) has none, however flat it is where the search ends.
     """
     from scipy.optimize import minimize  # noqa: PLC0415
 
@@ -38,7 +43,7 @@ def lowest(problem: Problem, starts: Sequence[Vector]) -> Minimum:
             end = minimize(problem.loss, start, jac=problem.gradient, method="BFGS", options={"gtol": 1e-10})
             found.append(Minimum(end.x, float(end.fun), _flat(problem, end.x)))
         best = min(found, key=lambda place: place.loss)
-        if not np.abs(best.weights).max() < _FAR:  # so far the loss has only fallen
+        if not np.abs(best.weights).max() < _FAR or _falls_on(problem, best):  # so far the loss has only fallen
             return replace(best, reached=False)
         return best if best.reached else _cut(problem, best)
 
@@ -46,6 +51,20 @@ def lowest(problem: Problem, starts: Sequence[Vector]) -> Minimum:
 def _flat(problem: Problem, weights: Vector) -> bool:
     scale = max(1.0, abs(problem.loss(weights)))
     return bool(np.linalg.norm(problem.gradient(weights)) <= _FLAT * scale)
+
+
+def _falls_on(problem: Problem, end: Minimum) -> bool:
+    """Whether the loss goes on falling away from 0 behind the end of a search, or did until rounding hid it."""
+    fallen = problem.loss(np.zeros_like(end.weights)) - end.loss
+    if not fallen > 0:
+        return False
+    beyond = problem.loss(2 * end.weights) - end.loss
+    if not abs(beyond) <= _SEEN * fallen:
+        return bool(beyond < 0)
+    # Level from here on: a plateau begins at an edge, and what rounding hid fades in without one.
+    back = (problem.loss(0.9**step * end.weights) - end.loss for step in range(1, 100))
+    first = next((rise for rise in back if abs(rise) > _SEEN * fallen), np.inf)
+    return bool(0 < first < _SMOOTH * fallen)
 
 
 def _cut(problem: Problem, start: Minimum, cuts: int = 500) -> Minimum:

@@ -31,10 +31,14 @@ class Shift:
     """Where training ended, θ (P,)."""
 
     @classmethod
-    def of(cls, case: Case) -> "Shift":
-        """Solve the problem of a run without its outliers too."""
+    def of(cls, case: Case) -> "Shift | None":
+        """Solve the problem of a run without its outliers too; None where it has no minimum with or without them."""
+        if not case.minimum.reached:
+            return None
         clean = Problem(case.solution, clean=True)
         found = lowest(clean, [case.minimum.weights, *clean.starts])
+        if not found.reached:
+            return None
         return cls(case.label, case.problem.names, case.minimum.weights, found.weights, case.end)
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 
 from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.problem import Vector
+from losslab.explanation.path import Path
 from losslab.palette import COLOURS, looks
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ def directions(axes: "Axes", case: Case) -> None:
     axes.grid(alpha=0.3)
     if case.path is None:
         axes.set_title("no path was recorded (callbacks.path)", fontsize=10)
+        return
+    if not case.minimum.reached:
+        _length(axes, case.path)
         return
     steps = case.path.steps
     lines: dict[str, tuple[Vector, float | None]]
@@ -46,6 +50,13 @@ def directions(axes: "Axes", case: Case) -> None:
     _logarithmic(axes, [distance for distance, _ in lines.values()])
 
 
+def _length(axes: "Axes", path: Path) -> None:
+    """How long the weights have grown: all there is to see where the loss only falls with their length."""
+    axes.plot(path.steps, np.linalg.norm(path.weights, axis=1), color=COLOURS[0], linewidth=1.8)
+    axes.set_ylabel("length of the weights")
+    axes.set_title("no minimum within reach, so no Hessian and no rate of it;\nhow long the weights have grown", fontsize=10)
+
+
 def ends(case: Case) -> list[tuple[str, float, Vector]]:
     """The steepest and the flattest direction: name, eigenvalue, eigenvector (P,)."""
     values, vectors = case.curvature
@@ -69,7 +80,7 @@ def distances(axes: "Axes", cases: Sequence[Case]) -> None:
     goal = "the true law" if all(case.problem.law is not None for case in cases) else "its own minimum"
     lines = {}
     for case, look in zip(cases, looks(), strict=False):
-        if case.path is not None:
+        if case.path is not None and (case.minimum.reached or goal == "the true law"):
             law = case.problem.law
             target = case.minimum.weights if goal == "its own minimum" or law is None else law
             lines[case.label] = np.linalg.norm(case.path.weights - target, axis=1)
@@ -86,7 +97,9 @@ def distances(axes: "Axes", cases: Sequence[Case]) -> None:
         axes.set_title(title, fontsize=10)
         _logarithmic(axes, list(lines.values()))
     else:
-        axes.set_title("no paths were recorded (callbacks.path)", fontsize=10)
+        recorded = any(case.path is not None for case in cases)
+        why = "no run has a minimum within reach" if recorded else "no paths were recorded (callbacks.path)"
+        axes.set_title(why, fontsize=10)
 
 
 def _logarithmic(axes: "Axes", lines: Sequence[Vector]) -> None:

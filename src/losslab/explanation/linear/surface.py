@@ -63,7 +63,7 @@ def _frame(cases: Sequence[Case], plane: Plane) -> tuple[Vector, Vector]:
     """The lower left and the upper right corner around all that is to be seen, and room around it."""
     ways = [case.path.weights for case in cases if case.path is not None]
     laws = [case.problem.law for case in cases if case.problem.law is not None]
-    places = [np.stack([case.minimum.weights for case in cases]), np.stack([case.end for case in cases]), *ways, *laws]
+    places = [np.stack([case.centre for case in cases]), np.stack([case.end for case in cases]), *ways, *laws]
     seen = np.concatenate([plane.at(place).reshape(-1, 2) for place in places])
     low, high = seen.min(0), seen.max(0)
     # A valley that is seen as a line shows nothing: no side is much shorter than the other.
@@ -131,8 +131,9 @@ def _way(axes: "Axes", case: Case, plane: Plane) -> None:
                 )  # fmt: skip
     marks: dict[str, Any] = {"markeredgecolor": "black", "linestyle": "none"}
     axes.plot(*plane.at(case.end), marker="o", color="white", markersize=9, label="end", zorder=6, **marks)
-    lowest = plane.at(case.minimum.weights)
-    axes.plot(*lowest, marker="*", color=_MINIMUM, markersize=13, label="minimum of this loss", zorder=7, **marks)
+    if case.minimum.reached:
+        lowest = plane.at(case.minimum.weights)
+        axes.plot(*lowest, marker="*", color=_MINIMUM, markersize=13, label="minimum of this loss", zorder=7, **marks)
     if case.problem.law is not None:
         law = plane.at(case.problem.law)
         axes.plot(
