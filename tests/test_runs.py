@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import folders
 from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -30,6 +31,55 @@ def test_what_is_no_run_folder_is_said_in_one_line(tmp_path, content, message):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(LabError, match=message):
         RunFolder(tmp_path).read_config()
+
+
+def without(key):
+    return {name: value for name, value in folders.config().items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "it holds no settings by name"),
+        (None, "it holds no settings by name"),
+        ({}, "it lacks seed, name, data, loss"),
+        (without("data"), "it lacks data;"),
+        (without("scheduler"), "it lacks scheduler;"),
+        (folders.config() | {"data": []}, "its data holds no settings by name"),
+        (folders.config() | {"callbacks": 3}, "its callbacks holds no settings by name"),
+        (folders.config() | {"model": {}}, "its model does not say what it is"),
+        (folders.config() | {"data": {"_target_": 3}}, "its data does not say what it is"),
+        (folders.config() | {"scheduler": {}}, "it lacks scheduler.scheduler"),
+        (folders.config() | {"choices": {}}, "it lacks choices.loss"),
+    ],
+)
+def test_what_is_no_configuration_says_what_it_lacks_and_what_to_do(tmp_path, content, said):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LabError, match=r"^[^\n]*config.json is no configuration of a run: [^\n]*or train [^\n]*$") as found:
+        RunFolder(tmp_path).read_config()
+    assert said in str(found.value)
+
+
+def test_the_best_checkpoint_is_the_last_where_nothing_was_validated_and_else_not_replaced(tmp_path):
+    run = RunFolder(folders.run(tmp_path / "run", metrics={"epochs": 3}))
+    assert run.checkpoint("best") == run.last
+    runs.write_json(run.metrics, {"best_epoch": 2})
+    run.best.parent.mkdir()
+    run.last.touch()
+    with pytest.raises(LabError, match=r"best.ckpt, of the best epoch 2, is gone: bring it back, or name --ckpt last$"):
+        run.checkpoint("best")
+    run.weights.touch()
+    with pytest.raises(LabError, match=r"or --ckpt .*weights.pth"):
+        run.checkpoint("best")
+    run.best.touch()
+    assert run.checkpoint("best") == run.best
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{"])
+def test_faults_that_cannot_be_read_are_said_in_one_line(tmp_path, content):
+    (tmp_path / "faults.json").write_text(content)
+    with pytest.raises(LabError, match=r"faults.json.*or train the run again$"):
+        RunFolder(tmp_path).read_faults()
 
 
 def test_a_folder_that_holds_a_run_or_anything_else_is_refused(tmp_path):

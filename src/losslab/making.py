@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -23,6 +23,9 @@ from losslab.targets import Kind
 
 def make(place: str, config: Any, **given: Any) -> Any:
     """What a part of the configuration describes; what is wrong with it becomes one line that names the place."""
+    if config is not None and not (isinstance(config, Mapping) and isinstance(config.get("_target_"), str)):
+        message = f"{place}: it does not say what is to be made: set {place}._target_, or choose {place}=NAME"
+        raise LabError(message)
     with one_line(place):
         return instantiate(config, **given)
 
@@ -61,6 +64,25 @@ def make_alone(config: dict[str, Any], targets: int) -> Loss:
             refused = refused or error
     assert refused is not None  # noqa: S101 -- for the type checker
     raise refused
+
+
+def class_of(place: str, config: dict[str, Any]) -> type:
+    """The class that a part of the configuration is made of, which is not made.
+
+    Raises:
+        LabError: there is no such class.
+    """
+    target = str(config["_target_"])
+    path, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(path), name)
+    except Exception as error:  # whatever importing it raises
+        message = f"{place}: cannot import {target} ({' '.join(str(error).split())}): set {place}._target_ to a class"
+        raise LabError(message) from error
+    if not isinstance(found, type):
+        message = f"{place}: {target} is no class: set {place}._target_ to one"
+        raise LabError(message)
+    return found
 
 
 def _named(target: str) -> Any:

@@ -133,23 +133,46 @@ class RunFolder:
         shutil.copyfile(weights, self.teacher / taught_by.weights.name)
 
     def checkpoint(self, name: str) -> Path:
-        """The file of "best" (which is "last" where nothing was validated), "last", or any path."""
-        if name == "best":
-            return self.best if self.best.is_file() else self.last
-        return self.last if name == "last" else Path(name)
+        """The file of "best" (which is "last" where nothing was validated), "last", or any path.
+
+        Raises:
+            LabError: there was a best epoch, and its checkpoint is gone.
+        """
+        if name != "best":
+            return self.last if name == "last" else Path(name)
+        if self.best.is_file():
+            return self.best
+        epoch = self._best_epoch if self.last.is_file() else None
+        if epoch is None:
+            return self.last
+        plain = f", or --ckpt {self.weights} (its network; not for explain)" if self.weights.is_file() else ""
+        message = f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{plain}"
+        raise LabError(message)
+
+    @property
+    def _best_epoch(self) -> Any:
+        try:
+            return json.loads(self.metrics.read_text()).get("best_epoch")
+        except (OSError, ValueError, AttributeError):  # not finished, or damaged: it says nothing
+            return None
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration.
 
         Raises:
-            LabError: this is no run folder, or its configuration is damaged.
+            LabError: this is no run folder, or its configuration is damaged or none.
         """
         if not self.config.exists():
             inside = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
             hint = f", but it holds runs: name one of them, such as {inside[0].parent}" if inside else ""
             message = f"{self.path} is no run folder: it holds no {self.config.name}{hint}"
             raise LabError(message)
-        return _read_json(self.config)
+        config = _read_json(self.config, _BRING_BACK)
+        wrong = _amiss(config)
+        if wrong is not None:
+            message = f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}"
+            raise LabError(message)
+        return config
 
     def read_faults(self) -> dict[str, Any] | None:
         """What was made wrong with the training data; None where nothing was.
@@ -157,7 +180,13 @@ class RunFolder:
         Raises:
             LabError: the file is damaged.
         """
-        return _read_json(self.faults) if self.faults.exists() else None
+        if not self.faults.exists():
+            return None
+        faults = _read_json(self.faults, _BRING_BACK)
+        if not isinstance(faults, dict):
+            message = f"{self.faults} does not say what was made wrong with the data: {_BRING_BACK}"
+            raise LabError(message)
+        return faults
 
     def read_data(self) -> dict[str, Any] | None:
         """What is known of the data; None in the folder of an older run.
@@ -165,7 +194,7 @@ class RunFolder:
         Raises:
             LabError: the file is damaged.
         """
-        return _read_json(self.data) if self.data.exists() else None
+        return _read_json(self.data, DELETE) if self.data.exists() else None
 
     @property
     def started_in(self) -> Path | None:
@@ -179,13 +208,38 @@ class RunFolder:
         return Path(folder) if folder else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+_BRING_BACK = "bring the file back, or train the run again"
+DELETE = "delete it, and the data themselves are read instead"
+"""What to do about a data.json that is damaged."""
+_SETTINGS = ("data", "loss", "model", "optimizer", "scheduler", "trainer", "choices")
+_MADE = ("data", "loss", "model", "optimizer", "trainer")
+_OPTIONAL = ("callbacks", "logger", "imbalance", "noise", "mix")
+
+
+def _read_json(path: Path, mend: str) -> Any:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        message = f"cannot read {path} ({error})"
+        message = f"cannot read {path} ({error}): {mend}"
         raise LabError(message) from error
-    return content
+
+
+def _amiss(config: Any) -> str | None:
+    """What keeps this from being the configuration of a run; None if nothing that is seen from here does."""
+    if not isinstance(config, dict):
+        return "it holds no settings by name"
+    lacking = [key for key in ("seed", "name", *_SETTINGS) if key not in config]
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    plain = [key for key in _SETTINGS if not isinstance(config[key], dict)]
+    plain += [key for key in _OPTIONAL if not isinstance(config.get(key), dict | None)]
+    if plain:
+        return f"its {plain[0]} holds no settings by name"
+    unnamed = [key for key in _MADE if not isinstance(config[key].get("_target_"), str)]
+    if unnamed:
+        return f"its {unnamed[0]} does not say what it is (_target_)"
+    inside = [("choices", "loss"), ("scheduler", "scheduler"), ("scheduler", "interval")]
+    return next((f"it lacks {group}.{key}" for group, key in inside if key not in config[group]), None)
 
 
 @dataclass

@@ -74,8 +74,10 @@ def _in_ranks(options: argparse.Namespace) -> None:
         raise LabError(message)
     run = processes.Run(_rank, [(options,)] * world, Surroundings(threads=processes.share(world)))
     outcome = processes.follow(run)
-    if outcome.reason is not None:
+    if outcome.trace:  # nothing that the user can mend: as in one process, it ends with the reason
         sys.stderr.write(outcome.trace)
+        leave(1)
+    if outcome.reason is not None:
         raise LabError(outcome.reason)
 
 

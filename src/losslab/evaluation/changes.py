@@ -10,9 +10,9 @@ from typing import Any, Union, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.utils import get_class
 
 from losslab.errors import LabError
+from losslab.making import class_of
 
 DRAWN_ANEW = {"split_seed", "val_size", "data_seed", "subset"}
 """Options by which training and held-out examples change places."""
@@ -28,7 +28,7 @@ def parse(given: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         LabError: what was typed is no such pair, the data have no such option, or it takes no such value.
     """
-    accepted = _accepted(data)
+    accepted = _accepted(data) if given else {}
     changes = {}
     for typed in given:
         name, _, _ = typed.removeprefix("data.").partition("=")
@@ -64,7 +64,7 @@ def _pair(typed: str) -> tuple[str, Any]:
 
 def _accepted(data: dict[str, Any]) -> dict[str, Any]:
     """What the data module may be given by name, and the types it declares."""
-    parameters = inspect.signature(get_class(str(data["_target_"])), eval_str=True).parameters.values()
+    parameters = inspect.signature(class_of("data", data), eval_str=True).parameters.values()
     return {p.name: p.annotation for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}}
 
 
