@@ -3,9 +3,9 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import folders
 import pytest
 
-import folders
 from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -55,7 +55,9 @@ def without(key):
 )
 def test_what_is_no_configuration_says_what_it_lacks_and_what_to_do(tmp_path, content, said):
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(LabError, match=r"^[^\n]*config.json is no configuration of a run: [^\n]*or train [^\n]*$") as found:
+    with pytest.raises(
+        LabError, match=r"^[^\n]*config.json is no configuration of a run: [^\n]*or train [^\n]*$"
+    ) as found:
         RunFolder(tmp_path).read_config()
     assert said in str(found.value)
 

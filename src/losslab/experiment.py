@@ -95,7 +95,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     experiment.data.promised = folder.read_faults()
     known = folder.read_data()
     if known is not None:
-        experiment.data.learnt_from = Knowledge.from_json(known)
+        experiment.data.learnt_from = Knowledge.from_json(known, folder.data)
         experiment.data.learnt_from.fits(experiment.data.facts)
     return experiment
 

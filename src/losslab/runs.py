@@ -167,7 +167,7 @@ class RunFolder:
             hint = f", but it holds runs: name one of them, such as {inside[0].parent}" if inside else ""
             message = f"{self.path} is no run folder: it holds no {self.config.name}{hint}"
             raise LabError(message)
-        config = _read_json(self.config, _BRING_BACK)
+        config: dict[str, Any] = _read_json(self.config, _BRING_BACK)
         wrong = _amiss(config)
         if wrong is not None:
             message = f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}"
@@ -182,7 +182,7 @@ class RunFolder:
         """
         if not self.faults.exists():
             return None
-        faults = _read_json(self.faults, _BRING_BACK)
+        faults: dict[str, Any] = _read_json(self.faults, _BRING_BACK)
         if not isinstance(faults, dict):
             message = f"{self.faults} does not say what was made wrong with the data: {_BRING_BACK}"
             raise LabError(message)
@@ -194,7 +194,13 @@ class RunFolder:
         Raises:
             LabError: the file is damaged.
         """
-        return _read_json(self.data, DELETE) if self.data.exists() else None
+        if not self.data.exists():
+            return None
+        known: dict[str, Any] = _read_json(self.data, _DELETE)
+        if not isinstance(known, dict):
+            message = f"{self.data} does not say what is known of the data: {_DELETE}"
+            raise LabError(message)
+        return known
 
     @property
     def started_in(self) -> Path | None:
@@ -209,7 +215,7 @@ class RunFolder:
 
 
 _BRING_BACK = "bring the file back, or train the run again"
-DELETE = "delete it, and the data themselves are read instead"
+_DELETE = "delete it, and the data themselves are read instead"
 """What to do about a data.json that is damaged."""
 _SETTINGS = ("data", "loss", "model", "optimizer", "scheduler", "trainer", "choices")
 _MADE = ("data", "loss", "model", "optimizer", "trainer")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, f
         raise LabError(message) from error
     except Exception as error:
         # Whatever the damage led it to.
-        message = f"cannot load {path}, which is damaged or no checkpoint ({_in_short(error)}): name another"
+        reason = "" if "weights_only" in str(error) else f" ({_in_short(error)})"  # torch's advice is to run the file
+        message = f"cannot load {path}, which is damaged or no checkpoint{reason}: name another"
         raise LabError(message) from error
     if not whole:
         message = f"{path} is damaged, its SHA-256 is not that in {durable.checksum_of(path).name}: name another"
@@ -63,9 +65,26 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, f
         message = f"{path} holds no weights by name but a {type(content).__name__}: name another checkpoint"
         raise LabError(message)
     if "state_dict" not in content:
-        return content, {}, {}
-    network, loss = (_under(prefix, content["state_dict"]) for prefix in ("network.", "loss."))
-    return network, loss, content.get("loss_numbers", {})
+        return _weights(content, path), {}, {}
+    network, loss = (_under(prefix, _weights(content["state_dict"], path)) for prefix in ("network.", "loss."))
+    numbers = content.get("loss_numbers", {})
+    if not isinstance(numbers, dict):
+        message = f"{path} holds no numbers of the loss by name but a {type(numbers).__name__}: name another checkpoint"
+        raise LabError(message)
+    return network, loss, numbers
+
+
+def _weights(state: Any, path: Path) -> dict[str, Tensor]:
+    """A state_dict of real numbers; anything else is refused."""
+    if not isinstance(state, dict):
+        message = f"{path} holds no weights by name but a {type(state).__name__}: name another checkpoint"
+        raise LabError(message)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
+            what = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            message = f"{path} holds {what} under {name!r} where weights should be: name another checkpoint"
+            raise LabError(message)
+    return state
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -52,7 +52,9 @@ def changed(path, *keys, value):
 
 def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(copy):
     copy.best.unlink()
-    refused(copy, r"best.ckpt, of the best epoch \d, is gone: bring it back, or name --ckpt last, or --ckpt .*weights.pth")
+    refused(
+        copy, r"best.ckpt, of the best epoch \d, is gone: bring it back, or name --ckpt last, or --ckpt .*weights.pth"
+    )
     assert evaluating.evaluate(Look(copy.path, checkpoint="last"))
     assert evaluating.evaluate(Look(copy.path, checkpoint=str(copy.weights)))
 
@@ -73,3 +75,59 @@ def test_what_nobody_knows_is_refused_without_hydras_lines(copy, key, target, ca
     with pytest.raises(LabError, match=f"{key}: |losslab has no nope"):
         evaluating.evaluate(Look(copy.path, data=("size=8",)))
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("state", [3, None, {1: 2}, {"network.1.weight": "b"}])
+def test_a_checkpoint_without_weights_is_refused(copy, state):
+    torch.save({"state_dict": state}, copy.best)
+    refused(copy, r"best.ckpt holds .*: name another checkpoint$")
+
+
+def test_complex_weights_and_numbers_that_are_none_are_refused(copy):
+    content = torch.load(copy.best, weights_only=True)
+    torch.save(content | {"loss_numbers": 3}, copy.best)
+    refused(copy, "best.ckpt holds no numbers of the loss by name but a int")
+    content["state_dict"]["network.1.weight"] = content["state_dict"]["network.1.weight"].to(torch.complex64)
+    torch.save(content, copy.best)
+    refused(copy, "best.ckpt holds a tensor of torch.complex64 under 'network.1.weight'")
+
+
+def test_of_a_file_that_is_no_checkpoint_nobody_is_told_to_run_it(copy):
+    copy.best.write_bytes(b"no checkpoint")
+    refused(copy, r"^((?!weights_only).)*damaged or no checkpoint: name another$")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("normalise", "std"), [0, 0, 0], "its normalise cannot be"),
+        (("normalise", "mean"), [1], "its normalise cannot be"),
+        (("normalise", "mean"), [1, 2, float("nan")], "its normalise cannot be"),
+        (("class_names",), ["a"], "its class_names cannot be"),
+        (("class_counts",), [1], "its class_counts cannot be"),
+        (("targets",), 0, "its targets or input_shape cannot be"),
+        (("targets",), "x", "its targets or input_shape cannot be"),
+        (("input_shape",), "x", "its targets or input_shape cannot be"),
+        (("input_shape",), [3, 8], "its normalise cannot be"),
+    ],
+)
+def test_what_no_data_can_be_is_refused_with_its_file(copy, keys, value, said):
+    changed(copy.data, *keys, value=value)
+    refused(copy, rf"data.json is damaged \({said}\): delete it")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "", "3"])
+def test_what_is_no_knowledge_of_data_is_refused_with_its_file(copy, content):
+    copy.data.write_text(content)
+    refused(copy, "run/data.json .*: delete it, and the data themselves are read instead$")
+
+
+def test_images_whose_probabilities_are_not_finite_are_not_classified(copy, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
+    content = torch.load(copy.best, weights_only=True)
+    weights = content["state_dict"]
+    weights["network.5.bias"] = torch.full_like(weights["network.5.bias"], 3e38)
+    weights["network.1.weight"] = torch.full_like(weights["network.1.weight"], 3e38)
+    torch.save(content, copy.best)
+    with pytest.raises(LabError, match=r"the probabilities for .*black.png are NaN or infinite"):
+        list(predicting.classify(predicting.classifier(copy.path), [tmp_path / "black.png"]))

@@ -3,9 +3,11 @@
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -65,6 +67,32 @@ def test_several_without_a_folder_and_too_many_are_refused(runs):
         explain(runs, None)
     with pytest.raises(LabError, match="7 runs do not fit beside each other: name 6 at most"):
         explain([runs[0]] * 7, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": np.array("nope")},
+        {"task": np.array(99)},
+        {"layers": np.array("x")},
+        {"line": np.array("x")},
+        {"index": np.array([0])},
+        {"epoch": np.array([0])},
+        {"loss": np.zeros((1, 3), np.float32)},
+        {"outputs": np.array("x")},
+        {"flow": np.zeros((3, 0), np.float32)},
+        {"corrupted": np.zeros(3)},
+    ],
+    ids=str,
+)
+def test_a_record_of_other_arrays_is_refused_in_one_line(runs, tmp_path, changes):
+    folder = RunFolder(shutil.copytree(runs[0].path, tmp_path / "run"))
+    with np.load(folder.dynamics) as held:
+        arrays = dict(held)
+    np.savez(folder.dynamics, **arrays | changes)
+    with pytest.raises(LabError, match=r"cannot read .*dynamics.npz \(its .*\): train again") as found:
+        explain([folder], None)
+    assert "\n" not in str(found.value)
 
 
 def test_it_applies_to_runs_that_record_and_needs_no_torch(runs):

@@ -1,5 +1,8 @@
 """What is drawn of linear models is what mathematics says of them."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +16,7 @@ from losslab.explanation.linear.case import Case
 from losslab.explanation.linear.minimum import lowest
 from losslab.explanation.linear.plane import through
 from losslab.explanation.solution import solutions
+from losslab.runs import RunFolder
 
 FAST = ("logger=none", "test=false", "examine=false")
 THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=400", "data.features=10")
@@ -267,3 +271,37 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
     (large,) = (train("data=digits", "loss=cross_entropy", "trainer.max_epochs=1", *FAST)[0].folder,)
     with pytest.raises(LabError, match="30,730 weights"):
         linear.explain([large], None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda rows: rows[:3], "does not end at the weights of last.ckpt"),
+        (lambda rows: rows[:1], "is not the path of this network"),
+        (lambda rows: rows[:2], "does not end at"),
+        (lambda rows: [rows[0], *rows[:0:-1]], "does not end at"),
+        (lambda rows: [*rows[:2], "1,1,1e160,1", rows[-1]], "is not the path of this network"),
+        (lambda rows: [*rows[:2], *rows[1:]], "does not end at"),
+        (lambda _: ["\udcff\udcfe\0"], "is damaged"),
+    ],
+)
+def test_a_path_that_is_not_the_runs_is_refused_in_one_line(line, tmp_path, damage, said):
+    folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
+    rows = folder.path_of_weights.read_text().splitlines()
+    folder.path_of_weights.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
+    with pytest.raises(LabError, match=f"path.csv {said}.*: delete it to see the surface alone$"):
+        linear.explain([folder], None)
+
+
+def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_end_elsewhere(line, tmp_path):
+    folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
+    rows = folder.path_of_weights.read_text().splitlines()
+    folder.path_of_weights.write_text("\n".join(rows[:3]))
+    content = folder.metrics.read_text()
+    folder.metrics.unlink()
+    assert linear.explain([folder], None)
+    folder.metrics.write_text(content)
+    config = folder.read_config()
+    config["callbacks"]["ema"] = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    folder.config.write_text(json.dumps(config))
+    assert linear.explain([folder], None)

@@ -1,6 +1,7 @@
 """What a finished run must know of the data it learnt from, so that it can be used where they are not."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -41,8 +42,12 @@ class Knowledge:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls, content: dict[str, Any], place: Path) -> Self:
         """What `as_json` wrote.
+
+        Args:
+            content: of the file.
+            place: where that is.
 
         Raises:
             LabError: it is something else.
@@ -59,11 +64,36 @@ class Knowledge:
             normalise = None
             if scale is not None:
                 normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
-            known = None if counts is None else torch.tensor(counts)
-            return cls(facts, normalise, known, content["foreign_transform"])
+            counted = None if counts is None else torch.tensor(counts)
+            known = cls(facts, normalise, counted, content["foreign_transform"])
+            known._check()
         except (KeyError, TypeError, ValueError) as error:
-            message = f"data.json of the run is damaged ({error}): delete it, and the data themselves are read instead"
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            message = f"{place} is damaged ({reason}): delete it, and the data themselves are read instead"
             raise LabError(message) from error
+        return known
+
+    def _check(self) -> None:
+        """Refuse what no data can be.
+
+        Raises:
+            ValueError: it says what.
+        """
+        facts, scale = self.facts, self.normalise
+        names = 2 if facts.task is Task.BINARY else facts.targets
+        whole = all(isinstance(size, int) and size > 0 for size in (facts.targets, *facts.input_shape))
+        counts = self.class_counts
+        wrong = {
+            "targets or input_shape": not whole or not facts.input_shape,
+            "class_names": len(facts.class_names) not in {0, names}
+            or not all(isinstance(name, str) for name in facts.class_names),
+            "normalise": scale is not None and not _scales(scale, facts.input_shape),
+            "class_counts": counts is not None and counts.shape != (facts.targets,),
+        }
+        for name, is_wrong in wrong.items():
+            if is_wrong:
+                message = f"its {name} cannot be"
+                raise ValueError(message)
 
     def fits(self, facts: Facts) -> None:
         """See that other data ask for what the run learnt to answer.
@@ -79,6 +109,12 @@ class Knowledge:
             was, now = other[0]
             message = f"the run learnt a class {was} where these data have {now}: name the classes as in training"
             raise LabError(message)
+
+
+def _scales(scale: Normalise, shape: tuple[int, ...]) -> bool:
+    """Whether images (channels, H, W) can be divided by it: a finite mean and deviation for each channel."""
+    fits = len(shape) == 3 and scale.mean.shape == scale.std.shape == shape[:1]
+    return bool(fits and torch.isfinite(scale.mean).all() and torch.isfinite(scale.std).all() and (scale.std > 0).all())
 
 
 def _asked(facts: Facts) -> str:

@@ -1,6 +1,7 @@
 """What is kept of a run's dynamics, in one file of plain arrays. Imports no torch."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -123,7 +124,38 @@ class Record:
             # Opened here: of a damaged file np.load would leave it open.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 arrays = {field.name: held[field.name] for field in fields(cls)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            _check(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             message = f"cannot read {path} ({error}): train again to record it anew"
             raise LabError(message) from error
         return cls(**arrays | {name: str(arrays[name]) for name in ("task", "loss_name")})
+
+
+_SHAPES = {
+    "task": ("U", ""), "loss_name": ("U", ""), "layers": ("U", "G"), "line": ("f", "P"), "index": ("iu", "n"),
+    "target": ("iuf", "n*"), "truth": ("iuf", "n*"), "corrupted": ("b", "n"), "epoch": ("iu", "L"), "step": ("iu", "L"),
+    "outputs": ("f", "LnZ"), "loss": ("f", "Ln"), "margin": ("f", "Ln"), "truth_margin": ("f", "Ln"),
+    "gradient": ("f", "Ln"), "flow": ("f", "LG"), "slope": ("f", "LP"),
+}  # fmt: skip
+"""The kinds of numbers (as NumPy's dtype.kind) and the axes of each field; * stands for any more."""
+_TASKS = ("regression", "binary", "multiclass", "multilabel")
+
+
+def _check(arrays: dict[str, NDArray[Any]]) -> None:
+    """Refuse arrays of which no record can be made.
+
+    Raises:
+        ValueError: it says which.
+    """
+    sizes: dict[str, int] = {}
+    for name, (kinds, axes) in _SHAPES.items():
+        array, named = arrays[name], axes.rstrip("*")
+        fits = array.ndim == len(named) or (axes != named and array.ndim > len(named))
+        # What is met first says how long an axis is; of each there is something.
+        lengths = zip(named, array.shape, strict=False)
+        if array.dtype.kind not in kinds or not fits or any(sizes.setdefault(a, s) != s or not s for a, s in lengths):
+            message = f"its {name} is an array of {array.dtype} {array.shape}"
+            raise ValueError(message)
+    if str(arrays["task"]) not in _TASKS:
+        message = f"its task is {arrays['task']}"
+        raise ValueError(message)

@@ -62,7 +62,7 @@ def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
     config, content, path = folder.read_config(), folder.read_data(), found_checkpoint(folder, checkpoint)
     if content is None:
         return _with_data(Look(run, checkpoint=checkpoint))
-    known = Knowledge.from_json(content)
+    known = Knowledge.from_json(content, folder.data)
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
     loss = make_loss(config["loss"], known.facts.kind, known.facts.targets)

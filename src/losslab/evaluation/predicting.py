@@ -71,7 +71,11 @@ def files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def classify(with_: Classifier, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Each file with the probabilities of its classes (C,), or with what is wrong with it, in order."""
+    """Each file with the probabilities of its classes (C,), or with what is wrong with it, in order.
+
+    Raises:
+        LabError: probabilities are NaN or infinite.
+    """
     hidden = not get_console().is_terminal
     starts = track(range(0, len(paths), _BATCH), "classifying", transient=True, disable=hidden)
     with large_images(), ThreadPoolExecutor(cores()) as threads:
@@ -81,7 +85,14 @@ def classify(with_: Classifier, paths: Sequence[Path]) -> Iterator[tuple[Path, T
             images = [image for image in decoded if isinstance(image, Tensor)]
             answers = iter(_probabilities(with_, torch.stack(images)) if images else ())
             for path, image in zip(some, decoded, strict=True):
-                yield path, image if isinstance(image, str) else next(answers)
+                yield path, image if isinstance(image, str) else _finite(path, next(answers))
+
+
+def _finite(path: Path, probabilities: Tensor) -> Tensor:
+    if not torch.isfinite(probabilities).all():
+        message = f"the probabilities for {path} are NaN or infinite: the run diverged, name other weights with --ckpt"
+        raise LabError(message)
+    return probabilities
 
 
 def _decoded(path: Path, side: int) -> Tensor | str:

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path as File
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,10 @@ from losslab.errors import LabError
 from losslab.runs import RunFolder
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+_DELETE = "delete it to see the surface alone"
+_ABSURD = 1e30
+"""No run gets as far and ends at a place from which there is something to see."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +29,36 @@ class Path:
     """(K, P)."""
 
     @classmethod
-    def read(cls, run: RunFolder, names: list[str]) -> Self | None:
-        """The path of a run whose weights have these names; None if none was recorded.
+    def read(cls, run: RunFolder, names: list[str], end: Array | None = None) -> Self | None:
+        """The path of a run whose weights have these names; None if none was recorded, or it has no step.
+
+        Args:
+            run: whose path.csv it is.
+            names: of the weights (P,).
+            end: where the path must end (P,), if that is known.
 
         Raises:
-            LabError: the file is damaged, or of another network.
+            LabError: the file is damaged, or of another network or run.
         """
         if not run.path_of_weights.is_file():
             return None
-        with run.path_of_weights.open(newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
         try:
-            table = np.array(rows, dtype=float).reshape(len(rows), len(header))
-        except ValueError as error:
-            message = f"{run.path_of_weights} is damaged: {error}"
+            header, table = _read(run.path_of_weights)
+        except (OSError, ValueError, csv.Error) as error:
+            message = f"{run.path_of_weights} is damaged ({error}): {_DELETE}"
             raise LabError(message) from error
-        if header != ["epoch", "step", *names] or not len(rows) or not np.isfinite(table).all():
-            message = f"{run.path_of_weights} is not the path of this network: delete it to see the surface alone"
+        if header != ["epoch", "step", *names] or not len(table) or not (np.abs(table) < _ABSURD).all():
+            message = f"{run.path_of_weights} is not the path of this network: {_DELETE}"
             raise LabError(message)
-        return cls(table[:, 0], table[:, 1], table[:, 2:])
+        way = cls(table[:, 0], table[:, 1], table[:, 2:])
+        ascending = (np.diff(way.epochs) > 0).all() and (np.diff(way.steps) >= 0).all()
+        if not ascending or (end is not None and not np.allclose(way.weights[-1], end, rtol=1e-5, atol=1e-7)):
+            message = f"{run.path_of_weights} does not end at the weights of {run.last.name}: {_DELETE}"
+            raise LabError(message)
+        return way if len(table) > 1 else None
+
+
+def _read(path: File) -> tuple[list[str], Array]:
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    return header, np.array(rows, dtype=float).reshape(len(rows), len(header))

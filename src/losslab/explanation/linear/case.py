@@ -24,7 +24,7 @@ class Case:
     def of(cls, solution: Solution) -> "Case":
         """Solve the problem of a run and read its path."""
         problem = Problem(solution)
-        path = Path.read(solution.folder, problem.names)
+        path = Path.read(solution.folder, problem.names, problem.learnt if _ends_there(solution) else None)
         minimum = lowest(problem, problem.starts)
         return cls(solution, problem, minimum, path)
 
@@ -86,3 +86,13 @@ class Case:
         """How far from the true law training ended."""
         law = self.problem.law
         return None if law is None else float(np.linalg.norm(self.end - law))
+
+
+def _ends_there(solution: Solution) -> bool:
+    """Whether the path of a run must end at the weights of its newest checkpoint.
+
+    It need not where the run was interrupted, or where a callback of another's may have averaged them.
+    """
+    targets = [str(each.get("_target_")) for each in (solution.config.get("callbacks") or {}).values() if each]
+    ours = all(target.startswith("losslab.") or target.endswith(".EarlyStopping") for target in targets)
+    return ours and solution.folder.metrics.is_file()

@@ -54,7 +54,9 @@ def _length(axes: "Axes", path: Path) -> None:
     """How long the weights have grown: all there is to see where the loss only falls with their length."""
     axes.plot(path.steps, np.linalg.norm(path.weights, axis=1), color=COLOURS[0], linewidth=1.8)
     axes.set_ylabel("length of the weights")
-    axes.set_title("no minimum within reach, so no Hessian and no rate of it;\nhow long the weights have grown", fontsize=10)
+    axes.set_title(
+        "no minimum within reach, so no Hessian and no rate of it;\nhow long the weights have grown", fontsize=10
+    )
 
 
 def ends(case: Case) -> list[tuple[str, float, Vector]]:
