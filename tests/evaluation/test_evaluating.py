@@ -157,6 +157,27 @@ def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_p
     assert (own / "note.txt").read_text() == "mine"
 
 
+def test_what_cannot_all_be_written_is_not_begun(runs, tmp_path):
+    found = evaluating.evaluate(Look(runs("values")))
+    where = tmp_path / "there"
+    folder.write(found, where)
+    for path in where.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    (where / "worst.csv").mkdir()
+    with pytest.raises(LabError, match=r"worst.csv is a folder: remove it, or name another folder with --output"):
+        folder.write(found, where)
+    assert {path.name for path in where.iterdir()} == {"settings.json", "worst.csv"}
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_look_takes_a_text_and_refuses_a_split_that_is_none(runs):
+    assert open_run(Look(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
+    for split in ("nope", "", None):
+        with pytest.raises(LabError, match=r"^split must be test or val or train, got"):
+            Look(runs("digits"), split)
+
+
 def test_other_data_are_prepared_as_the_runs_own_were(runs):
     own = open_run(Look(runs("digits")))
     other = open_run(Look(runs("digits"), data=("split_seed=5",)))

@@ -228,3 +228,31 @@ def test_what_no_line_can_join_is_refused_in_one_line(folders, train, tmp_path):
         barrier.explain([folders[0], wide], tmp_path)
     with pytest.raises(LabError, match=r"different data: data\.split_seed differs"):
         barrier.explain([folders[0], split], tmp_path)
+
+
+NOISY = (*DIGITS, "loss=cross_entropy", "noise=symmetric", "trainer.max_epochs=1")
+
+
+def test_runs_of_other_noise_are_not_joined_and_of_another_draw_the_figure_says_whose_it_is(
+    folders, train, tmp_path, monkeypatch, caplog
+):
+    from losslab.explanation.barrier import drawing
+
+    few = Sight(points=3, examples=40)
+    noisy = [train(*NOISY, f"seed={seed}")[0].folder for seed in (0, 1, 2)]
+    more = train(*NOISY, "noise.rate=0.1")[0].folder
+    rare = train(*DIGITS, "loss=cross_entropy", "imbalance=long_tail", "trainer.max_epochs=1")[0].folder
+    for other, key in ((folders[0], "noise"), (more, r"noise\.rate"), (rare, "imbalance")):
+        with pytest.raises(LabError, match=f"different data: {key}.* differs"):
+            barrier.explain([noisy[0], other], tmp_path, few)
+    with pytest.raises(LabError, match=r"different data: imbalance.* differs"):
+        barrier.explain([folders[0], rare], tmp_path, few)
+    notes = []
+    draw = drawing.draw
+    monkeypatch.setattr(drawing, "draw", lambda lines, note: notes.append(note) or draw(lines, note))
+    with caplog.at_level("INFO"):
+        barrier.explain(noisy, tmp_path, few)
+    assert "with the noise and the imbalance that cross_entropy, seed 0 learnt from" in notes[0]
+    assert "the lowest and the highest of 3: all are in barrier.csv" in caplog.messages[-1]
+    barrier.explain(folders, tmp_path, few)
+    assert "noise" not in notes[1]

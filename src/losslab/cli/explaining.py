@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from losslab.errors import LabError
 from losslab.explanation import EXPLANATIONS
 from losslab.explanation.board import show
 from losslab.explanation.named import runs_named
-from losslab.explanation.sight import Sight
+from losslab.explanation.sight import CHECKPOINTS, SPLITS, USUAL, Sight, checked
 from losslab.runs import RunFolder
 
 logger = logging.getLogger("losslab")
@@ -81,18 +81,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
     group = parser.add_argument_group("landscape and barrier")
-    group.add_argument("--points", type=_above_1, default=21, help="along each side of the plane, or the line (21)")
-    group.add_argument("--examples", type=_above_1, default=1000, help="how many examples are looked at (1000)")
-    group.add_argument("--split", choices=("train", "val", "test"), default="train", help="where from (train)")
-    group.add_argument("--seed", type=int, default=0, help="of which examples, and of the random directions (0)")
-    group.add_argument("--ckpt", choices=("best", "last"), default="best", help="which weights (best)")
+    numbers = {
+        "points": "along each side of the plane, or the line (21)",
+        "examples": "how many examples are looked at (1000)",
+        "seed": "of which examples, and of the random directions (0)",
+    }
+    for name, words in numbers.items():
+        group.add_argument(f"--{name}", type=_number(name), default=getattr(USUAL, name), metavar="N", help=words)
+    group.add_argument("--split", choices=tuple(SPLITS), default="train", help="where from (train)")
+    group.add_argument("--ckpt", choices=CHECKPOINTS, default="best", help="which weights (best)")
     return parser
 
 
-def _above_1(text: str) -> int:
-    """A whole number of 2 or more."""
-    number = int(text)
-    if number < 2:
-        message = f"must be 2 or more, got {text}"
-        raise argparse.ArgumentTypeError(message)
-    return number
+def _number(name: str) -> Callable[[str], int]:
+    """What reads a number of a Sight, within its limits."""
+
+    def read(typed: str) -> int:
+        try:
+            return checked(name, int(typed) if typed.removeprefix("-").isdecimal() else typed)
+        except ValueError as error:  # LabErrors are such, and numbers of more digits than python reads
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read

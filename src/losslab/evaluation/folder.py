@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -27,20 +28,25 @@ WORST = 25
 def name(look: Look, soft: Path | None) -> str:
     """What an evaluation is called: by its split, and by whatever makes it another than the run's own.
 
-    "test" is the run's own weights and data; "test+last", "val+dir=_elsewhere-1f2e3d", "test+soft=people" are others.
+    "test" is the run's own weights and data; "test+last", "val+dir=_elsewhere-1f2e3d" and "test+soft=people-4a5b6c" are
+    others.
     """
     parts = [look.split]
     if look.checkpoint != "best":
         parts.append(look.checkpoint if look.checkpoint == "last" else str(Path(look.checkpoint).resolve()))
     parts += sorted(pair.removeprefix("data.") for pair in look.data)
     if soft is not None:
-        parts.append(f"soft={soft.stem}")
+        parts.append(f"soft={soft.stem}-{_short(str(soft.resolve()))}")
     whole = "+".join(parts)
     plain = re.sub(r"[^\w.+=-]", "_", whole)
     if plain == whole and len(plain) <= 80:
         return plain
     ending = plain if len(plain) <= 80 else f"{plain[:40]}...{plain[-37:]}"
-    return f"{ending}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
+    return f"{ending}-{_short(whole)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def write(found: Evaluation, folder: Path) -> list[str]:
@@ -58,6 +64,7 @@ def write(found: Evaluation, folder: Path) -> list[str]:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
             _write(found, Path(temporary))
             made = sorted(path.name for path in Path(temporary).iterdir())
+            _check_places(folder, made)  # all of them before the first: half of one evaluation is none
             for each in made:
                 (Path(temporary) / each).replace(folder / each)
     except OSError as error:
@@ -77,6 +84,15 @@ def _check_free(found: Evaluation, folder: Path) -> None:
     if not free and there != settings(found):
         message = f"{folder} holds something else than this evaluation: name another folder with --output"
         raise LabError(message)
+
+
+def _check_places(folder: Path, names: list[str]) -> None:
+    wrong = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if wrong is None and os.access(folder, os.W_OK | os.X_OK):
+        return
+    where = f"{wrong} is a folder: remove it, or" if wrong else f"cannot write the evaluation to {folder}:"
+    message = f"{where} name another folder with --output"
+    raise LabError(message)
 
 
 def _write(found: Evaluation, folder: Path) -> None:

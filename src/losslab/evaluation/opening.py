@@ -17,18 +17,34 @@ from losslab.learner import Learner, learner_for
 from losslab.making import make_loss, make_network
 from losslab.runs import RunFolder
 
+SPLITS = ("test", "val", "train")
+
 
 @dataclass(frozen=True)
 class Look:
-    """What is looked at: a run, its weights, and a split of its data."""
+    """What is looked at: a run, its weights, and a split of its data.
+
+    Raises:
+        LabError: there is no such split.
+    """
 
     run: Path
+    """Its folder; a str becomes one."""
     split: str = "test"
     """test, val or train."""
     checkpoint: str = "best"
     """best, last, or a path."""
     data: tuple[str, ...] = ()
     """KEY=VALUE pairs by which the data are not the run's own."""
+
+    def __post_init__(self) -> None:
+        plain = {"run": Path(self.run), "checkpoint": str(self.checkpoint)}
+        plain |= {"data": (self.data,) if isinstance(self.data, str) else tuple(self.data)}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if self.split not in SPLITS:
+            message = f"split must be {' or '.join(SPLITS)}, got {self.split!r}"
+            raise LabError(message)
 
 
 def open_run(look: Look) -> Experiment:

@@ -8,7 +8,7 @@ from losslab import CONF
 from losslab.dynamics.drawing import pictures
 from losslab.dynamics.record import Record
 from losslab.errors import LabError
-from losslab.explanation.figure import keep
+from losslab.explanation.figure import keep, place
 from losslab.explanation.labels import labels
 from losslab.runs import RunFolder
 
@@ -30,6 +30,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     Raises:
         LabError: a run has recorded nothing, there are more than fit beside each other, or they share no axis.
     """
+    place(runs, output)
     if len(runs) > _MOST:
         message = f"{len(runs)} runs do not fit beside each other: name {_MOST} at most"
         raise LabError(message)

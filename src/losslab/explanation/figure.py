@@ -18,8 +18,11 @@ def place(runs: Sequence[RunFolder], output: Path | None) -> Path:
     """The folder that figures of these runs go to: `output`, or for one run its own figures/.
 
     Raises:
-        LabError: there are several runs and no `output`.
+        LabError: there is no run, or there are several and no `output`.
     """
+    if not runs:
+        message = "there is nothing to explain: name a run"
+        raise LabError(message)
     if output is not None:
         return output
     if len(runs) != 1:

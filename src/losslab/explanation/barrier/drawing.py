@@ -45,10 +45,13 @@ def draw(lines: Sequence[Line], note: str) -> "Figure":
 
 
 def findings(lines: Sequence[Line]) -> list[str]:
-    """The barrier of the pair, or the lowest and the highest of several, a line each."""
+    """The barrier of the pair, or the lowest and the highest of several, a line each, and of how many these are."""
     ordered = sorted(lines, key=lambda line: line.barriers[1])
     ends = ordered if len(ordered) == 1 else [ordered[0], ordered[-1]]
-    return [f"{line.name}: {line.barriers[0]:.2g} of {line.under.loss} loss, {_metric(line)}" for line in ends]
+    said = [f"{line.name}: {line.barriers[0]:.2g} of {line.under.loss} loss, {_metric(line)}" for line in ends]
+    return said + (
+        [f"the lowest and the highest of {len(ordered)}: all are in barrier.csv"] if len(ordered) > 2 else []
+    )
 
 
 def _finish(axes: "Axes", unit: str, title: str) -> None:

@@ -53,6 +53,8 @@ def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL
         lines = [line.between(*three, passes[three[2].label], sight.points, done) for three in wanted]
     first = passes[found[0].label]
     note = f"{first.examples:,} {sight.words} examples, unaugmented"
+    if landscape.drawn_apart(runs):
+        note += f", with the noise and the imbalance that {found[0].label} learnt from"
     if first.normalised:
         note += "; BatchNorm's statistics are taken anew from them at every point"
     rows = [row for each in lines for row in each.rows(found)]

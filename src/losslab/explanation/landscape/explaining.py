@@ -38,6 +38,8 @@ def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL
     with counted("landscape", [(each, passes_needed(points)) for each in passes]) as done:
         seen = [survey(solution, each, points, sight.seed, done) for solution, each in zip(found, passes, strict=True)]
     note = f"{passes[0].examples:,} {sight.words} examples, unaugmented"
+    if drawn_apart(runs):
+        note += ", each run's own, with its own noise and imbalance"
     note += f"; directions of seed {sight.seed}, filters normalised"
     if any(each.normalised for each in passes):
         note += "; BatchNorm keeps the statistics of training"
@@ -45,3 +47,8 @@ def explain(runs: Sequence[RunFolder], output: Path | None, sight: Sight = USUAL
     figure.table(folder / "landscape.csv", ["run", "x", "y", "loss", "metric"], rows)
     said = [drawing.finding(landscape) for landscape in seen]
     return [figure.keep(drawing.draw(seen, note), "landscape", runs, output, said)]
+
+
+def drawn_apart(runs: Sequence[RunFolder]) -> bool:
+    """Whether what was made wrong with the training data is not the same in all runs."""
+    return len({(run.read_faults() or {}).get("sha256") for run in runs}) > 1
