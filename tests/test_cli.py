@@ -152,3 +152,31 @@ def test_an_ordinary_install_carries_its_configurations(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("outputs/linear-line-mse-s0/*/metrics.json"))
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/evaluate.py", "scripts/show.py"])
+def test_a_python_without_the_packages_is_told_how_to_get_them(script, tmp_path):
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / script)],
+        cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "source .venv/bin/activate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("noise.rate=0.3", "noise.rate is set and no noise is chosen: choose noise=asymmetric, "),
+        ("+imbalance.factor=10", "imbalance.factor is set and no imbalance is chosen: choose imbalance=long_tail"),
+        ("mix.alpha=1", "mix.alpha is set and no mix is chosen: choose mix=cutmix, mixup"),
+    ],
+)
+def test_a_value_of_what_was_not_chosen_is_answered_with_the_choices_and_leaves_nothing(given, said, tmp_path):
+    done = losslab(given, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(said) or done.stdout.startswith(said)
+    assert len((done.stderr + done.stdout).splitlines()) == 1
+    assert not list(tmp_path.rglob("*-s0*"))

@@ -79,3 +79,9 @@ def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(capsys, monkeyp
     monkeypatch.setattr("losslab.cli.showing.leave", lambda _: None)
     cli.show(["loss=focl"])
     assert capsys.readouterr().err == "there is no loss=focl: did you mean focal\n"
+
+
+def test_a_loss_that_is_its_own_reference_is_drawn_once():
+    for name, labels in (("mse", ["mse"]), ("l1", ["mse", "l1"])):
+        legend = figure.draw(name, curves(name, catalogue.config(name))).axes[0].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == labels

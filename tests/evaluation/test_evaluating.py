@@ -283,3 +283,19 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     assert opening.located(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
     (tmp_path / "pictures").mkdir()
     assert opening.located(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
+
+
+def test_figures_say_of_what_they_are(runs):
+    from losslab.evaluation.figures import curves
+
+    found = evaluating.evaluate(Look(runs("digits"), checkpoint="last"))
+    assert folder._small_print(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    for name, stem in (("digits", "class"), ("labels", "label")):
+        seen = evaluating.evaluate(Look(runs(name)))
+        title = curves.draw(seen.curves[0], seen.answers).axes[0].get_title()
+        assert f"; lowest: {stem} " in title
+    drawn = folder._figures(found, found.answers.worst(5))
+    for stem, draw in drawn.items():
+        figure = folder.signed(draw(), "small print")
+        said = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
+        assert "small print" in said, stem

@@ -1,6 +1,7 @@
 """What is said of the loss around and between solutions is what the networks say under those weights."""
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -256,3 +257,18 @@ def test_runs_of_other_noise_are_not_joined_and_of_another_draw_the_figure_says_
     assert "the lowest and the highest of 3: all are in barrier.csv" in caplog.messages[-1]
     barrier.explain(folders, tmp_path, few)
     assert "noise" not in notes[1]
+
+
+def test_the_panels_of_one_run_are_of_one_height_and_their_ticks_apart(folders):
+    from losslab.explanation.landscape import drawing
+
+    (solution,) = solutions(folders[:1], "last")
+    passes = Passes(solution, batches(solution, "train", 40, 0))
+    figure = drawing.draw([survey(solution, passes, 3, 0, lambda: None)], "a note")
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if "filter lengths" in axes.get_xlabel()]
+    heights = [axes.get_window_extent().height for axes in panels]
+    assert heights == pytest.approx([heights[0]] * 3, rel=1e-3)
+    for axes in panels:
+        boxes = sorted((tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks()), key=lambda b: b.x0)
+        assert all(one.x1 < other.x0 for one, other in pairwise(boxes))

@@ -305,3 +305,15 @@ def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_e
     config["callbacks"]["ema"] = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}
     folder.config.write_text(json.dumps(config))
     assert linear.explain([folder], None)
+
+
+@pytest.mark.parametrize("end", [3.8, 3.79, 0.0, 0.01])
+def test_distances_that_differ_little_are_drawn_from_0(end):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    outliers._distances(axes, [outliers.Shift("mse", [], np.array([3.8]), np.zeros(1), np.array([end]))])
+    low, high = axes.get_xlim()
+    assert axes.get_xscale() == ("log" if end == 0.01 else "linear")
+    assert low == 0 or end == 0.01
+    assert high > 3.8

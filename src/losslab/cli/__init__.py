@@ -1,5 +1,13 @@
 """What train.py and the console commands run. Heavy imports wait until an experiment is certain."""
 
+import sys
+from importlib.util import find_spec
+
+if find_spec("hydra") is None:  # run by a python that is not the one losslab was installed for
+    sys.exit(
+        "this python lacks losslab's packages: run `source .venv/bin/activate` first, or make .venv by `make train`"
+    )
+
 from losslab.cli.checking import check
 from losslab.cli.comparing import compare
 from losslab.cli.composing import compose, resolve

@@ -11,6 +11,15 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab import CONF, resolvers, runs
 from losslab.errors import LabError
 
+OPEN_GROUPS = ("noise", "imbalance", "mix")
+"""Of which none is chosen unless the command line does."""
+
+
+def unchosen(group: str, key: str) -> str:
+    """What to say of a value for one of these of which none was chosen."""
+    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "none")
+    return f"{group}.{key} is set and no {group} is chosen: choose {group}={', '.join(choices)}"
+
 
 def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
     """What `python train.py OVERRIDES` would train in `run_dir`, for `experiment.build`: the way in from Python.
@@ -37,6 +46,10 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     Raises:
         LabError: a value that has no default was not given, or one refers to what is not there.
     """
+    for group in OPEN_GROUPS:
+        chosen = OmegaConf.select(cfg, group)
+        if chosen and "_target_" not in chosen:
+            raise LabError(unchosen(group, next(iter(chosen))))
     # First those at the top, to which others may refer: missing_keys() would stumble over these.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:

@@ -1,5 +1,6 @@
 """Errors in the user's words."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +8,11 @@ from contextlib import contextmanager
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from losslab.cli.composing import OPEN_GROUPS, unchosen
 from losslab.cli.process import leave
 from losslab.errors import LabError
+
+_UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def _line(error: Exception) -> str | None:
         cause = error.__cause__
         if isinstance(cause, LabError):
             return str(cause)
-        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)  # as Hydra prints it
+        return _composing(str(error), cause)
     if isinstance(error, OSError):
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
     if str(error).startswith("Config group override must be a string"):  # Hydra's answer to mix=null
@@ -51,3 +55,11 @@ def _line(error: Exception) -> str | None:
         ("Could not detect", "Only one of")
     )
     return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None
+
+
+def _composing(said: str, cause: BaseException | None) -> str:
+    """What Hydra says of a command line that it cannot compose, as it prints it, but where we know better."""
+    unset = _UNSET.match(said)
+    if unset is not None and unset["group"] in OPEN_GROUPS:
+        return unchosen(unset["group"], unset["key"])
+    return f"{said}\n{cause}" if isinstance(cause, OmegaConfBaseException) else said

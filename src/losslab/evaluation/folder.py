@@ -18,7 +18,7 @@ from losslab.errors import LabError
 from losslab.evaluation import measures, soft_labels, tables
 from losslab.evaluation.answers import Answers
 from losslab.evaluation.evaluating import Evaluation
-from losslab.evaluation.figures import calibration, confusion, curves, regression, worst
+from losslab.evaluation.figures import calibration, confusion, curves, plural, regression, signed, worst
 from losslab.evaluation.opening import Look
 from losslab.targets import Task
 
@@ -112,7 +112,15 @@ def _write(found: Evaluation, folder: Path) -> None:
     runs.write_json(folder / "measures.json", content)
     runs.write_json(folder / "settings.json", settings(found))
     for stem, draw in _figures(found, highest).items():
-        draw().savefig(folder / f"{stem}.png")
+        signed(draw(), _small_print(found)).savefig(folder / f"{stem}.png")
+
+
+def _small_print(found: Evaluation) -> str:
+    """Which run, weights and examples a figure is of."""
+    own = settings(found)
+    weights = own["checkpoint"].removeprefix("checkpoints/")
+    words = [str(found.experiment.config["name"]), weights, plural(len(found.answers), f"{found.look.split} example")]
+    return " · ".join([*words, *found.look.data])
 
 
 def _figures(found: Evaluation, highest: Any) -> dict[str, Callable[[], Figure]]:

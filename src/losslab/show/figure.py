@@ -20,15 +20,10 @@ def draw(name: str, shown: Curves) -> "Figure":
     figure = Figure(figsize=(9.6, 3.8), dpi=110, layout="constrained")
     value, gradient = figure.subplots(1, 2)
     styles = list(zip(shown.curves, looks(), strict=False))
+    others = [] if shown.reference in shown.curves else [shown.reference]  # of itself a loss needs no reference
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
-        axes.plot(
-            shown.x,
-            getattr(shown.reference, quantity),
-            color=_GREY,
-            linewidth=3,
-            alpha=0.6,
-            label=shown.reference.label,
-        )
+        for other in others:
+            axes.plot(shown.x, getattr(other, quantity), color=_GREY, linewidth=3, alpha=0.6, label=other.label)
         for curve, look in styles:
             axes.plot(shown.x, getattr(curve, quantity), linewidth=1.8, label=curve.label, **look)
         axes.set_xlabel(shown.axis)

@@ -68,7 +68,7 @@ class Fault(ABC):
             message = f"{self.group}={self.kind} changes classes, and the targets of these data are probabilities"
             raise LabError(message)
         if facts.task is Task.REGRESSION:
-            fits = "noise=outliers or heteroscedastic" if self.group == "noise" else "imbalance=null"
+            fits = "noise=outliers or heteroscedastic" if self.group == "noise" else "~imbalance (or imbalance=none)"
             message = f"{self.group}={self.kind} is for classes, and these data have values: use {fits}"
             raise LabError(message)
 

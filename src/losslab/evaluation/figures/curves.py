@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from losslab.evaluation.answers import Answers
 from losslab.evaluation.figures import STYLES, panels, short
 from losslab.evaluation.measures import Curve, Curves
+from losslab.targets import Task
 
 _TOLD_APART = 12
 """Up to so many classes each curve has its own colour; of more, only the worst have."""
@@ -35,7 +36,7 @@ def draw(found: Curves, answers: Answers) -> Figure:
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     else:
         axes.set(xlabel="recall", ylabel="precision")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=_finding(found, area))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=_finding(found, area, answers))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
     place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if several else {"loc": "lower right"}
@@ -63,11 +64,13 @@ def _styled(each: list[Curve]) -> list[tuple[Curve, dict[str, Any]]]:
     return [(curve, grey) for curve in by_area[_WORST:]] + coloured
 
 
-def _finding(found: Curves, area: str) -> str:
-    kind = "ROC" if found.kind == "roc" else "Precision-recall"
+def _finding(found: Curves, area: str, answers: Answers) -> str:
+    kind = "ROC" if found.kind == "roc" else "PR"
     if len(found.each) == 1:
         return f"{kind} of {short(found.each[0].name, 20)}: {area} {found.each[0].area:.4f}"
     worst = min(found.each, key=lambda curve: curve.area)
     macro = next(curve for curve in found.averages if curve.name == "macro")
     some = f"; {len(found.missing)} without a curve" if found.missing else ""
-    return f"{kind}: macro {area} {macro.area:.4f}, lowest {short(worst.name, 20)} {worst.area:.4f}{some}"
+    unit = "class" if answers.facts.task is Task.MULTICLASS else "label"
+    lowest = f"lowest: {unit} {short(worst.name, 20)}, {worst.area:.4f}"
+    return f"{kind}: macro {area} {macro.area:.4f}; {lowest}{some}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HALF = 0.5
 """The distance at which landscapes are compared in words."""
+_TICKS = (-1, -HALF, 0, HALF, 1)
 
 
 def metric_name(landscape: Landscape) -> str:
@@ -84,6 +85,7 @@ def _plane(axes: "Axes", landscape: Landscape, values: Array, unit: str, ends: t
     axes.clabel(lines, levels[2::2], fontsize=7, fmt=written(levels))
     axes.plot(0, 0, "*", color="#F0E442", markeredgecolor="black", markersize=13)
     axes.set(xlabel="1st random direction (filter lengths)", ylabel="2nd random direction (filter lengths)")
+    axes.set(xticks=_TICKS, yticks=_TICKS)
     axes.set_aspect("equal")
     bar = axes.figure.colorbar(
         shades, cax=axes.inset_axes((1.03, 0, 0.045, 1)), ticks=levels[::2], format=written(levels)
@@ -107,7 +109,9 @@ def _lines(axes: "Axes", landscape: Landscape, ends: tuple[float, float]) -> Non
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    axes.set(xlabel="distance from the solution (filter lengths)")
+    axes.set(xlabel="distance from the solution (filter lengths)", xticks=_TICKS)
+    axes.set_box_aspect(1)  # as tall as the planes beside it
+    beside.set_box_aspect(1)
     axes.set_ylabel(f"{landscape.solution.loss} loss", color=COLOURS[0])
     beside.set_ylabel(metric_name(landscape) + ("" if scale == 1 else " (%)"), color=COLOURS[1])
     axes.legend(fontsize=8, loc="upper center")

@@ -109,15 +109,20 @@ def _picture(values: Vector) -> tuple[float, float]:
 
 
 def _distances(axes: "Axes", shifts: Sequence[Shift]) -> None:
-    """A row for each loss, by ratios: the squared error's shift may be hundreds of times the others'."""
+    """A row for each loss, by ratios where they span more than tenfold: the squared error's shift may be hundreds."""
+    lengths = []
     for row, shift in enumerate(shifts):
         end = float(np.linalg.norm(shift.end - shift.clean))
+        lengths += [shift.size, end]
         axes.plot([shift.size, end], [row, row], color=COLOURS[0], linewidth=1.6)
         axes.plot(shift.size, row, "o", color=COLOURS[0], markersize=8)
         axes.plot(end, row, "|", color="black", markersize=13, markeredgewidth=1.6)
     axes.plot([], [], "o", color=COLOURS[0], label="the minimum of the loss on the targets")
     axes.plot([], [], "|", color="black", markersize=11, linestyle="none", label="where training ended")
-    axes.set_xscale("log")
+    if max(lengths) > 10 * min(lengths) > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(0, 1.15 * max(lengths) or 1.0)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(shifts)), [shift.label for shift in shifts])
     axes.set_ylim(len(shifts) - 0.5, -0.5)
