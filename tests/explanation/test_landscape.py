@@ -265,7 +265,7 @@ def test_the_panels_of_one_run_are_of_one_height_and_their_ticks_apart(folders):
     (solution,) = solutions(folders[:1], "last")
     passes = Passes(solution, batches(solution, "train", 40, 0))
     figure = drawing.draw([survey(solution, passes, 3, 0, lambda: None)], "a note")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     panels = [axes for axes in figure.axes if "filter lengths" in axes.get_xlabel()]
     heights = [axes.get_window_extent().height for axes in panels]
     assert heights == pytest.approx([heights[0]] * 3, rel=1e-3)
