@@ -4,35 +4,10 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-_PARTS = ("loss", "model", "data", "optimizer", "scheduler", "trainer")
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
 _HUGE = 1e100
 """No loss of a network comes near it, and above it squares of squares overflow, of which intervals are made."""
-
-
-def configuration(content: Any) -> str:
-    """What is wrong with the content of a config.json, in a few words; "" for nothing."""
-    if not isinstance(content, dict) or "loss" not in content:
-        return "no configuration of a run"
-    if not isinstance(content.get("seed"), int) or isinstance(content["seed"], bool):
-        return "its seed is no whole number"
-    wrong = [name for name in _PARTS if not isinstance(content.get(name, {}), dict)]
-    if wrong:
-        return f"its {wrong[0]} is no group of options"
-    if not _are_choices(content.get("choices")):
-        return "its choices are no names by group"
-    per_run = content.get("per_run", [])
-    if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
-        return "its per_run is no list of keys"
-    return ""
-
-
-def _are_choices(found: Any) -> bool:
-    """Whether it is a name, or none, by group; a run that was built by hand has no choices."""
-    return found is None or (
-        isinstance(found, dict) and all(each is None or isinstance(each, str) for each in found.values())
-    )
 
 
 def final(content: Any) -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""A folder for a new run or sweep: taken before anything is computed, given back where nothing began."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from losslab.errors import LabError
+from losslab.runs.finding import SUMMARY
+from losslab.runs.folder import RunFolder
+
+
+def claim(path: Path, first: str = "train.log") -> list[Path]:
+    """Make the folder of a new run with its first file, before anything is computed or written.
+
+    Whoever creates that file has the folder: of two runs that start into the same one, one is refused.
+
+    Returns:
+        The folders that did not exist before, innermost first: what `discard` may remove again.
+
+    Raises:
+        LabError: it cannot be made or written to, or is not empty.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            what = "already holds a run" if RunFolder(path).config.exists() else "is not empty"
+            message = f"{path} {what}: set run_dir to another folder"
+            raise LabError(message)
+        (path / first).touch(exist_ok=False)
+    except FileExistsError as error:
+        message = f"{path} was taken by another run a moment ago: set run_dir to another folder"
+        raise LabError(message) from error
+    except OSError as error:
+        message = f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
+        raise LabError(message) from error
+    return made
+
+
+def discard(path: Path, made: list[Path]) -> None:
+    """Undo `claim` for a run that was refused before it began; one that has begun stays."""
+    if RunFolder(path).config.exists() or not path.is_dir():
+        return
+    shutil.rmtree(path / ".hydra", ignore_errors=True)
+    (path / "train.log").unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):  # not empty: somebody else's too
+            folder.rmdir()
+
+
+def discard_sweep(path: Path, made: list[Path]) -> None:
+    """Undo `claim` for a sweep that was refused before its first job began."""
+    for name in (SUMMARY, "multirun.yaml"):
+        (path / name).unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,35 @@
+"""Files of JSON."""
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from losslab.errors import LabError
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        LabError: it cannot be read; `mend` is what to do then.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        message = f"cannot read {path} ({error}): {mend}"
+        raise LabError(message) from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
