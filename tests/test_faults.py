@@ -298,7 +298,7 @@ def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_traini
         (["model=mlp", "data=digits", "noise=outliers"], "use noise=symmetric or pair_flip"),
         (["model=mlp", "data=digits", "noise=asymmetric"], "noise=pair_flip fits classes of any names"),
         (["model=mlp", "data=digits", "noise=human"], "use data=cifar10"),
-        (["data=line", "imbalance=long_tail"], "these data have values: use imbalance=null"),
+        (["data=line", "imbalance=long_tail"], r"use ~imbalance \(or imbalance=none\)"),
         (["model=mlp", "data=digits", "noise=symmetric", "noise.rate=much"], "noise.rate must be a share"),
     ],
 )

@@ -47,6 +47,7 @@ def without(key):
         (without("scheduler"), "it lacks scheduler;"),
         (folders.config() | {"data": []}, "its data holds no settings by name"),
         (folders.config() | {"callbacks": 3}, "its callbacks holds no settings by name"),
+        (folders.config() | {"per_run": 3}, "its per_run is no list"),
         (folders.config() | {"model": {}}, "its model does not say what it is"),
         (folders.config() | {"data": {"_target_": 3}}, "its data does not say what it is"),
         (folders.config() | {"scheduler": {}}, "it lacks scheduler.scheduler"),

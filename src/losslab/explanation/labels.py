@@ -20,7 +20,7 @@ def losses(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 def settings(config: dict[str, Any], groups: Sequence[str] = _GROUPS) -> Iterator[tuple[str, Any]]:
     """All plain settings by their dotted names, but for those that follow from the seed or the run's name."""
-    follow = set(config.get("per_run", ())) - {"seed"}
+    follow = set(config.get("per_run") or ()) - {"seed"}
     for group in groups:
         for key, value in _leaves(group, config.get(group)):
             if key not in follow:
