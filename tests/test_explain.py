@@ -103,12 +103,8 @@ def test_several_runs_go_side_by_side_into_a_folder_of_their_own(seeds, mlp, lin
         (["nowhere"], "nowhere is no run folder: it holds no config.json\n"),
         (["MLP", "--what", "linear"], "linear: MLP is not a run of the linear model (model=linear)\n"),
         (["MLP", "--what", "barrier"], "barrier: a line needs two ends: name two or more runs of one network\n"),
-<<<<<<< HEAD
-        (["MLP", "--points", "1"], "must be 2 or more"),
         (["MLP", "--output", "file"], "file is a file: name another folder with --output\n"),
-=======
         (["MLP", "--points", "1"], "points must be a whole number from 2 to 1001, got 1"),
->>>>>>> 5e5a12b (per_run of a configuration is checked too; tests say the new words)
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(mlp, tmp_path, arguments, message):
