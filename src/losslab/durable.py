@@ -7,8 +7,8 @@ is data too, to the disk. Beside it stands its SHA-256 as `sha256sum` writes and
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,12 +30,7 @@ def write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: there is no room, or no permission. The file that was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with fresh.open("wb") as file:
-            content(file)
-            _to_disk(file)
+    with _beside(path, content) as fresh:
         digest = _digest(fresh)
         # At no moment is there a file whose checksum is not: for a while both are named, the new one and the old one.
         before = _digests(path)
@@ -44,9 +39,17 @@ def write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
         _folder_to_disk(path.parent)
         if before:
             _write_checksum(path, [digest])
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a small file at once or not at all; without a checksum.
+
+    Raises:
+        OSError: there is no room, or no permission. The file that was there before is untouched.
+    """
+    with _beside(path, lambda file: file.write(content)) as fresh:
+        fresh.replace(path)
+        _folder_to_disk(path.parent)
 
 
 def move(path: Path, to: Path) -> None:
@@ -72,18 +75,24 @@ def verifies(path: Path) -> bool | None:
     return _digest(path) in known if known else None
 
 
-def _write_checksum(path: Path, digests: list[str]) -> None:
-    final = checksum_of(path)
-    fresh = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+@contextmanager
+def _beside(path: Path, content: Callable[[IO[bytes]], object]) -> Iterator[Path]:
+    """A new file in the same folder, on the disk; it is removed if it still has that name afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with fresh.open("w") as file:
-            file.writelines(f"{digest}  {path.name}\n" for digest in digests)
-            _to_disk(file)
-        fresh.replace(final)
-        _folder_to_disk(path.parent)
+        with fresh.open("wb") as file:
+            content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        yield fresh
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
+
+
+def _write_checksum(path: Path, digests: list[str]) -> None:
+    put(checksum_of(path), "".join(f"{digest}  {path.name}\n" for digest in digests).encode())
 
 
 def _digests(path: Path) -> list[str]:
@@ -100,11 +109,6 @@ def _digest(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
-
-
-def _to_disk(file: IO[str] | IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _folder_to_disk(folder: Path) -> None:

@@ -84,11 +84,11 @@ def test_runs_of_different_tasks_share_no_figure():
 @pytest.mark.parametrize(
     ("flow", "word"),
     [
-        ([1e-3, 1e-2, 1e-1], "gradients are healthy: all layers stay within 0.01 to 0.1 times the last layer's"),
+        ([1e-3, 1e-2, 1e-1], "the gradient reaches all layers: within 0.01 to 0.1 times the last layer's"),
         ([1e-7, 1e-2, 1e-1], "gradients vanish: layer 0 A has 1.0e-06 times that of the last layer"),
         ([1e7, 1e-2, 1e-1], "gradients explode: layer 0 A has 1.0e+08 times that of the last layer"),
         ([0, 0, 0], "no gradient reaches the last layer"),
-        ([np.nan, 1e-2, 1e-1], "gradients are healthy"),
+        ([np.nan, 1e-2, 1e-1], "the gradient reaches all layers"),
     ],
 )
 def test_vanishing_and_exploding_gradients_are_named(flow, word):

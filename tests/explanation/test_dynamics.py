@@ -36,7 +36,7 @@ def test_of_one_run_the_figures_go_into_its_folder_and_the_findings_to_the_log(r
     }
     assert {path.parent for path in written} == {runs[0].figures}
     assert len(caplog.messages) == 4
-    assert any("gradients are healthy" in message for message in caplog.messages)
+    assert any("the gradient reaches all layers" in message for message in caplog.messages)
     for path in written:
         with Image.open(path) as image:
             assert image.width > 500

@@ -5,6 +5,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from losslab import durable
 from losslab.errors import LabError
 
 
@@ -23,10 +24,7 @@ def read_json(path: Path, mend: str) -> Any:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    durable.put(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _finite(value: Any) -> Any:

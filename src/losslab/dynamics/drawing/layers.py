@@ -65,7 +65,5 @@ def finding(record: Record) -> str:
                 f"gradients {word}: layer {record.layers[place[1]]} has {ratio[place]:.1e} times that of the last "
                 f"layer ({moment(record, int(place[0]))})"
             )
-    return (
-        f"gradients are healthy: all layers stay within {number(float(ratio[least]))} to {number(float(ratio[most]))} "
-        f"times the last layer's"
-    )
+    low, high = (number(float(ratio[place])) for place in (least, most))
+    return f"the gradient reaches all layers: within {low} to {high} times the last layer's"
