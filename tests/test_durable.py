@@ -118,6 +118,7 @@ def test_a_file_that_is_moved_verifies_under_one_of_its_names(tmp_path, monkeypa
     durable.move(first, second)
     assert second.read_bytes() == b"last"
     assert durable.verifies(second)
+    assert len(durable.checksum_of(second).read_text().splitlines()) == 1
 
     def killed(*_):
         raise KeyboardInterrupt

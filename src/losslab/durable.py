@@ -54,9 +54,12 @@ def put(path: Path, content: bytes) -> None:
 
 def move(path: Path, to: Path) -> None:
     """Rename a file that has a checksum to another name in the same folder. It verifies under one of the two names."""
-    _write_checksum(to, [*_digests(path), *_digests(to)])
+    own, before = _digests(path), _digests(to)
+    _write_checksum(to, [*own, *before])
     path.replace(to)
     _folder_to_disk(path.parent)
+    if before:
+        _write_checksum(to, own)
 
 
 def remove(path: Path) -> None:
