@@ -12,7 +12,7 @@ import torch
 from states import outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from losslab import cli, durable, experiment, resuming
+from losslab import cli, durable, experiment, resuming, runs
 from losslab.callbacks import checkpoints
 from losslab.errors import LabError
 from losslab.learner import Learner
@@ -249,6 +249,15 @@ def test_a_run_that_was_killed_before_it_wrote_anything_begins(place):
     assert told[0] | {"run_dir": "", "callbacks": {}, "logger": {}} == told[1] | {
         "run_dir": "", "callbacks": {}, "logger": {}
     }  # fmt: skip
+
+
+def test_a_run_that_another_process_is_training_is_refused(place):
+    with runs.held(place / "half"):
+        refused = train("resume=half", cwd=place)
+    assert refused.returncode == 1
+    assert "another process is training in half: wait until it ends" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert train("resume=half", cwd=place).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +130,17 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     Raises:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
+    with runs.held(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
+        start = resuming.newest(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
+        for board in experiment.trainer.loggers:
+            if start is not None and isinstance(board, RunLogger):
+                board.forget_after(start.step)
+        _begin(experiment, start, resume=resume)
+        return _train_and_test(experiment, start)
+
+
+def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dict[str, float]:
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    start = resuming.newest(folder) if resume else None
-    for board in trainer.loggers:
-        if start is not None and isinstance(board, RunLogger):
-            board.forget_after(start.step)
-    _begin(experiment, start, resume=resume)
     results: dict[str, float] = {}
     with quiet(), one_line("trainer"):
         if start is not None and start.results is not None:

@@ -25,21 +25,26 @@ class Start(NamedTuple):
     """What training has come to, if it is over."""
 
 
-def newest(folder: RunFolder) -> Start | None:
+def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
     """The newest checkpoint that is what was written; None where none was written yet.
 
-    That a newer one is damaged is said.
+    That a newer one is damaged is said, and it is put out of the way.
+
+    Args:
+        folder: of the run.
+        tidy: whether to change anything there; of several processes one does.
 
     Raises:
         LabError: there are checkpoints, and all that a run can go on from are damaged.
     """
-    _sweep_up(folder)
+    if tidy:
+        _sweep_up(folder)
     there = [path for path in (folder.last, folder.previous) if os.path.lexists(path)]
     damaged: list[str] = []
     for path in there:
         state, fault = _state(path)
         if state is not None:
-            if damaged:
+            if damaged and tidy:
                 logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
                 # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))

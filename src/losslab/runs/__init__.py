@@ -22,7 +22,7 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
-from losslab.runs.claiming import claim, discard, discard_sweep
+from losslab.runs.claiming import claim, discard, discard_sweep, held
 from losslab.runs.files import write_json
 from losslab.runs.finding import SUMMARY, Found, search
 from losslab.runs.folder import RunFolder
@@ -37,6 +37,7 @@ __all__ = [
     "default_sweep_path",
     "discard",
     "discard_sweep",
+    "held",
     "name",
     "search",
     "shown",

@@ -1,7 +1,11 @@
 """A folder for a new run or sweep: taken before anything is computed, given back where nothing began."""
 
 import contextlib
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from losslab.errors import LabError
@@ -55,3 +59,30 @@ def discard_sweep(path: Path, made: list[Path]) -> None:
     for folder in made:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Have the folder of a run to oneself, where it exists: two processes that train in one would spoil both.
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        LabError: another process has it.
+    """
+    if not path.is_dir():
+        yield
+        return
+    place = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(place)
+        message = f"another process is training in {path}: wait until it ends, or end it"
+        raise LabError(message) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
