@@ -62,11 +62,11 @@ def test_a_run_without_a_record_is_answered_with_the_override_that_makes_one(run
         explain([runs[0], RunFolder(tmp_path)], tmp_path)
 
 
-def test_several_without_a_folder_and_too_many_are_refused(runs):
+def test_several_without_a_folder_and_too_many_are_refused(runs, tmp_path):
     with pytest.raises(LabError, match="name one with --output"):
         explain(runs, None)
     with pytest.raises(LabError, match="7 runs do not fit beside each other: name 6 at most"):
-        explain([runs[0]] * 7, None)
+        explain([runs[0]] * 7, tmp_path)
 
 
 @pytest.mark.parametrize(
