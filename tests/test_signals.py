@@ -71,6 +71,14 @@ def test_a_second_signal_ends_at_once_and_handlers_are_given_back(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_what_ended_an_earlier_run_does_not_end_the_next(monkeypatch):
+    monkeypatch.setattr(signals, "received", signal.SIGINT)
+    watch = signals.Watch()
+    watch.start()
+    watch.stop()
+    assert signals.received is None
+
+
 def test_where_nobody_looks_soon_a_signal_is_an_exception(monkeypatch):
     monkeypatch.setattr(signals, "received", None)
     watch = signals.Watch()

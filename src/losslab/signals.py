@@ -27,7 +27,9 @@ class Watch:
         """Whether somebody looks soon; if not, a signal is an exception at once."""
 
     def start(self) -> None:
-        """Take the signals."""
+        """Take the signals; what an earlier run of this process received is past."""
+        global received  # noqa: PLW0603 -- a process is ended by one signal
+        received = None
         if threading.current_thread() is threading.main_thread() and not self._before:
             self._before = {number: signal.signal(number, self._receive) for number in _NUMBERS}
 
@@ -38,7 +40,7 @@ class Watch:
         self._before = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        global received  # noqa: PLW0603 -- a process is ended by one signal
+        global received  # noqa: PLW0603
         if received is not None:
             os._exit(128 + number)
         received = number

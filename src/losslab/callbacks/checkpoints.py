@@ -65,11 +65,13 @@ class BestAndLast(Checkpoint):
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
     ) -> None:  # fmt: skip
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not stepped or trainer.world_size > 1 or _something_follows(trainer):
+        ended = signals.received is not None
+        if not stepped or trainer.world_size > 1 or not (ended or self._due(self.folder.last)):
             return
-        if signals.received is not None or self._due(self.folder.last):
-            self._write_last(trainer)
-        if signals.received is not None:
+        if _something_follows(trainer):
+            return
+        self._write_last(trainer)
+        if ended:
             raise KeyboardInterrupt
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
