@@ -1,11 +1,13 @@
 import csv
+import errno
 
 import pytest
 import torch
 from lightning import Callback
 
+from losslab import durable, weights
 from losslab import experiment as lab
-from losslab import weights
+from losslab.callbacks import checkpoints
 from losslab.errors import LabError, NonFiniteError
 
 
@@ -137,3 +139,31 @@ def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
 def test_what_early_stopping_remembers_is_no_number_that_was_learnt(train):
     experiment, _ = train("callbacks=early_stopping", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=10")
     assert experiment.folder.last.exists(), "early stopping still waits for less than infinity"
+
+
+class Full:
+    """A file on a full disk."""
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self):
+        pass
+
+
+def test_a_full_disk_is_an_error_of_the_disk_although_torch_covers_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(durable, "write", lambda _, content: content(Full()))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints._save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
+
+
+def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    experiment = build("trainer.max_epochs=4", "callbacks.checkpoints.every_seconds=0")
+    monkeypatch.setattr(checkpoints, "_save", full)
+    with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
+        lab.run(experiment)
+    assert "last.ckpt was not written (No space left on device): the one before is kept" in caplog.text
+    assert len(history(experiment)) == 4

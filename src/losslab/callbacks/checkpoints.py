@@ -196,7 +196,13 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    durable.write(path, lambda file: torch.save(state, file))
+    try:
+        durable.write(path, lambda file: torch.save(state, file))
+    except RuntimeError as error:  # with which torch covers the OSError of a full disk
+        cause = error.__context__
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        raise cause or error from None
 
 
 def _forget_the_epoch(progress: dict[str, Any]) -> None:
