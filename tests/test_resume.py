@@ -191,14 +191,14 @@ def half(tmp_path_factory):
         "save = checkpoints._save\n"
         "def dies(state, path):\n"
         "    save(state, path)\n"
-        "    if state['global_step'] == 500:\n"
+        "    if state['global_step'] == 50:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoints._save = dies\n"
         "from losslab.cli import train\n"
         "sys.argv = ['train.py', *sys.argv[1:]]\n"
         "train()\n"
     )
-    usual = [ALWAYS, "trainer=cpu", "model=linear"]
+    usual = [ALWAYS, "trainer=cpu", "model=linear", "trainer.max_epochs=100"]
     assert train(*usual, "run_dir=whole", cwd=place).returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", dying, *usual, "run_dir=half"],
