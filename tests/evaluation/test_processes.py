@@ -44,5 +44,5 @@ def test_what_is_wrong_in_several_processes_is_one_line(runs, tmp_path):
         checkpoint.write_bytes(b"damaged")
     done = evaluate(run, "--devices", "2", code=1)
     assert len(done.stderr.splitlines()) == 1
-    assert "damaged or no checkpoint" in done.stderr
+    assert "is damaged, its SHA-256 is not" in done.stderr
     assert not (run / "evaluation").exists()
