@@ -13,7 +13,7 @@ from states import outcome
 from losslab import signals
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=8")
+RUN = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=5")
 
 
 def start(*arguments, cwd):
