@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from losslab import __version__, checkup, compatibility, ranks, resuming, runs, teacher, weights
-from losslab.callbacks.checkpoints import BestAndLast
+from losslab.callbacks.checkpoints import BestAndLast, reached
 from losslab.data.batch import Facts
 from losslab.data.knowledge import Knowledge
 from losslab.data.module import MemoryDataModule
@@ -149,7 +149,7 @@ def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dic
         elif config["train"]:
             path = None if start is None else start.path
             trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
-            results |= _training_results(trainer, learner)
+            results |= reached(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
                 trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them
@@ -249,16 +249,6 @@ _NOISE = (
     r".*`srun` command is available.*",  # a cluster's login node
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
-
-
-def _training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    kept = next((c for c in callbacks if isinstance(c, BestAndLast)), None)
-    results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-    if kept is not None and kept.best_epoch is not None:
-        results["best_epoch"] = kept.best_epoch
-    best = kept.best_values if kept is not None else {}
-    return results | (best or {name: value for name, value in learner.values.items() if name.startswith("train/")})
 
 
 def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:

@@ -49,7 +49,7 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
                 # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
                 durable.checksum_of(folder.last).unlink(missing_ok=True)
-            return Start(path, state["global_step"], _reached(state))
+            return Start(path, state["global_step"], state.get("trained"))
         damaged.append(f"{shown(path)} {fault}")
     if damaged:
         message = (
@@ -63,19 +63,6 @@ def read(path: Path) -> dict[str, Any]:
     """What a checkpoint holds: plain containers, numbers and tensors, whoever wrote it."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-def _reached(state: dict[str, Any]) -> dict[str, Any] | None:
-    done: dict[str, Any] | None = state.get("trained")
-    if done is None:
-        return None
-    parts: dict[str, dict[str, Any]] = state["callbacks"]
-    kept = next((part for name, part in parts.items() if name.startswith("BestAndLast")), {})
-    if kept.get("best_epoch") is not None:
-        done = done | {"best_epoch": kept["best_epoch"]}
-    best: dict[str, float] = kept.get("best_values") or {}
-    values = state["learner"]["values"]
-    return done | (best or {name: value for name, value in values.items() if name.startswith("train/")})
 
 
 def _state(path: Path) -> tuple[dict[str, Any] | None, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 from losslab import durable, resuming, signals
@@ -105,7 +105,7 @@ class BestAndLast(Checkpoint):
         if not trainer.is_global_zero:
             return
         final, self._final = self._final or self._checked(trainer), None  # none where the time was up
-        final["trained"] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        final["trained"] = reached(trainer, pl_module)
         try:
             if self._waiting is not None:
                 _save(self._waiting, self.folder.best)
@@ -183,6 +183,17 @@ class BestAndLast(Checkpoint):
             logger.warning("%s was not written (%s): the one before is kept, training goes on", path, error.strerror)
             return False
         return True
+
+
+def reached(trainer: Trainer, learner: Learner) -> dict[str, float]:
+    """What training has come to: how long it was, and all values of the best epoch, or without one the newest."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    kept = next((c for c in callbacks if isinstance(c, BestAndLast)), None)
+    results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    if kept is not None and kept.best_epoch is not None:
+        results["best_epoch"] = kept.best_epoch
+    best = kept.best_values if kept is not None else {}
+    return results | (best or {name: value for name, value in learner.values.items() if name.startswith("train/")})
 
 
 def _of_the_network(state: dict[str, Tensor]) -> dict[str, Tensor]:
