@@ -1,5 +1,6 @@
 """What is kept of a run's dynamics, in one file of plain arrays. Imports no torch."""
 
+import io
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from losslab import durable
 from losslab.errors import LabError
 
 Numbers = NDArray[np.floating[Any]]
@@ -106,12 +108,10 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write the file at once or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
+        arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        durable.put(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self:
