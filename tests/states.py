@@ -10,9 +10,9 @@ import torch
 from losslab.runs import RunFolder
 
 
-def outcome(path: Path) -> dict[str, str]:
+def outcome(path: Path | str) -> dict[str, str]:
     """SHA-256 of a finished run's weights, of the state of optimizer and scheduler, and of its tables."""
-    run = RunFolder(path)
+    run = RunFolder(Path(path))
     last = torch.load(run.last, weights_only=True)
     best = torch.load(run.best, weights_only=True) if run.best.is_file() else last
     found = {

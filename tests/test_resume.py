@@ -13,7 +13,7 @@ from states import outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import cli, durable, experiment, resuming, runs
-from losslab.callbacks import checkpoints
+from losslab.callbacks import states as saving
 from losslab.errors import LabError
 from losslab.learner import Learner
 from losslab.runs import RunFolder
@@ -61,7 +61,7 @@ def interrupted(tmp_path, monkeypatch):
 
     def _interrupted(*overrides):
         whole, kept = tmp_path / "whole", []
-        save = checkpoints._save
+        save = saving.save
 
         def kept_too(state, path):
             save(state, path)
@@ -69,9 +69,9 @@ def interrupted(tmp_path, monkeypatch):
                 kept.append(tmp_path / f"kept{len(kept)}")
                 shutil.copytree(whole, kept[-1])
 
-        monkeypatch.setattr(checkpoints, "_save", kept_too)
+        monkeypatch.setattr(saving, "save", kept_too)
         experiment.run(build(whole, ALWAYS, *overrides))
-        monkeypatch.setattr(checkpoints, "_save", save)
+        monkeypatch.setattr(saving, "save", save)
         return whole, kept
 
     return _interrupted
@@ -187,13 +187,13 @@ def half(tmp_path_factory):
     place = tmp_path_factory.mktemp("half")
     dying = (
         "import os, signal, sys\n"
-        "from losslab.callbacks import checkpoints\n"
-        "save = checkpoints._save\n"
+        "from losslab.callbacks import states\n"
+        "save = states.save\n"
         "def dies(state, path):\n"
         "    save(state, path)\n"
         "    if state['global_step'] == 50:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoints._save = dies\n"
+        "states.save = dies\n"
         "from losslab.cli import train\n"
         "sys.argv = ['train.py', *sys.argv[1:]]\n"
         "train()\n"

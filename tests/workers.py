@@ -1,6 +1,8 @@
 """What the children of tests run: importable by name, as a task must be."""
 
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from losslab import cli, experiment, ranks
+from losslab.callbacks import states
 from losslab.child import Outcome, Surroundings
 from losslab.processes import Run, watch
 
@@ -39,12 +42,48 @@ def place() -> tuple[int, int, int]:
     return here.rank, here.world, torch.get_num_threads()
 
 
+def build(folder: str, overrides: list[str]) -> experiment.Experiment:
+    fast = ["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none"]
+    return experiment.build(cli.compose([*fast, *overrides], folder))
+
+
 def train(folder: str, overrides: list[str]) -> dict[str, Any]:
     """Train as the command line would → final values and weights."""
-    cfg = cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", *overrides], folder)
-    built = experiment.build(cfg)
+    built = build(folder, overrides)
     results = experiment.run(built)
     return {"results": results, "weights": {k: v.tolist() for k, v in built.learner.network.state_dict().items()}}
+
+
+def keep(folder: str, overrides: list[str]) -> int:
+    """Train, and keep the run folder as it was after each time that its newest state was written → how often."""
+    kept, save = [], states.save
+
+    def kept_too(state: dict[str, Any], path: Path) -> None:
+        save(state, path)
+        if path.name == "last.ckpt":
+            kept.append(f"{folder}-{len(kept)}")
+            shutil.copytree(folder, kept[-1])
+
+    states.save = kept_too
+    try:
+        train(folder, overrides)
+    finally:
+        states.save = save
+    return len(kept)
+
+
+def resume(folders: list[str], overrides: list[str]) -> None:
+    """Go on with runs, as the command line would."""
+    for folder in folders:
+        experiment.run(build(folder, overrides), resume=True)
+
+
+class Normalised(torch.nn.Sequential):
+    """A network whose batch statistics are other ones on each process."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, **_: Any) -> None:
+        layers = torch.nn.Flatten(), torch.nn.BatchNorm1d(math.prod(input_shape))
+        super().__init__(*layers, torch.nn.Linear(math.prod(input_shape), outputs))
 
 
 def count(cases: list[tuple[int, int]]) -> list[tuple[float, float]]:

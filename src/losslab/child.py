@@ -53,6 +53,8 @@ class Outcome:
     """The traceback, where there is one and it helps."""
     secondary: bool = False
     """Whether it only says that another rank went away."""
+    code: int = 1
+    """The exit code of a command that does nothing but this; only of those that failed."""
 
 
 def is_child() -> bool:
@@ -104,7 +106,7 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, SystemExit):
         return Outcome(reason=f"exited with code {error.code}")
     if isinstance(error, KeyboardInterrupt):
-        return Outcome(reason="interrupted", secondary=True)
+        return Outcome(reason="interrupted", secondary=True, code=130)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in line:
         return Outcome(reason=f"ran out of memory ({line or name})"[:300], trace=trace)
     lost = name.startswith("Dist") or any(word in line for word in ("gloo", "NCCL", "nccl", "Connection closed"))

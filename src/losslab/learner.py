@@ -207,9 +207,9 @@ class Learner(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Averages that an interrupted epoch goes on with, and values that stay for the rest of the run."""
-        sums = [average.sums for average in self.averages["train"].values()]
+        sums = torch.stack([average.sums for average in self.averages["train"].values()])
         checkpoint["learner"] = {
-            "sums": torch.stack(sums)[None].cpu(),  # (processes, averages, 2): of this one
+            "sums": _of_all_processes(sums),  # (processes, averages, 2)
             "values": dict(self.values),
             "fresh": sorted(self.fresh),
             "loader": self._loader.state_dict(),
@@ -253,6 +253,12 @@ class Learner(LightningModule):
 
     def on_validation_start(self) -> None:
         self._prepare("val")
+
+    def on_validation_epoch_start(self) -> None:
+        # Batch statistics differ between processes; what is measured is to be what is saved, the first one's.
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                distributed.broadcast(buffer, src=0)
 
     def on_test_start(self) -> None:
         self._prepare("test")
@@ -353,6 +359,15 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network._compiled_call_impl = compiled  # noqa: SLF001
+
+
+def _of_all_processes(tensor: Tensor) -> Tensor:
+    """The tensors of one shape that the processes of a run have → (processes, ...), on the CPU."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return tensor[None].cpu()
+    everyones = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(everyones, tensor)
+    return torch.stack(everyones).cpu()
 
 
 def learner_for(task: Task) -> type[Learner]:

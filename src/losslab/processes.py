@@ -25,7 +25,11 @@ from losslab.errors import LabError
 from losslab.ranks import Place
 
 GRACE = 5.0
-"""Seconds that a process has to end by itself, and that the victims of a first failure have to say so."""
+"""Seconds that the victims of a first failure have to say so."""
+TO_SAVE = 20.0
+"""Seconds that a process has to save its run and end, once it was asked to."""
+_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}
+"""The exit codes of what a signal has ended."""
 
 
 class Run:
@@ -76,7 +80,9 @@ class Run:
             heard = self._listen(process, pipe)
             if gone:
                 if not heard:
-                    self._failures.append(Outcome(reason=reason_of(process.exitcode or 0)))
+                    code = process.exitcode or 0
+                    asked = 128 - code if code < 0 else code
+                    self._failures.append(Outcome(reason=reason_of(code), code=asked if asked in _ASKED else 1))
                 _signal_group(process, signal.SIGKILL)  # what it started goes with it
                 process.close()
                 del self._ranks[process]
@@ -91,10 +97,12 @@ class Run:
                 self._folder.cleanup()
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Ask all ranks to tidy up and end."""
+        """Ask all ranks to save and end: them alone, as they may need what they have started for another step."""
         for process in self._ranks:
-            _signal(process, number)
-        self._deadline = time.monotonic() + GRACE
+            if process.pid is not None and process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+        self._deadline = time.monotonic() + TO_SAVE
 
     def kill(self) -> None:
         """End all ranks now, and whatever they started."""
@@ -139,8 +147,8 @@ def follow(run: Run) -> Outcome:
         try:
             while run.outcome is None:
                 watch([run], 1)
-        except BaseException:
-            run.interrupt()
+        except BaseException as error:
+            run.interrupt(signal.SIGTERM if isinstance(error, SystemExit) else signal.SIGINT)
             try:
                 while run.outcome is None:
                     watch([run], 1)
@@ -163,7 +171,7 @@ def termination_as_exit() -> Iterator[None]:
 
 def reason_of(code: int) -> str:
     """Why a process ended that did not say so itself."""
-    if code == 130:
+    if code in _ASKED:
         return "interrupted"
     if code >= 0:
         return f"exited with code {code} before it was done"

@@ -4,25 +4,26 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 logger = logging.getLogger("losslab")
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_ECHO = 0.3
+"""Seconds in which a second signal is the first, passed on by a parent (torchrun, srun) that was sent it as well."""
 
 received: int | None = None
 """The signal that is to end the run; None as long as there was none."""
 
 
 class Watch:
-    """Takes both signals from `start` to `stop`: the first is remembered in `received`, a second ends the process.
-
-    For one process of one thread: where several train together, none may stop at a step of its own.
-    """
+    """Takes both signals from `start` to `stop`: the first is remembered in `received`, a second ends the process."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
+        self._when = 0.0
         self.waits = True
         """Whether somebody looks soon; if not, a signal is an exception at once."""
 
@@ -40,10 +41,12 @@ class Watch:
         self._before = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        global received  # noqa: PLW0603
+        global received
         if received is not None:
-            os._exit(128 + number)
-        received = number
+            if time.monotonic() - self._when > _ECHO:
+                os._exit(128 + number)
+            return
+        received, self._when = number, time.monotonic()
         if not self.waits:
             raise KeyboardInterrupt
         logger.info("%s: the run is saved after this step and ends; again to end at once", signal.Signals(number).name)

@@ -7,7 +7,7 @@ from lightning import Callback
 
 from losslab import durable, weights
 from losslab import experiment as lab
-from losslab.callbacks import checkpoints
+from losslab.callbacks import states
 from losslab.errors import LabError, NonFiniteError
 
 
@@ -154,7 +154,7 @@ class Full:
 def test_a_full_disk_is_an_error_of_the_disk_although_torch_covers_it(monkeypatch, tmp_path):
     monkeypatch.setattr(durable, "write", lambda _, content: content(Full()))
     with pytest.raises(OSError, match="No space left"):
-        checkpoints._save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
+        states.save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
 
 
 def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypatch, caplog):
@@ -162,7 +162,7 @@ def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     experiment = build("trainer.max_epochs=4", "callbacks.checkpoints.every_seconds=0")
-    monkeypatch.setattr(checkpoints, "_save", full)
+    monkeypatch.setattr(states, "save", full)
     with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
         lab.run(experiment)
     assert "last.ckpt was not written (No space left on device): the one before is kept" in caplog.text

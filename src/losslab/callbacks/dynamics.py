@@ -12,8 +12,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from losslab.callbacks.checkpoints import is_last
 from losslab.callbacks.history import pixels
+from losslab.callbacks.loops import is_last
 from losslab.callbacks.watched import Watched
 from losslab.dynamics import measures, watching
 from losslab.dynamics.flow import titles

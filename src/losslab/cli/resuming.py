@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +27,7 @@ def asked(arguments: Sequence[str]) -> bool:
     return any(argument.startswith("resume=") for argument in arguments)
 
 
-def resume(arguments: Sequence[str]) -> None:
+def resume(arguments: Sequence[str]) -> NoReturn:
     """Resume the run that a command line names, and leave."""
     resolvers.register()
     with one_line_errors(show_all="traceback=true" in arguments):

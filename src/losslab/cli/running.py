@@ -65,6 +65,8 @@ def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], worl
         LabError: one of them failed; its traceback was printed.
     """
     outcome = processes.follow(Run(task, [arguments] * world, Surroundings(threads=processes.share(world))))
+    if outcome.code > 128:  # a rank was sent a signal, all have saved, and the first has said so
+        leave(outcome.code)
     if outcome.reason is not None:
         sys.stderr.write(outcome.trace)
         raise LabError(outcome.reason)

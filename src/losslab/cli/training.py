@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,8 +33,10 @@ def train() -> None:
         return
     find_the_users_code()
     if resuming.asked(sys.argv[1:]):
-        resuming.resume(sys.argv[1:])
-        return
+        try:
+            resuming.resume(sys.argv[1:])
+        except KeyboardInterrupt:
+            _interrupted()
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
@@ -43,8 +46,7 @@ def train() -> None:
             hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
     except KeyboardInterrupt:
         _close_sweep()
-        sys.stderr.write("interrupted\n")
-        leave(130)
+        _interrupted()
     except ValueError:
         if sweep.current is None or sweep.current.done:
             raise
@@ -54,6 +56,11 @@ def train() -> None:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
     leave(0 if _close_sweep() else 1)
+
+
+def _interrupted() -> NoReturn:
+    sys.stderr.write("interrupted\n")
+    leave(130)
 
 
 @contextmanager

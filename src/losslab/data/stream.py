@@ -119,8 +119,9 @@ def augmented(part: Examples, plan: Plan, draws: Tensor | None) -> Examples:
 
 
 def _begin(parent: int, _: int) -> None:
-    """Prepare a worker: Ctrl-C is the parent's to handle, and nothing is read for a parent that is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a worker: signals are the parent's to handle, and nothing is read for a parent that is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler sends the latter to all processes of a job
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
