@@ -7,14 +7,15 @@ FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; d
 ARGS   ?= loss=mse model=linear
 # Tests that only compute run side by side, a file in one process. Those that start processes have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
-ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_distributed.py tests/test_launcher.py tests/test_processes.py tests/test_ranks.py
+ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_distributed.py tests/test_kills.py tests/test_launcher.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
 
-.PHONY: help train test slow lint check format lock clean
+.PHONY: help train test slow lint check soak format lock clean
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
 	@echo "make test                                        the quick tests, in some ten minutes"
 	@echo "make check                                       everything: ruff, mypy, import-linter, these and the slow tests"
+	@echo "make soak [SOAK='--only kills']                  the campaigns of docs/reliability.md, in some hours"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
 # The first call installs what requirements.lock pins (about 6 GB on Linux, of which CUDA is most); later calls skip it.
@@ -46,6 +47,10 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/lint-imports
 
 check: lint test slow
+
+# Hours: hundreds of kills, signals and requeues. Interrupted, it goes on. SOAK='--only saves kills --scale 0.1' for less.
+soak: $(VENV)/.installed
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -m soak $(SOAK)
 
 format: $(VENV)/.installed
 	$(PY) -m ruff check --fix-only

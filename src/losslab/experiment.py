@@ -29,6 +29,8 @@ from losslab.runs import RunFolder
 from losslab.tensorboard import RunLogger
 from losslab.unprofiled import Unprofiled
 
+logger = logging.getLogger("losslab")
+
 
 @dataclass
 class Experiment:
@@ -132,9 +134,12 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     """
     with runs.held(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
         start = resuming.newest(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
-        for board in experiment.trainer.loggers:
-            if start is not None and isinstance(board, RunLogger):
-                board.forget_after(start.step)
+        if start is not None:
+            if experiment.trainer.is_global_zero:
+                logger.info("resumed     from step %d", start.step)
+            for board in experiment.trainer.loggers:
+                if isinstance(board, RunLogger):
+                    board.forget_after(start.step)
         _begin(experiment, start, resume=resume)
         return _train_and_test(experiment, start)
 

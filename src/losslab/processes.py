@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from losslab import slurm
 from losslab.child import Outcome, Surroundings, work
 from losslab.data.machine import cores
 from losslab.errors import LabError
@@ -28,7 +29,7 @@ GRACE = 5.0
 """Seconds that the victims of a first failure have to say so."""
 TO_SAVE = 20.0
 """Seconds that a process has to save its run and end, once it was asked to."""
-_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}
+_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
 """The exit codes of what a signal has ended."""
 
 
@@ -148,7 +149,7 @@ def follow(run: Run) -> Outcome:
             while run.outcome is None:
                 watch([run], 1)
         except BaseException as error:
-            run.interrupt(signal.SIGTERM if isinstance(error, SystemExit) else signal.SIGINT)
+            run.interrupt(int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT)
             try:
                 while run.outcome is None:
                     watch([run], 1)
@@ -161,12 +162,14 @@ def follow(run: Run) -> Outcome:
 
 @contextmanager
 def termination_as_exit() -> Iterator[None]:
-    """SIGTERM is an exception like Ctrl-C meanwhile, so that the processes are ended as after that."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """SIGTERM is an exception like Ctrl-C meanwhile, so that the processes are ended as after that; SLURM's too."""
+    numbers = (signal.SIGTERM, *slurm.signals())
+    before = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def reason_of(code: int) -> str:

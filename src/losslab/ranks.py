@@ -85,7 +85,7 @@ def _in_slurm(variables: Mapping[str, str]) -> Place:
 
 def job_id() -> str | None:
     """What torchrun or SLURM calls the job that this process belongs to; None where nobody named it."""
-    slurm = os.environ.get("SLURM_JOB_ID") if here().world > 1 else None
+    slurm = os.environ.get("SLURM_JOB_ID") if here().world > 1 or 0 <= _slurm_step() < _NO_STEP else None
     if slurm and _slurm_step() > 0:  # not the job's first srun
         slurm = f"{slurm}.{_slurm_step()}"
     elastic = os.environ.get("TORCHELASTIC_RUN_ID", "none")
@@ -130,8 +130,12 @@ def _tell_lightning(rank: int) -> None:
         function.rank = rank  # type: ignore[attr-defined]
 
 
+_NO_STEP = 4_000_000_000
+"""Above it stand what SLURM counts as steps too: a batch script, an interactive shell."""
+
+
 def _slurm_step() -> int:
-    return int(os.environ.get("SLURM_STEP_ID", "0"))
+    return int(os.environ.get("SLURM_STEP_ID", "-1"))
 
 
 def _meeting_in_slurm(place: Place, variables: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: the step that is being made is finished and saved first."""
+"""Ctrl-C, SIGTERM and what SLURM sends during training: the step that is being made is finished and saved first."""
 
 import logging
 import os
@@ -8,18 +8,21 @@ import time
 from types import FrameType
 from typing import Any
 
+from losslab import slurm
+
 logger = logging.getLogger("losslab")
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _ECHO = 0.3
 """Seconds in which a second signal is the first, passed on by a parent (torchrun, srun) that was sent it as well."""
 
 received: int | None = None
 """The signal that is to end the run; None as long as there was none."""
+replaced: dict[int, Any] = {}
+"""What had been set for each signal before the newest watch."""
 
 
 class Watch:
-    """Takes both signals from `start` to `stop`: the first is remembered in `received`, a second ends the process."""
+    """Takes them from `start` to `stop`: the first is remembered in `received`, a second ends the process."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -31,13 +34,16 @@ class Watch:
         """Take the signals; what an earlier run of this process received is past."""
         global received  # noqa: PLW0603 -- a process is ended by one signal
         received = None
+        replaced.clear()
+        numbers = (signal.SIGINT, signal.SIGTERM, *slurm.signals())
         if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {number: signal.signal(number, self._receive) for number in _NUMBERS}
+            self._before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def stop(self) -> None:
         """Give them back to whoever had them."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        replaced.update(self._before)
         self._before = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:

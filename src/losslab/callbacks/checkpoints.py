@@ -55,9 +55,12 @@ class BestAndLast(Checkpoint):
         self._watch = signals.Watch()
         self._agreement = Agreement()
 
+    def setup(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
+        if stage == "fit":
+            loops.leave_signals_alone(trainer)
+            self._watch.start()
+
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        loops.leave_signals_alone(trainer)
-        self._watch.start()
         self._step = self._saved_step = trainer.global_step
         self._written = dict.fromkeys((self.folder.best, self.folder.last), time.monotonic())
 

@@ -75,8 +75,10 @@ def _set_to_zero(progress: dict[str, Any], name: str) -> None:
 
 
 def leave_signals_alone(trainer: Trainer) -> None:
-    """Spare training what Lightning does of its own for SIGTERM.
+    """Spare training what Lightning does of its own for SIGTERM; asked in `setup`, before it begins.
 
-    Of several processes it has the first tell the others before each batch whether it was sent one, and waits for it.
+    Its handler has the processes wait for each other wherever each of them is; and before each batch the first tells
+    the others whether it was sent one, and all wait for that.
     """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

@@ -5,13 +5,16 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab import processes, runs, signals
+from losslab import processes, runs, signals, slurm
 from losslab.child import Surroundings
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
+
+if TYPE_CHECKING:
+    from losslab.experiment import Experiment
 
 logger = logging.getLogger("losslab")
 
@@ -41,21 +44,30 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     first = experiment.trainer.is_global_zero
     if first:
         report.header(experiment)
+    resume = resume or (slurm.restarted() and experiment.folder.config.is_file())
     try:
         results = lab.run(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        if first:  # Ctrl-C, which Lightning answers so after it has tidied up
-            epoch, again = experiment.trainer.current_epoch + 1, runs.shown(experiment.folder.path)
-            logger.error("interrupted in epoch %d; to go on: python train.py resume=%s", epoch, again)  # noqa: TRY400
-        leave(128 + (signals.received or signal.SIGINT))
+        _interrupted(experiment, signals.received or signal.SIGINT)
     if first:
         report.closing(experiment, results)
     value = results.get(metric)
     del experiment
     gc.collect()  # its data, before the next job of a sweep loads its own
     return value
+
+
+def _interrupted(experiment: "Experiment", number: int) -> NoReturn:
+    """Say how to go on after a signal, which Lightning answers so after it has tidied up."""
+    if experiment.trainer.is_global_zero:
+        trainer, again = experiment.trainer, runs.shown(experiment.folder.path)
+        where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
+        logger.error("interrupted in %s; to go on: python train.py resume=%s", where, again)
+        if number in slurm.signals():
+            slurm.requeue(number, signals.replaced.get(number))
+    leave(128 + number)
 
 
 def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:

@@ -1,0 +1,73 @@
+"""`make soak`: every promise of docs/reliability.md at full size. It goes on where an earlier call was interrupted."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from soak import kills, requeues, saves
+from soak.record import Case, Found, Record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Part(NamedTuple):
+    """A kind of experiment."""
+
+    what: str
+    unit: str
+    cases: Callable[[int], list[Case]]
+    run: Callable[[Case, Path], Found]
+    count: int
+
+
+PARTS = {
+    "saves": Part("a process killed while it writes a checkpoint", "kills", saves.cases, saves.run, 100),
+    "kills": Part("a run of one process killed at a random moment, resumed", "kills", kills.cases, kills.run, 200),
+    "signals": Part("SIGINT and SIGTERM to a run of one process", "signals", kills.signal_cases, kills.run, 40),
+    "ranks": Part(
+        "kills and signals to one, all or the parent of two processes", "blows", kills.rank_cases, kills.run, 100
+    ),
+    "requeues": Part("a job that SLURM stops and starts again", "requeues", requeues.cases, requeues.run, 50),
+}
+
+
+def main() -> None:
+    """Run what is left of the campaign, and write its report after each case."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "soak", help="of the record and the runs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of kills, signals and the like")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
+    planned = [case for name in options.only for case in PARTS[name].cases(round(PARTS[name].count * options.scale))]
+    for number, case in enumerate(planned, 1):
+        if case in record.found:
+            continue
+        began = time.monotonic()
+        found = PARTS[case.part].run(case, options.folder)
+        record.add(case, found)
+        _report(record, options.folder)
+        verdict = f"{len(found.failures)} FAILED" if found.failures else "ok"
+        took = f"{time.monotonic() - began:.0f} s"
+        console.print(f"{number}/{len(planned)}  {case.part} {case.name}  {found.counted}  {took}  {verdict}")
+        for line in found.failures:
+            console.print(f"    {line}")
+    console.print(_report(record, options.folder))
+    raise SystemExit(bool(record.failures))
+
+
+def _report(record: Record, folder: Path) -> str:
+    lines = [record.table([(name, part.what, part.unit) for name, part in PARTS.items()])]
+    lines += [f"- {line}" for line in record.failures]
+    text = "\n".join(lines) + "\n"
+    (folder / "report.md").write_text(text)
+    return text
+
+
+if __name__ == "__main__":
+    main()
