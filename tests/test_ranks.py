@@ -49,6 +49,16 @@ def test_srun_with_more_tasks_on_one_machine_than_on_another():
         here(STEP | {"SLURM_STEP_NUM_TASKS": "3"})
 
 
+def test_a_run_is_named_by_its_step_and_not_by_a_shell_in_which_others_may_follow(monkeypatch):
+    for name, value in (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert ranks.job_id() == "slurm-7"
+    monkeypatch.setenv("SLURM_STEP_ID", "2")
+    assert ranks.job_id() == "slurm-7.2"
+    monkeypatch.setenv("SLURM_STEP_ID", "4294967290")
+    assert ranks.job_id() is None
+
+
 def test_tasks_meet_on_the_steps_first_machine_and_not_where_another_step_meets():
     place = here(STEP)
     first = ranks._meeting_in_slurm(place, STEP)

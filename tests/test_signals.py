@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import workers
 from states import outcome
 
-from losslab import signals
+from losslab import cli, experiment, signals, slurm
+from losslab.callbacks import checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=5")
@@ -63,7 +66,9 @@ def test_a_second_signal_ends_at_once_and_handlers_are_given_back(monkeypatch):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == signal.SIGTERM
-        assert not ended
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not ended, "it is the first, which a parent has passed on"
+        monkeypatch.setattr(signals, "_ECHO", 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert ended == [143]
     finally:
@@ -89,3 +94,64 @@ def test_where_nobody_looks_soon_a_signal_is_an_exception(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         watch.stop()
+
+
+def test_during_a_long_validation_the_state_from_before_is_saved(monkeypatch, tmp_path):
+    overrides = [*RUN, "trainer.enable_progress_bar=false", "logger=none", "data.eval_batch_size=50", "callbacks=ema"]
+
+    def build(name):
+        return experiment.build(cli.compose(overrides, str(tmp_path / name)))
+
+    monkeypatch.setattr(checkpoints, "_LONG", 0.0)
+    interrupted = build("run")
+    interrupted.trainer.callbacks.insert(0, workers.Interrupts())
+    with pytest.raises(SystemExit):
+        experiment.run(interrupted)
+    saved = torch.load(interrupted.folder.last, weights_only=True)
+    assert saved["global_step"] == 2 * len(interrupted.trainer.train_dataloader)
+    experiment.run(build("run"), resume=True)
+    experiment.run(build("whole"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+# SLURM
+
+
+@pytest.fixture
+def job(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+
+
+@pytest.mark.usefixtures("job")
+def test_only_in_its_jobs_are_slurms_signals_taken(monkeypatch):
+    assert slurm.signals() == (signal.SIGUSR1, signal.SIGUSR2)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert slurm.signals() == ()
+
+
+@pytest.mark.usefixtures("job")
+def test_who_takes_the_signal_already_has_the_job_started_again():
+    asked = []
+    slurm.requeue(signal.SIGUSR2, lambda number, _: asked.append(number))
+    assert asked == [signal.SIGUSR2]
+
+
+@pytest.mark.usefixtures("job")
+@pytest.mark.parametrize(("array", "name"), [({}, "77"), ({"ARRAY_JOB_ID": "70", "ARRAY_TASK_ID": "3"}, "70_3")])
+def test_else_slurm_is_asked_to_start_it_again(array, name, monkeypatch, tmp_path):
+    for key, value in array.items():
+        monkeypatch.setenv(f"SLURM_{key}", value)
+    program = tmp_path / "scontrol"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    slurm.requeue(signal.SIGUSR1, signal.SIG_DFL)
+    assert (tmp_path / "asked").read_text() == f"requeue {name}\n"
+
+
+@pytest.mark.usefixtures("job")
+def test_if_it_cannot_be_asked_one_line_says_so(monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "/nowhere")
+    slurm.requeue(signal.SIGUSR1, signal.SIG_DFL)
+    assert caplog.messages == ["SLURM does not start job 77 again ([Errno 2] No such file or directory: 'scontrol')"]

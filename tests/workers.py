@@ -199,6 +199,16 @@ class Sabotage(Callback):
             _end(self.plan[run])
 
 
+class Interrupts(Callback):
+    """Sends this process a signal in the midst of its second validation."""
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.current_epoch == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Pid(Callback):
     """Writes the process's number into a folder, and takes its time."""
 
