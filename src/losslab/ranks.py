@@ -92,6 +92,12 @@ def job_id() -> str | None:
     return f"slurm-{slurm}" if slurm else f"torchrun-{elastic}" if elastic != "none" else None
 
 
+def restarted() -> bool:
+    """Whether SLURM or torchrun has started this job again, so that what it does may be half done already."""
+    counts = [os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
+    return any(count not in {None, "", "0"} for count in counts)
+
+
 def join(place: Place, store: str | None = None) -> None:
     """Meet the other ranks, over the file `store` or else at torchrun's address; nothing to do when alone.
 

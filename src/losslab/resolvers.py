@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from losslab import processes, ranks, runs, slurm
+from losslab import processes, ranks, runs
 from losslab.direction import direction
 from losslab.errors import LabError
 
@@ -49,7 +49,7 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
 def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
     def decide() -> str:
         path = run_dir or runs.default_path(name or runs.name(*named_by), ranks.job_id())
-        if not (slurm.restarted() and Path(path).is_dir()):  # else it is this job's, from before
+        if not (ranks.restarted() and Path(path).is_dir()):  # else it is this job's, from before
             claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
         return path
 

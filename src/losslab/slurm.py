@@ -16,11 +16,6 @@ def signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGUSR1, signal.SIGUSR2) if inside else ()
 
 
-def restarted() -> bool:
-    """Whether this is a job that SLURM has started again, so that what it does may be half done already."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") not in {"", "0"}
-
-
 def requeue(number: int, handler: Callable[..., Any] | int | None) -> None:
     """Have the job started again, after its run was saved; called by the first process of a run.
 

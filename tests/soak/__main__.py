@@ -1,17 +1,23 @@
 """`make soak`: every promise of docs/reliability.md at full size. It goes on where an earlier call was interrupted."""
 
 import argparse
+import os
+import platform
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import lightning
+import torch
 from rich.console import Console
 
 from soak import kills, requeues, saves
 from soak.record import Case, Found, Record
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
 
 
 class Part(NamedTuple):
@@ -41,6 +47,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "soak", help="of the record and the runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of kills, signals and the like")
+    parser.add_argument("--write", action="store_true", help="put the report into docs/reliability.md")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
@@ -57,7 +64,10 @@ def main() -> None:
         console.print(f"{number}/{len(planned)}  {case.part} {case.name}  {found.counted}  {took}  {verdict}")
         for line in found.failures:
             console.print(f"    {line}")
-    console.print(_report(record, options.folder))
+    report = _report(record, options.folder)
+    console.print(report)
+    if options.write:
+        _put(report)
     raise SystemExit(bool(record.failures))
 
 
@@ -67,6 +77,14 @@ def _report(record: Record, folder: Path) -> str:
     text = "\n".join(lines) + "\n"
     (folder / "report.md").write_text(text)
     return text
+
+
+def _put(report: str) -> None:
+    before, begin, rest = PAGE.read_text().partition("<!-- soak -->\n")
+    _, end, after = rest.partition("<!-- /soak -->\n")
+    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
+    machine = f"{datetime.now().astimezone():%Y-%m-%d}, {os.cpu_count()} cores of {platform.machine()}, {versions}."
+    PAGE.write_text(f"{before}{begin}\n{machine}\n\n{report}\n{end}{after}")
 
 
 if __name__ == "__main__":

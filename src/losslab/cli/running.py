@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab import processes, runs, signals, slurm
+from losslab import processes, ranks, runs, signals, slurm
 from losslab.child import Surroundings
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
@@ -44,7 +44,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     first = experiment.trainer.is_global_zero
     if first:
         report.header(experiment)
-    resume = resume or (slurm.restarted() and experiment.folder.config.is_file())
+    resume = resume or (ranks.restarted() and experiment.folder.config.is_file())
     try:
         results = lab.run(experiment, resume=resume)
     except SystemExit as error:
