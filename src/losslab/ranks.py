@@ -105,6 +105,8 @@ def join(place: Place, store: str | None = None) -> None:
     """
     import torch  # noqa: PLC0415
     from torch import distributed  # noqa: PLC0415
+    from torch.distributed.distributed_c10d import PrefixStore  # noqa: PLC0415
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415
 
     if place.world == 1 or distributed.is_initialized():
         return
@@ -118,9 +120,12 @@ def join(place: Place, store: str | None = None) -> None:
         torch.set_num_threads(min(torch.get_num_threads(), int(os.environ.get("SLURM_CPUS_PER_TASK", "1024"))))
     # Which GPU is this process's is for Lightning to say, once it knows trainer.devices.
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_world
+    # Torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared, _, _ = next(rendezvous(f"file://{store}" if store else "env://", place.rank, place.world))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        init_method=f"file://{store}" if store else "env://",
+        store=PrefixStore(f"attempt {attempt}", shared),
         rank=place.rank,
         world_size=place.world,
         timeout=timedelta(minutes=30),
