@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from losslab import cli, experiment, weights
+from losslab import cli, experiment, trust, weights
 from losslab.errors import LabError
 from losslab.losses.adapter import Adapted
 
@@ -33,10 +33,13 @@ def test_torchs_cross_entropy_trains_as_losslabs_does(train):
 
 
 @pytest.mark.filterwarnings("ignore:.*weights_only.*")
-def test_what_the_loss_learns_is_trained_saved_and_evaluated(train):
+def test_what_the_loss_learns_is_trained_saved_and_evaluated(train, monkeypatch):
     trained, results = train(*DIGITS, *ARC_FACE, "+loss.scale=8", "trainer.max_epochs=3", "data.batch_size=64")
     assert results["test/accuracy"] > 0.8
     learnt = trained.learner.loss.criterion.W
+    with pytest.raises(LabError, match=r"_target_ names pytorch_metric.* --trust pytorch_metric_learning"):
+        trained.folder.read_config()
+    monkeypatch.setattr(trust, "_own", {"pytorch_metric_learning"})
     again = experiment.rebuild(trained.folder, trained.folder.read_config())
     assert not torch.equal(again.learner.loss.criterion.W, learnt)
     weights.load(again.learner, trained.folder.best)

@@ -153,7 +153,8 @@ def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dic
             weights.load(learner, start.path)
         elif config["train"]:
             path = None if start is None else start.path
-            trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
+            with resuming.going_on(start, trainer):
+                trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             results |= reached(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:

@@ -2,12 +2,14 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from lightning import Callback, Trainer
 
-from losslab import durable
+from losslab import durable, resumable, tensor_files
 from losslab.errors import LabError
 from losslab.runs import RunFolder, shown
 
@@ -61,7 +63,7 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
 
 def read(path: Path) -> dict[str, Any]:
     """What a checkpoint holds: plain containers, numbers and tensors, whoever wrote it."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = tensor_files.load(path)
     return state
 
 
@@ -74,10 +76,42 @@ def _state(path: Path) -> tuple[dict[str, Any] | None, str]:
     except FileNotFoundError:
         return None, "leads nowhere"
     except Exception as error:  # noqa: BLE001 -- whatever the damage led it to
-        return None, f"is damaged ({type(error).__name__})"
-    if not isinstance(state, dict) or not {"learner", "loops", "optimizer_states"} <= state.keys():
-        return None, "is no checkpoint of a run that can go on"
-    return state, ""
+        own = type(error) is ValueError and "weights_only" not in str(error)  # torch's advice is to run the file
+        return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
+    wrong = resumable.amiss(state)
+    return (state, "") if wrong is None else (None, f"is no checkpoint of a run that can go on ({wrong})")
+
+
+@contextmanager
+def going_on(start: Start | None, trainer: Trainer) -> Iterator[None]:
+    """Say in one line that a checkpoint does not fit its run: whatever goes wrong with it until a batch is trained on.
+
+    Raises:
+        LabError: something did.
+    """
+    if start is None:
+        yield
+        return
+    begun = _Begun()
+    trainer.callbacks.append(begun)  # type: ignore[attr-defined]
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        if begun.begun:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        message = f"cannot go on from {shown(start.path)}, it does not fit this run ({reason}): start a new run"
+        raise LabError(message) from error
+
+
+class _Begun(Callback):
+    begun = False
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Nothing of a checkpoint is left to be read."""
+        self.begun = True
 
 
 def _sweep_up(folder: RunFolder) -> None:

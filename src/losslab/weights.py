@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from losslab import durable
+from losslab import durable, tensor_files
 from losslab.errors import LabError
 from losslab.learner import Learner
 from losslab.losses.base import Loss
@@ -49,7 +48,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, f
     """The states of the network and of the loss, and numbers of the loss that changed as it was trained."""
     try:
         whole = durable.verifies(path) is not False
-        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
+        content = tensor_files.load(path) if whole else None
     except FileNotFoundError as error:
         message = f"no checkpoint at {path}"
         raise LabError(message) from error

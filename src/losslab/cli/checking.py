@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from losslab import trust
 from losslab.cli import run_options
 from losslab.cli.composing import compose
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import imports_without_gc, leave
+from losslab.cli.process import find_the_users_code, imports_without_gc, leave
 
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
@@ -39,6 +40,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     if {"--help", "-h"} & set(given):
         sys.stdout.write(_USAGE)
         return
+    find_the_users_code()
     run_options.begin()
     overrides = [argument for argument in given if argument != "--contract"]
     with one_line_errors(show_all="traceback=true" in given):
@@ -46,6 +48,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
             from losslab import catalogue, making  # noqa: PLC0415
             from losslab.contract.specimens import CLASSES  # noqa: PLC0415
         config = compose(overrides, run_dir="unused")
+        trust.also(config["trust"])
         sound = True
         if "--contract" in given or config["choices"]["loss"] not in catalogue.names():
             loss = making.make_alone(config["loss"], CLASSES)

@@ -29,7 +29,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     if run_options.asked_by_completion():
         return
     options = _parser().parse_args(arguments)
-    run_options.begin()
+    run_options.begin(trusted=options.trust)
     with one_line_errors(show_all=False):
         from losslab import comparison as lab  # noqa: PLC0415 -- not before --help
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("trained", "all"),
         help="also measure every model under every loss that one was trained with, or under all losses that fit",
     )
+    run_options.takes_trust(parser)
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write each group as one run for TensorBoard: means and bands"
     )

@@ -21,7 +21,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         return
     options = _parser().parse_args(arguments)
     place = ranks.here()
-    run_options.begin(logging.INFO if place.rank == 0 else logging.ERROR)
+    run_options.begin(logging.INFO if place.rank == 0 else logging.ERROR, options.trust)
     with one_line_errors(show_all=False):
         if options.devices is None or place.world > 1:  # torchrun has started the processes
             _evaluate(options)
@@ -63,7 +63,7 @@ def _in_ranks(options: argparse.Namespace) -> None:
     from losslab.child import Surroundings  # noqa: PLC0415
     from losslab.runs import RunFolder  # noqa: PLC0415
 
-    RunFolder(options.run_folder).read_config()  # before a process is started for nothing
+    RunFolder(options.run_folder).read_settings()  # before a process is started for nothing
     world = options.devices
     if world == 1:
         _evaluate(options)
@@ -82,7 +82,7 @@ def _in_ranks(options: argparse.Namespace) -> None:
 
 
 def _rank(options: argparse.Namespace) -> None:
-    run_options.begin(logging.INFO if ranks.here().rank == 0 else logging.ERROR)
+    run_options.begin(logging.INFO if ranks.here().rank == 0 else logging.ERROR, options.trust)
     _evaluate(options)
 
 

@@ -25,7 +25,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     if run_options.asked_by_completion():
         return
     options = _parser().parse_args(arguments)
-    run_options.begin()
+    run_options.begin(trusted=options.trust)
     with one_line_errors(show_all=False):
         run_options.refuse_file(options.output)
         given = runs_named(options.run_folders)
@@ -37,7 +37,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
 
 def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
     """Draw what applies, or what was asked for, and say what does not apply and why."""
-    configs = [run.read_config() for run in given]
+    configs = [run.read_settings() for run in given]
     sight = Sight(**{field.name: getattr(options, field.name) for field in fields(Sight)})
     drawn: list[Path] = []
     refused: dict[str, str] = {}
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     several = "of a folder of runs, such as a sweep, the first seed of each configuration"
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
+    run_options.takes_trust(parser)
     parser.add_argument(
         "--what",
         action="append",

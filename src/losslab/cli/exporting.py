@@ -18,7 +18,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
     if run_options.asked_by_completion():
         return
     options = _parser().parse_args(arguments)
-    run_options.begin()
+    run_options.begin(trusted=options.trust)
     with one_line_errors(show_all=False):
         _export(options)
     leave(0)

@@ -23,7 +23,7 @@ def predict(arguments: Sequence[str] | None = None) -> None:
     if run_options.asked_by_completion():
         return
     options = _parser().parse_args(arguments)
-    run_options.begin()
+    run_options.begin(trusted=options.trust)
     wrong: list[str] = []
     with one_line_errors(show_all=False):
         if options.csv is not None and options.csv.exists():

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.utils import configure_log
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from losslab import child, processes, ranks, resolvers, runs
+from losslab import CONF, child, processes, ranks, resolvers, runs, trust
 from losslab.cli import running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
-from losslab.cli.process import leave
+from losslab.cli.process import find_the_users_code, imports_without_gc, leave
+from losslab.confining import confine
 from losslab.errors import LabError
 from losslab.runs import RunFolder
+from losslab.runs.configuration import amiss
+from losslab.runs.yaml_files import read_yaml, strange
 
 logger = logging.getLogger("losslab")
 
@@ -33,16 +37,27 @@ def resume(arguments: Sequence[str]) -> NoReturn:
     with one_line_errors(show_all="traceback=true" in arguments):
         given = dict(argument.partition("=")[::2] for argument in arguments)
         folder = RunFolder(Path(given.pop("resume")))
+        trusted = _trusted(given.pop("trust", "[]"))
         _check(folder, given)
-        hydra_cfg, config, begun = _configuration(folder)
+        config, begun = _configuration(folder)
+        config["trust"] = trusted  # never what the folder says of itself
         _say_anew(config, folder, given)
         if ranks.here().rank == 0:
-            _log_into(folder, hydra_cfg)
+            _log_into(folder)
         if folder.metrics.is_file():
             logger.info("%s is finished: there is nothing to resume", runs.shown(folder.path))
             leave(0)
-        _go_on(hydra_cfg, config, begun=begun)
+        _go_on(config, begun=begun)
     leave(0)
+
+
+def _trusted(text: str) -> list[str]:
+    """The packages of trust=[a,b], whose code is then found in the working directory too."""
+    names = [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",") if name.strip()]
+    trust.also(names)
+    if names:
+        find_the_users_code()
+    return names
 
 
 def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
@@ -58,24 +73,45 @@ def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
         raise LabError(message)
 
 
-def _configuration(folder: RunFolder) -> tuple[DictConfig | None, dict[str, Any], bool]:
-    """What Hydra knew, the resolved configuration, and whether the run had begun.
+def _configuration(folder: RunFolder) -> tuple[dict[str, Any], bool]:
+    """The resolved configuration, and whether the run had begun.
 
     One that was killed before it wrote its config.json has done nothing yet, and begins with what Hydra composed.
     """
-    composed = folder.path / ".hydra"
+    with imports_without_gc():  # what a configuration may name is looked up where it is defined
+        begun = folder.config.exists()
+        config = folder.read_config() if begun else _composed(folder)
+    confine(config, folder.path)
+    return config, begun
+
+
+def _composed(folder: RunFolder) -> dict[str, Any]:
+    source = folder.path / ".hydra" / "config.yaml"
     try:
-        hydra_cfg: Any = OmegaConf.load(composed / "hydra.yaml")
-        cfg: Any = OmegaConf.load(composed / "config.yaml")
-        choices = hydra_cfg.hydra.runtime.choices
+        plain = read_yaml(source)
+        choices = read_yaml(source.with_name("hydra.yaml"))["hydra"]["runtime"]["choices"]
+        plain.pop("trust", None)
+        wrong = strange(plain)
+        named = all(isinstance(choice, str | None) for choice in choices.values())
+        named &= all(choices[group] for group in ("model", "data", "loss"))
     except Exception as error:  # not there, or cut off when the run was killed
-        if folder.config.exists():
-            return None, folder.read_config(), True
         message = f"{folder.path} holds no run that had begun: delete it and start the run again"
         raise LabError(message) from error
-    if folder.config.exists():
-        return hydra_cfg, folder.read_config(), True
-    return hydra_cfg, resolve(cfg, choices, str(folder.path)), False
+    if wrong is not None or not named:
+        what = "the choices of its groups are no names" if wrong is None else f"it holds {ascii(wrong)[:80]}"
+        message = f"{source} is not resolved for whom it was not written for ({what}): start the run again"
+        raise LabError(message)
+    try:
+        config = resolve(OmegaConf.create(plain), choices, str(folder.path))
+    except OmegaConfBaseException as error:
+        message = f"{source} cannot be resolved ({str(error).splitlines()[0]}): start the run again"
+        raise LabError(message) from error
+    lacking = amiss(config)
+    if lacking is not None:
+        message = f"{source} is no configuration of a run ({lacking}): start the run again"
+        raise LabError(message)
+    trust.check(config, source)
+    return config
 
 
 def _say_anew(config: dict[str, Any], folder: RunFolder, given: Mapping[str, str]) -> None:
@@ -96,16 +132,22 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return new if value == old else value
 
 
-def _log_into(folder: RunFolder, hydra_cfg: DictConfig | None) -> None:
-    """Speak to the terminal and to the end of the run's train.log, as when it began."""
-    if hydra_cfg is None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        return
-    hydra_cfg.hydra.runtime.output_dir = str(folder.path)
-    configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
+def _log_into(folder: RunFolder) -> None:
+    """Speak to the terminal and to the end of the run's train.log, as losslab does and not as the folder says.
+
+    Raises:
+        LabError: what stands there is not the run's own file.
+    """
+    file = folder.path / "train.log"
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        message = f"{file} is a link or no file, and would be written to: remove it"
+        raise LabError(message)
+    logging_of: Any = OmegaConf.load(CONF / "hydra" / "job_logging" / "losslab.yaml")
+    logging_of.handlers.file.filename = str(file)
+    configure_log(logging_of)
 
 
-def _go_on(hydra_cfg: DictConfig | None, config: dict[str, Any], *, begun: bool) -> None:
+def _go_on(config: dict[str, Any], *, begun: bool) -> None:
     place = ranks.here()
     if place.rank > 0 and not child.is_child():
         logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
@@ -113,7 +155,7 @@ def _go_on(hydra_cfg: DictConfig | None, config: dict[str, Any], *, begun: bool)
         if place.world == 1:
             world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
             if world > 1:
-                running.in_ranks(_rank, (hydra_cfg, config, begun), world)
+                running.in_ranks(_rank, (config, begun), world)
                 return
         running.run(config, resume=begun)
     except LabError as error:
@@ -124,10 +166,10 @@ def _go_on(hydra_cfg: DictConfig | None, config: dict[str, Any], *, begun: bool)
         leave(1)
 
 
-def _rank(hydra_cfg: DictConfig | None, config: dict[str, Any], begun: bool) -> float | None:
+def _rank(config: dict[str, Any], begun: bool) -> float | None:
     resolvers.register()
     if ranks.here().rank == 0:
-        _log_into(RunFolder(Path(config["run_dir"])), hydra_cfg)
+        _log_into(RunFolder(Path(config["run_dir"])))
     else:
         logging.getLogger().addHandler(logging.NullHandler())
     return running.run(config, resume=begun)

@@ -3,8 +3,11 @@
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from losslab import trust
+from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code
 from losslab.errors import LabError
 from losslab.terminal import ConsoleHandler
@@ -14,10 +17,22 @@ def parser(description: str, run_folder: str = "the folder of a finished run") -
     """A parser for a run folder and its weights."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help=run_folder)
+    takes_trust(made)
     made.add_argument(
         "--ckpt", default="best", metavar="best|last|PATH", help="the weights (default: best, of the best epoch)"
     )
     return made
+
+
+def takes_trust(made: argparse.ArgumentParser) -> None:
+    """Have a parser take packages that the configuration of a run may name besides losslab's own list."""
+    made.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours or another's that the run may name, as its code will be run; may be repeated",
+    )
 
 
 def takes_data(made: argparse.ArgumentParser) -> None:
@@ -47,7 +62,14 @@ def asked_by_completion() -> bool:
     return "-sc" in sys.argv[1:]
 
 
-def begin(level: int = logging.INFO) -> None:
-    """Prepare this process for a command: where the user's own code lies, and where messages go."""
-    find_the_users_code()
+def begin(level: int = logging.INFO, trusted: Sequence[str] = ()) -> None:
+    """Prepare this process for a command that reads what others may have written, and say where messages go.
+
+    The user's own code in the working directory is found only where it is trusted: this may be the folder of somebody
+    else's run.
+    """
+    if trusted:
+        find_the_users_code()
+    with one_line_errors(show_all=False):
+        trust.also(trusted)
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])

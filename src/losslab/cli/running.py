@@ -5,9 +5,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab import processes, ranks, runs, signals, slurm
+from losslab import processes, ranks, runs, signals, slurm, trust
 from losslab.child import Surroundings
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
@@ -29,6 +30,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     Raises:
         LabError: the experiment was refused, or went wrong.
     """
+    trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab import experiment as lab  # noqa: PLC0415
         from losslab import report  # noqa: PLC0415
@@ -62,12 +64,17 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
 def _interrupted(experiment: "Experiment", number: int) -> NoReturn:
     """Say how to go on after a signal, which Lightning answers so after it has tidied up."""
     if experiment.trainer.is_global_zero:
-        trainer, again = experiment.trainer, runs.shown(experiment.folder.path)
+        trainer, again = experiment.trainer, _command(experiment.folder.path, experiment.config)
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
-        logger.error("interrupted in %s; to go on: python train.py resume=%s", where, again)
+        logger.error("interrupted in %s; to go on: %s", where, again)
         if number in slurm.signals():
             slurm.requeue(number, signals.replaced.get(number))
     leave(128 + number)
+
+
+def _command(folder: Path, config: dict[str, Any]) -> str:
+    trusted = trust.untrusted(config)
+    return f"python train.py resume={runs.shown(folder)}" + (f" trust=[{','.join(trusted)}]" if trusted else "")
 
 
 def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:

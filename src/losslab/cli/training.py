@@ -31,12 +31,12 @@ def train() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    find_the_users_code()
     if resuming.asked(sys.argv[1:]):
         try:
             resuming.resume(sys.argv[1:])
         except KeyboardInterrupt:
             _interrupted()
+    find_the_users_code()
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv

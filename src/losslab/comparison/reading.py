@@ -11,7 +11,7 @@ from typing import Any
 from losslab import runs, sweep
 from losslab.comparison import sound
 from losslab.errors import LabError
-from losslab.runs import RunFolder
+from losslab.runs import RunFolder, read_text
 from losslab.sweep import State
 
 
@@ -103,9 +103,9 @@ def _why(job: dict[str, Any]) -> str:
 
 
 def _run(folder: RunFolder, job: dict[str, Any]) -> Run:
-    config = folder.read_config()
+    config = folder.read_settings()
     try:
-        values = sound.final(json.loads(folder.metrics.read_text()))
+        values = sound.final(json.loads(read_text(folder.metrics)))
         return Run(folder, config, values, folder.metrics.stat().st_mtime)
     except FileNotFoundError:
         flaw = _why(job) if job else ""
@@ -129,7 +129,7 @@ def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
         LabError: the table is damaged.
     """
     try:
-        head, *rows = file.read_text().splitlines()
+        head, *rows = read_text(file).splitlines()
         names = head.split(",")
         places = {name: names.index(name) for name in wanted if name in names}
         whole = all(row.count(",") == len(names) - 1 for row in rows)

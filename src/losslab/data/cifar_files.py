@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from losslab.data import cifar_archive
 from losslab.errors import LabError
 
 FOLDER = "cifar-10-batches-py"
@@ -25,6 +26,7 @@ TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PIXELS = 3 * 32 * 32
+_LARGEST = 64 << 20
 
 
 def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
@@ -80,10 +82,17 @@ def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
         if verify:
             _check_archive(source, remedy)
         try:
-            with tarfile.open(source) as tar:
-                tar.extractall(temporary, filter="data")
+            cifar_archive.unpack(source, Path(temporary), FOLDER)
             (Path(temporary) / FOLDER).rename(folder / FOLDER)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
+        except (
+            tarfile.TarError,
+            ValueError,
+            EOFError,
+            zlib.error,
+            gzip.BadGzipFile,
+            FileNotFoundError,
+            FileExistsError,
+        ) as error:
             reason = " ".join(str(error).split())
             message = f"{source.name} is damaged or is not CIFAR-10 ({reason}): {remedy}"
             raise LabError(message) from error
@@ -130,6 +139,9 @@ def _by_hand(folder: Path) -> str:
 def _content(path: Path, *, verify: bool) -> bytes:
     from torchvision.datasets import CIFAR10  # noqa: PLC0415
 
+    if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST):
+        message = f"{path} is no file, or larger than a CIFAR-10 batch: delete {path.parent} and run again"
+        raise LabError(message)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -34,7 +34,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     if len(runs) > _MOST:
         message = f"{len(runs)} runs do not fit beside each other: name {_MOST} at most"
         raise LabError(message)
-    configs = [run.read_config() for run in runs]
+    configs = [run.read_settings() for run in runs]
     named = zip(labels(configs), runs, configs, strict=True)
     drawn = pictures({label: _record(run, config) for label, run, config in named})
     return [keep(one.figure, name, runs, output, one.findings) for name, one in drawn.items()]

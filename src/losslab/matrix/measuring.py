@@ -71,8 +71,13 @@ def measure(
         groups: whose runs to measure.
         everything: under all losses of the catalogue that fit, and not only those that some group was trained with.
         watched: wraps the runs, to show how far this is.
+
+    Raises:
+        LabError: a run names what is not trusted.
     """
     groups = [one for one in groups if one.runs]
+    for run in (run for one in groups for run in one.runs):
+        run.folder.read_config()  # to be compared they were only looked at, now they are made
     columns = _columns(groups, everything=everything)
     found: dict[tuple[Group, str], list[Cell]] = {}
     owner = {run: one for one in groups for run in one.runs}

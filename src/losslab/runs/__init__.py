@@ -23,7 +23,7 @@ SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
 from losslab.runs.claiming import claim, discard, discard_sweep, held
-from losslab.runs.files import write_json
+from losslab.runs.files import read_text, write_json
 from losslab.runs.finding import SUMMARY, Found, search
 from losslab.runs.folder import RunFolder
 from losslab.runs.naming import default_path, default_sweep_path, name, shown, stamp
@@ -39,6 +39,7 @@ __all__ = [
     "discard_sweep",
     "held",
     "name",
+    "read_text",
     "search",
     "shown",
     "stamp",

@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from losslab import trust
 from losslab.errors import LabError
 from losslab.runs.configuration import amiss
-from losslab.runs.files import read_json
+from losslab.runs.files import read_json, read_text
+from losslab.runs.yaml_files import read_yaml
 
 _BRING_BACK = "bring the file back, or train the run again"
 _DELETE = "delete it, and the data themselves are read instead"
@@ -127,12 +129,24 @@ class RunFolder:
     @property
     def _best_epoch(self) -> Any:
         try:
-            return json.loads(self.metrics.read_text()).get("best_epoch")
+            return json.loads(read_text(self.metrics)).get("best_epoch")
         except (OSError, ValueError, AttributeError):  # not finished, or damaged: it says nothing
             return None
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration.
+        """The resolved configuration, of which the run can be made again: it names nothing but what is trusted.
+
+        Raises:
+            LabError: as `read_settings` does; or it names what is neither on the list nor trusted.
+        """
+        config = self.read_settings()
+        trust.check(config, self.config)
+        return config
+
+    def read_settings(self) -> dict[str, Any]:
+        """The resolved configuration to be looked at alone: nothing may be made of it, whoever wrote it.
+
+        What it says of whom to trust is left out.
 
         Raises:
             LabError: this is no run folder, or its configuration is damaged or none.
@@ -147,6 +161,7 @@ class RunFolder:
         if wrong is not None:
             message = f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}"
             raise LabError(message)
+        config.pop("trust", None)
         return config
 
     def read_faults(self) -> dict[str, Any] | None:
@@ -180,10 +195,8 @@ class RunFolder:
     @property
     def started_in(self) -> Path | None:
         """The folder that the run was started in, to which relative paths in its configuration refer."""
-        from omegaconf import OmegaConf  # noqa: PLC0415 -- nobody else who reads run folders needs it
-
         try:
-            folder = OmegaConf.select(OmegaConf.load(self.path / ".hydra" / "hydra.yaml"), "hydra.runtime.cwd")
-        except Exception:  # noqa: BLE001 -- not there, or damaged: it only serves to help
+            folder = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"]
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: it only serves to help
             return None
-        return Path(folder) if folder else None
+        return Path(folder) if isinstance(folder, str) and folder and "\0" not in folder else None

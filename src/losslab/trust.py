@@ -1,0 +1,172 @@
+"""What the configuration of a run that somebody hands over may name.
+
+A configuration names what is to be made (`_target_`), and whoever makes it imports and calls that. So the whole of it
+is looked at before anything of it is made, and before anything is imported but the libraries named here.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+from losslab.errors import LabError
+
+_MODULES = {
+    "losslab.losses": ("losslab.losses.base.Loss",),
+    "losslab.networks": ("torch.nn.Module",),
+    "losslab.callbacks": ("lightning.pytorch.callbacks.Callback",),
+    "losslab.data": ("losslab.data.module.MemoryDataModule", "losslab.data.faults.fault.Fault"),
+    "torch.nn.modules": ("torch.nn.Module",),
+    "torch.optim": ("torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
+    "lightning.pytorch.callbacks": ("lightning.pytorch.callbacks.Callback",),
+    "lightning.pytorch.loggers": ("lightning.pytorch.loggers.Logger",),
+    "torch.nn.functional": (),
+    "torchmetrics": ("torchmetrics.Metric",),
+}
+"""What is defined in them and below them may be named, if it is a class on one of these; where none is, functions."""
+
+_NAMES = frozenset({
+    "lightning.Trainer",
+    "lightning.pytorch.Trainer",
+    "losslab.data.mix.Mix",
+    "losslab.data.view.RandomShift",
+    "losslab.losses.class_weights.balanced",
+    "losslab.losses.class_weights.effective_number",
+    "losslab.networks.cifar_cnn.cifar_cnn",
+    "losslab.networks.linear.linear",
+    "losslab.networks.linear.mlp",
+    "losslab.networks.resnet18.resnet18",
+    "losslab.teacher.network_of",
+    "losslab.tensorboard.RunLogger",
+    "torch.tensor",
+    "torchvision.transforms.v2.CutMix",
+    "torchvision.transforms.v2.MixUp",
+})  # fmt: skip
+"""What may be named besides: functions that make networks and weights, and classes on nothing in particular."""
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_DEEPEST = 50
+_own: set[str] = set()
+
+
+def also(packages: object) -> None:
+    """Trust packages or modules, and what lies below them, for as long as this process lives.
+
+    Args:
+        packages: a name such as "timm" or "my_package.losses", or several; None for none.
+
+    Raises:
+        LabError: one is no name.
+    """
+    several = [packages] if isinstance(packages, str) else packages or ()
+    if not isinstance(several, Iterable) or not all(isinstance(one, str) and _DOTTED.fullmatch(one) for one in several):
+        message = f"trust takes names of packages, as in trust=[my_package]: got {packages!r}"
+        raise LabError(message)
+    _own.update(several)
+
+
+def check(config: Any, source: Path) -> None:
+    """See that a configuration names nothing but what is on the list, anywhere in it.
+
+    Args:
+        config: resolved, as config.json holds it.
+        source: the file it was read from, for the message.
+
+    Raises:
+        LabError: it names something else, or something that is no name; it holds what would be resolved to something
+            else when it is made; or it is nested deeper than any configuration.
+    """
+    for place, value in leaves(config):
+        if isinstance(value, str) and "${" in value:
+            message = f"{source}: {place} holds an interpolation, which no resolved configuration does: nothing is made"
+            raise LabError(message)
+        if place.rpartition(".")[2] == "_target_":
+            wrong = _wrong(value)
+            if wrong is not None:
+                message = f"{source}: {place} {wrong}"
+                raise LabError(message)
+
+
+def untrusted(config: Any) -> list[str]:
+    """The packages that `trust` must name for a run of this configuration to be opened again."""
+    found = (str(value) for place, value in leaves(config) if place.rpartition(".")[2] == "_target_")
+    return sorted({name.partition(".")[0] for name in found if name not in _NAMES and not _defined(name)})
+
+
+def leaves(config: Any) -> Iterator[tuple[str, Any]]:
+    """The dotted place and the value of all in a tree that is no container; of _target_ and of strange keys always.
+
+    Raises:
+        LabError: it is nested deeper than any configuration.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", config, 0)]
+    while waiting:
+        place, value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            message = f"a configuration is nested more than {_DEEPEST} deep at {place[:80]}...: nothing is made of it"
+            raise LabError(message)
+        named = place.rpartition(".")[2] == "_target_"
+        if named or not isinstance(value, dict | list | tuple):
+            yield place, value
+        if isinstance(value, dict):
+            yield from ((f"{place}.{key}"[:80].lstrip("."), f"{key}") for key in value if "${" in str(key))
+            waiting += [(f"{place}.{key}".lstrip("."), each, depth + 1) for key, each in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{place}.{at}".lstrip("."), each, depth + 1) for at, each in enumerate(value)]
+
+
+def _wrong(target: Any) -> str | None:
+    """What is wrong with a name; None if it may be made."""
+    if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+        return f"is no dotted name but {ascii(target)[:60]}: nothing is made"
+    if _listed(target):
+        return None
+    package = target.partition(".")[0]
+    if package in sys.stdlib_module_names or package in _KNOWN:
+        return f"names {target}, which is not among what runs may name (docs/reliability.md): nothing is made"
+    how = f"--trust {package}, or trust=[{package}] of train.py"
+    return f"names {target}, which losslab does not know: nothing is made. If you know and trust it, add {how}"
+
+
+def _listed(target: str) -> bool:
+    return trusted(target) or target in _NAMES or _defined(target)
+
+
+def trusted(target: str) -> bool:
+    """Whether somebody here said that a name is to be trusted."""
+    return any(target == own or target.startswith(f"{own}.") for own in _own)
+
+
+@cache
+def _defined(target: str) -> bool:
+    """Whether it is a public class, of a kind and in a module that are on the list; imports that module alone."""
+    module, _, name = target.rpartition(".")
+    inside = "torch.nn.modules" if module == "torch.nn" else module
+    home = next((home for home in _MODULES if f"{inside}.".startswith(f"{home}.")), None)
+    if home is None or name.startswith("_"):
+        return False
+    try:
+        found = vars(import_module(module)).get(name)
+    except Exception:  # noqa: BLE001 -- whatever importing it raises: it is not there
+        return False
+    if not f"{getattr(found, '__module__', '')}.".startswith(f"{home}."):
+        return False  # it was only imported there
+    kinds = tuple(map(_class, _MODULES[home]))
+    fits = isinstance(found, type) and issubclass(found, kinds) if kinds else inspect.isfunction(found)
+    return fits and get_object(target) is found
+
+
+def _class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(import_module(module), name)
+    return found
+
+
+_KNOWN = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
+"""Packages that nobody is advised to trust as a whole."""
