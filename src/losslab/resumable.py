@@ -10,6 +10,7 @@ _SHAPES = {
     "epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "learner": dict, "optimizer_states": list,
 }  # fmt: skip
 _OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict, "trained": dict}
+_LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"}
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
 
 
@@ -34,6 +35,8 @@ def _complaints(state: Any) -> Iterator[str]:
 def _wrong_content(state: dict[str, Any]) -> Iterator[str]:
     if not _counts([state["global_step"], state["epoch"], *state["loops"].values(), state["learner"]["loader"]]):
         yield "it counts what cannot be counted"
+    if not state["optimizer_states"] or not set(state["loops"].get("fit_loop") or ()) >= _LOOPS:
+        yield "it does not say how far the loops and the optimizer were"
     if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
         yield "its state_dict holds something else than tensors"
     if not torch.isfinite(state["learner"]["sums"]).all():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (str, int, float, bool, type(None), torch.dtype)
 _CONTAINERS = (dict, OrderedDict, Counter, list, tuple, torch.Size)
 _REBUILT = frozenset({
     "collections OrderedDict",
@@ -80,22 +80,29 @@ def _is_known(name: str) -> bool:
 
 
 def _check_plain(content: Any) -> None:
-    """Walk over everything, as whoever uses it will: what is named twice counts twice."""
-    waiting, seen = [(content, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST:
-            message = "it is nested deeper or holds more than any checkpoint"
-            raise ValueError(message)
-        if type(value) in _CONTAINERS:
-            inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-            waiting += [(each, depth + 1) for each in inside]
-        elif type(value) in (Tensor, nn.Parameter):
-            _check_tensor(value)
-        elif type(value) not in (*_PLAIN, torch.dtype):
-            message = f"it holds a {type(value).__name__}, which no checkpoint does"
-            raise ValueError(message)
+    seen: dict[int, tuple[int, int]] = {}
+    most, deepest = _measure(content, seen, 0)
+    if most > _MOST or deepest > _DEEPEST:
+        message = "it is nested deeper or holds more than any checkpoint"
+        raise ValueError(message)
+
+
+def _measure(value: Any, seen: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """How much is in it, where what is named twice counts twice as for whoever walks over it, and how deep it goes."""
+    if type(value) in _PLAIN:
+        return 1, 0
+    if id(value) in seen:
+        return seen[id(value)]
+    if type(value) in (Tensor, nn.Parameter):
+        _check_tensor(value)
+        return 1, 0
+    if type(value) not in _CONTAINERS or depth > _DEEPEST:
+        message = f"it holds a {type(value).__name__} where no checkpoint does"
+        raise ValueError(message)
+    inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    below = [_measure(each, seen, depth + 1) for each in inside]
+    seen[id(value)] = 1 + sum(size for size, _ in below), 1 + max((deep for _, deep in below), default=0)
+    return seen[id(value)]
 
 
 def _check_tensor(tensor: Tensor) -> None:
