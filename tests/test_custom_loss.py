@@ -119,9 +119,20 @@ def test_a_module_in_the_working_directory_is_found_and_a_wrong_name_is_said(tmp
             env=os.environ | {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0"},
         )  # fmt: skip
 
-    done = losslab("loss._target_=my_losses.Mine")
+    def evaluated(run: Path, options: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "evaluate.py"), str(run), *options],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "200"},
+        )  # fmt: skip
+
+    folder = tmp_path / "run"
+    done = losslab("loss._target_=my_losses.Mine", f"run_dir={folder}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "custom my_losses.Mine, x 2" in done.stdout
+    # Whoever opens the run again says that the loss is trusted.
+    said = evaluated(folder, ()), evaluated(folder, ("--trust", "my_losses"))
+    assert [one.returncode for one in said] == [1, 0]
+    assert said[0].stderr.endswith("add --trust my_losses, or trust=[my_losses] of train.py\n")
     wrong = losslab("loss._target_=my_losses.Mien")
     assert wrong.returncode == 1
     assert "my_losses has no Mien, but Mine" in wrong.stderr

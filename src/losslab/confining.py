@@ -43,5 +43,7 @@ def _confine(name: str, part: dict[str, Any], old: str, home: Path) -> None:
         if not away or value is None or value == old:
             continue
         if not isinstance(value, str) or "\0" in value or not Path(value).resolve().is_relative_to(home):
-            message = f"{name}.{place} leads out of the run folder ({ascii(value)[:80]}): nothing is made"
+            package = str(part.get("_target_")).partition(".")[0]
+            where = f"{name}.{place} leads out of the run folder ({ascii(value)[:80]})"
+            message = f"{where}: nothing is made. If you mean it, add trust=[{package}]"
             raise LabError(message)

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from losslab import runs
+from losslab import runs, trust
 from losslab.data.batch import Examples, Facts
 from losslab.data.faults import words
 from losslab.targets import Task
@@ -43,7 +43,7 @@ def header(experiment: "Experiment") -> None:
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
-        "evaluate": f"{evaluate} {folder}",
+        "evaluate": " ".join([f"{evaluate} {folder}", *(f"--trust {name}" for name in trust.untrusted(config))]),
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from losslab import trust
 from losslab.errors import LabError
 from losslab.explanation import barrier, landscape
 from losslab.explanation.barrier.line import Line, between, mixed
@@ -205,7 +206,8 @@ def test_figures_come_with_their_numbers(folders, tmp_path, caplog):
     ],
     ids=lambda options: "-".join(options[:2]),
 )
-def test_every_kind_of_run_has_a_landscape_and_a_line(train, folders, tmp_path, options):
+def test_every_kind_of_run_has_a_landscape_and_a_line(train, folders, tmp_path, options, monkeypatch):
+    monkeypatch.setattr(trust, "_own", {"pytorch_metric_learning"})
     chosen = dict(option.split("=", 1) for option in (*DIGITS, *options))
     if chosen["data"] != "digits":
         chosen.pop("data.size")
