@@ -155,6 +155,21 @@ OTHER: dict[str, Writer] = {
 
 ALL = LIVE | OTHER
 
+REASONS = {
+    "a call": "it names posix system",
+    "another protocol": "it names what",
+    "a program of TorchScript's": "but a program",
+    "a bomb": "would unpack to more than it is",
+    "entries that overlap": "would unpack to more than it is",
+    "lists in lists": "holds more than any checkpoint",
+    "a tensor without end": "claims more numbers than it holds",
+    "bytes without end": "it names __builtin__ bytearray",
+    "a class that a library calls safe": "it names torch.distributed.device_mesh DeviceMesh",
+    "a pipe": "it is no file",
+    "a device": "it is no file",
+}
+"""Where it matters what refuses them: torch alone would, if at all, when it is too late."""
+
 
 def without(content, name):
     return {key: value for key, value in content.items() if key != name}

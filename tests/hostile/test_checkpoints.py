@@ -11,7 +11,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from checkpoints import ALL, CHANGES, LIVE
+from checkpoints import ALL, CHANGES, LIVE, REASONS
 
 from losslab import cli, durable, experiment, resuming, weights
 from losslab.cli import resuming as command
@@ -30,6 +30,7 @@ def test_what_is_no_checkpoint_is_refused_unexecuted(name, tmp_path):
             way()
         assert "\n" not in str(found.value)
         assert "weights_only" not in str(found.value)
+        assert REASONS.get(name, "") in str(found.value)
     assert not canary.exists()
 
 
