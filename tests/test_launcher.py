@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_processes import alive, wait_for
 
-from losslab import launcher
+from losslab import batch, places
 from losslab.board import Board
 from losslab.child import Outcome, Surroundings
 from losslab.sweep import State, Sweep
@@ -81,7 +81,7 @@ def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
     for reason in BAD.values():
         assert reason in errors
         assert reason in out
-    assert errors.splitlines()[-1] == "3 of 12 jobs are not done"
+    assert errors.splitlines()[-1] == "3 of 12 jobs are not done; to complete them: python train.py resume=sweep"
     assert "Traceback" not in out + errors
 
 
@@ -226,13 +226,13 @@ def test_a_job_is_called_by_what_not_all_jobs_share():
     assert [job.label for job in jobs] == ["a=1", "a=2"]
 
 
-def test_what_another_sweep_found_is_left_alone(tmp_path):
+def test_a_summary_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "summary.json").write_text('{"done": 9}')
     process = start("-m", "loss=mse,l1", "hydra.sweep.dir=old", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "already holds a sweep" in errors
+    assert "something else than the jobs of a sweep): set run_dir to another folder" in errors
     assert len(errors.splitlines()) == 1
     assert (tmp_path / "old" / "summary.json").read_text() == '{"done": 9}'
 
@@ -347,28 +347,26 @@ class Pretended:
 @pytest.fixture
 def two_gpus(monkeypatch, tmp_path):
     """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
-    monkeypatch.setattr(launcher, "Run", Pretended)
-    monkeypatch.setattr(launcher.processes, "gpus", lambda: ["3", "5"])
-    monkeypatch.setattr(launcher.processes, "watch", lambda *_: None)
+    monkeypatch.setattr(batch, "Run", Pretended)
+    monkeypatch.setattr(batch.processes, "gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(batch.processes, "watch", lambda *_: None)
     Pretended.runs = []
 
     def begin(*trainers, n_jobs=None):
         of = Sweep(tmp_path)
         jobs = of.add([[f"seed={number}"] for number in range(len(trainers))], 0)
-        ours = launcher.Launcher(n_jobs)
-        ours.context = ours.task = None
-        batch = launcher.Batch(ours, of, jobs)
+        ours = batch.Batch(batch.Given(None, None, None), places.Places(n_jobs), of, jobs)
         paths = {"hydra": {"runtime": {"output_dir": str(tmp_path / "run")}, "job": {"name": "train"}}}
         configs = [OmegaConf.create({"trainer": trainer, **paths}) for trainer in trainers]
-        batch._compose = lambda job: configs[job.number]
+        ours._compose = lambda job: configs[job.number]
         board = Board(of)
 
         def step(end=None):
             if end is not None:
                 Pretended.runs[end].outcome = Outcome(1.0)
-                batch._look(board)
-            batch._fill(board)
-            return [run.gpus for run in batch.running]
+                ours._look(board)
+            ours._fill(board)
+            return [run.gpus for run in ours.running]
 
         return step
 
@@ -404,7 +402,7 @@ def test_jobs_on_the_cpu_and_on_chosen_gpus_are_left_alone(two_gpus):
 
 def test_jobs_share_the_machine_with_those_that_there_are(two_gpus, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launcher.processes, "cores", lambda: 64)
+    monkeypatch.setattr(batch.processes, "cores", lambda: 64)
     two_gpus({"accelerator": "cpu"}, {"accelerator": "cpu", "devices": 2}, n_jobs=-1)()
     assert [(run.threads, run.jobs) for run in Pretended.runs] == [(32, "2"), (16, "2")]
 
@@ -412,13 +410,13 @@ def test_jobs_share_the_machine_with_those_that_there_are(two_gpus, monkeypatch)
 @pytest.mark.usefixtures("two_gpus")
 def test_a_job_that_was_done_before_it_heard_of_an_interrupt_is_done(tmp_path):
     of = Sweep(tmp_path)
-    batch = launcher.Batch(launcher.Launcher(), of, of.add([["seed=0"], ["seed=1"]], 0))
+    ours = batch.Batch(batch.Given(None, None, None), places.Places(), of, of.add([["seed=0"], ["seed=1"]], 0))
     for job, outcome in zip(of.jobs, (Outcome(1.0), Outcome(reason="interrupted")), strict=True):
         run = Pretended(None, [()], Surroundings(environment={"LOSSLAB_JOBS": "1"}))
         run.interrupt = lambda run=run, outcome=outcome: setattr(run, "outcome", outcome)
-        batch.running[run], batch._on_gpus[run], job.state = job, [], State.RUNNING
-    batch.waiting = []
-    batch._interrupt(Board(of))
+        ours.running[run], ours._on_gpus[run], job.state = job, [], State.RUNNING
+    ours.waiting = []
+    ours._interrupt(Board(of))
     assert [job.state for job in of.jobs] == [State.DONE, State.INTERRUPTED]
 
 

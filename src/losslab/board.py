@@ -1,6 +1,7 @@
 """The live view of a sweep."""
 
 import logging
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -36,10 +37,17 @@ class Board:
     ) -> None:
         self._live.stop()
 
+    def found(self, jobs: Sequence[Job]) -> None:
+        """What an earlier call left of these jobs."""
+        done, broken = sum(job.before for job in jobs), sum(job.resumes for job in jobs)
+        if done or broken:
+            new = len(jobs) - done - broken
+            logger.info("%d jobs  %d done before, %d to resume, %d to start", len(jobs), done, broken, new)
+
     def started(self, job: Job) -> None:
         """A job has begun."""
         if not self._live.is_started:
-            logger.info("job %d  started  %s", job.number, job.label)
+            logger.info("job %d  %s  %s", job.number, "resumed" if job.resumes else "started", job.label)
 
     def ended(self, job: Job) -> None:
         """A job is over."""

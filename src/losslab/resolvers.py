@@ -56,12 +56,14 @@ def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
     return ranks.agree(ranks.here(), decide)
 
 
-def _sweep_path(run_dir: str | None) -> str:
+def _sweep_path(run_dir: str | None, launcher: str) -> str:
     if ranks.here().world > 1:
         message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
         raise LabError(message)
     path = run_dir or runs.default_sweep_path()
-    claimed.extend(runs.claim(Path(path), "summary.json"))
+    if launcher.endswith(".LosslabLauncher") and (Path(path) / runs.SUMMARY).is_file():
+        return path  # to be completed
+    claimed.extend(runs.claim(Path(path), runs.SUMMARY))
     sweeps.append(Path(path).absolute())
     return path
 

@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep: kept while it runs, written to its summary.json, shown as a table at its end.
+"""What became of the jobs of a sweep: kept while it runs, and written to its summary.json.
 
 Imports no torch.
 """
@@ -7,17 +7,13 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from losslab import runs
 from losslab.errors import LabError
@@ -52,6 +48,10 @@ class Job:
     """What the task returned: the metric that a sweeper optimises."""
     news: dict[str, Any] = field(default_factory=dict)
     """What was last heard of its progress."""
+    before: bool = False
+    """Whether an earlier call has done it, and this one only found it."""
+    resumes: bool = False
+    """Whether it goes on with the run that lies in its folder."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -76,23 +76,26 @@ class Sweep:
 
     Args:
         folder: of the sweep, which takes summary.json.
+        command: what was typed after the command's name, to complete the sweep if it ends early.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.command = list(command)
         self.jobs: list[Job] = []
+        self.others: list[dict[str, Any]] = []
+        """What is known of jobs whose runs lie there and that this command does not ask for."""
         self._written = 0.0
+        self._held = contextlib.ExitStack()
 
-    def refuse_another(self) -> None:
-        """Leave what another sweep found alone, where hydra.sweep.dir names its folder.
+    def hold(self) -> None:
+        """Have the folder to oneself as long as this process lives.
 
         Raises:
-            LabError: the folder holds the summary of a sweep.
+            LabError: another process runs a sweep in it.
         """
-        file = self.folder / runs.SUMMARY
-        if file.is_file() and file.stat().st_size:
-            message = f"{self.folder} already holds a sweep: set run_dir to another folder"
-            raise LabError(message)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(runs.held(self.folder))
 
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
         """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""
@@ -124,10 +127,10 @@ class Sweep:
         if not now and time.monotonic() - self._written < 5:
             return
         self._written = time.monotonic()
-        content: dict[str, Any] = {"jobs": [self._row(job) for job in self.jobs]}
-        runs.write_json(
-            self.folder / runs.SUMMARY, {str(state): count for state, count in self.counts.items()} | content
-        )
+        rows = [*map(self._row, self.jobs), *self.others]
+        counts = Counter(row["state"] for row in rows)
+        content = {"command": self.command, "jobs": rows}
+        runs.write_json(self.folder / runs.SUMMARY, {str(state): counts[state] for state in State} | content)
 
     def _row(self, job: Job) -> dict[str, Any]:
         folder = os.path.relpath(job.folder, self.folder) if job.folder is not None else None
@@ -142,43 +145,24 @@ class Sweep:
             "metrics": job.metrics if job.state is State.DONE else {},
         }
 
-    def table(self, width: int) -> str:
-        """A row for each job that began: what is its own, how it ended, its metric on validation and test.
 
-        Why jobs failed stands below, and how many did not begin.
-        """
-        began = [job for job in self.jobs if job.folder is not None or job.state is State.FAILED]
-        names = dict.fromkeys(str(job.news["metric"]) for job in began if "metric" in job.news)
-        columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for name in ("job", "", "state", *columns, "seconds"):
-            right = name in (*columns, "seconds", "job")
-            table.add_column(name, justify="right" if right else "left", no_wrap=name != "", overflow="ellipsis")
-        for job in began:
-            metrics = job.metrics if job.state is State.DONE else {}
-            values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
-            table.add_row(*map(escape, (str(job.number), job.label, job.state, *values, f"{job.seconds:.1f}")))
-        console = Console(width=max(60, width), color_system=None)
-        with console.capture() as captured:
-            console.print(table)
-        lines = [line.rstrip() for line in captured.get().rstrip().splitlines()]
-        lines += [f"job {job.number} {job.state}: {job.reason}" for job in began if job.reason not in (None, job.state)]
-        if len(began) < len(self.jobs):
-            lines.append(f"{len(self.jobs) - len(began)} jobs did not begin")
-        return "\n".join(lines)
+def jobs_of(folder: Path, *, over: bool | None = None) -> list[dict[str, Any]]:
+    """What the summary of a sweep says of each job; nothing where there is no summary, or one that was not begun.
 
+    A sweep that was killed could not write that its jobs run no longer: here they do not.
 
-def jobs_of(folder: Path) -> list[dict[str, Any]]:
-    """What the summary of a sweep says of each job; nothing where there is no summary.
+    Args:
+        folder: of the sweep.
+        over: whether nobody runs it any more; None to look.
 
     Raises:
         LabError: it is damaged.
     """
     file = folder / runs.SUMMARY
+    if not file.exists() or not file.stat().st_size:
+        return []
     try:
         content = json.loads(file.read_text())
-    except FileNotFoundError:
-        return []
     except (OSError, ValueError, RecursionError) as error:
         message = f"cannot read {file} ({error})"
         raise LabError(message) from error
@@ -186,7 +170,18 @@ def jobs_of(folder: Path) -> list[dict[str, Any]]:
     if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
         message = f"cannot read {file} (it holds something else than the jobs of a sweep)"
         raise LabError(message)
-    return [job | {"state": State(job["state"])} for job in jobs]
+    rows = [job | {"state": State(job["state"])} for job in jobs]
+    ended = runs.abandoned(folder) if over is None else over
+    return [_as_it_ended(row, folder) if ended else row for row in rows]
+
+
+def _as_it_ended(row: dict[str, Any], sweep: Path) -> dict[str, Any]:
+    if row["state"] not in (State.WAITING, State.RUNNING):
+        return row
+    if row.get("folder") and RunFolder(sweep / row["folder"]).metrics.is_file():
+        return row | {"state": State.DONE}
+    ran = row["state"] is State.RUNNING
+    return row | {"state": State.INTERRUPTED, "reason": "killed with its sweep" if ran else "not started"}
 
 
 def _is_job(row: Any) -> bool:
@@ -206,3 +201,5 @@ def _is_job(row: Any) -> bool:
 
 current: Sweep | None = None
 """The sweep of this process, if it runs one."""
+resumes = False
+"""In the process of a job: whether it goes on with the run that lies in its folder."""

@@ -16,14 +16,12 @@ from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, imports_without_gc, leave
 from losslab.confining import confine
 from losslab.errors import LabError
+from losslab.recognising import MAY_DIFFER
 from losslab.runs import RunFolder
 from losslab.runs.configuration import amiss
 from losslab.runs.yaml_files import read_yaml, strange
 
 logger = logging.getLogger("losslab")
-
-_MAY_DIFFER = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback")
-"""What may be said anew, since it changes no result."""
 
 
 def asked(arguments: Sequence[str]) -> bool:
@@ -64,10 +62,10 @@ def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
     if not folder.path.is_dir():
         message = f"resume={folder.path}: there is no such folder"
         raise LabError(message)
-    other = [key for key in given if key not in _MAY_DIFFER]
+    other = [key for key in given if key not in MAY_DIFFER]
     if other:
         message = (
-            f"resume= goes on with a run as it was, {other[0]} cannot be said anew (only {', '.join(_MAY_DIFFER)}): "
+            f"resume= goes on with a run as it was, {other[0]} cannot be said anew (only {', '.join(MAY_DIFFER)}): "
             f"leave it out, or start a new run from its weights with ckpt_path={runs.shown(folder.last)}"
         )
         raise LabError(message)

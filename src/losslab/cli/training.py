@@ -15,8 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich import get_console
 
-from losslab import CONF, child, processes, ranks, resolvers, runs, sweep
-from losslab.cli import resuming, running
+from losslab import CONF, child, processes, ranks, resolvers, runs, sweep, sweep_table
+from losslab.cli import completing, resuming, running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, leave
@@ -32,10 +32,14 @@ def train() -> None:
         sys.stdout.write(help_text())
         return
     if resuming.asked(sys.argv[1:]):
-        try:
-            resuming.resume(sys.argv[1:])
-        except KeyboardInterrupt:
-            _interrupted()
+        with one_line_errors(show_all="traceback=true" in sys.argv):
+            command = completing.completed(sys.argv[1:])
+        if command is None:
+            try:
+                resuming.resume(sys.argv[1:])
+            except KeyboardInterrupt:
+                _interrupted()
+        sys.argv[1:] = command
     find_the_users_code()
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
@@ -45,7 +49,6 @@ def train() -> None:
         with one_line_errors(show_all=user_wants_all, first=_close_sweep), _no_folder_of_a_sweep_refused():
             hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
     except KeyboardInterrupt:
-        _close_sweep()
         _interrupted()
     except ValueError:
         if sweep.current is None or sweep.current.done:
@@ -60,6 +63,7 @@ def train() -> None:
 
 def _interrupted() -> NoReturn:
     sys.stderr.write("interrupted\n")
+    _close_sweep()
     leave(130)
 
 
@@ -81,10 +85,11 @@ def _close_sweep() -> bool:
         return True
     sweep.current.write()
     console = get_console()
-    logger.info("%s", sweep.current.table(console.width if console.is_terminal else 160))
+    logger.info("%s", sweep_table.table(sweep.current, console.width if console.is_terminal else 160))
     logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
     if sweep.current.bad:
-        logger.error("%d of %d jobs are not done", len(sweep.current.bad), len(sweep.current.jobs))
+        counts, folder = (len(sweep.current.bad), len(sweep.current.jobs)), runs.shown(sweep.current.folder)
+        logger.error("%d of %d jobs are not done; to complete them: python train.py resume=%s", *counts, folder)
     return not sweep.current.bad
 
 
@@ -101,7 +106,7 @@ def _task(cfg: DictConfig) -> float | None:
             world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
             if world > 1:
                 return running.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), world)
-        return running.run(config)
+        return running.run(config, resume=sweep.resumes)
     except LabError as error:
         if cfg.traceback or child.is_child():
             raise

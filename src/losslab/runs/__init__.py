@@ -22,8 +22,8 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
-from losslab.runs.claiming import claim, discard, discard_sweep, held
-from losslab.runs.files import read_text, write_json
+from losslab.runs.claiming import abandoned, claim, discard, discard_sweep, held
+from losslab.runs.files import as_json, read_text, write_json
 from losslab.runs.finding import SUMMARY, Found, search
 from losslab.runs.folder import RunFolder
 from losslab.runs.naming import default_path, default_sweep_path, name, shown, stamp
@@ -32,6 +32,8 @@ __all__ = [
     "SUMMARY",
     "Found",
     "RunFolder",
+    "abandoned",
+    "as_json",
     "claim",
     "default_path",
     "default_sweep_path",

@@ -86,3 +86,15 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(place)
+
+
+def abandoned(path: Path) -> bool:
+    """Whether nobody holds this folder any more; False where the file system keeps no locks, and nobody can say."""
+    place = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(place)
+    return True

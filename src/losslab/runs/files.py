@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ def read_json(path: Path, mend: str) -> Any:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
-    durable.put(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n").encode())
+    durable.put(path, as_json(content).encode())
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """What `write_json` writes."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

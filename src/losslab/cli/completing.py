@@ -1,0 +1,57 @@
+"""`python train.py resume=SWEEP_FOLDER`: the command of a sweep again, in its folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from losslab import runs
+from losslab.errors import LabError
+from losslab.recognising import MAY_DIFFER
+
+_ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
+_FOLDER = "hydra.sweep.dir"
+
+
+def completed(arguments: Sequence[str]) -> list[str] | None:
+    """The command that completes the sweep whose folder a command line names; None where that is of one run.
+
+    Raises:
+        LabError: it does not say what the sweep was, or more is to be said anew than may be.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments if argument not in ("-m", "--multirun"))
+    folder = Path(given.pop("resume"))
+    summary = folder / runs.SUMMARY
+    if (folder / "config.json").exists() or not summary.is_file():
+        return None
+    other = [key for key in given if key not in _ANEW]
+    if other:
+        message = (
+            f"resume= completes a sweep as it was, {other[0]} cannot be said anew (only {', '.join(_ANEW)}): leave it "
+            f"out, or say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
+        )
+        raise LabError(message)
+    command = [part for part in _command(summary) if part.partition("=")[0] not in {_FOLDER, *given}]
+    return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
+
+
+def _command(summary: Path) -> list[str]:
+    if not summary.stat().st_size:
+        message = f"{summary.parent} holds no sweep that had begun: delete it and start the sweep again"
+        raise LabError(message)
+    try:
+        command = json.loads(summary.read_text())["command"]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        command = None
+    if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
+        message = (
+            f"{summary} does not say what the sweep was: say its command again with {_FOLDER}={summary.parent}, which "
+            "runs of it what is not done"
+        )
+        raise LabError(message)
+    return command
+
+
+def _quoted(path: Path) -> str:
+    """As Hydra reads a text in which anything may stand."""
+    text = str(path).replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{text}'"
