@@ -1,10 +1,18 @@
 """What the server of processes.py imports once, so that its children need not. No tensors, no threads, no CUDA."""
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
+import signal
+import sys
 
+# The server itself notices that its parent is gone only once it has imported all this.
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; what it forks does not inherit it
+if str(os.getppid()) != os.environ.get("LOSSLAB_PARENT", str(os.getppid())):
+    os._exit(0)  # it was gone before
 gc.disable()
 for name in (
     "losslab.cli",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,8 +89,8 @@ def _close_sweep() -> bool:
     logger.info("%s", sweep_table.table(sweep.current, console.width if console.is_terminal else 160))
     logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
     if sweep.current.bad:
-        counts, folder = (len(sweep.current.bad), len(sweep.current.jobs)), runs.shown(sweep.current.folder)
-        logger.error("%d of %d jobs are not done; to complete them: python train.py resume=%s", *counts, folder)
+        counts, again = (len(sweep.current.bad), len(sweep.current.jobs)), f"resume={runs.shown(sweep.current.folder)}"
+        logger.error("%d of %d jobs are not done; to complete them: python train.py %s", *counts, shlex.quote(again))
     return not sweep.current.bad
 
 

@@ -1,0 +1,136 @@
+"""Which runs of a sweep's folder are taken over by which jobs."""
+
+import json
+
+import folders
+import pytest
+
+from losslab import cli, runs
+from losslab.cli.completing import completed
+from losslab.earlier import Earlier
+from losslab.errors import LabError
+from losslab.recognising import identity
+from losslab.sweep import State, Sweep, jobs_of
+
+
+def asked(loss="mse", seed=0, **values):
+    """What a job would train in a folder that its number names, which may be another one than before."""
+    return folders.config(loss, seed, "/elsewhere/9-run", **values)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for number, (loss, seed) in enumerate([("mse", 0), ("mse", 1), ("l1", 0)]):
+        folders.run(tmp_path / f"{number}-mlp-digits-{loss}-s{seed}", loss, seed, metrics={"val/accuracy": number / 10})
+    return tmp_path
+
+
+def test_runs_are_known_by_what_they_are_whatever_their_order_and_number(sweep):
+    earlier = Earlier(sweep)
+    found = [earlier.take(asked(loss, seed)) for loss, seed in [("l1", 1), ("l1", 0), ("mse", 1), ("mse", 0)]]
+    assert [left and left.number for left in found] == [None, 2, 1, 0]
+    assert earlier.take(asked("mse", 0)) is None  # one job each
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        ({"data__dir": "/other"}, True),
+        ({"data__workers": 4}, True),
+        ({"trainer__enable_progress_bar": False}, True),
+        ({"optimized_metric": "val/nll"}, True),
+        ({"made_with": {"torch": "1.0"}}, True),
+        ({"optimizer__lr": 0.002}, False),
+        ({"trainer__devices": 2}, False),
+        ({"trainer__max_epochs": 3.0}, False),  # 1 is one batch where 1.0 is all of them
+        ({"ckpt_path": "/elsewhere/9-run-of-another"}, False),
+    ],
+)
+def test_only_what_changes_no_result_may_differ(sweep, values, same):
+    left = Earlier(sweep).take(asked(**values))
+    assert (left is not None) is same
+
+
+def test_of_a_folder_of_images_the_place_says_which_they_are(tmp_path):
+    images = {"choices": folders.config()["choices"] | {"data": "image_folder"}}
+    folders.run(tmp_path / "0-run", data__dir="/a", **images)
+    assert Earlier(tmp_path).take(asked(data__dir="/b", **images)) is None
+    assert Earlier(tmp_path).take(asked(data__dir="/a", **images)) is not None
+
+
+def test_what_is_composed_again_elsewhere_is_the_same_run():
+    first, second = (cli.compose(["loss=huber", "loss.delta=2"], place) for place in ("/a/0-run", "/b/7-run"))
+    assert first != second
+    assert identity(first) == identity(json.loads(runs.as_json(second)) | {"made_with": {}})
+    assert identity(first) != identity(cli.compose(["loss=huber", "loss.delta=3"], "/a/0-run"))
+
+
+def test_of_runs_that_differ_in_what_changes_no_result_each_job_takes_its_own(tmp_path):
+    for number in range(2):
+        folders.run(tmp_path / f"{number}-run", data__workers=number)
+    earlier = Earlier(tmp_path)
+    assert [earlier.take(asked(data__workers=workers)).number for workers in (1, 0)] == [1, 0]
+
+
+def test_new_jobs_keep_their_number_unless_a_folder_has_it(sweep):
+    (sweep / "4-mlp-digits-mse-s3").mkdir()  # killed before there was a run
+    earlier = Earlier(sweep)
+    assert earlier.number(0, None) == 3
+    assert earlier.number(4, sweep / "4-mlp-digits-mse-s3") == 4
+    assert earlier.number(5, sweep / "5-mlp-digits-mse-s4") == 5
+    assert earlier.number(3, sweep / "3-mlp-digits-mse-s5") == 6
+
+
+def written(folder, *jobs):
+    of = Sweep(folder, ["-m", "seed=0,1,2,3", "hydra.sweep.dir=old", "data.dir=here"])
+    for job, (state, name) in zip(of.add([["seed=0"]] * len(jobs), 0), jobs, strict=True):
+        job.state, job.folder = state, folder / name if name else None
+    of.write()
+    return of
+
+
+def test_a_sweep_that_was_killed_is_not_taken_for_one_that_runs(sweep):
+    folders.run(sweep / "3-run", metrics=False)
+    names = ["0-mlp-digits-mse-s0", "3-run", None]
+    of = written(sweep, *zip([State.RUNNING, State.RUNNING, State.WAITING], names, strict=True))
+    ended = [State.DONE, State.INTERRUPTED, State.INTERRUPTED]
+    assert [job["state"] for job in jobs_of(sweep)] == ended
+    of.hold()
+    assert [job["state"] for job in jobs_of(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
+    with pytest.raises(LabError, match="another process is training"):
+        Sweep(sweep).hold()
+
+
+def test_what_is_not_asked_for_again_stays_in_the_summary(sweep):
+    written(sweep, (State.DONE, "0-mlp-digits-mse-s0"), (State.FAILED, "1-mlp-digits-mse-s1"), (State.FAILED, None))
+    earlier = Earlier(sweep)
+    assert earlier.take(asked("mse", 0)) is not None
+    assert [row["folder"] for row in earlier.rest] == ["1-mlp-digits-mse-s1"]
+
+
+def test_a_damaged_run_is_not_taken_over_and_its_number_not_given_away(sweep, caplog):
+    (sweep / "1-mlp-digits-mse-s1" / "config.json").write_text("{")
+    earlier = Earlier(sweep)
+    assert "not taken over: cannot read" in caplog.text
+    assert earlier.take(asked("mse", 1)) is None
+    assert earlier.number(1, None) == 3
+
+
+def test_the_command_that_completes_a_sweep_is_its_own_in_its_folder(tmp_path):
+    folder = tmp_path / "it's, moved"
+    folder.mkdir()
+    written(folder)
+    command = completed([f"resume={folder}", "data.dir=there", "hydra.launcher.n_jobs=2"])
+    escaped = str(folder).replace("'", "\\'")
+    there = ["data.dir=there", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir='{escaped}'"]
+    assert command == ["-m", "seed=0,1,2,3", *there]
+    assert completed([f"resume={folder / '0-run'}"]) is None  # no sweep
+    with pytest.raises(LabError, match=r"seed cannot be said anew.*hydra.sweep.dir="):
+        completed([f"resume={folder}", "seed=4"])
+
+
+@pytest.mark.parametrize(("content", "said"), [("", "delete it and start"), ('{"jobs": []}', "say its command again")])
+def test_a_sweep_that_cannot_be_completed_says_what_to_do(tmp_path, content, said):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(LabError, match=said):
+        completed([f"resume={tmp_path}"])
