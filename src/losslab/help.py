@@ -20,7 +20,7 @@ Examples:
   python train.py model=cifar_cnn data=digits trainer.max_epochs=5 optimizer=adamw optimizer.lr=1e-3
   python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
   python train.py trainer=ddp                                   all GPUs of this machine
-  python train.py resume=RUN_FOLDER                             go on with a run that was interrupted
+  python train.py resume=FOLDER                                 go on with a run or a sweep that was interrupted
 
   python scripts/show.py loss=focal                             what a loss claims and looks like
   python scripts/check.py model=mlp data=digits loss=focal      look at a set-up without training it

@@ -93,6 +93,8 @@ def _composed(folder: RunFolder) -> dict[str, Any]:
         named = all(isinstance(choice, str | None) for choice in choices.values())
         named &= all(choices[group] for group in ("model", "data", "loss"))
     except Exception as error:  # not there, or cut off when the run was killed
+        if runs.search([folder.path]).runs:
+            folder.read_config()  # says that it is none, but holds some
         message = f"{folder.path} holds no run that had begun: delete it and start the run again"
         raise LabError(message) from error
     if wrong is not None or not named:
