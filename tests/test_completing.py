@@ -1,4 +1,4 @@
-"""A sweep whose parent was killed leaves no process, and is completed by its own command: real processes and signals."""
+"""A sweep whose parent is killed leaves no process, and is completed by its command: real processes, real signals."""
 
 import os
 import signal

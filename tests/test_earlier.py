@@ -6,7 +6,7 @@ import folders
 import pytest
 
 from losslab import cli, runs
-from losslab.cli.completing import completed
+from losslab.cli.completing import completed, unfinished
 from losslab.earlier import Earlier
 from losslab.errors import LabError
 from losslab.recognising import identity
@@ -127,6 +127,16 @@ def test_the_command_that_completes_a_sweep_is_its_own_in_its_folder(tmp_path):
     assert completed([f"resume={folder / '0-run'}"]) is None  # no sweep
     with pytest.raises(LabError, match=r"seed cannot be said anew.*hydra.sweep.dir="):
         completed([f"resume={folder}", "seed=4"])
+
+
+def test_a_sweep_of_the_same_command_that_ended_early_is_found_beside_a_new_one(tmp_path):
+    new, old = tmp_path / "sweep-2", tmp_path / "sweep-1"
+    (tmp_path / "sweep-0").mkdir()
+    of = written(old, (State.INTERRUPTED, None), (State.DONE, None))
+    assert unfinished(new, of.command) == old
+    assert unfinished(new, ["-m", "seed=0"]) is None
+    written(old, (State.DONE, None))
+    assert unfinished(new, of.command) is None
 
 
 @pytest.mark.parametrize(("content", "said"), [("", "delete it and start"), ('{"jobs": []}', "say its command again")])

@@ -172,9 +172,8 @@ def _begin(experiment: Experiment, start: resuming.Start | None, *, resume: bool
     A run that is resumed was looked at when it began, and its folder says what it is: nothing there is written again.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    if trainer.is_global_zero and folder.config.exists() and not resume:
-        message = f"{folder.path} already holds a run: choose another run_dir"
-        raise LabError(message)
+    if trainer.is_global_zero and not resume:
+        _refuse_another(folder)
     if config["ckpt_path"] and start is None:
         weights.load(learner, Path(config["ckpt_path"]), start=True)
     if resume:
@@ -196,6 +195,13 @@ def _begin(experiment: Experiment, start: resuming.Start | None, *, resume: bool
         runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
     if config["compile"]:
         learner.network.compile()  # in place: the names in a checkpoint stay what they are
+
+
+def _refuse_another(folder: RunFolder) -> None:
+    for file, what in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
+        if file.exists():
+            message = f"{folder.path} already holds a {what}: choose another run_dir"
+            raise LabError(message)
 
 
 def _check_data(experiment: Experiment) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from losslab import processes, runs, sweep
 from losslab.batch import Batch, Given
 from losslab.board import Board
+from losslab.cli.completing import unfinished
 from losslab.earlier import Earlier
 from losslab.errors import LabError
 from losslab.places import Places
@@ -96,6 +97,9 @@ def _begin(folder: Path) -> Earlier:
         raise LabError(message) from error
     sweep.current = new
     logger.info("sweep folder  %s", runs.shown(new.folder))
+    left = None if earlier else unfinished(new.folder, new.command)
+    if left is not None:
+        logger.info("unfinished    another of the same command, which resume=%s completes", runs.shown(left))
     return earlier
 
 

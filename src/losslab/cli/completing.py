@@ -7,9 +7,11 @@ from pathlib import Path
 from losslab import runs
 from losslab.errors import LabError
 from losslab.recognising import MAY_DIFFER
+from losslab.sweep import State, jobs_of
 
 _ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
 _FOLDER = "hydra.sweep.dir"
+_LOOKED_AT = 20
 
 
 def completed(arguments: Sequence[str]) -> list[str] | None:
@@ -32,6 +34,18 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
         raise LabError(message)
     command = [part for part in _command(summary) if part.partition("=")[0] not in {_FOLDER, *given}]
     return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
+
+
+def unfinished(beside: Path, command: Sequence[str]) -> Path | None:
+    """The newest sweep of the same command that ended early, beside a new one in a folder named by the time."""
+    for folder in sorted(beside.parent.glob("sweep-*"), reverse=True)[:_LOOKED_AT]:
+        try:
+            if folder != beside and _command(folder / runs.SUMMARY) == list(command):
+                states = {job["state"] for job in jobs_of(folder)}
+                return folder if states & {State.FAILED, State.INTERRUPTED} else None
+        except (LabError, OSError):  # none that could be completed
+            continue
+    return None
 
 
 def _command(summary: Path) -> list[str]:
