@@ -73,9 +73,6 @@ class Earlier:
         if number is not None:
             self._numbers.setdefault(number, path)
 
-    def __bool__(self) -> bool:
-        return bool(self._left or self._numbers)
-
     @property
     def rest(self) -> list[dict[str, Any]]:
         """What the summary says of the jobs whose runs lie there and were not taken over."""

@@ -50,15 +50,16 @@ class Launcher(HydraLauncher):
         config = self.given.config
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        if sweep.current is None:
-            self._earlier = _begin(Path(config.hydra.sweep.dir))
-        assert sweep.current is not None  # noqa: S101 -- for the type checker
-        jobs = sweep.current.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
-        batch = Batch(self.given, self.places, sweep.current, jobs)
-        if self._earlier:
+        ours = sweep.current
+        if ours is None:
+            ours, self._earlier = _begin(Path(config.hydra.sweep.dir))
+        jobs = ours.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
+        batch = Batch(self.given, self.places, ours, jobs)
+        if self._earlier is not None:
             batch.take_over(self._earlier)
-        sweep.current.write()  # what was asked for, before anything can end this
-        with processes.termination_as_exit(), Board(sweep.current) as board:
+        sweep.current = ours  # not earlier: whoever is interrupted before this leaves the summary as it was
+        ours.write()
+        with processes.termination_as_exit(), Board(ours) as board:
             board.found(jobs)
             batch.run(board)
         self._check_direction(jobs)
@@ -82,25 +83,26 @@ class Launcher(HydraLauncher):
                 raise LabError(message)
 
 
-def _begin(folder: Path) -> Earlier:
-    """Take the folder of a sweep for this process → what earlier calls left there.
+def _begin(folder: Path) -> tuple[Sweep, Earlier | None]:
+    """Take the folder of a sweep for this process → the sweep, and what earlier calls left there, if any did.
 
     Raises:
-        LabError: another process runs a sweep in it, or what lies there is none.
+        LabError: another process runs a sweep in it, or its summary is of something else.
     """
     new = Sweep(folder.absolute(), sys.argv[1:])
     new.hold()
+    summary = new.folder / runs.SUMMARY
+    again = summary.is_file() and summary.stat().st_size > 0
     try:
-        earlier = Earlier(new.folder)
+        earlier = Earlier(new.folder) if again else None
     except LabError as error:
         message = f"{error}: set run_dir to another folder"
         raise LabError(message) from error
-    sweep.current = new
     logger.info("sweep folder  %s", runs.shown(new.folder))
-    left = None if earlier else unfinished(new.folder, new.command)
+    left = None if again else unfinished(new.folder, new.command)
     if left is not None:
         logger.info("unfinished    another of the same command, which resume=%s completes", runs.shown(left))
-    return earlier
+    return new, earlier
 
 
 class _Failure(JobReturn):
