@@ -144,3 +144,28 @@ def test_a_sweep_that_cannot_be_completed_says_what_to_do(tmp_path, content, sai
     (tmp_path / "summary.json").write_text(content)
     with pytest.raises(LabError, match=said):
         completed([f"resume={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "loss._target_=os.system", "+x={_target_:os.system}", "hydra.launcher._target_=os.system", "--config-dir=/evil",
+        "-cd", "hydra.searchpath=[file:///evil]", "hydra/launcher=evil", "hydra.callbacks.x=1", "name=${oc.env:HOME}",
+        "hydra.job_logging.root.handlers=[x]", "hydra.sweeper.storage=sqlite:////evil", "hydra/sweeper/sampler@x=1",
+        "++callbacks.history.run_dir=/evil", "logger.tensorboard.run_dir=../evil", "hydra.sweeper._target_=os.system",
+    ],
+)  # fmt: skip
+def test_a_command_in_a_folder_of_somebody_else_does_no_more_than_choose(part, tmp_path):
+    (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": ["-m", "seed=0,1", part]}))
+    with pytest.raises(LabError, match="say the whole command again") as refused:
+        completed([f"resume={tmp_path}"])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_chooses_and_sets_is_said_again(tmp_path):
+    command = [
+        "-m", "seed=0,1", "loss=mse,l1", "~callbacks.ema", "+trainer.max_steps=3", "hydra.launcher.n_jobs=2",
+        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.params.optimizer.lr=interval(0.1,1)",
+    ]  # fmt: skip
+    (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": command}))
+    assert completed([f"resume={tmp_path}"])[:-1] == command

@@ -1,6 +1,7 @@
 """`python train.py resume=SWEEP_FOLDER`: the command of a sweep again, in its folder."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from losslab.sweep import State, jobs_of
 
 _ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
 _FOLDER = "hydra.sweep.dir"
+_FLAGS = ("-m", "--multirun")
+_OF_HYDRA = re.compile(
+    r"hydra/sweeper(/sampler)?|hydra\.sweep\.dir|hydra\.launcher\.n_jobs"
+    r"|hydra\.sweeper\.(n_trials|n_jobs|direction|study_name|max_failure_rate|sampler\.seed|params\..+)"
+)
+"""What of Hydra may be set: no launcher of its own, no logging, no other place to look for configurations."""
 _LOOKED_AT = 20
 
 
@@ -20,7 +27,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
     Raises:
         LabError: it does not say what the sweep was, or more is to be said anew than may be.
     """
-    given = dict(argument.partition("=")[::2] for argument in arguments if argument not in ("-m", "--multirun"))
+    given = dict(argument.partition("=")[::2] for argument in arguments if argument not in _FLAGS)
     folder = Path(given.pop("resume"))
     summary = folder / runs.SUMMARY
     if (folder / "config.json").exists() or not summary.is_file():
@@ -32,7 +39,15 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
             f"out, or say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
         )
         raise LabError(message)
-    command = [part for part in _command(summary) if part.partition("=")[0] not in {_FOLDER, *given}]
+    said = _command(summary)
+    unsafe = next((part for part in said if not _harmless(part)), None)
+    if unsafe is not None:
+        message = (
+            f"{summary}: {unsafe[:80]!r} can run code or write elsewhere, should it be somebody else's: if it is yours, "
+            f"say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
+        )
+        raise LabError(message)
+    command = [part for part in said if part.partition("=")[0] not in {_FOLDER, *given}]
     return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
 
 
@@ -48,12 +63,24 @@ def unfinished(beside: Path, command: Sequence[str]) -> Path | None:
     return None
 
 
+def _harmless(part: str) -> bool:
+    """Whether a part of a command that a folder holds does no more than choose and set what losslab has."""
+    if part in _FLAGS:
+        return True
+    key, _, value = part.lstrip("+~").partition("=")
+    if part.startswith("-") or "${" in part or "_target_" in part:
+        return False
+    if key.startswith("hydra"):
+        return bool(_OF_HYDRA.fullmatch(key))
+    return not key.startswith(("callbacks.", "logger.")) or "/" not in value
+
+
 def _command(summary: Path) -> list[str]:
     if not summary.stat().st_size:
         message = f"{summary.parent} holds no sweep that had begun: delete it and start the sweep again"
         raise LabError(message)
     try:
-        command = json.loads(summary.read_text())["command"]
+        command = json.loads(runs.read_text(summary))["command"]
     except (OSError, ValueError, RecursionError, TypeError, KeyError):
         command = None
     if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
