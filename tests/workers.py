@@ -1,5 +1,7 @@
 """What the children of tests run: importable by name, as a task must be."""
 
+import hashlib
+import json
 import math
 import os
 import shutil
@@ -19,8 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from losslab import cli, experiment, ranks
 from losslab.callbacks import states
+from losslab.callbacks.guard import FiniteGuard
 from losslab.child import Outcome, Surroundings
+from losslab.data.batch import Batch
 from losslab.processes import Run, watch
+from losslab.runs import RunFolder
 
 
 def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> Outcome:
@@ -251,3 +256,63 @@ def leave_behind(pids: str) -> None:
     """Start a grandchild that does not mind Ctrl-C, say which, and end well."""
     grandchild = subprocess.Popen(["sh", "-c", "trap '' INT; exec sleep 1000"])
     Path(pids).write_text(str(grandchild.pid))
+
+
+class Poison(Callback):
+    """Makes one number of the last rank NaN or infinite, in the step after `after` steps, and counts batches since."""
+
+    def __init__(self, where: str, after: int, folder: RunFolder) -> None:
+        self.where, self.after, self.folder = where, after, folder
+        self.since = 0
+        self.saved: dict[str, str] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        network, loss = pl_module.network, pl_module.loss
+        layer, now = network[3].weight, lambda: trainer.global_step == self.after and trainer.global_rank == 1
+        if self.where == "loss":
+            term = loss.terms["rce"].loss
+            score = term.score
+            term.score = lambda outputs, target: score(outputs, target) + (torch.nan if now() else 0.0)
+        elif self.where == "gradient":
+            layer.register_hook(lambda grad: grad * (torch.inf if now() else 1.0))
+        elif self.where == "weight":
+            step = trainer.optimizers[0].register_step_post_hook
+            step(lambda *_: layer.data[0].fill_(torch.nan) if now() else None)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if trainer.global_step >= self.after:
+            self.since += 1
+            self.saved = self.saved or self.files()
+            if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "inputs":
+                batch.inputs[2] = torch.nan
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "averaged gradient":
+            pl_module.network[3].weight.grad[0, 0] = torch.nan
+
+    def files(self) -> dict[str, str]:
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.folder.last.parent.glob("*")}
+
+
+def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = "on") -> None:
+    """Train once for each case, poisoned on rank 1 → a file for each case and rank on how that ended."""
+    rank = ranks.here().rank
+    for name, (where, overrides) in cases.items():
+        path = Path(folder) / name
+        cfg = cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", *overrides], str(path))
+        built = experiment.build(cfg)
+        poison = Poison(where, 7, built.folder)
+        built.trainer.callbacks.insert(0, poison)
+        for callback in built.trainer.callbacks:
+            if isinstance(callback, FiniteGuard):
+                callback.asks_later = name.endswith("later")
+                if guard == "alone":
+                    callback.on_train_start = lambda *_: None  # it does not hear that there are others
+        said = ""
+        try:
+            experiment.run(built)
+        except Exception as error:  # noqa: BLE001 -- which one is what is asked
+            said = f"{type(error).__name__}: {error}"
+        finite = all(torch.isfinite(weight).all().item() for weight in built.learner.parameters())
+        report = {"said": said, "since": poison.since, "saved": poison.files() == poison.saved, "finite": finite}
+        Path(folder, f"{name} {rank}.json").write_text(json.dumps(report))

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -5,13 +6,15 @@ import torch
 from torch import nn
 
 from losslab import experiment as lab
-from losslab.callbacks.guard import FiniteGuard, culprit
+from losslab.callbacks.culprit import culprit
+from losslab.callbacks.finding import Moment
+from losslab.callbacks.guard import FiniteGuard
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 
 
 def test_a_diverging_run_stops_at_the_step_and_names_loss_and_layer(train):
-    with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch \d+\): a (loss|gradient|weight) became .* under MSE"):
+    with pytest.raises(NonFiniteError, match=r"step (\d+) \(epoch \1, batch 1\): a \w+ became .* under MSE"):
         train("optimizer.lr=0.5", "trainer.max_epochs=1000")
 
 
@@ -58,19 +61,20 @@ def stopped_by(build, where: str):
 
 def test_a_bad_weight_is_named_with_its_layer_and_step(build):
     assert (
-        "step 6 (epoch 1): a weight became NaN or infinite under MSE, first in the weights of network.3"
+        "step 6 (epoch 1, batch 6): a weight became NaN or infinite under MSE, first in the weights of network.3"
         in stopped_by(build, "weight")
     )
 
 
 def test_a_bad_gradient_is_named_with_its_layer_and_step(build):
     said = stopped_by(build, "gradient")
-    assert "step 6 (epoch 1): a gradient became" in said
+    assert "step 6 (epoch 1, batch 6): a gradient became" in said
     assert "the gradient of network.3" in said
 
 
 def test_bad_data_are_named_as_such(build):
-    assert "the inputs of the batch" in stopped_by(build, "input")
+    said = stopped_by(build, "input")
+    assert re.search(r"batch 7\): a loss .* the inputs of the batch \(examples (\d+, ){4}\d+ and \d+ more\)", said)
 
 
 class Logarithm(nn.Module):
@@ -88,8 +92,8 @@ def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
 
 def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
     learner = build("model=mlp", "data=diabetes").learner
-    batch = Batch(torch.ones(2, 10), torch.full((2, 1), 1e30), torch.ones(2, 1), torch.arange(2))
-    assert "the loss itself" in culprit(learner, "loss", batch)
+    batch = Batch(torch.ones(2, 10), torch.tensor([[1.0], [1e30]]), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the loss itself, as the network's outputs are finite (example 1)"
 
 
 @pytest.mark.gpu
@@ -142,18 +146,15 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
 def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):
     experiment = build("model=mlp", "data=diabetes")
     guard = FiniteGuard()
-    guard._asked = SimpleNamespace(step=7, answer=lambda: flags)
+    guard._asked = SimpleNamespace(moment=Moment(7, 1, 2), answer=lambda: flags)
     for parameter in experiment.learner.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1\): .*{said}"):
+    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{said}"):
         guard.on_validation_start(experiment.trainer, experiment.learner)
 
 
-def test_values_whose_squares_overflow_are_finite_all_the_same(build):
-    built = build("callbacks=none", "logger=none")
+def test_values_whose_squares_overflow_are_finite_all_the_same():
     huge = [torch.full((3,), 3e38), torch.full((2,), -3e38)]
-    FiniteGuard()._look(built.trainer, built.learner, "weight", huge)
-    with pytest.raises(NonFiniteError):
-        FiniteGuard()._look(built.trainer, built.learner, "weight", [*huge, torch.tensor([1.0, -torch.inf])])
-    with pytest.raises(NonFiniteError):
-        FiniteGuard()._look(built.trainer, built.learner, "weight", [torch.tensor([1.0, torch.nan]), *huge])
+    assert FiniteGuard()._finite("weight", huge)
+    assert not FiniteGuard()._finite("weight", [*huge, torch.tensor([1.0, -torch.inf])])
+    assert not FiniteGuard()._finite("weight", [torch.tensor([1.0, torch.nan]), *huge])
