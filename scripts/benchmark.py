@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "scripts"))  # for processes that start anew too
 
-from benchmarks import images, linear, page
+from benchmarks import deterministic, images, linear, page
 
 SECTIONS: dict[str, Callable[[int], str]] = {
     "linear_process": linear.process,
@@ -19,6 +19,7 @@ SECTIONS: dict[str, Callable[[int], str]] = {
     "augment": images.augment,
     "callbacks": images.callbacks,
     "gpu": images.gpu,
+    "deterministic": deterministic.cost,
 }
 
 

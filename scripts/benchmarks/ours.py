@@ -57,10 +57,10 @@ def prepared(job: Job, folder: str, *overrides: str) -> tuple[Experiment, Watch]
     return experiment, watch
 
 
-def rate(job: Job) -> float:
+def rate(job: Job, *overrides: str) -> float:
     """Images a second."""
     with tempfile.TemporaryDirectory() as folder:
-        experiment, watch = prepared(job, folder)
+        experiment, watch = prepared(job, folder, *overrides)
         run(experiment)
     return watch.stopwatch.rate
 

@@ -22,7 +22,7 @@ from losslab.callbacks.checkpoints import BestAndLast, reached
 from losslab.data.batch import Facts
 from losslab.data.knowledge import Knowledge
 from losslab.data.module import MemoryDataModule
-from losslab.errors import LabError
+from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner, learner_for
 from losslab.making import make, make_loss, make_network, one_line
 from losslab.runs import RunFolder
@@ -153,8 +153,12 @@ def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dic
             weights.load(learner, start.path)
         elif config["train"]:
             path = None if start is None else start.path
-            with resuming.going_on(start, trainer):
-                trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
+            try:
+                with resuming.going_on(start, trainer):
+                    trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
+            except NonFiniteError:
+                ranks.leave_together()
+                raise
             results |= reached(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:

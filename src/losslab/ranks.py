@@ -4,6 +4,7 @@ The processes ("ranks") are started by the command itself, by torchrun, or by SL
 place in torchrun's environment variables.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,22 @@ def agree(place: Place, decide: Callable[[], str]) -> str:
     if decision[1] is not None:
         raise LabError(decision[1])
     return str(decision[0])
+
+
+def leave_together(seconds: float = 10.0) -> None:
+    """Wait until all ranks come here, but not long: torchrun and SLURM end the others when the first has failed.
+
+    Rank 0 may have to save what is still in memory.
+    """
+    if here().world == 1:
+        return
+    import torch  # noqa: PLC0415
+    from torch import distributed  # noqa: PLC0415
+
+    with contextlib.suppress(RuntimeError):  # one of them has gone, or will not come
+        meeting = distributed.all_reduce(torch.zeros(1), async_op=True)
+        if meeting is not None:
+            meeting.wait(timedelta(seconds=seconds))
 
 
 def wanted(trainer: Mapping[str, Any], gpus: Callable[[], int]) -> int:

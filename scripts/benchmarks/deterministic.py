@@ -1,0 +1,51 @@
+"""What `trainer.deterministic=true` costs: the same training with it and without, in turn."""
+
+import tempfile
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+
+from benchmarks import ours
+from benchmarks.page import section, table
+from benchmarks.timing import Job, in_own_processes, in_turn
+from losslab.cli import compose
+from losslab.experiment import build, run
+
+OFF, ON = "trainer.deterministic=false", "trainer.deterministic=true"
+
+
+def cost(rounds: int) -> str:
+    """Of cifar_cnn, on the GPU where there is one, and of the three points on the CPU."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    job = Job("cifar_cnn", "32-true", device, steps=300 if device == "cuda" else 40)
+    images = in_own_processes({OFF: (_usual, job), ON: (_deterministic, job)}, rounds, "deterministic, cifar_cnn")
+    try:
+        points = in_turn({OFF: _points(OFF), ON: _points(ON)}, rounds, "deterministic, linear")
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+    return section(
+        "What deterministic mode costs",
+        rounds,
+        table(images, (f"cifar_cnn, {device}", "images a second", "times the usual"), OFF, ".0f"),
+        table(points, ("three points, 1000 epochs, cpu", "seconds", "times the usual"), OFF, ".3f"),
+    )
+
+
+def _usual(job: Job) -> float:
+    return ours.rate(job, OFF)
+
+
+def _deterministic(job: Job) -> float:
+    return ours.rate(job, ON)
+
+
+def _points(mode: str) -> Callable[[], float]:
+    def seconds() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            config = compose(["trainer=cpu", mode], run_dir=f"{folder}/run")
+            start = perf_counter()
+            run(build(config))
+            return perf_counter() - start
+
+    return seconds
