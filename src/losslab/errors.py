@@ -10,3 +10,6 @@ class LabError(ValueError):
 
 class NonFiniteError(LabError):
     """A loss, gradient or weight became NaN or infinite. The message names step, loss and layer."""
+
+    everywhere = False
+    """Whether all processes of the run raise it."""

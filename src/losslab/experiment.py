@@ -156,8 +156,9 @@ def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dic
             try:
                 with resuming.going_on(start, trainer):
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
-            except NonFiniteError:
-                ranks.leave_together()
+            except NonFiniteError as error:
+                if error.everywhere:
+                    ranks.leave_together()
                 raise
             results |= reached(trainer, learner)
         if config["test"]:

@@ -132,7 +132,9 @@ class FiniteGuard(Callback):
 
     def _stop(self) -> None:
         """All processes end here, with one message."""
-        raise NonFiniteError(str(gathered(self._found) if self._world > 1 else self._found))
+        error = NonFiniteError(str(gathered(self._found) if self._world > 1 else self._found))
+        error.everywhere = True
+        raise error
 
     def _answer(self, learner: Learner) -> None:
         question, self._asked = self._asked, None
@@ -191,4 +193,6 @@ def _check_split(trainer: Trainer, learner: Learner, split: str) -> None:
             f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {split}/loss is NaN or infinite under "
             f"{type(learner.loss).__name__}: look for such values in the {split} data"
         )
-        raise NonFiniteError(message)
+        error = NonFiniteError(message)
+        error.everywhere = True  # the processes have summed it
+        raise error
