@@ -282,7 +282,8 @@ class Poison(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step >= self.after:
             self.since += 1
-            self.saved = self.saved or self.files()
+            if trainer.is_global_zero:  # which alone writes: another could look while it renames
+                self.saved = self.saved or self.files()
             if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "inputs":
                 batch.inputs[2] = torch.nan
 
@@ -314,5 +315,10 @@ def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = 
         except Exception as error:  # noqa: BLE001 -- which one is what is asked
             said = f"{type(error).__name__}: {error}"
         finite = all(torch.isfinite(weight).all().item() for weight in built.learner.parameters())
-        report = {"said": said, "since": poison.since, "saved": poison.files() == poison.saved, "finite": finite}
+        report = {
+            "said": said,
+            "since": poison.since,
+            "saved": rank > 0 or poison.files() == poison.saved,
+            "finite": finite,
+        }
         Path(folder, f"{name} {rank}.json").write_text(json.dumps(report))
