@@ -315,10 +315,6 @@ def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = 
         except Exception as error:  # noqa: BLE001 -- which one is what is asked
             said = f"{type(error).__name__}: {error}"
         finite = all(torch.isfinite(weight).all().item() for weight in built.learner.parameters())
-        report = {
-            "said": said,
-            "since": poison.since,
-            "saved": rank > 0 or poison.files() == poison.saved,
-            "finite": finite,
-        }
+        kept = rank > 0 or poison.files() == poison.saved
+        report = {"said": said, "since": poison.since, "kept": kept, "finite": finite}
         Path(folder, f"{name} {rank}.json").write_text(json.dumps(report))
