@@ -7,7 +7,7 @@ FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; d
 ARGS   ?= loss=mse model=linear
 # Tests that only compute run side by side, a file in one process. Those that start processes have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
-ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_completing.py tests/test_distributed.py tests/test_guarded_ranks.py tests/test_kills.py tests/test_launcher.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
+ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_completing.py tests/test_distributed.py tests/test_guarded_ranks.py tests/test_kills.py tests/test_launcher.py tests/test_load.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
 
 .PHONY: help train test slow lint check soak format lock clean
 

@@ -1,6 +1,7 @@
 """What conf/ calls by name: ${run_path:...} and the like."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,16 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
 
 def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
     def decide() -> str:
-        path = run_dir or runs.default_path(name or runs.name(*named_by), ranks.job_id())
-        if not (ranks.restarted() and Path(path).is_dir()):  # else it is this job's, from before
-            claimed.extend(runs.claim(Path(path)))  # now, since Hydra writes into it before the task begins
-        return path
+        job = ranks.job_id()
+
+        def named() -> str:
+            return runs.default_path(name or runs.name(*named_by), job)
+
+        path = run_dir or (named() if job is not None else None)
+        if path is not None and ranks.restarted() and Path(path).is_dir():
+            return path  # this job's, from before
+        # Claimed now, since Hydra writes into it before the task begins.
+        return _claimed(run_dir, named, again=job is None)
 
     return ranks.agree(ranks.here(), decide)
 
@@ -60,12 +67,25 @@ def _sweep_path(run_dir: str | None, launcher: str) -> str:
     if ranks.here().world > 1:
         message = "a sweep (-m) starts its processes itself: run it without torchrun or srun"
         raise LabError(message)
-    path = run_dir or runs.default_sweep_path()
-    if launcher.endswith(".LosslabLauncher") and (Path(path) / runs.SUMMARY).is_file():
-        return path  # to be completed
-    claimed.extend(runs.claim(Path(path), runs.SUMMARY))
+    if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
+        return run_dir  # to be completed
+    path = _claimed(run_dir, runs.default_sweep_path, runs.SUMMARY)
     sweeps.append(Path(path).absolute())
     return path
+
+
+def _claimed(asked: str | None, named: Callable[[], str], first: str = "train.log", *, again: bool = True) -> str:
+    """The folder that was asked for, or one of a new name: of another where a run of this second drew the same."""
+    for chance in reversed(range(100)):
+        path = asked or named()
+        try:
+            claimed.extend(runs.claim(Path(path), first))
+        except runs.TakenError:
+            if asked or not again or not chance:
+                raise
+        else:
+            return path
+    raise AssertionError  # the last chance returns or raises
 
 
 claimed: list[Path] = []

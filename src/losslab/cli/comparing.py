@@ -118,7 +118,11 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
         message = f"{folder} holds something else than a comparison: set --output to another folder"
         raise LabError(message)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot write to {folder} ({error.strerror}): name another folder with --output"
+        raise LabError(message) from error
     return folder
 
 

@@ -43,7 +43,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
     unsafe = next((part for part in said if not _harmless(part)), None)
     if unsafe is not None:
         message = (
-            f"{summary}: {unsafe[:80]!r} can run code or write elsewhere, should it be somebody else's: if it is yours, "
+            f"{summary}: {unsafe[:80]!r} could run code or write elsewhere, were it not yours: if it is, "
             f"say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
         )
         raise LabError(message)

@@ -1,7 +1,10 @@
 """Errors in the user's words."""
 
+import errno
+import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab.cli.composing import OPEN_GROUPS, unchosen
 from losslab.cli.process import leave
 from losslab.errors import LabError
+from losslab.terminal import make_printable
 
 _UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
 
@@ -21,10 +25,16 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
 
     Args:
         show_all: show every traceback.
-        first: called before anything is printed.
+        first: called before an error is printed, and after an interrupt is.
     """
+    make_printable()
+    before, logging.raiseExceptions = logging.raiseExceptions, show_all  # a log that the disk has no room for
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        first()
+        leave(130)
     except Exception as error:
         line = _line(error)
         if show_all or line is None:
@@ -32,9 +42,11 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
         first()
         sys.stderr.write(f"{line}\n")
         leave(1)
+    finally:
+        logging.raiseExceptions = before
 
 
-def _line(error: Exception) -> str | None:
+def _line(error: Exception) -> str | None:  # noqa: PLR0911 -- a line for each kind of error
     """What to say of an error instead of its traceback; None where only the traceback helps."""
     cause: BaseException | None = error
     while isinstance(cause, OmegaConfBaseException):  # in which OmegaConf wraps what a resolver raises
@@ -47,9 +59,14 @@ def _line(error: Exception) -> str | None:
             return str(cause)
         return _composing(str(error), cause)
     if isinstance(error, OSError):
+        if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return f"cannot write any more: {error.strerror}; make room, or set run_dir to a folder elsewhere"
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
     if str(error).startswith("Config group override must be a string"):  # Hydra's answer to mix=null
         return "a group cannot be null: leave it out with ~GROUP, such as ~mix"
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, TypeError) and frames and frames[-1].filename.endswith("hydra/_internal/defaults_list.py"):
+        return "a group is chosen by the name of one of its files, such as loss=huber: an override names something else"
     # What submitit says of a job or of a machine without SLURM, and Hydra of -m with --cfg.
     foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
         ("Could not detect", "Only one of")
@@ -62,4 +79,9 @@ def _composing(said: str, cause: BaseException | None) -> str:
     unset = _UNSET.match(said)
     if unset is not None and unset["group"] in OPEN_GROUPS:
         return unchosen(unset["group"], unset["key"])
-    return f"{said}\n{cause}" if isinstance(cause, OmegaConfBaseException) else said
+    if isinstance(cause, OmegaConfBaseException):  # of which the rest is OmegaConf's own view of it
+        said += f" ({str(cause).splitlines()[0]})"
+    # Where Hydra looked is its own affair; the options stand below each other.
+    words, options, names = said.partition("Config search path:")[0].partition("Available options in")
+    group, *choices = names.split() or [""]
+    return " ".join([*words.split(), *([options, group, ", ".join(choices)] if options else [])])

@@ -13,8 +13,13 @@ from typing import NoReturn
 
 def find_the_users_code() -> None:
     """Have loss._target_=mine.Loss find mine.py in the working directory; python itself looks beside the script."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        sys.stderr.write("the folder you are in was deleted: cd to another\n")
+        leave(1)
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 @contextmanager

@@ -73,3 +73,4 @@ def begin(level: int = logging.INFO, trusted: Sequence[str] = ()) -> None:
     with one_line_errors(show_all=False):
         trust.also(trusted)
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a HOME to write to it finds another place

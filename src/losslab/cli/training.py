@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,10 +35,7 @@ def train() -> None:
         with one_line_errors(show_all="traceback=true" in sys.argv):
             command = completing.completed(sys.argv[1:])
         if command is None:
-            try:
-                resuming.resume(sys.argv[1:])
-            except KeyboardInterrupt:
-                _interrupted()
+            resuming.resume(sys.argv[1:])
         sys.argv[1:] = command
     find_the_users_code()
     resolvers.register()
@@ -49,8 +45,6 @@ def train() -> None:
     try:
         with one_line_errors(show_all=user_wants_all, first=_close_sweep), _no_folder_of_a_sweep_refused():
             hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
-    except KeyboardInterrupt:
-        _interrupted()
     except ValueError:
         if sweep.current is None or sweep.current.done:
             raise
@@ -60,12 +54,6 @@ def train() -> None:
         _close_sweep()
         leave(ended.code if isinstance(ended.code, int) else 1)
     leave(0 if _close_sweep() else 1)
-
-
-def _interrupted() -> NoReturn:
-    sys.stderr.write("interrupted\n")
-    _close_sweep()
-    leave(130)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
-from losslab.runs.claiming import abandoned, claim, discard, discard_sweep, held
+from losslab.runs.claiming import TakenError, abandoned, claim, discard, discard_sweep, held
 from losslab.runs.files import as_json, read_text, write_json
 from losslab.runs.finding import SUMMARY, Found, search
 from losslab.runs.folder import RunFolder
@@ -32,6 +32,7 @@ __all__ = [
     "SUMMARY",
     "Found",
     "RunFolder",
+    "TakenError",
     "abandoned",
     "as_json",
     "claim",

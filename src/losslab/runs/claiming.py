@@ -13,6 +13,10 @@ from losslab.runs.finding import SUMMARY
 from losslab.runs.folder import RunFolder
 
 
+class TakenError(LabError):
+    """Another run has the folder."""
+
+
 def claim(path: Path, first: str = "train.log") -> list[Path]:
     """Make the folder of a new run with its first file, before anything is computed or written.
 
@@ -22,7 +26,8 @@ def claim(path: Path, first: str = "train.log") -> list[Path]:
         The folders that did not exist before, innermost first: what `discard` may remove again.
 
     Raises:
-        LabError: it cannot be made or written to, or is not empty.
+        TakenError: it is not empty, or another run has just taken it.
+        LabError: it cannot be made or written to.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -30,15 +35,39 @@ def claim(path: Path, first: str = "train.log") -> list[Path]:
         if any(path.iterdir()):
             what = "already holds a run" if RunFolder(path).config.exists() else "is not empty"
             message = f"{path} {what}: set run_dir to another folder"
-            raise LabError(message)
+            raise TakenError(message)
         (path / first).touch(exist_ok=False)
+        _write_as_much_as_a_run_begins_with(path / first)
     except FileExistsError as error:
         message = f"{path} was taken by another run a moment ago: set run_dir to another folder"
-        raise LabError(message) from error
+        raise TakenError(message) from error
     except OSError as error:
+        _remove(made)
         message = f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
         raise LabError(message) from error
     return made
+
+
+def _write_as_much_as_a_run_begins_with(file: Path) -> None:
+    """Find out now whether the disk is full.
+
+    Raises:
+        OSError: it is. The file is not there any more.
+    """
+    try:
+        with file.open("wb") as there:
+            there.write(bytes(1 << 16))
+            there.flush()
+            there.truncate(0)
+    except OSError:
+        file.unlink()
+        raise
+
+
+def _remove(made: list[Path]) -> None:
+    for folder in made:
+        with contextlib.suppress(OSError):  # not empty: somebody else's too
+            folder.rmdir()
 
 
 def discard(path: Path, made: list[Path]) -> None:
@@ -47,18 +76,14 @@ def discard(path: Path, made: list[Path]) -> None:
         return
     shutil.rmtree(path / ".hydra", ignore_errors=True)
     (path / "train.log").unlink(missing_ok=True)
-    for folder in made:
-        with contextlib.suppress(OSError):  # not empty: somebody else's too
-            folder.rmdir()
+    _remove(made)
 
 
 def discard_sweep(path: Path, made: list[Path]) -> None:
     """Undo `claim` for a sweep that was refused before its first job began."""
     for name in (SUMMARY, "multirun.yaml"):
         (path / name).unlink(missing_ok=True)
-    for folder in made:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    _remove(made)
 
 
 @contextmanager
