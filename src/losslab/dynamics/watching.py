@@ -34,7 +34,8 @@ def examples(learner: Learner, batches: Iterable[Batch]) -> Examples:
     target, truth, index = (torch.cat(parts).cpu() for parts in zip(*(batch[1:] for batch in batches), strict=True))
     differs = _plain(learner, target) != truth
     corrupted = differs.flatten(1).any(1) if differs.ndim > 1 else differs
-    return Examples(*(part.numpy() for part in (index, target, truth, corrupted)))
+    known = (part.float() if part.dtype is torch.bfloat16 else part for part in (index, target, truth, corrupted))
+    return Examples(*(part.numpy() for part in known))  # numpy has no bfloat16
 
 
 def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:

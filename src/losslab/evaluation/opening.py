@@ -120,7 +120,7 @@ def found_checkpoint(folder: RunFolder, name: str) -> Path:
 def located(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     """The data's configuration with a folder that can be found from here.
 
-    A relative data.dir refers to where the run was started.
+    A relative data.dir refers to where the run was started. Nothing is downloaded for a run that is over.
 
     Raises:
         LabError: it lies neither here nor there.
@@ -129,8 +129,11 @@ def located(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) ->
     if "dir" in changed or not isinstance(place, str):
         return data
     path = Path(place).expanduser()
-    if path.is_absolute() or path.exists():
+    if path.exists():
         return data
+    if path.is_absolute():
+        message = f"no data here: data.dir={place} is not there. Say where they are: --data dir=FOLDER"
+        raise LabError(message)
     home = folder.started_in
     if home is not None and (home / path).exists():
         return data | {"dir": str(home / path)}
