@@ -213,7 +213,7 @@ def test_deterministic_mode_is_lightnings(build):
         (["data.seed=abc"], "data.seed must be a whole number"),
         (["data=digits", "loss=mse", "data.size=0"], "data.size is a number of pixels"),
         (["loss=huber", "loss.delta=abc"], "delta must be a number in .* got '"),
-        (["model=mlp", "model.hidden=5"], "model: 'int' object is not iterable"),
+        (["model=mlp", "model.hidden=5"], "model.hidden must be a list .whole number each., got 5"),
         (["trainer.check_val_every_n_epoch=0"], "must be above 0"),
         (["trainer.gradient_clip_val=-1"], "must be above 0"),
         (["trainer.gradient_clip_val=abc"], "must be above 0"),

@@ -1,13 +1,17 @@
 """What is looked at before anything is computed: do the parts fit each other, and this machine?"""
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from losslab import catalogue, ranks
+from losslab import catalogue, ranks, signatures
 from losslab.data.batch import Facts
 from losslab.errors import LabError
 from losslab.learner import Learner
@@ -43,16 +47,55 @@ def check_pair(loss: Loss, facts: Facts) -> None:
 
 
 def check_optimizer(learner: Learner) -> None:
-    """Refuse now what the optimizer would refuse when training begins.
+    """Refuse now what the optimizer or the scheduler would refuse when training begins, or after its first step.
 
     Raises:
-        LabError: in the optimizer's own words.
+        LabError: in their own words.
     """
+    with _tried("optimizer", learner.optimizer):
+        optimizer = learner.optimizer(learner.parameters())
+    if type(optimizer).__module__.startswith("torch.optim."):  # another may need the network's own parameters
+        weight = nn.Parameter(torch.zeros(2, 2, dtype=next(learner.parameters()).dtype))
+        weight.grad = torch.zeros_like(weight)
+        with _tried("optimizer", learner.optimizer):
+            optimizer = learner.optimizer([weight])
+            optimizer.step(lambda: 0.0)
+    if learner.scheduler is None:
+        return
+    with _tried("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that its step comes before the optimizer's
+        scheduler = learner.scheduler(optimizer, **learner.told(learner.scheduler, lambda: _MANY))
+        scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+
+
+_MANY = 1_000_000
+"""Steps of a run whose length is not known yet."""
+
+
+@contextmanager
+def _tried(place: str, made: Any) -> Iterator[None]:
+    """Whatever is raised by what a user has chosen, as a line that says what was chosen."""
     try:
-        learner.optimizer(learner.parameters())
-    except (TypeError, ValueError) as error:
-        message = f"optimizer: {error}"
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        chosen = ", ".join(f"{key}={signatures.shown(value)}" for key, value in getattr(made, "keywords", {}).items())
+        name = getattr(getattr(made, "func", made), "__name__", "it")
+        message = " ".join(f"{place}: {name} with {chosen or 'its defaults'} cannot be used: {error}".split())
         raise LabError(message) from error
+
+
+def check_length(config: dict[str, Any]) -> None:
+    """Refuse a training that would take no step.
+
+    Raises:
+        LabError: it names the setting.
+    """
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if config["train"] and config["trainer"].get(key) == 0:
+            message = f"trainer.{key}=0 trains nothing: set it above 0, or train=false to test alone"
+            raise LabError(message)
 
 
 def check_machine(trainer: dict[str, Any]) -> None:
@@ -74,11 +117,15 @@ def check_machine(trainer: dict[str, Any]) -> None:
             f"got {every}, {clip} and {accumulate}"
         )
         raise LabError(message)
+    within = trainer.get("val_check_interval")
+    if isinstance(within, int | float) and not within > 0:
+        message = f"trainer.val_check_interval must be above 0, got {within}"
+        raise LabError(message)
     _check_processes(trainer)
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
-    if not here.get(accelerator, True):
+    if isinstance(accelerator, str) and not here.get(accelerator, True):
         message = (
             f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu or ddp_cpu"
         )

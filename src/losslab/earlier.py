@@ -65,7 +65,7 @@ class Earlier:
                 logger.warning("not taken over: %s", error)
 
     def _find(self, run: RunFolder) -> None:
-        config, path = run.read_config(), run.path.resolve()
+        config, path = run.read_settings(), run.path.resolve()
         row = self._rows.get(path, {})
         number = row.get("job", _number(path))
         seconds = row.get("seconds") if row.get("state") is State.DONE else None

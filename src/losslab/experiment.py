@@ -60,12 +60,15 @@ def build(config: dict[str, Any]) -> Experiment:
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
     network = make_network(config, data.facts, loss)
+    if config["scheduler"]["interval"] not in ("step", "epoch"):
+        message = f"scheduler.interval must be step or epoch, got {config['scheduler']['interval']!r}"
+        raise LabError(message)
     learner = learner_for(data.facts.task)(
         network,
         loss,
         data.facts,
         optimizer=make("optimizer", config["optimizer"]),
-        scheduler=make("scheduler", config["scheduler"]["scheduler"]),
+        scheduler=make("scheduler.scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
         # A mixed batch has no labels of its own: what a network makes of the given ones cannot be counted.
@@ -132,6 +135,8 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     Raises:
         LabError: the data cannot be had, the folder holds another run, or training went wrong.
     """
+    if not resume:
+        compatibility.check_length(experiment.config)
     with runs.held(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
         start = resuming.newest(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
         if start is not None:
@@ -274,7 +279,9 @@ def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
         for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
-    loggers: list[Logger] = [make("logger", item) for item in (config.get("logger") or {}).values() if item]
+    loggers: list[Logger] = [
+        make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
+    ]
     options = dict(config["trainer"])
     if options.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -317,7 +324,7 @@ def _seed(seed: Any) -> None:
 
 def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """What a callback leaves open with null and only the experiment knows: the metric to monitor, the hparams."""
-    if "_target_" not in callback:
+    if not isinstance(callback, dict) or "_target_" not in callback:
         message = f"callbacks.{name} is set and not among the chosen callbacks: leave it out with ~callbacks.{name}"
         raise LabError(message)
     supplies: dict[str, Any] = {}

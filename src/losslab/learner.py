@@ -299,27 +299,30 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer, **self._told(self.scheduler))
+        scheduler = self.scheduler(optimizer, **self.told(self.scheduler, self._steps))
         config = {"scheduler": scheduler, "interval": self.interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             # It must not wait for a metric in an epoch that is not validated, nor count an old one twice.
             config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
-    def _told(self, scheduler: Callable[..., Any]) -> dict[str, Any]:
-        """What a scheduler asks for, the configuration leaves open, and only the run knows."""
+    def told(self, scheduler: Callable[..., Any], steps: Callable[[], int]) -> dict[str, Any]:
+        """What a scheduler asks for, the configuration leaves open, and only the run knows: how many `steps` it has."""
         given = getattr(scheduler, "keywords", {})
         asked = set(inspect.signature(scheduler).parameters) - set(given)
         told: dict[str, Any] = dict.fromkeys(asked & {"total_steps", "T_max"})
         if told:
-            steps = self.trainer.estimated_stepping_batches
-            if steps == inf:
-                message = "this scheduler needs an end: set trainer.max_epochs or trainer.max_steps"
-                raise LabError(message)
-            told = dict.fromkeys(told, int(steps))
+            told = dict.fromkeys(told, steps())
         if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau and "mode" in asked:
             told["mode"] = self.monitor_mode
         return told
+
+    def _steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == inf:
+            message = "this scheduler needs an end: set trainer.max_epochs or trainer.max_steps"
+            raise LabError(message)
+        return int(steps)
 
 
 class Regressor(Learner):

@@ -2,9 +2,12 @@
 
 import importlib
 import inspect
+import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from losslab import signatures
 from losslab.data.batch import Facts
 from losslab.errors import LabError
 from losslab.losses.adapter import adapt
@@ -24,10 +28,19 @@ from losslab.targets import Kind
 def make(place: str, config: Any, **given: Any) -> Any:
     """What a part of the configuration describes; what is wrong with it becomes one line that names the place."""
     if config is not None and not (isinstance(config, Mapping) and isinstance(config.get("_target_"), str)):
-        message = f"{place}: it does not say what is to be made: set {place}._target_, or choose {place}=NAME"
+        group = place.partition(".")[0]
+        message = f"{place}: it does not say what is to be made: set {place}._target_, or choose {group}=NAME"
         raise LabError(message)
+    described = {**config, **given} if config else given
     with one_line(place):
-        return instantiate(config, **given)
+        try:
+            made = instantiate(config, **given)
+        except InstantiationException as error:
+            if not isinstance(error.__cause__, LabError):
+                signatures.check(place, described)  # in better words, if it is a value's kind
+            raise
+        signatures.check(place, described)
+        return made
 
 
 def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
@@ -136,5 +149,16 @@ def one_line(place: str) -> Iterator[None]:
         if isinstance(cause, LabError):
             raise LabError(str(cause)) from error  # it names the value itself
         raise LabError(" ".join(f"{place}: {cause or error}".split())) from error
+    except TypeError as error:
+        flag = re.match(r"Instantiation: (_\w+_) flag must be a bool", str(error))  # Hydra's own
+        if flag is None:
+            raise
+        message = f"{place}.{flag[1]} must be true or false"
+        raise LabError(message) from error
+    except RuntimeError as error:
+        if "torch/optim" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).as_posix():
+            raise
+        message = f"optimizer: it cannot take a step ({' '.join(str(error).split())}): look at optimizer and scheduler"
+        raise LabError(message) from error
     except MisconfigurationException as error:
         raise LabError(" ".join(f"{place}: {error}".split())) from error

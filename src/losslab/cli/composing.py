@@ -1,6 +1,6 @@
 """From a command line to a configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, resolvers, runs
+from losslab.cli import strangers
 from losslab.errors import LabError
 
 OPEN_GROUPS = ("noise", "imbalance", "mix")
@@ -46,6 +47,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     Raises:
         LabError: a value that has no default was not given, or one refers to what is not there.
     """
+    strangers.check(cfg, choices)
     for group in OPEN_GROUPS:
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
@@ -55,22 +57,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     if missing:
         message = f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}"
         raise LabError(message)
-    for name in (
-        "train",
-        "test",
-        "compile",
-        "traceback",
-        "examine",
-        "optimizer.maximize",
-        "data.verify",
-        "data.flip",
-        "data.reflect",
-        "data.alternate",
-    ):
-        value = OmegaConf.select(cfg, name)
-        if value is not None and not isinstance(value, bool):
-            message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words
-            raise LabError(message)
+    _check_values(cfg)
     groups = ("model", "data", "loss", "imbalance", "noise", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
         cfg.choices = {group: choices.get(group) for group in groups}
@@ -88,12 +75,56 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     return config | {"per_run": _differing(config, _resolved(other))}
 
 
+def _check_values(cfg: DictConfig) -> None:
+    """Those at the top, which nothing is made of, and switches that Hydra takes for words."""
+    for name in (
+        "train",
+        "test",
+        "compile",
+        "traceback",
+        "examine",
+        "optimizer.maximize",
+        "data.verify",
+        "data.flip",
+        "data.reflect",
+        "data.alternate",
+    ):
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            message = f"{name} must be true or false, got {value!r}"  # Hydra takes no and off for words
+            raise LabError(message)
+    if isinstance(cfg.name, int | float):
+        cfg.name = str(cfg.name)  # name=1
+    for name in ("name", "ckpt_path", "optimized_metric", "teacher"):
+        value = OmegaConf.select(cfg, name)
+        if not isinstance(value, str | None):
+            message = f"{name} must be a word or null, got {value!r}"
+            raise LabError(message)
+
+
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise LabError(str(error).splitlines()[0]) from error
+        place = f" ({error.full_key})" if error.full_key else ""
+        message = f"{str(error).splitlines()[0]}{place}"
+        raise LabError(message) from error
+    for key, text in _texts(config):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"{key} is set to {text!a}, which is no text in UTF-8: no file could hold it"
+            raise LabError(message) from error
     return config
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """All words in a configuration, by their keys."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(each, f"{path}.{name}".lstrip("."))
 
 
 def _differing(config: Any, other: Any, path: str = "") -> list[str]:

@@ -72,7 +72,11 @@ class MemoryDataModule(LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Read the data once, and move them to the GPU that will use them."""
         if not self.splits:
-            self.splits = self._corrupted(self.load())
+            try:
+                self.splits = self._corrupted(self.load())
+            except (MemoryError, RuntimeError, OverflowError) as error:  # torch's words for numbers beyond all bounds
+                message = f"data cannot be had with these settings: {' '.join(str(error).split())}"
+                raise LabError(message) from error
             if self.learnt_from is not None and self.learnt_from.normalise is not None:
                 self.transform = self.learnt_from.normalise
         device = self._device()

@@ -24,6 +24,9 @@ class Term(Holder):
 
     def __init__(self, loss: Loss, weight: float | Tensor = 1.0) -> None:
         super().__init__()
+        if not isinstance(loss, Loss):
+            message = f"a term of a weighted_sum needs a loss, got {loss!r}"
+            raise LabError(message)
         self.loss = loss
         self.hold("weight", weight)
 
@@ -41,6 +44,12 @@ class WeightedSum(Loss):
 
     def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
+        wrong = [
+            name for name, term in terms.items() if not isinstance(term, Mapping) or set(term) - {"loss", "weight"}
+        ]
+        if wrong:
+            message = f"a term of a weighted_sum has a loss and a weight, and nothing else: terms.{wrong[0]} differs"
+            raise LabError(message)
         self.terms = nn.ModuleDict({name: Term(**term) for name, term in terms.items()})
         losses = self._losses
         kinds = [kind for kind in losses[0].wants if all(kind in loss.wants for loss in losses)] if losses else []

@@ -1,0 +1,340 @@
+"""Any configuration: drawn at random, composed, built and trained for two steps, in this process.
+
+`campaign(seed, start, count)` yields the same cases every time, each by itself: a long one is resumed by its number.
+"""
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import pickle
+import random
+import re
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import hydra
+import numpy as np
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from lightning import Callback, Trainer
+from omegaconf import OmegaConf, open_dict
+from PIL import Image
+
+from losslab import CONF, experiment, making, resolvers, runs
+from losslab.cli import errors, running
+from losslab.cli.composing import resolve
+from losslab.data import cifar_files
+from losslab.errors import LabError
+from losslab.targets import Kind, choose
+
+STEPS = 2
+SECONDS = 120
+"""After which a case is taken to hang."""
+
+NUMBERS = ("0", "-1", "1", "2", "0.5", "-0.5", "1e-3", "1e308", "-1e308", "1e-320", "nan", "inf", "-inf", f"{10**18}")
+OTHERS = (
+    *("null", "true", "false", "[]", "{}", "[1]", "[0.1,0.9]", "[null]", "[abc]", "{a:1}", "{_target_:abc}", "''"),
+    *("abc", "none", "auto", "'1'", "'0.1'", "1e3", "'ä→😀'", "'a b'", "'a/b'", "'../up'", "'%s{}'", "'a\\nb'"),
+    *("'${seed}'", "'${nowhere}'", "'[red]'", "'\\x00'", "'\ud800'", f"'{'x' * 300}'"),
+)
+_DATA = {
+    **dict.fromkeys(("line", "linear_synthetic", "diabetes", "counts"), Kind.VALUES),
+    **dict.fromkeys(("digits", "image_folder", "cifar10"), Kind.INDEX),
+    "breast_cancer": Kind.BINARY,
+}
+_GIVEN = "given"
+"""Where the images of data sets that are files lie, in the folder that a case is tried in."""
+_GROUPS = ("loss", "optimizer", "scheduler", "mix", "imbalance", "noise", "callbacks", "logger", "debug")
+_PRECISIONS = (
+    "32-true",
+    "64-true",
+    "64-true",
+    "bf16-mixed",
+    "bf16-mixed",
+    "bf16-true",
+    "16-mixed",
+    "transformer-engine",
+)
+_BARE = re.compile(
+    r"object (is not|has no|of type)|has no attribute|has no len|not supported between|unexpected keyword"
+    r"|positional arg|unsupported operand|cannot be interpreted|invalid literal|index out of|too large to convert"
+    r"|math domain|can't mult|cannot convert|must be real number|not iterable|not callable|not subscriptable"
+    r"|unhashable|Error in call|<class '|incompatible function|invalid combination of|could not convert string"
+    r"|__init__\(\)|missing \d+ required"
+)
+"""What Python says of a value, which tells nobody which value it is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What became of one configuration."""
+
+    number: int
+    overrides: tuple[str, ...]
+    happened: str
+    """"trained"; "refused", in a line that a user can read; "failed": anything else."""
+    line: str = ""
+    """What was said, or what is wrong."""
+
+
+def campaign(seed: int, start: int, count: int) -> Iterator[Case]:
+    """Cases start .. start + count - 1 of this seed."""
+    for number in range(start, start + count):
+        yield tried(drawn(random.Random(f"{seed}/{number}")), number)  # noqa: S311
+
+
+def drawn(dice: random.Random) -> list[str]:
+    """Overrides of any groups and of any keys, most of which go together."""
+    fixed = _groups(dice)
+    keys = sorted(set(_keys(fixed)))
+    changes = [f"{dice.choice(keys)}={dice.choice(NUMBERS + OTHERS)}" for _ in range(dice.choice((0, 1, 1, 1, 1, 2)))]
+    if dice.random() < 0.1:
+        changes.append(f"+trainer.{dice.choice(sorted(_ADDED))}={dice.choice(NUMBERS + OTHERS)}")
+    if dice.random() < 0.05:
+        changes.append(f"+{_misspelt(dice, dice.choice(keys))}={dice.choice(NUMBERS + OTHERS)}")
+    return fixed + changes
+
+
+def _groups(dice: random.Random) -> list[str]:  # noqa: C901 -- a line for each thing that may be chosen
+    model = dice.choice(("linear", "mlp", "mlp", "mlp", "cifar_cnn"))
+    if dice.random() < 0.03:
+        model = dice.choice(("airbench", "resnet18"))
+    data = dice.choice([*_DATA] if model in {"linear", "mlp"} else ["digits", "image_folder", "cifar10"])
+    chosen = {"model": model, "data": data, "trainer": "cpu"}
+    for group in _GROUPS:
+        if group == "mix" and data not in {"digits", "image_folder", "cifar10"}:
+            continue
+        if dice.random() < (0.5 if group in {"loss", "optimizer", "scheduler", "callbacks"} else 0.12):
+            chosen[group] = dice.choice(_fitting(group, _DATA[data]) if dice.random() < 0.9 else _names(group))
+    fixed = [f"{group}={choice}" for group, choice in chosen.items()]
+    if chosen.get("callbacks") == "anneal":
+        fixed += ["callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0"]
+    if "loss" not in chosen and _DATA[data] is not Kind.VALUES:
+        fixed.append(f"loss={'cross_entropy' if _DATA[data] is Kind.INDEX else 'bce'}")
+    if data in {"image_folder", "cifar10"}:
+        fixed += [f"data.dir={_GIVEN}", *(["data.verify=false", "data.val_size=10"] if data == "cifar10" else [])]
+    if dice.random() < 0.3:
+        fixed.append(f"trainer.precision={dice.choice(_PRECISIONS)}")
+    if dice.random() < 0.2:
+        fixed.append(f"trainer.accumulate_grad_batches={dice.choice((2, 3, 100))}")
+    if dice.random() < 0.2:
+        fixed.append(f"trainer.gradient_clip_val={dice.choice((0.1, 5))}")
+        fixed.append(f"trainer.gradient_clip_algorithm={dice.choice(('norm', 'value'))}")
+    return [*fixed, "data.batch_size=8", "trainer.enable_progress_bar=false", f"trainer.max_steps={STEPS}",
+            "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]  # fmt: skip
+
+
+@cache
+def _names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _fitting(group: str, kind: Kind) -> list[str]:
+    """Those choices of a group that go with targets of a kind."""
+    values = kind is Kind.VALUES
+    unfit = {"noise": ("asymmetric", "pair_flip", "symmetric") if values else ("heteroscedastic", "outliers")}
+    if group == "loss":
+        return [name for name in _names("loss") if choose(kind, _wants(name)) is not None]
+    if values and group == "imbalance":
+        return ["none"]
+    return [name for name in _names(group) if name not in ("human", *unfit.get(group, ()))]
+
+
+@cache
+def _wants(loss: str) -> tuple[Kind, ...]:
+    """The kinds of target that the class of a loss takes; those that are made of others are for classes."""
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{loss}.yaml"))
+    if "losslab" not in config.get("_target_", ""):
+        return ()
+    wants = making.class_of("loss", config).wants
+    return wants if isinstance(wants, tuple) and wants else (Kind.INDEX,)
+
+
+def _give(folder: Path) -> None:
+    """A folder of images, and CIFAR-10 of random ones."""
+    for split, colour in product(("train", "val", "test"), ("blue", "red")):
+        (folder / split / colour).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), colour).save(folder / split / colour / f"{number}.png")
+    (folder / cifar_files.FOLDER).mkdir()
+    numbers = np.random.default_rng(0)
+    for name in (*cifar_files.TRAIN, *cifar_files.TEST):
+        pixels, labels = numbers.integers(0, 256, (8, 3072), dtype=np.uint8), numbers.integers(0, 10, 8).tolist()
+        (folder / cifar_files.FOLDER / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2))
+
+
+def _keys(overrides: Sequence[str]) -> Iterator[str]:
+    """The dotted keys of all that these overrides compose, mappings included."""
+    of = dict(override.split("=", 1) for override in overrides)
+    yield from _all_keys("seed=0")
+    for group in ("model", "data", *_GROUPS):
+        if of.get(group, "null") != "null":
+            yield from _all_keys(f"{group}={of[group]}")
+
+
+@cache
+def _all_keys(override: str) -> set[str]:
+    resolvers.register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", [] if override == "seed=0" else [override])
+    return set(_within(OmegaConf.to_container(cfg, resolve=False), "")) - (
+        set() if override == "seed=0" else _all_keys("seed=0")
+    )
+
+
+def _within(value: Any, path: str) -> Iterator[str]:
+    for name, each in value.items():
+        yield f"{path}{name}"
+        if isinstance(each, dict):
+            yield from _within(each, f"{path}{name}.")
+
+
+_ADDED = set(inspect.signature(Trainer).parameters) - {
+    "callbacks",
+    "logger",
+    "default_root_dir",
+    "strategy",
+    "max_time",
+}
+
+
+def _misspelt(dice: random.Random, key: str) -> str:
+    at = dice.randrange(len(key))
+    return key[:at] + dice.choice("aeixz") + key[at + 1 :]
+
+
+def tried(overrides: Sequence[str], number: int = 0) -> Case:
+    """Compose, build, train and test in a new folder, as `python train.py OVERRIDES` would → what happened."""
+    here = Path.cwd()
+    with TemporaryDirectory() as folder, _quiet(), _stopped_after(SECONDS):
+        os.chdir(folder)
+        if f"data.dir={_GIVEN}" in overrides:
+            _give(Path(folder) / _GIVEN)
+        try:
+            said = _train(list(overrides), Path(folder))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the finding
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            line = " ".join(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})".split())
+            return Case(number, tuple(overrides), "failed", line)
+        finally:
+            os.chdir(here)
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+        if said is None:
+            return Case(number, tuple(overrides), "trained")
+        wrong = _wrong_with(said)
+        return Case(number, tuple(overrides), "failed" if wrong else "refused", f"{wrong}: {said}" if wrong else said)
+
+
+def _train(overrides: list[str], folder: Path) -> str | None:
+    """Train as the command does → the line with which it refuses, or None."""
+    path = None
+    claimed = len(resolvers.claimed)
+    build = experiment.build
+    try:
+        cfg = _composed(overrides)
+        path = Path(OmegaConf.select(cfg, "hydra.run.dir"))
+        choices = dict(cfg.hydra.runtime.choices)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        config = resolve(cfg, choices, str(path))
+        with mock.patch.object(experiment, "build", lambda config: _stopping(build(config))):
+            running.run(config)
+    except LabError as error:
+        line = str(error)
+    except Exception as error:
+        said = errors._line(error)
+        if said is None:
+            raise
+        line = said
+    else:
+        return None
+    if path is not None:
+        runs.discard(path, resolvers.claimed[claimed:])
+        if not (path / "config.json").exists():
+            left = [str(file.relative_to(folder)) for file in folder.iterdir() if file.name != _GIVEN]
+            assert not left, f"left behind {left} after: {line}"
+    return line
+
+
+def _composed(overrides: list[str]) -> Any:
+    resolvers.register()
+    OmegaConf.clear_cache(OmegaConf.create())
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def _stopping(built: experiment.Experiment) -> experiment.Experiment:
+    built.trainer.callbacks.insert(0, _Enough())
+    return built
+
+
+class _Enough(Callback):
+    """Whatever the configuration says of its length, a run ends here."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 >= STEPS:
+            trainer.should_stop = True
+            trainer.fit_loop.epoch_loop.min_steps = trainer.fit_loop.min_epochs = None
+
+
+def _wrong_with(line: str) -> str | None:
+    """What keeps a line from being one that a user can act on."""
+    lines = line.splitlines() or [""]
+    if len(lines) > 1 and not line.endswith("examine=false trains all the same"):
+        return f"{len(lines)} lines"
+    if not line.strip() or len(line) > 1200:
+        return f"{len(line)} characters"
+    if bare := _BARE.search(line):
+        return f"Python's own words ({bare[0]})"
+    return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _stopped_after(seconds: int) -> Iterator[None]:
+    def ring(*_: Any) -> None:
+        message = f"not over after {seconds} seconds"
+        raise TimeoutError(message)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def main() -> None:
+    """`python tests/fuzz_configurations.py SEED START COUNT`: a line of JSON for each case."""
+    for case in campaign(*(int(word) for word in sys.argv[1:4])):
+        print(json.dumps(vars(case)), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Any configuration trains, or is refused in one line. `tests/fuzz_configurations.py` is the long version of it."""
+
+import os
+import random
+
+import pytest
+from fuzz_configurations import campaign, drawn, tried
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("LOSSLAB_EXAMPLES", "15"))
+SHORT = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
+DIGITS = ["model=mlp", "data=digits", "loss=cross_entropy", "data.size=2"]
+
+
+@settings(
+    max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(st.integers(0, 2**32))
+def test_any_configuration_trains_or_is_refused_in_one_line_and_leaves_nothing(number):
+    case = tried(drawn(random.Random(number)))  # noqa: S311
+    assert case.happened != "failed", f"{case.line} <- {' '.join(case.overrides)}"
+
+
+def test_a_campaign_is_resumed_at_any_case_of_it():
+    assert next(campaign(0, 3, 1)).overrides == tuple(drawn(random.Random("0/3")))  # noqa: S311
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["scheduler=step", "scheduler.scheduler.step_size=0"], "scheduler.scheduler: StepLR with step_size=0"),
+        (
+            ["scheduler=plateau", "scheduler.scheduler.patience=abc"],
+            "scheduler.scheduler.patience must be a whole",
+        ),
+        (["scheduler.interval=abc"], "scheduler.interval must be step or epoch"),
+        (["+scheduler.gamma=1"], "did you mean scheduler.scheduler.gamma?"),
+        (["optimizer.lr=true"], "optimizer.lr must be a number, got true"),
+        (["optimizer.lr=nan"], "optimizer.lr must be a number, got nan"),
+        (["optimizer.weight_decay=1e308"], "optimizer: SGD with"),
+        (["+optimizer.nestrov=true"], "optimizer.nestrov: SGD takes no such thing: did you mean nesterov?"),
+        (["optimizer._partial_=abc"], "optimizer._partial_ must be true or false"),
+        ([*DIGITS, "scheduler=one_cycle", "scheduler.scheduler.max_lr=1e308"], "optimizer: it cannot take a step"),
+        ([*DIGITS, "loss.weight=abc"], "weight must hold one number"),
+        ([*DIGITS, "loss=sce", "loss.terms.rce.loss=1"], "a term of a weighted_sum needs a loss, got 1"),
+        ([*DIGITS, "loss=sce", "+loss.terms.rce.wait=1"], "and nothing else: terms.rce differs"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 trains nothing"),
+        (["trainer.accelerator=[1]"], "trainer.accelerator must be a word"),
+        (["+trainer.val_check_interval=0"], "trainer.val_check_interval must be above 0"),
+        (["trainer.log_every_n_steps=abc"], "trainer.log_every_n_steps must be a whole number"),
+        (["callbacks.path=3"], "leave it out with ~callbacks.path"),
+        (["data=linear_synthetic", f"data.n={10**18}"], "data cannot be had with these settings"),
+        (["+modle=mlp"], "modle is set and nothing reads it: did you mean model?"),
+        (["+whatever=1"], "whatever is set and nothing reads it: keys of your own may stand under +notes."),
+        (["model=[]"], "model is not chosen: choose model=airbench"),
+        (["data=[1]"], "a group is chosen by the name"),
+        (["optimizer.momentums=1"], "Could not override 'optimizer.momentums'. To append to your config use"),
+        (["ckpt_path=1"], "ckpt_path must be a word or null, got 1"),
+        (["name='\udcff'"], "name is set to '\\udcff', which is no text in UTF-8"),
+        (["optimizer.lr='${nowhere}'"], "Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_what_once_was_a_traceback_or_went_unnoticed(overrides, line):
+    case = tried([*SHORT, *overrides])
+    assert case.happened == "refused", case
+    assert line in case.line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+rate=0.1", "optimizer.lr=${rate}"],  # a key that another value refers to
+        ["+notes.why=curious"],
+        ["name=1"],
+        ["model=mlp", "data=breast_cancer", "loss=hinge", "trainer.precision=bf16-true", "callbacks=dynamics"],
+    ],
+)
+def test_what_is_unusual_and_right_trains(overrides):
+    case = tried([*SHORT, *overrides])
+    assert case.happened == "trained", case
