@@ -97,13 +97,16 @@ def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
     command = ["-m", "run_dir=a sweep", "loss=mse,l1", "trainer=cpu", "trainer.max_epochs=20"]
-    command += ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={pids}"]
+    command += ["+callbacks.pid._target_=workers.Pid", "+callbacks.pid.folder=pids"]
     process = start(*command, cwd=tmp_path)
     assert wait_for(lambda: list(pids.iterdir()), 120)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert errors.splitlines()[-1] == "2 of 2 jobs are not done; to complete them: python train.py 'resume=a sweep'"
-    again = start("resume=a sweep", cwd=tmp_path)
+    assert (
+        errors.splitlines()[-1]
+        == "2 of 2 jobs are not done; to complete them: python train.py 'resume=a sweep' 'trust=[workers]'"
+    )
+    again = start("resume=a sweep", "trust=[workers]", cwd=tmp_path)
     out, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert "2 jobs  0 done before, 1 to resume, 1 to start" in out

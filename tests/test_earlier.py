@@ -5,7 +5,7 @@ import json
 import folders
 import pytest
 
-from losslab import cli, runs
+from losslab import cli, runs, trust
 from losslab.cli.completing import completed, unfinished
 from losslab.earlier import Earlier
 from losslab.errors import LabError
@@ -160,6 +160,17 @@ def test_a_command_in_a_folder_of_somebody_else_does_no_more_than_choose(part, t
     with pytest.raises(LabError, match="say the whole command again") as refused:
         completed([f"resume={tmp_path}"])
     assert "\n" not in str(refused.value)
+
+
+def test_of_an_own_loss_it_is_said_again_where_that_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(trust, "_own", set())
+    command = ["-m", "seed=0,1", "loss=custom", "loss._target_=mine.Loss"]
+    (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": command}))
+    for wrong in ("", "other", "min", "mine.Loss.x"):
+        with pytest.raises(LabError, match=r"mine\.Loss' could run code"):
+            completed([f"resume={tmp_path}", f"trust=[{wrong}]"])
+    monkeypatch.setattr(trust, "_own", set())
+    assert completed([f"resume={tmp_path}", "trust=[mine]"])[:5] == [*command, "trust=[mine]"]
 
 
 def test_what_chooses_and_sets_is_said_again(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from losslab import runs
 
-MAY_DIFFER = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback")
+MAY_DIFFER = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
 """What may be said anew when a run is resumed, since it changes no result."""
 
 _FOLLOWS = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")

@@ -92,9 +92,10 @@ def run(path: Path, config=None) -> Path:
     return path
 
 
-def begun(
-    path: Path, config, hydra="{hydra: {runtime: {choices: {model: mlp, data: digits, loss: mse}}}}"
-) -> RunFolder:
+CHOICES = "model: mlp, data: digits, loss: mse, optimizer: adam, scheduler: constant, trainer: cpu"
+
+
+def begun(path: Path, config, hydra=f"{{hydra: {{runtime: {{choices: {{{CHOICES}}}}}}}}}") -> RunFolder:
     """A run that was killed before it wrote its config.json."""
     (path / ".hydra").mkdir(parents=True)
     (path / ".hydra" / "config.yaml").write_text(config if isinstance(config, str) else yaml.dump(config))

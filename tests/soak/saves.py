@@ -58,8 +58,11 @@ def _killed(place: Path, seconds: float) -> int:
 
 def _write(place: Path, writes: int) -> None:
     checkpoints = BestAndLast(str(place))
+    learner = {"sums": torch.zeros(1, 1, 2), "values": {}, "fresh": [], "loader": {}}
+    counts = {"epoch_progress": {}, "epoch_loop.batch_progress": {}, "epoch_loop.state_dict": {}}
+    whole = {"epoch": 0, "learner": learner, "loops": {"fit_loop": counts}, "optimizer_states": [{}]}
     before = resuming.newest(RunFolder(place))
     for step in range(0 if before is None else before.step + 1, 1_000_000):
-        state = {"global_step": step, "learner": {}, "loops": {}, "optimizer_states": [], "numbers": torch.rand(SIZE)}
+        state = whole | {"global_step": step, "state_dict": {"numbers": torch.rand(SIZE)}}
         if checkpoints._write(state, checkpoints.folder.last):
             os.write(writes, step.to_bytes(8, "little"))

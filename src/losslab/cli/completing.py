@@ -2,16 +2,18 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from losslab import runs
+from losslab import runs, trust
 from losslab.errors import LabError
 from losslab.recognising import MAY_DIFFER
 from losslab.sweep import State, jobs_of
 
 _ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
 _FOLDER = "hydra.sweep.dir"
+_TARGET = r"_target_\s*[=:]\s*([\w.]+)\s*(?=[,}\]]|$)"
 _FLAGS = ("-m", "--multirun")
 _OF_HYDRA = re.compile(
     r"hydra/sweeper(/sampler)?|hydra\.sweep\.dir|hydra\.launcher\.n_jobs"
@@ -40,6 +42,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
         )
         raise LabError(message)
     said = _command(summary)
+    trust.also(re.findall(r"[\w.]+", given.get("trust", "")))
     unsafe = next((part for part in said if not _harmless(part)), None)
     if unsafe is not None:
         message = (
@@ -49,6 +52,14 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
         raise LabError(message)
     command = [part for part in said if part.partition("=")[0] not in {_FOLDER, *given}]
     return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
+
+
+def to_complete(folder: Path, command: Sequence[str]) -> str:
+    """What to type to complete a sweep that was begun with this command."""
+    names = [found[1] for part in command for found in re.finditer(_TARGET, part)]
+    packages = trust.untrusted([{"_target_": name} for name in names])
+    again = [f"resume={runs.shown(folder)}", *([f"trust=[{','.join(packages)}]"] if packages else [])]
+    return f"python train.py {shlex.join(again)}"
 
 
 def unfinished(beside: Path, command: Sequence[str]) -> Path | None:
@@ -68,7 +79,13 @@ def _harmless(part: str) -> bool:
     if part in _FLAGS:
         return True
     key, _, value = part.lstrip("+~").partition("=")
-    if part.startswith("-") or "${" in part or "_target_" in part:
+    named = [found[1] for found in re.finditer(_TARGET, part)]
+    if (
+        part.startswith("-")
+        or "${" in part
+        or len(named) < part.count("_target_")
+        or not all(map(trust.trusted, named))
+    ):
         return False
     if key.startswith("hydra"):
         return bool(_OF_HYDRA.fullmatch(key))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +76,9 @@ def _close_sweep() -> bool:
     logger.info("%s", sweep_table.table(sweep.current, console.width if console.is_terminal else 160))
     logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
     if sweep.current.bad:
-        counts, again = (len(sweep.current.bad), len(sweep.current.jobs)), f"resume={runs.shown(sweep.current.folder)}"
-        logger.error("%d of %d jobs are not done; to complete them: python train.py %s", *counts, shlex.quote(again))
+        counts = len(sweep.current.bad), len(sweep.current.jobs)
+        again = completing.to_complete(sweep.current.folder, sweep.current.command)
+        logger.error("%d of %d jobs are not done; to complete them: %s", *counts, again)
     return not sweep.current.bad
 
 
