@@ -54,5 +54,7 @@ def test_what_differs_between_repetitions_of_a_run_is_known():
 def test_to_find_it_leaves_the_configuration_as_it_was():
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", ["seed=3", "run_dir=here"])
-    config = resolve(cfg, {"model": "linear", "data": "line", "loss": "mse"}, "here")
+    names = {"model": "linear", "data": "line", "loss": "mse"}
+    choices = names | {"optimizer": "sgd", "scheduler": "constant", "trainer": "default"}
+    config = resolve(cfg, choices, "here")
     assert (config["seed"], cfg.seed, cfg.run_dir) == (3, 3, "here")

@@ -254,6 +254,8 @@ def test_what_hydra_composed_elsewhere_is_resolved_in_known_ways_alone(change, t
 def test_what_losslab_composes_is_resolved(tmp_path):
     resolvers.register()
     plain = sound(tmp_path / "run") | {"name": "${data.batch_size}-${oc.env:LOSSLAB_DATA,data}", "trust": ["os"]}
+    for key in ("choices", "per_run", "made_with"):  # which are added when it is resolved
+        plain.pop(key, None)
     plain["trainer"] |= {"check_val_every_n_epoch": "${divisor:10,${trainer.max_epochs}}"}
     config, started = command._configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
     assert (config["name"], started) == (f"32-{os.environ.get('LOSSLAB_DATA', 'data')}", False)

@@ -5,7 +5,7 @@ import mpmath
 import pytest
 import torch
 
-from losslab.losses import MSE, Cauchy, Charbonnier, GemanMcClure, Welsch
+from losslab.losses import MSE, Cauchy, Charbonnier, GemanMcClure, Huber, LogCosh, SmoothL1, Tukey, Welsch
 from losslab.losses.precise import expm1
 
 LOSSES = [Charbonnier, Cauchy, GemanMcClure, Welsch]
@@ -96,3 +96,14 @@ def test_a_bounded_loss_ignores_an_outlier(loss):
     outputs = torch.zeros(10, 1, requires_grad=True)
     loss()(outputs, target).backward()
     assert outputs.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, Huber, LogCosh, SmoothL1, Tukey])
+def test_where_the_residual_is_exactly_zero_the_second_derivative_is_still_one(loss):
+    """A step at |r| = 0 would hide a point that is met exactly from the Hessian."""
+
+    def value(residual):
+        return loss().per_example(residual, torch.zeros_like(residual)).sum()
+
+    at_zero = torch.zeros(1, 1, dtype=torch.float64)
+    assert torch.autograd.functional.hessian(value, at_zero).item() == pytest.approx(1)

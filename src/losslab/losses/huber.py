@@ -44,10 +44,10 @@ class Huber(ResidualLoss):
 
     def penalty(self, residual: Tensor) -> Tensor:
         """r²/2, and its tangents from δ on."""
-        distance = residual.abs()
-        # With q = min(|r|, δ) both branches are q (|r| - q/2): no branch on values, and a gradient for a tensor δ.
-        near = distance.clamp(max=self.delta)
-        return near * (distance - near / 2)
+        # With q = r cut off at ±δ both branches are q (r - q/2): no branch on values, a gradient for a tensor δ, and a
+        # second derivative at 0 too, which |r| would not leave.
+        near = residual.clamp(-self.delta, self.delta)
+        return near * (residual - near / 2)
 
 
 class SmoothL1(ResidualLoss):
@@ -84,9 +84,8 @@ class SmoothL1(ResidualLoss):
 
     def penalty(self, residual: Tensor) -> Tensor:
         """r²/(2β), and its tangents from β on."""
-        distance = residual.abs()
-        near = distance.clamp(max=self.beta)
-        beta = torch.as_tensor(self.beta, dtype=distance.dtype, device=distance.device)
-        # near ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, and there near is 0 anyway.
+        near = residual.clamp(-self.beta, self.beta)
+        beta = torch.as_tensor(self.beta, dtype=residual.dtype, device=residual.device)
+        # |near| ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, whose value is not taken.
         share = near / torch.where(beta > 0, beta, 1.0)
-        return share * (distance - near / 2) + (1 - share) * distance * (beta <= 0)
+        return torch.where(beta > 0, share * (residual - near / 2), residual.abs())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from losslab.losses.card import Card, Parameter, Slope
@@ -86,4 +87,5 @@ class Expectile(ResidualLoss):
 
     def penalty(self, residual: Tensor) -> Tensor:
         """(1 - τ) r² above the target, τ r² below."""
-        return (1 - self.tau) * residual.relu().square() + self.tau * (-residual).relu().square()
+        square = residual.square()
+        return torch.where(residual < 0, self.tau * square, (1 - self.tau) * square)

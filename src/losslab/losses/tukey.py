@@ -49,7 +49,7 @@ class Tukey(ResidualLoss):
 
     def penalty(self, residual: Tensor) -> Tensor:
         """The loss of each residual."""
-        share = (residual.abs() / self.c).clamp(max=1).square()
+        share = (residual / self.c).clamp(-1, 1).square()
         # With s = (r/c)², 1 - (1 - s)³ keeps the digits of the slope near s = 1, and s (3 - 3 s + s²) those of the
         # value near 0.
         bowl = torch.where(share < 0.5, share * (3 + share * (share - 3)), 1 - (1 - share) ** 3)
