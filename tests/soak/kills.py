@@ -17,7 +17,7 @@ DIGITS = (
     "model=mlp", "data=digits", "data.size=8", "data.batch_size=10", "trainer.max_epochs=6", "scheduler=one_cycle",
 )  # fmt: skip
 KINDS = {
-    f"accumulate {batches}, {precision}, {'averaged' if average else 'plain'}": (
+    f"{batches}-{precision}-{'averaged' if average else 'plain'}": (
         f"trainer.accumulate_grad_batches={batches}", f"trainer.precision={precision}", *average,
     )
     for batches in (1, 4)
@@ -64,7 +64,7 @@ def run(case: Case, folder: Path, blows: int = 5) -> Found:
     for life in commands.lives((*command, seconds), name, place, chosen, moments, took):
         counted += bool(life.blow)
         failures += _wrong(life)
-    return Found(counted, failures + otherwise(place / name, place / f"whole {kind}"))
+    return Found(counted, failures + otherwise(place / name, place / f"whole-{kind}"))
 
 
 def otherwise(run: Path, whole: Path) -> list[str]:
@@ -88,10 +88,10 @@ def _blows(part: str, count: int, moments: random.Random) -> list[Blow]:
 
 def undisturbed(command: Sequence[str], place: Path, kind: str) -> float:
     """Have the run to compare with → about how many seconds it takes, start-up included."""
-    seconds = place / f"whole {kind}.seconds"
+    seconds = place / f"whole-{kind}.seconds"
     if not seconds.exists():
-        shutil.rmtree(place / f"whole {kind}", ignore_errors=True)
-        seconds.write_text(str(commands.train(*command, f"run_dir=whole {kind}", cwd=place)))
+        shutil.rmtree(place / f"whole-{kind}", ignore_errors=True)
+        seconds.write_text(str(commands.train(*command, f"run_dir=whole-{kind}", cwd=place)))
     return float(seconds.read_text())
 
 

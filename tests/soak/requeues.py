@@ -47,7 +47,7 @@ def run(case: Case, folder: Path, requeues: int = 10) -> Found:
             break
         restarts += 1
         failures += _odd(out, process.returncode, number, asked=scheduler.asked())
-    return Found(restarts, failures + kills.otherwise(scheduler.run, place / "whole job"))
+    return Found(restarts, failures + kills.otherwise(scheduler.run, place / "whole-job"))
 
 
 def _odd(out: str, code: int, number: int, *, asked: bool) -> list[str]:

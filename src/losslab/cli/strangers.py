@@ -12,7 +12,12 @@ from losslab.errors import LabError
 
 OWN = "notes"
 """Under which users may keep whatever they like."""
-_READ = ("teacher", OWN, "hydra")
+_READ = (
+    "teacher",
+    OWN,
+    "hydra",
+    "choices",
+)  # the last is added when it is resolved, as a run of several processes is twice
 _GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
 
 

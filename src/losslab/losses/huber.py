@@ -1,7 +1,7 @@
 """Huber's loss and its rescaled form, smooth L1."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ class Huber(ResidualLoss):
         """r²/2, and its tangents from δ on."""
         # With q = r cut off at ±δ both branches are q (r - q/2): no branch on values, a gradient for a tensor δ, and a
         # second derivative at 0 too, which |r| would not leave.
-        near = residual.clamp(-self.delta, self.delta)
+        end: Any = self.delta  # clamp takes two numbers or two tensors, which its annotations cannot say
+        near = residual.clamp(-end, end)
         return near * (residual - near / 2)
 
 
@@ -84,7 +85,8 @@ class SmoothL1(ResidualLoss):
 
     def penalty(self, residual: Tensor) -> Tensor:
         """r²/(2β), and its tangents from β on."""
-        near = residual.clamp(-self.beta, self.beta)
+        end: Any = self.beta
+        near = residual.clamp(-end, end)
         beta = torch.as_tensor(self.beta, dtype=residual.dtype, device=residual.device)
         # |near| ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, whose value is not taken.
         share = near / torch.where(beta > 0, beta, 1.0)
