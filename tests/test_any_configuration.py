@@ -1,12 +1,12 @@
-"""Any configuration trains, or is refused in one line. `tests/fuzz_configurations.py` is the long version of it."""
+"""Any configuration trains, or is refused in one line. `make soak` tries thousands."""
 
 import os
 import random
 
 import pytest
-from fuzz_configurations import campaign, drawn, tried
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from soak.drawn import campaign, drawn, tried
 
 EXAMPLES = int(os.environ.get("LOSSLAB_EXAMPLES", "15"))
 SHORT = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]

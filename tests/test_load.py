@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,27 +16,6 @@ from losslab.runs import naming
 
 ROOT = Path(__file__).parents[1]
 NAME = ("linear", "line", "mse", 0, None, None)
-
-
-def many_runs(folder: Path, count: int, *, at_once: int) -> list[str]:
-    """Really train so many short runs, some at a time, half of them jobs of sweeps → what went wrong.
-
-    `python -c "import test_load as t; print(t.many_runs(t.Path('/tmp/x'), 100, at_once=8))"`
-    """
-
-    def command(number: int) -> str | None:
-        seeds = ["-m"] if number % 10 == 0 else []
-        values = [f"seed={number},{number + 1}"] if seeds else ["seed=0"]
-        words = [sys.executable, str(ROOT / "train.py"), "trainer=cpu", "trainer.max_epochs=2", *values, *seeds]
-        ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        return None if ended.returncode == 0 else ended.stderr
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(at_once) as pool:
-        failed = [said for said in pool.map(command, range(count)) if said]
-    sweeps = len(range(0, count, 10))
-    whole = len(list(folder.rglob("metrics.json")))
-    return failed if whole == count + sweeps else [*failed, f"{whole} runs of {count + sweeps}"]
 
 
 def _claim(place, barrier, answers, path):

@@ -1,6 +1,7 @@
 """`make soak`: every promise of docs/reliability.md at full size. It goes on where an earlier call was interrupted."""
 
 import argparse
+import math
 import os
 import platform
 import time
@@ -13,7 +14,7 @@ import lightning
 import torch
 from rich.console import Console
 
-from soak import kills, requeues, saves
+from soak import configurations, handed_over, kills, load, requeues, saves, sweeps
 from soak.record import Case, Found, Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,16 @@ PARTS = {
     "ranks": Part(
         "kills and signals to one, all or the parent of two processes", "blows", kills.rank_cases, kills.run, 100
     ),
+    "sweeps": Part("a sweep whose parent is killed, completed", "kills", sweeps.cases, sweeps.run, 30),
+    "configurations": Part(
+        "a configuration drawn at random, trained or refused",
+        "configurations",
+        configurations.cases,
+        configurations.run,
+        2000,
+    ),
+    "hostile": Part("a file that was made to run something", "tests", handed_over.cases, handed_over.run, 1),
+    "load": Part("commands at once into one outputs/", "runs", load.cases, load.run, 100),
     "requeues": Part("a job that SLURM stops and starts again", "requeues", requeues.cases, requeues.run, 50),
 }
 
@@ -51,7 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
-    planned = [case for name in options.only for case in PARTS[name].cases(round(PARTS[name].count * options.scale))]
+    planned = [
+        case for name in options.only for case in PARTS[name].cases(math.ceil(PARTS[name].count * options.scale))
+    ]
     for number, case in enumerate(planned, 1):
         if case in record.found:
             continue

@@ -5,14 +5,12 @@
 
 import contextlib
 import inspect
-import json
 import logging
 import os
 import pickle
 import random
 import re
 import signal
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -328,13 +326,3 @@ def _stopped_after(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-def main() -> None:
-    """`python tests/fuzz_configurations.py SEED START COUNT`: a line of JSON for each case."""
-    for case in campaign(*(int(word) for word in sys.argv[1:4])):
-        print(json.dumps(vars(case)), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
