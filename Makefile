@@ -5,9 +5,10 @@ PY     := $(VENV)/bin/python
 FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
             $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 ARGS   ?= loss=mse model=linear
-# Tests that only compute run side by side, a file in one process. Those that start processes have the cores to themselves.
+# Tests run side by side, a file in one process. Those that start processes are two at a time, and have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
-ALONE  := tests/data/test_stream.py tests/test_cli.py tests/test_completing.py tests/test_distributed.py tests/test_guarded_ranks.py tests/test_kills.py tests/test_launcher.py tests/test_load.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
+PAIRED ?= -n 2 --dist loadfile
+STARTS := tests/data/test_stream.py tests/test_cli.py tests/test_completing.py tests/test_distributed.py tests/test_guarded_ranks.py tests/test_kills.py tests/test_launcher.py tests/test_load.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
 
 .PHONY: help train test slow lint check soak format lock clean
 
@@ -33,12 +34,12 @@ train: $(VENV)/.installed
 	@$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow" $(SPREAD) $(addprefix --ignore=,$(ALONE))
-	$(PY) -m pytest -m "not slow" $(ALONE)
+	$(PY) -m pytest -m "not slow" $(SPREAD) $(addprefix --ignore=,$(STARTS))
+	$(PY) -m pytest -m "not slow" $(PAIRED) $(STARTS)
 
 slow: $(VENV)/.installed
-	$(PY) -m pytest -m slow $(SPREAD) $(addprefix --ignore=,$(ALONE))
-	$(PY) -m pytest -m slow $(ALONE)
+	$(PY) -m pytest -m slow $(SPREAD) $(addprefix --ignore=,$(STARTS))
+	$(PY) -m pytest -m slow $(PAIRED) $(STARTS)
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check

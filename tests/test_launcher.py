@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -144,8 +146,8 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(number, code, tmp_path):
-    run, temporary = tmp_path / "run", tmp_path / "temporary"
-    temporary.mkdir()
+    run = tmp_path / "run"
+    temporary = Path(tempfile.mkdtemp())  # short enough for a socket
     process = start(
         "trainer=ddp_cpu", "trainer.max_epochs=100000", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary)
     )  # fmt: skip
@@ -158,6 +160,18 @@ def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(n
     assert "Traceback" not in errors
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert wait_for(lambda: not list(temporary.glob("losslab-*")), 10)
+    shutil.rmtree(temporary)
+
+
+def test_a_temporary_folder_whose_path_is_too_long_is_one_line(tmp_path):
+    temporary = tmp_path / ("x" * 100)
+    temporary.mkdir()
+    process = start("trainer=ddp_cpu", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines() == [
+        f"{temporary} is too long a path for the socket of a process: set TMPDIR to a shorter one"
+    ]
 
 
 def group(leader):

@@ -228,6 +228,11 @@ def _context() -> Any:
     os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LOSSLAB_PARENT": str(os.getpid())}
     try:
         forkserver.ensure_running()
+    except OSError as error:
+        if "too long" not in str(error):
+            raise
+        message = f"{tempfile.gettempdir()} is too long a path for the socket of a process: set TMPDIR to a shorter one"
+        raise LabError(message) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.environ.pop("LOSSLAB_PARENT")
