@@ -129,9 +129,9 @@ def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
     script = (
         "import sys, time\n"
         "from losslab import processes\n"
-        "processes._context()\n"
-        "print('up', flush=True)\n"
         "try:\n"
+        "    processes._context()\n"
+        "    print('up', flush=True)\n"
         "    time.sleep(100)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
