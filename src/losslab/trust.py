@@ -71,6 +71,11 @@ def also(packages: object) -> None:
     _own.update(several)
 
 
+def named(text: str) -> list[str]:
+    """The packages that `trust=[a,b]` of a command line names, given what stands after the equals sign."""
+    return [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",") if name.strip()]
+
+
 def check(config: Any, source: Path) -> None:
     """See that a configuration names nothing but what is on the list, anywhere in it.
 

@@ -42,7 +42,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
         )
         raise LabError(message)
     said = _command(summary)
-    trust.also(re.findall(r"[\w.]+", given.get("trust", "")))
+    trust.also(trust.named(given.get("trust", "")))
     unsafe = next((part for part in said if not _harmless(part)), None)
     if unsafe is not None:
         message = (

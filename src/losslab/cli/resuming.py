@@ -51,7 +51,7 @@ def resume(arguments: Sequence[str]) -> NoReturn:
 
 def _trusted(text: str) -> list[str]:
     """The packages of trust=[a,b], whose code is then found in the working directory too."""
-    names = [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",") if name.strip()]
+    names = trust.named(text)
     trust.also(names)
     if names:
         find_the_users_code()
