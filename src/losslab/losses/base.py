@@ -106,12 +106,42 @@ class Loss(Holder, ABC):
             if isinstance(part, Loss):
                 part.set_class_counts(counts)
 
+    def _check_outputs(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuse what torch refuses in words of its own, or computes with all the same.
+
+        Raises:
+            LabError: they are no dense tensors, the outputs no real numbers, or of too few or too many dimensions.
+        """
+        name = type(self).__name__
+        for what, given in (("outputs", outputs), ("the target", target)):
+            if not isinstance(given, Tensor):
+                message = f"{name}: {what} must be a tensor, got a {type(given).__name__}: use torch.as_tensor"
+                raise LabError(message)
+            if given.layout is not torch.strided:
+                message = f"{name}: {what} must be a dense tensor, got {given.layout}: use .to_dense()"
+                raise LabError(message)
+        if not outputs.dtype.is_floating_point:
+            message = f"{name}: outputs must be real numbers such as float32, got {outputs.dtype}: use outputs.float()"
+            raise LabError(message)
+        of_classes = Kind.INDEX in self.wants or self.wants[:1] == (Kind.PROBABILITIES,)
+        if of_classes and outputs.ndim > 2:
+            message = (
+                f"{name}: outputs must be (N, C), got {tuple(outputs.shape)}: where every pixel is an example, use "
+                "outputs.movedim(1, -1).flatten(0, -2) and the target likewise"
+            )
+            raise LabError(message)
+        if outputs.ndim < 1 + of_classes or 0 in outputs.shape[1:]:
+            wanted = "(N, C)" if of_classes else "(N, D)"
+            message = f"{name}: outputs must be {wanted} with at least one column, got {tuple(outputs.shape)}"
+            raise LabError(message)
+
     def _fitting(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_outputs(outputs, target)
         name, times = type(self).__name__, self.outputs_per_target * self.views
-        if outputs.dtype in (torch.float16, torch.bfloat16):
+        if outputs.dtype.itemsize < torch.float32.itemsize:
             outputs = outputs.float()
         if target.dtype.is_floating_point:
-            wanted = target.shape if times == 1 else (*target.shape[:-1], times * target.shape[-1])
+            wanted = (*target.shape[:-1], *(times * columns for columns in target.shape[-1:]))
             if wanted != outputs.shape:
                 several = "" if times == 1 else f" (the target's shape with {times} times as many columns)"
                 message = (
@@ -131,5 +161,8 @@ class Loss(Holder, ABC):
                 f"{name}: class indices must be int64 (N,) beside outputs (N, C), got {target.dtype} "
                 f"{tuple(target.shape)} beside {tuple(outputs.shape)}"
             )
+            raise LabError(message)
+        if outputs.shape[1] % times:
+            message = f"{name} scores {times} outputs for each class: {outputs.shape[1]} columns are no multiple"
             raise LabError(message)
         return outputs, target

@@ -1,0 +1,58 @@
+"""Outputs and targets of any shape, type and value are scored, or refused in one line. `make soak` tries thousands."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from soak.tensors import Drawn, drawn, wrong_with
+
+from losslab.errors import LabError
+from losslab.losses import MSE, CrossEntropy, Distillation, GaussianNLL
+
+LABELS = torch.tensor([0, 1])
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_any_tensors_are_scored_or_refused_in_one_line(dice):
+    case = drawn(dice)
+    assert wrong_with(case) is None, str(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Drawn("cross_entropy", torch.full((2, 5), torch.nan), LABELS, right=True),  # not finite
+        Drawn("mse", torch.zeros(2, 3), torch.zeros(2, 4), right=True),  # refused
+        Drawn("mse", torch.zeros(2, 3), torch.zeros(2, 3, device="meta"), right=False),  # torch's own words
+    ],
+)
+def test_what_is_wrong_is_found(case):
+    assert wrong_with(case) is not None
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "target", "line"),
+    [
+        (CrossEntropy(), torch.zeros(2, 5, 4, 4), torch.zeros(2, 5, 4, 4), r"where every pixel is an example, use"),
+        (CrossEntropy(), torch.zeros(5), torch.zeros(5), r"outputs must be \(N, C\) with at least one column"),
+        (CrossEntropy(), torch.zeros(2, 0), LABELS, r"with at least one column, got \(2, 0\)"),
+        (CrossEntropy(), torch.zeros(2, 5, dtype=torch.int64), LABELS, r"got torch.int64: use outputs.float\(\)"),
+        (CrossEntropy(), torch.zeros(2, 5, dtype=torch.complex64), LABELS, "must be real numbers such as float32"),
+        (CrossEntropy(), torch.zeros(2, 5), [0, 1], "the target must be a tensor, got a list: use torch.as_tensor"),
+        (CrossEntropy(), np.zeros((2, 5)), LABELS, "outputs must be a tensor, got a ndarray"),
+        (MSE(), torch.zeros(2, 5).to_sparse(), torch.zeros(2, 5), r"use .to_dense\(\)"),
+        (MSE(), torch.zeros(()), torch.zeros(()), r"outputs must be \(N, D\)"),
+        (GaussianNLL(), torch.zeros(2, 3), torch.zeros(2, 1), "2 times as many columns"),
+        (Distillation(), torch.zeros(2, 5), LABELS, "scores 2 outputs for each class: 5 columns are no multiple"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_words_of_the_lab(loss, outputs, target, line):
+    with pytest.raises(LabError, match=line):
+        loss(outputs, target)
+
+
+def test_an_8_bit_float_is_raised_as_half_precision_is():
+    outputs = torch.tensor([[1.0, 2.0, 0.5]]).to(torch.float8_e4m3fn)
+    assert CrossEntropy()(outputs, LABELS[:1]) == CrossEntropy()(outputs.float(), LABELS[:1])
