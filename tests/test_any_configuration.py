@@ -40,6 +40,8 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["optimizer.lr=nan"], "optimizer.lr must be a number, got nan"),
         (["optimizer.weight_decay=1e308"], "optimizer: SGD with"),
         (["+optimizer.nestrov=true"], "optimizer.nestrov: SGD takes no such thing: did you mean nesterov?"),
+        (["optimizer._partial_=false"], "optimizer._partial_ must be true: it is made later"),
+        (["scheduler=one_cycle", "scheduler.scheduler._partial_=null"], "scheduler.scheduler._partial_ must be true"),
         (["optimizer._partial_=abc"], "optimizer._partial_ must be true or false"),
         ([*DIGITS, "scheduler=one_cycle", "scheduler.scheduler.max_lr=1e308"], "optimizer: it cannot take a step"),
         ([*DIGITS, "loss.weight=abc"], "weight must hold one number"),
@@ -58,6 +60,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["optimizer.momentums=1"], "Could not override 'optimizer.momentums'. To append to your config use"),
         (["ckpt_path=1"], "ckpt_path must be a word or null, got 1"),
         (["name='\udcff'"], "name is set to '\\udcff', which is no text in UTF-8"),
+        (["optimizer='\ud800'"], "is no text in UTF-8: leave out '\\ud800'"),
         (["optimizer.lr='${nowhere}'"], "Interpolation key 'nowhere' not found"),
     ],
 )

@@ -24,7 +24,7 @@ from losslab.data.knowledge import Knowledge
 from losslab.data.module import MemoryDataModule
 from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner, learner_for
-from losslab.making import make, make_loss, make_network, one_line
+from losslab.making import make, make_later, make_loss, make_network, one_line
 from losslab.runs import RunFolder
 from losslab.tensorboard import RunLogger
 from losslab.unprofiled import Unprofiled
@@ -67,8 +67,8 @@ def build(config: dict[str, Any]) -> Experiment:
         network,
         loss,
         data.facts,
-        optimizer=make("optimizer", config["optimizer"]),
-        scheduler=make("scheduler.scheduler", config["scheduler"]["scheduler"]),
+        optimizer=make_later("optimizer", config["optimizer"]),
+        scheduler=make_later("scheduler.scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
         # A mixed batch has no labels of its own: what a network makes of the given ones cannot be counted.

@@ -43,6 +43,18 @@ def make(place: str, config: Any, **given: Any) -> Any:
         return made
 
 
+def make_later(place: str, config: Any) -> Any:
+    """The same for what can only be made once the rest is there (an optimizer of parameters): a function that makes it.
+
+    Raises:
+        LabError: it would be made now.
+    """
+    if isinstance(config, Mapping) and config.get("_partial_") in (False, None):
+        message = f"{place}._partial_ must be true: it is made later, of what it is for"
+        raise LabError(message)
+    return make(place, config)
+
+
 def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     """The loss of a configuration for targets of a kind, adapted if it is none of losslab's.
 

@@ -58,6 +58,8 @@ def _line(error: Exception) -> str | None:  # noqa: PLR0911 -- a line for each k
         if isinstance(cause, LabError):
             return str(cause)
         return _composing(str(error), cause)
+    if isinstance(error, UnicodeEncodeError):  # of a name that is looked for among the files
+        return f"{ascii(error.object)[:80]} is no text in UTF-8: leave out {error.object[error.start]!a}"
     if isinstance(error, OSError):
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return f"cannot write any more: {error.strerror}; make room, or set run_dir to a folder elsewhere"
