@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +15,7 @@ import lightning
 import torch
 from rich.console import Console
 
-from soak import configurations, handed_over, kills, load, requeues, saves, sweeps
+from soak import configurations, handed_over, kills, load, requeues, saves, sweeps, tensors
 from soak.record import Case, Found, Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ PARTS = {
         configurations.run,
         2000,
     ),
+    "tensors": Part("outputs and targets of any kind, scored or refused", "pairs", tensors.cases, tensors.run, 20_000),
     "hostile": Part("a file that was made to run something", "tests", handed_over.cases, handed_over.run, 1),
     "load": Part("commands at once into one outputs/", "runs", load.cases, load.run, 100),
     "requeues": Part("a job that SLURM stops and starts again", "requeues", requeues.cases, requeues.run, 50),
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the report into docs/reliability.md")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
     record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
     planned = [
         case for name in options.only for case in PARTS[name].cases(math.ceil(PARTS[name].count * options.scale))

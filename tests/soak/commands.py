@@ -118,18 +118,20 @@ def _changed(file: Path) -> int:
 
 
 def lives(
-    command: Sequence[str], name: str, cwd: Path, blows: Sequence[Blow], moments: random.Random, seconds: float
+    command: Sequence[str], name: str, cwd: Path, blows: list[Blow], moments: random.Random, seconds: float
 ) -> Iterator[Life]:
     """Train in cwd/NAME, struck down by each of the blows at a random moment within `seconds`, until it is done.
 
+    Those that were struck are taken from the list: the end may come before the others.
+
     A run that was killed before it had written anything begins anew, as the command then says.
     """
-    again, waiting = [*command, f"run_dir={name}"], list(blows)
+    again = [*command, f"run_dir={name}"]
     while True:
         process = start(*again, cwd=cwd)
         blow = None
-        if waiting and reach(process, cwd / name / "history.csv", moments, seconds):
-            blow = waiting.pop(0)
+        if blows and reach(process, cwd / name / "history.csv", moments, seconds):
+            blow = blows.pop(0)
             blow.strike(process, moments)
         struck = time.monotonic()
         out, _ = process.communicate()

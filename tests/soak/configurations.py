@@ -17,5 +17,5 @@ def cases(count: int) -> list[Case]:
 def run(case: Case, _: Path) -> Found:
     """Try them in this process → those of which anything else became."""
     found = list(drawn.campaign(_SEED, int(case.name), _EACH))
-    failures = [f"{' '.join(each.overrides)}: {each.line}"[:500] for each in found if each.happened == "failed"]
+    failures = [ascii(f"{' '.join(each.overrides)}: {each.line}")[:500] for each in found if each.happened == "failed"]
     return Found(len(found), failures)

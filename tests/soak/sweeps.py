@@ -14,8 +14,8 @@ from soak import commands, kills
 from soak.record import Case, Found
 
 SWEEP = (
-    *kills.DIGITS, "trainer=cpu", "trainer.devices=1,2", "loss=cross_entropy,mse", "trainer.max_epochs=3",
-    "callbacks.checkpoints.every_seconds=0.3", "hydra.launcher.n_jobs=2", "-m",
+    "-m", *kills.DIGITS, "trainer=cpu", "trainer.devices=1,2", "loss=cross_entropy,mse", "trainer.max_epochs=3",
+    "callbacks.checkpoints.every_seconds=0.3", "hydra.launcher.n_jobs=2",
 )  # fmt: skip
 LEFT = 10.0
 """Seconds after which no process of a killed sweep may be left."""
