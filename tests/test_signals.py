@@ -56,6 +56,63 @@ def test_the_run_ends_at_a_step_and_goes_on_from_there(number, code, tmp_path):
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
+IMPORTING = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "losslab.cli.training":
+            print("importing", flush=True)
+            time.sleep(100)
+sys.meta_path.insert(0, Slow())
+import losslab.cli
+"""
+MEETING = """
+import sys
+from losslab import ranks
+ranks.join(ranks.Place(0, 2, 0, 2), sys.argv[1])
+"""
+
+
+def ended_by_ctrl_c(script, *arguments, once):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        once(process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback():
+    assert ended_by_ctrl_c(IMPORTING, once=lambda process: process.stdout.readline()) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_another_to_come(tmp_path):
+    store = tmp_path / "store"
+
+    def waits(process):
+        until = time.monotonic() + 60
+        while not store.exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(0.2)
+
+    assert ended_by_ctrl_c(MEETING, str(store), once=waits) == (-signal.SIGINT, "")
+
+
+def test_outside_of_that_ctrl_c_is_what_it_was():
+    before = signal.getsignal(signal.SIGINT)
+    with signals.ending_at_once():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_second_signal_ends_at_once_and_handlers_are_given_back(monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)

@@ -5,6 +5,7 @@ A crash, a leak or a full memory is one child's. The server and this module do n
 
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
@@ -50,7 +51,7 @@ class Run:
         self.news: dict[str, Any] = {}
         self._failures: list[Outcome] = []
         self._value: Any = None
-        self._deadline: float | None = None
+        self._deadline, self._failing = math.inf, False
         self._folder = tempfile.TemporaryDirectory(prefix="losslab-") if len(arguments) > 1 else None
         store = str(Path(self._folder.name) / "store") if self._folder else None
         self._ranks: dict[BaseProcess, Connection | None] = {}
@@ -87,10 +88,11 @@ class Run:
                 _signal_group(process, signal.SIGKILL)  # what it started goes with it
                 process.close()
                 del self._ranks[process]
-        if self._failures and self._deadline is None:
+        if self._failures and not self._failing:
             # The first to be noticed may be a victim of the first to fail: wait for the others' word.
-            self._deadline = time.monotonic() + GRACE
-        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._failing = True
+            self._end_within(GRACE)
+        if time.monotonic() > self._deadline:
             self._end_all()
         if not self._ranks and self.outcome is None:
             self.outcome = min(self._failures, key=lambda o: o.secondary, default=Outcome(self._value))
@@ -103,7 +105,7 @@ class Run:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
-        self._deadline = time.monotonic() + TO_SAVE
+        self._end_within(TO_SAVE)
 
     def kill(self) -> None:
         """End all ranks now, and whatever they started."""
@@ -128,6 +130,9 @@ class Run:
                 self._ranks[process] = None
                 return True
         return False
+
+    def _end_within(self, seconds: float) -> None:
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
 
     def _end_all(self) -> None:
         for process in self._ranks:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from losslab.errors import LabError
+from losslab.signals import ending_at_once
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,15 @@ def join(place: Place, store: str | None = None) -> None:
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= place.local_world
     # Torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    shared, _, _ = next(rendezvous(f"file://{store}" if store else "env://", place.rank, place.world))
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        store=PrefixStore(f"attempt {attempt}", shared),
-        rank=place.rank,
-        world_size=place.world,
-        timeout=timedelta(minutes=30),
-    )
+    with ending_at_once():  # the others may never come
+        shared, _, _ = next(rendezvous(f"file://{store}" if store else "env://", place.rank, place.world))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=PrefixStore(f"attempt {attempt}", shared),
+            rank=place.rank,
+            world_size=place.world,
+            timeout=timedelta(minutes=30),
+        )
 
 
 def _tell_lightning(rank: int) -> None:

@@ -8,16 +8,19 @@ if find_spec("hydra") is None:  # run by a python that is not the one losslab wa
         "this python lacks losslab's packages: run `source .venv/bin/activate` first, or make .venv by `make train`"
     )
 
-from losslab.cli.checking import check
-from losslab.cli.comparing import compare
-from losslab.cli.composing import compose, resolve
-from losslab.cli.evaluating import evaluate
-from losslab.cli.explaining import explain
-from losslab.cli.exporting import export
-from losslab.cli.predicting import predict
-from losslab.cli.process import imports_without_gc, keep_freed_memory
-from losslab.cli.showing import show
-from losslab.cli.training import train
+from losslab.signals import ending_at_once
+
+with ending_at_once():  # they take a second
+    from losslab.cli.checking import check
+    from losslab.cli.comparing import compare
+    from losslab.cli.composing import compose, resolve
+    from losslab.cli.evaluating import evaluate
+    from losslab.cli.explaining import explain
+    from losslab.cli.exporting import export
+    from losslab.cli.predicting import predict
+    from losslab.cli.process import imports_without_gc, keep_freed_memory
+    from losslab.cli.showing import show
+    from losslab.cli.training import train
 
 __all__ = [
     "check",
