@@ -36,6 +36,7 @@ OTHERS = {
     "inputs, unguarded": [*BARE, "callbacks=none", "test=false"],
     "inputs, later": SELDOM,
     "weight, later": SELDOM,
+    "validation": [*BARE, "data.eval_batch_size=50"],
 }
 
 
@@ -80,6 +81,13 @@ def test_where_flags_are_read_a_step_late_as_on_gpus_both_end_one_step_later(end
     assert second["said"] == first["said"]
     assert (first["since"], second["since"]) == (2, 2)
     assert not RunFolder(ended / name).last.exists()
+
+
+def test_of_a_validation_process_batch_and_term_are_named(ended):
+    first, second = reports(ended, "validation")
+    said = r"NonFiniteError: step \d \(epoch 1, batch 2, rank 1\): a val/loss became .* terms cross_entropy, rce\), "
+    assert re.match(said + r"first in the inputs of the batch \(example \d+\);", first["said"])
+    assert second["said"] == first["said"]
 
 
 def test_without_the_guard_both_train_on_and_end_with_garbage(ended):

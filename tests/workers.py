@@ -287,6 +287,12 @@ class Poison(Callback):
             if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "inputs":
                 batch.inputs[2] = torch.nan
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # fmt: skip
+        if trainer.global_rank == 1 and batch_idx == 1 and self.where == "validation":
+            batch.inputs[2] = torch.nan
+
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "averaged gradient":
             pl_module.network[3].weight.grad[0, 0] = torch.nan

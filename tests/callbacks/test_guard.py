@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from losslab import experiment as lab
+from losslab.callbacks.bad_batch import FirstBadBatch
 from losslab.callbacks.culprit import culprit
 from losslab.callbacks.finding import Moment
 from losslab.callbacks.guard import FiniteGuard
@@ -113,11 +114,31 @@ def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_bad_numbers_in_other_splits_end_the_run_too(build, split):
-    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1", "data.eval_batch_size=10")
     experiment.data.setup()
-    experiment.data.splits[split].inputs[0, 0] = torch.nan
-    with pytest.raises(NonFiniteError, match=f"{split}/loss is NaN or infinite under MSE: look for such values"):
+    experiment.data.splits[split].inputs[12, 0] = torch.nan
+    number = experiment.data.splits[split].index[12].item()
+    said = rf"epoch 1, batch 2\): a {split}/loss became .* under MSE, first in the inputs .* \(example {number}\)"
+    with pytest.raises(NonFiniteError, match=said):
         lab.run(experiment)
+
+
+def test_of_other_splits_a_gpu_names_the_batch(build):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    average, watch = experiment.learner.averages["val"]["loss"], FirstBadBatch("val")
+    for number, total in enumerate((1.0, torch.inf, torch.nan)):
+        average.total = torch.tensor(total)
+        watch.look(experiment.trainer, experiment.learner, None, number, later=True)
+    experiment.learner.values["val/loss"] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"batch 2\): a val/loss became .* the forward pass"):
+        watch.check(experiment.trainer, experiment.learner)
+
+
+def test_a_mean_over_nothing_is_said_to_be_one(build):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    experiment.learner.values["test/loss"] = torch.nan
+    with pytest.raises(NonFiniteError, match="though each batch's sum is finite: does it weigh any example"):
+        FirstBadBatch("test").check(experiment.trainer, experiment.learner)
 
 
 def test_in_a_compiled_network_the_layer_is_found_too(build):

@@ -33,9 +33,9 @@ def culprit(learner: Learner, what: str, batch: Batch | None) -> str:
     return where or f"the loss itself, as the network's outputs are finite{_bad_scores(learner, batch)}"
 
 
-def under(learner: Learner) -> str:
-    """The loss; of a sum also its terms whose sums over the epoch so far are not finite."""
-    averages, name = learner.averages["train"], type(learner.loss).__name__
+def under(learner: Learner, split: str = "train") -> str:
+    """The loss; of a sum also its terms whose sums over the split so far are not finite."""
+    averages, name = learner.averages[split], type(learner.loss).__name__
     terms = [term for term in learner.loss.term_names if not torch.isfinite(averages[f"loss/{term}"].total)]
     return f"{name} (its term{'s' * (len(terms) > 1)} {', '.join(terms)})" if terms else name
 

@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from losslab.callbacks.bad_batch import FirstBadBatch
 from losslab.callbacks.culprit import culprit, layer, own_gradient, under
 from losslab.callbacks.finding import Finding, Moment, gathered
 from losslab.callbacks.later import Later
@@ -38,6 +39,7 @@ class FiniteGuard(Callback):
         self._asked: _Question | None = None
         self._found: Finding | None = None
         self._parameters: list[nn.Parameter] = []
+        self._validation, self._test = FirstBadBatch("val"), FirstBadBatch("test")
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._parameters = list(pl_module.parameters())  # once: to walk the network costs more than to look at it
@@ -87,11 +89,21 @@ class FiniteGuard(Callback):
         self._answer(pl_module)
         self._batch = None
 
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # fmt: skip
+        self._validation.look(trainer, pl_module, batch, batch_idx, later=self.asks_later)
+
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        _check_split(trainer, pl_module, "val")
+        self._validation.check(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # fmt: skip
+        self._test.look(trainer, pl_module, batch, batch_idx, later=self.asks_later)
 
     def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        _check_split(trainer, pl_module, "test")
+        self._test.check(trainer, pl_module)
 
     def _look_at_gradients(self, trainer: Trainer, learner: Learner) -> None:
         if self._finite("gradient", [p.grad for p in self._parameters if p.grad is not None]):
@@ -185,14 +197,3 @@ def _moment(trainer: Trainer, what: str, batch_idx: int) -> Moment:
 
 def _named(learner: Learner, what: str) -> str:
     return under(learner) if what == "loss" else type(learner.loss).__name__
-
-
-def _check_split(trainer: Trainer, learner: Learner, split: str) -> None:
-    if not math.isfinite(learner.values.get(f"{split}/loss", 0.0)):
-        message = (
-            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {split}/loss is NaN or infinite under "
-            f"{type(learner.loss).__name__}: look for such values in the {split} data"
-        )
-        error = NonFiniteError(message)
-        error.everywhere = True  # the processes have summed it
-        raise error
