@@ -13,6 +13,7 @@ from soak.record import Case, Found
 SCONTROL = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/requeued"
 """
+COMMAND = (*kills.DIGITS, "trainer=cpu", "trainer.max_epochs=30")
 FROM = re.compile(r"resumed +from step (\d+)")
 TO = re.compile(r"interrupted in epoch \d+ after step (\d+)")
 
@@ -23,18 +24,28 @@ def cases(count: int) -> list[Case]:
 
 
 def run(case: Case, folder: Path, requeues: int = 10) -> Found:
-    """Train one job that is started again so often → whether it was trained as if it had been started once."""
+    """Have jobs started again so often → whether each was trained as if it had been started once."""
     moments = random.Random(repr(case))  # noqa: S311
-    place, job = folder / case.part, f"{1000 + int(case.name)}"
-    command = (*kills.DIGITS, "trainer=cpu", "trainer.max_epochs=30")
-    took = kills.undisturbed(command, place, "job")
-    scheduler = Scheduler(place, job)
-    failures: list[str] = []
+    place = folder / case.part
+    took = kills.undisturbed(COMMAND, place, "job")
+    scheduler = Scheduler(place, f"{1000 + int(case.name)}")
+    failures, counted = list[str](), 0
+    while counted < requeues and not failures:  # a job may come to its end before it was stopped as often
+        scheduler.forget()
+        restarts, wrong = _job(scheduler, requeues - counted, moments, took)
+        counted += restarts
+        failures += wrong + kills.otherwise(scheduler.run, place / "whole-job")
+    return Found(counted, failures)
+
+
+def _job(scheduler: "Scheduler", requeues: int, moments: random.Random, seconds: float) -> tuple[int, list[str]]:
+    """Train one job, stopped so often at random moments, to its end → how often it was, and what went wrong."""
+    failures = list[str]()
     known = restarts = 0
     while True:
-        process = commands.start(*command, cwd=place, variables=scheduler.variables(restarts))
+        process = commands.start(*COMMAND, cwd=scheduler.place, variables=scheduler.variables(restarts))
         number = moments.choice([signal.SIGUSR1, signal.SIGTERM])  # the time is nearly up; the machine is wanted
-        if restarts < requeues and commands.reach(process, scheduler.run / "history.csv", moments, took):
+        if restarts < requeues and commands.reach(process, scheduler.run / "history.csv", moments, seconds):
             process.send_signal(number)
         out, _ = process.communicate()
         begun, ended = FROM.search(out), TO.search(out)
@@ -43,11 +54,10 @@ def run(case: Case, folder: Path, requeues: int = 10) -> Found:
         if ended and not begun and known:
             failures.append(f"it had been saved after step {known} and began anew")
         known = int(ended[1]) if ended else known
-        if process.returncode == 0 or restarts == 3 * requeues:
-            break
+        if process.returncode == 0 or restarts == requeues:
+            return restarts, failures
         restarts += 1
         failures += _odd(out, process.returncode, number, asked=scheduler.asked())
-    return Found(restarts, failures + kills.otherwise(scheduler.run, place / "whole-job"))
 
 
 def _odd(out: str, code: int, number: int, *, asked: bool) -> list[str]:
@@ -64,17 +74,20 @@ class Scheduler:
 
     Args:
         place: where its jobs work.
-        job: its number, of which nothing is to be left.
+        job: the number of each.
     """
 
     def __init__(self, place: Path, job: str) -> None:
-        self.job, self._bin = job, place / f"bin{job}"
+        self.place, self.job, self._bin = place, job, place / f"bin{job}"
         self.run = place / "outputs" / "mlp-digits-mse-s0" / f"slurm-{job}"
-        for old in (self._bin, self.run):
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self._bin, ignore_errors=True)
         self._bin.mkdir(parents=True)
         (self._bin / "scontrol").write_text(SCONTROL)
         (self._bin / "scontrol").chmod(0o755)
+
+    def forget(self) -> None:
+        """Have the next job be the first of this number."""
+        shutil.rmtree(self.run, ignore_errors=True)
 
     def variables(self, restarts: int) -> dict[str, str]:
         """Those of the first step of a job with one task."""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from states import outcome
@@ -32,32 +33,41 @@ def run(case: Case, folder: Path, blows: int = 3) -> Found:
     moments = random.Random(repr(case))  # noqa: S311
     place = folder / "sweeps"
     took = kills.undisturbed(SWEEP, place, "sweep")
-    name = f"sweep{case.name}"
-    shutil.rmtree(place / name, ignore_errors=True)
-    again, failures, struck = [*SWEEP, f"run_dir={name}"], [], 0
+    name, failures, struck = f"sweep{case.name}", list[str](), 0
+    while struck < blows and not failures:  # one may come to its end before it was struck as often
+        shutil.rmtree(place / name, ignore_errors=True)
+        for killed, wrong in _lives(place, name, blows - struck, moments, took):
+            struck += killed
+            failures += wrong
+        failures += _otherwise(place / name, place / "whole-sweep")
+    return Found(struck, failures)
+
+
+def _lives(
+    place: Path, name: str, blows: int, moments: random.Random, seconds: float
+) -> Iterator[tuple[bool, list[str]]]:
+    """Sweep until all is done, its parent killed so often → each time whether it was, and what went wrong."""
+    again, struck = [*SWEEP, f"run_dir={name}"], 0
     while True:
-        mark = f"{os.getpid()}-{name}-{struck}"
+        mark = f"{os.getpid()}-{name}-{time.monotonic_ns()}"
         process = commands.start(*again, cwd=place, variables={_MARK: mark})
-        if struck < blows:
-            try:
-                out, _ = process.communicate(timeout=moments.uniform(0.5, took))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                struck += 1
-                failures += _left(mark)
-                out, _ = process.communicate()
-        else:
+        killed, wrong = False, list[str]()
+        try:
+            out, _ = process.communicate(timeout=moments.uniform(0.5, seconds) if struck < blows else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed, wrong = True, _left(mark)
             out, _ = process.communicate()
-        if process.returncode == 0:
-            break
-        if struck == blows and process.returncode != -signal.SIGKILL:
-            failures.append(f"it ended with exit code {process.returncode}: {out.strip().splitlines()[-1:]}")
-            break
+        if not killed and process.returncode != 0:
+            wrong.append(f"it ended with exit code {process.returncode}: {out.strip().splitlines()[-1:]}")
+        yield killed, wrong
+        if not killed:
+            return
+        struck += 1
         begun = (place / name / "summary.json").exists() and (place / name / "summary.json").stat().st_size
         again = [f"resume={name}"] if begun else [*SWEEP, f"run_dir={name}"]
         if not begun:
             shutil.rmtree(place / name, ignore_errors=True)
-    return Found(struck, failures + _otherwise(place / name, place / "whole-sweep"))
 
 
 def _left(mark: str) -> list[str]:
