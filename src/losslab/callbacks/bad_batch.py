@@ -28,7 +28,7 @@ class FirstBadBatch:
         self._finite: list[Tensor] = []
 
     def look(self, trainer: Trainer, learner: Learner, batch: Batch, number: int, *, later: bool) -> None:
-        """After a batch. Where reading a flag means waiting for a GPU, it is read `later`, with those of all batches."""
+        """After a batch. Where reading a flag means waiting for a GPU, it is read `later`, with all the others."""
         total = learner.averages[self.split]["loss"].total
         if later:
             self._finite.append(torch.isfinite(total))
