@@ -9,7 +9,7 @@ from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab import CONF, child, processes, ranks, resolvers, runs, trust
+from losslab import CONF, asking, child, ranks, resolvers, runs, trust
 from losslab.cli import running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
@@ -153,7 +153,7 @@ def _go_on(config: dict[str, Any], *, begun: bool) -> None:
         logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
     try:
         if place.world == 1:
-            world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
+            world = ranks.wanted(config["trainer"], lambda: len(asking.gpus()))
             if world > 1:
                 running.in_ranks(_rank, (config, begun), world)
                 return
