@@ -8,6 +8,7 @@ from losslab import catalogue, cli, weights
 from losslab import experiment as lab
 from losslab.errors import LabError
 from losslab.help import choices
+from losslab.hparams import hparams
 from losslab.runs import RunFolder
 from losslab.targets import Kind, choose
 
@@ -265,7 +266,7 @@ def test_the_networks_are_the_ones_they_say_they_are(build):
 
 
 def test_settings_for_the_hparams_page_are_numbers_and_words():
-    table = lab.hparams(cli.compose(["loss=huber", "optimizer=momentum"], "unused"))
+    table = hparams(cli.compose(["loss=huber", "optimizer=momentum"], "unused"))
     assert table["loss.delta"] == 1.0
     assert table["optimizer.momentum"] == 0.9
     assert not any("_target_" in key for key in table)

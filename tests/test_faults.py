@@ -18,6 +18,7 @@ from losslab.data.faults import manifest, picture
 from losslab.data.faults.label_noise import Symmetric
 from losslab.errors import LabError
 from losslab.evaluation.opening import Look, open_run
+from losslab.hparams import hparams
 from losslab.metrics import direction
 from losslab.outcomes import outcomes
 from losslab.runs import RunFolder
@@ -263,13 +264,13 @@ def test_choices_and_hparams_tell_noisy_runs_apart():
     config = cli.compose([*BOTH, "seed=4"], "unused")
     assert (config["choices"]["noise"], config["choices"]["imbalance"]) == ("symmetric", "long_tail")
     assert {"noise.seed", "imbalance.seed"} <= set(config["per_run"])
-    table = lab.hparams(config)
+    table = hparams(config)
     told = {key: value for key, value in table.items() if key.startswith(("noise", "imbalance"))}
     assert told == {"noise": "symmetric", "noise.rate": 0.4, "imbalance": "long_tail", "imbalance.ratio": 8}
     for clean in ((), ("noise=none", "imbalance=none")):
         config = cli.compose([*SMALL, *clean], "unused")
         assert (config["choices"]["noise"], config["choices"]["imbalance"]) == (None, None)
-        assert not [key for key in lab.hparams(config) if key.startswith(("noise", "imbalance"))]
+        assert not [key for key in hparams(config) if key.startswith(("noise", "imbalance"))]
 
 
 def test_a_comparison_calls_runs_by_their_faults(tmp_path):

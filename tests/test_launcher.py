@@ -364,7 +364,7 @@ class Pretended:
 def two_gpus(monkeypatch, tmp_path):
     """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
     monkeypatch.setattr(batch, "Run", Pretended)
-    monkeypatch.setattr(batch.processes, "gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(places.asking, "gpus", lambda: ["3", "5"])
     monkeypatch.setattr(batch.processes, "watch", lambda *_: None)
     Pretended.runs = []
 

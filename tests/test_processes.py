@@ -12,8 +12,9 @@ import pytest
 import workers
 from PIL import Image
 
+from losslab.asking import gpus
 from losslab.child import Surroundings
-from losslab.processes import Run, gpus, reason_of, share, watch
+from losslab.processes import Run, reason_of, share, watch
 
 
 def alive(pid: int) -> bool:
@@ -128,9 +129,9 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
 def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
     script = (
         "import sys, time\n"
-        "from losslab import processes\n"
+        "from losslab import fork_server\n"
         "try:\n"
-        "    processes._context()\n"
+        "    fork_server.context()\n"
         "    print('up', flush=True)\n"
         "    time.sleep(100)\n"
         "except KeyboardInterrupt:\n"

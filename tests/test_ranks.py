@@ -1,7 +1,7 @@
 import hydra
 import pytest
 
-from losslab import CONF, ranks
+from losslab import CONF, ranks, srun
 from losslab.errors import LabError
 from losslab.ranks import Place, here, wanted
 
@@ -60,16 +60,16 @@ def test_a_run_is_named_by_its_step_and_not_by_a_shell_in_which_others_may_follo
 
 
 def test_tasks_meet_on_the_steps_first_machine_and_not_where_another_step_meets():
-    place = here(STEP)
-    first = ranks._meeting_in_slurm(place, STEP)
+    first = srun.meeting(STEP, one_machine=False)
     assert first["MASTER_ADDR"] == "node07"
-    assert first == ranks._meeting_in_slurm(Place(0, 4, 0, 2, 0), STEP)  # on every rank the same
+    on_first = STEP | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    assert first == srun.meeting(on_first, one_machine=False)  # on every rank the same
     others = [STEP | {"SLURM_STEP_ID": "1"}, STEP | {"SLURM_JOB_ID": "8"}]
-    ports = {ranks._meeting_in_slurm(place, given)["MASTER_PORT"] for given in (STEP, *others)}
+    ports = {srun.meeting(given, one_machine=False)["MASTER_PORT"] for given in (STEP, *others)}
     assert len(ports) == 3
     assert all(1024 < int(port) < 32768 for port in ports)
-    assert ranks._meeting_in_slurm(place, STEP | {"MASTER_PORT": "5"})["MASTER_PORT"] == "5"
-    assert ranks._meeting_in_slurm(Place(1, 2, 1, 2, 0), STEP)["MASTER_ADDR"] == "127.0.0.1"
+    assert srun.meeting(STEP | {"MASTER_PORT": "5"}, one_machine=False)["MASTER_PORT"] == "5"
+    assert srun.meeting(STEP, one_machine=True)["MASTER_ADDR"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from losslab import catalogue, ranks, signatures
+from losslab import catalogue, ranks, scheduling, signatures
 from losslab.data.batch import Facts
 from losslab.errors import LabError
 from losslab.learner import Learner
@@ -64,7 +64,8 @@ def check_optimizer(learner: Learner) -> None:
         return
     with _tried("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that its step comes before the optimizer's
-        scheduler = learner.scheduler(optimizer, **learner.told(learner.scheduler, lambda: _MANY))
+        told = scheduling.told(learner.scheduler, learner.monitor_mode, lambda: _MANY)
+        scheduler = learner.scheduler(optimizer, **told)
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
 
 

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from losslab import processes, runs
+from losslab import asking, runs
 from losslab.errors import LabError
 from losslab.recognising import exactly, identity
 from losslab.runs import RunFolder
@@ -112,7 +112,7 @@ class Earlier:
         data = {_kind_of_data(config): config["data"] for _, _, config in taken}
         unknown = {key: given for key, given in data.items() if key not in self._monitored}
         if unknown:
-            self._monitored |= dict(zip(unknown, processes.ask(_monitored, list(unknown.values())), strict=True))
+            self._monitored |= dict(zip(unknown, asking.ask(_monitored, list(unknown.values())), strict=True))
         for job, left, config in taken:
             monitored = self._monitored[_kind_of_data(config)]
             if monitored is not None:

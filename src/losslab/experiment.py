@@ -2,9 +2,7 @@
 
 import json
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,10 @@ from typing import Any
 import lightning
 import torch
 from lightning import Trainer, seed_everything
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 
 from losslab import __version__, checkup, compatibility, ranks, resuming, runs, teacher, weights
-from losslab.callbacks.checkpoints import BestAndLast, reached
+from losslab.callbacks.checkpoints import reached
+from losslab.data import faults
 from losslab.data.batch import Facts
 from losslab.data.knowledge import Knowledge
 from losslab.data.module import MemoryDataModule
@@ -26,8 +21,9 @@ from losslab.errors import LabError, NonFiniteError
 from losslab.learner import Learner, learner_for
 from losslab.making import make, make_later, make_loss, make_network, one_line
 from losslab.runs import RunFolder
+from losslab.silence import quiet
 from losslab.tensorboard import RunLogger
-from losslab.unprofiled import Unprofiled
+from losslab.trainer import trainer_of
 
 logger = logging.getLogger("losslab")
 
@@ -50,7 +46,7 @@ def build(config: dict[str, Any]) -> Experiment:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
     data: MemoryDataModule = make("data", config["data"])
-    data.corrupt([make(group, config[group]) for group in FAULTS if config.get(group)])
+    data.corrupt([make(group, config[group]) for group in faults.GROUPS if config.get(group)])
     if config.get("mix"):
         data.mixed(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
@@ -75,7 +71,7 @@ def build(config: dict[str, Any]) -> Experiment:
         remembers=bool(config.get("noise")) and not config.get("mix"),
     )
     compatibility.check_optimizer(learner)
-    return Experiment(config, data, learner, _trainer(config, learner), RunFolder(Path(config["run_dir"])))
+    return Experiment(config, data, learner, trainer_of(config, learner), RunFolder(Path(config["run_dir"])))
 
 
 def facts(data: dict[str, Any]) -> Facts:
@@ -243,112 +239,8 @@ def _check_first_step(experiment: Experiment) -> None:
         checkup.check(learner, data, device)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep from the user what Lightning says and nobody here can act on: its advertising, and known warnings."""
-    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [talker.level for talker in talkers]
-    with warnings.catch_warnings():
-        for message in _NOISE:
-            warnings.filterwarnings("ignore", message=message)
-        for talker in talkers:
-            talker.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for talker, level in zip(talkers, levels, strict=True):
-                talker.setLevel(level)
-
-
-_NOISE = (
-    r".*LeafSpec.*",  # torch deprecates what Lightning calls on every loader
-    r".*smaller than the logging interval.*",  # a run of three points has one batch an epoch
-    r".*does not have many workers.*",  # the data lie in memory; workers would only copy them
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*overfit.*shuffling.*",  # the loader does it itself
-    r".*GPU available but not used.*",  # trainer=cpu says so on purpose
-    r".*was called before the ``update`` method.*",  # a process whose shares of all batches were empty
-    r".*`srun` command is available.*",  # a cluster's login node
-    r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
-)
-
-
-def _trainer(config: dict[str, Any], learner: Learner) -> Trainer:
-    callbacks: list[Callback] = [
-        make(f"callbacks.{name}", callback, **_supplied(name, callback, config, learner))
-        for name, callback in (config.get("callbacks") or {}).items()
-        if callback
-    ]
-    loggers: list[Logger] = [
-        make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
-    ]
-    options = dict(config["trainer"])
-    if options.get("enable_progress_bar") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    if options.get("enable_checkpointing") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
-    # Lightning puts its own in where it finds none, and finds History to be a Checkpoint.
-    options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    options["profiler"] = options.get("profiler") or Unprofiled()
-    options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
-    options |= _together(options)
-    with quiet():
-        trainer: Trainer = make("trainer", options)
-    return trainer
-
-
-def _together(options: dict[str, Any]) -> dict[str, Any]:
-    """What tells Lightning that the ranks are already running, and that the loader shares batches out by itself."""
-    place = ranks.here()
-    if place.world == 1:
-        # In a shell or a batch script of SLURM's, Lightning would take this process for one of the job's tasks.
-        return {} if "plugins" in options else {"plugins": [LightningEnvironment()]}
-    ranks.join(place)
-    given, devices = options.get("strategy", "auto"), options.get("devices")
-    return {
-        "strategy": "ddp" if given == "auto" else given,
-        "devices": devices if isinstance(devices, list) else place.local_world,
-        "num_nodes": place.world // place.local_world,
-        "plugins": [TorchElasticEnvironment()],
-        "use_distributed_sampler": False,
-    }
-
-
 def _seed(seed: Any) -> None:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         message = f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}"
         raise LabError(message)
     seed_everything(seed, verbose=False)
-
-
-def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
-    """What a callback leaves open with null and only the experiment knows: the metric to monitor, the hparams."""
-    if not isinstance(callback, dict) or "_target_" not in callback:
-        message = f"callbacks.{name} is set and not among the chosen callbacks: leave it out with ~callbacks.{name}"
-        raise LabError(message)
-    supplies: dict[str, Any] = {}
-    if callback.get("monitor", "") is None:
-        supplies |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
-    elif "monitor" in callback and callback["monitor"] not in learner.curves:
-        message = f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.curves)}"
-        raise LabError(message)
-    if callback.get("hparams", "") is None:
-        supplies["hparams"] = hparams(config)
-    return supplies
-
-
-def hparams(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings by which runs are told apart: the choices, and the numbers of loss, optimizer, data and trainer."""
-    table = {group: choice for group, choice in config["choices"].items() if choice is not None}
-    table["seed"] = config["seed"]
-    parts = {group: config.get(group) or {} for group in ("loss", "optimizer", *FAULTS)}
-    numbers = {f"{group}.{key}": value for group, part in parts.items() for key, value in part.items()}
-    chosen = {f"{group}.{key}": config[group].get(key) for group, key in _TOLD_APART_BY}
-    plain = {key: value for key, value in (numbers | chosen).items() if isinstance(value, int | float | str)}
-    return table | {key: value for key, value in plain.items() if "._" not in key and not key.endswith(".seed")}
-
-
-FAULTS = ("imbalance", "noise")
-"""The groups of what is made wrong with the training data, in the order in which it happens."""
-_TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))

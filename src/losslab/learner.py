@@ -1,10 +1,8 @@
 """The LightningModules: a network, a loss, and one short step in which no line asks which loss it is."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from math import inf
 from typing import Any
 
 import torch
@@ -12,8 +10,8 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from losslab import learner_state, scheduling
 from losslab.data import keys
 from losslab.data.batch import Batch, Facts
 from losslab.errors import LabError
@@ -207,13 +205,8 @@ class Learner(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Averages that an interrupted epoch goes on with, and values that stay for the rest of the run."""
-        sums = torch.stack([average.sums for average in self.averages["train"].values()])
-        checkpoint["learner"] = {
-            "sums": _of_all_processes(sums),  # (processes, averages, 2)
-            "values": dict(self.values),
-            "fresh": sorted(self.fresh),
-            "loader": self._loader.state_dict(),
-        }
+        averages = self.averages["train"].values()
+        checkpoint["learner"] = learner_state.of(averages, self.values, self.fresh, self._loader)
 
     @property
     def _loader(self) -> Any:
@@ -229,10 +222,7 @@ class Learner(LightningModule):
         # Lightning does so too, but not where a scheduler has asked for the number of steps before.
         self._loader.load_state_dict(resumed["loader"])
         self.values, self.fresh = dict(resumed["values"]), set(resumed["fresh"])
-        of_processes = resumed["sums"]
-        if self.global_rank < len(of_processes):
-            for average, sums in zip(self.averages["train"].values(), of_processes[self.global_rank], strict=True):
-                average.sums = sums
+        learner_state.take_up(resumed, self.averages["train"].values(), self.global_rank)
 
     def on_train_epoch_start(self) -> None:
         self.fresh.clear()
@@ -299,30 +289,11 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer, **self.told(self.scheduler, self._steps))
+        told = scheduling.told(self.scheduler, self.monitor_mode, lambda: scheduling.steps_of(self.trainer))
+        scheduler = self.scheduler(optimizer, **told)
         config = {"scheduler": scheduler, "interval": self.interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            # It must not wait for a metric in an epoch that is not validated, nor count an old one twice.
-            config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
+        config |= scheduling.waits_for(scheduler, self.monitor, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
-
-    def told(self, scheduler: Callable[..., Any], steps: Callable[[], int]) -> dict[str, Any]:
-        """What a scheduler asks for, the configuration leaves open, and only the run knows: how many `steps` it has."""
-        given = getattr(scheduler, "keywords", {})
-        asked = set(inspect.signature(scheduler).parameters) - set(given)
-        told: dict[str, Any] = dict.fromkeys(asked & {"total_steps", "T_max"})
-        if told:
-            told = dict.fromkeys(told, steps())
-        if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau and "mode" in asked:
-            told["mode"] = self.monitor_mode
-        return told
-
-    def _steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if steps == inf:
-            message = "this scheduler needs an end: set trainer.max_epochs or trainer.max_steps"
-            raise LabError(message)
-        return int(steps)
 
 
 class Regressor(Learner):
@@ -362,15 +333,6 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network._compiled_call_impl = compiled  # noqa: SLF001
-
-
-def _of_all_processes(tensor: Tensor) -> Tensor:
-    """The tensors of one shape that the processes of a run have → (processes, ...), on the CPU."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor[None].cpu()
-    everyones = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyones, tensor)
-    return torch.stack(everyones).cpu()
 
 
 def learner_for(task: Task) -> type[Learner]:

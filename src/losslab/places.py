@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from losslab import processes
+from losslab import asking
 from losslab.data.machine import cores
 from losslab.errors import LabError
 
@@ -28,7 +28,7 @@ class Places:
     def gpus(self) -> list[str]:
         """The GPUs that jobs may have."""
         if self._gpus is None:
-            self._gpus = processes.gpus()
+            self._gpus = asking.gpus()
         return self._gpus
 
     def at_a_time(self, trainer: Any) -> int:

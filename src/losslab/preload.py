@@ -1,4 +1,4 @@
-"""What the server of processes.py imports once, so that its children need not. No tensors, no threads, no CUDA."""
+"""What the server of fork_server.py imports once, so that its children need not. No tensors, no threads, no CUDA."""
 
 import atexit
 import ctypes

@@ -1,6 +1,6 @@
-"""Processes that train: children of a server that has torch and lightning imported, so that each starts at once.
+"""Processes that train, and what becomes of them: a crash, a leak or a full memory is one child's.
 
-A crash, a leak or a full memory is one child's. The server and this module do no tensor work; child.py does.
+This module does no tensor work; child.py does.
 """
 
 import contextlib
@@ -14,13 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from losslab import slurm
+from losslab import fork_server, slurm
 from losslab.child import Outcome, Surroundings, work
 from losslab.data.machine import cores
 from losslab.errors import LabError
@@ -59,7 +58,8 @@ class Run:
             place = Place(rank, len(arguments), rank, len(arguments))
             mine = dataclasses.replace(surroundings, store=store)
             ours, theirs = multiprocessing.Pipe(duplex=False)
-            process = _context().Process(target=work, args=(theirs, place, mine, dict(os.environ), task, given))
+            context = fork_server.context()
+            process = context.Process(target=work, args=(theirs, place, mine, dict(os.environ), task, given))
             try:
                 process.start()
             except EOFError as error:
@@ -188,63 +188,9 @@ def reason_of(code: int) -> str:
     return f"killed by {name}{hint}"
 
 
-def ask(task: Callable[..., Any], *arguments: Any) -> Any:
-    """What a task returns, which needs torch, to a process that does without.
-
-    Raises:
-        LabError: the task failed.
-    """
-    run = Run(task, [arguments], Surroundings())
-    while run.outcome is None:
-        watch([run], 1)
-    if run.outcome.reason is not None:
-        raise LabError(run.outcome.reason)
-    return run.outcome.value
-
-
 def share(count: int) -> int | None:
     """The threads of each of `count` processes that compute side by side; None where nothing needs to be shared."""
     return None if count == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // count)
-
-
-def gpus() -> list[str]:
-    """The names by which CUDA_VISIBLE_DEVICES can pick one of the GPUs that are seen here. Asked in a child."""
-    count: int = ask(_count_gpus)
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return visible if len(visible) == count else [str(number) for number in range(count)]
-
-
-def _count_gpus() -> int:
-    import torch  # noqa: PLC0415
-
-    return torch.cuda.device_count()
-
-
-def _context() -> Any:
-    """Where processes come from: a server that forks them, or where there is none, new interpreters."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["losslab.preload"])
-    # It finds losslab where this process found it; and the terminal's Ctrl-C is for this process, not for the server.
-    before = os.environ.get("PYTHONPATH")
-    resource_tracker.ensure_running()  # which the server would start else, and in doing so unblock Ctrl-C
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LOSSLAB_PARENT": str(os.getpid())}
-    try:
-        forkserver.ensure_running()
-    except OSError as error:
-        if "too long" not in str(error):
-            raise
-        message = f"{tempfile.gettempdir()} is too long a path for the socket of a process: set TMPDIR to a shorter one"
-        raise LabError(message) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.environ.pop("LOSSLAB_PARENT")
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
-    return context
 
 
 def _signal(process: BaseProcess, number: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from losslab import srun
 from losslab.errors import LabError
 from losslab.signals import ending_at_once
 
@@ -65,31 +66,14 @@ def here(environment: Mapping[str, str] | None = None) -> Place:
     return place
 
 
-_SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
-_SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
-"""How SLURM, and submitit's imitation of it on one machine, name the same things."""
-
-
 def _in_slurm(variables: Mapping[str, str]) -> Place:
-    # A batch script or a shell of SLURM's knows how many tasks the job may have (SLURM_NTASKS), but is one process:
-    # only the numbers of the step, which srun began, are those of processes that run.
-    names = _SUBMITIT if _SUBMITIT[2] in variables else _SLURM
-    if names[2] not in variables:
-        return Place()
-    tasks, nodes, rank, local, node = (int(variables.get(name, "0")) for name in names)
-    if tasks < 2:
-        return Place()
-    if tasks % max(1, nodes):
-        message = f"SLURM started {tasks} tasks on {nodes} nodes: start equally many on each (--ntasks-per-node)"
-        raise LabError(message)
-    return Place(rank, tasks, local, tasks // max(1, nodes), node)
+    step = srun.step(variables)
+    return Place() if step is None else Place(step.rank, step.tasks, step.local_rank, step.tasks_a_node, step.node)
 
 
 def job_id() -> str | None:
     """What torchrun or SLURM calls the job that this process belongs to; None where nobody named it."""
-    slurm = os.environ.get("SLURM_JOB_ID") if here().world > 1 or 0 <= _slurm_step() < _NO_STEP else None
-    if slurm and _slurm_step() > 0:  # not the job's first srun
-        slurm = f"{slurm}.{_slurm_step()}"
+    slurm = srun.job(several=here().world > 1)
     elastic = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return f"slurm-{slurm}" if slurm else f"torchrun-{elastic}" if elastic != "none" else None
 
@@ -115,7 +99,7 @@ def join(place: Place, store: str | None = None) -> None:
     os.environ.update(place.variables)
     _tell_lightning(place.rank)
     if store is None and "MASTER_ADDR" not in os.environ:
-        os.environ.update(_meeting_in_slurm(place, os.environ))
+        os.environ.update(srun.meeting(os.environ, one_machine=place.local_world == place.world))
     if sys.platform == "linux" and place.local_world == place.world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo asks the network who this machine is
     if store is None and "OMP_NUM_THREADS" not in os.environ:  # SLURM does not keep tasks apart everywhere
@@ -142,28 +126,6 @@ def _tell_lightning(rank: int) -> None:
 
     for function in (fabric, utilities):
         function.rank = rank  # type: ignore[attr-defined]
-
-
-_NO_STEP = 4_000_000_000
-"""Above it stand what SLURM counts as steps too: a batch script, an interactive shell."""
-
-
-def _slurm_step() -> int:
-    return int(os.environ.get("SLURM_STEP_ID", "-1"))
-
-
-def _meeting_in_slurm(place: Place, variables: Mapping[str, str]) -> dict[str, str]:
-    """Where the tasks of a step meet: on its first machine, at a port of its own, as other steps may run there."""
-    if "SUBMITIT_LOCAL_JOB_ID" in variables:
-        address, port = "127.0.0.1", 20_000 + int(variables["SUBMITIT_LOCAL_JOB_ID"]) % 40_000
-    else:
-        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
-
-        first = SLURMEnvironment.resolve_root_node_address(variables.get("SLURM_STEP_NODELIST", "127.0.0.1"))
-        address = "127.0.0.1" if place.local_world == place.world else first
-        job, step = (int(variables.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-        port = 12_000 + (job + 1009 * step) % 20_000  # below the ports that systems give to outgoing connections
-    return {"MASTER_ADDR": address, "MASTER_PORT": variables.get("MASTER_PORT", str(port))}
 
 
 def agree(place: Place, decide: Callable[[], str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from losslab import processes, ranks, runs
+from losslab import asking, ranks, runs
 from losslab.direction import direction
 from losslab.errors import LabError
 
@@ -38,7 +38,7 @@ def _on_first_rank(value: str, otherwise: str | None) -> str | None:
 def _better(data: DictConfig, metric: str | None) -> str:
     """Whether an optimizer over runs has to "maximize" or "minimize" a metric; None for the data's own."""
     plain = OmegaConf.to_container(data, resolve=True)
-    return f"{processes.ask(_mode, plain, metric)}imize"
+    return f"{asking.ask(_mode, plain, metric)}imize"
 
 
 def _mode(data: dict[str, Any], metric: str | None) -> str:

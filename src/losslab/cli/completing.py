@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from losslab import runs, trust
+from losslab.cli import going_on
 from losslab.errors import LabError
 from losslab.recognising import MAY_DIFFER
 from losslab.sweep import State, jobs_of
@@ -34,21 +35,13 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
     summary = folder / runs.SUMMARY
     if (folder / "config.json").exists() or not summary.is_file():
         return None
-    other = [key for key in given if key not in _ANEW]
-    if other:
-        message = (
-            f"resume= completes a sweep as it was, {other[0]} cannot be said anew (only {', '.join(_ANEW)}): leave it "
-            f"out, or say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
-        )
-        raise LabError(message)
+    anew = f"say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
+    going_on.refuse_others(given, _ANEW, "completes a sweep", anew)
     said = _command(summary)
     trust.also(trust.named(given.get("trust", "")))
     unsafe = next((part for part in said if not _harmless(part)), None)
     if unsafe is not None:
-        message = (
-            f"{summary}: {unsafe[:80]!r} could run code or write elsewhere, were it not yours: if it is, "
-            f"say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
-        )
+        message = f"{summary}: {unsafe[:80]!r} could run code or write elsewhere, were it not yours: if it is, {anew}"
         raise LabError(message)
     command = [part for part in said if part.partition("=")[0] not in {_FOLDER, *given}]
     return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
@@ -57,8 +50,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
 def to_complete(folder: Path, command: Sequence[str]) -> str:
     """What to type to complete a sweep that was begun with this command."""
     names = [found[1] for part in command for found in re.finditer(_TARGET, part)]
-    packages = trust.untrusted([{"_target_": name} for name in names])
-    again = [f"resume={runs.shown(folder)}", *([f"trust=[{','.join(packages)}]"] if packages else [])]
+    again = going_on.typed(folder, [{"_target_": name} for name in names])
     return f"python train.py {shlex.join(again)}"
 
 

@@ -59,7 +59,7 @@ def _positive(typed: str) -> int:
 
 def _in_ranks(options: argparse.Namespace) -> None:
     """Evaluate in so many processes of this machine, and wait for them."""
-    from losslab import processes  # noqa: PLC0415
+    from losslab import asking, processes  # noqa: PLC0415
     from losslab.child import Surroundings  # noqa: PLC0415
     from losslab.runs import RunFolder  # noqa: PLC0415
 
@@ -68,7 +68,7 @@ def _in_ranks(options: argparse.Namespace) -> None:
     if world == 1:
         _evaluate(options)
         return
-    found = len(processes.gpus())
+    found = len(asking.gpus())
     if 0 < found < world:
         message = f"--devices {world}: there is a GPU for {found}; ask for as many, or hide them: CUDA_VISIBLE_DEVICES="
         raise LabError(message)

@@ -9,8 +9,8 @@ from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab import CONF, child, processes, ranks, resolvers, runs, trust
-from losslab.cli import running
+from losslab import CONF, asking, child, ranks, resolvers, runs, trust
+from losslab.cli import going_on, running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, imports_without_gc, leave
@@ -62,13 +62,8 @@ def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
     if not folder.path.is_dir():
         message = f"resume={folder.path}: there is no such folder"
         raise LabError(message)
-    other = [key for key in given if key not in MAY_DIFFER]
-    if other:
-        message = (
-            f"resume= goes on with a run as it was, {other[0]} cannot be said anew (only {', '.join(MAY_DIFFER)}): "
-            f"leave it out, or start a new run from its weights with ckpt_path={runs.shown(folder.last)}"
-        )
-        raise LabError(message)
+    anew = f"start a new run from its weights with ckpt_path={runs.shown(folder.last)}"
+    going_on.refuse_others(given, MAY_DIFFER, "goes on with a run", anew)
 
 
 def _configuration(folder: RunFolder) -> tuple[dict[str, Any], bool]:
@@ -153,7 +148,7 @@ def _go_on(config: dict[str, Any], *, begun: bool) -> None:
         logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
     try:
         if place.world == 1:
-            world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
+            world = ranks.wanted(config["trainer"], lambda: len(asking.gpus()))
             if world > 1:
                 running.in_ranks(_rank, (config, begun), world)
                 return

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab import processes, ranks, runs, signals, slurm, trust
+from losslab import processes, ranks, signals, slurm, trust
 from losslab.child import Surroundings
+from losslab.cli import going_on
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
@@ -73,8 +74,7 @@ def _interrupted(experiment: "Experiment", number: int) -> NoReturn:
 
 
 def _command(folder: Path, config: dict[str, Any]) -> str:
-    trusted = trust.untrusted(config)
-    return f"python train.py resume={runs.shown(folder)}" + (f" trust=[{','.join(trusted)}]" if trusted else "")
+    return f"python train.py {' '.join(going_on.typed(folder, config))}"
 
 
 def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich import get_console
 
-from losslab import CONF, child, processes, ranks, resolvers, runs, sweep, sweep_table
+from losslab import CONF, asking, child, ranks, resolvers, runs, sweep, sweep_table
 from losslab.cli import completing, resuming, running
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
@@ -92,7 +92,7 @@ def _task(cfg: DictConfig) -> float | None:
         if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world == 1:
             logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
         if place.world == 1 and not child.is_child():  # there, the parent has answered this
-            world = ranks.wanted(config["trainer"], lambda: len(processes.gpus()))
+            world = ranks.wanted(config["trainer"], lambda: len(asking.gpus()))
             if world > 1:
                 return running.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), world)
         return running.run(config, resume=sweep.resumes)
