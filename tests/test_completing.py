@@ -104,7 +104,7 @@ def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert (
         errors.splitlines()[-1]
-        == "2 of 2 jobs are not done; to complete them: python train.py 'resume=a sweep' 'trust=[workers]'"
+        == "2 of 2 jobs are not done; to complete them: losslab-train 'resume=a sweep' 'trust=[workers]'"
     )
     again = start("resume=a sweep", "trust=[workers]", cwd=tmp_path)
     out, errors = again.communicate(timeout=120)

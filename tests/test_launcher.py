@@ -83,7 +83,7 @@ def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
     for reason in BAD.values():
         assert reason in errors
         assert reason in out
-    again = "python train.py resume=sweep 'trust=[workers]'"
+    again = f"python {ROOT / 'train.py'} resume=sweep 'trust=[workers]'"
     assert errors.splitlines()[-1] == f"3 of 12 jobs are not done; to complete them: {again}"
     assert "Traceback" not in out + errors
 

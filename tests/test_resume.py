@@ -119,13 +119,23 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(damag
 
 def test_a_folder_whose_checkpoints_are_all_damaged_is_refused(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
-    for path in (RunFolder(kept[3]).last, RunFolder(kept[3]).previous):
+    for path in (RunFolder(kept[-2]).last, RunFolder(kept[-2]).previous):
         path.write_bytes(b"nothing")
-    before = sorted(path.read_bytes() for path in kept[3].rglob("*") if path.is_file())
+    before = sorted(path.read_bytes() for path in kept[-2].rglob("*") if path.is_file())
     with pytest.raises(LabError, match="none to go on from") as refused:
-        resumed(kept[3], *RUNS["plateau"])
+        resumed(kept[-2], *RUNS["plateau"])
     assert "\n" not in str(refused.value)
-    assert sorted(path.read_bytes() for path in kept[3].rglob("*") if path.is_file()) == before
+    assert str(refused.value).endswith("best.ckpt"), "which is whole"
+    assert sorted(path.read_bytes() for path in kept[-2].rglob("*") if path.is_file()) == before
+
+
+def test_where_the_best_is_damaged_too_nothing_is_left_but_the_beginning(interrupted):
+    _, kept = interrupted(*RUNS["plateau"])
+    folder = RunFolder(kept[-2])
+    for path in (folder.last, folder.previous, folder.best):
+        path.write_bytes(b"nothing")
+    with pytest.raises(LabError, match="Start a new run from the beginning"):
+        resumed(kept[-2], *RUNS["plateau"])
 
 
 def test_a_checkpoint_without_a_checksum_counts_if_it_can_be_read(interrupted):

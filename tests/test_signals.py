@@ -42,7 +42,7 @@ def test_the_run_ends_at_a_step_and_goes_on_from_there(number, code, tmp_path):
     out, _ = process.communicate(timeout=10)
     assert process.returncode == code, out
     assert "Traceback" not in out
-    assert "to go on: python train.py resume=run" in out
+    assert f"to go on: python {ROOT / 'train.py'} resume=run" in out
     # No write was due: this one is there because of the signal.
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert not (run / "metrics.json").exists()

@@ -54,9 +54,10 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
             return Start(path, state["global_step"], state.get("trained"))
         damaged.append(f"{shown(path)} {fault}")
     if damaged:
-        message = (
-            f"{'; '.join(damaged)}: there is none to go on from. To train again from the beginning, start a new run"
-        )
+        # The best epoch's is of the end of a validation: what follows from it would not be what would have followed.
+        whole = _state(folder.best)[0] is not None
+        how = f"the weights of its best epoch with ckpt_path={shown(folder.best)}" if whole else "the beginning"
+        message = f"{'; '.join(damaged)}: there is none to go on from. Start a new run from {how}"
         raise LabError(message)
     return None
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
 def to_complete(folder: Path, command: Sequence[str]) -> str:
     """What to type to complete a sweep that was begun with this command."""
     names = [found[1] for part in command for found in re.finditer(_TARGET, part)]
-    again = going_on.typed(folder, [{"_target_": name} for name in names])
-    return f"python train.py {shlex.join(again)}"
+    return going_on.command(folder, [{"_target_": name} for name in names])
 
 
 def unfinished(beside: Path, command: Sequence[str]) -> Path | None:

@@ -1,5 +1,7 @@
 """How to go on with a run or a sweep: what to type, and what may be said anew."""
 
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,12 @@ from losslab import runs, trust
 from losslab.errors import LabError
 
 
-def typed(folder: Path, config: Any) -> list[str]:
-    """What to type behind `python train.py` to go on with what lies in a folder and was made of this configuration."""
+def command(folder: Path, config: Any) -> str:
+    """What to type to go on with what lies in a folder and was made of this configuration."""
+    program = ["python", sys.argv[0]] if Path(sys.argv[0]).name == "train.py" else ["losslab-train"]
     packages = trust.untrusted(config)
-    return [f"resume={runs.shown(folder)}", *([f"trust=[{','.join(packages)}]"] if packages else [])]
+    trusted = [f"trust=[{','.join(packages)}]"] if packages else []
+    return shlex.join([*program, f"resume={runs.shown(folder)}", *trusted])
 
 
 def refuse_others(given: Iterable[str], allowed: Sequence[str], does: str, otherwise: str) -> None:

@@ -5,7 +5,6 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from losslab import processes, ranks, signals, slurm, trust
@@ -65,16 +64,12 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
 def _interrupted(experiment: "Experiment", number: int) -> NoReturn:
     """Say how to go on after a signal, which Lightning answers so after it has tidied up."""
     if experiment.trainer.is_global_zero:
-        trainer, again = experiment.trainer, _command(experiment.folder.path, experiment.config)
+        trainer, again = experiment.trainer, going_on.command(experiment.folder.path, experiment.config)
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
         logger.error("interrupted in %s; to go on: %s", where, again)
         if number in slurm.signals():
             slurm.requeue(number, signals.replaced.get(number))
     leave(128 + number)
-
-
-def _command(folder: Path, config: dict[str, Any]) -> str:
-    return f"python train.py {' '.join(going_on.typed(folder, config))}"
 
 
 def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:
