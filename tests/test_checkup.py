@@ -104,4 +104,4 @@ def test_the_batch_that_is_looked_at_is_the_first_of_training(build):
     peeked = loader.peek()
     for a, b in zip(peeked, next(iter(loader)), strict=True):
         assert torch.equal(a, b)
-    assert loader.state_dict() == {"next": 1}
+    assert loader.state_dict() == {"epoch": 0, "next": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from states import outcome
-from test_launcher import start, sweep
+from test_launcher import ROOT, start, sweep
 from test_processes import alive, wait_for
 
 from losslab import sweep as sweeps
@@ -102,10 +102,8 @@ def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
     assert wait_for(lambda: list(pids.iterdir()), 120)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert (
-        errors.splitlines()[-1]
-        == "2 of 2 jobs are not done; to complete them: losslab-train 'resume=a sweep' 'trust=[workers]'"
-    )
+    command = f"python {ROOT / 'train.py'} 'resume=a sweep' 'trust=[workers]'"
+    assert errors.splitlines()[-1] == f"2 of 2 jobs are not done; to complete them: {command}"
     again = start("resume=a sweep", "trust=[workers]", cwd=tmp_path)
     out, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors

@@ -41,6 +41,11 @@ RUNS = {
     "validated within": (*DIGITS, "+trainer.val_check_interval=2", "noise=symmetric", "noise.rate=0.3"),
     "validated seldom": (*DIGITS, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"),
     "stopped early": (*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0.1"),
+    "asked to stop before it may": (
+        *DIGITS, "+callbacks.asks._target_=workers.AsksToStop", "+callbacks.asks.step=2", "+trainer.min_epochs=2",
+    ),
+    "epochs cut short": (*DIGITS, "trainer.limit_train_batches=4"),
+    "overfitted": (*DIGITS, "trainer.overfit_batches=2", "trainer.max_epochs=5"),
     "limited by steps": (*DIGITS, "trainer.max_steps=9", "trainer.max_epochs=-1"),
     "annealed": (
         *DIGITS, "loss=focal", "callbacks=anneal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0",

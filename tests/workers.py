@@ -258,6 +258,16 @@ def leave_behind(pids: str) -> None:
     Path(pids).write_text(str(grandchild.pid))
 
 
+class AsksToStop(Callback):
+    """Asks once, as early stopping does: Lightning trains on to min_epochs and then stops."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step == self.step
+
+
 class Poison(Callback):
     """Makes one number of the last rank NaN or infinite, in the step after `after` steps, and counts batches since."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 _SHAPES = {
     "epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "learner": dict, "optimizer_states": list,
 }  # fmt: skip
-_OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict, "trained": dict}
+_OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict, "trained": dict, "should_stop": int}
 _LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"}
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
 

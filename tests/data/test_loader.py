@@ -129,9 +129,18 @@ def augmenting(data: Examples, **options: object) -> Loader:
 def test_an_interrupted_epoch_goes_on_with_the_same_augmentations(stop):
     whole = [batch.inputs for batch in augmenting(images())]
     second = augmenting(images())
-    second.load_state_dict({"next": stop})
+    second.load_state_dict({"epoch": 0, "next": stop})
     for expected, got in zip(whole[stop:], second, strict=True):
         assert torch.equal(got.inputs, expected)
+
+
+def test_the_epoch_after_an_interrupted_one_has_all_its_batches():
+    loader = augmenting(images())
+    next(iter(loader))
+    other = augmenting(images())
+    other.load_state_dict(loader.state_dict())
+    other.set_epoch(1)
+    assert len(list(other)) == len(other)
 
 
 def test_a_batch_is_what_its_key_says_by_itself():

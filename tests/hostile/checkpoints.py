@@ -192,7 +192,7 @@ CHANGES: dict[str, Callable[[dict], object]] = {
     "another optimizer": lambda content: content | {"optimizer_states": [{"state": 3, "param_groups": []}]},
     "sums that are not finite": lambda content: with_learner(content, sums=torch.full((1, 1, 2), float("nan"))),
     "sums of another shape": lambda content: with_learner(content, sums=torch.zeros(1, 7, 3, 2)),
-    "a place in no data": lambda content: with_learner(content, loader={"next": "x"}),
+    "a place in no data": lambda content: with_learner(content, loader={"epoch": 0, "next": "x"}),
     "values in a list": lambda content: with_learner(content, values=[1]),
     "a history of words": lambda content: content | {"callbacks": {"History": {"rows": "x", "times": 3}}},
     "a class to be made": lambda content: content | {"hyper_parameters": {"_class_path": "os.system"}},

@@ -52,6 +52,7 @@ class BestAndLast(Checkpoint):
         self._validation = math.inf  # seconds that the last one took
         self._written: dict[Path, float] = {}
         self._step = self._saved_step = 0
+        self._should_stop = False
         self._watch = signals.Watch()
         self._agreement = Agreement()
 
@@ -60,7 +61,11 @@ class BestAndLast(Checkpoint):
             loops.leave_signals_alone(trainer)
             self._watch.start()
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
+        self._should_stop = bool(checkpoint.get("should_stop"))
+
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        trainer.should_stop |= self._should_stop
         self._step = self._saved_step = trainer.global_step
         self._written = dict.fromkeys((self.folder.best, self.folder.last), time.monotonic())
 
@@ -184,7 +189,7 @@ class BestAndLast(Checkpoint):
             self._write_last(trainer, state)
 
     def _write_last(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        self._saved_step = trainer.global_step
+        self._saved_step, self._written[self.folder.last] = trainer.global_step, time.monotonic()
         # The best first: what last.ckpt says was the best must be there.
         if trainer.is_global_zero and self._write_best():
             self._write(state, self.folder.last)

@@ -17,7 +17,7 @@ class Next(Enum):
 def after_a_step(trainer: Trainer) -> Next:
     """What follows, asked in on_train_batch_end after a step of the optimizer."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step or fetcher is None:
+    if _stops(trainer) or 0 <= trainer.max_steps <= trainer.global_step or fetcher is None:
         return Next.END
     if loop._should_check_val_fx(fetcher):  # noqa: SLF001
         return Next.VALIDATION
@@ -28,10 +28,15 @@ def is_last(trainer: Trainer) -> bool:
     """Whether the epoch that ends now is the run's last."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
-        trainer.should_stop
+        _stops(trainer)
         or (epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
         or 0 <= steps <= trainer.global_step
     )
+
+
+def _stops(trainer: Trainer) -> bool:
+    """Whether training is to end early, and is long enough for that."""
+    return trainer.should_stop and trainer.fit_loop._can_stop_early  # noqa: SLF001
 
 
 def begin_with_the_epoch(state: dict[str, Any], trainer: Trainer) -> None:

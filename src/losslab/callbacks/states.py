@@ -29,7 +29,8 @@ def whole(trainer: Trainer) -> dict[str, Any]:
 def unchecked(trainer: Trainer) -> dict[str, Any]:
     """The same, whatever it holds."""
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what save_checkpoint writes
-    return state
+    # That training is to end early, though not before min_epochs or min_steps, Lightning does not keep.
+    return state | {"should_stop": int(trainer.should_stop)}
 
 
 _LEARNT = ("state_dict", "current_model_state", "optimizer_states")

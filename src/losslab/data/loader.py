@@ -62,8 +62,8 @@ class Loader:
         self.plan = Plan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *place)
         pin = self.device.type == "cuda"
         self._stream = None if isinstance(examples, Examples) else Stream(examples, self.plan, workers, pin=pin)
-        self._next = 0
-        self._start = 0
+        self._epoch_and_next = (0, 0)
+        self._start: tuple[int, int] | None = None
 
     batch_sampler = None
     """Lightning looks at it before it believes that a loader's `sampler` is all there is."""
@@ -87,12 +87,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator on purpose: Lightning calls iter() before it sets the first epoch, so nothing may be drawn yet.
-        first, self._start = self._start, 0
+        start, self._start = self._start, None
+        # The epoch to go on with may be over, though not all of its batches were asked for: Lightning can limit it.
+        first = start[1] if start is not None and start[0] == self.epoch else 0
         parts = self._parts(first) if self._stream is None else self._stream.parts(self.epoch, first)
         for number, part in enumerate(parts, first):
             # Counted before the batch is handed out: whoever saves a state holds this batch already. What workers have
             # read ahead does not count.
-            self._next = (number + 1) % len(self)
+            self._epoch_and_next = (self.epoch, (number + 1) % len(self))
             yield self._finished(part, self.epoch, number)
 
     def peek(self) -> Batch:
@@ -110,12 +112,12 @@ class Loader:
         return batch if self.mix is None else Batch(*(each[self._share] for each in self.mix(batch, epoch, number)))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the epoch stands: the number of the next batch."""
-        return {"next": self._next}
+        """The epoch of the newest batch, and the number of the next."""
+        return dict(zip(("epoch", "next"), self._epoch_and_next, strict=True))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch, and only that one, at the batch that `state_dict` named."""
-        self._next = self._start = state["next"]
+        """Start the epoch that `state_dict` named, if that is the next, at the batch that it named."""
+        self._epoch_and_next = self._start = state["epoch"], state["next"]
 
     def close(self) -> None:
         """End the processes that read ahead, if there are any; another epoch starts new ones."""
