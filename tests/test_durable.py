@@ -129,3 +129,17 @@ def test_a_file_that_is_moved_verifies_under_one_of_its_names(tmp_path, monkeypa
         durable.move(first, second)
     assert durable.verifies(first)
     assert durable.verifies(second)
+
+
+def test_of_a_file_without_a_checksum_none_is_claimed_where_it_is_moved_to(tmp_path, monkeypatch):
+    first, second = tmp_path / "last", tmp_path / "previous"
+    durable.write(second, lambda file: file.write(b"older"))
+    first.write_bytes(b"newer")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable, "_folder_to_disk", killed)  # right after the file was renamed
+    with pytest.raises(KeyboardInterrupt):
+        durable.move(first, second)
+    assert (second.read_bytes(), durable.verifies(second)) == (b"newer", None)

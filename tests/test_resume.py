@@ -134,6 +134,54 @@ def test_a_folder_whose_checkpoints_are_all_damaged_is_refused(interrupted):
     assert sorted(path.read_bytes() for path in kept[-2].rglob("*") if path.is_file()) == before
 
 
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+def test_a_run_that_could_not_end_without_its_best_epoch_is_refused_before_it_goes_on(damage, interrupted):
+    _, kept = interrupted(*RUNS["plateau"])
+    folder = RunFolder(kept[-2])
+    content = bytearray(folder.best.read_bytes())
+    content[len(content) // 2] ^= 1
+    folder.best.unlink()
+    if damage == "flipped":
+        folder.best.write_bytes(content)
+    history = folder.history.read_bytes()
+    said = r"best\.ckpt (is damaged|leads nowhere).* from the newest with ckpt_path=.*last\.ckpt$"
+    with pytest.raises(LabError, match=said):
+        resumed(kept[-2], *RUNS["plateau"])
+    assert folder.history.read_bytes() == history
+    assert not folder.weights.exists()
+
+
+def test_weights_of_another_epoch_than_the_best_are_not_passed_off_for_its_own(interrupted, monkeypatch):
+    _, kept = interrupted(*RUNS["plateau"])
+    best = resuming.best
+    monkeypatch.setattr(resuming, "best", lambda folder: best(folder) | {"epoch": 77})
+    with pytest.raises(LabError, match=r"best\.ckpt is of epoch 78, .* the weights of epoch \d are gone"):
+        resumed(kept[-2], *RUNS["plateau"])
+
+
+def test_what_a_killed_process_left_half_written_is_removed(interrupted):
+    whole, kept = interrupted(*RUNS["linear"])
+    folder = RunFolder(kept[3])
+    left = [folder.path / ".metrics.json.1.tmp", folder.last.with_name(".last.ckpt.1.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    assert resumed(kept[3], *RUNS["linear"]) == outcome(whole)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_pupil_goes_on_with_the_copy_of_its_teacher(interrupted, tmp_path):
+    teacher = tmp_path / "teacher"
+    experiment.run(build(teacher, *DIGITS, "seed=1"))
+    overrides = (*DIGITS, "loss=distillation", f"teacher={teacher}")
+    whole, kept = interrupted(*overrides)
+    shutil.rmtree(teacher)
+    subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), f"resume={kept[3]}"], cwd=tmp_path, timeout=120, check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert outcome(kept[3]) == outcome(whole)
+
+
 def test_where_the_best_is_damaged_too_nothing_is_left_but_the_beginning(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     folder = RunFolder(kept[-2])

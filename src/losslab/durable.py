@@ -55,10 +55,13 @@ def put(path: Path, content: bytes) -> None:
 def move(path: Path, to: Path) -> None:
     """Rename a file that has a checksum to another name in the same folder. It verifies under one of the two names."""
     own, before = _digests(path), _digests(to)
-    _write_checksum(to, [*own, *before])
+    if own:
+        _write_checksum(to, [*own, *before])
+    else:  # nobody knows what it should be: what the other was says nothing of it
+        checksum_of(to).unlink(missing_ok=True)
     path.replace(to)
     _folder_to_disk(path.parent)
-    if before:
+    if own and before:
         _write_checksum(to, own)
 
 

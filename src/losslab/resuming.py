@@ -46,6 +46,8 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
     for path in there:
         state, fault = _state(path)
         if state is not None:
+            if _best_epoch(state) is not None:
+                best(folder)  # without it the run could not come to its end
             if damaged and tidy:
                 logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
                 # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
@@ -60,6 +62,28 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
         message = f"{'; '.join(damaged)}: there is none to go on from. Start a new run from {how}"
         raise LabError(message)
     return None
+
+
+def best(folder: RunFolder) -> dict[str, Any]:
+    """The state of the best epoch.
+
+    Raises:
+        LabError: it is not what was written.
+    """
+    state, fault = _state(folder.best)
+    if state is None:
+        message = (
+            f"{shown(folder.best)} {fault}, and the run cannot end without the weights of its best epoch: start a new "
+            f"run from the newest with ckpt_path={shown(folder.last)}"
+        )
+        raise LabError(message)
+    return state
+
+
+def _best_epoch(state: dict[str, Any]) -> int | None:
+    """Which epoch was the best when this was written; None if none was yet."""
+    kept = [each for each in state.get("callbacks", {}).values() if isinstance(each, dict)]
+    return next((each["best_epoch"] for each in kept if each.get("best_epoch") is not None), None)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -117,5 +141,6 @@ class _Begun(Callback):
 
 def _sweep_up(folder: RunFolder) -> None:
     """Remove what a process left that was killed while it wrote."""
-    for path in folder.last.parent.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    for place in (folder.path, folder.last.parent):
+        for path in place.glob(".*.tmp"):
+            path.unlink(missing_ok=True)

@@ -27,8 +27,8 @@ _LONG = 1.0
 class BestAndLast(Checkpoint):
     """Keeps checkpoints/best.ckpt by the learner's monitored metric and checkpoints/last.ckpt, and weights.pth.
 
-    A file is written when `every_seconds` have passed since it was written before, and at the end: a run of a thousand
-    tiny epochs would otherwise spend its time on saving. A best state that is not due yet waits in memory until it is.
+    Both are written when `every_seconds` have passed since they were written before, and at the end: a run of a
+    thousand tiny epochs would otherwise spend its time on saving. Until then a best state waits in memory.
     A state that holds a NaN or an infinity, be it in a weight or in an optimizer's average, is not written.
 
     last.ckpt is one from which a run goes on as if nothing had happened. So it is taken only where nothing is half
@@ -50,7 +50,7 @@ class BestAndLast(Checkpoint):
         self._final: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
         self._validation = math.inf  # seconds that the last one took
-        self._written: dict[Path, float] = {}
+        self._written = 0.0
         self._step = self._saved_step = 0
         self._should_stop = False
         self._watch = signals.Watch()
@@ -67,7 +67,7 @@ class BestAndLast(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         trainer.should_stop |= self._should_stop
         self._step = self._saved_step = trainer.global_step
-        self._written = dict.fromkeys((self.folder.best, self.folder.last), time.monotonic())
+        self._written = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not self._agreement.ask(self._wish(trainer)):
@@ -127,8 +127,6 @@ class BestAndLast(Checkpoint):
         trainer.fit_loop._restarting = False  # noqa: SLF001
         if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
             self.best_values = pl_module.current()
-        if trainer.is_global_zero and self._due(self.folder.best):
-            self._write_best()
         if loops.is_last(trainer):  # now, since afterwards a moving average takes the place of the weights
             state = states.whole(trainer)
             self._final = copy.deepcopy(state) if trainer.is_global_zero else state
@@ -163,12 +161,10 @@ class BestAndLast(Checkpoint):
         best = self.best_values[learner.monitor]
         return value > best if learner.monitor_mode == "max" else value < best
 
-    def _due(self, path: Path) -> bool:
-        return time.monotonic() - self._written[path] >= self.every_seconds
-
     def _wish(self, trainer: Trainer) -> int:
         """What this process would have all of them do: see `Agreement`."""
-        return signals.received or (SAVE if trainer.is_global_zero and self._due(self.folder.last) else 0)
+        due = trainer.is_global_zero and time.monotonic() - self._written >= self.every_seconds
+        return signals.received or (SAVE if due else 0)
 
     def _end_if_asked(self, trainer: Trainer) -> None:
         """End all processes if one was sent a signal; else go on."""
@@ -189,8 +185,9 @@ class BestAndLast(Checkpoint):
             self._write_last(trainer, state)
 
     def _write_last(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        self._saved_step, self._written[self.folder.last] = trainer.global_step, time.monotonic()
-        # The best first: what last.ckpt says was the best must be there.
+        self._saved_step, self._written = trainer.global_step, time.monotonic()
+        # The best first: what last.ckpt says was the best must be there. And no sooner: a run that goes on from an
+        # older last.ckpt may, on another machine, not find the same epoch to be the best again.
         if trainer.is_global_zero and self._write_best():
             self._write(state, self.folder.last)
 
@@ -202,7 +199,6 @@ class BestAndLast(Checkpoint):
 
     def _write(self, state: dict[str, Any], path: Path) -> bool:
         """Write a checkpoint → whether it could be."""
-        self._written[path] = time.monotonic()
         try:
             if path == self.folder.last and path.is_file():
                 durable.move(path, self.folder.previous)
@@ -216,7 +212,7 @@ class BestAndLast(Checkpoint):
         try:
             if self._waiting is not None:
                 states.save(self._waiting, self.folder.best)
-            best = resuming.read(self.folder.best) if self.best_epoch is not None else final
+            best = final if self.best_epoch is None else self._best()
             states.save(states.of_the_network(best), self.folder.weights)
             # Last of all: until then the run can go on from an earlier state and come here again.
             states.save(final, self.folder.last)
@@ -228,6 +224,16 @@ class BestAndLast(Checkpoint):
             raise LabError(message) from error
         self._waiting = None
         durable.remove(self.folder.previous)
+
+    def _best(self) -> dict[str, Any]:
+        state = resuming.best(self.folder)
+        if state["epoch"] + 1 != self.best_epoch:  # written when an earlier process failed, later than last.ckpt
+            message = (
+                f"{self.folder.best} is of epoch {state['epoch'] + 1}, which was not the best again on this "
+                f"machine, and the weights of epoch {self.best_epoch} are gone: start a new run"
+            )
+            raise LabError(message)
+        return state
 
 
 def reached(trainer: Trainer, learner: Learner) -> dict[str, float]:

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from losslab import processes, ranks, signals, slurm, trust
@@ -13,6 +14,7 @@ from losslab.cli import going_on
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
+from losslab.runs import RunFolder
 
 if TYPE_CHECKING:
     from losslab.experiment import Experiment
@@ -34,7 +36,12 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     with imports_without_gc():
         from losslab import experiment as lab  # noqa: PLC0415
         from losslab import report  # noqa: PLC0415
+        from losslab.teacher import taught_by  # noqa: PLC0415
     keep_freed_memory()
+    folder = RunFolder(Path(config["run_dir"]))
+    resume = resume or (ranks.restarted() and folder.config.is_file())
+    if resume and folder.teacher.is_dir():  # its own copy: the teacher's folder may be gone by now, or another
+        config = taught_by(str(folder.teacher), config)
     experiment = lab.build(config)
     metric = config["optimized_metric"] or experiment.learner.monitor
     if metric not in experiment.learner.measured:
@@ -46,7 +53,6 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     first = experiment.trainer.is_global_zero
     if first:
         report.header(experiment)
-    resume = resume or (ranks.restarted() and experiment.folder.config.is_file())
     try:
         results = lab.run(experiment, resume=resume)
     except SystemExit as error:
