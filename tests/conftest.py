@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ from losslab.experiment import Experiment
 
 # The children of tests look here for what they are to run.
 sys.path.insert(0, str(Path(__file__).parent))
+# Whoever runs the tests may have them ignore what a terminal's programs heed: nohup, or a shell in its background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The tensors of tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)
 # Nothing a test does may end up in the user's data or outputs.

@@ -33,7 +33,7 @@ def wait_for_epochs(history, count):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_run_ends_at_a_step_and_goes_on_from_there(number, code, tmp_path):
     run = tmp_path / "run"
     process = start("run_dir=run", cwd=tmp_path)
@@ -131,6 +131,19 @@ def test_a_second_signal_ends_at_once_and_handlers_are_given_back(monkeypatch):
     finally:
         watch.stop()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_nohup_has_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    watch = signals.Watch()
+    try:
+        watch.start()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.received is None
+        watch.stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_ended_an_earlier_run_does_not_end_the_next(monkeypatch):

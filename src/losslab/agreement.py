@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, distributed
 
 SAVE = 1
-"""The wish for a checkpoint. Greater ones are the numbers of signals: a checkpoint, and then to end."""
+"""The wish for a checkpoint. SAVE + the number of a signal: a checkpoint, and then to end."""
 
 
 class Agreement:

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from losslab import fork_server, slurm
+from losslab import fork_server, signals
 from losslab.child import Outcome, Surroundings, work
 from losslab.data.machine import cores
 from losslab.errors import LabError
@@ -29,7 +29,7 @@ GRACE = 5.0
 """Seconds that the victims of a first failure have to say so."""
 TO_SAVE = 20.0
 """Seconds that a process has to save its run and end, once it was asked to."""
-_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.ENDING)}
 """The exit codes of what a signal has ended."""
 
 
@@ -167,8 +167,8 @@ def follow(run: Run) -> Outcome:
 
 @contextmanager
 def termination_as_exit() -> Iterator[None]:
-    """SIGTERM is an exception like Ctrl-C meanwhile, so that the processes are ended as after that; SLURM's too."""
-    numbers = (signal.SIGTERM, *slurm.signals())
+    """SIGTERM and the like are exceptions as Ctrl-C is meanwhile, so that the processes are ended as after that."""
+    numbers = signals.heeded(*signals.ENDING)
     before = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
         yield

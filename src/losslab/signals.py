@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and what SLURM sends during training: the step that is being made is finished and saved first."""
+"""Ctrl-C, SIGTERM and the like during training: the step that is being made is finished and saved first."""
 
 import logging
 import os
@@ -17,10 +17,17 @@ logger = logging.getLogger("losslab")
 _ECHO = 0.3
 """Seconds in which a second signal is the first, passed on by a parent (torchrun, srun) that was sent it as well."""
 
+ENDING = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+"""Beside Ctrl-C: what kill sends, and who closes a terminal."""
 received: int | None = None
 """The signal that is to end the run; None as long as there was none."""
 replaced: dict[int, Any] = {}
 """What had been set for each signal before the newest watch."""
+
+
+def heeded(*numbers: int) -> list[int]:
+    """These and SLURM's, but for those that whoever started this process has it ignore, as nohup does."""
+    return [number for number in (*numbers, *slurm.signals()) if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -51,7 +58,7 @@ class Watch:
         global received  # noqa: PLW0603 -- a process is ended by one signal
         received = None
         replaced.clear()
-        numbers = (signal.SIGINT, signal.SIGTERM, *slurm.signals())
+        numbers = heeded(signal.SIGINT, *ENDING)
         if threading.current_thread() is threading.main_thread() and not self._before:
             self._before = {number: signal.signal(number, self._receive) for number in numbers}
 

@@ -64,6 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup has this
     record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
     planned = [
         case for name in options.only for case in PARTS[name].cases(math.ceil(PARTS[name].count * options.scale))

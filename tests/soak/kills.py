@@ -100,7 +100,7 @@ def _wrong(life: commands.Life) -> list[str]:
     asked = life.blow.startswith(("SIGTERM", "SIGINT"))
     number = getattr(signal, life.blow.split()[0]) if asked else 0
     found = []
-    if "Traceback" in life.out:
+    if "Traceback" in life.out and "losslab" in life.out:  # Python itself may not have come to losslab yet
         found.append(f"after {life.blow or 'the end'}: a traceback")
     # Before training it is the system that ends it, with the signal itself.
     if asked and life.code not in {0, 128 + number, -number}:

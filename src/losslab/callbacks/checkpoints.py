@@ -107,7 +107,7 @@ class BestAndLast(Checkpoint):
     ) -> None:  # fmt: skip
         if trainer.world_size == 1 or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if self._agreement.ask(signals.received or 0) > SAVE and self._kept(trainer):
+        if self._agreement.ask(_to_end()) > SAVE and self._kept(trainer):
             self._end_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -132,7 +132,7 @@ class BestAndLast(Checkpoint):
             self._final = copy.deepcopy(state) if trainer.is_global_zero else state
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._agreement.settle(signals.received or 0)
+        self._agreement.settle(_to_end())
         self._watch.stop()
         final, self._final = self._final or states.whole(trainer), None  # none where the time was up
         if trainer.is_global_zero:
@@ -164,13 +164,13 @@ class BestAndLast(Checkpoint):
     def _wish(self, trainer: Trainer) -> int:
         """What this process would have all of them do: see `Agreement`."""
         due = trainer.is_global_zero and time.monotonic() - self._written >= self.every_seconds
-        return signals.received or (SAVE if due else 0)
+        return _to_end() or (SAVE if due else 0)
 
     def _end_if_asked(self, trainer: Trainer) -> None:
         """End all processes if one was sent a signal; else go on."""
         asked = self._agreement.done()
         if asked > SAVE:
-            signals.received = asked  # also where another process was sent it
+            signals.received = asked - SAVE  # also where another process was sent it
             self._write_what_was_kept(trainer)
             trainer.strategy.barrier()  # whoever watches over them may end the others when one has gone
             raise KeyboardInterrupt
@@ -234,6 +234,11 @@ class BestAndLast(Checkpoint):
             )
             raise LabError(message)
         return state
+
+
+def _to_end() -> int:
+    """The wish to end where this process was sent a signal; else none."""
+    return 0 if signals.received is None else SAVE + signals.received
 
 
 def reached(trainer: Trainer, learner: Learner) -> dict[str, float]:

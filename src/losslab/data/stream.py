@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from losslab import signals
 from losslab.data.batch import Examples, Source
 from losslab.data.plan import Plan
 from losslab.errors import LabError
@@ -120,7 +121,7 @@ def augmented(part: Examples, plan: Plan, draws: Tensor | None) -> Examples:
 
 def _begin(parent: int, _: int) -> None:
     """Prepare a worker: signals are the parent's to handle, and nothing is read for a parent that is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler sends the latter to all processes of a job
+    for number in (signal.SIGINT, *signals.ENDING):  # which are sent to all processes of a job
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
