@@ -1,10 +1,12 @@
 """One run, in this process or in several, as all commands that train do it."""
 
+import errno
 import gc
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from losslab import processes, ranks, signals, slurm, trust
@@ -48,7 +50,8 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
         report.header(experiment)
     resume = resume or (ranks.restarted() and experiment.folder.config.is_file())
     try:
-        results = lab.run(experiment, resume=resume)
+        with _a_full_disk_in_one_line(experiment):
+            results = lab.run(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -59,6 +62,19 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     del experiment
     gc.collect()  # its data, before the next job of a sweep loads its own
     return value
+
+
+@contextmanager
+def _a_full_disk_in_one_line(experiment: "Experiment") -> Iterator[None]:
+    """Say how to go on with a run that has begun when its metrics.json, say, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
+            raise
+        path, again = experiment.folder.path, going_on.command(experiment.folder.path, experiment.config)
+        message = f"cannot write any more into {path} ({error.strerror}): free some space, then {again}"
+        raise LabError(message) from error
 
 
 def _interrupted(experiment: "Experiment", number: int) -> NoReturn:

@@ -1,0 +1,199 @@
+"""A disk that is full while a run trains, for a while or to the end."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from full_disk import Disk
+from lightning import Callback
+from states import outcome
+
+from losslab import cli, runs
+from losslab import experiment as lab
+from losslab.callbacks import table
+from losslab.cli import running
+from losslab.errors import LabError
+
+ROOT = Path(__file__).parents[1]
+TABLES = ("trainer.max_epochs=8", "logger=none", "callbacks.checkpoints.every_seconds=0")
+RUN = (*TABLES, "callbacks=dynamics", "callbacks.dynamics.every_seconds=0", "callbacks.dynamics.examples=3")
+FIGURES = ("loss_curve.png", "mse_curve.png")
+
+
+class Before(Callback):
+    """Does something before an epoch."""
+
+    def __init__(self, does):
+        self.does = does
+
+    def on_train_epoch_start(self, trainer, _):
+        self.does.get(trainer.current_epoch, lambda: None)()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train):
+    return train(*RUN)[0]
+
+
+def filled(experiment, monkeypatch, until=None):
+    """Its disk is full from the third epoch on."""
+    monkeypatch.setattr(table, "_PAUSE", 0)
+    disk = Disk(experiment.folder.path, monkeypatch)
+    does = {2: lambda: setattr(disk, "full", True), until: lambda: setattr(disk, "full", False)}
+    experiment.trainer.callbacks.insert(0, Before(does))
+    return disk
+
+
+def warned(caplog):
+    return Counter(
+        Path(record.args[0]).name for record in caplog.records if "was not written" in record.msg and record.args
+    )
+
+
+def test_what_was_not_written_is_written_when_there_is_room_and_is_spoken_of_once(
+    build, undisturbed, monkeypatch, caplog
+):
+    experiment = build(*RUN)
+    disk = filled(experiment, monkeypatch, until=6)
+    lab.run(experiment)
+    assert {"history.csv", "timing.csv"} <= disk.refused
+    assert outcome(experiment.folder.path) == outcome(undisturbed.folder.path)
+    told = warned(caplog)
+    assert [told[name] for name in ("history.csv", "timing.csv", "dynamics.npz")] == [1, 1, 1]
+    assert (
+        "history.csv was not written (No space left on device): training goes on, and it is written as" in caplog.text
+    )
+    assert all(experiment.folder.figures.joinpath(name).is_file() for name in FIGURES)
+
+
+def test_a_table_that_lacks_rows_is_written_before_training_ends(build, undisturbed, monkeypatch):
+    experiment = build(*RUN)
+    filled(experiment, monkeypatch, until=7)
+    monkeypatch.setattr(table, "_PAUSE", 1000)
+    lab.run(experiment)
+    assert outcome(experiment.folder.path) == outcome(undisturbed.folder.path)
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [(RUN, "path.csv"), ((*RUN, "~callbacks.path"), "dynamics.npz"), ((*TABLES, "~callbacks.path"), "history.csv")],
+)
+def test_a_disk_that_stays_full_is_one_line_at_the_end_that_says_how_to_go_on(
+    build, undisturbed, monkeypatch, words, file
+):
+    experiment = build(*words)
+    with monkeypatch.context() as patch:
+        filled(experiment, patch)
+        wanted = (
+            rf"^cannot write \S*{file} \(No space left on device\): free some space, then python train.py resume=.+$"
+        )
+        with pytest.raises(LabError, match=wanted):
+            lab.run(experiment)
+    assert not experiment.folder.metrics.exists()
+    lab.run(lab.build(experiment.config), resume=True)
+    found, expected = outcome(experiment.folder.path), outcome(undisturbed.folder.path)
+    assert file in found
+    assert found == {name: expected[name] for name in found}
+
+
+def test_figures_are_no_reason_to_fail(build, caplog):
+    experiment = build("trainer.max_epochs=2")
+    experiment.folder.figures.write_text("no folder")
+    lab.run(experiment)
+    assert [warned(caplog)[name] for name in FIGURES] == [1, 1]
+    assert "loss_curve.png was not written (File exists): the run goes on without it" in caplog.text
+
+
+def test_what_ended_a_run_on_a_full_disk_is_what_is_said(build, monkeypatch, caplog):
+    experiment = build(*RUN)
+    filled(experiment, monkeypatch)
+
+    def fail():
+        message = "this is what was wrong"
+        raise LabError(message)
+
+    experiment.trainer.callbacks.insert(0, Before({5: fail}))
+    with pytest.raises(LabError, match="this is what was wrong"):
+        lab.run(experiment)
+    told = warned(caplog)
+    assert [told[name] for name in ("history.csv", "path.csv", "dynamics.npz", *FIGURES)] == [1] * 5
+    assert told["best.ckpt"], "BestAndLast was not told of the error"
+
+
+def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypatch):
+    config = cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", "callbacks=none"], str(tmp_path / "run"))
+    write = runs.write_json
+
+    def full(path, content):
+        if path.name == "metrics.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(runs, "write_json", full)
+    with pytest.raises(LabError, match=r"\(No space left on device\): free some space, then \S.* resume=") as error:
+        running.run(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of four megabytes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = os.geteuid() == 0 and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False, capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("needs the right to mount")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+SMALL = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=10",
+         "logger=none")  # fmt: skip
+
+
+def command(place, *words):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def fill_after(rows, history, disk, process):
+    until = time.monotonic() + 120
+    while not history.is_file() or history.read_text().count("\n") <= rows:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.slow
+def test_a_command_on_a_full_disk_goes_on_and_killed_there_is_resumed(small, tmp_path):
+    whole = command(tmp_path, *SMALL, "run_dir=whole")
+    said, _ = whole.communicate(timeout=120)
+    assert whole.returncode == 0, said
+    process = command(tmp_path, *SMALL, "run_dir=small/run", "callbacks.checkpoints.every_seconds=0.2")
+    run = small / "run"
+    fill_after(2, run / "history.csv", small, process)
+    seen = ""
+    while "history.csv was not written" not in seen:
+        seen += process.stdout.readline()
+    time.sleep(0.3)
+    process.kill()
+    seen += process.communicate()[0]
+    assert "Traceback" not in seen
+    (small / "filler").unlink()
+    resumed = command(tmp_path, "resume=small/run")
+    said, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+    assert outcome(run) == outcome(tmp_path / "whole")
