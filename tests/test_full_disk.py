@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -13,6 +14,7 @@ import pytest
 from full_disk import Disk
 from lightning import Callback
 from states import outcome
+from tensorboard.compat.proto.event_pb2 import Event
 
 from losslab import cli, runs
 from losslab import experiment as lab
@@ -141,6 +143,47 @@ def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypa
     assert "\n" not in str(error.value)
 
 
+def steps(folder):
+    """Those of which the event file says something, read to its end."""
+    (file,) = folder.glob("events.*")
+    content, events = file.read_bytes(), []
+    while content:
+        length = 12 + int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12:length]))
+        content = content[length + 4 :]
+    assert events[0].file_version
+    return {event.step for event in events for value in event.summary.value if value.tag == "train/loss"}
+
+
+def test_events_are_left_out_while_there_is_no_room_and_said_once(build, monkeypatch, caplog):
+    experiment = build("trainer.max_epochs=8", "trainer.log_every_n_steps=1")
+    (logger,), disk, ended = experiment.trainer.loggers, Disk(experiment.folder.path, monkeypatch), []
+    logger.flush_secs = 0  # a thread for each value
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+
+    def turn(full):
+        logger.finalize("what waits is written, or not")
+        disk.full = full
+
+    experiment.trainer.callbacks.insert(0, Before({2: lambda: turn(full=True), 6: lambda: turn(full=False)}))
+    lab.run(experiment)
+    assert not ended, "a thread ended with a traceback"
+    assert any("tfevents" in name for name in disk.refused)
+    assert steps(experiment.folder.path) == {1, 2, 7, 8}
+    assert sum("is not written (No space left on device): training goes on" in line for line in caplog.messages) == 1
+
+
+def test_an_event_file_that_cannot_be_begun_begins_later(build, monkeypatch):
+    experiment = build("trainer.max_epochs=8", "trainer.log_every_n_steps=1")
+    disk = Disk(experiment.folder.path, monkeypatch)
+    disk.full = True
+    experiment.trainer.loggers[0].experiment.flush()
+    assert any("tfevents" in name for name in disk.refused)
+    disk.full = False
+    lab.run(experiment)
+    assert steps(experiment.folder.path) == set(range(1, 9))
+
+
 @pytest.fixture
 def small(tmp_path):
     """A file system of four megabytes."""
@@ -155,8 +198,7 @@ def small(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-SMALL = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=10",
-         "logger=none")  # fmt: skip
+SMALL = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=10")
 
 
 def command(place, *words):
