@@ -16,11 +16,12 @@ from lightning import Callback
 from states import outcome
 from tensorboard.compat.proto.event_pb2 import Event
 
-from losslab import cli, runs
+from losslab import cli, runs, sweep
 from losslab import experiment as lab
 from losslab.callbacks import table
-from losslab.cli import running
+from losslab.cli import running, training
 from losslab.errors import LabError
+from losslab.sweep import State, Sweep
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("trainer.max_epochs=8", "logger=none", "callbacks.checkpoints.every_seconds=0")
@@ -132,12 +133,9 @@ def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypa
     config = cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", "callbacks=none"], str(tmp_path / "run"))
     write = runs.write_json
 
-    def full(path, content):
-        if path.name == "metrics.json":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
-
-    monkeypatch.setattr(runs, "write_json", full)
+    monkeypatch.setattr(
+        runs, "write_json", lambda path, content: (full if path.name == "metrics.json" else write)(path, content)
+    )
     with pytest.raises(LabError, match=r"\(No space left on device\): free some space, then \S.* resume=") as error:
         running.run(config)
     assert "\n" not in str(error.value)
@@ -182,6 +180,46 @@ def test_an_event_file_that_cannot_be_begun_begins_later(build, monkeypatch):
     disk.full = False
     lab.run(experiment)
     assert steps(experiment.folder.path) == set(range(1, 9))
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """A sweep of two jobs, of which the second fails."""
+    (tmp_path / "sweep").mkdir()
+    of = Sweep(tmp_path / "sweep", ["-m", "seed=0,1"])
+    of.add([["seed=0"], ["seed=1"]], 0)
+    of.jobs[0].state, of.jobs[1].state = State.DONE, State.FAILED
+    monkeypatch.setattr(sweep, "current", of)
+    return of
+
+
+def test_a_summary_that_cannot_be_written_is_said_once_and_the_end_names_how_to_complete(jobs, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    jobs.write()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", full)
+        assert not jobs.write()
+        assert not training._close_sweep()
+        assert sum("summary.json was not written (No space left on device)" in line for line in caplog.messages) == 1
+        assert "1 of 2 jobs are not done; to complete them: " in caplog.text
+        assert f"resume={jobs.folder}" in caplog.text
+        assert "job" in caplog.messages[1], "there is no table"
+        jobs.jobs[1].state = State.DONE
+        assert not training._close_sweep()
+        assert "does not say that all jobs are done: free some space, then " in caplog.messages[-1]
+    assert training._close_sweep()
+    assert [job["state"] for job in sweep.jobs_of(jobs.folder)] == ["done", "done"]
+
+
+def test_a_sweep_whose_summary_was_never_written_does_not_begin(jobs, monkeypatch):
+    jobs.folder.joinpath("summary.json").touch()
+    monkeypatch.setattr(runs, "write_json", full)
+    with pytest.raises(LabError, match=r"summary.json \(No space left on device\): free some space, or set run_dir"):
+        jobs.write()
 
 
 @pytest.fixture
