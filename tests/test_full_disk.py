@@ -267,7 +267,9 @@ def test_a_command_on_a_full_disk_goes_on_and_killed_there_is_resumed(small, tmp
     fill_after(2, run / "history.csv", small, process)
     seen = ""
     while "history.csv was not written" not in seen:
-        seen += process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, seen  # else it has ended
+        seen += line
     time.sleep(0.3)
     process.kill()
     seen += process.communicate()[0]

@@ -15,6 +15,7 @@ from losslab.cli import going_on
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
+from losslab.terminal import outlive_readers
 
 if TYPE_CHECKING:
     from losslab.experiment import Experiment
@@ -32,6 +33,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     Raises:
         LabError: the experiment was refused, or went wrong.
     """
+    outlive_readers()  # of each process of a run
     trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab import experiment as lab  # noqa: PLC0415

@@ -21,12 +21,14 @@ from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, leave
 from losslab.errors import LabError
 from losslab.help import help_text
+from losslab.terminal import outlive_readers
 
 logger = logging.getLogger("losslab")
 
 
 def train() -> None:
     """`python train.py` and `losslab-train`: compose, train, test."""
+    outlive_readers()
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
