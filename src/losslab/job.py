@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from losslab import ranks, resolvers, sweep
 from losslab.errors import LabError
+from losslab.terminal import outlive_readers
 
 logger = logging.getLogger("losslab")
 
@@ -26,6 +27,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
         config: of the job.
         resumes: whether it goes on with the run that lies in its folder.
     """
+    outlive_readers()
     first = ranks.here().rank == 0
     sweep.resumes = resumes
     resolvers.register()

@@ -57,8 +57,8 @@ class Launcher(HydraLauncher):
         batch = Batch(self.given, self.places, ours, jobs)
         if self._earlier is not None:
             batch.take_over(self._earlier)
-        sweep.current = ours  # not earlier: whoever is interrupted before this leaves the summary as it was
-        ours.write()
+        ours.write()  # not earlier: whoever is interrupted before this leaves the summary as it was
+        sweep.current = ours
         with processes.termination_as_exit(), Board(ours) as board:
             board.found(jobs)
             batch.run(board)

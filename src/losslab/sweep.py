@@ -5,6 +5,7 @@ Imports no torch.
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ from typing import Any
 from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
+
+logger = logging.getLogger("losslab")
 
 
 class State(StrEnum):
@@ -86,6 +89,7 @@ class Sweep:
         self.others: list[dict[str, Any]] = []
         """What is known of jobs whose runs lie there and that this command does not ask for."""
         self._written = 0.0
+        self._told = False
         self._held = contextlib.ExitStack()
 
     def hold(self) -> None:
@@ -122,15 +126,38 @@ class Sweep:
         """The jobs that are over and not done."""
         return [job for job in self.jobs if job.state in (State.FAILED, State.INTERRUPTED)]
 
-    def write(self, *, now: bool = True) -> None:
-        """Renew summary.json; at most every few seconds unless it must be `now`."""
+    def write(self, *, now: bool = True) -> bool:
+        """Renew summary.json, at most every few seconds unless it must be `now` → whether it was not refused.
+
+        That it cannot be written is said once, and ends no job: what is there names the command that completes them.
+
+        Raises:
+            LabError: it cannot be written and is not there yet, so that nothing could be completed.
+        """
         if not now and time.monotonic() - self._written < 5:
-            return
+            return True
         self._written = time.monotonic()
         rows = [*map(self._row, self.jobs), *self.others]
         counts = Counter(row["state"] for row in rows)
         content = {"command": self.command, "jobs": rows}
-        runs.write_json(self.folder / runs.SUMMARY, {str(state): counts[state] for state in State} | content)
+        summary = self.folder / runs.SUMMARY
+        try:
+            runs.write_json(summary, {str(state): counts[state] for state in State} | content)
+        except OSError as error:
+            self._bear(error, summary)
+            return False
+        return True
+
+    def _bear(self, error: OSError, summary: Path) -> None:
+        if self._told:
+            return
+        if not summary.is_file() or not summary.stat().st_size:
+            message = (
+                f"cannot write {summary} ({error.strerror}): free some space, or set run_dir to a folder elsewhere"
+            )
+            raise LabError(message) from error
+        self._told = True
+        logger.warning("%s was not written (%s): the one before is kept, the jobs go on", summary, error.strerror)
 
     def _row(self, job: Job) -> dict[str, Any]:
         folder = os.path.relpath(job.folder, self.folder) if job.folder is not None else None

@@ -4,9 +4,14 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from threading import Lock, Timer
+from typing import TYPE_CHECKING
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class RunLogger(TensorBoardLogger):
@@ -37,6 +42,16 @@ class RunLogger(TensorBoardLogger):
         """The run folder."""
         return str(self.root_dir).rstrip("/")
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """The writer of torch, which goes on where the disk is full."""
+        if self._experiment is None:
+            from losslab.event_file import Writer  # noqa: PLC0415 -- not before something is logged
+
+            self._experiment = Writer(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Take values to be written soon, as of now."""
@@ -58,7 +73,7 @@ class RunLogger(TensorBoardLogger):
             self._write()
 
     def _write(self) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 -- not before something is logged
+        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 -- likewise
 
         self._timer = None  # first: what is logged from here on may have to start the next
         writer = self.experiment._get_file_writer()  # noqa: SLF001 -- add_scalar writes one event a value

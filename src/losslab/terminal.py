@@ -3,7 +3,11 @@
 import codecs
 import io
 import logging
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from rich import get_console
 from rich.console import Console
@@ -30,6 +34,47 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("losslab.plain", _plain)
+
+
+class _Outlived(io.FileIO):
+    """A terminal, pipe or file that may go before the run does: what it does not take is left out."""
+
+    def write(self, content: Any, /) -> int:
+        """Write it if somebody takes it → how much of it is done with."""
+        size = memoryview(content).nbytes
+        try:
+            taken: int | None = super().write(content)
+        except OSError:  # its reader has gone, or its disk is full
+            return size
+        return size if taken is None else taken  # none would be taken without waiting
+
+
+def outlive_readers() -> None:
+    """Have output that cannot be written (`| head -1`, `> /dev/full`) be no error: train.log has all of it.
+
+    Only for commands whose output is no more than news.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed (`>&-`)
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- as long as the process
+        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # else a test's or notebook's
+            setattr(sys, name, _outliving(stream))
+
+
+def _outliving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    raw = _Outlived(stream.fileno(), "wb", closefd=False)
+    with suppress(OSError):
+        stream.flush()
+    # Unbuffered (python -u) it has no buffer between.
+    buffer: Any = raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffer,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def make_printable() -> None:

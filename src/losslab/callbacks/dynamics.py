@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from losslab.callbacks.history import pixels
 from losslab.callbacks.loops import is_last
+from losslab.callbacks.room import Files
 from losslab.callbacks.watched import Watched
 from losslab.dynamics import measures, watching
 from losslab.dynamics.flow import titles
@@ -62,6 +63,7 @@ class Dynamics(Callback):
                 message = f"callbacks.dynamics.{name} must be a whole number, 1 or more: got {value!r}"
                 raise LabError(message)
         self.folder, self.title = RunFolder(Path(run_dir)), title
+        self._files = Files(self.folder)
         self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
         self.draw = draw
         self.looks: list[Look] = []
@@ -99,13 +101,14 @@ class Dynamics(Callback):
             return
         if self.looks[-1].step != trainer.global_step:  # the time is up
             self._look(trainer, pl_module, trainer.current_epoch + 1)
-        self._write(pl_module)
+        self._files.require(self.folder.dynamics, lambda: self._write(pl_module))
         if self.draw:
             self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        if self.looks:
-            self._write(pl_module)
+        with self._files.beside_an_error(self.folder.dynamics):
+            if self.looks:
+                self._write(pl_module)
 
     def record(self, learner: Learner) -> Record:
         """All looks so far."""
@@ -120,7 +123,7 @@ class Dynamics(Callback):
             self.looks, self._every = self.looks[::2], 2 * self._every
         self._log(trainer, self.record(learner))
         if time.monotonic() - self._written >= self.every_seconds:
-            self._write(learner)
+            self._files.attempt(self.folder.dynamics, lambda: self._write(learner))
 
     def _log(self, trainer: Trainer, record: Record) -> None:
         for writer in trainer.loggers:
@@ -132,19 +135,16 @@ class Dynamics(Callback):
                     board.add_histogram(f"dynamics/{name}", values, trainer.global_step)
 
     def _write(self, learner: Learner) -> None:
-        self.record(learner).save(self.folder.dynamics)
         self._written = time.monotonic()
+        self.record(learner).save(self.folder.dynamics)
 
     def _draw(self, trainer: Trainer, learner: Learner) -> None:
-        from PIL import Image  # noqa: PLC0415
-
         from losslab.dynamics.drawing import pictures  # noqa: PLC0415 -- needed once
 
-        self.folder.figures.mkdir(parents=True, exist_ok=True)
         for name, drawn in pictures({self.title: self.record(learner)}).items():
             logger.info("%-11s %s", "dynamics", drawn.findings[0])
             image = pixels(drawn.figure)
-            Image.fromarray(image).save(self.folder.figures / f"{name}.png")
+            self._files.draw(self.folder.figures / f"{name}.png", image)
             for board in _boards(trainer):
                 board.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
 

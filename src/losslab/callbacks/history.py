@@ -1,15 +1,16 @@
 """A row an epoch, on disk as soon as the epoch is over, and the curves drawn from them at the end."""
 
-import csv
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from losslab.callbacks.room import WITHOUT, Files
+from losslab.callbacks.table import Table
 from losslab.learner import Learner
 from losslab.runs import RunFolder
 
@@ -33,7 +34,8 @@ class History(Checkpoint):
         self.folder = RunFolder(Path(run_dir))
         self.title = title
         self.rows: list[dict[str, float]] = []
-        self._files: list[IO[str]] = []
+        self._files = Files(self.folder)
+        self._tables: list[Table] = []
         self._times: list[dict[str, Any]] = []
         self._started = time.perf_counter()
         self._rate = 0.0
@@ -50,8 +52,11 @@ class History(Checkpoint):
         if not trainer.is_global_zero:
             return
         # Of a resumed run all rows that its checkpoint knows; what was written after it will be written again.
-        self._history = self._open(self.folder.history, ["epoch", "step", "lr", *pl_module.curves], self.rows)
-        self._timing = self._open(self.folder.timing, ["epoch", "seconds"], self._times)
+        columns = ["epoch", "step", "lr", *pl_module.curves]
+        self._tables = [
+            Table(self.folder.history, columns, self.rows, self._files),
+            Table(self.folder.timing, ["epoch", "seconds"], self._times, self._files),
+        ]
         if getattr(trainer.datamodule, "manifest", None):  # type: ignore[attr-defined]
             self._draw_faults(trainer)
 
@@ -69,20 +74,25 @@ class History(Checkpoint):
             "lr": self._rate,
             **pl_module.current(),
         }
-        self.rows.append(row)
-        self._history.writerow(row)
-        self._times.append({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
-        self._timing.writerow(self._times[-1])
+        history, timing = self._tables
+        history.add(row)
+        timing.add({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._close()
         if trainer.is_global_zero:
+            history, timing = self._tables
+            # Before the last checkpoint says that training is over: until then the run can come here again.
+            self._files.require(history.path, history.close)
+            self._files.attempt(timing.path, timing.close, WITHOUT)
             self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        self._close()
-        if self.rows:
-            self._draw(trainer, pl_module)
+        for table in self._tables:
+            with self._files.beside_an_error(table.path):
+                table.close()
+        with self._files.beside_an_error(self.folder.figures):
+            if self.rows:
+                self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: Learner) -> None:
         for name in ("loss", pl_module.monitor.removeprefix("val/")):
@@ -95,28 +105,11 @@ class History(Checkpoint):
         self._save("faults", picture.draw(data.manifest, data.splits["train"], self.title), trainer)
 
     def _save(self, name: str, figure: "Figure", trainer: Trainer) -> None:
-        from PIL import Image  # noqa: PLC0415
-
-        self.folder.figures.mkdir(parents=True, exist_ok=True)
         image = pixels(figure)
-        Image.fromarray(image).save(self.folder.figures / f"{name}.png")
+        self._files.draw(self.folder.figures / f"{name}.png", image)
         for writer in trainer.loggers:
             if isinstance(writer, TensorBoardLogger):
                 writer.experiment.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
-
-    def _open(self, path: Path, columns: list[str], rows: list[dict[str, Any]]) -> "csv.DictWriter[str]":
-        # Line-buffered: a row is with the operating system as soon as it is written.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", newline="", buffering=1)
-        self._files.append(file)
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return writer
-
-    def _close(self) -> None:
-        while self._files:
-            self._files.pop().close()
 
 
 def draw_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure":

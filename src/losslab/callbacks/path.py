@@ -8,6 +8,8 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from losslab import durable
+from losslab.callbacks.room import Files
 from losslab.learner import Learner
 from losslab.runs import RunFolder
 
@@ -30,6 +32,7 @@ class Path(Callback):
 
     def __init__(self, run_dir: str, weights: int = 100, rows: int = 10_000) -> None:
         self.folder = RunFolder(File(run_dir))
+        self._files = Files(self.folder)
         self.weights, self.rows = weights, rows
         self._names: list[str] = []
         self._every = 1
@@ -66,10 +69,11 @@ class Path(Callback):
             self._keep(trainer.current_epoch + 1, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._write()
+        self._files.require(self.folder.path_of_weights, self._write)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        self._write()
+        with self._files.beside_an_error(self.folder.path_of_weights):
+            self._write()
 
     def _keep(self, epoch: int, step: int) -> None:
         self._newest = (epoch, step, [_copy(weight) for weight in self._now])
@@ -89,7 +93,7 @@ class Path(Callback):
         table = np.stack([_row(weights) for _, _, weights in self._kept]).astype(str).tolist()
         lines = [",".join(["epoch", "step", *self._names])]
         lines += [",".join([str(e), str(s), *row]) for (e, s, _), row in zip(self._kept, table, strict=True)]
-        self.folder.path_of_weights.write_text("\n".join(lines) + "\n")
+        durable.put(self.folder.path_of_weights, ("\n".join(lines) + "\n").encode())
         self._newest = None
 
 

@@ -1,10 +1,12 @@
 """One run, in this process or in several, as all commands that train do it."""
 
+import errno
 import gc
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +17,7 @@ from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
 from losslab.runs import RunFolder
+from losslab.terminal import outlive_readers
 
 if TYPE_CHECKING:
     from losslab.experiment import Experiment
@@ -32,6 +35,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     Raises:
         LabError: the experiment was refused, or went wrong.
     """
+    outlive_readers()  # of each process of a run
     trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab import experiment as lab  # noqa: PLC0415
@@ -54,7 +58,8 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     if first:
         report.header(experiment)
     try:
-        results = lab.run(experiment, resume=resume)
+        with _a_full_disk_in_one_line(experiment):
+            results = lab.run(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -65,6 +70,19 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     del experiment
     gc.collect()  # its data, before the next job of a sweep loads its own
     return value
+
+
+@contextmanager
+def _a_full_disk_in_one_line(experiment: "Experiment") -> Iterator[None]:
+    """Say how to go on with a run that has begun when its metrics.json, say, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
+            raise
+        path, again = experiment.folder.path, going_on.command(experiment.folder.path, experiment.config)
+        message = f"cannot write any more into {path} ({error.strerror}): free some space, then {again}"
+        raise LabError(message) from error
 
 
 def _interrupted(experiment: "Experiment", number: int) -> NoReturn:

@@ -21,12 +21,14 @@ from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, leave
 from losslab.errors import LabError
 from losslab.help import help_text
+from losslab.terminal import outlive_readers
 
 logger = logging.getLogger("losslab")
 
 
 def train() -> None:
     """`python train.py` and `losslab-train`: compose, train, test."""
+    outlive_readers()
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
@@ -71,15 +73,19 @@ def _close_sweep() -> bool:
     """Show what became of a sweep's jobs, if this was one → whether all is well."""
     if sweep.current is None:
         return True
-    sweep.current.write()
-    console = get_console()
+    written, console = sweep.current.write(), get_console()
     logger.info("%s", sweep_table.table(sweep.current, console.width if console.is_terminal else 160))
-    logger.info("summary     %s", runs.shown(sweep.current.folder / "summary.json"))
+    summary = runs.shown(sweep.current.folder / "summary.json")
+    if written:
+        logger.info("summary     %s", summary)
+    again = completing.to_complete(sweep.current.folder, sweep.current.command)
     if sweep.current.bad:
-        counts = len(sweep.current.bad), len(sweep.current.jobs)
-        again = completing.to_complete(sweep.current.folder, sweep.current.command)
-        logger.error("%d of %d jobs are not done; to complete them: %s", *counts, again)
-    return not sweep.current.bad
+        logger.error(
+            "%d of %d jobs are not done; to complete them: %s", len(sweep.current.bad), len(sweep.current.jobs), again
+        )
+    elif not written:
+        logger.error("%s does not say that all jobs are done: free some space, then %s", summary, again)
+    return written and not sweep.current.bad
 
 
 def _task(cfg: DictConfig) -> float | None:
