@@ -213,6 +213,17 @@ def test_tensorboard_shows_each_step_once(interrupted):
     assert len(steps) == 3
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_anew(interrupted, caplog):
+    options = (*RUNS["plateau"], "logger=tensorboard")
+    folder, _ = interrupted(*options)
+    expected = outcome(folder)
+    shutil.rmtree(RunFolder(folder).last.parent)
+    assert resumed(folder, *options) == expected
+    assert "from the beginning: no checkpoint had been written yet" in caplog.text
+    shown = EventAccumulator(str(folder)).Reload()
+    assert len(shown.Scalars("train/loss")) == 3
+
+
 def test_other_data_are_refused(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     with pytest.raises(LabError, match="the data are not those"):

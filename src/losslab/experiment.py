@@ -135,14 +135,22 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
         compatibility.check_length(experiment.config)
     with runs.held(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
         start = resuming.newest(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
-        if start is not None:
-            if experiment.trainer.is_global_zero:
-                logger.info("resumed     from step %d", start.step)
-            for board in experiment.trainer.loggers:
-                if isinstance(board, RunLogger):
-                    board.forget_after(start.step)
+        if resume:
+            _say_from_where(experiment, start)
         _begin(experiment, start, resume=resume)
         return _train_and_test(experiment, start)
+
+
+def _say_from_where(experiment: Experiment, start: resuming.Start | None) -> None:
+    """Tell the user, and TensorBoard, which would else show twice what is logged again."""
+    if experiment.trainer.is_global_zero:
+        if start is None:
+            logger.warning("resumed     from the beginning: no checkpoint had been written yet")
+        else:
+            logger.info("resumed     from step %d", start.step)
+    for board in experiment.trainer.loggers:
+        if isinstance(board, RunLogger):
+            board.forget_after(-1 if start is None else start.step)
 
 
 def _train_and_test(experiment: Experiment, start: resuming.Start | None) -> dict[str, float]:
