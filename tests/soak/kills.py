@@ -107,6 +107,7 @@ def _wrong(life: commands.Life) -> list[str]:
         found.append(f"after {life.blow}: exit code {life.code}")
     if asked and life.seconds > PROMPT:
         found.append(f"after {life.blow}: {life.seconds:.1f} s")
-    if not life.blow and life.code != 0:
+    began = not any(words in life.out for words in commands.NOT_BEGUN)  # else it is begun anew, as it says
+    if not life.blow and life.code != 0 and began:
         found.append(f"it ended with exit code {life.code}: {life.out.strip().splitlines()[-1:]}")
     return found
