@@ -195,6 +195,31 @@ def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path)
     assert "nothing is made" in line
 
 
+def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
+    """Whoever resumes types the name of the folder, which takes the place of run_dir wherever that stands."""
+    config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
+    run(tmp_path / "numpy.load", config)
+    monkeypatch.chdir(tmp_path)
+    moved, _ = command._configuration(RunFolder(Path("numpy.load")))
+    assert moved["run_dir"] == moved["callbacks"]["history"]["run_dir"] == "numpy.load"
+    assert moved["data"]["_target_"] == "torch.nn.Flatten"
+
+
+@pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
+def test_a_run_whose_folder_is_no_path_does_not_go_on(place, tmp_path):
+    folder = run(tmp_path / "run", sound() | {"run_dir": place})
+    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    assert "its run_dir is no path" in line
+
+
+def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
+    """The typed place of a folder may be anything."""
+    config = sound() | {"notes": "run"}
+    folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
+    (line,) = refused([lambda: command._configuration(folder)])
+    assert "holds an interpolation" in line
+
+
 def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):
     folder = run(tmp_path / "run")
     (tmp_path / "profile").write_text("")
