@@ -7,8 +7,16 @@ from typing import Any
 from losslab.errors import LabError
 from losslab.trust import leaves, trusted
 
-_FOLDERS = frozenset({"run_dir", "dirpath", "save_dir", "root_dir", "default_root_dir", "log_dir"})
-_LEADS_AWAY = re.compile(r"^[/~\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|://|::")
+_PLACE = re.compile(r"(^|_)(dir|path|file|folder|root|location)s?(_|$)|(dir|path|file)s?$")
+"""Options that name a file or a folder, such as run_dir, dirpath, exclude_batches_path: relative to where one is."""
+_FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
+_FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
+"""What is no path, whatever values are filled in: `{epoch:c}` could be a dot or a slash."""
+_UNSAID = {"SpikeDetection": "exclude_batches_path"}
+"""Without this option it writes into the working directory."""
+_LEADS_AWAY = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
+_NO_PATH = re.compile(r"^\s*~|://|::|\0")
+"""What is no path to us, and is one or an address to libraries."""
 
 
 def confine(config: dict[str, Any], folder: Path) -> None:
@@ -37,13 +45,28 @@ _READ = frozenset({"teacher", "evaluation"})
 
 
 def _confine(name: str, part: dict[str, Any], old: str, home: Path) -> None:
-    for place, value in leaves(part):
-        keys = place.split(".")
-        away = keys[-1] in _FOLDERS or "_args_" in keys or (isinstance(value, str) and _LEADS_AWAY.search(value))
-        if not away or value is None or value == old:
-            continue
-        if not isinstance(value, str) or "\0" in value or not Path(value).resolve().is_relative_to(home):
-            package = str(part.get("_target_")).partition(".")[0]
+    for place, value in [*leaves(part), *_unsaid(part)]:
+        if not _stays(place.split("."), value, old, home):
             where = f"{name}.{place} leads out of the run folder ({ascii(value)[:80]})"
-            message = f"{where}: nothing is made. If you mean it, add trust=[{package}]"
+            message = f"{where}: nothing is made. If you mean it, add trust=[{part.get('_target_')}]"
             raise LabError(message)
+
+
+def _unsaid(part: dict[str, Any]) -> list[tuple[str, str]]:
+    """The option that leads away where it is left out, as if it were given."""
+    option = _UNSAID.get(str(part.get("_target_")).rpartition(".")[2])
+    return [(option, ".")] if option is not None and part.get(option) is None else []
+
+
+def _stays(keys: list[str], value: Any, old: str, home: Path) -> bool:
+    """Whether what is written by an option lies in the run folder."""
+    if value is None or value == old:
+        return True
+    if isinstance(value, str) and _NO_PATH.search(value):
+        return False
+    if "filename" in keys:
+        return isinstance(value, str) and bool(_FILENAME.fullmatch(value))
+    away = any(map(_PLACE.search, keys)) or "_args_" in keys
+    if not away and not (isinstance(value, str) and _LEADS_AWAY.search(value)):
+        return True
+    return isinstance(value, str) and Path(value).resolve().is_relative_to(home)

@@ -179,7 +179,20 @@ def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=".")),
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", "/")),
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="../../x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=".{epoch:c}/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="..{epoch:/>3}x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{../../x}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch[0].__class__}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch!r}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="deep/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=["{epoch:c}"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath="src")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath=["/"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="./package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection")),
         ("callbacks.history.run_dir", "/elsewhere"),
+        ("callbacks.history.run_dir", ".."),
         ("logger.mine", node("lightning.pytorch.loggers.CSVLogger", save_dir="~/.config")),
         ("logger.mine", node("lightning.pytorch.loggers.TensorBoardLogger", save_dir="run", name="/elsewhere")),
         ("logger.mine", node("lightning.pytorch.loggers.MLFlowLogger", tracking_uri="https://example.org")),
@@ -193,6 +206,30 @@ def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path)
     folder = run(tmp_path / "run", config)
     (line,) = refused([lambda: command._configuration(RunFolder(folder))])
     assert "nothing is made" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filename": "{epoch}-{step}"}, {"filename": "epoch={epoch:03d}, val {val/accuracy:.2f}"}, {"filename": "best"},
+        {"filename": None}, {"dirpath": "run"}, {"dirpath": "HERE/checkpoints"}, {"monitor": "val/accuracy"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
+    options = {key: value and value.replace("HERE", str(tmp_path / "run")) for key, value in options.items()}
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", **options))
+    assert command._configuration(RunFolder(run(tmp_path / "run", config)))
+
+
+@pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
+def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
+    folder = RunFolder(run(tmp_path / "run", config))
+    monkeypatch.chdir(folder.path)  # in which each of them would be a folder of that name
+    refused([lambda: command._configuration(folder)])
 
 
 def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
