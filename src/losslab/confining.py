@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
+from losslab.named_places import goes_up, is_an_address, names_a_place
 from losslab.trust import leaves, trusted
 
-_PLACE = re.compile(r"(^|_)(dir|path|file|folder|root|location)s?(_|$)|(dir|path|file)s?$")
-"""Options that name a file or a folder, such as run_dir, dirpath, exclude_batches_path: relative to where one is."""
+_LEADS_AWAY = re.compile(r"^[/\\]|^[A-Za-z]:")
 _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
 """What is no path, whatever values are filled in: `{epoch:c}` could be a dot or a slash."""
 _UNSAID = {"SpikeDetection": "exclude_batches_path"}
 """Without this option it writes into the working directory."""
-_LEADS_AWAY = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
-_NO_PATH = re.compile(r"^\s*~|://|::|\0")
-"""What is no path to us, and is one or an address to libraries."""
 
 
 def confine(config: dict[str, Any], folder: Path) -> None:
@@ -62,11 +59,11 @@ def _stays(keys: list[str], value: Any, old: str, home: Path) -> bool:
     """Whether what is written by an option lies in the run folder."""
     if value is None or value == old:
         return True
-    if isinstance(value, str) and _NO_PATH.search(value):
+    if isinstance(value, str) and is_an_address(value):
         return False
     if "filename" in keys:
         return isinstance(value, str) and bool(_FILENAME.fullmatch(value))
-    away = any(map(_PLACE.search, keys)) or "_args_" in keys
-    if not away and not (isinstance(value, str) and _LEADS_AWAY.search(value)):
+    away = any(map(names_a_place, keys)) or "_args_" in keys
+    if not away and not (isinstance(value, str) and (_LEADS_AWAY.search(value) or goes_up(value))):
         return True
     return isinstance(value, str) and Path(value).resolve().is_relative_to(home)
