@@ -158,6 +158,24 @@ def test_what_the_libraries_are_for_is_on_the_list(target):
     trust.check({"a": [node(target)]}, Path())
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.comet.CometLogger", "lightning.pytorch.loggers.litlogger.LitLogger",
+        "torchmetrics.text.BERTScore", "torchmetrics.image.fid.FrechetInceptionDistance",
+        "torchmetrics.multimodal.CLIPScore", "torchmetrics.MetricTracker", "torchmetrics.text.bert.BERTScore",
+    ],
+)  # fmt: skip
+def test_what_speaks_to_servers_must_be_trusted_by_its_name(target, monkeypatch):
+    monkeypatch.setattr(trust, "_own", set())
+    with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
+        trust.check({"a": node(target)}, Path())
+    assert trust.untrusted({"a": node(target)}) == [target]
+    trust.also([target])
+    trust.check({"a": node(target)}, Path())
+
+
 def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
     monkeypatch.setattr(trust, "_own", set())
     trust.also(["hostile_module"])
