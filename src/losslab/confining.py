@@ -24,6 +24,18 @@ def confine(config: dict[str, Any], folder: Path) -> None:
     Raises:
         LabError: one is given a folder elsewhere, or an address; or something there is a link that leads elsewhere.
     """
+    confine_options(config, folder)
+    for link in (path for path in folder.iterdir() if path.is_symlink() and path.name not in _READ):
+        message = f"{link} is a link, and what the run writes would go where it leads: put what it names in its place"
+        raise LabError(message)
+
+
+def confine_options(config: dict[str, Any], folder: Path) -> None:
+    """See that callbacks and loggers write into a folder, which need not be there yet.
+
+    Raises:
+        LabError: one is given a folder elsewhere, or an address.
+    """
     old, home = config.get("run_dir"), folder.resolve()
     if not isinstance(old, str):
         message = f"{folder}: its run_dir is no path: nothing is made"
@@ -32,9 +44,6 @@ def confine(config: dict[str, Any], folder: Path) -> None:
         for name, part in (config.get(group) or {}).items():
             if isinstance(part, dict) and not trusted(str(part.get("_target_"))):
                 _confine(f"{group}.{name}", part, old, home)
-    for link in (path for path in folder.iterdir() if path.is_symlink() and path.name not in _READ):
-        message = f"{link} is a link, and what the run writes would go where it leads: put what it names in its place"
-        raise LabError(message)
 
 
 _READ = frozenset({"teacher", "evaluation"})

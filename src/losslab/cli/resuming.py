@@ -29,6 +29,11 @@ def asked(arguments: Sequence[str]) -> bool:
     return any(argument.startswith("resume=") for argument in arguments)
 
 
+def trusts(arguments: Sequence[str]) -> bool:
+    """Whether a command line says of any package that it is trusted."""
+    return any(trust.named(argument.removeprefix("trust=")) for argument in arguments if argument.startswith("trust="))
+
+
 def resume(arguments: Sequence[str]) -> NoReturn:
     """Resume the run that a command line names, and leave."""
     resolvers.register()
