@@ -89,7 +89,7 @@ def _check(config: DictConfig, job: Job) -> None:
     """
     if completing.handed_over is None:
         return
-    wrong = next((part for part in job.overrides if not said_again.harmless(part)), None)
+    wrong = next((part for part in job.overrides if not (said_again.harmless(part) or _trusts_as_said(part))), None)
     if wrong is not None:
         message = (
             f"{completing.handed_over}: {wrong[:80]!r} could run code or write elsewhere: say the whole command again"
@@ -98,6 +98,11 @@ def _check(config: DictConfig, job: Job) -> None:
     plain, source = resolved(config), completing.handed_over
     asking.ask(_looked_at, plain, source, trust.said())  # where torch is imported
     confine_options(plain, folder_of(config))
+
+
+def _trusts_as_said(part: str) -> bool:
+    """Whether it trusts whom the command line of this process trusts: what the folder says of that is left out."""
+    return part.startswith("trust=") and set(trust.named(part.removeprefix("trust="))) <= set(trust.said())
 
 
 def _looked_at(config: dict[str, Any], source: Path, trusted: list[str]) -> None:
