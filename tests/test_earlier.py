@@ -152,6 +152,16 @@ def test_a_sweep_that_cannot_be_completed_says_what_to_do(tmp_path, content, sai
         "loss._target_=os.system", "+x={_target_:os.system}", "hydra.launcher._target_=os.system", "--config-dir=/evil",
         "-cd", "hydra.searchpath=[file:///evil]", "hydra/launcher=evil", "hydra.callbacks.x=1", "name=${oc.env:HOME}",
         "hydra.job_logging.root.handlers=[x]", "hydra.sweeper.storage=sqlite:////evil", "hydra/sweeper/sampler@x=1",
+        "loss=../../../../tmp/sweep/mine", "loss='../mine'", "loss=mse,../mine", "loss=/tmp/mine",
+        "loss=choice(mse,../x)", "loss={_target_:os.system}", "loss={}", "loss=nothing_of_the_kind",
+        "experiment=../../sweep/e", "+experiment=../e", "hydra/sweeper=../../../sweep/e", "hydra/launcher=../e",
+        "hydra/launcher=submitit_slurm", "trainer=slurm", "hydra/sweeper/sampler=../e", "loss@data=mse",
+        "+loss@x.y:z=mse", "/loss=mse", "loss/../x=mse", "loss/x=mse", "callbacks.history.run_dir=..",
+        "callbacks.history.run_dir='..'", "data.url=http://example.org/x", "data.verify=false",
+        "hydra.sweeper.params.loss=choice(../x,mse)", "hydra.sweeper.params.hydra.sweep.dir=/evil", "hydra={}",
+        "hydra.mode=RUN", "hydra.sweeper.params.trust=[numpy]", "hydra.run.dir=/evil", "hydra.output_subdir=/evil",
+        "hydra.job.name=../evil", "hydra.sweep.subdir=../evil", "~hydra", "unheard_of=3", "+unheard_of={a:1}",
+        "loss.x=1\n", "name=${seed}${oc.env:HOME}", "loss.terms={'_target_':os.system}",
         "++callbacks.history.run_dir=/evil", "logger.tensorboard.run_dir=../evil", "hydra.sweeper._target_=os.system",
     ],
 )  # fmt: skip
@@ -160,6 +170,39 @@ def test_a_command_in_a_folder_of_somebody_else_does_no_more_than_choose(part, t
     with pytest.raises(LabError, match="say the whole command again") as refused:
         completed([f"resume={tmp_path}"])
     assert "\n" not in str(refused.value)
+
+
+def test_whom_to_trust_and_where_to_write_is_not_what_a_folder_says(tmp_path):
+    command = [
+        "experiment=tune_lr",
+        "trust=[numpy]",
+        "++trust=[os]",
+        "run_dir=/evil",
+        "+run_dir=/evil",
+        "hydra.sweep.dir=/evil",
+    ]
+    (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": command}))
+    assert completed([f"resume={tmp_path}"]) == ["-m", "experiment=tune_lr", f"hydra.sweep.dir='{tmp_path}'"]
+
+
+def test_of_a_link_in_a_sweep_it_is_said_where_it_is(tmp_path):
+    (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": ["-m", "seed=0,1"]}))
+    (tmp_path / "multirun.yaml").symlink_to(tmp_path.parent / "profile")
+    with pytest.raises(LabError, match=r"multirun\.yaml is a link"):
+        completed([f"resume={tmp_path}"])
+
+
+def test_runs_elsewhere_are_not_taken_over(tmp_path, caplog):
+    victim = folders.run(tmp_path / "victim", metrics=False)
+    other = folders.run(tmp_path / "other", seed=1, metrics=False)
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "0-run").symlink_to(other)
+    folders.summary(sweep, {"folder": "../victim"}, {"folder": str(victim)}, {"folder": "."})
+    earlier = Earlier(sweep)
+    assert earlier.take(asked()) is None
+    assert earlier.take(asked(seed=1)) is None
+    assert "0-run leads out of the folder of the sweep" in caplog.text
 
 
 def test_of_an_own_loss_it_is_said_again_where_that_is_trusted(tmp_path, monkeypatch):
@@ -176,7 +219,13 @@ def test_of_an_own_loss_it_is_said_again_where_that_is_trusted(tmp_path, monkeyp
 def test_what_chooses_and_sets_is_said_again(tmp_path):
     command = [
         "-m", "seed=0,1", "loss=mse,l1", "~callbacks.ema", "+trainer.max_steps=3", "hydra.launcher.n_jobs=2",
-        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.params.optimizer.lr=interval(0.1,1)",
+        "hydra/sweeper=optuna", "data.data_seed=${seed}", "model.hidden=[8]", "hydra/launcher=losslab", "tags=[a,b]",
+        "experiment=huber_beats_mse", "callbacks=[ema,early_stopping]", "noise=symmetric,null",
+        "hydra/sweeper/sampler=tpe", "+callbacks.anneal.end=0", "hydra.sweeper.params.loss=choice(mse,l1)",
+        "seed=range(0,3)", "+notes.why=because", "teacher=outputs/teacher", "ckpt_path=outputs/teacher/weights.pth",
+        "data.dir=/data", "debug=one_batch", "name='what it is'", "trainer=ddp_cpu", "optimizer.lr=0.1,1e-3",
+        "hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.params.optimizer.lr=interval(0.1,1)",
     ]  # fmt: skip
     (tmp_path / runs.SUMMARY).write_text(json.dumps({"command": command}))
     assert completed([f"resume={tmp_path}"])[:-1] == command

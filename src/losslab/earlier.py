@@ -51,7 +51,9 @@ class Earlier:
 
     def __init__(self, sweep: Path) -> None:
         rows = jobs_of(sweep, over=True)
-        self._rows = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
+        self._home = sweep.resolve()
+        named = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
+        self._rows = {path: row for path, row in named.items() if self._home in path.parents}
         self._left: defaultdict[str, list[Left]] = defaultdict(list)
         self._numbers: dict[int, Path | None] = {}
         self._monitored: dict[str, tuple[str, str] | None] = {}
@@ -66,6 +68,9 @@ class Earlier:
 
     def _find(self, run: RunFolder) -> None:
         config, path = run.read_settings(), run.path.resolve()
+        if self._home not in path.parents:  # by a link: what the sweep writes stays in its folder
+            message = f"{run.path} leads out of the folder of the sweep"
+            raise LabError(message)
         row = self._rows.get(path, {})
         number = row.get("job", _number(path))
         seconds = row.get("seconds") if row.get("state") is State.DONE else None

@@ -83,7 +83,8 @@ def facts(data: dict[str, Any]) -> Facts:
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     """Build a run again from its folder, on whatever machine this is, to measure it on all of its data.
 
-    Without loggers and callbacks, so that nothing is written, and without the limits of debugging.
+    Without loggers and callbacks, so that nothing is written, and without the limits of debugging. Data that are not
+    there are not fetched: where from and where to is what the folder says.
 
     Raises:
         LabError: as `build` does; or the data of the configuration are not of the kind that the run learnt from.
@@ -93,6 +94,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
     experiment = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
+    experiment.data.fetches = False
     experiment.data.promised = folder.read_faults()
     known = folder.read_data()
     if known is not None:

@@ -1,10 +1,13 @@
 """What a checkpoint must hold for a run to go on from it."""
 
 from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from losslab.named_places import goes_up, is_an_address, names_a_place
 
 _SHAPES = {
     "epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "learner": dict, "optimizer_states": list,
@@ -14,12 +17,21 @@ _LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
 
 
-def amiss(state: Any) -> str | None:
-    """What keeps a run from going on from this; None if nothing that can be told without the run does."""
-    return next(_complaints(state), None)
+_KEPT = frozenset({"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"})
+"""What ModelCheckpoint says it wrote, and removes below its folder when it writes anew."""
 
 
-def _complaints(state: Any) -> Iterator[str]:
+def amiss(state: Any, folder: Path) -> str | None:
+    """What keeps a run from going on from this; None if nothing that can be told without the run does.
+
+    Args:
+        state: a checkpoint.
+        folder: of its run.
+    """
+    return next(_complaints(state, folder), None)
+
+
+def _complaints(state: Any, folder: Path) -> Iterator[str]:
     """Each looks only at what those before it have found to be there."""
     if not isinstance(state, dict):
         yield f"it is a {type(state).__name__}"
@@ -30,6 +42,10 @@ def _complaints(state: Any) -> Iterator[str]:
     yield from (f"its {name} is a {type(state[name]).__name__}" for name in _other(state, given))
     yield from (f"its learner holds no {name}" for name in _other(state["learner"], _LEARNER))
     yield from _wrong_content(state)
+    for name, kept in state.get("callbacks", {}).items():
+        yield from (f"its {ascii(name)[1:-1][:40]} would write to {ascii(text)[:80]}" for text in _strays(kept, folder))
+    # Lightning would make a state of a callback of it, as its first versions wrote it.
+    yield from (f"it holds {ascii(name)[1:-1][:40]}" for name in state if str(name).startswith("checkpoint_callback"))
 
 
 def _wrong_content(state: dict[str, Any]) -> Iterator[str]:
@@ -58,3 +74,38 @@ def _counts(part: Any) -> bool:
     if isinstance(part, dict | list):
         return all(map(_counts, part.values() if isinstance(part, dict) else part))
     return isinstance(part, int) and part >= -1
+
+
+def _strays(kept: Any, folder: Path) -> Iterator[str]:
+    """What a callback kept and takes for a file of its own that does not lie in the run folder.
+
+    ModelCheckpoint may speak of the folder in which the run lay before: then it believes and removes nothing of it.
+    """
+    home, before = folder.resolve(), kept.get("dirpath") if isinstance(kept, dict) else None
+    moved = isinstance(before, str) and _lay_elsewhere(before, home)
+    for keys, text in _texts(kept, ()):
+        if is_an_address(text) or goes_up(text):
+            yield text
+        elif text and any(names_a_place(key) or key in _KEPT for key in keys):
+            there = moved and keys[0] in _KEPT and PurePath(text).is_relative_to(str(before))
+            here = any(map(PurePath(text).is_relative_to, (home, folder.absolute())))
+            if (here or not there) and not Path(text).resolve().is_relative_to(home):
+                yield text
+
+
+def _lay_elsewhere(before: str, home: Path) -> bool:
+    plain = PurePath(before).is_absolute() and not is_an_address(before)
+    return plain and not Path(before).resolve().is_relative_to(home)
+
+
+def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """All texts in it, names included, and the names under which each stands."""
+    if isinstance(value, str):
+        yield keys, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(key, keys)
+            yield from _texts(each, (*keys, str(key)))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each, keys)

@@ -103,7 +103,7 @@ def _state(path: Path) -> tuple[dict[str, Any] | None, str]:
     except Exception as error:  # noqa: BLE001 -- whatever the damage led it to
         own = type(error) is ValueError and "weights_only" not in str(error)  # torch's advice is to run the file
         return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
-    wrong = resumable.amiss(state)
+    wrong = resumable.amiss(state, path.parent.parent)
     return (state, "") if wrong is None else (None, f"is no checkpoint of a run that can go on ({wrong})")
 
 

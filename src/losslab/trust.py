@@ -25,15 +25,19 @@ _MODULES = {
     "torch.nn.modules": ("torch.nn.Module",),
     "torch.optim": ("torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
     "lightning.pytorch.callbacks": ("lightning.pytorch.callbacks.Callback",),
-    "lightning.pytorch.loggers": ("lightning.pytorch.loggers.Logger",),
     "torch.nn.functional": (),
-    "torchmetrics": ("torchmetrics.Metric",),
+    "torchmetrics.classification": ("torchmetrics.Metric",),
+    "torchmetrics.regression": ("torchmetrics.Metric",),
 }
 """What is defined in them and below them may be named, if it is a class on one of these; where none is, functions."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
     "lightning.pytorch.Trainer",
+    "lightning.pytorch.loggers.CSVLogger",
+    "lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning.pytorch.loggers.csv_logs.CSVLogger",
+    "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
     "losslab.data.mix.Mix",
     "losslab.data.view.RandomShift",
     "losslab.losses.class_weights.balanced",
@@ -48,7 +52,12 @@ _NAMES = frozenset({
     "torchvision.transforms.v2.CutMix",
     "torchvision.transforms.v2.MixUp",
 })  # fmt: skip
-"""What may be named besides: functions that make networks and weights, and classes on nothing in particular."""
+"""What may be named besides: functions that make networks and weights, and classes on nothing in particular.
+
+Of the loggers those that write files alone; others speak to servers, as metrics of texts and images fetch networks.
+"""
+_SHORT = {"torch.nn": ("torch.nn.modules",), "torchmetrics": ("torchmetrics.classification", "torchmetrics.regression")}
+"""Modules in which those of others are named too."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _DEEPEST = 50
@@ -69,6 +78,11 @@ def also(packages: object) -> None:
         message = f"trust takes names of packages, as in trust=[my_package]: got {packages!r}"
         raise LabError(message)
     _own.update(several)
+
+
+def said() -> list[str]:
+    """What somebody here said is to be trusted: for `also` in another process."""
+    return sorted(_own)
 
 
 def named(text: str) -> list[str]:
@@ -101,7 +115,7 @@ def check(config: Any, source: Path) -> None:
 def untrusted(config: Any) -> list[str]:
     """The packages that `trust` must name for a run of this configuration to be opened again."""
     found = (str(value) for place, value in leaves(config) if place.rpartition(".")[2] == "_target_")
-    return sorted({name.partition(".")[0] for name in found if name not in _NAMES and not _defined(name)})
+    return sorted({_to_trust(name) for name in found if name not in _NAMES and not _defined(name)})
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
@@ -133,10 +147,16 @@ def _wrong(target: Any) -> str | None:
     if _listed(target):
         return None
     package = target.partition(".")[0]
-    if package in sys.stdlib_module_names or package in _KNOWN:
+    if package in sys.stdlib_module_names or (package in _KNOWN and not target.startswith(_REACHES_OUT)):
         return f"names {target}, which is not among what runs may name (docs/reliability.md): nothing is made"
-    how = f"--trust {package}, or trust=[{package}] of train.py"
+    how = f"--trust {_to_trust(target)}, or trust=[{_to_trust(target)}] of train.py"
     return f"names {target}, which losslab does not know: nothing is made. If you know and trust it, add {how}"
+
+
+def _to_trust(target: str) -> str:
+    """What to trust so that a name may be made: its package, and of what losslab is made of that name alone."""
+    package = target.partition(".")[0]
+    return target if package in _KNOWN else package
 
 
 def _listed(target: str) -> bool:
@@ -152,15 +172,16 @@ def trusted(target: str) -> bool:
 def _defined(target: str) -> bool:
     """Whether it is a public class, of a kind and in a module that are on the list; imports that module alone."""
     module, _, name = target.rpartition(".")
-    inside = "torch.nn.modules" if module == "torch.nn" else module
-    home = next((home for home in _MODULES if f"{inside}.".startswith(f"{home}.")), None)
-    if home is None or name.startswith("_"):
+    homes = _SHORT.get(module) or tuple(home for home in _MODULES if f"{module}.".startswith(f"{home}."))
+    if not homes or name.startswith("_"):
         return False
     try:
         found = vars(import_module(module)).get(name)
     except Exception:  # noqa: BLE001 -- whatever importing it raises: it is not there
         return False
-    if not f"{getattr(found, '__module__', '')}.".startswith(f"{home}."):
+    defined_in = f"{getattr(found, '__module__', '')}."
+    home = next((home for home in homes if defined_in.startswith(f"{home}.")), None)
+    if home is None:
         return False  # it was only imported there
     kinds = tuple(map(_class, _MODULES[home]))
     fits = isinstance(found, type) and issubclass(found, kinds) if kinds else inspect.isfunction(found)
@@ -175,3 +196,5 @@ def _class(path: str) -> type:
 
 _KNOWN = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
 """Packages that nobody is advised to trust as a whole."""
+_REACHES_OUT = ("lightning.pytorch.loggers.", "torchmetrics.")
+"""Of these, what one may want to trust by its name."""

@@ -202,3 +202,30 @@ CHANGES: dict[str, Callable[[dict], object]] = {
     "a version that is none": lambda content: content | {"pytorch-lightning_version": 3},
 }
 """What can be wrong with a checkpoint that is well-formed."""
+
+
+def kept(**state):
+    """What ModelCheckpoint says of itself; it removes what it once wrote."""
+    return lambda content: content | {"callbacks": content["callbacks"] | {"ModelCheckpoint": state}}
+
+
+STRAYS: dict[str, Callable[[dict], object]] = {
+    "a newest in a home": kept(best_model_score=None, best_model_path="", last_model_path="local://~/Documents"),
+    "a newest above": kept(best_model_path="", last_model_path="checkpoints/../../../victim"),
+    "a newest elsewhere": kept(best_model_path="", last_model_path="/victim"),
+    "a newest where one is": kept(best_model_path="", last_model_path="victim"),
+    "a best by an address": kept(best_model_path="simplecache::file:///victim"),
+    "a best that is worst": kept(best_model_path="", kth_best_model_path="~/Documents"),
+    "a best of several": kept(best_model_path="", best_k_models={"local:///victim": torch.tensor(0.0)}),
+    "a best of several elsewhere": kept(best_model_path="", best_k_models={"/victim": torch.tensor(0.0)}),
+    "a folder of all": kept(dirpath="/", best_model_path="/victim/../x", last_model_path=""),
+    "a folder that is none": kept(dirpath="", best_model_path="", last_model_path="victim"),
+    "a folder that is an address": kept(dirpath="local:///", best_model_path="", last_model_path="victim"),
+    "batches to leave out": lambda content: content | {
+        "callbacks": {"SpikeDetection": {"dirpath": "/victim", "bad_batches_path": "/victim/x.json"}}
+    },
+    "a best of Lightning's first versions": lambda content: content | {
+        "checkpoint_callback_best_model_path": "local://~/Documents", "pytorch-lightning_version": "0.9.0",
+    },
+}  # fmt: skip
+"""What a callback that a configuration may name would remove or overwrite, where it believed its checkpoint."""

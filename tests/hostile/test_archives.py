@@ -2,15 +2,19 @@
 
 import gzip
 import io
+import json
 import os
 import pickle
 import tarfile
 
+import folders
 import pytest
 
 from losslab.data import cifar_files
 from losslab.data.cifar10 import CIFAR10
 from losslab.errors import LabError
+from losslab.evaluation import opening
+from losslab.runs import RunFolder
 
 FOLDER = cifar_files.FOLDER
 
@@ -123,3 +127,30 @@ def test_no_batch_is_executed_or_waited_for(tmp_path):
     (batches / "data_batch_1").unlink()
     os.mkfifo(batches / "data_batch_1")
     assert "is no file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("asked", [(), ("dir=FRESH",), ("dir=FRESH", "verify=false"), ("subset=5",)])
+def test_a_run_that_is_over_fetches_nothing_that_its_folder_names(asked, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(cifar_files, "ensure", lambda *given, **verify: fetched.append((*given, *verify.values())))
+    (tmp_path / "victim").mkdir()
+    given = {"url": "http://127.0.0.1:9/evil.tar.gz", "verify": False, "dir": str(tmp_path / "victim"), "subset": 9}
+    config = folders.config(
+        ckpt_path=None, loss___target_="losslab.losses.cross_entropy.CrossEntropy", optimizer___partial_=True
+    )
+    config["data"] = {"_target_": "losslab.data.cifar10.CIFAR10"} | given
+    folder = RunFolder(folders.run(tmp_path / "run"))
+    folder.config.write_text(json.dumps(config))
+    (folder.path / "data.json").unlink(missing_ok=True)
+    monkeypatch.setattr(opening.weights, "load", lambda *_: None)
+    monkeypatch.setattr(opening, "found_checkpoint", lambda *_: folder.last)
+    changed = tuple(each.replace("FRESH", str(tmp_path / "fresh")) for each in asked)
+    data = opening.open_run(opening.Look(folder.path, data=changed)).data
+    if len(changed) > 0 and changed[0].startswith("dir"):
+        data.prepare_data()
+        assert fetched == [(tmp_path / "fresh", None, len(changed) == 1)]  # its public home
+        return
+    with pytest.raises(LabError, match=r"nothing is fetched .*--data dir=FOLDER"):
+        data.prepare_data()
+    assert not fetched
+    assert not [*(tmp_path / "victim").iterdir()]

@@ -11,9 +11,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from checkpoints import ALL, CHANGES, LIVE, REASONS
+from checkpoints import ALL, CHANGES, LIVE, REASONS, STRAYS
 
-from losslab import cli, durable, experiment, resuming, weights
+from losslab import cli, durable, experiment, resumable, resuming, weights
 from losslab.cli import resuming as command
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -71,3 +71,31 @@ def test_a_run_does_not_go_on_from_what_does_not_fit(name, interrupted, tmp_path
     with pytest.raises(LabError, match=r"last\.ckpt") as found:
         experiment.run(built, resume=True)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_a_run_does_not_go_on_from_what_names_files_elsewhere(name, interrupted, tmp_path):
+    path, content = interrupted
+    folder = RunFolder(shutil.copytree(path, tmp_path / "run"))
+    folder.previous.unlink(missing_ok=True)
+    torch.save(STRAYS[name](content), folder.last)
+    durable.checksum_of(folder.last).unlink()
+    with pytest.raises(LabError, match=r"would write to|it holds checkpoint_callback") as found:
+        resuming.newest(folder)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_callback_wrote_itself_is_let_be(moved, tmp_path):
+    home = tmp_path / "run"
+    home.mkdir()
+    place = Path("/before/run") if moved else home
+    kept = {
+        "monitor": "val/accuracy", "dirpath": f"{place}/checkpoints", "best_model_path": f"{place}/checkpoints/a.ckpt",
+        "best_k_models": {f"{place}/checkpoints/a.ckpt": torch.tensor(0.5)}, "kth_best_model_path": "",
+    }  # fmt: skip
+    assert not [*resumable._strays(kept, home)]
+    (home / "checkpoints").mkdir()
+    (home / "checkpoints" / "link").symlink_to(tmp_path)
+    through = kept | {"dirpath": "/", "best_model_path": f"{home}/checkpoints/link/victim"}
+    assert [*resumable._strays(through, home)]

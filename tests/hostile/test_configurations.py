@@ -158,6 +158,24 @@ def test_what_the_libraries_are_for_is_on_the_list(target):
     trust.check({"a": [node(target)]}, Path())
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.comet.CometLogger", "lightning.pytorch.loggers.litlogger.LitLogger",
+        "torchmetrics.text.BERTScore", "torchmetrics.image.fid.FrechetInceptionDistance",
+        "torchmetrics.multimodal.CLIPScore", "torchmetrics.MetricTracker", "torchmetrics.text.bert.BERTScore",
+    ],
+)  # fmt: skip
+def test_what_speaks_to_servers_must_be_trusted_by_its_name(target, monkeypatch):
+    monkeypatch.setattr(trust, "_own", set())
+    with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
+        trust.check({"a": node(target)}, Path())
+    assert trust.untrusted({"a": node(target)}) == [target]
+    trust.also([target])
+    trust.check({"a": node(target)}, Path())
+
+
 def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
     monkeypatch.setattr(trust, "_own", set())
     trust.also(["hostile_module"])
@@ -179,7 +197,20 @@ def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=".")),
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", "/")),
         ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="../../x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=".{epoch:c}/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="..{epoch:/>3}x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{../../x}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch[0].__class__}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch!r}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="deep/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=["{epoch:c}"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath="src")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath=["/"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="./package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection")),
         ("callbacks.history.run_dir", "/elsewhere"),
+        ("callbacks.history.run_dir", ".."),
         ("logger.mine", node("lightning.pytorch.loggers.CSVLogger", save_dir="~/.config")),
         ("logger.mine", node("lightning.pytorch.loggers.TensorBoardLogger", save_dir="run", name="/elsewhere")),
         ("logger.mine", node("lightning.pytorch.loggers.MLFlowLogger", tracking_uri="https://example.org")),
@@ -193,6 +224,55 @@ def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path)
     folder = run(tmp_path / "run", config)
     (line,) = refused([lambda: command._configuration(RunFolder(folder))])
     assert "nothing is made" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filename": "{epoch}-{step}"}, {"filename": "epoch={epoch:03d}, val {val/accuracy:.2f}"}, {"filename": "best"},
+        {"filename": None}, {"dirpath": "run"}, {"dirpath": "HERE/checkpoints"}, {"monitor": "val/accuracy"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
+    options = {key: value and value.replace("HERE", str(tmp_path / "run")) for key, value in options.items()}
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", **options))
+    assert command._configuration(RunFolder(run(tmp_path / "run", config)))
+
+
+@pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
+def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
+    folder = RunFolder(run(tmp_path / "run", config))
+    monkeypatch.chdir(folder.path)  # in which each of them would be a folder of that name
+    refused([lambda: command._configuration(folder)])
+
+
+def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
+    """Whoever resumes types the name of the folder, which takes the place of run_dir wherever that stands."""
+    config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
+    run(tmp_path / "numpy.load", config)
+    monkeypatch.chdir(tmp_path)
+    moved, _ = command._configuration(RunFolder(Path("numpy.load")))
+    assert moved["run_dir"] == moved["callbacks"]["history"]["run_dir"] == "numpy.load"
+    assert moved["data"]["_target_"] == "torch.nn.Flatten"
+
+
+@pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
+def test_a_run_whose_folder_is_no_path_does_not_go_on(place, tmp_path):
+    folder = run(tmp_path / "run", sound() | {"run_dir": place})
+    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    assert "its run_dir is no path" in line
+
+
+def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
+    """The typed place of a folder may be anything."""
+    config = sound() | {"notes": "run"}
+    folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
+    (line,) = refused([lambda: command._configuration(folder)])
+    assert "holds an interpolation" in line
 
 
 def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):

@@ -1,26 +1,21 @@
 """`python train.py resume=SWEEP_FOLDER`: the command of a sweep again, in its folder."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from losslab import runs, trust
-from losslab.cli import going_on
+from losslab.cli import going_on, said_again
 from losslab.errors import LabError
 from losslab.recognising import MAY_DIFFER
 from losslab.sweep import State, jobs_of
 
 _ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
 _FOLDER = "hydra.sweep.dir"
-_TARGET = r"_target_\s*[=:]\s*([\w.]+)\s*(?=[,}\]]|$)"
-_FLAGS = ("-m", "--multirun")
-_OF_HYDRA = re.compile(
-    r"hydra/sweeper(/sampler)?|hydra\.sweep\.dir|hydra\.launcher\.n_jobs"
-    r"|hydra\.sweeper\.(n_trials|n_jobs|direction|study_name|max_failure_rate|sampler\.seed|params\..+)"
-)
-"""What of Hydra may be set: no launcher of its own, no logging, no other place to look for configurations."""
 _LOOKED_AT = 20
+
+handed_over: Path | None = None
+"""The summary.json whose command this process says again, and which somebody else may have written."""
 
 
 def completed(arguments: Sequence[str]) -> list[str] | None:
@@ -29,26 +24,35 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
     Raises:
         LabError: it does not say what the sweep was, or more is to be said anew than may be.
     """
-    given = dict(argument.partition("=")[::2] for argument in arguments if argument not in _FLAGS)
+    given = dict(argument.partition("=")[::2] for argument in arguments if argument not in said_again.FLAGS)
     folder = Path(given.pop("resume"))
     summary = folder / runs.SUMMARY
     if (folder / "config.json").exists() or not summary.is_file():
         return None
     anew = f"say the whole command again with {_FOLDER}={folder}, which runs of it what is not done"
     going_on.refuse_others(given, _ANEW, "completes a sweep", anew)
-    said = _command(summary)
+    _refuse_links(folder)
+    said = said_again.kept(_command(summary))
     trust.also(trust.named(given.get("trust", "")))
-    unsafe = next((part for part in said if not _harmless(part)), None)
+    unsafe = next((part for part in said if not said_again.harmless(part)), None)
     if unsafe is not None:
         message = f"{summary}: {unsafe[:80]!r} could run code or write elsewhere, were it not yours: if it is, {anew}"
         raise LabError(message)
-    command = [part for part in said if part.partition("=")[0] not in {_FOLDER, *given}]
+    command = [part for part in said if part.partition("=")[0] not in given]
     return [*command, *(f"{key}={value}" for key, value in given.items()), f"{_FOLDER}={_quoted(folder.absolute())}"]
+
+
+def summary_of(arguments: Sequence[str]) -> Path:
+    """The file that holds the command of the sweep whose folder a command line names."""
+    return (
+        next(Path(argument.partition("=")[2]) for argument in arguments if argument.startswith("resume="))
+        / runs.SUMMARY
+    )
 
 
 def to_complete(folder: Path, command: Sequence[str]) -> str:
     """What to type to complete a sweep that was begun with this command."""
-    names = [found[1] for part in command for found in re.finditer(_TARGET, part)]
+    names = [name for part in command for name in said_again.targets(part)]
     return going_on.command(folder, [{"_target_": name} for name in names])
 
 
@@ -64,22 +68,11 @@ def unfinished(beside: Path, command: Sequence[str]) -> Path | None:
     return None
 
 
-def _harmless(part: str) -> bool:
-    """Whether a part of a command that a folder holds does no more than choose and set what losslab has."""
-    if part in _FLAGS:
-        return True
-    key, _, value = part.lstrip("+~").partition("=")
-    named = [found[1] for found in re.finditer(_TARGET, part)]
-    if (
-        part.startswith("-")
-        or "${" in part
-        or len(named) < part.count("_target_")
-        or not all(map(trust.trusted, named))
-    ):
-        return False
-    if key.startswith("hydra"):
-        return bool(_OF_HYDRA.fullmatch(key))
-    return not key.startswith(("callbacks.", "logger.")) or "/" not in value
+def _refuse_links(folder: Path) -> None:
+    link = next((path for path in folder.iterdir() if path.is_symlink()), None)
+    if link is not None:
+        message = f"{link} is a link, and what the sweep writes would go where it leads: put what it names in its place"
+        raise LabError(message)
 
 
 def _command(summary: Path) -> list[str]:

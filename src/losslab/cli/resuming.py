@@ -29,6 +29,11 @@ def asked(arguments: Sequence[str]) -> bool:
     return any(argument.startswith("resume=") for argument in arguments)
 
 
+def trusts(arguments: Sequence[str]) -> bool:
+    """Whether a command line says of any package that it is trusted."""
+    return any(trust.named(argument.removeprefix("trust=")) for argument in arguments if argument.startswith("trust="))
+
+
 def resume(arguments: Sequence[str]) -> NoReturn:
     """Resume the run that a command line names, and leave."""
     resolvers.register()
@@ -37,9 +42,8 @@ def resume(arguments: Sequence[str]) -> NoReturn:
         folder = RunFolder(Path(given.pop("resume")))
         trusted = _trusted(given.pop("trust", "[]"))
         _check(folder, given)
-        config, begun = _configuration(folder)
+        config, begun = _configuration(folder, given)
         config["trust"] = trusted  # never what the folder says of itself
-        _say_anew(config, folder, given)
         if ranks.here().rank == 0:
             _log_into(folder)
         if folder.metrics.is_file():
@@ -66,14 +70,16 @@ def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
     going_on.refuse_others(given, MAY_DIFFER, "goes on with a run", anew)
 
 
-def _configuration(folder: RunFolder) -> tuple[dict[str, Any], bool]:
-    """The resolved configuration, and whether the run had begun.
+def _configuration(folder: RunFolder, given: Mapping[str, str] | None = None) -> tuple[dict[str, Any], bool]:
+    """The resolved configuration, for the place where it lies, with what is said anew; and whether the run had begun.
 
     One that was killed before it wrote its config.json has done nothing yet, and begins with what Hydra composed.
     """
     with imports_without_gc():  # what a configuration may name is looked up where it is defined
         begun = folder.config.exists()
         config = folder.read_config() if begun else _composed(folder)
+        _say_anew(config, folder, given or {})
+        trust.check(config, folder.path)  # again: nothing is changed after this
     confine(config, folder.path)
     return config, begun
 
@@ -110,8 +116,16 @@ def _composed(folder: RunFolder) -> dict[str, Any]:
 
 
 def _say_anew(config: dict[str, Any], folder: RunFolder, given: Mapping[str, str]) -> None:
-    """Put in where the folder lies now, and what was said anew."""
-    config.update(_moved(config, config["run_dir"], str(folder.path)))
+    """Put in where the folder lies now, and what was said anew.
+
+    Raises:
+        LabError: it does not say where it lay.
+    """
+    old = config.get("run_dir")
+    if not isinstance(old, str) or not old or "\0" in old:
+        message = f"{folder.path}: its run_dir is no path: nothing is made. Start the run again"
+        raise LabError(message)
+    config.update(_moved(config, old, str(folder.path)))
     for key, text in given.items():
         group, _, name = key.rpartition(".")
         value: Any = OmegaConf.from_dotlist([f"value={text}"])
@@ -119,9 +133,9 @@ def _say_anew(config: dict[str, Any], folder: RunFolder, given: Mapping[str, str
 
 
 def _moved(value: Any, old: str, new: str) -> Any:
-    """A configuration in which every mention of the run folder is of another place."""
+    """A configuration in which every mention of the run folder is of another place; what is made stays what it is."""
     if isinstance(value, dict):
-        return {key: _moved(each, old, new) for key, each in value.items()}
+        return {key: each if key == "_target_" else _moved(each, old, new) for key, each in value.items()}
     if isinstance(value, list):
         return [_moved(each, old, new) for each in value]
     return new if value == old else value

@@ -43,10 +43,13 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
         from losslab.teacher import taught_by  # noqa: PLC0415
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
+    said_by_a_folder = resume
     resume = resume or (ranks.restarted() and folder.config.is_file())
     if resume and folder.teacher.is_dir():  # its own copy: the teacher's folder may be gone by now, or another
         config = taught_by(str(folder.teacher), config)
     experiment = lab.build(config)
+    # What is fetched unverified is what whoever wrote the folder likes; a run that had begun had its data.
+    experiment.data.fetches = not said_by_a_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
     if metric not in experiment.learner.measured:
         message = f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}"

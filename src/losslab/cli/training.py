@@ -37,8 +37,10 @@ def train() -> None:
             command = completing.completed(sys.argv[1:])
         if command is None:
             resuming.resume(sys.argv[1:])
+        completing.handed_over = completing.summary_of(sys.argv[1:])
         sys.argv[1:] = command
-    find_the_users_code()
+    if completing.handed_over is None or resuming.trusts(sys.argv[1:]):
+        find_the_users_code()
     resolvers.register()
     # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
     user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv

@@ -68,8 +68,11 @@ class CIFAR10(MemoryDataModule):
         self.augment = augment if crop or flip or cutout else None
 
     def prepare_data(self) -> None:
-        """Download once, whoever asks first."""
-        cifar_files.ensure(self.dir, self.url, verify=self.verify)
+        """Download once, whoever asks first; nothing where that is not to be."""
+        if self.fetches:
+            cifar_files.ensure(self.dir, self.url, verify=self.verify)
+        else:
+            cifar_files.expect(self.dir)
 
     def load(self) -> dict[str, Examples]:
         """Read both official sets, split validation off, and take the subset."""

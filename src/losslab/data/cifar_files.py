@@ -56,6 +56,20 @@ def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
         raise LabError(message) from error
 
 
+def expect(folder: Path) -> None:
+    """See that `folder` holds CIFAR-10 unpacked; nothing is fetched or written.
+
+    Raises:
+        LabError: it does not.
+    """
+    if not (folder / FOLDER).is_dir():
+        message = (
+            f"there is no {FOLDER} in {folder}, and nothing is fetched because a run's folder says so: name a place "
+            "(--data dir=FOLDER), or unpack it there"
+        )
+        raise LabError(message)
+
+
 def read(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple[Tensor, Tensor]:
     """The images, uint8 (N, 32, 32, 3), and class indices, int64 (N,), of these batch files, in their order.
 

@@ -43,6 +43,8 @@ class MemoryDataModule(LightningDataModule, ABC):
     faults: Sequence[Fault] = ()
     manifest: made.Manifest | None = None
     """What the faults did, once the data were read."""
+    fetches: bool = True
+    """Whether data that are not there may be downloaded."""
     promised: made.Manifest | None = None
     """What they must have done, where a run is built again."""
     workers = 0

@@ -58,14 +58,20 @@ def open_run(look: Look) -> Experiment:
     config = folder.read_config()
     checkpoint = found_checkpoint(folder, look.checkpoint)
     changed = changes.parse(look.data, config["data"])
-    config = config | {"data": located(folder, config["data"], changed) | changed}
+    config = config | {"data": located(folder, config["data"], changed) | _from_home(config["data"], changed) | changed}
     experiment = lab.rebuild(folder, config)
+    experiment.data.fetches = "dir" in changed
     if changed and look.split != "train":  # which is all that faults are of
         experiment.data.corrupt(())
         experiment.data.promised = None
     weights.load(experiment.learner, checkpoint)
     check_finite(experiment.learner, checkpoint)
     return experiment
+
+
+def _from_home(data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """What is fetched to a place that was named here comes from its public home and is verified, unless said so too."""
+    return {key: value for key, value in (("url", None), ("verify", True)) if key in data and "dir" in changed}
 
 
 def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
