@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision.datasets import cifar
 
-from losslab.data import cifar_files
+from losslab.data import cifar10, cifar_files
 from losslab.data.cifar10 import CIFAR10
 from losslab.errors import LabError
 
@@ -139,6 +139,7 @@ def test_no_network_is_one_line_that_names_the_file_and_the_folder(tmp_path):
 
 
 def test_a_re_encoded_copy_needs_verify_false_and_then_a_warning_is_given(official, caplog):
+    cifar10._say_unverified.cache_clear()
     path = official / cifar_files.FOLDER / "data_batch_3"
     batch = pickle.loads(path.read_bytes())
     batch[b"data"][0] ^= 1

@@ -9,6 +9,7 @@ from torch import nn
 
 from losslab import experiment as lab
 from losslab import teacher, weights
+from losslab.data import cifar_files
 from losslab.data.knowledge import Knowledge
 from losslab.errors import LabError
 from losslab.evaluation import changes
@@ -70,8 +71,10 @@ def open_run(look: Look) -> Experiment:
 
 
 def _from_home(data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """What is fetched to a place that was named here comes from its public home and is verified, unless said so too."""
-    return {key: value for key, value in (("url", None), ("verify", True)) if key in data and "dir" in changed}
+    """What has to be fetched to a place that was named here comes from its home and is verified, unless said so too."""
+    if "dir" not in changed or Path(str(changed["dir"]), cifar_files.FOLDER).is_dir():
+        return {}
+    return {key: value for key, value in (("url", None), ("verify", True)) if key in data}
 
 
 def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
