@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from losslab.plain_files import open_plain, read_text
+
 _CHUNK = 1 << 20
 
 
@@ -103,7 +105,7 @@ def _write_checksum(path: Path, digests: list[str]) -> None:
 
 def _digests(path: Path) -> list[str]:
     try:
-        lines = checksum_of(path).read_text().splitlines()
+        lines = read_text(checksum_of(path), _CHUNK).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     return [line.split()[0] for line in lines if line.strip()]
@@ -111,7 +113,7 @@ def _digests(path: Path) -> list[str]:
 
 def _digest(path: Path) -> str:
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()

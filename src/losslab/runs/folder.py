@@ -9,8 +9,9 @@ from typing import Any
 
 from losslab import trust
 from losslab.errors import LabError
+from losslab.plain_files import read_text
 from losslab.runs.configuration import amiss
-from losslab.runs.files import read_json, read_text
+from losslab.runs.files import read_json
 from losslab.runs.yaml_files import read_yaml
 
 _BRING_BACK = "bring the file back, or train the run again"
