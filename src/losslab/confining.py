@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from losslab import links
 from losslab.errors import LabError
 from losslab.named_places import goes_up, is_an_address, names_a_place
 from losslab.trust import leaves, trusted
@@ -22,12 +23,11 @@ def confine(config: dict[str, Any], folder: Path) -> None:
     Lightning's ModelCheckpoint removes what a checkpoint says it once wrote, below the folder that it is given.
 
     Raises:
-        LabError: one is given a folder elsewhere, or an address; or something there is a link that leads elsewhere.
+        LabError: one is given a folder elsewhere, or an address; or something in the folder is a link that
+            leads elsewhere, or a pipe.
     """
     confine_options(config, folder)
-    for link in (path for path in folder.iterdir() if path.is_symlink() and path.name not in _READ):
-        message = f"{link} is a link, and what the run writes would go where it leads: put what it names in its place"
-        raise LabError(message)
+    links.refuse(folder)
 
 
 def confine_options(config: dict[str, Any], folder: Path) -> None:
@@ -44,10 +44,6 @@ def confine_options(config: dict[str, Any], folder: Path) -> None:
         for name, part in (config.get(group) or {}).items():
             if isinstance(part, dict) and not trusted(str(part.get("_target_"))):
                 _confine(f"{group}.{name}", part, old, home)
-
-
-_READ = frozenset({"teacher", "evaluation"})
-"""What a run that goes on does not write to."""
 
 
 def _confine(name: str, part: dict[str, Any], old: str, home: Path) -> None:

@@ -7,10 +7,14 @@ is data too, to the disk. Beside it stands its SHA-256 as `sha256sum` writes and
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+from losslab.plain_files import open_plain, read_text
 
 _CHUNK = 1 << 20
 
@@ -52,6 +56,17 @@ def put(path: Path, content: bytes) -> None:
         _folder_to_disk(path.parent)
 
 
+def copy(source: Path, path: Path) -> None:
+    """Put the content of a file under another name, at once or not at all; without a checksum.
+
+    Raises:
+        OSError: the one is no file or cannot be read, or there is no room for the other, or no permission.
+    """
+    with open_plain(source) as file, _beside(path, partial(shutil.copyfileobj, file)) as fresh:
+        fresh.replace(path)
+        _folder_to_disk(path.parent)
+
+
 def move(path: Path, to: Path) -> None:
     """Rename a file that has a checksum to another name in the same folder. It verifies under one of the two names."""
     own, before = _digests(path), _digests(to)
@@ -87,7 +102,8 @@ def _beside(path: Path, content: Callable[[IO[bytes]], object]) -> Iterator[Path
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with fresh.open("wb") as file:
+        fresh.unlink(missing_ok=True)  # of a process that had this number and was killed
+        with fresh.open("xb") as file:  # never through a link that others put there
             content(file)
             file.flush()
             os.fsync(file.fileno())
@@ -103,7 +119,7 @@ def _write_checksum(path: Path, digests: list[str]) -> None:
 
 def _digests(path: Path) -> list[str]:
     try:
-        lines = checksum_of(path).read_text().splitlines()
+        lines = read_text(checksum_of(path), _CHUNK).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     return [line.split()[0] for line in lines if line.strip()]
@@ -111,7 +127,7 @@ def _digests(path: Path) -> list[str]:
 
 def _digest(path: Path) -> str:
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()

@@ -34,7 +34,7 @@ class Left:
     def final(self) -> dict[str, float] | None:
         """Final values; None of a run that is not finished."""
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self.run.metrics.read_text())
+            found = json.loads(runs.read_text(self.run.metrics))
             return found if isinstance(found, dict) else None
         return None
 
@@ -138,7 +138,7 @@ def _number(path: Path) -> int | None:
 def _trained(run: RunFolder) -> float:
     """The seconds that its epochs took."""
     with contextlib.suppress(OSError, ValueError):
-        return sum(float(line.rpartition(",")[2]) for line in run.timing.read_text().splitlines()[1:])
+        return sum(float(line.rpartition(",")[2]) for line in runs.read_text(run.timing).splitlines()[1:])
     return 0.0
 
 

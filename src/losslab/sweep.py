@@ -62,7 +62,7 @@ class Job:
         if self.folder is None:
             return {}
         with contextlib.suppress(OSError, ValueError):
-            found: dict[str, float] = json.loads(RunFolder(self.folder).metrics.read_text())
+            found: dict[str, float] = json.loads(runs.read_text(RunFolder(self.folder).metrics))
             return found
         return {}
 
@@ -189,7 +189,7 @@ def jobs_of(folder: Path, *, over: bool | None = None) -> list[dict[str, Any]]:
     if not file.exists() or not file.stat().st_size:
         return []
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(runs.read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         message = f"cannot read {file} ({error})"
         raise LabError(message) from error

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from losslab.plain_files import open_plain
+
 _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 _CONTAINERS = (dict, OrderedDict, Counter, list, tuple, torch.Size)
 _REBUILT = frozenset({
@@ -38,7 +40,7 @@ def load(path: Path) -> Any:
     if path.exists() and not path.is_file():
         message = "it is no file"
         raise ValueError(message)
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         _check_names(_pickle(file))
     content = torch.load(path, map_location="cpu", weights_only=True)
     _check_plain(content)

@@ -10,6 +10,10 @@ from losslab import runs
 from losslab.comparison.grouping import Group
 from losslab.comparison.reading import Run, columns
 from losslab.errors import LabError
+from losslab.plain_files import open_plain
+
+_LONGEST = 1 << 20
+"""Bytes that the names of the columns of a table may take."""
 
 
 def is_loss(name: str) -> bool:
@@ -100,6 +104,6 @@ def heads(groups: Iterable[Group]) -> list[str]:
     names: dict[str, None] = {}
     for run in (run for one in groups for run in one.runs):
         if run.folder.history.is_file():
-            with run.folder.history.open(errors="replace") as file:
-                names |= dict.fromkeys(file.readline().strip().split(","))
+            with open_plain(run.folder.history) as file:
+                names |= dict.fromkeys(file.readline(_LONGEST).decode(errors="replace").strip().split(","))
     return [name for name in names if "/" in name]

@@ -11,6 +11,7 @@ from typing import Any
 from losslab import runs, sweep
 from losslab.comparison import sound
 from losslab.errors import LabError
+from losslab.plain_files import read_bytes
 from losslab.runs import RunFolder, read_text
 from losslab.sweep import State
 
@@ -117,7 +118,7 @@ def _run(folder: RunFolder, job: dict[str, Any]) -> Run:
 def _unfinished(folder: RunFolder, config: dict[str, Any]) -> str:
     epochs: Any = 0
     with suppress(OSError):
-        epochs = len(folder.history.read_bytes().splitlines()) - 1
+        epochs = len(read_bytes(folder.history).splitlines()) - 1
     asked = config.get("trainer", {}).get("max_epochs")
     return f"unfinished: {max(0, epochs)} of {asked} epochs (still running, or it was killed)"
 

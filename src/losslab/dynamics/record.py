@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from losslab import durable
 from losslab.errors import LabError
+from losslab.plain_files import open_plain
 
 Numbers = NDArray[np.floating[Any]]
 
@@ -122,7 +123,7 @@ class Record:
         """
         try:
             # Opened here: of a damaged file np.load would leave it open.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            with open_plain(path) as file, np.load(file, allow_pickle=False) as held:
                 arrays = {field.name: held[field.name] for field in fields(cls)}
             _check(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -20,6 +20,7 @@ from losslab.evaluation.answers import Answers
 from losslab.evaluation.evaluating import Evaluation
 from losslab.evaluation.figures import calibration, confusion, curves, plural, regression, signed, worst
 from losslab.evaluation.opening import Look
+from losslab.plain_files import open_plain
 from losslab.targets import Task
 
 WORST = 25
@@ -77,7 +78,7 @@ def _check_free(found: Evaluation, folder: Path) -> None:
     if folder.parent == found.experiment.folder.evaluation("any").parent or not folder.exists():
         return
     try:
-        there = json.loads((folder / "settings.json").read_text())
+        there = json.loads(runs.read_text(folder / "settings.json"))
     except (OSError, ValueError):
         there = None
     free = folder.is_dir() and not any(folder.iterdir())
@@ -179,5 +180,5 @@ def settings(found: Evaluation) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

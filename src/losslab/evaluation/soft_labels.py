@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from losslab.errors import LabError
 from losslab.evaluation.answers import Answers, Array
+from losslab.plain_files import open_plain
 from losslab.targets import Task
 
 _FLOOR = np.finfo(np.float32).eps
@@ -54,7 +55,8 @@ def load(path: Path, answers: Answers, whole: int = 0) -> Array:
 
 def _read(path: Path) -> Array:
     try:
-        rows = np.load(path, allow_pickle=False)
+        with open_plain(path) as file:
+            rows = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         message = f"no file of soft labels at {path}"
         raise LabError(message) from error

@@ -2,12 +2,14 @@
 
 import csv
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path as File
 from typing import Any, Self
 
 import numpy as np
 
 from losslab.errors import LabError
+from losslab.plain_files import open_plain
 from losslab.runs import RunFolder
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -59,6 +61,6 @@ class Path:
 
 
 def _read(path: File) -> tuple[list[str], Array]:
-    with path.open(newline="") as file:
+    with TextIOWrapper(open_plain(path), encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     return header, np.array(rows, dtype=float).reshape(len(rows), len(header))

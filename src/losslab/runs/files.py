@@ -1,8 +1,6 @@
 """Files of JSON."""
 
-import errno
 import json
-import os
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -10,23 +8,7 @@ from typing import Any
 
 from losslab import durable
 from losslab.errors import LabError
-
-_LONGEST = 64 << 20
-
-
-def read_text(path: Path, most: int = _LONGEST) -> str:
-    """The content of a text file. A pipe, which would wait for ever, and a device, which never ends, are none.
-
-    Raises:
-        OSError: it cannot be read, is no file or longer than any that a run writes.
-        ValueError: it is no text.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
-    with path.open(encoding="utf-8") as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-        return file.read()
+from losslab.plain_files import read_text
 
 
 def read_json(path: Path, mend: str) -> Any:

@@ -1,16 +1,16 @@
 """One run's folder."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from losslab import trust
+from losslab import durable, links, trust
 from losslab.errors import LabError
+from losslab.plain_files import read_text
 from losslab.runs.configuration import amiss
-from losslab.runs.files import read_json, read_text
+from losslab.runs.files import read_json
 from losslab.runs.yaml_files import read_yaml
 
 _BRING_BACK = "bring the file back, or train the run again"
@@ -103,11 +103,16 @@ class RunFolder:
         return self.path / "teacher"
 
     def keep_teacher(self, taught_by: "RunFolder") -> None:
-        """Copy what is needed of the teacher's folder, so that this one alone is enough to evaluate."""
-        self.teacher.mkdir(exist_ok=True)
-        shutil.copyfile(taught_by.config, self.teacher / taught_by.config.name)
+        """Copy what is needed of the teacher's folder, so that this one alone is enough to evaluate.
+
+        Raises:
+            LabError: the place for it is a link.
+            OSError: it cannot be copied.
+        """
+        links.keep_inside(self.teacher, self.path)
+        durable.copy(taught_by.config, self.teacher / taught_by.config.name)
         weights = taught_by.weights if taught_by.weights.is_file() else taught_by.checkpoint("best")
-        shutil.copyfile(weights, self.teacher / taught_by.weights.name)
+        durable.copy(weights, self.teacher / taught_by.weights.name)
 
     def checkpoint(self, name: str) -> Path:
         """The file of "best" (which is "last" where nothing was validated), "last", or any path.

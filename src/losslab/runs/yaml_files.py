@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from losslab.runs.files import read_text
+from losslab.plain_files import read_text
 
 _LONGEST = 1 << 18
 _BRACKETS = 1000
