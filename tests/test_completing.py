@@ -96,7 +96,7 @@ def test_a_parent_that_is_killed_while_it_starts_leaves_no_process(tmp_path):
 def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
-    command = ["-m", "run_dir=a sweep", "loss=mse,l1", "trainer=cpu", "trainer.max_epochs=6"]
+    command = ["run_dir=a sweep", "-m", "loss=mse,l1", "trainer=cpu", "trainer.max_epochs=6"]
     command += ["+callbacks.pid._target_=workers.Pid", "+callbacks.pid.folder=pids"]
     process = start(*command, cwd=tmp_path)
     assert wait_for(lambda: list(pids.iterdir()), 120)

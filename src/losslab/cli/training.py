@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from losslab import CONF, asking, child, ranks, resolvers, runs, sweep, sweep_table
-from losslab.cli import completing, resuming, running
+from losslab.cli import completing, resuming, running, said_again
 from losslab.cli.composing import resolve
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import find_the_users_code, leave
@@ -29,6 +29,8 @@ logger = logging.getLogger("losslab")
 def train() -> None:
     """`python train.py` and `losslab-train`: compose, train, test."""
     outlive_readers()
+    # First: before Python 3.12 argparse takes overrides in one piece, and `loss=mse -m seed=0,1` is two.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in said_again.FLAGS)
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
