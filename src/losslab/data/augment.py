@@ -36,6 +36,9 @@ class Augment:
 
     def draw(self, count: int, height: int, width: int, random: torch.Generator) -> Tensor:
         """What happens to each of `count` images → int64 (count, 5): window y and x, flipped, cutout's y and x."""
+        if self.crop > max(height, width):
+            message = f"crop={self.crop} leaves nothing of images of {height}×{width} pixels: lower data.crop"
+            raise LabError(message)
         ends = (2 * self.crop + 1, 2 * self.crop + 1, 1 + self.flip, height, width)
         return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
 
