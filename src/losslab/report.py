@@ -156,5 +156,5 @@ def _table(*columns: str) -> Table:
 
 def _text(table: Table, width: int = _WIDTH) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(table)
+    Console(file=out, width=width, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

@@ -4,6 +4,7 @@ import codecs
 import io
 import logging
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,22 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("losslab.plain", _plain)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text without what would move the cursor, change colours or turn the writing around: it may be a stranger's."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Printable(logging.Formatter):
+    """A log of printable text, for files too: somebody may look at them in a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a message, or more with a traceback."""
+        return printable(super().format(record))
 
 
 class _Outlived(io.FileIO):
@@ -95,4 +112,4 @@ class ConsoleHandler(logging.Handler):
         """Print one message; warnings and errors in colour."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
         console = Console(stderr=True) if record.levelno >= logging.ERROR else get_console()
-        console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(self.format(record)), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich import get_console
 from rich.progress import track
 
-from losslab import runs
+from losslab import links, runs
 from losslab.cli import printing, run_options
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import imports_without_gc, leave
@@ -114,6 +114,11 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     sweeps = comparison.reading.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.stamp()}"
     folder = asked or default
+    if asked is None:
+        for sweep in sweeps[:1]:  # which may be somebody else's
+            links.keep_inside(folder, sweep)
+        if folder.is_dir():
+            links.refuse(folder)
     run_options.refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
         message = f"{folder} holds something else than a comparison: set --output to another folder"

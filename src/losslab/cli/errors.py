@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab.cli.composing import OPEN_GROUPS, unchosen
 from losslab.cli.process import leave
 from losslab.errors import LabError
-from losslab.terminal import make_printable
+from losslab.terminal import make_printable, printable
 
 _UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
 
@@ -40,7 +40,7 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
         if show_all or line is None:
             raise
         first()
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{printable(line)}\n")
         leave(1)
     finally:
         logging.raiseExceptions = before

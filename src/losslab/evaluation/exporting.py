@@ -2,7 +2,7 @@
 
 import copy
 import json
-import shutil
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from losslab import durable, links
 from losslab.data.knowledge import Knowledge
 from losslab.errors import LabError
 from losslab.evaluation.measures import class_names
@@ -47,12 +48,13 @@ def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export
         raw: have the program give the network's raw outputs instead of probabilities or values.
 
     Raises:
-        LabError: the run cannot be opened, the file is there already, the network cannot be exported, or the program
-            does not answer as the model does.
+        LabError: the run cannot be opened, the file is there already or would be written where a link leads, the
+            network cannot be exported, or the program does not answer as the model does.
     """
     experiment = open_run(look)
     path = path or experiment.folder.exported
-    if path.exists():
+    links.keep_inside(path.parent, experiment.folder.path)
+    if os.path.lexists(path):
         message = f"{path} is there already: name another file with --output, or remove it"
         raise LabError(message)
     inputs, expected, known = _examples(experiment, look.split, raw=raw)
@@ -65,8 +67,7 @@ def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export
         _trace(program, inputs, file, json.dumps(facts, ensure_ascii=False))
         difference = _difference(file, inputs, expected)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, path)
+            durable.copy(file, path)
         except OSError as error:
             message = f"cannot write {path} ({error.strerror}): name another file with --output"
             raise LabError(message) from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from losslab import runs
+from losslab import links, runs
 from losslab.errors import LabError
 from losslab.evaluation import measures, soft_labels, tables
 from losslab.evaluation.answers import Answers
@@ -57,8 +57,9 @@ def write(found: Evaluation, folder: Path) -> list[str]:
     the one before; what else lies there stays.
 
     Raises:
-        LabError: the folder cannot be written, or holds something else.
+        LabError: the folder cannot be written, is reached by a link in that of the run, or holds something else.
     """
+    links.keep_inside(folder, found.experiment.folder.path)
     _check_free(found, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
