@@ -112,11 +112,12 @@ class Comparison:
     @property
     def flaws(self) -> list[tuple[str, str]]:
         """Everything that was found and does not count: what or where it is, and why."""
-        return [
+        found = [
             *((f"{one.label} seed={run.seed}", run.flaw) for one in self.groups for run in one.flawed),
             *self.reading.flaws,
             *self.histories.flaws,
         ]
+        return [(" ".join(what.split()), " ".join(why.split())) for what, why in found]  # the words are the folder's
 
 
 def compare(

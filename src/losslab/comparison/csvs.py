@@ -1,15 +1,17 @@
 """The answers as tables for other programs."""
 
 import csv
+import io
 from collections.abc import Iterable
 from math import isinf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losslab import runs
+from losslab import durable, runs
 from losslab.comparison.differences import Standing
 from losslab.comparison.grouping import Group
 from losslab.comparison.reading import Run
+from losslab.terminal import printable
 
 if TYPE_CHECKING:
     from losslab.comparison.comparing import Comparison
@@ -29,15 +31,17 @@ def write(comparison: "Comparison", folder: Path) -> None:
     Nothing is rounded. What does not exist is empty, such as the interval of a single seed.
     """
     standings = comparison.standings.values()
-    _write(folder / "comparison.csv", _GROUPS, (_group(one, each) for one in standings for each in one.groups))
-    _write(folder / "runs.csv", _RUNS, (row for one in comparison.ordered for row in _runs(comparison, one)))
+    put(folder / "comparison.csv", _GROUPS, (_group(one, each) for one in standings for each in one.groups))
+    put(folder / "runs.csv", _RUNS, (row for one in comparison.ordered for row in _runs(comparison, one)))
 
 
-def _write(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
-    with file.open("w", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)
+def put(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
+    """Write a table at once, in the place of a link too."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    durable.put(file, printable(lines.getvalue()).encode())
 
 
 def _group(standing: Standing, group: Group) -> Row:

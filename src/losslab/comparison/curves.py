@@ -106,4 +106,4 @@ def heads(groups: Iterable[Group]) -> list[str]:
         if run.folder.history.is_file():
             with open_plain(run.folder.history) as file:
                 names |= dict.fromkeys(file.readline(_LONGEST).decode(errors="replace").strip().split(","))
-    return [name for name in names if "/" in name]
+    return [name for name in names if "/" in name and name.isprintable()]

@@ -1,13 +1,18 @@
 """comparison.md, and the figures beside it."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from losslab import durable
 from losslab.comparison import csvs, tables
 from losslab.comparison.reaching import Reach, words
+from losslab.terminal import printable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from losslab.comparison.comparing import Comparison
 
 Section = tuple[str, str]
@@ -15,7 +20,7 @@ Section = tuple[str, str]
 
 
 def write(comparison: "Comparison", folder: Path, more: Sequence[Section] = ()) -> list[Path]:
-    """Write the page, its figures and its tables → their paths.
+    """Write the page, its figures and its tables → their paths. A link there is replaced by a file.
 
     Args:
         comparison: of at least one metric.
@@ -26,10 +31,17 @@ def write(comparison: "Comparison", folder: Path, more: Sequence[Section] = ()) 
     if any(comparison.histories.names):
         figures["curves.png"] = comparison.curves_figure()
     for name, figure in figures.items():
-        figure.savefig(folder / name, metadata={"Software": None})
-    (folder / "comparison.md").write_text(text(comparison, more))
+        durable.put(folder / name, png(figure))
+    durable.put(folder / "comparison.md", printable(text(comparison, more)).encode())
     csvs.write(comparison, folder)
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
+
+
+def png(figure: "Figure") -> bytes:
+    """The file of a figure."""
+    content = io.BytesIO()
+    figure.savefig(content, metadata={"Software": None})
+    return content.getvalue()
 
 
 def name_of(metric: str) -> str:

@@ -55,11 +55,14 @@ def shown(value: Any) -> str:
 
 
 def _flat(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All values by dotted key, each of which fits into a line, whoever wrote them."""
     if isinstance(config, dict):
         for key, value in config.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
+            name = str(key) if str(key).isprintable() else json.dumps(str(key))
+            yield from _flat(value, f"{path}.{name}" if path else name)
     else:
-        yield path, json.dumps(config, separators=(",", ":")) if isinstance(config, list) else config
+        long = isinstance(config, list) or (isinstance(config, str) and not config.isprintable())
+        yield path, json.dumps(config, separators=(",", ":")) if long else config
 
 
 def _followed(value: Any, run: Run) -> str:

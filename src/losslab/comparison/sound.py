@@ -14,10 +14,14 @@ def final(content: Any) -> dict[str, float]:
     """The final values in the content of a metrics.json; what was not finite stands there as null and is left out.
 
     Raises:
-        ValueError: it is no table of such values, or is empty.
+        ValueError: it is no table of such values, or is empty, or a name is of more than a line.
     """
     if not isinstance(content, Mapping) or not content:
         message = "no values by name"
+        raise ValueError(message)
+    strange = next((name for name in content if not str(name).isprintable()), None)
+    if strange is not None:
+        message = f"{ascii(strange)[:80]} is no name of a value"
         raise ValueError(message)
     return {name: number(name, value) for name, value in content.items() if value is not None}
 

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MarginChartContent
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from losslab import links
 from losslab.comparison.curves import Curve, Histories, is_loss
 from losslab.comparison.grouping import Group
 
@@ -26,9 +27,13 @@ def write(groups: Sequence[Group], found: Histories, folder: Path) -> None:
 
     Points stand at the steps of their epochs, as those of the runs do. A loss is relative to where each run started,
     as `tag` says, since losses share no unit.
+
+    Raises:
+        LabError: it, or the folder of a group, is a link.
     """
     for place, one in enumerate(groups):
         own = folder / one.label.replace("/", "_")
+        links.keep_inside(own, folder.parent)
         own.mkdir(parents=True, exist_ok=True)
         for old in own.glob("events.out.tfevents.*"):
             old.unlink()

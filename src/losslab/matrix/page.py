@@ -1,8 +1,10 @@
 """The matrix as a table, a figure and a file."""
 
-import csv
 from pathlib import Path
 
+from losslab import durable
+from losslab.comparison import csvs
+from losslab.comparison.page import png
 from losslab.comparison.tables import markdown, named
 from losslab.matrix.figure import draw
 from losslab.matrix.measuring import Cell, Matrix
@@ -62,11 +64,9 @@ def _how(matrix: Matrix) -> str:
 
 def write(matrix: Matrix, folder: Path) -> None:
     """Write matrix.png and matrix.csv, a row for each cell."""
-    draw(matrix).savefig(folder / "matrix.png", metadata={"Software": None})
-    with (folder / "matrix.csv").open("w", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(["trained_with", "measured_by", "value", "how"])
-        writer.writerows([one.label, loss, cell.value, cell.how] for (one, loss), cell in matrix.cells.items())
+    durable.put(folder / "matrix.png", png(draw(matrix)))
+    rows = ((one.label, loss, cell.value, cell.how) for (one, loss), cell in matrix.cells.items())
+    csvs.put(folder / "matrix.csv", ["trained_with", "measured_by", "value", "how"], rows)
 
 
 def _said(cell: Cell, own: str) -> str:

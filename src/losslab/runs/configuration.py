@@ -27,7 +27,9 @@ def _complaints(config: Any) -> Iterator[str]:
     yield from (f"its {key} does not say what it is (_target_)" for key in unnamed)
     if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
         yield "its seed is no whole number"
-    if not all(isinstance(choice, str | None) for choice in config["choices"].values()):
+    if not all(
+        choice is None or (isinstance(choice, str) and choice.isprintable()) for choice in config["choices"].values()
+    ):
         yield "its choices are no names by group"
     follow = config.get("per_run", [])
     if not isinstance(follow, list) or not all(isinstance(key, str) for key in follow):
