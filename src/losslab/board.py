@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from losslab.sweep import Job, State, Sweep
+from losslab.terminal import printable
 
 logger = logging.getLogger("losslab")
 
@@ -57,7 +58,7 @@ class Board:
             return
         line = f"{start} after {job.seconds:.1f} s  {job.label}: {job.reason}"
         if self._live.is_started:  # what goes to stderr would fall into the middle of it
-            self._live.console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(printable(line), style="red", markup=False, highlight=False, soft_wrap=True)
         else:
             logger.error("%s", line)
 
@@ -75,7 +76,7 @@ class Board:
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 1 else None)
         for job in running[:room]:
             cells = (f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
-            table.add_row(*map(escape, cells))
+            table.add_row(*(escape(printable(cell)) for cell in cells))
         line = ", ".join(f"{count} {state}" for state, count in self.sweep.counts.items() if count)
         more = f" (the first {room} are shown)" if len(running) > room else ""
         return Group(table, Text(f"{len(jobs)} jobs: {line}{more}", style="bold", no_wrap=True, overflow="ellipsis"))

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import traceback
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from losslab import ranks, resolvers, sweep
 from losslab.errors import LabError
-from losslab.terminal import outlive_readers
+from losslab.terminal import outlive_readers, printable, show_trace
 
 logger = logging.getLogger("losslab")
 
@@ -52,9 +51,9 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
         return result.return_value
     error: BaseException = result._return_value  # noqa: SLF001 -- the public one also writes to stderr
     if not isinstance(error, LabError) or config.traceback:
-        traceback.print_exception(error)  # into the log, like all that is written here
+        show_trace(error)  # into the log, like all that is written here
     elif first:
         logger.error("%s", error)
     else:
-        sys.stderr.write(f"rank {ranks.here().rank}: {error}\n")
+        sys.stderr.write(printable(f"rank {ranks.here().rank}: {error}\n"))
     raise error

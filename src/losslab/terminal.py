@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of a message, or more with a traceback."""
         return printable(super().format(record))
+
+
+def show_trace(error: BaseException) -> None:
+    """Print a traceback on stderr, whose messages may have a stranger's words in them."""
+    sys.stderr.write(printable("".join(traceback.format_exception(error))))
 
 
 class _Outlived(io.FileIO):

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab.cli.composing import OPEN_GROUPS, unchosen
 from losslab.cli.process import leave
 from losslab.errors import LabError
-from losslab.terminal import make_printable, printable
+from losslab.terminal import make_printable, printable, show_trace
 
 _UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
 
@@ -38,9 +38,10 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
     except Exception as error:
         line = _line(error)
         if show_all or line is None:
+            sys.excepthook = lambda _, raised, __: show_trace(raised)
             raise
         first()
-        sys.stderr.write(f"{printable(line)}\n")
+        sys.stderr.write(printable(line).replace("\n", r"\n") + "\n")
         leave(1)
     finally:
         logging.raiseExceptions = before

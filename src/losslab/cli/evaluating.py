@@ -11,6 +11,7 @@ from losslab.cli import run_options
 from losslab.cli.errors import one_line_errors
 from losslab.cli.process import imports_without_gc, leave
 from losslab.errors import LabError
+from losslab.terminal import printable
 
 logger = logging.getLogger("losslab")
 
@@ -75,7 +76,7 @@ def _in_ranks(options: argparse.Namespace) -> None:
     run = processes.Run(_rank, [(options,)] * world, Surroundings(threads=processes.share(world)))
     outcome = processes.follow(run)
     if outcome.trace:  # nothing that the user can mend: as in one process, it ends with the reason
-        sys.stderr.write(outcome.trace)
+        sys.stderr.write(printable(outcome.trace))
         leave(1)
     if outcome.reason is not None:
         raise LabError(outcome.reason)

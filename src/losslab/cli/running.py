@@ -17,7 +17,7 @@ from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.processes import Run
 from losslab.runs import RunFolder
-from losslab.terminal import outlive_readers
+from losslab.terminal import outlive_readers, printable
 
 if TYPE_CHECKING:
     from losslab.experiment import Experiment
@@ -109,7 +109,7 @@ def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], worl
     if outcome.code > 128:  # a rank was sent a signal, all have saved, and the first has said so
         leave(outcome.code)
     if outcome.reason is not None:
-        sys.stderr.write(outcome.trace)
+        sys.stderr.write(printable(outcome.trace))
         raise LabError(outcome.reason)
     value: float | None = outcome.value
     return value
