@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def predict(arguments: Sequence[str] | None = None) -> None:
     run_options.begin(trusted=options.trust)
     wrong: list[str] = []
     with one_line_errors(show_all=False):
-        if options.csv is not None and options.csv.exists():
+        if options.csv is not None and os.path.lexists(options.csv):
             message = f"{options.csv} is there already: name another file, or remove it"
             raise LabError(message)
         wrong = _predict(options)
