@@ -41,14 +41,18 @@ def load(path: Path) -> Any:
         message = "it is no file"
         raise ValueError(message)
     with open_plain(path) as file:
-        _check_names(_pickle(file))
+        _check_names(pickled(file))
     content = torch.load(path, map_location="cpu", weights_only=True)
     _check_plain(content)
     return content
 
 
-def _pickle(file: Any) -> bytes:
-    """The pickle in an archive that is no larger unpacked than packed."""
+def pickled(file: Any) -> bytes:
+    """The pickle in an archive of torch.save's that is no larger unpacked than packed.
+
+    Raises:
+        ValueError: it is none, or would be larger.
+    """
     size = file.seek(0, 2)
     try:
         archive = zipfile.ZipFile(file)

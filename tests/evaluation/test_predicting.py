@@ -114,7 +114,7 @@ def test_the_command_names_what_it_cannot_read_and_classifies_the_rest(photos, t
     assert done.stderr.splitlines() == [
         "no image at gone.png",
         "no images in empty",
-        "cannot read the image in/broken.png (cannot identify image file 'in/broken.png'): repair or remove it",
+        "cannot read the image in/broken.png (it is none of PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP): repair or remove it",
     ]
     assert done.stdout.startswith("in/red.jpg")
     header, row = (tmp_path / "out.csv").read_text().splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich import get_console
 from rich.progress import track
 from torch import Tensor
@@ -17,8 +17,11 @@ from torch import Tensor
 from losslab.data.batch import Examples
 from losslab.data.machine import cores
 from losslab.errors import LabError
+from losslab.plain_files import open_plain
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Of these endings. PIL looks at the content, and hands some of its others to programs (Ghostscript)."""
 
 
 class ImageFiles:
@@ -99,8 +102,11 @@ def decode(path: Path, side: int) -> Tensor:
     from torchvision.transforms import v2  # noqa: PLC0415 -- half a second to import
 
     try:
-        with Image.open(path) as image:
+        with open_plain(path) as file, Image.open(file, formats=_FORMATS) as image:
             colour = _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
+    except UnidentifiedImageError as error:
+        message = f"cannot read the image {path} (it is none of {', '.join(_FORMATS)}): repair or remove it"
+        raise LabError(message) from error
     except Exception as error:
         # PIL raises whatever the damage led it to: OSError, SyntaxError, struct.error, zlib.error, ...
         message = f"cannot read the image {path} ({' '.join(str(error).split())}): repair or remove it"

@@ -1,5 +1,6 @@
 """Reads the arrays of CIFAR-10N from the official .pt file, or from an npz file, and executes nothing of either."""
 
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from losslab import tensor_files
 from losslab.errors import LabError
+from losslab.plain_files import open_plain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HOME = "http://noisylabels.com has CIFAR-10_human.pt"
@@ -47,6 +50,9 @@ def _of_torch(path: Path, names: Collection[str]) -> dict[str, Array]:
     """
     stand_ins: list[Any] = [(_PickledType, "numpy.dtype"), (_PickledArray, "numpy.ndarray")]
     stand_ins += [(_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    with open_plain(path) as file:
+        if zipfile.is_zipfile(file):  # as torch has saved since 1.6
+            tensor_files.pickled(file)
     with torch.serialization.safe_globals(stand_ins):
         content = torch.load(path, map_location="cpu", weights_only=True)
     return {name: content[name].array() for name in names if name in content}
