@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,20 @@ def _outliving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     )
 
 
+_format_warning = warnings.formatwarning
+
+
+def _printable_warning(*arguments: Any, **options: Any) -> str:
+    return printable(_format_warning(*arguments, **options))
+
+
 def make_printable() -> None:
-    """Have a terminal that lacks some letters (PYTHONIOENCODING=ascii) show others in their place."""
+    """Have a terminal that lacks some letters (PYTHONIOENCODING=ascii) show others in their place.
+
+    Warnings of libraries, which may have a stranger's words in them, are made printable too.
+    """
+    if warnings.formatwarning is _format_warning:
+        warnings.formatwarning = _printable_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="losslab.plain")

@@ -111,6 +111,15 @@ def test_neither_a_refusal_nor_a_traceback_is_raw(error):
     assert (done.stderr.count("\n") == 1) == (error == "LabError")
 
 
+def test_a_warning_of_a_library_is_not_raw():
+    code = (
+        "import warnings\nfrom losslab.terminal import ConsoleHandler\nConsoleHandler()\nimport lightning\n"
+        "warnings.warn('a\\x1b[2J')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert r"UserWarning: a\x1b[2J" in done.stderr
+
+
 def test_the_view_of_a_sweep_is_not_raw(tmp_path, monkeypatch):
     shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
     monkeypatch.setattr(board, "get_console", lambda: shown)
