@@ -14,6 +14,7 @@ from losslab import durable, resuming, signals
 from losslab.agreement import SAVE, Agreement
 from losslab.callbacks import loops, states
 from losslab.callbacks.loops import Next
+from losslab.callbacks.room import missing
 from losslab.errors import LabError
 from losslab.learner import Learner
 from losslab.runs import RunFolder
@@ -217,11 +218,7 @@ class BestAndLast(Checkpoint):
             # Last of all: until then the run can go on from an earlier state and come here again.
             states.save(final, self.folder.last)
         except OSError as error:
-            message = (
-                f"cannot write {error.filename or self.folder.path} ({error.strerror}): free some space, then "
-                f"python train.py resume={self.folder.path}"
-            )
-            raise LabError(message) from error
+            raise LabError(missing(self.folder, Path(error.filename or self.folder.path), error)) from error
         self._waiting = None
         durable.remove(self.folder.previous)
 
