@@ -8,7 +8,7 @@ ARGS   ?= loss=mse model=linear
 # Tests run side by side, a file in one process. Those that start processes are two at a time, and have the cores to themselves.
 SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 PAIRED ?= -n 2 --dist loadfile
-STARTS := tests/data/test_stream.py tests/test_cli.py tests/test_completing.py tests/test_distributed.py tests/test_guarded_ranks.py tests/test_kills.py tests/test_launcher.py tests/test_load.py tests/test_processes.py tests/test_ranks.py tests/test_resume_ranks.py
+STARTS := tests/integration
 
 .PHONY: help train test slow lint check soak format lock clean
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
-from losslab.cli import train
+from losslab.cli.main import train
 
 if __name__ == "__main__":
     train()

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from losslab import cli, experiment
-from losslab.experiment import Experiment
+from losslab.training import experiment
+from losslab.training.config import compose
+from losslab.training.experiment import Experiment
 
 # The children of tests look here for what they are to run.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "helpers", "integration")]
 # Whoever runs the tests may have them ignore what a terminal's programs heed: nohup, or a shell in its background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -27,9 +28,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]
 
     def _build(*overrides: str) -> Experiment:
         folder = tmp_path_factory.mktemp("run")
-        return experiment.build(
-            cli.compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder))
-        )
+        return experiment.build(compose(["trainer=cpu", "trainer.enable_progress_bar=false", *overrides], str(folder)))
 
     return _build
 

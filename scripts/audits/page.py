@@ -14,7 +14,7 @@ the installed implementation and says what it saw. Made by
 
     python scripts/audit.py --markdown > docs/audit.md
 
-and held by `tests/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py timm kornia`
+and held by `tests/unit/scripts/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py timm kornia`
 looks at some libraries only; one that is not installed is skipped.
 
 *Documented* means that the library's documentation says so: a difference to know about, not a fault.

@@ -9,8 +9,8 @@ import torch
 from benchmarks import ours
 from benchmarks.page import section, table
 from benchmarks.timing import Job, in_own_processes, in_turn
-from losslab.cli import compose
-from losslab.experiment import build, run
+from losslab.training.config import compose
+from losslab.training.experiment import build, run
 
 OFF, ON = "trainer.deterministic=false", "trainer.deterministic=true"
 

@@ -13,8 +13,8 @@ from rich.progress import track
 from benchmarks import ours
 from benchmarks.page import promise, section, table
 from benchmarks.timing import Job, Numbers, in_own_processes, in_turn, ratio
-from losslab.cli import keep_freed_memory
-from losslab.data.augment import Augment
+from losslab.cli.process import keep_freed_memory
+from losslab.data.transforms import Augment
 
 PIL, RAW, OURS = "PIL, a DataLoader and a plain loop", "plain loop, our tensors", "python train.py"
 NOISE = (

@@ -40,12 +40,13 @@ def process(rounds: int) -> str:
 
 def in_process(rounds: int) -> str:
     """Without interpreter and imports, which are most of a whole process."""
-    from losslab.cli import compose, imports_without_gc  # noqa: PLC0415 -- the other sections shall not wait for it
+    from losslab.cli.process import imports_without_gc  # noqa: PLC0415 -- the other sections shall not wait for it
+    from losslab.training.config import compose
 
     with imports_without_gc():
         from peers.linear_raw import train  # noqa: PLC0415
 
-        from losslab.experiment import build, run  # noqa: PLC0415
+        from losslab.training.experiment import build, run  # noqa: PLC0415
 
     def ours(*overrides: str) -> float:
         with tempfile.TemporaryDirectory() as folder:

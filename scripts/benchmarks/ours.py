@@ -9,12 +9,13 @@ from lightning import Callback
 from peers.images_raw import examples, normalise
 
 from benchmarks.timing import Job, Stopwatch
-from losslab.callbacks.gradients import GradientNorms
-from losslab.callbacks.guard import FiniteGuard
-from losslab.cli import compose, keep_freed_memory
+from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
 from losslab.data.cifar10 import CIFAR10
-from losslab.experiment import Experiment, build, run
+from losslab.training.callbacks.gradient_norms import GradientNorms
+from losslab.training.callbacks.non_finite import FiniteGuard
+from losslab.training.config import compose
+from losslab.training.experiment import Experiment, build, run
 
 
 class Noise(CIFAR10):

@@ -33,7 +33,7 @@ class Job:
 
     def network(self) -> nn.Module:
         """A new one, on its device."""
-        make = getattr(import_module(f"losslab.networks.{self.model}"), self.model)
+        make = getattr(import_module(f"losslab.models.{self.model}"), self.model)
         network: nn.Module = make(input_shape=(3, 32, 32), outputs=10).to(self.device)
         return network
 

@@ -124,5 +124,4 @@ def run(command: str, where: tuple[str, ...], place: Path) -> None:
         [sys.executable, str(ROOT / script), *arguments, *where], cwd=place, check=False, capture_output=True, text=True
     )
     if done.returncode:
-        message = f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        raise LabError(message)
+        raise LabError(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -8,17 +8,16 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from losslab import catalogue
-from losslab import experiment as lab
-from losslab.checkup import first_batch
-from losslab.cli import compose
-from losslab.contract.specimens import is_of_classes
 from losslab.data.batch import Batch
-from losslab.learner import Learner
-from losslab.losses import Distillation
+from losslab.losses import Distillation, catalog
 from losslab.losses.base import Loss
-from losslab.networks.linear import mlp
+from losslab.losses.contract.specimens import is_of_classes
+from losslab.models.learner import Learner
+from losslab.models.linear import mlp
 from losslab.targets import encode
+from losslab.training import experiment as lab
+from losslab.training.config import compose
+from losslab.training.preflight import first_batch
 
 _ALIKE = ("model=mlp", "data.batch_size=null", "trainer=cpu", "trainer.precision=64-true")
 
@@ -53,8 +52,8 @@ class Initial:
 def measure() -> list[Initial]:
     """Every loss of the catalogue, from the longest gradient to the shortest in each place."""
     grouped: dict[Place, dict[str, Any]] = {DIGITS: {}, DIABETES: {}, COUNTS: {}}
-    for name in catalogue.names():
-        config = catalogue.config(name)
+    for name in catalog.names():
+        config = catalog.config(name)
         grouped[_place(instantiate(config))][name] = config
     return [initial for place, losses in grouped.items() for initial in _compared(place, losses)]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from losslab import experiment as lab
-from losslab import weights
 from losslab.data.batch import Examples
-from losslab.data.faults.value_noise import Heteroscedastic
-from losslab.experiment import Experiment
+from losslab.data.corruption.value_noise import Heteroscedastic
 from losslab.losses import GaussianNLL
 from losslab.runs import RunFolder
+from losslab.training import experiment as lab
+from losslab.training import weights
+from losslab.training.experiment import Experiment
 
 
 def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:

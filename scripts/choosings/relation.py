@@ -9,7 +9,7 @@ from choosings.gradients import Initial
 from choosings.rows import CLIPPING, RATES
 from choosings.table import runs_of, table
 
-_TESTS = "../tests/test_choosing.py"
+_TESTS = "../tests/unit/scripts/test_choosing.py"
 
 _CROSS_ENTROPY = f"""\
 ## Loss and gradient
@@ -33,7 +33,7 @@ yes, at several margins:
 _VANISHES = """\
 
 At a margin of −10 the squared error on the sigmoid gives {times} of the gradient that cross-entropy gives
-([tested](../tests/test_choosing.py)): the network would have to be less wrong before it could learn that it is. The
+([tested](../tests/unit/scripts/test_choosing.py)): the network would have to be less wrong before it could learn that it is. The
 same fading is what one wants where labels are wrong (`brier`, `mae`, `gce`), because then the confident mistake is the
 label's. Squared error on the *logits* (`rescaled_mse`) has no such factor and does not vanish. How gradients fade with
 the depth of a network is another matter.
@@ -51,7 +51,7 @@ the depth of a network is another matter.
 - What one wants against outliers is a bound on each *example's* gradient, and that is a loss: huber's gradient is the
   residual, clipped to ±δ.
 
-The first two and the last are [tested](../tests/test_choosing.py). On `linear_synthetic` with a tenth of outliers
+The first two and the last are [tested](../tests/unit/scripts/test_choosing.py). On `linear_synthetic` with a tenth of outliers
 (plain SGD; the noise alone is a test MSE of 0.01):"""
 
 _INITIAL = """\
@@ -62,7 +62,7 @@ _INITIAL = """\
 ![The length of the first gradient of every loss](figures/initial_gradients.png)
 
 The same untrained network, the same examples, and every loss of the catalogue with its defaults
-([numbers](figures/initial_gradients.csv), which a [test](../tests/test_choosing.py) recomputes). {longest}'s first
+([numbers](figures/initial_gradients.csv), which a [test](../tests/unit/scripts/test_choosing.py) recomputes). {longest}'s first
 gradient is {long:.3g} times as long as cross_entropy's, {shortest}'s {short:.2g} times. `distillation` has a teacher
 here that knows the examples, `gjs` its random views.
 

@@ -3,9 +3,9 @@
 from campaigns.campaign import Result
 
 from choosings.row import Row
-from losslab.comparison.numbers import number
-from losslab.comparison.statistics import difference, estimate, verdict
-from losslab.direction import direction
+from losslab.analysis.compare.statistics import difference, estimate, verdict
+from losslab.analysis.compare.tables import number
+from losslab.io.metric_names import direction
 
 Runs = dict[str, dict[str, list[float]]]
 """By label and metric, the values of the seeds in order."""

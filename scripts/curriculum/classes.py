@@ -132,7 +132,7 @@ TAIL = Lesson(
     "multiply gradients, and these are near zero for every training example once a network fits them all: they change "
     "the way, and hardly the end.",
     tries="`imbalance.ratio=10`; `loss=logit_adjusted loss.tau=2`; `loss=ldam callbacks=deferred_reweighting`; the "
-    "classes one by one: `python scripts/evaluate.py RUN_FOLDER`.",
+    "classes one by one: `losslab evaluate RUN_FOLDER`.",
     seeds=5,
 )
 
@@ -177,7 +177,7 @@ VANISHING = Lesson(
     "squared error Σ (p - t)² has 2 p_y ((p_y - 1) - Σ_j p_j (p_j - t_j)), the same shape times p_y: a class that is "
     "held for impossible is not pulled at. What Adam makes of such a gradient is set by the other classes' examples.",
     tries="`model.gain=10`; `loss=mae`, which has the same factor; `loss=mse`, the squared error of the outputs "
-    "themselves, which has none; `python scripts/explain.py RUN_FOLDER` for the gradients of each layer.",
+    "themselves, which has none; `losslab explain RUN_FOLDER` for the gradients of each layer.",
     quick=("trainer.max_epochs=15",),
 )
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from curriculum.lesson import Lesson, Panel
 from curriculum.sight import Point
 from curriculum.standings import standings
-from losslab.comparison import Group, Standing
-from losslab.direction import direction
-from losslab.palette import COLOURS
+from losslab.analysis.compare import Group, Standing
+from losslab.io.figures import COLOURS
+from losslab.io.metric_names import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

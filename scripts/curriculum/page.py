@@ -10,13 +10,13 @@ from curriculum import figure, sight
 from curriculum.lesson import Claim, Lesson, Panel
 from curriculum.lessons import LESSONS
 from curriculum.standings import groups_of, standings
-from losslab.comparison import Group, tables
+from losslab.analysis.compare import Group, tables
 
 _HEAD = """\
 # Lessons: what a loss changes, each in one command
 
 Each lesson is a preset: a question, a command that anyone can repeat in some minutes on two CPU cores, and a result
-that `tests/test_lessons.py` asserts of the numbers below, and of smaller runs of its own. The data are small and need
+that `tests/unit/scripts/test_lessons.py` asserts of the numbers below, and of smaller runs of its own. The data are small and need
 no download; what is shown is an example of an effect, not its size elsewhere. Presets that judge the
 last epoch, so that nothing is chosen by validation, keep no checkpoints: their runs are there to be compared.
 

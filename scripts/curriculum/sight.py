@@ -9,10 +9,10 @@ from statistics import fmean
 
 import numpy as np
 
-from losslab.comparison import Group, Run
-from losslab.comparison.curves import histories
-from losslab.dynamics import measures
-from losslab.dynamics.record import Numbers, Record
+from losslab.analysis.compare import Group, Run
+from losslab.analysis.compare.curves import histories
+from losslab.analysis.dynamics import measures
+from losslab.analysis.dynamics.record import Numbers, Record
 
 Row = tuple[float, float, float, float]
 """Place, mean, and the ends of what stands around it."""
@@ -122,8 +122,8 @@ def reliability(group: Group) -> list[Row]:
 
 def _answers(run: Run) -> tuple[Numbers, Numbers, Numbers]:
     """Confidence, guess and truth of the test examples, under the last epoch's weights."""
-    from losslab.evaluation.evaluating import evaluate  # noqa: PLC0415 -- imports torch
-    from losslab.evaluation.opening import Look  # noqa: PLC0415
+    from losslab.analysis.evaluate.evaluation import evaluate  # noqa: PLC0415 -- imports torch
+    from losslab.training.reopen import Look  # noqa: PLC0415
 
     answers = evaluate(Look(run.folder.path, "test", "last")).answers
     return answers.confidence, answers.prediction, answers.truth

@@ -7,8 +7,8 @@ from campaigns.campaign import Result, sweep
 
 from curriculum import sight
 from curriculum.lesson import Claim, Lesson, Panel
-from losslab.comparison import Group, Run, Standing, compare
-from losslab.comparison.differences import standing
+from losslab.analysis.compare import Group, Run, Standing, compare
+from losslab.analysis.compare.differences import standing
 from losslab.runs import RunFolder
 
 

@@ -11,10 +11,12 @@ import torch
 from lightning import Callback
 
 from goldens.bits import Bits
-from losslab import catalogue, cli, experiment
-from losslab.callbacks.checkpoints import BestAndLast
+from losslab.losses import catalog
 from losslab.runs import RunFolder
 from losslab.targets import Kind
+from losslab.training import experiment
+from losslab.training.callbacks.checkpoint import BestAndLast
+from losslab.training.config import compose
 
 HALFWAY = 4
 """The step after which a run is resumed, the first of its second epoch."""
@@ -28,7 +30,7 @@ SMALL = ["model=mlp", "model.hidden=[16]", "loss=cross_entropy"]
 
 @cache
 def _composed(*overrides: str) -> dict[str, Any]:
-    return cli.compose([*LEAN, *overrides], "unused")
+    return compose([*LEAN, *overrides], "unused")
 
 
 def configuration(name: str, teacher: Path) -> dict[str, Any]:
@@ -39,11 +41,11 @@ def configuration(name: str, teacher: Path) -> dict[str, Any]:
         return _composed(*SMALL[:2], *IMAGES, "loss=distillation", f"teacher={teacher}")
     if name in ("poisson_nll", "tweedie"):
         data = ["data=counts", "data.batch_size=120"]
-    elif {Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY} & set(catalogue.wants(name)):
+    elif {Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY} & set(catalog.wants(name)):
         data = IMAGES
     else:
         data = ["data=diabetes", "data.batch_size=120"]
-    return _composed(*SMALL, *data) | {"loss": catalogue.config(name)}
+    return _composed(*SMALL, *data) | {"loss": catalog.config(name)}
 
 
 class Steps(Callback):
@@ -67,7 +69,11 @@ class Steps(Callback):
 
 def trained(config: dict[str, Any], folder: Path, *, keep: Path | None = None) -> Bits:
     """Train in a folder, or go on with the run that lies in it."""
-    saver = {"_target_": "losslab.callbacks.checkpoints.BestAndLast", "run_dir": str(folder), "every_seconds": 1e9}
+    saver = {
+        "_target_": "losslab.training.callbacks.checkpoint.BestAndLast",
+        "run_dir": str(folder),
+        "every_seconds": 1e9,
+    }
     built = experiment.build(config | {"run_dir": str(folder), "callbacks": {"checkpoints": saver}})
     steps = Steps(folder, keep)
     built.trainer.callbacks.insert(0, steps)  # type: ignore[attr-defined]
@@ -97,4 +103,4 @@ def _halfway(place: Path, name: str) -> Path:
 
 def names() -> list[str]:
     """Of all runs."""
-    return [*catalogue.names(), "cifar_cnn"]
+    return [*catalog.names(), "cifar_cnn"]

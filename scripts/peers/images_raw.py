@@ -3,11 +3,10 @@
 import torch
 from benchmarks.timing import Job
 
-from losslab.cli import keep_freed_memory
-from losslab.data.augment import Augment
+from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
 from losslab.data.loader import Loader
-from losslab.data.normalise import Normalise
+from losslab.data.transforms import Augment, Normalise
 from peers import plain_loop
 
 

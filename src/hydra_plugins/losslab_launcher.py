@@ -1,6 +1,6 @@
 """Where Hydra looks for launchers. It takes only those that are defined here."""
 
-from losslab import launcher
+from losslab.sweep import launcher
 
 
 class LosslabLauncher(launcher.Launcher):

@@ -71,8 +71,7 @@ def encode(target: Tensor, given: Kind, wanted: Kind, columns: int, dtype: torch
     if given is wanted:
         return target
     if given is not Kind.INDEX or wanted not in _FROM_INDEX:
-        message = f"{given} targets cannot become {wanted} targets without losing or inventing information"
-        raise LabError(message)
+        raise LabError(f"{given} targets cannot become {wanted} targets without losing or inventing information")
     # Compared rather than one_hot: torch.func.vmap cannot trace F.one_hot, and a comparison needs no valid range.
     hot = (target.unsqueeze(-1) == torch.arange(columns, device=target.device)).to(dtype)
     known = ((target >= 0) & (target < columns)).unsqueeze(-1)

@@ -30,12 +30,14 @@ from lightning import Callback, Trainer
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from losslab import CONF, experiment, making, resolvers, runs
-from losslab.cli import errors, running
-from losslab.cli.composing import resolve
-from losslab.data import cifar_files
+from losslab import CONF, runs
+from losslab.cli import process, run
+from losslab.data import cifar10_files
 from losslab.errors import LabError
 from losslab.targets import Kind, choose
+from losslab.training import config as training_config
+from losslab.training import experiment, instantiate
+from losslab.training.config import resolve
 
 STEPS = 2
 SECONDS = 120
@@ -156,7 +158,7 @@ def _wants(loss: str) -> tuple[Kind, ...]:
     config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{loss}.yaml"))
     if "losslab" not in config.get("_target_", ""):
         return ()
-    wants = making.class_of("loss", config).wants
+    wants = instantiate.class_of("loss", config).wants
     return wants if isinstance(wants, tuple) and wants else (Kind.INDEX,)
 
 
@@ -166,11 +168,13 @@ def _give(folder: Path) -> None:
         (folder / split / colour).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (8, 8), colour).save(folder / split / colour / f"{number}.png")
-    (folder / cifar_files.FOLDER).mkdir()
+    (folder / cifar10_files.FOLDER).mkdir()
     numbers = np.random.default_rng(0)
-    for name in (*cifar_files.TRAIN, *cifar_files.TEST):
+    for name in (*cifar10_files.TRAIN, *cifar10_files.TEST):
         pixels, labels = numbers.integers(0, 256, (8, 3072), dtype=np.uint8), numbers.integers(0, 10, 8).tolist()
-        (folder / cifar_files.FOLDER / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2))
+        (folder / cifar10_files.FOLDER / name).write_bytes(
+            pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2)
+        )
 
 
 def _keys(overrides: Sequence[str]) -> Iterator[str]:
@@ -184,7 +188,7 @@ def _keys(overrides: Sequence[str]) -> Iterator[str]:
 
 @cache
 def _all_keys(override: str) -> set[str]:
-    resolvers.register()
+    training_config.register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", [] if override == "seed=0" else [override])
     return set(_within(OmegaConf.to_container(cfg, resolve=False), "")) - (
@@ -239,7 +243,7 @@ def tried(overrides: Sequence[str], number: int = 0) -> Case:
 def _train(overrides: list[str], folder: Path) -> str | None:
     """Train as the command does → the line with which it refuses, or None."""
     path = None
-    claimed = len(resolvers.claimed)
+    claimed = len(training_config.claimed)
     build = experiment.build
     try:
         cfg = _composed(overrides)
@@ -249,18 +253,18 @@ def _train(overrides: list[str], folder: Path) -> str | None:
             del cfg["hydra"]
         config = resolve(cfg, choices, str(path))
         with mock.patch.object(experiment, "build", lambda config: _stopping(build(config))):
-            running.run(config)
+            run.run(config)
     except LabError as error:
         line = str(error)
     except Exception as error:
-        said = errors._line(error)
+        said = process._line(error)
         if said is None:
             raise
         line = said
     else:
         return None
     if path is not None:
-        runs.discard(path, resolvers.claimed[claimed:])
+        runs.discard(path, training_config.claimed[claimed:])
         if not (path / "config.json").exists():
             left = [str(file.relative_to(folder)) for file in folder.iterdir() if file.name != _GIVEN]
             assert not left, f"left behind {left} after: {line}"
@@ -268,7 +272,7 @@ def _train(overrides: list[str], folder: Path) -> str | None:
 
 
 def _composed(overrides: list[str]) -> Any:
-    resolvers.register()
+    training_config.register()
     OmegaConf.clear_cache(OmegaConf.create())
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", overrides, return_hydra_config=True)

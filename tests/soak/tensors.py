@@ -9,10 +9,9 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from losslab import catalogue
-from losslab.contract.specimens import CLASSES, target_of, width, with_counts
 from losslab.errors import LabError
-from losslab.losses import Loss
+from losslab.losses import Loss, catalog
+from losslab.losses.contract.specimens import CLASSES, target_of, width, with_counts
 from losslab.targets import Kind
 from soak.record import Case, Found
 
@@ -55,7 +54,7 @@ def run(case: Case, _: Path) -> Found:
 
 def drawn(dice: random.Random) -> Drawn:
     """A loss of the catalogue with what it takes, or with something that is more or less like it."""
-    name = dice.choice(catalogue.names())
+    name = dice.choice(catalog.names())
     loss, kind, dtype = _made(name), dice.choice(_made(name).wants), dice.choice(_PRECISE)
     n = dice.choice((0, 1, 2, 6))
     scale = dice.choice((0.0, 1e-3, 1.0, 10.0, *((1e3,) if loss.card is None or loss.card.overflows_at > 1e5 else ())))
@@ -113,7 +112,7 @@ def _line(said: str, *, right: bool) -> str | None:
 
 @cache
 def _made(name: str) -> Loss:
-    return with_counts(instantiate(catalogue.config(name)))
+    return with_counts(instantiate(catalog.config(name)))
 
 
 def _generator(dice: random.Random) -> torch.Generator:

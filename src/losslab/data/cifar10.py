@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from losslab.data import cifar_files
-from losslab.data.augment import Augment
+from losslab.data import cifar10_files
 from losslab.data.batch import Examples, Facts
 from losslab.data.module import MemoryDataModule, split_rows
-from losslab.data.normalise import Normalise
+from losslab.data.transforms import Augment, Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -41,7 +40,7 @@ class CIFAR10(MemoryDataModule):
         seed: of order and augmentation.
     """
 
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar_files.CLASSES)
+    facts = Facts(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES)
 
     def __init__(
         self,
@@ -70,27 +69,28 @@ class CIFAR10(MemoryDataModule):
     def prepare_data(self) -> None:
         """Download once, whoever asks first; nothing where that is not to be."""
         if self.fetches:
-            cifar_files.ensure(self.dir, self.url, verify=self.verify)
+            cifar10_files.ensure(self.dir, self.url, verify=self.verify)
         else:
-            cifar_files.expect(self.dir)
+            cifar10_files.expect(self.dir)
 
     def load(self) -> dict[str, Examples]:
         """Read both official sets, split validation off, and take the subset."""
         if not self.verify:
             _say_unverified()
-        images, labels = cifar_files.read(self.dir, cifar_files.TRAIN, verify=self.verify)
+        images, labels = cifar10_files.read(self.dir, cifar10_files.TRAIN, verify=self.verify)
         official = Examples.of(images, labels)
         train_rows, val_rows = self._split(len(labels))
         train = official.take(train_rows)
         self.transform = Normalise.by(train.inputs)
-        test = Examples.of(*cifar_files.read(self.dir, cifar_files.TEST, verify=self.verify))
+        test = Examples.of(*cifar10_files.read(self.dir, cifar10_files.TEST, verify=self.verify))
         return {"train": train, "val": official.take(val_rows), "test": test}
 
     def _split(self, count: int) -> list[torch.Tensor]:
         room = count - self.val_size
         if self.subset is not None and not 1 <= self.subset <= room:
-            message = f"data.subset must be 1 to {room:,} (the training images less data.val_size), got {self.subset:,}"
-            raise LabError(message)
+            raise LabError(
+                f"data.subset must be 1 to {room:,} (the training images less data.val_size), got {self.subset:,}"
+            )
         # Validation is drawn first, so that it is the same whatever the subset.
         val, train = split_rows(count, (self.val_size, room), self.split_seed)
         if self.subset is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from losslab.data.batch import Examples
 from losslab.data.machine import cores
 from losslab.errors import LabError
-from losslab.plain_files import open_plain
+from losslab.io.untrusted import open_plain
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -105,12 +105,12 @@ def decode(path: Path, side: int) -> Tensor:
         with open_plain(path) as file, Image.open(file, formats=_FORMATS) as image:
             colour = _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
     except UnidentifiedImageError as error:
-        message = f"cannot read the image {path} (it is none of {', '.join(_FORMATS)}): repair or remove it"
-        raise LabError(message) from error
+        raise LabError(
+            f"cannot read the image {path} (it is none of {', '.join(_FORMATS)}): repair or remove it"
+        ) from error
     except Exception as error:
         # PIL raises whatever the damage led it to: OSError, SyntaxError, struct.error, zlib.error, ...
-        message = f"cannot read the image {path} ({' '.join(str(error).split())}): repair or remove it"
-        raise LabError(message) from error
+        raise LabError(f"cannot read the image {path} ({' '.join(str(error).split())}): repair or remove it") from error
     small = v2.Compose([v2.Resize(side), v2.CenterCrop(side), v2.PILToTensor()])(colour)
     pixels: Tensor = small
     return pixels.permute(1, 2, 0).contiguous()
@@ -122,8 +122,7 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
-        message = f"mode {image.mode} does not say what is white, save it with 8 or 16 bits"
-        raise ValueError(message)
+        raise ValueError(f"mode {image.mode} does not say what is white, save it with 8 or 16 bits")
     return image
 
 

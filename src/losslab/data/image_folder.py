@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from losslab.data import keys
-from losslab.data.augment import Augment
+from losslab.data import random_keys
 from losslab.data.batch import Facts, Source
 from losslab.data.image_files import ENDINGS, ImageFiles
 from losslab.data.machine import available, cores, gigabytes
 from losslab.data.module import MemoryDataModule
-from losslab.data.normalise import Normalise
+from losslab.data.transforms import Augment, Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -59,22 +58,19 @@ class ImageFolder(MemoryDataModule):
         super().__init__(batch_size, eval_batch_size, seed)
         self.dir, self.size, self.in_memory = Path(dir).expanduser(), size, in_memory
         if size < 1:
-            message = f"data.size is a number of pixels, 1 or more: got {size}"
-            raise LabError(message)
+            raise LabError(f"data.size is a number of pixels, 1 or more: got {size}")
         if in_memory not in (True, False, None) or not (workers is None or (isinstance(workers, int) and workers >= 0)):
-            message = (
+            raise LabError(
                 f"data.in_memory is true, false or null and data.workers a number from 0 or null (for as many as "
                 f"suit): got {in_memory!r} and {workers!r}"
             )
-            raise LabError(message)
         self.workers = min(8, cores()) if workers is None else workers
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
         names = tuple(path.name for path in _subfolders(self.dir / "train"))
         if not names:
-            message = (
+            raise LabError(
                 f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
             )
-            raise LabError(message)
         self.facts = Facts(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
@@ -82,7 +78,7 @@ class ImageFolder(MemoryDataModule):
         files = {split: self._find(split) for split in ("train", "val", "test")}
         train = files["train"]
         # Of both ways the same, so that they normalise alike. Not by the run's seed: losses are compared over several.
-        rows = torch.randperm(train.size, generator=keys.generator(0, keys.STATISTICS))[:_SAMPLE]
+        rows = torch.randperm(train.size, generator=random_keys.generator(0, random_keys.STATISTICS))[:_SAMPLE]
         if not self._fit(files):
             self.transform = Normalise.by(train.read(rows, "measuring training images").inputs)
             return files
@@ -106,21 +102,20 @@ class ImageFolder(MemoryDataModule):
         labels: list[int] = []
         for folder in _subfolders(self.dir / split):
             if folder.name not in self.facts.class_names:
-                message = f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
-                raise LabError(message)
+                raise LabError(
+                    f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
+                )
             found = sorted(images_below(folder))
             paths += (f"{folder.name}/{path}" for path in found)
             labels += [self.facts.class_names.index(folder.name)] * len(found)
         if not paths:
-            message = f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(ENDINGS)})"
-            raise LabError(message)
+            raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(ENDINGS)})")
         without = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
         if without and split == "train":
-            message = (
+            raise LabError(
                 f"{self.dir / split} holds no images of {', '.join(without)}: put some there or remove the folder, "
                 f"as a class without training images cannot be learnt"
             )
-            raise LabError(message)
         if without:
             logger.warning("%s holds no images of %s", self.dir / split, ", ".join(without))
         return ImageFiles(self.dir / split, paths, labels, self.size)
@@ -128,8 +123,9 @@ class ImageFolder(MemoryDataModule):
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        message = f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
-        raise LabError(message)
+        raise LabError(
+            f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
+        )
     # Jupyter leaves .ipynb_checkpoints behind, and a Mac ._NAME beside each NAME.
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 

@@ -1,4 +1,7 @@
-"""The base of every data module: splits in memory, batches of a global size, one set of conventions."""
+"""The base of every data module: splits in memory, batches of a global size, one set of conventions.
+
+The base of the real data sets that scikit-learn brings along, so that they need no download.
+"""
 
 import logging
 from abc import ABC, abstractmethod
@@ -10,17 +13,15 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from losslab.data import keys
-from losslab.data.augment import Augment
+from losslab.data import random_keys
 from losslab.data.batch import Examples, Facts, Source
-from losslab.data.faults import excerpt
-from losslab.data.faults import manifest as made
-from losslab.data.faults.fault import Fault
-from losslab.data.knowledge import Knowledge
+from losslab.data.corruption import manifest as made
+from losslab.data.corruption import subset
+from losslab.data.corruption.base import Fault
 from losslab.data.loader import Loader
 from losslab.data.machine import gigabytes
-from losslab.data.mix import Mix, spell_out
-from losslab.data.normalise import Normalise
+from losslab.data.metadata import Knowledge
+from losslab.data.transforms import Augment, Mix, Normalise, spell_out
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -58,11 +59,9 @@ class MemoryDataModule(LightningDataModule, ABC):
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and (not isinstance(size, int) or size < 1):
-                message = f"data.{name} must be 1 or more, or null for all examples at once: got {size}"
-                raise LabError(message)
+                raise LabError(f"data.{name} must be 1 or more, or null for all examples at once: got {size}")
         if not isinstance(seed, int):
-            message = f"data.seed must be a whole number, got {seed!r}"
-            raise LabError(message)
+            raise LabError(f"data.seed must be a whole number, got {seed!r}")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.splits: Mapping[str, Source] = {}
         self._loaders: list[Loader] = []
@@ -77,8 +76,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             try:
                 self.splits = self._corrupted(self.load())
             except (MemoryError, RuntimeError, OverflowError) as error:  # torch's words for numbers beyond all bounds
-                message = f"data cannot be had with these settings: {' '.join(str(error).split())}"
-                raise LabError(message) from error
+                raise LabError(f"data cannot be had with these settings: {' '.join(str(error).split())}") from error
             if self.learnt_from is not None and self.learnt_from.normalise is not None:
                 self.transform = self.learnt_from.normalise
         device = self._device()
@@ -105,7 +103,7 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
         if self.faults:
-            train, self.manifest = made.corrupted(excerpt.of(splits["train"]), self.faults, self.facts)
+            train, self.manifest = made.corrupted(subset.of(splits["train"]), self.faults, self.facts)
             splits = {**splits, "train": train}
         if self.promised is not None:
             made.check(self.manifest, self.promised)
@@ -118,8 +116,7 @@ class MemoryDataModule(LightningDataModule, ABC):
             LabError: these are no images in classes.
         """
         if self.facts.task is not Task.MULTICLASS or len(self.facts.input_shape) != 3:
-            message = "mix= mixes images and their classes: these data have none"
-            raise LabError(message)
+            raise LabError("mix= mixes images and their classes: these data have none")
         self.mix, self.facts = mix, replace(self.facts, kind=Kind.PROBABILITIES)
 
     @property
@@ -137,8 +134,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         if self.learnt_from is not None:
             return self.learnt_from.class_counts
         if not self.splits:
-            message = "class counts are known once the data were read: call setup() first"
-            raise LabError(message)
+            raise LabError("class counts are known once the data were read: call setup() first")
         target = self.splits["train"].target.cpu()
         if target.is_floating_point():
             return target.double().sum(0).round().long()
@@ -219,9 +215,8 @@ def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
         LabError: the parts are more than there is, or one would be empty.
     """
     if sum(sizes) > count or any(size < 1 for size in sizes):
-        message = f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}"
-        raise LabError(message)
-    rows = torch.randperm(count, generator=keys.generator(seed, keys.SPLIT))
+        raise LabError(f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}")
+    rows = torch.randperm(count, generator=random_keys.generator(seed, random_keys.SPLIT))
     return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
 
 
@@ -229,3 +224,40 @@ def standardised(values: Tensor, train: Tensor) -> Tensor:
     """(values - mean) / std by the column statistics of the training rows alone; constant columns become 0."""
     mean, std = train.mean(0), train.std(0, correction=0)
     return (values - mean) / torch.where(std > 0, std, 1.0)
+
+
+class SplitDataModule(MemoryDataModule):
+    """A data set without official splits: 70 % become training, 15 % validation and 15 % test examples.
+
+    Args:
+        batch_size: examples a training batch; None for all.
+        eval_batch_size: examples a validation or test batch; None for all.
+        split_seed: of the split.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None = 32,
+        eval_batch_size: int | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+        self.split_seed = split_seed
+
+    @abstractmethod
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the whole data set."""
+
+    def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Inputs and targets, scaled with what the training rows alone say."""
+        return inputs, target
+
+    def load(self) -> dict[str, Examples]:
+        """Read, split, and standardise with the training split's statistics."""
+        inputs, target = self.read()
+        part = round(0.15 * len(inputs))
+        train, val, test = split_rows(len(inputs), (len(inputs) - 2 * part, part, part), self.split_seed)
+        examples = Examples.of(*self.standardise(inputs, target, train))
+        return {"train": examples.take(train), "val": examples.take(val), "test": examples.take(test)}

@@ -5,7 +5,7 @@ from losslab.doctor import examine, report
 print(report(examine(network, loss, (inputs, target))))
 """
 
-from losslab.doctor.examination import examine
+from losslab.doctor.examine import examine
 from losslab.doctor.finding import Finding, Severity, report
 
 __all__ = ["Finding", "Severity", "examine", "report"]

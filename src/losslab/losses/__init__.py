@@ -2,12 +2,11 @@
 
 from losslab.losses.asymmetric import AGCE, AUL
 from losslab.losses.barron import Barron
-from losslab.losses.base import Loss
+from losslab.losses.base import ClassLoss, Loss, ResidualLoss
 from losslab.losses.bce import BCE
 from losslab.losses.bi_tempered import BiTempered
 from losslab.losses.brier import Brier
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal
@@ -32,7 +31,6 @@ from losslab.losses.poly1 import Poly1
 from losslab.losses.prior_sigmoid import PriorSigmoid
 from losslab.losses.quantile import Expectile, Quantile
 from losslab.losses.rescaled_mse import RescaledMSE
-from losslab.losses.residual import ResidualLoss
 from losslab.losses.robust import Cauchy, Charbonnier, GemanMcClure, Welsch
 from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm
 from losslab.losses.sigmoid_focal import SigmoidFocal

@@ -6,11 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.precise import expm1
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.numerics import expm1, log_softmax_tails
 
 _SOURCE = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.precise import expm1, expm1_over, log1p_square
-from losslab.losses.residual import ResidualLoss
+from losslab.losses.numerics import expm1, expm1_over, log1p_square
 from losslab.losses.robust import SCALE
 
 

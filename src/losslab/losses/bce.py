@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import Loss
+from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Slope
 from losslab.losses.class_weights import as_tensor
-from losslab.losses.residual import mean_over_outputs
 from losslab.targets import Kind
 
 
@@ -52,10 +51,9 @@ class BCE(Loss):
         """(N, K), (N, K) → (N,)."""
         weight = None if self.pos_weight is None else self.pos_weight.to(outputs.dtype)
         if weight is not None and weight.ndim and len(weight) not in {1, outputs.shape[-1]}:
-            message = (
+            raise LabError(
                 f"BCE: pos_weight must be one number, or one for each of {outputs.shape[-1]} outputs: got {len(weight)}"
             )
-            raise LabError(message)
         losses = F.binary_cross_entropy_with_logits(outputs, target, pos_weight=weight, reduction="none")
         return mean_over_outputs(losses)
 

@@ -6,11 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.softmax import scalar
-from losslab.losses.tempered import log_tempered_softmax, tempered_surprise
+from losslab.losses.numerics import log_tempered_softmax, scalar, tempered_surprise
 
 
 class BiTempered(ClassLoss):

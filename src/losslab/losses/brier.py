@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Slope
-from losslab.losses.class_loss import ClassLoss
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.numerics import log_softmax_tails
 
 
 class Brier(ClassLoss):

@@ -45,7 +45,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Card:
-    """The facts of a loss at the parameters it has. Each is a claim that `losslab.contract` tries to refute.
+    """The facts of a loss at the parameters it has. Each is a claim that `losslab.losses.contract` tries to refute.
 
     Values that depend on the number of classes are formulas in K, such as "log(K)", which are evaluated and printed
     alike. They may name the loss's hyperparameters. Only losses that are made of others leave a fact open with None.

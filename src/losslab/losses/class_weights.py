@@ -29,11 +29,9 @@ def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
         LabError: β outside [0, 1).
     """
     if not 0 <= beta < 1:
-        message = f"effective_number: beta must be a number in [0, 1), got {beta!r}"
-        raise LabError(message)
+        raise LabError(f"effective_number: beta must be a number in [0, 1), got {beta!r}")
     if not counts.any():
-        message = "effective_number: no class occurs at all"
-        raise LabError(message)
+        raise LabError("effective_number: no class occurs at all")
     # 1 - β^n by expm1, which knows it also where β^n rounds to 1; β = 0 makes every number 1.
     numbers = counts.double()
     kept = -torch.expm1(numbers * torch.log(torch.tensor(beta, dtype=torch.float64)))
@@ -52,6 +50,5 @@ def as_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
     values = weight.flatten().tolist() if isinstance(weight, Tensor) else weight
     numbers = not isinstance(values, str) and all(isinstance(w, int | float) for w in values)
     if not numbers or not values or not all(w >= 0 for w in values) or not any(values):
-        message = f"weight must hold one number ≥ 0 a class, not all of them 0, got {values}"
-        raise LabError(message)
+        raise LabError(f"weight must hold one number ≥ 0 a class, not all of them 0, got {values}")
     return weight if isinstance(weight, Tensor) else torch.tensor([float(w) for w in values])

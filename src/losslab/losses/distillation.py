@@ -70,12 +70,12 @@ class Distillation(Loss):
             LabError: there is no teacher, or it knows another number of classes.
         """
         if not self._teacher:
-            message = "distillation needs a teacher: teacher=RUN_FOLDER"
-            raise LabError(message)
+            raise LabError("distillation needs a teacher: teacher=RUN_FOLDER")
         teacher = self._teacher[0].to(inputs)
         with torch.no_grad():
             said = teacher(inputs)
         if said.shape != outputs.shape:
-            message = f"the teacher gives {said.shape[1]} outputs and the pupil {outputs.shape[1]}: same data for both"
-            raise LabError(message)
+            raise LabError(
+                f"the teacher gives {said.shape[1]} outputs and the pupil {outputs.shape[1]}: same data for both"
+            )
         return torch.cat([outputs, said.to(outputs.dtype)], dim=1)

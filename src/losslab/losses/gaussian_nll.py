@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.losses.base import Loss
+from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.residual import mean_over_outputs
 from losslab.targets import Kind
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from losslab.losses.card import Card, Slope
 from losslab.losses.jensen_shannon import HIGHEST, JS, SCALE, SOURCE, UNIFORM, kl_to_mean
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.numerics import log_softmax_tails
 
 _LOG_2 = log(2)
 _APART = f"(((1 + pi1) / 2 * log((1 + pi1) / 2) + (1 - pi1) / 2 * log((1 - pi1) / 2)) / {SCALE})"

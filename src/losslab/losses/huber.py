@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.residual import ResidualLoss
 
 
 class Huber(ResidualLoss):

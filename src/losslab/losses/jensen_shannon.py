@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
-from losslab.losses.softmax import log_softmax_tails, scalar
+from losslab.losses.numerics import log_softmax_tails, scalar
 
 SOURCE = "Englesson & Azizpour, Generalized Jensen-Shannon divergence loss for learning with noisy labels, 2021"
 SCALE = "((1 - pi1) * log(1 - pi1))"

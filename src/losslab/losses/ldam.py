@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from losslab.losses.base import Counted
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_weights import Rule
-from losslab.losses.counted import Counted
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.numerics import log_softmax_tails
 
 
 class LDAM(Counted):
     """Label-distribution-aware margin loss: cross-entropy of s c, the label's c less Δ_y, Δ_k = m (n_min / n_k)^¼.
 
     The outputs c are cosines; the rarer a class, the larger the margin m by which it has to win. An experiment builds
-    its network so that they are; in a loop of one's own, `losslab.networks.cosine` does it. The paper turns class
+    its network so that they are; in a loop of one's own, `losslab.models.cosine` does it. The paper turns class
     weights on late in training (`callbacks=deferred_reweighting`).
 
     Args:

@@ -5,8 +5,8 @@ from math import log
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Slope
-from losslab.losses.residual import ResidualLoss
 
 
 class LogCosh(ResidualLoss):

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import Counted
 from losslab.losses.card import Card, Parameter, Slope
 from losslab.losses.class_weights import Rule
-from losslab.losses.counted import Counted
 
 
 class LogitAdjusted(Counted):

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
-from losslab.losses.softmax import log_softmax_tails
+from losslab.losses.numerics import log_softmax_tails
 
 _CLAMPED_AT_1E_4 = log(1e-4)
 _FLAT = (

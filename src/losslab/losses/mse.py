@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Slope
-from losslab.losses.residual import ResidualLoss
 
 
 class MSE(ResidualLoss):

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Loss
+from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Slope
-from losslab.losses.residual import mean_over_outputs
 from losslab.targets import Kind
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.residual import ResidualLoss
 
 _LEVEL = "τ, the weight of targets above the prediction"
 

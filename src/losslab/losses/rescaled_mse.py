@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
 
 

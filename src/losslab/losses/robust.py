@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.precise import expm1, hypotenuse_less_1, log1p_square
-from losslab.losses.residual import ResidualLoss
+from losslab.losses.numerics import expm1, hypotenuse_less_1, log1p_square
 
 SCALE = Parameter("c, the scale of an ordinary residual", "(0, inf)", "Barron's reference code", (1.0, 2.0, 4.0))
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
 from losslab.losses.class_weights import Rule
 
 _KORNBLITH = "Kornblith et al., Why do better loss functions lead to less transferable features?, 2021"
@@ -94,7 +94,7 @@ class LogitNorm(_Tempered):
 class CosineSoftmax(_Tempered):
     """Cosine softmax: cross-entropy of c/τ, where the outputs c are cosines between features and class weights.
 
-    An experiment builds its network so that they are; in a loop of one's own, `losslab.networks.cosine` does it.
+    An experiment builds its network so that they are; in a loop of one's own, `losslab.models.cosine` does it.
 
     Args:
         temperature: τ.

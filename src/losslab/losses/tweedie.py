@@ -6,10 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Loss
+from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.precise import expm1_over
-from losslab.losses.residual import mean_over_outputs
+from losslab.losses.numerics import expm1_over
 from losslab.targets import Kind
 
 

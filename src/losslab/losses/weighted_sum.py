@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
-from losslab.losses.base import Loss, Total
+from losslab.losses.base import ClassLoss, Holder, Loss, Total
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_loss import ClassLoss
-from losslab.losses.holder import Holder
 
 
 class Term(Holder):
@@ -25,8 +23,7 @@ class Term(Holder):
     def __init__(self, loss: Loss, weight: float | Tensor = 1.0) -> None:
         super().__init__()
         if not isinstance(loss, Loss):
-            message = f"a term of a weighted_sum needs a loss, got {loss!r}"
-            raise LabError(message)
+            raise LabError(f"a term of a weighted_sum needs a loss, got {loss!r}")
         self.loss = loss
         self.hold("weight", weight)
 
@@ -48,23 +45,23 @@ class WeightedSum(Loss):
             name for name, term in terms.items() if not isinstance(term, Mapping) or set(term) - {"loss", "weight"}
         ]
         if wrong:
-            message = f"a term of a weighted_sum has a loss and a weight, and nothing else: terms.{wrong[0]} differs"
-            raise LabError(message)
+            raise LabError(
+                f"a term of a weighted_sum has a loss and a weight, and nothing else: terms.{wrong[0]} differs"
+            )
         self.terms = nn.ModuleDict({name: Term(**term) for name, term in terms.items()})
         losses = self._losses
         kinds = [kind for kind in losses[0].wants if all(kind in loss.wants for loss in losses)] if losses else []
         if not kinds:
-            message = f"weighted_sum needs terms that take one kind of target: got {_names(losses) or 'none'}"
-            raise LabError(message)
+            raise LabError(f"weighted_sum needs terms that take one kind of target: got {_names(losses) or 'none'}")
         if len({_weighting(loss) for loss in losses}) > 1 or len({loss.outputs_per_target for loss in losses}) > 1:
-            message = (
+            raise LabError(
                 f"the terms of a weighted_sum must have the same weight and ignore_index, and as many outputs for each "
                 f"target: {_names(losses)} differ"
             )
-            raise LabError(message)
         if len([loss for loss in losses if loss.views > 1]) > 1:
-            message = f"only one term of a weighted_sum can look at more than the network's outputs: {_names(losses)}"
-            raise LabError(message)
+            raise LabError(
+                f"only one term of a weighted_sum can look at more than the network's outputs: {_names(losses)}"
+            )
         # Facts of the terms, which for a single loss are its class's.
         self.wants = tuple(kinds)
         self.outputs_per_target = losses[0].outputs_per_target

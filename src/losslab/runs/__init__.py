@@ -22,12 +22,11 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
-from losslab.plain_files import read_text
-from losslab.runs.claiming import TakenError, abandoned, claim, discard, discard_sweep, held
-from losslab.runs.files import as_json, write_json
-from losslab.runs.finding import SUMMARY, Found, search
-from losslab.runs.folder import RunFolder
-from losslab.runs.naming import default_path, default_sweep_path, name, shown, stamp
+from losslab.io.json_files import as_json, write_json
+from losslab.io.untrusted import read_text
+from losslab.runs.folder import RunFolder, default_path, default_sweep_path, name, shown, stamp
+from losslab.runs.lock import TakenError, abandoned, claim, discard, discard_sweep, held
+from losslab.runs.search import SUMMARY, Found, search
 
 __all__ = [
     "SUMMARY",

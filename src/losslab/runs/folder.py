@@ -1,17 +1,23 @@
-"""One run's folder."""
+"""One run's folder.
+
+How runs and their folders are called.
+"""
 
 import json
+import secrets
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from losslab import durable, links, trust
 from losslab.errors import LabError
-from losslab.plain_files import read_text
-from losslab.runs.configuration import amiss
-from losslab.runs.files import read_json
-from losslab.runs.yaml_files import read_yaml
+from losslab.io import atomic, untrusted
+from losslab.io.json_files import read_json
+from losslab.io.untrusted import read_text
+from losslab.io.untrusted_yaml import read_yaml
+from losslab.runs import trust
+from losslab.runs.config import amiss
 
 _BRING_BACK = "bring the file back, or train the run again"
 _DELETE = "delete it, and the data themselves are read instead"
@@ -109,10 +115,10 @@ class RunFolder:
             LabError: the place for it is a link.
             OSError: it cannot be copied.
         """
-        links.keep_inside(self.teacher, self.path)
-        durable.copy(taught_by.config, self.teacher / taught_by.config.name)
+        untrusted.keep_inside(self.teacher, self.path)
+        atomic.copy(taught_by.config, self.teacher / taught_by.config.name)
         weights = taught_by.weights if taught_by.weights.is_file() else taught_by.checkpoint("best")
-        durable.copy(weights, self.teacher / taught_by.weights.name)
+        atomic.copy(weights, self.teacher / taught_by.weights.name)
 
     def checkpoint(self, name: str) -> Path:
         """The file of "best" (which is "last" where nothing was validated), "last", or any path.
@@ -128,8 +134,7 @@ class RunFolder:
         if epoch is None:
             return self.last
         plain = f", or --ckpt {self.weights} (its network; not for explain)" if self.weights.is_file() else ""
-        message = f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{plain}"
-        raise LabError(message)
+        raise LabError(f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{plain}")
 
     @property
     def _best_epoch(self) -> Any:
@@ -159,13 +164,11 @@ class RunFolder:
         if not self.config.exists():
             inside = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
             hint = f", but it holds runs: name one of them, such as {inside[0].parent}" if inside else ""
-            message = f"{self.path} is no run folder: it holds no {self.config.name}{hint}"
-            raise LabError(message)
+            raise LabError(f"{self.path} is no run folder: it holds no {self.config.name}{hint}")
         config: dict[str, Any] = read_json(self.config, _BRING_BACK)
         wrong = amiss(config)
         if wrong is not None:
-            message = f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}"
-            raise LabError(message)
+            raise LabError(f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}")
         config.pop("trust", None)
         return config
 
@@ -179,8 +182,7 @@ class RunFolder:
             return None
         faults: dict[str, Any] = read_json(self.faults, _BRING_BACK)
         if not isinstance(faults, dict):
-            message = f"{self.faults} does not say what was made wrong with the data: {_BRING_BACK}"
-            raise LabError(message)
+            raise LabError(f"{self.faults} does not say what was made wrong with the data: {_BRING_BACK}")
         return faults
 
     def read_data(self) -> dict[str, Any] | None:
@@ -193,8 +195,7 @@ class RunFolder:
             return None
         known: dict[str, Any] = read_json(self.data, _DELETE)
         if not isinstance(known, dict):
-            message = f"{self.data} does not say what is known of the data: {_DELETE}"
-            raise LabError(message)
+            raise LabError(f"{self.data} does not say what is known of the data: {_DELETE}")
         return known
 
     @property
@@ -205,3 +206,37 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: it only serves to help
             return None
         return Path(folder) if isinstance(folder, str) and folder and "\0" not in folder else None
+
+
+def default_sweep_path() -> str:
+    """outputs/sweep-STAMP-xxxx, which holds the folders of a sweep's runs."""
+    return f"outputs/sweep-{stamp()}"
+
+
+def default_path(name: str, job: str | None = None) -> str:
+    """outputs/NAME/STAMP-xxxx, where no other run is or will be; outputs/NAME/JOB for a job that has a name."""
+    return f"outputs/{name}/{job or stamp()}"
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def name(model: str, data: str, loss: str, seed: int, *faults: str | None) -> str:
+    """What a run is called unless it is given a name: MODEL-DATA-LOSS-sSEED, where DATA is digits+long_tail+symmetric.
+
+    Args:
+        model: the choice of its group, as `data` and `loss` are.
+        data: to which the faults are added.
+        loss: of the run.
+        seed: of the run.
+        faults: the choices of imbalance and noise; None or "none" where nothing is wrong.
+    """
+    wrong = [fault for fault in faults if fault not in (None, "none")]
+    return f"{model}-{'+'.join((data, *wrong))}-{loss}-s{seed}"
+
+
+def stamp() -> str:
+    """The time to the second, and four characters for runs that start in the same one."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"

@@ -1,0 +1,173 @@
+"""`losslab compare`: which loss won, and is the difference real?"""
+
+import argparse
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import get_console
+from rich.progress import track
+
+from losslab import runs
+from losslab.cli.options import asked_by_completion, begin, refuse_file, takes_trust
+from losslab.cli.process import imports_without_gc, leave, one_line_errors
+from losslab.errors import LabError
+from losslab.io import tables, untrusted
+
+if TYPE_CHECKING:
+    from losslab.analysis.compare import Comparison, Run
+
+logger = logging.getLogger("losslab")
+
+_OWN = "[{}]"
+"""How the terminal marks what the page has in bold."""
+
+
+def compare(arguments: Sequence[str] | None = None) -> None:
+    """`losslab compare FOLDERS...` and `losslab compare`: compare the runs in these folders and below."""
+    if asked_by_completion():
+        return
+    options = _parser().parse_args(arguments)
+    begin(trusted=options.trust)
+    with one_line_errors(show_all=False):
+        from losslab.analysis import compare as lab  # noqa: PLC0415 -- not before --help
+
+        comparison = lab.compare(
+            options.folders, options.metric, options.baseline, _reach(options.reach), options.scale
+        )
+        if not comparison.metrics:
+            _refuse(comparison)
+        folder = _claim(options.output, comparison)
+        _tell(comparison)
+        more = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
+        _tell_how_to_read(comparison)
+        if options.tensorboard:
+            _tensorboard(comparison, folder / "tensorboard")
+        from losslab.analysis.compare import report  # noqa: PLC0415
+
+        report.write_page(comparison, folder, more)
+        logger.info("page        %s", runs.shown(folder / "comparison.md"))
+    leave(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Compare runs that differ in more than their seed: tables, figures, and what can be claimed.",
+        epilog="Writes comparison.md with its figures, comparison.csv and runs.csv.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or a folder above")
+    parser.add_argument(
+        "--metric", action="append", help="a final value to compare by, such as test/accuracy; may be repeated"
+    )
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        metavar="KEY=VALUE",
+        help="compare with the group that has this setting (default: the best); may be repeated",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=("auto", "difference", "ratio"),
+        default="auto",
+        help="compare by differences or by ratios (auto: ratios for errors more than ten times apart)",
+    )
+    parser.add_argument("--reach", metavar="METRIC=VALUE", help="how long runs take to this, such as val/accuracy=0.6")
+    parser.add_argument(
+        "--matrix",
+        nargs="?",
+        const="trained",
+        choices=("trained", "all"),
+        help="also measure every model under every loss that one was trained with, or under all losses that fit",
+    )
+    takes_trust(parser)
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write each group as one run for TensorBoard: means and bands"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)"
+    )
+    return parser
+
+
+def _reach(asked: str | None) -> tuple[str, float | None] | None:
+    if asked is None:
+        return None
+    metric, _, value = asked.partition("=")
+    try:
+        return metric, float(value) if value else None
+    except ValueError as error:
+        raise LabError(f"--reach {asked}: {value} is no number, say METRIC=VALUE as in val/accuracy=0.6") from error
+
+
+def _refuse(comparison: "Comparison") -> None:
+    for what, why in comparison.flaws:
+        logger.info("%s: %s", what, why)
+    from losslab.analysis.compare.comparison import NOTHING  # noqa: PLC0415
+
+    raise LabError(NOTHING)
+
+
+def _claim(asked: Path | None, comparison: "Comparison") -> Path:
+    """The folder to write to: one of its own, or that of an earlier comparison, which is renewed."""
+    sweeps = comparison.reading.sweeps
+    default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.stamp()}"
+    folder = asked or default
+    if asked is None:
+        for sweep in sweeps[:1]:  # which may be somebody else's
+            untrusted.keep_inside(folder, sweep)
+        if folder.is_dir():
+            untrusted.refuse(folder)
+    refuse_file(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
+        raise LabError(f"{folder} holds something else than a comparison: set --output to another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot write to {folder} ({error.strerror}): name another folder with --output") from error
+    return folder
+
+
+def _tell(comparison: "Comparison") -> None:
+    from losslab.analysis.compare import report  # noqa: PLC0415
+    from losslab.analysis.compare.tables import rows  # noqa: PLC0415
+
+    logger.info("%s", report.summary(comparison))
+    for standing in comparison.standings.values():
+        logger.info("%s", tables.table(rows(standing)))
+    if comparison.reach is not None:
+        logger.info("\n%s", report.reach_title(comparison.reach))
+        logger.info("%s", tables.table(report.reach_rows(comparison.reach)))
+    if len(comparison.groups) == 1:
+        logger.info("All runs have one configuration: there is nothing to compare them with.")
+
+
+def _tell_how_to_read(comparison: "Comparison") -> None:
+    logger.info("")
+    for note in comparison.notes:
+        logger.info("%s", tables.wrapped(f"- {note}"))
+    for what, why in comparison.flaws:
+        logger.warning("%s", tables.wrapped(f"! not counted: {what}: {why}"))
+
+
+def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
+    """Measure every model under every loss; this alone needs torch."""
+    with imports_without_gc():
+        from losslab.analysis.loss_matrix import measure, report  # noqa: PLC0415
+
+    def watched(several: Sequence["Run"]) -> Iterable["Run"]:
+        return track(several, "measuring", console=get_console(), transient=True)
+
+    matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
+    report.write(matrix, folder)
+    logger.info("\n%s", report.TITLE)
+    logger.info("%s", tables.wrapped(report.key(matrix, _OWN)))
+    logger.info("%s", tables.table(report.rows(matrix, _OWN), words=(0,)))
+    return report.TITLE, report.section(matrix)
+
+
+def _tensorboard(comparison: "Comparison", folder: Path) -> None:
+    from losslab.analysis.compare import tensorboard  # noqa: PLC0415
+
+    tensorboard.write(comparison.ordered, comparison.histories, folder)
+    logger.info("watch       tensorboard --logdir %s", runs.shown(folder))

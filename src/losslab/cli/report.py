@@ -1,0 +1,161 @@
+"""What a run says on the terminal, and in its train.log: a header before, a table after."""
+
+import io
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from losslab import runs
+from losslab.data.batch import Examples, Facts
+from losslab.data.corruption import manifest
+from losslab.runs import trust
+from losslab.targets import Task
+
+if TYPE_CHECKING:
+    from losslab.training.experiment import Experiment
+
+logger = logging.getLogger(__name__)
+_WIDTH = 100
+
+
+def header(experiment: "Experiment") -> None:
+    """Say what is about to run, and the commands to look at it."""
+    trainer, learner, config = experiment.trainer, experiment.learner, experiment.config
+    parameters = sum(p.numel() for p in learner.parameters())
+    choices = config["choices"]
+    device = trainer.strategy.root_device
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
+    ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    folder = runs.shown(experiment.folder.path)
+    evaluate = "losslab evaluate" if Path("scripts/evaluate.py").is_file() else "losslab evaluate"
+    lines = {
+        "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
+        "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
+        **(manifest.lines(experiment.data.manifest) if experiment.data.manifest else {}),
+        "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
+        "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
+        "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
+        "run folder": folder,
+        "watch": f"tensorboard --logdir {folder}",
+        "evaluate": " ".join([f"{evaluate} {folder}", *(f"--trust {name}" for name in trust.untrusted(config))]),
+    }
+    for name, value in lines.items():
+        logger.info("%-11s %s", name, value)
+
+
+def _inputs(facts: Facts) -> str:
+    shape = "×".join(str(size) for size in facts.input_shape)
+    targets = f"{facts.targets} classes" if facts.task is Task.MULTICLASS else facts.task
+    return f"inputs of {shape}, {targets}"
+
+
+def _batches(data: dict[str, Any]) -> str:
+    return f"batches of {data['batch_size']}" if data["batch_size"] else "one full batch"
+
+
+def _loss(choice: str, config: dict[str, Any]) -> str:
+    return f"custom {config['_target_']}" if choice == "custom" else choice
+
+
+def _with_parameters(name: str, config: dict[str, Any]) -> str:
+    shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
+    return ", ".join([name, *(f"{key} {_in_short(value)}" for key, value in shown.items())])
+
+
+def _in_short(value: Any) -> str:
+    """A value, or of a part that is made of others its name or theirs."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
+    return " and ".join(value)
+
+
+def closing(experiment: "Experiment", results: dict[str, float]) -> None:
+    """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
+    if "best_epoch" in results:
+        best, monitor = results["best_epoch"], experiment.learner.monitor
+        logger.info(
+            "best epoch  %d of %d by %s: its values, and the test set under its weights",
+            best,
+            results["epochs"],
+            monitor,
+        )
+    results_table(results)
+    _weights_table(experiment)
+    profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
+    if profile:
+        logger.info("%s", profile)
+    if experiment.folder.figures.is_dir():
+        logger.info("%-11s %s", "figures", runs.shown(experiment.folder.figures))
+
+
+def results_table(results: dict[str, float]) -> None:
+    """A row for each metric, a column for each split, of values named SPLIT/METRIC."""
+    values = {name: value for name, value in results.items() if "/" in name}
+    splits = dict.fromkeys(name.partition("/")[0] for name in values)
+    table = _table("metric", *splits)
+    for metric in dict.fromkeys(name.partition("/")[2] for name in values):
+        cells = [values.get(f"{split}/{metric}") for split in splits]
+        table.add_row(metric, *("" if value is None else f"{value:z.4f}" for value in cells))
+    logger.info("%s", _text(table))
+
+
+def columns_table(columns: Mapping[str, Any], rows: Iterable[int], width: int = _WIDTH) -> None:
+    """These rows of columns (N,) of numbers or words, as a table; what is wider is cut."""
+    table = _table(*columns)
+    for row in rows:
+        cells = (column[row] for column in columns.values())
+        table.add_row(*(f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
+    logger.info("%s", _text(table, width))
+
+
+def _weights_table(experiment: "Experiment") -> None:
+    """For a linear regression, each parameter beside the least-squares solution of the training targets.
+
+    Where the targets were corrupted, the solution of the clean ones stands beside that.
+    """
+    network, loss = experiment.learner.network, experiment.learner.loss
+    if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
+        return
+    outputs = torch.ones(1, loss.outputs(1))
+    if not torch.equal(loss.to_predictions(outputs), outputs[:, :1]):
+        return  # outputs that are logarithms of the values have another solution
+    train = experiment.data.splits["train"]
+    if not isinstance(train, Examples):
+        return  # read from files as it goes: too much to solve for
+    inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
+    solutions = {"least squares": train.target}
+    if not torch.equal(train.target, train.truth):
+        solutions["of clean targets"] = train.truth
+    columns = [torch.cat([network.weight[0], network.bias[:1]]).tolist()]
+    columns += [
+        torch.linalg.lstsq(inputs, values[:, :1].double().cpu(), driver="gelsd").solution.flatten().tolist()
+        for values in solutions.values()
+    ]
+    features = network.in_features
+    names = ["weight"] if features == 1 else [f"weight {index}" for index in range(features)]
+    table = _table("parameter", "learnt", *solutions)
+    for name, *values in zip([*names, "bias"], *columns, strict=True):
+        table.add_row(name, *(f"{value:z.4f}" for value in values))
+    logger.info("%s", _text(table))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _text(table: Table, width: int = _WIDTH) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

@@ -1,0 +1,129 @@
+"""Counts that follow a log-linear law, for losses of counts.
+
+Three points on a line: the smallest regression there is.
+
+A linear law with noise, on which the truth is known.
+"""
+
+import torch
+
+from losslab.data import random_keys
+from losslab.data.batch import Examples, Facts
+from losslab.data.module import MemoryDataModule
+from losslab.errors import LabError
+from losslab.targets import Kind, Task
+
+
+class Counts(MemoryDataModule):
+    """y ~ Poisson(exp(w·x + log rate)), with x standard normal and w of length `effect`.
+
+    The truth is the count that was drawn, in every split. So the squared error of the best predictions, the rates
+    themselves, is the mean rate: rate · exp(effect²/2).
+
+    Args:
+        n: training examples; validation and test have as many each.
+        features: of each example.
+        rate: the expected count at x = 0.
+        effect: standard deviation of the logarithm of the rate over the examples.
+        batch_size: examples a training batch; None for all.
+        eval_batch_size: examples a validation or test batch; None for all.
+        data_seed: of the law, the points and the counts.
+        seed: of the order of the batches.
+    """
+
+    def __init__(
+        self,
+        n: int = 320,
+        features: int = 10,
+        rate: float = 3.0,
+        effect: float = 0.5,
+        batch_size: int | None = 32,
+        eval_batch_size: int | None = None,
+        data_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+        if n < 1 or features < 1 or not 0 < rate < 1e6 or not 0 <= effect <= 3:
+            raise LabError(
+                f"counts needs n ≥ 1, features ≥ 1, rate in 0..1e6 (not 0) and effect in 0..3: "
+                f"got n={n}, features={features}, rate={rate}, effect={effect}"
+            )
+        self.n, self.rate, self.effect, self.data_seed = n, rate, effect, data_seed
+        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
+
+    def load(self) -> dict[str, Examples]:
+        """Draw the law and the three splits."""
+        random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
+        weight = torch.randn(self.facts.input_shape[0], 1, generator=random)
+        weight *= self.effect / weight.norm()
+        splits = {}
+        for name in ("train", "val", "test"):
+            x = torch.randn(self.n, len(weight), generator=random)
+            splits[name] = Examples.of(x, torch.poisson(self.rate * (x @ weight).exp(), generator=random))
+        return splits
+
+
+class Line(MemoryDataModule):
+    """x = [1, 2, 3], y = [2, 4, 6]: y = 2x, without noise.
+
+    The three points are train, validation and test at once: this data set shows how a loss is minimised and says
+    nothing about generalisation.
+    """
+
+    facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
+
+    def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+
+    def load(self) -> dict[str, Examples]:
+        """The same three examples in every split."""
+        x = torch.tensor([[1.0], [2.0], [3.0]])
+        points = Examples.of(x, 2 * x)
+        return {"train": points, "val": points, "test": points}
+
+
+class LinearSynthetic(MemoryDataModule):
+    """y = w·x + b + noise, with x and w standard normal.
+
+    With noise=outliers or noise=heteroscedastic the metrics tell which loss found the law in spite of it.
+
+    Args:
+        n: training examples; validation and test have as many each.
+        features: of each example.
+        noise: standard deviation of the Gaussian noise on y.
+        batch_size: examples a training batch; None for all.
+        eval_batch_size: examples a validation or test batch; None for all.
+        data_seed: of the law and the points.
+        seed: of the order of the batches.
+    """
+
+    def __init__(
+        self,
+        n: int = 320,
+        features: int = 10,
+        noise: float = 0.1,
+        batch_size: int | None = 32,
+        eval_batch_size: int | None = None,
+        data_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+        if n < 1 or features < 1 or noise < 0:
+            raise LabError(
+                f"linear_synthetic needs n ≥ 1, features ≥ 1 and noise ≥ 0: got n={n}, features={features}, "
+                f"noise={noise}"
+            )
+        self.n, self.noise, self.data_seed = n, noise, data_seed
+        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
+
+    def load(self) -> dict[str, Examples]:
+        """Draw the law and the three splits."""
+        random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
+        features = self.facts.input_shape[0]
+        weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
+        splits = {}
+        for name in ("train", "val", "test"):
+            x = torch.randn(self.n, features, generator=random)
+            y = x @ weight + bias + self.noise * torch.randn(self.n, 1, generator=random)
+            splits[name] = Examples.of(x, y)
+        return splits

@@ -1,0 +1,1 @@
+"""Files, tables, figures and terminal output."""

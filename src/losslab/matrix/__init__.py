@@ -1,5 +1,0 @@
-"""Every trained model measured under every loss: trained with x, measured by y."""
-
-from losslab.matrix.measuring import Cell, Matrix, measure
-
-__all__ = ["Cell", "Matrix", "measure"]

@@ -1,0 +1,1 @@
+"""The Hydra launcher for `-m`: job queue, resume, display."""

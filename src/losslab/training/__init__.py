@@ -1,0 +1,1 @@
+"""From a Hydra configuration to a trained run."""

@@ -1,0 +1,149 @@
+"""Moves a number of the loss over the epochs.
+
+Class weights that come late in training.
+"""
+
+from collections.abc import Callable
+from math import cos, inf, pi
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from losslab.errors import LabError
+from losslab.losses.base import ClassLoss, place_of
+from losslab.losses.class_weights import effective_number
+from losslab.models.learner import Learner
+
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: x,
+    "cosine": lambda x: (1 - cos(pi * x)) / 2,
+    "jump": lambda x: float(x >= 1),
+}
+
+
+class Anneal(Callback):
+    """Takes a hyperparameter of the loss from `start` in the first epoch to `end`, and leaves it there.
+
+    The value is a function of the epoch alone, so a resumed run goes on where it was. It is set at the start of each
+    epoch and logged as `loss/PARAMETER`. A checkpoint keeps the value of its epoch, under which it is evaluated.
+
+    Args:
+        parameter: as under `loss.` on the command line, such as "gamma", or "terms.mae.weight".
+        end: the last value.
+        start: the first value; None for what the loss was configured with.
+        epochs: how many epochs it takes; None for all.
+        shape: "linear", "cosine" (slow at both ends) or "jump" (at once, after `epochs`).
+    """
+
+    def __init__(
+        self,
+        parameter: str,
+        end: float,
+        start: float | None = None,
+        epochs: int | None = None,
+        shape: str = "linear",
+    ) -> None:
+        if shape not in _SHAPES or (epochs is not None and (not isinstance(epochs, int) or epochs < 1)):
+            raise LabError(
+                f"callbacks.anneal needs a shape of {', '.join(_SHAPES)} and epochs of 1 or more: got {shape}, {epochs}"
+            )
+        self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._holder, self._name = place_of(pl_module.loss, self.parameter)
+        configured = getattr(self._holder, self._name)
+        if self.start is None:
+            self.start = configured.item() if isinstance(configured, Tensor) else configured
+        for value in (self.end, self.start):
+            self._holder.hold(self._name, value)  # refused now, not after hours
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        # A run that is resumed within an epoch does not start it again.
+        self._holder.hold(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        value = self.value(trainer.current_epoch, trainer.max_epochs)
+        self._holder.hold(self._name, value)
+        for writer in trainer.loggers:
+            writer.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._holder, self._name))}
+
+    def value(self, epoch: int, max_epochs: int | None) -> float:
+        """The value in an epoch, counted from 0."""
+        assert self.start is not None  # noqa: S101 -- for the type checker: on_fit_start saw to it
+        whole = self.epochs or max_epochs or 1
+        # All epochs are whole - 1 steps from the first to the last; some epochs end before the next one starts.
+        steps = whole if self.epochs else max(1, whole - 1)
+        return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
+
+
+class DeferredReweighting(Callback):
+    """Weights the classes of the loss by their effective number from an epoch on (DRW of Cao et al. 2019).
+
+    Features are learnt from the data as they are, and only then the rare classes count more. The paper lowers the
+    learning rate at the same epoch. Works for every loss of classes that takes a weight, and for those that a loss is
+    made of. Weights are a function of the epoch alone, so a resumed run goes on where it was. They count in the
+    validation loss too, and the test loss is measured without.
+
+    Args:
+        start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs: 160 or 0.8 of 200.
+        beta: of `losslab.losses.class_weights.effective_number`.
+
+    Raises:
+        LabError: start is neither, or beta is outside [0, 1).
+    """
+
+    def __init__(self, start: float = 0.8, beta: float = 0.9999) -> None:
+        whole = 0 <= start < inf and (start < 1 or start == int(start))
+        if isinstance(start, bool) or not whole or not 0 <= beta < 1:
+            raise LabError(
+                f"callbacks.deferred_reweighting needs a start of 0 or more, an epoch or a fraction below 1 of all, "
+                f"and beta in [0, 1): got start={start}, beta={beta}"
+            )
+        self.start, self.beta = start, beta
+        self._configured: dict[ClassLoss, Tensor | None] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._configured = {
+            part: part.weight for part in pl_module.loss.modules() if isinstance(part, ClassLoss) and part.weighable
+        }
+        counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
+        if not self._configured or counts is None:
+            raise LabError(
+                f"callbacks.deferred_reweighting weights classes, and {type(pl_module.loss).__name__} on these data "
+                f"takes no class weights: choose a loss such as ldam or cross_entropy, or leave the callback out"
+            )
+        self._first = first_epoch(self.start, trainer.max_epochs)
+        self._weight = effective_number(counts, self.beta).to(pl_module.device)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        # A run that is resumed within an epoch does not start it again.
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        for part, configured in self._configured.items():
+            part.weight = self._weight if trainer.current_epoch >= self._first else configured
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        # What is measured from now on is what `evaluate` measures, which knows of no callback.
+        for part, configured in self._configured.items():
+            part.weight = configured
+
+
+def first_epoch(start: float, max_epochs: int | None) -> int:
+    """The first weighted epoch, counted from 0.
+
+    Raises:
+        LabError: a fraction of a run that has no end.
+    """
+    if start >= 1 or start == 0:
+        return int(start)
+    if max_epochs is None or max_epochs < 1:
+        raise LabError(
+            "callbacks.deferred_reweighting.start is a fraction of all epochs: set trainer.max_epochs, or an epoch"
+        )
+    return round(start * max_epochs)

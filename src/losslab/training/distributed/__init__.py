@@ -1,0 +1,1 @@
+"""Worker processes, ranks and signals."""

@@ -1,0 +1,342 @@
+"""Faults of the training data in whole runs: what is said, what is written, what a loss meets and what is measured."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from losslab import runs
+from losslab.analysis.compare.grouping import labels, settings
+from losslab.analysis.compare.read import Run
+from losslab.analysis.outputs import outcomes
+from losslab.cli import report
+from losslab.data.batch import Examples, Facts
+from losslab.data.corruption import figure, manifest
+from losslab.data.corruption.label_noise import Symmetric
+from losslab.errors import LabError
+from losslab.models.metrics import direction
+from losslab.runs import RunFolder
+from losslab.runs.config import hparams
+from losslab.targets import Kind, Task
+from losslab.training import experiment as lab
+from losslab.training import weights
+from losslab.training.config import compose
+from losslab.training.reopen import Look, open_run
+
+SMALL = ("model=mlp", "data=digits", "data.size=8", "trainer.max_epochs=2", "logger=none", "callbacks=none")
+NOISY = (*SMALL, "noise=symmetric", "noise.rate=0.4")
+BOTH = (*NOISY, "imbalance=long_tail", "imbalance.ratio=8")
+
+
+def train_split(experiment):
+    experiment.data.setup()
+    return experiment.data.splits["train"]
+
+
+def counts(labels):
+    return torch.bincount(labels, minlength=10).tolist()
+
+
+def test_the_tail_is_cut_before_labels_are_made_wrong(build):
+    whole, tail, both = (train_split(build(*choice)) for choice in (SMALL, (*SMALL, *BOTH[-2:]), BOTH))
+    assert torch.equal(both.index, tail.index)
+    assert torch.equal(both.truth, tail.truth)
+    assert counts(tail.truth)[0] == counts(whole.truth)[0] == 8 * counts(tail.truth)[9]
+    wrong = both.target != both.truth
+    assert counts(both.truth[wrong]) == [round(0.4 * size) for size in counts(both.truth)]
+
+
+def test_validation_and_test_stay_whole_and_clean(build):
+    clean, both = build(*SMALL), build(*BOTH)
+    for experiment in (clean, both):
+        experiment.data.setup()
+    for split in ("val", "test"):
+        ours, theirs = clean.data.splits[split], both.data.splits[split]
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert torch.equal(theirs.target, theirs.truth)
+
+
+def test_every_loss_meets_the_same_fault_at_one_seed_and_another_at_another(build):
+    targets = [
+        train_split(build(*NOISY, *more)).target
+        for more in ((), ("loss=focal",), ("loss=gce", "optimizer=sgd"), ("seed=1",))
+    ]
+    assert torch.equal(targets[0], targets[1])
+    assert torch.equal(targets[0], targets[2])
+    assert not torch.equal(targets[0], targets[3])
+
+
+def test_a_fault_changes_neither_weights_nor_the_order_of_batches(build):
+    clean, noisy = build(*SMALL), build(*NOISY)
+    for a, b in zip(clean.learner.parameters(), noisy.learner.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for experiment in (clean, noisy):
+        experiment.data.setup()
+    for a, b in zip(clean.data.train_dataloader(), noisy.data.train_dataloader(), strict=True):
+        assert torch.equal(a.index, b.index)
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.truth, b.truth)
+
+
+def test_class_counts_are_what_a_practitioner_sees(build):
+    experiment = build(*BOTH)
+    split = train_split(experiment)
+    assert experiment.data.class_counts.tolist() == counts(split.target)
+    assert counts(split.target) != counts(split.truth)
+
+
+def test_the_manifest_says_what_the_data_are(train):
+    experiment, _ = train(*BOTH)
+    split, said = train_split(experiment), json.loads(experiment.folder.faults.read_text())
+    tail, noise = said["faults"]
+    assert (tail["kind"], tail["parameters"]) == ("long_tail", {"ratio": 8, "seed": 0})
+    assert (noise["kind"], noise["parameters"]) == ("symmetric", {"rate": 0.4, "seed": 0})
+    assert said["examples"] == tail["examples"] == split.size
+    assert tail["examples_before"] == 1257
+    assert list(tail["classes"].values()) == list(noise["classes_before"].values()) == counts(split.truth)
+    assert list(noise["classes"].values()) == counts(split.target)
+    for true in range(10):
+        for given in range(10):
+            count = int(((split.truth == true) & (split.target == given)).sum())
+            assert noise["transitions"][str(true)].get(str(given), 0) == count
+    assert noise["changed"] == int((split.target != split.truth).sum())
+    assert noise["realised_rate"] == pytest.approx(noise["changed"] / noise["of"], abs=1e-6)
+
+
+def test_a_run_without_faults_has_no_manifest(train):
+    experiment, results = train(*SMALL)
+    assert not experiment.folder.faults.exists()
+    assert "train/accuracy_given" not in results
+
+
+def test_the_checksum_is_of_index_and_target(build):
+    split = train_split(build(*NOISY))
+    first = manifest.checksum(split)
+    assert manifest.checksum(split._replace(truth=split.truth + 1)) == first
+    for name in ("target", "index"):
+        column = getattr(split, name).clone()
+        column[3] += 1
+        assert manifest.checksum(split._replace(**{name: column})) != first
+
+
+def test_a_run_is_drawn_and_rebuilt_with_its_faults_and_measures_the_same(train):
+    experiment, results = train(*BOTH, "callbacks=default")
+    folder = RunFolder(experiment.folder.path)
+    assert (folder.figures / "faults.png").is_file()
+    again = lab.rebuild(folder, folder.read_config())
+    weights.load(again.learner, folder.best)
+    assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
+    seen = outcomes(again, "train")
+    split = train_split(experiment)
+    order = split.index.argsort()
+    assert torch.equal(seen.target, split.target[order])
+    assert torch.equal(seen.truth, split.truth[order])
+
+
+def test_other_training_data_than_the_manifests_are_refused(train, tmp_path):
+    experiment, _ = train(*NOISY)
+    copy = tmp_path / "run"
+    shutil.copytree(experiment.folder.path, copy)
+    folder = RunFolder(copy)
+    other = lab.rebuild(folder, folder.read_config() | {"noise": None})
+    with pytest.raises(LabError, match=r"training data are not those of this run .* train it again") as error:
+        other.data.setup()
+    assert "\n" not in str(error.value)
+    config = folder.read_config()
+    config["noise"]["seed"] = 5
+    with pytest.raises(LabError, match="training data are not those of this run"):
+        lab.rebuild(folder, config).data.setup()
+    folder.faults.write_text("{")
+    with pytest.raises(LabError, match=r"cannot read .*faults.json"):
+        lab.rebuild(folder, folder.read_config())
+
+
+def test_values_may_differ_in_their_last_bits_and_no_further(build):
+    experiment = build("data=linear_synthetic", "noise=outliers", "logger=none", "callbacks=none")
+    split, said = train_split(experiment), experiment.data.manifest
+    facts, keep = experiment.data.facts, []
+    for factor in (1 + 1e-6, 1.01):
+        _, found = manifest.corrupted(split._replace(target=split.target * factor), keep, facts)
+        assert found["sha256"] != said["sha256"]
+        if factor < 1.001:
+            manifest.check(found, said)
+        else:
+            with pytest.raises(LabError, match="not those of this run"):
+                manifest.check(found, said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric"), [(NOISY, "accuracy"), (("data=linear_synthetic", "noise=outliers", *SMALL[3:]), "mse")]
+)
+def test_what_is_given_is_measured_beside_what_is_true(train, overrides, metric):
+    experiment, results = train(*overrides, "optimizer=adam", "optimizer.lr=0", "examine=false")
+    seen = outcomes(experiment, "train")
+
+    def measured(values):
+        if metric == "accuracy":
+            return (seen.outputs.argmax(1) == values).double().mean().item()
+        return (seen.outputs - values).double().square().mean().item()
+
+    assert results[f"train/{metric}_given"] == pytest.approx(measured(seen.target), rel=1e-5)
+    assert results[f"train/{metric}"] == pytest.approx(measured(seen.truth), rel=1e-5)
+    assert results[f"train/{metric}_given"] != results[f"train/{metric}"]
+    assert direction(f"train/{metric}_given") == direction(metric)
+
+
+def test_noisy_labels_are_mixed_and_the_truth_stays(build):
+    experiment = build(*NOISY, "mix=mixup")
+    split = train_split(experiment)
+    loader = experiment.data.train_dataloader()
+    place = {index: row for row, index in enumerate(split.index.tolist())}
+    for batch in loader:
+        rows = torch.tensor([place[index] for index in batch.index.tolist()])
+        assert torch.equal(batch.truth, split.truth[rows])
+        assert (batch.target.gather(1, split.target[rows][:, None]) > 0).all(), "the given label has a share"
+    assert "train/accuracy_given" not in experiment.learner.curves
+
+
+def test_a_mixed_run_with_noise_trains(train):
+    _, results = train(*NOISY, "mix=mixup", "loss=cross_entropy")
+    assert results["test/accuracy"] > 0.3
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_images_in_folders_get_the_same_faults_streamed_or_held(build, tmp_path, in_memory):
+    for split, count in (("train", 12), ("val", 2), ("test", 2)):
+        for shade, name in enumerate("abcd"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8), (60 * shade, number, 0)).save(tmp_path / split / name / f"{number}.png")
+    images = (
+        "model=mlp",
+        "data=image_folder",
+        f"data.dir={tmp_path}",
+        "data.size=8",
+        "data.workers=0",
+        "data.flip=false",
+    )
+    faults = ("noise=pair_flip", "noise.rate=0.5", "imbalance=long_tail", "imbalance.ratio=4", "logger=none")
+    experiment = build(*images, "data.crop=0", f"data.in_memory={in_memory}", *faults)
+    experiment.data.setup()
+    seen = list(experiment.data.train_dataloader())
+    target, truth, index = (
+        torch.cat([getattr(batch, name) for batch in seen]) for name in ("target", "truth", "index")
+    )
+    sizes = [12, 7, 4, 3]
+    assert torch.bincount(truth).tolist() == sizes
+    assert torch.bincount(truth[target != truth]).tolist() == [round(size / 2) for size in sizes]
+    assert torch.equal(truth, index // 12), "an index is the place among all images of the split"
+    assert experiment.data.class_counts.tolist() == torch.bincount(target).tolist()
+
+
+def test_counts_with_outliers_are_still_counts_to_their_loss(train):
+    _, results = train("data=counts", "loss=poisson_nll", "noise=outliers", "noise.size=3", "logger=none", *SMALL[3:])
+    assert results["test/mse"] > 0
+
+
+def test_the_header_says_how_many_labels_are_wrong(build, caplog):
+    experiment = build(*BOTH)
+    experiment.data.setup()
+    with caplog.at_level(logging.INFO):
+        report.header(experiment)
+    assert "imbalance   long_tail, ratio 8, 556 of 1,257 examples kept, 128 to 16 a class" in caplog.text
+    assert "noise       symmetric, rate 0.4, 222 of 556 labels wrong" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["data=digits", "loss=gce"], "linear-digits-gce-s0"),
+        (["data=digits", "noise=symmetric", "loss=gce"], "linear-digits+symmetric-gce-s0"),
+        (["data=digits", "imbalance=long_tail", "noise=none"], "linear-digits+long_tail-mse-s0"),
+        (["noise=outliers", "imbalance=long_tail", "seed=3"], "linear-line+long_tail+outliers-mse-s3"),
+        (["experiment=outliers"], "linear-linear_synthetic+outliers-mse-s0"),
+    ],
+)
+def test_a_run_is_called_by_its_faults_too(overrides, name):
+    config = compose(overrides, "unused")
+    assert config["name"] == name
+    assert config["name"] == runs.name(*name.split("-")[:1], name.split("-")[1], *name.split("-")[2:3], config["seed"])
+
+
+def test_choices_and_hparams_tell_noisy_runs_apart():
+    config = compose([*BOTH, "seed=4"], "unused")
+    assert (config["choices"]["noise"], config["choices"]["imbalance"]) == ("symmetric", "long_tail")
+    assert {"noise.seed", "imbalance.seed"} <= set(config["per_run"])
+    table = hparams(config)
+    told = {key: value for key, value in table.items() if key.startswith(("noise", "imbalance"))}
+    assert told == {"noise": "symmetric", "noise.rate": 0.4, "imbalance": "long_tail", "imbalance.ratio": 8}
+    for clean in ((), ("noise=none", "imbalance=none")):
+        config = compose([*SMALL, *clean], "unused")
+        assert (config["choices"]["noise"], config["choices"]["imbalance"]) == (None, None)
+        assert not [key for key in hparams(config) if key.startswith(("noise", "imbalance"))]
+
+
+def test_a_comparison_calls_runs_by_their_faults(tmp_path):
+    found = []
+    for number, noise in enumerate((["noise=none"], ["noise=symmetric"], ["noise=symmetric", "noise.rate=0.2"])):
+        config = compose([*SMALL, *noise], str(tmp_path / str(number)))
+        found.append(settings(Run(RunFolder(tmp_path), config, metrics={}, written=0.0)))
+    assert [" ".join(label) for label in labels(found)] == [
+        "noise=none", "noise=symmetric noise.rate=0.4", "noise=symmetric noise.rate=0.2",
+    ]  # fmt: skip
+
+
+def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_training_data(train):
+    run = train(*NOISY, "callbacks=default")[0].folder.path
+    other = open_run(Look(run, data=("split_seed=5",)))
+    other.data.setup()
+    assert torch.equal(other.data.splits["train"].target, other.data.splits["train"].truth)
+    with pytest.raises(LabError, match="training data are not those of this run"):
+        open_run(Look(run, split="train", data=("split_seed=5",))).data.setup()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=line", "noise=symmetric"], "use noise=outliers or heteroscedastic"),
+        (["model=mlp", "data=digits", "noise=outliers"], "use noise=symmetric or pair_flip"),
+        (["model=mlp", "data=digits", "noise=asymmetric"], "noise=pair_flip fits classes of any names"),
+        (["model=mlp", "data=digits", "noise=human"], "use data=cifar10"),
+        (["data=line", "imbalance=long_tail"], r"use ~imbalance \(or imbalance=none\)"),
+        (["model=mlp", "data=digits", "noise=symmetric", "noise.rate=much"], "noise.rate must be a share"),
+    ],
+)
+def test_a_fault_that_does_not_fit_is_one_line_before_anything_is_read(build, overrides, message):
+    with pytest.raises(LabError, match=message) as error:
+        build(*overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_several_labels_have_their_flips_in_the_manifest_and_a_figure():
+    facts = Facts(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
+    truth = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.0]] * 10)
+    split, said = manifest.corrupted(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)
+    (record,) = said["faults"]
+    assert record["flips"] == {
+        "wet": {"0": {"0": 8, "1": 2}, "1": {"0": 2, "1": 8}},
+        "cold": {"0": {"0": 16, "1": 4}, "1": {}},
+    }
+    assert (record["changed"], record["of"]) == (8, 40)
+    assert len(figure.draw(said, split, "labels").axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "panels"),
+    [
+        (BOTH, 3),
+        ((*SMALL, "imbalance=long_tail", "imbalance.ratio=8"), 1),
+        (("data=linear_synthetic", "noise=outliers"), 1),
+        (("data=linear_synthetic", "noise=heteroscedastic"), 2),
+        (("model=mlp", "data=breast_cancer", "loss=bce", "noise=pair_flip"), 3),
+    ],
+)
+def test_every_fault_has_a_figure(build, overrides, panels):
+    experiment = build(*overrides)
+    split = train_split(experiment)
+    drawn = figure.draw(experiment.data.manifest, split, "a run")
+    assert len(drawn.axes) == panels  # a map has its colour bar
+    assert all(axes.get_xlabel() or axes.get_ylabel() for axes in drawn.axes)

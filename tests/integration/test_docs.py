@@ -1,0 +1,30 @@
+"""What the pages show is what the commands gave, and what they link to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def table(text: str, head: str) -> list[str]:
+    """The lines of the Markdown table that begins with this."""
+    lines = text[text.index(head) :].splitlines()
+    return lines[: next(at for at, line in enumerate(lines) if not line.startswith("|"))]
+
+
+def test_the_readme_opens_with_the_table_of_the_comparison():
+    shown = table((ROOT / "README.md").read_text(), "| loss | n | test/accuracy |")
+    assert len(shown) == 2 + 6
+    assert shown == table((ROOT / "docs/cifar10_losses/comparison.md").read_text(), "| loss | n | test/accuracy |")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / path).exists() if path else anchor, target

@@ -1,0 +1,449 @@
+"""Sweeps as the command line runs them: real processes, real failures, real signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from omegaconf import OmegaConf
+from test_spawn import alive, wait_for
+
+from losslab.runs.sweep_summary import State
+from losslab.sweep import scheduler
+from losslab.sweep.display import Board
+from losslab.sweep.state import Sweep
+from losslab.training.distributed.worker import Outcome, Surroundings
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests" / "helpers"
+SHORT = ["trainer=cpu", "trainer.max_epochs=3", "callbacks=default"]
+
+
+def start(*overrides, cwd, **variables):
+    """`python train.py OVERRIDES`, in a process group of its own as a terminal would have it."""
+    paths = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | variables,
+        start_new_session=True,
+    )
+
+
+def sweep(*overrides, cwd):
+    process = start("-m", "run_dir=sweep", *overrides, cwd=cwd)
+    out, errors = process.communicate(timeout=600)
+    return process.returncode, out, errors, json.loads((cwd / "sweep" / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """Twelve jobs, of which one raises, one runs out of memory and one is killed."""
+    folder = tmp_path_factory.mktemp("twelve")
+    plan = "{L1-1-0: raise, Huber-2-1: tensors, MSE-2-0: kill}"
+    sabotage = ["+callbacks.sabotage._target_=workers.Sabotage", f"+callbacks.sabotage.plan={plan}"]
+    axes = ["trainer.devices=1,2", "loss=mse,l1,huber", "seed=0,1"]
+    return folder, *sweep(*SHORT, *axes, *sabotage, "hydra.launcher.n_jobs=2", cwd=folder)
+
+
+BAD = {("l1", 1, 0): "RuntimeError: first line second line", ("huber", 2, 1): "ran out of memory",
+       ("mse", 2, 0): "killed by SIGKILL"}  # fmt: skip
+
+
+def named(job):
+    given = dict(override.split("=", 1) for override in job["overrides"])
+    return given["loss"], int(given["trainer.devices"]), int(given["seed"])
+
+
+@pytest.mark.slow
+def test_a_failure_is_one_jobs_and_the_others_are_done(twelve):
+    _, code, _, _, summary = twelve
+    assert code == 1
+    assert (summary["done"], summary["failed"], len(summary["jobs"])) == (9, 3, 12)
+    for job in summary["jobs"]:
+        if named(job) in BAD:
+            assert job["state"] == "failed"
+            assert job["reason"].startswith(BAD[named(job)])
+        else:
+            assert job["state"] == "done"
+            assert job["value"] == job["metrics"]["val/mse"]
+
+
+@pytest.mark.slow
+def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
+    _, _, out, errors, _ = twelve
+    for reason in BAD.values():
+        assert reason in errors
+        assert reason in out
+    again = f"python {ROOT / 'train.py'} resume=sweep 'trust=[workers]'"
+    assert errors.splitlines()[-1] == f"3 of 12 jobs are not done; to complete them: {again}"
+    assert "Traceback" not in out + errors
+
+
+@pytest.mark.slow
+def test_every_run_has_its_own_log_and_folder(twelve):
+    folder, *_, summary = twelve
+    for job in summary["jobs"]:
+        run = folder / "sweep" / job["folder"]
+        log = (run / "train.log").read_text()
+        assert log.count("INFO model ") == 1
+        assert (run / ".hydra" / "config.yaml").is_file()
+        assert (run / "metrics.json").is_file() == (job["state"] == "done")
+        if named(job) not in BAD:
+            assert "Traceback" not in log
+        elif "killed" not in job["reason"]:
+            assert "Traceback" in log
+    twins = {}
+    for job in summary["jobs"]:
+        if job["state"] == "done":
+            twins.setdefault(named(job)[::2], []).append(job["value"])
+    for values in twins.values():
+        assert values == pytest.approx([values[0]] * len(values), rel=1e-5)
+
+
+def test_jobs_run_side_by_side(tmp_path):
+    code, out, _, summary = sweep(*SHORT, "loss=mse,l1", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    assert code == 0
+    assert summary["done"] == 2
+    said = [line for line in out.splitlines() if line.startswith("job ")]
+    assert [line.split()[2] for line in said] == ["started", "started", "done", "done"]
+    assert "val/mse" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    slow = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={pids}", "trainer.max_epochs=1000"]
+    process = start(
+        "-m", "run_dir=sweep", "trainer=cpu", *slow, "loss=mse,l1,huber", "trainer.devices=1,2",
+        "hydra.launcher.n_jobs=3", cwd=tmp_path,
+    )  # fmt: skip
+    assert wait_for(lambda: len(list(pids.iterdir())) >= 4, 120)  # jobs of one and of two processes
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to the whole foreground group
+    else:
+        process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert wait_for(lambda: not any(alive(int(file.name)) for file in pids.iterdir()), 10)
+    assert wait_for(lambda: not group(process.pid), 10)
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    assert summary["interrupted"] == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(number, code, tmp_path):
+    run = tmp_path / "run"
+    temporary = Path(tempfile.mkdtemp())  # short enough for a socket
+    process = start(
+        "trainer=ddp_cpu", "trainer.max_epochs=100000", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary)
+    )  # fmt: skip
+    history = run / "history.csv"
+    rows = lambda: history.read_text().count("\n") if history.is_file() else 0  # noqa: E731
+    assert wait_for(lambda: rows() > 20 or process.poll() is not None, 120)  # validated by then
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert wait_for(lambda: not list(temporary.glob("losslab-*")), 10)
+    shutil.rmtree(temporary)
+
+
+def test_a_temporary_folder_whose_path_is_too_long_is_one_line(tmp_path):
+    temporary = tmp_path / ("x" * 100)
+    temporary.mkdir()
+    process = start("trainer=ddp_cpu", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines() == [
+        f"{temporary} is too long a path for the socket of a process: set TMPDIR to a shorter one"
+    ]
+
+
+def group(leader):
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "-g", str(leader)], capture_output=True, text=True, check=False)
+    return [line for line in listed.stdout.splitlines() if "defunct" not in line]
+
+
+def test_what_cannot_be_composed_or_built_fails_alone(tmp_path):
+    code, _, errors, summary = sweep(*SHORT, "loss=cross_entropy,mse", "trainer.devices=1,0", cwd=tmp_path)
+    assert code == 1
+    reasons = [job["reason"] or "" for job in summary["jobs"]]
+    assert "choose one of loss=" in reasons[0]
+    assert reasons[0] in (tmp_path / "sweep" / summary["jobs"][0]["folder"] / "train.log").read_text()
+    assert "trainer.devices must be" in reasons[1]
+    assert reasons[2] == ""
+    assert "trainer.devices must be" in reasons[3]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"), [(["loss=nothing,mse"], "loss/nothing"), (["--cfg", "job"], "Only one of --run")]
+)
+def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, said, tmp_path):
+    process = start("-m", *overrides, cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said in errors.splitlines()[0]
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_hydras_callbacks_hear_of_a_job_once_however_many_processes_it_has(tmp_path):
+    file = tmp_path / "jobs"
+    callback = ["+hydra.callbacks.jobs._target_=workers.Jobs", f"+hydra.callbacks.jobs.file={file}"]
+    code, *_ = sweep(*SHORT, "trainer.devices=2", "seed=0,1", *callback, cwd=tmp_path)
+    assert code == 0
+    assert file.read_text() == "job 0\njob 1\n"
+
+
+def test_a_metric_to_optimise_that_is_none_is_refused_before_training(tmp_path):
+    code, _, errors, summary = sweep(*SHORT, "optimized_metric=val/nonsense", cwd=tmp_path)
+    assert code == 1
+    assert summary["jobs"][0]["reason"].startswith("optimized_metric=val/nonsense is none of train/loss")
+    assert "Traceback" not in errors
+
+
+def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
+    (tmp_path / "mine.py").write_text("from losslab.losses import MSE\n\n\nclass Mine(MSE): ...\n")
+    code, _, _, summary = sweep(*SHORT, "loss._target_=mine.Mine", "trainer.devices=1,2", cwd=tmp_path)
+    assert (code, summary["done"]) == (0, 2)
+    evaluate = "from losslab.cli.evaluate import evaluate; evaluate(['sweep/0-linear-line-mse-s0', '--trust', 'mine'])"
+    # -P: like a console script, python does not look in the working directory
+    done = subprocess.run([sys.executable, "-P", "-c", evaluate], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_may_put_its_runs_elsewhere(tmp_path):
+    of = Sweep(tmp_path / "sweep")
+    (job,) = of.add([["seed=0"]], 0)
+    job.folder = tmp_path / "elsewhere" / "0"
+    of.write()
+    assert json.loads((tmp_path / "sweep" / "summary.json").read_text())["jobs"][0]["folder"] == "../elsewhere/0"
+
+
+def test_a_job_is_called_by_what_not_all_jobs_share():
+    jobs = Sweep(Path()).add([["a=1", "b=True"], ["a=2", "b=True"]], 0, ["a=1,2", "b=true"])
+    assert [job.label for job in jobs] == ["a=1", "a=2"]
+
+
+def test_a_summary_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "summary.json").write_text('{"done": 9}')
+    process = start("-m", "loss=mse,l1", "hydra.sweep.dir=old", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "something else than the jobs of a sweep): set run_dir to another folder" in errors
+    assert len(errors.splitlines()) == 1
+    assert (tmp_path / "old" / "summary.json").read_text() == '{"done": 9}'
+
+
+@pytest.mark.parametrize("n_jobs", ["0", "-2", "many"])
+def test_a_number_of_jobs_that_is_none_is_refused_in_one_line(n_jobs, tmp_path):
+    process = start("-m", "loss=mse,l1", f"hydra.launcher.n_jobs={n_jobs}", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "hydra.launcher.n_jobs must be" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("storage", ["null", pytest.param("sqlite:///study.db", marks=pytest.mark.slow)])
+def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
+    pytest.importorskip("optuna")
+    process = start(
+        "experiment=tune_lr", "run_dir=sweep", *SHORT, "hydra.sweeper.n_trials=3", f"hydra.sweeper.storage={storage}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    assert summary["done"] == 3
+    assert f"best_value: {min(job['value'] for job in summary['jobs'])}" in best
+    assert "minimize" in out
+    assert (tmp_path / "study.db").exists() == (storage != "null")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["experiment=tune_lr", "loss=mse,l1"], "tunes one loss at a time"),
+        (
+            ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=1", "seed=1,2"],
+            "set it to minimize",
+        ),
+        (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "loss=cross_entropy", "seed=1"], "choose one of"),
+    ],
+)
+def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
+    pytest.importorskip("optuna")
+    process = start(*overrides, *SHORT, cwd=tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert said in errors.splitlines()[-1] + errors.splitlines()[-2 if len(errors.splitlines()) > 1 else -1]
+    assert "Traceback" not in errors
+    assert "Error executing" not in errors
+
+
+def test_the_search_looks_for_what_is_better_in_these_data():
+    pytest.importorskip("optuna")
+    from losslab.training import config
+
+    regression = OmegaConf.load(ROOT / "conf/data/diabetes.yaml")
+    classes = OmegaConf.load(ROOT / "conf/data/breast_cancer.yaml")
+    for data in (regression, classes):
+        data.seed = 0
+    assert config._better(regression, None) == "minimize"
+    assert config._better(classes, None) == "maximize"
+    assert config._better(classes, "val/nll") == "minimize"
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_itself(tmp_path):
+    command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "1", "--nnodes", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29543", "--rdzv-id", "job7"]
+    overrides = [str(ROOT / "train.py"), *SHORT]
+    agents = [
+        subprocess.Popen(
+            [*command, *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outs = [agent.communicate(timeout=300) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outs
+    assert "".join(out for out, _ in outs).count("run folder") == 1
+    run = tmp_path / "outputs" / "linear-line-mse-s0" / "torchrun-job7"
+    assert (run / "train.log").read_text().count("INFO model ") == 1
+    process = start(*SHORT, "trainer.devices=2", "run_dir=alone", cwd=tmp_path)
+    process.communicate(timeout=300)
+    assert (run / "history.csv").read_bytes() == (tmp_path / "alone" / "history.csv").read_bytes()
+
+
+def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
+    process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert out.count("run folder") == 1
+    assert "2 processes" in out
+    process = start("trainer=ddp_cpu", "run_dir=other", "loss=cross_entropy", cwd=tmp_path)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert "choose one of loss=" in errors
+    assert not (tmp_path / "other").exists()
+
+
+class Pretended:
+    """A run that goes on until it is told to end."""
+
+    runs: ClassVar[list["Pretended"]] = []
+
+    def __init__(self, _, arguments, surroundings):
+        self.started, self.outcome, self.news = 0.0, None, {}
+        self.threads, self.jobs = surroundings.threads, surroundings.environment["LOSSLAB_JOBS"]
+        self.world, self.gpus = len(arguments), surroundings.environment.get("CUDA_VISIBLE_DEVICES")
+        Pretended.runs.append(self)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
+    monkeypatch.setattr(scheduler, "Run", Pretended)
+    monkeypatch.setattr(scheduler.spawn, "gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(scheduler.spawn, "watch", lambda *_: None)
+    Pretended.runs = []
+
+    def begin(*trainers, n_jobs=None):
+        of = Sweep(tmp_path)
+        jobs = of.add([[f"seed={number}"] for number in range(len(trainers))], 0)
+        ours = scheduler.Batch(scheduler.Given(None, None, None), scheduler.Places(n_jobs), of, jobs)
+        paths = {"hydra": {"runtime": {"output_dir": str(tmp_path / "run")}, "job": {"name": "train"}}}
+        configs = [OmegaConf.create({"trainer": trainer, **paths}) for trainer in trainers]
+        ours._compose = lambda job: configs[job.number]
+        board = Board(of)
+
+        def step(end=None):
+            if end is not None:
+                Pretended.runs[end].outcome = Outcome(1.0)
+                ours._look(board)
+            ours._fill(board)
+            return [run.gpus for run in ours.running]
+
+        return step
+
+    return begin
+
+
+GPU = {"accelerator": "auto", "devices": 1}
+
+
+def test_jobs_get_one_gpu_each_in_turn(two_gpus):
+    step = two_gpus(GPU, GPU, GPU)
+    assert step() == ["3", "5"]
+    assert step(end=1) == ["3", "5"]
+    assert step(end=0) == ["5"]
+
+
+def test_jobs_share_gpus_only_when_asked_to(two_gpus):
+    assert two_gpus(GPU, GPU, GPU, n_jobs=3)() == ["3", "5", "3"]
+
+
+def test_a_job_of_all_gpus_waits_for_them(two_gpus):
+    step = two_gpus(GPU, {"accelerator": "gpu", "devices": "auto"}, GPU)
+    assert step() == ["3"]
+    assert step(end=0) == ["3,5"]
+    assert Pretended.runs[1].world == 2
+    assert step(end=1) == ["3"]
+
+
+def test_jobs_on_the_cpu_and_on_chosen_gpus_are_left_alone(two_gpus):
+    step = two_gpus({"accelerator": "cpu", "devices": 2}, {"accelerator": "gpu", "devices": [1]}, n_jobs=2)
+    assert step() == [None, None]
+
+
+def test_jobs_share_the_machine_with_those_that_there_are(two_gpus, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(scheduler.processes, "cores", lambda: 64)
+    two_gpus({"accelerator": "cpu"}, {"accelerator": "cpu", "devices": 2}, n_jobs=-1)()
+    assert [(run.threads, run.jobs) for run in Pretended.runs] == [(32, "2"), (16, "2")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_job_that_was_done_before_it_heard_of_an_interrupt_is_done(tmp_path):
+    of = Sweep(tmp_path)
+    ours = scheduler.Batch(
+        scheduler.Given(None, None, None), scheduler.Places(), of, of.add([["seed=0"], ["seed=1"]], 0)
+    )
+    for job, outcome in zip(of.jobs, (Outcome(1.0), Outcome(reason="interrupted")), strict=True):
+        run = Pretended(None, [()], Surroundings(environment={"LOSSLAB_JOBS": "1"}))
+        run.interrupt = lambda run=run, outcome=outcome: setattr(run, "outcome", outcome)
+        ours.running[run], ours._on_gpus[run], job.state = job, [], State.RUNNING
+    ours.waiting = []
+    ours._interrupt(Board(of))
+    assert [job.state for job in of.jobs] == [State.DONE, State.INTERRUPTED]
+
+
+def test_a_job_that_leaves_its_devices_open_starts_no_server_of_its_own(tmp_path):
+    servers = tmp_path / "servers"
+    code, *_, summary = sweep(
+        "trainer.max_epochs=3", "trainer.devices=auto", "loss=mse", "+callbacks.count._target_=workers.Server",
+        f"+callbacks.count.file={servers}", cwd=tmp_path,
+    )  # fmt: skip
+    assert (code, summary["done"]) == (0, 1)
+    assert servers.read_text() == "None"

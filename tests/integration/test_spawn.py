@@ -1,0 +1,175 @@
+"""What children promise: an answer or a reason, and that none is left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import workers
+from PIL import Image
+
+from losslab.training.distributed.spawn import Run, gpus, reason_of, share, watch
+from losslab.training.distributed.worker import Surroundings
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
+
+
+def wait_for(condition, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def test_a_child_returns_its_value_and_each_rank_knows_its_place():
+    assert workers.together(workers.place, 1).value == (0, 1, 1)
+    assert workers.together(workers.place, 2).value == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("raise", "RuntimeError: first line second line"),
+        ("LabError", "set this to that"),
+        ("exit", "exited with code 3"),
+        ("leave", "exited with code 7 before it was done"),
+        ("memory", "ran out of memory (MemoryError)"),
+        ("tensors", "ran out of memory"),
+        ("kill", "killed by SIGKILL"),
+        ("crash", "killed by SIGSEGV"),
+    ],
+)
+def test_how_a_child_ended_is_said_in_one_line(kind, said, tmp_path):
+    outcome = workers.together(workers.fail, 1, kind, output=tmp_path / "log")
+    assert outcome.reason.startswith(said)
+    assert "\n" not in outcome.reason
+
+
+@pytest.mark.parametrize("kind", ["raise", "kill"])
+def test_of_several_ranks_the_cause_is_named_and_not_its_victims(kind, tmp_path):
+    outcome = workers.together(workers.fail, 3, kind, 1, output=tmp_path / "log")
+    assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_child_has_workers_of_its_own_read_data_ahead(world, tmp_path):
+    for name in [f"{split}/{label}/{n}.png" for split in ("train", "val", "test") for label in "ab" for n in range(4)]:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 64).save(path)
+    run = ["model=cifar_cnn", "data=image_folder", f"data.dir={tmp_path / 'images'}", "data.batch_size=4"]
+    run += ["data.in_memory=false", "data.workers=1", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"]
+    outcome = workers.together(workers.train, world, str(tmp_path / "run"), run)
+    assert outcome.reason is None
+    assert outcome.value["results"]["steps"] == 4
+
+
+def test_output_and_environment_are_the_childs_own(tmp_path, capfd):
+    run = Run(workers.speak, [()], Surroundings(environment={"COLOUR": "green"}, output=tmp_path / "a" / "log"))
+    while run.outcome is None:
+        watch([run], 1)
+    assert run.outcome.value == "green"
+    assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == ["said by a grandchild", "said by print"]
+    assert "COLOUR" not in os.environ
+    assert "said" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("how", ["kill", "interrupt"])
+def test_what_a_child_started_ends_with_it(how, tmp_path):
+    file = tmp_path / "pids"
+    run = Run(workers.spawn_and_wait, [(str(file),)], Surroundings(output=tmp_path / "log"))
+    assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2)
+    child, grandchild = map(int, file.read_text().split())
+    getattr(run, how)()
+    while run.outcome is None:
+        watch([run], 0.2)
+    assert wait_for(lambda: not alive(child) and not alive(grandchild))
+
+
+def test_nothing_is_left_behind_by_a_child_that_ended_well(tmp_path):
+    outcome = workers.together(workers.leave_behind, 1, str(tmp_path / "pid"))
+    assert outcome.reason is None
+    assert wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 5)
+
+
+def test_children_end_with_a_parent_that_was_killed(tmp_path):
+    file = tmp_path / "pids"
+    script = (
+        "import sys, time, workers\n"
+        "from losslab.training.distributed.worker import Surroundings\n"
+        "from losslab.training.distributed.spawn import Run\n"
+        f"Run(workers.spawn_and_wait, [({str(file)!r},)], Surroundings())\n"
+        "time.sleep(1000)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    try:
+        assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2, 60)
+        child, grandchild = map(int, file.read_text().split())
+        assert alive(child)
+        assert alive(grandchild)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert wait_for(lambda: not alive(child) and not alive(grandchild), 10)
+
+
+def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
+    script = (
+        "import sys, time\n"
+        "from losslab.training.distributed import forkserver\n"
+        "try:\n"
+        "    forkserver.context()\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(100)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "up\n"
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    out, errors = parent.communicate(timeout=120)  # until the server is gone too
+    assert (out, errors) == ("interrupted\n", "")
+
+
+def test_a_log_that_cannot_be_written_is_a_reason(tmp_path, capfd):
+    outcome = workers.together(workers.place, 1, output=tmp_path / ("x" * 300) / "log")
+    assert "File name too long" in outcome.reason
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_reasons_and_shares(monkeypatch):
+    assert reason_of(130) == "interrupted"
+    assert reason_of(-15) == "killed by SIGTERM"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert share(1) is None
+    assert share(1000) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert share(1000) is None
+
+
+def test_gpus_are_counted_in_a_child():
+    import torch
+
+    assert len(gpus()) == torch.cuda.device_count()
+    assert not torch.cuda.is_initialized()

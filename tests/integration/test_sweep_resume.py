@@ -1,0 +1,129 @@
+"""A sweep whose parent is killed leaves no process, and is completed by its command: real processes, real signals."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from states import outcome
+from test_launcher import ROOT, start, sweep
+from test_spawn import alive, wait_for
+
+from losslab.runs.sweep_summary import State
+from losslab.sweep import state as sweeps
+
+EPOCHS = 12
+
+
+def marked(variable):
+    """The processes that inherited this variable, however they were started."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and alive(int(process.name)):
+            try:
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if variable.encode() in environment.split(b"\0"):
+                found.append((process.name, (process / "cmdline").read_bytes()))
+    return found
+
+
+def files(run):
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+
+
+FOUR = [  # two of them of two processes; saved before each epoch
+    "model=mlp", "data=digits", "data.size=8", "data.batch_size=90", f"trainer.max_epochs={EPOCHS}",
+    "trainer=cpu", "trainer.devices=1,2", "loss=cross_entropy,mse", "callbacks.checkpoints.every_seconds=0",
+    "hydra.launcher.n_jobs=2",
+]  # fmt: skip
+
+
+def test_a_sweep_whose_parent_is_killed_leaves_no_process_and_is_completed_by_its_command(tmp_path):
+    for name in ("pids", "killed", "whole"):
+        (tmp_path / name).mkdir()
+    takes_its_time = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={tmp_path / 'pids'}"]
+    command, folder = [*FOUR, *takes_its_time], tmp_path / "killed" / "sweep"
+    mark = f"LOSSLAB_TEST={tmp_path}"
+    process = start("-m", "run_dir=sweep", *command, cwd=tmp_path / "killed", LOSSLAB_TEST=str(tmp_path))
+    history = "*/history.csv"
+
+    def midway():
+        rows = [file.read_text().count("\n") for file in folder.glob(history)]
+        return len(list(folder.glob("*/metrics.json"))) == 2 and any(3 < count < EPOCHS for count in rows)
+
+    assert wait_for(midway, 120)
+    assert len(marked(mark)) > 2
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    assert wait_for(lambda: not marked(mark), 10)
+    done = {file.parent.name for file in folder.glob("*/metrics.json")}
+    begun = {file.parent.name for file in folder.glob("*/config.json")} - done
+    halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & begun
+    assert done
+    assert halfway
+    states = {job["folder"]: job["state"] for job in sweeps.jobs_of(folder)}
+    assert {name for name, state in states.items() if state is State.DONE} == done
+    assert State.RUNNING not in states.values()  # which summary.json says still
+
+    before = [files(folder / name) for name in sorted(done)]
+    code, out, errors, summary = sweep(*command, cwd=tmp_path / "killed")
+    assert (code, summary["done"]) == (0, 4), errors
+    assert f"4 jobs  {len(done)} done before, {len(begun)} to resume" in out
+    assert [files(folder / name) for name in sorted(done)] == before
+    for name in halfway:  # it went on, and did not begin again
+        assert (folder / name / "train.log").read_text().count(f"epoch  1/{EPOCHS}") == 1
+    *_, whole = sweep(*FOUR, cwd=tmp_path / "whole")
+    for mine, theirs in zip(summary["jobs"], whole["jobs"], strict=True):
+        assert mine["folder"] == theirs["folder"]
+        assert mine["value"] == theirs["value"]
+        assert outcome(folder / mine["folder"]) == outcome(tmp_path / "whole" / "sweep" / theirs["folder"])
+
+
+def test_a_parent_that_is_killed_while_it_starts_leaves_no_process(tmp_path):
+    mark = f"LOSSLAB_TEST={tmp_path}"
+    process = start("-m", "run_dir=sweep", "loss=mse,l1", cwd=tmp_path, LOSSLAB_TEST=str(tmp_path))
+    assert wait_for(lambda: len(marked(mark)) == 3, 60)  # it, the server that imports torch, and what counts resources
+    os.killpg(process.pid, signal.SIGSTOP)  # and they stay where they are
+    assert not list(tmp_path.glob("sweep/*/config.json"))
+    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGCONT)
+    process.communicate(timeout=10)
+    assert wait_for(lambda: not marked(mark), 10)
+
+
+def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    command = ["run_dir=a sweep", "-m", "loss=mse,l1", "trainer=cpu", "trainer.max_epochs=6"]
+    command += ["+callbacks.pid._target_=workers.Pid", "+callbacks.pid.folder=pids"]
+    process = start(*command, cwd=tmp_path)
+    assert wait_for(lambda: list(pids.iterdir()), 120)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    command = f"python {ROOT / 'train.py'} 'resume=a sweep' 'trust=[workers]'"
+    assert errors.splitlines()[-1] == f"2 of 2 jobs are not done; to complete them: {command}"
+    again = start("resume=a sweep", "trust=[workers]", cwd=tmp_path)
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "2 jobs  0 done before, 1 to resume, 1 to start" in out
+    assert len(list(tmp_path.glob("a sweep/*/metrics.json"))) == 2
+    assert not errors
+
+
+@pytest.mark.slow
+def test_a_search_is_completed_too(tmp_path):
+    pytest.importorskip("optuna")
+    command = ["experiment=tune_lr", "run_dir=sweep", "trainer=cpu", "trainer.max_epochs=3", "hydra.sweeper.n_trials=3"]
+    results = []
+    for arguments in (command, ["resume=sweep"]):
+        process = start(*arguments, cwd=tmp_path)
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        results.append((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+        for run in tmp_path.glob("sweep/2-*/metrics.json"):
+            run.unlink()
+    assert results[0] == results[1]
+    assert out.count("1 done before") == 2
+    assert out.count("1 to resume") == 1

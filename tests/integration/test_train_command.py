@@ -1,0 +1,182 @@
+"""The commands as a user types them: each test is a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def losslab(*arguments: str, cwd: Path, script: str = "train.py", **environment: str):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0"} | environment,
+    )  # fmt: skip
+
+
+def test_a_bare_train_is_the_linear_regression_and_leaves_a_whole_run(tmp_path):
+    done = losslab(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    run = next(tmp_path.glob("outputs/linear-line-mse-s0/*"))
+    for name in (
+        "config.json", "metrics.json", "history.csv", "timing.csv", "train.log", "weights.pth", "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt", "figures/loss_curve.png", ".hydra/overrides.yaml",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    relative = run.relative_to(tmp_path)
+    for said in (
+        "linear, 2 parameters", "mse", "precision 32-true", f"tensorboard --logdir {relative}", "epoch  100/1000",
+        "epoch 1000/1000", "least squares", "weight",
+    ):  # fmt: skip
+        assert said in done.stdout, said
+    assert "least squares" in (run / "train.log").read_text()
+    assert json.loads((run / "config.json").read_text())["choices"]["loss"] == "mse"
+
+
+def test_help_is_short_and_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = losslab("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) <= 45
+    for said in (
+        "loss       agce, aul, balanced_softmax, barron",
+        "model      airbench, cifar_cnn, linear",
+        "Tab completion",
+        "-m loss=mse,l1,huber seed=0,1,2",
+    ):
+        assert said in done.stdout
+
+
+def test_completion_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = losslab(
+        "-sc", "query=bash", cwd=tmp_path, PYTHONPATH=str(tmp_path), COMP_LINE="train.py loss=", COMP_POINT="14"
+    )
+    assert "loss=huber" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["loss=cross_entropy"], "these data give values: choose one of loss=barron, cauchy, charbonnier"),
+        (["loss=nothing"], "Available options in 'loss':"),
+        pytest.param(["data.batch_size=0"], "data.batch_size must be 1 or more", marks=pytest.mark.slow),
+        pytest.param(["data=image_folder"], "a value is missing: add data.dir=...", marks=pytest.mark.slow),
+        (["run_dir=/proc/nowhere"], "set run_dir to a folder you may write"),
+        (["mix=null"], "leave it out with ~GROUP"),
+    ],
+)
+def test_bad_input_is_said_once_without_a_traceback_and_leaves_nothing(tmp_path, arguments, message):
+    done = losslab(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if "loss=nothing" not in arguments:
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+@pytest.mark.slow
+def test_a_traceback_is_shown_when_asked_for(tmp_path):
+    done = losslab("loss=cross_entropy", "traceback=true", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "LabError" in done.stderr
+
+
+def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
+    done = losslab("optimizer.lr=1", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "became NaN or infinite under MSE" in done.stderr
+    assert "became NaN or infinite under MSE" in (tmp_path / "run" / "train.log").read_text()
+    assert (tmp_path / "run" / "history.csv").is_file()
+
+
+def test_a_run_is_never_written_over(tmp_path):
+    assert losslab("trainer.max_epochs=2", "run_dir=run", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    done = losslab("trainer.max_epochs=3", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "run already holds a run: set run_dir to another folder\n"
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_evaluate_prints_what_training_measured(tmp_path):
+    assert losslab("trainer.max_epochs=20", "run_dir=run", cwd=tmp_path).returncode == 0
+    done = losslab("run", cwd=tmp_path, script="scripts/evaluate.py")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"]
+    assert f"{measured:.4f}" in done.stdout
+    nothing = losslab("elsewhere", cwd=tmp_path, script="scripts/evaluate.py")
+    assert nothing.returncode == 1
+    assert nothing.stderr == "elsewhere is no run folder: it holds no config.json\n"
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(tmp_path):
+    done = losslab("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweep-*/*/metrics.json"))
+    assert runs == ["0-linear-line-mse-s0", "1-linear-line-mse-s1", "2-linear-line-l1-s0", "3-linear-line-l1-s1"]
+
+
+@pytest.mark.slow
+def test_works_in_a_checkout_that_is_not_installed(tmp_path):
+    # -S and a path made by hand: the environment's packages without the editable install's .pth file.
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "train.py"), "trainer.max_epochs=2"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": packages},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_an_ordinary_install_carries_its_configurations(tmp_path):
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(ROOT)], check=True
+    )
+    assert (site / "losslab" / "conf" / "train.yaml").is_file()
+    done = subprocess.run(
+        [sys.executable, str(site / "bin" / "losslab"), "train", "loss=mse", "model=linear", "trainer.max_epochs=2"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PYTHONPATH": str(site)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("outputs/linear-line-mse-s0/*/metrics.json"))
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/evaluate.py", "scripts/show.py"])
+def test_a_python_without_the_packages_is_told_how_to_get_them(script, tmp_path):
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / script)],
+        cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "source .venv/bin/activate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("noise.rate=0.3", "noise.rate is set and no noise is chosen: choose noise=asymmetric, "),
+        ("+imbalance.factor=10", "imbalance.factor is set and no imbalance is chosen: choose imbalance=long_tail"),
+        ("mix.alpha=1", "mix.alpha is set and no mix is chosen: choose mix=cutmix, mixup"),
+    ],
+)
+def test_a_value_of_what_was_not_chosen_is_answered_with_the_choices_and_leaves_nothing(given, said, tmp_path):
+    done = losslab(given, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(said) or done.stdout.startswith(said)
+    assert len((done.stderr + done.stdout).splitlines()) == 1
+    assert not list(tmp_path.rglob("*-s0*"))

@@ -1,0 +1,141 @@
+"""docs/tutorials.md, run: what its blocks print is what it says, and its commands do what it says of them."""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from losslab.training.config import compose
+from losslab.training.experiment import build, run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "tutorials.md").read_text()
+SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+MISTAKES = [part for part in re.split(r"^##+ ", PAGE, flags=re.MULTILINE) if part.startswith("Mistake: ")]
+BLOCK = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?%?")
+COMMANDS = [shlex.split(line) for line in re.findall(r"^    python (.*)$", PAGE, re.MULTILINE)]
+TRAINING = [arguments for script, *arguments in COMMANDS if script == "train.py"]
+ACCURACY = Decimal(3)  # in per cent: small networks end elsewhere on another machine
+
+
+def printed(code, names):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of some mistakes torch warns
+        exec(compile(code, "docs/tutorials.md", "exec"), names)  # noqa: S102
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def agree(said, found):
+    """Whether two texts have the same words, and numbers that are equal to the last digit said but one unit."""
+    if NUMBER.sub("#", said).split() != NUMBER.sub("#", found).split():
+        return False
+    return all(near(*pair) for pair in zip(NUMBER.findall(said), NUMBER.findall(found), strict=True))
+
+
+def near(said, found):
+    unit = Decimal(10) ** Decimal(said.rstrip("%")).as_tuple().exponent
+    apart = abs(Decimal(said.rstrip("%")) - Decimal(found.rstrip("%")))
+    return apart <= (ACCURACY if said.endswith("%") else unit)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_block_prints_what_stands_under_it(name):
+    names = {}
+    for code, said in BLOCK.findall(SECTIONS[name]):
+        found = printed(code, names)
+        assert agree(said.rstrip(), found), f"{code}\nsays:\n{said}\nprints:\n{found}"
+
+
+def test_no_block_goes_without_its_output():
+    assert len(BLOCK.findall(PAGE)) == PAGE.count("```python") == PAGE.count("```text")
+
+
+def test_a_wrong_number_and_a_wrong_word_would_be_found():
+    assert agree("loss 0.6667, at 1.7e-17", "loss  0.6668, at 1.8e-17")
+    assert not agree("loss 0.6667", "loss 0.6669")
+    assert not agree("loss 0.6667", "cost 0.6667")
+    assert not agree("left 9.0%", "left 12.1%")
+    assert not agree("1 2", "1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "training on the test split",
+        "never stepping",
+        "divided by the number of batches",
+        "a gradient of zero is taken for the optimum",
+        "the smaller loss is the better one",
+    ],
+)
+def test_the_mistakes_of_the_usual_tutorial_are_there(words):
+    assert any(words in mistake.partition("\n")[0] for mistake in MISTAKES)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.partition("\n")[0])
+def test_a_mistake_is_shown_by_what_it_prints(mistake):
+    assert BLOCK.search(mistake)
+
+
+def test_links_lead_to_headings():
+    headings = {re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-") for name in SECTIONS}
+    assert set(re.findall(r"\]\(#(.*?)\)", PAGE)) == headings
+
+
+@pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
+def test_a_training_command_composes(arguments, tmp_path):
+    one = [re.sub(r"(=[^,]*),.*", r"\1", argument) for argument in arguments if argument != "-m"]
+    config = compose(one, run_dir=str(tmp_path))
+    assert build(config | {"callbacks": {}, "logger": {}}).learner
+
+
+def trained(arguments, folder):
+    config = compose([*arguments, "trainer=cpu", "callbacks=none", "logger=none"], run_dir=str(folder))
+    return run(build(config))
+
+
+def test_a_split_is_measured_alike_in_batches_and_at_once(tmp_path):
+    pair = [command for command in TRAINING if any("eval_batch_size" in argument for argument in command)]
+    one, other = (trained(command, tmp_path / str(number)) for number, command in enumerate(pair))
+    assert one.keys() == other.keys()
+    assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_the_clipped_run_is_another_one(tmp_path):
+    (clipped,) = [command for command in TRAINING if command[-1].startswith("trainer.gradient_clip_val=")]
+    short, free = trained(clipped, tmp_path / "clipped"), trained(clipped[:-1], tmp_path / "free")
+    assert short["test/mse"] > 1.1 * free["test/mse"], "shorter steps get less far in two epochs"
+
+
+def python(folder, script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_too_high_is_said_before_the_first_step(tmp_path):
+    (command,) = [command for command in COMMANDS if command[0] == "scripts/check.py"]
+    assert "learning-rate-too-high" in python(tmp_path, *command).stdout
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_evaluated_from_its_folder(tmp_path):
+    (command,) = [command for command in TRAINING if "loss=kl_div" in command]
+    assert python(tmp_path, "train.py", *command, "run_dir=run").returncode == 0
+    done = python(tmp_path, "scripts/evaluate.py", "run")
+    accuracy = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/accuracy"]
+    assert re.search(rf"accuracy .*{accuracy:.4f}", done.stdout), done.stdout + done.stderr
+    assert re.search(r"precision +recall +f1-score +support", done.stdout)
+    assert (tmp_path / "run" / "evaluation" / "test" / "confusion.png").is_file()

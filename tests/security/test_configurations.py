@@ -1,0 +1,361 @@
+"""Nothing that the configuration of somebody else's run names is made, or imported, unless it is on the list."""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import folders
+import pytest
+import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from configurations import ALL, LIVE, OPENED, filled, node
+
+from losslab import CONF
+from losslab.analysis.evaluate import evaluation, export, predict
+from losslab.analysis.explain.solution import solutions
+from losslab.cli import resume as command
+from losslab.errors import LabError
+from losslab.runs import RunFolder, trust
+from losslab.training import teacher
+from losslab.training.config import register
+from losslab.training.reopen import Look
+
+PLACES = (
+    "loss",
+    "model",
+    "data.options",
+    "callbacks.mine",
+    "trainer.plugins",
+    "optimizer.groups",
+    "noise",
+    "unheard_of",
+)
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    """A file that whoever executes anything makes; the folder that is worked in holds a module that makes it too."""
+    file = tmp_path / "canary"
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "hostile_module.py").write_text(f"open({str(file)!r}, 'w')\nanything = list\n")
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "hostile_module", raising=False)
+    return file
+
+
+def doors(folder: Path):
+    """All ways by which the configuration of a run is made to something."""
+    return (
+        lambda: evaluation.evaluate(Look(folder)),
+        lambda: predict.classifier(folder),
+        lambda: export.export(Look(folder), folder / "new.pt2"),
+        lambda: solutions([RunFolder(folder)], "best"),
+        lambda: teacher.network_of(str(folder)),
+        lambda: command._configuration(RunFolder(folder)),
+    )
+
+
+def refused(ways):
+    said = []
+    for way in ways:
+        with pytest.raises(LabError) as found:
+            way()
+        assert "\n" not in str(found.value)
+        said.append(str(found.value))
+    return said
+
+
+def put(config, place, value):
+    *groups, last = place.split(".")
+    for group in groups:
+        config = config.setdefault(group, {})
+    config[last] = value
+
+
+def sound(path: Path = Path("run")):
+    """A configuration that is refused for nothing."""
+    return folders.config(path=str(path), loss___target_="losslab.losses.mse.MSE", ckpt_path=None)
+
+
+def run(path: Path, config=None) -> Path:
+    """A folder of it."""
+    folders.run(path)
+    (path / "config.json").write_text(json.dumps(config or sound(path)))
+    return path
+
+
+CHOICES = "model: mlp, data: digits, loss: mse, optimizer: adam, scheduler: constant, trainer: cpu"
+
+
+def begun(path: Path, config, hydra=f"{{hydra: {{runtime: {{choices: {{{CHOICES}}}}}}}}}") -> RunFolder:
+    """A run that was killed before it wrote its config.json."""
+    (path / ".hydra").mkdir(parents=True)
+    (path / ".hydra" / "config.yaml").write_text(config if isinstance(config, str) else yaml.dump(config))
+    (path / ".hydra" / "hydra.yaml").write_text(hydra)
+    return RunFolder(path)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, tmp_path, canary):
+    place = PLACES[list(ALL).index(name) % len(PLACES)]
+    config = sound() | {"trust": ["os", "builtins", "hostile_module"]}
+    put(config, place, filled(ALL[name], str(canary)))
+    for line in refused(doors(run(tmp_path / "run", config))):
+        assert f"{place}." in line or f"its {place} does not say what it is" in line, line
+    register()
+    refused([lambda: command._configuration(begun(tmp_path / "begun", config))])
+    assert not canary.exists()
+    assert "hostile_module" not in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_the_list_they_are_made(canary):
+    """The negative control: these are not refused for being harmless. Hydra's own block-list stops the others."""
+    hit = []
+    for name, value in LIVE.items():
+        sys.modules.pop("hostile_module", None)
+        with contextlib.suppress(Exception):  # most are none of what is expected there: they were made all the same
+            instantiate({"part": filled(value, str(canary))})
+        if canary.exists():
+            hit.append(name)
+            canary.rmdir() if canary.is_dir() else canary.unlink()
+    gc.collect()  # the files that are still open, while nobody minds
+    assert len(hit) >= 28, sorted(set(LIVE) - set(hit))
+
+
+def named(value):
+    if isinstance(value, dict):
+        yield from ([value["_target_"]] if "_target_" in value else [])
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from named(each)
+
+
+def test_all_that_conf_names_is_on_the_list():
+    files = [path for path in CONF.rglob("*.yaml") if path.parent.parent.name != "hydra"]
+    targets = {target for path in files for target in named(yaml.safe_load(path.read_text()))} - {"???"}
+    assert len(targets) > 80
+    for target in targets:
+        trust.check({"a": node(target)}, Path())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.nn.MSELoss", "torch.nn.modules.loss.MSELoss", "torch.nn.functional.huber_loss", "torch.optim.adam.Adam",
+        "torch.optim.lr_scheduler.LambdaLR", "lightning.pytorch.callbacks.early_stopping.EarlyStopping",
+        "lightning.pytorch.loggers.CSVLogger", "torchmetrics.Accuracy", "torchmetrics.classification.MulticlassF1Score",
+    ],
+)  # fmt: skip
+def test_what_the_libraries_are_for_is_on_the_list(target):
+    trust.check({"a": [node(target)]}, Path())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.comet.CometLogger", "lightning.pytorch.loggers.litlogger.LitLogger",
+        "torchmetrics.text.BERTScore", "torchmetrics.image.fid.FrechetInceptionDistance",
+        "torchmetrics.multimodal.CLIPScore", "torchmetrics.MetricTracker", "torchmetrics.text.bert.BERTScore",
+    ],
+)  # fmt: skip
+def test_what_speaks_to_servers_must_be_trusted_by_its_name(target, monkeypatch):
+    monkeypatch.setattr(trust, "_own", set())
+    with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
+        trust.check({"a": node(target)}, Path())
+    assert trust.untrusted({"a": node(target)}) == [target]
+    trust.also([target])
+    trust.check({"a": node(target)}, Path())
+
+
+def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
+    monkeypatch.setattr(trust, "_own", set())
+    trust.also(["hostile_module"])
+    trust.check(node("hostile_module.deeper.Thing"), Path())
+    for other in ("hostile_module2.Thing", "os.system"):
+        refused([lambda other=other: trust.check(node(other), Path())])
+    with pytest.raises(LabError, match=r"names timm.loss.X, .*add --trust timm, or trust=\[timm\] of train.py"):
+        trust.check(node("timm.loss.X"), Path())
+    assert not canary.exists()
+    for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):
+        with pytest.raises(LabError, match="trust takes names of packages"):
+            trust.also(wrong)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath="/")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=".")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", "/")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="../../x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=".{epoch:c}/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="..{epoch:/>3}x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{../../x}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch[0].__class__}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="{epoch!r}")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="deep/x")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename=["{epoch:c}"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath="src")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.OnExceptionCheckpoint", dirpath=["/"])),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="./package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection", exclude_batches_path="package.json")),
+        ("callbacks.mine", node("lightning.pytorch.callbacks.SpikeDetection")),
+        ("callbacks.history.run_dir", "/elsewhere"),
+        ("callbacks.history.run_dir", ".."),
+        ("logger.mine", node("lightning.pytorch.loggers.CSVLogger", save_dir="~/.config")),
+        ("logger.mine", node("lightning.pytorch.loggers.TensorBoardLogger", save_dir="run", name="/elsewhere")),
+        ("logger.mine", node("lightning.pytorch.loggers.MLFlowLogger", tracking_uri="https://example.org")),
+        ("run_dir", None),
+    ],
+)
+def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path):
+    config = sound()
+    assert command._configuration(RunFolder(run(tmp_path / "sound", config)))
+    put(config, place, value)
+    folder = run(tmp_path / "run", config)
+    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    assert "nothing is made" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filename": "{epoch}-{step}"}, {"filename": "epoch={epoch:03d}, val {val/accuracy:.2f}"}, {"filename": "best"},
+        {"filename": None}, {"dirpath": "run"}, {"dirpath": "HERE/checkpoints"}, {"monitor": "val/accuracy"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
+    options = {key: value and value.replace("HERE", str(tmp_path / "run")) for key, value in options.items()}
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", **options))
+    assert command._configuration(RunFolder(run(tmp_path / "run", config)))
+
+
+@pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
+def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
+    config = sound()
+    put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
+    folder = RunFolder(run(tmp_path / "run", config))
+    monkeypatch.chdir(folder.path)  # in which each of them would be a folder of that name
+    refused([lambda: command._configuration(folder)])
+
+
+def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
+    """Whoever resumes types the name of the folder, which takes the place of run_dir wherever that stands."""
+    config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
+    run(tmp_path / "numpy.load", config)
+    monkeypatch.chdir(tmp_path)
+    moved, _ = command._configuration(RunFolder(Path("numpy.load")))
+    assert moved["run_dir"] == moved["callbacks"]["history"]["run_dir"] == "numpy.load"
+    assert moved["data"]["_target_"] == "torch.nn.Flatten"
+
+
+@pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
+def test_a_run_whose_folder_is_no_path_does_not_go_on(place, tmp_path):
+    folder = run(tmp_path / "run", sound() | {"run_dir": place})
+    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    assert "its run_dir is no path" in line
+
+
+def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
+    """The typed place of a folder may be anything."""
+    config = sound() | {"notes": "run"}
+    folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
+    (line,) = refused([lambda: command._configuration(folder)])
+    assert "holds an interpolation" in line
+
+
+def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):
+    folder = run(tmp_path / "run")
+    (tmp_path / "profile").write_text("")
+    (folder / "train.log").symlink_to(tmp_path / "profile")
+    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    assert "train.log is a link" in line
+
+
+def test_what_a_folder_says_of_logging_is_not_listened_to(tmp_path, canary):
+    hydra = {
+        "runtime": {"choices": {"model": "mlp", "data": "digits", "loss": "mse"}, "cwd": "${oc.env:HOME}"},
+        "verbose": True,
+        "job_logging": {"version": 1, "handlers": {"a": {"()": "os.mkdir", "path": str(canary)}}},
+        "callbacks": {"a": filled(OPENED, str(canary))},
+    }
+    folder = RunFolder(run(tmp_path / "run"))
+    begun(folder.path, {}, yaml.dump({"hydra": hydra}))
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        command._configuration(folder)
+        command._log_into(folder)
+    finally:
+        for handler in set(logging.root.handlers) - set(handlers):
+            handler.close()
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    assert folder.started_in == Path("${oc.env:HOME}")
+    assert not canary.exists()
+    with pytest.raises(Exception, match="Unable to configure"):
+        logging.config.dictConfig(hydra["job_logging"] | {"root": {"handlers": ["a"]}})
+    assert canary.exists()  # the negative control
+
+
+LAUGHS = "a: &a [1,1]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        LAUGHS, "[" * 900, "a: !!python/object/apply:os.system [touch canary]", "[" * 5000, "a: [", "- 1",
+        {"loss": "${data}"}, {"name": "${oc.env:HOME}"}, {"name": "${oc.create:{_target_: os.system}}"},
+        {"name": "${hydra:runtime.cwd}"}, {"name": "${run_path:a,b,c}"}, {"name": "${${seed}}"},
+        {"name": "${seed}${seed}"},
+        {"name": "${tags}"}, {"${oc.env:HOME}": 1}, {"name": "${better:${data},null}"}, {"name": "${name}"},
+        {"data": "${oc.decode:'{_target_: os.system}'}"},
+    ],
+    ids=lambda change: str(change)[:60],
+)  # fmt: skip
+def test_what_hydra_composed_elsewhere_is_resolved_in_known_ways_alone(change, tmp_path, canary):
+    register()
+    config = change if isinstance(change, str) else sound() | {"tags": [1]} | change
+    (line,) = refused([lambda: command._configuration(begun(tmp_path / "run", config))])
+    assert os.environ["HOME"] not in line
+    assert not canary.exists()
+
+
+def test_what_losslab_composes_is_resolved(tmp_path):
+    register()
+    plain = sound(tmp_path / "run") | {"name": "${data.batch_size}-${oc.env:LOSSLAB_DATA,data}", "trust": ["os"]}
+    for key in ("choices", "per_run", "made_with"):  # which are added when it is resolved
+        plain.pop(key, None)
+    plain["trainer"] |= {"check_val_every_n_epoch": "${divisor:10,${trainer.max_epochs}}"}
+    config, started = command._configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
+    assert (config["name"], started) == (f"32-{os.environ.get('LOSSLAB_DATA', 'data')}", False)
+    assert config["trainer"]["check_val_every_n_epoch"] == 1
+    assert "trust" not in config
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+@pytest.mark.parametrize("what", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(name, what, tmp_path):
+    from losslab.analysis.compare.read import read
+
+    folder = RunFolder(run(tmp_path / "run"))
+    file = folder.path / name
+    file.unlink()
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[what](file)
+    if name == "config.json":
+        refused([folder.read_config])
+    else:
+        assert folder._best_epoch is None
+        assert read([tmp_path])

@@ -1,0 +1,32 @@
+"""What decodes images and labels is asked for these alone."""
+
+import subprocess
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+
+from losslab.data import image_files
+from losslab.data.corruption import cifar10n
+from losslab.errors import LabError
+
+
+def test_an_image_of_another_kind_is_not_handed_to_what_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("a program is called"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "page.eps")
+    (tmp_path / "page.eps").rename(tmp_path / "page.png")
+    with pytest.raises(LabError, match=r"cannot read the image .*page\.png \(it is none of PNG, JPEG, .*\): repair"):
+        image_files.decode(tmp_path / "page.png", 8)
+
+
+def test_labels_that_unpack_to_more_than_they_are_are_refused(tmp_path):
+    torch.save({"aggre_label": torch.zeros(9)}, tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    with pytest.raises(LabError, match="would unpack to more than it is"):
+        cifar10n.read_arrays(tmp_path / "packed.pt", ["aggre_label"])

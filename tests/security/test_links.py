@@ -1,0 +1,111 @@
+"""Nothing is written through a link in a folder that others handed over."""
+
+import os
+import sys
+from pathlib import Path
+
+import folders
+import pytest
+
+from losslab.cli import resume
+from losslab.errors import LabError
+from losslab.io import atomic, untrusted
+from losslab.runs import RunFolder
+from losslab.training.config import register
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_configurations import begun, run, sound
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A folder of the user's, which must stay as it is."""
+    place = tmp_path / "victim"
+    place.mkdir()
+    (place / "profile").write_text("# mine\n")
+    yield place
+    assert [path.name for path in place.iterdir()] == ["profile"]
+    assert (place / "profile").read_text() == "# mine\n"
+
+
+PLACES = (
+    "figures", "figures/x.png", "figures/deep", "checkpoints", "checkpoints/deep", "checkpoints/last.ckpt", ".hydra",
+    "train.log", "history.csv", "teacher", "teacher/config.json", "evaluation", "evaluation/test", "a/b/c/d",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("leads", ["folder", "file", "nowhere", "up"])
+def test_no_run_goes_on_where_anything_leads_elsewhere(place, leads, tmp_path, victim):
+    folder = run(tmp_path / "run")
+    assert resume._configuration(RunFolder(folder))
+    (folder / place).unlink(missing_ok=True)
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    target = {"folder": victim, "file": victim / "profile", "nowhere": victim / "new", "up": ".."}[leads]
+    (folder / place).symlink_to(target)
+    with pytest.raises(LabError, match=rf"{place} is a link, .*: put what it names in its place$"):
+        resume._configuration(RunFolder(folder))
+
+
+def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
+    added = ("choices", "per_run", "made_with")  # when it is resolved
+    folder = begun(tmp_path / "run", {key: one for key, one in sound(tmp_path / "run").items() if key not in added})
+    register()
+    (folder.path / "teacher").mkdir()
+    (folder.path / "teacher" / "weights.pth").symlink_to(victim / "profile")
+    with pytest.raises(LabError, match=r"weights\.pth is a link"):
+        resume._configuration(folder)
+
+
+def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
+    run(tmp_path / "sweep" / "0-run")
+    untrusted.refuse(tmp_path / "sweep")
+    (tmp_path / "sweep" / "1-run").symlink_to(victim)
+    with pytest.raises(LabError, match="1-run is a link"):
+        untrusted.refuse(tmp_path / "sweep")
+
+
+def test_what_is_waited_for_is_refused(tmp_path):
+    os.mkfifo(run(tmp_path / "run") / "timing.csv.old")
+    with pytest.raises(LabError, match=r"timing\.csv\.old is no file but a pipe or the like"):
+        resume._configuration(RunFolder(tmp_path / "run"))
+
+
+def test_links_of_lightning_and_to_the_folder_are_none_of_it(tmp_path):
+    """A checkpoint named last.ckpt may be a link to one beside it, which may be gone: that is said later."""
+    folder = RunFolder(run(tmp_path / "run"))
+    folder.last.parent.mkdir()
+    folder.last.symlink_to("epoch=3.ckpt")
+    (tmp_path / "latest").symlink_to(tmp_path / "run")
+    assert resume._configuration(RunFolder(tmp_path / "latest"))
+
+
+def test_a_teacher_is_kept_through_no_link(tmp_path, victim):
+    taught_by = RunFolder(folders.run(tmp_path / "teacher"))
+    taught_by.weights.write_bytes(b"weights")
+    folder = RunFolder(folders.run(tmp_path / "run"))
+    folder.teacher.mkdir()
+    for name in ("config.json", "weights.pth"):
+        (folder.teacher / name).symlink_to(victim / "profile")
+    folder.keep_teacher(taught_by)
+    assert (folder.teacher / "weights.pth").read_bytes() == b"weights"
+    other = RunFolder(folders.run(tmp_path / "other"))
+    other.teacher.symlink_to(victim)
+    with pytest.raises(LabError, match="teacher is a link"):
+        other.keep_teacher(taught_by)
+
+
+def test_a_file_is_not_written_through_a_link_that_has_its_temporary_name(tmp_path, victim):
+    (tmp_path / f".metrics.json.{os.getpid()}.tmp").symlink_to(victim / "profile")
+    atomic.put(tmp_path / "metrics.json", b"{}")
+    assert (tmp_path / "metrics.json").read_bytes() == b"{}"
+
+
+def test_where_the_user_says_that_it_goes_it_goes(tmp_path, victim):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(victim)
+    untrusted.keep_inside(tmp_path / "run" / ".." / "elsewhere", tmp_path / "run")
+    untrusted.keep_inside(victim / "figures", tmp_path / "run")
+    with pytest.raises(LabError, match="figures is a link"):
+        untrusted.keep_inside(tmp_path / "run" / "figures" / "x.png", tmp_path / "run")

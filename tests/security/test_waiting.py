@@ -1,0 +1,73 @@
+"""Nothing in a folder that others handed over is waited for: a pipe is no file, wherever one is read."""
+
+import os
+import signal
+from contextlib import contextmanager, suppress
+
+import folders
+import numpy as np
+import pytest
+from torch import nn
+
+from losslab.analysis.compare.curves import heads
+from losslab.analysis.compare.grouping import group
+from losslab.analysis.compare.read import read
+from losslab.analysis.dynamics.record import Record
+from losslab.analysis.evaluate import soft_labels
+from losslab.analysis.explain.solution import Path as Way
+from losslab.errors import LabError
+from losslab.io import atomic
+from losslab.io.untrusted import read_text
+from losslab.runs import RunFolder
+from losslab.runs.sweep_summary import State
+from losslab.sweep.resume import Earlier, Left, _trained
+from losslab.sweep.state import Job
+from losslab.training import weights
+
+WAYS = {
+    "checkpoints/best.ckpt.sha256": lambda run: weights.load_network(nn.Linear(1, 1), run.best),
+    "checkpoints/best.ckpt": lambda run: atomic.verifies(run.best),
+    "metrics.json": lambda run: (Left(run, "", 0, None).final, Job(0, [], state=State.DONE, folder=run.path).metrics),
+    "timing.csv": _trained,
+    "summary.json": lambda run: Earlier(run.path),
+    "history.csv": lambda run: (heads(group(read([run.path]).runs)), atomic.verifies(run.history)),
+    "path.csv": lambda run: Way.read(run, ["weight"]),
+    "dynamics.npz": lambda run: Record.load(run.dynamics),
+    "soft.npy": lambda run: soft_labels._read(run.path / "soft.npy"),
+}
+
+
+@contextmanager
+def at_once():
+    def late(*_):
+        pytest.fail("it is waited for")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    run = RunFolder(folders.run(tmp_path / "run", metrics=False))
+    run.best.parent.mkdir()
+    run.best.write_bytes(b"")
+    atomic.checksum_of(run.best).write_text("0  best.ckpt\n")
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    with at_once(), suppress(LabError, OSError):
+        WAYS[name](run)
+
+
+def test_what_is_a_file_is_read_as_before(tmp_path):
+    np.save(tmp_path / "rows.npy", np.full((2, 2), 0.5))
+    assert soft_labels._read(tmp_path / "rows.npy").shape == (2, 2)
+    (tmp_path / "text").write_bytes("a\r\nb\rü".encode())
+    (tmp_path / "link").symlink_to("text")
+    assert read_text(tmp_path / "link") == "a\nb\nü"
+    with pytest.raises(OSError, match="too large"):
+        read_text(tmp_path / "text", 3)

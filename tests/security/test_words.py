@@ -1,0 +1,134 @@
+"""The words of a folder that others handed over stay on their lines, and lead no terminal."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from folders import config, run
+from rich.console import Console
+
+from losslab.analysis.compare import compare, report, tensorboard
+from losslab.errors import LabError
+from losslab.runs import RunFolder
+from losslab.sweep import display, state
+
+COMMAND = "x\ntouch pwned\n\x1b[2J\u202e"
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line.startswith("touch") or not line.isprintable()]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder of two runs."""
+    for loss in ("a", "b"):
+        run(tmp_path / "runs" / loss, loss, metrics={"test/accuracy": 0.5})
+    return tmp_path / "runs"
+
+
+def changed(folder, **values):
+    (folder / "config.json").write_text(json.dumps(config("b", 0, str(folder), **values)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer__lr": COMMAND},
+        {"optimizer__options": {COMMAND: COMMAND}},
+        {"mix": {"_target_": COMMAND}},
+        {"callbacks__mine": {COMMAND: 1}},
+        {f"callbacks__{COMMAND}": {"a": 1}},
+        {"loss___target_": COMMAND, "choices__loss": "custom"},
+        {"trainer__accelerator": COMMAND},
+        {"choices__loss": COMMAND},
+    ],
+    ids=lambda values: next(iter(values)).encode("unicode_escape").decode(),
+)
+def test_no_word_of_a_configuration_begins_a_line_of_a_page(values, two, tmp_path):
+    changed(two / "b", **values)
+    report.write_page(compare([two]), tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "touch pwned" in text or "no names by group" in text
+    assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
+
+
+def test_no_word_of_a_sweep_or_of_values_begins_a_line_of_a_page(two, tmp_path):
+    rows = [{"job": 7, "overrides": [COMMAND], "folder": None, "state": "failed", "reason": COMMAND}]
+    (two / "summary.json").write_text(json.dumps({"jobs": rows}))
+    (two / "b" / "metrics.json").write_text(json.dumps({f"test/{COMMAND}": 1.0}))
+    (two / "a" / "history.csv").write_text("epoch,step,val/accuracy,val/\x1b[2Jloss\n1,1,0.5,1\n")
+    report.write_page(compare([two]), tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "failed: x touch pwned" in text
+    assert "is no name of a value" in text
+    assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
+
+
+def test_a_choice_of_several_lines_is_none(two):
+    changed(two / "b", choices__loss=COMMAND)
+    with pytest.raises(LabError, match="its choices are no names by group"):
+        RunFolder(two / "b").read_settings()
+
+
+def test_what_a_comparison_writes_takes_the_place_of_links(two, tmp_path):
+    victim, folder = tmp_path / "profile", tmp_path / "out"
+    victim.write_text("mine")
+    folder.mkdir()
+    names = ("comparison.md", "comparison.csv", "runs.csv", "curves.png", "test-accuracy.png")
+    for name in names:
+        (folder / name).symlink_to(victim)
+    comparison = compare([two])
+    report.write_page(comparison, folder)
+    assert not any((folder / name).is_symlink() for name in names)
+    (tmp_path / "there").mkdir()
+    (folder / "tensorboard").symlink_to(tmp_path / "there")
+    with pytest.raises(LabError, match="tensorboard is a link"):
+        tensorboard.write(comparison.ordered, comparison.histories, folder / "tensorboard")
+    assert victim.read_text() == "mine"
+    assert not [*(tmp_path / "there").iterdir()]
+
+
+def test_the_csv_files_are_as_csv_writes_them(two, tmp_path):
+    report.write_page(compare([two]), tmp_path)
+    found = [*csv.reader(io.StringIO((tmp_path / "runs.csv").read_text()))]
+    assert len({len(row) for row in found}) == 1
+
+
+@pytest.mark.parametrize("error", ["LabError", "RuntimeError"])
+def test_neither_a_refusal_nor_a_traceback_is_raw(error):
+    code = (
+        "from losslab.cli.process import one_line_errors\nfrom losslab.errors import LabError\n"
+        f"with one_line_errors(show_all=False): raise {error}('a\\x1b[2J\\u202e\\nb')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert r"a\x1b[2J\u202e" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert (done.stderr.count("\n") == 1) == (error == "LabError")
+
+
+def test_a_warning_of_a_library_is_not_raw():
+    code = (
+        "import warnings\nfrom losslab.io.terminal import ConsoleHandler\nConsoleHandler()\nimport lightning\n"
+        "warnings.warn('a\\x1b[2J')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert r"UserWarning: a\x1b[2J" in done.stderr
+
+
+def test_the_view_of_a_sweep_is_not_raw(tmp_path, monkeypatch):
+    shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
+    monkeypatch.setattr(display, "get_console", lambda: shown)
+    made = state.Sweep(tmp_path)
+    made.jobs = [state.Job(0, [], label="a\x1b]0;b", state=state.State.RUNNING)]
+    with display.Board(made) as view:
+        view.refresh()
+        made.jobs[0].state, made.jobs[0].reason = state.State.FAILED, "c\x1b]0;d"
+        view.ended(made.jobs[0])
+    assert "\x1b]" not in shown.file.getvalue()
+    assert r"a\x1b]0;b" in shown.file.getvalue()
+    assert r"c\x1b]0;d" in shown.file.getvalue()

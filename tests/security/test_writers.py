@@ -1,0 +1,98 @@
+"""What opens a folder that somebody handed over writes into it and nowhere else, and prints nothing raw."""
+
+import logging
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from losslab.analysis.evaluate import export
+from losslab.analysis.evaluate import report as evaluation
+from losslab.analysis.explain import figures
+from losslab.cli import compare
+from losslab.cli.process import one_line_errors
+from losslab.errors import LabError
+from losslab.io.terminal import ConsoleHandler, Printable, printable
+from losslab.runs import RunFolder
+
+RAW = "a\x1b]0;owned\x07b\x1b[2J\u202ec\r\x9bd"
+PLAIN = r"a\x1b]0;owned\x07b\x1b[2J\u202ec\r\x9bd"
+
+
+@pytest.fixture
+def victim(tmp_path):
+    place = tmp_path / "victim"
+    place.mkdir()
+    (place / "profile").write_text("mine")
+    yield place
+    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("profile", "mine")]
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("way", ["evaluation", "evaluation/test"])
+def test_an_evaluation_goes_where_no_link_leads(way, run, victim):
+    link = run.path / way
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim)
+    with pytest.raises(LabError, match=f"{way} is a link, and what is written would go where it leads"):
+        evaluation.write(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
+
+
+def test_figures_of_a_run_go_where_no_link_leads(run, victim):
+    run.figures.symlink_to(victim)
+    with pytest.raises(LabError, match="figures is a link"):
+        figures.place([run], None)
+
+
+def test_a_figure_takes_the_place_of_a_link(run, victim):
+    run.figures.mkdir()
+    drawn = run.figures / "surface.png"
+    drawn.symlink_to(victim / "profile")
+    figures.keep(SimpleNamespace(savefig=lambda file, **_: file.write(b"png")), "surface", [run], None, [])
+    assert not drawn.is_symlink()
+    assert drawn.read_bytes() == b"png"
+    (run.figures / "surface.csv").symlink_to(victim / "profile")
+    figures.table(run.figures / "surface.csv", ["a"], [[1.0]])
+    assert (run.figures / "surface.csv").read_text() == "a\n1\n"
+
+
+def test_a_program_is_not_written_through_a_link_that_leads_nowhere_yet(run, victim, monkeypatch):
+    run.exported.symlink_to(victim / "new.pt2")
+    monkeypatch.setattr(export, "open_run", lambda _: SimpleNamespace(folder=run))
+    with pytest.raises(LabError, match=r"exported\.pt2 is there already"):
+        export.export(SimpleNamespace())
+
+
+@pytest.mark.parametrize("way", ["comparison", "comparison/comparison.md", "comparison/tensorboard"])
+def test_a_comparison_goes_where_no_link_leads(way, run, victim):
+    (run.path / way).parent.mkdir(exist_ok=True)
+    if way != "comparison":
+        (run.path / "comparison" / "runs.csv").touch()
+    (run.path / way).symlink_to(victim / "profile" if way.endswith(".md") else victim)
+    with pytest.raises(LabError, match=f"{way} is a link"):
+        compare._claim(None, SimpleNamespace(reading=SimpleNamespace(sweeps=[run.path])))
+
+
+def test_what_a_terminal_would_obey_is_shown_instead():
+    assert printable(RAW) == PLAIN
+    assert printable("ä→😀\tand\nso on") == "ä→😀\tand\nso on"
+
+
+def test_the_log_of_a_run_and_the_terminal_have_no_raw_text(capsys):
+    record = logging.LogRecord("losslab", logging.INFO, "", 0, RAW, None, None)
+    assert Printable("%(message)s").format(record) == PLAIN
+    ConsoleHandler().emit(record)
+    assert capsys.readouterr().out == f"{PLAIN}\n"
+
+
+def test_a_refusal_has_no_raw_text(capfd, monkeypatch):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit), one_line_errors(show_all=False):
+        raise LabError(RAW)
+    assert capfd.readouterr().err == f"{PLAIN}\n"

@@ -1,0 +1,71 @@
+"""What may be asked for from Python, and what is refused in one line."""
+
+import numpy as np
+import pytest
+from folders import accuracies, run
+
+from losslab.analysis.compare import compare
+from losslab.errors import LabError
+
+
+@pytest.fixture
+def place(tmp_path):
+    return accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
+
+
+def test_one_folder_or_metric_may_stand_alone(place):
+    for folders in (place, str(place), [place], (str(one) for one in [place])):
+        assert len(compare(folders).groups) == 2
+    assert compare(place, metrics="test/accuracy").metrics == ("test/accuracy",)
+
+
+@pytest.mark.parametrize("folders", [None, 5, [], [5], ["runs", None], b"runs"])
+def test_folders_that_are_no_paths_are_refused(folders):
+    with pytest.raises(LabError, match="folders are paths, of runs or of folders above them, got "):
+        compare(folders)
+
+
+@pytest.mark.parametrize("argument", ["metrics", "baseline"])
+@pytest.mark.parametrize("value", [5, [5], ["a", None]])
+def test_metrics_and_a_baseline_that_are_no_texts_are_refused(place, argument, value):
+    with pytest.raises(LabError, match=f"{argument} must be a text or several, got "):
+        compare(place, **{argument: value})
+
+
+@pytest.mark.parametrize("scale", ["nope", None, 5, []])
+def test_a_scale_that_there_is_not_is_refused(place, scale):
+    with pytest.raises(LabError, match=r"there is no scale .*; there are auto, difference, ratio"):
+        compare(place, scale=scale)
+
+
+@pytest.mark.parametrize("reach", ["val/accuracy=0.6", ("val/accuracy",), (None, 0.5), 5, ("a", 1, 2), b"ab"])
+def test_what_is_to_be_reached_is_a_curve_and_a_value(place, reach):
+    with pytest.raises(LabError, match=r"reach is a curve and a value, as in \("):
+        compare(place, reach=reach)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, "0.5", True, [1]])
+def test_a_value_to_reach_is_a_finite_number(place, value):
+    with pytest.raises(LabError, match="the value to reach in val/accuracy must be a finite number"):
+        compare(place, reach=("val/accuracy", value))
+
+
+def test_numbers_of_any_kind_may_be_reached(place):
+    assert compare(place, reach=["val/accuracy", np.float32(0.5)]).reach.value == 0.5
+
+
+@pytest.mark.parametrize("metric", ["nope", "", 5, []])
+def test_a_table_or_figure_of_a_metric_that_is_not_compared_is_refused(place, metric):
+    comparison = compare(place)
+    for ask in (comparison.table_markdown, comparison.figure):
+        with pytest.raises(LabError, match="is not compared: name one of test/accuracy, or ask `compare` for it"):
+            ask(metric)
+
+
+def test_without_a_finished_run_there_is_no_table_and_no_figure(tmp_path):
+    run(tmp_path / "a", metrics=False)
+    comparison = compare(tmp_path)
+    for ask in (comparison.table_markdown, comparison.figure):
+        for metric in (None, "test/accuracy"):
+            with pytest.raises(LabError, match="no run is finished: there is nothing to compare"):
+                ask(metric)

@@ -1,0 +1,173 @@
+"""Curves of groups, and how long they take to reach a value."""
+
+import pytest
+from folders import run
+
+from losslab.analysis.compare import compare, report
+from losslab.analysis.compare.figures import ticks
+from losslab.analysis.compare.time_to_reach import words
+from losslab.errors import LabError
+
+
+def history(folder, *rows, head="epoch,train/loss,val/loss,val/accuracy"):
+    (folder / "history.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def losses(place, **rows):
+    for loss, seeds in rows.items():
+        for seed, lines in enumerate(seeds):
+            history(run(place / f"{loss}{seed}", loss, seed), *lines)
+    return compare([place])
+
+
+def test_a_curve_is_the_mean_of_the_seeds_from_the_lowest_to_the_highest(tmp_path):
+    comparison = losses(tmp_path, mse=[["1,1,1,0.1", "2,1,1,0.5"], ["1,1,1,0.3", "2,1,1,0.9"]])
+    curve = comparison.histories.curve(comparison.groups[0], "val/accuracy")
+    assert curve.epochs == [1, 2]
+    assert curve.mean == pytest.approx([0.2, 0.7])
+    assert (curve.low, curve.high, curve.seeds) == ([0.1, 0.5], [0.3, 0.9], 2)
+
+
+def test_a_curve_ends_where_the_first_seed_does_and_skips_epochs_that_were_not_validated(tmp_path):
+    comparison = losses(tmp_path, mse=[["1,1,1,", "2,1,1,0.5", "3,1,1,0.6"], ["1,1,1,0.3", "2,1,1,0.7"]])
+    assert comparison.histories.curve(comparison.groups[0], "val/accuracy").epochs == [2]
+
+
+def test_losses_are_relative_to_where_each_run_started(tmp_path):
+    comparison = losses(tmp_path, mse=[["1,4,1,0", "2,2,1,0"], ["1,10,1,0", "2,1,1,0"]])
+    curve = comparison.histories.curve(comparison.groups[0], "train/loss", relative=True)
+    assert curve.mean == pytest.approx([1, 0.3])
+
+
+def test_a_loss_that_starts_below_0_is_left_out_and_said_to_be(tmp_path):
+    comparison = losses(tmp_path, a=[["1,-1,1,0", "2,-2,1,0"]], b=[["1,2,1,0", "2,1,1,0"]])
+    assert comparison.histories.curve(comparison.groups[0], "train/loss", relative=True) is None
+    titles = [axes.get_title(loc="left") for axes in comparison.curves_figure().axes]
+    assert any("train/loss" in title and "1 that start at or below 0 left out" in title for title in titles)
+
+
+def test_a_damaged_history_leaves_the_final_values_and_is_listed(tmp_path):
+    comparison = losses(tmp_path, a=[["1,1,1,0.5"], ["1,1,1"]])
+    assert comparison.histories.curve(comparison.groups[0], "val/accuracy").seeds == 1
+    assert len(comparison.groups[0].values("test/accuracy")) == 2
+    ((what, why),) = comparison.flaws
+    assert what.endswith("a1")
+    assert why.startswith("damaged, left out of the curves")
+
+
+def test_runs_without_a_history_have_no_curves(tmp_path):
+    (run(tmp_path / "a") / "history.csv").unlink()
+    comparison = compare([tmp_path])
+    assert comparison.histories.names == []
+    assert comparison.reach is None
+
+
+def test_reaching_is_the_first_epoch_at_the_value_and_its_wall_time(tmp_path):
+    rows = [f"{epoch},1,1,{value}" for epoch, value in ((1, 0.2), (2, 0.6), (3, 0.5))]
+    history(run(tmp_path / "a", epochs=3), *rows)
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).reach.groups
+    assert words(found) == ("1 of 1", "2", "1")  # half a second an epoch
+
+
+def test_a_loss_is_reached_from_above(tmp_path):
+    rows = [f"{epoch},1,{value},0" for epoch, value in ((1, 3), (2, 2), (3, 1))]
+    history(run(tmp_path / "a", epochs=3), *rows)
+    (found,) = compare([tmp_path], reach=("val/loss", 2.0)).reach.groups
+    assert found.arrivals[0].epoch == 2
+
+
+def test_runs_that_never_come_are_counted_as_later_than_all_their_epochs(tmp_path):
+    for seed, end in enumerate((0.9, 0.9, 0.1)):
+        history(run(tmp_path / str(seed), seed=seed, epochs=2), "1,1,1,0.2", f"2,1,1,{end}")
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).reach.groups
+    assert words(found) == ("2 of 3", "2 (2 to >2)", "1 (1 to >1)")
+    (none,) = compare([tmp_path], reach=("val/accuracy", 0.95)).reach.groups
+    assert words(none) == ("0 of 3", ">2", ">1")
+
+
+def test_by_default_the_value_is_what_the_worst_group_reaches_on_average(tmp_path):
+    comparison = losses(
+        tmp_path, a=[["1,1,1,0.9"], ["1,1,1,0.95"]], b=[["1,1,1,0.437", "2,1,1,0.2"], ["1,1,1,0.5", "2,1,1,0.1"]]
+    )
+    assert (comparison.reach.metric, comparison.reach.value) == ("val/accuracy", 0.46)  # of 0.4685
+
+
+def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tmp_path):
+    losses(tmp_path, a=[["1,1,1,0.9"]], b=[["1,1,1,0.9"]])
+    with pytest.raises(LabError, match=r"there is no curve val/acc; there is val/accuracy$"):
+        compare([tmp_path], reach=("val/acc", 0.5))
+    with pytest.raises(LabError, match=r"there is no curve val/acc; there are train/loss, val/loss, val/accuracy$"):
+        compare([tmp_path / "a0"], reach=("val/acc", 0.5))
+    with pytest.raises(LabError, match="val/loss means something else under every loss"):
+        compare([tmp_path], reach=("val/loss", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "marked"),
+    [
+        ([1], [1]),
+        ([10, 20, 30], [10, 20, 30]),
+        (range(1, 11), [2, 4, 6, 8, 10]),
+        (range(1, 61), [10, 20, 30, 40, 50, 60]),
+        (range(7, 71, 7), [14, 28, 42, 56, 70]),
+        (range(1, 41, 4), [1, 9, 17, 25, 33]),
+        (range(10, 1001, 10), [200, 400, 600, 800, 1000]),
+    ],
+)
+def test_marked_epochs_exist_and_are_round_where_they_can_be(epochs, marked):
+    found = ticks(epochs)
+    assert set(found) <= set(epochs)
+    assert len(found) <= 7
+    assert found == marked
+
+
+def every_tenth(place):
+    """Runs of 30 epochs, of which every tenth was validated."""
+    for loss, last in (("a", 0.8), ("b", 0.6)):
+        values = {10: 0.1, 20: 0.5, 30: last}
+        rows = [f"{at},{1 / at},{1 / at if at in values else ''},{values.get(at, '')}" for at in range(1, 31)]
+        history(run(place / loss, loss, epochs=30), *rows)
+    return place
+
+
+def test_panels_share_their_epochs_and_mark_those_that_there_are(tmp_path):
+    axes = {one.get_title(loc="left"): one for one in compare([every_tenth(tmp_path)]).curves_figure().axes}
+    assert list(axes["val/accuracy"].get_xticks()) == [10, 20, 30]
+    spans = {one.get_xlim() for one in axes.values() if one.get_visible()}
+    assert len(spans) == 1
+    ((first, last),) = spans
+    assert first < 1
+    assert last > 30
+    assert "val/loss: each its own loss, relative to its first value" in axes
+
+
+def reach_label(comparison):
+    (axes,) = (one for one in comparison.curves_figure().axes if one.get_title(loc="left") == "val/accuracy")
+    lines = [line for line in axes.lines if line.get_linestyle() == ":"]
+    (text,) = axes.texts
+    assert text.xyann[0] > 0, "beside the panel"
+    assert text.get_ha() == "left"
+    return len(lines), text.get_text()
+
+
+def test_the_line_to_reach_says_what_it_is_and_does_not_squash_the_curves(tmp_path):
+    place = every_tenth(tmp_path)
+    assert reach_label(compare([place])) == (1, "to reach:\n0.6")
+    assert reach_label(compare([place], reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
+    assert reach_label(compare([place], reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
+    assert reach_label(compare([place], reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
+
+
+def test_a_value_to_reach_of_a_logarithmic_panel_may_be_below_0(tmp_path):
+    rows = [f"{at},1,1,{10.0**-at}" for at in (1, 2, 3, 4)]
+    history(run(tmp_path / "a"), *rows)
+    assert reach_label(compare([tmp_path], reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
+    assert reach_label(compare([tmp_path], reach=("val/accuracy", 0.05)))[0] == 1
+
+
+def test_the_title_says_how_a_value_was_chosen_that_nobody_asked_for(tmp_path):
+    place = every_tenth(tmp_path)
+    chosen = "Time to reach val/accuracy=0.6, what the last of the groups reaches on average"
+    assert report.reach_title(compare([place]).reach) == chosen
+    assert report.reach_title(compare([place], reach=("val/accuracy", None)).reach) == chosen
+    assert report.reach_title(compare([place], reach=("val/accuracy", 0.6)).reach) == "Time to reach val/accuracy=0.6"

@@ -1,0 +1,201 @@
+"""Which runs belong together, and what groups are called."""
+
+import os
+
+import pytest
+from folders import config, run
+
+from losslab.analysis.compare import compare
+from losslab.analysis.compare.grouping import group, pick, unsaid
+from losslab.analysis.compare.read import Run, read
+from losslab.errors import LabError
+from losslab.runs import RunFolder
+from losslab.training.config import compose
+
+
+def a_run(config, path="run"):
+    return Run(RunFolder(path), config, {"test/accuracy": 0.5}, 0.0)
+
+
+def groups_of(*configs):
+    return group([a_run(each) for each in configs])
+
+
+def labels_of(*configs):
+    return [one.label for one in groups_of(*configs)]
+
+
+def test_runs_that_differ_only_in_what_follows_from_the_seed_are_one_group():
+    (only,) = groups_of(*(config("mse", seed, f"outputs/{seed}") for seed in range(3)))
+    assert [run.seed for run in only.runs] == [0, 1, 2]
+
+
+def test_what_the_command_line_composes_is_grouped_so(tmp_path):
+    common = ["model=mlp", "data=digits", "data.split_seed=${seed}"]
+    runs = [
+        compose([*common, f"seed={seed}", f"loss={loss}"], str(tmp_path / f"{loss}{seed}"))
+        for seed in (0, 1)
+        for loss in ("focal", "mse")
+    ]
+    runs += [compose([*common, "loss=mse", f"noise={name}"], str(tmp_path / name)) for name in ("none", "symmetric")]
+    assert [(one.label, len(one.runs)) for one in groups_of(*runs)] == [
+        ("loss=focal", 2),
+        ("loss=mse noise=none", 2),  # of which one was run again
+        ("loss=mse noise=symmetric", 1),
+    ]
+
+
+def test_a_value_that_follows_from_the_seed_is_told_from_one_that_does_not():
+    following = config("mse", 3, data__split_seed=3)
+    following["per_run"] = [*following["per_run"], "data.split_seed"]
+    assert labels_of(following, config("mse", 3, data__split_seed=3)) == [
+        "data.split_seed={seed}",
+        "data.split_seed=3",
+    ]
+
+
+def test_paths_that_follow_from_the_seed_are_told_apart_by_the_rest_of_them():
+    starts = [config("mse", seed, ckpt_path=f"{base}/s{seed}.pth") for base in ("a", "b") for seed in (0, 1)]
+    for each in starts:
+        each["per_run"] = [*each["per_run"], "ckpt_path"]
+    assert labels_of(*starts) == ["ckpt_path=a/s{seed}.pth", "ckpt_path=b/s{seed}.pth"]
+
+
+def test_paths_made_of_the_name_of_the_run_are_one_setting():
+    named = [config("mse", seed, own__file="") for seed in (0, 1)]
+    for each in named:
+        each["name"] = f"run {'ab'[each['seed']]}"
+        each["own"]["file"] = f"notes/{each['name']}.txt"
+        each["per_run"] = [*each["per_run"], "own.file"]
+    assert len(groups_of(*named)) == 1
+
+
+def test_a_configuration_of_an_older_run_says_less_and_is_grouped_all_the_same():
+    older = [config("mse", seed, f"outputs/{seed}") for seed in range(2)]
+    for each in older:
+        del each["per_run"]
+    (only,) = groups_of(*older, config("mse", 2))
+    assert len(only.runs) == 3
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tags", "name", "traceback", "optimized_metric", "logger__tensorboard__flush_secs", "data__dir",
+        "data__workers", "data__eval_batch_size", "trainer__profiler", "trainer__enable_progress_bar",
+        "trainer__accelerator", "callbacks__progress_bar___target_", "callbacks__checkpoints__every_seconds",
+        "callbacks__path___target_",
+        "made_with__torch",
+    ],
+)  # fmt: skip
+def test_what_cannot_change_a_result_does_not_separate(key):
+    assert len(groups_of(config("mse", 0), config("mse", 1, **{key: "another"}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [
+        ("optimizer__lr", "optimizer.lr=7"),
+        ("data__batch_size", "data.batch_size=7"),
+        ("trainer__precision", "trainer.precision=7"),
+        ("callbacks__ema___target_", "callbacks=ema"),
+        ("loss__gamma", "loss.gamma=7"),
+    ],
+)
+def test_what_can_change_a_result_separates_and_is_named(key, label):
+    assert labels_of(config(), config(seed=1, **{key: 7}))[1] == label
+
+
+def test_the_folder_of_image_files_is_the_data():
+    images = [config(data__dir=name) for name in "ab"]
+    for each in images:
+        each["choices"]["data"] = "image_folder"
+    assert labels_of(*images) == ["data.dir=a", "data.dir=b"]
+
+
+def test_numbers_are_named_only_where_they_tell_groups_of_one_choice_apart():
+    found = labels_of(config("mse"), config("focal", loss__gamma=1), config("focal", loss__gamma=2))
+    assert found == ["loss=mse", "loss=focal loss.gamma=1", "loss=focal loss.gamma=2"]
+
+
+def test_choices_are_named_before_numbers_and_in_one_order():
+    grid = [config(loss, optimizer__lr=rate) for loss in ("l1", "mse") for rate in (0.1, 1)]
+    assert labels_of(*grid)[:2] == ["loss=l1 optimizer.lr=0.1", "loss=l1 optimizer.lr=1"]
+
+
+def test_a_custom_loss_is_called_by_its_target():
+    own = config("custom", loss___target_="my_losses.Mine")
+    assert labels_of(config("mse"), own) == ["loss=mse", "loss=my_losses.Mine"]
+
+
+def test_mixed_batches_are_called_by_what_mixes_them():
+    assert labels_of(config(), config(mix___target_="losslab.data.transforms.Mixup")) == ["mix=null", "mix=mixup"]
+
+
+def test_a_single_group_is_called_by_its_loss():
+    assert labels_of(config("focal")) == ["loss=focal"]
+
+
+def test_what_else_differs_is_known_but_for_what_a_choice_brings():
+    found = groups_of(
+        config("focal", loss__gamma=2, optimizer__lr=0.1), config("mse", optimizer__lr=1, trainer__max_epochs=9)
+    )
+    assert [one.label for one in found] == ["loss=focal", "loss=mse"]
+    assert unsaid([one.settings for one in found], [one.name for one in found]) == {
+        "optimizer.lr": ["0.1", "1"],
+        "trainer.max_epochs": ["3", "9"],
+    }
+
+
+def test_a_rate_that_some_names_hide_is_told():
+    found = groups_of(config("a", optimizer__lr=1), config("a", optimizer__lr=2), config("b", optimizer__lr=3))
+    assert [one.label for one in found] == ["loss=a optimizer.lr=1", "loss=a optimizer.lr=2", "loss=b"]
+    assert unsaid([one.settings for one in found], [one.name for one in found]) == {"optimizer.lr": ["1", "2", "3"]}
+
+
+def test_of_runs_with_one_seed_the_newest_finished_one_counts_and_the_page_says_so(tmp_path):
+    for place, (name, value) in enumerate([("old", 0.5), ("new", 0.75), ("newest", None)]):
+        metrics = False if value is None else {"test/accuracy": value}
+        folder = run(tmp_path / name, "mse", 4, metrics=metrics)
+        if value is not None:
+            os.utime(folder / "metrics.json", (place, place))
+    comparison = compare([tmp_path])
+    (only,) = comparison.groups
+    assert only.values("test/accuracy") == {4: 0.75}
+    assert [each.folder.path.name for each in only.repeated] == ["old"]
+    assert any("seed 4: the newest counts; THEY DID NOT GIVE THE SAME VALUES" in note for note in comparison.notes)
+
+
+def test_a_repeated_run_that_gave_the_same_says_so(tmp_path):
+    for name in "ab":
+        run(tmp_path / name)
+    assert any("all gave the same values" in note for note in compare([tmp_path]).notes)
+
+
+def test_a_baseline_is_named_by_its_values():
+    found = groups_of(config("mse"), config("focal", loss__gamma=2.0), config("focal", loss__gamma=3))
+    assert pick(found, ["loss=mse"]) is found[0]
+    assert pick(found, ["loss=focal", "loss.gamma=2"]) is found[1]
+    assert pick(found, [found[2].label]) is found[2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("loss=l1", "baseline loss=l1 is in no group; there are: loss=mse; loss=focal loss.gamma=2"),
+        ("loss=focal", "is in several groups, add what tells them apart: loss=focal loss.gamma=2; loss=focal loss.ga"),
+        ("focal", "a baseline is named by its values"),
+        ("loss=mse loss=focal", "says loss more than once: there is one baseline, name its value once"),
+    ],
+)
+def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):
+    found = groups_of(config("mse"), config("focal", loss__gamma=2), config("focal", loss__gamma=3))
+    with pytest.raises(LabError, match=said):
+        pick(found, [asked])
+
+
+def test_runs_are_read_with_what_they_were_made_with(tmp_path):
+    run(tmp_path / "a", seed=0, made_with__torch="2.11")
+    run(tmp_path / "b", seed=1, made_with__torch="2.12")
+    assert len(group(read([tmp_path]).runs)) == 1
+    assert any("made_with.torch" in note and "2.11" in note for note in compare([tmp_path]).notes)

@@ -1,0 +1,101 @@
+"""What is written: the page, the tables for other programs, the figures, the events."""
+
+import csv
+
+import pytest
+from folders import accuracies, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+from losslab.analysis.compare import compare, report, tensorboard
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = tmp_path / "runs"
+    accuracies(place, a={0: 0.1, 1: 0.2, 2: 0.31}, b={0: 0.5, 1: 0.62, 2: 0.7}, c={0: 0.52, 1: 0.61, 2: 0.69})
+    run(place / "d", "d", 0, metrics=False)
+    return place
+
+
+def rows(file):
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_page_holds_tables_figures_notes_and_what_does_not_count(place, tmp_path):
+    written = report.write_page(compare([place], baseline="loss=a"), tmp_path, [("More", "said")])
+    names = ["comparison.md", "comparison.csv", "runs.csv", "test-accuracy.png", "curves.png"]
+    assert [file.name for file in written] == names
+    assert all(file.stat().st_size for file in written)
+    text = (tmp_path / "comparison.md").read_text()
+    assert text.startswith("# 9 runs in 4 groups\n")
+    assert "test/accuracy beside a: b and c are better" in text
+    assert "| b | 3 | 0.61 ± 0.25 | +0.403 ± 0.055 | better |" in text
+    assert "## Time to reach val/accuracy=" in text
+    assert "## More\n\nsaid" in text
+    assert "- loss=d seed=0: unfinished: 3 of 3 epochs" in text
+
+
+def test_the_table_of_groups_has_every_number_unrounded(place, tmp_path):
+    comparison = compare([place], baseline="loss=a")
+    report.write_page(comparison, tmp_path)
+    found = {row["group"]: row for row in rows(tmp_path / "comparison.csv")}
+    standing = comparison.standings["test/accuracy"]
+    apart = next(one for one in standing.differences if one.group.label == "loss=b")
+    assert float(found["loss=b"]["difference_low"]) == apart.interval.low
+    assert float(found["loss=b"]["p"]) == apart.p
+    assert (found["loss=b"]["verdict"], found["loss=b"]["reference"]) == ("better", "loss=a")
+    assert (found["loss=a"]["difference"], found["loss=d"]["mean"]) == ("", "")
+
+
+def test_the_table_of_runs_leaves_none_out(place, tmp_path):
+    run(place / "again", "a", 2, metrics={"test/accuracy": 0.3})
+    report.write_page(compare([place]), tmp_path)
+    found = rows(tmp_path / "runs.csv")
+    assert {row["folder"].rpartition("/")[2] for row in found} == {path.name for path in place.iterdir()}
+    notes = {row["note"].partition(":")[0] for row in found}
+    assert notes == {"", "unfinished", "not counted"}
+    reached = [row for row in found if row["metric"].startswith("epochs to")]
+    assert len(reached) == 9
+
+
+def test_a_figure_shows_each_seed_and_each_verdict(place):
+    figure = compare([place], baseline="loss=a").figure()
+    left, right = figure.axes
+    dots = [line for line in left.lines if line.get_marker() == "o"]
+    assert sorted(len(line.get_xdata()) for line in dots) == [3, 3, 3]
+    assert [text.get_text() for text in right.texts] == ["better", "better", "baseline"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["b", "c", "a"]
+
+
+def test_a_figure_of_one_seed_has_no_interval(tmp_path):
+    figure = compare([accuracies(tmp_path, a={0: 0.5}, b={0: 0.6})]).figure()
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == "-"]
+    assert [line.get_xdata()[0] for line in lines] == [0]  # the line of no difference
+
+
+def test_a_thousand_values_are_a_figure_of_sixty(tmp_path):
+    accuracies(tmp_path, **{f"l{number:03}": {0: number / 100} for number in range(70)})
+    figure = compare([tmp_path]).figure()
+    assert len(figure.axes[0].get_yticks()) == 60
+    assert "the 60 best are drawn" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_tensorboard_shows_groups_with_bands(place, tmp_path):
+    comparison = compare([place])
+    for _ in range(2):  # the second time replaces what the first wrote
+        tensorboard.write(comparison.ordered, comparison.histories, tmp_path / "board")
+    assert {path.name for path in (tmp_path / "board").iterdir()} == {f"loss={name}" for name in "abcd"}
+    events = EventAccumulator(str(tmp_path / "board" / "loss=b"))
+    events.Reload()
+    curve = comparison.histories.curve(comparison.ordered[0], "val/accuracy")
+    scalars = events.Scalars("val/accuracy")
+    assert [event.step for event in scalars] == [10, 20, 30], "the steps of the epochs, as the runs have them"
+    assert [event.value for event in scalars] == pytest.approx(curve.mean)
+    (layout,) = events.Tensors("custom_scalars__config__")
+    charts = Layout.FromString(layout.tensor_proto.string_val[0]).category[0].chart
+    for chart in charts:
+        (series,) = chart.margin.series
+        assert {series.value, series.lower, series.upper} <= set(events.Tags()["scalars"])
+    assert any("relative to its first value" in chart.title for chart in charts)

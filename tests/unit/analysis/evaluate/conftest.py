@@ -1,0 +1,70 @@
+import csv
+import json
+
+import pytest
+
+from losslab.analysis.evaluate import evaluation, report
+from losslab.training.reopen import Look
+
+DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "trainer.max_epochs=3", "logger=none")
+RUNS = {
+    "digits": DIGITS,
+    "exact": (*DIGITS, "trainer.precision=64-true", "loss=sce"),
+    "cancer": ("model=mlp", "data=breast_cancer", "loss=bce", "trainer.max_epochs=5", "logger=none"),
+    "labels": ("model=mlp", "data=line", "data._target_=labelled.ThreeLabels", "loss=bce", "logger=none"),
+    "noisy": ("model=mlp", "data=line", "data._target_=labelled.NoisyImages", "loss=cross_entropy", "logger=none"),
+    "values": ("model=mlp", "data=diabetes", "loss=gaussian_nll", "trainer.max_epochs=5", "logger=none"),
+}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The folders of small finished runs, each trained when it is asked for first."""
+    from losslab.runs import trust
+    from losslab.training import experiment
+    from losslab.training.config import compose
+
+    trust.also("labelled")
+    made = {}
+
+    def run(name):
+        if name not in made:
+            path = tmp_path_factory.mktemp(name) / "run"
+            options = ["trainer=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=3", *RUNS[name]]
+            experiment.run(experiment.build(compose(options, str(path))))
+            made[name] = path
+        return made[name]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def evaluated(runs):
+    """What evaluate wrote of a run on its test split: its folder."""
+    made = {}
+
+    def written(name, split="test"):
+        if (name, split) not in made:
+            look = Look(runs(name), split)
+            place = runs(name) / "evaluation" / report.name(look, None)
+            report.write(evaluation.evaluate(look), place)
+            made[name, split] = place
+        return made[name, split]
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """A CSV file as a list of rows by column."""
+
+    def read(path):
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def content():
+    return lambda path: json.loads(path.read_text())

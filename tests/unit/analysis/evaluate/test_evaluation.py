@@ -1,0 +1,301 @@
+"""A finished run is measured again: the same figures, written down beside what they rest on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from losslab.analysis.evaluate import evaluation, report
+from losslab.analysis.outputs import outcomes
+from losslab.errors import LabError
+from losslab.io import atomic
+from losslab.runs import RunFolder
+from losslab.training.reopen import Look, open_run
+
+
+@pytest.mark.parametrize("name", ["digits", "exact", "cancer", "labels", "noisy", "values"])
+def test_one_number_has_one_value(name, runs, evaluated, content):
+    trained, measured = content(runs(name) / "metrics.json"), content(evaluated(name) / "measures.json")
+    shared = {key: value for key, value in trained.items() if key.startswith("test/")}
+    assert len(shared) >= 4
+    assert shared == {key: measured[key] for key in shared}
+    assert all(value is not None for value in measured.values())
+
+
+def test_sums_taken_batch_by_batch_are_those_of_one_process(runs, content):
+    experiment = open_run(Look(runs("digits"), data=("eval_batch_size=100",)))
+    seen = outcomes(experiment, "test")
+    one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
+    assert evaluation._in_order(experiment, seen) == one
+    whole = content(runs("digits") / "metrics.json")["test/loss"]
+    assert one["loss"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_nothing_that_training_wrote_is_touched(runs, evaluated):
+    kept = ("metrics.json", "history.csv", "config.json", "data.json", "checkpoints/best.ckpt", "timing.csv")
+    before = {name: (runs("digits") / name).read_bytes() for name in kept}
+    evaluated("digits", "val")
+    assert {name: (runs("digits") / name).read_bytes() for name in kept} == before
+
+
+@pytest.mark.parametrize("name", ["digits", "cancer", "labels", "noisy"])
+def test_the_report_is_scikit_learns(name, evaluated, rows, content):
+    table = rows(evaluated(name) / "predictions.csv")
+    if name == "labels":
+        names = ["low", "middle", "never"]
+        columns = [np.array([[int(row[f"{what}_{n}"]) for n in names] for row in table]) for what in _SIDES]
+    else:
+        columns = [np.array([row[what] for row in table], dtype=int) for what in _SIDES]
+        words = {int(row[what]): row[f"{what}_name"] for row in table for what in _SIDES}
+        names = [words[number] for number in sorted(words)]
+    expected = sk.classification_report(*columns, target_names=names, digits=4, zero_division=0)
+    assert (evaluated(name) / "report.txt").read_text() == expected
+    measured = content(evaluated(name) / "measures.json")
+    averages = sk.classification_report(*columns, output_dict=True, zero_division=0)
+    positive = averages["1"] if name == "cancer" else averages["macro avg"]
+    for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        assert measured[f"test/{ours}"] == pytest.approx(positive[theirs], abs=1e-12)
+        assert measured["classes"]["weighted avg"][ours] == pytest.approx(averages["weighted avg"][theirs], abs=1e-12)
+
+
+_SIDES = ("truth", "prediction")
+
+
+def test_areas_are_scikit_learns(evaluated, rows, content):
+    where = evaluated("digits")
+    probabilities, table = np.load(where / "probabilities.npy"), rows(where / "predictions.csv")
+    truth = np.array([int(row["truth"]) for row in table])
+    hot, measured = truth[:, None] == np.arange(10), content(where / "measures.json")
+    assert measured["test/top5"] == sk.top_k_accuracy_score(truth, probabilities, k=5)
+    for average, key in (("macro", ""), ("micro", "/micro")):
+        for name, score in (("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+            assert measured[f"test/{name}{key}"] == pytest.approx(score(hot, probabilities, average=average), abs=1e-6)
+
+
+def test_each_example_has_its_row(runs, evaluated, rows):
+    table = rows(evaluated("digits") / "predictions.csv")
+    experiment = open_run(Look(runs("digits")))
+    experiment.data.setup()
+    test = experiment.data.splits["test"]
+    assert [int(row["index"]) for row in table] == sorted(test.index.tolist())
+    row, place = table[17], test.index.tolist().index(int(table[17]["index"]))
+    outputs = experiment.learner(experiment.data.transform(test.inputs[place : place + 1]))
+    assert int(row["truth"]) == int(row["target"]) == test.truth[place]
+    assert int(row["prediction"]) == outputs.argmax()
+    assert float(row["confidence"]) == pytest.approx(outputs.softmax(1).max().item(), rel=1e-5)
+    loss = experiment.learner.loss(outputs, test.target[place : place + 1])
+    assert float(row["loss"]) == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+
+
+def test_the_highest_losses_come_first_and_noise_is_marked(evaluated, rows):
+    where = evaluated("noisy")
+    losses = sorted((float(row["loss"]) for row in rows(where / "predictions.csv")), reverse=True)
+    worst = rows(where / "worst.csv")
+    assert [float(row["loss"]) for row in worst] == losses[:25]
+    assert any(row["truth"] != row["target"] for row in worst)
+    assert (where / "worst.png").stat().st_size > 5_000
+
+
+def test_values_have_their_residuals_and_predicted_deviations(evaluated, rows, content):
+    where = evaluated("values")
+    table, measured = rows(where / "predictions.csv"), content(where / "measures.json")
+    truth, prediction = (np.array([float(row[name]) for row in table]) for name in _SIDES)
+    deviation = np.array([float(row["deviation"]) for row in table])
+    assert [float(row["residual"]) for row in table] == pytest.approx(prediction - truth, abs=1e-5)
+    assert measured["test/rmse"] == pytest.approx(np.sqrt(((prediction - truth) ** 2).mean()), rel=1e-5)
+    assert measured["test/coverage95"] == pytest.approx((abs(prediction - truth) <= 1.96 * deviation).mean())
+    assert {"predictions.png", "residuals.png"} <= {path.name for path in where.iterdir()}
+
+
+def test_a_class_that_is_not_there_has_no_curve_and_the_reason_is_said(runs):
+    found = evaluation.evaluate(Look(runs("noisy"), data=("only=1",)))
+    for classification in found.curves:
+        assert classification.missing["dark"] == "no example of this split is of it"
+        assert classification.missing["grey"] == "every example of this split is of it"
+        assert not classification.each
+        assert not classification.averages
+    assert report.name(found.look, None) == "test+only=1"
+
+
+def test_labels_that_never_occur_leave_the_others_their_curves(runs, evaluated):
+    found = evaluation.evaluate(Look(runs("labels")))
+    assert [curve.name for curve in found.curves[0].each] == ["low", "middle"]
+    assert list(found.curves[0].missing) == ["never"]
+    assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
+
+
+def test_other_weights_and_other_data_have_folders_of_their_own(tmp_path):
+    looks = [
+        Look(tmp_path),
+        Look(tmp_path, "val"),
+        Look(tmp_path, checkpoint="last"),
+        Look(tmp_path, checkpoint="a/b.ckpt"),
+        Look(tmp_path, data=("dir=/one/place",)),
+        Look(tmp_path, data=("dir=/one_place",)),
+        Look(tmp_path, data=("dir=" + "x" * 300,)),
+    ]
+    names = [report.name(look, None) for look in looks]
+    assert names[:3] == ["test", "val", "test+last"]
+    assert len(set(names)) == len(names)
+    assert all("/" not in name and len(name) < 100 for name in names)
+    assert report.name(Look(tmp_path, data=("b=1", "a=2")), None) == report.name(
+        Look(tmp_path, data=("a=2", "b=1")), None
+    )
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_path):
+    found = evaluation.evaluate(Look(runs("values")))
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(LabError, match=r"holds something else .* --output"):
+        report.write(found, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    own = evaluated("values")
+    (own / "note.txt").write_text("mine")
+    report.write(found, own)  # the same evaluation again
+    assert (own / "note.txt").read_text() == "mine"
+
+
+def test_what_cannot_all_be_written_is_not_begun(runs, tmp_path):
+    found = evaluation.evaluate(Look(runs("values")))
+    where = tmp_path / "there"
+    report.write(found, where)
+    for path in where.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    (where / "worst.csv").mkdir()
+    with pytest.raises(LabError, match=r"worst.csv is a folder: remove it, or name another folder with --output"):
+        report.write(found, where)
+    assert {path.name for path in where.iterdir()} == {"settings.json", "worst.csv"}
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_look_takes_a_text_and_refuses_a_split_that_is_none(runs):
+    assert open_run(Look(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
+    for split in ("nope", "", None):
+        with pytest.raises(LabError, match=r"^split must be test or val or train, got"):
+            Look(runs("digits"), split)
+
+
+def test_other_data_are_prepared_as_the_runs_own_were(runs):
+    own = open_run(Look(runs("digits")))
+    other = open_run(Look(runs("digits"), data=("split_seed=5",)))
+    for experiment in (own, other):
+        experiment.data.setup()
+    assert own.data.class_counts.tolist() == other.data.class_counts.tolist()
+    assert not torch.equal(own.data.splits["train"].index, other.data.splits["train"].index)
+    assert torch.equal(own.data.transform.mean, other.data.transform.mean)
+    own.data.learnt_from = None
+    own.data.splits = {}
+    own.data.setup()
+    assert torch.equal(own.data.transform.mean, other.data.transform.mean)  # what was kept is what had been measured
+
+
+def test_an_older_run_that_kept_nothing_of_its_data_is_evaluated(runs, content, tmp_path):
+    shutil.copytree(runs("digits"), tmp_path / "old")
+    (tmp_path / "old" / "data.json").unlink()
+    found = evaluation.evaluate(Look(tmp_path / "old"))
+    assert found.values["test/nll"] == content(runs("digits") / "metrics.json")["test/nll"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("siez=16", r"no such option; did you mean size\?"),
+        ("size=big", "size must be a whole number, got 'big'"),
+        ("size=true", "size must be a whole number, got True"),
+        ("batch_size=1.5", "batch_size must be a whole number or null, got 1.5"),
+        ("size=1,2", "one value is evaluated at a time"),
+        ("size", "KEY=VALUE"),
+        ("size=[1", "--data size="),
+        ("size=16", "cannot load .* into this network"),
+        ("size=0", "data.size is a number of pixels"),
+    ],
+)
+def test_data_that_cannot_be_are_refused_in_one_line(runs, data, message):
+    with pytest.raises(LabError, match=message) as error:
+        open_run(Look(runs("digits"), data=(data,)))
+    assert "\n" not in str(error.value)
+
+
+def test_options_of_the_data_are_read_as_hydra_reads_them(runs):
+    data = open_run(Look(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))).data
+    assert (data.batch_size, data.eval_batch_size, data.augment.cutout) == (None, 7, 2)
+
+
+def test_what_is_wrong_with_a_checkpoint_is_told_apart(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs("digits"), run)
+    best = RunFolder(run).best
+    whole, state = best.read_bytes(), torch.load(best, weights_only=True)
+    best.write_bytes(whole[: len(whole) // 2])
+    _refused(run, "best", "is damaged")
+    atomic.checksum_of(best).unlink()
+    _refused(run, "best", "damaged or no checkpoint")
+    state["state_dict"]["network.1.bias"][3] = torch.nan
+    torch.save(state, best)
+    _refused(run, "best", r"holds NaN or infinite values \(network.1.bias\)")
+    _refused(run, str(RunFolder(runs("cancer")).best), "it is of another")
+    _refused(run, "nowhere.ckpt", r"no checkpoint at nowhere.ckpt: there is .*best.ckpt")
+    torch.save([1, 2], best)
+    _refused(run, "best", "holds no weights by name but a list")
+    shutil.rmtree(run / "checkpoints")
+    _refused(run, "best", "the run saved none")
+
+
+def _refused(run, checkpoint, message):
+    with pytest.raises(LabError, match=message) as error:
+        open_run(Look(run, checkpoint=checkpoint))
+    assert "\n" not in str(error.value)
+
+
+def test_outputs_that_are_not_finite_are_said_and_not_measured(runs, monkeypatch):
+    from losslab.models.learner import Learner
+
+    plain = Learner.forward
+    monkeypatch.setattr(Learner, "forward", lambda self, x: plain(self, x).index_fill(0, torch.tensor([0]), torch.nan))
+    with pytest.raises(LabError, match=r"the outputs of 1 of 270 examples are NaN or infinite, the first of example"):
+        evaluation.evaluate(Look(runs("digits")))
+
+
+def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
+    with pytest.raises(LabError, match=r"holds no config\.json$"):
+        open_run(Look(tmp_path))
+    (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
+    shutil.copyfile(runs("digits") / "config.json", tmp_path / "sweep" / "0-mine" / "config.json")
+    for folder_of_runs in (tmp_path / "sweep", tmp_path):
+        with pytest.raises(LabError, match=r"holds runs: name one of them, such as .*sweep/0-mine"):
+            open_run(Look(folder_of_runs))
+
+
+def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
+    from losslab.training import reopen
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there" / "pictures").mkdir(parents=True)
+    run = RunFolder(tmp_path / "run")
+    (run.path / ".hydra").mkdir(parents=True)
+    with pytest.raises(LabError, match=r"data.dir=pictures is a relative path\. .* --data dir=FOLDER"):
+        reopen.located(run, {"dir": "pictures"}, {})
+    (run.path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    cwd: {tmp_path / 'there'}\n")
+    assert reopen.located(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}
+    assert reopen.located(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
+    (tmp_path / "pictures").mkdir()
+    assert reopen.located(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
+
+
+def test_figures_say_of_what_they_are(runs):
+    from losslab.analysis.evaluate.figures import classification
+
+    found = evaluation.evaluate(Look(runs("digits"), checkpoint="last"))
+    assert report._small_print(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    for name, stem in (("digits", "class"), ("labels", "label")):
+        seen = evaluation.evaluate(Look(runs(name)))
+        title = classification.draw_curves(seen.curves[0], seen.answers).axes[0].get_title()
+        assert f"; lowest: {stem} " in title
+    drawn = report._figures(found, found.answers.worst(5))
+    for stem, draw in drawn.items():
+        figure = report.signed(draw(), "small print")
+        said = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
+        assert "small print" in said, stem

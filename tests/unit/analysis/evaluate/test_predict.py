@@ -1,0 +1,126 @@
+"""Image files are classified as in training, without the data set."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from losslab.analysis.evaluate import predict
+from losslab.analysis.evaluate.evaluation import evaluate
+from losslab.errors import LabError
+from losslab.training import experiment
+from losslab.training.config import compose
+from losslab.training.reopen import Look, open_network
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of images in three classes, and a run that learnt them."""
+    place = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3), ("test", 4)):
+        for number, name in enumerate(("ant", "bee", "cow")):
+            (place / "data" / split / name).mkdir(parents=True)
+            for each in range(count):
+                pixels = random.integers(0, 120, (20, 26, 3), dtype=np.uint8)
+                pixels[..., number] += 100
+                Image.fromarray(pixels).save(place / "data" / split / name / f"{each}.png")
+    options = ["model=mlp", "data=image_folder", f"data.dir={place / 'data'}", "data.size=8", "loss=balanced_softmax"]
+    options += ["trainer=cpu", "trainer.max_epochs=3", "logger=none", "trainer.enable_progress_bar=false"]
+    experiment.run(experiment.build(compose(options, str(place / "run"))))
+    return place
+
+
+def test_files_get_the_probabilities_that_evaluation_gives_them(photos):
+    found = evaluate(Look(photos / "run")).answers
+    (photos / "data").rename(photos / "gone")  # from here on there are no data
+    try:
+        classifier = predict.classifier(photos / "run")
+        paths, wrong = predict.files([photos / "gone" / "test"])
+        given = list(predict.classify(classifier, paths))
+    finally:
+        (photos / "gone").rename(photos / "data")
+    assert not wrong
+    assert classifier.names == ("ant", "bee", "cow")
+    assert len(given) == len(found) == 12
+    assert np.abs(torch.stack([answer for _, answer in given]).numpy() - found.probabilities).max() < 1e-6
+
+
+def test_an_older_run_reads_its_data_and_without_them_says_so(photos):
+    kept, aside = photos / "run" / "data.json", photos / "aside.json"
+    learner, known = open_network(photos / "run", "best")
+    kept.rename(aside)
+    try:
+        again, measured = open_network(photos / "run", "best")
+        assert torch.equal(measured.normalise.mean, known.normalise.mean)
+        assert torch.equal(measured.class_counts, known.class_counts)
+        assert all(map(torch.equal, again.network.parameters(), learner.network.parameters()))
+        (photos / "data").rename(photos / "gone")
+        with pytest.raises(LabError, match=r"kept no data.json, and its data are needed: .*is not there"):
+            open_network(photos / "run", "best")
+    finally:
+        (photos / "gone").rename(photos / "data")
+        aside.rename(kept)
+
+
+def test_damaged_knowledge_of_the_data_is_said(photos):
+    kept = photos / "run" / "data.json"
+    whole = kept.read_text()
+    try:
+        for content in ("{}", "no json", whole.replace('"multiclass"', '"nonsense"')):
+            kept.write_text(content)
+            with pytest.raises(LabError, match=r"data\.json"):
+                open_network(photos / "run", "best")
+    finally:
+        kept.write_text(whole)
+
+
+def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
+    (tmp_path / "data").symlink_to(photos / "data")
+    for split in ("train", "val", "test"):
+        (tmp_path / "other" / split).mkdir(parents=True)
+        for old, new in (("ant", "ant"), ("bee", "bee"), ("cow", "dog")):
+            (tmp_path / "other" / split / new).symlink_to(photos / "data" / split / old)
+    with pytest.raises(LabError, match="the run learnt a class cow where these data have dog"):
+        evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
+    for split in ("train", "val", "test"):
+        (tmp_path / "other" / split / "dog").unlink()
+    with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, but the run learnt .* 3 classes"):
+        evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
+
+
+def test_a_run_that_does_not_classify_images_is_refused(runs):
+    with pytest.raises(LabError, match="learnt regression on inputs of 10: predict takes runs that classify images"):
+        predict.classifier(runs("values"))
+    with pytest.raises(LabError, match="prepared otherwise"):
+        predict.classifier(runs("noisy"))
+
+
+def test_the_command_names_what_it_cannot_read_and_classifies_the_rest(photos, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (9, 30), (200, 10, 10)).save(tmp_path / "in" / "red.jpg")
+    (tmp_path / "in" / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-P", "-m", "losslab.cli", "predict", str(photos / "run"), "in", "gone.png", "empty"]
+    done = subprocess.run(
+        [*command, "--csv", "out.csv", "--top", "9"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "no image at gone.png",
+        "no images in empty",
+        "cannot read the image in/broken.png (it is none of PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP): repair or remove it",
+    ]
+    assert done.stdout.startswith("in/red.jpg")
+    header, row = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.startswith("image,class_1,probability_1,class_2")
+    assert sum(map(float, row.split(",")[2::2])) == pytest.approx(1, abs=1e-5)
+    again = subprocess.run([*command, "--csv", "out.csv"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stderr == "out.csv is there already: name another file, or remove it\n"

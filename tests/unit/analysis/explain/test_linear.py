@@ -1,0 +1,319 @@
+"""What is drawn of linear models is what mathematics says of them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.optimize import linprog
+
+from losslab.analysis.explain import linear
+from losslab.analysis.explain.linear import outliers, surface
+from losslab.analysis.explain.linear.case import Case
+from losslab.analysis.explain.linear.problem import lowest
+from losslab.analysis.explain.linear.surface import through
+from losslab.analysis.explain.solution import solutions
+from losslab.errors import LabError
+from losslab.io import atomic
+from losslab.runs import RunFolder
+
+FAST = ("logger=none", "test=false", "examine=false")
+THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=400", "data.features=10")
+
+
+@pytest.fixture(scope="module")
+def runs(train):
+    """Folders of short runs by their loss; data with outliers from ten features."""
+
+    def _runs(*losses, options=()):
+        return [train(f"loss={loss}", *FAST, *options)[0].folder for loss in losses]
+
+    return _runs
+
+
+@pytest.fixture(scope="module")
+def line(runs):
+    folders = [*runs("mse"), *runs("l1", "huber", options=("trainer.max_epochs=100",))]
+    return [Case.of(solution) for solution in solutions(folders, "last")]
+
+
+@pytest.fixture(scope="module")
+def thrown(runs):
+    options = (*THROWN, "trainer.max_epochs=60", "data.batch_size=null", "optimizer.lr=0.1")
+    return [Case.of(solution) for solution in solutions(runs("mse", "l1", "huber", options=options), "last")]
+
+
+def test_the_hessian_of_the_three_points_is_the_known_one(line):
+    mse, l1, huber = line
+    assert mse.curvature[0].tolist() == pytest.approx([11.0929, 0.2404], abs=5e-5)
+    assert mse.largest_rate == pytest.approx(0.1803, abs=5e-5)
+    assert huber.curvature[0].tolist() == pytest.approx([11.0929 / 2, 0.2404 / 2], abs=5e-5)
+    assert not l1.curved
+
+
+def test_the_recorded_path_is_the_closed_form_of_gradient_descent(line):
+    mse = line[0]
+    values, vectors = mse.curvature
+    start, solved = mse.path.weights[0], np.array([2.0, 0.0])
+    for step in (1, 10, 100, 1000):
+        decayed = (1 - 0.01 * values) ** step
+        expected = solved + vectors @ (decayed * (vectors.T @ (start - solved)))
+        assert mse.path.weights[step] == pytest.approx(expected, abs=1e-5)
+    assert np.abs((mse.end - solved) @ vectors[:, 1] / ((start - solved) @ vectors[:, 1])) == pytest.approx(
+        0.090, abs=5e-4
+    )
+
+
+def test_every_loss_of_the_three_points_is_lowest_on_their_law(line):
+    for case in line:
+        assert case.minimum.reached
+        assert case.minimum.weights == pytest.approx([2, 0], abs=1e-6)
+        assert case.astray == pytest.approx(0, abs=1e-6)
+
+
+class Absolute:
+    """The mean absolute error of a linear model, without a network."""
+
+    def __init__(self, features, target):
+        self.features, self.target = features, target
+
+    def loss(self, weights):
+        return float(np.abs(self.features @ weights - self.target).mean())
+
+    def gradient(self, weights):
+        return np.sign(self.features @ weights - self.target) @ self.features / len(self.target)
+
+    @property
+    def programme(self):
+        """Least absolute deviations, solved as the linear programme that it is (Charnes, Cooper, Ferguson 1955)."""
+        count, size = self.features.shape
+        both = np.block([[self.features, -np.eye(count)], [-self.features, -np.eye(count)]])
+        return linprog(
+            np.r_[np.zeros(size), np.ones(count) / count], A_ub=both, b_ub=np.r_[self.target, -self.target],
+            bounds=[(None, None)] * size + [(0, None)] * count,
+        )  # fmt: skip
+
+
+def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
+    problem = thrown[1].problem
+    features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
+    solved = Absolute(features, problem.target.numpy().ravel()).programme
+    random = np.random.default_rng(0)
+    for found in (thrown[1].minimum, *(lowest(problem, [random.normal(size=11)]) for _ in range(10))):
+        assert found.reached
+        assert found.loss == pytest.approx(solved.fun, abs=1e-9)
+        assert found.weights == pytest.approx(solved.x[:11], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("thrown", [0.0, 30.0])
+def test_edges_are_found_in_many_dimensions_from_afar(seed, thrown):
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(600, 40))
+    target = features @ random.normal(size=40) + random.standard_t(2, size=600) + thrown * (random.random(600) < 0.2)
+    problem = Absolute(features, target)
+    found = lowest(problem, [np.zeros(40), np.full(40, 100.0)])
+    assert found.reached
+    assert found.loss == pytest.approx(problem.programme.fun, rel=1e-9)
+
+
+def test_a_loss_without_a_minimum_has_none():
+    class Falling:
+        def loss(self, weights):
+            return float(np.abs(weights[0]) + weights[1])
+
+        def gradient(self, weights):
+            return np.array([np.sign(weights[0]), 1.0])
+
+    assert not lowest(Falling(), [np.array([1.0, 0.0])]).reached
+
+
+def separable(loss):
+    """A linear classifier of two classes that lie apart, without a network."""
+    x, sign = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]]), np.array([-1.0, -1, 1, 1])
+
+    class Margins:
+        def loss(self, weights):
+            return float(loss(sign * (x @ weights))[0].mean())
+
+        def gradient(self, weights):
+            return (loss(sign * (x @ weights))[1] * sign) @ x / len(x)
+
+    return Margins()
+
+
+def logistic(margin):
+    return np.logaddexp(0, -margin), -np.exp(-np.logaddexp(0, margin))
+
+
+def squared_hinge(margin):
+    return np.maximum(0, 1 - margin) ** 2, -2 * np.maximum(0, 1 - margin)
+
+
+@pytest.mark.parametrize("start", [0.1, 3.0, 50.0, 1e4])
+def test_classes_that_lie_apart_leave_the_logistic_loss_without_a_minimum_and_the_hinge_with_one(start):
+    """However far the search was thrown: of 1e4 the loss is 0 by rounding."""
+    at = [np.array([start, 0.0])]
+    assert not lowest(separable(logistic), at).reached
+    assert lowest(separable(squared_hinge), at).reached
+
+
+def test_a_run_without_a_minimum_is_explained_without_a_hessian_and_a_rate(train, caplog):
+    options = ("data=breast_cancer", "loss=bce", "trainer.max_epochs=2")
+    folder = train("model=linear", *options, *FAST)[0].folder
+    case = Case.of(solutions([folder], "last")[0])
+    assert not case.minimum.reached
+    with caplog.at_level("INFO"):
+        (path,) = linear.explain([folder], None)
+    assert caplog.messages == ["surface     bce: no minimum within reach"]
+    figure = surface.draw([case], through(case.centre, [case.path.weights], np.eye(31)))
+    (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
+    assert "minimum of this loss" not in [text.get_text() for text in legend.get_texts()]
+    assert np.ptp(legend.axes.get_xlim()) < 100, "what is drawn lies around the path"
+    assert linear.explain([folder, folder], path.parent / "two")
+
+
+def test_the_minimum_of_squared_errors_is_least_squares(thrown):
+    mse = thrown[0]
+    features = np.c_[mse.problem.inputs.numpy(), np.ones(len(mse.problem.inputs))]
+    solved = np.linalg.lstsq(features, mse.problem.target.numpy(), rcond=None)[0].ravel()
+    assert mse.minimum.weights == pytest.approx(solved, abs=1e-6)
+    clean = np.linalg.lstsq(features, mse.problem.truth.numpy(), rcond=None)[0].ravel()
+    assert mse.problem.law == pytest.approx(clean, abs=1e-9)
+
+
+def test_outputs_that_are_no_values_have_no_law_but_a_minimum(runs):
+    (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
+    case = Case.of(solutions([folder], "last")[0])
+    assert case.problem.law is None, "outputs are logarithms of the values"
+    assert case.minimum.reached
+    assert case.minimum.loss < case.problem.loss(case.end)
+
+
+def test_many_places_at_once_have_the_loss_of_each_alone(line, thrown):
+    random = np.random.default_rng(0)
+    for case in (*line, *thrown):
+        places = random.normal(size=(300, len(case.end)))
+        alone = [case.problem.loss(place) for place in places]
+        assert case.problem.losses(places) == pytest.approx(np.array(alone), rel=1e-12)
+
+
+def test_outliers_are_found_where_targets_are_not_the_truth_and_move_the_squared_error_most(thrown, line):
+    assert outliers.share(line[0]) == 0
+    assert outliers.share(thrown[0]) == pytest.approx(0.1)
+    moved = {case.label: outliers.Shift.of(case) for case in thrown}
+    assert moved["mse"].size == pytest.approx(
+        np.linalg.norm(thrown[0].minimum.weights - thrown[0].problem.law), abs=1e-6
+    )
+    assert moved["mse"].size > 5 * moved["huber"].size > 5 * moved["l1"].size > 0
+
+
+def test_the_plane_holds_a_path_that_lies_in_a_plane():
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.normal(size=(5, 2)))[0].T
+    origin = random.normal(size=5)
+    way = origin + random.normal(size=(30, 2)) @ axes
+    plane = through(origin, [way], np.eye(5))
+    assert plane.weights(plane.at(way)) == pytest.approx(way, abs=1e-12)
+    assert all("principal direction" in label for label in plane.labels)
+
+
+def test_without_a_path_the_plane_is_that_of_the_extreme_eigenvectors():
+    plane = through(np.zeros(3), [], np.diag([2.0, 1.0, 5.0]))
+    assert np.abs(plane.axes).tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert "steepest" in plane.labels[0]
+
+
+def test_several_runs_are_drawn_over_the_same_weights_each_in_its_own_units(line):
+    plane = through(line[0].minimum.weights, [], np.eye(2))
+    panels = [axes for axes in surface.draw(line, plane).axes if axes.get_xlabel() == "weight w"]
+    assert len(panels) == 3
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+    bars = {bar.get_ylabel() for axes in panels for bar in axes.child_axes}
+    assert bars == {f"{name} loss, mean of the examples" for name in ("mse", "l1", "huber")}
+    for axes, case in zip(panels, line, strict=True):
+        x, y = next(drawn for drawn in axes.get_lines() if drawn.get_label() == "path, by epochs").get_data()
+        assert np.c_[x, y] == pytest.approx(case.path.weights)
+
+
+def test_the_figures_of_one_run_are_its_own_and_of_several_elsewhere(thrown, tmp_path, caplog):
+    folders = [case.solution.folder for case in thrown]
+    with caplog.at_level("INFO"):
+        own = linear.explain(folders[:1], None)
+    assert own == [folders[0].figures / "surface.png", folders[0].figures / "outliers.png"]
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["surface", "outliers"]
+    beside = linear.explain(folders, tmp_path)
+    for path in (*own, *beside):
+        with Image.open(path) as image:
+            assert image.size[0] > 800
+    with pytest.raises(LabError, match="--output"):
+        linear.explain(folders, None)
+
+
+def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
+    import torch
+
+    (folder,) = runs("mse", options=("trainer.max_epochs=3",))
+    folder.path_of_weights.write_text("epoch,step,weight.0.0\n0,0,1\n")
+    with pytest.raises(LabError, match="is not the path of this network"):
+        linear.explain([folder], None)
+    folder.path_of_weights.unlink()
+    assert linear.explain([folder], None), "a run without a path has a surface all the same"
+    state = torch.load(folder.last, weights_only=True)
+    state["state_dict"]["network.bias"][0] = torch.nan
+    atomic.write(folder.last, lambda file: torch.save(state, file))
+    with pytest.raises(LabError, match=r"last.ckpt holds NaN or infinite numbers \(network.bias\)"):
+        linear.explain([folder], None)
+    folder.last.unlink()
+    with pytest.raises(LabError, match="no checkpoint at"):
+        linear.explain([folder], None)
+    (large,) = (train("data=digits", "loss=cross_entropy", "trainer.max_epochs=1", *FAST)[0].folder,)
+    with pytest.raises(LabError, match="30,730 weights"):
+        linear.explain([large], None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda rows: rows[:3], "does not end at the weights of last.ckpt"),
+        (lambda rows: rows[:1], "is not the path of this network"),
+        (lambda rows: rows[:2], "does not end at"),
+        (lambda rows: [rows[0], *rows[:0:-1]], "does not end at"),
+        (lambda rows: [*rows[:2], "1,1,1e160,1", rows[-1]], "is not the path of this network"),
+        (lambda rows: [*rows[:2], *rows[1:]], "does not end at"),
+        (lambda _: ["\udcff\udcfe\0"], "is damaged"),
+    ],
+)
+def test_a_path_that_is_not_the_runs_is_refused_in_one_line(line, tmp_path, damage, said):
+    folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
+    rows = folder.path_of_weights.read_text().splitlines()
+    folder.path_of_weights.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
+    with pytest.raises(LabError, match=f"path.csv {said}.*: delete it to see the surface alone$"):
+        linear.explain([folder], None)
+
+
+def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_end_elsewhere(line, tmp_path):
+    folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
+    rows = folder.path_of_weights.read_text().splitlines()
+    folder.path_of_weights.write_text("\n".join(rows[:3]))
+    content = folder.metrics.read_text()
+    folder.metrics.unlink()
+    assert linear.explain([folder], None)
+    folder.metrics.write_text(content)
+    config = folder.read_config()
+    config["callbacks"]["ema"] = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    folder.config.write_text(json.dumps(config))
+    assert linear.explain([folder], None)
+
+
+@pytest.mark.parametrize("end", [3.8, 3.79, 0.0, 0.01])
+def test_distances_that_differ_little_are_drawn_from_0(end):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    outliers._distances(axes, [outliers.Shift("mse", [], np.array([3.8]), np.zeros(1), np.array([end]))])
+    low, high = axes.get_xlim()
+    assert axes.get_xscale() == ("log" if end == 0.01 else "linear")
+    assert low == 0 or end == 0.01
+    assert high > 3.8

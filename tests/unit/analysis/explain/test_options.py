@@ -1,0 +1,45 @@
+"""What cannot be looked at is refused before anything is opened."""
+
+from pathlib import Path
+
+import pytest
+
+from losslab.analysis.explain import EXPLANATIONS
+from losslab.analysis.explain.options import Sight
+from losslab.cli.explain import _parser
+from losslab.errors import LabError
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"points": value} for value in (1, 0, -3, 1002, 10**30, 2.5, "x", True)),
+        *({"examples": value} for value in (0, 1, -1, None)),
+        *({"seed": value} for value in (-1, 10**30, 2**63, 1.0)),
+        {"split": "nope"},
+        {"ckpt": "nope"},
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_are_refused(given):
+    with pytest.raises(LabError, match=rf"^{next(iter(given))} must be .* got .*$"):
+        Sight(**given)
+
+
+def test_the_ends_of_what_can_be_are_taken():
+    assert Sight(points=1001, examples=2, seed=2**63 - 1).words == "training"
+
+
+@pytest.mark.parametrize("typed", ["1", "x", "1002", "1.5", "", str(10**30), "-3", "٣x", "9" * 5000])
+def test_the_command_refuses_them_in_words(typed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(["run", f"--points={typed}"])
+    said = capsys.readouterr().err
+    assert "argument --points: points must be a whole number from 2 to 1001" in said or "digits" in said
+    assert "_number" not in said
+
+
+@pytest.mark.parametrize("name", EXPLANATIONS)
+def test_no_run_is_nothing_to_explain(name):
+    with pytest.raises(LabError, match=r"name (a run|two or more)"):
+        EXPLANATIONS[name].module.explain([], Path("nowhere"))

@@ -1,0 +1,39 @@
+"""Which runs `explain` takes for the folders it is given."""
+
+import folders
+import pytest
+
+from losslab.analysis.explain.select_runs import runs_named
+from losslab.errors import LabError
+
+
+def names(*places):
+    return [run.path.name for run in runs_named(places)]
+
+
+def test_of_a_sweep_the_first_finished_seed_of_each_configuration_is_taken(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for loss in ("mse", "l1"):
+        for seed in range(3):
+            folders.run(tmp_path / f"{loss}-s{seed}", loss, seed, metrics=False if (loss, seed) == ("l1", 0) else None)
+    assert names(tmp_path) == ["l1-s1", "mse-s0"]
+    assert "2 of 6 runs: the first seed of each configuration" in caplog.text
+
+
+def test_of_seeds_alone_all_are_taken(tmp_path):
+    for seed in range(3):
+        folders.run(tmp_path / f"s{seed}", seed=seed)
+    assert names(tmp_path) == ["s0", "s1", "s2"]
+
+
+def test_a_run_is_taken_once_however_often_it_is_named(tmp_path):
+    first, second = folders.run(tmp_path / "a"), folders.run(tmp_path / "b", "l1")
+    assert names(first, second, first, tmp_path) == ["a", "b"]
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path):
+    with pytest.raises(LabError, match="no run lies in"):
+        runs_named([tmp_path])
+    folders.run(tmp_path / "a", metrics=False)
+    with pytest.raises(LabError, match="holds no run that is finished"):
+        runs_named([tmp_path])

@@ -1,0 +1,179 @@
+"""Wrong labels: exactly as many of each class as were asked for, of other classes only, and never in the truth."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losslab.data.batch import Examples, Facts
+from losslab.data.cifar10_files import CLASSES
+from losslab.data.corruption import subset
+from losslab.data.corruption.label_noise import Asymmetric, PairFlip, Symmetric
+from losslab.data.corruption.subset import Excerpt
+from losslab.errors import LabError
+from losslab.targets import Kind, Task
+
+CLASSES_OF_CIFAR = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 10, CLASSES)
+BINARY = Facts(Task.BINARY, Kind.BINARY, (1,), 1, ("no", "yes"))
+LABELS = Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3, ("a", "b", "c"))
+
+
+def facts(classes):
+    return Facts(Task.MULTICLASS, Kind.INDEX, (1,), classes, tuple(map(str, range(classes))))
+
+
+def examples(target):
+    return Examples.of(torch.zeros(len(target), 1), target)
+
+
+def drawn(classes, count, seed=0):
+    return torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+class Files:
+    """A source whose inputs are not in memory."""
+
+    device, shape = torch.device("cpu"), torch.Size((1,))
+
+    def __init__(self, target):
+        self.target, self.size = target, len(target)
+
+    def take(self, rows):
+        return Examples(rows[:, None].float(), self.target[rows], self.target[rows], rows)
+
+
+@pytest.mark.parametrize("noise", [Symmetric, PairFlip])
+@settings(max_examples=40, deadline=None)
+@given(
+    classes=st.integers(2, 12), count=st.integers(1, 200), rate=st.floats(0, 1), seed=st.integers(0, 99), data=st.data()
+)
+def test_of_each_class_the_exact_number_is_given_another_class(noise, classes, count, rate, seed, data):
+    truth = drawn(classes, count, data.draw(st.integers(0, 5)))
+    clean = truth.clone()
+    spoilt = noise(rate, seed)(examples(truth), facts(classes))
+    for label in range(classes):
+        members = truth == label
+        assert (spoilt.target[members] != label).sum() == round(rate * int(members.sum()))
+    assert ((spoilt.target >= 0) & (spoilt.target < classes)).all()
+    assert torch.equal(spoilt.truth, clean)
+    assert torch.equal(truth, clean)
+    assert torch.equal(spoilt.index, torch.arange(count))
+
+
+def test_symmetric_noise_gives_every_other_class_alike():
+    spoilt = Symmetric(1.0)(examples(torch.full((9000,), 3)), facts(10))
+    counts = torch.bincount(spoilt.target, minlength=10)
+    assert counts[3] == 0
+    assert (counts[torch.arange(10) != 3] - 1000).abs().max() < 5 * 1000**0.5
+
+
+def test_pair_flip_gives_the_next_class_and_the_last_the_first():
+    truth = drawn(5, 500)
+    target = PairFlip(0.3)(examples(truth), facts(5)).target
+    wrong = target != truth
+    assert torch.equal(target[wrong], (truth[wrong] + 1) % 5)
+
+
+def test_asymmetric_noise_mistakes_what_looks_alike_and_leaves_the_rest():
+    truth = torch.arange(10).repeat_interleave(100)
+    target = Asymmetric(0.4)(examples(truth), CLASSES_OF_CIFAR).target
+    given_as = {CLASSES[y]: {CLASSES[t] for t in target[truth == y].tolist()} - {CLASSES[y]} for y in range(10)}
+    assert {name: others.pop() for name, others in given_as.items() if others} == {
+        "truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat",
+    }  # fmt: skip
+    wrong = torch.bincount(truth[target != truth], minlength=10)
+    assert set(wrong.tolist()) == {0, 40}
+
+
+def test_one_seed_is_one_noise_and_another_seed_another():
+    split = examples(drawn(10, 1000))
+    same = [Symmetric(0.4, seed)(split, facts(10)).target for seed in (7, 7, 8)]
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], same[2])
+
+
+def test_a_higher_rate_keeps_what_a_lower_one_made_wrong():
+    split = examples(drawn(10, 1000))
+    low, high = (Symmetric(rate)(split, facts(10)).target for rate in (0.2, 0.6))
+    wrong = low != split.truth
+    assert torch.equal(low[wrong], high[wrong])
+
+
+def test_all_kinds_make_the_same_examples_wrong():
+    split = examples(drawn(10, 1000))
+    wrong = [noise(0.3)(split, facts(10)).target != split.truth for noise in (Symmetric, PairFlip)]
+    assert torch.equal(*wrong)
+
+
+def test_an_index_that_is_no_class_stays():
+    truth = drawn(4, 100)
+    truth[::3] = -100
+    target = Symmetric(1.0)(examples(truth), facts(4)).target
+    assert torch.equal(target == -100, truth == -100)
+
+
+@pytest.mark.parametrize("noise", [Symmetric, PairFlip])
+def test_a_yes_or_no_is_flipped_and_stays_a_float(noise):
+    truth = drawn(2, 300)[:, None].float()
+    target = noise(0.25)(examples(truth), BINARY).target
+    assert target.dtype == torch.float32
+    assert target.shape == (300, 1)
+    for answer in (0, 1):
+        assert (target[truth == answer] != answer).sum() == round(0.25 * int((truth == answer).sum()))
+    assert set(target.unique().tolist()) == {0, 1}
+
+
+def test_each_of_several_labels_is_flipped_by_itself():
+    truth = (torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.1, 0.5, 0.8])).float()
+    target = Symmetric(0.2)(examples(truth), LABELS).target
+    for label in range(3):
+        for answer in (0, 1):
+            members = truth[:, label] == answer
+            assert (target[members, label] != answer).sum() == round(0.2 * int(members.sum()))
+    alike = drawn(2, 400)[:, None].float().expand(-1, 3).contiguous()
+    flipped = Symmetric(0.2)(examples(alike), LABELS).target != alike
+    assert not torch.equal(flipped[:, 0], flipped[:, 1])
+
+
+def test_images_that_are_read_from_files_get_the_same_labels_as_in_memory():
+    truth = drawn(10, 200)
+    odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
+    streamed = Symmetric(0.5)(subset.kept(subset.of(Files(truth)), odd), facts(10))
+    held = Symmetric(0.5)(subset.kept(examples(truth), odd), facts(10))
+    assert isinstance(streamed, Excerpt)
+    assert torch.equal(streamed.target, held.target)
+    batch = streamed.take(rows)
+    assert torch.equal(batch.target, held.target[rows])
+    assert torch.equal(batch.truth, truth[odd][rows])
+    assert batch.index.tolist() == batch.inputs.flatten().tolist() == [7, 199, 9]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 1.5}, r"noise.rate must be a share from 0 to 1, got 1.5"),
+        ({"rate": "much"}, r"noise.rate must be a share from 0 to 1, got 'much'"),
+        ({"rate": True}, "noise.rate must be a share"),
+        ({"rate": float("nan")}, "noise.rate must be a share"),
+        ({"rate": 0.1, "seed": 0.5}, "noise.seed must be a whole number, got 0.5"),
+    ],
+)
+def test_what_is_no_rate_or_no_seed_is_refused(options, message):
+    with pytest.raises(LabError, match=message):
+        Symmetric(**options)
+
+
+@pytest.mark.parametrize(
+    ("noise", "data", "message"),
+    [
+        (Symmetric(0.1), Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), "use noise=outliers or heteroscedastic"),
+        (Symmetric(0.1), Facts(Task.MULTICLASS, Kind.PROBABILITIES, (1,), 3), "are probabilities"),
+        (PairFlip(0.1), LABELS, "several labels take noise=symmetric"),
+        (Asymmetric(0.1), facts(10), "these data have no airplane, .* noise=pair_flip fits classes of any names"),
+        (Asymmetric(0.1), BINARY, "noise=pair_flip fits"),
+    ],
+)
+def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, data, message):
+    with pytest.raises(LabError, match=message) as error:
+        noise.check(data)
+    assert "\n" not in str(error.value)

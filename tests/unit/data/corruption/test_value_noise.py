@@ -1,0 +1,122 @@
+"""Outliers and uneven noise on values."""
+
+import pytest
+import torch
+
+from losslab.data.batch import Examples, Facts
+from losslab.data.corruption.subset import Excerpt
+from losslab.data.corruption.value_noise import Heteroscedastic, Outliers
+from losslab.data.synthetic import Counts, LinearSynthetic
+from losslab.errors import LabError
+from losslab.targets import Kind, Task
+
+VALUES = Facts(Task.REGRESSION, Kind.VALUES, (3,), 2)
+
+
+def examples(count=1000):
+    random = torch.Generator().manual_seed(0)
+    return Examples.of(torch.randn(count, 3, generator=random), torch.randn(count, 2, generator=random))
+
+
+def moved(noise, split=None):
+    noisy = noise(split or examples(), VALUES)
+    return noisy.target - noisy.truth
+
+
+def test_outliers_are_in_the_training_targets_only_and_never_in_the_truth():
+    data = LinearSynthetic(n=1000)
+    data.corrupt([Outliers(0.1, size=20.0)])
+    data.setup()
+    train = data.splits["train"]
+    thrown = (train.target - train.truth).flatten()
+    assert (thrown != 0).sum() == 100
+    assert thrown.min() >= 0
+    assert thrown[thrown != 0].mean().item() == pytest.approx(20, rel=0.3)
+    for name in ("val", "test"):
+        assert torch.equal(data.splits[name].target, data.splits[name].truth)
+
+
+def test_outliers_to_both_sides_are_the_same_but_for_their_sign():
+    one, two = moved(Outliers(0.5)), moved(Outliers(0.5, sides="two"))
+    torch.testing.assert_close(one, two.abs())
+    assert 400 < (two < 0).sum() < 600
+
+
+def test_a_higher_rate_keeps_the_outliers_of_a_lower_one():
+    low, high = moved(Outliers(0.1)), moved(Outliers(0.4))
+    thrown = low.any(1)
+    assert thrown.sum() == 100
+    torch.testing.assert_close(low[thrown], high[thrown])
+
+
+def test_outliers_of_counts_are_counts():
+    data = Counts(n=500)
+    data.corrupt([Outliers(0.2, size=3.0)])
+    data.setup()
+    train = data.splits["train"]
+    assert torch.equal(train.target, train.target.round())
+    assert (train.target > train.truth).sum() == 100
+
+
+def test_noise_grows_with_the_feature_as_the_law_says():
+    split = examples(200_000)
+    noise = moved(Heteroscedastic(scale=0.5, growth=0.7, feature=1), split)
+    z = split.inputs[:, 1]
+    for low, high in ((-2, -1.5), (-0.2, 0.2), (1.5, 2)):
+        here = (z > low) & (z < high)
+        expected = 0.5 * torch.exp(0.7 * z[here]).square().mean().sqrt()
+        assert noise[here].std().item() == pytest.approx(expected.item(), rel=0.05)
+    assert noise.mean().abs() < 0.01
+
+
+def test_without_growth_the_noise_is_the_same_everywhere():
+    assert moved(Heteroscedastic(scale=2.0, growth=0)).std().item() == pytest.approx(2, rel=0.05)
+
+
+def test_a_feature_that_is_constant_decides_nothing():
+    split = examples()._replace(inputs=torch.ones(1000, 3))
+    assert moved(Heteroscedastic(scale=2.0), split).std().item() == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("noise", [Outliers, Heteroscedastic])
+def test_one_seed_is_one_noise_and_another_seed_another(noise):
+    first, again, other = (moved(noise(0.3, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("noise", "options", "message"),
+    [
+        (Outliers, {"rate": 2}, "noise.rate must be a share from 0 to 1, got 2"),
+        (Outliers, {"rate": 0.1, "size": 0}, "noise.size must be a number above 0"),
+        (Outliers, {"rate": 0.1, "sides": "three"}, "noise.sides must be one or two, got 'three'"),
+        (Heteroscedastic, {"scale": -1}, "noise.scale must be a number above 0"),
+        (Heteroscedastic, {"growth": 11}, "noise.growth must be a number from -10 to 10"),
+        (Heteroscedastic, {"feature": 0.5}, "noise.feature must be a column"),
+        (Heteroscedastic, {"seed": "x"}, "noise.seed must be a whole number"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(noise, options, message):
+    with pytest.raises(LabError, match=message):
+        noise(**options)
+
+
+@pytest.mark.parametrize(
+    ("noise", "facts", "message"),
+    [
+        (Outliers(0.1), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3), "use noise=symmetric or pair_flip"),
+        (Outliers(0.1, sides="two"), Counts().facts, "negative: use noise.sides=one"),
+        (Heteroscedastic(), Counts().facts, "these are counts: use noise=outliers"),
+        (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column, 0 to 2, got 3"),
+    ],
+)
+def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, facts, message):
+    with pytest.raises(LabError, match=message):
+        noise.check(facts)
+
+
+def test_a_feature_of_examples_that_are_not_in_memory_is_refused():
+    train = examples()
+    with pytest.raises(LabError, match="data that are in memory"):
+        Heteroscedastic()(Excerpt(train, train.index, train.target), VALUES)

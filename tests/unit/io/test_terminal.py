@@ -1,0 +1,66 @@
+"""A terminal that takes no more is no reason to lose a run."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+RUN = ("trainer=cpu", "trainer.max_epochs=30", "logger=none", "run_dir=run")
+
+
+def start(place, *words, **streams):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, **streams,
+    )  # fmt: skip
+
+
+def test_a_run_whose_reader_has_gone_trains_to_its_end_without_a_word(tmp_path):
+    process = start(tmp_path, *RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith(b"model")
+    process.stdout.close()  # as `| head -1` does
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(120) == 0, said
+    assert said == b""
+    assert (tmp_path / "run" / "metrics.json").is_file()
+    assert "metric " in (tmp_path / "run" / "train.log").read_text(), "the log lacks what the terminal did not take"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "runs"), [([], 1), (["trainer.devices=2"], 1), (["seed=0,1", "-m"], 2)], ids=["run", "of two", "sweep"]
+)
+def test_output_on_a_full_device_is_no_reason_either(words, runs, tmp_path):
+    with Path("/dev/full").open("wb") as full:
+        assert start(tmp_path, *RUN, *words, stdout=full, stderr=full).wait(180) == 0
+    assert len(list((tmp_path / "run").rglob("metrics.json"))) == runs
+
+
+@pytest.mark.slow
+def test_nor_is_a_terminal_that_was_closed(tmp_path):
+    ours, theirs = pty.openpty()
+    process = start(tmp_path, *RUN, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert b"model" in os.read(ours, 1000)
+    os.close(ours)
+    assert process.wait(120) == 0
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_help_for_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+    process = start(tmp_path, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(120), said) == (0, b"")
+
+
+def test_without_any_output_a_run_trains_as_ever(tmp_path):
+    command = ["sh", "-c", '"$0" "$@" >&- 2>&-', sys.executable, str(ROOT / "train.py"), *RUN, "callbacks=none"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "run" / "metrics.json").is_file()

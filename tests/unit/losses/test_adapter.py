@@ -1,0 +1,243 @@
+"""Criteria of torch.nn and of users: what the adapter makes of them is what they compute."""
+
+import inspect
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losslab.errors import LabError
+from losslab.losses.adapter.adapted import Adapted, adapt
+from losslab.losses.adapter.output_kind import Meaning
+from losslab.targets import Kind
+
+CLASSES = 5
+WEIGHT = torch.tensor([1.0, 1.0, 1.0, 4.0, 0.5])
+I, P, B, V = Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY, Kind.VALUES  # noqa: E741 -- one letter a kind, in tables
+
+
+def batch(loss: Adapted, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Outputs and a target as the loss wants them, which the adapter has not seen."""
+    random = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(9, loss.outputs(loss.targets), generator=random)
+    index = torch.randint(loss.targets, (9,), generator=random)
+    target = {
+        I: index,
+        P: torch.randn(9, loss.targets, generator=random).softmax(1),
+        B: torch.randint(2, (9, loss.targets), generator=random).float(),
+        V: torch.rand(9, loss.targets, generator=random) + 1,
+    }[loss.wants[0]]
+    return outputs.sigmoid() if loss.bounded else outputs, target
+
+
+def check_equal(criterion, loss: Adapted, outputs: Tensor, target: Tensor, summed: bool = False) -> None:
+    """Forward, the weighted mean of the scores, and the gradient are the criterion's own."""
+    outputs = outputs.requires_grad_()
+    own = criterion(outputs, target).mean() / (len(outputs) if summed else 1)
+    scores, weights = loss.per_example(outputs, target), loss.example_weight(target)
+    assert scores.shape == weights.shape == (len(outputs),)
+    torch.testing.assert_close(loss(outputs, target), own)
+    torch.testing.assert_close(scores.sum() / weights.sum(), own)
+    torch.testing.assert_close(*(torch.autograd.grad(value, outputs)[0] for value in (loss(outputs, target), own)))
+
+
+ADAPTED = [
+    (nn.BCELoss, {}, I, P, Meaning.ESTIMATES),
+    (nn.BCELoss, {}, B, B, Meaning.ESTIMATES),
+    (nn.BCEWithLogitsLoss, {}, I, P, Meaning.SIGMOIDS),
+    (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, B, B, Meaning.SIGMOIDS),
+    (nn.CrossEntropyLoss, {}, I, I, Meaning.LOGITS),
+    (nn.CrossEntropyLoss, {}, P, P, Meaning.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1, "ignore_index": 2}, I, I, Meaning.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1}, P, P, Meaning.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "sum"}, I, I, Meaning.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "none"}, I, I, Meaning.LOGITS),
+    (nn.HuberLoss, {"delta": 0.5}, V, V, Meaning.ESTIMATES),
+    (nn.HuberLoss, {}, I, P, Meaning.ESTIMATES),
+    (nn.KLDivLoss, {"reduction": "batchmean"}, P, P, Meaning.LOGARITHMS),
+    (nn.KLDivLoss, {"reduction": "sum"}, I, P, Meaning.LOGARITHMS),
+    (nn.L1Loss, {}, V, V, Meaning.ESTIMATES),
+    (nn.L1Loss, {}, I, P, Meaning.ESTIMATES),
+    (nn.LinearCrossEntropyLoss, {"in_features": 8, "num_classes": 5, "weight": WEIGHT}, I, I, Meaning.OTHER),
+    (nn.MSELoss, {}, V, V, Meaning.ESTIMATES),
+    (nn.MSELoss, {"reduction": "sum"}, V, V, Meaning.ESTIMATES),
+    (nn.MSELoss, {}, B, B, Meaning.ESTIMATES),
+    (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, B, B, Meaning.SIGMOIDS),
+    (nn.MultiMarginLoss, {"weight": WEIGHT, "p": 2}, I, I, Meaning.LOGITS),
+    (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 0}, I, I, Meaning.LOGARITHMS),
+    (nn.PoissonNLLLoss, {}, V, V, Meaning.LOGARITHMS),
+    (nn.PoissonNLLLoss, {"log_input": False, "full": True}, V, V, Meaning.ESTIMATES),
+    (nn.SmoothL1Loss, {}, V, V, Meaning.ESTIMATES),
+]
+REFUSED = [
+    (nn.AdaptiveLogSoftmaxWithLoss, {"in_features": 8, "n_classes": CLASSES, "cutoffs": [2]}, I, "not a tensor"),
+    (nn.CTCLoss, {}, I, "missing 2 required"),
+    (nn.CosineEmbeddingLoss, {}, I, "missing 1 required"),
+    (nn.CrossEntropyLoss, {}, V, "does not depend on their outputs"),
+    (nn.GaussianNLLLoss, {}, V, "missing 1 required"),
+    (nn.HingeEmbeddingLoss, {}, B, "-1 or 1"),
+    (nn.MarginRankingLoss, {}, V, "missing 1 required"),
+    (nn.MultiLabelMarginLoss, {}, B, "list of class indices"),
+    (nn.NLLLoss, {}, V, "target"),
+    (nn.SoftMarginLoss, {}, I, "-1 and 1"),
+    (nn.SoftMarginLoss, {}, B, "does not depend on their outputs"),
+    (nn.TripletMarginLoss, {}, I, "missing 1 required"),
+    (nn.TripletMarginWithDistanceLoss, {}, I, "missing 1 required"),
+]  # fmt: skip
+
+
+def named(case) -> str:
+    return f"{case[0].__name__}-{'-'.join(case[1])}-{case[2]}"
+
+
+@pytest.mark.parametrize("case", ADAPTED, ids=named)
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+def test_a_criterion_of_torch_keeps_its_value_and_gradient(case):
+    make, options, given, wanted, meaning = case
+    criterion = make(**options)
+    loss = adapt(criterion, given, CLASSES)
+    assert loss.wants == (wanted,)
+    assert loss.meaning is meaning
+    for seed in range(3):
+        check_equal(criterion, loss, *batch(loss, seed), summed=options.get("reduction") == "sum")
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=named)
+def test_a_criterion_that_cannot_work_is_refused_in_one_line(case):
+    make, options, given, reason = case
+    with pytest.raises(LabError, match=reason) as raised:
+        adapt(make(**options), given, 1 if given in (B, V) else CLASSES)
+    assert "\n" not in str(raised.value)
+    assert make.__name__ in str(raised.value)
+    assert "losslab.losses.Loss" in str(raised.value)
+
+
+def test_no_criterion_of_torch_is_forgotten():
+    here = {thing for name, thing in vars(nn).items() if name.endswith("Loss") and inspect.isclass(thing)}
+    assert here | {nn.AdaptiveLogSoftmaxWithLoss} == {case[0] for case in (*ADAPTED, *REFUSED)}
+
+
+def test_an_ignored_index_weighs_nothing():
+    criterion = nn.CrossEntropyLoss(weight=WEIGHT)
+    loss = adapt(criterion, I, CLASSES)
+    outputs, target = batch(loss)
+    target[[0, 3]] = -100
+    check_equal(criterion, loss, outputs, target)
+    assert loss.example_weight(target)[[0, 3]].sum() == 0
+
+
+def test_trying_leaves_the_criterion_and_the_random_state_as_they_were():
+    criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    state = torch.get_rng_state()
+    loss = adapt(criterion, I, CLASSES)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert criterion.reduction == "mean"
+    assert all(torch.equal(value, before[name]) for name, value in criterion.state_dict().items())
+    assert [id(own) for own in loss.parameters()] == [id(own) for own in criterion.parameters()]
+
+
+def test_a_loss_of_losslab_is_given_back():
+    from losslab.losses import CrossEntropy
+
+    loss = CrossEntropy()
+    assert adapt(loss, I, CLASSES) is loss
+
+
+def brier(outputs: Tensor, target: Tensor) -> Tensor:
+    return (outputs.softmax(1) - F.one_hot(target, CLASSES)).square().sum(1).mean()
+
+
+def one_dimensional(outputs: Tensor, target: Tensor) -> Tensor:
+    return torch.dot(outputs - target, outputs - target) / len(outputs)
+
+
+class Branches(nn.Module):
+    """Cannot be mapped, for it looks at values."""
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        rows = [F.cross_entropy(z[None], y[None]) * (2 if z.max() > 1 else 1) for z, y in zip(outputs, target)]  # noqa: B905
+        return torch.stack(rows).mean()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "given", "targets"),
+    [
+        (F.cross_entropy, I, CLASSES),
+        (brier, I, CLASSES),
+        (Branches(), I, CLASSES),
+        (F.smooth_l1_loss, V, 1),
+        (lambda z, y: (z - y).square().sum(1), V, 3),
+    ],
+)
+def test_a_function_or_a_module_without_reduction_scores_each_example(criterion, given, targets):
+    loss = adapt(criterion, given, targets)
+    for seed in range(3):
+        check_equal(criterion, loss, *batch(loss, seed))
+
+
+def test_a_function_of_flat_tensors_gets_flat_ones():
+    loss = adapt(one_dimensional, V, 1)
+    outputs, target = batch(loss)
+    torch.testing.assert_close(loss(outputs, target), (outputs - target).square().mean())
+
+
+def test_what_broadcasts_is_refused():
+    # (N, 1) against (N,) gives (N, N): torch's own warn of it, a plain difference does not.
+    with pytest.raises(LabError, match="target size"):
+        adapt(lambda z, y: F.mse_loss(z, y.squeeze(1)), V, 1)
+    with pytest.raises(LabError, match="broadcasts: it pairs the outputs of each example with the targets of all"):
+        adapt(lambda z, y: (z - y.squeeze(1)).abs().mean(), V, 1)
+
+
+def correlation(outputs: Tensor, target: Tensor) -> Tensor:
+    z, y = outputs - outputs.mean(), target - target.mean()
+    return 1 - (z * y).sum() / (z.norm() * y.norm())
+
+
+def test_a_loss_of_the_whole_batch_trains_says_so_and_has_no_scores(caplog):
+    with caplog.at_level(logging.WARNING):
+        loss = adapt(correlation, V, 1)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["correlation", "under"]
+    assert "no per-example form" in caplog.text
+    outputs, target = batch(loss)
+    torch.testing.assert_close(loss(outputs, target), correlation(outputs, target))
+    total, weight, _ = loss.total(outputs, target)
+    torch.testing.assert_close(total, 9 * correlation(outputs, target))
+    assert weight == 9
+    with pytest.raises(LabError, match="correlation has no per-example form"):
+        loss.per_example(outputs, target)
+
+
+def test_a_sum_becomes_a_mean_and_says_so(caplog):
+    adapt(nn.MSELoss(reduction="sum"), V, 2)
+    assert "MSELoss sums over the batch" in caplog.text
+
+
+def test_half_precision_is_raised_and_autocast_kept_out():
+    loss = adapt(nn.BCELoss(), B, 1)
+    target = torch.ones(4, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(torch.full((4, 1), 0.5, dtype=torch.bfloat16), target).dtype == torch.float32
+
+
+def test_an_empty_share_counts_nothing_and_reaches_every_parameter():
+    criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
+    loss = adapt(criterion, I, CLASSES)
+    total, weight, _ = loss.total(torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.int64))
+    total.backward()
+    assert (total, weight) == (0, 0)
+    assert criterion.linear.weight.grad is not None
+
+
+def test_predictions_are_what_the_truth_is_compared_with():
+    outputs = torch.randn(3, 2)
+    assert torch.equal(adapt(nn.PoissonNLLLoss(), V, 2).to_predictions(outputs), outputs.exp())
+    assert torch.equal(adapt(nn.MSELoss(), V, 2).to_predictions(outputs), outputs)
+    criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
+    embedding = torch.randn(3, 8)
+    loss = adapt(criterion, I, CLASSES)
+    assert torch.equal(loss.to_predictions(embedding), criterion.linear(embedding))
+    assert torch.equal(loss.to_probabilities(embedding), criterion.linear(embedding).softmax(1))

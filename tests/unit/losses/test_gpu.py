@@ -1,0 +1,35 @@
+"""Every loss on a GPU: the values and gradients of the CPU, without waiting for the device."""
+
+import pytest
+import torch
+
+from losslab.losses import catalog
+from losslab.losses.contract.specimens import outputs_of, target_of, with_counts
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def value_and_gradient(loss, outputs, target):
+    leaf = outputs.clone().requires_grad_()
+    value = loss(leaf, target)
+    value.backward()
+    return value.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_loss_is_the_same_on_a_gpu_and_never_waits_for_it(name):
+    loss = with_counts(catalog.make(name))
+    outputs, target = outputs_of(loss, 64), target_of(loss.wants[0], 64)
+    value, gradient = value_and_gradient(loss, outputs, target)
+    there, outputs, target = loss.cuda(), outputs.cuda(), target.cuda()
+    value_and_gradient(there, outputs, target)  # what is compiled or allocated the first time may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found, slope = value_and_gradient(there, outputs, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.cpu(), value, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(slope.cpu(), gradient, rtol=1e-7, atol=1e-10)

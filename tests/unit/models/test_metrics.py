@@ -1,0 +1,149 @@
+"""The yardsticks against scikit-learn, in batches that divide nothing."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from losslab.data.batch import Facts
+from losslab.io.metric_names import direction
+from losslab.models.metrics import Average, RunningMean, Yardsticks
+from losslab.targets import Kind, Task
+
+N = 101
+RANDOM = torch.Generator().manual_seed(0)
+
+
+def measured(facts: Facts, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
+    yardsticks = Yardsticks(facts)
+    for i in range(0, N, batch):
+        part = slice(i, i + batch)
+        yardsticks.update(outputs[part], None if probabilities is None else probabilities[part], truth[part])
+    return {name: value.item() for name, value in yardsticks.compute().items()}
+
+
+def test_classes_agree_with_scikit_learn():
+    outputs, truth = torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
+    p = outputs.softmax(1)
+    ours = measured(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
+    y, decided, exact = truth.numpy(), outputs.argmax(1).numpy(), outputs.double().softmax(1).numpy()
+    macro = {"average": "macro", "zero_division": 0}
+    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, decided), abs=1e-12)
+    assert ours["precision"] == pytest.approx(sk.precision_score(y, decided, **macro), abs=1e-7)
+    assert ours["recall"] == pytest.approx(sk.recall_score(y, decided, **macro), abs=1e-7)
+    assert ours["f1"] == pytest.approx(sk.f1_score(y, decided, **macro), abs=1e-7)
+    assert ours["nll"] == pytest.approx(sk.log_loss(y, exact, labels=range(4)), rel=1e-6)
+    assert ours["brier"] == pytest.approx(((exact - np.eye(4)[y]) ** 2).sum(1).mean(), rel=1e-6)
+
+
+def test_labels_agree_with_scikit_learn():
+    outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randint(2, (N, 1), generator=RANDOM).float()
+    p = outputs.sigmoid()
+    ours = measured(Facts(Task.BINARY, Kind.BINARY, (1,), 1), outputs, p, truth)
+    y, decided, exact = truth.numpy().ravel(), (p > 0.5).numpy().ravel(), outputs.double().sigmoid().numpy().ravel()
+    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, decided), abs=1e-12)
+    assert ours["f1"] == pytest.approx(sk.f1_score(y, decided), abs=1e-7)
+    assert ours["nll"] == pytest.approx(sk.log_loss(y, exact), rel=1e-6)
+    assert ours["brier"] == pytest.approx(sk.brier_score_loss(y, exact), rel=1e-6)
+
+
+def test_values_agree_with_scikit_learn():
+    outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randn(N, 1, generator=RANDOM)
+    ours = measured(Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), outputs, None, truth)
+    y, z = truth.double().numpy(), outputs.double().numpy()
+    assert ours["mse"] == pytest.approx(sk.mean_squared_error(y, z), rel=1e-12)
+    assert ours["mae"] == pytest.approx(sk.mean_absolute_error(y, z), rel=1e-12)
+    assert ours["r2"] == pytest.approx(sk.r2_score(y, z), rel=1e-9)
+
+
+def test_several_labels_are_averaged_over_labels():
+    outputs, truth = torch.randn(N, 3, generator=RANDOM), torch.randint(2, (N, 3), generator=RANDOM).float()
+    ours = measured(Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3), outputs, outputs.sigmoid(), truth)
+    decided = (outputs > 0).numpy()
+    assert ours["accuracy"] == pytest.approx((decided == truth.numpy().astype(bool)).mean(), abs=1e-7)
+    assert ours["f1"] == pytest.approx(sk.f1_score(truth.numpy(), decided, average="macro"), abs=1e-7)
+
+
+def test_one_vs_all_probabilities_are_normalised_for_exclusive_classes():
+    outputs, truth = torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
+    p = outputs.double().sigmoid()
+    ours = measured(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
+    assert ours["nll"] == pytest.approx(sk.log_loss(truth.numpy(), (p / p.sum(1, keepdim=True)).numpy()), rel=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16, 101])
+def test_results_do_not_depend_on_the_batch_size(batch):
+    outputs = torch.randn(N, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    truth = torch.randint(4, (N,), generator=torch.Generator().manual_seed(2))
+    facts = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4)
+    whole = measured(facts, outputs, outputs.softmax(1), truth, N)
+    parts = measured(facts, outputs, outputs.softmax(1), truth, batch)
+    assert parts == pytest.approx(whole, abs=1e-9)
+
+
+def test_confident_mistakes_have_a_finite_nll():
+    facts = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 2)
+    yardsticks = Yardsticks(facts)
+    yardsticks.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    assert yardsticks.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
+
+
+@pytest.mark.parametrize("kind", [Average, RunningMean])
+def test_sums_are_float64_so_that_small_values_survive_large_ones(kind):
+    average = kind()
+    average.update(torch.tensor(1e8), 1)
+    for _ in range(1000):
+        average.update(torch.tensor(1e-1), 0)
+    assert average.compute().item() == pytest.approx(1e8 + 100, abs=1e-3)
+
+
+def test_probabilities_that_are_all_zero_count_as_uniform():
+    yardsticks = Yardsticks(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4))
+    outputs = torch.full((3, 4), -1e4)
+    yardsticks.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
+    assert yardsticks.compute()["nll"].item() == pytest.approx(np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("facts", "outputs"),
+    [
+        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), torch.ones(4, 1)),
+        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 3), torch.ones(4, 3)),
+        (Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3), torch.ones(4, 3)),
+        (Facts(Task.BINARY, Kind.BINARY, (1,), 1), torch.ones(4, 1)),
+        (Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
+    ],
+)
+def test_a_process_without_an_example_has_sums_that_can_be_added_to_the_others(facts, outputs):
+    idle, busy = Yardsticks(facts), Yardsticks(facts)
+    truth = torch.tensor([0, 1, 2, 0]) if facts.task is Task.MULTICLASS else outputs
+    busy.update(outputs, None if facts.task is Task.REGRESSION else outputs / 2, truth)
+    assert shapes(idle) == shapes(busy)
+
+
+def shapes(yardsticks):
+    found = {}
+    for collection in filter(None, (yardsticks.decisions, yardsticks.likelihoods)):
+        for name, metric in collection.items(keep_base=True, copy_state=False):
+            found[name] = {
+                state: (getattr(metric, state).shape, getattr(metric, state).dtype) for state in metric._defaults
+            }
+    return found
+
+
+def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together():
+    # Then the sums of NLL and Brier are equal, by which torchmetrics would take the two for one.
+    outputs = torch.tensor([[40.0, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 0]])
+    truth, facts = torch.tensor([0, 1, 1, 2]), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3)
+    whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
+    assert single == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["val/mse", "test/nll", "train/loss", "train/loss/focal", "train/mse_given", "ece"])
+def test_errors_and_losses_are_better_low(metric):
+    assert direction(metric) == "min"
+
+
+@pytest.mark.parametrize("metric", ["val/accuracy", "test/r2", "f1", "train/accuracy_given", "test/recall"])
+def test_shares_of_what_is_right_are_better_high(metric):
+    assert direction(metric) == "max"

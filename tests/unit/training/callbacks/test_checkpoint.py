@@ -1,0 +1,170 @@
+import csv
+import errno
+
+import pytest
+import torch
+from lightning import Callback
+
+from losslab.errors import LabError, NonFiniteError
+from losslab.io import atomic
+from losslab.training import experiment as lab
+from losslab.training import weights
+from losslab.training.callbacks import checkpoint
+
+
+def history(experiment):
+    with experiment.folder.history.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("every_seconds", [0, 30])
+def test_best_is_the_epoch_with_the_best_metric_and_last_the_newest(train, every_seconds):
+    experiment, results = train(
+        "model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20",
+        f"callbacks.checkpoints.every_seconds={every_seconds}",
+    )  # fmt: skip
+    scores = [float(row["val/mse"]) for row in history(experiment)]
+    best = min(range(20), key=scores.__getitem__)
+    assert best < 19, "the last epoch is the best one, so that this test shows nothing"
+    assert results["best_epoch"] == best + 1
+    assert results["val/mse"] == scores[best]
+    loaded = torch.load(experiment.folder.best, weights_only=True)
+    assert loaded["epoch"] == best
+    assert torch.load(experiment.folder.last, weights_only=True)["global_step"] == experiment.trainer.global_step
+    weights.load(experiment.learner, experiment.folder.best)
+    assert lab.evaluate(experiment, "val")["val/mse"] == pytest.approx(scores[best], rel=1e-6)
+
+
+def test_the_test_set_is_measured_at_the_best_epoch_not_at_the_last(train):
+    experiment, results = train("model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20")
+    weights.load(experiment.learner, experiment.folder.last)
+    last = lab.evaluate(experiment, "test")["test/mse"]
+    weights.load(experiment.learner, experiment.folder.best)
+    assert lab.evaluate(experiment, "test")["test/mse"] == results["test/mse"] != last
+
+
+def test_the_weights_are_a_plain_state_dict_of_the_network(train):
+    experiment, _ = train("trainer.max_epochs=20")
+    plain = torch.nn.Linear(1, 1)
+    plain.load_state_dict(torch.load(experiment.folder.weights, weights_only=True))
+    state = torch.load(experiment.folder.best, weights_only=True)["state_dict"]
+    assert torch.equal(plain.weight, state["network.weight"])
+
+
+def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
+    written = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *a, **k: (written.append(a[1]), save(*a, **k)))
+    train("trainer.max_epochs=100", "trainer.check_val_every_n_epoch=1")
+    assert len(written) <= 4
+
+
+def test_a_state_that_is_not_finite_is_refused(build):
+    experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard", "examine=false")
+    experiment.learner.network.weight.data.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match=r"network\.weight holds NaN"):
+        lab.run(experiment)
+    assert not experiment.folder.last.exists()
+
+
+def test_ckpt_path_starts_from_the_weights_of_a_run(train):
+    first, _ = train("trainer.max_epochs=50")
+    second, _ = train(f"ckpt_path={first.folder.best}", "train=false")
+    assert torch.equal(second.learner.network.weight, first.learner.network.weight)
+    third, _ = train(f"ckpt_path={first.folder.weights}", "train=false")
+    assert torch.equal(third.learner.network.weight, first.learner.network.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no checkpoint at"), (b"garbage", "cannot load"), ("other", "cannot load")]
+)
+def test_a_checkpoint_that_cannot_be_used_is_one_line(build, tmp_path, content, message):
+    path = tmp_path / "some.ckpt"
+    if content == "other":
+        torch.save({"state_dict": {"network.other": torch.ones(3)}}, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=message) as error:
+        weights.load(build().learner, path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_moving_average_is_what_is_kept(train):
+    plain, _ = train("trainer.max_epochs=10")
+    averaged, results = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
+    kept = torch.load(averaged.folder.weights, weights_only=True)["weight"]
+    assert not torch.equal(kept, torch.load(plain.folder.weights, weights_only=True)["weight"])
+    weights.load(averaged.learner, averaged.folder.weights)
+    assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])
+
+
+def test_a_best_state_does_not_wait_in_memory_for_a_better_one(build):
+    experiment = build(
+        "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=400", "trainer.check_val_every_n_epoch=1"
+    )
+
+    class Watch(Callback):
+        def on_train_epoch_start(self, trainer, _):
+            if trainer.current_epoch == 2:
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.0  # the third epoch is the last that is better
+            if trainer.current_epoch == 399:
+                assert experiment.folder.best.exists()
+                assert torch.load(experiment.folder.best, weights_only=True)["epoch"] <= 3
+
+    experiment.trainer.callbacks.append(Watch())
+    lab.run(experiment)
+
+
+def test_an_optimizer_state_that_is_not_finite_is_refused_too(build):
+    experiment = build("data=diabetes", "model=mlp", "trainer.max_epochs=1")
+
+    class Poison(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            next(iter(trainer.optimizers[0].state.values()))["exp_avg_sq"].fill_(torch.inf)
+
+    experiment.trainer.callbacks.insert(0, Poison())
+    with pytest.raises(NonFiniteError, match=r"optimizer_states.0.state.0.exp_avg_sq holds NaN or infinite values"):
+        lab.run(experiment)
+    assert not experiment.folder.last.exists()
+    assert not experiment.folder.best.exists()
+
+
+def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
+    plain, _ = train("trainer.max_epochs=10")
+    averaged, _ = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
+    trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]
+    kept = torch.load(averaged.folder.last, weights_only=True)["current_model_state"]
+    assert torch.equal(kept["network.weight"], trained["network.weight"])
+
+
+def test_what_early_stopping_remembers_is_no_number_that_was_learnt(train):
+    experiment, _ = train("callbacks=early_stopping", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=10")
+    assert experiment.folder.last.exists(), "early stopping still waits for less than infinity"
+
+
+class Full:
+    """A file on a full disk."""
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self):
+        pass
+
+
+def test_a_full_disk_is_an_error_of_the_disk_although_torch_covers_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(atomic, "write", lambda _, content: content(Full()))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
+
+
+def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    experiment = build("trainer.max_epochs=4", "callbacks.checkpoints.every_seconds=0")
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
+        lab.run(experiment)
+    assert "last.ckpt was not written (No space left on device): the one before is kept" in caplog.text
+    assert len(history(experiment)) == 4

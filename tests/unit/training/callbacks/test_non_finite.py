@@ -1,0 +1,178 @@
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from losslab.data.batch import Batch
+from losslab.errors import NonFiniteError
+from losslab.training import experiment as lab
+from losslab.training.callbacks.non_finite import FiniteGuard, FirstBadBatch, Moment, culprit
+
+
+def test_a_diverging_run_stops_at_the_step_and_names_loss_and_layer(train):
+    with pytest.raises(NonFiniteError, match=r"step (\d+) \(epoch \1, batch 1\): a \w+ became .* under MSE"):
+        train("optimizer.lr=0.5", "trainer.max_epochs=1000")
+
+
+def test_gradient_ascent_is_caught_too(train):
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        train("optimizer.maximize=true", "optimizer.lr=0.1", "trainer.max_epochs=2000")
+
+
+def test_without_the_guard_the_same_run_ends_with_garbage(train):
+    experiment, _ = train("optimizer.lr=0.5", "callbacks=none", "test=false")
+    assert not torch.isfinite(experiment.learner.network.weight).all()
+
+
+def test_nothing_non_finite_is_saved_when_it_stops(build):
+    experiment = build("optimizer.lr=0.5", "callbacks.checkpoints.every_seconds=0")
+    with pytest.raises(NonFiniteError):
+        lab.run(experiment)
+    for path in (experiment.folder.best, experiment.folder.last):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def stopped_by(build, where: str):
+    """Run with one poisoned number, and say what the guard said."""
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
+    network = experiment.learner.network
+
+    def poison(*_):
+        if experiment.trainer.global_step == 5:
+            if where == "weight":
+                network[3].weight.data[0, 0] = torch.inf
+            elif where == "gradient":
+                network[1].weight.grad[0, 0] = torch.nan
+                network[3].weight.grad[0, 0] = torch.nan
+            else:
+                experiment.data.splits["train"].inputs[:] = torch.nan
+
+    hook = {"weight": "on_after_backward", "gradient": "on_after_backward", "input": "on_before_zero_grad"}[where]
+    setattr(experiment.learner, hook, poison)
+    with pytest.raises(NonFiniteError) as error:
+        experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    return str(error.value)
+
+
+def test_a_bad_weight_is_named_with_its_layer_and_step(build):
+    assert (
+        "step 6 (epoch 1, batch 6): a weight became NaN or infinite under MSE, first in the weights of network.3"
+        in stopped_by(build, "weight")
+    )
+
+
+def test_a_bad_gradient_is_named_with_its_layer_and_step(build):
+    said = stopped_by(build, "gradient")
+    assert "step 6 (epoch 1, batch 6): a gradient became" in said
+    assert "the gradient of network.3" in said
+
+
+def test_bad_data_are_named_as_such(build):
+    said = stopped_by(build, "input")
+    assert re.search(r"batch 7\): a loss .* the inputs of the batch \(examples (\d+, ){4}\d+ and \d+ more\)", said)
+
+
+class Logarithm(nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
+def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
+    nn.init.constant_(learner.network[0].weight, -1.0)
+    batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+
+
+def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    batch = Batch(torch.ones(2, 10), torch.tensor([[1.0], [1e30]]), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the loss itself, as the network's outputs are finite (example 1)"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
+    experiment = build("trainer=gpu", "model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
+
+    def poison(*_):
+        if experiment.trainer.global_step == 5:
+            experiment.learner.network[3].weight.grad[0, 0] = torch.nan
+
+    experiment.learner.on_after_backward = poison
+    with pytest.raises(NonFiniteError, match=r"step 6 .* a gradient became"):
+        experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    assert experiment.trainer.global_step <= 7
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_bad_numbers_in_other_splits_end_the_run_too(build, split):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1", "data.eval_batch_size=10")
+    experiment.data.setup()
+    experiment.data.splits[split].inputs[12, 0] = torch.nan
+    number = experiment.data.splits[split].index[12].item()
+    said = rf"epoch 1, batch 2\): a {split}/loss became .* under MSE, first in the inputs .* \(example {number}\)"
+    with pytest.raises(NonFiniteError, match=said):
+        lab.run(experiment)
+
+
+def test_of_other_splits_a_gpu_names_the_batch(build):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    average, watch = experiment.learner.averages["val"]["loss"], FirstBadBatch("val")
+    for number, total in enumerate((1.0, torch.inf, torch.nan)):
+        average.total = torch.tensor(total)
+        watch.look(experiment.trainer, experiment.learner, None, number, later=True)
+    experiment.learner.values["val/loss"] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"batch 2\): a val/loss became .* the forward pass"):
+        watch.check(experiment.trainer, experiment.learner)
+
+
+def test_a_mean_over_nothing_is_said_to_be_one(build):
+    experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
+    experiment.learner.values["test/loss"] = torch.nan
+    with pytest.raises(NonFiniteError, match="though each batch's sum is finite: does it weigh any example"):
+        FirstBadBatch("test").check(experiment.trainer, experiment.learner)
+
+
+def test_in_a_compiled_network_the_layer_is_found_too(build):
+    learner = build("model=mlp", "data=diabetes").learner
+    learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
+    nn.init.constant_(learner.network[0].weight, -1.0)
+    learner.network.compile(backend="eager")
+    batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
+    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            {"loss": [False], "gradient": [False] * 6},
+            "a loss became NaN or infinite under MSE, first in the forward pass",
+        ),
+        (
+            {"loss": [True], "gradient": [False, True, False, True, True, True]},
+            "a gradient .* the gradient of network.3;",
+        ),
+        ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3;"),
+    ],
+)
+def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):
+    experiment = build("model=mlp", "data=diabetes")
+    guard = FiniteGuard()
+    guard._asked = SimpleNamespace(moment=Moment(7, 1, 2), answer=lambda: flags)
+    for parameter in experiment.learner.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{said}"):
+        guard.on_validation_start(experiment.trainer, experiment.learner)
+
+
+def test_values_whose_squares_overflow_are_finite_all_the_same():
+    huge = [torch.full((3,), 3e38), torch.full((2,), -3e38)]
+    assert FiniteGuard()._finite("weight", huge)
+    assert not FiniteGuard()._finite("weight", [*huge, torch.tensor([1.0, -torch.inf])])
+    assert not FiniteGuard()._finite("weight", [torch.tensor([1.0, torch.nan]), *huge])

@@ -1,0 +1,71 @@
+"""The recorded path is the run's own: to the last digit, and never more than was asked for."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from losslab.training.callbacks.weight_trajectory import Path
+
+
+def rows(experiment):
+    with experiment.folder.path_of_weights.open() as file:
+        header, *table = list(csv.reader(file))
+    return header, np.array(table, dtype=float)
+
+
+def learnt(experiment):
+    state = torch.load(experiment.folder.last, weights_only=True)["state_dict"]
+    return torch.cat([value.flatten() for name, value in state.items() if name.startswith("network.")]).double()
+
+
+def test_the_first_row_is_the_untrained_network_and_the_last_the_checkpoint_to_the_last_digit(build, train):
+    untrained = [weight.item() for weight in build().learner.network.parameters()]
+    experiment, _ = train("trainer.max_epochs=30", "logger=none")
+    header, table = rows(experiment)
+    assert table[0, 2:].astype("float32").tolist() == untrained
+    assert len(np.unique(table[:, 2])) == 31
+    assert header == ["epoch", "step", "weight.0.0", "bias.0"]
+    assert table[:, 0].tolist() == list(range(31))
+    assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_every_precision_is_kept_exactly(train, precision):
+    data = ("data=linear_synthetic", "data.n=40")
+    experiment, _ = train("trainer.max_epochs=3", "logger=none", f"trainer.precision={precision}", *data)
+    _, table = rows(experiment)
+    assert table[:, 1].tolist() == [0, 2, 4, 6]
+    exact = "float64" if precision == "64-true" else "float32"
+    assert np.array_equal(table[-1, 2:].astype(exact), learnt(experiment).numpy().astype(exact))
+
+
+def test_of_a_long_run_fewer_epochs_are_kept_evenly_and_always_the_last(train):
+    experiment, _ = train("trainer.max_epochs=45", "logger=none", "+callbacks.path.rows=10")
+    _, table = rows(experiment)
+    assert table[:, 0].tolist() == [0, 8, 16, 24, 32, 40, 45]
+    assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
+
+
+def test_a_network_of_many_weights_is_not_followed(train):
+    experiment, _ = train("model=mlp", "trainer.max_epochs=1", "logger=none")
+    assert not experiment.folder.path_of_weights.exists()
+
+
+def test_an_interrupted_run_keeps_the_way_it_came(build, monkeypatch):
+    from losslab.training import experiment as lab
+
+    experiment = build("trainer.max_epochs=30", "logger=none")
+    keep, epochs = Path._keep, []
+
+    def interrupted(self, epoch, step):
+        keep(self, epoch, step)
+        epochs.append(epoch)
+        if epoch == 4:
+            raise RuntimeError
+
+    monkeypatch.setattr(Path, "_keep", interrupted)
+    with pytest.raises(RuntimeError):
+        lab.run(experiment)
+    assert rows(experiment)[1][:, 0].tolist() == [0, 1, 2, 3, 4]

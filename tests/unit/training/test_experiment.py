@@ -1,0 +1,360 @@
+"""Configurations in, experiments out; and what does not fit is refused in one line that names the fix."""
+
+import pytest
+import torch
+from lightning import Callback
+
+from losslab.errors import LabError
+from losslab.io.conf_groups import choices
+from losslab.losses import catalog
+from losslab.runs import RunFolder
+from losslab.runs.config import hparams
+from losslab.targets import Kind, choose
+from losslab.training import experiment as lab
+from losslab.training import weights
+from losslab.training.config import compose
+
+QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=none")
+
+
+GIVES = {"line": Kind.VALUES, "counts": Kind.VALUES, "breast_cancer": Kind.BINARY, "digits": Kind.INDEX}
+FITTING = {
+    data: [name for name in catalog.names() if choose(kind, catalog.wants(name)) is not None]
+    for data, kind in GIVES.items()
+}
+NETWORK = {"digits": ("model=cifar_cnn", "trainer.limit_train_batches=2"), "line": ("model=linear",)}
+
+
+@pytest.fixture(scope="module")
+def a_teacher(train):
+    overrides = ("data=digits", "loss=cross_entropy", *NETWORK["digits"], *QUICK)
+    return train(*overrides)[0].folder.path
+
+
+TWINS = {Kind.INDEX: "digits", Kind.PROBABILITIES: "digits", Kind.BINARY: "breast_cancer", Kind.VALUES: "line"}
+TRAINED = {(TWINS[catalog.wants(name)[0]], name) for name in catalog.names()}
+TRAINED |= {("digits", name) for name in FITTING["breast_cancer"]} | {("counts", "poisson_nll"), ("counts", "tweedie")}
+
+
+@pytest.mark.parametrize(("data", "loss"), sorted(TRAINED))
+def test_a_loss_trains_on_the_data_that_fit(train, a_teacher, data, loss):
+    taught = (f"teacher={a_teacher}",) if loss == "distillation" else ()
+    network = NETWORK.get(data, ("model=mlp", "model.hidden=[8]"))
+    _, results = train(*network, f"data={data}", f"loss={loss}", *taught, *QUICK)
+    assert all(value == value for value in results.values()), "a value is NaN"  # noqa: PLR0124
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "one_that_fits"),
+    [("line", "cross_entropy", "huber"), ("breast_cancer", "focal", "bce"), ("diabetes", "kl_div", "mse")],
+)
+def test_data_that_do_not_fit_are_refused_with_the_names_of_the_losses_that_would(build, data, loss, one_that_fits):
+    with pytest.raises(LabError, match="choose one of loss=") as error:
+        build("model=mlp", f"data={data}", f"loss={loss}")
+    named = str(error.value).partition("loss=")[2].split(", ")
+    assert named == FITTING["line" if data == "diabetes" else data]
+    assert one_that_fits in named
+
+
+@pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.3)])
+def test_classes_can_be_learnt_under_it(train, loss, accuracy):
+    _, results = train("model=mlp", "data=digits", f"loss={loss}", "trainer.max_epochs=15", "logger=none")
+    assert results["test/accuracy"] > accuracy
+
+
+def test_outliers_move_mse_more_than_huber_and_l1(train):
+    error = {
+        loss: train("experiment=outliers", f"loss={loss}", "logger=none")[1]["test/mse"]
+        for loss in ("mse", "huber", "l1")
+    }
+    assert error["mse"] > 100 * error["huber"] > 100 * error["l1"]
+
+
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+@pytest.mark.parametrize("scheduler", choices("scheduler"))
+def test_every_optimizer_works_with_every_scheduler(train, optimizer, scheduler):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.lr=1e-3",
+        "trainer.max_epochs=3", "logger=none",
+    )  # fmt: skip
+    rate = experiment.trainer.optimizers[0].param_groups[0]["lr"]
+    assert (rate == 1e-3) == (scheduler in {"constant", "plateau", "step"})
+
+
+@pytest.mark.parametrize("end", ["trainer.max_epochs=3", "trainer.max_epochs=-1 trainer.max_steps=25"])
+def test_a_cosine_ends_at_zero_where_the_run_ends(train, end):
+    experiment, _ = train("model=mlp", "data=diabetes", "scheduler=cosine", "logger=none", *end.split())
+    assert experiment.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_schedule_without_an_end_is_refused(build):
+    experiment = build("scheduler=cosine", "trainer.max_epochs=-1", "model=mlp", "data=diabetes")
+    with pytest.raises(LabError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+        lab.run(experiment)
+
+
+def test_one_cycle_ends_where_the_run_ends(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "scheduler=one_cycle", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"
+    )
+    scheduler = experiment.trainer.lr_scheduler_configs[0].scheduler
+    assert scheduler.total_steps == experiment.trainer.global_step == scheduler.last_epoch
+
+
+def test_plateau_lowers_the_rate_when_the_metric_stands_still(train):
+    experiment, _ = train(
+        "scheduler=plateau", "scheduler.scheduler.patience=1", "optimizer.lr=1e-7", "trainer.max_epochs=80"
+    )
+    # Validated every 10th epoch of 80: the others are as good as the first to within the threshold, so it is divided
+    # by 10; to do so again would change it by less than torch's eps of 1e-8.
+    assert experiment.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-8)
+
+
+def test_plateau_waits_for_the_metric_and_never_for_the_loss(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "scheduler=plateau", "scheduler.scheduler.patience=0", "optimizer.lr=1e-12",
+        "trainer.max_epochs=3",
+    )  # fmt: skip
+    config = experiment.trainer.lr_scheduler_configs[0]
+    assert (config.monitor, config.scheduler.mode) == ("val/mse", "min")
+    digits = lab.build(compose(["model=mlp", "data=digits", "loss=focal", "scheduler=plateau"], "unused"))
+    assert (digits.learner.monitor, digits.learner.monitor_mode) == ("val/accuracy", "max")
+
+
+@pytest.mark.parametrize("debug", [name for name in choices("debug") if name != "profiler"])
+def test_every_debug_preset_runs(train, debug):
+    _, results = train("model=mlp", "data=digits", "loss=cross_entropy", f"debug={debug}", "logger=none")
+    assert "train/loss" in results
+
+
+def test_overfitting_one_batch_sees_one_batch(build):
+    experiment = build("model=mlp", "data=digits", "loss=cross_entropy", "debug=overfit", "logger=none")
+    seen = set()
+
+    class Remember(Callback):
+        def on_train_batch_start(self, _, __, batch, ___):
+            seen.add(tuple(batch.index.tolist()))
+
+    experiment.trainer.callbacks.append(Remember())
+    results = lab.run(experiment)
+    assert len(seen) == 1
+    assert experiment.trainer.global_step == experiment.trainer.max_epochs
+    assert results["train/accuracy"] == 1.0
+
+
+def test_early_stopping_waits_for_the_metric_of_the_task(train):
+    experiment, _ = train(
+        "model=mlp", "data=diabetes", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+        "optimizer.lr=0.05", "trainer.max_epochs=100", "logger=none",
+    )  # fmt: skip
+    assert experiment.trainer.current_epoch < 100
+
+
+def test_several_callback_choices_can_be_combined(build):
+    names = {type(c).__name__ for c in build("callbacks=[default,ema,early_stopping]").trainer.callbacks}
+    assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLast"} <= names
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+def test_every_precision_of_a_cpu_trains_the_cnn(train, precision):
+    experiment, results = train(
+        "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.limit_train_batches=2", *QUICK
+    )
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert next(experiment.learner.parameters()).dtype == expected
+    assert 0 <= results["test/accuracy"] <= 1
+
+
+def test_clipping_bounds_the_gradient(build):
+    experiment = build("data=line", "trainer.gradient_clip_val=0.5", "trainer.max_epochs=1", "logger=none")
+    before = [p.detach().clone() for p in experiment.learner.parameters()]
+    experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
+    moved = torch.cat([(p - q).flatten() for p, q in zip(experiment.learner.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.01 * 0.5, rel=1e-4)
+
+
+def test_a_compiled_network_keeps_clean_names_and_learns_the_same(train, monkeypatch):
+    plain, expected = train("trainer.max_epochs=20", "logger=none")
+    compile_in_place = torch.nn.Module.compile
+    # The default backend needs a C++ compiler and half a minute; what is tested is that it is done in place.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
+    compiled, results = train("trainer.max_epochs=20", "logger=none", "compile=true")
+    assert compiled.learner.network._compiled_call_impl is not None
+    assert set(compiled.learner.network.state_dict()) == set(plain.learner.network.state_dict())
+    assert results["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-6)
+
+
+def test_deterministic_mode_is_lightnings(build):
+    try:
+        build("trainer.deterministic=true")
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss=cross_entropy"], r"takes index or probabilities targets, but these data give values: choose one of"),
+        (
+            ["data.batch_size=0"],
+            "data.batch_size must be 1 or more",
+        ),
+        (["loss=focal", "loss.gamma=-1"], r"gamma must be a number in \[0, inf\), got -1"),
+        (["loss=huber", "loss.delta=0"], "delta must be a number in"),
+        (["model=cifar_cnn", "data=line", "loss=mse"], "cifar_cnn needs images"),
+        (["model=cifar_cnn", "data=digits", "data.size=20"], "multiples of 8"),
+        (["model=mlp", "model.activation=cosine"], "activation of relu, gelu"),
+        (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
+        (["trainer.precision=17-mixed"], "17-mixed"),
+        (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
+        (["optimizer.lr=-1"], "Invalid learning rate"),
+        (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
+        (["data=linear_synthetic", "noise=outliers", "noise.rate=2"], "noise.rate must be a share from 0 to 1, got 2"),
+        (["data.batch_size=2.5"], "data.batch_size must be 1 or more"),
+        (["data.batch_size=abc"], "data.batch_size must be 1 or more"),
+        (["data.seed=abc"], "data.seed must be a whole number"),
+        (["data=digits", "loss=mse", "data.size=0"], "data.size is a number of pixels"),
+        (["loss=huber", "loss.delta=abc"], "delta must be a number in .* got '"),
+        (["model=mlp", "model.hidden=5"], "model.hidden must be a list .whole number each., got 5"),
+        (["trainer.check_val_every_n_epoch=0"], "must be above 0"),
+        (["trainer.gradient_clip_val=-1"], "must be above 0"),
+        (["trainer.gradient_clip_val=abc"], "must be above 0"),
+        (["trainer.accumulate_grad_batches=-1"], "must be above 0"),
+        (["optimizer.maximize=no"], "optimizer.maximize must be true or false, got 'no'"),
+        (["train=off"], "train must be true or false"),
+        (["trainer.max_epochs=2.5"], "trainer.max_epochs must be a whole number"),
+        (["trainer.devices=2"], "set trainer.devices=1"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/foo"], "is none of train/loss, train/mse"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(build, overrides, message):
+    with pytest.raises(LabError, match=message) as error:
+        build(*overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_one_line(build):
+    with pytest.raises(LabError, match="no such device on this machine; use trainer=cpu"):
+        build("trainer=gpu")
+
+
+def test_a_run_is_rebuilt_from_its_folder_alone(train):
+    experiment, results = train("model=mlp", "data=digits", "loss=focal", "trainer.max_epochs=2")
+    folder = RunFolder(experiment.folder.path)
+    again = lab.rebuild(folder, folder.read_config())
+    weights.load(again.learner, folder.best)
+    assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
+
+
+def test_a_model_brings_what_suits_it_and_the_user_wins():
+    config = compose(["model=cifar_cnn", "data=digits", "loss=focal", "trainer.max_epochs=3"], "unused")
+    assert config["choices"] == {
+        "model": "cifar_cnn", "data": "digits", "loss": "focal", "imbalance": None, "noise": None,
+        "optimizer": "momentum", "scheduler": "one_cycle", "trainer": "default", "experiment": None, "debug": None,
+    }  # fmt: skip
+    assert config["trainer"]["max_epochs"] == 3
+    assert config["data"]["batch_size"] == 128
+
+
+def test_the_networks_are_the_ones_they_say_they_are(build):
+    def parameters(*overrides: str) -> int:
+        return sum(p.numel() for p in build(*overrides).learner.parameters())
+
+    assert parameters("model=linear") == 2
+    assert parameters("model=cifar_cnn") == 145_578
+    assert parameters("model=resnet18", "data=digits") == 11_173_962
+
+
+def test_settings_for_the_hparams_page_are_numbers_and_words():
+    table = hparams(compose(["loss=huber", "optimizer=momentum"], "unused"))
+    assert table["loss.delta"] == 1.0
+    assert table["optimizer.momentum"] == 0.9
+    assert not any("_target_" in key for key in table)
+
+
+def test_a_setting_of_a_callback_that_was_not_chosen_is_one_line(tmp_path):
+    config = compose(["experiment=cifar10_losses", "callbacks=none"], run_dir=str(tmp_path))
+    with pytest.raises(LabError, match=r"leave it out with ~callbacks\.dynamics"):
+        lab.build(config)
+
+
+@pytest.mark.slow
+def test_the_cnn_learns_the_real_cifar_10(train, real_cifar):
+    overrides = ["data.verify=false", "data.subset=15000", "trainer.max_epochs=2", "logger=none"]
+    _, results = train("model=cifar_cnn", f"data.dir={real_cifar}", *overrides)
+    assert results["test/accuracy"] > 0.42
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_every_precision_of_a_gpu_trains_the_cnn(train, precision):
+    experiment, results = train(
+        "trainer=gpu", "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.max_epochs=5"
+    )
+    assert experiment.data.splits["train"].inputs.device.type == "cuda"
+    assert results["test/accuracy"] > 0.8
+
+
+@pytest.mark.gpu
+@gpu
+def test_a_gpu_draws_what_a_cpu_draws(train):
+    overrides = ("model=mlp", "data=digits", "loss=cross_entropy", "data.crop=2", "trainer.max_epochs=1", "logger=none")
+    on_cpu, on_gpu = train("trainer=cpu", *overrides)[1], train("trainer=gpu", *overrides)[1]
+    assert on_gpu["train/loss"] == pytest.approx(on_cpu["train/loss"], rel=1e-3)
+
+
+def test_without_callbacks_nothing_of_lightnings_own_takes_their_place(train):
+    experiment, _ = train("callbacks=none", "trainer.max_epochs=3", "logger=none")
+    assert {path.name for path in experiment.folder.path.iterdir()} == {"config.json", "data.json", "metrics.json"}
+
+
+def test_checkpoints_can_be_switched_off_as_in_lightning(train):
+    experiment, _ = train("+trainer.enable_checkpointing=false", "trainer.max_epochs=3")
+    assert not experiment.folder.last.exists()
+    assert experiment.folder.history.exists()
+
+
+def test_a_run_that_could_not_begin_does_not_block_its_folder(build, tmp_path):
+    experiment = build("model=cifar_cnn", f"data.dir={tmp_path}", "data.url=http://127.0.0.1:9/nothing")
+    for _ in range(2):
+        with pytest.raises(LabError, match="cannot download"):
+            lab.run(experiment)
+
+
+def test_a_folder_is_not_trained_into_twice(train):
+    experiment, _ = train("trainer.max_epochs=2")
+    with pytest.raises(LabError, match="already holds a run"):
+        lab.run(experiment)
+
+
+def test_a_debugging_run_is_evaluated_on_all_data(train):
+    experiment, _ = train(
+        "model=mlp", "data=digits", "loss=cross_entropy", "debug=one_batch", "data.eval_batch_size=10"
+    )
+    again = lab.rebuild(experiment.folder, experiment.folder.read_config())
+    lab.evaluate(again, "test")
+    assert again.trainer.num_test_batches == [27]
+
+
+def test_the_last_epoch_is_validated_whatever_its_number():
+    for epochs, every in ((1000, 10), (15, 5), (7, 1)):
+        config = compose([f"trainer.max_epochs={epochs}"], "unused")
+        assert config["trainer"]["check_val_every_n_epoch"] == every
+
+
+@pytest.mark.parametrize("seed", ["-1", "abc", "1.5", "99999999999999"])
+def test_a_seed_that_is_none_is_one_line(build, seed):
+    with pytest.raises(LabError, match="seed must be a whole number"):
+        build(f"seed={seed}")
+
+
+def test_the_initial_weights_do_not_depend_on_what_the_data_draw(build):
+    plain = build("data=linear_synthetic", "data.data_seed=0").learner.network.weight
+    other = build("data=linear_synthetic", "data.data_seed=1", "loss=huber").learner.network.weight
+    assert torch.equal(plain, other)

@@ -1,0 +1,107 @@
+"""The doctor in the lab: it refuses, warns, and otherwise is not noticed."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from losslab.doctor import report
+from losslab.errors import LabError
+from losslab.training import experiment as lab
+from losslab.training import preflight
+
+
+def everything(experiment: lab.Experiment) -> tuple[bytes, list[bytes]]:
+    """The history to the byte, and the weights."""
+    state = experiment.learner.network.state_dict()
+    return experiment.folder.history.read_bytes(), [value.numpy().tobytes() for value in state.values()]
+
+
+def restless(network: nn.Module) -> nn.Module:
+    """With layers that draw and that keep statistics."""
+    return nn.Sequential(network, nn.Dropout(0.3), nn.Linear(10, 10), nn.BatchNorm1d(10), nn.Dropout(0.3))
+
+
+@pytest.mark.parametrize("extra", [[], ["data.crop=2"], ["trainer.accumulate_grad_batches=2"], ["compile=true"]])
+@pytest.mark.parametrize("model", ["cifar_cnn", "mlp"])
+def test_a_run_is_the_same_to_the_byte_with_and_without(build, monkeypatch, model, extra):
+    compile_in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
+    overrides = (f"model={model}", "data=digits", "loss=cross_entropy", "data.batch_size=100", "trainer.max_epochs=2",
+                 "trainer.limit_train_batches=3", "trainer.limit_val_batches=1", "logger=none", *extra)  # fmt: skip
+    results = []
+    for examine in ("true", "false"):
+        experiment = build(*overrides, f"examine={examine}")
+        torch.manual_seed(0)
+        experiment.learner.network = restless(experiment.learner.network)
+        torch.manual_seed(1)
+        lab.run(experiment)
+        results.append(everything(experiment))
+    assert results[0] == results[1]
+
+
+def test_what_is_surely_wrong_is_refused_in_one_line_each_and_leaves_nothing(build):
+    experiment = build("model=mlp", "data=digits", "loss=cross_entropy")
+    experiment.learner.network.append(nn.Softmax(1))
+    with pytest.raises(LabError, match=r"^softmax-in-network: ") as error:
+        lab.run(experiment)
+    assert len(str(error.value).splitlines()) == 1
+    assert "examine=false" in str(error.value)
+    assert not list(experiment.folder.path.iterdir())
+
+
+def test_what_is_refused_can_be_trained_all_the_same(build):
+    experiment = build(
+        "model=mlp", "data=digits", "loss=cross_entropy", "examine=false", "debug=one_batch", "logger=none"
+    )
+    experiment.learner.network.append(nn.Softmax(1))
+    assert "train/loss" in lab.run(experiment)
+
+
+def test_what_is_likely_wrong_is_logged(train, caplog):
+    train("optimizer.lr=0.2", "trainer.max_epochs=2", "logger=none")
+    assert "learning-rate-too-high" in caplog.text
+    assert "2/λmax = 0.1803" in caplog.text
+
+
+def test_a_run_that_only_tests_is_not_looked_at(train, caplog):
+    train("optimizer.lr=0.2", "train=false", "logger=none")
+    assert "learning-rate-too-high" not in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_every_precision_is_looked_at_as_it_is_trained(train, caplog, precision):
+    train(f"trainer.precision={precision}", "trainer.max_epochs=2", "logger=none")
+    assert "raises" not in caplog.text
+
+
+# Every loss is examined on a network of its own in tests/doctor; here every preset is, under the losses of its data.
+LOSSES = {
+    "line": ("mse", "huber"), "linear_synthetic": ("mse", "gaussian_nll"), "diabetes": ("mse", "l1"),
+    "counts": ("mse", "poisson_nll"), "breast_cancer": ("bce", "hinge"), "digits": ("cross_entropy", "bce", "mse"),
+}  # fmt: skip
+PRESETS = [(model, data) for data in LOSSES for model in ("linear", "mlp")] + [("cifar_cnn", "digits")]
+
+
+@pytest.mark.parametrize(("model", "data"), PRESETS)
+def test_the_doctor_is_silent_on_every_preset(build, model, data):
+    for loss, optimizer in product(LOSSES[data], ("sgd", "adam")):
+        rate = ["optimizer.lr=1e-3"] if (model, data, optimizer) == ("linear", "digits", "sgd") else []
+        experiment = build(
+            f"model={model}", f"data={data}", f"loss={loss}", f"optimizer={optimizer}", "callbacks=none",
+            "logger=none", *rate,
+        )  # fmt: skip
+        experiment.data.setup()
+        found = preflight.findings(experiment.learner, preflight.first_batch(experiment.data))
+        assert not found, f"{loss} {optimizer}\n{report(found)}"
+
+
+def test_the_batch_that_is_looked_at_is_the_first_of_training(build):
+    data = build("model=mlp", "data=digits", "loss=cross_entropy", "data.crop=2", "logger=none").data
+    data.setup()
+    loader = data.train_dataloader()
+    peeked = loader.peek()
+    for a, b in zip(peeked, next(iter(loader)), strict=True):
+        assert torch.equal(a, b)
+    assert loader.state_dict() == {"epoch": 0, "next": 1}
