@@ -13,6 +13,7 @@ from rich.console import Console
 from losslab.analysis.compare import compare, report, tensorboard
 from losslab.errors import LabError
 from losslab.runs import RunFolder
+from losslab.runs.sweep_summary import State
 from losslab.sweep import display, state
 
 COMMAND = "x\ntouch pwned\n\x1b[2J\u202e"
@@ -124,10 +125,10 @@ def test_the_view_of_a_sweep_is_not_raw(tmp_path, monkeypatch):
     shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
     monkeypatch.setattr(display, "get_console", lambda: shown)
     made = state.Sweep(tmp_path)
-    made.jobs = [state.Job(0, [], label="a\x1b]0;b", state=state.State.RUNNING)]
+    made.jobs = [state.Job(0, [], label="a\x1b]0;b", state=State.RUNNING)]
     with display.Board(made) as view:
         view.refresh()
-        made.jobs[0].state, made.jobs[0].reason = state.State.FAILED, "c\x1b]0;d"
+        made.jobs[0].state, made.jobs[0].reason = State.FAILED, "c\x1b]0;d"
         view.ended(made.jobs[0])
     assert "\x1b]" not in shown.file.getvalue()
     assert r"a\x1b]0;b" in shown.file.getvalue()

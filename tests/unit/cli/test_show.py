@@ -7,7 +7,7 @@ from PIL import Image
 
 from losslab.analysis.loss_cards import card, report
 from losslab.analysis.loss_cards.curves import curves
-from losslab.cli.show import show
+from losslab.cli.show import show as show_command
 from losslab.losses import ClassLoss, catalog
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -17,7 +17,7 @@ def show(capsys, tmp_path, monkeypatch, *arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("losslab.cli.show.leave", lambda _: None)
     monkeypatch.setattr("losslab.cli.process.leave", pytest.fail)
-    show(arguments)
+    show_command(arguments)
     return capsys.readouterr().out
 
 
@@ -77,7 +77,7 @@ def test_the_page_has_every_figure():
 def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(capsys, monkeypatch):
     monkeypatch.setattr("losslab.cli.process.leave", lambda _: None)
     monkeypatch.setattr("losslab.cli.show.leave", lambda _: None)
-    show(["loss=focl"])
+    show_command(["loss=focl"])
     assert capsys.readouterr().err == "there is no loss=focl: did you mean focal\n"
 
 
