@@ -34,7 +34,7 @@ from losslab import CONF, runs
 from losslab.cli import process, run
 from losslab.data import cifar10_files
 from losslab.errors import LabError
-from losslab.targets import Kind, choose
+from losslab.targets import Kind, choose_kind
 from losslab.training import config as training_config
 from losslab.training import experiment, instantiate
 from losslab.training.config import resolve
@@ -146,7 +146,7 @@ def _fitting(group: str, kind: Kind) -> list[str]:
     values = kind is Kind.VALUES
     unfit = {"noise": ("asymmetric", "pair_flip", "symmetric") if values else ("heteroscedastic", "outliers")}
     if group == "loss":
-        return [name for name in _names("loss") if choose(kind, _wants(name)) is not None]
+        return [name for name in _names("loss") if choose_kind(kind, _wants(name)) is not None]
     if values and group == "imbalance":
         return ["none"]
     return [name for name in _names(group) if name not in ("human", *unfit.get(group, ()))]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.doctor.probe import Criterion, Layers, Reads, accepts, watched, what_it_reads, with_drawn_weights
+from losslab.doctor.probe import Criterion, Layers, Reads, accepts, random_reweightings, watched, what_it_reads
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Case:
         if not holds(self.outputs.detach()):
             return False
         told = 0
-        for outputs in with_drawn_weights(self.network, copied(self.inputs)):
+        for outputs in random_reweightings(self.network, copied(self.inputs)):
             known = outputs.detach()[~outputs.isnan().flatten(1).any(1)] if outputs.ndim > 1 else outputs
             if len(known) and not holds(known):
                 return False

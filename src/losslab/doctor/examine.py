@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from losslab.doctor import checks_data, checks_gradients, checks_loss, checks_optimizer, checks_outputs
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, described, error, refusal
-from losslab.doctor.probe import Criterion, undisturbed
+from losslab.doctor.probe import Criterion, preserve_state
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def examine(
     network = _bare(network)
     if any(is_lazy(parameter) for parameter in network.parameters()):
         optimizer = None  # it holds those of the network, and what is examined is a copy
-    with undisturbed(network, loss), torch.enable_grad(), warnings.catch_warnings():
+    with preserve_state(network, loss), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch warns of here is found, or will be said again by training itself
         asleep = not network.training
         if asleep:

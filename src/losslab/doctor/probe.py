@@ -32,7 +32,7 @@ _SPREADS = (10.0, 1.0, 3.0, 30.0) * 4
 _ROWS = 8
 
 
-def with_drawn_weights(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
+def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
     """Outputs with weights drawn around the network's own, at several spreads.
 
     A number that is in no way bounded leaves any range at one of them.
@@ -280,7 +280,7 @@ def _hashable(function: Any) -> Any:
 
 
 @contextmanager
-def undisturbed(*parts: Any) -> Iterator[None]:
+def preserve_state(*parts: Any) -> Iterator[None]:
     """Give back all that computing with these modules changes.
 
     That is the state of every random generator (torch's on each device, Python's, NumPy's where it is loaded), and of

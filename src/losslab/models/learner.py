@@ -20,7 +20,7 @@ from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.models import lr_schedulers
 from losslab.models.metrics import MONITOR, RunningMean, Yardsticks, mode
-from losslab.targets import Task, choose, encode
+from losslab.targets import Task, choose_kind, encode
 
 
 def of(averages: Iterable[RunningMean], values: dict[str, float], fresh: set[str], loader: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Learner(LightningModule):
         remembers: bool = False,
     ) -> None:
         super().__init__()
-        kind = choose(facts.kind, loss.wants)
+        kind = choose_kind(facts.kind, loss.wants)
         if kind is None:
             raise LabError(
                 f"{type(loss).__name__} takes {' or '.join(loss.wants)} targets, these data give {facts.kind}"

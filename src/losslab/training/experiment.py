@@ -168,7 +168,7 @@ def _train_and_test(experiment: Experiment, start: checkpoint.Start | None) -> d
                 with checkpoint.going_on(start, trainer):
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             except NonFiniteError as error:
-                if error.everywhere:
+                if error.on_all_ranks:
                     environment.leave_together()
                 raise
             results |= reached(trainer, learner)

@@ -23,7 +23,7 @@ from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
 from losslab.models import lr_schedulers
 from losslab.models.learner import Learner
-from losslab.targets import Kind, choose, encode
+from losslab.targets import Kind, choose_kind, encode
 from losslab.training import instantiate
 from losslab.training.distributed import environment
 
@@ -106,7 +106,7 @@ def check_pair(loss: Loss, facts: Facts) -> None:
     """
     if facts.targets < 1:
         raise LabError("these data have no classes")
-    kind = choose(facts.kind, loss.wants)
+    kind = choose_kind(facts.kind, loss.wants)
     if kind is None:
         raise LabError(
             f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {facts.kind}: "
@@ -242,7 +242,7 @@ def check_shares(network: nn.Module, examples: int, batch_size: int | None, worl
 
 def fitting_losses(kind: Kind) -> list[str]:
     """The names of the configured losses that can learn from targets of this kind."""
-    return [name for name in catalog.names() if choose(kind, catalog.wants(name)) is not None]
+    return [name for name in catalog.names() if choose_kind(kind, catalog.wants(name)) is not None]
 
 
 def _specimen(facts: Facts) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 from losslab.losses.adapter.adapted import Adapted, adapt
-from losslab.losses.adapter.output_kind import Meaning
+from losslab.losses.adapter.output_kind import OutputKind
 from losslab.targets import Kind
 
 CLASSES = 5
@@ -44,32 +44,32 @@ def check_equal(criterion, loss: Adapted, outputs: Tensor, target: Tensor, summe
 
 
 ADAPTED = [
-    (nn.BCELoss, {}, I, P, Meaning.ESTIMATES),
-    (nn.BCELoss, {}, B, B, Meaning.ESTIMATES),
-    (nn.BCEWithLogitsLoss, {}, I, P, Meaning.SIGMOIDS),
-    (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, B, B, Meaning.SIGMOIDS),
-    (nn.CrossEntropyLoss, {}, I, I, Meaning.LOGITS),
-    (nn.CrossEntropyLoss, {}, P, P, Meaning.LOGITS),
-    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1, "ignore_index": 2}, I, I, Meaning.LOGITS),
-    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1}, P, P, Meaning.LOGITS),
-    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "sum"}, I, I, Meaning.LOGITS),
-    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "none"}, I, I, Meaning.LOGITS),
-    (nn.HuberLoss, {"delta": 0.5}, V, V, Meaning.ESTIMATES),
-    (nn.HuberLoss, {}, I, P, Meaning.ESTIMATES),
-    (nn.KLDivLoss, {"reduction": "batchmean"}, P, P, Meaning.LOGARITHMS),
-    (nn.KLDivLoss, {"reduction": "sum"}, I, P, Meaning.LOGARITHMS),
-    (nn.L1Loss, {}, V, V, Meaning.ESTIMATES),
-    (nn.L1Loss, {}, I, P, Meaning.ESTIMATES),
-    (nn.LinearCrossEntropyLoss, {"in_features": 8, "num_classes": 5, "weight": WEIGHT}, I, I, Meaning.OTHER),
-    (nn.MSELoss, {}, V, V, Meaning.ESTIMATES),
-    (nn.MSELoss, {"reduction": "sum"}, V, V, Meaning.ESTIMATES),
-    (nn.MSELoss, {}, B, B, Meaning.ESTIMATES),
-    (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, B, B, Meaning.SIGMOIDS),
-    (nn.MultiMarginLoss, {"weight": WEIGHT, "p": 2}, I, I, Meaning.LOGITS),
-    (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 0}, I, I, Meaning.LOGARITHMS),
-    (nn.PoissonNLLLoss, {}, V, V, Meaning.LOGARITHMS),
-    (nn.PoissonNLLLoss, {"log_input": False, "full": True}, V, V, Meaning.ESTIMATES),
-    (nn.SmoothL1Loss, {}, V, V, Meaning.ESTIMATES),
+    (nn.BCELoss, {}, I, P, OutputKind.ESTIMATES),
+    (nn.BCELoss, {}, B, B, OutputKind.ESTIMATES),
+    (nn.BCEWithLogitsLoss, {}, I, P, OutputKind.SIGMOIDS),
+    (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, B, B, OutputKind.SIGMOIDS),
+    (nn.CrossEntropyLoss, {}, I, I, OutputKind.LOGITS),
+    (nn.CrossEntropyLoss, {}, P, P, OutputKind.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1, "ignore_index": 2}, I, I, OutputKind.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1}, P, P, OutputKind.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "sum"}, I, I, OutputKind.LOGITS),
+    (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "none"}, I, I, OutputKind.LOGITS),
+    (nn.HuberLoss, {"delta": 0.5}, V, V, OutputKind.ESTIMATES),
+    (nn.HuberLoss, {}, I, P, OutputKind.ESTIMATES),
+    (nn.KLDivLoss, {"reduction": "batchmean"}, P, P, OutputKind.LOGARITHMS),
+    (nn.KLDivLoss, {"reduction": "sum"}, I, P, OutputKind.LOGARITHMS),
+    (nn.L1Loss, {}, V, V, OutputKind.ESTIMATES),
+    (nn.L1Loss, {}, I, P, OutputKind.ESTIMATES),
+    (nn.LinearCrossEntropyLoss, {"in_features": 8, "num_classes": 5, "weight": WEIGHT}, I, I, OutputKind.OTHER),
+    (nn.MSELoss, {}, V, V, OutputKind.ESTIMATES),
+    (nn.MSELoss, {"reduction": "sum"}, V, V, OutputKind.ESTIMATES),
+    (nn.MSELoss, {}, B, B, OutputKind.ESTIMATES),
+    (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, B, B, OutputKind.SIGMOIDS),
+    (nn.MultiMarginLoss, {"weight": WEIGHT, "p": 2}, I, I, OutputKind.LOGITS),
+    (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 0}, I, I, OutputKind.LOGARITHMS),
+    (nn.PoissonNLLLoss, {}, V, V, OutputKind.LOGARITHMS),
+    (nn.PoissonNLLLoss, {"log_input": False, "full": True}, V, V, OutputKind.ESTIMATES),
+    (nn.SmoothL1Loss, {}, V, V, OutputKind.ESTIMATES),
 ]
 REFUSED = [
     (nn.AdaptiveLogSoftmaxWithLoss, {"in_features": 8, "n_classes": CLASSES, "cutoffs": [2]}, I, "not a tensor"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses.adapter.adapted import Adapted, adapt
-from losslab.losses.adapter.output_kind import Meaning
+from losslab.losses.adapter.output_kind import OutputKind
 from losslab.targets import Kind
 
 CLASSES = 6
@@ -34,23 +34,23 @@ def own(criterion, outputs: Tensor, target: Tensor) -> Tensor:
 
 
 EACH_EXAMPLE = [
-    (tl.LabelSmoothingCrossEntropy(0.2), INDEX, INDEX, Meaning.LOGITS),
-    (tl.SoftTargetCrossEntropy(), INDEX, PROBABILITIES, Meaning.LOGITS),
-    (tl.BinaryCrossEntropy(0.1), INDEX, INDEX, Meaning.SIGMOIDS),
-    (tl.BinaryCrossEntropy(0.0), BINARY, BINARY, Meaning.SIGMOIDS),
-    (tl.AsymmetricLossSingleLabel(), INDEX, INDEX, Meaning.LOGITS),
-    (tl.AsymmetricLossMultiLabel(), BINARY, BINARY, Meaning.SIGMOIDS),
-    (tl.PolyCrossEntropy(), INDEX, INDEX, Meaning.LOGITS),
-    (tl.PolyBinaryCrossEntropy(), BINARY, BINARY, Meaning.SIGMOIDS),
-    (tl.ZlprLoss(), BINARY, BINARY, Meaning.SIGMOIDS),
-    (kl.FocalLoss(alpha=0.5), INDEX, INDEX, Meaning.LOGITS),
-    (kl.FocalLoss(alpha=None, reduction="mean", weight=torch.linspace(0.5, 2, CLASSES)), INDEX, INDEX, Meaning.LOGITS),
-    (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, Meaning.SIGMOIDS),
-    (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, Meaning.SIGMOIDS),
-    (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, Meaning.ESTIMATES),
-    (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, Meaning.ESTIMATES),
-    (kl.GemanMcclureLoss(), VALUES, VALUES, Meaning.ESTIMATES),
-    (kl.WelschLoss(), INDEX, PROBABILITIES, Meaning.ESTIMATES),
+    (tl.LabelSmoothingCrossEntropy(0.2), INDEX, INDEX, OutputKind.LOGITS),
+    (tl.SoftTargetCrossEntropy(), INDEX, PROBABILITIES, OutputKind.LOGITS),
+    (tl.BinaryCrossEntropy(0.1), INDEX, INDEX, OutputKind.SIGMOIDS),
+    (tl.BinaryCrossEntropy(0.0), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.AsymmetricLossSingleLabel(), INDEX, INDEX, OutputKind.LOGITS),
+    (tl.AsymmetricLossMultiLabel(), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.PolyCrossEntropy(), INDEX, INDEX, OutputKind.LOGITS),
+    (tl.PolyBinaryCrossEntropy(), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.ZlprLoss(), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (kl.FocalLoss(alpha=0.5), INDEX, INDEX, OutputKind.LOGITS),
+    (kl.FocalLoss(alpha=None, reduction="mean", weight=torch.linspace(0.5, 2, CLASSES)), INDEX, INDEX, OutputKind.LOGITS),
+    (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.SIGMOIDS),
+    (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
+    (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
+    (kl.GemanMcclureLoss(), VALUES, VALUES, OutputKind.ESTIMATES),
+    (kl.WelschLoss(), INDEX, PROBABILITIES, OutputKind.ESTIMATES),
 ]
 OWN_CLASSIFIER = [pml.ArcFaceLoss, pml.CosFaceLoss, pml.LargeMarginSoftmaxLoss, pml.NormalizedSoftmaxLoss]
 OWN_CLASSIFIER += [pml.ProxyNCALoss, pml.SoftTripleLoss, pml.SphereFaceLoss]

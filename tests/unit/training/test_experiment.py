@@ -9,7 +9,7 @@ from losslab.io.conf_groups import choices
 from losslab.losses import catalog
 from losslab.runs import RunFolder
 from losslab.runs.config import hparams
-from losslab.targets import Kind, choose
+from losslab.targets import Kind, choose_kind
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.config import compose
@@ -19,7 +19,7 @@ QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=no
 
 GIVES = {"line": Kind.VALUES, "counts": Kind.VALUES, "breast_cancer": Kind.BINARY, "digits": Kind.INDEX}
 FITTING = {
-    data: [name for name in catalog.names() if choose(kind, catalog.wants(name)) is not None]
+    data: [name for name in catalog.names() if choose_kind(kind, catalog.wants(name)) is not None]
     for data, kind in GIVES.items()
 }
 NETWORK = {"digits": ("model=cifar_cnn", "trainer.limit_train_batches=2"), "line": ("model=linear",)}

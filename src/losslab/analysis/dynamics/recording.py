@@ -10,7 +10,7 @@ from losslab.analysis.dynamics.gradients import by_layer, centre, slope
 from losslab.analysis.dynamics.record import Examples, Look
 from losslab.data import random_keys
 from losslab.data.batch import Batch
-from losslab.doctor.probe import undisturbed
+from losslab.doctor.probe import preserve_state
 from losslab.models.learner import Learner, uncompiled
 from losslab.targets import Kind, Task, encode
 
@@ -78,7 +78,7 @@ def look(
     parameters = {name: p for name, p in learner.network.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
     weight: Tensor | float = 0.0
-    with undisturbed(learner.network, learner.loss), uncompiled(learner.network), context or nullcontext():
+    with preserve_state(learner.network, learner.loss), uncompiled(learner.network), context or nullcontext():
         learner.network.eval()
         learner.loss.eval()
         _seed(learner.device)  # of losses that look at a random view, the same one each time

@@ -14,7 +14,7 @@ from losslab.analysis.outputs import Outcomes, outcomes
 from losslab.errors import LabError
 from losslab.losses import catalog
 from losslab.losses.base import Loss
-from losslab.targets import Task, choose, encode
+from losslab.targets import Task, choose_kind, encode
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.experiment import Experiment
@@ -126,7 +126,7 @@ def _under(config: dict[str, Any], experiment: Experiment, seen: Outcomes) -> Ce
         loss = make_loss(config, facts.kind, facts.targets)
     except LabError:
         return Cell(None, "the loss takes other targets")
-    kind = choose(facts.kind, loss.wants)
+    kind = choose_kind(facts.kind, loss.wants)
     if kind is None:
         return Cell(None, "the loss takes other targets")
     if loss.views > 1:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses.adapter.call import find
-from losslab.losses.adapter.output_kind import Meaning, classifier, meaning
+from losslab.losses.adapter.output_kind import OutputKind, classifier, meaning
 from losslab.losses.adapter.per_example import Route, broadcasts, find_form, prepared
 from losslab.losses.adapter.probe import Criterion, Probe, named, undisturbed
 from losslab.losses.base import Loss, Total
@@ -113,7 +113,7 @@ class Adapted(Loss):
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """Class scores (N, C) by the criterion's own classifier; values (N, D), e^z under a criterion of logarithms."""
         if self.classifier is None:
-            of_values = Kind.VALUES in self.wants and self.meaning is Meaning.LOGARITHMS
+            of_values = Kind.VALUES in self.wants and self.meaning is OutputKind.LOGARITHMS
             return outputs.exp() if of_values else outputs
         logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(self._precision(outputs)))
         return logits
@@ -136,7 +136,7 @@ class Adapted(Loss):
                 "data.batch_size to take the steps of the sum",
                 self.name,
             )
-        if self.meaning is Meaning.OTHER and self.classifier is None:
+        if self.meaning is OutputKind.OTHER and self.classifier is None:
             logger.warning(
                 "under %s the outputs are no estimates of the target (but embeddings, for instance): metrics that "
                 "compare the two, such as accuracy or mse, mean nothing; the loss alone can be followed",

@@ -9,7 +9,7 @@ from losslab.losses.adapter.probe import Criterion, Probe
 from losslab.targets import Kind, encode
 
 
-class Meaning(StrEnum):
+class OutputKind(StrEnum):
     """What the outputs stand for, so that metrics can read them."""
 
     LOGITS = "logits"
@@ -26,11 +26,11 @@ class Meaning(StrEnum):
     def probabilities(self, outputs: Tensor) -> Tensor:
         """(N, C) → (N, C)."""
         match self:
-            case Meaning.SIGMOIDS:
+            case OutputKind.SIGMOIDS:
                 return torch.sigmoid(outputs)
-            case Meaning.LOGARITHMS:
+            case OutputKind.LOGARITHMS:
                 return torch.exp(outputs)
-            case Meaning.ESTIMATES:  # as losslab's own losses of estimates: so that a logarithm can be taken
+            case OutputKind.ESTIMATES:  # as losslab's own losses of estimates: so that a logarithm can be taken
                 return outputs.clamp(torch.finfo(torch.float32).eps, 1.0)
             case _:
                 return torch.softmax(outputs, dim=1)
@@ -48,7 +48,7 @@ def classifier(criterion: Criterion, width: int, classes: int) -> str | None:
     return heads[0] if len(heads) == 1 else None
 
 
-def meaning(probe: Probe) -> Meaning:
+def meaning(probe: Probe) -> OutputKind:
     """What the outputs mean, judged by the loss alone.
 
     A loss that is linear in the outputs wants log-probabilities; one that is least where the outputs are the target
@@ -57,26 +57,26 @@ def meaning(probe: Probe) -> Meaning:
     if probe.call.kind is Kind.VALUES:
         return _meaning_of_values(probe)
     if probe.call.width != probe.targets or _only_tells_apart(probe):
-        return Meaning.OTHER
+        return OutputKind.OTHER
     if _least_at_target(probe):
-        return Meaning.ESTIMATES
+        return OutputKind.ESTIMATES
     if _linear(probe):
-        return Meaning.LOGARITHMS
+        return OutputKind.LOGARITHMS
     labels = probe.call.kind is Kind.BINARY and not probe.call.integers
-    return Meaning.SIGMOIDS if labels or probe.targets == 1 or _separable(probe) else Meaning.LOGITS
+    return OutputKind.SIGMOIDS if labels or probe.targets == 1 or _separable(probe) else OutputKind.LOGITS
 
 
 def _maps(child: nn.Module, width: int, classes: int) -> bool:
     return isinstance(child, nn.Linear) and (child.in_features, child.out_features) == (width, classes)
 
 
-def _meaning_of_values(probe: Probe) -> Meaning:
+def _meaning_of_values(probe: Probe) -> OutputKind:
     """Whether the loss is least where the outputs are the target, or its logarithm as under a Poisson log-rate."""
     target = probe.batches[0][1]  # positive
-    for meaning_, best in ((Meaning.ESTIMATES, target), (Meaning.LOGARITHMS, target.log())):
+    for meaning_, best in ((OutputKind.ESTIMATES, target), (OutputKind.LOGARITHMS, target.log())):
         if _less(probe, best, [best + shift for shift in (-3.0, -1.0, 1.0, 3.0)], target):
             return meaning_
-    return Meaning.OTHER
+    return OutputKind.OTHER
 
 
 def _only_tells_apart(probe: Probe) -> bool:

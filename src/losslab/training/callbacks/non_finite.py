@@ -191,7 +191,7 @@ class FirstBadBatch:
         if trainer.world_size > 1:
             found = gathered(found)
         error = NonFiniteError(str(found or self._nothing_found(trainer, learner)))
-        error.everywhere = True  # the processes have summed it
+        error.on_all_ranks = True  # the processes have summed it
         raise error
 
     def _finding(self, trainer: Trainer, learner: Learner, number: int, where: str) -> Finding:
@@ -333,7 +333,7 @@ class FiniteGuard(Callback):
     def _stop(self) -> None:
         """All processes end here, with one message."""
         error = NonFiniteError(str(gathered(self._found) if self._world > 1 else self._found))
-        error.everywhere = True
+        error.on_all_ranks = True
         raise error
 
     def _answer(self, learner: Learner) -> None:
