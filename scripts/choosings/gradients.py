@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from losslab.data.batch import Batch
 from losslab.losses import Distillation, catalog
 from losslab.losses.base import Loss
-from losslab.losses.contract.specimens import is_of_classes
+from losslab.losses.contract.sample_inputs import is_classification
 from losslab.models.learner import Learner
 from losslab.models.linear import mlp
 from losslab.targets import encode
@@ -59,7 +59,7 @@ def measure() -> list[Initial]:
 
 
 def _place(loss: Loss) -> Place:
-    if is_of_classes(loss):
+    if is_classification(loss):
         return DIGITS
     outputs = torch.ones(1, loss.outputs(1))
     return DIABETES if torch.equal(loss.to_predictions(outputs), outputs[:, :1]) else COUNTS
@@ -89,7 +89,7 @@ def _norm(learner: Learner, batch: Batch) -> float:
             part._teacher = (_teacher(inputs, batch.target),)  # noqa: SLF001 -- a run folder would be the other way
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the views that gjs draws
-        seen = learner.loss.seen(learner.network(inputs), inputs, learner.network)
+        seen = learner.loss.loss_inputs(learner.network(inputs), inputs, learner.network)
         gradients: Any = torch.autograd.grad(learner.loss(seen, target), list(learner.network.parameters()))
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses import Loss, catalog
-from losslab.losses.contract.specimens import CLASSES, target_of, width, with_counts
+from losslab.losses.contract.sample_inputs import CLASSES, n_output_columns, sample_target, with_class_counts
 from losslab.targets import Kind
 from soak.record import Case, Found
 
@@ -58,8 +58,8 @@ def drawn(dice: random.Random) -> Drawn:
     loss, kind, dtype = _made(name), dice.choice(_made(name).wants), dice.choice(_PRECISE)
     n = dice.choice((0, 1, 2, 6))
     scale = dice.choice((0.0, 1e-3, 1.0, 10.0, *((1e3,) if loss.card is None or loss.card.overflows_at > 1e5 else ())))
-    outputs = (scale * torch.randn(n, width(loss, CLASSES), generator=_generator(dice))).to(dtype)
-    target = target_of(kind, n, dtype)
+    outputs = (scale * torch.randn(n, n_output_columns(loss, CLASSES), generator=_generator(dice))).to(dtype)
+    target = sample_target(kind, n, dtype)
     if dice.random() < 0.4:
         return Drawn(name, _laid_out(outputs, dice), _laid_out(target, dice), right=True)
     given = [outputs, target]
@@ -112,7 +112,7 @@ def _line(said: str, *, right: bool) -> str | None:
 
 @cache
 def _made(name: str) -> Loss:
-    return with_counts(instantiate(catalog.config(name)))
+    return with_class_counts(instantiate(catalog.config(name)))
 
 
 def _generator(dice: random.Random) -> torch.Generator:
@@ -152,7 +152,7 @@ def _spoiled(tensor: Tensor, dice: random.Random) -> Tensor:
 
 def _other(tensor: Tensor, dice: random.Random) -> Tensor:
     """A target of another kind, a sparse tensor, one example alone, one example for all."""
-    kinds = [target_of(kind, len(tensor), torch.float32) for kind in Kind]
+    kinds = [sample_target(kind, len(tensor), torch.float32) for kind in Kind]
     return dice.choice([*kinds, tensor.to_sparse(), tensor[:1], tensor.sum(), tensor[None]])
 
 

@@ -76,7 +76,7 @@ def _seen(learner: Learner, outputs: Tensor, batch: Batch) -> Outcomes:
     dtype = torch.promote_types(outputs.dtype, torch.float32)
     target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
     with torch.no_grad():
-        loss = learner.loss.per_example(learner.loss.seen(outputs, batch.inputs, learner.network), target)
+        loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         weight = learner.loss.example_weight(target)
     parts = (outputs, batch.target, batch.truth, batch.index, loss, weight)
     return Outcomes(*(part.detach().cpu() for part in parts))

@@ -45,7 +45,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors(show_all="traceback=true" in given):
         with imports_without_gc():
             from losslab.losses import catalog  # noqa: PLC0415
-            from losslab.losses.contract.specimens import CLASSES  # noqa: PLC0415
+            from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
             from losslab.training import instantiate  # noqa: PLC0415
         config = compose(overrides, run_dir="unused")
         trust.also(config["trust"])
@@ -72,11 +72,11 @@ _TWINS = {
 
 def _keeps_the_contract(loss: "Loss") -> bool:
     from losslab.analysis.loss_cards import card  # noqa: PLC0415
-    from losslab.losses.contract.report import verdicts  # noqa: PLC0415
+    from losslab.losses.contract.report import check_loss  # noqa: PLC0415
 
     name = getattr(loss, "name", type(loss).__name__)
     logger.info("%s\n", card.text(name, loss))
-    found = verdicts(loss)
+    found = check_loss(loss)
     logger.info("contract    %d of %d hold", sum(verdict.wrong is None for verdict in found), len(found))
     for verdict in found:
         logger.info("%s", verdict)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import expm1, log_softmax_tails
 
 _SOURCE = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
@@ -38,12 +38,12 @@ class AGCE(ClassLoss):
         self,
         a: float | Tensor = 0.6,
         q: float | Tensor = 0.6,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("a", a)
-        self.hold("q", q)
+        self.set_hyperparameter("a", a)
+        self.set_hyperparameter("q", q)
 
     @property
     def card(self) -> Card:
@@ -99,12 +99,12 @@ class AUL(ClassLoss):
         self,
         a: float | Tensor = 5.5,
         p: float | Tensor = 3.0,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("a", a)
-        self.hold("p", p)
+        self.set_hyperparameter("a", a)
+        self.set_hyperparameter("p", p)
 
     @property
     def card(self) -> Card:

@@ -38,8 +38,8 @@ class Barron(ResidualLoss):
 
     def __init__(self, alpha: float | Tensor = 1.0, c: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("alpha", alpha)
-        self.hold("c", c)
+        self.set_hyperparameter("alpha", alpha)
+        self.set_hyperparameter("c", c)
 
     @property
     def card(self) -> Card:

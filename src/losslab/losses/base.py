@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 from losslab.losses.card import Card, Parameter
-from losslab.losses.class_weights import Rule, as_tensor
+from losslab.losses.class_weights import WeightRule, class_weight_tensor
 from losslab.targets import Kind
 
 
-def place_of(loss: nn.Module, parameter: str) -> "tuple[Holder, str]":
+def find_hyperparameter(loss: nn.Module, parameter: str) -> "tuple[HasHyperparameters, str]":
     """The module that holds a hyperparameter of a loss or of a part of it, and its name there.
 
     Args:
@@ -35,7 +35,7 @@ def place_of(loss: nn.Module, parameter: str) -> "tuple[Holder, str]":
     places = {
         f"{path}.{name}".lstrip("."): (module, name)
         for path, module in loss.named_modules()
-        if isinstance(module, Holder)
+        if isinstance(module, HasHyperparameters)
         for name in module.hyperparameters
     }
     if parameter not in places:
@@ -43,13 +43,13 @@ def place_of(loss: nn.Module, parameter: str) -> "tuple[Holder, str]":
     return places[parameter]
 
 
-class Holder(nn.Module):
+class HasHyperparameters(nn.Module):
     """A module with numeric hyperparameters, each of which may be a 0-dim tensor."""
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {}
     """Each by the name of its attribute and of the constructor's argument."""
 
-    def hold(self, name: str, value: float | Tensor) -> None:
+    def set_hyperparameter(self, name: str, value: float | Tensor) -> None:
         """Keep a declared hyperparameter: numbers exactly as they are, tensors as buffers that follow the device.
 
         The buffers are not persistent: a hyperparameter is configuration, not something learnt.
@@ -67,6 +67,9 @@ class Holder(nn.Module):
         self._buffers.pop(name, None)
         setattr(self, name, float(value))
 
+    hold = set_hyperparameter
+    """The former name, for losses that were written with it."""
+
 
 class Total(NamedTuple):
     """What sums over batches and processes, where means do not."""
@@ -79,22 +82,22 @@ class Total(NamedTuple):
     """Of a loss made of several, Σ of each term by its name, unweighted → () each."""
 
 
-class Loss(Holder, ABC):
+class Loss(HasHyperparameters, ABC):
     """A loss scores each example; `forward` is the weighted mean of the scores, a drop-in criterion for any loop.
 
     A subclass declares `wants`, the kinds of target it takes in order of preference, its numeric `hyperparameters`
-    (see `Holder`) and its `card`, and writes `score`. It may override the rest below. A loss is a pure function of
-    tensors: no state between calls, no branching on values.
+    (see `HasHyperparameters`) and its `card`, and writes `score`. It may override the rest below. A loss is a pure
+    function of tensors: no state between calls, no branching on values.
 
     Shapes: outputs are (N, C) with an INDEX target (N,), and have the target's own shape with any other kind. With
-    `outputs_per_target` or `views` above 1 they have so many times as many columns.
+    `outputs_per_target` or `n_views` above 1 they have so many times as many columns.
     """
 
     wants: tuple[Kind, ...] = ()
     outputs_per_target: int = 1
     """Outputs of the network for each target: 2 for a mean and a variance. Those of one meaning lie side by side."""
-    views: int = 1
-    """Sets of outputs that are scored together (see `seen`): 2 for a pupil and its teacher."""
+    n_views: int = 1
+    """Sets of outputs that are scored together (see `loss_inputs`): 2 for a pupil and its teacher."""
     cosine_outputs: bool = False
     """Whether outputs are to be cosines: the network's last layer is then made one (see `losslab.models.cosine`)."""
 
@@ -151,7 +154,7 @@ class Loss(Holder, ABC):
         """How many outputs a network needs for so many targets."""
         return targets * self.outputs_per_target
 
-    def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- for subclasses
+    def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002
         """What is scored: the network's outputs (N, C), and beside them whatever else a loss must see (N, views C)."""
         return outputs
 
@@ -189,7 +192,7 @@ class Loss(Holder, ABC):
 
     def _fitting(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         self._check_outputs(outputs, target)
-        name, times = type(self).__name__, self.outputs_per_target * self.views
+        name, times = type(self).__name__, self.outputs_per_target * self.n_views
         if outputs.dtype.itemsize < torch.float32.itemsize:
             outputs = outputs.float()
         if target.dtype.is_floating_point:
@@ -230,14 +233,14 @@ class ClassLoss(Loss):
 
     wants: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
     weight: Tensor | None
-    weighable = True
+    supports_class_weights = True
     """Whether weights of classes mean something: not where the loss is no sum over classes."""
 
-    def __init__(self, weight: Sequence[float] | Tensor | Rule | None = None, ignore_index: int = -100) -> None:
+    def __init__(self, weight: Sequence[float] | Tensor | WeightRule | None = None, ignore_index: int = -100) -> None:
         super().__init__()
         self.ignore_index = ignore_index
         self.rule = weight if callable(weight) and not isinstance(weight, Tensor) else None
-        given = None if self.rule is not None else as_tensor(weight)  # type: ignore[arg-type]
+        given = None if self.rule is not None else class_weight_tensor(weight)  # type: ignore[arg-type]
         self.register_buffer("weight", given, persistent=False)
 
     @abstractmethod
@@ -247,7 +250,7 @@ class ClassLoss(Loss):
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N,) or (N, C) → (N,)."""
         costs = self.classwise(outputs)
-        wanted = (len(outputs), outputs.shape[1] // self.views)
+        wanted = (len(outputs), outputs.shape[1] // self.n_views)
         if costs.shape != wanted:
             raise LabError(
                 f"{type(self).__name__}.classwise must give a cost of each class, {wanted}: got {tuple(costs.shape)}"
@@ -293,7 +296,7 @@ class ClassLoss(Loss):
             self.weight = self.rule(counts)
 
 
-class Counted(ClassLoss):
+class ClassCountLoss(ClassLoss):
     """A loss of one class among C that must know how often each occurs in the training data.
 
     A class that does not occur is taken to be as rare as the rarest that does, so that nothing becomes infinite.
@@ -312,7 +315,7 @@ class Counted(ClassLoss):
     def __init__(
         self,
         counts: Sequence[int] | Tensor | None = None,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)

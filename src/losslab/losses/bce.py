@@ -9,7 +9,7 @@ from torch import Tensor
 from losslab.errors import LabError
 from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Slope
-from losslab.losses.class_weights import as_tensor
+from losslab.losses.class_weights import class_weight_tensor
 from losslab.targets import Kind
 
 
@@ -30,7 +30,7 @@ class BCE(Loss):
         if isinstance(pos_weight, int | float):
             pos_weight = [pos_weight]
         self.pos_weight: Tensor | None
-        self.register_buffer("pos_weight", as_tensor(pos_weight), persistent=False)
+        self.register_buffer("pos_weight", class_weight_tensor(pos_weight), persistent=False)
 
     @property
     def card(self) -> Card:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import log_tempered_softmax, scalar, tempered_surprise
 
 
@@ -40,12 +40,12 @@ class BiTempered(ClassLoss):
         self,
         t1: float | Tensor = 0.8,
         t2: float | Tensor = 1.2,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("t1", t1)
-        self.hold("t2", t2)
+        self.set_hyperparameter("t1", t1)
+        self.set_hyperparameter("t2", t2)
 
     @property
     def card(self) -> Card:

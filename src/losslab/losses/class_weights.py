@@ -7,7 +7,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 
-Rule = Callable[[Tensor], Tensor]
+WeightRule = Callable[[Tensor], Tensor]
 """From class counts, int64 (C,), to weights, float (C,)."""
 
 
@@ -39,7 +39,7 @@ def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
     return (weights * len(counts) / weights.sum()).float()
 
 
-def as_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
+def class_weight_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
     """Weights as a tensor (C,), checked.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 
 class CrossEntropy(ClassLoss):
@@ -35,12 +35,12 @@ class CrossEntropy(ClassLoss):
 
     def __init__(
         self,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         label_smoothing: float | Tensor = 0.0,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("label_smoothing", label_smoothing)
+        self.set_hyperparameter("label_smoothing", label_smoothing)
 
     @property
     def card(self) -> Card:

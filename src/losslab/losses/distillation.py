@@ -20,11 +20,11 @@ class Distillation(Loss):
 
     Args:
         temperature: T, above 1 to make the teacher's smaller probabilities count.
-        teacher: a trained network from inputs to logits (N, C), which `seen` asks; None where both logits are given.
+        teacher: a trained network from inputs to logits (N, C), which `loss_inputs` calls; None where both logits are given.
     """
 
     wants: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
-    views: int = 2
+    n_views: int = 2
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "temperature": Parameter(
             "T, how far both are softened", "(0, inf)", "within the paper's 2.5 to 20", (1.0, 4.0)
@@ -34,7 +34,7 @@ class Distillation(Loss):
 
     def __init__(self, temperature: float | Tensor = 4.0, teacher: nn.Module | None = None) -> None:
         super().__init__()
-        self.hold("temperature", temperature)
+        self.set_hyperparameter("temperature", temperature)
         # In a tuple, so that it is no part of the run: neither trained, nor counted, nor saved.
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(requires_grad=False),)
 
@@ -63,7 +63,7 @@ class Distillation(Loss):
         divergence = (said.exp() * (said - torch.log_softmax(pupil, dim=1))).sum(1)
         return self.temperature**2 * divergence
 
-    def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- the base's
+    def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- the base's
         """The pupil's logits and the teacher's (N, 2C).
 
         Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import log_softmax_tails
 
 
@@ -33,11 +33,11 @@ class Focal(ClassLoss):
     def __init__(
         self,
         gamma: float | Tensor = 2.0,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("gamma", gamma)
+        self.set_hyperparameter("gamma", gamma)
 
     @property
     def card(self) -> Card:

@@ -32,7 +32,7 @@ class GaussianNLL(Loss):
 
     def __init__(self, eps: float | Tensor = 1e-6, *, full: bool = False) -> None:
         super().__init__()
-        self.hold("eps", eps)
+        self.set_hyperparameter("eps", eps)
         self.constant = log(2 * pi) / 2 if full else 0.0
 
     @property

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import expm1, log_softmax_tails
 
 
@@ -30,11 +30,11 @@ class GCE(ClassLoss):
     def __init__(
         self,
         q: float | Tensor = 0.7,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("q", q)
+        self.set_hyperparameter("q", q)
 
     @property
     def card(self) -> Card:

@@ -30,7 +30,7 @@ class GJS(JS):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    views: int = 2
+    n_views: int = 2
 
     def __init__(
         self, pi1: float | Tensor = 0.9, view: Callable[[Tensor], Tensor] | None = None, ignore_index: int = -100
@@ -70,7 +70,7 @@ class GJS(JS):
             return self._from_distribution(target, mean) - apart / self._weights(outputs)[-1]
         return super().score(outputs, target)
 
-    def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
+    def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
         """The outputs for both views while training, else the same outputs twice → (N, 2C)."""
         if not self.training:
             return torch.cat([outputs, outputs], dim=1)

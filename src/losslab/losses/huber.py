@@ -26,7 +26,7 @@ class Huber(ResidualLoss):
 
     def __init__(self, delta: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("delta", delta)
+        self.set_hyperparameter("delta", delta)
 
     @property
     def card(self) -> Card:
@@ -67,7 +67,7 @@ class SmoothL1(ResidualLoss):
 
     def __init__(self, beta: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("beta", beta)
+        self.set_hyperparameter("beta", beta)
 
     @property
     def card(self) -> Card:

@@ -34,7 +34,7 @@ class JS(ClassLoss):
         ignore_index: examples of this index count neither in the sum nor in the mean.
     """
 
-    weighable = False
+    supports_class_weights = False
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
         "pi1": Parameter(
             "π, the target's weight, from cross-entropy to MAE",
@@ -47,7 +47,7 @@ class JS(ClassLoss):
 
     def __init__(self, pi1: float | Tensor = 0.7, ignore_index: int = -100) -> None:
         super().__init__(None, ignore_index)
-        self.hold("pi1", pi1)
+        self.set_hyperparameter("pi1", pi1)
 
     @property
     def card(self) -> Card:

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.losses.base import Counted
+from losslab.losses.base import ClassCountLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import log_softmax_tails
 
 
-class LDAM(Counted):
+class LDAM(ClassCountLoss):
     """Label-distribution-aware margin loss: cross-entropy of s c, the label's c less Δ_y, Δ_k = m (n_min / n_k)^¼.
 
     The outputs c are cosines; the rarer a class, the larger the margin m by which it has to win. An experiment builds
@@ -41,12 +41,12 @@ class LDAM(Counted):
         max_m: float | Tensor = 0.5,
         s: float | Tensor = 30.0,
         counts: Sequence[int] | Tensor | None = None,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(counts, weight, ignore_index)
-        self.hold("max_m", max_m)
-        self.hold("s", s)
+        self.set_hyperparameter("max_m", max_m)
+        self.set_hyperparameter("s", s)
 
     @property
     def card(self) -> Card:

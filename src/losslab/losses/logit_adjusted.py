@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from losslab.losses.base import Counted
+from losslab.losses.base import ClassCountLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 
-class LogitAdjusted(Counted):
+class LogitAdjusted(ClassCountLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + τ log n)_y, n the class counts.
 
     The frequencies explain what they can, so the outputs need not: softmax(z) is for data in which all classes are as
@@ -34,11 +34,11 @@ class LogitAdjusted(Counted):
         self,
         tau: float | Tensor = 1.0,
         counts: Sequence[int] | Tensor | None = None,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(counts, weight, ignore_index)
-        self.hold("tau", tau)
+        self.set_hyperparameter("tau", tau)
 
     @property
     def card(self) -> Card:

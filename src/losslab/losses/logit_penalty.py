@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 
 class LogitPenalty(ClassLoss):
@@ -30,11 +30,11 @@ class LogitPenalty(ClassLoss):
     def __init__(
         self,
         beta: float | Tensor = 3e-4,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("beta", beta)
+        self.set_hyperparameter("beta", beta)
 
     @property
     def card(self) -> Card:

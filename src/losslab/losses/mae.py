@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import log_softmax_tails
 
 _CLAMPED_AT_1E_4 = log(1e-4)
@@ -80,11 +80,11 @@ class RCE(ClassLoss):
     def __init__(
         self,
         log_zero: float | Tensor = _CLAMPED_AT_1E_4,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("log_zero", log_zero)
+        self.set_hyperparameter("log_zero", log_zero)
 
     @property
     def card(self) -> Card:

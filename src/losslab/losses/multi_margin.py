@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 
 class MultiMargin(ClassLoss):
@@ -35,12 +35,12 @@ class MultiMargin(ClassLoss):
         self,
         p: float | Tensor = 1.0,
         margin: float | Tensor = 1.0,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("p", p)
-        self.hold("margin", margin)
+        self.set_hyperparameter("p", p)
+        self.set_hyperparameter("margin", margin)
 
     @property
     def card(self) -> Card:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 from losslab.losses.numerics import log_softmax_tails
 
 _SOURCE = "Ma et al., Normalized loss functions for deep learning with noisy labels, 2020"
@@ -70,13 +70,13 @@ class NFL(ClassLoss):
     def __init__(
         self,
         gamma: float | Tensor = 0.5,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
         *,
         detach_focus: bool = False,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("gamma", gamma)
+        self.set_hyperparameter("gamma", gamma)
         self.detach_focus = detach_focus
 
     @property

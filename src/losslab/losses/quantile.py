@@ -29,7 +29,7 @@ class Quantile(ResidualLoss):
 
     def __init__(self, tau: float | Tensor = 0.9) -> None:
         super().__init__()
-        self.hold("tau", tau)
+        self.set_hyperparameter("tau", tau)
 
     @property
     def card(self) -> Card:
@@ -68,7 +68,7 @@ class Expectile(ResidualLoss):
 
     def __init__(self, tau: float | Tensor = 0.9) -> None:
         super().__init__()
-        self.hold("tau", tau)
+        self.set_hyperparameter("tau", tau)
 
     @property
     def card(self) -> Card:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 
 class RescaledMSE(ClassLoss):
@@ -45,12 +45,12 @@ class RescaledMSE(ClassLoss):
         self,
         k: float | Tensor = 1.0,
         m: float | Tensor = 1.0,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("k", k)
-        self.hold("m", m)
+        self.set_hyperparameter("k", k)
+        self.set_hyperparameter("m", m)
 
     @property
     def card(self) -> Card:

@@ -29,7 +29,7 @@ class RobustLoss(ResidualLoss):
 
     def __init__(self, c: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.hold("c", c)
+        self.set_hyperparameter("c", c)
 
     @abstractmethod
     def curve(self, x: Tensor) -> Tensor:

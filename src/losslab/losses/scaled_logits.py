@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import Rule
+from losslab.losses.class_weights import WeightRule
 
 _KORNBLITH = "Kornblith et al., Why do better loss functions lead to less transferable features?, 2021"
 _CODE = "the authors' code, tuned on ImageNet"
@@ -22,11 +22,11 @@ class _Tempered(ClassLoss):
     def __init__(
         self,
         temperature: float | Tensor,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(weight, ignore_index)
-        self.hold("temperature", temperature)
+        self.set_hyperparameter("temperature", temperature)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """What is divided by τ → (N, C)."""
@@ -57,7 +57,7 @@ class LogitNorm(_Tempered):
     def __init__(
         self,
         temperature: float | Tensor = 0.04,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(temperature, weight, ignore_index)
@@ -110,7 +110,7 @@ class CosineSoftmax(_Tempered):
     def __init__(
         self,
         temperature: float | Tensor = 0.05,
-        weight: Sequence[float] | Tensor | Rule | None = None,
+        weight: Sequence[float] | Tensor | WeightRule | None = None,
         ignore_index: int = -100,
     ) -> None:
         super().__init__(temperature, weight, ignore_index)

@@ -34,8 +34,8 @@ class SigmoidFocal(Loss):
 
     def __init__(self, alpha: float | Tensor = 0.25, gamma: float | Tensor = 2.0) -> None:
         super().__init__()
-        self.hold("alpha", alpha)
-        self.hold("gamma", gamma)
+        self.set_hyperparameter("alpha", alpha)
+        self.set_hyperparameter("gamma", gamma)
 
     @property
     def card(self) -> Card:

@@ -30,12 +30,12 @@ class Smoothed(Loss):
 
     def __init__(self, loss: Loss, epsilon: float | Tensor = 0.1) -> None:
         super().__init__()
-        if Kind.PROBABILITIES not in loss.wants or loss.views * loss.outputs_per_target > 1:
+        if Kind.PROBABILITIES not in loss.wants or loss.n_views * loss.outputs_per_target > 1:
             raise LabError(f"smoothed needs a loss on class probabilities: {type(loss).__name__} is none")
         if getattr(loss, "weight", None) is not None or getattr(loss, "rule", None) is not None:
             raise LabError("smoothed takes no class weights: with smoothed targets they would move the optimum")
         self.loss = loss
-        self.hold("epsilon", epsilon)
+        self.set_hyperparameter("epsilon", epsilon)
 
     @property
     def card(self) -> Card | None:

@@ -28,7 +28,7 @@ class Tukey(ResidualLoss):
 
     def __init__(self, c: float | Tensor = 4.685) -> None:
         super().__init__()
-        self.hold("c", c)
+        self.set_hyperparameter("c", c)
 
     @property
     def card(self) -> Card:

@@ -34,7 +34,7 @@ class Tweedie(Loss):
 
     def __init__(self, power: float | Tensor = 1.5) -> None:
         super().__init__()
-        self.hold("power", power)
+        self.set_hyperparameter("power", power)
 
     @property
     def card(self) -> Card:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
-from losslab.losses.base import ClassLoss, Holder, Loss, Total
+from losslab.losses.base import ClassLoss, HasHyperparameters, Loss, Total
 from losslab.losses.card import Card, Parameter, Slope
 
 
-class Term(Holder):
+class Term(HasHyperparameters):
     """A loss, and the weight it has in a sum."""
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {
@@ -25,7 +25,7 @@ class Term(Holder):
         if not isinstance(loss, Loss):
             raise LabError(f"a term of a weighted_sum needs a loss, got {loss!r}")
         self.loss = loss
-        self.hold("weight", weight)
+        self.set_hyperparameter("weight", weight)
 
 
 class WeightedSum(Loss):
@@ -58,14 +58,14 @@ class WeightedSum(Loss):
                 f"the terms of a weighted_sum must have the same weight and ignore_index, and as many outputs for each "
                 f"target: {_names(losses)} differ"
             )
-        if len([loss for loss in losses if loss.views > 1]) > 1:
+        if len([loss for loss in losses if loss.n_views > 1]) > 1:
             raise LabError(
                 f"only one term of a weighted_sum can look at more than the network's outputs: {_names(losses)}"
             )
         # Facts of the terms, which for a single loss are its class's.
         self.wants = tuple(kinds)
         self.outputs_per_target = losses[0].outputs_per_target
-        self.views = max(loss.views for loss in losses)
+        self.n_views = max(loss.n_views for loss in losses)
         self.term_names = tuple(self.terms)
 
     @property
@@ -117,10 +117,10 @@ class WeightedSum(Loss):
         """As the first term says → (N, C) or (N, D)."""
         return self._first.to_predictions(outputs)
 
-    def seen(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
+    def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
         """What the term that looks at more than the outputs must see → (N, C · views)."""
-        looks = [loss for loss in self._losses if loss.views > 1]
-        return looks[0].seen(outputs, inputs, network) if looks else outputs
+        looks = [loss for loss in self._losses if loss.n_views > 1]
+        return looks[0].loss_inputs(outputs, inputs, network) if looks else outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
         """To each term."""
@@ -137,9 +137,9 @@ class WeightedSum(Loss):
 
     def _scores(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
         # The network's own outputs come first: a term that looks at no more gets no more.
-        own = outputs.shape[-1] // self.views
+        own = outputs.shape[-1] // self.n_views
         return {
-            name: loss.score(outputs[..., : own * loss.views], target)
+            name: loss.score(outputs[..., : own * loss.n_views], target)
             for name, loss in zip(self.terms, self._losses, strict=True)
         }
 

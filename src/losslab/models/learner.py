@@ -176,7 +176,7 @@ class Learner(LightningModule):
         outputs = self(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         target = encode(batch.target, self.facts.kind, self.kind, self.facts.targets, dtype)
-        seen = self.loss.seen(outputs, batch.inputs, self.network)
+        seen = self.loss.loss_inputs(outputs, batch.inputs, self.network)
         total, weight, terms = self.loss.total(seen, target)
         self.averages[split]["loss"].update(total, weight)
         for name, term in terms.items():

@@ -60,7 +60,7 @@ def findings(learner: Learner, batch: Batch) -> list[Finding]:
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
     target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
     optimizer = learner.optimizer(learner.parameters())
-    loss = learner.loss if learner.loss.views == 1 else _Agreeing(learner.loss)
+    loss = learner.loss if learner.loss.n_views == 1 else _Agreeing(learner.loss)
     return examine(learner.network, loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
 
 
@@ -73,7 +73,7 @@ class _Agreeing(Loss):
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, C) and the target → (N,)."""
-        return self.loss.score(torch.cat([outputs] * self.loss.views, dim=1), target)
+        return self.loss.score(torch.cat([outputs] * self.loss.n_views, dim=1), target)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """As the loss says → (N, C)."""
@@ -115,7 +115,7 @@ def check_pair(loss: Loss, facts: Facts) -> None:
     if isinstance(loss, Adapted):
         return  # it was tried when it was adapted
     target = _specimen(facts)
-    outputs = torch.zeros(len(target), loss.outputs(facts.targets) * loss.views)
+    outputs = torch.zeros(len(target), loss.outputs(facts.targets) * loss.n_views)
     loss.set_class_counts(torch.ones(facts.targets, dtype=torch.int64))  # of the data, when they are read
     loss.per_example(outputs, encode(target, facts.kind, kind, facts.targets, outputs.dtype))
 

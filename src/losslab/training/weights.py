@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 from losslab.io import atomic, torch_files
-from losslab.losses.base import Loss, place_of
+from losslab.losses.base import Loss, find_hyperparameter
 from losslab.models.learner import Learner
 
 
@@ -28,8 +28,8 @@ def load(learner: Learner, path: Path, *, start: bool = False) -> None:
         learner.network.load_state_dict(network)
         _load_loss(learner.loss, learnt, path, start=start)
         for parameter, value in ({} if start else numbers).items():
-            holder, name = place_of(learner.loss, parameter)
-            holder.hold(name, value)
+            holder, name = find_hyperparameter(learner.loss, parameter)
+            holder.set_hyperparameter(name, value)
 
 
 def load_network(network: nn.Module, path: Path) -> None:

@@ -47,7 +47,7 @@ def test_nothing_is_found_in_a_loss_of_the_lab_on_what_it_is_for(name, columns):
     inputs = torch.randn(N, 8)
     body = network(loss, columns)
     optimizer = torch.optim.SGD(body.parameters(), lr=0.01)
-    loss = loss if loss.views == 1 else _Agreeing(loss)
+    loss = loss if loss.n_views == 1 else _Agreeing(loss)
     found = examine(body, loss, (inputs, target(name, kind, columns)), optimizer=optimizer)
     assert not found, report(found)
 

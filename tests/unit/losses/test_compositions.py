@@ -86,9 +86,9 @@ def test_distillations_gradient_keeps_its_size_when_softened():
 
 def test_a_teacher_of_other_classes_or_none_is_refused():
     with pytest.raises(LabError, match="teacher=RUN_FOLDER"):
-        Distillation().seen(Z, Z, torch.nn.Identity())
+        Distillation().loss_inputs(Z, Z, torch.nn.Identity())
     with pytest.raises(LabError, match="the teacher gives 3 outputs and the pupil 5"):
-        Distillation(teacher=torch.nn.Linear(5, 3)).seen(Z, Z, torch.nn.Identity())
+        Distillation(teacher=torch.nn.Linear(5, 3)).loss_inputs(Z, Z, torch.nn.Identity())
 
 
 @pytest.fixture(scope="module")

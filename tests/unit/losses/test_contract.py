@@ -7,14 +7,14 @@ from hydra.utils import instantiate
 
 from losslab import CONF
 from losslab.losses import Loss, catalog
-from losslab.losses.contract import CHECKS, CLAIMS, broken
+from losslab.losses.contract import CHECKS, CLAIMS, run_check
 from losslab.losses.contract.behaviour import (
     has_the_gradient_of_its_value,
     is_stable_far_out,
     passes_nan_on,
     takes_one_hot_for_a_class,
 )
-from losslab.losses.contract.specimens import is_of_classes, with_counts
+from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
 
 @cache
@@ -46,7 +46,7 @@ PROMISES = [
 
 @pytest.mark.parametrize(("case", "kind", "check"), PROMISES)
 def test_promise(case, kind, check):
-    assert broken(check, with_counts(ALL[case]), kind) is None
+    assert run_check(check, with_class_counts(ALL[case]), kind) is None
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
@@ -54,7 +54,7 @@ def test_promise(case, kind, check):
 def test_claim(case, claim):
     card = ALL[case].card
     assert card is not None, "a loss of this project declares a card"
-    assert broken(claim, ALL[case], card) is None
+    assert run_check(claim, ALL[case], card) is None
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -64,7 +64,7 @@ def test_only_losses_made_of_others_leave_facts_open(case):
         return
     card = loss.card
     assert None not in (card.near, card.far, card.convex, card.low, card.high)
-    if is_of_classes(loss):
+    if is_classification(loss):
         assert None not in (card.proper, card.uniform)
         assert card.elicits is None
     else:

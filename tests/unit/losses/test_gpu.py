@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from losslab.losses import catalog
-from losslab.losses.contract.specimens import outputs_of, target_of, with_counts
+from losslab.losses.contract.sample_inputs import sample_outputs, sample_target, with_class_counts
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,8 +21,8 @@ def value_and_gradient(loss, outputs, target):
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_loss_is_the_same_on_a_gpu_and_never_waits_for_it(name):
-    loss = with_counts(catalog.make(name))
-    outputs, target = outputs_of(loss, 64), target_of(loss.wants[0], 64)
+    loss = with_class_counts(catalog.make(name))
+    outputs, target = sample_outputs(loss, 64), sample_target(loss.wants[0], 64)
     value, gradient = value_and_gradient(loss, outputs, target)
     there, outputs, target = loss.cuda(), outputs.cuda(), target.cuda()
     value_and_gradient(there, outputs, target)  # what is compiled or allocated the first time may wait

@@ -131,9 +131,9 @@ class TwiceAsLarge(torch.nn.Module):
 def test_gjs_sees_another_view_while_training_and_the_same_outputs_twice_otherwise():
     loss = GJS(view=lambda inputs: inputs + 1)
     outputs = TwiceAsLarge()(Z)
-    torch.testing.assert_close(loss.seen(outputs, Z, TwiceAsLarge()), torch.cat([2 * Z, 2 * Z + 2], 1))
+    torch.testing.assert_close(loss.loss_inputs(outputs, Z, TwiceAsLarge()), torch.cat([2 * Z, 2 * Z + 2], 1))
     loss.eval()
-    torch.testing.assert_close(loss.seen(outputs, Z, TwiceAsLarge()), torch.cat([2 * Z, 2 * Z], 1))
+    torch.testing.assert_close(loss.loss_inputs(outputs, Z, TwiceAsLarge()), torch.cat([2 * Z, 2 * Z], 1))
 
 
 @pytest.mark.parametrize(("loss", "outputs"), [(JS(), Z), (GJS(), BOTH)])

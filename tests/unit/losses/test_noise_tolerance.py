@@ -54,7 +54,7 @@ def test_compositions_are_the_sums_of_their_papers(name, weights, parameters):
     made = {term: catalog.make(term) for term in weights}
     for term, values in parameters.items():
         for key, value in values.items():
-            made[term].hold(key, value)
+            made[term].set_hyperparameter(key, value)
     expected = sum(weight * made[term].per_example(outputs, target) for term, weight in weights.items())
     torch.testing.assert_close(catalog.make(name).per_example(outputs, target), expected)
 

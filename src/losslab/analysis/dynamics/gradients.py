@@ -54,7 +54,7 @@ def slope(learner: Learner) -> Numbers:
     """
     loss, facts = learner.loss, learner.facts
     nothing: Numbers = np.full(len(LINE), np.nan)
-    if loss.views > 1 or (facts.task is not Task.REGRESSION and loss.outputs_per_target > 1):
+    if loss.n_views > 1 or (facts.task is not Task.REGRESSION and loss.outputs_per_target > 1):
         return nothing
     device = learner.device
     dtype = torch.float32 if device.type == "mps" else torch.float64

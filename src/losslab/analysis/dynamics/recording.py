@@ -103,7 +103,7 @@ def _passed(
         plain = learner.network(batch.inputs)
         outputs = plain.to(torch.promote_types(plain.dtype, torch.float32))
         target = _encoded(learner, batch.target, outputs.dtype)
-        loss = learner.loss.per_example(learner.loss.seen(outputs, batch.inputs, learner.network), target)
+        loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         own, *gradients = torch.autograd.grad(loss.sum(), [outputs, *parameters.values()], allow_unused=True)
     own = torch.zeros_like(outputs) if own is None else own
     outputs, loss = outputs.detach(), loss.detach()

@@ -6,7 +6,7 @@ from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
 from losslab.losses.card import Card
 from losslab.losses.contract import claims, search
-from losslab.losses.contract.specimens import is_of_classes, with_counts
+from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 from losslab.targets import Kind
 
 _KINDS = {
@@ -28,12 +28,12 @@ def facts(loss: Loss) -> dict[str, str]:
         known[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
     if isinstance(loss, Adapted):  # made for one number of classes, so not for the search
         return known | {"scores": loss.form.route.value}
-    known |= _of_classes(loss, card) if is_of_classes(loss) else _of_values(loss, card)
+    known |= _of_classes(loss, card) if is_classification(loss) else _of_values(loss, card)
     return known | {"note": card.note} if card is not None and card.note else known
 
 
 def _of_classes(loss: Loss, card: Card | None) -> dict[str, str]:
-    equal, unequal = with_counts(loss, 10, equal=True), with_counts(loss, 3)
+    equal, unequal = with_class_counts(loss, 10, equal=True), with_class_counts(loss, 3)
     told = (
         {"at uniform logits": _formula(loss, card.uniform)}
         if card is not None and card.uniform
@@ -44,16 +44,16 @@ def _of_classes(loss: Loss, card: Card | None) -> dict[str, str]:
         symmetric = f"yes: Σ_k L(z, k) = {_formula(loss, card.symmetric)}" if card.symmetric else "no"
         shift = _yes(card.shift_invariant)
     else:
-        low, high = search.sums_over_classes(unequal, 3)
+        low, high = search.range_of_class_sums(unequal, 3)
         symmetric = f"{_yes(high - low < 1e-6 * max(1.0, abs(high)))}{_FOUND}"
-        shift = f"{_yes(search.change_by_a_shift(unequal, 3) < 1e-7)}{_FOUND}"
+        shift = f"{_yes(search.shift_sensitivity(unequal, 3) < 1e-7)}{_FOUND}"
     told["symmetric"], told["convex"] = symmetric, _convex(unequal, card)
     told["same after a shift of all logits"] = shift
     proper = card.proper if card is not None else None
     told["proper scoring rule"] = (
         _yes(proper)
         if proper is not None
-        else f"{_yes(search.distance_from_the_truth(with_counts(loss, 3, equal=True)) < 1e-3)}{_FOUND}"
+        else f"{_yes(search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3)}{_FOUND}"
     )
     return told | _slopes(loss, card, "where it is right", "where it is wrong")
 
@@ -69,10 +69,10 @@ def _of_values(loss: Loss, card: Card | None) -> dict[str, str]:
 
 def _bounds(loss: Loss, card: Card | None) -> str:
     if card is None or card.low is None or card.high is None:
-        low, high = search.range_of_values(with_counts(loss, 10), 10)
-        reach = "10,000" if is_of_classes(loss) else "1e12"
+        low, high = search.value_range(with_class_counts(loss, 10), 10)
+        reach = "10,000" if is_classification(loss) else "1e12"
         return f"{low:.4g} to {high:.4g} at outputs up to {reach}{_FOUND}"
-    least, most = (claims.evaluate(bound, loss, 10) for bound in (card.low, card.high))
+    least, most = (claims.evaluate_formula(bound, loss, 10) for bound in (card.low, card.high))
     if math.isinf(most):
         return "unbounded on both sides" if math.isinf(least) else f"from {_formula(loss, card.low)} up, unbounded"
     return f"{_formula(loss, card.low)} to {_formula(loss, card.high)}"
@@ -81,7 +81,7 @@ def _bounds(loss: Loss, card: Card | None) -> str:
 def _convex(loss: Loss, card: Card | None) -> str:
     if card is not None and card.convex is not None:
         return _yes(card.convex)
-    return f"{_yes(search.violated_chord(with_counts(loss, 3)) <= 0)}{_FOUND}"
+    return f"{_yes(search.convexity_violation(with_class_counts(loss, 3)) <= 0)}{_FOUND}"
 
 
 def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str
         (near, card and card.near, search.gradients_near),
         (far, card and card.far, search.gradients_far),
     ):
-        found = None if declared else claims.slope(gradients(with_counts(loss, 3)))
+        found = None if declared else claims.classify_slope(gradients(with_class_counts(loss, 3)))
         slope = declared or found
         told[f"gradient {place}"] = f"{slope}{'' if declared else _FOUND}"
     return told
@@ -98,12 +98,12 @@ def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str
 
 def _formula(loss: Loss, formula: str) -> str:
     """A formula in K and its value for ten classes; the value alone where the formula is no easier to read."""
-    value = f"{claims.evaluate(formula, loss, 10):.4g}"
+    value = f"{claims.evaluate_formula(formula, loss, 10):.4g}"
     if value == formula:
         return value
     plain = formula.replace("**", "^").replace(" * ", " ")
     told = f"{plain} = {value}" if len(plain) <= 40 else value
-    return f"{told} for K = 10" if is_of_classes(loss) else told
+    return f"{told} for K = 10" if is_classification(loss) else told
 
 
 def _yes(fact: bool) -> str:

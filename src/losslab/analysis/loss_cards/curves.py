@@ -10,7 +10,13 @@ from torch import Tensor
 from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.losses.bce import BCE
-from losslab.losses.contract.specimens import is_of_classes, one_class, outputs_of, width, with_counts
+from losslab.losses.contract.sample_inputs import (
+    is_classification,
+    n_output_columns,
+    sample_outputs,
+    targets_of_each_class,
+    with_class_counts,
+)
 from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.mse import MSE
 from losslab.targets import Kind
@@ -74,7 +80,7 @@ def _varied(name: str, config: dict[str, Any]) -> dict[str, Loss]:
 
 
 def _line(loss: Loss) -> tuple[str, Tensor, tuple[str, Loss]]:
-    if not is_of_classes(loss):
+    if not is_classification(loss):
         axis = "residual z - t" if _right_at_0(loss) == 0 else "output z, right at 0"
         return axis, _evenly(5), ("mse", MSE())
     if loss.wants[0] is Kind.BINARY:
@@ -89,25 +95,25 @@ def _evenly(reach: float) -> Tensor:
 
 def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
     place = x.clone().requires_grad_()
-    value = _along(with_counts(loss, CLASSES, equal=True), place, spread=spread)
+    value = _along(with_class_counts(loss, CLASSES, equal=True), place, spread=spread)
     (gradient,) = torch.autograd.grad(value.sum(), place)
     return Curve(label, value.tolist(), gradient.tolist())
 
 
 def _along(loss: Loss, place: Tensor, *, spread: bool) -> Tensor:
     """The loss (P,) at the places (P,) of its line; all other outputs of the network are 0, or spread to ±1."""
-    if not is_of_classes(loss):
+    if not is_classification(loss):
         target, targets = _right_at_0(loss).expand(len(place), 1), 1
     elif loss.wants[0] is Kind.BINARY:
         target, targets = torch.ones(len(place), 1, dtype=torch.float64), 1
     else:
-        target, targets = one_class(loss, CLASSES, len(place))[0], CLASSES
+        target, targets = targets_of_each_class(loss, CLASSES, len(place))[0], CLASSES
     rest = torch.zeros(len(place), loss.outputs(targets) - 1, dtype=torch.float64)
     if spread:
         rest[:, ::2], rest[:, 1::2] = 1, -1
     outputs = torch.cat([place[:, None], rest], dim=1)
     try:
-        seen = loss.eval().seen(outputs, outputs, torch.nn.Identity())
+        seen = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
     except LabError:  # there is no teacher here: let it be one that finds all classes alike
         seen = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
     return loss.per_example(seen, target)
@@ -115,13 +121,13 @@ def _along(loss: Loss, place: Tensor, *, spread: bool) -> Tensor:
 
 def _sees_directions_only(loss: Loss) -> bool:
     """Whether outputs twice as large cost the same: then there is nothing to see where all others are 0."""
-    if not is_of_classes(loss):
+    if not is_classification(loss):
         return False
-    outputs, target = outputs_of(loss, 1, columns=CLASSES), one_class(loss, CLASSES, 1)[0]
-    ready = with_counts(loss, CLASSES, equal=True)
+    outputs, target = sample_outputs(loss, 1, columns=CLASSES), targets_of_each_class(loss, CLASSES, 1)[0]
+    ready = with_class_counts(loss, CLASSES, equal=True)
     return torch.allclose(ready.per_example(outputs, target), ready.per_example(2 * outputs, target), rtol=1e-4)
 
 
 def _right_at_0(loss: Loss) -> Tensor:
     """The value that an output of 0 predicts → ()."""
-    return loss.to_predictions(torch.zeros(1, width(loss), dtype=torch.float64))[0, 0]
+    return loss.to_predictions(torch.zeros(1, n_output_columns(loss), dtype=torch.float64))[0, 0]

@@ -15,7 +15,7 @@ from losslab.analysis.loss_cards.curves import Curve, Curves, curves
 from losslab.io.figures import looks
 from losslab.losses import catalog
 from losslab.losses.base import Loss
-from losslab.losses.contract.specimens import is_of_classes
+from losslab.losses.contract.sample_inputs import is_classification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,7 @@ def _index(losses: dict[str, Loss]) -> Iterator[str]:
     for title, of_classes in (("Of classes and labels", True), ("Of values", False)):
         yield f"**{title}**\n\n| loss | what it is |\n| --- | --- |"
         for name, loss in losses.items():
-            if is_of_classes(loss) is of_classes:
+            if is_classification(loss) is of_classes:
                 yield f"| [{name}](#{name}) | {summary(name)} |"
         yield ""
 

@@ -129,7 +129,7 @@ def _under(config: dict[str, Any], experiment: Experiment, seen: Outcomes) -> Ce
     kind = choose_kind(facts.kind, loss.wants)
     if kind is None:
         return Cell(None, "the loss takes other targets")
-    if loss.views > 1:
+    if loss.n_views > 1:
         return Cell(None, "the loss asks a teacher or other views of the inputs")
     if any(True for _ in loss.parameters()):
         return Cell(None, "the loss learns together with its own network")

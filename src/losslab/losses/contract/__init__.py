@@ -6,10 +6,10 @@ from typing import Any
 from losslab.losses.contract.behaviour import CHECKS
 from losslab.losses.contract.claims import CLAIMS
 
-__all__ = ["CHECKS", "CLAIMS", "broken"]
+__all__ = ["CHECKS", "CLAIMS", "run_check"]
 
 
-def broken(check: Callable[..., str | None], *args: Any) -> str | None:
+def run_check(check: Callable[..., str | None], *args: Any) -> str | None:
     """What a check or a claim finds wrong, which may be that the loss raises; None if it holds."""
     try:
         return check(*args)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses.base import Loss
-from losslab.losses.contract.specimens import CLASSES, outputs_of, target_of, width
+from losslab.losses.contract.sample_inputs import CLASSES, n_output_columns, sample_outputs, sample_target
 from losslab.targets import Kind, encode
 
 SIZES = (17.0, 20.0, 90.0, 1e4)
@@ -16,7 +16,7 @@ HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 
 def scores_each_example_by_itself(loss: Loss, kind: Kind) -> str | None:
     """(N,), and the same for an example alone as among others."""
-    outputs, target = outputs_of(loss, 7), target_of(kind, 7)
+    outputs, target = sample_outputs(loss, 7), sample_target(kind, 7)
     scores = loss.per_example(outputs, target)
     if scores.shape != (7,):
         return f"per_example of 7 examples gives {tuple(scores.shape)}, not (7,)"
@@ -26,20 +26,20 @@ def scores_each_example_by_itself(loss: Loss, kind: Kind) -> str | None:
 
 def averages_by_weight(loss: Loss, kind: Kind) -> str | None:
     """`forward` is Σ per_example / Σ example_weight."""
-    outputs, target = outputs_of(loss, 7), target_of(kind, 7)
+    outputs, target = sample_outputs(loss, 7), sample_target(kind, 7)
     expected = loss.per_example(outputs, target).sum() / loss.example_weight(target).double().sum()
     return _differ("forward is not the weighted mean of per_example", loss(outputs, target), expected)
 
 
 def is_nan_on_an_empty_batch(loss: Loss, kind: Kind) -> str | None:
     """As torch's own losses are."""
-    value = loss(outputs_of(loss, 0), target_of(kind, 0))
+    value = loss(sample_outputs(loss, 0), sample_target(kind, 0))
     return None if value.isnan() else f"an empty batch gives {value.item()}, not NaN"
 
 
 def has_the_gradient_of_its_value(loss: Loss, kind: Kind) -> str | None:
     """Against finite differences, in float64."""
-    outputs, target = outputs_of(loss, 3).requires_grad_(), target_of(kind, 3)
+    outputs, target = sample_outputs(loss, 3).requires_grad_(), sample_target(kind, 3)
     try:
         torch.autograd.gradcheck(lambda z: loss(z, target), (outputs,))
     except RuntimeError as error:
@@ -51,8 +51,8 @@ def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
     """Finite value and gradient at ±17, ±20, ±90 and ±1e4, in three precisions, and equal to float64's."""
     card = loss.card
     limit = math.inf if card is None else card.overflows_at
-    target = target_of(kind, 2 * CLASSES, torch.float32)
-    columns = width(loss, CLASSES)
+    target = sample_target(kind, 2 * CLASSES, torch.float32)
+    columns = n_output_columns(loss, CLASSES)
     signs = torch.eye(CLASSES).mul(2).sub(1).repeat(1, -(-columns // CLASSES))[:, :columns]
     for size in (size for size in SIZES if size < limit):
         for dtype in HALF_AND_SINGLE:
@@ -76,7 +76,7 @@ def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
 
 def passes_nan_on(loss: Loss, kind: Kind) -> str | None:
     """NaN in one example's outputs gives NaN for it, and for it alone."""
-    outputs, target = outputs_of(loss, 3), target_of(kind, 3)
+    outputs, target = sample_outputs(loss, 3), sample_target(kind, 3)
     outputs[1] = torch.nan
     found = loss.per_example(outputs, target).isnan().tolist()
     return None if found == [False, True, False] else f"NaN in example 1 of 0..2 gives NaN at {found}"
@@ -84,10 +84,10 @@ def passes_nan_on(loss: Loss, kind: Kind) -> str | None:
 
 def keeps_its_precision(loss: Loss, kind: Kind) -> str | None:
     """float64 stays, half precision is raised to float32."""
-    target = target_of(kind, 3)
+    target = sample_target(kind, 3)
     for given in (torch.float64, torch.float32, torch.float16):
         computed = torch.promote_types(given, torch.float32)
-        found = loss.per_example(outputs_of(loss, 3, torch.float32).to(given), target).dtype
+        found = loss.per_example(sample_outputs(loss, 3, torch.float32).to(given), target).dtype
         if found != computed:
             return f"{given} outputs give a loss in {found}, not {computed}"
     return None
@@ -95,7 +95,7 @@ def keeps_its_precision(loss: Loss, kind: Kind) -> str | None:
 
 def is_the_same_under_autocast(loss: Loss, kind: Kind) -> str | None:
     """Nothing in it is computed in half precision, whatever the network is."""
-    outputs, target = outputs_of(loss, 7, torch.float32), target_of(kind, 7, torch.float32)
+    outputs, target = sample_outputs(loss, 7, torch.float32), sample_target(kind, 7, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = loss.per_example(outputs, target)
     return _differ("autocast changes the value", found, loss.per_example(outputs, target))
@@ -103,14 +103,14 @@ def is_the_same_under_autocast(loss: Loss, kind: Kind) -> str | None:
 
 def maps_over_examples(loss: Loss, kind: Kind) -> str | None:
     """The same under torch.func.vmap."""
-    outputs, target = outputs_of(loss, 6), target_of(kind, 6)
+    outputs, target = sample_outputs(loss, 6), sample_target(kind, 6)
     mapped = torch.func.vmap(lambda z, t: loss.per_example(z[None], t[None])[0])(outputs, target)
     return _differ("torch.func.vmap changes the value", mapped, loss.per_example(outputs, target))
 
 
 def differentiates_functionally(loss: Loss, kind: Kind) -> str | None:
     """The same gradient by torch.func.grad."""
-    outputs, target = outputs_of(loss, 6).requires_grad_(), target_of(kind, 6)
+    outputs, target = sample_outputs(loss, 6).requires_grad_(), sample_target(kind, 6)
     loss(outputs, target).backward()
     assert outputs.grad is not None  # noqa: S101 -- for the type checker
     return _differ(
@@ -121,7 +121,7 @@ def differentiates_functionally(loss: Loss, kind: Kind) -> str | None:
 def compiles_into_one_graph(loss: Loss, kind: Kind) -> str | None:
     """torch.compile(fullgraph=True) changes nothing."""
     torch.compiler.reset()
-    outputs, target = outputs_of(loss, 6), target_of(kind, 6)
+    outputs, target = sample_outputs(loss, 6), sample_target(kind, 6)
     compiled = torch.compile(loss, fullgraph=True, backend="eager", dynamic=False)
     return _differ("torch.compile changes the value", compiled(outputs, target), loss(outputs, target))
 
@@ -130,7 +130,7 @@ def takes_one_hot_for_a_class(loss: Loss, kind: Kind) -> str | None:
     """A class index and its one-hot probabilities cost the same."""
     if kind is not Kind.INDEX or Kind.PROBABILITIES not in loss.wants:
         return None
-    outputs, target = outputs_of(loss, 6), target_of(Kind.INDEX, 6)
+    outputs, target = sample_outputs(loss, 6), sample_target(Kind.INDEX, 6)
     soft = encode(target, Kind.INDEX, Kind.PROBABILITIES, CLASSES, torch.float64)
     if getattr(loss, "weight", None) is not None:
         return None  # torch's mean then divides by other weights
@@ -142,7 +142,7 @@ def means_probabilities(loss: Loss, kind: Kind) -> str | None:
     """What the outputs stand for lies between 0 and 1, and keeps their order."""
     if kind is Kind.VALUES:
         return None
-    outputs = outputs_of(loss, 20)[:, : loss.outputs(CLASSES)].sigmoid()
+    outputs = sample_outputs(loss, 20)[:, : loss.outputs(CLASSES)].sigmoid()
     probabilities = loss.to_probabilities(outputs)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         return "to_probabilities leaves [0, 1]"
@@ -152,19 +152,19 @@ def means_probabilities(loss: Loss, kind: Kind) -> str | None:
 
 def refuses_shapes_that_would_broadcast(loss: Loss, kind: Kind) -> str | None:
     """In a LabError, before anything is computed."""
-    target = target_of(kind, 3)
+    target = sample_target(kind, 3)
     wrong = target[:, None] if kind is Kind.INDEX else target[:, 0]
     try:
-        loss(outputs_of(loss, 3), wrong)
+        loss(sample_outputs(loss, 3), wrong)
     except LabError:
         return None
-    return f"outputs {tuple(outputs_of(loss, 3).shape)} and a target {tuple(wrong.shape)} are not refused"
+    return f"outputs {tuple(sample_outputs(loss, 3).shape)} and a target {tuple(wrong.shape)} are not refused"
 
 
 def refuses_integers_of_another_kind(loss: Loss, kind: Kind) -> str | None:
     """int32, which is neither an index nor a float."""
     try:
-        loss(outputs_of(loss, 3), torch.zeros(3, dtype=torch.int32))
+        loss(sample_outputs(loss, 3), torch.zeros(3, dtype=torch.int32))
     except LabError:
         return None
     return f"an int32 target is not refused where {kind} is wanted"
@@ -172,7 +172,7 @@ def refuses_integers_of_another_kind(loss: Loss, kind: Kind) -> str | None:
 
 def takes_tensors_for_parameters(loss: Loss, kind: Kind) -> str | None:
     """A parameter may be a tensor, be mapped over, and be differentiated."""
-    outputs, target = outputs_of(loss, 4), target_of(kind, 4)
+    outputs, target = sample_outputs(loss, 4), sample_target(kind, 4)
     for name, declared in loss.hyperparameters.items():
         before = getattr(loss, name)
         if isinstance(before, Tensor):
@@ -180,7 +180,7 @@ def takes_tensors_for_parameters(loss: Loss, kind: Kind) -> str | None:
         values = [value for value in declared.tried if math.isfinite(value)]
 
         def scored(value: float | Tensor, name: str = name) -> Tensor:
-            loss.hold(name, value)
+            loss.set_hyperparameter(name, value)
             mean: Tensor = loss(outputs, target)
             return mean
 
@@ -189,7 +189,7 @@ def takes_tensors_for_parameters(loss: Loss, kind: Kind) -> str | None:
             mapped = torch.func.vmap(scored)(torch.tensor(values, dtype=torch.float64))
             slopes = torch.func.vmap(torch.func.grad(scored))(torch.tensor(values, dtype=torch.float64))
         finally:
-            loss.hold(name, before)
+            loss.set_hyperparameter(name, before)
         if (wrong := _differ(f"a tensor for {name} changes the value", mapped, single)) is not None:
             return wrong
         if not slopes.isfinite().all():
@@ -211,7 +211,7 @@ def _differ(claim: str, found: Tensor, expected: Tensor) -> str | None:
     return f"{claim}: {found.tolist()} against {expected.tolist()}"
 
 
-FOR_STRANGERS = (
+FOREIGN_CHECKS = (
     scores_each_example_by_itself,
     averages_by_weight,
     has_the_gradient_of_its_value,

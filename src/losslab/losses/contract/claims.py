@@ -6,13 +6,13 @@ from typing import Any
 from losslab.losses.base import Loss
 from losslab.losses.card import Card, Slope
 from losslab.losses.contract import search
-from losslab.losses.contract.specimens import is_of_classes, with_counts
+from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
 SIZES = (2, 3, 10)
 """Numbers of classes that formulas in K are evaluated at."""
 
 
-def evaluate(formula: str, loss: Loss, classes: int) -> float:
+def evaluate_formula(formula: str, loss: Loss, classes: int) -> float:
     """A formula of a card, in K and the loss's parameters, as a number."""
     import sympy  # noqa: PLC0415 -- half a second, and for cards only
 
@@ -28,8 +28,8 @@ def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
     if card.uniform is None:
         return None
     for classes in SIZES:
-        found = search.value_at_uniform_logits(with_counts(loss, classes, equal=True), classes)
-        claimed = evaluate(card.uniform, loss, classes)
+        found = search.value_at_uniform_logits(with_class_counts(loss, classes, equal=True), classes)
+        claimed = evaluate_formula(card.uniform, loss, classes)
         if not math.isclose(found, claimed, rel_tol=1e-6, abs_tol=1e-9):
             return (
                 f"at uniform logits with {classes} classes it is {found:.6g}, declared {card.uniform} = {claimed:.6g}"
@@ -39,16 +39,16 @@ def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
 
 def symmetry(loss: Loss, card: Card) -> str | None:
     """Σ_k L(z, k) is the declared constant, or varies."""
-    if not is_of_classes(loss):
+    if not is_classification(loss):
         return None
     for classes in SIZES[1:]:
-        low, high = search.sums_over_classes(with_counts(loss, classes), classes)
+        low, high = search.range_of_class_sums(with_class_counts(loss, classes), classes)
         varies = high - low > 1e-6 * max(1.0, abs(high))
         if card.symmetric is None:
             if not varies:
                 return f"Σ_k L(z, k) is {low:.6g} for all z found, declared not symmetric"
             continue
-        claimed = evaluate(card.symmetric, loss, classes)
+        claimed = evaluate_formula(card.symmetric, loss, classes)
         if varies or not math.isclose(low, claimed, rel_tol=1e-5, abs_tol=1e-6):
             return f"Σ_k L(z, k) runs from {low:.6g} to {high:.6g}, declared {card.symmetric} = {claimed:.6g}"
     return None
@@ -57,15 +57,15 @@ def symmetry(loss: Loss, card: Card) -> str | None:
 def bounds(loss: Loss, card: Card) -> str | None:
     """Nothing beyond the declared bounds, and something close to each."""
     for classes in SIZES:
-        ready = with_counts(loss, classes, equal=True)
-        found = search.range_of_values(ready, classes, card.overflows_at)
+        ready = with_class_counts(loss, classes, equal=True)
+        found = search.value_range(ready, classes, card.overflows_at)
         for number, (bound, side) in enumerate(((card.low, -1), (card.high, 1))):
             seen = found[number]
             if bound is None:
                 continue
-            claimed = evaluate(bound, loss, classes)
+            claimed = evaluate_formula(bound, loss, classes)
             if math.isinf(claimed):
-                before = search.range_of_values(ready, classes, card.overflows_at, near=True)[number]
+                before = search.value_range(ready, classes, card.overflows_at, near=True)[number]
                 # Where the output is limited, it is targets without end that leave the value none.
                 enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
                 if seen * side < enough:
@@ -83,7 +83,7 @@ def convexity(loss: Loss, card: Card) -> str | None:
     """No chord is violated, or one is."""
     if card.convex is None:
         return None
-    violation = search.violated_chord(with_counts(loss, 3))
+    violation = search.convexity_violation(with_class_counts(loss, 3))
     if card.convex and violation > 0:
         return f"it is declared convex, but lies {violation:.3g} above a chord"
     if not card.convex and violation <= 0:
@@ -93,9 +93,9 @@ def convexity(loss: Loss, card: Card) -> str | None:
 
 def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
     """A number added to all outputs changes nothing, or something."""
-    if not is_of_classes(loss):
+    if not is_classification(loss):
         return None
-    change = search.change_by_a_shift(with_counts(loss, 3), 3)
+    change = search.shift_sensitivity(with_class_counts(loss, 3), 3)
     if card.shift_invariant and change > 1e-7:
         return f"it is declared invariant to shifts, but one changed it by {change:.3g}"
     if not card.shift_invariant and change <= 1e-7:
@@ -105,9 +105,9 @@ def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
 
 def properness(loss: Loss, card: Card) -> str | None:
     """The expected loss is least at the true probabilities, or elsewhere."""
-    if card.proper is None or not is_of_classes(loss):
+    if card.proper is None or not is_classification(loss):
         return None
-    distance = search.distance_from_the_truth(with_counts(loss, 3, equal=True))
+    distance = search.properness_gap(with_class_counts(loss, 3, equal=True))
     if card.proper and distance > 1e-4:
         return f"it is declared proper, but the expected loss is least {distance:.3g} away from the truth"
     if not card.proper and distance < 1e-4:
@@ -117,9 +117,9 @@ def properness(loss: Loss, card: Card) -> str | None:
 
 def estimate(loss: Loss, card: Card) -> str | None:
     """What the best constant prediction is."""
-    if is_of_classes(loss) or (card.elicits is None and card.low is None):
+    if is_classification(loss) or (card.elicits is None and card.low is None):
         return None  # of a loss made of others nothing is claimed
-    found = search.best_estimate(loss)
+    found = search.best_constant(loss)
     known = {"mean": 4.0, "median": 1.0}
     if card.elicits is None:
         alike = [name for name, value in known.items() if math.isclose(found, value, abs_tol=1e-4)]
@@ -138,7 +138,7 @@ def slope_near(loss: Loss, card: Card) -> str | None:
     """What the gradient does where the outputs are right."""
     if card.near is None:
         return None
-    found = slope(search.gradients_near(with_counts(loss, 3, equal=True)))
+    found = classify_slope(search.gradients_near(with_class_counts(loss, 3, equal=True)))
     return None if found is card.near else f"near the target the gradient {_said(found)}, declared: {_said(card.near)}"
 
 
@@ -146,13 +146,13 @@ def slope_far(loss: Loss, card: Card) -> str | None:
     """What the gradient does where they are wrong."""
     if card.far is None:
         return None
-    found = slope(search.gradients_far(with_counts(loss, 3), card.overflows_at))
+    found = classify_slope(search.gradients_far(with_class_counts(loss, 3), card.overflows_at))
     return (
         None if found is card.far else f"far from the target the gradient {_said(found)}, declared: {_said(card.far)}"
     )
 
 
-def slope(gradients: list[float]) -> Slope:
+def classify_slope(gradients: list[float]) -> Slope:
     """What a sequence of gradients, taken ever further out, does."""
     # The fourth point is where the design puts the line between truly flat and only faint (margin or residual 30).
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import ClassLoss, place_of
+from losslab.losses.base import ClassLoss, find_hyperparameter
 from losslab.losses.class_weights import effective_number
 from losslab.models.learner import Learner
 
@@ -52,20 +52,20 @@ class Anneal(Callback):
         self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._holder, self._name = place_of(pl_module.loss, self.parameter)
+        self._holder, self._name = find_hyperparameter(pl_module.loss, self.parameter)
         configured = getattr(self._holder, self._name)
         if self.start is None:
             self.start = configured.item() if isinstance(configured, Tensor) else configured
         for value in (self.end, self.start):
-            self._holder.hold(self._name, value)  # refused now, not after hours
+            self._holder.set_hyperparameter(self._name, value)  # refused now, not after hours
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         # A run that is resumed within an epoch does not start it again.
-        self._holder.hold(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
+        self._holder.set_hyperparameter(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         value = self.value(trainer.current_epoch, trainer.max_epochs)
-        self._holder.hold(self._name, value)
+        self._holder.set_hyperparameter(self._name, value)
         for writer in trainer.loggers:
             writer.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
 
@@ -109,7 +109,9 @@ class DeferredReweighting(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._configured = {
-            part: part.weight for part in pl_module.loss.modules() if isinstance(part, ClassLoss) and part.weighable
+            part: part.weight
+            for part in pl_module.loss.modules()
+            if isinstance(part, ClassLoss) and part.supports_class_weights
         }
         counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if not self._configured or counts is None:

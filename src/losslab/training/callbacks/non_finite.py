@@ -82,7 +82,7 @@ def _bad_scores(learner: Learner, batch: Batch) -> str:
         outputs = learner(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
-        scores = learner.loss.per_example(learner.loss.seen(outputs, batch.inputs, learner.network), target)
+        scores = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
     wrong = ~torch.isfinite(scores)
     return f" ({_named_example(batch.index[wrong])})" if wrong.any() else ""
 

@@ -151,7 +151,7 @@ class _Pair(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the network, and what the loss is to see."""
         outputs = self.network(inputs)
-        return outputs, self.loss.seen(outputs, inputs, self.network)  # type: ignore[operator]
+        return outputs, self.loss.loss_inputs(outputs, inputs, self.network)  # type: ignore[operator]
 
 
 logger = logging.getLogger("losslab")

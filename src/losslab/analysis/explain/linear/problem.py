@@ -102,7 +102,7 @@ class Problem:
         given = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
         network, loss = self.learner.network, self.learner.loss
         outputs: Tensor = torch.func.functional_call(network, given, (self.inputs,))
-        total = loss.total(loss.seen(outputs, self.inputs, network), self._wanted)
+        total = loss.total(loss.loss_inputs(outputs, self.inputs, network), self._wanted)
         return total.value / total.weight
 
 

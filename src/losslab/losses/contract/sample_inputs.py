@@ -11,36 +11,36 @@ from losslab.targets import Kind, encode
 CLASSES = 5
 
 
-def random(seed: int) -> torch.Generator:
+def seeded_generator(seed: int) -> torch.Generator:
     """A generator that touches no one else's draws."""
     return torch.Generator().manual_seed(seed)
 
 
-def outputs_of(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
+def sample_outputs(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
     """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
-    drawn = torch.randn(n, width(loss, columns), generator=random(seed), dtype=dtype)
+    drawn = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
     return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
 
 
-def width(loss: Loss, targets: int = 1) -> int:
+def n_output_columns(loss: Loss, targets: int = 1) -> int:
     """Columns of outputs that are scored for so many targets."""
-    return loss.outputs(targets) * loss.views
+    return loss.outputs(targets) * loss.n_views
 
 
-def target_of(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:
+def sample_target(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:
     """Targets of a kind. Values are counts, which a loss of counts takes as well as any other."""
     match kind:
         case Kind.INDEX:
-            return torch.randint(columns, (n,), generator=random(1))
+            return torch.randint(columns, (n,), generator=seeded_generator(1))
         case Kind.PROBABILITIES:
-            return torch.rand(n, columns, generator=random(1), dtype=dtype).softmax(1)
+            return torch.rand(n, columns, generator=seeded_generator(1), dtype=dtype).softmax(1)
         case Kind.BINARY:
-            return torch.randint(2, (n, columns), generator=random(1)).to(dtype)
+            return torch.randint(2, (n, columns), generator=seeded_generator(1)).to(dtype)
         case Kind.VALUES:
-            return torch.randint(6, (n, columns), generator=random(1)).to(dtype)
+            return torch.randint(6, (n, columns), generator=seeded_generator(1)).to(dtype)
 
 
-def one_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
+def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
     """For each class k, n targets that say "k", of the kind the loss prefers."""
     kind = loss.wants[0]
     hard = [torch.full((n,), k) for k in range(classes)]
@@ -49,18 +49,18 @@ def one_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
     ]
 
 
-def costs(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
+def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
     """What each class would cost: outputs (N, ...) → (N, C)."""
-    return torch.stack([loss.per_example(outputs, target) for target in one_class(loss, classes, len(outputs))], dim=1)
+    return torch.stack([loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1)
 
 
-def with_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:
+def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:
     """A copy that was told class counts: different ones, or all the same."""
     copied = copy.deepcopy(loss)
     copied.set_class_counts(torch.full((classes,), 100) if equal else 100 * torch.arange(1, classes + 1))
     return copied
 
 
-def is_of_classes(loss: Loss) -> bool:
+def is_classification(loss: Loss) -> bool:
     """Whether the loss is one of classes or labels before anything else."""
     return loss.wants[0] is not Kind.VALUES
