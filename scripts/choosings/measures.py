@@ -44,7 +44,7 @@ def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
     """
     experiment, test = _at_the_end(folder)
     train, loss = experiment.data.splits["train"], experiment.learner.loss
-    (law,) = experiment.data.faults
+    (law,) = experiment.data.corruptions
     assert isinstance(law, Heteroscedastic)  # noqa: S101 -- for the type checker, as the next
     assert isinstance(train, Examples)  # noqa: S101
     own = experiment.config["data"]["noise"]  # of the data themselves, in every split

@@ -2,15 +2,15 @@
 
 import torch
 
-from losslab.data.batch import Examples, Facts
-from losslab.data.module import MemoryDataModule
+from losslab.data.batch import DataSpec, Examples
+from losslab.data.module import ExperimentDataModule
 from losslab.targets import Kind, Task
 
 
-class ThreeLabels(MemoryDataModule):
+class ThreeLabels(ExperimentDataModule):
     """Each label is whether one of four features is above its threshold; nothing is ever above the last's."""
 
-    facts = Facts(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
+    facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
@@ -21,10 +21,10 @@ class ThreeLabels(MemoryDataModule):
         return {split: Examples.of(inputs, labels) for split in ("train", "val", "test")}
 
 
-class NoisyImages(MemoryDataModule):
+class NoisyImages(ExperimentDataModule):
     """Float images of one channel in three classes; every seventh target is not the truth; `only` keeps one class."""
 
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
+    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from losslab.analysis.compare.grouping import labels, settings
 from losslab.analysis.compare.read import Run
 from losslab.analysis.outputs import outcomes
 from losslab.cli import report
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption import figure, manifest
 from losslab.data.corruption.label_noise import Symmetric
 from losslab.errors import LabError
@@ -159,13 +159,13 @@ def test_values_may_differ_in_their_last_bits_and_no_further(build):
     split, said = train_split(experiment), experiment.data.manifest
     facts, keep = experiment.data.facts, []
     for factor in (1 + 1e-6, 1.01):
-        _, found = manifest.corrupted(split._replace(target=split.target * factor), keep, facts)
+        _, found = manifest.apply(split._replace(target=split.target * factor), keep, facts)
         assert found["sha256"] != said["sha256"]
         if factor < 1.001:
-            manifest.check(found, said)
+            manifest.verify(found, said)
         else:
             with pytest.raises(LabError, match="not those of this run"):
-                manifest.check(found, said)
+                manifest.verify(found, said)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_noisy_labels_are_mixed_and_the_truth_stays(build):
         rows = torch.tensor([place[index] for index in batch.index.tolist()])
         assert torch.equal(batch.truth, split.truth[rows])
         assert (batch.target.gather(1, split.target[rows][:, None]) > 0).all(), "the given label has a share"
-    assert "train/accuracy_given" not in experiment.learner.curves
+    assert "train/accuracy_given" not in experiment.learner.epoch_metric_names
 
 
 def test_a_mixed_run_with_noise_trains(train):
@@ -312,9 +312,9 @@ def test_a_fault_that_does_not_fit_is_one_line_before_anything_is_read(build, ov
 
 
 def test_several_labels_have_their_flips_in_the_manifest_and_a_figure():
-    facts = Facts(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
+    facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
     truth = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.0]] * 10)
-    split, said = manifest.corrupted(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)
+    split, said = manifest.apply(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)
     (record,) = said["faults"]
     assert record["flips"] == {
         "wet": {"0": {"0": 8, "1": 2}, "1": {"0": 2, "1": 8}},

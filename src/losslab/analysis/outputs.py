@@ -48,11 +48,11 @@ def outcomes(experiment: Experiment, split: str) -> Outcomes:
     """
     watcher, data, trainer = _Watcher(), experiment.data, experiment.trainer
     trainer.callbacks.append(watcher)  # type: ignore[attr-defined]
-    data.validated = "train" if split == "train" else "val"
+    data.val_split = "train" if split == "train" else "val"
     try:
         evaluate(experiment, "test" if split == "test" else "val")
     finally:
-        data.validated = "val"
+        data.val_split = "val"
         trainer.callbacks.remove(watcher)  # type: ignore[attr-defined]
     return _gathered(watcher.parts)
 

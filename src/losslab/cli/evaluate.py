@@ -198,6 +198,6 @@ def _data_notes(found: Evaluation) -> list[str]:
     if keys & DRAWN_ANEW:
         drawn = ", ".join(sorted(keys & DRAWN_ANEW))
         notes.append(f"{drawn} changed: the splits are drawn anew, and examples that the run learnt may be among these")
-    if keys and found.experiment.data.learnt_from is None:
+    if keys and found.experiment.data.training_metadata is None:
         notes.append("an older run, which did not keep the statistics it normalised with: those of these data are used")
     return notes

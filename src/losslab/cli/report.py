@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from losslab import runs
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption import manifest
 from losslab.runs import trust
 from losslab.targets import Task
@@ -38,7 +38,7 @@ def header(experiment: "Experiment") -> None:
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
-        **(manifest.lines(experiment.data.manifest) if experiment.data.manifest else {}),
+        **(manifest.describe(experiment.data.manifest) if experiment.data.manifest else {}),
         "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
@@ -50,7 +50,7 @@ def header(experiment: "Experiment") -> None:
         logger.info("%-11s %s", name, value)
 
 
-def _inputs(facts: Facts) -> str:
+def _inputs(facts: DataSpec) -> str:
     shape = "×".join(str(size) for size in facts.input_shape)
     targets = f"{facts.targets} classes" if facts.task is Task.MULTICLASS else facts.task
     return f"inputs of {shape}, {targets}"

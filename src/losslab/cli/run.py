@@ -49,12 +49,12 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
         config = taught_by(str(folder.teacher), config)
     experiment = lab.build(config)
     # What is fetched unverified is what whoever wrote the folder likes; a run that had begun had its data.
-    experiment.data.fetches = not said_by_a_folder or getattr(experiment.data, "verify", True) is True
+    experiment.data.may_download = not said_by_a_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
-    if metric not in experiment.learner.measured:
-        raise LabError(f"optimized_metric={metric} is none of {', '.join(experiment.learner.measured)}")
+    if metric not in experiment.learner.metric_names:
+        raise LabError(f"optimized_metric={metric} is none of {', '.join(experiment.learner.metric_names)}")
     experiment.data.prepare_data()  # before the header says where the run will be: this may fail
-    if experiment.data.faults:
+    if experiment.data.corruptions:
         experiment.data.setup()  # the header says what is wrong with them
     first = experiment.trainer.is_global_zero
     if first:

@@ -93,7 +93,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataSpec:
     """What must be known of a data set to build a network, a learner and its metrics, before any of it is read."""
 
     task: Task

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from losslab.data import cifar10_files
-from losslab.data.batch import Examples, Facts
-from losslab.data.module import MemoryDataModule, split_rows
+from losslab.data.batch import DataSpec, Examples
+from losslab.data.module import ExperimentDataModule, split_rows
 from losslab.data.transforms import Augment, Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -17,7 +17,7 @@ from losslab.targets import Kind, Task
 logger = logging.getLogger(__name__)
 
 
-class CIFAR10(MemoryDataModule):
+class CIFAR10(ExperimentDataModule):
     """60,000 colour images of 32×32 pixels in 10 classes (Krizhevsky 2009), in memory as bytes.
 
     Validation is split from the 50,000 official training images; the official test set is the test set, on which
@@ -40,7 +40,9 @@ class CIFAR10(MemoryDataModule):
         seed: of order and augmentation.
     """
 
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES)
+    facts = DataSpec(
+        Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES
+    )
 
     def __init__(
         self,
@@ -68,21 +70,21 @@ class CIFAR10(MemoryDataModule):
 
     def prepare_data(self) -> None:
         """Download once, whoever asks first; nothing where that is not to be."""
-        if self.fetches:
-            cifar10_files.ensure(self.dir, self.url, verify=self.verify)
+        if self.may_download:
+            cifar10_files.ensure_downloaded(self.dir, self.url, verify=self.verify)
         else:
-            cifar10_files.expect(self.dir)
+            cifar10_files.require_present(self.dir)
 
     def load(self) -> dict[str, Examples]:
         """Read both official sets, split validation off, and take the subset."""
         if not self.verify:
             _say_unverified()
-        images, labels = cifar10_files.read(self.dir, cifar10_files.TRAIN, verify=self.verify)
+        images, labels = cifar10_files.read_batches(self.dir, cifar10_files.TRAIN, verify=self.verify)
         official = Examples.of(images, labels)
         train_rows, val_rows = self._split(len(labels))
         train = official.take(train_rows)
-        self.transform = Normalise.by(train.inputs)
-        test = Examples.of(*cifar10_files.read(self.dir, cifar10_files.TEST, verify=self.verify))
+        self.transform = Normalise.from_images(train.inputs)
+        test = Examples.of(*cifar10_files.read_batches(self.dir, cifar10_files.TEST, verify=self.verify))
         return {"train": train, "val": official.take(val_rows), "test": test}
 
     def _split(self, count: int) -> list[torch.Tensor]:

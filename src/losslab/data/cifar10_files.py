@@ -88,7 +88,7 @@ _PIXELS = 3 * 32 * 32
 _LARGEST = 64 << 20
 
 
-def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
+def ensure_downloaded(folder: Path, url: str | None, *, verify: bool) -> None:
     """See that `folder` holds CIFAR-10 unpacked: as it is, from an archive that lies there, or downloaded.
 
     Processes that start together wait for the first one; what is not complete never has the final name.
@@ -114,7 +114,7 @@ def ensure(folder: Path, url: str | None, *, verify: bool) -> None:
         ) from error
 
 
-def expect(folder: Path) -> None:
+def require_present(folder: Path) -> None:
     """See that `folder` holds CIFAR-10 unpacked; nothing is fetched or written.
 
     Raises:
@@ -127,7 +127,7 @@ def expect(folder: Path) -> None:
         )
 
 
-def read(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple[Tensor, Tensor]:
+def read_batches(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple[Tensor, Tensor]:
     """The images, uint8 (N, 32, 32, 3), and class indices, int64 (N,), of these batch files, in their order.
 
     Raises:

@@ -19,7 +19,7 @@ from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.io.untrusted import open_plain
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Of these endings. PIL looks at the content, and hands some of its others to programs (Ghostscript)."""
 
@@ -63,7 +63,7 @@ class ImageFiles:
         Raises:
             LabError: a file cannot be read as an image; the message names it.
         """
-        with large_images():
+        with allow_large_images():
             return self._examples(rows, map(self._read, rows.tolist()))
 
     def read(self, rows: Tensor, purpose: str) -> Examples:
@@ -73,7 +73,7 @@ class ImageFiles:
             LabError: as `take` does.
         """
         hidden = not get_console().is_terminal
-        with large_images(), ThreadPoolExecutor(cores()) as threads:
+        with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._read, rows.tolist())
             try:
                 return self._examples(rows, track(decoded, purpose, len(rows), transient=True, disable=hidden))
@@ -127,7 +127,7 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
 
 
 @contextmanager
-def large_images() -> Iterator[None]:
+def allow_large_images() -> Iterator[None]:
     """Without PIL's warning about images of over 89 million pixels, which are one's own; it refuses those of 179."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

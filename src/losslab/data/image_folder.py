@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from losslab.data import random_keys
-from losslab.data.batch import Facts, Source
-from losslab.data.image_files import ENDINGS, ImageFiles
-from losslab.data.machine import available, cores, gigabytes
-from losslab.data.module import MemoryDataModule
+from losslab.data.batch import DataSpec, Source
+from losslab.data.image_files import EXTENSIONS, ImageFiles
+from losslab.data.machine import available_memory, cores, format_bytes
+from losslab.data.module import ExperimentDataModule
 from losslab.data.transforms import Augment, Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -21,7 +21,7 @@ _SAMPLE = 5_000
 """So many training images say what mean and deviation are: to within a hundredth of a deviation."""
 
 
-class ImageFolder(MemoryDataModule):
+class ImageFolder(ExperimentDataModule):
     """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized; in memory as bytes where they fit.
 
     Classes are the folders of train/, in alphabetical order; names that begin with a dot are passed over. The shorter
@@ -71,7 +71,7 @@ class ImageFolder(MemoryDataModule):
             raise LabError(
                 f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
             )
-        self.facts = Facts(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
+        self.facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
         """Find all files, and decode them once where they fit into memory."""
@@ -80,19 +80,19 @@ class ImageFolder(MemoryDataModule):
         # Of both ways the same, so that they normalise alike. Not by the run's seed: losses are compared over several.
         rows = torch.randperm(train.size, generator=random_keys.generator(0, random_keys.STATISTICS))[:_SAMPLE]
         if not self._fit(files):
-            self.transform = Normalise.by(train.read(rows, "measuring training images").inputs)
+            self.transform = Normalise.from_images(train.read(rows, "measuring training images").inputs)
             return files
         held = {split: some.read(torch.arange(some.size), f"reading {split} images") for split, some in files.items()}
-        self.transform = Normalise.by(held["train"].inputs[rows])
+        self.transform = Normalise.from_images(held["train"].inputs[rows])
         return held
 
     def _fit(self, files: dict[str, ImageFiles]) -> bool:
         """Whether the images are to be held in memory, which is said with the reason."""
         count, needed = (sum(values) for values in zip(*((f.size, f.nbytes) for f in files.values()), strict=True))
-        free = available()
+        free = available_memory()
         fit = 2 * needed <= free if self.in_memory is None else self.in_memory
         way = "held in memory" if fit else f"decoded as they are needed, {self.workers} workers ahead"
-        why = f"{gigabytes(needed)} of {gigabytes(free)} free"
+        why = f"{format_bytes(needed)} of {format_bytes(free)} free"
         asked = "" if self.in_memory is None else f", data.in_memory={str(self.in_memory).lower()}"
         logger.info("%s images are %s (%s%s)", f"{count:,}", way, why, asked)
         return fit
@@ -105,11 +105,11 @@ class ImageFolder(MemoryDataModule):
                 raise LabError(
                     f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 )
-            found = sorted(images_below(folder))
+            found = sorted(find_images(folder))
             paths += (f"{folder.name}/{path}" for path in found)
             labels += [self.facts.class_names.index(folder.name)] * len(found)
         if not paths:
-            raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(ENDINGS)})")
+            raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
         without = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
         if without and split == "train":
             raise LabError(
@@ -130,11 +130,13 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def images_below(folder: Path) -> list[str]:
+def find_images(folder: Path) -> list[str]:
     """The files below a folder that end like images, by their paths in it."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(place).relative_to(folder)
-        found += [str(inside / name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+        found += [
+            str(inside / name) for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
     return found

@@ -27,7 +27,7 @@ from losslab.errors import LabError
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """The batches of any epoch, as one process of `world` sees them. It holds no state, so it can be asked anywhere.
 
     Args:
@@ -84,7 +84,7 @@ class Plan:
         return torch.randint(2, (self.size,), generator=random_keys.generator(self.seed, random_keys.SIDES))
 
 
-class Stream:
+class Prefetcher:
     """Augmented examples, batch by batch, by a DataLoader whose items are whole batches.
 
     A worker is asked for "batch n of epoch e" and works it out from the plan. So it needs no state and no seed, lives
@@ -97,7 +97,7 @@ class Stream:
         pin: put batches into memory that a GPU copies from without waiting.
     """
 
-    def __init__(self, source: Source, plan: Plan, workers: int, *, pin: bool = False) -> None:
+    def __init__(self, source: Source, plan: BatchPlan, workers: int, *, pin: bool = False) -> None:
         self._wanted: list[tuple[int, int]] = []
         self._plan = plan
         with warnings.catch_warnings():
@@ -149,7 +149,7 @@ class _Batches(Dataset[Any]):
     An exception would come out of a worker as a traceback of many lines.
     """
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: BatchPlan) -> None:
         self._source, self._plan = source, plan
         self._order: tuple[int, Tensor] | None = None
 
@@ -178,7 +178,7 @@ class _Wanted:
         return len(self._wanted)
 
 
-def augmented(part: Examples, plan: Plan, draws: Tensor | None) -> Examples:
+def augmented(part: Examples, plan: BatchPlan, draws: Tensor | None) -> Examples:
     """A batch with its images augmented by these draws."""
     return part if plan.augment is None or draws is None else part._replace(inputs=plan.augment(part.inputs, draws))
 
@@ -247,9 +247,9 @@ class Loader:
         # Who mixes examples needs all of a batch, and takes this process's share of it afterwards.
         self._share = slice(rank, None, world) if mix is not None else slice(None)
         place = (0, 1) if mix is not None else (rank, world)
-        self.plan = Plan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *place)
+        self.plan = BatchPlan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *place)
         pin = self.device.type == "cuda"
-        self._stream = None if isinstance(examples, Examples) else Stream(examples, self.plan, workers, pin=pin)
+        self._stream = None if isinstance(examples, Examples) else Prefetcher(examples, self.plan, workers, pin=pin)
         self._epoch_and_next = (0, 0)
         self._start: tuple[int, int] | None = None
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def available() -> int:
+def available_memory() -> int:
     """Bytes that this process may still take, by the machine and by its control group (a container, a SLURM job).
 
     Processes that share the machine, as torchrun and sweeps start them, share what there is.
@@ -19,7 +19,7 @@ def cores() -> int:
     return max(1, allowed // _processes())
 
 
-def gigabytes(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes as one says it."""
     return f"{size / 2**30:.1f} GB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MB"
 

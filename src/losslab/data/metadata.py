@@ -7,22 +7,22 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.data.transforms import Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class DataMetadata:
     """Facts of the data, and what was measured on the training split."""
 
-    facts: Facts
+    facts: DataSpec
     normalise: Normalise | None
     """Of images that are bytes; None where inputs are taken as they are."""
     class_counts: Tensor | None
     """How often each class is a training target (C,); None for values."""
-    foreign: str | None = None
+    foreign_transform: str | None = None
     """The name of a transform of the inputs that is none of losslab's, and so cannot be kept."""
 
     def as_json(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Knowledge:
             "class_names": list(self.facts.class_names),
             "class_counts": None if self.class_counts is None else self.class_counts.tolist(),
             "normalise": mean_and_std,
-            "foreign_transform": self.foreign,
+            "foreign_transform": self.foreign_transform,
         }
 
     @classmethod
@@ -53,7 +53,7 @@ class Knowledge:
             LabError: it is something else.
         """
         try:
-            facts = Facts(
+            facts = DataSpec(
                 Task(content["task"]),
                 Kind(content["kind"]),
                 tuple(content["input_shape"]),
@@ -95,7 +95,7 @@ class Knowledge:
             if is_wrong:
                 raise ValueError(f"its {name} cannot be")
 
-    def fits(self, facts: Facts) -> None:
+    def check_compatible(self, facts: DataSpec) -> None:
         """See that other data ask for what the run learnt to answer.
 
         Raises:
@@ -115,7 +115,7 @@ def _scales(scale: Normalise, shape: tuple[int, ...]) -> bool:
     return bool(fits and torch.isfinite(scale.mean).all() and torch.isfinite(scale.std).all() and (scale.std > 0).all())
 
 
-def _asked(facts: Facts) -> str:
+def _asked(facts: DataSpec) -> str:
     units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
     plural = "" if facts.targets == 1 else "es" if facts.task is Task.MULTICLASS else "s"
     return f"{facts.task} with {facts.targets} {units[facts.task]}{plural}"

@@ -14,21 +14,21 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import Examples, Facts, Source
+from losslab.data.batch import DataSpec, Examples, Source
 from losslab.data.corruption import manifest as made
 from losslab.data.corruption import subset
-from losslab.data.corruption.base import Fault
+from losslab.data.corruption.base import Corruption
 from losslab.data.loader import Loader
-from losslab.data.machine import gigabytes
-from losslab.data.metadata import Knowledge
-from losslab.data.transforms import Augment, Mix, Normalise, spell_out
+from losslab.data.machine import format_bytes
+from losslab.data.metadata import DataMetadata
+from losslab.data.transforms import Augment, Mix, Normalise, encode_classes
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
 
 
-class MemoryDataModule(LightningDataModule, ABC):
+class ExperimentDataModule(LightningDataModule, ABC):
     """A data set held in memory, or read from files as it goes. A subclass gives its `facts` and writes `load`.
 
     Args:
@@ -37,22 +37,22 @@ class MemoryDataModule(LightningDataModule, ABC):
         seed: of order and augmentation, normally that of the run.
     """
 
-    facts: Facts
+    facts: DataSpec
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
     mix: Mix | None = None
-    faults: Sequence[Fault] = ()
+    corruptions: Sequence[Corruption] = ()
     manifest: made.Manifest | None = None
     """What the faults did, once the data were read."""
-    fetches: bool = True
+    may_download: bool = True
     """Whether data that are not there may be downloaded."""
-    promised: made.Manifest | None = None
+    expected_manifest: made.Manifest | None = None
     """What they must have done, where a run is built again."""
     workers = 0
     """Processes that read ahead, for splits that are not in memory."""
-    validated = "val"
+    val_split = "val"
     """The split that validation looks at: "train" to measure on what was learnt from."""
-    learnt_from: Knowledge | None = None
+    training_metadata: DataMetadata | None = None
     """What a run that is over knew of its training data: it holds, whatever other data the run is now tried on."""
 
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
@@ -77,8 +77,8 @@ class MemoryDataModule(LightningDataModule, ABC):
                 self.splits = self._corrupted(self.load())
             except (MemoryError, RuntimeError, OverflowError) as error:  # torch's words for numbers beyond all bounds
                 raise LabError(f"data cannot be had with these settings: {' '.join(str(error).split())}") from error
-            if self.learnt_from is not None and self.learnt_from.normalise is not None:
-                self.transform = self.learnt_from.normalise
+            if self.training_metadata is not None and self.training_metadata.normalise is not None:
+                self.transform = self.training_metadata.normalise
         device = self._device()
         held = [source for source in self.splits.values() if isinstance(source, Examples)]
         if device.type == "cuda" and any(examples.device != device for examples in held):
@@ -86,12 +86,12 @@ class MemoryDataModule(LightningDataModule, ABC):
             if needed > free / 2:
                 logger.info(
                     "the data stay in the host's memory: %s, and %s free on %s",
-                    gigabytes(needed), gigabytes(free), device,
+                    format_bytes(needed), format_bytes(free), device,
                 )  # fmt: skip
                 return
             self.splits = {name: _moved(source, device) for name, source in self.splits.items()}
 
-    def corrupt(self, faults: Sequence[Fault]) -> None:
+    def corrupt(self, faults: Sequence[Corruption]) -> None:
         """Make something wrong with the training split, in this order, when the data are read.
 
         Raises:
@@ -99,17 +99,17 @@ class MemoryDataModule(LightningDataModule, ABC):
         """
         for fault in faults:
             fault.check(self.facts)
-        self.faults = faults
+        self.corruptions = faults
 
     def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
-        if self.faults:
-            train, self.manifest = made.corrupted(subset.of(splits["train"]), self.faults, self.facts)
+        if self.corruptions:
+            train, self.manifest = made.apply(subset.as_training_split(splits["train"]), self.corruptions, self.facts)
             splits = {**splits, "train": train}
-        if self.promised is not None:
-            made.check(self.manifest, self.promised)
+        if self.expected_manifest is not None:
+            made.verify(self.manifest, self.expected_manifest)
         return splits
 
-    def mixed(self, mix: Mix) -> None:
+    def enable_mixing(self, mix: Mix) -> None:
         """Mix training batches from now on, which makes class probabilities of the targets of every split.
 
         Raises:
@@ -131,8 +131,8 @@ class MemoryDataModule(LightningDataModule, ABC):
         """
         if self.facts.kind is Kind.VALUES:
             return None
-        if self.learnt_from is not None:
-            return self.learnt_from.class_counts
+        if self.training_metadata is not None:
+            return self.training_metadata.class_counts
         if not self.splits:
             raise LabError("class counts are known once the data were read: call setup() first")
         target = self.splits["train"].target.cpu()
@@ -142,12 +142,12 @@ class MemoryDataModule(LightningDataModule, ABC):
         return torch.bincount(known, minlength=self.facts.targets)
 
     @property
-    def knowledge(self) -> Knowledge:
+    def metadata(self) -> DataMetadata:
         """What must be known of these data, which were read, to use a network without them."""
         transform = self.transform
         normalise = transform if isinstance(transform, Normalise) else None
         foreign = None if transform is normalise else getattr(transform, "__name__", type(transform).__name__)
-        return Knowledge(self.facts, normalise, self.class_counts, foreign)
+        return DataMetadata(self.facts, normalise, self.class_counts, foreign)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """End the processes that read ahead."""
@@ -163,7 +163,7 @@ class MemoryDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Loader:
         """Every validation example once, in order."""
-        return self._loader(self.validated, self.eval_batch_size)
+        return self._loader(self.val_split, self.eval_batch_size)
 
     def test_dataloader(self) -> Loader:
         """Every test example once, in order."""
@@ -181,7 +181,7 @@ class MemoryDataModule(LightningDataModule, ABC):
         mix: Mix | None = None,
     ) -> Loader:
         source, classes = self.splits[split], self.facts.targets
-        spell = None if self.mix is None else partial(spell_out, classes)
+        spell = None if self.mix is None else partial(encode_classes, classes)
         loader = Loader(
             source,
             batch_size or max(1, source.size),
@@ -220,13 +220,13 @@ def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
     return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
 
 
-def standardised(values: Tensor, train: Tensor) -> Tensor:
+def standardise_columns(values: Tensor, train: Tensor) -> Tensor:
     """(values - mean) / std by the column statistics of the training rows alone; constant columns become 0."""
     mean, std = train.mean(0), train.std(0, correction=0)
     return (values - mean) / torch.where(std > 0, std, 1.0)
 
 
-class SplitDataModule(MemoryDataModule):
+class SplitDataModule(ExperimentDataModule):
     """A data set without official splits: 70 % become training, 15 % validation and 15 % test examples.
 
     Args:

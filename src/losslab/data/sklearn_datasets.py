@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.data.batch import Facts
-from losslab.data.module import SplitDataModule, standardised
+from losslab.data.batch import DataSpec
+from losslab.data.module import SplitDataModule, standardise_columns
 from losslab.data.transforms import Augment, Normalise
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -19,7 +19,7 @@ from losslab.targets import Kind, Task
 class BreastCancer(SplitDataModule):
     """Malignant (0) or benign (1), from 30 features of 569 cell nuclei (Wolberg et al. 1995), standardised."""
 
-    facts = Facts(Task.BINARY, Kind.BINARY, input_shape=(30,), targets=1, class_names=("malignant", "benign"))
+    facts = DataSpec(Task.BINARY, Kind.BINARY, input_shape=(30,), targets=1, class_names=("malignant", "benign"))
 
     def read(self) -> tuple[Tensor, Tensor]:
         """(569, 30) float64 and (569, 1) float32."""
@@ -30,7 +30,7 @@ class BreastCancer(SplitDataModule):
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
         """Features, each column by the training rows; labels stay 0 and 1."""
-        return standardised(inputs, inputs[train]).float(), target
+        return standardise_columns(inputs, inputs[train]).float(), target
 
 
 class Diabetes(SplitDataModule):
@@ -39,7 +39,7 @@ class Diabetes(SplitDataModule):
     Features and target are standardised: predicting the training mean has a training MSE of 1.
     """
 
-    facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(10,), targets=1)
+    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(10,), targets=1)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """(442, 10) and (442, 1), float64."""
@@ -50,7 +50,7 @@ class Diabetes(SplitDataModule):
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
         """Features and target, each column by the training rows."""
-        return standardised(inputs, inputs[train]).float(), standardised(target, target[train]).float()
+        return standardise_columns(inputs, inputs[train]).float(), standardise_columns(target, target[train]).float()
 
 
 class Digits(SplitDataModule):
@@ -84,7 +84,7 @@ class Digits(SplitDataModule):
         self.augment = Augment(crop, cutout=cutout) if crop or cutout else None
         self.size = size
         names = tuple(str(digit) for digit in range(10))
-        self.facts = Facts(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=10, class_names=names)
+        self.facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=10, class_names=names)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """uint8 (1797, size, size, 3) and int64 (1797,)."""
@@ -97,5 +97,5 @@ class Digits(SplitDataModule):
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
         """Images stay bytes in memory; batches of them are normalised with the training split's mean and deviation."""
-        self.transform = Normalise.by(inputs[train])
+        self.transform = Normalise.from_images(inputs[train])
         return inputs, target

@@ -8,13 +8,13 @@ A linear law with noise, on which the truth is known.
 import torch
 
 from losslab.data import random_keys
-from losslab.data.batch import Examples, Facts
-from losslab.data.module import MemoryDataModule
+from losslab.data.batch import DataSpec, Examples
+from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
-class Counts(MemoryDataModule):
+class Counts(ExperimentDataModule):
     """y ~ Poisson(exp(w·x + log rate)), with x standard normal and w of length `effect`.
 
     The truth is the count that was drawn, in every split. So the squared error of the best predictions, the rates
@@ -49,7 +49,7 @@ class Counts(MemoryDataModule):
                 f"got n={n}, features={features}, rate={rate}, effect={effect}"
             )
         self.n, self.rate, self.effect, self.data_seed = n, rate, effect, data_seed
-        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
+        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
 
     def load(self) -> dict[str, Examples]:
         """Draw the law and the three splits."""
@@ -63,14 +63,14 @@ class Counts(MemoryDataModule):
         return splits
 
 
-class Line(MemoryDataModule):
+class Line(ExperimentDataModule):
     """x = [1, 2, 3], y = [2, 4, 6]: y = 2x, without noise.
 
     The three points are train, validation and test at once: this data set shows how a loss is minimised and says
     nothing about generalisation.
     """
 
-    facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
+    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
@@ -82,7 +82,7 @@ class Line(MemoryDataModule):
         return {"train": points, "val": points, "test": points}
 
 
-class LinearSynthetic(MemoryDataModule):
+class LinearSynthetic(ExperimentDataModule):
     """y = w·x + b + noise, with x and w standard normal.
 
     With noise=outliers or noise=heteroscedastic the metrics tell which loss found the law in spite of it.
@@ -114,7 +114,7 @@ class LinearSynthetic(MemoryDataModule):
                 f"noise={noise}"
             )
         self.n, self.noise, self.data_seed = n, noise, data_seed
-        self.facts = Facts(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
+        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
 
     def load(self) -> dict[str, Examples]:
         """Draw the law and the three splits."""

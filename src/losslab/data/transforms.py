@@ -128,7 +128,7 @@ class Mix:
 
     def __call__(self, classes: int, seed: int, batch: Batch, epoch: int, number: int) -> Batch:
         """Mix batch `number` of an epoch, whose targets are indices (N,) or probabilities (N, C)."""
-        spelt = spell_out(classes, batch)
+        spelt = encode_classes(classes, batch)
         if len(batch.truth) == 0:
             return spelt
         with torch.random.fork_rng(devices=[]):
@@ -137,7 +137,7 @@ class Mix:
         return spelt._replace(inputs=inputs, target=target)
 
 
-def spell_out(classes: int, batch: Batch, *_: int) -> Batch:
+def encode_classes(classes: int, batch: Batch, *_: int) -> Batch:
     """The same batch with its class indices as probabilities (N, C)."""
     if batch.target.is_floating_point():
         return batch
@@ -197,7 +197,7 @@ class Normalise:
         self._lines: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def by(cls, images: Tensor) -> Self:
+    def from_images(cls, images: Tensor) -> Self:
         """By the mean and standard deviation of these uint8 images (N, H, W, channels).
 
         The sums are exact, so the result is that of the same images in any order. A channel that is constant

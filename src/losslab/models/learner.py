@@ -15,15 +15,17 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from losslab.data import random_keys
-from losslab.data.batch import Batch, Facts
+from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.models import lr_schedulers
-from losslab.models.metrics import MONITOR, RunningMean, Yardsticks, mode
+from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode
 from losslab.targets import Task, choose_kind, encode
 
 
-def of(averages: Iterable[RunningMean], values: dict[str, float], fresh: set[str], loader: Any) -> dict[str, Any]:
+def checkpoint_state(
+    averages: Iterable[RunningMean], values: dict[str, float], fresh: set[str], loader: Any
+) -> dict[str, Any]:
     """The state of a learner, as resumable.py wants it; all processes of a run must ask for it together.
 
     Args:
@@ -41,7 +43,7 @@ def of(averages: Iterable[RunningMean], values: dict[str, float], fresh: set[str
     }
 
 
-def take_up(state: Mapping[str, Any], averages: Iterable[RunningMean], rank: int) -> None:
+def restore_averages(state: Mapping[str, Any], averages: Iterable[RunningMean], rank: int) -> None:
     """Go on with the averages that the process of this rank had; a process that there was not begins with none."""
     of_processes = state["sums"]
     if rank < len(of_processes):
@@ -69,7 +71,7 @@ class Learner(LightningModule):
         scheduler: makes a learning-rate scheduler of the optimizer; None for a constant rate.
         interval: whether the scheduler steps each "step" or each "epoch".
         seed: of the draws inside the network (dropout).
-        remembers: whether to hold the outputs in training against the given targets too, beside the truth: where
+        track_given_labels: whether to hold the outputs in training against the given targets too, beside the truth: where
             they differ, it shows how much of what is wrong the network has learnt by heart.
 
     Raises:
@@ -80,13 +82,13 @@ class Learner(LightningModule):
         self,
         network: nn.Module,
         loss: Loss,
-        facts: Facts,
+        facts: DataSpec,
         optimizer: Callable[..., Optimizer] = torch.optim.Adam,
         scheduler: Callable[..., Any] | None = None,
         interval: str = "epoch",
         seed: int = 0,
         *,
-        remembers: bool = False,
+        track_given_labels: bool = False,
     ) -> None:
         super().__init__()
         kind = choose_kind(facts.kind, loss.wants)
@@ -99,14 +101,14 @@ class Learner(LightningModule):
         losses = ["loss", *(f"loss/{name}" for name in loss.term_names)]
         self.averages = {split: {name: RunningMean() for name in losses} for split in ("train", "val", "test")}
         self.averages["train"][self.train_metric] = RunningMean()
-        self._given = RunningMean() if remembers else None
+        self._given = RunningMean() if track_given_labels else None
         if self._given is not None:
             self.averages["train"][f"{self.train_metric}_given"] = self._given
         # In a plain dict, not as submodules: Lightning would cast their float64 sums with the network's precision.
-        self.yardsticks = {split: Yardsticks(facts) for split in ("val", "test")}
+        self.evaluation_metrics = {split: EvaluationMetrics(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
         """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
-        self.fresh: set[str] = set()
+        self.updated_this_epoch: set[str] = set()
         """Those of them that are of the current epoch: not every epoch is validated."""
         self._resumed: dict[str, Any] | None = None  # what a checkpoint said, until training starts
         self._weight: Tensor | None = None  # of the batches that were accumulated for the next step
@@ -129,25 +131,25 @@ class Learner(LightningModule):
     @property
     def monitor_mode(self) -> str:
         """Whether the monitored metric is better "min" or "max"."""
-        return mode(self.facts.task)
+        return monitor_mode(self.facts.task)
 
     @cached_property
-    def curves(self) -> list[str]:
+    def epoch_metric_names(self) -> list[str]:
         """The names of all values of an epoch, in the order of a table."""
         train = [f"train/{name}" for name in self.averages["train"]]
         return [*train, *self._names("val")]
 
     @property
-    def measured(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """The names of all values of a run: of its best epoch, and on the test set."""
-        return [*self.curves, *self._names("test")]
+        return [*self.epoch_metric_names, *self._names("test")]
 
     def _names(self, split: str) -> list[str]:
-        return [f"{split}/{name}" for name in (*self.averages[split], *self.yardsticks[split].names)]
+        return [f"{split}/{name}" for name in (*self.averages[split], *self.evaluation_metrics[split].names)]
 
-    def current(self) -> dict[str, float]:
+    def current_values(self) -> dict[str, float]:
         """The values of the current epoch, in the order of a table."""
-        return {name: self.values[name] for name in self.curves if name in self.fresh}
+        return {name: self.values[name] for name in self.epoch_metric_names if name in self.updated_this_epoch}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw outputs of the network."""
@@ -162,7 +164,7 @@ class Learner(LightningModule):
         """What the outputs mean to the yardsticks; None where they are values."""
         raise NotImplementedError
 
-    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+    def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """The sum over the batch of `train_metric` → ()."""
         raise NotImplementedError
 
@@ -186,9 +188,11 @@ class Learner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs, total, weight = self.step(batch, "train")
         with torch.no_grad():
-            self.averages["train"][self.train_metric].update(self.quick(outputs, batch.truth), len(batch.truth))
+            self.averages["train"][self.train_metric].update(
+                self.batch_metric_sum(outputs, batch.truth), len(batch.truth)
+            )
             if self._given is not None:
-                self._given.update(self.quick(outputs, batch.target), len(batch.target))
+                self._given.update(self.batch_metric_sum(outputs, batch.target), len(batch.target))
         if self._steps_alone:
             return total / weight
         # The weight of the whole step is not known yet: `backward` divides by it. Until then by what it usually is,
@@ -239,13 +243,13 @@ class Learner(LightningModule):
     def _evaluate(self, batch: Batch, split: str) -> Tensor:
         """Raw outputs, for callbacks to see."""
         outputs, _, _ = self.step(batch, split)
-        self.yardsticks[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
+        self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
         return outputs
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Averages that an interrupted epoch goes on with, and values that stay for the rest of the run."""
         averages = self.averages["train"].values()
-        checkpoint["learner"] = of(averages, self.values, self.fresh, self._loader)
+        checkpoint["learner"] = checkpoint_state(averages, self.values, self.updated_this_epoch, self._loader)
 
     @property
     def _loader(self) -> Any:
@@ -260,11 +264,11 @@ class Learner(LightningModule):
             return
         # Lightning does so too, but not where a scheduler has asked for the number of steps before.
         self._loader.load_state_dict(resumed["loader"])
-        self.values, self.fresh = dict(resumed["values"]), set(resumed["fresh"])
-        take_up(resumed, self.averages["train"].values(), self.global_rank)
+        self.values, self.updated_this_epoch = dict(resumed["values"]), set(resumed["fresh"])
+        restore_averages(resumed, self.averages["train"].values(), self.global_rank)
 
     def on_train_epoch_start(self) -> None:
-        self.fresh.clear()
+        self.updated_this_epoch.clear()
         self._weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -305,17 +309,17 @@ class Learner(LightningModule):
         for split in splits:
             for average in self.averages[split].values():
                 average.to(self.device)
-            if split in self.yardsticks:
-                self.yardsticks[split].to(self.device)
-                self.yardsticks[split].reset()
+            if split in self.evaluation_metrics:
+                self.evaluation_metrics[split].to(self.device)
+                self.evaluation_metrics[split].reset()
 
     def _publish(self, split: str) -> None:
         values = {name: average.compute() for name, average in self.averages[split].items()}
-        if split in self.yardsticks:
-            values |= self.yardsticks[split].compute()
+        if split in self.evaluation_metrics:
+            values |= self.evaluation_metrics[split].compute()
         new = {f"{split}/{name}": value.item() for name, value in values.items()}
         self.values |= new
-        self.fresh |= new.keys()
+        self.updated_this_epoch |= new.keys()
         # What self.log would do, without its half millisecond a value: the averages above are already over all
         # examples and processes. Early stopping and schedulers that wait for a metric look into callback_metrics.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})
@@ -328,10 +332,12 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        told = lr_schedulers.told(self.scheduler, self.monitor_mode, lambda: lr_schedulers.steps_of(self.trainer))
+        told = lr_schedulers.missing_arguments(
+            self.scheduler, self.monitor_mode, lambda: lr_schedulers.total_steps(self.trainer)
+        )
         scheduler = self.scheduler(optimizer, **told)
         config = {"scheduler": scheduler, "interval": self.interval}
-        config |= lr_schedulers.waits_for(scheduler, self.monitor, self.trainer)
+        config |= lr_schedulers.monitor_config(scheduler, self.monitor, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
 
@@ -343,7 +349,7 @@ class Regressor(Learner):
     def probabilities(self, outputs: Tensor) -> None:
         """None: values are no probabilities."""
 
-    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+    def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Σ of squared errors, averaged over the values of an example."""
         return (self.predictions(outputs) - truth).square().mean(1).sum()
 
@@ -357,7 +363,7 @@ class Classifier(Learner):
         """As the loss defines them, in float32 at least → (N, C) or (N, K)."""
         return self.loss.to_probabilities(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
 
-    def quick(self, outputs: Tensor, truth: Tensor) -> Tensor:
+    def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """The number of right decisions; for labels, the mean over an example's labels."""
         if self.facts.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from losslab.errors import LabError
 
 
-def told(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
+def missing_arguments(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
     """What a scheduler asks for, the configuration leaves open, and only the run knows.
 
     Args:
@@ -29,7 +29,7 @@ def told(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> 
     return found
 
 
-def steps_of(trainer: Trainer) -> int:
+def total_steps(trainer: Trainer) -> int:
     """How many steps a run has.
 
     Raises:
@@ -41,7 +41,7 @@ def steps_of(trainer: Trainer) -> int:
     return int(steps)
 
 
-def waits_for(scheduler: Any, monitor: str, trainer: Trainer) -> dict[str, Any]:
+def monitor_config(scheduler: Any, monitor: str, trainer: Trainer) -> dict[str, Any]:
     """What Lightning is told of a scheduler that waits for a metric; nothing of any other."""
     if not isinstance(scheduler, ReduceLROnPlateau):
         return {}

@@ -24,7 +24,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.io.metric_names import direction
 from losslab.targets import Task
 
@@ -32,12 +32,12 @@ MONITOR = {Task.REGRESSION: "mse", Task.BINARY: "accuracy", Task.MULTICLASS: "ac
 """The metric by which a task's runs are checkpointed, stopped, tuned and compared. Never the loss."""
 
 
-def mode(task: Task) -> str:
+def monitor_mode(task: Task) -> str:
     """Whether the monitored metric of this task is better "min" or "max"."""
     return direction(MONITOR[task])
 
 
-def wide(values: Tensor) -> Tensor:
+def to_float64(values: Tensor) -> Tensor:
     """Values where float64 can be had, which is on the CPU for MPS; floating ones as float64."""
     values = values.cpu() if values.device.type == "mps" else values
     return values.double() if values.is_floating_point() else values
@@ -100,8 +100,8 @@ class Average(Metric):
 
     def update(self, total: Tensor, weight: Tensor | float) -> None:
         """Add a batch: the sum of its values () and the sum of their weights () or the number of its examples."""
-        self.total += wide(total.detach())
-        self.weight += weight if isinstance(weight, int | float) else wide(weight.detach())
+        self.total += to_float64(total.detach())
+        self.weight += weight if isinstance(weight, int | float) else to_float64(weight.detach())
 
     def compute(self) -> Tensor:
         """Σ values / Σ weights → ()."""
@@ -172,10 +172,10 @@ class ECE(Metric):
         return (self.correct - self.confidence).abs().sum() / self.count.sum()
 
 
-class Yardsticks:
+class EvaluationMetrics:
     """All metrics of one split, but for the loss itself. Not a module: it keeps float64 where it can be had."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: DataSpec) -> None:
         self.task = facts.task
         decisions, likelihoods = _collections(facts)
         for metric in (*decisions.values(), *likelihoods.values()):
@@ -194,15 +194,15 @@ class Yardsticks:
         """Add a batch: raw outputs, what they mean as probabilities (None for regression), and the truth."""
         if len(truth) == 0:
             return  # this process's share of a small batch, which torchmetrics would not take
-        outputs, truth = wide(outputs), wide(truth)
+        outputs, truth = to_float64(outputs), to_float64(truth)
         if self.likelihoods is None or probabilities is None:
             self.decisions.update(outputs, truth)
             return
-        probabilities = wide(probabilities)
+        probabilities = to_float64(probabilities)
         if self.task is Task.MULTICLASS:
             # One-vs-all and squared-error outputs need not sum to 1, but exclusive classes' probabilities do.
             self.decisions.update(outputs.argmax(1), truth)
-            self.likelihoods.update(normalised(probabilities), truth)
+            self.likelihoods.update(normalise_rows(probabilities), truth)
         else:
             probabilities = probabilities.clamp(max=1)
             labels = truth.long()
@@ -233,7 +233,7 @@ class Yardsticks:
             self.likelihoods.to(device)
 
 
-def normalised(probabilities: Tensor) -> Tensor:
+def normalise_rows(probabilities: Tensor) -> Tensor:
     """Probabilities (N, C) of exclusive classes, each row summing to 1."""
     # The least positive number changes no probability, and makes a row of zeros uniform instead of 0/0.
     tiny = torch.finfo(probabilities.dtype).tiny
@@ -253,7 +253,7 @@ class _R2(R2Score):
         return super().compute() if self.total > 1 else torch.tensor(torch.nan)
 
 
-def _collections(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
+def _collections(facts: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     options: dict[str, Any] = {"validate_args": False}
     if facts.task is Task.REGRESSION:
         return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2(facts.targets)}, {}

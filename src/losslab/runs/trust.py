@@ -46,7 +46,7 @@ _MODULES = {
     "losslab.models": ("torch.nn.Module",),
     "losslab.training.callbacks": ("lightning.pytorch.callbacks.Callback",),
     "losslab.analysis.dynamics.callback": ("lightning.pytorch.callbacks.Callback",),
-    "losslab.data": ("losslab.data.module.MemoryDataModule", "losslab.data.corruption.base.Fault"),
+    "losslab.data": ("losslab.data.module.ExperimentDataModule", "losslab.data.corruption.base.Corruption"),
     "torch.nn.modules": ("torch.nn.Module",),
     "torch.optim": ("torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
     "lightning.pytorch.callbacks": ("lightning.pytorch.callbacks.Callback",),

@@ -367,7 +367,7 @@ def _monitored(data: Sequence[dict[str, Any]]) -> list[tuple[str, str] | None]:
     for each in data:
         try:
             task = experiment.facts(each).task
-            found.append((f"val/{metrics.MONITOR[task]}", metrics.mode(task)))
+            found.append((f"val/{metrics.MONITOR[task]}", metrics.monitor_mode(task)))
         except LabError:  # data that are gone: the run is finished, and needs them no more
             found.append(None)
     return found

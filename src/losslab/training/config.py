@@ -105,7 +105,7 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
     from losslab.models import metrics  # noqa: PLC0415
     from losslab.training import experiment  # noqa: PLC0415
 
-    return direction(metric) if metric else metrics.mode(experiment.facts(data).task)
+    return direction(metric) if metric else metrics.monitor_mode(experiment.facts(data).task)
 
 
 def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:

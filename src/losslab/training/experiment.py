@@ -13,9 +13,9 @@ from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
 from losslab.data import corruption
-from losslab.data.batch import Facts
-from losslab.data.metadata import Knowledge
-from losslab.data.module import MemoryDataModule
+from losslab.data.batch import DataSpec
+from losslab.data.metadata import DataMetadata
+from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError, NonFiniteError
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder, checkpoint
@@ -34,7 +34,7 @@ class Experiment:
     """Everything a run is made of, built and ready."""
 
     config: dict[str, Any]
-    data: MemoryDataModule
+    data: ExperimentDataModule
     learner: Learner
     trainer: Trainer
     folder: RunFolder
@@ -46,10 +46,10 @@ def build(config: dict[str, Any]) -> Experiment:
     Raises:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
-    data: MemoryDataModule = make("data", config["data"])
+    data: ExperimentDataModule = make("data", config["data"])
     data.corrupt([make(group, config[group]) for group in corruption.GROUPS if config.get(group)])
     if config.get("mix"):
-        data.mixed(make("mix", config["mix"]))
+        data.enable_mixing(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
     loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
     preflight.check_pair(loss, data.facts)
@@ -68,15 +68,15 @@ def build(config: dict[str, Any]) -> Experiment:
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
         # A mixed batch has no labels of its own: what a network makes of the given ones cannot be counted.
-        remembers=bool(config.get("noise")) and not config.get("mix"),
+        track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
     preflight.check_optimizer(learner)
     return Experiment(config, data, learner, trainer_of(config, learner), RunFolder(Path(config["run_dir"])))
 
 
-def facts(data: dict[str, Any]) -> Facts:
+def facts(data: dict[str, Any]) -> DataSpec:
     """What data of this configuration declare, without reading them."""
-    module: MemoryDataModule = make("data", data)
+    module: ExperimentDataModule = make("data", data)
     return module.facts
 
 
@@ -94,12 +94,12 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
     experiment = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
-    experiment.data.fetches = False
-    experiment.data.promised = folder.read_faults()
+    experiment.data.may_download = False
+    experiment.data.expected_manifest = folder.read_faults()
     known = folder.read_data()
     if known is not None:
-        experiment.data.learnt_from = Knowledge.from_json(known, folder.data)
-        experiment.data.learnt_from.fits(experiment.data.facts)
+        experiment.data.training_metadata = DataMetadata.from_json(known, folder.data)
+        experiment.data.training_metadata.check_compatible(experiment.data.facts)
     return experiment
 
 
@@ -193,7 +193,7 @@ def _begin(experiment: Experiment, start: checkpoint.Start | None, *, resume: bo
     if config["ckpt_path"] and start is None:
         weights.load(learner, Path(config["ckpt_path"]), start=True)
     if resume:
-        experiment.data.promised = folder.read_faults()
+        experiment.data.expected_manifest = folder.read_faults()
     experiment.data.prepare_data()
     experiment.data.setup()
     if resume:
@@ -204,7 +204,7 @@ def _begin(experiment: Experiment, start: checkpoint.Start | None, *, resume: bo
     if trainer.is_global_zero and not resume:
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
-        runs.write_json(folder.data, experiment.data.knowledge.as_json())
+        runs.write_json(folder.data, experiment.data.metadata.as_json())
         if config.get("teacher"):
             folder.keep_teacher(RunFolder(Path(config["teacher"])))
         # Last, as it makes the folder a run's: whoever is resumed finds all of them, or none.
@@ -221,7 +221,7 @@ def _refuse_another(folder: RunFolder) -> None:
 
 def _check_data(experiment: Experiment) -> None:
     """Refuse to go on with other data than those that the run has learnt from so far."""
-    known, found = experiment.folder.read_data(), experiment.data.knowledge.as_json()
+    known, found = experiment.folder.read_data(), experiment.data.metadata.as_json()
     # Their means may differ in the last digit on another machine.
     plain = [{key: value for key, value in (each or {}).items() if key != "normalise"} for each in (known, found)]
     if known is not None and plain[0] != json.loads(json.dumps(plain[1])):

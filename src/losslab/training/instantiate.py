@@ -23,7 +23,7 @@ from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.losses.adapter.adapted import adapt
 from losslab.losses.base import Loss
@@ -266,7 +266,7 @@ def _wants_more(named: Any, options: dict[str, Any]) -> bool:
     return False
 
 
-def make_network(config: dict[str, Any], facts: Facts, loss: Loss) -> nn.Module:
+def make_network(config: dict[str, Any], facts: DataSpec, loss: Loss) -> nn.Module:
     """The network of a configuration, with as many outputs as the loss needs for these data."""
     outputs = loss.outputs(facts.targets)
     network: nn.Module = make("model", config["model"], input_shape=facts.input_shape, outputs=outputs)

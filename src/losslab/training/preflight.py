@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from losslab.data.batch import Batch, Facts
-from losslab.data.module import MemoryDataModule
+from losslab.data.batch import Batch, DataSpec
+from losslab.data.module import ExperimentDataModule
 from losslab.doctor import Finding, Severity, examine
 from losslab.errors import LabError
 from losslab.losses import catalog
@@ -30,7 +30,7 @@ from losslab.training.distributed import environment
 logger = logging.getLogger(__name__)
 
 
-def check(learner: Learner, data: MemoryDataModule, device: torch.device) -> None:
+def check(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
     """Refuse a run in which something is surely wrong, and warn of what is likely wrong.
 
     Nothing that the run computes is changed by it. Every process of a run looks at the same batch, the whole of the
@@ -50,7 +50,7 @@ def check(learner: Learner, data: MemoryDataModule, device: torch.device) -> Non
         logger.warning("%s", finding)
 
 
-def first_batch(data: MemoryDataModule) -> Batch:
+def first_batch(data: ExperimentDataModule) -> Batch:
     """The first batch of the first epoch, over all processes, on the CPU unless the data lie elsewhere."""
     return data.train_dataloader().peek()
 
@@ -98,7 +98,7 @@ def _as(dtype: torch.dtype, target: Tensor) -> Tensor:
     return target.to(dtype) if target.is_floating_point() else target
 
 
-def check_pair(loss: Loss, facts: Facts) -> None:
+def check_pair(loss: Loss, facts: DataSpec) -> None:
     """Refuse a loss that cannot learn from these targets, or that was set up for others.
 
     Raises:
@@ -138,7 +138,7 @@ def check_optimizer(learner: Learner) -> None:
         return
     with _tried("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that its step comes before the optimizer's
-        told = lr_schedulers.told(learner.scheduler, learner.monitor_mode, lambda: _MANY)
+        told = lr_schedulers.missing_arguments(learner.scheduler, learner.monitor_mode, lambda: _MANY)
         scheduler = learner.scheduler(optimizer, **told)
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
 
@@ -245,7 +245,7 @@ def fitting_losses(kind: Kind) -> list[str]:
     return [name for name in catalog.names() if choose_kind(kind, catalog.wants(name)) is not None]
 
 
-def _specimen(facts: Facts) -> Tensor:
+def _specimen(facts: DataSpec) -> Tensor:
     """Two targets such as these data give."""
     if facts.kind is Kind.INDEX:
         return torch.zeros(2, dtype=torch.int64)

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from torch import nn
 
 from losslab.data import cifar10_files
-from losslab.data.metadata import Knowledge
+from losslab.data.metadata import DataMetadata
 from losslab.errors import LabError
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder
@@ -141,10 +141,10 @@ def open_run(look: Look) -> Experiment:
     changed = parse(look.data, config["data"])
     config = config | {"data": located(folder, config["data"], changed) | _from_home(config["data"], changed) | changed}
     experiment = lab.rebuild(folder, config)
-    experiment.data.fetches = "dir" in changed
+    experiment.data.may_download = "dir" in changed
     if changed and look.split != "train":  # which is all that faults are of
         experiment.data.corrupt(())
-        experiment.data.promised = None
+        experiment.data.expected_manifest = None
     weights.load(experiment.learner, checkpoint)
     check_finite(experiment.learner, checkpoint)
     return experiment
@@ -157,7 +157,7 @@ def _from_home(data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (("url", None), ("verify", True)) if key in data}
 
 
-def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
+def open_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
     """Build the network of a run and its loss without the data, as far as the run kept what is needed of them.
 
     Raises:
@@ -167,7 +167,7 @@ def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
     config, content, path = folder.read_config(), folder.read_data(), found_checkpoint(folder, checkpoint)
     if content is None:
         return _with_data(Look(run, checkpoint=checkpoint))
-    known = Knowledge.from_json(content, folder.data)
+    known = DataMetadata.from_json(content, folder.data)
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
     loss = make_loss(config["loss"], known.facts.kind, known.facts.targets)
@@ -180,7 +180,7 @@ def open_network(run: Path, checkpoint: str) -> tuple[Learner, Knowledge]:
     return learner.eval(), known
 
 
-def _with_data(look: Look) -> tuple[Learner, Knowledge]:
+def _with_data(look: Look) -> tuple[Learner, DataMetadata]:
     try:
         experiment = open_run(look)
         experiment.data.prepare_data()
@@ -189,7 +189,7 @@ def _with_data(look: Look) -> tuple[Learner, Knowledge]:
         raise LabError(
             f"{look.run} is an older run, which kept no data.json, and its data are needed: {error}"
         ) from error
-    return experiment.learner.eval(), experiment.data.knowledge
+    return experiment.learner.eval(), experiment.data.metadata
 
 
 def found_checkpoint(folder: RunFolder, name: str) -> Path:

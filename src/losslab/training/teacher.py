@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.data.module import MemoryDataModule
+from losslab.data.module import ExperimentDataModule
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
 from losslab.training import weights
@@ -23,7 +23,7 @@ def network_of(run: str | None) -> nn.Module | None:
         return None
     folder = RunFolder(Path(run))
     config = taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
-    data: MemoryDataModule = make("data", config["data"])
+    data: ExperimentDataModule = make("data", config["data"])
     loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
     network = make_network(config, data.facts, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))

@@ -112,8 +112,10 @@ def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learn
     supplies: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
         supplies |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
-    elif "monitor" in callback and callback["monitor"] not in learner.curves:
-        raise LabError(f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.curves)}")
+    elif "monitor" in callback and callback["monitor"] not in learner.epoch_metric_names:
+        raise LabError(
+            f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.epoch_metric_names)}"
+        )
     if callback.get("hparams", "") is None:
         supplies["hparams"] = hparams(config)
     return supplies

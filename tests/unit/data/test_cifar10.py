@@ -97,7 +97,7 @@ def test_an_unpacked_folder_is_used_as_it_is(official):
 
 
 def test_pixels_and_labels_are_those_of_the_batches_in_their_order(official):
-    images, labels = cifar10_files.read(official, cifar10_files.TEST, verify=True)
+    images, labels = cifar10_files.read_batches(official, cifar10_files.TEST, verify=True)
     batch = pickle.loads((official / cifar10_files.FOLDER / "test_batch").read_bytes())
     expected = torch.from_numpy(batch[b"data"]).view(-1, 3, 32, 32).permute(0, 2, 3, 1)
     assert torch.equal(images, expected)
@@ -221,11 +221,11 @@ def test_processes_that_start_together_download_once(server, tmp_path):
     children = [subprocess.Popen([sys.executable, "-c", ask]) for _ in range(3)]
     assert [child.wait(120) for child in children] == [0, 0, 0]
     assert len(asked) == REQUESTS
-    cifar10_files.read(tmp_path / "data", cifar10_files.TEST, verify=False)
+    cifar10_files.read_batches(tmp_path / "data", cifar10_files.TEST, verify=False)
 
 
 def test_the_real_cifar_10_is_read_in_its_official_order(real_cifar):
-    images, labels = cifar10_files.read(real_cifar, cifar10_files.TEST, verify=False)
+    images, labels = cifar10_files.read_batches(real_cifar, cifar10_files.TEST, verify=False)
     assert images.shape == (10_000, 32, 32, 3)
     assert labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert torch.bincount(labels).tolist() == [1000] * 10

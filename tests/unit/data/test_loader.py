@@ -213,15 +213,15 @@ def test_no_batch_of_a_gpu_waits_for_it():
 
 def test_normalising_by_images_is_exact_and_knows_no_order():
     pixels = images(700).inputs
-    normalise = Normalise.by(pixels)
+    normalise = Normalise.from_images(pixels)
     std, mean = torch.std_mean(pixels.double(), dim=(0, 1, 2), correction=0)
     torch.testing.assert_close(normalise.scale, 1 / std, rtol=1e-12, atol=0)
     torch.testing.assert_close(normalise.shift, -mean / std, rtol=1e-12, atol=0)
-    again = Normalise.by(pixels[torch.randperm(700, generator=torch.Generator().manual_seed(0))])
+    again = Normalise.from_images(pixels[torch.randperm(700, generator=torch.Generator().manual_seed(0))])
     assert torch.equal(again.scale, normalise.scale)
     assert torch.equal(again.shift, normalise.shift)
 
 
 def test_a_channel_without_variation_becomes_0():
     white = torch.full((300, 4, 4, 3), 255, dtype=torch.uint8)
-    assert torch.equal(Normalise.by(white)(white), torch.zeros(300, 3, 4, 4))
+    assert torch.equal(Normalise.from_images(white)(white), torch.zeros(300, 3, 4, 4))

@@ -25,15 +25,15 @@ def test_each_control_group_around_the_process_is_asked(tmp_path, version):
 
 def test_where_there_are_no_groups_the_machine_decides(tmp_path):
     assert machine._groups(tmp_path, tmp_path / "nothing") == []
-    assert machine.available() > 0
+    assert machine.available_memory() > 0
 
 
 def test_processes_of_one_machine_share_it(monkeypatch):
     monkeypatch.setattr(machine, "_machine", lambda: 1200)
     monkeypatch.setattr(machine, "_groups", list)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert machine.available() == 300
+    assert machine.available_memory() == 300
     monkeypatch.setenv("LOSSLAB_JOBS", "3")  # as a sweep says to jobs that run side by side
-    assert machine.available() == 100
+    assert machine.available_memory() == 100
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "100000")
     assert machine.cores() == 1

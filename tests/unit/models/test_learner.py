@@ -7,13 +7,13 @@ from lightning import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from losslab.data.batch import Batch, Facts
+from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses import BCE, MSE, CrossEntropy
 from losslab.models.learner import Classifier, Regressor
 from losslab.targets import Kind, Task
 
-CLASSES = Facts(Task.MULTICLASS, Kind.INDEX, (6,), 3, ("a", "b", "c"))
+CLASSES = DataSpec(Task.MULTICLASS, Kind.INDEX, (6,), 3, ("a", "b", "c"))
 
 
 def eigenmodes(steps: int, weight: float, bias: float) -> tuple[float, float]:
@@ -70,7 +70,7 @@ def batch(n: int) -> Batch:
 
 def test_a_loss_that_cannot_take_the_targets_is_refused():
     with pytest.raises(LabError, match="CrossEntropy takes index or probabilities targets, these data give values"):
-        learner(CrossEntropy(), Facts(Task.REGRESSION, Kind.VALUES, (6,), 1), Regressor)
+        learner(CrossEntropy(), DataSpec(Task.REGRESSION, Kind.VALUES, (6,), 1), Regressor)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(weight=[1.0, 5.0, 0.1]), MSE(), BCE()])

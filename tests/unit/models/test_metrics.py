@@ -5,17 +5,17 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.io.metric_names import direction
-from losslab.models.metrics import Average, RunningMean, Yardsticks
+from losslab.models.metrics import Average, EvaluationMetrics, RunningMean
 from losslab.targets import Kind, Task
 
 N = 101
 RANDOM = torch.Generator().manual_seed(0)
 
 
-def measured(facts: Facts, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
-    yardsticks = Yardsticks(facts)
+def measured(facts: DataSpec, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
+    yardsticks = EvaluationMetrics(facts)
     for i in range(0, N, batch):
         part = slice(i, i + batch)
         yardsticks.update(outputs[part], None if probabilities is None else probabilities[part], truth[part])
@@ -25,7 +25,7 @@ def measured(facts: Facts, outputs, probabilities, truth, batch: int = 16) -> di
 def test_classes_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
     p = outputs.softmax(1)
-    ours = measured(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
+    ours = measured(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
     y, decided, exact = truth.numpy(), outputs.argmax(1).numpy(), outputs.double().softmax(1).numpy()
     macro = {"average": "macro", "zero_division": 0}
     assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, decided), abs=1e-12)
@@ -39,7 +39,7 @@ def test_classes_agree_with_scikit_learn():
 def test_labels_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randint(2, (N, 1), generator=RANDOM).float()
     p = outputs.sigmoid()
-    ours = measured(Facts(Task.BINARY, Kind.BINARY, (1,), 1), outputs, p, truth)
+    ours = measured(DataSpec(Task.BINARY, Kind.BINARY, (1,), 1), outputs, p, truth)
     y, decided, exact = truth.numpy().ravel(), (p > 0.5).numpy().ravel(), outputs.double().sigmoid().numpy().ravel()
     assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y, decided), abs=1e-12)
     assert ours["f1"] == pytest.approx(sk.f1_score(y, decided), abs=1e-7)
@@ -49,7 +49,7 @@ def test_labels_agree_with_scikit_learn():
 
 def test_values_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randn(N, 1, generator=RANDOM)
-    ours = measured(Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), outputs, None, truth)
+    ours = measured(DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), outputs, None, truth)
     y, z = truth.double().numpy(), outputs.double().numpy()
     assert ours["mse"] == pytest.approx(sk.mean_squared_error(y, z), rel=1e-12)
     assert ours["mae"] == pytest.approx(sk.mean_absolute_error(y, z), rel=1e-12)
@@ -58,7 +58,7 @@ def test_values_agree_with_scikit_learn():
 
 def test_several_labels_are_averaged_over_labels():
     outputs, truth = torch.randn(N, 3, generator=RANDOM), torch.randint(2, (N, 3), generator=RANDOM).float()
-    ours = measured(Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3), outputs, outputs.sigmoid(), truth)
+    ours = measured(DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), outputs, outputs.sigmoid(), truth)
     decided = (outputs > 0).numpy()
     assert ours["accuracy"] == pytest.approx((decided == truth.numpy().astype(bool)).mean(), abs=1e-7)
     assert ours["f1"] == pytest.approx(sk.f1_score(truth.numpy(), decided, average="macro"), abs=1e-7)
@@ -67,7 +67,7 @@ def test_several_labels_are_averaged_over_labels():
 def test_one_vs_all_probabilities_are_normalised_for_exclusive_classes():
     outputs, truth = torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
     p = outputs.double().sigmoid()
-    ours = measured(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
+    ours = measured(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
     assert ours["nll"] == pytest.approx(sk.log_loss(truth.numpy(), (p / p.sum(1, keepdim=True)).numpy()), rel=1e-9)
 
 
@@ -75,15 +75,15 @@ def test_one_vs_all_probabilities_are_normalised_for_exclusive_classes():
 def test_results_do_not_depend_on_the_batch_size(batch):
     outputs = torch.randn(N, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     truth = torch.randint(4, (N,), generator=torch.Generator().manual_seed(2))
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4)
+    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4)
     whole = measured(facts, outputs, outputs.softmax(1), truth, N)
     parts = measured(facts, outputs, outputs.softmax(1), truth, batch)
     assert parts == pytest.approx(whole, abs=1e-9)
 
 
 def test_confident_mistakes_have_a_finite_nll():
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 2)
-    yardsticks = Yardsticks(facts)
+    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 2)
+    yardsticks = EvaluationMetrics(facts)
     yardsticks.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert yardsticks.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
 
@@ -98,7 +98,7 @@ def test_sums_are_float64_so_that_small_values_survive_large_ones(kind):
 
 
 def test_probabilities_that_are_all_zero_count_as_uniform():
-    yardsticks = Yardsticks(Facts(Task.MULTICLASS, Kind.INDEX, (1,), 4))
+    yardsticks = EvaluationMetrics(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4))
     outputs = torch.full((3, 4), -1e4)
     yardsticks.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
     assert yardsticks.compute()["nll"].item() == pytest.approx(np.log(4))
@@ -107,15 +107,15 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
 @pytest.mark.parametrize(
     ("facts", "outputs"),
     [
-        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), torch.ones(4, 1)),
-        (Facts(Task.REGRESSION, Kind.VALUES, (1,), 3), torch.ones(4, 3)),
-        (Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3), torch.ones(4, 3)),
-        (Facts(Task.BINARY, Kind.BINARY, (1,), 1), torch.ones(4, 1)),
-        (Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
+        (DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), torch.ones(4, 1)),
+        (DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 3), torch.ones(4, 3)),
+        (DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3), torch.ones(4, 3)),
+        (DataSpec(Task.BINARY, Kind.BINARY, (1,), 1), torch.ones(4, 1)),
+        (DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
     ],
 )
 def test_a_process_without_an_example_has_sums_that_can_be_added_to_the_others(facts, outputs):
-    idle, busy = Yardsticks(facts), Yardsticks(facts)
+    idle, busy = EvaluationMetrics(facts), EvaluationMetrics(facts)
     truth = torch.tensor([0, 1, 2, 0]) if facts.task is Task.MULTICLASS else outputs
     busy.update(outputs, None if facts.task is Task.REGRESSION else outputs / 2, truth)
     assert shapes(idle) == shapes(busy)
@@ -134,7 +134,7 @@ def shapes(yardsticks):
 def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together():
     # Then the sums of NLL and Brier are equal, by which torchmetrics would take the two for one.
     outputs = torch.tensor([[40.0, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 0]])
-    truth, facts = torch.tensor([0, 1, 1, 2]), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3)
+    truth, facts = torch.tensor([0, 1, 1, 2]), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3)
     whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
     assert single == pytest.approx(whole, rel=1e-6)
 

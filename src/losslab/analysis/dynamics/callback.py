@@ -22,8 +22,8 @@ from losslab.analysis.dynamics.gradients import LINE, titles
 from losslab.analysis.dynamics.record import Look, Record
 from losslab.data.batch import Batch
 from losslab.data.loader import Loader
-from losslab.data.module import MemoryDataModule
-from losslab.data.transforms import spell_out
+from losslab.data.module import ExperimentDataModule
+from losslab.data.transforms import encode_classes
 from losslab.errors import LabError
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
@@ -46,14 +46,14 @@ class Watched:
     """
 
     def __init__(self, trainer: Trainer, learner: Learner, count: int, seed: int) -> None:
-        data: MemoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self.trainer, self.learner, self.data = trainer, learner, data
         source = data.splits["train"]
         size = source.size
         if trainer.overfit_batches:  # type: ignore[attr-defined]
             size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
         held = source.take(recording.drawn(size, count, seed).to(source.device))
-        self._spell = None if data.mix is None else partial(spell_out, learner.facts.targets)
+        self._spell = None if data.mix is None else partial(encode_classes, learner.facts.targets)
         batch = Batch(*held) if self._spell is None else self._spell(Batch(*held))
         counted = recording.counts(learner, batch.target.to(learner.device)).to(held.device)
         if not counted.any():

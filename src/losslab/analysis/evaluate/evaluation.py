@@ -15,7 +15,7 @@ from losslab.analysis.evaluate.predictions import Answers, Array, answers
 from losslab.analysis.outputs import Outcomes, outcomes
 from losslab.data.batch import Examples
 from losslab.errors import LabError
-from losslab.models.metrics import Yardsticks
+from losslab.models.metrics import EvaluationMetrics
 from losslab.targets import Task
 from losslab.training.distributed import environment
 from losslab.training.experiment import Experiment
@@ -87,7 +87,7 @@ def _in_order(experiment: Experiment, seen: Outcomes) -> dict[str, float]:
     """The yardsticks summed batch by batch, as one process does: sums of several differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(seen.index)
     device = next(learner.parameters()).device
-    yardsticks, loss = Yardsticks(learner.facts).alone(), torch.zeros((), dtype=torch.float64)
+    yardsticks, loss = EvaluationMetrics(learner.facts).alone(), torch.zeros((), dtype=torch.float64)
     weight = loss.clone()
     with torch.no_grad():
         for start in range(0, len(seen.index), size):

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from losslab.analysis.evaluate.metrics import class_names
-from losslab.data.metadata import Knowledge
+from losslab.data.metadata import DataMetadata
 from losslab.errors import LabError
 from losslab.io import atomic, untrusted
 from losslab.models.learner import Learner
-from losslab.models.metrics import normalised
+from losslab.models.metrics import normalise_rows
 from losslab.targets import Task
 from losslab.training.experiment import Experiment
 from losslab.training.reopen import Look, open_run
@@ -36,7 +36,7 @@ class Program(nn.Module):
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(self, learner: Learner, known: Knowledge, *, raw: bool = False) -> None:
+    def __init__(self, learner: Learner, known: DataMetadata, *, raw: bool = False) -> None:
         super().__init__()
         self.network, self.loss, self.facts, self.raw = learner.network, learner.loss, learner.facts, raw
         self.dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
@@ -65,7 +65,7 @@ class Program(nn.Module):
         if self.facts.task is Task.REGRESSION:
             return self.loss.to_predictions(outputs)
         probabilities = self.loss.to_probabilities(outputs)
-        return normalised(probabilities) if self.facts.task is Task.MULTICLASS else probabilities.clamp(max=1)
+        return normalise_rows(probabilities) if self.facts.task is Task.MULTICLASS else probabilities.clamp(max=1)
 
 
 EXAMPLES = 64
@@ -121,12 +121,12 @@ def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export
     return Export(path, *words, len(inputs), difference)
 
 
-def _examples(experiment: Experiment, split: str, *, raw: bool) -> tuple[Tensor, Tensor, Knowledge]:
+def _examples(experiment: Experiment, split: str, *, raw: bool) -> tuple[Tensor, Tensor, DataMetadata]:
     """Real inputs as the program takes them, and what the model answers by the way that evaluation goes."""
     data, learner = experiment.data, experiment.learner.eval()
     data.prepare_data()
     data.setup()
-    known = data.learnt_from or data.knowledge
+    known = data.training_metadata or data.metadata
     source = data.splits[split]
     taken = source.take(torch.arange(min(EXAMPLES, source.size), device=source.device)).inputs.cpu()
     prepared = taken if data.transform is None else data.transform(taken)

@@ -9,13 +9,13 @@ import numpy as np
 from sklearn import metrics as sk
 
 from losslab.analysis.evaluate.predictions import Answers, Array
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.targets import Task
 
 TOP = 5
 
 
-def class_names(facts: Facts) -> list[str]:
+def class_names(facts: DataSpec) -> list[str]:
     """The names of classes or labels, two of a binary task; their numbers where the data do not name them."""
     given = facts.class_names
     count = 2 if facts.task is Task.BINARY else facts.targets

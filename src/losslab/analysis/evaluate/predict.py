@@ -13,8 +13,8 @@ from torch import Tensor
 
 from losslab.analysis.evaluate.export import Program
 from losslab.analysis.evaluate.metrics import class_names
-from losslab.data.image_files import decode, large_images
-from losslab.data.image_folder import images_below
+from losslab.data.image_files import allow_large_images, decode
+from losslab.data.image_folder import find_images
 from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.targets import Task
@@ -46,7 +46,7 @@ def classifier(run: Path, checkpoint: str = "best") -> Classifier:
         raise LabError(f"{run} learnt {facts.task} on inputs of {shape}: predict takes runs that classify images")
     channels, height, width = facts.input_shape
     if known.normalise is None or channels != 3 or height != width:
-        how = known.foreign or f"taken as they are, {channels} channels of {height}×{width}"
+        how = known.foreign_transform or f"taken as they are, {channels} channels of {height}×{width}"
         raise LabError(
             f"{run} learnt from images prepared otherwise than files can be here ({how}): use Python instead"
         )
@@ -60,7 +60,7 @@ def files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     wrong: list[str] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(images_below(path))
+            inside = sorted(find_images(path))
             found += [path / name for name in inside]
             wrong += [] if inside else [f"no images in {path}"]
         elif path.is_file():
@@ -78,7 +78,7 @@ def classify(with_: Classifier, paths: Sequence[Path]) -> Iterator[tuple[Path, T
     """
     hidden = not get_console().is_terminal
     starts = track(range(0, len(paths), _BATCH), "classifying", transient=True, disable=hidden)
-    with large_images(), ThreadPoolExecutor(cores()) as threads:
+    with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
         for start in starts:
             some = paths[start : start + _BATCH]
             decoded = list(threads.map(partial(_decoded, side=with_.side), some))

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from losslab.analysis.outputs import Outcomes
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.losses.gaussian_nll import GaussianNLL
 from losslab.models.learner import Learner
-from losslab.models.metrics import normalised
+from losslab.models.metrics import normalise_rows
 from losslab.targets import Kind, Task
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -22,7 +22,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 class Answers:
     """All examples of a split in the order of `index`; floating numbers are float64."""
 
-    facts: Facts
+    facts: DataSpec
     index: Array
     """int64 (N,)."""
     truth: Array
@@ -86,7 +86,7 @@ def answers(learner: Learner, seen: Outcomes) -> Answers:
         deviation = loss.variances(outputs).sqrt() if isinstance(loss, GaussianNLL) else None
         prediction = scores if probabilities is None else decided(facts.task, scores, probabilities)
         if probabilities is not None and facts.task is Task.MULTICLASS:
-            probabilities = normalised(probabilities.double())
+            probabilities = normalise_rows(probabilities.double())
     columns = {"truth": seen.truth, "target": seen.target, "prediction": prediction, "loss": seen.loss}
     more = {"probabilities": probabilities, "deviation": deviation}
     columns |= {name: column for name, column in more.items() if column is not None}

@@ -91,13 +91,13 @@ def batches(solution: Solution, split: str, count: int | None, seed: int) -> lis
         rows = split_rows(source.size, (count,), seed)[0]
         data.splits = {**data.splits, split: source.take(rows.to(source.device))}
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
-    data.validated = split if split == "train" else "val"
+    data.val_split = split if split == "train" else "val"
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
     device = learner.device
     try:
         return [Batch(batch.inputs.to(device, dtype), *(part.to(device) for part in batch[1:])) for batch in loader]
     finally:
-        data.validated = "val"
+        data.val_split = "val"
         data.splits = {**data.splits, split: source}
         data.teardown()
 

@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from losslab.data.batch import Facts
-from losslab.data.corruption.subset import Training
+from losslab.data.batch import DataSpec
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
 @dataclass(frozen=True)
-class Fault(ABC):
+class Corruption(ABC):
     """Something that is made wrong with the training data. The fields of a subclass are what can be set."""
 
     group: ClassVar[str]
@@ -25,7 +25,7 @@ class Fault(ABC):
         return asdict(self)
 
     @abstractmethod
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data that cannot have this fault, before any of it is read.
 
         Raises:
@@ -33,7 +33,7 @@ class Fault(ABC):
         """
 
     @abstractmethod
-    def __call__(self, train: Training, facts: Facts) -> Training:
+    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """The training split with this fault. The truth and the inputs are as they were.
 
         Raises:
@@ -57,7 +57,7 @@ class Fault(ABC):
         """
         self.must("seed", "a whole number", holds=isinstance(seed, int) and not isinstance(seed, bool))
 
-    def must_have_classes(self, facts: Facts) -> None:
+    def must_have_classes(self, facts: DataSpec) -> None:
         """Refuse data whose targets are not class indices or 0/1 labels.
 
         Raises:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.data.cifar10_files import CLASSES
 from losslab.data.corruption import subset
-from losslab.data.corruption.base import Fault
-from losslab.data.corruption.subset import Training
+from losslab.data.corruption.base import Corruption
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.io import torch_files
 from losslab.io.untrusted import open_plain
@@ -108,7 +108,7 @@ _CLEAN = "clean_label"
 
 
 @dataclass(frozen=True)
-class HumanNoise(Fault):
+class HumanNoise(Corruption):
     """CIFAR-10N (Wei et al. 2022, "Learning with noisy labels revisited"): three people labelled each training image.
 
     The labels belong to the official 50,000 training images in their order. Through `Examples.index` each example
@@ -128,7 +128,7 @@ class HumanNoise(Fault):
     def __post_init__(self) -> None:
         self.must("labels", f"one of {', '.join(_ARRAYS)}", holds=self.labels in _ARRAYS)
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data that are not CIFAR-10."""
         self.must_have_classes(facts)
         if facts.class_names != CLASSES:
@@ -137,7 +137,7 @@ class HumanNoise(Fault):
                 "noise=symmetric or pair_flip"
             )
 
-    def __call__(self, train: Training, facts: Facts) -> Training:
+    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """What people said of each example; what it is must be what the file says it is."""
         path = Path(self.file).expanduser()
         arrays = read_arrays(path, (_CLEAN, _ARRAYS[self.labels]))
@@ -153,7 +153,7 @@ class HumanNoise(Fault):
                 f"{path} is of other images, or of these in another order: its {_CLEAN} differs from the labels of "
                 f"{differ:,} of {train.size:,} training images; noise=human is for the official CIFAR-10 (data=cifar10)"
             )
-        return subset.given(train, said[train.index])
+        return subset.with_target(train, said[train.index])
 
 
 def _labels(array: Any, path: Path, classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from losslab.data.batch import Examples
-from losslab.data.corruption.subset import Training
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.data.corruption.value_noise import Heteroscedastic
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _POINTS = 2_000
 """So many values are drawn at most."""
 
 
-def draw(manifest: dict[str, Any], train: Training, title: str) -> "Figure":
+def draw(manifest: dict[str, Any], train: TrainingSplit, title: str) -> "Figure":
     """Which labels became which and how many examples each class has; of values, what was given for what is true.
 
     Args:
@@ -100,7 +100,7 @@ def _name(axes: "Axes", names: list[str]) -> None:
     )
 
 
-def _values(axes: "Axes", record: dict[str, Any], train: Training) -> None:
+def _values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
     """Given values over true ones."""
     true, given = (values[:_POINTS, 0].cpu().tolist() for values in (train.truth, train.target))
     ends = [min(true), max(true)]

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.data.corruption import subset
-from losslab.data.corruption.base import Fault, is_number
-from losslab.data.corruption.subset import Training
+from losslab.data.corruption.base import Corruption, is_number
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 
 
 @dataclass(frozen=True)
-class LabelNoise(Fault):
+class LabelNoise(Corruption):
     """Of each class, round(rate · its examples) are labelled wrongly: always as another class.
 
     Which ones depends on the seed and the class alone. So all kinds of noise hit the same examples, and those that a
@@ -36,18 +36,18 @@ class LabelNoise(Fault):
         self.must("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
         self.must_be_seed(self.seed)
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data without classes."""
         self.must_have_classes(facts)
 
-    def __call__(self, train: Training, facts: Facts) -> Training:
+    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """Labels of a class are exchanged; of 0/1 labels each column is two classes of its own."""
         if facts.task is Task.MULTICLASS:
-            return subset.given(train, self._spoilt(train.target, facts, 0))
+            return subset.with_target(train, self._spoilt(train.target, facts, 0))
         columns = [self._spoilt(column.long(), facts, place) for place, column in enumerate(train.target.unbind(1))]
-        return subset.given(train, torch.stack(columns, dim=1).to(train.target.dtype))
+        return subset.with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
 
-    def _spoilt(self, labels: Tensor, facts: Facts, column: int) -> Tensor:
+    def _spoilt(self, labels: Tensor, facts: DataSpec, column: int) -> Tensor:
         """Class indices (N,) with some of each class made wrong → (N,). An index that is no class stays."""
         classes = facts.targets if facts.task is Task.MULTICLASS else 2
         spoilt = labels.clone()
@@ -61,7 +61,7 @@ class LabelNoise(Fault):
         return spoilt
 
     @abstractmethod
-    def others(self, label: int, count: int, classes: int, facts: Facts, random: torch.Generator) -> Tensor | None:
+    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:
         """A wrong label for each of the examples of a class → (count,); None if this class is never mistaken."""
 
 
@@ -75,7 +75,7 @@ class Symmetric(LabelNoise):
 
     kind: ClassVar[str] = "symmetric"
 
-    def others(self, label: int, count: int, classes: int, facts: Facts, random: torch.Generator) -> Tensor:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
         """Uniform over the other classes."""
         return (label + torch.randint(1, classes, (count,), generator=random)) % classes
 
@@ -86,7 +86,7 @@ class PairFlip(LabelNoise):
 
     kind: ClassVar[str] = "pair_flip"
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data without classes that follow each other."""
         super().check(facts)
         if facts.task is Task.MULTILABEL:
@@ -94,7 +94,7 @@ class PairFlip(LabelNoise):
                 "noise=pair_flip is for classes that exclude each other: several labels take noise=symmetric"
             )
 
-    def others(self, label: int, count: int, classes: int, facts: Facts, random: torch.Generator) -> Tensor:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
         """The next class."""
         return torch.full((count,), (label + 1) % classes)
 
@@ -116,7 +116,7 @@ class Asymmetric(LabelNoise):
         "dog": "cat",
     }
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data without these classes."""
         super().check(facts)
         missing = {*self.MISTAKEN, *self.MISTAKEN.values()} - set(facts.class_names)
@@ -126,7 +126,7 @@ class Asymmetric(LabelNoise):
                 f"{', '.join(sorted(missing)) or 'exclusive classes'}: noise=pair_flip fits classes of any names"
             )
 
-    def others(self, label: int, count: int, classes: int, facts: Facts, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
         """The class that it resembles."""
         mistaken = self.MISTAKEN.get(facts.class_names[label])
         return None if mistaken is None else torch.full((count,), facts.class_names.index(mistaken))

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.data.corruption import subset
-from losslab.data.corruption.base import Fault, is_number
-from losslab.data.corruption.subset import Training
+from losslab.data.corruption.base import Corruption, is_number
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 
 
 @dataclass(frozen=True)
-class LongTail(Fault):
+class LongTail(Corruption):
     """Class i keeps floor(n · ratio^(-i/(C - 1))) examples (Cao et al. 2019, "Label-distribution-aware margin loss").
 
     n is the number of examples of class 0, the largest: the most for which every class has enough. Which ones a class
@@ -38,7 +38,7 @@ class LongTail(Fault):
         self.must("ratio", "a number from 1", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
         self.must_be_seed(self.seed)
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data without classes that exclude each other."""
         self.must_have_classes(facts)
         if facts.task is Task.MULTILABEL:
@@ -46,7 +46,7 @@ class LongTail(Fault):
                 "imbalance=long_tail is for classes that exclude each other, and these data have several labels"
             )
 
-    def __call__(self, train: Training, facts: Facts) -> Training:
+    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """Some examples of each class, in the order they had."""
         labels = train.target if facts.task is Task.MULTICLASS else train.target.squeeze(1).long()
         classes = facts.targets if facts.task is Task.MULTICLASS else 2
@@ -62,7 +62,7 @@ class LongTail(Fault):
                 f"training examples: {remedy}"
             )
         parts = [self._some(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
-        return subset.kept(train, torch.cat(parts).sort().values)
+        return subset.select_rows(train, torch.cat(parts).sort().values)
 
     def sizes(self, available: list[int]) -> list[int]:
         """How many examples each class keeps, of those there are."""
@@ -76,5 +76,5 @@ class LongTail(Fault):
         return rows[torch.randperm(len(rows), generator=random)[:size]]
 
 
-def _name(facts: Facts, label: int) -> str:
+def _name(facts: DataSpec, label: int) -> str:
     return facts.class_names[label] if facts.class_names else str(label)

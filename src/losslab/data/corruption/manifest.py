@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.data.batch import Facts
-from losslab.data.corruption.base import Fault
-from losslab.data.corruption.subset import Training
+from losslab.data.batch import DataSpec
+from losslab.data.corruption.base import Corruption
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 
@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 """Plain containers, as they stand in RUN/faults.json."""
 
 
-def corrupted(train: Training, faults: Sequence[Fault], facts: Facts) -> tuple[Training, Manifest]:
+def apply(train: TrainingSplit, faults: Sequence[Corruption], facts: DataSpec) -> tuple[TrainingSplit, Manifest]:
     """The training split with these faults, one after the other, and what they did.
 
     Raises:
@@ -39,7 +39,7 @@ def corrupted(train: Training, faults: Sequence[Fault], facts: Facts) -> tuple[T
     return train, manifest
 
 
-def checksum(train: Training) -> str:
+def checksum(train: TrainingSplit) -> str:
     """SHA-256 of the indices and after them the targets, as they lie in memory (little-endian)."""
     sha = hashlib.sha256()
     for tensor in (train.index, train.target):
@@ -48,7 +48,7 @@ def checksum(train: Training) -> str:
     return sha.hexdigest()
 
 
-def check(found: Manifest | None, promised: Manifest) -> None:
+def verify(found: Manifest | None, promised: Manifest) -> None:
     """Refuse training data that are not those of a run.
 
     Values may differ in their last bits, as sums and exponentials do between processors; labels may not.
@@ -69,7 +69,7 @@ def check(found: Manifest | None, promised: Manifest) -> None:
         )
 
 
-def _record(fault: Fault, before: Training, after: Training, facts: Facts) -> dict[str, Any]:
+def _record(fault: Corruption, before: TrainingSplit, after: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
     record: dict[str, Any] = {"group": fault.group, "kind": fault.kind, "parameters": fault.parameters}
     record |= {"examples_before": before.size, "examples": after.size}
     if fault.group == "noise":
@@ -86,35 +86,35 @@ def _record(fault: Fault, before: Training, after: Training, facts: Facts) -> di
     if fault.group == "noise" and facts.task is Task.MULTILABEL:
         record["flips"] = _flips(after, facts)
     elif fault.group == "noise":
-        record["transitions"] = _table(_known(after.truth, facts), _known(after.target, facts), names(facts))
+        record["transitions"] = _table(_known(after.truth, facts), _known(after.target, facts), class_names(facts))
     return record
 
 
-def names(facts: Facts) -> list[str]:
+def class_names(facts: DataSpec) -> list[str]:
     """What the classes or labels are called."""
     if facts.class_names:
         return list(facts.class_names)
     return [str(number) for number in range(2 if facts.task is Task.BINARY else facts.targets)]
 
 
-def _sizes(target: Tensor, facts: Facts) -> dict[str, int]:
+def _sizes(target: Tensor, facts: DataSpec) -> dict[str, int]:
     """How many examples each class has; of several labels, how many have each."""
     if facts.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
-        counts = torch.bincount(_known(target, facts), minlength=len(names(facts)))
-    return dict(zip(names(facts), counts.tolist(), strict=True))
+        counts = torch.bincount(_known(target, facts), minlength=len(class_names(facts)))
+    return dict(zip(class_names(facts), counts.tolist(), strict=True))
 
 
-def _known(target: Tensor, facts: Facts) -> Tensor:
+def _known(target: Tensor, facts: DataSpec) -> Tensor:
     """The classes of those examples that have one, int64."""
     labels = target if facts.task is Task.MULTICLASS else target.squeeze(1).long()
-    return labels[(labels >= 0) & (labels < len(names(facts)))]
+    return labels[(labels >= 0) & (labels < len(class_names(facts)))]
 
 
-def _flips(train: Training, facts: Facts) -> dict[str, Any]:
+def _flips(train: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
     """By label, true answer ("0" or "1") and given answer, how many examples."""
-    columns = zip(names(facts), train.truth.long().unbind(1), train.target.long().unbind(1), strict=True)
+    columns = zip(class_names(facts), train.truth.long().unbind(1), train.target.long().unbind(1), strict=True)
     return {name: _table(true, given, ["0", "1"]) for name, true, given in columns}
 
 
@@ -127,7 +127,7 @@ def _table(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[st
     }
 
 
-def lines(manifest: dict[str, Any]) -> dict[str, str]:
+def describe(manifest: dict[str, Any]) -> dict[str, str]:
     """For each group that is at work, what it did: "symmetric, rate 0.4, 1,234 of 3,086 labels wrong"."""
     return {record["group"]: f"{_asked(record)}, {_done(record)}" for record in manifest["faults"]}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from losslab.data.batch import Examples, Source
 
 
-class Excerpt:
+class Subset:
     """Some examples of a source that is read from files, with targets of their own. The truth is the source's target.
 
     Args:
@@ -45,22 +45,22 @@ class Excerpt:
         return self.source.take(self.index[rows])._replace(target=self.target[rows])
 
 
-Training = Examples | Excerpt
+TrainingSplit = Examples | Subset
 """A training split: target, truth and index of all its examples are in memory."""
 
 
-def of(source: Source) -> Training:
+def as_training_split(source: Source) -> TrainingSplit:
     """A source as a training split."""
-    return source if isinstance(source, Examples) else Excerpt(source, torch.arange(source.size), source.target)
+    return source if isinstance(source, Examples) else Subset(source, torch.arange(source.size), source.target)
 
 
-def kept(train: Training, rows: Tensor) -> Training:
+def select_rows(train: TrainingSplit, rows: Tensor) -> TrainingSplit:
     """The examples of these rows alone, numbered as they were."""
     if isinstance(train, Examples):
         return train.take(rows)
-    return Excerpt(train.source, train.index[rows], train.target[rows])
+    return Subset(train.source, train.index[rows], train.target[rows])
 
 
-def given(train: Training, target: Tensor) -> Training:
+def with_target(train: TrainingSplit, target: Tensor) -> TrainingSplit:
     """The same examples with other targets; their truth stays."""
-    return train._replace(target=target) if isinstance(train, Examples) else Excerpt(train.source, train.index, target)
+    return train._replace(target=target) if isinstance(train, Examples) else Subset(train.source, train.index, target)

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption import subset
-from losslab.data.corruption.base import Fault, is_number
-from losslab.data.corruption.subset import Training
+from losslab.data.corruption.base import Corruption, is_number
+from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 
 
 @dataclass(frozen=True)
-class ValueNoise(Fault):
+class ValueNoise(Corruption):
     """Something is added to values."""
 
     group: ClassVar[str] = "noise"
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data in classes."""
         if facts.task is not Task.REGRESSION:
             raise LabError(
@@ -30,11 +30,11 @@ class ValueNoise(Fault):
                 f"on CIFAR-10 also asymmetric or human"
             )
 
-    def __call__(self, train: Training, facts: Facts) -> Training:
+    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """Add it to the targets (N, D)."""
-        return subset.given(train, train.target + self.drawn(train, facts).to(train.target.dtype))
+        return subset.with_target(train, train.target + self.drawn(train, facts).to(train.target.dtype))
 
-    def drawn(self, train: Training, facts: Facts) -> Tensor:
+    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
         """What is added, (N, D)."""
         raise NotImplementedError
 
@@ -65,13 +65,13 @@ class Outliers(ValueNoise):
         self.must("sides", "one or two", holds=self.sides in {"one", "two"})
         self.must_be_seed(self.seed)
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data in classes, and counts that would become negative."""
         super().check(facts)
         if facts.counts and self.sides == "two":
             raise LabError("noise.sides=two would make counts negative: use noise.sides=one")
 
-    def drawn(self, train: Training, facts: Facts) -> Tensor:
+    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
         """Mostly 0."""
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
         thrown = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
@@ -108,7 +108,7 @@ class Heteroscedastic(ValueNoise):
         self.must("feature", "a column, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0)
         self.must_be_seed(self.seed)
 
-    def check(self, facts: Facts) -> None:
+    def check(self, facts: DataSpec) -> None:
         """Refuse data in classes, counts, and a feature that there is not."""
         super().check(facts)
         features = torch.Size(facts.input_shape).numel()
@@ -116,7 +116,7 @@ class Heteroscedastic(ValueNoise):
         if facts.counts:
             raise LabError("noise=heteroscedastic adds Gaussian noise, and these are counts: use noise=outliers")
 
-    def drawn(self, train: Training, facts: Facts) -> Tensor:  # noqa: ARG002
+    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:  # noqa: ARG002
         """σ(x) times standard normal draws."""
         if not isinstance(train, Examples):
             raise LabError(

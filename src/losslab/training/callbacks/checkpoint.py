@@ -276,7 +276,7 @@ class BestAndLast(Checkpoint):
             return
         state = unchecked(trainer)
         if first_non_finite(state) is None:
-            self.best_values = pl_module.current()
+            self.best_values = pl_module.current_values()
             self.best_epoch = trainer.current_epoch + 1
             # Copied: the tensors of the checkpoint are those that training goes on to change.
             self._waiting = copy.deepcopy(state) if trainer.is_global_zero else None
@@ -285,7 +285,7 @@ class BestAndLast(Checkpoint):
         # Or Lightning would keep from a plateau scheduler the value of an epoch that was resumed half-way.
         trainer.fit_loop._restarting = False  # noqa: SLF001
         if self.best_epoch == trainer.current_epoch + 1:  # training's own averages come after validation
-            self.best_values = pl_module.current()
+            self.best_values = pl_module.current_values()
         if is_last(trainer):  # now, since afterwards a moving average takes the place of the weights
             state = whole(trainer)
             self._final = copy.deepcopy(state) if trainer.is_global_zero else state

@@ -129,7 +129,7 @@ class History(Checkpoint):
         if not trainer.is_global_zero:
             return
         # Of a resumed run all rows that its checkpoint knows; what was written after it will be written again.
-        columns = ["epoch", "step", "lr", *pl_module.curves]
+        columns = ["epoch", "step", "lr", *pl_module.epoch_metric_names]
         self._tables = [
             Table(self.folder.history, columns, self.rows, self._files),
             Table(self.folder.timing, ["epoch", "seconds"], self._times, self._files),
@@ -149,7 +149,7 @@ class History(Checkpoint):
             "epoch": epoch,
             "step": trainer.global_step,
             "lr": self._rate,
-            **pl_module.current(),
+            **pl_module.current_values(),
         }
         history, timing = self._tables
         history.add(row)

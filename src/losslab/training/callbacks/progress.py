@@ -116,7 +116,7 @@ class ProgressBar(LightningProgressBar):
                 len(str(epochs)),
                 epoch,
                 epochs,
-                _newest(learner, *(name for name in shown if name in learner.fresh)),
+                _newest(learner, *(name for name in shown if name in learner.updated_this_epoch)),
                 seconds,
             )
 

@@ -32,7 +32,7 @@ class Dashboard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         for writer in _writers(trainer):
-            writer.add_custom_scalars(_layout(pl_module.curves))
+            writer.add_custom_scalars(_layout(pl_module.epoch_metric_names))
             self._write_hparams(writer, start=True)
             if self.graph:
                 _write_graph(writer, pl_module, trainer)

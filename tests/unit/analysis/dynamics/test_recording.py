@@ -10,14 +10,14 @@ from torch import nn
 
 from losslab.analysis.dynamics import recording
 from losslab.analysis.dynamics.gradients import LINE, centre, slope, titles
-from losslab.data.batch import Batch, Facts
+from losslab.data.batch import Batch, DataSpec
 from losslab.losses import BCE, MAE, MSE, CrossEntropy, GaussianNLL, Hinge, Huber
 from losslab.models.learner import Classifier, Regressor
 from losslab.targets import Kind, Task
 
-TEN = Facts(Task.MULTICLASS, Kind.INDEX, (4,), targets=10)
-LABELS = Facts(Task.MULTILABEL, Kind.BINARY, (4,), targets=3)
-VALUES = Facts(Task.REGRESSION, Kind.VALUES, (4,), targets=1)
+TEN = DataSpec(Task.MULTICLASS, Kind.INDEX, (4,), targets=10)
+LABELS = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), targets=3)
+VALUES = DataSpec(Task.REGRESSION, Kind.VALUES, (4,), targets=1)
 
 
 def learner(loss, facts, network=None):
@@ -93,10 +93,10 @@ def test_dropout_is_off_in_a_look():
 
 
 def test_the_margin_of_a_class_is_to_the_largest_other():
-    module = learner(CrossEntropy(), Facts(Task.MULTICLASS, Kind.INDEX, (4,), targets=3))
+    module = learner(CrossEntropy(), DataSpec(Task.MULTICLASS, Kind.INDEX, (4,), targets=3))
     outputs = torch.tensor([[5.0, 2.0, 1.0], [5.0, 2.0, 7.0]])
     assert recording.margin(module, outputs, torch.tensor([0, 1])).tolist() == [3, -5]
-    soft = learner(CrossEntropy(), Facts(Task.MULTICLASS, Kind.PROBABILITIES, (4,), targets=3))
+    soft = learner(CrossEntropy(), DataSpec(Task.MULTICLASS, Kind.PROBABILITIES, (4,), targets=3))
     assert recording.margin(soft, outputs, torch.tensor([[0.6, 0.4, 0], [0.1, 0.2, 0.7]])).tolist() == [3, 2]
 
 
@@ -170,7 +170,7 @@ def test_a_target_that_is_not_the_truth_is_corrupted():
     assert recording.examples(learner(CrossEntropy(), TEN), [hard]).corrupted.tolist() == [False, True, False]
     rows = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
     soft = Batch(torch.zeros(3, 4), rows, torch.tensor([0, 0, 0]), index)
-    two = Facts(Task.MULTICLASS, Kind.PROBABILITIES, (4,), targets=2)
+    two = DataSpec(Task.MULTICLASS, Kind.PROBABILITIES, (4,), targets=2)
     assert recording.examples(learner(CrossEntropy(), two), [soft]).corrupted.tolist() == [False, True, False]
     labels = Batch(torch.zeros(2, 4), torch.tensor([[1.0, 0, 1], [0, 0, 0]]), torch.tensor([[1.0, 0, 1], [0, 0, 1]]),
                    index[:2])  # fmt: skip

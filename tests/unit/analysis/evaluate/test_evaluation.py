@@ -186,7 +186,7 @@ def test_other_data_are_prepared_as_the_runs_own_were(runs):
     assert own.data.class_counts.tolist() == other.data.class_counts.tolist()
     assert not torch.equal(own.data.splits["train"].index, other.data.splits["train"].index)
     assert torch.equal(own.data.transform.mean, other.data.transform.mean)
-    own.data.learnt_from = None
+    own.data.training_metadata = None
     own.data.splits = {}
     own.data.setup()
     assert torch.equal(own.data.transform.mean, other.data.transform.mean)  # what was kept is what had been measured

@@ -6,7 +6,7 @@ from scipy.special import softmax
 
 from losslab.analysis.evaluate import soft_labels
 from losslab.analysis.evaluate.predictions import Answers
-from losslab.data.batch import Facts
+from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -17,7 +17,7 @@ PEOPLE = random.dirichlet(np.ones(C), N)
 
 def answers(probabilities, index=None):
     truth = np.arange(N) % C
-    facts = Facts(Task.MULTICLASS, Kind.INDEX, (2,), C)
+    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (2,), C)
     index = np.arange(N) if index is None else index
     return Answers(facts, index, truth, truth, probabilities.argmax(1), np.zeros(N), probabilities, probabilities)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.cifar10 import CIFAR10
 from losslab.data.cifar10_files import CLASSES
 from losslab.data.corruption.cifar10n import HumanNoise
@@ -16,7 +16,7 @@ from losslab.data.corruption.long_tail import LongTail
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
-FACTS = Facts(Task.MULTICLASS, Kind.INDEX, (3, 32, 32), 10, CLASSES)
+FACTS = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 32, 32), 10, CLASSES)
 COUNT = 500
 
 
@@ -73,7 +73,7 @@ def test_a_file_of_fewer_images_is_refused(file, arrays):
 
 
 def test_other_data_are_refused_before_any_of_it_is_read():
-    digits = Facts(Task.MULTICLASS, Kind.INDEX, (3, 8, 8), 10, tuple(map(str, range(10))))
+    digits = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 8, 8), 10, tuple(map(str, range(10))))
     with pytest.raises(LabError, match="use data=cifar10, or noise=symmetric or pair_flip"):
         HumanNoise("nowhere").check(digits)
 

@@ -5,21 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.cifar10_files import CLASSES
 from losslab.data.corruption import subset
 from losslab.data.corruption.label_noise import Asymmetric, PairFlip, Symmetric
-from losslab.data.corruption.subset import Excerpt
+from losslab.data.corruption.subset import Subset
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
-CLASSES_OF_CIFAR = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 10, CLASSES)
-BINARY = Facts(Task.BINARY, Kind.BINARY, (1,), 1, ("no", "yes"))
-LABELS = Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3, ("a", "b", "c"))
+CLASSES_OF_CIFAR = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 10, CLASSES)
+BINARY = DataSpec(Task.BINARY, Kind.BINARY, (1,), 1, ("no", "yes"))
+LABELS = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3, ("a", "b", "c"))
 
 
 def facts(classes):
-    return Facts(Task.MULTICLASS, Kind.INDEX, (1,), classes, tuple(map(str, range(classes))))
+    return DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), classes, tuple(map(str, range(classes))))
 
 
 def examples(target):
@@ -138,9 +138,9 @@ def test_each_of_several_labels_is_flipped_by_itself():
 def test_images_that_are_read_from_files_get_the_same_labels_as_in_memory():
     truth = drawn(10, 200)
     odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
-    streamed = Symmetric(0.5)(subset.kept(subset.of(Files(truth)), odd), facts(10))
-    held = Symmetric(0.5)(subset.kept(examples(truth), odd), facts(10))
-    assert isinstance(streamed, Excerpt)
+    streamed = Symmetric(0.5)(subset.select_rows(subset.as_training_split(Files(truth)), odd), facts(10))
+    held = Symmetric(0.5)(subset.select_rows(examples(truth), odd), facts(10))
+    assert isinstance(streamed, Subset)
     assert torch.equal(streamed.target, held.target)
     batch = streamed.take(rows)
     assert torch.equal(batch.target, held.target[rows])
@@ -166,8 +166,8 @@ def test_what_is_no_rate_or_no_seed_is_refused(options, message):
 @pytest.mark.parametrize(
     ("noise", "data", "message"),
     [
-        (Symmetric(0.1), Facts(Task.REGRESSION, Kind.VALUES, (1,), 1), "use noise=outliers or heteroscedastic"),
-        (Symmetric(0.1), Facts(Task.MULTICLASS, Kind.PROBABILITIES, (1,), 3), "are probabilities"),
+        (Symmetric(0.1), DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), "use noise=outliers or heteroscedastic"),
+        (Symmetric(0.1), DataSpec(Task.MULTICLASS, Kind.PROBABILITIES, (1,), 3), "are probabilities"),
         (PairFlip(0.1), LABELS, "several labels take noise=symmetric"),
         (Asymmetric(0.1), facts(10), "these data have no airplane, .* noise=pair_flip fits classes of any names"),
         (Asymmetric(0.1), BINARY, "noise=pair_flip fits"),

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losslab.data.batch import Examples, Facts
+from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption.long_tail import LongTail
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
-TEN = Facts(Task.MULTICLASS, Kind.INDEX, (1,), 10, tuple("abcdefghij"))
+TEN = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 10, tuple("abcdefghij"))
 
 
 def split_of(sizes):
@@ -57,7 +57,7 @@ def test_which_ones_are_kept_follows_from_the_seed_and_the_class_alone():
 
 def test_of_a_yes_or_no_the_no_is_the_larger_class():
     answers = torch.tensor([0.0, 1.0]).repeat(100)[:, None]
-    tail = LongTail(4)(Examples.of(torch.zeros(200, 1), answers), Facts(Task.BINARY, Kind.BINARY, (1,), 1))
+    tail = LongTail(4)(Examples.of(torch.zeros(200, 1), answers), DataSpec(Task.BINARY, Kind.BINARY, (1,), 1))
     assert [int((tail.target == answer).sum()) for answer in (0, 1)] == [100, 25]
 
 
@@ -76,6 +76,6 @@ def test_a_tail_that_would_leave_a_class_without_examples_is_refused_and_the_rat
 
 def test_data_without_exclusive_classes_are_refused():
     with pytest.raises(LabError, match="these data have values"):
-        LongTail(10).check(Facts(Task.REGRESSION, Kind.VALUES, (1,), 1))
+        LongTail(10).check(DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1))
     with pytest.raises(LabError, match="several labels"):
-        LongTail(10).check(Facts(Task.MULTILABEL, Kind.BINARY, (1,), 3))
+        LongTail(10).check(DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3))

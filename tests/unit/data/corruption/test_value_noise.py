@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from losslab.data.batch import Examples, Facts
-from losslab.data.corruption.subset import Excerpt
+from losslab.data.batch import DataSpec, Examples
+from losslab.data.corruption.subset import Subset
 from losslab.data.corruption.value_noise import Heteroscedastic, Outliers
 from losslab.data.synthetic import Counts, LinearSynthetic
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
-VALUES = Facts(Task.REGRESSION, Kind.VALUES, (3,), 2)
+VALUES = DataSpec(Task.REGRESSION, Kind.VALUES, (3,), 2)
 
 
 def examples(count=1000):
@@ -105,7 +105,7 @@ def test_what_cannot_be_set_is_refused(noise, options, message):
 @pytest.mark.parametrize(
     ("noise", "facts", "message"),
     [
-        (Outliers(0.1), Facts(Task.MULTICLASS, Kind.INDEX, (1,), 3), "use noise=symmetric or pair_flip"),
+        (Outliers(0.1), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3), "use noise=symmetric or pair_flip"),
         (Outliers(0.1, sides="two"), Counts().facts, "negative: use noise.sides=one"),
         (Heteroscedastic(), Counts().facts, "these are counts: use noise=outliers"),
         (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column, 0 to 2, got 3"),
@@ -119,4 +119,4 @@ def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, facts, message
 def test_a_feature_of_examples_that_are_not_in_memory_is_refused():
     train = examples()
     with pytest.raises(LabError, match="data that are in memory"):
-        Heteroscedastic()(Excerpt(train, train.index, train.target), VALUES)
+        Heteroscedastic()(Subset(train, train.index, train.target), VALUES)

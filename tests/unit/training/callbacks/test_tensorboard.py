@@ -26,7 +26,9 @@ def test_curves_learning_rate_and_gradient_norms_are_there(run):
     read = events(experiment)
     tags = set(read.Tags()["scalars"])
     assert (
-        set(experiment.learner.curves) | {"lr", "grad_norm/total", "weights/grad_norm/0", "weights/grad_norm/8"} <= tags
+        set(experiment.learner.epoch_metric_names)
+        | {"lr", "grad_norm/total", "weights/grad_norm/0", "weights/grad_norm/8"}
+        <= tags
     )
     best = max(event.value for event in read.Scalars("val/accuracy"))
     assert best == pytest.approx(results["val/accuracy"], abs=1e-5)

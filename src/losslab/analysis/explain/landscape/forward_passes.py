@@ -112,7 +112,7 @@ class Passes:
         for batch, target in self._batches:
             outputs, seen = torch.func.functional_call(self._pair, state, (batch.inputs,))
             total = self.learner.loss.total(seen, target)
-            right = self.learner.quick(outputs, batch.truth)
+            right = self.learner.batch_metric_sum(outputs, batch.truth)
             parts = (total.value, total.weight, right, torch.tensor(len(batch.truth)))
             sums += torch.stack([part.double().cpu() for part in parts])
         loss, metric = float(sums[0] / sums[1]), float(sums[2] / sums[3])
