@@ -196,10 +196,10 @@ def test_where_the_best_is_damaged_too_nothing_is_left_but_the_beginning(interru
 
 def test_a_checkpoint_without_a_checksum_counts_if_it_can_be_read(interrupted):
     whole, kept = interrupted(*RUNS["linear"])
-    atomic.checksum_of(RunFolder(kept[4]).last).unlink()
+    atomic.checksum_path(RunFolder(kept[4]).last).unlink()
     assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
     torch.save({"state_dict": {}}, RunFolder(kept[5]).last)
-    atomic.checksum_of(RunFolder(kept[5]).last).unlink()
+    atomic.checksum_path(RunFolder(kept[5]).last).unlink()
     assert checkpoint.newest(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
 
 

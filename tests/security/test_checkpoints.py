@@ -69,7 +69,7 @@ def test_a_run_does_not_go_on_from_what_does_not_fit(name, interrupted, tmp_path
     path, content = interrupted
     folder = RunFolder(shutil.copytree(path, tmp_path / "run"))
     torch.save(CHANGES[name](content), folder.last)
-    atomic.checksum_of(folder.last).unlink()
+    atomic.checksum_path(folder.last).unlink()
     config = folder.read_config()
     config = command._moved(config, str(path), str(folder.path))
     built = experiment.build(config | {"trainer": config["trainer"] | {"max_epochs": 5}})
@@ -84,7 +84,7 @@ def test_a_run_does_not_go_on_from_what_names_files_elsewhere(name, interrupted,
     folder = RunFolder(shutil.copytree(path, tmp_path / "run"))
     folder.previous.unlink(missing_ok=True)
     torch.save(STRAYS[name](content), folder.last)
-    atomic.checksum_of(folder.last).unlink()
+    atomic.checksum_path(folder.last).unlink()
     with pytest.raises(LabError, match=r"would write to|it holds checkpoint_callback") as found:
         checkpoint.newest(folder)
     assert "\n" not in str(found.value)

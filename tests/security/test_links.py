@@ -60,10 +60,10 @@ def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
 
 def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
     run(tmp_path / "sweep" / "0-run")
-    untrusted.refuse(tmp_path / "sweep")
+    untrusted.check_folder(tmp_path / "sweep")
     (tmp_path / "sweep" / "1-run").symlink_to(victim)
     with pytest.raises(LabError, match="1-run is a link"):
-        untrusted.refuse(tmp_path / "sweep")
+        untrusted.check_folder(tmp_path / "sweep")
 
 
 def test_what_is_waited_for_is_refused(tmp_path):
@@ -98,14 +98,14 @@ def test_a_teacher_is_kept_through_no_link(tmp_path, victim):
 
 def test_a_file_is_not_written_through_a_link_that_has_its_temporary_name(tmp_path, victim):
     (tmp_path / f".metrics.json.{os.getpid()}.tmp").symlink_to(victim / "profile")
-    atomic.put(tmp_path / "metrics.json", b"{}")
+    atomic.write_bytes(tmp_path / "metrics.json", b"{}")
     assert (tmp_path / "metrics.json").read_bytes() == b"{}"
 
 
 def test_where_the_user_says_that_it_goes_it_goes(tmp_path, victim):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "figures").symlink_to(victim)
-    untrusted.keep_inside(tmp_path / "run" / ".." / "elsewhere", tmp_path / "run")
-    untrusted.keep_inside(victim / "figures", tmp_path / "run")
+    untrusted.check_output_path(tmp_path / "run" / ".." / "elsewhere", tmp_path / "run")
+    untrusted.check_output_path(victim / "figures", tmp_path / "run")
     with pytest.raises(LabError, match="figures is a link"):
-        untrusted.keep_inside(tmp_path / "run" / "figures" / "x.png", tmp_path / "run")
+        untrusted.check_output_path(tmp_path / "run" / "figures" / "x.png", tmp_path / "run")

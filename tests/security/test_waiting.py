@@ -26,11 +26,11 @@ from losslab.training import weights
 
 WAYS = {
     "checkpoints/best.ckpt.sha256": lambda run: weights.load_network(nn.Linear(1, 1), run.best),
-    "checkpoints/best.ckpt": lambda run: atomic.verifies(run.best),
+    "checkpoints/best.ckpt": lambda run: atomic.matches_checksum(run.best),
     "metrics.json": lambda run: (Left(run, "", 0, None).final, Job(0, [], state=State.DONE, folder=run.path).metrics),
     "timing.csv": _trained,
     "summary.json": lambda run: Earlier(run.path),
-    "history.csv": lambda run: (heads(group(read([run.path]).runs)), atomic.verifies(run.history)),
+    "history.csv": lambda run: (heads(group(read([run.path]).runs)), atomic.matches_checksum(run.history)),
     "path.csv": lambda run: Way.read(run, ["weight"]),
     "dynamics.npz": lambda run: Record.load(run.dynamics),
     "soft.npy": lambda run: soft_labels._read(run.path / "soft.npy"),
@@ -56,7 +56,7 @@ def test_a_pipe_is_not_waited_for(name, tmp_path):
     run = RunFolder(folders.run(tmp_path / "run", metrics=False))
     run.best.parent.mkdir()
     run.best.write_bytes(b"")
-    atomic.checksum_of(run.best).write_text("0  best.ckpt\n")
+    atomic.checksum_path(run.best).write_text("0  best.ckpt\n")
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
     with at_once(), suppress(LabError, OSError):

@@ -13,7 +13,7 @@ from losslab.analysis.explain import figures
 from losslab.cli import compare
 from losslab.cli.process import one_line_errors
 from losslab.errors import LabError
-from losslab.io.terminal import ConsoleHandler, Printable, printable
+from losslab.io.terminal import ConsoleHandler, PrintableFormatter, printable
 from losslab.runs import RunFolder
 
 RAW = "a\x1b]0;owned\x07b\x1b[2J\u202ec\r\x9bd"
@@ -86,7 +86,7 @@ def test_what_a_terminal_would_obey_is_shown_instead():
 
 def test_the_log_of_a_run_and_the_terminal_have_no_raw_text(capsys):
     record = logging.LogRecord("losslab", logging.INFO, "", 0, RAW, None, None)
-    assert Printable("%(message)s").format(record) == PLAIN
+    assert PrintableFormatter("%(message)s").format(record) == PLAIN
     ConsoleHandler().emit(record)
     assert capsys.readouterr().out == f"{PLAIN}\n"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 _OWN = "[{}]"
+_TOO_WIDE = "(wider than this terminal: see the page)"
 """How the terminal marks what the page has in bold."""
 
 
@@ -115,9 +116,9 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     folder = asked or default
     if asked is None:
         for sweep in sweeps[:1]:  # which may be somebody else's
-            untrusted.keep_inside(folder, sweep)
+            untrusted.check_output_path(folder, sweep)
         if folder.is_dir():
-            untrusted.refuse(folder)
+            untrusted.check_folder(folder)
     refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
         raise LabError(f"{folder} holds something else than a comparison: set --output to another folder")
@@ -134,10 +135,10 @@ def _tell(comparison: "Comparison") -> None:
 
     logger.info("%s", report.summary(comparison))
     for standing in comparison.standings.values():
-        logger.info("%s", tables.table(rows(standing)))
+        logger.info("%s", tables.terminal_table(rows(standing), (0, 4), instead=_TOO_WIDE))
     if comparison.reach is not None:
         logger.info("\n%s", report.reach_title(comparison.reach))
-        logger.info("%s", tables.table(report.reach_rows(comparison.reach)))
+        logger.info("%s", tables.terminal_table(report.reach_rows(comparison.reach), instead=_TOO_WIDE))
     if len(comparison.groups) == 1:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
 
@@ -145,9 +146,9 @@ def _tell(comparison: "Comparison") -> None:
 def _tell_how_to_read(comparison: "Comparison") -> None:
     logger.info("")
     for note in comparison.notes:
-        logger.info("%s", tables.wrapped(f"- {note}"))
+        logger.info("%s", tables.wrap_text(f"- {note}"))
     for what, why in comparison.flaws:
-        logger.warning("%s", tables.wrapped(f"! not counted: {what}: {why}"))
+        logger.warning("%s", tables.wrap_text(f"! not counted: {what}: {why}"))
 
 
 def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
@@ -161,8 +162,8 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
     report.write(matrix, folder)
     logger.info("\n%s", report.TITLE)
-    logger.info("%s", tables.wrapped(report.key(matrix, _OWN)))
-    logger.info("%s", tables.table(report.rows(matrix, _OWN), words=(0,)))
+    logger.info("%s", tables.wrap_text(report.key(matrix, _OWN)))
+    logger.info("%s", tables.terminal_table(report.rows(matrix, _OWN), instead=_TOO_WIDE))
     return report.TITLE, report.section(matrix)
 
 

@@ -20,7 +20,7 @@ from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab.errors import LabError
-from losslab.io.terminal import make_printable, printable, show_trace
+from losslab.io.terminal import escape_unprintable_output, print_traceback, printable
 from losslab.training.config import OPEN_GROUPS, unchosen
 
 
@@ -81,7 +81,7 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
         show_all: show every traceback.
         first: called before an error is printed, and after an interrupt is.
     """
-    make_printable()
+    escape_unprintable_output()
     before, logging.raiseExceptions = logging.raiseExceptions, show_all  # a log that the disk has no room for
     try:
         yield
@@ -92,7 +92,7 @@ def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> It
     except Exception as error:
         line = _line(error)
         if show_all or line is None:
-            sys.excepthook = lambda _, raised, __: show_trace(raised)
+            sys.excepthook = lambda _, raised, __: print_traceback(raised)
             raise
         first()
         sys.stderr.write(printable(line).replace("\n", r"\n") + "\n")

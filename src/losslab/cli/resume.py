@@ -13,7 +13,7 @@ from losslab import CONF, runs
 from losslab.cli import run
 from losslab.cli.process import find_the_users_code, imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
-from losslab.io.untrusted_yaml import read_yaml, strange
+from losslab.io.untrusted import find_unknown_interpolation, read_yaml
 from losslab.runs import RunFolder, trust
 from losslab.runs.config import MAY_DIFFER, amiss
 from losslab.runs.trust import confine
@@ -89,7 +89,7 @@ def _composed(folder: RunFolder) -> dict[str, Any]:
         plain = read_yaml(source)
         choices = read_yaml(source.with_name("hydra.yaml"))["hydra"]["runtime"]["choices"]
         plain.pop("trust", None)
-        wrong = strange(plain)
+        wrong = find_unknown_interpolation(plain)
         named = all(isinstance(choice, str | None) for choice in choices.values())
         named &= all(choices[group] for group in ("model", "data", "loss"))
     except Exception as error:  # not there, or cut off when the run was killed

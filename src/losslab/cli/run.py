@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
-from losslab.io.terminal import outlive_readers, printable
+from losslab.io.terminal import ignore_output_errors, printable
 from losslab.runs import RunFolder, trust
 from losslab.sweep.resume import resume_command
 from losslab.training.distributed import environment, signals, spawn
@@ -35,7 +35,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     Raises:
         LabError: the experiment was refused, or went wrong.
     """
-    outlive_readers()  # of each process of a run
+    ignore_output_errors()  # of each process of a run
     trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab.cli import report  # noqa: PLC0415

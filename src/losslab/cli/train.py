@@ -19,7 +19,7 @@ from losslab.cli import resume, run
 from losslab.cli.help import help_text
 from losslab.cli.process import find_the_users_code, leave, one_line_errors
 from losslab.errors import LabError
-from losslab.io.terminal import outlive_readers
+from losslab.io.terminal import ignore_output_errors
 from losslab.sweep import display, state
 from losslab.sweep import resume as sweep_resume
 from losslab.training import config
@@ -31,7 +31,7 @@ logger = logging.getLogger("losslab")
 
 def train() -> None:
     """`python train.py` and `losslab train`: compose, train, test."""
-    outlive_readers()
+    ignore_output_errors()
     # First: before Python 3.12 argparse takes overrides in one piece, and `loss=mse -m seed=0,1` is two.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in sweep_resume.FLAGS)
     if {"--help", "-h"} & set(sys.argv[1:]):

@@ -17,7 +17,7 @@ from torch import Tensor
 from losslab.data.batch import Examples
 from losslab.data.machine import cores
 from losslab.errors import LabError
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -102,7 +102,7 @@ def decode(path: Path, side: int) -> Tensor:
     from torchvision.transforms import v2  # noqa: PLC0415 -- half a second to import
 
     try:
-        with open_plain(path) as file, Image.open(file, formats=_FORMATS) as image:
+        with open_regular_file(path) as file, Image.open(file, formats=_FORMATS) as image:
             colour = _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
     except UnidentifiedImageError as error:
         raise LabError(

@@ -1,1 +1,5 @@
-"""Files, tables, figures and terminal output."""
+"""Reading and writing of files and terminals, without knowledge of losses or runs.
+
+Writers: `atomic` (whole files and checksums), `json_files`, `tables` (CSV, Markdown, terminal), `figures` (PNG),
+`terminal` (log lines). Readers of files that somebody else may have written: `untrusted`, and `torch_files` with torch.
+"""

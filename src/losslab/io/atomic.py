@@ -1,8 +1,8 @@
-"""Files that are whole or not there, whatever happens while they are written. Imports no torch.
+"""Atomic file writes: after a crash or a kill there is the old file or the new one, never a part. Imports no torch.
 
-A file that is to survive is written under another name into its own folder, since a rename within one folder is
-atomic and one between file systems is a copy; then to the disk (fsync), then renamed, and then the folder, whose entry
-is data too, to the disk. Beside it stands its SHA-256 as `sha256sum` writes and checks it.
+A file is written under a temporary name in the same folder (a rename is atomic only within a file system), flushed to
+disk with fsync, and renamed; then the folder is flushed too. Its SHA-256, in the format of `sha256sum`, may stand
+beside it.
 """
 
 import hashlib
@@ -14,129 +14,129 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from losslab.io.untrusted import open_plain, read_text
+from losslab.io.untrusted import open_regular_file, read_text
 
 _CHUNK = 1 << 20
 
 
-def checksum_of(path: Path) -> Path:
-    """Where the checksum of a file stands."""
+def checksum_path(path: Path) -> Path:
+    """Return the path of a file's checksum."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
-    """Write a file with its checksum. Until the very end the file that was there before stays, and verifies.
+def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file and its checksum. Until the rename, the previous file stays and matches its checksum.
 
     Args:
-        path: of the file. Its folder is made.
-        content: writes it into an open file.
+        path: of the file; missing folders are made.
+        write: writes the content into an open file.
 
     Raises:
-        OSError: there is no room, or no permission. The file that was there before is untouched.
+        OSError: there is no space or no permission. The previous file is untouched.
     """
-    with _beside(path, content) as fresh:
-        digest = _digest(fresh)
-        # At no moment is there a file whose checksum is not: for a while both are named, the new one and the old one.
-        before = _digests(path)
-        _write_checksum(path, [digest, *before])
-        fresh.replace(path)
-        _folder_to_disk(path.parent)
-        if before:
-            _write_checksum(path, [digest])
+    with _temporary(path, write) as temporary:
+        digest = _digest(temporary)
+        # While the rename is pending, the checksum file lists both digests, so that either content matches.
+        previous = _read_digests(path)
+        _write_digests(path, [digest, *previous])
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+        if previous:
+            _write_digests(path, [digest])
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write a small file at once or not at all; without a checksum.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file, without a checksum.
 
     Raises:
-        OSError: there is no room, or no permission. The file that was there before is untouched.
+        OSError: there is no space or no permission. The previous file is untouched.
     """
-    with _beside(path, lambda file: file.write(content)) as fresh:
-        fresh.replace(path)
-        _folder_to_disk(path.parent)
+    with _temporary(path, lambda file: file.write(content)) as temporary:
+        temporary.replace(path)
+        _fsync_folder(path.parent)
 
 
 def copy(source: Path, path: Path) -> None:
-    """Put the content of a file under another name, at once or not at all; without a checksum.
+    """Copy a regular file, without a checksum.
 
     Raises:
-        OSError: the one is no file or cannot be read, or there is no room for the other, or no permission.
+        OSError: the source cannot be read or is no regular file, or there is no space or no permission.
     """
-    with open_plain(source) as file, _beside(path, partial(shutil.copyfileobj, file)) as fresh:
-        fresh.replace(path)
-        _folder_to_disk(path.parent)
+    with open_regular_file(source) as file, _temporary(path, partial(shutil.copyfileobj, file)) as temporary:
+        temporary.replace(path)
+        _fsync_folder(path.parent)
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file that has a checksum to another name in the same folder. It verifies under one of the two names."""
-    own, before = _digests(path), _digests(to)
-    if own:
-        _write_checksum(to, [*own, *before])
-    else:  # nobody knows what it should be: what the other was says nothing of it
-        checksum_of(to).unlink(missing_ok=True)
+    """Rename a file with its checksum within a folder. At any moment it matches under one of the two names."""
+    digests, previous = _read_digests(path), _read_digests(to)
+    if digests:
+        _write_digests(to, [*digests, *previous])
+    else:  # the checksum of the file that is replaced does not hold for this one
+        checksum_path(to).unlink(missing_ok=True)
     path.replace(to)
-    _folder_to_disk(path.parent)
-    if own and before:
-        _write_checksum(to, own)
+    _fsync_folder(path.parent)
+    if digests and previous:
+        _write_digests(to, digests)
 
 
 def remove(path: Path) -> None:
-    """Remove a file and its checksum, if they are there."""
+    """Remove a file and its checksum, if they exist."""
     path.unlink(missing_ok=True)
-    checksum_of(path).unlink(missing_ok=True)
+    checksum_path(path).unlink(missing_ok=True)
 
 
-def verifies(path: Path) -> bool | None:
-    """Whether a file is what was written; None where nobody wrote down what that was.
+def matches_checksum(path: Path) -> bool | None:
+    """Return whether a file matches its checksum; None if it has none.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    known = _digests(path)
-    return _digest(path) in known if known else None
+    digests = _read_digests(path)
+    return _digest(path) in digests if digests else None
 
 
 @contextmanager
-def _beside(path: Path, content: Callable[[IO[bytes]], object]) -> Iterator[Path]:
-    """A new file in the same folder, on the disk; it is removed if it still has that name afterwards."""
+def _temporary(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
+    """Write a temporary file in the same folder and flush it; remove it on exit unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        fresh.unlink(missing_ok=True)  # of a process that had this number and was killed
-        with fresh.open("xb") as file:  # never through a link that others put there
-            content(file)
+        temporary.unlink(missing_ok=True)  # left by a killed process of the same id
+        with temporary.open("xb") as file:  # "x" never writes through a link of that name
+            write(file)
             file.flush()
             os.fsync(file.fileno())
-        yield fresh
+        yield temporary
     finally:
         with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _write_checksum(path: Path, digests: list[str]) -> None:
-    put(checksum_of(path), "".join(f"{digest}  {path.name}\n" for digest in digests).encode())
+def _write_digests(path: Path, digests: list[str]) -> None:
+    write_bytes(checksum_path(path), "".join(f"{digest}  {path.name}\n" for digest in digests).encode())
 
 
-def _digests(path: Path) -> list[str]:
+def _read_digests(path: Path) -> list[str]:
     try:
-        lines = read_text(checksum_of(path), _CHUNK).splitlines()
+        lines = read_text(checksum_path(path), _CHUNK).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     return [line.split()[0] for line in lines if line.strip()]
 
 
 def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with open_plain(path) as file:
+    digest = hashlib.sha256()
+    with open_regular_file(path) as file:
         while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _folder_to_disk(folder: Path) -> None:
-    with suppress(OSError):  # some network file systems know no such thing
-        place = os.open(folder, os.O_RDONLY)
+def _fsync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not supported by some network file systems
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(place)
+            os.fsync(descriptor)
         finally:
-            os.close(place)
+            os.close(descriptor)

@@ -1,18 +1,66 @@
-"""Colours that the colour-blind can tell apart, and line styles for print. Imports nothing that draws."""
+"""PNG figures: their only writer, and the colours and line styles that all figures share. Imports matplotlib lazily."""
 
 from collections.abc import Iterator
-from typing import Any
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from losslab.io import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, but for yellow, which is too light for a line."""
-STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
-"""As many as there are colours."""
+"""The colour-blind safe palette of Okabe and Ito, without yellow, which is too light for a line."""
+GREY = "#777777"
+LINE_STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
+"""As many as there are colours, so that figures can be read in black and white."""
 
 
-def looks() -> Iterator[dict[str, Any]]:
-    """Colour and style of one line after the other, as matplotlib takes them: 49 before any pair comes again."""
+def line_styles() -> Iterator[dict[str, Any]]:
+    """Yield matplotlib options (color, linestyle) for one line after the other; 49 pairs before one repeats."""
     number = 0
     while True:
-        style = STYLES[(number + number // len(COLOURS)) % len(STYLES)]
+        style = LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]
         yield {"color": COLOURS[number % len(COLOURS)], "linestyle": style}
         number += 1
+
+
+def new_figure(width: float, height: float, *, dpi: int = 110, layout: Any = "constrained") -> "Figure":
+    """Make a figure of this size in inches, without pyplot."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import, and not needed to train
+
+    return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+
+
+def rasterize(figure: "Figure") -> NDArray[np.uint8]:
+    """Draw a figure into RGBA pixels (height, width, 4)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
+    """Encode a figure or its pixels as PNG; without matplotlib's version, so that equal figures are equal files."""
+    content = BytesIO()
+    if isinstance(picture, np.ndarray):
+        from PIL import Image  # noqa: PLC0415
+
+        Image.fromarray(picture).save(content, format="PNG")
+    else:
+        picture.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def save_png(picture: "Figure | NDArray[np.uint8]", path: Path) -> None:
+    """Write a figure or its pixels to a PNG file, atomically. A link at that path is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    atomic.write_bytes(path, encode_png(picture))

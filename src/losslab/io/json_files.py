@@ -1,4 +1,4 @@
-"""Files of JSON."""
+"""JSON files: their only writer, and a reader for files that somebody else may have written. Imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -11,25 +11,29 @@ from losslab.io import atomic
 from losslab.io.untrusted import read_text
 
 
-def read_json(path: Path, mend: str) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, advice: str) -> Any:
+    """Read a JSON file.
 
     Raises:
-        LabError: it cannot be read; `mend` is what to do then.
+        LabError: it cannot be read; the message ends with `advice`.
     """
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"cannot read {path} ({error}): {mend}") from error
+        raise LabError(f"cannot read {path} ({error}): {advice}") from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file at once or not at all; a value that JSON has no word for (NaN, infinity) becomes null."""
-    atomic.put(path, as_json(content).encode())
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically, formatted by `to_json`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    atomic.write_bytes(path, to_json(content).encode())
 
 
-def as_json(content: Mapping[str, Any]) -> str:
-    """What `write_json` writes."""
+def to_json(content: Mapping[str, Any]) -> str:
+    """Format as indented JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n"
 
 

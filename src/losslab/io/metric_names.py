@@ -1,8 +1,8 @@
-"""Which way each metric is better. Imports no torch."""
+"""Which way each metric improves. Imports no torch."""
 
-_LESS = {"loss", "mse", "mae", "nll", "brier", "ece"}
+_LOWER_IS_BETTER = {"loss", "mse", "mae", "nll", "brier", "ece"}
 
 
 def direction(metric: str) -> str:
-    """Whether a metric, such as "val/ece", or a loss or one of its terms, is better "min" or "max"."""
-    return "min" if _LESS.intersection(metric.removesuffix("_given").split("/")) else "max"
+    """Return "min" or "max": which value of a metric such as "val/ece", or of a loss or one of its terms, is better."""
+    return "min" if _LOWER_IS_BETTER.intersection(metric.removesuffix("_given").split("/")) else "max"

@@ -1,6 +1,9 @@
-"""Tables and paragraphs for the terminal."""
+"""Tables as CSV, as Markdown and for the terminal. The only writer of each."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from pathlib import Path
 from textwrap import fill
 from typing import Literal
 
@@ -10,29 +13,70 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-
-def wrapped(line: str) -> str:
-    """Broken between words; what does not fit, such as a path, stays whole."""
-    return fill(line, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+from losslab.io import atomic
+from losslab.io.terminal import printable
 
 
-def table(rows: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
-    """A table as wide as the terminal. Only the names in its first column are broken where they must be."""
-    head, *body = rows
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(head):
-        side: Literal["left", "right"] = "left" if place in words else "right"
-        made.add_column(name, justify=side, overflow="fold", no_wrap=place > 0)
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Format rows as CSV; None becomes an empty field, control characters are escaped."""
+    lines = StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return printable(lines.getvalue())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file atomically. A link at that path is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    atomic.write_bytes(path, csv_text([header, *rows]).encode())
+
+
+def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Format rows, the first of which is the header, as a Markdown table.
+
+    Args:
+        rows: cells of text.
+        left: indices of the columns that are aligned left; numbers are aligned right.
+    """
+    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    rule = [":---" if index in left else "---:" for index in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))
+
+
+def terminal_table(
+    rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, width: int | None = None, instead: str | None = None
+) -> str:
+    """Format rows, the first of which is the header, as plain text.
+
+    Args:
+        rows: cells of text.
+        left: indices of the columns that are aligned left.
+        width: in characters; by default that of the terminal. Cells of the first column are wrapped, others are cut.
+        instead: returned in place of a table that would have to be cut.
+    """
+    header, *body = rows
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        justify: Literal["left", "right"] = "left" if index in left else "right"
+        table.add_column(escape(name), justify=justify, overflow="ellipsis" if index else "fold", no_wrap=index > 0)
     for row in body:
-        made.add_row(*map(escape, row))
-    if Console(width=10_000).measure(made).minimum > _width():
-        return "(wider than this terminal: see the page)"
-    console = Console(width=_width(), color_system=None)
+        table.add_row(*map(escape, row))
+    width = width or _terminal_width()
+    if instead is not None and Console(width=10_000).measure(table).minimum > width:
+        return instead
+    console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        console.print(made)
+        console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
 
 
-def _width() -> int:
-    terminal = get_console()
-    return terminal.width if terminal.is_terminal else 160
+def wrap_text(text: str) -> str:
+    """Wrap a paragraph to the width of the terminal; words that do not fit, such as paths, stay whole."""
+    return fill(text, _terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _terminal_width() -> int:
+    console = get_console()
+    return console.width if console.is_terminal else 160

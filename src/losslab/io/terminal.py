@@ -1,4 +1,8 @@
-"""The terminal as logging sees it."""
+"""Output on terminals: log messages without control characters, and streams that may disappear.
+
+Texts from files of somebody else may hold escape sequences, by which a terminal moves its cursor, changes colours or
+reverses the direction of writing; all that is printed passes `printable`.
+"""
 
 import codecs
 import io
@@ -15,82 +19,71 @@ from typing import Any
 from rich import get_console
 from rich.console import Console
 
-_PLAIN = {
-    "─": "-",
-    "━": "-",
-    "×": "x",
-    "→": "->",
-    "≥": ">=",
-    "≤": "<=",
-    "·": "*",
-    "…": "...",
-    "–": "-",
-    "²": "^2",
-    "±": "+-",
-}
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_ASCII = {
+    "─": "-", "━": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "·": "*", "…": "...", "–": "-", "²": "^2", "±": "+-",
+}  # fmt: skip
+_format_warning = warnings.formatwarning
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
+def _replace_by_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+    return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
-codecs.register_error("losslab.plain", _plain)
-
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+codecs.register_error("losslab.plain", _replace_by_ascii)
 
 
 def printable(text: str) -> str:
-    """A text without what would move the cursor, change colours or turn the writing around: it may be a stranger's."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Escape the control characters of a text, except tab and newline."""
+    return _CONTROL_CHARACTERS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-class Printable(logging.Formatter):
-    """A log of printable text, for files too: somebody may look at them in a terminal."""
+class PrintableFormatter(logging.Formatter):
+    """Formats log records as printable text; for log files too, which may be shown in a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a message, or more with a traceback."""
+        """Format a record, with its traceback if it has one."""
         return printable(super().format(record))
 
 
-def show_trace(error: BaseException) -> None:
-    """Print a traceback on stderr, whose messages may have a stranger's words in them."""
+def print_traceback(error: BaseException) -> None:
+    """Print a traceback on stderr as printable text."""
     sys.stderr.write(printable("".join(traceback.format_exception(error))))
 
 
-class _Outlived(io.FileIO):
-    """A terminal, pipe or file that may go before the run does: what it does not take is left out."""
+class _ForgivingFile(io.FileIO):
+    """A terminal, pipe or file of which write errors are ignored."""
 
     def write(self, content: Any, /) -> int:
-        """Write it if somebody takes it → how much of it is done with."""
+        """Write the content, or drop it → the number of bytes that were dealt with."""
         size = memoryview(content).nbytes
         try:
-            taken: int | None = super().write(content)
-        except OSError:  # its reader has gone, or its disk is full
+            written: int | None = super().write(content)
+        except OSError:  # the reader is gone, or the disk is full
             return size
-        return size if taken is None else taken  # none would be taken without waiting
+        return size if written is None else written  # None: a non-blocking pipe is full
 
 
-def outlive_readers() -> None:
-    """Have output that cannot be written (`| head -1`, `> /dev/full`) be no error: train.log has all of it.
+def ignore_output_errors() -> None:
+    """Let stdout and stderr drop what cannot be written (`| head -1`, `> /dev/full`); train.log has all of it.
 
-    Only for commands whose output is no more than news.
+    Only for commands whose result is not what they print.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed (`>&-`)
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- as long as the process
-        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # else a test's or notebook's
-            setattr(sys, name, _outliving(stream))
+        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not a test's or notebook's
+            setattr(sys, name, _forgiving(stream))
 
 
-def _outliving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    raw = _Outlived(stream.fileno(), "wb", closefd=False)
+def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    raw = _ForgivingFile(stream.fileno(), "wb", closefd=False)
     with suppress(OSError):
         stream.flush()
-    # Unbuffered (python -u) it has no buffer between.
+    # `python -u` has no buffer between the text stream and the file.
     buffer: Any = raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw)
     return io.TextIOWrapper(
         buffer,
@@ -101,34 +94,29 @@ def _outliving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     )
 
 
-_format_warning = warnings.formatwarning
-
-
-def _printable_warning(*arguments: Any, **options: Any) -> str:
-    return printable(_format_warning(*arguments, **options))
-
-
-def make_printable() -> None:
-    """Have a terminal that lacks some letters (PYTHONIOENCODING=ascii) show others in their place.
-
-    Warnings of libraries, which may have a stranger's words in them, are made printable too.
-    """
+def escape_unprintable_output() -> None:
+    """Print letters that the encoding of a stream lacks as similar ASCII, and warnings as printable text."""
     if warnings.formatwarning is _format_warning:
-        warnings.formatwarning = _printable_warning
+        warnings.formatwarning = _format_printable_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="losslab.plain")
 
 
+def _format_printable_warning(*arguments: Any, **options: Any) -> str:
+    return printable(_format_warning(*arguments, **options))
+
+
 class ConsoleHandler(logging.Handler):
-    """Prints messages above a progress bar, if there is one, and never breaks a line: paths and commands stay whole."""
+    """Prints log messages above a progress bar, warnings and errors in colour, and never wraps paths or commands."""
 
     def __init__(self) -> None:
         super().__init__()
-        make_printable()
+        escape_unprintable_output()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message; warnings and errors in colour."""
-        style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
-        console = Console(stderr=True) if record.levelno >= logging.ERROR else get_console()
+        """Print one message; errors on stderr."""
+        is_error = record.levelno >= logging.ERROR
+        style = "red" if is_error else "yellow" if record.levelno >= logging.WARNING else None
+        console = Console(stderr=True) if is_error else get_console()
         console.print(printable(self.format(record)), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,56 +1,55 @@
-"""Files of torch.save's, read without trusting them: tensors, numbers and texts in plain containers, or nothing.
+"""Reading files of torch.save without trusting them: only tensors, numbers and texts in plain containers.
 
-torch's own `weights_only=True` executes nothing either, but it inflates what was compressed, builds what any library
-has declared safe, and takes a single number for a tensor of any size.
+torch's own `weights_only=True` executes nothing either, but it decompresses without limit, builds objects that any
+library has declared safe, and accepts tensors that claim more elements than they store.
 """
 
 import pickletools
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 
-_PLAIN = (str, int, float, bool, type(None), torch.dtype)
+_SCALARS = (str, int, float, bool, type(None), torch.dtype)
 _CONTAINERS = (dict, OrderedDict, Counter, list, tuple, torch.Size)
-_REBUILT = frozenset({
-    "collections OrderedDict",
-    "collections Counter",
-    "torch Size",
-    "torch._utils _rebuild_tensor_v2",
+_PICKLED_NAMES = frozenset({
+    "collections OrderedDict", "collections Counter", "torch Size", "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
 })  # fmt: skip
-"""The names in the pickle of a checkpoint, beside those of torch's storages and number types."""
-_NAMING = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX"})
-_DEEPEST, _MOST = 50, 20_000_000
+"""The globals in the pickle of a checkpoint, beside torch's storages and dtypes."""
+_FORBIDDEN_OPCODES = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX"})
+_MAX_DEPTH, _MAX_VALUES = 50, 20_000_000
 
 
 def load(path: Path) -> Any:
-    """The content of a file that torch.save wrote.
+    """Load a file that torch.save wrote, onto the CPU.
 
     Raises:
         OSError: it cannot be read.
-        Exception: it is no such file, or holds something else; the message says what, in one line. What lies in a
-            damaged file may lead torch to raise anything.
+        Exception: it is no such file, or holds something else; a ValueError of this module is one line that says what.
+            A damaged file may lead torch to raise anything.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")
-    with open_plain(path) as file:
-        _check_names(pickled(file))
+    with open_regular_file(path) as file:
+        _check_names(read_pickle(file))
     content = torch.load(path, map_location="cpu", weights_only=True)
-    _check_plain(content)
+    values, depth = _measure(content, {}, 0)
+    if values > _MAX_VALUES or depth > _MAX_DEPTH:
+        raise ValueError("it is nested deeper or holds more than any checkpoint")
     return content
 
 
-def pickled(file: Any) -> bytes:
-    """The pickle in an archive of torch.save's that is no larger unpacked than packed.
+def read_pickle(file: BinaryIO) -> bytes:
+    """Read the pickle in an archive of torch.save, which is not compressed.
 
     Raises:
-        ValueError: it is none, or would be larger.
+        ValueError: it is no such archive, or would be larger when unpacked.
     """
     size = file.seek(0, 2)
     try:
@@ -58,52 +57,42 @@ def pickled(file: Any) -> bytes:
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is no archive of torch.save's: {error}") from error
     with archive:
-        inside = archive.infolist()
-        stored = all(each.compress_type == zipfile.ZIP_STORED for each in inside)
-        if not stored or sum(each.file_size for each in inside) > size:
+        members = archive.infolist()
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        if not stored or sum(member.file_size for member in members) > size:
             raise ValueError("its archive would unpack to more than it is")
-        pickles = [each for each in inside if each.filename.rpartition("/")[2] == "data.pkl"]
-        if len(pickles) != 1 or any(each.filename.endswith(("constants.pkl", ".py")) for each in inside):
+        pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1 or any(member.filename.endswith(("constants.pkl", ".py")) for member in members):
             raise ValueError("it is no archive of torch.save's but a program")
         return archive.read(pickles[0])
 
 
-def _check_names(content: bytes) -> None:
-    for code, argument, _ in pickletools.genops(content):
-        if code.name in _NAMING or (code.name == "GLOBAL" and not _is_known(str(argument))):
+def _check_names(pickle: bytes) -> None:
+    for opcode, argument, _ in pickletools.genops(pickle):
+        if opcode.name in _FORBIDDEN_OPCODES or (opcode.name == "GLOBAL" and not _is_allowed(str(argument))):
             raise ValueError(f"it names {ascii(argument)[1:-1] if argument else 'what'!s}, which no checkpoint holds")
 
 
-def _is_known(name: str) -> bool:
-    module, _, own = name.partition(" ")
-    storage = module in {"torch", "torch.storage"} and own.endswith("Storage")
-    return name in _REBUILT or storage or (module == "torch" and isinstance(getattr(torch, own, None), torch.dtype))
+def _is_allowed(name: str) -> bool:
+    module, _, attribute = name.partition(" ")
+    is_storage = module in {"torch", "torch.storage"} and attribute.endswith("Storage")
+    is_dtype = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+    return name in _PICKLED_NAMES or is_storage or is_dtype
 
 
-def _check_plain(content: Any) -> None:
-    seen: dict[int, tuple[int, int]] = {}
-    most, deepest = _measure(content, seen, 0)
-    if most > _MOST or deepest > _DEEPEST:
-        raise ValueError("it is nested deeper or holds more than any checkpoint")
-
-
-def _measure(value: Any, seen: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """How much is in it, where what is named twice counts twice as for whoever walks over it, and how deep it goes."""
-    if type(value) in _PLAIN:
+def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """Count the values in a tree (a shared container counts each time, as for code that walks it) and its depth."""
+    if type(value) in _SCALARS:
         return 1, 0
-    if id(value) in seen:
-        return seen[id(value)]
+    if id(value) in measured:
+        return measured[id(value)]
     if type(value) in (Tensor, nn.Parameter):
-        _check_tensor(value)
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"it claims more numbers than it holds (a tensor of {tuple(value.shape)})")
         return 1, 0
-    if type(value) not in _CONTAINERS or depth > _DEEPEST:
+    if type(value) not in _CONTAINERS or depth > _MAX_DEPTH:
         raise ValueError(f"it holds a {type(value).__name__} where no checkpoint does")
-    inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    below = [_measure(each, seen, depth + 1) for each in inside]
-    seen[id(value)] = 1 + sum(size for size, _ in below), 1 + max((deep for _, deep in below), default=0)
-    return seen[id(value)]
-
-
-def _check_tensor(tensor: Tensor) -> None:
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ValueError(f"it claims more numbers than it holds (a tensor of {tuple(tensor.shape)})")
+    children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    below = [_measure(child, measured, depth + 1) for child in children]
+    measured[id(value)] = 1 + sum(count for count, _ in below), 1 + max((deep for _, deep in below), default=0)
+    return measured[id(value)]

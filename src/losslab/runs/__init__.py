@@ -22,7 +22,7 @@ RUN/events.out.tfevents.*   what TensorBoard shows
 SWEEP/summary.json          what became of its jobs, beside their run folders
 """
 
-from losslab.io.json_files import as_json, write_json
+from losslab.io.json_files import to_json, write_json
 from losslab.io.untrusted import read_text
 from losslab.runs.folder import RunFolder, default_path, default_sweep_path, name, shown, stamp
 from losslab.runs.lock import TakenError, abandoned, claim, discard, discard_sweep, held
@@ -34,7 +34,6 @@ __all__ = [
     "RunFolder",
     "TakenError",
     "abandoned",
-    "as_json",
     "claim",
     "default_path",
     "default_sweep_path",
@@ -46,5 +45,6 @@ __all__ = [
     "search",
     "shown",
     "stamp",
+    "to_json",
     "write_json",
 ]

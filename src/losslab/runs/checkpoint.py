@@ -160,7 +160,7 @@ def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
                 logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
                 # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
-                atomic.checksum_of(folder.last).unlink(missing_ok=True)
+                atomic.checksum_path(folder.last).unlink(missing_ok=True)
             return Start(path, state["global_step"], state.get("trained"))
         damaged.append(f"{shown(path)} {fault}")
     if damaged:
@@ -201,7 +201,7 @@ def read(path: Path) -> dict[str, Any]:
 def _state(path: Path) -> tuple[dict[str, Any] | None, str]:
     """What a file holds from which a run can go on; or None, and why it cannot."""
     try:
-        if atomic.verifies(path) is False:
+        if atomic.matches_checksum(path) is False:
             return None, "is damaged (its SHA-256 is another)"
         state = read(path)
     except FileNotFoundError:

@@ -78,7 +78,7 @@ def identity(config: Mapping[str, Any]) -> str:
     Args:
         config: as `cli.resolve` returns it, or as a config.json holds it.
     """
-    plain = json.loads(runs.as_json(config))
+    plain = json.loads(runs.to_json(config))
     places = (config.get("choices") or {}).get("data") == "image_folder"
     for key in (*_FOLLOWS, *MAY_DIFFER):
         group, _, name = key.rpartition(".")
@@ -90,7 +90,7 @@ def identity(config: Mapping[str, Any]) -> str:
 
 def exactly(config: Mapping[str, Any]) -> str:
     """As `identity`, with all that was asked for: tells jobs apart that differ in what changes no result."""
-    plain = json.loads(runs.as_json(config))
+    plain = json.loads(runs.to_json(config))
     plain.pop("made_with", None)
     return _anywhere(plain, str(config["run_dir"]))
 

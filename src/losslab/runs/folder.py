@@ -14,8 +14,7 @@ from typing import Any
 from losslab.errors import LabError
 from losslab.io import atomic, untrusted
 from losslab.io.json_files import read_json
-from losslab.io.untrusted import read_text
-from losslab.io.untrusted_yaml import read_yaml
+from losslab.io.untrusted import read_text, read_yaml
 from losslab.runs import trust
 from losslab.runs.config import amiss
 
@@ -115,7 +114,7 @@ class RunFolder:
             LabError: the place for it is a link.
             OSError: it cannot be copied.
         """
-        untrusted.keep_inside(self.teacher, self.path)
+        untrusted.check_output_path(self.teacher, self.path)
         atomic.copy(taught_by.config, self.teacher / taught_by.config.name)
         weights = taught_by.weights if taught_by.weights.is_file() else taught_by.checkpoint("best")
         atomic.copy(weights, self.teacher / taught_by.weights.name)

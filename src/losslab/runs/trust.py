@@ -20,7 +20,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from losslab.errors import LabError
-from losslab.io.untrusted import refuse as refuse_links
+from losslab.io.untrusted import check_folder as refuse_links
 
 _PLACE = re.compile(r"(^|_)(dir|path|file|folder|root|location)s?(_|$)|(dir|path|file)s?$")
 _NO_PATH = re.compile(r"^\s*~|://|::|\0")

@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from losslab.errors import LabError
-from losslab.io.terminal import outlive_readers, printable, show_trace
+from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs import trust
 from losslab.runs.trust import confine, confine_options
 from losslab.sweep import resume, state
@@ -39,7 +39,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
         config: of the job.
         resumes: whether it goes on with the run that lies in its folder.
     """
-    outlive_readers()
+    ignore_output_errors()
     first = environment.here().rank == 0
     state.resumes = resumes
     register()
@@ -64,7 +64,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
         return result.return_value
     error: BaseException = result._return_value  # noqa: SLF001 -- the public one also writes to stderr
     if not isinstance(error, LabError) or config.traceback:
-        show_trace(error)  # into the log, like all that is written here
+        print_traceback(error)  # into the log, like all that is written here
     elif first:
         logger.error("%s", error)
     else:

@@ -355,7 +355,7 @@ def _trained(run: RunFolder) -> float:
 def _kind_of_data(config: Mapping[str, Any]) -> str:
     """The data without what follows from the seed: what is measured on them does not."""
     follows = {key.removeprefix("data.") for key in config["per_run"] if key.startswith("data.")}
-    return runs.as_json({key: value for key, value in config["data"].items() if key not in follows})
+    return runs.to_json({key: value for key, value in config["data"].items() if key not in follows})
 
 
 def _monitored(data: Sequence[dict[str, Any]]) -> list[tuple[str, str] | None]:

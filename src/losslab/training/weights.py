@@ -46,7 +46,7 @@ def load_network(network: nn.Module, path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
     """The states of the network and of the loss, and numbers of the loss that changed as it was trained."""
     try:
-        whole = atomic.verifies(path) is not False
+        whole = atomic.matches_checksum(path) is not False
         content = torch_files.load(path) if whole else None
     except FileNotFoundError as error:
         raise LabError(f"no checkpoint at {path}") from error
@@ -55,7 +55,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, f
         reason = "" if "weights_only" in str(error) else f" ({_in_short(error)})"  # torch's advice is to run the file
         raise LabError(f"cannot load {path}, which is damaged or no checkpoint{reason}: name another") from error
     if not whole:
-        raise LabError(f"{path} is damaged, its SHA-256 is not that in {atomic.checksum_of(path).name}: name another")
+        raise LabError(f"{path} is damaged, its SHA-256 is not that in {atomic.checksum_path(path).name}: name another")
     if not isinstance(content, dict):
         raise LabError(f"{path} holds no weights by name but a {type(content).__name__}: name another checkpoint")
     if "state_dict" not in content:

@@ -38,7 +38,7 @@ def content(file):
 
 os.fsync, Path.replace, Path.unlink = watched(os.fsync), watched(Path.replace), watched(Path.unlink)
 if sys.argv[5] == "durable":
-    atomic.write(path, content)
+    atomic.write_with_checksum(path, content)
 else:
     with path.open("wb") as file:
         content(file)
@@ -60,36 +60,36 @@ def test_at_every_moment_the_old_file_or_the_new_one_is_there_and_verifies(tmp_p
     assert calls >= 8
     for moment in range(1, calls + 1):
         for when in ("before", "after"):
-            atomic.write(path, lambda file: file.write(b"old" * 100))
+            atomic.write_with_checksum(path, lambda file: file.write(b"old" * 100))
             assert killed(moment, when, path, "new").returncode == -9
             assert path.read_bytes() in {b"old" * 100, b"new" * 100}, (moment, when)
-            assert atomic.verifies(path), (moment, when)
+            assert atomic.matches_checksum(path), (moment, when)
     assert path.read_bytes() == b"new" * 100, "killed after the last of all"
 
 
 def test_the_usual_way_leaves_half_a_file_and_the_checksum_tells(tmp_path):
     """The control: without it, it would not be known that the kills above hit anything."""
     path = tmp_path / "file"
-    atomic.write(path, lambda file: file.write(b"old" * 100))
+    atomic.write_with_checksum(path, lambda file: file.write(b"old" * 100))
     assert killed(1, "after", path, "new", how="plain").returncode == -9
     assert path.read_bytes() == b"new" * 50
-    assert atomic.verifies(path) is False
+    assert atomic.matches_checksum(path) is False
 
 
 def test_a_flipped_bit_does_not_verify_and_without_a_checksum_nobody_knows(tmp_path):
     path = tmp_path / "file"
-    atomic.write(path, lambda file: file.write(bytes(1000)))
-    assert atomic.verifies(path) is True
+    atomic.write_with_checksum(path, lambda file: file.write(bytes(1000)))
+    assert atomic.matches_checksum(path) is True
     content = bytearray(path.read_bytes())
     content[500] ^= 4
     path.write_bytes(content)
-    assert atomic.verifies(path) is False
-    atomic.checksum_of(path).unlink()
-    assert atomic.verifies(path) is None
+    assert atomic.matches_checksum(path) is False
+    atomic.checksum_path(path).unlink()
+    assert atomic.matches_checksum(path) is None
 
 
 def test_sha256sum_agrees(tmp_path):
-    atomic.write(tmp_path / "file", lambda file: file.write(b"x"))
+    atomic.write_with_checksum(tmp_path / "file", lambda file: file.write(b"x"))
     done = subprocess.run(
         ["sha256sum", "--check", "file.sha256"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -98,42 +98,42 @@ def test_sha256sum_agrees(tmp_path):
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
     path = tmp_path / "file"
-    atomic.write(path, lambda file: file.write(b"old"))
+    atomic.write_with_checksum(path, lambda file: file.write(b"old"))
 
     def full(file):
         file.write(b"new")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        atomic.write(path, full)
+        atomic.write_with_checksum(path, full)
     assert path.read_bytes() == b"old"
-    assert atomic.verifies(path)
+    assert atomic.matches_checksum(path)
     assert {each.name for each in tmp_path.iterdir()} == {"file", "file.sha256"}
 
 
 def test_a_file_that_is_moved_verifies_under_one_of_its_names(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
     for path in (first, second):
-        atomic.write(path, lambda file, path=path: file.write(path.name.encode()))
+        atomic.write_with_checksum(path, lambda file, path=path: file.write(path.name.encode()))
     atomic.move(first, second)
     assert second.read_bytes() == b"last"
-    assert atomic.verifies(second)
-    assert len(atomic.checksum_of(second).read_text().splitlines()) == 1
+    assert atomic.matches_checksum(second)
+    assert len(atomic.checksum_path(second).read_text().splitlines()) == 1
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    atomic.write(first, lambda file: file.write(b"newest"))
+    atomic.write_with_checksum(first, lambda file: file.write(b"newest"))
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         atomic.move(first, second)
-    assert atomic.verifies(first)
-    assert atomic.verifies(second)
+    assert atomic.matches_checksum(first)
+    assert atomic.matches_checksum(second)
 
 
 def test_of_a_file_without_a_checksum_none_is_claimed_where_it_is_moved_to(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
-    atomic.write(second, lambda file: file.write(b"older"))
+    atomic.write_with_checksum(second, lambda file: file.write(b"older"))
     first.write_bytes(b"newer")
 
     def killed(*_):
@@ -142,4 +142,4 @@ def test_of_a_file_without_a_checksum_none_is_claimed_where_it_is_moved_to(tmp_p
     monkeypatch.setattr(atomic, "_folder_to_disk", killed)  # right after the file was renamed
     with pytest.raises(KeyboardInterrupt):
         atomic.move(first, second)
-    assert (second.read_bytes(), atomic.verifies(second)) == (b"newer", None)
+    assert (second.read_bytes(), atomic.matches_checksum(second)) == (b"newer", None)

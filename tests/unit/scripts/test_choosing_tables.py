@@ -48,7 +48,7 @@ def test_the_error_of_a_deviation_is_0_for_the_law_itself_and_its_spread_for_one
             head.weight[1, 0] = 2 / column.std(correction=0)
             head.bias[1] = 2 * log(0.02) - 2 * column.mean() / column.std(correction=0)
         state = {"state_dict": experiment.learner.state_dict()}
-        atomic.write(experiment.folder.last, lambda file: torch.save(state, file))
+        atomic.write_with_checksum(experiment.folder.last, lambda file: torch.save(state, file))
     found = measures.deviation_error(experiment.folder.path, {"train/mse_given": 0.02**2})
     assert found == pytest.approx(error, abs=0.05)
 

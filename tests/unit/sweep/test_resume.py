@@ -63,7 +63,7 @@ def test_of_a_folder_of_images_the_place_says_which_they_are(tmp_path):
 def test_what_is_composed_again_elsewhere_is_the_same_run():
     first, second = (compose(["loss=huber", "loss.delta=2"], place) for place in ("/a/0-run", "/b/7-run"))
     assert first != second
-    assert identity(first) == identity(json.loads(runs.as_json(second)) | {"made_with": {}})
+    assert identity(first) == identity(json.loads(runs.to_json(second)) | {"made_with": {}})
     assert identity(first) != identity(compose(["loss=huber", "loss.delta=3"], "/a/0-run"))
 
 

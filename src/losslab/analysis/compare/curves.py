@@ -10,7 +10,7 @@ from losslab import runs
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run, columns
 from losslab.errors import LabError
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 
 _LONGEST = 1 << 20
 """Bytes that the names of the columns of a table may take."""
@@ -104,6 +104,6 @@ def heads(groups: Iterable[Group]) -> list[str]:
     names: dict[str, None] = {}
     for run in (run for one in groups for run in one.runs):
         if run.folder.history.is_file():
-            with open_plain(run.folder.history) as file:
+            with open_regular_file(run.folder.history) as file:
                 names |= dict.fromkeys(file.readline(_LONGEST).decode(errors="replace").strip().split(","))
     return [name for name in names if "/" in name and name.isprintable()]

@@ -47,7 +47,7 @@ def put(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(head)
     writer.writerows(rows)
-    atomic.put(file, printable(lines.getvalue()).encode())
+    atomic.write_bytes(file, printable(lines.getvalue()).encode())
 
 
 def _group(standing: Standing, group: Group) -> Row:
@@ -106,8 +106,8 @@ def write_page(comparison: "Comparison", folder: Path, more: Sequence[Section] =
     if any(comparison.histories.names):
         figures["curves.png"] = comparison.curves_figure()
     for name, figure in figures.items():
-        atomic.put(folder / name, png(figure))
-    atomic.put(folder / "comparison.md", printable(text(comparison, more)).encode())
+        atomic.write_bytes(folder / name, png(figure))
+    atomic.write_bytes(folder / "comparison.md", printable(text(comparison, more)).encode())
     write_csvs(comparison, folder)
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
 

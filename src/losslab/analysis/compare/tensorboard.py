@@ -33,7 +33,7 @@ def write(groups: Sequence[Group], found: Histories, folder: Path) -> None:
     """
     for place, one in enumerate(groups):
         own = folder / one.label.replace("/", "_")
-        untrusted.keep_inside(own, folder.parent)
+        untrusted.check_output_path(own, folder.parent)
         own.mkdir(parents=True, exist_ok=True)
         for old in own.glob("events.out.tfevents.*"):
             old.unlink()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from losslab.errors import LabError
 from losslab.io import atomic
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 
 Numbers = NDArray[np.floating[Any]]
 
@@ -112,7 +112,7 @@ class Record:
         arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
-        atomic.put(path, content.getvalue())
+        atomic.write_bytes(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -123,7 +123,7 @@ class Record:
         """
         try:
             # Opened here: of a damaged file np.load would leave it open.
-            with open_plain(path) as file, np.load(file, allow_pickle=False) as held:
+            with open_regular_file(path) as file, np.load(file, allow_pickle=False) as held:
                 arrays = {field.name: held[field.name] for field in fields(cls)}
             _check(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

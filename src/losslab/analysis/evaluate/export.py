@@ -102,7 +102,7 @@ def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export
     """
     experiment = open_run(look)
     path = path or experiment.folder.exported
-    untrusted.keep_inside(path.parent, experiment.folder.path)
+    untrusted.check_output_path(path.parent, experiment.folder.path)
     if os.path.lexists(path):
         raise LabError(f"{path} is there already: name another file with --output, or remove it")
     inputs, expected, known = _examples(experiment, look.split, raw=raw)

@@ -24,7 +24,7 @@ from losslab.analysis.evaluate.figures import classification, plural, regression
 from losslab.analysis.evaluate.predictions import Answers, Array
 from losslab.errors import LabError
 from losslab.io import untrusted
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 from losslab.targets import Task
 from losslab.training.reopen import Look
 
@@ -139,7 +139,7 @@ def write(found: Evaluation, folder: Path) -> list[str]:
     Raises:
         LabError: the folder cannot be written, is reached by a link in that of the run, or holds something else.
     """
-    untrusted.keep_inside(folder, found.experiment.folder.path)
+    untrusted.check_output_path(folder, found.experiment.folder.path)
     _check_free(found, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -260,5 +260,5 @@ def settings(found: Evaluation) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    with open_plain(path) as file:
+    with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from losslab.analysis.evaluate.predictions import Answers, Array
 from losslab.errors import LabError
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 from losslab.targets import Task
 
 _FLOOR = np.finfo(np.float32).eps
@@ -53,7 +53,7 @@ def load(path: Path, answers: Answers, whole: int = 0) -> Array:
 
 def _read(path: Path) -> Array:
     try:
-        with open_plain(path) as file:
+        with open_regular_file(path) as file:
             rows = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise LabError(f"no file of soft labels at {path}") from error

@@ -21,7 +21,7 @@ from losslab.analysis.explain.options import USUAL, Sight
 from losslab.analysis.explain.select_runs import settings
 from losslab.analysis.explain.solution import Solution
 from losslab.errors import LabError
-from losslab.io.figures import looks
+from losslab.io.figures import line_styles
 from losslab.runs import RunFolder
 from losslab.targets import Task
 
@@ -199,7 +199,7 @@ def draw(lines: Sequence[Line], note: str) -> "Figure":
     for line in lines:
         groups.setdefault(line.under.loss, []).append(line)
     pairs = {line.name: line for line in reversed(lines)}  # of a pair under two losses, the first
-    styles = {name: look | {"linewidth": 1.8} for name, look in zip(reversed(pairs), looks(), strict=False)}
+    styles = {name: look | {"linewidth": 1.8} for name, look in zip(reversed(pairs), line_styles(), strict=False)}
     beside = len(groups) + 1 if len(groups) < 4 else -(-(len(groups) + 1) // 2)
     above = -(-(len(groups) + 1) // beside)
     figure = Figure(figsize=(5.2 * beside, 3.9 * above + 0.5 + 0.22 * len(pairs)), dpi=120, layout="constrained")

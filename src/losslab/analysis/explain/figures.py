@@ -88,11 +88,11 @@ def place(runs: Sequence[RunFolder], output: Path | None) -> Path:
         raise LabError("there is nothing to explain: name a run")
     if output is not None:
         for run in runs:
-            untrusted.keep_inside(output, run.path)
+            untrusted.check_output_path(output, run.path)
         return output
     if len(runs) != 1:
         raise LabError("figures of several runs need a folder of their own: name one with --output")
-    untrusted.keep_inside(runs[0].figures, runs[0].path)
+    untrusted.check_output_path(runs[0].figures, runs[0].path)
     return runs[0].figures
 
 
@@ -104,7 +104,7 @@ def keep(figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | 
     path = place(runs, output) / f"{name}.png"
     content = io.BytesIO()
     figure.savefig(content, metadata={"Software": None})
-    atomic.put(path, content.getvalue())
+    atomic.write_bytes(path, content.getvalue())
     for place_in_list, finding in enumerate(findings):
         logger.info("%-11s %s", "" if place_in_list else name.removeprefix("dynamics_"), finding)
     return path
@@ -113,4 +113,4 @@ def keep(figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | 
 def table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
     """Write the numbers of a figure as CSV."""
     lines = [",".join(columns), *(",".join(f"{value:.9g}" for value in row) for row in rows)]
-    atomic.put(path, ("\n".join(lines) + "\n").encode())
+    atomic.write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -18,7 +18,7 @@ from losslab.analysis.explain.select_runs import labels, losses
 from losslab.data.batch import Batch
 from losslab.data.module import split_rows
 from losslab.errors import LabError
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, shown
 from losslab.targets import encode
@@ -154,6 +154,6 @@ class Path:
 
 
 def _read(path: File) -> tuple[list[str], Array]:
-    with TextIOWrapper(open_plain(path), encoding="utf-8", newline="") as file:
+    with TextIOWrapper(open_regular_file(path), encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     return header, np.array(rows, dtype=float).reshape(len(rows), len(header))

@@ -12,7 +12,7 @@ from rich.progress import track
 from losslab import CONF
 from losslab.analysis.loss_cards import card
 from losslab.analysis.loss_cards.curves import Curve, Curves, curves
-from losslab.io.figures import looks
+from losslab.io.figures import line_styles
 from losslab.losses import catalog
 from losslab.losses.base import Loss
 from losslab.losses.contract.sample_inputs import is_classification
@@ -30,7 +30,7 @@ def draw(name: str, shown: Curves) -> "Figure":
 
     figure = Figure(figsize=(9.6, 3.8), dpi=110, layout="constrained")
     value, gradient = figure.subplots(1, 2)
-    styles = list(zip(shown.curves, looks(), strict=False))
+    styles = list(zip(shown.curves, line_styles(), strict=False))
     others = [] if shown.reference in shown.curves else [shown.reference]  # of itself a loss needs no reference
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
         for other in others:

@@ -138,7 +138,7 @@ def _how(matrix: Matrix) -> str:
 
 def write(matrix: Matrix, folder: Path) -> None:
     """Write matrix.png and matrix.csv, a row for each cell."""
-    atomic.put(folder / "matrix.png", png(draw(matrix)))
+    atomic.write_bytes(folder / "matrix.png", png(draw(matrix)))
     rows = ((one.label, loss, cell.value, cell.how) for (one, loss), cell in matrix.cells.items())
     report.put(folder / "matrix.csv", ["trained_with", "measured_by", "value", "how"], rows)
 

@@ -20,7 +20,7 @@ from losslab.data.corruption.base import Corruption
 from losslab.data.corruption.subset import TrainingSplit
 from losslab.errors import LabError
 from losslab.io import torch_files
-from losslab.io.untrusted import open_plain
+from losslab.io.untrusted import open_regular_file
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HOME = "http://noisylabels.com has CIFAR-10_human.pt"
@@ -59,9 +59,9 @@ def _of_torch(path: Path, names: Collection[str]) -> dict[str, Array]:
     """
     stand_ins: list[Any] = [(_PickledType, "numpy.dtype"), (_PickledArray, "numpy.ndarray")]
     stand_ins += [(_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
-    with open_plain(path) as file:
+    with open_regular_file(path) as file:
         if zipfile.is_zipfile(file):  # as torch has saved since 1.6
-            torch_files.pickled(file)
+            torch_files.read_pickle(file)
     with torch.serialization.safe_globals(stand_ins):
         content = torch.load(path, map_location="cpu", weights_only=True)
     return {name: content[name].array() for name in names if name in content}

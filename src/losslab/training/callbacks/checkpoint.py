@@ -169,7 +169,7 @@ def save(state: dict[str, Any], path: Path) -> None:
         OSError: it cannot be written.
     """
     try:
-        atomic.write(path, lambda file: torch.save(state, file))
+        atomic.write_with_checksum(path, lambda file: torch.save(state, file))
     except RuntimeError as error:  # with which torch covers the OSError of a full disk
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):

@@ -65,7 +65,7 @@ class Files:
 
         content = io.BytesIO()
         Image.fromarray(image).save(content, format="PNG")
-        self.attempt(path, lambda: atomic.put(path, content.getvalue()), WITHOUT)
+        self.attempt(path, lambda: atomic.write_bytes(path, content.getvalue()), WITHOUT)
 
     def _tell(self, path: Path, error: Exception, then: str) -> None:
         if path not in self._told:

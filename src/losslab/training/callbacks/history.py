@@ -77,7 +77,7 @@ class Table:
 
     def _write(self) -> None:
         header = self._lines([{name: name for name in self.columns}])
-        atomic.put(self.path, (header + self._lines(self.rows)).encode())
+        atomic.write_bytes(self.path, (header + self._lines(self.rows)).encode())
 
     def _drop(self) -> None:
         file, self._file = self._file, None

@@ -93,7 +93,7 @@ class Path(Callback):
         table = np.stack([_row(weights) for _, _, weights in self._kept]).astype(str).tolist()
         lines = [",".join(["epoch", "step", *self._names])]
         lines += [",".join([str(e), str(s), *row]) for (e, s, _), row in zip(self._kept, table, strict=True)]
-        atomic.put(self.folder.path_of_weights, ("\n".join(lines) + "\n").encode())
+        atomic.write_bytes(self.folder.path_of_weights, ("\n".join(lines) + "\n").encode())
         self._newest = None
 
 

@@ -23,7 +23,7 @@ FEW = Sight(points=3, examples=40)
 def copy(runs, tmp_path):
     """A copy of the run on digits, to be damaged."""
     run = RunFolder(shutil.copytree(runs("digits"), tmp_path / "run"))
-    atomic.checksum_of(run.best).unlink()  # what else is wrong with a checkpoint is looked for only where it fits
+    atomic.checksum_path(run.best).unlink()  # what else is wrong with a checkpoint is looked for only where it fits
     return run
 
 

@@ -231,7 +231,7 @@ def test_what_is_wrong_with_a_checkpoint_is_told_apart(runs, tmp_path):
     whole, state = best.read_bytes(), torch.load(best, weights_only=True)
     best.write_bytes(whole[: len(whole) // 2])
     _refused(run, "best", "is damaged")
-    atomic.checksum_of(best).unlink()
+    atomic.checksum_path(best).unlink()
     _refused(run, "best", "damaged or no checkpoint")
     state["state_dict"]["network.1.bias"][3] = torch.nan
     torch.save(state, best)

@@ -262,7 +262,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
     assert linear.explain([folder], None), "a run without a path has a surface all the same"
     state = torch.load(folder.last, weights_only=True)
     state["state_dict"]["network.bias"][0] = torch.nan
-    atomic.write(folder.last, lambda file: torch.save(state, file))
+    atomic.write_with_checksum(folder.last, lambda file: torch.save(state, file))
     with pytest.raises(LabError, match=r"last.ckpt holds NaN or infinite numbers \(network.bias\)"):
         linear.explain([folder], None)
     folder.last.unlink()

@@ -21,7 +21,7 @@ from losslab.analysis.dynamics.figures.style import (
 )
 from losslab.analysis.dynamics.measures import SILENT, flow_ratio, hardest_share, silent, wrong
 from losslab.analysis.dynamics.record import Numbers, Record
-from losslab.io.figures import COLOURS, looks
+from losslab.io.figures import COLOURS, line_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def draw_gradients(records: Records) -> Drawn:
     figure = new_figure(12.0, 3.9 if len(records) == 1 else 4.3)
     panels = figure.subplots(1, 3)
     alone = len(records) == 1
-    for (label, record), look in zip(records.items(), looks(), strict=False):
+    for (label, record), look in zip(records.items(), line_styles(), strict=False):
         epochs, marker = record.epoch, "." if len(record.epoch) <= 50 else None
         line: dict[str, Any] = {**look, "marker": marker, "label": label}
         norms = mean_norms(record)

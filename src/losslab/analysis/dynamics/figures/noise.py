@@ -17,7 +17,7 @@ from losslab.analysis.dynamics.figures.style import (
 )
 from losslab.analysis.dynamics.measures import loss_auroc, margin_auroc
 from losslab.analysis.dynamics.record import Numbers, Record
-from losslab.io.figures import COLOURS, looks
+from losslab.io.figures import COLOURS, line_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def draw(records: Records) -> Drawn:
     fates = not any(record.of_values for record in shown.values())
     figure = new_figure(4.1 * (2 + fates), 3.9)
     panels = list(np.atleast_1d(figure.subplots(1, 2 + fates)))
-    for (label, record), look in zip(shown.items(), looks(), strict=False):
+    for (label, record), look in zip(shown.items(), line_styles(), strict=False):
         if alone:
             _bands(panels[0], record)
             _detectors(panels[1], record)

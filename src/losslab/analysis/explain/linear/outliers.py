@@ -9,7 +9,7 @@ import numpy as np
 
 from losslab.analysis.explain.linear.case import Case
 from losslab.analysis.explain.linear.problem import Problem, Vector, lowest
-from losslab.io.figures import COLOURS, looks
+from losslab.io.figures import COLOURS, line_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,7 @@ def _lines(axes: "Axes", problem: Problem, shifts: Sequence[Shift]) -> None:
     axes.plot(x[thrown & ~beyond], target[thrown & ~beyond], "x", color="black", markersize=6, label=said)
     axes.plot(x[beyond & (target > high)], np.full((beyond & (target > high)).sum(), high), "^", color="black")
     axes.plot(x[beyond & (target < low)], np.full((beyond & (target < low)).sum(), low), "v", color="black")
-    for shift, look in zip(shifts, looks(), strict=False):
+    for shift, look in zip(shifts, line_styles(), strict=False):
         slope, height = shift.dirty
         label = f"{shift.label}: {slope:.2f} x {height:+.2f}, without {shift.clean[0]:.2f} x {shift.clean[1]:+.2f}"
         axes.plot(ends, slope * ends + height, linewidth=2.2, label=label, **look)

@@ -15,7 +15,7 @@ from losslab.analysis.explain.figures import contours, written
 from losslab.analysis.explain.linear.case import Case
 from losslab.analysis.explain.linear.problem import Vector
 from losslab.analysis.explain.solution import Path
-from losslab.io.figures import COLOURS, looks
+from losslab.io.figures import COLOURS, line_styles
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def distances(axes: "Axes", cases: Sequence[Case]) -> None:
     """The distance of each run from the true law, or where there is none from its own minimum."""
     goal = "the true law" if all(case.problem.law is not None for case in cases) else "its own minimum"
     lines = {}
-    for case, look in zip(cases, looks(), strict=False):
+    for case, look in zip(cases, line_styles(), strict=False):
         if case.path is not None and (case.minimum.reached or goal == "the true law"):
             law = case.problem.law
             target = case.minimum.weights if goal == "its own minimum" or law is None else law
