@@ -2,7 +2,7 @@
 
 from textwrap import fill
 
-from losslab.io.conf_groups import choices
+from losslab.io.conf_groups import NAMES, choices
 
 _TEXT = """\
 losslab: train a model under any loss, and see what the loss changes.
@@ -31,11 +31,6 @@ Examples:
   Tab completion   eval "$(python train.py -sc install=bash)", also zsh and fish
 """
 
-_GROUPS = (
-    "model", "data", "imbalance", "noise", "loss", "mix", "optimizer", "scheduler", "trainer", "callbacks", "logger",
-    "experiment", "debug",
-)  # fmt: skip
-
 
 def help_text() -> str:
     """The groups as they lie in conf/, between words for people.
@@ -44,6 +39,6 @@ def help_text() -> str:
     """
     lines = [
         fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
-        for group in _GROUPS
+        for group in NAMES
     ]
     return _TEXT.format(groups="\n".join(lines))

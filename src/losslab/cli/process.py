@@ -20,8 +20,8 @@ from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab.errors import LabError
+from losslab.io import conf_groups
 from losslab.io.terminal import escape_unprintable_output, print_traceback, printable
-from losslab.training.config import OPEN_GROUPS, unchosen
 
 
 def find_the_users_code() -> None:
@@ -134,8 +134,8 @@ def _line(error: Exception) -> str | None:  # noqa: PLR0911 -- a line for each k
 def _composing(said: str, cause: BaseException | None) -> str:
     """What Hydra says of a command line that it cannot compose, as it prints it, but where we know better."""
     unset = _UNSET.match(said)
-    if unset is not None and unset["group"] in OPEN_GROUPS:
-        return unchosen(unset["group"], unset["key"])
+    if unset is not None and unset["group"] in conf_groups.UNSET:
+        return conf_groups.nothing_chosen(unset["group"], unset["key"])
     if isinstance(cause, OmegaConfBaseException):  # of which the rest is OmegaConf's own view of it
         said += f" ({str(cause).splitlines()[0]})"
     # Where Hydra looked is its own affair; the options stand below each other.

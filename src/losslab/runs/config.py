@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from losslab import runs
-from losslab.data import corruption
+from losslab.io import conf_groups
 
-_SETTINGS = ("data", "loss", "model", "optimizer", "scheduler", "trainer", "choices")
-_MADE = ("data", "loss", "model", "optimizer", "trainer")
-_OPTIONAL = ("callbacks", "logger", "imbalance", "noise", "mix")
+_SETTINGS = (*conf_groups.REQUIRED, "choices")
+_MADE = tuple(group for group in conf_groups.REQUIRED if group != "scheduler")  # which holds one in scheduler.scheduler
+_OPTIONAL = ("callbacks", "logger", *conf_groups.UNSET)
 
 
 def amiss(config: Any) -> str | None:
@@ -55,7 +55,7 @@ def hparams(config: dict[str, Any]) -> dict[str, Any]:
     """Of a configuration: the choices, and the numbers of loss, optimizer, data and trainer."""
     table = {group: choice for group, choice in config["choices"].items() if choice is not None}
     table["seed"] = config["seed"]
-    parts = {group: config.get(group) or {} for group in ("loss", "optimizer", *corruption.GROUPS)}
+    parts = {group: config.get(group) or {} for group in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
     numbers = {f"{group}.{key}": value for group, part in parts.items() for key, value in part.items()}
     chosen = {f"{group}.{key}": config[group].get(key) for group, key in _TOLD_APART_BY}
     plain = {key: value for key, value in (numbers | chosen).items() if isinstance(value, int | float | str)}

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
 from losslab.errors import LabError
+from losslab.io import conf_groups
 from losslab.io.metric_names import direction
 from losslab.training.distributed import environment, spawn
 
@@ -30,7 +31,6 @@ _READ = (
     "hydra",
     "choices",
 )  # the last is added when it is resolved, as a run of several processes is twice
-_GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -41,9 +41,9 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     Raises:
         LabError: it names what was meant, if that can be told.
     """
-    for group in _GROUPS:
+    for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
-            raise LabError(f"{group} is not chosen: choose {group}={', '.join(_choices(group))}")
+            raise LabError(f"{group} is not chosen: choose {group}={', '.join(conf_groups.choices(group))}")
     # As train.yaml names them: its own keys, and the groups of its defaults list.
     plain = OmegaConf.load(CONF / "train.yaml")
     groups = [str(next(iter(each))) for each in plain.defaults if isinstance(each, DictConfig)]
@@ -57,10 +57,6 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             alike = get_close_matches(key, [each for each in known if each.isidentifier()])
             meant = f"did you mean {alike[0]}?" if alike else f"keys of your own may stand under +{OWN}."
             raise LabError(f"{key} is set and nothing reads it: {meant}")
-
-
-def _choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _referred_to(value: Any) -> Iterator[str]:
@@ -154,16 +150,6 @@ sweeps: list[Path] = []
 """The folder of its sweep, if it runs one."""
 
 
-OPEN_GROUPS = ("noise", "imbalance", "mix")
-"""Of which none is chosen unless the command line does."""
-
-
-def unchosen(group: str, key: str) -> str:
-    """What to say of a value for one of these of which none was chosen."""
-    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "none")
-    return f"{group}.{key} is set and no {group} is chosen: choose {group}={', '.join(choices)}"
-
-
 def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
     """What `python train.py OVERRIDES` would train in `run_dir`, for `experiment.build`: the way in from Python.
 
@@ -190,23 +176,22 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         LabError: a value that has no default was not given, or one refers to what is not there.
     """
     check(cfg, choices)
-    for group in OPEN_GROUPS:
+    for group in conf_groups.UNSET:
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
-            raise LabError(unchosen(group, next(iter(chosen))))
+            raise LabError(conf_groups.nothing_chosen(group, next(iter(chosen))))
     # First those at the top, to which others may refer: missing_keys() would stumble over these.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
     _check_values(cfg)
-    groups = ("model", "data", "loss", "imbalance", "noise", "optimizer", "scheduler", "trainer", "experiment", "debug")
     with open_dict(cfg):
-        cfg.choices = {group: choices.get(group) for group in groups}
-        for group in ("imbalance", "noise"):
+        cfg.choices = {group: choices.get(group) for group in conf_groups.RECORDED}
+        for group in conf_groups.CORRUPTIONS:
             if cfg.choices[group] == "none":
                 cfg.choices[group] = None  # the same run, whichever way it was said
         cfg.run_dir = run_dir
-        model, data, loss = (str(choices[group]) for group in groups[:3])
+        model, data, loss = (str(choices[group]) for group in ("model", "data", "loss"))
         cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
     config = _resolved(cfg)
     # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.

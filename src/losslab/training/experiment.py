@@ -12,11 +12,11 @@ import torch
 from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
-from losslab.data import corruption
 from losslab.data.batch import DataSpec
 from losslab.data.metadata import DataMetadata
 from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError, NonFiniteError
+from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder, checkpoint
 from losslab.training import preflight, teacher, weights
@@ -47,7 +47,7 @@ def build(config: dict[str, Any]) -> Experiment:
         LabError: the parts do not fit each other or this machine. Nothing was computed or written yet.
     """
     data: ExperimentDataModule = make("data", config["data"])
-    data.corrupt([make(group, config[group]) for group in corruption.GROUPS if config.get(group)])
+    data.corrupt([make(group, config[group]) for group in conf_groups.CORRUPTIONS if config.get(group)])
     if config.get("mix"):
         data.enable_mixing(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn

@@ -13,12 +13,10 @@ from typing import Any
 
 from losslab.analysis.compare.read import Run
 from losslab.errors import LabError
+from losslab.io import conf_groups
 
 Settings = dict[str, Any]
 """The values of a configuration by dotted key, such as "optimizer.lr"."""
-
-SUBJECTS = ("loss", "model", "data", "imbalance", "noise", "optimizer", "scheduler")
-"""The groups whose choice is a setting by itself."""
 
 _OF_OLDER_RUNS = ("data.seed",)
 """What follows from the seed, where a configuration does not say it in `per_run`."""
@@ -43,7 +41,7 @@ def settings(run: Run) -> Settings:
     A value that follows from the seed, the name or the folder of the run is written with these in braces, so that it
     is the same for all seeds. A value of null is as good as none: older runs lack what newer ones have switched off.
     """
-    found = {f"choices.{group}": run.choices.get(group) for group in SUBJECTS}
+    found = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
     follows = {*run.config.get("per_run", _OF_OLDER_RUNS)}
     for key, value in _flat(run.config):
         if not _WITHOUT_EFFECT.fullmatch(key) or (key == "data.dir" and run.choices.get("data") == "image_folder"):
@@ -80,7 +78,7 @@ def _followed(value: Any, run: Run) -> str:
     return re.sub(rf"(?<!\d){run.seed}(?!\d)", "{seed}", text)
 
 
-_WITH_CHOICE = (*SUBJECTS, "mix")
+_WITH_CHOICE = (*conf_groups.SETTINGS, "mix")
 _ORDER = (
     "loss.", "model.", "data.", "mix.", "imbalance.", "noise.", "optimizer.", "trainer.", "scheduler.", "callbacks.",
 )  # fmt: skip
@@ -147,15 +145,15 @@ def _candidates(settings: Sequence[Settings]) -> list[str]:
     callbacks = dict.fromkeys(key for each in settings for key in each if key.startswith("callbacks."))
     place = {prefix: number for number, prefix in enumerate(_ORDER)}
     plain = sorted((*keys, *callbacks), key=lambda key: place.get(key.partition(".")[0] + ".", len(place)))
-    return [*SUBJECTS[:3], "mix", *SUBJECTS[3:], "callbacks", *plain]
+    return [*conf_groups.SETTINGS[:3], "mix", *conf_groups.SETTINGS[3:], "callbacks", *plain]
 
 
 def _value(key: str, settings: Settings) -> str:
     """What settings have at a candidate."""
-    if key in SUBJECTS:
+    if key in conf_groups.SETTINGS:
         choice = settings.get(f"choices.{key}")
         own = settings.get(f"{key}._target_")
-        if choice is own is None and key in {"imbalance", "noise"}:
+        if choice is own is None and key in conf_groups.CORRUPTIONS:
             return "none"
         return shown(own if choice in {None, "custom"} and own is not None else choice)
     if key == "mix":

@@ -21,6 +21,7 @@ from losslab.analysis.explain.options import USUAL, Sight
 from losslab.analysis.explain.select_runs import settings
 from losslab.analysis.explain.solution import Solution
 from losslab.errors import LabError
+from losslab.io.conf_groups import CORRUPTIONS
 from losslab.io.figures import line_styles
 from losslab.runs import RunFolder
 from losslab.targets import Task
@@ -167,7 +168,7 @@ def check(found: Sequence[Solution]) -> None:
     """
     first = found[0]
     shapes = [{n: tuple(v.shape) for n, v in each.learner.network.named_parameters()} for each in found]
-    groups = ("data", "imbalance", "noise")
+    groups = ("data", *CORRUPTIONS)
     data = [{key: value for key, value in settings(each.config, groups) if _matters(key)} for each in found]
     for each, own, read in zip(found, shapes, data, strict=True):
         if own != shapes[0]:

@@ -3,6 +3,3 @@
 A fault is a function of the data and of its seed, so that all losses of one seed meet the same fault. Only training
 targets are touched: the truth, validation and test stay what they were.
 """
-
-GROUPS = ("imbalance", "noise")
-"""The groups that faults are chosen from, in the order in which they happen."""
