@@ -3,8 +3,8 @@
 from campaigns.campaign import Result
 
 from choosings.row import Row
-from losslab.analysis.compare.statistics import difference, estimate, verdict
-from losslab.analysis.compare.tables import number
+from losslab.analysis.compare.statistics import mean_estimate, paired_difference, verdict
+from losslab.analysis.compare.tables import format_estimate
 from losslab.io.metric_names import direction
 
 Runs = dict[str, dict[str, list[float]]]
@@ -34,12 +34,12 @@ def outcome(row: Row, results: list[Result]) -> str:
     """What the first metric says of the others beside the first choice."""
     runs, metric = runs_of(row, results), row.metrics[0]
     if row.levels:
-        right = [label for label, values in runs.items() if estimate(values[metric]).holds(_level(label))]
+        right = [label for label, values in runs.items() if mean_estimate(values[metric]).holds(_level(label))]
         return f"{metric} as asked for, within its interval: {', '.join(map(_short, right)) or 'none'}"
     found: dict[str, list[str]] = {}
     for label, values in runs.items():
         if label != row.baseline:
-            apart = difference(values[metric], runs[row.baseline][metric], row.step(metric))
+            apart = paired_difference(values[metric], runs[row.baseline][metric], row.step(metric))
             found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
     return f"by {metric}, " + "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
@@ -51,16 +51,18 @@ def differences(rows: tuple[Row, ...], results: list[Result]) -> int:
 
 
 def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, ...]:
-    found = estimate(runs[label][metric], row.step(metric))
+    found = mean_estimate(runs[label][metric], row.step(metric))
     if row.levels:
         level = _level(label)
-        return number(found), f"{level:g}: {'within' if found.holds(level) else 'outside'} the interval"
+        return format_estimate(found), f"{level:g}: {'within' if found.holds(level) else 'outside'} the interval"
     if not row.baseline:
-        return (number(found),)
+        return (format_estimate(found),)
     if label == row.baseline:
-        return number(found), ""
-    apart = difference(runs[label][metric], runs[row.baseline][metric], row.step(metric))
-    return number(found), f"{number(apart, signed=True)}: {verdict(apart, more_is_better=_more(metric))}"
+        return format_estimate(found), ""
+    apart = paired_difference(runs[label][metric], runs[row.baseline][metric], row.step(metric))
+    return format_estimate(
+        found
+    ), f"{format_estimate(apart, signed=True)}: {verdict(apart, more_is_better=_more(metric))}"
 
 
 def _versus(row: Row) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from curriculum.lesson import Lesson, Panel
 from curriculum.sight import Point
 from curriculum.standings import standings
-from losslab.analysis.compare import Group, Standing
+from losslab.analysis.compare import Group, MetricComparison
 from losslab.io.figures import COLOURS
 from losslab.io.metric_names import direction
 
@@ -90,7 +90,7 @@ def said(name: str) -> str:
     return name.replace("trainer.", "").replace("loss.", "").replace(" ", "\n")
 
 
-def _ends(axes: "Axes", panel: Panel, place: Standing, style: Style) -> None:
+def _ends(axes: "Axes", panel: Panel, place: MetricComparison, style: Style) -> None:
     """Seeds, means and intervals of each group in the first metric of a panel; the baseline is the first line."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 

@@ -67,7 +67,7 @@ def _panel(panel: Panel, groups: list[Group]) -> str:
     asserted = "; ".join(_said(claim, panel) for claim in panel.claims if claim.verdict != "baseline")
     parts = [f"*{panel.title}{within}*"]
     for place in places:
-        parts += [tables.markdown(tables.rows(place))]
+        parts += [tables.markdown(tables.metric_rows(place))]
     return "\n\n".join([*parts, f"Asserted: {asserted}."])
 
 

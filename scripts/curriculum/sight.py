@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from losslab.analysis.compare import Group, Run
-from losslab.analysis.compare.curves import histories
+from losslab.analysis.compare.curves import read_histories
 from losslab.analysis.dynamics import measures
 from losslab.analysis.dynamics.record import Numbers, Record
 
@@ -62,7 +62,7 @@ def history(column: str) -> Callable[[Group], list[Row]]:
     """A column of history.csv over epochs: mean over seeds, lowest and highest."""
 
     def rows(group: Group) -> list[Row]:
-        curve = histories([group], [column]).curve(group, column)
+        curve = read_histories([group], [column]).curve(group, column)
         return [] if curve is None else list(zip(curve.epochs, curve.mean, curve.low, curve.high, strict=True))
 
     return rows

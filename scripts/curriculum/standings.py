@@ -7,8 +7,8 @@ from campaigns.campaign import Result, sweep
 
 from curriculum import sight
 from curriculum.lesson import Claim, Lesson, Panel
-from losslab.analysis.compare import Group, Run, Standing, compare
-from losslab.analysis.compare.differences import standing
+from losslab.analysis.compare import Group, MetricComparison, Run, compare
+from losslab.analysis.compare.differences import compare_metric
 from losslab.runs import RunFolder
 
 
@@ -47,7 +47,7 @@ def group(name: Iterable[str], seeds: dict[int, dict[str, float]]) -> Group:
     return Group(tuple(name), {}, tuple(runs))
 
 
-def standings(panel: Panel, groups: Sequence[Group]) -> list[Standing]:
+def standings(panel: Panel, groups: Sequence[Group]) -> list[MetricComparison]:
     """How the groups of a panel stand beside its baseline, in each of its metrics."""
     inside = [
         Group(tuple(part for part in one.name if part != panel.within), one.settings, one.runs)
@@ -55,7 +55,7 @@ def standings(panel: Panel, groups: Sequence[Group]) -> list[Standing]:
         if not panel.within or panel.within in one.name
     ]
     (baseline,) = [one for one in inside if one.label == panel.baseline]
-    return [standing(inside, metric, baseline) for metric in panel.metrics]
+    return [compare_metric(inside, metric, baseline) for metric in panel.metrics]
 
 
 def failing(claim: Claim, panel: Panel, groups: Sequence[Group], *, bounds: bool = True) -> str:

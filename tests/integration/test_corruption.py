@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from losslab import runs
-from losslab.analysis.compare.grouping import labels, settings
+from losslab.analysis.compare.grouping import group_names, result_settings
 from losslab.analysis.compare.read import Run
-from losslab.analysis.outputs import outcomes
+from losslab.analysis.outputs import collect_outputs
 from losslab.cli import report
 from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption import figure, manifest
@@ -129,7 +129,7 @@ def test_a_run_is_drawn_and_rebuilt_with_its_faults_and_measures_the_same(train)
     again = lab.rebuild(folder, folder.read_config())
     weights.load(again.learner, folder.best)
     assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
-    seen = outcomes(again, "train")
+    seen = collect_outputs(again, "train")
     split = train_split(experiment)
     order = split.index.argsort()
     assert torch.equal(seen.target, split.target[order])
@@ -173,7 +173,7 @@ def test_values_may_differ_in_their_last_bits_and_no_further(build):
 )
 def test_what_is_given_is_measured_beside_what_is_true(train, overrides, metric):
     experiment, results = train(*overrides, "optimizer=adam", "optimizer.lr=0", "examine=false")
-    seen = outcomes(experiment, "train")
+    seen = collect_outputs(experiment, "train")
 
     def measured(values):
         if metric == "accuracy":
@@ -279,8 +279,8 @@ def test_a_comparison_calls_runs_by_their_faults(tmp_path):
     found = []
     for number, noise in enumerate((["noise=none"], ["noise=symmetric"], ["noise=symmetric", "noise.rate=0.2"])):
         config = compose([*SMALL, *noise], str(tmp_path / str(number)))
-        found.append(settings(Run(RunFolder(tmp_path), config, metrics={}, written=0.0)))
-    assert [" ".join(label) for label in labels(found)] == [
+        found.append(result_settings(Run(RunFolder(tmp_path), config, metrics={}, written=0.0)))
+    assert [" ".join(label) for label in group_names(found)] == [
         "noise=none", "noise=symmetric noise.rate=0.4", "noise=symmetric noise.rate=0.2",
     ]  # fmt: skip
 

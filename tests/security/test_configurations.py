@@ -348,7 +348,7 @@ def test_what_losslab_composes_is_resolved(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 @pytest.mark.parametrize("what", ["pipe", "device", "folder"])
 def test_what_is_no_file_is_not_waited_for(name, what, tmp_path):
-    from losslab.analysis.compare.read import read
+    from losslab.analysis.compare.read import read_runs
 
     folder = RunFolder(run(tmp_path / "run"))
     file = folder.path / name
@@ -358,4 +358,4 @@ def test_what_is_no_file_is_not_waited_for(name, what, tmp_path):
         refused([folder.read_config])
     else:
         assert folder._best_epoch is None
-        assert read([tmp_path])
+        assert read_runs([tmp_path])

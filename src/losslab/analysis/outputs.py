@@ -1,4 +1,4 @@
-"""What a network says of every example of a split: what evaluation, comparison and explanation look at."""
+"""Network outputs, targets and per-example losses of every example of a split."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +15,21 @@ from losslab.training.experiment import Experiment, evaluate
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """All examples of a split, in the order of their `index`, on the CPU."""
+class SplitOutputs:
+    """All examples of a split, sorted by `index`, on the CPU."""
 
     outputs: Tensor
-    """Raw outputs of the network (N, ...)."""
+    """Raw network outputs (N, ...)."""
     target: Tensor
-    """What the loss is held against, of the kind that the data give."""
+    """Targets of the loss, of the kind that the data module provides."""
     truth: Tensor
-    """What metrics are held against: y (N,), 0/1 (N, K) or values (N, D)."""
+    """Targets of the metrics: classes (N,), 0/1 labels (N, K) or values (N, D)."""
     index: Tensor
-    """int64 (N,), ascending: each example's place in the data set."""
+    """Index of each example in the data set, int64 (N,), ascending."""
     loss: Tensor
-    """Of each example, under the loss that trained the network (N,)."""
+    """Loss of each example (N,), under the loss that trained the network."""
     weight: Tensor
-    """Of each example in the mean of the loss (N,)."""
+    """Weight of each example (N,) in the mean loss."""
 
     @property
     def mean_loss(self) -> float:
@@ -37,57 +37,61 @@ class Outcomes:
         return float(self.loss.double().sum() / self.weight.double().sum())
 
 
-def outcomes(experiment: Experiment, split: str) -> Outcomes:
-    """Have the learner, as it is, look at every example of "train", "val" or "test" once and unaugmented.
+def collect_outputs(experiment: Experiment, split: str) -> SplitOutputs:
+    """Run the learner once over a split without augmentation.
 
-    On several processes each looks at its share, and all of them get all outcomes. Also fills `learner.values` with
-    the metrics of that split, as `evaluate` does; those of "train" are named "val/...".
+    With several processes each evaluates its share, and every process gets the whole result. Also fills
+    `learner.values` with the metrics of the split, as `evaluate` does; those of "train" are named "val/...".
+
+    Args:
+        experiment: with the weights to evaluate already loaded.
+        split: "train", "val" or "test".
 
     Raises:
-        LabError: the data cannot be had.
+        LabError: the data cannot be loaded.
     """
-    watcher, data, trainer = _Watcher(), experiment.data, experiment.trainer
-    trainer.callbacks.append(watcher)  # type: ignore[attr-defined]
+    recorder, data, trainer = _Recorder(), experiment.data, experiment.trainer
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     data.val_split = "train" if split == "train" else "val"
     try:
         evaluate(experiment, "test" if split == "test" else "val")
     finally:
         data.val_split = "val"
-        trainer.callbacks.remove(watcher)  # type: ignore[attr-defined]
-    return _gathered(watcher.parts)
+        trainer.callbacks.remove(recorder)  # type: ignore[attr-defined]
+    return _gather(recorder.batches)
 
 
-class _Watcher(Callback):
-    """Keeps what is seen of each batch."""
+class _Recorder(Callback):
+    """Keeps the outputs of each evaluated batch."""
 
     def __init__(self) -> None:
-        self.parts: list[Outcomes] = []
+        self.batches: list[SplitOutputs] = []
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *seen: Any, **more: Any) -> None:  # noqa: ARG002
-        """Keep a batch."""
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *hook: Any, **more: Any) -> None:  # noqa: ARG002
+        """Record a batch."""
         assert isinstance(pl_module, Learner)  # noqa: S101 -- for the type checker
-        outputs, batch = seen[:2]
-        self.parts.append(_seen(pl_module, outputs, batch))
+        outputs, batch = hook[:2]
+        self.batches.append(_record(pl_module, outputs, batch))
 
     on_test_batch_end = on_validation_batch_end
 
 
-def _seen(learner: Learner, outputs: Tensor, batch: Batch) -> Outcomes:
+def _record(learner: Learner, outputs: Tensor, batch: Batch) -> SplitOutputs:
     dtype = torch.promote_types(outputs.dtype, torch.float32)
     target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
     with torch.no_grad():
         loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         weight = learner.loss.example_weight(target)
-    parts = (outputs, batch.target, batch.truth, batch.index, loss, weight)
-    return Outcomes(*(part.detach().cpu() for part in parts))
+    tensors = (outputs, batch.target, batch.truth, batch.index, loss, weight)
+    return SplitOutputs(*(tensor.detach().cpu() for tensor in tensors))
 
 
-def _gathered(parts: list[Outcomes]) -> Outcomes:
-    """All parts of all processes as one, in order."""
+def _gather(batches: list[SplitOutputs]) -> SplitOutputs:
+    """Concatenate the batches of all processes, sorted by index."""
     if distributed.is_available() and distributed.is_initialized():
         shares: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(shares, parts)
-        parts = [part for share in shares for part in share]
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in Outcomes.__annotations__}
+        distributed.all_gather_object(shares, batches)
+        batches = [batch for share in shares for batch in share]
+    columns = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in SplitOutputs.__annotations__}
     order = columns["index"].argsort()
-    return Outcomes(**{name: column[order] for name, column in columns.items()})
+    return SplitOutputs(**{name: column[order] for name, column in columns.items()})

@@ -131,11 +131,11 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
 
 def _tell(comparison: "Comparison") -> None:
     from losslab.analysis.compare import report  # noqa: PLC0415
-    from losslab.analysis.compare.tables import rows  # noqa: PLC0415
+    from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
 
     logger.info("%s", report.summary(comparison))
     for standing in comparison.standings.values():
-        logger.info("%s", tables.terminal_table(rows(standing), (0, 4), instead=_TOO_WIDE))
+        logger.info("%s", tables.terminal_table(metric_rows(standing), (0, 4), instead=_TOO_WIDE))
     if comparison.reach is not None:
         logger.info("\n%s", report.reach_title(comparison.reach))
         logger.info("%s", tables.terminal_table(report.reach_rows(comparison.reach), instead=_TOO_WIDE))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from losslab import CONF
-from losslab.analysis.outputs import outcomes
+from losslab.analysis.outputs import collect_outputs
 from losslab.training import experiment as lab
 from losslab.training.config import compose, resolve
 
@@ -20,7 +20,7 @@ def experiment(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_every_example_is_looked_at_once_and_in_order(experiment, split):
-    seen = outcomes(experiment, split)
+    seen = collect_outputs(experiment, split)
     examples = experiment.data.splits[split]
     assert seen.index.tolist() == list(range(ROWS))
     assert torch.equal(seen.truth, examples.truth.double())
@@ -28,7 +28,7 @@ def test_every_example_is_looked_at_once_and_in_order(experiment, split):
 
 
 def test_the_mean_loss_is_over_examples_and_not_over_batches(experiment):
-    seen = outcomes(experiment, "test")
+    seen = collect_outputs(experiment, "test")
     examples = experiment.data.splits["test"]
     whole = experiment.learner.loss(experiment.learner(examples.inputs.double()), examples.target.double())
     assert seen.mean_loss == pytest.approx(whole.item(), rel=1e-12)
@@ -39,7 +39,7 @@ def test_a_weighted_mean_is_the_losss_own(tmp_path):
     weights = "loss.weight=[0,1,2,3,4,5,6,7,8,9]"
     overrides = ["model=mlp", "data=digits", "loss=cross_entropy", weights, "data.eval_batch_size=100", "trainer=cpu"]
     experiment = lab.build_to_look_at(compose(overrides, run_dir=str(tmp_path)))
-    seen = outcomes(experiment, "val")
+    seen = collect_outputs(experiment, "val")
     assert seen.mean_loss == pytest.approx(experiment.learner.values["val/loss"], rel=1e-6)
     assert seen.weight.unique().numel() == 10
 

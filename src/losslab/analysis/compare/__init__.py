@@ -8,9 +8,9 @@ comparison.figure("test/accuracy").savefig("comparison.png")
 """
 
 from losslab.analysis.compare.comparison import Comparison, compare
-from losslab.analysis.compare.differences import Difference, Standing
+from losslab.analysis.compare.differences import Difference, MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.statistics import Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Group", "Run", "Standing", "compare"]
+__all__ = ["Comparison", "Difference", "Estimate", "Group", "Run", "MetricComparison", "compare"]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from losslab.analysis.compare import arguments, tables
-from losslab.analysis.compare.curves import Histories, heads, histories, is_loss
-from losslab.analysis.compare.differences import Scale, Standing, standing
-from losslab.analysis.compare.grouping import Group, group, pick
+from losslab.analysis.compare.curves import Histories, history_columns, is_loss, read_histories
+from losslab.analysis.compare.differences import MetricComparison, Scale, compare_metric
+from losslab.analysis.compare.grouping import Group, find_baseline, group_runs
 from losslab.analysis.compare.metrics import choose, offered, refuse_losses, unknown
 from losslab.analysis.compare.notes import notes
-from losslab.analysis.compare.read import Reading, read
+from losslab.analysis.compare.read import RunCollection, read_runs
 from losslab.analysis.compare.time_to_reach import Reach, reach
 from losslab.errors import LabError
 
@@ -27,7 +27,7 @@ NOTHING = "no run is finished: there is nothing to compare"
 class Comparison:
     """Groups of runs, and where they stand in each metric."""
 
-    reading: Reading
+    reading: RunCollection
     groups: tuple[Group, ...]
     """In the order of their first runs."""
     metrics: tuple[str, ...]
@@ -36,11 +36,11 @@ class Comparison:
     """A curve and the value that it is to reach."""
     scale: Scale = "auto"
     """Whether groups are compared by differences or by ratios."""
-    standings: dict[str, Standing] = field(init=False)
+    standings: dict[str, MetricComparison] = field(init=False)
     """By metric."""
 
     def __post_init__(self) -> None:
-        standings = {metric: standing(self.groups, metric, self.baseline, self.scale) for metric in self.metrics}
+        standings = {metric: compare_metric(self.groups, metric, self.baseline, self.scale) for metric in self.metrics}
         object.__setattr__(self, "standings", standings)
 
     @property
@@ -62,7 +62,7 @@ class Comparison:
         Raises:
             LabError: it is none of them, or no run is finished.
         """
-        return tables.markdown(tables.rows(self._standing(metric)))
+        return tables.markdown(tables.metric_rows(self._standing(metric)))
 
     def figure(self, metric: str | None = None) -> "Figure":
         """Each group's seeds, mean and interval in a metric, and its difference from the reference beside it.
@@ -77,7 +77,7 @@ class Comparison:
 
         return draw_metric(self._standing(metric))
 
-    def _standing(self, metric: str | None) -> Standing:
+    def _standing(self, metric: str | None) -> MetricComparison:
         if not self.metrics:
             raise LabError(NOTHING)
         if metric is not None and metric not in self.metrics:
@@ -89,13 +89,13 @@ class Comparison:
     @cached_property
     def histories(self) -> Histories:
         """The curves of all runs that count: of the metrics on validation, and of the losses."""
-        present = heads(self.groups)
+        present = history_columns(self.groups)
         metric, _ = self.to_reach or (None, None)
         if metric is not None and metric not in present:
             raise LabError(unknown("curve", metric, offered(self.groups, present) or "no run kept a history"))
         names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
         wanted = [*([metric] if metric else []), *names, "train/loss", "val/loss"]
-        return histories(self.groups, wanted)
+        return read_histories(self.groups, wanted)
 
     @cached_property
     def reach(self) -> Reach | None:
@@ -151,10 +151,10 @@ def compare(
     )
     to_reach = arguments.reach(reach)
     arguments.scale(scale)
-    reading = read(places)
-    groups = group(reading.runs)
+    reading = read_runs(places)
+    groups = group_runs(reading.runs)
     chosen = choose(groups, names)
-    reference = None if parts is None else pick(groups, parts)
+    reference = None if parts is None else find_baseline(groups, parts)
     comparison = Comparison(reading, tuple(groups), chosen, reference, to_reach, scale)
     if to_reach is not None:
         refuse_losses(groups, to_reach[0], chosen)

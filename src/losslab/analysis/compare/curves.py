@@ -8,7 +8,7 @@ from statistics import fmean
 
 from losslab import runs
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.read import Run, columns
+from losslab.analysis.compare.read import Run, read_columns
 from losslab.errors import LabError
 from losslab.io.untrusted import open_regular_file
 
@@ -83,15 +83,15 @@ class Histories:
         return [name for name in self.wanted if any(name in table for table in self.of.values())]
 
 
-def histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
+def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
     """Read the columns that are wanted. A run without a history has no curves, one with a damaged one is a flaw."""
     found = Histories(tuple(dict.fromkeys(wanted)))
     for run in (run for one in groups for run in one.runs):
         try:
             if run.folder.history.is_file():
-                found.of[run] = columns(run.folder.history, ("epoch", "step", *found.wanted))
+                found.of[run] = read_columns(run.folder.history, ("epoch", "step", *found.wanted))
             if run.folder.timing.is_file():
-                seconds = columns(run.folder.timing, ("seconds",)).get("seconds", [])
+                seconds = read_columns(run.folder.timing, ("seconds",)).get("seconds", [])
                 found.of.setdefault(run, {})["seconds"] = [*accumulate(seconds)]
         except LabError as error:
             found.of.pop(run, None)
@@ -99,7 +99,7 @@ def histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
     return found
 
 
-def heads(groups: Iterable[Group]) -> list[str]:
+def history_columns(groups: Iterable[Group]) -> list[str]:
     """All columns that the histories of runs have."""
     names: dict[str, None] = {}
     for run in (run for one in groups for run in one.runs):

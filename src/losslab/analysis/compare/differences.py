@@ -10,12 +10,12 @@ from typing import Literal, get_args
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import (
     Estimate,
-    Factor,
-    difference,
-    estimate,
-    holm,
-    p_value,
-    power,
+    GeometricEstimate,
+    exp_or_inf,
+    holm_levels,
+    mean_estimate,
+    paired_difference,
+    paired_p_value,
     resolution,
     verdict,
 )
@@ -42,7 +42,7 @@ class Difference:
     """How many seeds one of them lacks."""
     p: float | None = None
     """Of the paired t test, uncorrected; None below two pairs."""
-    interval: Estimate | Factor | None = None
+    interval: Estimate | GeometricEstimate | None = None
     """At the level that Holm's correction gives it: it leaves out 0 (of ratios 1) where the corrected test rejects."""
     level: float | None = None
     """How often that interval may miss."""
@@ -51,7 +51,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class MetricComparison:
     """Where all groups stand in one metric."""
 
     metric: str
@@ -75,20 +75,22 @@ class Standing:
         values = _values(group, self.metric, ratios=self.ratios).values()
         return _shown(fmean(values), ratios=self.ratios) if values else None
 
-    def estimate(self, group: Group) -> Estimate | Factor | None:
+    def estimate(self, group: Group) -> Estimate | GeometricEstimate | None:
         """The mean of a group and its 95 % interval over seeds; None below two seeds."""
         values = [*_values(group, self.metric, ratios=self.ratios).values()]
         if len(values) < 2:
             return None
-        found = estimate(values, self.step)
-        return Factor.of(found) if self.ratios else found
+        found = mean_estimate(values, self.step)
+        return GeometricEstimate.of(found) if self.ratios else found
 
     def difference(self, group: Group) -> Difference | None:
         """Of this group from the reference; None for the reference itself and where one has no value."""
         return next((one for one in self.differences if one.group is group), None)
 
 
-def standing(groups: Sequence[Group], metric: str, baseline: Group | None = None, scale: Scale = "auto") -> Standing:
+def compare_metric(
+    groups: Sequence[Group], metric: str, baseline: Group | None = None, scale: Scale = "auto"
+) -> MetricComparison:
     """Compare all groups by one metric.
 
     Errors that have no upper end (mse, mae, nll) are compared by ratios where groups lie more than ten times apart:
@@ -112,12 +114,14 @@ def standing(groups: Sequence[Group], metric: str, baseline: Group | None = None
     pairs = [(one, reference) for one in known if one is not reference] if reference is not None else []
     family = pairs if baseline is not None else [*combinations(known, 2)]
     tests = {frozenset(map(id, pair)): p for pair in family if (p := _tested(*pair, metric, step, ratios)) is not None}
-    levels = dict(zip(tests, holm([*tests.values()]), strict=True))
+    levels = dict(zip(tests, holm_levels([*tests.values()]), strict=True))
     found = [
         _difference(one, other, metric, step, levels.get(frozenset(map(id, (one, other)))), ratios)
         for one, other in pairs
     ]
-    return Standing(metric, tuple(ordered), reference, baseline is not None, len(tests), step, tuple(found), ratios)
+    return MetricComparison(
+        metric, tuple(ordered), reference, baseline is not None, len(tests), step, tuple(found), ratios
+    )
 
 
 def _by_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:
@@ -144,7 +148,7 @@ def _values(group: Group, metric: str, *, ratios: bool) -> dict[int, float]:
 
 
 def _shown(mean: float, *, ratios: bool) -> float:
-    return power(mean) if ratios else mean
+    return exp_or_inf(mean) if ratios else mean
 
 
 def _paired(one: Group, other: Group, metric: str, ratios: bool) -> tuple[list[float], list[float]]:
@@ -155,7 +159,7 @@ def _paired(one: Group, other: Group, metric: str, ratios: bool) -> tuple[list[f
 
 def _tested(one: Group, other: Group, metric: str, step: float, ratios: bool) -> float | None:
     own, others = _paired(one, other, metric, ratios)
-    return p_value(own, others, step) if len(own) > 1 else None
+    return paired_p_value(own, others, step) if len(own) > 1 else None
 
 
 def _difference(one: Group, other: Group, metric: str, step: float, level: float | None, ratios: bool) -> Difference:
@@ -164,10 +168,10 @@ def _difference(one: Group, other: Group, metric: str, step: float, level: float
     mean = _shown(fmean(a - b for a, b in zip(own, others, strict=True)), ratios=ratios) if own else None
     if level is None:
         return Difference(one, other, mean, len(own), len(seeds))
-    found = difference(own, others, step, level)
+    found = paired_difference(own, others, step, level)
     word = verdict(found, more_is_better=direction(metric) == "max")
-    interval = Factor.of(found) if ratios else found
-    return Difference(one, other, mean, len(own), len(seeds), p_value(own, others, step), interval, level, word)
+    interval = GeometricEstimate.of(found) if ratios else found
+    return Difference(one, other, mean, len(own), len(seeds), paired_p_value(own, others, step), interval, level, word)
 
 
 def _step(metric: str, groups: Sequence[Group]) -> float:

@@ -9,10 +9,10 @@ from textwrap import shorten, wrap
 from typing import TYPE_CHECKING
 
 from losslab.analysis.compare.curves import Curve, Histories, is_loss
-from losslab.analysis.compare.differences import Standing
+from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.statistics import Estimate, Factor, power
-from losslab.analysis.compare.tables import leads, named, outcome
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate, exp_or_inf
+from losslab.analysis.compare.tables import best_mean, describe, group_labels
 from losslab.analysis.compare.time_to_reach import Reach
 from losslab.io.figures import COLOURS
 from losslab.io.metric_names import direction
@@ -38,7 +38,7 @@ def draw_curves(groups: Sequence[Group], found: Histories, reach: Reach | None =
 
     panels = [name for name in found.names if any(_curve(found, one, name) for one in groups)]
     lines = -(-len(panels) // 2)
-    _, names = named(groups)
+    _, names = group_labels(groups)
     columns = 2 if max(map(len, names), default=0) > 24 else 4
     legend = -(-min(len(groups), len(_CURVE_COLOURS) + 1) // columns)
     figure = Figure(figsize=(8, 2.7 * max(1, lines) + 0.22 * legend + 0.35), dpi=200, layout="constrained")
@@ -145,13 +145,13 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours; black for the reference, grey where nothing is claimed.
 _COLOURS = {"better": "#009E73", "worse": "#D55E00", "": "#000000"}
 _NEITHER = "#6E6E6E"
-Interval = Estimate | Factor | None
+Interval = Estimate | GeometricEstimate | None
 Window = tuple[float, float]
 _MOST = 60
 """How many groups a figure can hold."""
 
 
-def draw_metric(standing: Standing) -> "Figure":
+def draw_metric(standing: MetricComparison) -> "Figure":
     """Groups from best to worst: seeds as dots, mean and 95 % interval; then the difference from the reference."""
     from matplotlib.figure import Figure  # noqa: PLC0415 -- pyplot would cost twice as much
 
@@ -173,13 +173,13 @@ def draw_metric(standing: Standing) -> "Figure":
     return figure
 
 
-def _title(standing: Standing) -> str:
+def _title(standing: MetricComparison) -> str:
     left_out = len([one for one in standing.groups if one.values(standing.metric)]) - _MOST
-    return outcome(standing) + (f" (the {_MOST} best are drawn)" if left_out > 0 else "")
+    return describe(standing) + (f" (the {_MOST} best are drawn)" if left_out > 0 else "")
 
 
-def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
-    head, names = named(standing.groups)
+def _seeds(axes: "Axes", standing: MetricComparison, groups: list[Group]) -> None:
+    head, names = group_labels(standing.groups)
     values = [[*one.values(standing.metric).values()] for one in groups]
     window = _window([value for own in values for value in own], ratios=standing.ratios)
     for row, (one, own) in enumerate(zip(groups, values, strict=True)):
@@ -202,7 +202,7 @@ def _seeds(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
     axes.set_xlabel(f"{standing.metric} ({better} is better):\n{end}", fontsize="small")
 
 
-def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
+def _differences(axes: "Axes", standing: MetricComparison, groups: list[Group]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     zero = 1 if standing.ratios else 0
     axes.axvline(zero, color="black", linewidth=0.9)
@@ -215,14 +215,14 @@ def _differences(axes: "Axes", standing: Standing, groups: list[Group]) -> None:
         word = "no verdict" if found is None else found.verdict or "no verdict"
         if one is standing.reference:
             _mark(axes, row, zero, None, colour, window)
-            word = "baseline" if standing.chosen else leads(standing.metric)
+            word = "baseline" if standing.chosen else best_mean(standing.metric)
         elif found is not None and found.mean is not None:
             _mark(axes, row, found.mean, found.interval, colour, window)
         axes.annotate(
             word, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
             va="center", color=colour, fontsize="small", annotation_clip=False,
         )  # fmt: skip
-    name = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))[id(standing.reference)]
+    name = dict(zip(map(id, standing.groups), group_labels(standing.groups)[1], strict=True))[id(standing.reference)]
     end = (
         f",\npaired by seed,\ncorrected for {standing.family} comparisons"
         if standing.family > 1
@@ -252,7 +252,7 @@ def _window(points: Sequence[float], *, ratios: bool) -> Window:
         return -inf, inf
     low, high = log(min(points)), log(max(points))
     margin = log(100) + high - low
-    return power(low - margin), power(high + margin)
+    return exp_or_inf(low - margin), exp_or_inf(high + margin)
 
 
 def _further(intervals: Iterable[Interval], window: Window) -> str:
@@ -260,6 +260,6 @@ def _further(intervals: Iterable[Interval], window: Window) -> str:
     return "\n(an arrow: it goes further)" if outside else ""
 
 
-def _colour(standing: Standing, group: Group) -> str:
+def _colour(standing: MetricComparison, group: Group) -> str:
     found = standing.difference(group)
     return _COLOURS[""] if group is standing.reference else _COLOURS.get(found.verdict if found else "none", _NEITHER)

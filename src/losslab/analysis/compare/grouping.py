@@ -35,7 +35,7 @@ _BY_ROUNDING = re.compile(
 )
 
 
-def settings(run: Run) -> Settings:
+def result_settings(run: Run) -> Settings:
     """All that can change a result of a run but its seed.
 
     A value that follows from the seed, the name or the folder of the run is written with these in braces, so that it
@@ -49,12 +49,12 @@ def settings(run: Run) -> Settings:
     return {key: value for key, value in found.items() if value is not None and not _BY_ROUNDING.fullmatch(key)}
 
 
-def circumstances(run: Run) -> Settings:
+def environment_settings(run: Run) -> Settings:
     """What should change a result by rounding at most: where and with which versions a run was made."""
     return {key: value for key, value in _flat(run.config) if _BY_ROUNDING.fullmatch(key) and value is not None}
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as one would type it."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
@@ -84,7 +84,7 @@ _ORDER = (
 )  # fmt: skip
 
 
-def labels(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
+def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
     """A name for each of these settings, which are all different, in parts such as "loss=focal".
 
     It holds choices first (loss=focal), then single values (loss.gamma=2), and each only where it tells apart what the
@@ -103,7 +103,7 @@ def labels(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
     return [name or (f"loss={_value('loss', each)}",) for name, each in zip(names, settings, strict=True)]
 
 
-def unsaid(settings: Sequence[Settings], names: Sequence[tuple[str, ...]]) -> dict[str, list[str]]:
+def unnamed_differences(settings: Sequence[Settings], names: Sequence[tuple[str, ...]]) -> dict[str, list[str]]:
     """What else differs between the groups, and so may be where a difference comes from: by key, the value of each.
 
     A value that all settings of one choice share (gamma of the focal loss) comes with that choice, and is not told.
@@ -155,13 +155,13 @@ def _value(key: str, settings: Settings) -> str:
         own = settings.get(f"{key}._target_")
         if choice is own is None and key in conf_groups.CORRUPTIONS:
             return "none"
-        return shown(own if choice in {None, "custom"} and own is not None else choice)
+        return format_value(own if choice in {None, "custom"} and own is not None else choice)
     if key == "mix":
         return str(settings.get("mix._target_", "null")).rpartition(".")[2].lower()
     if key == "callbacks":
         names = dict.fromkeys(name.split(".")[1] for name in settings if name.startswith("callbacks."))
         return ",".join(name for name in names if name != "checkpoints") or ("default" if names else "none")
-    return shown(settings.get(key))
+    return format_value(settings.get(key))
 
 
 def _said(key: str) -> str:
@@ -174,7 +174,7 @@ class Group:
 
     name: tuple[str, ...]
     """What tells it from the other groups, in parts such as "loss=focal"."""
-    settings: Settings
+    result_settings: Settings
     runs: tuple[Run, ...]
     """Those that count, one a seed, by seed."""
     repeated: tuple[Run, ...] = ()
@@ -197,16 +197,16 @@ class Group:
         return len({run.seed for run in (*self.runs, *self.flawed)})
 
 
-def group(runs: Iterable[Run]) -> list[Group]:
+def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Groups in the order of their first runs. Of runs that repeat a seed the newest finished one counts."""
     gathered: dict[frozenset[tuple[str, object]], list[Run]] = {}
     known: dict[frozenset[tuple[str, object]], Settings] = {}
     for run in runs:
-        own = settings(run)
+        own = result_settings(run)
         key = frozenset(own.items())
         known.setdefault(key, own)
         gathered.setdefault(key, []).append(run)
-    names = labels([*known.values()])
+    names = group_names([*known.values()])
     return [_group(name, known[key], gathered[key]) for name, key in zip(names, known, strict=True)]
 
 
@@ -218,7 +218,7 @@ def _group(name: tuple[str, ...], own: Settings, members: Sequence[Run]) -> Grou
     return Group(name, own, counting, older, tuple(run for run in members if run.flaw))
 
 
-def pick(groups: Sequence[Group], asked: Sequence[str]) -> Group:
+def find_baseline(groups: Sequence[Group], asked: Sequence[str]) -> Group:
     """The one group that has these values: ["loss=focal", "loss.gamma=2"].
 
     Raises:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from losslab.analysis.compare.differences import Standing
-from losslab.analysis.compare.grouping import Group, circumstances, shown, unsaid
+from losslab.analysis.compare.differences import MetricComparison
+from losslab.analysis.compare.grouping import Group, environment_settings, format_value, unnamed_differences
 from losslab.analysis.compare.read import Run
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate"
 def notes(comparison: "Comparison") -> list[str]:
     """A sentence or two each."""
     groups = comparison.groups
-    differing = unsaid([one.settings for one in groups], [one.name for one in groups])
+    differing = unnamed_differences([one.settings for one in groups], [one.name for one in groups])
     everything = (
         _statistics(comparison),
         _ratios(comparison),
@@ -91,7 +91,7 @@ def _few(comparison: "Comparison") -> Iterator[str]:
             )
 
 
-def _fixed(standing: Standing, group: Group) -> bool:
+def _fixed(standing: MetricComparison, group: Group) -> bool:
     values = [*group.values(standing.metric).values()]
     return len(values) > 1 and len(set(values)) == 1 and standing.step == 0
 
@@ -123,7 +123,7 @@ def _by_value(names: Sequence[str], values: Sequence[str]) -> str:
 def _data(groups: Sequence[Group]) -> Iterator[str]:
     keys = {key for one in groups for key in one.settings if key.startswith(("data.", "choices.data"))}
     own = {key for key in keys if key.removeprefix("data.") not in _TRAINING_ONLY}
-    differing = sorted(key for key in own if len({shown(one.settings.get(key)) for one in groups}) > 1)
+    differing = sorted(key for key in own if len({format_value(one.settings.get(key)) for one in groups}) > 1)
     if differing:
         said = ", ".join(key.removeprefix("choices.") for key in differing if not key.endswith("_target_"))
         yield f"Groups differ in {said}: they may not have been measured on the same examples."
@@ -158,11 +158,11 @@ def _agree(run: Run, other: Run) -> bool:
 
 def _circumstances(groups: Sequence[Group]) -> Iterator[str]:
     runs = [(one, run) for one in groups for run in one.runs]
-    found = [(one, circumstances(run)) for one, run in runs]
+    found = [(one, environment_settings(run)) for one, run in runs]
     for key in dict.fromkeys(key for _, own in found for key in own):
         cells: dict[str, dict[str, None]] = {}
         for one, own in found:
-            cells.setdefault(shown(own[key]) if key in own else "unknown", {})[one.label] = None
+            cells.setdefault(format_value(own[key]) if key in own else "unknown", {})[one.label] = None
         if len(cells) > 1:
             said = "; ".join(f"{value} in {_some([*names])}" for value, names in cells.items())
             yield f"Not all runs have the same {key}, which should change results by rounding only: {said}."

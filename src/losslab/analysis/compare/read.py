@@ -100,7 +100,7 @@ class Run:
 
 
 @dataclass
-class Reading:
+class RunCollection:
     """All that was found."""
 
     runs: list[Run] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Reading:
     sweeps: list[Path] = field(default_factory=list)
 
 
-def read(places: Iterable[Path]) -> Reading:
+def read_runs(places: Iterable[Path]) -> RunCollection:
     """All runs in these folders and below, each once.
 
     Raises:
@@ -120,7 +120,7 @@ def read(places: Iterable[Path]) -> Reading:
         if not place.is_dir():
             raise LabError(f"{place} is no folder" if place.exists() else f"there is no folder {place}")
     found = runs.search(places)
-    reading = Reading(sweeps=found.sweeps)
+    reading = RunCollection(sweeps=found.sweeps)
     reading.flaws += [(str(runs.shown(place)), "cannot be read") for place in found.unreadable]
     jobs = _jobs(found, reading)
     for folder in found.runs:
@@ -135,7 +135,7 @@ def read(places: Iterable[Path]) -> Reading:
     return reading
 
 
-def _jobs(found: runs.Found, reading: Reading) -> dict[Path, dict[str, Any]]:
+def _jobs(found: runs.Found, reading: RunCollection) -> dict[Path, dict[str, Any]]:
     """What sweeps say of their jobs, by run folder; jobs that left none are flaws at once."""
     jobs: dict[Path, dict[str, Any]] = {}
     here = {folder.path.resolve() for folder in found.runs}
@@ -181,7 +181,7 @@ def _unfinished(folder: RunFolder, config: dict[str, Any]) -> str:
     return f"unfinished: {max(0, epochs)} of {asked} epochs (still running, or it was killed)"
 
 
-def columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
+def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
     """Some columns of a run's table of epochs; those it has, and NaN where a cell is empty or not finite.
 
     Raises:

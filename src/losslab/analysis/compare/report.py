@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from losslab import runs
 from losslab.analysis.compare import tables
-from losslab.analysis.compare.differences import Standing
+from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.time_to_reach import Reach, words
@@ -50,7 +50,7 @@ def put(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
     atomic.write_bytes(file, printable(lines.getvalue()).encode())
 
 
-def _group(standing: Standing, group: Group) -> Row:
+def _group(standing: MetricComparison, group: Group) -> Row:
     own, apart, scale = (
         standing.estimate(group),
         standing.difference(group),
@@ -153,12 +153,12 @@ def reach_title(found: Reach) -> str:
 
 def reach_rows(found: Reach) -> list[tuple[str, ...]]:
     """A head, and for each group how many reached it, and the median (and range) of epochs and seconds."""
-    head, names = tables.named([one.group for one in found.groups])
+    head, names = tables.group_labels([one.group for one in found.groups])
     rows = [(name, *words(one)) for name, one in zip(names, found.groups, strict=True)]
     return [(head, "reached by", "epochs: median (range)", "seconds: median (range)"), *rows]
 
 
 def _metric(comparison: "Comparison", metric: str) -> Section:
-    outcome = tables.outcome(comparison.standings[metric])
+    outcome = tables.describe(comparison.standings[metric])
     figure = f"![{outcome}]({name_of(metric)})"
     return metric, f"{outcome}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"

@@ -5,16 +5,16 @@ Where groups stand in a metric, as rows of words.
 
 from collections.abc import Sequence
 
-from losslab.analysis.compare.differences import Difference, Standing
+from losslab.analysis.compare.differences import Difference, MetricComparison
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.statistics import Estimate, Factor
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.io.metric_names import direction
 
 _MOST = 15
 """Digits that a float has."""
 
 
-def number(found: Estimate | Factor, *, signed: bool = False) -> str:
+def format_estimate(found: Estimate | GeometricEstimate, *, signed: bool = False) -> str:
     """A mean ± the half of its interval, both to the two leading digits of the half; of a factor its two ends.
 
     More digits where the interval leaves out 0 (of ratios 1) and would not seem to.
@@ -23,7 +23,7 @@ def number(found: Estimate | Factor, *, signed: bool = False) -> str:
         found: of one group, or of the difference or ratio of two.
         signed: whether it is of two.
     """
-    if isinstance(found, Factor):
+    if isinstance(found, GeometricEstimate):
         return _factor(found, ratio=signed)
     if found.half == 0:
         return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
@@ -47,7 +47,7 @@ def _exponent(value: float) -> int:
     return int(f"{value:.1e}".partition("e")[2])
 
 
-def _factor(found: Factor, *, ratio: bool) -> str:
+def _factor(found: GeometricEstimate, *, ratio: bool) -> str:
     if found.unbounded:
         return f"{'×' if ratio else ''}{_short(found.mean)} (unbounded)"
     digits, near = 3, found.low if found.low > 1 else found.high
@@ -67,9 +67,9 @@ def _short(value: float, digits: int = 3) -> str:
 NOTHING = "–"
 
 
-def rows(standing: Standing) -> list[tuple[str, ...]]:
+def metric_rows(standing: MetricComparison) -> list[tuple[str, ...]]:
     """A head, and a row for each group: its name, n, mean ± interval, difference from the reference, verdict."""
-    head, names = named(standing.groups)
+    head, names = group_labels(standing.groups)
     name = names[standing.groups.index(standing.reference)] if standing.reference is not None else ""
     short = name if len(name) <= 14 else "the baseline" if standing.chosen else "the first"
     against = f"multiple of {short}" if standing.ratios else f"minus {short}"
@@ -80,7 +80,7 @@ def rows(standing: Standing) -> list[tuple[str, ...]]:
     return [row[:3] for row in table] if alone else table
 
 
-def named(groups: Sequence[Group]) -> tuple[str, list[str]]:
+def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
     """What groups are called below a common head: "loss" and "focal", where all are called loss=...; else "runs"."""
     keys = {part.partition("=")[0] for one in groups for part in one.name}
     if len(keys) == 1 and all(len(one.name) == 1 for one in groups):
@@ -94,20 +94,20 @@ def count(group: Group, metric: str) -> str:
     return str(found) if found == group.size else f"{found} of {group.size}"
 
 
-def mean(standing: Standing, group: Group) -> str:
+def mean(standing: MetricComparison, group: Group) -> str:
     """Mean ± interval; of one seed its value alone."""
     found, alone = standing.estimate(group), standing.mean(group)
-    return number(found) if found is not None else f"{alone:.4g}" if alone is not None else NOTHING
+    return format_estimate(found) if found is not None else f"{alone:.4g}" if alone is not None else NOTHING
 
 
-def leads(metric: str) -> str:
+def best_mean(metric: str) -> str:
     """What the best mean is."""
     return f"{'highest' if direction(metric) == 'max' else 'lowest'} mean"
 
 
-def _against(standing: Standing, group: Group) -> tuple[str, str]:
+def _against(standing: MetricComparison, group: Group) -> tuple[str, str]:
     if group is standing.reference:
-        return "", "baseline" if standing.chosen else leads(standing.metric)
+        return "", "baseline" if standing.chosen else best_mean(standing.metric)
     found = standing.difference(group)
     if found is None:
         return NOTHING, "no value"
@@ -116,7 +116,7 @@ def _against(standing: Standing, group: Group) -> tuple[str, str]:
     pairs = f" ({found.pairs} pairs)" if found.alone else ""
     if found.interval is None:
         return f"{f'×{found.mean:.3g}' if standing.ratios else f'{found.mean:+.3g}'}{pairs}", "one seed: no verdict"
-    return f"{number(found.interval, signed=True)}{pairs}", found.verdict
+    return f"{format_estimate(found.interval, signed=True)}{pairs}", found.verdict
 
 
 def markdown(table: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
@@ -126,13 +126,13 @@ def markdown(table: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> s
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
-def outcome(standing: Standing) -> str:
+def describe(standing: MetricComparison) -> str:
     """What a metric says of all groups, in one sentence."""
-    known = dict(zip(map(id, standing.groups), named(standing.groups)[1], strict=True))
+    known = dict(zip(map(id, standing.groups), group_labels(standing.groups)[1], strict=True))
     if standing.reference is None:
         return f"no group has a {standing.metric} to compare with"
     of, name = standing.metric, known[id(standing.reference)]
-    first = f"{of} beside {name}: " if standing.chosen else f"{name} has the {leads(of)} {of}; "
+    first = f"{of} beside {name}: " if standing.chosen else f"{name} has the {best_mean(of)} {of}; "
     return first + (_verdicts(standing.differences, known) or "there is nothing to compare it with")
 
 

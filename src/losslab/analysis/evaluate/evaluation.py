@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from losslab.analysis.evaluate import metrics, soft_labels
 from losslab.analysis.evaluate.predictions import Answers, Array, answers
-from losslab.analysis.outputs import Outcomes, outcomes
+from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.data.batch import Examples
 from losslab.errors import LabError
 from losslab.models.metrics import EvaluationMetrics
@@ -55,7 +55,7 @@ def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
     bar = Bar(look.split)
     experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     try:
-        seen = outcomes(experiment, look.split)
+        seen = collect_outputs(experiment, look.split)
     finally:
         bar.stop()
     if not len(seen.index):
@@ -74,7 +74,7 @@ def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
     return Evaluation(look, experiment, found, values, curves, people, soft)
 
 
-def _yardsticks(experiment: Experiment, split: str, seen: Outcomes) -> dict[str, float]:
+def _yardsticks(experiment: Experiment, split: str, seen: SplitOutputs) -> dict[str, float]:
     measured = "val" if split == "train" else split  # as `outcomes` says
     named = experiment.learner.values.items()
     values = {name.partition("/")[2]: value for name, value in named if name.startswith(f"{measured}/")}
@@ -83,7 +83,7 @@ def _yardsticks(experiment: Experiment, split: str, seen: Outcomes) -> dict[str,
     return _prefixed(split, values)
 
 
-def _in_order(experiment: Experiment, seen: Outcomes) -> dict[str, float]:
+def _in_order(experiment: Experiment, seen: SplitOutputs) -> dict[str, float]:
     """The yardsticks summed batch by batch, as one process does: sums of several differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(seen.index)
     device = next(learner.parameters()).device

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losslab.analysis.outputs import Outcomes
+from losslab.analysis.outputs import SplitOutputs
 from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.losses.gaussian_nll import GaussianNLL
@@ -70,7 +70,7 @@ class Answers:
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
-def answers(learner: Learner, seen: Outcomes) -> Answers:
+def answers(learner: Learner, seen: SplitOutputs) -> Answers:
     """Read the outputs as the loss defines their meaning.
 
     Raises:
@@ -105,7 +105,7 @@ def decided(task: Task, scores: Tensor, probabilities: Tensor) -> Tensor:
     return scores.argmax(1) if task is Task.MULTICLASS else (probabilities > 0.5).long()
 
 
-def _check(seen: Outcomes) -> None:
+def _check(seen: SplitOutputs) -> None:
     bad = ~torch.isfinite(seen.outputs.flatten(1)).all(1)
     if bad.any():
         first = int(seen.index[bad][0])

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from losslab.analysis.compare.grouping import group
-from losslab.analysis.compare.read import read
+from losslab.analysis.compare.grouping import group_runs
+from losslab.analysis.compare.read import read_runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder, shown
 
@@ -34,8 +34,8 @@ def _is_one(place: Path) -> bool:
 
 
 def _of_many(place: Path) -> list[RunFolder]:
-    found = read([place])
-    groups = [one for one in group(found.runs) if one.runs]
+    found = read_runs([place])
+    groups = [one for one in group_runs(found.runs) if one.runs]
     if not groups:
         raise LabError(f"{shown(place)} holds no run that is finished")
     several = len(groups) > 1

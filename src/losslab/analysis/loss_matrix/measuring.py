@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from losslab.analysis.compare.grouping import Group, Settings, labels
+from losslab.analysis.compare.grouping import Group, Settings, group_names
 from losslab.analysis.compare.read import Run
 from losslab.analysis.loss_matrix.translation import translated
-from losslab.analysis.outputs import Outcomes, outcomes
+from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.errors import LabError
 from losslab.losses import catalog
 from losslab.losses.base import Loss
@@ -95,7 +95,7 @@ def _columns(groups: Sequence[Group], *, everything: bool) -> dict[str, dict[str
     for one in groups:
         part = {key: value for key, value in one.settings.items() if key.startswith(("loss.", "choices.loss"))}
         own.setdefault(frozenset(part.items()), (part, one.runs[0].config["loss"]))
-    names = [" ".join(name).removeprefix("loss=") for name in labels([part for part, _ in own.values()])]
+    names = [" ".join(name).removeprefix("loss=") for name in group_names([part for part, _ in own.values()])]
     columns = dict(zip(names, (config for _, config in own.values()), strict=True))
     return columns | {name: catalog.config(name) for name in catalog.names() if everything and name not in columns}
 
@@ -111,7 +111,7 @@ def _measured(run: Run, columns: dict[str, dict[str, Any]]) -> dict[str, Cell]:
     try:
         experiment = lab.rebuild(run.folder, run.config)
         weights.load(experiment.learner, run.folder.checkpoint("best"))
-        seen = outcomes(experiment, "test")
+        seen = collect_outputs(experiment, "test")
     except LabError as error:
         return dict.fromkeys(columns, Cell(None, str(error)))
     return {
@@ -120,7 +120,7 @@ def _measured(run: Run, columns: dict[str, dict[str, Any]]) -> dict[str, Cell]:
     }
 
 
-def _under(config: dict[str, Any], experiment: Experiment, seen: Outcomes) -> Cell:
+def _under(config: dict[str, Any], experiment: Experiment, seen: SplitOutputs) -> Cell:
     facts, trained = experiment.learner.facts, experiment.learner.loss
     try:
         loss = make_loss(config, facts.kind, facts.targets)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from losslab.analysis.compare import report
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.report import png
-from losslab.analysis.compare.tables import markdown, named
+from losslab.analysis.compare.tables import group_labels, markdown
 from losslab.analysis.loss_matrix.measuring import Cell, Matrix
 from losslab.io import atomic
 
@@ -25,7 +25,7 @@ def draw(matrix: Matrix) -> "Figure":
     """Colours say, loss by loss, how near to the lowest a model comes: losses share no unit."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    _, names = named(matrix.groups)
+    _, names = group_labels(matrix.groups)
     across = not matrix.upright
     places = [[(one, loss) for loss in matrix.losses] for one in matrix.groups]
     down, beside = (names, matrix.losses) if across else (matrix.losses, names)
@@ -68,7 +68,7 @@ def _write(axes: "Axes", matrix: Matrix, grid: list[list[Place]]) -> None:
 def _finding(matrix: Matrix) -> str:
     own = [place for place, cell in matrix.cells.items() if cell.how == "own"]
     if len(matrix.groups) == 1:
-        return f"Trained with {named(matrix.groups)[1][0]}"
+        return f"Trained with {group_labels(matrix.groups)[1][0]}"
     first = sum(_shade(matrix, *place) == 0 for place in own)
     verb = "is" if first == 1 else "are"
     return f"Of {len(own)} losses {first} {verb} lowest for the model that was trained with it"
@@ -93,7 +93,7 @@ def rows(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
         matrix: to be shown.
         own: how the value of a model under the loss it was trained with is marked.
     """
-    _, names = named(matrix.groups)
+    _, names = group_labels(matrix.groups)
     body = [[_said(matrix.cells[one, loss], own) for loss in matrix.losses] for one in matrix.groups]
     if matrix.upright:
         lines = zip(matrix.losses, zip(*body, strict=True), strict=True)

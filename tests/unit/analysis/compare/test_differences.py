@@ -9,7 +9,7 @@ import pytest
 from folders import accuracies, run
 
 from losslab.analysis.compare import compare, report
-from losslab.analysis.compare.statistics import difference
+from losslab.analysis.compare.statistics import paired_difference
 from losslab.errors import LabError
 
 CLEAR = {"low": {0: 0.10, 1: 0.21, 2: 0.30}, "mid": {0: 0.50, 1: 0.62, 2: 0.70}, "high": {0: 0.80, 1: 0.93, 2: 0.99}}
@@ -113,7 +113,7 @@ def test_intervals_have_the_levels_of_the_step_down(tmp_path):
     by_p = sorted(found.differences, key=lambda one: one.p)
     assert [one.level for one in by_p] == [0.05 / 2, 0.05]
     own, base = (list(CLEAR[one.label.removeprefix("loss=")].values()) for one in (by_p[0].group, found.reference))
-    assert by_p[0].interval == difference(own, base, step=found.step, level=0.025)
+    assert by_p[0].interval == paired_difference(own, base, step=found.step, level=0.025)
 
 
 def test_a_verdict_is_not_distinguishable_exactly_where_0_lies_inside(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from folders import config, run
 
 from losslab.analysis.compare import compare
-from losslab.analysis.compare.grouping import group, pick, unsaid
-from losslab.analysis.compare.read import Run, read
+from losslab.analysis.compare.grouping import find_baseline, group_runs, unnamed_differences
+from losslab.analysis.compare.read import Run, read_runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.training.config import compose
@@ -18,7 +18,7 @@ def a_run(config, path="run"):
 
 
 def groups_of(*configs):
-    return group([a_run(each) for each in configs])
+    return group_runs([a_run(each) for each in configs])
 
 
 def labels_of(*configs):
@@ -141,7 +141,7 @@ def test_what_else_differs_is_known_but_for_what_a_choice_brings():
         config("focal", loss__gamma=2, optimizer__lr=0.1), config("mse", optimizer__lr=1, trainer__max_epochs=9)
     )
     assert [one.label for one in found] == ["loss=focal", "loss=mse"]
-    assert unsaid([one.settings for one in found], [one.name for one in found]) == {
+    assert unnamed_differences([one.settings for one in found], [one.name for one in found]) == {
         "optimizer.lr": ["0.1", "1"],
         "trainer.max_epochs": ["3", "9"],
     }
@@ -150,7 +150,9 @@ def test_what_else_differs_is_known_but_for_what_a_choice_brings():
 def test_a_rate_that_some_names_hide_is_told():
     found = groups_of(config("a", optimizer__lr=1), config("a", optimizer__lr=2), config("b", optimizer__lr=3))
     assert [one.label for one in found] == ["loss=a optimizer.lr=1", "loss=a optimizer.lr=2", "loss=b"]
-    assert unsaid([one.settings for one in found], [one.name for one in found]) == {"optimizer.lr": ["1", "2", "3"]}
+    assert unnamed_differences([one.settings for one in found], [one.name for one in found]) == {
+        "optimizer.lr": ["1", "2", "3"]
+    }
 
 
 def test_of_runs_with_one_seed_the_newest_finished_one_counts_and_the_page_says_so(tmp_path):
@@ -174,9 +176,9 @@ def test_a_repeated_run_that_gave_the_same_says_so(tmp_path):
 
 def test_a_baseline_is_named_by_its_values():
     found = groups_of(config("mse"), config("focal", loss__gamma=2.0), config("focal", loss__gamma=3))
-    assert pick(found, ["loss=mse"]) is found[0]
-    assert pick(found, ["loss=focal", "loss.gamma=2"]) is found[1]
-    assert pick(found, [found[2].label]) is found[2]
+    assert find_baseline(found, ["loss=mse"]) is found[0]
+    assert find_baseline(found, ["loss=focal", "loss.gamma=2"]) is found[1]
+    assert find_baseline(found, [found[2].label]) is found[2]
 
 
 @pytest.mark.parametrize(
@@ -191,11 +193,11 @@ def test_a_baseline_is_named_by_its_values():
 def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):
     found = groups_of(config("mse"), config("focal", loss__gamma=2), config("focal", loss__gamma=3))
     with pytest.raises(LabError, match=said):
-        pick(found, [asked])
+        find_baseline(found, [asked])
 
 
 def test_runs_are_read_with_what_they_were_made_with(tmp_path):
     run(tmp_path / "a", seed=0, made_with__torch="2.11")
     run(tmp_path / "b", seed=1, made_with__torch="2.12")
-    assert len(group(read([tmp_path]).runs)) == 1
+    assert len(group_runs(read_runs([tmp_path]).runs)) == 1
     assert any("made_with.torch" in note and "2.11" in note for note in compare([tmp_path]).notes)

@@ -6,7 +6,7 @@ import pytest
 from folders import run, summary
 
 from losslab.analysis.compare import compare
-from losslab.analysis.compare.read import columns, read
+from losslab.analysis.compare.read import read_columns, read_runs
 from losslab.errors import LabError
 
 
@@ -18,7 +18,7 @@ def test_runs_are_found_below_a_folder_in_the_order_of_their_jobs(tmp_path):
     for number in (10, 2, 0):
         run(tmp_path / "sweep" / f"{number}-mlp", seed=number)
     run(tmp_path / "deep" / "er" / "alone")
-    assert paths(read([tmp_path])) == ["alone", "0-mlp", "2-mlp", "10-mlp"]
+    assert paths(read_runs([tmp_path])) == ["alone", "0-mlp", "2-mlp", "10-mlp"]
 
 
 def test_a_run_counts_once_however_many_ways_lead_to_it(tmp_path):
@@ -26,19 +26,19 @@ def test_a_run_counts_once_however_many_ways_lead_to_it(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "sweep")
     (tmp_path / "sweep" / "loop").symlink_to(tmp_path)
     places = [tmp_path, tmp_path / "sweep", tmp_path / "sweep" / "0-mlp", tmp_path / "link"]
-    assert len(read(places).runs) == 1
-    assert len(read([tmp_path / "link", tmp_path / "sweep"]).runs) == 1
+    assert len(read_runs(places).runs) == 1
+    assert len(read_runs([tmp_path / "link", tmp_path / "sweep"]).runs) == 1
 
 
 def test_a_teacher_kept_inside_a_run_is_no_run_of_its_own(tmp_path):
     run(tmp_path / "pupil")
     run(tmp_path / "pupil" / "teacher")
-    assert paths(read([tmp_path])) == ["pupil"]
+    assert paths(read_runs([tmp_path])) == ["pupil"]
 
 
 def test_a_run_without_final_values_says_how_far_it_came(tmp_path):
     run(tmp_path / "a", metrics=False, epochs=2)
-    (found,) = read([tmp_path]).runs
+    (found,) = read_runs([tmp_path]).runs
     assert found.flaw == "unfinished: 2 of 3 epochs (still running, or it was killed)"
     assert found.metrics == {}
 
@@ -52,7 +52,7 @@ def test_a_failed_job_says_why_also_where_it_left_no_run(tmp_path):
         {"state": "interrupted", "reason": "not started", "overrides": ["loss=l1", "seed=2"]},
         {"folder": "3-d", "overrides": ["loss=l1", "seed=3"]},
     )
-    reading = read([tmp_path])
+    reading = read_runs([tmp_path])
     assert [one.flaw for one in reading.runs] == ["failed: the loss is NaN in step 7"]
     assert [(what.rpartition(": ")[2], why) for what, why in reading.flaws] == [
         ("job 1 (loss=l1 seed=1)", "failed: killed by signal 9"),
@@ -64,7 +64,7 @@ def test_a_failed_job_says_why_also_where_it_left_no_run(tmp_path):
 def test_a_failed_run_named_alone_still_says_why_and_its_neighbours_are_left_out(tmp_path):
     run(tmp_path / "0-a", metrics=False)
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"}, {"state": "failed", "reason": "x"})
-    reading = read([tmp_path / "0-a"])
+    reading = read_runs([tmp_path / "0-a"])
     assert [one.flaw for one in reading.runs] == ["failed: no memory"]
     assert reading.flaws == []
 
@@ -72,7 +72,7 @@ def test_a_failed_run_named_alone_still_says_why_and_its_neighbours_are_left_out
 def test_a_job_that_failed_and_was_finished_later_counts(tmp_path):
     run(tmp_path / "0-a")
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"})
-    assert [one.flaw for one in read([tmp_path]).runs] == [""]
+    assert [one.flaw for one in read_runs([tmp_path]).runs] == [""]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": "0"}', '{"seed": 1}', "\0\xff"])
@@ -80,7 +80,7 @@ def test_a_damaged_configuration_is_listed_and_the_rest_goes_on(tmp_path, conten
     run(tmp_path / "good")
     run(tmp_path / "bad")
     (tmp_path / "bad" / "config.json").write_text(content)
-    reading = read([tmp_path])
+    reading = read_runs([tmp_path])
     assert paths(reading) == ["good"]
     ((what, why),) = reading.flaws
     assert what.endswith("bad")
@@ -125,7 +125,7 @@ def test_a_configuration_nested_without_end_is_listed(tmp_path):
 def test_damaged_final_values_are_a_flaw_of_their_run(tmp_path, content):
     run(tmp_path / "bad")
     (tmp_path / "bad" / "metrics.json").write_text(content)
-    (found,) = read([tmp_path]).runs
+    (found,) = read_runs([tmp_path]).runs
     assert found.flaw.startswith("damaged: metrics.json (")
     run(tmp_path / "good", seed=1)
     comparison = compare([tmp_path])
@@ -142,7 +142,7 @@ def test_a_run_whose_final_values_were_not_finite_leaves_the_others_comparable(t
 def test_a_damaged_summary_is_listed_and_its_runs_are_read(tmp_path):
     run(tmp_path / "a")
     (tmp_path / "summary.json").write_text('{"jobs": [')
-    reading = read([tmp_path])
+    reading = read_runs([tmp_path])
     assert len(reading.runs) == 1
     assert "summary.json" in reading.flaws[0][1]
 
@@ -157,7 +157,7 @@ def test_a_damaged_summary_is_listed_and_its_runs_are_read(tmp_path):
 def test_a_summary_of_odd_jobs_is_listed_and_its_runs_are_read(tmp_path, change):
     run(tmp_path / "a")
     summary(tmp_path, {"folder": "a"}, {"state": "failed"} | change)
-    reading = read([tmp_path])
+    reading = read_runs([tmp_path])
     assert len(reading.runs) == 1
     ((_, why),) = reading.flaws
     assert why.startswith("damaged: cannot read ")
@@ -168,28 +168,28 @@ def test_a_summary_of_odd_jobs_is_listed_and_its_runs_are_read(tmp_path, change)
 def test_a_summary_of_something_else_is_listed(tmp_path, content):
     run(tmp_path / "a")
     (tmp_path / "summary.json").write_text(content)
-    assert [why.startswith("damaged: cannot read ") for _, why in read([tmp_path]).flaws] == [True]
+    assert [why.startswith("damaged: cannot read ") for _, why in read_runs([tmp_path]).flaws] == [True]
 
 
 def test_a_value_that_was_not_finite_is_none(tmp_path):
     run(tmp_path / "a", metrics={"test/accuracy": 0.5, "test/nll": float("inf")})
-    assert read([tmp_path]).runs[0].metrics == {"test/accuracy": 0.5}
+    assert read_runs([tmp_path]).runs[0].metrics == {"test/accuracy": 0.5}
 
 
 def test_folders_that_are_not_there_or_hold_no_run_are_refused(tmp_path):
     with pytest.raises(LabError, match="there is no folder"):
-        read([tmp_path / "nowhere"])
+        read_runs([tmp_path / "nowhere"])
     (tmp_path / "file").touch()
     with pytest.raises(LabError, match="is no folder"):
-        read([tmp_path / "file"])
+        read_runs([tmp_path / "file"])
     with pytest.raises(LabError, match="no run lies in"):
-        read([tmp_path])
+        read_runs([tmp_path])
 
 
 def test_a_table_of_epochs_gives_the_columns_that_are_asked_for(tmp_path):
     file = tmp_path / "history.csv"
     file.write_text("epoch,train/loss,val/loss\n1,0.5,\n2,inf,3\n")
-    found = columns(file, ["val/loss", "epoch", "val/accuracy"])
+    found = read_columns(file, ["val/loss", "epoch", "val/accuracy"])
     assert str(found) == "{'val/loss': [nan, 3.0], 'epoch': [1.0, 2.0]}"
 
 
@@ -197,7 +197,7 @@ def test_a_table_of_epochs_gives_the_columns_that_are_asked_for(tmp_path):
 def test_a_damaged_table_of_epochs_is_refused(tmp_path, content):
     (tmp_path / "history.csv").write_text(content)
     with pytest.raises(LabError, match=r"history\.csv"):
-        columns(tmp_path / "history.csv", ["epoch", "a"])
+        read_columns(tmp_path / "history.csv", ["epoch", "a"])
 
 
 @pytest.mark.parametrize("epoch", ["", "nan", "inf", "1e300", "1.5", "-1", "x"])

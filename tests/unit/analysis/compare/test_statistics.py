@@ -6,32 +6,32 @@ import scipy.stats
 
 from losslab.analysis.compare.statistics import (
     Estimate,
-    Factor,
-    difference,
-    estimate,
-    holm,
-    p_value,
+    GeometricEstimate,
+    holm_levels,
+    mean_estimate,
+    paired_difference,
+    paired_p_value,
     resolution,
     verdict,
 )
-from losslab.analysis.compare.tables import number
+from losslab.analysis.compare.tables import format_estimate
 
 
 def test_an_interval_is_student_s():
-    found = estimate([1.0, 2.0, 3.0])
+    found = mean_estimate([1.0, 2.0, 3.0])
     assert found.mean == 2
     assert found.half == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
 
 
 def test_differences_are_taken_seed_by_seed():
-    found = difference([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
+    found = paired_difference([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
     assert (found.mean, found.half) == pytest.approx((0.1, 0), abs=1e-12)
 
 
 def test_accuracies_that_agree_are_known_to_one_test_example_only():
-    found = difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], step=0.1)
+    found = paired_difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], step=0.1)
     assert (found.mean, found.half) == pytest.approx((0.1, 4.302653 * 0.1 / 3**0.5))
-    assert difference([0.5, 0.6], [0.5, 0.6], step=0.1) == Estimate(0, 0)
+    assert paired_difference([0.5, 0.6], [0.5, 0.6], step=0.1) == Estimate(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, mor
 
 
 def test_a_number_shows_the_digits_that_its_interval_leaves():
-    assert number(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
-    assert number(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
-    assert number(Estimate(2.1386e11, 2.118e10)) == "2.14e+11 ± 2.1e+10"
-    assert number(Estimate(1e3, 1e6), signed=True) == "0 ± 1.0e+06"
-    assert number(Estimate(1.23e-299, 4.5e-300)) == "1.23e-299 ± 4.5e-300"
-    assert number(Factor(1.23456, 0.0, np.inf), signed=True) == "×1.23 (unbounded)"
-    assert number(Factor(1.23456, 0.5, np.inf), signed=True) == "×1.23 (0.5 to inf)"
+    assert format_estimate(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
+    assert format_estimate(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
+    assert format_estimate(Estimate(2.1386e11, 2.118e10)) == "2.14e+11 ± 2.1e+10"
+    assert format_estimate(Estimate(1e3, 1e6), signed=True) == "0 ± 1.0e+06"
+    assert format_estimate(Estimate(1.23e-299, 4.5e-300)) == "1.23e-299 ± 4.5e-300"
+    assert format_estimate(GeometricEstimate(1.23456, 0.0, np.inf), signed=True) == "×1.23 (unbounded)"
+    assert format_estimate(GeometricEstimate(1.23456, 0.5, np.inf), signed=True) == "×1.23 (0.5 to inf)"
 
 
 @pytest.mark.parametrize(
@@ -66,30 +66,30 @@ def test_a_number_shows_the_digits_that_its_interval_leaves():
         (Estimate(0.0123514, 0.0123508), "+0.0123514 ± 0.0123508"),
         (Estimate(0.012348, 0.012352), "+0.012 ± 0.012"),
         (Estimate(123456.0, 123123.0), "+1.235e+05 ± 1.231e+05"),
-        (Factor(1.1, 1.0002, 1.2), "×1.1 (1.0002 to 1.2)"),
-        (Factor(0.9, 0.8, 0.99996), "×0.9 (0.8 to 0.99996)"),
-        (Factor(1.1, 0.9998, 1.2), "×1.1 (1 to 1.2)"),
+        (GeometricEstimate(1.1, 1.0002, 1.2), "×1.1 (1.0002 to 1.2)"),
+        (GeometricEstimate(0.9, 0.8, 0.99996), "×0.9 (0.8 to 0.99996)"),
+        (GeometricEstimate(1.1, 0.9998, 1.2), "×1.1 (1 to 1.2)"),
     ],
 )
 def test_rounding_makes_no_interval_seem_to_hold_what_it_leaves_out(found, said):
-    assert number(found, signed=True) == said
+    assert format_estimate(found, signed=True) == said
 
 
 def test_a_p_value_and_an_interval_agree():
     generator = np.random.default_rng(0)
     for _ in range(200):
         values, others = generator.normal(size=(2, 5)).tolist()
-        p = p_value(values, others)
+        p = paired_p_value(values, others)
         assert p == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue)
-        assert difference(values, others, level=p * 1.001).distinguishable
-        assert not difference(values, others, level=p * 0.999).distinguishable
+        assert paired_difference(values, others, level=p * 1.001).distinguishable
+        assert not paired_difference(values, others, level=p * 0.999).distinguishable
 
 
 def test_holm_tests_the_smallest_at_its_share_and_the_others_at_more_until_one_is_not_rejected():
-    assert holm([0.03, 0.001, 0.02]) == pytest.approx([0.05, 0.05 / 3, 0.025])
-    assert holm([0.03, 0.001, 0.04]) == pytest.approx([0.025, 0.05 / 3, 0.025])  # 0.03 > 0.05/2: it stops there
-    assert holm([0.9, 0.8]) == [0.025, 0.025]
-    assert holm([]) == []
+    assert holm_levels([0.03, 0.001, 0.02]) == pytest.approx([0.05, 0.05 / 3, 0.025])
+    assert holm_levels([0.03, 0.001, 0.04]) == pytest.approx([0.025, 0.05 / 3, 0.025])  # 0.03 > 0.05/2: it stops there
+    assert holm_levels([0.9, 0.8]) == [0.025, 0.025]
+    assert holm_levels([]) == []
 
 
 def test_intervals_leave_out_0_exactly_where_holm_rejects():
@@ -98,8 +98,11 @@ def test_intervals_leave_out_0_exactly_where_holm_rejects():
     for _ in range(100):
         samples = (generator.normal(size=(6, 4)) + generator.normal(size=(6, 1))).tolist()
         zeros = [0.0] * 4
-        p_values = [p_value(sample, zeros) for sample in samples]
-        found = [difference(sample, zeros, level=level) for sample, level in zip(samples, holm(p_values), strict=True)]
+        p_values = [paired_p_value(sample, zeros) for sample in samples]
+        found = [
+            paired_difference(sample, zeros, level=level)
+            for sample, level in zip(samples, holm_levels(p_values), strict=True)
+        ]
         ordered = sorted(p_values)
         rejected = [
             all(ordered[earlier] <= 0.05 / (6 - earlier) for earlier in range(ordered.index(p) + 1)) for p in p_values
@@ -120,22 +123,22 @@ def simulated(runs, seeds, *shifts):
 def test_without_a_difference_a_family_makes_a_false_claim_in_about_5_percent_of_comparisons():
     false, runs = 0, 1500
     for baseline, *others in simulated(runs, 5, 0, 0, 0, 0):
-        p_values = [p_value(values, baseline) for values in others]
-        false += any(p <= level for p, level in zip(p_values, holm(p_values), strict=True))
+        p_values = [paired_p_value(values, baseline) for values in others]
+        false += any(p <= level for p, level in zip(p_values, holm_levels(p_values), strict=True))
     assert 0.025 < false / runs <= 0.06  # at most 0.05, but for chance; below it since the three share a baseline
 
 
 def test_an_interval_holds_the_true_difference_in_95_percent_of_comparisons():
     runs = 1500
-    held = sum(difference(values, baseline).holds(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
+    held = sum(paired_difference(values, baseline).holds(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
     assert held / runs == pytest.approx(0.95, abs=0.017)  # three standard deviations
 
 
 def test_each_interval_of_a_family_holds_its_own_difference_at_least_as_often():
     runs, held = 800, np.zeros(3)
     for baseline, *others in simulated(runs, 5, 0, 0, 1, 3):
-        levels = holm([p_value(values, baseline) for values in others])
-        found = [difference(each, baseline, level=level) for each, level in zip(others, levels, strict=True)]
+        levels = holm_levels([paired_p_value(values, baseline) for values in others])
+        found = [paired_difference(each, baseline, level=level) for each, level in zip(others, levels, strict=True)]
         held += [each.holds(true) for each, true in zip(found, (0, 1, 3), strict=True)]
     assert (held / runs > 0.93).all()
 

@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sk
 
 from losslab.analysis.evaluate import evaluation, report
-from losslab.analysis.outputs import outcomes
+from losslab.analysis.outputs import collect_outputs
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
@@ -26,7 +26,7 @@ def test_one_number_has_one_value(name, runs, evaluated, content):
 
 def test_sums_taken_batch_by_batch_are_those_of_one_process(runs, content):
     experiment = open_run(Look(runs("digits"), data=("eval_batch_size=100",)))
-    seen = outcomes(experiment, "test")
+    seen = collect_outputs(experiment, "test")
     one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
     assert evaluation._in_order(experiment, seen) == one
     whole = content(runs("digits") / "metrics.json")["test/loss"]

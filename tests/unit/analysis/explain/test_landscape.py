@@ -14,7 +14,7 @@ from losslab.analysis.explain.landscape.forward_passes import Passes, filter_nor
 from losslab.analysis.explain.landscape.plane import passes_needed, survey
 from losslab.analysis.explain.options import Sight
 from losslab.analysis.explain.solution import batches, solutions
-from losslab.analysis.outputs import outcomes
+from losslab.analysis.outputs import collect_outputs
 from losslab.errors import LabError
 from losslab.runs import trust
 
@@ -74,7 +74,7 @@ def test_the_solution_itself_has_the_loss_and_the_error_of_its_run(folders):
     (solution,) = solutions(folders[:1], "best")
     passes = Passes(solution, batches(solution, "train", None, 0))
     found = survey(solution, passes, 3, 0, lambda: None)
-    every = outcomes(solution.experiment, "train")
+    every = collect_outputs(solution.experiment, "train")
     wrong = (every.outputs.argmax(1) != every.truth).double().mean()
     for score in (found.centre, passes.at({}), passes.at(passes.weights)):
         assert score.loss == pytest.approx(every.mean_loss, rel=1e-5)
