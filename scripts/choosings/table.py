@@ -34,13 +34,13 @@ def outcome(row: Row, results: list[Result]) -> str:
     """What the first metric says of the others beside the first choice."""
     runs, metric = runs_of(row, results), row.metrics[0]
     if row.levels:
-        right = [label for label, values in runs.items() if mean_estimate(values[metric]).holds(_level(label))]
+        right = [label for label, values in runs.items() if mean_estimate(values[metric]).contains(_level(label))]
         return f"{metric} as asked for, within its interval: {', '.join(map(_short, right)) or 'none'}"
     found: dict[str, list[str]] = {}
     for label, values in runs.items():
         if label != row.baseline:
             apart = paired_difference(values[metric], runs[row.baseline][metric], row.step(metric))
-            found.setdefault(verdict(apart, more_is_better=_more(metric)), []).append(_short(label))
+            found.setdefault(verdict(apart, higher_is_better=_more(metric)), []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
     return f"by {metric}, " + "; ".join(f"{word}: {', '.join(found[word])}" for word in order if word in found)
 
@@ -54,7 +54,7 @@ def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, ...]:
     found = mean_estimate(runs[label][metric], row.step(metric))
     if row.levels:
         level = _level(label)
-        return format_estimate(found), f"{level:g}: {'within' if found.holds(level) else 'outside'} the interval"
+        return format_estimate(found), f"{level:g}: {'within' if found.contains(level) else 'outside'} the interval"
     if not row.baseline:
         return (format_estimate(found),)
     if label == row.baseline:
@@ -62,7 +62,7 @@ def _cells(row: Row, runs: Runs, label: str, metric: str) -> tuple[str, ...]:
     apart = paired_difference(runs[label][metric], runs[row.baseline][metric], row.step(metric))
     return format_estimate(
         found
-    ), f"{format_estimate(apart, signed=True)}: {verdict(apart, more_is_better=_more(metric))}"
+    ), f"{format_estimate(apart, signed=True)}: {verdict(apart, higher_is_better=_more(metric))}"
 
 
 def _versus(row: Row) -> list[str]:

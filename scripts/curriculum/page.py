@@ -10,7 +10,9 @@ from curriculum import figure, sight
 from curriculum.lesson import Claim, Lesson, Panel
 from curriculum.lessons import LESSONS
 from curriculum.standings import groups_of, standings
-from losslab.analysis.compare import Group, tables
+from losslab.analysis.compare import Group
+from losslab.analysis.compare.tables import metric_rows
+from losslab.io.tables import markdown_table
 
 _HEAD = """\
 # Lessons: what a loss changes, each in one command
@@ -67,7 +69,7 @@ def _panel(panel: Panel, groups: list[Group]) -> str:
     asserted = "; ".join(_said(claim, panel) for claim in panel.claims if claim.verdict != "baseline")
     parts = [f"*{panel.title}{within}*"]
     for place in places:
-        parts += [tables.markdown(tables.metric_rows(place))]
+        parts += [markdown_table(metric_rows(place), (0, 4))]
     return "\n\n".join([*parts, f"Asserted: {asserted}."])
 
 

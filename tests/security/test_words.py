@@ -51,7 +51,7 @@ def changed(folder, **values):
 )
 def test_no_word_of_a_configuration_begins_a_line_of_a_page(values, two, tmp_path):
     changed(two / "b", **values)
-    report.write_page(compare([two]), tmp_path)
+    report.write_report(compare([two]), tmp_path)
     text = (tmp_path / "comparison.md").read_text()
     assert "touch pwned" in text or "no names by group" in text
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
@@ -62,7 +62,7 @@ def test_no_word_of_a_sweep_or_of_values_begins_a_line_of_a_page(two, tmp_path):
     (two / "summary.json").write_text(json.dumps({"jobs": rows}))
     (two / "b" / "metrics.json").write_text(json.dumps({f"test/{COMMAND}": 1.0}))
     (two / "a" / "history.csv").write_text("epoch,step,val/accuracy,val/\x1b[2Jloss\n1,1,0.5,1\n")
-    report.write_page(compare([two]), tmp_path)
+    report.write_report(compare([two]), tmp_path)
     text = (tmp_path / "comparison.md").read_text()
     assert "failed: x touch pwned" in text
     assert "is no name of a value" in text
@@ -83,18 +83,18 @@ def test_what_a_comparison_writes_takes_the_place_of_links(two, tmp_path):
     for name in names:
         (folder / name).symlink_to(victim)
     comparison = compare([two])
-    report.write_page(comparison, folder)
+    report.write_report(comparison, folder)
     assert not any((folder / name).is_symlink() for name in names)
     (tmp_path / "there").mkdir()
     (folder / "tensorboard").symlink_to(tmp_path / "there")
     with pytest.raises(LabError, match="tensorboard is a link"):
-        tensorboard.write(comparison.ordered, comparison.histories, folder / "tensorboard")
+        tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
     assert victim.read_text() == "mine"
     assert not [*(tmp_path / "there").iterdir()]
 
 
 def test_the_csv_files_are_as_csv_writes_them(two, tmp_path):
-    report.write_page(compare([two]), tmp_path)
+    report.write_report(compare([two]), tmp_path)
     found = [*csv.reader(io.StringIO((tmp_path / "runs.csv").read_text()))]
     assert len({len(row) for row in found}) == 1
 

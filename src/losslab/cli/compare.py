@@ -47,7 +47,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             _tensorboard(comparison, folder / "tensorboard")
         from losslab.analysis.compare import report  # noqa: PLC0415
 
-        report.write_page(comparison, folder, more)
+        report.write_report(comparison, folder, more)
         logger.info("page        %s", runs.shown(folder / "comparison.md"))
     leave(0)
 
@@ -102,16 +102,16 @@ def _reach(asked: str | None) -> tuple[str, float | None] | None:
 
 
 def _refuse(comparison: "Comparison") -> None:
-    for what, why in comparison.flaws:
+    for what, why in comparison.not_counted:
         logger.info("%s: %s", what, why)
-    from losslab.analysis.compare.comparison import NOTHING  # noqa: PLC0415
+    from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
 
-    raise LabError(NOTHING)
+    raise LabError(NOTHING_FINISHED)
 
 
 def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     """The folder to write to: one of its own, or that of an earlier comparison, which is renewed."""
-    sweeps = comparison.reading.sweeps
+    sweeps = comparison.collection.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.stamp()}"
     folder = asked or default
     if asked is None:
@@ -134,11 +134,11 @@ def _tell(comparison: "Comparison") -> None:
     from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
 
     logger.info("%s", report.summary(comparison))
-    for standing in comparison.standings.values():
-        logger.info("%s", tables.terminal_table(metric_rows(standing), (0, 4), instead=_TOO_WIDE))
-    if comparison.reach is not None:
-        logger.info("\n%s", report.reach_title(comparison.reach))
-        logger.info("%s", tables.terminal_table(report.reach_rows(comparison.reach), instead=_TOO_WIDE))
+    for by_metric in comparison.by_metric.values():
+        logger.info("%s", tables.terminal_table(metric_rows(by_metric), (0, 4), instead=_TOO_WIDE))
+    if comparison.time_to_reach is not None:
+        logger.info("\n%s", report.reach_title(comparison.time_to_reach))
+        logger.info("%s", tables.terminal_table(report.reach_rows(comparison.time_to_reach), instead=_TOO_WIDE))
     if len(comparison.groups) == 1:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
 
@@ -147,7 +147,7 @@ def _tell_how_to_read(comparison: "Comparison") -> None:
     logger.info("")
     for note in comparison.notes:
         logger.info("%s", tables.wrap_text(f"- {note}"))
-    for what, why in comparison.flaws:
+    for what, why in comparison.not_counted:
         logger.warning("%s", tables.wrap_text(f"! not counted: {what}: {why}"))
 
 
@@ -170,5 +170,5 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
 def _tensorboard(comparison: "Comparison", folder: Path) -> None:
     from losslab.analysis.compare import tensorboard  # noqa: PLC0415
 
-    tensorboard.write(comparison.ordered, comparison.histories, folder)
+    tensorboard.write_events(comparison.ordered, comparison.histories, folder)
     logger.info("watch       tensorboard --logdir %s", runs.shown(folder))

@@ -1,6 +1,6 @@
-"""Which loss won, and is the difference real? Run folders in; groups, tables and figures out. Imports no torch.
+"""Comparison of runs that differ in more than their seed: groups, paired differences, tables and figures. No torch.
 
-from losslab.comparison import compare
+from losslab.analysis.compare import compare
 
 comparison = compare(["outputs/sweep-..."], baseline="loss=cross_entropy")
 print(comparison.table_markdown("test/accuracy"))
@@ -13,4 +13,4 @@ from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.statistics import Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Group", "Run", "MetricComparison", "compare"]
+__all__ = ["Comparison", "Difference", "Estimate", "Group", "MetricComparison", "Run", "compare"]

@@ -1,14 +1,11 @@
-"""Whether files of a run hold what a run writes: asked once, as they are read, so that nobody after asks again.
-
-Run folders in, records out: what ended, and what did not and why.
-"""
+"""Runs read from folders, with every value checked as it is read, and the reason for each run that does not count."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isnan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -20,182 +17,180 @@ from losslab.runs.sweep_summary import State, jobs_of
 
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
-_HUGE = 1e100
-"""No loss of a network comes near it, and above it squares of squares overflow, of which intervals are made."""
-
-
-def final(content: Any) -> dict[str, float]:
-    """The final values in the content of a metrics.json; what was not finite stands there as null and is left out.
-
-    Raises:
-        ValueError: it is no table of such values, or is empty, or a name is of more than a line.
-    """
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError("no values by name")
-    strange = next((name for name in content if not str(name).isprintable()), None)
-    if strange is not None:
-        raise ValueError(f"{ascii(strange)[:80]} is no name of a value")
-    return {name: number(name, value) for name, value in content.items() if value is not None}
-
-
-def number(name: str, found: Any) -> float:
-    """A value of a run.
-
-    Raises:
-        ValueError: it is no number, or none that a value of this name can be.
-    """
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        message = f"{name} is {found!r:.40}, no number"
-    elif not abs(found) < _HUGE:  # NaN is not
-        message = f"{name} is {found!r:.40}"
-    elif _is_share(name) and not -1e-6 <= found <= 1 + 1e-6:
-        message = f"{name} is {found!r:.40}, not between 0 and 1"
-    else:
-        return float(found)
-    raise ValueError(message)
-
-
-def cell(name: str, text: str) -> float:
-    """A value in a table of epochs; NaN where the cell is empty or holds what is not finite, as of a loss in an epoch.
-
-    Raises:
-        ValueError: it is no number, or none that a value of this name can be.
-    """
-    found = float(text or "nan")
-    if name in _COUNTS and not (0 <= found < 1e15 and found.is_integer()):
-        raise ValueError(f"{name} is {text or 'empty'}, no count")
-    if name == "seconds" and not 0 <= found < 1e15:
-        raise ValueError(f"{name} is {text or 'empty'}")
-    return float("nan") if isnan(found) or abs(found) == float("inf") else number(name, found)
-
-
-def _is_share(name: str) -> bool:
-    """Whether a value is a share of examples, or a mean of shares or of differences of such."""
-    return "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
+_LARGEST = 1e100
+"""No metric comes near it, and the squares of squares that intervals are made of overflow far above it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, as its folder shows it."""
+    """A run as its folder shows it."""
 
     folder: RunFolder
     config: dict[str, Any]
     metrics: dict[str, float]
-    """Final values; none of a run that is not finished."""
+    """Final values; empty for a run that is not finished."""
     written: float
-    """When it ended, or was last heard of, in seconds since 1970."""
-    flaw: str = ""
-    """Why it does not count, in one line; "" for one that does."""
+    """When it ended, or last wrote something, in seconds since 1970."""
+    problem: str = ""
+    """Why it does not count, in one line; "" if it does."""
 
     @property
     def seed(self) -> int:
-        """Of all its draws."""
+        """The seed of all its random draws."""
         seed: int = self.config["seed"]
         return seed
 
     @cached_property
     def choices(self) -> dict[str, str | None]:
-        """The choice of each group; none of a run that was built by hand."""
+        """Choice of each config group; empty for a run that was built without Hydra."""
         return self.config.get("choices") or {}
 
 
 @dataclass
 class RunCollection:
-    """All that was found."""
+    """Runs and sweeps found in folders."""
 
     runs: list[Run] = field(default_factory=list)
-    flaws: list[tuple[str, str]] = field(default_factory=list)
-    """What is not even a run that could be put into a group: where or what it is, and why."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """Jobs without a run folder and folders that cannot be read: which, and why."""
     sweeps: list[Path] = field(default_factory=list)
 
 
-def read_runs(places: Iterable[Path]) -> RunCollection:
-    """All runs in these folders and below, each once.
+def read_runs(folders: Iterable[Path]) -> RunCollection:
+    """Read all runs in these folders and below, each once.
 
     Raises:
-        LabError: a folder is not there, or none holds a run.
+        LabError: a folder does not exist, or there is no run.
     """
-    places = [Path(place) for place in places]
-    for place in places:
-        if not place.is_dir():
-            raise LabError(f"{place} is no folder" if place.exists() else f"there is no folder {place}")
-    found = runs.search(places)
-    reading = RunCollection(sweeps=found.sweeps)
-    reading.flaws += [(str(runs.shown(place)), "cannot be read") for place in found.unreadable]
-    jobs = _jobs(found, reading)
-    for folder in found.runs:
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise LabError(f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}")
+    found = runs.search(folders)
+    collection = RunCollection(sweeps=found.sweeps)
+    collection.problems += [(str(runs.shown(folder)), "cannot be read") for folder in found.unreadable]
+    jobs = _read_jobs(found, collection)
+    for run in found.runs:
         try:
-            reading.runs.append(_run(folder, jobs.get(folder.path.resolve(), {})))
+            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), {})))
         except LabError as error:
-            reading.flaws.append((str(runs.shown(folder.path)), f"damaged: {error}"))
-    if not reading.runs and not reading.flaws:
+            collection.problems.append((str(runs.shown(run.path)), f"damaged: {error}"))
+    if not collection.runs and not collection.problems:
         raise LabError(
-            f"no run lies in {', '.join(map(str, places))}: name folders that `train` wrote, or one above them"
+            f"no run lies in {', '.join(map(str, folders))}: name folders that `train` wrote, or one above them"
         )
-    return reading
+    return collection
 
 
-def _jobs(found: runs.Found, reading: RunCollection) -> dict[Path, dict[str, Any]]:
-    """What sweeps say of their jobs, by run folder; jobs that left none are flaws at once."""
+def _read_jobs(found: runs.Found, collection: RunCollection) -> dict[Path, dict[str, Any]]:
+    """Jobs of all sweep summaries by run folder. Jobs without a run folder become problems."""
     jobs: dict[Path, dict[str, Any]] = {}
-    here = {folder.path.resolve() for folder in found.runs}
-    for place in dict.fromkeys([*found.sweeps, *(folder.path.parent for folder in found.runs)]):
+    run_folders = {run.path.resolve() for run in found.runs}
+    for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
-            rows = jobs_of(place)
+            rows = jobs_of(sweep)
         except LabError as error:
-            reading.flaws.append((str(runs.shown(place)), f"damaged: {error}"))
+            collection.problems.append((str(runs.shown(sweep)), f"damaged: {error}"))
             continue
         for row in rows:
-            path = (place / row["folder"]).resolve() if row.get("folder") else None
-            if path is not None and path in here:
+            path = (sweep / row["folder"]).resolve() if row.get("folder") else None
+            if path is not None and path in run_folders:
                 jobs[path] = row
-            elif place in found.sweeps:  # of a run named alone, its neighbours are nobody's concern
-                name = f"{runs.shown(place)}: job {row['job']} ({' '.join(row['overrides'])})"
-                reading.flaws.append((name, _why(row) or "its folder is gone"))
+            elif sweep in found.sweeps:  # not if a single run of the sweep was named
+                name = f"{runs.shown(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
+                collection.problems.append((name, _job_problem(row) or "its folder is gone"))
     return jobs
 
 
-def _why(job: dict[str, Any]) -> str:
-    """How a job stands that is not done."""
+def _job_problem(job: dict[str, Any]) -> str:
+    """State and reason of a job that is not done."""
     reason = job.get("reason")
     return "" if job["state"] is State.DONE else f"{job['state']}: {reason}" if reason else str(job["state"])
 
 
-def _run(folder: RunFolder, job: dict[str, Any]) -> Run:
+def _read_run(folder: RunFolder, job: dict[str, Any]) -> Run:
     config = folder.read_settings()
     try:
-        values = final(json.loads(read_text(folder.metrics)))
-        return Run(folder, config, values, folder.metrics.stat().st_mtime)
+        metrics = check_metrics(json.loads(read_text(folder.metrics)))
+        return Run(folder, config, metrics, folder.metrics.stat().st_mtime)
     except FileNotFoundError:
-        flaw = _why(job) if job else ""
-        return Run(folder, config, {}, folder.config.stat().st_mtime, flaw or _unfinished(folder, config))
+        problem = (_job_problem(job) if job else "") or _progress(folder, config)
     except (OSError, ValueError, RecursionError) as error:
-        return Run(folder, config, {}, folder.config.stat().st_mtime, f"damaged: {folder.metrics.name} ({error})")
+        problem = f"damaged: {folder.metrics.name} ({error})"
+    return Run(folder, config, {}, folder.config.stat().st_mtime, problem)
 
 
-def _unfinished(folder: RunFolder, config: dict[str, Any]) -> str:
-    epochs: Any = 0
+def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
+    epochs = 0
     with suppress(OSError):
         epochs = len(read_bytes(folder.history).splitlines()) - 1
-    asked = config.get("trainer", {}).get("max_epochs")
-    return f"unfinished: {max(0, epochs)} of {asked} epochs (still running, or it was killed)"
+    max_epochs = config.get("trainer", {}).get("max_epochs")
+    return f"unfinished: {max(0, epochs)} of {max_epochs} epochs (still running, or it was killed)"
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
-    """Some columns of a run's table of epochs; those it has, and NaN where a cell is empty or not finite.
+    """Read some columns of history.csv or timing.csv, those that exist; NaN for cells that are empty or not finite.
 
     Raises:
-        LabError: the table is damaged.
+        LabError: the file is damaged.
     """
     try:
         head, *rows = read_text(file).splitlines()
         names = head.split(",")
-        places = {name: names.index(name) for name in wanted if name in names}
+        indices = {name: names.index(name) for name in wanted if name in names}
         whole = all(row.count(",") == len(names) - 1 for row in rows)
-        cells = [row.split(",", 1 + max(places.values(), default=0)) for row in rows]
-        found = {name: [cell(name, row[at]) for row in cells] for name, at in places.items()} if whole else {}
+        cells = [row.split(",", 1 + max(indices.values(), default=0)) for row in rows]
+        found = {name: [_parse_cell(name, row[at]) for row in cells] for name, at in indices.items()} if whole else {}
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read {file} ({error})") from error
     if not whole:
         raise LabError(f"cannot read {file} (a line is cut off)")
     return found
+
+
+def check_metrics(content: Any) -> dict[str, float]:
+    """Check the content of a metrics.json → its values. Null values, which were not finite, are dropped.
+
+    Raises:
+        ValueError: it is no mapping from names to numbers, it is empty, or a name is not printable on one line.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError("no values by name")
+    unprintable = next((name for name in content if not str(name).isprintable()), None)
+    if unprintable is not None:
+        raise ValueError(f"{ascii(unprintable)[:80]} is no name of a value")
+    return {name: _check_value(name, value) for name, value in content.items() if value is not None}
+
+
+def _check_value(name: str, value: Any) -> float:
+    """Check that a value is a number that a metric of this name can have.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r:.40}, no number")  # noqa: TRY004 -- of a file's content
+    if not abs(value) < _LARGEST:  # NaN is not
+        raise ValueError(f"{name} is {value!r:.40}")
+    if _is_share(name) and not -1e-6 <= value <= 1 + 1e-6:
+        raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
+    return float(value)
+
+
+def _parse_cell(name: str, text: str) -> float:
+    """Parse a cell of a table of epochs; NaN if it is empty or not finite.
+
+    Raises:
+        ValueError: it is no number that a column of this name can have.
+    """
+    value = float(text or "nan")
+    if name in _COUNTS and not (0 <= value < 1e15 and value.is_integer()):
+        raise ValueError(f"{name} is {text or 'empty'}, no count")
+    if name == "seconds" and not 0 <= value < 1e15:
+        raise ValueError(f"{name} is {text or 'empty'}")
+    return _check_value(name, value) if isfinite(value) else nan
+
+
+def _is_share(name: str) -> bool:
+    """Whether a metric is a share of examples, or a mean of shares or of differences between shares."""
+    return "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES

@@ -1,164 +1,140 @@
-"""The answers as tables for other programs.
+"""comparison.md with its figures, and comparison.csv and runs.csv for other programs."""
 
-comparison.md, and the figures beside it.
-"""
-
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from math import isinf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from losslab import runs
 from losslab.analysis.compare import tables
+from losslab.analysis.compare.comparison import Comparison
+from losslab.analysis.compare.curves import TimeToReach
 from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run
-from losslab.analysis.compare.time_to_reach import Reach, words
 from losslab.io import atomic
+from losslab.io.figures import save_png
+from losslab.io.tables import markdown_table, write_csv
 from losslab.io.terminal import printable
 
-if TYPE_CHECKING:
-    from losslab.analysis.compare.comparison import Comparison
+Section = tuple[str, str]
+"""A heading, and the text below it."""
+Row = tuple[object, ...]
 
-_GROUPS = (
+_COMPARISON_COLUMNS = (
     "metric", "scale", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
     "difference_high", "p", "level", "verdict",
 )  # fmt: skip
-_RUNS = ("group", "seed", "metric", "value", "note", "folder")
-
-Row = tuple[object, ...]
+_RUN_COLUMNS = ("group", "seed", "metric", "value", "note", "folder")
 
 
-def write_csvs(comparison: "Comparison", folder: Path) -> None:
-    """Write comparison.csv, a row for each metric and group, and runs.csv, a row for each metric and run.
-
-    Nothing is rounded. What does not exist is empty, such as the interval of a single seed.
-    """
-    standings = comparison.standings.values()
-    put(folder / "comparison.csv", _GROUPS, (_group(one, each) for one in standings for each in one.groups))
-    put(folder / "runs.csv", _RUNS, (row for one in comparison.ordered for row in _runs(comparison, one)))
-
-
-def put(file: Path, head: Iterable[str], rows: Iterable[Row]) -> None:
-    """Write a table at once, in the place of a link too."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    atomic.write_bytes(file, printable(lines.getvalue()).encode())
-
-
-def _group(standing: MetricComparison, group: Group) -> Row:
-    own, apart, scale = (
-        standing.estimate(group),
-        standing.difference(group),
-        "ratio" if standing.ratios else "difference",
-    )
-    span = (own.low, own.high) if own else (None, None)
-    start = (standing.metric, scale, group.label, len(group.values(standing.metric)), standing.mean(group), *span)
-    if apart is None:
-        return (*start, *[None] * (len(_GROUPS) - len(start)))
-    ends = (apart.interval.low, apart.interval.high) if apart.interval else (None, None)
-    return (*start, apart.reference.label, apart.pairs, apart.mean, *ends, apart.p, apart.level, apart.verdict)
-
-
-def _runs(comparison: "Comparison", group: Group) -> Iterable[Row]:
-    for run in group.runs:
-        for metric in comparison.metrics:
-            yield _row(group, run, metric, run.metrics.get(metric))
-    for run in group.repeated:
-        for metric in comparison.metrics:
-            yield _row(group, run, metric, run.metrics.get(metric), "not counted: a newer run has this seed")
-    for run in group.flawed:
-        yield _row(group, run, None, None, run.flaw)
-    found = comparison.reach
-    if found is None:
-        return
-    for one in (one for reached in found.groups if reached.group is group for one in reached.arrivals):
-        what = f"epochs to {found.metric}={found.value:g}"
-        yield _row(group, one.run, what, *((None, "not reached") if isinf(one.epoch) else (int(one.epoch), "")))
-
-
-def _row(group: Group, run: Run, metric: str | None, value: float | None, note: str = "") -> Row:
-    return group.label, run.seed, metric, value, note, runs.shown(run.folder.path)
-
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from losslab.analysis.compare.comparison import Comparison
-
-Section = tuple[str, str]
-"""A heading, and what stands below it."""
-
-
-def write_page(comparison: "Comparison", folder: Path, more: Sequence[Section] = ()) -> list[Path]:
-    """Write the page, its figures and its tables → their paths. A link there is replaced by a file.
+def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
+    """Write the page, its figures and tables → their paths. A link at one of these paths is replaced by a file.
 
     Args:
         comparison: of at least one metric.
-        folder: which exists.
-        more: further sections of the page.
+        folder: an existing folder.
+        sections: further sections of the page.
     """
-    figures = {name_of(metric): comparison.figure(metric) for metric in comparison.metrics}
-    if any(comparison.histories.names):
+    figures = {figure_name(metric): comparison.figure(metric) for metric in comparison.metrics}
+    if comparison.histories.names:
         figures["curves.png"] = comparison.curves_figure()
     for name, figure in figures.items():
-        atomic.write_bytes(folder / name, png(figure))
-    atomic.write_bytes(folder / "comparison.md", printable(text(comparison, more)).encode())
-    write_csvs(comparison, folder)
+        save_png(figure, folder / name)
+    atomic.write_bytes(folder / "comparison.md", printable(page(comparison, sections)).encode())
+    rows = (
+        _comparison_row(by_metric, group) for by_metric in comparison.by_metric.values() for group in by_metric.groups
+    )
+    write_csv(folder / "comparison.csv", _COMPARISON_COLUMNS, rows)
+    write_csv(
+        folder / "runs.csv", _RUN_COLUMNS, (row for group in comparison.ordered for row in _run_rows(comparison, group))
+    )
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
 
 
-def png(figure: "Figure") -> bytes:
-    """The file of a figure."""
-    content = io.BytesIO()
-    figure.savefig(content, metadata={"Software": None})
-    return content.getvalue()
-
-
-def name_of(metric: str) -> str:
-    """The file of a metric's figure."""
+def figure_name(metric: str) -> str:
+    """File name of a metric's figure."""
     return f"{metric.replace('/', '-')}.png"
 
 
-def text(comparison: "Comparison", more: Sequence[Section] = ()) -> str:
-    """The page."""
-    sections = [_metric(comparison, metric) for metric in comparison.metrics]
+def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
+    """The text of comparison.md."""
+    parts = [_metric_section(comparison, metric) for metric in comparison.metrics]
     if comparison.histories.names:
-        sections.append(("Curves", "![Curves of all groups](curves.png)"))
-    if comparison.reach is not None:
-        sections.append((reach_title(comparison.reach), tables.markdown(reach_rows(comparison.reach))))
-    sections += more
+        parts.append(("Curves", "![Curves of all groups](curves.png)"))
+    reach = comparison.time_to_reach
+    if reach is not None:
+        parts.append((reach_title(reach), markdown_table(reach_rows(reach))))
+    parts += sections
     if comparison.notes:
-        sections.append(("How to read this", "\n".join(f"- {note}" for note in comparison.notes)))
-    if comparison.flaws:
-        sections.append(("Not counted", "\n".join(f"- {what}: {why}" for what, why in comparison.flaws)))
-    return "\n\n".join([f"# {summary(comparison)}", *(f"## {title}\n\n{body}" for title, body in sections)]) + "\n"
+        parts.append(("How to read this", "\n".join(f"- {note}" for note in comparison.notes)))
+    if comparison.not_counted:
+        parts.append(("Not counted", "\n".join(f"- {what}: {why}" for what, why in comparison.not_counted)))
+    return "\n\n".join([f"# {summary(comparison)}", *(f"## {title}\n\n{body}" for title, body in parts)]) + "\n"
 
 
-def summary(comparison: "Comparison") -> str:
-    """How much was found."""
-    groups, runs = len(comparison.groups), sum(len(one.runs) for one in comparison.groups)
+def summary(comparison: Comparison) -> str:
+    """Number of runs and groups, such as "6 runs in 2 groups"."""
+    groups, runs = len(comparison.groups), sum(len(group.runs) for group in comparison.groups)
     return f"{runs} run{'s' * (runs != 1)} in {groups} group{'s' * (groups != 1)}"
 
 
-def reach_title(found: Reach) -> str:
-    """What is to be reached, and why that."""
-    chosen = "" if found.asked else ", what the last of the groups reaches on average"
-    return f"Time to reach {found.metric}={found.value:g}{chosen}"
+def reach_title(reach: TimeToReach) -> str:
+    """Heading of the table of times, with the value and where it comes from."""
+    default = "" if reach.requested else ", which the worst group reaches on average"
+    return f"Time to reach {reach.metric}={reach.value:g}{default}"
 
 
-def reach_rows(found: Reach) -> list[tuple[str, ...]]:
-    """A head, and for each group how many reached it, and the median (and range) of epochs and seconds."""
-    head, names = tables.group_labels([one.group for one in found.groups])
-    rows = [(name, *words(one)) for name, one in zip(names, found.groups, strict=True)]
+def reach_rows(reach: TimeToReach) -> list[tuple[str, ...]]:
+    """Table with a head and a row for each group: runs that reached the value, median epochs and seconds."""
+    head, labels = tables.group_labels([time.group for time in reach.groups])
+    rows = [(label, *time.cells()) for label, time in zip(labels, reach.groups, strict=True)]
     return [(head, "reached by", "epochs: median (range)", "seconds: median (range)"), *rows]
 
 
-def _metric(comparison: "Comparison", metric: str) -> Section:
-    outcome = tables.describe(comparison.standings[metric])
-    figure = f"![{outcome}]({name_of(metric)})"
-    return metric, f"{outcome}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"
+def _metric_section(comparison: Comparison, metric: str) -> Section:
+    finding = tables.describe(comparison.by_metric[metric])
+    figure = f"![{finding}]({figure_name(metric)})"
+    return metric, f"{finding}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"
+
+
+def _comparison_row(comparison: MetricComparison, group: Group) -> Row:
+    """Unrounded values; empty where there is none, such as the interval of a single seed."""
+    estimate, difference = comparison.estimate(group), comparison.difference(group)
+    scale = "ratio" if comparison.ratios else "difference"
+    ends = (estimate.low, estimate.high) if estimate else (None, None)
+    count = len(group.values(comparison.metric))
+    row = (comparison.metric, scale, group.label, count, comparison.mean(group), *ends)
+    if difference is None:
+        return (*row, *[None] * (len(_COMPARISON_COLUMNS) - len(row)))
+    interval = difference.interval
+    ends = (interval.low, interval.high) if interval else (None, None)
+    reference = difference.reference.label
+    return (
+        *row,
+        reference,
+        difference.pairs,
+        difference.mean,
+        *ends,
+        difference.p,
+        difference.level,
+        difference.verdict,
+    )
+
+
+def _run_rows(comparison: Comparison, group: Group) -> Iterator[Row]:
+    notes = dict.fromkeys(group.runs, "") | dict.fromkeys(group.repeated, "not counted: a newer run has this seed")
+    for run, note in notes.items():
+        for metric in comparison.metrics:
+            yield _run_row(group, run, metric, run.metrics.get(metric), note)
+    for run in group.excluded:
+        yield _run_row(group, run, None, None, run.problem)
+    reach = comparison.time_to_reach
+    if reach is None:
+        return
+    for time in (time for each in reach.groups if each.group is group for time in each.runs):
+        epochs, note = (None, "not reached") if isinf(time.epoch) else (int(time.epoch), "")
+        yield _run_row(group, time.run, f"epochs to {reach.metric}={reach.value:g}", epochs, note)
+
+
+def _run_row(group: Group, run: Run, metric: str | None, value: float | None, note: str) -> Row:
+    return group.label, run.seed, metric, value, note, runs.shown(run.folder.path)

@@ -1,7 +1,4 @@
-"""Numbers as they are written.
-
-Where groups stand in a metric, as rows of words.
-"""
+"""Estimates as text, and the comparison of a metric as a table and as a sentence."""
 
 from collections.abc import Sequence
 
@@ -10,145 +7,144 @@ from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.io.metric_names import direction
 
-_MOST = 15
-"""Digits that a float has."""
+_FLOAT_DIGITS = 15
+NO_VALUE = "–"
 
 
-def format_estimate(found: Estimate | GeometricEstimate, *, signed: bool = False) -> str:
-    """A mean ± the half of its interval, both to the two leading digits of the half; of a factor its two ends.
+def format_estimate(estimate: Estimate | GeometricEstimate, *, signed: bool = False) -> str:
+    """Format a mean ± half width with two significant digits of the half width, or a geometric mean with its interval.
 
-    More digits where the interval leaves out 0 (of ratios 1) and would not seem to.
+    Shows more digits if the interval excludes 0 (a ratio: 1) and rounding would hide that.
 
     Args:
-        found: of one group, or of the difference or ratio of two.
-        signed: whether it is of two.
+        estimate: mean of a group, or difference or ratio of two groups.
+        signed: whether it is a difference or ratio.
     """
-    if isinstance(found, GeometricEstimate):
-        return _factor(found, ratio=signed)
-    if found.half == 0:
-        return f"{found.mean:+.3g} ± 0" if signed and found.mean else f"{found.mean:.4g} ± 0"
-    digits = least = 1 - _exponent(found.half)
+    if isinstance(estimate, GeometricEstimate):
+        return _format_geometric(estimate, ratio=signed)
+    mean, half = estimate.mean, estimate.half_width
+    if half == 0:
+        return f"{mean:+.3g} ± 0" if signed and mean else f"{mean:.4g} ± 0"
+    digits = fewest = 1 - _exponent(half)
     while (
-        found.distinguishable and digits < least + _MOST and abs(round(found.mean, digits)) == round(found.half, digits)
+        estimate.excludes_zero and digits < fewest + _FLOAT_DIGITS and abs(round(mean, digits)) == round(half, digits)
     ):
         digits += 1
-    return f"{_rounded(found.mean, digits, found.half, sign='+' * signed)} ± {_rounded(found.half, digits, found.half)}"
+    return f"{_format_decimals(mean, digits, half, '+' * signed)} ± {_format_decimals(half, digits, half)}"
 
 
-def _rounded(value: float, digits: int, half: float, sign: str = "") -> str:
-    """To so many digits behind the point; of very large and very small intervals with an exponent."""
-    if half < 1e5 and digits <= _MOST:
-        return f"{value:{sign}z.{max(0, digits)}f}"
-    near = round(value, digits)
-    return f"{near:{sign}.{max(0, _exponent(near) + digits)}e}" if near else "0"
+def _format_decimals(value: float, decimals: int, half_width: float, sign: str = "") -> str:
+    """Format with a number of decimals; with an exponent if the interval is very wide or very narrow."""
+    if half_width < 1e5 and decimals <= _FLOAT_DIGITS:
+        return f"{value:{sign}z.{max(0, decimals)}f}"
+    rounded = round(value, decimals)
+    return f"{rounded:{sign}.{max(0, _exponent(rounded) + decimals)}e}" if rounded else "0"
 
 
 def _exponent(value: float) -> int:
     return int(f"{value:.1e}".partition("e")[2])
 
 
-def _factor(found: GeometricEstimate, *, ratio: bool) -> str:
-    if found.unbounded:
-        return f"{'×' if ratio else ''}{_short(found.mean)} (unbounded)"
-    digits, near = 3, found.low if found.low > 1 else found.high
-    while ratio and not found.low <= 1 <= found.high and digits < _MOST and _short(near, digits) == "1":
+def _format_geometric(estimate: GeometricEstimate, *, ratio: bool) -> str:
+    times = "×" if ratio else ""
+    if estimate.unbounded:
+        return f"{times}{_format_digits(estimate.mean)} (unbounded)"
+    digits, nearest = 3, estimate.low if estimate.low > 1 else estimate.high
+    while (
+        ratio
+        and not estimate.low <= 1 <= estimate.high
+        and digits < _FLOAT_DIGITS
+        and _format_digits(nearest, digits) == "1"
+    ):
         digits += 1
-    mean, low, high = (_short(value, digits) for value in (found.mean, found.low, found.high))
-    return f"{'×' if ratio else ''}{mean} ({low} to {high})"
+    mean, low, high = (_format_digits(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
+    return f"{times}{mean} ({low} to {high})"
 
 
-def _short(value: float, digits: int = 3) -> str:
-    """So many leading digits, as a plain number where that is short."""
+def _format_digits(value: float, digits: int = 3) -> str:
+    """Format with significant digits, as a plain number if that is short."""
     if value >= 1e6 or 0 < value < 1e-5:
         return f"{value:.{digits - 1}e}"
     return f"{float(f'{value:.{digits}g}'):,.{max(10, digits)}g}"
 
 
-NOTHING = "–"
-
-
-def metric_rows(standing: MetricComparison) -> list[tuple[str, ...]]:
-    """A head, and a row for each group: its name, n, mean ± interval, difference from the reference, verdict."""
-    head, names = group_labels(standing.groups)
-    name = names[standing.groups.index(standing.reference)] if standing.reference is not None else ""
-    short = name if len(name) <= 14 else "the baseline" if standing.chosen else "the first"
-    against = f"multiple of {short}" if standing.ratios else f"minus {short}"
-    table: list[tuple[str, ...]] = [(head, "n", standing.metric, against, "verdict")]
-    for name, one in zip(names, standing.groups, strict=True):
-        table.append((name, count(one, standing.metric), mean(standing, one), *_against(standing, one)))
-    alone = standing.reference is None or len(table) == 2
-    return [row[:3] for row in table] if alone else table
+def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
+    """Table with a head and a row for each group: name, n, mean ± interval, difference from the reference, verdict."""
+    head, labels = group_labels(comparison.groups)
+    reference = comparison.reference
+    name = labels[comparison.groups.index(reference)] if reference is not None else ""
+    short = name if len(name) <= 14 else "the baseline" if comparison.has_baseline else "the first"
+    against = f"multiple of {short}" if comparison.ratios else f"minus {short}"
+    rows: list[tuple[str, ...]] = [(head, "n", comparison.metric, against, "verdict")]
+    for label, group in zip(labels, comparison.groups, strict=True):
+        rows.append(
+            (label, _count(group, comparison.metric), _mean(comparison, group), *_difference_cells(comparison, group))
+        )
+    return [row[:3] for row in rows] if reference is None or len(rows) == 2 else rows
 
 
 def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """What groups are called below a common head: "loss" and "focal", where all are called loss=...; else "runs"."""
-    keys = {part.partition("=")[0] for one in groups for part in one.name}
-    if len(keys) == 1 and all(len(one.name) == 1 for one in groups):
-        return keys.pop(), [one.name[0].partition("=")[2] for one in groups]
-    return "runs", [one.label for one in groups]
-
-
-def count(group: Group, metric: str) -> str:
-    """How many seeds have a value, and of how many if not all have."""
-    found = len(group.values(metric))
-    return str(found) if found == group.size else f"{found} of {group.size}"
-
-
-def mean(standing: MetricComparison, group: Group) -> str:
-    """Mean ± interval; of one seed its value alone."""
-    found, alone = standing.estimate(group), standing.mean(group)
-    return format_estimate(found) if found is not None else f"{alone:.4g}" if alone is not None else NOTHING
+    """Column head and group labels: "loss" and "focal", ... if every name is loss=...; else "runs" and full names."""
+    keys = {part.partition("=")[0] for group in groups for part in group.name}
+    if len(keys) == 1 and all(len(group.name) == 1 for group in groups):
+        return keys.pop(), [group.name[0].partition("=")[2] for group in groups]
+    return "runs", [group.label for group in groups]
 
 
 def best_mean(metric: str) -> str:
-    """What the best mean is."""
+    """Name the best mean of a metric: "highest mean" or "lowest mean"."""
     return f"{'highest' if direction(metric) == 'max' else 'lowest'} mean"
 
 
-def _against(standing: MetricComparison, group: Group) -> tuple[str, str]:
-    if group is standing.reference:
-        return "", "baseline" if standing.chosen else best_mean(standing.metric)
-    found = standing.difference(group)
-    if found is None:
-        return NOTHING, "no value"
-    if found.mean is None:
-        return NOTHING, "no seed in common"
-    pairs = f" ({found.pairs} pairs)" if found.alone else ""
-    if found.interval is None:
-        return f"{f'×{found.mean:.3g}' if standing.ratios else f'{found.mean:+.3g}'}{pairs}", "one seed: no verdict"
-    return f"{format_estimate(found.interval, signed=True)}{pairs}", found.verdict
+def describe(comparison: MetricComparison) -> str:
+    """One sentence with the reference and the verdicts on all other groups."""
+    metric, reference = comparison.metric, comparison.reference
+    labels = dict(zip(map(id, comparison.groups), group_labels(comparison.groups)[1], strict=True))
+    if reference is None:
+        return f"no group has a {metric} to compare with"
+    name = labels[id(reference)]
+    start = f"{metric} beside {name}: " if comparison.has_baseline else f"{name} has the {best_mean(metric)} {metric}; "
+    return start + (_verdicts(comparison.differences, labels) or "there is nothing to compare it with")
 
 
-def markdown(table: Sequence[Sequence[str]], words: Sequence[int] = (0, 4)) -> str:
-    """Rows as a Markdown table, the first of them as its head; columns to the right but for those of words."""
-    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in table)
-    rule = [":---" if place in words else "---:" for place in range(len(head))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+def _count(group: Group, metric: str) -> str:
+    """Number of seeds with a value, and of all seeds if some have none."""
+    count = len(group.values(metric))
+    return str(count) if count == group.size else f"{count} of {group.size}"
 
 
-def describe(standing: MetricComparison) -> str:
-    """What a metric says of all groups, in one sentence."""
-    known = dict(zip(map(id, standing.groups), group_labels(standing.groups)[1], strict=True))
-    if standing.reference is None:
-        return f"no group has a {standing.metric} to compare with"
-    of, name = standing.metric, known[id(standing.reference)]
-    first = f"{of} beside {name}: " if standing.chosen else f"{name} has the {best_mean(of)} {of}; "
-    return first + (_verdicts(standing.differences, known) or "there is nothing to compare it with")
+def _mean(comparison: MetricComparison, group: Group) -> str:
+    """Mean ± interval; the value alone for a single seed."""
+    estimate, mean = comparison.estimate(group), comparison.mean(group)
+    return format_estimate(estimate) if estimate is not None else f"{mean:.4g}" if mean is not None else NO_VALUE
 
 
-def _verdicts(differences: Sequence[Difference], known: dict[int, str]) -> str:
-    said: dict[str, list[str]] = {}
-    for one in differences:
-        said.setdefault(one.verdict or "without a verdict", []).append(known[id(one.group)])
+def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, str]:
+    """Difference from the reference, and verdict."""
+    if group is comparison.reference:
+        return "", "baseline" if comparison.has_baseline else best_mean(comparison.metric)
+    difference = comparison.difference(group)
+    if difference is None:
+        return NO_VALUE, "no value"
+    if difference.mean is None:
+        return NO_VALUE, "no seed in common"
+    pairs = f" ({difference.pairs} pairs)" if difference.unpaired else ""
+    if difference.interval is None:
+        mean = f"×{difference.mean:.3g}" if comparison.ratios else f"{difference.mean:+.3g}"
+        return f"{mean}{pairs}", "one seed: no verdict"
+    return f"{format_estimate(difference.interval, signed=True)}{pairs}", difference.verdict
+
+
+def _verdicts(differences: Sequence[Difference], labels: dict[int, str]) -> str:
+    by_verdict: dict[str, list[str]] = {}
+    for difference in differences:
+        by_verdict.setdefault(difference.verdict or "without a verdict", []).append(labels[id(difference.group)])
     order = ("better", "worse", "not distinguishable", "equal", "without a verdict")
-    return "; ".join(f"{_listed(said[word])} {_are(said[word])} {word}" for word in order if word in said)
+    return "; ".join(_sentence(by_verdict[word], word) for word in order if word in by_verdict)
 
 
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > 5:
-        return f"{len(names)} others"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _are(names: Sequence[str]) -> str:
-    return "are" if len(names) > 1 else "is"
+def _sentence(names: Sequence[str], word: str) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is {word}"
+    subject = f"{len(names)} others" if len(names) > 5 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{subject} are {word}"

@@ -41,7 +41,7 @@ def _of_many(place: Path) -> list[RunFolder]:
     several = len(groups) > 1
     chosen = [run.folder for one in groups for run in (one.runs[:1] if several else one.runs)]
     said = "the first seed of each configuration" if several else "the seeds of one configuration"
-    logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(found.runs) + len(found.flaws), said)
+    logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(found.runs) + len(found.problems), said)
     return chosen
 
 

@@ -7,12 +7,11 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losslab.analysis.compare import report
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.report import png
-from losslab.analysis.compare.tables import group_labels, markdown
+from losslab.analysis.compare.tables import group_labels
 from losslab.analysis.loss_matrix.measuring import Cell, Matrix
-from losslab.io import atomic
+from losslab.io.figures import save_png
+from losslab.io.tables import markdown_table, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +112,7 @@ def key(matrix: Matrix, own: str) -> str:
 
 def section(matrix: Matrix) -> str:
     """What stands below its title in comparison.md."""
-    table = markdown(rows(matrix), words=(0,))
+    table = markdown_table(rows(matrix))
     empty = [f"- {_some(places)}: {reason}" for reason, places in matrix.reasons.items()]
     figure = "![Trained with, measured by](matrix.png)"
     return "\n\n".join([_how(matrix), figure, table, *(["Not measured:", "\n".join(empty)] if empty else [])])
@@ -138,9 +137,9 @@ def _how(matrix: Matrix) -> str:
 
 def write(matrix: Matrix, folder: Path) -> None:
     """Write matrix.png and matrix.csv, a row for each cell."""
-    atomic.write_bytes(folder / "matrix.png", png(draw(matrix)))
+    save_png(draw(matrix), folder / "matrix.png")
     rows = ((one.label, loss, cell.value, cell.how) for (one, loss), cell in matrix.cells.items())
-    report.put(folder / "matrix.csv", ["trained_with", "measured_by", "value", "how"], rows)
+    write_csv(folder / "matrix.csv", ["trained_with", "measured_by", "value", "how"], rows)
 
 
 def _said(cell: Cell, own: str) -> str:

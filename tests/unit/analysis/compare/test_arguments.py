@@ -21,14 +21,14 @@ def test_one_folder_or_metric_may_stand_alone(place):
 
 @pytest.mark.parametrize("folders", [None, 5, [], [5], ["runs", None], b"runs"])
 def test_folders_that_are_no_paths_are_refused(folders):
-    with pytest.raises(LabError, match="folders are paths, of runs or of folders above them, got "):
+    with pytest.raises(LabError, match="folders must be one or more paths of runs or of folders above them, got "):
         compare(folders)
 
 
 @pytest.mark.parametrize("argument", ["metrics", "baseline"])
 @pytest.mark.parametrize("value", [5, [5], ["a", None]])
 def test_metrics_and_a_baseline_that_are_no_texts_are_refused(place, argument, value):
-    with pytest.raises(LabError, match=f"{argument} must be a text or several, got "):
+    with pytest.raises(LabError, match=f"{argument} must be one or more strings, got "):
         compare(place, **{argument: value})
 
 
@@ -40,7 +40,7 @@ def test_a_scale_that_there_is_not_is_refused(place, scale):
 
 @pytest.mark.parametrize("reach", ["val/accuracy=0.6", ("val/accuracy",), (None, 0.5), 5, ("a", 1, 2), b"ab"])
 def test_what_is_to_be_reached_is_a_curve_and_a_value(place, reach):
-    with pytest.raises(LabError, match=r"reach is a curve and a value, as in \("):
+    with pytest.raises(LabError, match=r"reach must be a curve and a value, such as \("):
         compare(place, reach=reach)
 
 
@@ -51,14 +51,14 @@ def test_a_value_to_reach_is_a_finite_number(place, value):
 
 
 def test_numbers_of_any_kind_may_be_reached(place):
-    assert compare(place, reach=["val/accuracy", np.float32(0.5)]).reach.value == 0.5
+    assert compare(place, reach=["val/accuracy", np.float32(0.5)]).time_to_reach.value == 0.5
 
 
 @pytest.mark.parametrize("metric", ["nope", "", 5, []])
 def test_a_table_or_figure_of_a_metric_that_is_not_compared_is_refused(place, metric):
     comparison = compare(place)
     for ask in (comparison.table_markdown, comparison.figure):
-        with pytest.raises(LabError, match="is not compared: name one of test/accuracy, or ask `compare` for it"):
+        with pytest.raises(LabError, match="is not compared: name one of test/accuracy, or pass it to `compare`"):
             ask(metric)
 
 

@@ -4,8 +4,7 @@ import pytest
 from folders import run
 
 from losslab.analysis.compare import compare, report
-from losslab.analysis.compare.figures import ticks
-from losslab.analysis.compare.time_to_reach import words
+from losslab.analysis.compare.figures import epoch_ticks
 from losslab.errors import LabError
 
 
@@ -50,7 +49,7 @@ def test_a_damaged_history_leaves_the_final_values_and_is_listed(tmp_path):
     comparison = losses(tmp_path, a=[["1,1,1,0.5"], ["1,1,1"]])
     assert comparison.histories.curve(comparison.groups[0], "val/accuracy").seeds == 1
     assert len(comparison.groups[0].values("test/accuracy")) == 2
-    ((what, why),) = comparison.flaws
+    ((what, why),) = comparison.not_counted
     assert what.endswith("a1")
     assert why.startswith("damaged, left out of the curves")
 
@@ -59,37 +58,37 @@ def test_runs_without_a_history_have_no_curves(tmp_path):
     (run(tmp_path / "a") / "history.csv").unlink()
     comparison = compare([tmp_path])
     assert comparison.histories.names == []
-    assert comparison.reach is None
+    assert comparison.time_to_reach is None
 
 
 def test_reaching_is_the_first_epoch_at_the_value_and_its_wall_time(tmp_path):
     rows = [f"{epoch},1,1,{value}" for epoch, value in ((1, 0.2), (2, 0.6), (3, 0.5))]
     history(run(tmp_path / "a", epochs=3), *rows)
-    (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).reach.groups
-    assert words(found) == ("1 of 1", "2", "1")  # half a second an epoch
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).time_to_reach.groups
+    assert found.cells() == ("1 of 1", "2", "1")  # half a second an epoch
 
 
 def test_a_loss_is_reached_from_above(tmp_path):
     rows = [f"{epoch},1,{value},0" for epoch, value in ((1, 3), (2, 2), (3, 1))]
     history(run(tmp_path / "a", epochs=3), *rows)
-    (found,) = compare([tmp_path], reach=("val/loss", 2.0)).reach.groups
-    assert found.arrivals[0].epoch == 2
+    (found,) = compare([tmp_path], reach=("val/loss", 2.0)).time_to_reach.groups
+    assert found.runs[0].epoch == 2
 
 
 def test_runs_that_never_come_are_counted_as_later_than_all_their_epochs(tmp_path):
     for seed, end in enumerate((0.9, 0.9, 0.1)):
         history(run(tmp_path / str(seed), seed=seed, epochs=2), "1,1,1,0.2", f"2,1,1,{end}")
-    (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).reach.groups
-    assert words(found) == ("2 of 3", "2 (2 to >2)", "1 (1 to >1)")
-    (none,) = compare([tmp_path], reach=("val/accuracy", 0.95)).reach.groups
-    assert words(none) == ("0 of 3", ">2", ">1")
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).time_to_reach.groups
+    assert found.cells() == ("2 of 3", "2 (2 to >2)", "1 (1 to >1)")
+    (none,) = compare([tmp_path], reach=("val/accuracy", 0.95)).time_to_reach.groups
+    assert none.cells() == ("0 of 3", ">2", ">1")
 
 
 def test_by_default_the_value_is_what_the_worst_group_reaches_on_average(tmp_path):
     comparison = losses(
         tmp_path, a=[["1,1,1,0.9"], ["1,1,1,0.95"]], b=[["1,1,1,0.437", "2,1,1,0.2"], ["1,1,1,0.5", "2,1,1,0.1"]]
     )
-    assert (comparison.reach.metric, comparison.reach.value) == ("val/accuracy", 0.46)  # of 0.4685
+    assert (comparison.time_to_reach.metric, comparison.time_to_reach.value) == ("val/accuracy", 0.46)  # of 0.4685
 
 
 def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tmp_path):
@@ -115,7 +114,7 @@ def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tm
     ],
 )
 def test_marked_epochs_exist_and_are_round_where_they_can_be(epochs, marked):
-    found = ticks(epochs)
+    found = epoch_ticks(epochs)
     assert set(found) <= set(epochs)
     assert len(found) <= 7
     assert found == marked
@@ -167,7 +166,10 @@ def test_a_value_to_reach_of_a_logarithmic_panel_may_be_below_0(tmp_path):
 
 def test_the_title_says_how_a_value_was_chosen_that_nobody_asked_for(tmp_path):
     place = every_tenth(tmp_path)
-    chosen = "Time to reach val/accuracy=0.6, what the last of the groups reaches on average"
-    assert report.reach_title(compare([place]).reach) == chosen
-    assert report.reach_title(compare([place], reach=("val/accuracy", None)).reach) == chosen
-    assert report.reach_title(compare([place], reach=("val/accuracy", 0.6)).reach) == "Time to reach val/accuracy=0.6"
+    chosen = "Time to reach val/accuracy=0.6, which the worst group reaches on average"
+    assert report.reach_title(compare([place]).time_to_reach) == chosen
+    assert report.reach_title(compare([place], reach=("val/accuracy", None)).time_to_reach) == chosen
+    assert (
+        report.reach_title(compare([place], reach=("val/accuracy", 0.6)).time_to_reach)
+        == "Time to reach val/accuracy=0.6"
+    )

@@ -16,7 +16,7 @@ CLEAR = {"low": {0: 0.10, 1: 0.21, 2: 0.30}, "mid": {0: 0.50, 1: 0.62, 2: 0.70},
 
 
 def standing(place, baseline=None, **values):
-    return compare([accuracies(place, **values)], baseline=baseline).standings["test/accuracy"]
+    return compare([accuracies(place, **values)], baseline=baseline).by_metric["test/accuracy"]
 
 
 def test_the_best_mean_comes_first_and_the_others_are_held_against_it(tmp_path):
@@ -31,7 +31,7 @@ def test_for_an_error_the_lowest_is_the_best(tmp_path):
     for loss, error in (("a", 1.0), ("b", 0.2)):
         for seed in range(3):
             run(tmp_path / f"{loss}{seed}", loss, seed, metrics={"test/mse": error + seed / 100})
-    found = compare([tmp_path]).standings["test/mse"]
+    found = compare([tmp_path]).by_metric["test/mse"]
     assert [one.label for one in found.groups] == ["loss=b", "loss=a"]
     assert found.differences[0].verdict == "worse"
 
@@ -47,27 +47,27 @@ def test_errors_far_apart_are_compared_by_ratios_and_others_by_differences(tmp_p
     # The larger error varies more than the smaller one is large: no difference from it says anything of the smaller.
     far = errors(tmp_path / "far", small=[0.010, 0.011, 0.012], large=[2.0, 16.0, 5.0])
     near = errors(tmp_path / "near", small=[0.010, 0.011, 0.012], large=[0.08, 0.07, 0.09])
-    found = compare([far]).standings["test/mse"]
+    found = compare([far]).by_metric["test/mse"]
     (apart,) = found.differences
     assert (found.ratios, apart.verdict) == (True, "worse")
     assert apart.mean == pytest.approx((2.0 * 16 * 5 / (0.010 * 0.011 * 0.012)) ** (1 / 3))
     assert 1 < apart.interval.low < apart.mean < apart.interval.high
     assert found.mean(found.groups[1]) == pytest.approx(160 ** (1 / 3))
-    assert compare([far], scale="difference").standings["test/mse"].differences[0].verdict == "not distinguishable"
-    assert not compare([near]).standings["test/mse"].ratios
-    assert compare([near], scale="ratio").standings["test/mse"].ratios
+    assert compare([far], scale="difference").by_metric["test/mse"].differences[0].verdict == "not distinguishable"
+    assert not compare([near]).by_metric["test/mse"].ratios
+    assert compare([near], scale="ratio").by_metric["test/mse"].ratios
 
 
 def test_a_ratio_is_not_distinguishable_exactly_where_1_lies_inside(tmp_path):
     place = errors(tmp_path, a=[0.1, 0.2, 0.3], b=[0.3, 0.1, 0.2], c=[9.0, 8.0, 9.0])
-    for one in compare([place], baseline="loss=a").standings["test/mse"].differences:
+    for one in compare([place], baseline="loss=a").by_metric["test/mse"].differences:
         assert (one.interval.low <= 1 <= one.interval.high) == (one.verdict == "not distinguishable")
 
 
 @pytest.mark.parametrize("without", [0.0, -1.0])
 def test_ratios_that_are_asked_for_of_what_has_none_are_refused_and_of_themselves_not_made(tmp_path, without):
     place = errors(tmp_path, a=[0.2, without, 0.3], b=[30, 10, 20])
-    assert not compare([place]).standings["test/mse"].ratios
+    assert not compare([place]).by_metric["test/mse"].ratios
     said = f"test/mse of loss=a seed=1 is {without:g}, and only values above 0 have ratios: compare by differences"
     with pytest.raises(LabError, match=re.escape(said)):
         compare([place], scale="ratio")
@@ -76,22 +76,22 @@ def test_ratios_that_are_asked_for_of_what_has_none_are_refused_and_of_themselve
 def test_the_page_says_whether_ratios_were_asked_for(tmp_path):
     place = errors(tmp_path, small=[0.010, 0.011, 0.012], large=[2.0, 16.0, 5.0])
     said = {scale: " ".join(compare([place], scale=scale).notes) for scale in ("auto", "ratio", "difference")}
-    assert "by their ratio, since where errors lie far apart" in said["auto"]
-    assert "by their ratio, as asked for." in said["ratio"]
+    assert "by their ratio, because where errors lie far apart" in said["auto"]
+    assert "by their ratio, as requested." in said["ratio"]
     assert "far apart" not in said["ratio"] + said["difference"]
 
 
 def test_an_interval_of_ratios_beyond_all_numbers_is_unbounded(tmp_path):
     losses = {f"l{place}": [0.01 * 2.0**place, 0.02 * 2.0**place + place**3] for place in range(8)}
     comparison = compare([errors(tmp_path / "runs", **losses)])
-    standing = comparison.standings["test/mse"]
-    assert (standing.ratios, standing.family) == (True, 28)
+    standing = comparison.by_metric["test/mse"]
+    assert (standing.ratios, standing.family_size) == (True, 28)
     wide = [one for one in standing.differences if one.interval.unbounded]
     assert wide
     assert {one.verdict for one in wide} == {"not distinguishable"}
     assert {(one.interval.low, one.interval.high) for one in wide} == {(0.0, math.inf)}
     assert comparison.table_markdown().count("(unbounded) | not distinguishable |") == len(wide)
-    report.write_page(comparison, tmp_path)
+    report.write_report(comparison, tmp_path)
     with (tmp_path / "comparison.csv").open(newline="") as lines:
         ends = [(row["difference_low"], row["difference_high"]) for row in csv.DictReader(lines)]
     assert ends.count(("0.0", "inf")) == len(wide)
@@ -104,8 +104,8 @@ def test_an_interval_of_ratios_beyond_all_numbers_is_unbounded(tmp_path):
 
 def test_with_a_baseline_the_family_are_the_differences_from_it_else_all_pairs(tmp_path):
     accuracies(tmp_path, **CLEAR, more={0: 0.4, 1: 0.45, 2: 0.57})
-    assert compare([tmp_path], baseline="loss=mid").standings["test/accuracy"].family == 3
-    assert compare([tmp_path]).standings["test/accuracy"].family == 6
+    assert compare([tmp_path], baseline="loss=mid").by_metric["test/accuracy"].family_size == 3
+    assert compare([tmp_path]).by_metric["test/accuracy"].family_size == 6
 
 
 def test_intervals_have_the_levels_of_the_step_down(tmp_path):
@@ -130,8 +130,8 @@ def test_a_verdict_is_not_distinguishable_exactly_where_0_lies_inside(tmp_path):
 def test_only_seeds_of_both_are_compared_and_the_page_says_which_are_not(tmp_path):
     accuracies(tmp_path, a={0: 0.5, 1: 0.6, 2: 0.7, 7: 0.9}, b={0: 0.4, 1: 0.5, 2: 0.6, 3: 0.1})
     comparison = compare([tmp_path], baseline="loss=b")
-    (found,) = comparison.standings["test/accuracy"].differences
-    assert (found.pairs, found.alone) == (3, 2)
+    (found,) = comparison.by_metric["test/accuracy"].differences
+    assert (found.pairs, found.unpaired) == (3, 2)
     assert found.mean == pytest.approx(0.1)
     assert "(3 pairs)" in comparison.table_markdown()
     assert "loss=b has no result for seed 7, so these are not part of its differences." in comparison.notes
@@ -145,7 +145,7 @@ def test_seeds_are_paired_by_their_number_and_not_by_their_place(tmp_path):
 
 def test_without_a_seed_in_common_nothing_is_claimed(tmp_path):
     comparison = compare([accuracies(tmp_path, a={0: 0.5, 1: 0.6}, b={2: 0.1, 3: 0.2})])
-    (found,) = comparison.standings["test/accuracy"].differences
+    (found,) = comparison.by_metric["test/accuracy"].differences
     assert (found.mean, found.interval, found.verdict) == (None, None, "")
     assert "no seed in common" in comparison.table_markdown()
 
@@ -163,7 +163,7 @@ def test_accuracies_that_agree_are_known_to_one_example_only(tmp_path):
     found = standing(tmp_path, a={0: 0.50, 1: 0.52, 2: 0.53}, b={0: 0.51, 1: 0.53, 2: 0.54})
     assert found.step == 0.01
     assert found.differences[0].verdict == "not distinguishable"  # one example more with each of three seeds
-    assert found.differences[0].interval.half == pytest.approx(4.302653 * 0.01 / 3**0.5)
+    assert found.differences[0].interval.half_width == pytest.approx(4.302653 * 0.01 / 3**0.5)
 
 
 def test_groups_that_agree_in_everything_are_equal(tmp_path):
@@ -185,7 +185,7 @@ def test_a_group_of_failures_stays_in_the_table(tmp_path):
     comparison = compare([tmp_path])
     assert "| a | 2 of 3 |" in comparison.table_markdown()
     assert "| b | 0 of 1 | – | – | no value |" in comparison.table_markdown()
-    assert [what for what, _ in comparison.flaws] == ["loss=a seed=2", "loss=b seed=0"]
+    assert [what for what, _ in comparison.not_counted] == ["loss=a seed=2", "loss=b seed=0"]
 
 
 def test_a_value_that_a_run_lacks_is_counted(tmp_path):
@@ -231,9 +231,17 @@ def test_notes_count_differences_in_words_that_fit_their_number(tmp_path):
     accuracies(tmp_path / "two", a=CLEAR["low"], b=CLEAR["mid"])
     accuracies(tmp_path / "three", **CLEAR)
     for place, baseline, said in (
-        ("two", None, "seed by seed, and there is one in a metric: a claim is wrong with a chance of at most 5 %."),
-        ("two", "loss=a", "seed by seed, and there is one in a metric: a claim is wrong with a chance of at most 5 %."),
-        ("three", None, "are corrected for all 3 pairs of groups in a metric, because which"),
+        (
+            "two",
+            None,
+            "seed by seed, and there is one in a metric: a claim is wrong with a probability of at most 5 %.",
+        ),
+        (
+            "two",
+            "loss=a",
+            "seed by seed, and there is one in a metric: a claim is wrong with a probability of at most 5 %.",
+        ),
+        ("three", None, "are corrected for all 3 pairs of groups in a metric, because the best"),
         ("three", "loss=low", "are corrected for all 2 differences from the baseline in a metric (Holm)"),
     ):
         notes = " ".join(compare(tmp_path / place, baseline=baseline).notes)

@@ -6,7 +6,8 @@ import pytest
 from folders import config, run
 
 from losslab.analysis.compare import compare
-from losslab.analysis.compare.grouping import find_baseline, group_runs, unnamed_differences
+from losslab.analysis.compare.arguments import find_baseline
+from losslab.analysis.compare.grouping import group_runs, unnamed_differences
 from losslab.analysis.compare.read import Run, read_runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -141,7 +142,7 @@ def test_what_else_differs_is_known_but_for_what_a_choice_brings():
         config("focal", loss__gamma=2, optimizer__lr=0.1), config("mse", optimizer__lr=1, trainer__max_epochs=9)
     )
     assert [one.label for one in found] == ["loss=focal", "loss=mse"]
-    assert unnamed_differences([one.settings for one in found], [one.name for one in found]) == {
+    assert unnamed_differences(found) == {
         "optimizer.lr": ["0.1", "1"],
         "trainer.max_epochs": ["3", "9"],
     }
@@ -150,9 +151,7 @@ def test_what_else_differs_is_known_but_for_what_a_choice_brings():
 def test_a_rate_that_some_names_hide_is_told():
     found = groups_of(config("a", optimizer__lr=1), config("a", optimizer__lr=2), config("b", optimizer__lr=3))
     assert [one.label for one in found] == ["loss=a optimizer.lr=1", "loss=a optimizer.lr=2", "loss=b"]
-    assert unnamed_differences([one.settings for one in found], [one.name for one in found]) == {
-        "optimizer.lr": ["1", "2", "3"]
-    }
+    assert unnamed_differences(found) == {"optimizer.lr": ["1", "2", "3"]}
 
 
 def test_of_runs_with_one_seed_the_newest_finished_one_counts_and_the_page_says_so(tmp_path):
@@ -187,7 +186,7 @@ def test_a_baseline_is_named_by_its_values():
         ("loss=l1", "baseline loss=l1 is in no group; there are: loss=mse; loss=focal loss.gamma=2"),
         ("loss=focal", "is in several groups, add what tells them apart: loss=focal loss.gamma=2; loss=focal loss.ga"),
         ("focal", "a baseline is named by its values"),
-        ("loss=mse loss=focal", "says loss more than once: there is one baseline, name its value once"),
+        ("loss=mse loss=focal", "names loss more than once: there is one baseline, name its value once"),
     ],
 )
 def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):

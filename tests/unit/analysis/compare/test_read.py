@@ -39,7 +39,7 @@ def test_a_teacher_kept_inside_a_run_is_no_run_of_its_own(tmp_path):
 def test_a_run_without_final_values_says_how_far_it_came(tmp_path):
     run(tmp_path / "a", metrics=False, epochs=2)
     (found,) = read_runs([tmp_path]).runs
-    assert found.flaw == "unfinished: 2 of 3 epochs (still running, or it was killed)"
+    assert found.problem == "unfinished: 2 of 3 epochs (still running, or it was killed)"
     assert found.metrics == {}
 
 
@@ -53,8 +53,8 @@ def test_a_failed_job_says_why_also_where_it_left_no_run(tmp_path):
         {"folder": "3-d", "overrides": ["loss=l1", "seed=3"]},
     )
     reading = read_runs([tmp_path])
-    assert [one.flaw for one in reading.runs] == ["failed: the loss is NaN in step 7"]
-    assert [(what.rpartition(": ")[2], why) for what, why in reading.flaws] == [
+    assert [one.problem for one in reading.runs] == ["failed: the loss is NaN in step 7"]
+    assert [(what.rpartition(": ")[2], why) for what, why in reading.problems] == [
         ("job 1 (loss=l1 seed=1)", "failed: killed by signal 9"),
         ("job 2 (loss=l1 seed=2)", "interrupted: not started"),
         ("job 3 (loss=l1 seed=3)", "its folder is gone"),
@@ -65,14 +65,14 @@ def test_a_failed_run_named_alone_still_says_why_and_its_neighbours_are_left_out
     run(tmp_path / "0-a", metrics=False)
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"}, {"state": "failed", "reason": "x"})
     reading = read_runs([tmp_path / "0-a"])
-    assert [one.flaw for one in reading.runs] == ["failed: no memory"]
-    assert reading.flaws == []
+    assert [one.problem for one in reading.runs] == ["failed: no memory"]
+    assert reading.problems == []
 
 
 def test_a_job_that_failed_and_was_finished_later_counts(tmp_path):
     run(tmp_path / "0-a")
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"})
-    assert [one.flaw for one in read_runs([tmp_path]).runs] == [""]
+    assert [one.problem for one in read_runs([tmp_path]).runs] == [""]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": "0"}', '{"seed": 1}', "\0\xff"])
@@ -82,7 +82,7 @@ def test_a_damaged_configuration_is_listed_and_the_rest_goes_on(tmp_path, conten
     (tmp_path / "bad" / "config.json").write_text(content)
     reading = read_runs([tmp_path])
     assert paths(reading) == ["good"]
-    ((what, why),) = reading.flaws
+    ((what, why),) = reading.problems
     assert what.endswith("bad")
     assert why.startswith("damaged: ")
 
@@ -102,7 +102,7 @@ def test_a_configuration_of_other_kinds_of_values_is_listed_and_the_rest_is_comp
     (bad / "config.json").write_text(json.dumps(json.loads((bad / "config.json").read_text()) | change))
     comparison = compare([tmp_path])
     assert comparison.table_markdown()
-    ((what, why),) = comparison.flaws
+    ((what, why),) = comparison.not_counted
     assert what.endswith("bad")
     assert "config.json is no configuration of a run: its " in why
 
@@ -110,7 +110,7 @@ def test_a_configuration_of_other_kinds_of_values_is_listed_and_the_rest_is_comp
 def test_a_configuration_nested_without_end_is_listed(tmp_path):
     run(tmp_path / "good")
     (run(tmp_path / "bad") / "config.json").write_text("[" * 100_000)
-    assert [why.startswith("damaged: ") for _, why in compare([tmp_path]).flaws] == [True]
+    assert [why.startswith("damaged: ") for _, why in compare([tmp_path]).not_counted] == [True]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_damaged_final_values_are_a_flaw_of_their_run(tmp_path, content):
     run(tmp_path / "bad")
     (tmp_path / "bad" / "metrics.json").write_text(content)
     (found,) = read_runs([tmp_path]).runs
-    assert found.flaw.startswith("damaged: metrics.json (")
+    assert found.problem.startswith("damaged: metrics.json (")
     run(tmp_path / "good", seed=1)
     comparison = compare([tmp_path])
     assert comparison.groups[0].values("test/accuracy") == {1: 0.5}
@@ -144,7 +144,7 @@ def test_a_damaged_summary_is_listed_and_its_runs_are_read(tmp_path):
     (tmp_path / "summary.json").write_text('{"jobs": [')
     reading = read_runs([tmp_path])
     assert len(reading.runs) == 1
-    assert "summary.json" in reading.flaws[0][1]
+    assert "summary.json" in reading.problems[0][1]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_summary_of_odd_jobs_is_listed_and_its_runs_are_read(tmp_path, change)
     summary(tmp_path, {"folder": "a"}, {"state": "failed"} | change)
     reading = read_runs([tmp_path])
     assert len(reading.runs) == 1
-    ((_, why),) = reading.flaws
+    ((_, why),) = reading.problems
     assert why.startswith("damaged: cannot read ")
     assert "summary.json" in why
 
@@ -168,7 +168,7 @@ def test_a_summary_of_odd_jobs_is_listed_and_its_runs_are_read(tmp_path, change)
 def test_a_summary_of_something_else_is_listed(tmp_path, content):
     run(tmp_path / "a")
     (tmp_path / "summary.json").write_text(content)
-    assert [why.startswith("damaged: cannot read ") for _, why in read_runs([tmp_path]).flaws] == [True]
+    assert [why.startswith("damaged: cannot read ") for _, why in read_runs([tmp_path]).problems] == [True]
 
 
 def test_a_value_that_was_not_finite_is_none(tmp_path):
@@ -209,10 +209,10 @@ def test_epochs_that_are_none_leave_a_run_out_of_the_curves_only(tmp_path, epoch
     assert comparison.curves_figure()
     assert len(comparison.groups[0].values("test/accuracy")) == 2
     assert comparison.histories.curve(comparison.groups[0], "val/accuracy").seeds == 1
-    assert [why.startswith("damaged, left out of the curves: ") for _, why in comparison.flaws] == [True]
+    assert [why.startswith("damaged, left out of the curves: ") for _, why in comparison.not_counted] == [True]
 
 
 @pytest.mark.parametrize("seconds", ["", "nan", "-1"])
 def test_times_that_are_none_leave_a_run_out_of_the_curves_only(tmp_path, seconds):
     (run(tmp_path / "a") / "timing.csv").write_text(f"epoch,seconds\n1,{seconds}\n")
-    assert [why.startswith("damaged, left out of the curves: ") for _, why in compare([tmp_path]).flaws] == [True]
+    assert [why.startswith("damaged, left out of the curves: ") for _, why in compare([tmp_path]).not_counted] == [True]

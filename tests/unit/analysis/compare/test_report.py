@@ -24,7 +24,7 @@ def rows(file):
 
 
 def test_a_page_holds_tables_figures_notes_and_what_does_not_count(place, tmp_path):
-    written = report.write_page(compare([place], baseline="loss=a"), tmp_path, [("More", "said")])
+    written = report.write_report(compare([place], baseline="loss=a"), tmp_path, [("More", "said")])
     names = ["comparison.md", "comparison.csv", "runs.csv", "test-accuracy.png", "curves.png"]
     assert [file.name for file in written] == names
     assert all(file.stat().st_size for file in written)
@@ -39,9 +39,9 @@ def test_a_page_holds_tables_figures_notes_and_what_does_not_count(place, tmp_pa
 
 def test_the_table_of_groups_has_every_number_unrounded(place, tmp_path):
     comparison = compare([place], baseline="loss=a")
-    report.write_page(comparison, tmp_path)
+    report.write_report(comparison, tmp_path)
     found = {row["group"]: row for row in rows(tmp_path / "comparison.csv")}
-    standing = comparison.standings["test/accuracy"]
+    standing = comparison.by_metric["test/accuracy"]
     apart = next(one for one in standing.differences if one.group.label == "loss=b")
     assert float(found["loss=b"]["difference_low"]) == apart.interval.low
     assert float(found["loss=b"]["p"]) == apart.p
@@ -51,7 +51,7 @@ def test_the_table_of_groups_has_every_number_unrounded(place, tmp_path):
 
 def test_the_table_of_runs_leaves_none_out(place, tmp_path):
     run(place / "again", "a", 2, metrics={"test/accuracy": 0.3})
-    report.write_page(compare([place]), tmp_path)
+    report.write_report(compare([place]), tmp_path)
     found = rows(tmp_path / "runs.csv")
     assert {row["folder"].rpartition("/")[2] for row in found} == {path.name for path in place.iterdir()}
     notes = {row["note"].partition(":")[0] for row in found}
@@ -85,7 +85,7 @@ def test_a_thousand_values_are_a_figure_of_sixty(tmp_path):
 def test_tensorboard_shows_groups_with_bands(place, tmp_path):
     comparison = compare([place])
     for _ in range(2):  # the second time replaces what the first wrote
-        tensorboard.write(comparison.ordered, comparison.histories, tmp_path / "board")
+        tensorboard.write_events(comparison.ordered, comparison.histories, tmp_path / "board")
     assert {path.name for path in (tmp_path / "board").iterdir()} == {f"loss={name}" for name in "abcd"}
     events = EventAccumulator(str(tmp_path / "board" / "loss=b"))
     events.Reload()

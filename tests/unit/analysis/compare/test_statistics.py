@@ -20,17 +20,17 @@ from losslab.analysis.compare.tables import format_estimate
 def test_an_interval_is_student_s():
     found = mean_estimate([1.0, 2.0, 3.0])
     assert found.mean == 2
-    assert found.half == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
+    assert found.half_width == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
 
 
 def test_differences_are_taken_seed_by_seed():
     found = paired_difference([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
-    assert (found.mean, found.half) == pytest.approx((0.1, 0), abs=1e-12)
+    assert (found.mean, found.half_width) == pytest.approx((0.1, 0), abs=1e-12)
 
 
 def test_accuracies_that_agree_are_known_to_one_test_example_only():
     found = paired_difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], step=0.1)
-    assert (found.mean, found.half) == pytest.approx((0.1, 4.302653 * 0.1 / 3**0.5))
+    assert (found.mean, found.half_width) == pytest.approx((0.1, 4.302653 * 0.1 / 3**0.5))
     assert paired_difference([0.5, 0.6], [0.5, 0.6], step=0.1) == Estimate(0, 0)
 
 
@@ -46,7 +46,7 @@ def test_accuracies_that_agree_are_known_to_one_test_example_only():
     ],
 )
 def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, more, said):
-    assert verdict(found, more_is_better=more) == said
+    assert verdict(found, higher_is_better=more) == said
 
 
 def test_a_number_shows_the_digits_that_its_interval_leaves():
@@ -81,8 +81,8 @@ def test_a_p_value_and_an_interval_agree():
         values, others = generator.normal(size=(2, 5)).tolist()
         p = paired_p_value(values, others)
         assert p == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue)
-        assert paired_difference(values, others, level=p * 1.001).distinguishable
-        assert not paired_difference(values, others, level=p * 0.999).distinguishable
+        assert paired_difference(values, others, level=p * 1.001).excludes_zero
+        assert not paired_difference(values, others, level=p * 0.999).excludes_zero
 
 
 def test_holm_tests_the_smallest_at_its_share_and_the_others_at_more_until_one_is_not_rejected():
@@ -107,7 +107,7 @@ def test_intervals_leave_out_0_exactly_where_holm_rejects():
         rejected = [
             all(ordered[earlier] <= 0.05 / (6 - earlier) for earlier in range(ordered.index(p) + 1)) for p in p_values
         ]
-        assert [each.distinguishable for each in found] == rejected
+        assert [each.excludes_zero for each in found] == rejected
         claims += sum(rejected)
     assert claims > 20
 
@@ -130,7 +130,7 @@ def test_without_a_difference_a_family_makes_a_false_claim_in_about_5_percent_of
 
 def test_an_interval_holds_the_true_difference_in_95_percent_of_comparisons():
     runs = 1500
-    held = sum(paired_difference(values, baseline).holds(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
+    held = sum(paired_difference(values, baseline).contains(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
     assert held / runs == pytest.approx(0.95, abs=0.017)  # three standard deviations
 
 
@@ -139,7 +139,7 @@ def test_each_interval_of_a_family_holds_its_own_difference_at_least_as_often():
     for baseline, *others in simulated(runs, 5, 0, 0, 1, 3):
         levels = holm_levels([paired_p_value(values, baseline) for values in others])
         found = [paired_difference(each, baseline, level=level) for each, level in zip(others, levels, strict=True)]
-        held += [each.holds(true) for each, true in zip(found, (0, 1, 3), strict=True)]
+        held += [each.contains(true) for each, true in zip(found, (0, 1, 3), strict=True)]
     assert (held / runs > 0.93).all()
 
 
