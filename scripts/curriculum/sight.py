@@ -123,9 +123,9 @@ def reliability(group: Group) -> list[Row]:
 def _answers(run: Run) -> tuple[Numbers, Numbers, Numbers]:
     """Confidence, guess and truth of the test examples, under the last epoch's weights."""
     from losslab.analysis.evaluate.evaluation import evaluate  # noqa: PLC0415 -- imports torch
-    from losslab.training.reopen import Look  # noqa: PLC0415
+    from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
 
-    answers = evaluate(Look(run.folder.path, "test", "last")).answers
+    answers = evaluate(EvaluationRequest(run.folder.path, "test", "last")).answers
     return answers.confidence, answers.prediction, answers.truth
 
 

@@ -21,7 +21,7 @@ def outcome(path: Path | str) -> dict[str, str]:
         "best": _digest(best["state_dict"]),
         "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"]]),
     }
-    for file in (run.history, run.metrics, run.path_of_weights, run.dynamics):
+    for file in (run.history, run.metrics, run.weight_trajectory, run.dynamics):
         if file.is_file():
             found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found

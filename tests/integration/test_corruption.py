@@ -19,12 +19,12 @@ from losslab.data.corruption.label_noise import Symmetric
 from losslab.errors import LabError
 from losslab.models.metrics import direction
 from losslab.runs import RunFolder
-from losslab.runs.config import hparams
+from losslab.runs.config import hyperparameters
 from losslab.targets import Kind, Task
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.config import compose
-from losslab.training.reopen import Look, open_run
+from losslab.training.reopen import EvaluationRequest, open_run
 
 SMALL = ("model=mlp", "data=digits", "data.size=8", "trainer.max_epochs=2", "logger=none", "callbacks=none")
 NOISY = (*SMALL, "noise=symmetric", "noise.rate=0.4")
@@ -259,20 +259,20 @@ def test_the_header_says_how_many_labels_are_wrong(build, caplog):
 def test_a_run_is_called_by_its_faults_too(overrides, name):
     config = compose(overrides, "unused")
     assert config["name"] == name
-    assert config["name"] == runs.name(*name.split("-")[:1], name.split("-")[1], *name.split("-")[2:3], config["seed"])
+    assert config["name"] == runs.default_name(*name.split("-")[:1], name.split("-")[1], *name.split("-")[2:3], config["seed"])
 
 
 def test_choices_and_hparams_tell_noisy_runs_apart():
     config = compose([*BOTH, "seed=4"], "unused")
     assert (config["choices"]["noise"], config["choices"]["imbalance"]) == ("symmetric", "long_tail")
     assert {"noise.seed", "imbalance.seed"} <= set(config["per_run"])
-    table = hparams(config)
+    table = hyperparameters(config)
     told = {key: value for key, value in table.items() if key.startswith(("noise", "imbalance"))}
     assert told == {"noise": "symmetric", "noise.rate": 0.4, "imbalance": "long_tail", "imbalance.ratio": 8}
     for clean in ((), ("noise=none", "imbalance=none")):
         config = compose([*SMALL, *clean], "unused")
         assert (config["choices"]["noise"], config["choices"]["imbalance"]) == (None, None)
-        assert not [key for key in hparams(config) if key.startswith(("noise", "imbalance"))]
+        assert not [key for key in hyperparameters(config) if key.startswith(("noise", "imbalance"))]
 
 
 def test_a_comparison_calls_runs_by_their_faults(tmp_path):
@@ -287,11 +287,11 @@ def test_a_comparison_calls_runs_by_their_faults(tmp_path):
 
 def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_training_data(train):
     run = train(*NOISY, "callbacks=default")[0].folder.path
-    other = open_run(Look(run, data=("split_seed=5",)))
+    other = open_run(EvaluationRequest(run, data=("split_seed=5",)))
     other.data.setup()
     assert torch.equal(other.data.splits["train"].target, other.data.splits["train"].truth)
     with pytest.raises(LabError, match="training data are not those of this run"):
-        open_run(Look(run, split="train", data=("split_seed=5",))).data.setup()
+        open_run(EvaluationRequest(run, split="train", data=("split_seed=5",))).data.setup()
 
 
 @pytest.mark.parametrize(

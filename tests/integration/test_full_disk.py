@@ -19,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from losslab import runs
 from losslab.cli import run, train
 from losslab.errors import LabError
-from losslab.runs.sweep_summary import State, jobs_of
+from losslab.runs.sweep_summary import State, read_jobs
 from losslab.sweep import state
 from losslab.sweep.state import Sweep
 from losslab.training import experiment as lab
@@ -215,7 +215,7 @@ def test_a_summary_that_cannot_be_written_is_said_once_and_the_end_names_how_to_
         assert not train._close_sweep()
         assert "does not say that all jobs are done: free some space, then " in caplog.messages[-1]
     assert train._close_sweep()
-    assert [job["state"] for job in jobs_of(jobs.folder)] == ["done", "done"]
+    assert [job["state"] for job in read_jobs(jobs.folder)] == ["done", "done"]
 
 
 def test_a_sweep_whose_summary_was_never_written_does_not_begin(jobs, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(damag
         content[len(content) // 2] ^= 1
         last.write_bytes(content[:-100] if damage == "cut off" else content)
     assert resumed(kept[3], *RUNS["plateau"]) == outcome(whole)
-    assert "going on from the one before" in caplog.text
+    assert "resuming from the one before" in caplog.text
     assert "last.ckpt" in caplog.text
 
 
@@ -156,8 +156,8 @@ def test_a_run_that_could_not_end_without_its_best_epoch_is_refused_before_it_go
 
 def test_weights_of_another_epoch_than_the_best_are_not_passed_off_for_its_own(interrupted, monkeypatch):
     _, kept = interrupted(*RUNS["plateau"])
-    best = checkpoint.best
-    monkeypatch.setattr(checkpoint, "best", lambda folder: best(folder) | {"epoch": 77})
+    best = checkpoint.read_best
+    monkeypatch.setattr(checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
     with pytest.raises(LabError, match=r"best\.ckpt is of epoch 78, .* the weights of epoch \d are gone"):
         resumed(kept[-2], *RUNS["plateau"])
 
@@ -200,7 +200,7 @@ def test_a_checkpoint_without_a_checksum_counts_if_it_can_be_read(interrupted):
     assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
     torch.save({"state_dict": {}}, RunFolder(kept[5]).last)
     atomic.checksum_path(RunFolder(kept[5]).last).unlink()
-    assert checkpoint.newest(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
+    assert checkpoint.find_resume_point(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
 
 
 def test_tensorboard_shows_each_step_once(interrupted):
@@ -329,7 +329,7 @@ def test_a_run_that_was_killed_before_it_wrote_anything_begins(place):
 
 
 def test_a_run_that_another_process_is_training_is_refused(place):
-    with runs.held(place / "half"):
+    with runs.lock(place / "half"):
         refused = train("resume=half", cwd=place)
     assert refused.returncode == 1
     assert "another process is training in half: wait until it ends" in refused.stdout + refused.stderr

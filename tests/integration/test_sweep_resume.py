@@ -63,7 +63,7 @@ def test_a_sweep_whose_parent_is_killed_leaves_no_process_and_is_completed_by_it
     halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & begun
     assert done
     assert halfway
-    states = {job["folder"]: job["state"] for job in sweeps.jobs_of(folder)}
+    states = {job["folder"]: job["state"] for job in sweeps.read_jobs(folder)}
     assert {name for name, state in states.items() if state is State.DONE} == done
     assert State.RUNNING not in states.values()  # which summary.json says still
 

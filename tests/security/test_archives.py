@@ -145,7 +145,7 @@ def test_a_run_that_is_over_fetches_nothing_that_its_folder_names(asked, tmp_pat
     monkeypatch.setattr(reopen.weights, "load", lambda *_: None)
     monkeypatch.setattr(reopen, "found_checkpoint", lambda *_: folder.last)
     changed = tuple(each.replace("FRESH", str(tmp_path / "fresh")) for each in asked)
-    data = reopen.open_run(reopen.Look(folder.path, data=changed)).data
+    data = reopen.open_run(reopen.EvaluationRequest(folder.path, data=changed)).data
     if len(changed) > 0 and changed[0].startswith("dir"):
         data.prepare_data()
         assert fetched == [(tmp_path / "fresh", None, len(changed) == 1)]  # its public home

@@ -28,7 +28,7 @@ def test_what_is_no_checkpoint_is_refused_unexecuted(name, tmp_path):
     ALL[name](folder.last, canary)
     ways = (
         lambda: weights.load_network(nn.Sequential(nn.Linear(2, 2)), folder.last),
-        lambda: checkpoint.newest(folder),
+        lambda: checkpoint.find_resume_point(folder),
     )
     for way in ways:
         with pytest.raises(LabError, match=r"last\.ckpt") as found:
@@ -86,7 +86,7 @@ def test_a_run_does_not_go_on_from_what_names_files_elsewhere(name, interrupted,
     torch.save(STRAYS[name](content), folder.last)
     atomic.checksum_path(folder.last).unlink()
     with pytest.raises(LabError, match=r"would write to|it holds checkpoint_callback") as found:
-        checkpoint.newest(folder)
+        checkpoint.find_resume_point(folder)
     assert "\n" not in str(found.value)
 
 
@@ -99,8 +99,8 @@ def test_what_a_callback_wrote_itself_is_let_be(moved, tmp_path):
         "monitor": "val/accuracy", "dirpath": f"{place}/checkpoints", "best_model_path": f"{place}/checkpoints/a.ckpt",
         "best_k_models": {f"{place}/checkpoints/a.ckpt": torch.tensor(0.5)}, "kth_best_model_path": "",
     }  # fmt: skip
-    assert not [*checkpoint._strays(kept, home)]
+    assert not [*checkpoint.foreign_paths(kept, home)]
     (home / "checkpoints").mkdir()
     (home / "checkpoints" / "link").symlink_to(tmp_path)
     through = kept | {"dirpath": "/", "best_model_path": f"{home}/checkpoints/link/victim"}
-    assert [*checkpoint._strays(through, home)]
+    assert [*checkpoint.foreign_paths(through, home)]

@@ -26,7 +26,7 @@ from losslab.errors import LabError
 from losslab.runs import RunFolder, trust
 from losslab.training import teacher
 from losslab.training.config import register
-from losslab.training.reopen import Look
+from losslab.training.reopen import EvaluationRequest
 
 PLACES = (
     "loss",
@@ -56,9 +56,9 @@ def canary(tmp_path, monkeypatch):
 def doors(folder: Path):
     """All ways by which the configuration of a run is made to something."""
     return (
-        lambda: evaluation.evaluate(Look(folder)),
+        lambda: evaluation.evaluate(EvaluationRequest(folder)),
         lambda: predict.classifier(folder),
-        lambda: export.export(Look(folder), folder / "new.pt2"),
+        lambda: export.export(EvaluationRequest(folder), folder / "new.pt2"),
         lambda: solutions([RunFolder(folder)], "best"),
         lambda: teacher.network_of(str(folder)),
         lambda: command._configuration(RunFolder(folder)),
@@ -145,7 +145,7 @@ def test_all_that_conf_names_is_on_the_list():
     targets = {target for path in files for target in named(yaml.safe_load(path.read_text()))} - {"???"}
     assert len(targets) > 80
     for target in targets:
-        trust.check({"a": node(target)}, Path())
+        trust.check_targets({"a": node(target)}, Path())
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_all_that_conf_names_is_on_the_list():
     ],
 )  # fmt: skip
 def test_what_the_libraries_are_for_is_on_the_list(target):
-    trust.check({"a": [node(target)]}, Path())
+    trust.check_targets({"a": [node(target)]}, Path())
 
 
 @pytest.mark.parametrize(
@@ -172,20 +172,20 @@ def test_what_the_libraries_are_for_is_on_the_list(target):
 def test_what_speaks_to_servers_must_be_trusted_by_its_name(target, monkeypatch):
     monkeypatch.setattr(trust, "_own", set())
     with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
-        trust.check({"a": node(target)}, Path())
-    assert trust.untrusted({"a": node(target)}) == [target]
+        trust.check_targets({"a": node(target)}, Path())
+    assert trust.packages_to_trust({"a": node(target)}) == [target]
     trust.also([target])
-    trust.check({"a": node(target)}, Path())
+    trust.check_targets({"a": node(target)}, Path())
 
 
 def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
     monkeypatch.setattr(trust, "_own", set())
     trust.also(["hostile_module"])
-    trust.check(node("hostile_module.deeper.Thing"), Path())
+    trust.check_targets(node("hostile_module.deeper.Thing"), Path())
     for other in ("hostile_module2.Thing", "os.system"):
-        refused([lambda other=other: trust.check(node(other), Path())])
+        refused([lambda other=other: trust.check_targets(node(other), Path())])
     with pytest.raises(LabError, match=r"names timm.loss.X, .*add --trust timm, or trust=\[timm\] of train.py"):
-        trust.check(node("timm.loss.X"), Path())
+        trust.check_targets(node("timm.loss.X"), Path())
     assert not canary.exists()
     for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):
         with pytest.raises(LabError, match="trust takes names of packages"):
@@ -303,7 +303,7 @@ def test_what_a_folder_says_of_logging_is_not_listened_to(tmp_path, canary):
             handler.close()
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-    assert folder.started_in == Path("${oc.env:HOME}")
+    assert folder.launch_dir == Path("${oc.env:HOME}")
     assert not canary.exists()
     with pytest.raises(Exception, match="Unable to configure"):
         logging.config.dictConfig(hydra["job_logging"] | {"root": {"handlers": ["a"]}})

@@ -88,12 +88,12 @@ def test_a_teacher_is_kept_through_no_link(tmp_path, victim):
     folder.teacher.mkdir()
     for name in ("config.json", "weights.pth"):
         (folder.teacher / name).symlink_to(victim / "profile")
-    folder.keep_teacher(taught_by)
+    folder.copy_teacher(taught_by)
     assert (folder.teacher / "weights.pth").read_bytes() == b"weights"
     other = RunFolder(folders.run(tmp_path / "other"))
     other.teacher.symlink_to(victim)
     with pytest.raises(LabError, match="teacher is a link"):
-        other.keep_teacher(taught_by)
+        other.copy_teacher(taught_by)
 
 
 def test_a_file_is_not_written_through_a_link_that_has_its_temporary_name(tmp_path, victim):

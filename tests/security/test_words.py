@@ -72,7 +72,7 @@ def test_no_word_of_a_sweep_or_of_values_begins_a_line_of_a_page(two, tmp_path):
 def test_a_choice_of_several_lines_is_none(two):
     changed(two / "b", choices__loss=COMMAND)
     with pytest.raises(LabError, match="its choices are no names by group"):
-        RunFolder(two / "b").read_settings()
+        RunFolder(two / "b").read_unchecked_config()
 
 
 def test_what_a_comparison_writes_takes_the_place_of_links(two, tmp_path):

@@ -31,7 +31,7 @@ def run(case: Case, folder: Path, kills: int = 20) -> Found:
     place.mkdir(parents=True)
     for _ in range(kills):
         written = _killed(place, moments.uniform(0, 0.1))
-        found = checkpoint.newest(RunFolder(place), tidy=True)
+        found = checkpoint.find_resume_point(RunFolder(place), tidy=True)
         if found is None or found.step < written:
             failures.append(f"step {written} had been written, {found and found.step} was found")
     shutil.rmtree(place)
@@ -60,7 +60,7 @@ def _write(place: Path, writes: int) -> None:
     learner = {"sums": torch.zeros(1, 1, 2), "values": {}, "fresh": [], "loader": {}}
     counts = {"epoch_progress": {}, "epoch_loop.batch_progress": {}, "epoch_loop.state_dict": {}}
     whole = {"epoch": 0, "learner": learner, "loops": {"fit_loop": counts}, "optimizer_states": [{}]}
-    before = checkpoint.newest(RunFolder(place))
+    before = checkpoint.find_resume_point(RunFolder(place))
     for step in range(0 if before is None else before.step + 1, 1_000_000):
         state = whole | {"global_step": step, "state_dict": {"numbers": torch.rand(SIZE)}}
         if checkpoints._write(state, checkpoints.folder.last):

@@ -48,7 +48,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
         from losslab.analysis.compare import report  # noqa: PLC0415
 
         report.write_report(comparison, folder, more)
-        logger.info("page        %s", runs.shown(folder / "comparison.md"))
+        logger.info("page        %s", runs.display_path(folder / "comparison.md"))
     leave(0)
 
 
@@ -112,7 +112,7 @@ def _refuse(comparison: "Comparison") -> None:
 def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     """The folder to write to: one of its own, or that of an earlier comparison, which is renewed."""
     sweeps = comparison.collection.sweeps
-    default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.stamp()}"
+    default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
     folder = asked or default
     if asked is None:
         for sweep in sweeps[:1]:  # which may be somebody else's
@@ -171,4 +171,4 @@ def _tensorboard(comparison: "Comparison", folder: Path) -> None:
     from losslab.analysis.compare import tensorboard  # noqa: PLC0415
 
     tensorboard.write_events(comparison.ordered, comparison.histories, folder)
-    logger.info("watch       tensorboard --logdir %s", runs.shown(folder))
+    logger.info("watch       tensorboard --logdir %s", runs.display_path(folder))

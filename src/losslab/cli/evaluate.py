@@ -73,7 +73,7 @@ def _in_ranks(options: argparse.Namespace) -> None:
     from losslab.training.distributed import spawn  # noqa: PLC0415
     from losslab.training.distributed.worker import Surroundings  # noqa: PLC0415
 
-    RunFolder(options.run_folder).read_settings()  # before a process is started for nothing
+    RunFolder(options.run_folder).read_unchecked_config()  # before a process is started for nothing
     world = options.devices
     if world == 1:
         _evaluate(options)
@@ -100,8 +100,8 @@ def _rank(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     with imports_without_gc():
         from losslab.analysis.evaluate import evaluation, report  # noqa: PLC0415
-        from losslab.training.reopen import Look  # noqa: PLC0415
-    look = Look(options.run_folder, options.split, options.ckpt, tuple(options.data))
+        from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
+    look = EvaluationRequest(options.run_folder, options.split, options.ckpt, tuple(options.data))
     found = evaluation.evaluate(look, options.soft_labels)
     if environment.here().rank > 0:
         return
@@ -136,7 +136,7 @@ def say(found: Evaluation) -> None:
 
 def closing(folder: Path, written: list[str]) -> None:
     """Say where everything lies."""
-    logger.info("written     %s", runs.shown(folder))
+    logger.info("written     %s", runs.display_path(folder))
     logger.info("            %s", ", ".join(written))
 
 
@@ -157,7 +157,7 @@ def _header(found: Evaluation) -> None:
     spawn = f"{world} processes" if world > 1 else "1 process"
     count = f"{len(found.answers):,} {look.split} example{'s' * (len(found.answers) != 1)}"
     logger.info("run         %s", experiment.config["name"])
-    logger.info("weights     %s", runs.shown(experiment.folder.checkpoint(look.checkpoint)))
+    logger.info("weights     %s", runs.display_path(experiment.folder.checkpoint(look.checkpoint)))
     logger.info("data        %s, on %s, %s", count, device.type, spawn)
     if look.data:
         logger.info("            not the run's own: %s", ", ".join(look.data))
@@ -191,12 +191,12 @@ def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
 
 
 def _data_notes(found: Evaluation) -> list[str]:
-    from losslab.training.reopen import DRAWN_ANEW  # noqa: PLC0415
+    from losslab.training.reopen import RESPLITTING_OPTIONS  # noqa: PLC0415
 
     keys = {pair.removeprefix("data.").partition("=")[0] for pair in found.look.data}
     notes = []
-    if keys & DRAWN_ANEW:
-        drawn = ", ".join(sorted(keys & DRAWN_ANEW))
+    if keys & RESPLITTING_OPTIONS:
+        drawn = ", ".join(sorted(keys & RESPLITTING_OPTIONS))
         notes.append(f"{drawn} changed: the splits are drawn anew, and examples that the run learnt may be among these")
     if keys and found.experiment.data.training_metadata is None:
         notes.append("an older run, which did not keep the statistics it normalised with: those of these data are used")

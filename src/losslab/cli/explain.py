@@ -28,15 +28,15 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors(show_all=False):
         refuse_file(options.output)
         given = runs_named(options.run_folders)
-        output = options.output or (None if len(given) == 1 else Path("outputs") / f"explanation-{folders.stamp()}")
+        output = options.output or (None if len(given) == 1 else Path("outputs") / f"explanation-{folders.timestamp()}")
         drawn = _drawn(given, output, options)
-        logger.info("%-11s %s", "figures", folders.shown(drawn[0].parent.resolve()))
+        logger.info("%-11s %s", "figures", folders.display_path(drawn[0].parent.resolve()))
     leave(0)
 
 
 def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
     """Draw what applies, or what was asked for, and say what does not apply and why."""
-    configs = [run.read_settings() for run in given]
+    configs = [run.read_unchecked_config() for run in given]
     sight = Sight(**{field.name: getattr(options, field.name) for field in fields(Sight)})
     drawn: list[Path] = []
     refused: dict[str, str] = {}
@@ -44,7 +44,7 @@ def _drawn(given: list[RunFolder], output: Path | None, options: argparse.Namesp
         module = EXPLANATIONS[name].module
         other = next((run for run, config in zip(given, configs, strict=True) if not module.applies(config)), None)
         if other is not None:
-            refused[name] = f"{folders.shown(other.path)} is not {EXPLANATIONS[name].needs}"
+            refused[name] = f"{folders.display_path(other.path)} is not {EXPLANATIONS[name].needs}"
             continue
         with imports_without_gc():
             from losslab.training import experiment  # noqa: F401, PLC0415 -- which brings torch and all

@@ -38,10 +38,10 @@ def _parser() -> argparse.ArgumentParser:
 def _export(options: argparse.Namespace) -> None:
     with imports_without_gc():
         from losslab.analysis.evaluate import export  # noqa: PLC0415
-        from losslab.training.reopen import Look  # noqa: PLC0415
-    look = Look(options.run_folder, checkpoint=options.ckpt, data=tuple(options.data))
+        from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
+    look = EvaluationRequest(options.run_folder, checkpoint=options.ckpt, data=tuple(options.data))
     made = export.export(look, options.output, raw=options.raw)
-    path = runs.shown(made.path)
+    path = runs.display_path(made.path)
     lines = {
         "exported": f"{path}, {made.path.stat().st_size / 1e6:.2f} MB",
         "inputs": made.inputs,

@@ -33,7 +33,7 @@ def header(experiment: "Experiment") -> None:
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
-    folder = runs.shown(experiment.folder.path)
+    folder = runs.display_path(experiment.folder.path)
     evaluate = "losslab evaluate" if Path("scripts/evaluate.py").is_file() else "losslab evaluate"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
@@ -44,7 +44,9 @@ def header(experiment: "Experiment") -> None:
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
-        "evaluate": " ".join([f"{evaluate} {folder}", *(f"--trust {name}" for name in trust.untrusted(config))]),
+        "evaluate": " ".join(
+            [f"{evaluate} {folder}", *(f"--trust {name}" for name in trust.packages_to_trust(config))]
+        ),
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
@@ -94,7 +96,7 @@ def closing(experiment: "Experiment", results: dict[str, float]) -> None:
     if profile:
         logger.info("%s", profile)
     if experiment.folder.figures.is_dir():
-        logger.info("%-11s %s", "figures", runs.shown(experiment.folder.figures))
+        logger.info("%-11s %s", "figures", runs.display_path(experiment.folder.figures))
 
 
 def results_table(results: dict[str, float]) -> None:

@@ -15,8 +15,8 @@ from losslab.cli.process import find_the_users_code, imports_without_gc, leave, 
 from losslab.errors import LabError
 from losslab.io.untrusted import find_unknown_interpolation, read_yaml
 from losslab.runs import RunFolder, trust
-from losslab.runs.config import MAY_DIFFER, amiss
-from losslab.runs.trust import confine
+from losslab.runs.config import CHANGEABLE_ON_RESUME, find_problem
+from losslab.runs.trust import check_resumable
 from losslab.sweep.resume import refuse_others
 from losslab.training.config import register, resolve
 from losslab.training.distributed import environment, spawn, worker
@@ -31,7 +31,9 @@ def asked(arguments: Sequence[str]) -> bool:
 
 def trusts(arguments: Sequence[str]) -> bool:
     """Whether a command line says of any package that it is trusted."""
-    return any(trust.named(argument.removeprefix("trust=")) for argument in arguments if argument.startswith("trust="))
+    return any(
+        trust.parse_option(argument.removeprefix("trust=")) for argument in arguments if argument.startswith("trust=")
+    )
 
 
 def resume(arguments: Sequence[str]) -> NoReturn:
@@ -47,7 +49,7 @@ def resume(arguments: Sequence[str]) -> NoReturn:
         if environment.here().rank == 0:
             _log_into(folder)
         if folder.metrics.is_file():
-            logger.info("%s is finished: there is nothing to resume", runs.shown(folder.path))
+            logger.info("%s is finished: there is nothing to resume", runs.display_path(folder.path))
             leave(0)
         _go_on(config, begun=begun)
     leave(0)
@@ -55,7 +57,7 @@ def resume(arguments: Sequence[str]) -> NoReturn:
 
 def _trusted(text: str) -> list[str]:
     """The packages of trust=[a,b], whose code is then found in the working directory too."""
-    names = trust.named(text)
+    names = trust.parse_option(text)
     trust.also(names)
     if names:
         find_the_users_code()
@@ -65,8 +67,8 @@ def _trusted(text: str) -> list[str]:
 def _check(folder: RunFolder, given: Mapping[str, str]) -> None:
     if not folder.path.is_dir():
         raise LabError(f"resume={folder.path}: there is no such folder")
-    anew = f"start a new run from its weights with ckpt_path={runs.shown(folder.last)}"
-    refuse_others(given, MAY_DIFFER, "goes on with a run", anew)
+    anew = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
+    refuse_others(given, CHANGEABLE_ON_RESUME, "goes on with a run", anew)
 
 
 def _configuration(folder: RunFolder, given: Mapping[str, str] | None = None) -> tuple[dict[str, Any], bool]:
@@ -78,8 +80,8 @@ def _configuration(folder: RunFolder, given: Mapping[str, str] | None = None) ->
         begun = folder.config.exists()
         config = folder.read_config() if begun else _composed(folder)
         _say_anew(config, folder, given or {})
-        trust.check(config, folder.path)  # again: nothing is changed after this
-    confine(config, folder.path)
+        trust.check_targets(config, folder.path)  # again: nothing is changed after this
+    check_resumable(config, folder.path)
     return config, begun
 
 
@@ -93,7 +95,7 @@ def _composed(folder: RunFolder) -> dict[str, Any]:
         named = all(isinstance(choice, str | None) for choice in choices.values())
         named &= all(choices[group] for group in ("model", "data", "loss"))
     except Exception as error:  # not there, or cut off when the run was killed
-        if runs.search([folder.path]).runs:
+        if runs.find_runs([folder.path]).runs:
             folder.read_config()  # says that it is none, but holds some
         raise LabError(f"{folder.path} holds no run that had begun: delete it and start the run again") from error
     if wrong is not None or not named:
@@ -103,10 +105,10 @@ def _composed(folder: RunFolder) -> dict[str, Any]:
         config = resolve(OmegaConf.create(plain), choices, str(folder.path))
     except OmegaConfBaseException as error:
         raise LabError(f"{source} cannot be resolved ({str(error).splitlines()[0]}): start the run again") from error
-    lacking = amiss(config)
+    lacking = find_problem(config)
     if lacking is not None:
         raise LabError(f"{source} is no configuration of a run ({lacking}): start the run again")
-    trust.check(config, source)
+    trust.check_targets(config, source)
     return config
 
 

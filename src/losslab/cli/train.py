@@ -82,7 +82,7 @@ def _close_sweep() -> bool:
         return True
     written, console = state.current.write(), get_console()
     logger.info("%s", display.table(state.current, console.width if console.is_terminal else 160))
-    summary = runs.shown(state.current.folder / "summary.json")
+    summary = runs.display_path(state.current.folder / "summary.json")
     if written:
         logger.info("summary     %s", summary)
     again = sweep_resume.to_complete(state.current.folder, state.current.command)

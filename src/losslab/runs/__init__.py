@@ -1,50 +1,54 @@
 """Run folders: the only package that knows their layout. Imports no torch, so that reading a thousand is quick.
 
-RUN/.hydra/                 what Hydra composed, and from which overrides
-RUN/config.json             the same, resolved: builds the experiment again without Hydra
-RUN/data.json               what must be known of the data to use the network without them
+RUN/.hydra/                 what Hydra composed, and the overrides
+RUN/config.json             the resolved configuration: builds the experiment without Hydra
+RUN/data.json               shapes, classes and normalisation of the data: enough to use the network without them
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
-RUN/checkpoints/last.ckpt   the newest; previous.ckpt the one before it; beside each its .sha256
+RUN/checkpoints/last.ckpt   the newest, to resume from; previous.ckpt is the one before; beside each its .sha256
 RUN/weights.pth             the best epoch's plain state_dict of the network
-RUN/faults.json             what was made wrong with the training data, if anything was, and their checksum
-RUN/history.csv             a row an epoch, the same to the byte if the run is repeated
-RUN/timing.csv              a row an epoch, of wall times
-RUN/path.csv                a row an epoch, of all weights, if they are few
+RUN/faults.json             how the training data were corrupted, if they were, and their checksum
+RUN/history.csv             a row per epoch, reproducible to the byte
+RUN/timing.csv              a row per epoch, with wall times
+RUN/path.csv                a row per epoch, with all weights of a small network
 RUN/metrics.json            final values
-RUN/dynamics.npz            what the loss did to some examples over training, under callbacks=dynamics
-RUN/figures/*.png           what was drawn
-RUN/evaluation/NAME/        what an evaluation found, named by what it looked at: test, val, test+last, ...
-RUN/exported.pt2            the network as a program of torch.export's
-RUN/teacher/                config.json and weights.pth of the run that taught this one, if one did
-RUN/train.log               what was said
-RUN/events.out.tfevents.*   what TensorBoard shows
+RUN/dynamics.npz            what callbacks=dynamics recorded of some examples over training
+RUN/figures/*.png           figures
+RUN/evaluation/NAME/        an evaluation, named by split and checkpoint: test, val, test+last, ...
+RUN/exported.pt2            the network as a program of torch.export
+RUN/teacher/                config.json and weights.pth of the teacher, if a loss distils one
+RUN/train.log               the log
+RUN/events.out.tfevents.*   TensorBoard's events
 
-SWEEP/summary.json          what became of its jobs, beside their run folders
+SWEEP/summary.json          the state of each job; the jobs' run folders lie beside it
+
+`folder` has the paths and readers of one run, `config` checks and identifies its configuration, `trust` decides what a
+configuration of somebody else may name, `lock` claims new folders, `search` finds runs, `checkpoint` (with torch) finds
+the one to resume from.
 """
 
 from losslab.io.json_files import to_json, write_json
 from losslab.io.untrusted import read_text
-from losslab.runs.folder import RunFolder, default_path, default_sweep_path, name, shown, stamp
-from losslab.runs.lock import TakenError, abandoned, claim, discard, discard_sweep, held
-from losslab.runs.search import SUMMARY, Found, search
+from losslab.runs.folder import RunFolder, default_name, default_run_dir, default_sweep_dir, display_path, timestamp
+from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, is_unlocked, lock
+from losslab.runs.search import SUMMARY, FoundRuns, find_runs
 
 __all__ = [
     "SUMMARY",
-    "Found",
+    "FolderTakenError",
+    "FoundRuns",
     "RunFolder",
-    "TakenError",
-    "abandoned",
     "claim",
-    "default_path",
-    "default_sweep_path",
+    "default_name",
+    "default_run_dir",
+    "default_sweep_dir",
     "discard",
     "discard_sweep",
-    "held",
-    "name",
+    "display_path",
+    "find_runs",
+    "is_unlocked",
+    "lock",
     "read_text",
-    "search",
-    "shown",
-    "stamp",
+    "timestamp",
     "to_json",
     "write_json",
 ]

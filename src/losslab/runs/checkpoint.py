@@ -1,7 +1,4 @@
-"""What a checkpoint must hold for a run to go on from it.
-
-Which checkpoint an interrupted run goes on from.
-"""
+"""Finding the checkpoint that an interrupted run resumes from, and checking that it is one."""
 
 import logging
 import os
@@ -16,50 +13,174 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.io import atomic, torch_files
-from losslab.runs import RunFolder, shown
-from losslab.runs.trust import goes_up, is_an_address, names_a_place
+from losslab.runs.folder import RunFolder, display_path
+from losslab.runs.trust import has_parent_reference, is_address, is_path_key
 
-_SHAPES = {
+logger = logging.getLogger("losslab")
+
+_REQUIRED = {
     "epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "learner": dict, "optimizer_states": list,
 }  # fmt: skip
 _OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict, "trained": dict, "should_stop": int}
 _LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"}
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
+_OWN_FILES = frozenset({"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"})
+"""Keys under which ModelCheckpoint lists files that it wrote, and later deletes below its folder."""
 
 
-_KEPT = frozenset({"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"})
-"""What ModelCheckpoint says it wrote, and removes below its folder when it writes anew."""
+class ResumePoint(NamedTuple):
+    """Where a run resumes."""
+
+    path: Path
+    """Of the checkpoint."""
+    step: int
+    """Optimizer steps that were made."""
+    results: dict[str, Any] | None
+    """The results of training, if it is over."""
 
 
-def amiss(state: Any, folder: Path) -> str | None:
-    """What keeps a run from going on from this; None if nothing that can be told without the run does.
+def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | None:
+    """Find the newest intact checkpoint of a run; None if none was written yet.
+
+    A newer one that is damaged is renamed, with a warning.
 
     Args:
-        state: a checkpoint.
+        folder: of the run.
+        tidy: whether to change files; of several ranks one does.
+
+    Raises:
+        LabError: there are checkpoints, and all are damaged.
+    """
+    if tidy:
+        for place in (folder.path, folder.last.parent):
+            for path in place.glob(".*.tmp"):  # left by a process that was killed while it wrote
+                path.unlink(missing_ok=True)
+    damaged: list[str] = []
+    for path in (path for path in (folder.last, folder.previous) if os.path.lexists(path)):
+        state, problem = _read_intact(path)
+        if state is not None:
+            if _best_epoch(state) is not None:
+                read_best(folder)  # without it the run could not end
+            if damaged and tidy:
+                logger.warning("%s: resuming from the one before, %s", "; ".join(damaged), display_path(path))
+                # As last.ckpt it would replace the intact previous.ckpt when the next checkpoint is written.
+                folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
+                atomic.checksum_path(folder.last).unlink(missing_ok=True)
+            return ResumePoint(path, state["global_step"], state.get("trained"))
+        damaged.append(f"{display_path(path)} {problem}")
+    if damaged:
+        # best.ckpt was taken after a validation: a run that resumed there would not be the same run.
+        best_is_intact = _read_intact(folder.best)[0] is not None
+        weights = f"the weights of its best epoch with ckpt_path={display_path(folder.best)}"
+        start = weights if best_is_intact else "the beginning"
+        raise LabError(f"{'; '.join(damaged)}: there is none to go on from. Start a new run from {start}")
+    return None
+
+
+def read_best(folder: RunFolder) -> dict[str, Any]:
+    """Read the checkpoint of the best epoch.
+
+    Raises:
+        LabError: it is damaged.
+    """
+    state, problem = _read_intact(folder.best)
+    if state is None:
+        raise LabError(
+            f"{display_path(folder.best)} {problem}, and the run cannot end without the weights of its best epoch: "
+            f"start a new run from the newest with ckpt_path={display_path(folder.last)}"
+        )
+    return state
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint: plain containers, numbers and tensors, whoever wrote it."""
+    state: dict[str, Any] = torch_files.load(path)
+    return state
+
+
+def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """Read a checkpoint that a run can resume from; otherwise return None and the problem."""
+    try:
+        if atomic.matches_checksum(path) is False:
+            return None, "is damaged (its SHA-256 is another)"
+        state = read(path)
+    except FileNotFoundError:
+        return None, "leads nowhere"
+    except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything
+        own = type(error) is ValueError and "weights_only" not in str(error)  # torch's advice is to run the file
+        return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
+    problem = find_problem(state, path.parent.parent)
+    return (state, "") if problem is None else (None, f"is no checkpoint of a run that can go on ({problem})")
+
+
+def _best_epoch(state: dict[str, Any]) -> int | None:
+    kept = [each for each in state.get("callbacks", {}).values() if isinstance(each, dict)]
+    return next((each["best_epoch"] for each in kept if each.get("best_epoch") is not None), None)
+
+
+@contextmanager
+def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[None]:
+    """Turn whatever is raised before the first training batch into one line: the checkpoint does not fit the run.
+
+    Raises:
+        LabError: something was raised.
+    """
+    if start is None:
+        yield
+        return
+    callback = _FirstBatch()
+    trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        if callback.reached:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise LabError(
+            f"cannot go on from {display_path(start.path)}, it does not fit this run ({reason}): start a new run"
+        ) from error
+
+
+class _FirstBatch(Callback):
+    reached = False
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Note that the checkpoint was restored."""
+        self.reached = True
+
+
+def find_problem(state: Any, folder: Path) -> str | None:
+    """Return what keeps a run from resuming from a checkpoint, as far as the checkpoint alone tells; or None.
+
+    Args:
+        state: of the checkpoint.
         folder: of its run.
     """
-    return next(_complaints(state, folder), None)
+    return next(_problems(state, folder), None)
 
 
-def _complaints(state: Any, folder: Path) -> Iterator[str]:
-    """Each looks only at what those before it have found to be there."""
+def _problems(state: Any, folder: Path) -> Iterator[str]:
+    """Yield problems; each check relies on those before it."""
     if not isinstance(state, dict):
         yield f"it is a {type(state).__name__}"
-    lacking = [name for name in _SHAPES if name not in state]
-    if lacking:
-        yield f"it lacks {', '.join(lacking)}"
-    given = {name: kind for name, kind in (_SHAPES | _OPTIONAL).items() if name in state}
-    yield from (f"its {name} is a {type(state[name]).__name__}" for name in _other(state, given))
-    yield from (f"its learner holds no {name}" for name in _other(state["learner"], _LEARNER))
-    yield from _wrong_content(state)
+    missing = [name for name in _REQUIRED if name not in state]
+    if missing:
+        yield f"it lacks {', '.join(missing)}"
+    present = {name: kind for name, kind in (_REQUIRED | _OPTIONAL).items() if name in state}
+    yield from (f"its {name} is a {type(state[name]).__name__}" for name in _of_other_type(state, present))
+    yield from (f"its learner holds no {name}" for name in _of_other_type(state["learner"], _LEARNER))
+    yield from _content_problems(state)
     for name, kept in state.get("callbacks", {}).items():
-        yield from (f"its {ascii(name)[1:-1][:40]} would write to {ascii(text)[:80]}" for text in _strays(kept, folder))
-    # Lightning would make a state of a callback of it, as its first versions wrote it.
+        for text in foreign_paths(kept, folder):
+            yield f"its {ascii(name)[1:-1][:40]} would write to {ascii(text)[:80]}"
+    # Lightning's migration of early checkpoints would turn it into the state of a callback.
     yield from (f"it holds {ascii(name)[1:-1][:40]}" for name in state if str(name).startswith("checkpoint_callback"))
 
 
-def _wrong_content(state: dict[str, Any]) -> Iterator[str]:
-    if not _counts([state["global_step"], state["epoch"], *state["loops"].values(), state["learner"]["loader"]]):
+def _content_problems(state: dict[str, Any]) -> Iterator[str]:
+    if not _are_counts([state["global_step"], state["epoch"], *state["loops"].values(), state["learner"]["loader"]]):
         yield "it counts what cannot be counted"
     if not state["optimizer_states"] or not set(state["loops"].get("fit_loop") or ()) >= _LOOPS:
         yield "it does not say how far the loops and the optimizer were"
@@ -73,181 +194,50 @@ def _wrong_content(state: dict[str, Any]) -> Iterator[str]:
         yield "its hyper_parameters name what is to be made"
 
 
-def _other(content: dict[str, Any], kinds: dict[str, type]) -> list[str]:
-    """The names under which there is nothing of the kind."""
-    found = {name: content.get(name) for name in kinds}
-    return [name for name, value in found.items() if not isinstance(value, kinds[name]) or isinstance(value, bool)]
+def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]:
+    return [
+        name
+        for name, kind in types.items()
+        if not isinstance(content.get(name), kind) or isinstance(content.get(name), bool)
+    ]
 
 
-def _counts(part: Any) -> bool:
-    """Whether all numbers in it can count something; -1 is one batch to be counted again."""
-    if isinstance(part, dict | list):
-        return all(map(_counts, part.values() if isinstance(part, dict) else part))
-    return isinstance(part, int) and part >= -1
+def _are_counts(node: Any) -> bool:
+    """Return whether all leaves are whole numbers, at least -1 (a batch that is to be counted again)."""
+    if isinstance(node, dict | list):
+        return all(map(_are_counts, node.values() if isinstance(node, dict) else node))
+    return isinstance(node, int) and node >= -1
 
 
-def _strays(kept: Any, folder: Path) -> Iterator[str]:
-    """What a callback kept and takes for a file of its own that does not lie in the run folder.
+def foreign_paths(state: Any, folder: Path) -> Iterator[str]:
+    """Yield the paths in a callback's state that lead out of the run folder.
 
-    ModelCheckpoint may speak of the folder in which the run lay before: then it believes and removes nothing of it.
+    ModelCheckpoint may name the folder in which the run lay before it was moved: then it deletes nothing there.
     """
-    home, before = folder.resolve(), kept.get("dirpath") if isinstance(kept, dict) else None
-    moved = isinstance(before, str) and _lay_elsewhere(before, home)
-    for keys, text in _texts(kept, ()):
-        if is_an_address(text) or goes_up(text):
+    home, dirpath = folder.resolve(), state.get("dirpath") if isinstance(state, dict) else None
+    was_moved = isinstance(dirpath, str) and _is_elsewhere(dirpath, home)
+    for keys, text in _texts(state, ()):
+        if is_address(text) or has_parent_reference(text):
             yield text
-        elif text and any(names_a_place(key) or key in _KEPT for key in keys):
-            there = moved and keys[0] in _KEPT and PurePath(text).is_relative_to(str(before))
-            here = any(map(PurePath(text).is_relative_to, (home, folder.absolute())))
-            if (here or not there) and not Path(text).resolve().is_relative_to(home):
+        elif text and any(is_path_key(key) or key in _OWN_FILES for key in keys):
+            in_old_folder = was_moved and keys[0] in _OWN_FILES and PurePath(text).is_relative_to(str(dirpath))
+            in_folder = any(map(PurePath(text).is_relative_to, (home, folder.absolute())))
+            if (in_folder or not in_old_folder) and not Path(text).resolve().is_relative_to(home):
                 yield text
 
 
-def _lay_elsewhere(before: str, home: Path) -> bool:
-    plain = PurePath(before).is_absolute() and not is_an_address(before)
-    return plain and not Path(before).resolve().is_relative_to(home)
+def _is_elsewhere(path: str, home: Path) -> bool:
+    return PurePath(path).is_absolute() and not is_address(path) and not Path(path).resolve().is_relative_to(home)
 
 
-def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """All texts in it, names included, and the names under which each stands."""
-    if isinstance(value, str):
-        yield keys, value
-    elif isinstance(value, dict):
-        for key, each in value.items():
+def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield all texts in a tree, its keys included, each with the keys that lead to it."""
+    if isinstance(node, str):
+        yield keys, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
             yield from _texts(key, keys)
-            yield from _texts(each, (*keys, str(key)))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each, keys)
-
-
-logger = logging.getLogger("losslab")
-
-
-class Start(NamedTuple):
-    """Where a run goes on."""
-
-    path: Path
-    """Of the checkpoint."""
-    step: int
-    """So many were made."""
-    results: dict[str, Any] | None
-    """What training has come to, if it is over."""
-
-
-def newest(folder: RunFolder, *, tidy: bool = True) -> Start | None:
-    """The newest checkpoint that is what was written; None where none was written yet.
-
-    That a newer one is damaged is said, and it is put out of the way.
-
-    Args:
-        folder: of the run.
-        tidy: whether to change anything there; of several processes one does.
-
-    Raises:
-        LabError: there are checkpoints, and all that a run can go on from are damaged.
-    """
-    if tidy:
-        _sweep_up(folder)
-    there = [path for path in (folder.last, folder.previous) if os.path.lexists(path)]
-    damaged: list[str] = []
-    for path in there:
-        state, fault = _state(path)
-        if state is not None:
-            if _best_epoch(state) is not None:
-                best(folder)  # without it the run could not come to its end
-            if damaged and tidy:
-                logger.warning("%s: going on from the one before, %s", "; ".join(damaged), shown(path))
-                # Out of the way: as last.ckpt it would take the place of the good one when the next is written.
-                folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
-                atomic.checksum_path(folder.last).unlink(missing_ok=True)
-            return Start(path, state["global_step"], state.get("trained"))
-        damaged.append(f"{shown(path)} {fault}")
-    if damaged:
-        # The best epoch's is of the end of a validation: what follows from it would not be what would have followed.
-        whole = _state(folder.best)[0] is not None
-        how = f"the weights of its best epoch with ckpt_path={shown(folder.best)}" if whole else "the beginning"
-        raise LabError(f"{'; '.join(damaged)}: there is none to go on from. Start a new run from {how}")
-    return None
-
-
-def best(folder: RunFolder) -> dict[str, Any]:
-    """The state of the best epoch.
-
-    Raises:
-        LabError: it is not what was written.
-    """
-    state, fault = _state(folder.best)
-    if state is None:
-        raise LabError(
-            f"{shown(folder.best)} {fault}, and the run cannot end without the weights of its best epoch: start a new "
-            f"run from the newest with ckpt_path={shown(folder.last)}"
-        )
-    return state
-
-
-def _best_epoch(state: dict[str, Any]) -> int | None:
-    """Which epoch was the best when this was written; None if none was yet."""
-    kept = [each for each in state.get("callbacks", {}).values() if isinstance(each, dict)]
-    return next((each["best_epoch"] for each in kept if each.get("best_epoch") is not None), None)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: plain containers, numbers and tensors, whoever wrote it."""
-    state: dict[str, Any] = torch_files.load(path)
-    return state
-
-
-def _state(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """What a file holds from which a run can go on; or None, and why it cannot."""
-    try:
-        if atomic.matches_checksum(path) is False:
-            return None, "is damaged (its SHA-256 is another)"
-        state = read(path)
-    except FileNotFoundError:
-        return None, "leads nowhere"
-    except Exception as error:  # noqa: BLE001 -- whatever the damage led it to
-        own = type(error) is ValueError and "weights_only" not in str(error)  # torch's advice is to run the file
-        return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
-    wrong = amiss(state, path.parent.parent)
-    return (state, "") if wrong is None else (None, f"is no checkpoint of a run that can go on ({wrong})")
-
-
-@contextmanager
-def going_on(start: Start | None, trainer: Trainer) -> Iterator[None]:
-    """Say in one line that a checkpoint does not fit its run: whatever goes wrong with it until a batch is trained on.
-
-    Raises:
-        LabError: something did.
-    """
-    if start is None:
-        yield
-        return
-    begun = _Begun()
-    trainer.callbacks.append(begun)  # type: ignore[attr-defined]
-    try:
-        yield
-    except LabError:
-        raise
-    except Exception as error:
-        if begun.begun:
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise LabError(
-            f"cannot go on from {shown(start.path)}, it does not fit this run ({reason}): start a new run"
-        ) from error
-
-
-class _Begun(Callback):
-    begun = False
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Nothing of a checkpoint is left to be read."""
-        self.begun = True
-
-
-def _sweep_up(folder: RunFolder) -> None:
-    """Remove what a process left that was killed while it wrote."""
-    for place in (folder.path, folder.last.parent):
-        for path in place.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            yield from _texts(value, (*keys, str(key)))
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _texts(value, keys)

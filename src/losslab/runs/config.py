@@ -1,101 +1,116 @@
-"""What the config.json of a run must hold.
-
-The settings by which runs are told apart, where their hyper-parameters are shown side by side.
-
-Whether two configurations are of the same run: of those settings that can change a result. Imports no torch.
-"""
+"""The resolved configuration of a run: its form, its hyperparameters, and what makes two the same. Imports no torch."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from losslab import runs
 from losslab.io import conf_groups
+from losslab.io.json_files import to_json
 
-_SETTINGS = (*conf_groups.REQUIRED, "choices")
-_MADE = tuple(group for group in conf_groups.REQUIRED if group != "scheduler")  # which holds one in scheduler.scheduler
-_OPTIONAL = ("callbacks", "logger", *conf_groups.UNSET)
+_SECTIONS = (*conf_groups.REQUIRED, "choices")
+_OPTIONAL_SECTIONS = ("callbacks", "logger", *conf_groups.UNSET)
+_REQUIRED_KEYS = (("choices", "loss"), ("scheduler", "scheduler"), ("scheduler", "interval"))
+
+CHANGEABLE_ON_RESUME = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
+"""Keys that may be set anew when a run is resumed."""
+_BOOKKEEPING = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
+"""Keys that say where, with what and under which names a run was made."""
+RESULT_NEUTRAL_KEYS = frozenset({
+    *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "train", "test", "examine", "logger", "noise.file",
+    "data.url", "data.in_memory", "data.eval_batch_size", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps", "trainer.profiler", "trainer.default_root_dir", "callbacks.finite_guard",
+    "callbacks.gradient_norms", "callbacks.dynamics", "callbacks.path", "callbacks.dashboard", "callbacks.progress_bar",
+    "callbacks.history", "callbacks.checkpoints.run_dir", "callbacks.checkpoints.every_seconds",
+})  # fmt: skip
+"""Keys, with all keys below them, that change no result: runs that differ in these alone repeat each other."""
 
 
-def amiss(config: Any) -> str | None:
-    """What keeps this from being the configuration of a run; None if nothing that is seen from here does."""
-    return next(_complaints(config), None)
+def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
+    """Return whether a dotted key changes no result.
+
+    Args:
+        key: such as "data.workers".
+        choices: of the groups; a folder of images, unlike that of other data, decides which data they are.
+    """
+    if key == "data.dir" and choices.get("data") == "image_folder":
+        return False
+    parts = key.split(".")
+    return "run_dir" in parts[1:] or any(
+        ".".join(parts[:end]) in RESULT_NEUTRAL_KEYS for end in range(1, len(parts) + 1)
+    )
 
 
-def _complaints(config: Any) -> Iterator[str]:
-    """Each looks only at what those before it have found to be there."""
+def find_problem(config: Any) -> str | None:
+    """Return what keeps this from being the configuration of a run; None if nothing does."""
+    return next(_problems(config), None)
+
+
+def _problems(config: Any) -> Iterator[str]:
+    """Yield problems; each check relies on those before it."""
     if not isinstance(config, dict):
         yield "it holds no settings by name"
-    lacking = [key for key in ("seed", "name", *_SETTINGS) if key not in config]
-    if lacking:
-        yield f"it lacks {', '.join(lacking)}"
-    plain = [key for key in _SETTINGS if not isinstance(config[key], dict)]
-    plain += [key for key in _OPTIONAL if not isinstance(config.get(key), dict | None)]
-    yield from (f"its {key} holds no settings by name" for key in plain)
-    unnamed = (key for key in _MADE if not isinstance(config[key].get("_target_"), str))
-    yield from (f"its {key} does not say what it is (_target_)" for key in unnamed)
+    missing = [key for key in ("seed", "name", *_SECTIONS) if key not in config]
+    if missing:
+        yield f"it lacks {', '.join(missing)}"
+    wrong = [key for key in _SECTIONS if not isinstance(config[key], dict)]
+    wrong += [key for key in _OPTIONAL_SECTIONS if not isinstance(config.get(key), dict | None)]
+    yield from (f"its {key} holds no settings by name" for key in wrong)
+    for key in conf_groups.REQUIRED:
+        if key != "scheduler" and not isinstance(config[key].get("_target_"), str):
+            yield f"its {key} does not say what it is (_target_)"
     if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
         yield "its seed is no whole number"
-    if not all(
-        choice is None or (isinstance(choice, str) and choice.isprintable()) for choice in config["choices"].values()
-    ):
-        yield "its choices are no names by group"
-    follow = config.get("per_run", [])
-    if not isinstance(follow, list) or not all(isinstance(key, str) for key in follow):
+    for choice in config["choices"].values():
+        if not (choice is None or (isinstance(choice, str) and choice.isprintable())):
+            yield "its choices are no names by group"
+    per_run = config.get("per_run", [])
+    if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
         yield "its per_run is no list of keys"
-    inside = (("choices", "loss"), ("scheduler", "scheduler"), ("scheduler", "interval"))
-    yield from (f"it lacks {group}.{key}" for group, key in inside if key not in config[group])
+    yield from (f"it lacks {section}.{key}" for section, key in _REQUIRED_KEYS if key not in config[section])
 
 
-_TOLD_APART_BY = (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision"))
-
-
-def hparams(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a configuration: the choices, and the numbers of loss, optimizer, data and trainer."""
-    table = {group: choice for group, choice in config["choices"].items() if choice is not None}
-    table["seed"] = config["seed"]
-    parts = {group: config.get(group) or {} for group in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
-    numbers = {f"{group}.{key}": value for group, part in parts.items() for key, value in part.items()}
-    chosen = {f"{group}.{key}": config[group].get(key) for group, key in _TOLD_APART_BY}
-    plain = {key: value for key, value in (numbers | chosen).items() if isinstance(value, int | float | str)}
-    return table | {key: value for key, value in plain.items() if "._" not in key and not key.endswith(".seed")}
-
-
-MAY_DIFFER = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
-"""What may be said anew when a run is resumed, since it changes no result."""
-
-_FOLLOWS = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
-"""What only says where, by whom and under which names a run is made, or what is to be told of it."""
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """Collect what tells runs apart in a table: choices, seed, and the numbers of loss, optimizer, data and trainer."""
+    choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
+    sections = {name: config.get(name) or {} for name in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
+    values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    for name, key in (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision")):
+        values[f"{name}.{key}"] = config[name].get(key)
+    plain = {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, int | float | str) and "._" not in key and not key.endswith(".seed")
+    }
+    return choices | {"seed": config["seed"]} | plain
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """What stays of a resolved configuration without what changes no result: the same text for the same run.
+    """Return a text that is the same for configurations of the same run, wherever its folder lies.
 
-    The run folder may be any: whatever lies in it is written as if it were the same for all. Of a folder of images
-    the place counts, as that says which images they are.
+    It leaves out what only says where and under which names the run is made, and what may change on resume.
 
     Args:
-        config: as `cli.resolve` returns it, or as a config.json holds it.
+        config: resolved, as `training.config.resolve` returns it or a config.json holds it.
     """
-    plain = json.loads(runs.to_json(config))
-    places = (config.get("choices") or {}).get("data") == "image_folder"
-    for key in (*_FOLLOWS, *MAY_DIFFER):
-        group, _, name = key.rpartition(".")
-        inside = plain.get(group) if group else plain
-        if isinstance(inside, dict) and not (places and key == "data.dir"):
-            inside.pop(name, None)
-    return _anywhere(plain, str(config["run_dir"]))
+    plain = json.loads(to_json(config))
+    image_folder = (config.get("choices") or {}).get("data") == "image_folder"
+    for dotted in (*_BOOKKEEPING, *CHANGEABLE_ON_RESUME):
+        section, _, key = dotted.rpartition(".")
+        values = plain.get(section) if section else plain
+        if isinstance(values, dict) and not (image_folder and dotted == "data.dir"):
+            values.pop(key, None)
+    return _without_folder(plain, str(config["run_dir"]))
 
 
-def exactly(config: Mapping[str, Any]) -> str:
-    """As `identity`, with all that was asked for: tells jobs apart that differ in what changes no result."""
-    plain = json.loads(runs.to_json(config))
+def exact_identity(config: Mapping[str, Any]) -> str:
+    """Return an `identity` that tells apart all that was asked for, even where it changes no result."""
+    plain = json.loads(to_json(config))
     plain.pop("made_with", None)
-    return _anywhere(plain, str(config["run_dir"]))
+    return _without_folder(plain, str(config["run_dir"]))
 
 
-def _anywhere(plain: dict[str, Any], run_dir: str) -> str:
+def _without_folder(plain: dict[str, Any], run_dir: str) -> str:
     # 1 and 1.0 stay different: Lightning takes the one for a number of batches, the other for all of them.
     text = json.dumps(plain, sort_keys=True)
     return re.sub(rf'"{re.escape(json.dumps(run_dir)[1:-1])}(?=["/])', '"{run_dir}', text)

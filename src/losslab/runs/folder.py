@@ -1,129 +1,98 @@
-"""One run's folder.
+"""The folder of one run: its paths, its readers, and the default names of new ones. Imports no torch.
 
-How runs and their folders are called.
+A run folder may have been written by somebody else. So `read_config` is the only way to a configuration that is to be
+instantiated, and `output` the only way to a path that is written by what reads runs.
 """
 
 import json
 import secrets
 import time
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
-from losslab.io import atomic, untrusted
+from losslab.io import atomic
 from losslab.io.json_files import read_json
-from losslab.io.untrusted import read_text, read_yaml
-from losslab.runs import trust
-from losslab.runs.config import amiss
+from losslab.io.untrusted import check_output_path, read_text, read_yaml
+from losslab.runs.config import find_problem
+from losslab.runs.renames import rename_targets
+from losslab.runs.trust import check_targets
 
-_BRING_BACK = "bring the file back, or train the run again"
+_RESTORE = "bring the file back, or train the run again"
 _DELETE = "delete it, and the data themselves are read instead"
+
+
+class _Below:
+    """A path below the run folder."""
+
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path.joinpath(*self.parts)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder and the names in it."""
+    """The folder of one run. The package's docstring says what each path holds."""
 
     path: Path
+    trusted: tuple[str, ...] = field(default=(), compare=False)
+    """Packages that the user trusts, beside those on losslab's list, when the run is instantiated."""
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.json"
-
-    @cached_property
-    def best(self) -> Path:
-        """Checkpoint of the best epoch."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    @cached_property
-    def last(self) -> Path:
-        """Newest checkpoint."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    @cached_property
-    def previous(self) -> Path:
-        """The one that was the newest before, for when the newest turns out to be damaged."""
-        return self.path / "checkpoints" / "previous.ckpt"
-
-    @property
-    def weights(self) -> Path:
-        """Plain state_dict of the network."""
-        return self.path / "weights.pth"
-
-    @property
-    def faults(self) -> Path:
-        """What was made wrong with the training data."""
-        return self.path / "faults.json"
-
-    @property
-    def history(self) -> Path:
-        """A row an epoch."""
-        return self.path / "history.csv"
-
-    @property
-    def timing(self) -> Path:
-        """Wall times, a row an epoch."""
-        return self.path / "timing.csv"
-
-    @property
-    def path_of_weights(self) -> Path:
-        """All weights before the first step and after every epoch, of a network that has few."""
-        return self.path / "path.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """Final values."""
-        return self.path / "metrics.json"
-
-    @property
-    def dynamics(self) -> Path:
-        """What the callback of that name recorded."""
-        return self.path / "dynamics.npz"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of figures."""
-        return self.path / "figures"
-
-    @property
-    def data(self) -> Path:
-        """What must be known of the data to use the network without them."""
-        return self.path / "data.json"
-
-    @property
-    def exported(self) -> Path:
-        """The network as a program of torch.export's."""
-        return self.path / "exported.pt2"
+    config = _Below("config.json")
+    best = _Below("checkpoints", "best.ckpt")
+    last = _Below("checkpoints", "last.ckpt")
+    previous = _Below("checkpoints", "previous.ckpt")
+    weights = _Below("weights.pth")
+    metadata = _Below("data.json")
+    faults = _Below("faults.json")
+    history = _Below("history.csv")
+    timing = _Below("timing.csv")
+    weight_trajectory = _Below("path.csv")
+    metrics = _Below("metrics.json")
+    dynamics = _Below("dynamics.npz")
+    figures = _Below("figures")
+    exported = _Below("exported.pt2")
+    teacher = _Below("teacher")
+    """A run folder with the teacher's configuration and weights."""
 
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation."""
         return self.path / "evaluation" / name
 
-    @property
-    def teacher(self) -> Path:
-        """A run folder with as much of the teacher's as is needed to ask it again."""
-        return self.path / "teacher"
+    def output(self, path: Path) -> Path:
+        """Check and return a path for writing.
 
-    def keep_teacher(self, taught_by: "RunFolder") -> None:
-        """Copy what is needed of the teacher's folder, so that this one alone is enough to evaluate.
+        Args:
+            path: below this folder, where no part of it may be a link; or anywhere else, where the user chose it.
 
         Raises:
-            LabError: the place for it is a link.
-            OSError: it cannot be copied.
+            LabError: the path follows a link below this folder.
         """
-        untrusted.check_output_path(self.teacher, self.path)
-        atomic.copy(taught_by.config, self.teacher / taught_by.config.name)
-        weights = taught_by.weights if taught_by.weights.is_file() else taught_by.checkpoint("best")
-        atomic.copy(weights, self.teacher / taught_by.weights.name)
+        check_output_path(path, self.path)
+        return path
+
+    def copy_teacher(self, teacher: "RunFolder") -> None:
+        """Copy a teacher's configuration and weights into this folder, which then suffices to evaluate the run.
+
+        Raises:
+            LabError: its folder here is a link.
+            OSError: a file cannot be copied.
+        """
+        copy = RunFolder(self.output(self.teacher))
+        atomic.copy(teacher.config, copy.config)
+        atomic.copy(teacher.weights if teacher.weights.is_file() else teacher.checkpoint("best"), copy.weights)
 
     def checkpoint(self, name: str) -> Path:
-        """The file of "best" (which is "last" where nothing was validated), "last", or any path.
+        """Return the path of a checkpoint.
+
+        Args:
+            name: "best" (which is "last" if nothing was validated), "last", or a path.
 
         Raises:
-            LabError: there was a best epoch, and its checkpoint is gone.
+            LabError: there was a best epoch, and its checkpoint is missing.
         """
         if name != "best":
             return self.last if name == "last" else Path(name)
@@ -132,110 +101,110 @@ class RunFolder:
         epoch = self._best_epoch if self.last.is_file() else None
         if epoch is None:
             return self.last
-        plain = f", or --ckpt {self.weights} (its network; not for explain)" if self.weights.is_file() else ""
-        raise LabError(f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{plain}")
+        weights = f", or --ckpt {self.weights} (its network; not for explain)" if self.weights.is_file() else ""
+        raise LabError(f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{weights}")
 
     @property
     def _best_epoch(self) -> Any:
         try:
             return json.loads(read_text(self.metrics)).get("best_epoch")
-        except (OSError, ValueError, AttributeError):  # not finished, or damaged: it says nothing
+        except (OSError, ValueError, AttributeError):  # the run has not finished, or the file is damaged
             return None
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration, of which the run can be made again: it names nothing but what is trusted.
+        """Read the configuration to instantiate the run from it. It names only what is listed or trusted.
 
         Raises:
-            LabError: as `read_settings` does; or it names what is neither on the list nor trusted.
+            LabError: as `read_unchecked_config`; or it names something else.
         """
-        config = self.read_settings()
-        trust.check(config, self.config)
+        config = self.read_unchecked_config()
+        check_targets(config, self.config, self.trusted)
         return config
 
-    def read_settings(self) -> dict[str, Any]:
-        """The resolved configuration to be looked at alone: nothing may be made of it, whoever wrote it.
+    def read_unchecked_config(self) -> dict[str, Any]:
+        """Read the configuration to look up settings; nothing may be instantiated from it.
 
-        What it says of whom to trust is left out.
+        Old names of classes are replaced by current ones. `trust` is what this object trusts, not what the file says.
 
         Raises:
-            LabError: this is no run folder, or its configuration is damaged or none.
+            LabError: this is no run folder, or its configuration is damaged.
         """
         if not self.config.exists():
-            inside = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
-            hint = f", but it holds runs: name one of them, such as {inside[0].parent}" if inside else ""
+            runs = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
+            hint = f", but it holds runs: name one of them, such as {runs[0].parent}" if runs else ""
             raise LabError(f"{self.path} is no run folder: it holds no {self.config.name}{hint}")
-        config: dict[str, Any] = read_json(self.config, _BRING_BACK)
-        wrong = amiss(config)
-        if wrong is not None:
-            raise LabError(f"{self.config} is no configuration of a run: {wrong}; {_BRING_BACK}")
-        config.pop("trust", None)
-        return config
+        config = read_json(self.config, _RESTORE)
+        problem = find_problem(config)
+        if problem is not None:
+            raise LabError(f"{self.config} is no configuration of a run: {problem}; {_RESTORE}")
+        renamed: dict[str, Any] = rename_targets(config)
+        renamed.pop("trust", None)
+        return renamed | ({"trust": list(self.trusted)} if self.trusted else {})
 
     def read_faults(self) -> dict[str, Any] | None:
-        """What was made wrong with the training data; None where nothing was.
+        """Read how the training data were corrupted; None if they were not.
 
         Raises:
             LabError: the file is damaged.
         """
-        if not self.faults.exists():
-            return None
-        faults: dict[str, Any] = read_json(self.faults, _BRING_BACK)
-        if not isinstance(faults, dict):
-            raise LabError(f"{self.faults} does not say what was made wrong with the data: {_BRING_BACK}")
-        return faults
+        return self._read_object(self.faults, "does not say what was made wrong with the data", _RESTORE)
 
-    def read_data(self) -> dict[str, Any] | None:
-        """What is known of the data; None in the folder of an older run.
+    def read_metadata(self) -> dict[str, Any] | None:
+        """Read the metadata of the data; None in the folder of a run of an early version.
 
         Raises:
             LabError: the file is damaged.
         """
-        if not self.data.exists():
+        return self._read_object(self.metadata, "does not say what is known of the data", _DELETE)
+
+    @staticmethod
+    def _read_object(path: Path, problem: str, advice: str) -> dict[str, Any] | None:
+        if not path.exists():
             return None
-        known: dict[str, Any] = read_json(self.data, _DELETE)
-        if not isinstance(known, dict):
-            raise LabError(f"{self.data} does not say what is known of the data: {_DELETE}")
-        return known
+        content = read_json(path, advice)
+        if not isinstance(content, dict):
+            raise LabError(f"{path} {problem}: {advice}")
+        return content
 
     @property
-    def started_in(self) -> Path | None:
-        """The folder that the run was started in, to which relative paths in its configuration refer."""
+    def launch_dir(self) -> Path | None:
+        """The working directory of the training, to which relative paths in the configuration refer."""
         try:
             folder = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"]
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: it only serves to help
+        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it only serves a hint
             return None
         return Path(folder) if isinstance(folder, str) and folder and "\0" not in folder else None
 
 
-def default_sweep_path() -> str:
-    """outputs/sweep-STAMP-xxxx, which holds the folders of a sweep's runs."""
-    return f"outputs/sweep-{stamp()}"
-
-
-def default_path(name: str, job: str | None = None) -> str:
-    """outputs/NAME/STAMP-xxxx, where no other run is or will be; outputs/NAME/JOB for a job that has a name."""
-    return f"outputs/{name}/{job or stamp()}"
-
-
-def shown(path: Path) -> Path:
-    """A path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def name(model: str, data: str, loss: str, seed: int, *faults: str | None) -> str:
-    """What a run is called unless it is given a name: MODEL-DATA-LOSS-sSEED, where DATA is digits+long_tail+symmetric.
+def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
+    """Return the name of a run that was given none: MODEL-DATA-LOSS-sSEED, with DATA such as digits+symmetric.
 
     Args:
-        model: the choice of its group, as `data` and `loss` are.
-        data: to which the faults are added.
-        loss: of the run.
+        model: choice of the configuration group, as `data` and `loss` are.
+        data: choice.
+        loss: choice.
         seed: of the run.
-        faults: the choices of imbalance and noise; None or "none" where nothing is wrong.
+        corruptions: choices of imbalance and noise; None or "none" for neither.
     """
-    wrong = [fault for fault in faults if fault not in (None, "none")]
-    return f"{model}-{'+'.join((data, *wrong))}-{loss}-s{seed}"
+    chosen = [choice for choice in corruptions if choice not in (None, "none")]
+    return f"{model}-{'+'.join((data, *chosen))}-{loss}-s{seed}"
 
 
-def stamp() -> str:
-    """The time to the second, and four characters for runs that start in the same one."""
+def default_run_dir(name: str, job: str | None = None) -> str:
+    """Return outputs/NAME/TIMESTAMP, a folder that no other run has, or outputs/NAME/JOB for a cluster's job."""
+    return f"outputs/{name}/{job or timestamp()}"
+
+
+def default_sweep_dir() -> str:
+    """Return outputs/sweep-TIMESTAMP."""
+    return f"outputs/sweep-{timestamp()}"
+
+
+def timestamp() -> str:
+    """Return the time to the second, and four random characters for runs that start in the same one."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
+
+
+def display_path(path: Path) -> Path:
+    """Return a path relative to the working directory, if it lies there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""Runs and sweeps that lie in a folder, or below it."""
+"""Finding runs and sweeps below folders. Imports no torch."""
 
 import os
 from collections.abc import Iterable
@@ -8,43 +8,42 @@ from pathlib import Path
 from losslab.runs.folder import RunFolder
 
 SUMMARY = "summary.json"
-"""What became of the jobs of a sweep, in its folder."""
+"""The file in a sweep's folder that holds the state of its jobs."""
 
 
 @dataclass
-class Found:
-    """What lies in a folder, each thing once however many links lead to it."""
+class FoundRuns:
+    """What lies below some folders, each thing once however many links lead to it."""
 
     runs: list[RunFolder] = field(default_factory=list)
     sweeps: list[Path] = field(default_factory=list)
-    """Folders with a summary of their jobs."""
     unreadable: list[Path] = field(default_factory=list)
 
 
-def search(places: Iterable[Path]) -> Found:
-    """Look for run folders and sweeps in these folders and in all below them, but not inside of runs."""
-    found, seen, waiting = Found(), set[str](), [*places][::-1]
+def find_runs(folders: Iterable[Path]) -> FoundRuns:
+    """Find the run folders and sweeps among these folders and below them, but not inside of runs."""
+    found, visited, waiting = FoundRuns(), set[str](), [*folders][::-1]
     while waiting:
-        place = waiting.pop()
-        real = os.path.realpath(place)
-        if real in seen:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in visited:
             continue
-        seen.add(real)
-        if (place / "config.json").is_file():
-            found.runs.append(RunFolder(place))
+        visited.add(real)
+        if (folder / "config.json").is_file():
+            found.runs.append(RunFolder(folder))
             continue
         try:
-            inside = sorted(os.scandir(place), key=lambda entry: _in_order(entry.name))
+            entries = sorted(os.scandir(folder), key=lambda entry: _sort_key(entry.name))
         except OSError:
-            found.unreadable.append(place)
+            found.unreadable.append(folder)
             continue
-        if any(entry.name == SUMMARY for entry in inside):
-            found.sweeps.append(place)
-        waiting += [place / entry.name for entry in reversed(inside) if entry.is_dir() and entry.name[0] != "."]
+        if any(entry.name == SUMMARY for entry in entries):
+            found.sweeps.append(folder)
+        waiting += [folder / entry.name for entry in reversed(entries) if entry.is_dir() and entry.name[0] != "."]
     return found
 
 
-def _in_order(name: str) -> tuple[int, str]:
-    """Jobs of a sweep by their number, so that the tenth does not come before the second."""
+def _sort_key(name: str) -> tuple[int, str]:
+    """Sort jobs of a sweep by their number: 2-a before 10-a."""
     number = name.partition("-")[0]
     return (int(number) if number.isdecimal() else -1, name)

@@ -1,17 +1,14 @@
-"""Which names and texts that somebody handed over stand for a file or a folder.
+"""What the configuration of a run folder may name, and where a resumed run may write. Imports no torch.
 
-What the configuration of a run that somebody hands over may name.
-
-A configuration names what is to be made (`_target_`), and whoever makes it imports and calls that. So the whole of it
-is looked at before anything of it is made, and before anything is imported but the libraries named here.
-
-Where a run that somebody handed over may write when it goes on: into its folder.
+A configuration names what is to be instantiated (`_target_`), and instantiating imports and calls it. So all of a
+configuration that somebody else may have written is checked first: a name must be on the lists below, or lie in a
+package that the user trusts (`--trust PACKAGE`, `trust=[PACKAGE]`).
 """
 
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -20,26 +17,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from losslab.errors import LabError
-from losslab.io.untrusted import check_folder as refuse_links
-
-_PLACE = re.compile(r"(^|_)(dir|path|file|folder|root|location)s?(_|$)|(dir|path|file)s?$")
-_NO_PATH = re.compile(r"^\s*~|://|::|\0")
-
-
-def names_a_place(key: str) -> bool:
-    """Whether a name such as run_dir, dirpath or exclude_batches_path is one of a file or a folder."""
-    return bool(_PLACE.search(key))
-
-
-def is_an_address(text: str) -> bool:
-    """Whether a text is no path to us, and is one, or an address, to libraries: `local://~/Documents`."""
-    return bool(_NO_PATH.search(text))
-
-
-def goes_up(text: str) -> bool:
-    """Whether it is a path that leaves a folder for the one above."""
-    return ".." in PurePath(text.replace("\\", "/")).parts
-
+from losslab.io.untrusted import check_folder
 
 _MODULES = {
     "losslab.losses": ("losslab.losses.base.Loss",),
@@ -54,7 +32,7 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""What is defined in them and below them may be named, if it is a class on one of these; where none is, functions."""
+"""Modules whose public classes may be named, if they derive from one of these bases; without bases, its functions."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -77,212 +55,226 @@ _NAMES = frozenset({
     "torchvision.transforms.v2.CutMix",
     "torchvision.transforms.v2.MixUp",
 })  # fmt: skip
-"""What may be named besides: functions that make networks and weights, and classes on nothing in particular.
+"""Further functions and classes that may be named.
 
-Of the loggers those that write files alone; others speak to servers, as metrics of texts and images fetch networks.
+Of the loggers only those that write files: others send data to servers, as metrics of texts and images download models.
 """
-_SHORT = {"torch.nn": ("torch.nn.modules",), "torchmetrics": ("torchmetrics.classification", "torchmetrics.regression")}
-"""Modules in which those of others are named too."""
+_ALIASES = {
+    "torch.nn": ("torch.nn.modules",),
+    "torchmetrics": ("torchmetrics.classification", "torchmetrics.regression"),
+}
+"""Modules that re-export names of others."""
+_LIBRARIES = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
+"""Packages that are never to be trusted as a whole."""
+_TRUSTABLE_BY_NAME = ("lightning.pytorch.loggers.", "torchmetrics.")
+"""Modules of these packages whose names the user may trust one by one."""
+_DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_MAX_DEPTH = 50
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-_DEEPEST = 50
-_own: set[str] = set()
+_PATH_KEY = re.compile(r"(^|_)(dir|path|file|folder|root|location)s?(_|$)|(dir|path|file)s?$")
+_ADDRESS = re.compile(r"^\s*~|://|::|\0")
+_ABSOLUTE = re.compile(r"^[/\\]|^[A-Za-z]:")
+_FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
+_FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
+"""A template that no values turn into a path; `{epoch:c}` could become a dot or a slash."""
+_WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
+"""Callbacks that write into the working directory unless this option is set."""
 
 
-def also(packages: object) -> None:
-    """Trust packages or modules, and what lies below them, for as long as this process lives.
+def parse_packages(packages: object) -> tuple[str, ...]:
+    """Validate names of packages or modules to trust.
 
     Args:
         packages: a name such as "timm" or "my_package.losses", or several; None for none.
 
     Raises:
-        LabError: one is no name.
+        LabError: one is no dotted name.
     """
-    several = [packages] if isinstance(packages, str) else packages or ()
-    if not isinstance(several, Iterable) or not all(isinstance(one, str) and _DOTTED.fullmatch(one) for one in several):
+    names = [packages] if isinstance(packages, str) else packages or ()
+    if not isinstance(names, Iterable) or not all(
+        isinstance(name, str) and _DOTTED_NAME.fullmatch(name) for name in names
+    ):
         raise LabError(f"trust takes names of packages, as in trust=[my_package]: got {packages!r}")
-    _own.update(several)
+    return tuple(names)
 
 
-def said() -> list[str]:
-    """What somebody here said is to be trusted: for `also` in another process."""
-    return sorted(_own)
+def parse_option(value: str) -> list[str]:
+    """Split the value of `trust=[a,b]` on a command line into names."""
+    return [name.strip() for name in value.removeprefix("[").removesuffix("]").split(",") if name.strip()]
 
 
-def named(text: str) -> list[str]:
-    """The packages that `trust=[a,b]` of a command line names, given what stands after the equals sign."""
-    return [name.strip() for name in text.removeprefix("[").removesuffix("]").split(",") if name.strip()]
+def is_trusted(target: str, trusted: Collection[str]) -> bool:
+    """Return whether a name is, or lies in, one of the trusted packages."""
+    return any(target == package or target.startswith(f"{package}.") for package in (*trusted, *_own))
 
 
-def check(config: Any, source: Path) -> None:
-    """See that a configuration names nothing but what is on the list, anywhere in it.
+def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> None:
+    """Check that a configuration names nothing that is neither on the list nor trusted.
 
     Args:
         config: resolved, as config.json holds it.
         source: the file it was read from, for the message.
+        trusted: packages that the user trusts.
 
     Raises:
-        LabError: it names something else, or something that is no name; it holds what would be resolved to something
-            else when it is made; or it is nested deeper than any configuration.
+        LabError: it names something else, holds an interpolation, or is nested too deeply.
     """
-    for place, value in leaves(config):
+    for key, value in leaves(config):
         if isinstance(value, str) and "${" in value:
             raise LabError(
-                f"{source}: {place} holds an interpolation, which no resolved configuration does: nothing is made"
+                f"{source}: {key} holds an interpolation, which no resolved configuration does: nothing is made"
             )
-        if place.rpartition(".")[2] == "_target_":
-            wrong = _wrong(value)
-            if wrong is not None:
-                raise LabError(f"{source}: {place} {wrong}")
+        if key.rpartition(".")[2] == "_target_":
+            problem = _target_problem(value, trusted)
+            if problem is not None:
+                raise LabError(f"{source}: {key} {problem}")
 
 
-def untrusted(config: Any) -> list[str]:
-    """The packages that `trust` must name for a run of this configuration to be opened again."""
-    found = (str(value) for place, value in leaves(config) if place.rpartition(".")[2] == "_target_")
-    return sorted({_to_trust(name) for name in found if name not in _NAMES and not _defined(name)})
+def packages_to_trust(config: Any) -> list[str]:
+    """Return the packages that the user must trust for a run of this configuration to be opened again."""
+    targets = (str(value) for key, value in leaves(config) if key.rpartition(".")[2] == "_target_")
+    return sorted({_package_of(target) for target in targets if not _is_listed(target)})
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """The dotted place and the value of all in a tree that is no container; of _target_ and of strange keys always.
+    """Yield the dotted key and the value of each leaf; each `_target_`, and each key with an interpolation, is one.
 
     Raises:
-        LabError: it is nested deeper than any configuration.
+        LabError: the configuration is nested too deeply.
     """
     waiting: list[tuple[str, Any, int]] = [("", config, 0)]
     while waiting:
-        place, value, depth = waiting.pop()
-        if depth > _DEEPEST:
+        key, value, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
             raise LabError(
-                f"a configuration is nested more than {_DEEPEST} deep at {place[:80]}...: nothing is made of it"
+                f"a configuration is nested more than {_MAX_DEPTH} deep at {key[:80]}...: nothing is made of it"
             )
-        named = place.rpartition(".")[2] == "_target_"
-        if named or not isinstance(value, dict | list | tuple):
-            yield place, value
+        if key.rpartition(".")[2] == "_target_" or not isinstance(value, dict | list | tuple):
+            yield key, value
         if isinstance(value, dict):
-            yield from ((f"{place}.{key}"[:80].lstrip("."), f"{key}") for key in value if "${" in str(key))
-            waiting += [(f"{place}.{key}".lstrip("."), each, depth + 1) for key, each in value.items()]
+            yield from ((f"{key}.{name}"[:80].lstrip("."), f"{name}") for name in value if "${" in str(name))
+            waiting += [(f"{key}.{name}".lstrip("."), each, depth + 1) for name, each in value.items()]
         elif isinstance(value, list | tuple):
-            waiting += [(f"{place}.{at}".lstrip("."), each, depth + 1) for at, each in enumerate(value)]
+            waiting += [(f"{key}.{index}".lstrip("."), each, depth + 1) for index, each in enumerate(value)]
 
 
-def _wrong(target: Any) -> str | None:
-    """What is wrong with a name; None if it may be made."""
-    if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
+    if not isinstance(target, str) or not _DOTTED_NAME.fullmatch(target):
         return f"is no dotted name but {ascii(target)[:60]}: nothing is made"
-    if _listed(target):
+    if is_trusted(target, trusted) or _is_listed(target):
         return None
     package = target.partition(".")[0]
-    if package in sys.stdlib_module_names or (package in _KNOWN and not target.startswith(_REACHES_OUT)):
+    if package in sys.stdlib_module_names or (package in _LIBRARIES and not target.startswith(_TRUSTABLE_BY_NAME)):
         return f"names {target}, which is not among what runs may name (docs/reliability.md): nothing is made"
-    how = f"--trust {_to_trust(target)}, or trust=[{_to_trust(target)}] of train.py"
+    how = f"--trust {_package_of(target)}, or trust=[{_package_of(target)}] of train.py"
     return f"names {target}, which losslab does not know: nothing is made. If you know and trust it, add {how}"
 
 
-def _to_trust(target: str) -> str:
-    """What to trust so that a name may be made: its package, and of what losslab is made of that name alone."""
+def _package_of(target: str) -> str:
     package = target.partition(".")[0]
-    return target if package in _KNOWN else package
+    return target if package in _LIBRARIES else package
 
 
-def _listed(target: str) -> bool:
-    return trusted(target) or target in _NAMES or _defined(target)
-
-
-def trusted(target: str) -> bool:
-    """Whether somebody here said that a name is to be trusted."""
-    return any(target == own or target.startswith(f"{own}.") for own in _own)
+def _is_listed(target: str) -> bool:
+    return target in _NAMES or _is_listed_class(target)
 
 
 @cache
-def _defined(target: str) -> bool:
-    """Whether it is a public class, of a kind and in a module that are on the list; imports that module alone."""
+def _is_listed_class(target: str) -> bool:
+    """Return whether it is a public class or function that `_MODULES` allows; imports its module alone."""
     module, _, name = target.rpartition(".")
-    homes = _SHORT.get(module) or tuple(home for home in _MODULES if f"{module}.".startswith(f"{home}."))
+    homes = _ALIASES.get(module) or tuple(home for home in _MODULES if f"{module}.".startswith(f"{home}."))
     if not homes or name.startswith("_"):
         return False
     try:
-        found = vars(import_module(module)).get(name)
-    except Exception:  # noqa: BLE001 -- whatever importing it raises: it is not there
+        value = vars(import_module(module)).get(name)
+    except Exception:  # noqa: BLE001 -- whatever importing raises: there is no such name
         return False
-    defined_in = f"{getattr(found, '__module__', '')}."
+    defined_in = f"{getattr(value, '__module__', '')}."
     home = next((home for home in homes if defined_in.startswith(f"{home}.")), None)
     if home is None:
         return False  # it was only imported there
-    kinds = tuple(map(_class, _MODULES[home]))
-    fits = isinstance(found, type) and issubclass(found, kinds) if kinds else inspect.isfunction(found)
-    return fits and get_object(target) is found
+    bases = tuple(map(_import_class, _MODULES[home]))
+    allowed = isinstance(value, type) and issubclass(value, bases) if bases else inspect.isfunction(value)
+    return allowed and get_object(target) is value
 
 
-def _class(path: str) -> type:
+def _import_class(path: str) -> type:
     module, _, name = path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found
+    value: type = getattr(import_module(module), name)
+    return value
 
 
-_KNOWN = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
-"""Packages that nobody is advised to trust as a whole."""
-_REACHES_OUT = ("lightning.pytorch.loggers.", "torchmetrics.")
-"""Of these, what one may want to trust by its name."""
+def is_path_key(key: str) -> bool:
+    """Return whether a key, such as run_dir, dirpath or exclude_batches_path, is that of a path."""
+    return bool(_PATH_KEY.search(key))
 
 
-_LEADS_AWAY = re.compile(r"^[/\\]|^[A-Za-z]:")
-_FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
-_FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
-"""What is no path, whatever values are filled in: `{epoch:c}` could be a dot or a slash."""
-_UNSAID = {"SpikeDetection": "exclude_batches_path"}
-"""Without this option it writes into the working directory."""
+def is_address(text: str) -> bool:
+    """Return whether libraries take a text for a home folder or an address, such as `local://~/Documents`."""
+    return bool(_ADDRESS.search(text))
 
 
-def confine(config: dict[str, Any], folder: Path) -> None:
-    """See that callbacks and loggers which are to run again write into the folder of their run alone.
-
-    Lightning's ModelCheckpoint removes what a checkpoint says it once wrote, below the folder that it is given.
-
-    Raises:
-        LabError: one is given a folder elsewhere, or an address; or something in the folder is a link that
-            leads elsewhere, or a pipe.
-    """
-    confine_options(config, folder)
-    refuse_links(folder)
+def has_parent_reference(text: str) -> bool:
+    """Return whether a path contains `..`."""
+    return ".." in PurePath(text.replace("\\", "/")).parts
 
 
-def confine_options(config: dict[str, Any], folder: Path) -> None:
-    """See that callbacks and loggers write into a folder, which need not be there yet.
+def check_resumable(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
+    """Check that a run which is resumed writes into its own folder alone.
 
     Raises:
-        LabError: one is given a folder elsewhere, or an address.
+        LabError: as `check_write_paths`; or the folder holds a link that leads elsewhere, or a pipe.
     """
-    old, home = config.get("run_dir"), folder.resolve()
-    if not isinstance(old, str):
+    check_write_paths(config, folder, trusted)
+    check_folder(folder)
+
+
+def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
+    """Check that the callbacks and loggers of a configuration write below a folder, which need not exist yet.
+
+    Raises:
+        LabError: an option of one that is not trusted is a path elsewhere, or an address.
+    """
+    run_dir, home = config.get("run_dir"), folder.resolve()
+    if not isinstance(run_dir, str):
         raise LabError(f"{folder}: its run_dir is no path: nothing is made")
     for group in ("callbacks", "logger"):
-        for name, part in (config.get(group) or {}).items():
-            if isinstance(part, dict) and not trusted(str(part.get("_target_"))):
-                _confine(f"{group}.{name}", part, old, home)
+        for name, options in (config.get(group) or {}).items():
+            target = options.get("_target_") if isinstance(options, dict) else None
+            if not isinstance(options, dict) or is_trusted(str(target), trusted):
+                continue
+            # An option whose default writes into the working directory counts as set to it.
+            option = _WRITES_BY_DEFAULT.get(str(target).rpartition(".")[2])
+            unset = [(option, ".")] if option is not None and options.get(option) is None else []
+            for key, value in [*leaves(options), *unset]:
+                if not _stays_below(key.split("."), value, run_dir, home):
+                    where = f"{group}.{name}.{key} leads out of the run folder ({ascii(value)[:80]})"
+                    raise LabError(f"{where}: nothing is made. If you mean it, add trust=[{target}]")
 
 
-def _confine(name: str, part: dict[str, Any], old: str, home: Path) -> None:
-    for place, value in [*leaves(part), *_unsaid(part)]:
-        if not _stays(place.split("."), value, old, home):
-            where = f"{name}.{place} leads out of the run folder ({ascii(value)[:80]})"
-            raise LabError(f"{where}: nothing is made. If you mean it, add trust=[{part.get('_target_')}]")
-
-
-def _unsaid(part: dict[str, Any]) -> list[tuple[str, str]]:
-    """The option that leads away where it is left out, as if it were given."""
-    option = _UNSAID.get(str(part.get("_target_")).rpartition(".")[2])
-    return [(option, ".")] if option is not None and part.get(option) is None else []
-
-
-def _stays(keys: list[str], value: Any, old: str, home: Path) -> bool:
-    """Whether what is written by an option lies in the run folder."""
-    if value is None or value == old:
+def _stays_below(keys: list[str], value: Any, run_dir: str, home: Path) -> bool:
+    """Return whether what is written by an option lies below `home`."""
+    if value is None or value == run_dir:
         return True
-    if isinstance(value, str) and is_an_address(value):
+    if isinstance(value, str) and is_address(value):
         return False
     if "filename" in keys:
         return isinstance(value, str) and bool(_FILENAME.fullmatch(value))
-    away = any(map(names_a_place, keys)) or "_args_" in keys
-    if not away and not (isinstance(value, str) and (_LEADS_AWAY.search(value) or goes_up(value))):
+    is_path = any(map(is_path_key, keys)) or "_args_" in keys
+    if not is_path and not (isinstance(value, str) and (_ABSOLUTE.search(value) or has_parent_reference(value))):
         return True
     return isinstance(value, str) and Path(value).resolve().is_relative_to(home)
+
+
+_own: set[str] = set()  # until all callers pass what they trust
+
+
+def also(packages: object) -> None:
+    """Trust packages for as long as this process lives."""
+    _own.update(parse_packages(packages))
+
+
+def said() -> list[str]:
+    """Return what `also` was given."""
+    return sorted(_own)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs import trust
-from losslab.runs.trust import confine, confine_options
+from losslab.runs.trust import check_resumable, check_write_paths
 from losslab.sweep import resume, state
 from losslab.sweep.state import Job
 from losslab.training.config import register, resolve
@@ -109,7 +109,7 @@ def put(config: DictConfig, folder: Path) -> None:
                 f"{folder} is no folder in {sweep}: nothing is made there. Say the whole command of the sweep again"
             )
         if folder.is_dir():
-            confine({"run_dir": str(folder)}, folder)
+            check_resumable({"run_dir": str(folder)}, folder)
     with read_write(config), open_dict(config):
         config.hydra.sweep.subdir = os.path.relpath(folder, config.hydra.sweep.dir)
         config.hydra.runtime.output_dir = str(folder)
@@ -148,17 +148,17 @@ def _check(config: DictConfig, job: Job) -> None:
         )
     plain, source = resolved(config), resume.handed_over
     spawn.ask(_looked_at, plain, source, trust.said())  # where torch is imported
-    confine_options(plain, folder_of(config))
+    check_write_paths(plain, folder_of(config))
 
 
 def _trusts_as_said(part: str) -> bool:
     """Whether it trusts whom the command line of this process trusts: what the folder says of that is left out."""
-    return part.startswith("trust=") and set(trust.named(part.removeprefix("trust="))) <= set(trust.said())
+    return part.startswith("trust=") and set(trust.parse_option(part.removeprefix("trust="))) <= set(trust.said())
 
 
 def _looked_at(config: dict[str, Any], source: Path, trusted: list[str]) -> None:
     trust.also(trusted)
-    trust.check(config, source)
+    trust.check_targets(config, source)
 
 
 @contextmanager

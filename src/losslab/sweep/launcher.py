@@ -97,10 +97,10 @@ def _begin(folder: Path) -> tuple[Sweep, Earlier | None]:
         earlier = Earlier(new.folder) if again else None
     except LabError as error:
         raise LabError(f"{error}: set run_dir to another folder") from error
-    logger.info("sweep folder  %s", runs.shown(new.folder))
+    logger.info("sweep folder  %s", runs.display_path(new.folder))
     left = None if again else unfinished(new.folder, new.command)
     if left is not None:
-        logger.info("unfinished    another of the same command, which resume=%s completes", runs.shown(left))
+        logger.info("unfinished    another of the same command, which resume=%s completes", runs.display_path(left))
     return new, earlier
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from losslab import CONF, runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder, trust
-from losslab.runs.config import MAY_DIFFER, exactly, identity
-from losslab.runs.sweep_summary import State, jobs_of
+from losslab.runs.config import CHANGEABLE_ON_RESUME, exact_identity, identity
+from losslab.runs.sweep_summary import State, read_jobs
 from losslab.sweep.state import Job
 from losslab.training.distributed import spawn
 
@@ -32,9 +32,9 @@ from losslab.training.distributed import spawn
 def resume_command(folder: Path, config: Any) -> str:
     """What to type to go on with what lies in a folder and was made of this configuration."""
     program = ["python", sys.argv[0]] if Path(sys.argv[0]).name == "train.py" else ["losslab", "train"]
-    packages = trust.untrusted(config)
+    packages = trust.packages_to_trust(config)
     trusted = [f"trust=[{','.join(packages)}]"] if packages else []
-    return shlex.join([*program, f"resume={runs.shown(folder)}", *trusted])
+    return shlex.join([*program, f"resume={runs.display_path(folder)}", *trusted])
 
 
 def refuse_others(given: Iterable[str], allowed: Sequence[str], does: str, otherwise: str) -> None:
@@ -136,10 +136,10 @@ def _is_choice(group: str, choice: str) -> bool:
 
 def _makes_what_is_trusted(part: str) -> bool:
     named = targets(part)
-    return len(named) == part.count("_target_") and all(map(trust.trusted, named))
+    return len(named) == part.count("_target_") and all(trust.is_trusted(name, trust.said()) for name in named)
 
 
-_ANEW = (*MAY_DIFFER, "hydra.launcher.n_jobs")
+_ANEW = (*CHANGEABLE_ON_RESUME, "hydra.launcher.n_jobs")
 _FOLDER = "hydra.sweep.dir"
 _LOOKED_AT = 20
 
@@ -162,7 +162,7 @@ def completed(arguments: Sequence[str]) -> list[str] | None:
     refuse_others(given, _ANEW, "completes a sweep", anew)
     _refuse_links(folder)
     said = kept(_command(summary))
-    trust.also(trust.named(given.get("trust", "")))
+    trust.also(trust.parse_option(given.get("trust", "")))
     unsafe = next((part for part in said if not harmless(part)), None)
     if unsafe is not None:
         raise LabError(
@@ -191,7 +191,7 @@ def unfinished(beside: Path, command: Sequence[str]) -> Path | None:
     for folder in sorted(beside.parent.glob("sweep-*"), reverse=True)[:_LOOKED_AT]:
         try:
             if folder != beside and _command(folder / runs.SUMMARY) == list(command):
-                states = {job["state"] for job in jobs_of(folder)}
+                states = {job["state"] for job in read_jobs(folder)}
                 return folder if states & {State.FAILED, State.INTERRUPTED} else None
         except (LabError, OSError):  # none that could be completed
             continue
@@ -261,7 +261,7 @@ class Earlier:
     """
 
     def __init__(self, sweep: Path) -> None:
-        rows = jobs_of(sweep, over=True)
+        rows = read_jobs(sweep, ended=True)
         self._home = sweep.resolve()
         named = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
         self._rows = {path: row for path, row in named.items() if self._home in path.parents}
@@ -271,20 +271,20 @@ class Earlier:
         for path in sweep.iterdir() if sweep.is_dir() else ():
             if path.is_dir() and _number(path) is not None:
                 self._numbers[_number(path) or 0] = path.resolve()
-        for run in runs.search([place for place in (sweep, *self._rows) if place.is_dir()]).runs:
+        for run in runs.find_runs([place for place in (sweep, *self._rows) if place.is_dir()]).runs:
             try:
                 self._find(run)
             except LabError as error:
                 logger.warning("not taken over: %s", error)
 
     def _find(self, run: RunFolder) -> None:
-        config, path = run.read_settings(), run.path.resolve()
+        config, path = run.read_unchecked_config(), run.path.resolve()
         if self._home not in path.parents:  # by a link: what the sweep writes stays in its folder
             raise LabError(f"{run.path} leads out of the folder of the sweep")
         row = self._rows.get(path, {})
         number = row.get("job", _number(path))
         seconds = row.get("seconds") if row.get("state") is State.DONE else None
-        self._left[identity(config)].append(Left(run, exactly(config), number, seconds))
+        self._left[identity(config)].append(Left(run, exact_identity(config), number, seconds))
         if number is not None:
             self._numbers.setdefault(number, path)
 
@@ -298,7 +298,7 @@ class Earlier:
         same = self._left.get(identity(config))
         if not same:
             return None
-        asked = exactly(config)
+        asked = exact_identity(config)
         left = same.pop(next((place for place, each in enumerate(same) if each.exactly == asked), 0))
         self._rows.pop(left.run.path.resolve(), None)
         return left

@@ -89,7 +89,7 @@ class Sweep:
             LabError: another process runs a sweep in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held.enter_context(runs.held(self.folder))
+        self._held.enter_context(runs.lock(self.folder))
 
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
         """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""

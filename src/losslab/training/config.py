@@ -21,6 +21,7 @@ from losslab import CONF, runs
 from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.metric_names import direction
+from losslab.runs.renames import rename_targets
 from losslab.training.distributed import environment, spawn
 
 OWN = "notes"
@@ -74,7 +75,7 @@ def register() -> None:
     Those that name folders are cached: Hydra asks more than once, and a name holds the time.
     """
     OmegaConf.register_new_resolver("run_path", _run_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_name", runs.name, replace=True)
+    OmegaConf.register_new_resolver("run_name", runs.default_name, replace=True)
     OmegaConf.register_new_resolver("sweep_path", _sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
     OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
@@ -109,7 +110,7 @@ def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
         job = environment.job_id()
 
         def named() -> str:
-            return runs.default_path(name or runs.name(*named_by), job)
+            return runs.default_run_dir(name or runs.default_name(*named_by), job)
 
         path = run_dir or (named() if job is not None else None)
         if path is not None and environment.restarted() and Path(path).is_dir():
@@ -125,7 +126,7 @@ def _sweep_path(run_dir: str | None, launcher: str) -> str:
         raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
     if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
         return run_dir  # to be completed
-    path = _claimed(run_dir, runs.default_sweep_path, runs.SUMMARY)
+    path = _claimed(run_dir, runs.default_sweep_dir, runs.SUMMARY)
     sweeps.append(Path(path).absolute())
     return path
 
@@ -136,7 +137,7 @@ def _claimed(asked: str | None, named: Callable[[], str], first: str = "train.lo
         path = asked or named()
         try:
             claimed.extend(runs.claim(Path(path), first))
-        except runs.TakenError:
+        except runs.FolderTakenError:
             if asked or not again or not chance:
                 raise
         else:
@@ -192,13 +193,13 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
                 cfg.choices[group] = None  # the same run, whichever way it was said
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in ("model", "data", "loss"))
-        cfg.name = cfg.name or runs.name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
-    config = _resolved(cfg)
+        cfg.name = cfg.name or runs.default_name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
+    config: dict[str, Any] = rename_targets(_resolved(cfg))
     # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.
     other = deepcopy(cfg)  # the processes of a run are handed the configuration itself
     with open_dict(other):
         other.seed, other.name, other.run_dir = cfg.seed + 1 if isinstance(cfg.seed, int) else None, f"{cfg.name}+", "+"
-    return config | {"per_run": _differing(config, _resolved(other))}
+    return config | {"per_run": _differing(config, rename_targets(_resolved(other)))}
 
 
 def _check_values(cfg: DictConfig) -> None:

@@ -96,9 +96,9 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     experiment = build_to_look_at(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | everything})
     experiment.data.may_download = False
     experiment.data.expected_manifest = folder.read_faults()
-    known = folder.read_data()
+    known = folder.read_metadata()
     if known is not None:
-        experiment.data.training_metadata = DataMetadata.from_json(known, folder.data)
+        experiment.data.training_metadata = DataMetadata.from_json(known, folder.metadata)
         experiment.data.training_metadata.check_compatible(experiment.data.facts)
     return experiment
 
@@ -135,15 +135,17 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     """
     if not resume:
         preflight.check_length(experiment.config)
-    with runs.held(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
-        start = checkpoint.newest(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
+    with runs.lock(experiment.folder.path) if experiment.trainer.is_global_zero else nullcontext():
+        start = (
+            checkpoint.find_resume_point(experiment.folder, tidy=experiment.trainer.is_global_zero) if resume else None
+        )
         if resume:
             _say_from_where(experiment, start)
         _begin(experiment, start, resume=resume)
         return _train_and_test(experiment, start)
 
 
-def _say_from_where(experiment: Experiment, start: checkpoint.Start | None) -> None:
+def _say_from_where(experiment: Experiment, start: checkpoint.ResumePoint | None) -> None:
     """Tell the user, and TensorBoard, which would else show twice what is logged again."""
     if experiment.trainer.is_global_zero:
         if start is None:
@@ -155,7 +157,7 @@ def _say_from_where(experiment: Experiment, start: checkpoint.Start | None) -> N
             board.forget_after(-1 if start is None else start.step)
 
 
-def _train_and_test(experiment: Experiment, start: checkpoint.Start | None) -> dict[str, float]:
+def _train_and_test(experiment: Experiment, start: checkpoint.ResumePoint | None) -> dict[str, float]:
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     results: dict[str, float] = {}
     with quiet(), one_line("trainer"):
@@ -165,7 +167,7 @@ def _train_and_test(experiment: Experiment, start: checkpoint.Start | None) -> d
         elif config["train"]:
             path = None if start is None else start.path
             try:
-                with checkpoint.going_on(start, trainer):
+                with checkpoint.explain_mismatch(start, trainer):
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             except NonFiniteError as error:
                 if error.on_all_ranks:
@@ -182,7 +184,7 @@ def _train_and_test(experiment: Experiment, start: checkpoint.Start | None) -> d
     return results
 
 
-def _begin(experiment: Experiment, start: checkpoint.Start | None, *, resume: bool) -> None:
+def _begin(experiment: Experiment, start: checkpoint.ResumePoint | None, *, resume: bool) -> None:
     """Read the data and look at all that can still be refused; then there is a run, and its folder.
 
     A run that is resumed was looked at when it began, and its folder says what it is: nothing there is written again.
@@ -204,9 +206,9 @@ def _begin(experiment: Experiment, start: checkpoint.Start | None, *, resume: bo
     if trainer.is_global_zero and not resume:
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
-        runs.write_json(folder.data, experiment.data.metadata.as_json())
+        runs.write_json(folder.metadata, experiment.data.metadata.as_json())
         if config.get("teacher"):
-            folder.keep_teacher(RunFolder(Path(config["teacher"])))
+            folder.copy_teacher(RunFolder(Path(config["teacher"])))
         # Last, as it makes the folder a run's: whoever is resumed finds all of them, or none.
         runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
     if config["compile"]:
@@ -221,12 +223,12 @@ def _refuse_another(folder: RunFolder) -> None:
 
 def _check_data(experiment: Experiment) -> None:
     """Refuse to go on with other data than those that the run has learnt from so far."""
-    known, found = experiment.folder.read_data(), experiment.data.metadata.as_json()
+    known, found = experiment.folder.read_metadata(), experiment.data.metadata.as_json()
     # Their means may differ in the last digit on another machine.
     plain = [{key: value for key, value in (each or {}).items() if key != "normalise"} for each in (known, found)]
     if known is not None and plain[0] != json.loads(json.dumps(plain[1])):
         raise LabError(
-            f"the data are not those that {experiment.folder.path} has learnt from so far ({experiment.folder.data} "
+            f"the data are not those that {experiment.folder.path} has learnt from so far ({experiment.folder.metadata} "
             "says what those were): name their place with data.dir=, or start a new run"
         )
 

@@ -27,7 +27,7 @@ from losslab.training import teacher, weights
 from losslab.training.experiment import Experiment
 from losslab.training.instantiate import class_of, make_loss, make_network
 
-DRAWN_ANEW = {"split_seed", "val_size", "data_seed", "subset"}
+RESPLITTING_OPTIONS = {"split_seed", "val_size", "data_seed", "subset"}
 """Options by which training and held-out examples change places."""
 
 
@@ -103,7 +103,7 @@ SPLITS = ("test", "val", "train")
 
 
 @dataclass(frozen=True)
-class Look:
+class EvaluationRequest:
     """What is looked at: a run, its weights, and a split of its data.
 
     Raises:
@@ -128,7 +128,7 @@ class Look:
             raise LabError(f"split must be {' or '.join(SPLITS)}, got {self.split!r}")
 
 
-def open_run(look: Look) -> Experiment:
+def open_run(look: EvaluationRequest) -> Experiment:
     """Build the run again, with the data that were asked for and the weights of the checkpoint.
 
     Raises:
@@ -137,9 +137,10 @@ def open_run(look: Look) -> Experiment:
     """
     folder = RunFolder(look.run)
     config = folder.read_config()
-    checkpoint = found_checkpoint(folder, look.checkpoint)
+    checkpoint = find_checkpoint(folder, look.checkpoint)
     changed = parse(look.data, config["data"])
-    config = config | {"data": located(folder, config["data"], changed) | _from_home(config["data"], changed) | changed}
+    found = with_found_data(folder, config["data"], changed)
+    config = config | {"data": found | _from_home(config["data"], changed) | changed}
     experiment = lab.rebuild(folder, config)
     experiment.data.may_download = "dir" in changed
     if changed and look.split != "train":  # which is all that faults are of
@@ -157,17 +158,17 @@ def _from_home(data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (("url", None), ("verify", True)) if key in data}
 
 
-def open_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
+def reopen_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
     """Build the network of a run and its loss without the data, as far as the run kept what is needed of them.
 
     Raises:
         LabError: as `open_run` does; of data only where the run is an older one.
     """
     folder = RunFolder(run)
-    config, content, path = folder.read_config(), folder.read_data(), found_checkpoint(folder, checkpoint)
+    config, content, path = folder.read_config(), folder.read_metadata(), find_checkpoint(folder, checkpoint)
     if content is None:
-        return _with_data(Look(run, checkpoint=checkpoint))
-    known = DataMetadata.from_json(content, folder.data)
+        return _with_data(EvaluationRequest(run, checkpoint=checkpoint))
+    known = DataMetadata.from_json(content, folder.metadata)
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
     loss = make_loss(config["loss"], known.facts.kind, known.facts.targets)
@@ -180,7 +181,7 @@ def open_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
     return learner.eval(), known
 
 
-def _with_data(look: Look) -> tuple[Learner, DataMetadata]:
+def _with_data(look: EvaluationRequest) -> tuple[Learner, DataMetadata]:
     try:
         experiment = open_run(look)
         experiment.data.prepare_data()
@@ -192,7 +193,7 @@ def _with_data(look: Look) -> tuple[Learner, DataMetadata]:
     return experiment.learner.eval(), experiment.data.metadata
 
 
-def found_checkpoint(folder: RunFolder, name: str) -> Path:
+def find_checkpoint(folder: RunFolder, name: str) -> Path:
     """The file of "best", "last" or a path.
 
     Raises:
@@ -206,7 +207,7 @@ def found_checkpoint(folder: RunFolder, name: str) -> Path:
     raise LabError(f"no checkpoint at {path}: {hint}, or name a file with --ckpt PATH")
 
 
-def located(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+def with_found_data(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     """The data's configuration with a folder that can be found from here.
 
     A relative data.dir refers to where the run was started. Nothing is downloaded for a run that is over.
@@ -222,7 +223,7 @@ def located(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) ->
         return data
     if path.is_absolute():
         raise LabError(f"no data here: data.dir={place} is not there. Say where they are: --data dir=FOLDER")
-    home = folder.started_in
+    home = folder.launch_dir
     if home is not None and (home / path).exists():
         return data | {"dir": str(home / path)}
     origin = f", and was relative to {home}" if home is not None and home != Path.cwd() else ""

@@ -20,7 +20,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from losslab.errors import LabError
 from losslab.models.learner import Learner
-from losslab.runs.config import hparams
+from losslab.runs.config import hyperparameters
 from losslab.training.callbacks.checkpoint import BestAndLast
 from losslab.training.distributed import environment
 from losslab.training.instantiate import make
@@ -117,7 +117,7 @@ def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learn
             f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.epoch_metric_names)}"
         )
     if callback.get("hparams", "") is None:
-        supplies["hparams"] = hparams(config)
+        supplies["hparams"] = hyperparameters(config)
     return supplies
 
 

@@ -139,7 +139,7 @@ def test_of_a_file_without_a_checksum_none_is_claimed_where_it_is_moved_to(tmp_p
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic, "_folder_to_disk", killed)  # right after the file was renamed
+    monkeypatch.setattr(atomic, "_fsync_folder", killed)  # right after the file was renamed
     with pytest.raises(KeyboardInterrupt):
         atomic.move(first, second)
     assert (second.read_bytes(), atomic.matches_checksum(second)) == (b"newer", None)

@@ -12,7 +12,7 @@ from losslab.runs import RunFolder
 
 
 def test_a_run_is_called_by_what_it_is_and_no_two_have_one_folder():
-    paths = {runs.default_path(runs.name("linear", "line", "mse", 3)) for _ in range(20)}
+    paths = {runs.default_run_dir(runs.default_name("linear", "line", "mse", 3)) for _ in range(20)}
     assert len(paths) == 20
     assert all(re.fullmatch(r"outputs/linear-line-mse-s3/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", p) for p in paths)
 

@@ -9,7 +9,7 @@ from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import trust
 from losslab.runs.config import identity
-from losslab.runs.sweep_summary import State, jobs_of
+from losslab.runs.sweep_summary import State, read_jobs
 from losslab.sweep.resume import Earlier, completed, unfinished
 from losslab.sweep.state import Sweep
 from losslab.training.config import compose
@@ -96,9 +96,9 @@ def test_a_sweep_that_was_killed_is_not_taken_for_one_that_runs(sweep):
     names = ["0-mlp-digits-mse-s0", "3-run", None]
     of = written(sweep, *zip([State.RUNNING, State.RUNNING, State.WAITING], names, strict=True))
     ended = [State.DONE, State.INTERRUPTED, State.INTERRUPTED]
-    assert [job["state"] for job in jobs_of(sweep)] == ended
+    assert [job["state"] for job in read_jobs(sweep)] == ended
     of.hold()
-    assert [job["state"] for job in jobs_of(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
+    assert [job["state"] for job in read_jobs(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
     with pytest.raises(LabError, match="another process is training"):
         Sweep(sweep).hold()
 

@@ -8,7 +8,7 @@ from losslab.errors import LabError
 from losslab.io.conf_groups import choices
 from losslab.losses import catalog
 from losslab.runs import RunFolder
-from losslab.runs.config import hparams
+from losslab.runs.config import hyperparameters
 from losslab.targets import Kind, choose_kind
 from losslab.training import experiment as lab
 from losslab.training import weights
@@ -268,7 +268,7 @@ def test_the_networks_are_the_ones_they_say_they_are(build):
 
 
 def test_settings_for_the_hparams_page_are_numbers_and_words():
-    table = hparams(compose(["loss=huber", "optimizer=momentum"], "unused"))
+    table = hyperparameters(compose(["loss=huber", "optimizer=momentum"], "unused"))
     assert table["loss.delta"] == 1.0
     assert table["optimizer.momentum"] == 0.9
     assert not any("_target_" in key for key in table)

@@ -101,7 +101,7 @@ def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
                 histories.columns.setdefault(run, {})["seconds"] = [*accumulate(seconds)]
         except LabError as error:
             histories.columns.pop(run, None)
-            folder = str(runs.shown(run.folder.path))
+            folder = str(runs.display_path(run.folder.path))
             histories.problems.append((folder, f"damaged, left out of the curves: {error}"))
     return histories
 

@@ -13,7 +13,7 @@ from losslab import runs
 from losslab.errors import LabError
 from losslab.io.untrusted import read_bytes
 from losslab.runs import RunFolder, read_text
-from losslab.runs.sweep_summary import State, jobs_of
+from losslab.runs.sweep_summary import State, read_jobs
 
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
@@ -66,15 +66,15 @@ def read_runs(folders: Iterable[Path]) -> RunCollection:
     for folder in folders:
         if not folder.is_dir():
             raise LabError(f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}")
-    found = runs.search(folders)
+    found = runs.find_runs(folders)
     collection = RunCollection(sweeps=found.sweeps)
-    collection.problems += [(str(runs.shown(folder)), "cannot be read") for folder in found.unreadable]
+    collection.problems += [(str(runs.display_path(folder)), "cannot be read") for folder in found.unreadable]
     jobs = _read_jobs(found, collection)
     for run in found.runs:
         try:
             collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), {})))
         except LabError as error:
-            collection.problems.append((str(runs.shown(run.path)), f"damaged: {error}"))
+            collection.problems.append((str(runs.display_path(run.path)), f"damaged: {error}"))
     if not collection.runs and not collection.problems:
         raise LabError(
             f"no run lies in {', '.join(map(str, folders))}: name folders that `train` wrote, or one above them"
@@ -82,22 +82,22 @@ def read_runs(folders: Iterable[Path]) -> RunCollection:
     return collection
 
 
-def _read_jobs(found: runs.Found, collection: RunCollection) -> dict[Path, dict[str, Any]]:
+def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, dict[str, Any]]:
     """Jobs of all sweep summaries by run folder. Jobs without a run folder become problems."""
     jobs: dict[Path, dict[str, Any]] = {}
     run_folders = {run.path.resolve() for run in found.runs}
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
-            rows = jobs_of(sweep)
+            rows = read_jobs(sweep)
         except LabError as error:
-            collection.problems.append((str(runs.shown(sweep)), f"damaged: {error}"))
+            collection.problems.append((str(runs.display_path(sweep)), f"damaged: {error}"))
             continue
         for row in rows:
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
                 jobs[path] = row
             elif sweep in found.sweeps:  # not if a single run of the sweep was named
-                name = f"{runs.shown(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
+                name = f"{runs.display_path(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
                 collection.problems.append((name, _job_problem(row) or "its folder is gone"))
     return jobs
 
@@ -109,7 +109,7 @@ def _job_problem(job: dict[str, Any]) -> str:
 
 
 def _read_run(folder: RunFolder, job: dict[str, Any]) -> Run:
-    config = folder.read_settings()
+    config = folder.read_unchecked_config()
     try:
         metrics = check_metrics(json.loads(read_text(folder.metrics)))
         return Run(folder, config, metrics, folder.metrics.stat().st_mtime)

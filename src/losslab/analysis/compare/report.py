@@ -137,4 +137,4 @@ def _run_rows(comparison: Comparison, group: Group) -> Iterator[Row]:
 
 
 def _run_row(group: Group, run: Run, metric: str | None, value: float | None, note: str) -> Row:
-    return group.label, run.seed, metric, value, note, runs.shown(run.folder.path)
+    return group.label, run.seed, metric, value, note, runs.display_path(run.folder.path)

@@ -19,14 +19,14 @@ from losslab.models.metrics import EvaluationMetrics
 from losslab.targets import Task
 from losslab.training.distributed import environment
 from losslab.training.experiment import Experiment
-from losslab.training.reopen import Look, open_run
+from losslab.training.reopen import EvaluationRequest, open_run
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What there is to say of a run on a split."""
 
-    look: Look
+    look: EvaluationRequest
     experiment: Experiment
     answers: Answers
     values: dict[str, float]
@@ -39,7 +39,7 @@ class Evaluation:
     """The file that says it."""
 
 
-def evaluate(look: Look, soft: Path | None = None) -> Evaluation:
+def evaluate(look: EvaluationRequest, soft: Path | None = None) -> Evaluation:
     """Open a run and measure it on a split. On several processes each looks at its share, and all get the whole.
 
     Args:

@@ -21,7 +21,7 @@ from losslab.models.learner import Learner
 from losslab.models.metrics import normalise_rows
 from losslab.targets import Task
 from losslab.training.experiment import Experiment
-from losslab.training.reopen import Look, open_run
+from losslab.training.reopen import EvaluationRequest, open_run
 
 
 class Program(nn.Module):
@@ -88,7 +88,7 @@ class Export:
     """The largest between an output of the program and the model's."""
 
 
-def export(look: Look, path: Path | None = None, *, raw: bool = False) -> Export:
+def export(look: EvaluationRequest, path: Path | None = None, *, raw: bool = False) -> Export:
     """Write the network of a run as a program for batches of any size, and hold it against the run's own.
 
     Args:

@@ -18,7 +18,7 @@ from losslab.data.image_folder import find_images
 from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.targets import Task
-from losslab.training.reopen import open_network
+from losslab.training.reopen import reopen_network
 
 _BATCH = 64
 
@@ -39,7 +39,7 @@ def classifier(run: Path, checkpoint: str = "best") -> Classifier:
     Raises:
         LabError: it cannot be opened, or does not classify images.
     """
-    learner, known = open_network(run, checkpoint)
+    learner, known = reopen_network(run, checkpoint)
     facts = known.facts
     if len(facts.input_shape) != 3 or facts.task is Task.REGRESSION:
         shape = "×".join(str(size) for size in facts.input_shape)

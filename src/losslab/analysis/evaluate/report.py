@@ -26,7 +26,7 @@ from losslab.errors import LabError
 from losslab.io import untrusted
 from losslab.io.untrusted import open_regular_file
 from losslab.targets import Task
-from losslab.training.reopen import Look
+from losslab.training.reopen import EvaluationRequest
 
 
 def predictions(answers: Answers) -> dict[str, Array]:
@@ -106,7 +106,7 @@ def write_confusion(path: Path, answers: Answers) -> None:
 WORST = 25
 
 
-def name(look: Look, soft: Path | None) -> str:
+def name(look: EvaluationRequest, soft: Path | None) -> str:
     """What an evaluation is called: by its split, and by whatever makes it another than the run's own.
 
     "test" is the run's own weights and data; "test+last", "val+dir=_elsewhere-1f2e3d" and "test+soft=people-4a5b6c" are

@@ -33,7 +33,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     place(runs, output)
     if len(runs) > _MOST:
         raise LabError(f"{len(runs)} runs do not fit beside each other: name {_MOST} at most")
-    configs = [run.read_settings() for run in runs]
+    configs = [run.read_unchecked_config() for run in runs]
     named = zip(labels(configs), runs, configs, strict=True)
     drawn = pictures({label: _record(run, config) for label, run, config in named})
     return [keep(one.figure, name, runs, output, one.findings) for name, one in drawn.items()]

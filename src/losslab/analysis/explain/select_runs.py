@@ -11,7 +11,7 @@ from typing import Any
 from losslab.analysis.compare.grouping import group_runs
 from losslab.analysis.compare.read import read_runs
 from losslab.errors import LabError
-from losslab.runs import RunFolder, shown
+from losslab.runs import RunFolder, display_path
 
 logger = logging.getLogger("losslab")
 
@@ -37,7 +37,7 @@ def _of_many(place: Path) -> list[RunFolder]:
     found = read_runs([place])
     groups = [one for one in group_runs(found.runs) if one.runs]
     if not groups:
-        raise LabError(f"{shown(place)} holds no run that is finished")
+        raise LabError(f"{display_path(place)} holds no run that is finished")
     several = len(groups) > 1
     chosen = [run.folder for one in groups for run in (one.runs[:1] if several else one.runs)]
     said = "the first seed of each configuration" if several else "the seeds of one configuration"

@@ -20,7 +20,7 @@ from losslab.data.module import split_rows
 from losslab.errors import LabError
 from losslab.io.untrusted import open_regular_file
 from losslab.models.learner import Learner
-from losslab.runs import RunFolder, shown
+from losslab.runs import RunFolder, display_path
 from losslab.targets import encode
 from losslab.training import weights
 from losslab.training.experiment import Experiment, rebuild
@@ -65,7 +65,7 @@ def _solution(label: str, loss: str, folder: RunFolder, config: dict[str, Any], 
     wrong = [name for name, value in learner.state_dict().items() if not torch.isfinite(value).all()]
     if wrong:
         raise LabError(
-            f"{shown(path)} holds NaN or infinite numbers ({wrong[0]}): there is nothing to explain but its log"
+            f"{display_path(path)} holds NaN or infinite numbers ({wrong[0]}): there is nothing to explain but its log"
         )
     data.prepare_data()
     data.setup()
@@ -138,18 +138,18 @@ class Path:
         Raises:
             LabError: the file is damaged, or of another network or run.
         """
-        if not run.path_of_weights.is_file():
+        if not run.weight_trajectory.is_file():
             return None
         try:
-            header, table = _read(run.path_of_weights)
+            header, table = _read(run.weight_trajectory)
         except (OSError, ValueError, csv.Error) as error:
-            raise LabError(f"{run.path_of_weights} is damaged ({error}): {_DELETE}") from error
+            raise LabError(f"{run.weight_trajectory} is damaged ({error}): {_DELETE}") from error
         if header != ["epoch", "step", *names] or not len(table) or not (np.abs(table) < _ABSURD).all():
-            raise LabError(f"{run.path_of_weights} is not the path of this network: {_DELETE}")
+            raise LabError(f"{run.weight_trajectory} is not the path of this network: {_DELETE}")
         way = cls(table[:, 0], table[:, 1], table[:, 2:])
         ascending = (np.diff(way.epochs) > 0).all() and (np.diff(way.steps) >= 0).all()
         if not ascending or (end is not None and not np.allclose(way.weights[-1], end, rtol=1e-5, atol=1e-7)):
-            raise LabError(f"{run.path_of_weights} does not end at the weights of {run.last.name}: {_DELETE}")
+            raise LabError(f"{run.weight_trajectory} does not end at the weights of {run.last.name}: {_DELETE}")
         return way if len(table) > 1 else None
 
 

@@ -16,7 +16,9 @@ def seeded_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def sample_outputs(loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2) -> Tensor:
+def sample_outputs(
+    loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2
+) -> Tensor:
     """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
     drawn = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
     return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
@@ -51,7 +53,9 @@ def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
 
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
     """What each class would cost: outputs (N, ...) → (N, C)."""
-    return torch.stack([loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1)
+    return torch.stack(
+        [loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1
+    )
 
 
 def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:

@@ -381,7 +381,7 @@ class BestAndLast(Checkpoint):
         atomic.remove(self.folder.previous)
 
     def _best(self) -> dict[str, Any]:
-        state = checkpoint.best(self.folder)
+        state = checkpoint.read_best(self.folder)
         if state["epoch"] + 1 != self.best_epoch:  # written when an earlier process failed, later than last.ckpt
             raise LabError(
                 f"{self.folder.best} is of epoch {state['epoch'] + 1}, which was not the best again on this "

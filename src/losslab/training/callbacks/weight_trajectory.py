@@ -69,10 +69,10 @@ class Path(Callback):
             self._keep(trainer.current_epoch + 1, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._files.require(self.folder.path_of_weights, self._write)
+        self._files.require(self.folder.weight_trajectory, self._write)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        with self._files.beside_an_error(self.folder.path_of_weights):
+        with self._files.beside_an_error(self.folder.weight_trajectory):
             self._write()
 
     def _keep(self, epoch: int, step: int) -> None:
@@ -93,7 +93,7 @@ class Path(Callback):
         table = np.stack([_row(weights) for _, _, weights in self._kept]).astype(str).tolist()
         lines = [",".join(["epoch", "step", *self._names])]
         lines += [",".join([str(e), str(s), *row]) for (e, s, _), row in zip(self._kept, table, strict=True)]
-        atomic.write_bytes(self.folder.path_of_weights, ("\n".join(lines) + "\n").encode())
+        atomic.write_bytes(self.folder.weight_trajectory, ("\n".join(lines) + "\n").encode())
         self._newest = None
 
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from losslab.analysis.evaluate import evaluation, report
-from losslab.training.reopen import Look
+from losslab.training.reopen import EvaluationRequest
 
 DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "trainer.max_epochs=3", "logger=none")
 RUNS = {
@@ -45,7 +45,7 @@ def evaluated(runs):
 
     def written(name, split="test"):
         if (name, split) not in made:
-            look = Look(runs(name), split)
+            look = EvaluationRequest(runs(name), split)
             place = runs(name) / "evaluation" / report.name(look, None)
             report.write(evaluation.evaluate(look), place)
             made[name, split] = place

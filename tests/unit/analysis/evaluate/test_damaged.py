@@ -14,7 +14,7 @@ from losslab.analysis.explain.options import Sight
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
-from losslab.training.reopen import Look
+from losslab.training.reopen import EvaluationRequest
 
 FEW = Sight(points=3, examples=40)
 
@@ -30,8 +30,8 @@ def copy(runs, tmp_path):
 def ways(folder):
     """All that is done with a finished run."""
     return {
-        "evaluate": lambda: evaluation.evaluate(Look(folder.path)),
-        "export": lambda: export.export(Look(folder.path), folder.path / "new.pt2"),
+        "evaluate": lambda: evaluation.evaluate(EvaluationRequest(folder.path)),
+        "export": lambda: export.export(EvaluationRequest(folder.path), folder.path / "new.pt2"),
         "predict": lambda: predict.classifier(folder.path),
         "explain": lambda: EXPLANATIONS["landscape"].module.explain([folder], folder.path / "new", FEW),
     }
@@ -59,8 +59,8 @@ def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(copy):
     refused(
         copy, r"best.ckpt, of the best epoch \d, is gone: bring it back, or name --ckpt last, or --ckpt .*weights.pth"
     )
-    assert evaluation.evaluate(Look(copy.path, checkpoint="last"))
-    assert evaluation.evaluate(Look(copy.path, checkpoint=str(copy.weights)))
+    assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint="last"))
+    assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint=str(copy.weights)))
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "{}", '{"seed": 0, "loss": {}}'])
@@ -77,7 +77,7 @@ def test_what_nobody_knows_is_refused_without_hydras_lines(copy, key, target, ca
     changed(copy.config, key, "_target_", value=target)
     refused(copy, f"config.json: {key}._target_ names {target}, which ")
     with pytest.raises(LabError, match=f"{key}._target_ names {target}"):
-        evaluation.evaluate(Look(copy.path, data=("size=8",)))
+        evaluation.evaluate(EvaluationRequest(copy.path, data=("size=8",)))
     assert not caplog.messages
 
 

@@ -12,7 +12,7 @@ from losslab.analysis.outputs import collect_outputs
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
-from losslab.training.reopen import Look, open_run
+from losslab.training.reopen import EvaluationRequest, open_run
 
 
 @pytest.mark.parametrize("name", ["digits", "exact", "cancer", "labels", "noisy", "values"])
@@ -25,7 +25,7 @@ def test_one_number_has_one_value(name, runs, evaluated, content):
 
 
 def test_sums_taken_batch_by_batch_are_those_of_one_process(runs, content):
-    experiment = open_run(Look(runs("digits"), data=("eval_batch_size=100",)))
+    experiment = open_run(EvaluationRequest(runs("digits"), data=("eval_batch_size=100",)))
     seen = collect_outputs(experiment, "test")
     one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
     assert evaluation._in_order(experiment, seen) == one
@@ -76,7 +76,7 @@ def test_areas_are_scikit_learns(evaluated, rows, content):
 
 def test_each_example_has_its_row(runs, evaluated, rows):
     table = rows(evaluated("digits") / "predictions.csv")
-    experiment = open_run(Look(runs("digits")))
+    experiment = open_run(EvaluationRequest(runs("digits")))
     experiment.data.setup()
     test = experiment.data.splits["test"]
     assert [int(row["index"]) for row in table] == sorted(test.index.tolist())
@@ -110,7 +110,7 @@ def test_values_have_their_residuals_and_predicted_deviations(evaluated, rows, c
 
 
 def test_a_class_that_is_not_there_has_no_curve_and_the_reason_is_said(runs):
-    found = evaluation.evaluate(Look(runs("noisy"), data=("only=1",)))
+    found = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",)))
     for classification in found.curves:
         assert classification.missing["dark"] == "no example of this split is of it"
         assert classification.missing["grey"] == "every example of this split is of it"
@@ -120,7 +120,7 @@ def test_a_class_that_is_not_there_has_no_curve_and_the_reason_is_said(runs):
 
 
 def test_labels_that_never_occur_leave_the_others_their_curves(runs, evaluated):
-    found = evaluation.evaluate(Look(runs("labels")))
+    found = evaluation.evaluate(EvaluationRequest(runs("labels")))
     assert [curve.name for curve in found.curves[0].each] == ["low", "middle"]
     assert list(found.curves[0].missing) == ["never"]
     assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
@@ -128,25 +128,25 @@ def test_labels_that_never_occur_leave_the_others_their_curves(runs, evaluated):
 
 def test_other_weights_and_other_data_have_folders_of_their_own(tmp_path):
     looks = [
-        Look(tmp_path),
-        Look(tmp_path, "val"),
-        Look(tmp_path, checkpoint="last"),
-        Look(tmp_path, checkpoint="a/b.ckpt"),
-        Look(tmp_path, data=("dir=/one/place",)),
-        Look(tmp_path, data=("dir=/one_place",)),
-        Look(tmp_path, data=("dir=" + "x" * 300,)),
+        EvaluationRequest(tmp_path),
+        EvaluationRequest(tmp_path, "val"),
+        EvaluationRequest(tmp_path, checkpoint="last"),
+        EvaluationRequest(tmp_path, checkpoint="a/b.ckpt"),
+        EvaluationRequest(tmp_path, data=("dir=/one/place",)),
+        EvaluationRequest(tmp_path, data=("dir=/one_place",)),
+        EvaluationRequest(tmp_path, data=("dir=" + "x" * 300,)),
     ]
     names = [report.name(look, None) for look in looks]
     assert names[:3] == ["test", "val", "test+last"]
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) < 100 for name in names)
-    assert report.name(Look(tmp_path, data=("b=1", "a=2")), None) == report.name(
-        Look(tmp_path, data=("a=2", "b=1")), None
+    assert report.name(EvaluationRequest(tmp_path, data=("b=1", "a=2")), None) == report.name(
+        EvaluationRequest(tmp_path, data=("a=2", "b=1")), None
     )
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_path):
-    found = evaluation.evaluate(Look(runs("values")))
+    found = evaluation.evaluate(EvaluationRequest(runs("values")))
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(LabError, match=r"holds something else .* --output"):
         report.write(found, tmp_path)
@@ -158,7 +158,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_p
 
 
 def test_what_cannot_all_be_written_is_not_begun(runs, tmp_path):
-    found = evaluation.evaluate(Look(runs("values")))
+    found = evaluation.evaluate(EvaluationRequest(runs("values")))
     where = tmp_path / "there"
     report.write(found, where)
     for path in where.iterdir():
@@ -172,15 +172,15 @@ def test_what_cannot_all_be_written_is_not_begun(runs, tmp_path):
 
 
 def test_a_look_takes_a_text_and_refuses_a_split_that_is_none(runs):
-    assert open_run(Look(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
+    assert open_run(EvaluationRequest(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
     for split in ("nope", "", None):
         with pytest.raises(LabError, match=r"^split must be test or val or train, got"):
-            Look(runs("digits"), split)
+            EvaluationRequest(runs("digits"), split)
 
 
 def test_other_data_are_prepared_as_the_runs_own_were(runs):
-    own = open_run(Look(runs("digits")))
-    other = open_run(Look(runs("digits"), data=("split_seed=5",)))
+    own = open_run(EvaluationRequest(runs("digits")))
+    other = open_run(EvaluationRequest(runs("digits"), data=("split_seed=5",)))
     for experiment in (own, other):
         experiment.data.setup()
     assert own.data.class_counts.tolist() == other.data.class_counts.tolist()
@@ -195,7 +195,7 @@ def test_other_data_are_prepared_as_the_runs_own_were(runs):
 def test_an_older_run_that_kept_nothing_of_its_data_is_evaluated(runs, content, tmp_path):
     shutil.copytree(runs("digits"), tmp_path / "old")
     (tmp_path / "old" / "data.json").unlink()
-    found = evaluation.evaluate(Look(tmp_path / "old"))
+    found = evaluation.evaluate(EvaluationRequest(tmp_path / "old"))
     assert found.values["test/nll"] == content(runs("digits") / "metrics.json")["test/nll"]
 
 
@@ -215,12 +215,12 @@ def test_an_older_run_that_kept_nothing_of_its_data_is_evaluated(runs, content, 
 )
 def test_data_that_cannot_be_are_refused_in_one_line(runs, data, message):
     with pytest.raises(LabError, match=message) as error:
-        open_run(Look(runs("digits"), data=(data,)))
+        open_run(EvaluationRequest(runs("digits"), data=(data,)))
     assert "\n" not in str(error.value)
 
 
 def test_options_of_the_data_are_read_as_hydra_reads_them(runs):
-    data = open_run(Look(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))).data
+    data = open_run(EvaluationRequest(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))).data
     assert (data.batch_size, data.eval_batch_size, data.augment.cutout) == (None, 7, 2)
 
 
@@ -246,7 +246,7 @@ def test_what_is_wrong_with_a_checkpoint_is_told_apart(runs, tmp_path):
 
 def _refused(run, checkpoint, message):
     with pytest.raises(LabError, match=message) as error:
-        open_run(Look(run, checkpoint=checkpoint))
+        open_run(EvaluationRequest(run, checkpoint=checkpoint))
     assert "\n" not in str(error.value)
 
 
@@ -256,17 +256,17 @@ def test_outputs_that_are_not_finite_are_said_and_not_measured(runs, monkeypatch
     plain = Learner.forward
     monkeypatch.setattr(Learner, "forward", lambda self, x: plain(self, x).index_fill(0, torch.tensor([0]), torch.nan))
     with pytest.raises(LabError, match=r"the outputs of 1 of 270 examples are NaN or infinite, the first of example"):
-        evaluation.evaluate(Look(runs("digits")))
+        evaluation.evaluate(EvaluationRequest(runs("digits")))
 
 
 def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
     with pytest.raises(LabError, match=r"holds no config\.json$"):
-        open_run(Look(tmp_path))
+        open_run(EvaluationRequest(tmp_path))
     (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
     shutil.copyfile(runs("digits") / "config.json", tmp_path / "sweep" / "0-mine" / "config.json")
     for folder_of_runs in (tmp_path / "sweep", tmp_path):
         with pytest.raises(LabError, match=r"holds runs: name one of them, such as .*sweep/0-mine"):
-            open_run(Look(folder_of_runs))
+            open_run(EvaluationRequest(folder_of_runs))
 
 
 def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
@@ -277,21 +277,21 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     (run.path / ".hydra").mkdir(parents=True)
     with pytest.raises(LabError, match=r"data.dir=pictures is a relative path\. .* --data dir=FOLDER"):
-        reopen.located(run, {"dir": "pictures"}, {})
+        reopen.with_found_data(run, {"dir": "pictures"}, {})
     (run.path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    cwd: {tmp_path / 'there'}\n")
-    assert reopen.located(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}
-    assert reopen.located(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
+    assert reopen.with_found_data(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}
+    assert reopen.with_found_data(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
     (tmp_path / "pictures").mkdir()
-    assert reopen.located(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
+    assert reopen.with_found_data(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
 
 
 def test_figures_say_of_what_they_are(runs):
     from losslab.analysis.evaluate.figures import classification
 
-    found = evaluation.evaluate(Look(runs("digits"), checkpoint="last"))
+    found = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
     assert report._small_print(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
     for name, stem in (("digits", "class"), ("labels", "label")):
-        seen = evaluation.evaluate(Look(runs(name)))
+        seen = evaluation.evaluate(EvaluationRequest(runs(name)))
         title = classification.draw_curves(seen.curves[0], seen.answers).axes[0].get_title()
         assert f"; lowest: {stem} " in title
     drawn = report._figures(found, found.answers.worst(5))

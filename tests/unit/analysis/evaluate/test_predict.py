@@ -14,7 +14,7 @@ from losslab.analysis.evaluate.evaluation import evaluate
 from losslab.errors import LabError
 from losslab.training import experiment
 from losslab.training.config import compose
-from losslab.training.reopen import Look, open_network
+from losslab.training.reopen import EvaluationRequest, reopen_network
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 
 
 def test_files_get_the_probabilities_that_evaluation_gives_them(photos):
-    found = evaluate(Look(photos / "run")).answers
+    found = evaluate(EvaluationRequest(photos / "run")).answers
     (photos / "data").rename(photos / "gone")  # from here on there are no data
     try:
         classifier = predict.classifier(photos / "run")
@@ -54,16 +54,16 @@ def test_files_get_the_probabilities_that_evaluation_gives_them(photos):
 
 def test_an_older_run_reads_its_data_and_without_them_says_so(photos):
     kept, aside = photos / "run" / "data.json", photos / "aside.json"
-    learner, known = open_network(photos / "run", "best")
+    learner, known = reopen_network(photos / "run", "best")
     kept.rename(aside)
     try:
-        again, measured = open_network(photos / "run", "best")
+        again, measured = reopen_network(photos / "run", "best")
         assert torch.equal(measured.normalise.mean, known.normalise.mean)
         assert torch.equal(measured.class_counts, known.class_counts)
         assert all(map(torch.equal, again.network.parameters(), learner.network.parameters()))
         (photos / "data").rename(photos / "gone")
         with pytest.raises(LabError, match=r"kept no data.json, and its data are needed: .*is not there"):
-            open_network(photos / "run", "best")
+            reopen_network(photos / "run", "best")
     finally:
         (photos / "gone").rename(photos / "data")
         aside.rename(kept)
@@ -76,7 +76,7 @@ def test_damaged_knowledge_of_the_data_is_said(photos):
         for content in ("{}", "no json", whole.replace('"multiclass"', '"nonsense"')):
             kept.write_text(content)
             with pytest.raises(LabError, match=r"data\.json"):
-                open_network(photos / "run", "best")
+                reopen_network(photos / "run", "best")
     finally:
         kept.write_text(whole)
 
@@ -88,11 +88,11 @@ def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
         for old, new in (("ant", "ant"), ("bee", "bee"), ("cow", "dog")):
             (tmp_path / "other" / split / new).symlink_to(photos / "data" / split / old)
     with pytest.raises(LabError, match="the run learnt a class cow where these data have dog"):
-        evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
+        evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split / "dog").unlink()
     with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, but the run learnt .* 3 classes"):
-        evaluate(Look(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
+        evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
 
 
 def test_a_run_that_does_not_classify_images_is_refused(runs):

@@ -98,19 +98,19 @@ def test_an_archive_of_several_arrays_is_refused(tmp_path):
 
 def test_only_exclusive_classes_have_distributions(runs, tmp_path):
     from losslab.analysis.evaluate import evaluation
-    from losslab.training.reopen import Look
+    from losslab.training.reopen import EvaluationRequest
 
     with pytest.raises(LabError, match="these data are regression"):
-        evaluation.evaluate(Look(runs("values")), tmp_path / "people.npy")
+        evaluation.evaluate(EvaluationRequest(runs("values")), tmp_path / "people.npy")
 
 
 def test_what_people_say_is_written_beside_each_example(runs, tmp_path, rows, content):
     from losslab.analysis.evaluate import evaluation, report
-    from losslab.training.reopen import Look
+    from losslab.training.reopen import EvaluationRequest
 
     people = np.random.default_rng(1).dirichlet(np.ones(3), 63)
     np.save(tmp_path / "people.npy", people)
-    found = evaluation.evaluate(Look(runs("noisy")), tmp_path / "people.npy")
+    found = evaluation.evaluate(EvaluationRequest(runs("noisy")), tmp_path / "people.npy")
     report.write(found, tmp_path / "out")
     table, measured = rows(tmp_path / "out" / "predictions.csv"), content(tmp_path / "out" / "measures.json")
     assert [float(row["people_confidence"]) for row in table] == pytest.approx(people.max(1), rel=1e-6)

@@ -255,10 +255,10 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
     import torch
 
     (folder,) = runs("mse", options=("trainer.max_epochs=3",))
-    folder.path_of_weights.write_text("epoch,step,weight.0.0\n0,0,1\n")
+    folder.weight_trajectory.write_text("epoch,step,weight.0.0\n0,0,1\n")
     with pytest.raises(LabError, match="is not the path of this network"):
         linear.explain([folder], None)
-    folder.path_of_weights.unlink()
+    folder.weight_trajectory.unlink()
     assert linear.explain([folder], None), "a run without a path has a surface all the same"
     state = torch.load(folder.last, weights_only=True)
     state["state_dict"]["network.bias"][0] = torch.nan
@@ -287,16 +287,16 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
 )
 def test_a_path_that_is_not_the_runs_is_refused_in_one_line(line, tmp_path, damage, said):
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
-    rows = folder.path_of_weights.read_text().splitlines()
-    folder.path_of_weights.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
+    rows = folder.weight_trajectory.read_text().splitlines()
+    folder.weight_trajectory.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
     with pytest.raises(LabError, match=f"path.csv {said}.*: delete it to see the surface alone$"):
         linear.explain([folder], None)
 
 
 def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_end_elsewhere(line, tmp_path):
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
-    rows = folder.path_of_weights.read_text().splitlines()
-    folder.path_of_weights.write_text("\n".join(rows[:3]))
+    rows = folder.weight_trajectory.read_text().splitlines()
+    folder.weight_trajectory.write_text("\n".join(rows[:3]))
     content = folder.metrics.read_text()
     folder.metrics.unlink()
     assert linear.explain([folder], None)

@@ -10,7 +10,7 @@ from losslab.training.callbacks.weight_trajectory import Path
 
 
 def rows(experiment):
-    with experiment.folder.path_of_weights.open() as file:
+    with experiment.folder.weight_trajectory.open() as file:
         header, *table = list(csv.reader(file))
     return header, np.array(table, dtype=float)
 
@@ -50,7 +50,7 @@ def test_of_a_long_run_fewer_epochs_are_kept_evenly_and_always_the_last(train):
 
 def test_a_network_of_many_weights_is_not_followed(train):
     experiment, _ = train("model=mlp", "trainer.max_epochs=1", "logger=none")
-    assert not experiment.folder.path_of_weights.exists()
+    assert not experiment.folder.weight_trajectory.exists()
 
 
 def test_an_interrupted_run_keeps_the_way_it_came(build, monkeypatch):

@@ -1,0 +1,67 @@
+"""Old dotted names of classes and functions, so that configurations which name them keep working. Imports no torch.
+
+Whoever moves or renames a class or function that can be a `_target_` adds its old name here.
+"""
+
+from typing import Any
+
+RENAMES = {
+    "losslab.callbacks.anneal": "losslab.training.callbacks.loss_schedules",
+    "losslab.callbacks.checkpoints.BestAndLast": "losslab.training.callbacks.checkpoint.BestAndLast",
+    "losslab.callbacks.dashboard": "losslab.training.callbacks.tensorboard",
+    "losslab.callbacks.deferred_reweighting": "losslab.training.callbacks.loss_schedules",
+    "losslab.callbacks.dynamics": "losslab.analysis.dynamics.callback",
+    "losslab.callbacks.gradients": "losslab.training.callbacks.gradient_norms",
+    "losslab.callbacks.guard": "losslab.training.callbacks.non_finite",
+    "losslab.callbacks.history": "losslab.training.callbacks.history",
+    "losslab.callbacks.lookahead": "losslab.training.callbacks.lookahead",
+    "losslab.callbacks.path.Path": "losslab.training.callbacks.weight_trajectory.Path",
+    "losslab.callbacks.progress": "losslab.training.callbacks.progress",
+    "losslab.callbacks.whitening": "losslab.training.callbacks.whitening",
+    "losslab.data.augment": "losslab.data.transforms",
+    "losslab.data.breast_cancer": "losslab.data.sklearn_datasets",
+    "losslab.data.counts": "losslab.data.synthetic",
+    "losslab.data.diabetes": "losslab.data.sklearn_datasets",
+    "losslab.data.digits": "losslab.data.sklearn_datasets",
+    "losslab.data.faults": "losslab.data.corruption",
+    "losslab.data.faults.fault.Fault": "losslab.data.corruption.base.Corruption",
+    "losslab.data.faults.human": "losslab.data.corruption.cifar10n",
+    "losslab.data.line": "losslab.data.synthetic",
+    "losslab.data.linear_synthetic": "losslab.data.synthetic",
+    "losslab.data.mix": "losslab.data.transforms",
+    "losslab.data.module.MemoryDataModule": "losslab.data.module.ExperimentDataModule",
+    "losslab.data.normalise": "losslab.data.transforms",
+    "losslab.data.split": "losslab.data.module",
+    "losslab.data.view": "losslab.data.transforms",
+    "losslab.learner": "losslab.models.learner",
+    "losslab.losses.adapter.Adapted": "losslab.losses.adapter.adapted.Adapted",
+    "losslab.losses.class_loss": "losslab.losses.base",
+    "losslab.losses.residual": "losslab.losses.base",
+    "losslab.metrics": "losslab.models.metrics",
+    "losslab.networks": "losslab.models",
+    "losslab.networks.cifar_cnn": "losslab.models.cnn",
+    "losslab.networks.resnet18": "losslab.models.cnn",
+    "losslab.teacher": "losslab.training.teacher",
+    "losslab.tensorboard": "losslab.training.loggers",
+}
+"""Name of a module, class or function → its name now. Of several prefixes of a name, the longest counts."""
+
+
+def current_name(target: str) -> str:
+    """Return the present dotted name of what an old one names; any other name is returned as it is."""
+    parts = target.split(".")
+    for end in range(len(parts), 1, -1):
+        prefix = ".".join(parts[:end])
+        if prefix in RENAMES:
+            return ".".join([RENAMES[prefix], *parts[end:]])
+    return target
+
+
+def rename_targets(config: Any) -> Any:
+    """Copy a configuration, with every `_target_` in it replaced by its current name."""
+    if isinstance(config, dict):
+        return {
+            key: current_name(value) if key == "_target_" and isinstance(value, str) else rename_targets(value)
+            for key, value in config.items()
+        }
+    return [rename_targets(each) for each in config] if isinstance(config, list) else config
