@@ -156,14 +156,14 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     with imports_without_gc():
         from losslab.analysis.loss_matrix import measure, report  # noqa: PLC0415
 
-    def watched(several: Sequence["Run"]) -> Iterable["Run"]:
+    def show_progress(several: Sequence["Run"]) -> Iterable["Run"]:
         return track(several, "measuring", console=get_console(), transient=True)
 
-    matrix = measure(comparison.ordered, everything=which == "all", watched=watched)
+    matrix = measure(comparison.ordered, all_losses=which == "all", track=show_progress)
     report.write(matrix, folder)
     logger.info("\n%s", report.TITLE)
-    logger.info("%s", tables.wrap_text(report.key(matrix, _OWN)))
-    logger.info("%s", tables.terminal_table(report.rows(matrix, _OWN), instead=_TOO_WIDE))
+    logger.info("%s", tables.wrap_text(report.legend(matrix, _OWN)))
+    logger.info("%s", tables.terminal_table(report.table(matrix, _OWN), instead=_TOO_WIDE))
     return report.TITLE, report.section(matrix)
 
 

@@ -44,7 +44,12 @@ EACH_EXAMPLE = [
     (tl.PolyBinaryCrossEntropy(), BINARY, BINARY, OutputKind.SIGMOIDS),
     (tl.ZlprLoss(), BINARY, BINARY, OutputKind.SIGMOIDS),
     (kl.FocalLoss(alpha=0.5), INDEX, INDEX, OutputKind.LOGITS),
-    (kl.FocalLoss(alpha=None, reduction="mean", weight=torch.linspace(0.5, 2, CLASSES)), INDEX, INDEX, OutputKind.LOGITS),
+    (
+        kl.FocalLoss(alpha=None, reduction="mean", weight=torch.linspace(0.5, 2, CLASSES)),
+        INDEX,
+        INDEX,
+        OutputKind.LOGITS,
+    ),
     (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.SIGMOIDS),
     (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.SIGMOIDS),
     (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),

@@ -1,1 +1,1 @@
-"""The card of a loss as text, and its curves as a figure."""
+"""Loss cards: the facts of a loss as text, its value and gradient as curves, and docs/losses.md with those of all."""

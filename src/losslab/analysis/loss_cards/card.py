@@ -1,6 +1,7 @@
-"""A card in words: what a loss declares, and what a search finds where it declares nothing."""
+"""The card of a loss as text: what it declares, and what a numerical search finds if it declares nothing."""
 
 import math
+from textwrap import wrap
 
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
@@ -19,27 +20,52 @@ _FOUND = " (found by search)"
 
 
 def facts(loss: Loss) -> dict[str, str]:
-    """The facts of a loss, by their names, in words."""
+    """Facts of a loss as text, by name."""
     card = loss.card
-    known = {"formula": card.plain, "source": card.source} if card is not None else {}
-    known["targets"] = ", ".join(_KINDS[kind] for kind in loss.wants)
+    found = {"formula": card.plain, "source": card.source} if card is not None else {}
+    found["targets"] = ", ".join(_KINDS[kind] for kind in loss.wants)
     for name, declared in loss.hyperparameters.items():
         value = float(getattr(loss, name))
-        known[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
-    if isinstance(loss, Adapted):  # made for one number of classes, so not for the search
-        return known | {"scores": loss.form.route.value}
-    known |= _of_classes(loss, card) if is_classification(loss) else _of_values(loss, card)
-    return known | {"note": card.note} if card is not None and card.note else known
+        found[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
+    if isinstance(loss, Adapted):  # works for one number of classes only, and the search needs several
+        return found | {"scores": loss.form.route.value}
+    found |= _classification_facts(loss, card) if is_classification(loss) else _regression_facts(loss, card)
+    return found | {"note": card.note} if card is not None and card.note else found
 
 
-def _of_classes(loss: Loss, card: Card | None) -> dict[str, str]:
+def text(name: str, loss: Loss, width: int = 100) -> str:
+    """Format a card for the terminal."""
+    rows = facts(loss)
+    indent = max(map(len, rows)) + 4
+    lines = [name]
+    for label, fact in rows.items():
+        lines += wrap(fact, width, initial_indent=f"  {label}".ljust(indent), subsequent_indent=" " * indent)
+    return "\n".join(lines)
+
+
+def markdown(name: str, loss: Loss, summary: str, figures: str) -> str:
+    """Format a card as a section of docs/losses.md.
+
+    Args:
+        name: of the loss.
+        loss: at the hyperparameters to show.
+        summary: first paragraph.
+        figures: folder of the figures, relative to the page.
+    """
+    card = loss.card
+    escaped = {label: fact.replace("|", "\\|") for label, fact in facts(loss).items() if label != "formula"}
+    rows = [f"| {label} | {fact} |" for label, fact in escaped.items()]
+    formula = f"$${card.formula}$$\n\n`{card.plain}`\n" if card is not None else ""
+    head = [f"## {name}\n", f"{summary}\n", formula, "| | |", "| --- | --- |"]
+    return "\n".join([*head, *rows, "", f"![{name}]({figures}/{name}.png)", ""])
+
+
+def _classification_facts(loss: Loss, card: Card | None) -> dict[str, str]:
     equal, unequal = with_class_counts(loss, 10, equal=True), with_class_counts(loss, 3)
-    told = (
-        {"at uniform logits": _formula(loss, card.uniform)}
-        if card is not None and card.uniform
-        else {"at uniform logits": f"{search.value_at_uniform_logits(equal, 10):.4f} for K = 10{_FOUND}"}
-    )
-    told["values"] = _bounds(loss, card)
+    if card is not None and card.uniform:
+        uniform = _formula(loss, card.uniform)
+    else:
+        uniform = f"{search.value_at_uniform_logits(equal, 10):.4f} for K = 10{_FOUND}"
     if card is not None:
         symmetric = f"yes: Σ_k L(z, k) = {_formula(loss, card.symmetric)}" if card.symmetric else "no"
         shift = _yes(card.shift_invariant)
@@ -47,34 +73,36 @@ def _of_classes(loss: Loss, card: Card | None) -> dict[str, str]:
         low, high = search.range_of_class_sums(unequal, 3)
         symmetric = f"{_yes(high - low < 1e-6 * max(1.0, abs(high)))}{_FOUND}"
         shift = f"{_yes(search.shift_sensitivity(unequal, 3) < 1e-7)}{_FOUND}"
-    told["symmetric"], told["convex"] = symmetric, _convex(unequal, card)
-    told["same after a shift of all logits"] = shift
-    proper = card.proper if card is not None else None
-    told["proper scoring rule"] = (
-        _yes(proper)
-        if proper is not None
-        else f"{_yes(search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3)}{_FOUND}"
-    )
-    return told | _slopes(loss, card, "where it is right", "where it is wrong")
+    if card is not None and card.proper is not None:
+        proper = _yes(card.proper)
+    else:
+        proper = f"{_yes(search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3)}{_FOUND}"
+    return {
+        "at uniform logits": uniform,
+        "values": _range(loss, card),
+        "symmetric": symmetric,
+        "convex": _convex(unequal, card),
+        "same after a shift of all logits": shift,
+        "proper scoring rule": proper,
+    } | _slopes(loss, card, "where it is right", "where it is wrong")
 
 
-def _of_values(loss: Loss, card: Card | None) -> dict[str, str]:
-    told = {"values": _bounds(loss, card), "convex": _convex(loss, card)}
+def _regression_facts(loss: Loss, card: Card | None) -> dict[str, str]:
+    found = {"values": _range(loss, card), "convex": _convex(loss, card)}
     if card is not None:
-        told["estimates"] = {None: "none of mean, median, quantile", "mean": "the mean", "median": "the median"}.get(
-            card.elicits, f"the quantile of level {card.elicits}"
-        )
-    return told | _slopes(loss, card, "near the target", "far from it")
+        names = {None: "none of mean, median, quantile", "mean": "the mean", "median": "the median"}
+        found["estimates"] = names.get(card.elicits, f"the quantile of level {card.elicits}")
+    return found | _slopes(loss, card, "near the target", "far from it")
 
 
-def _bounds(loss: Loss, card: Card | None) -> str:
+def _range(loss: Loss, card: Card | None) -> str:
     if card is None or card.low is None or card.high is None:
         low, high = search.value_range(with_class_counts(loss, 10), 10)
-        reach = "10,000" if is_classification(loss) else "1e12"
-        return f"{low:.4g} to {high:.4g} at outputs up to {reach}{_FOUND}"
-    least, most = (claims.evaluate_formula(bound, loss, 10) for bound in (card.low, card.high))
-    if math.isinf(most):
-        return "unbounded on both sides" if math.isinf(least) else f"from {_formula(loss, card.low)} up, unbounded"
+        largest = "10,000" if is_classification(loss) else "1e12"
+        return f"{low:.4g} to {high:.4g} at outputs up to {largest}{_FOUND}"
+    low, high = (claims.evaluate_formula(bound, loss, 10) for bound in (card.low, card.high))
+    if math.isinf(high):
+        return "unbounded on both sides" if math.isinf(low) else f"from {_formula(loss, card.low)} up, unbounded"
     return f"{_formula(loss, card.low)} to {_formula(loss, card.high)}"
 
 
@@ -85,62 +113,25 @@ def _convex(loss: Loss, card: Card | None) -> str:
 
 
 def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str]:
-    told: dict[str, str] = {}
-    for place, declared, gradients in (
+    slopes: dict[str, str] = {}
+    for where, declared, gradients in (
         (near, card and card.near, search.gradients_near),
         (far, card and card.far, search.gradients_far),
     ):
         found = None if declared else claims.classify_slope(gradients(with_class_counts(loss, 3)))
-        slope = declared or found
-        told[f"gradient {place}"] = f"{slope}{'' if declared else _FOUND}"
-    return told
+        slopes[f"gradient {where}"] = str(declared) if declared else f"{found}{_FOUND}"
+    return slopes
 
 
 def _formula(loss: Loss, formula: str) -> str:
-    """A formula in K and its value for ten classes; the value alone where the formula is no easier to read."""
+    """A formula in K with its value for ten classes; the value alone if the formula is long or a number."""
     value = f"{claims.evaluate_formula(formula, loss, 10):.4g}"
     if value == formula:
         return value
     plain = formula.replace("**", "^").replace(" * ", " ")
-    told = f"{plain} = {value}" if len(plain) <= 40 else value
-    return f"{told} for K = 10" if is_classification(loss) else told
+    shown = f"{plain} = {value}" if len(plain) <= 40 else value
+    return f"{shown} for K = 10" if is_classification(loss) else shown
 
 
 def _yes(fact: bool) -> str:
     return "yes" if fact else "no"
-
-
-def text(name: str, loss: Loss, width: int = 100) -> str:
-    """A card for the terminal."""
-    import textwrap  # noqa: PLC0415
-
-    told = facts(loss)
-    column = max(len(label) for label in told)
-    lines = [name]
-    for label, fact in told.items():
-        lines += textwrap.wrap(
-            fact, width, initial_indent=f"  {label:<{column}}  ", subsequent_indent=" " * (column + 4)
-        )
-    return "\n".join(lines)
-
-
-def markdown(name: str, loss: Loss, summary: str, figures: str) -> str:
-    """A section of docs/losses.md."""
-    card = loss.card
-    rows = [
-        f"| {label} | {fact.replace('|', chr(92) + '|')} |" for label, fact in facts(loss).items() if label != "formula"
-    ]
-    formula = f"$${card.formula}$$\n\n`{card.plain}`\n" if card is not None else ""
-    return "\n".join(
-        [
-            f"## {name}\n",
-            f"{summary}\n",
-            formula,
-            "| | |",
-            "| --- | --- |",
-            *rows,
-            "",
-            f"![{name}]({figures}/{name}.png)",
-            "",
-        ]
-    )

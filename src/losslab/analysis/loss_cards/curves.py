@@ -1,4 +1,4 @@
-"""Value and gradient of a loss along one line, at several values of its first hyperparameter."""
+"""Value and gradient of a loss along a line of outputs, at several values of its first hyperparameter."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Curve:
-    """One loss along the line."""
+    """Value and gradient of one loss at the points of the line."""
 
     label: str
     value: list[float]
@@ -36,40 +36,40 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """What a figure shows."""
+    """Content of a figure."""
 
     axis: str
-    """What the line is, for the axis' label."""
+    """Label of the x axis."""
     x: list[float]
     curves: list[Curve]
-    """The loss as it is configured is the first."""
+    """The loss as it is configured comes first."""
     reference: Curve
-    """Cross-entropy or the squared error, on the same line."""
+    """Cross-entropy or the squared error at the same points."""
 
 
 def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = None) -> Curves:
-    """The curves of a loss.
+    """Compute the curves of a loss.
 
-    A loss of classes is shown over the margin m of ten classes, z = (m, 0, ..., 0) with the first class right, a loss
-    of labels over the one logit of a yes, and a loss of values over the residual. The reference is the squared error,
-    or the cross-entropy that fits.
+    A loss of classes is shown over the margin m of ten classes, z = (m, 0, ..., 0) with the first class right; a loss
+    of 0/1 labels over the one logit of a positive label; a loss of values over the residual. The reference is the
+    squared error, or the cross-entropy for these targets.
 
     Args:
-        name: of the loss, for the label of a loss without hyperparameters.
+        name: label of a loss without hyperparameters.
         config: of the loss, as composed.
-        losses: by label, in place of the loss at the tried values of its first hyperparameter.
+        losses: by label, instead of the loss at the values of its first hyperparameter that its card lists.
     """
-    losses = losses or _varied(name, config)
+    losses = losses or _variants(name, config)
     first = next(iter(losses.values()))
-    axis, x, reference = _line(first)
-    spread = _sees_directions_only(first)
+    axis, x, (reference_name, reference) = _line(first)
+    spread = _depends_on_direction_only(first)
     if spread:
         axis = f"output of the right class among {CLASSES}, others at ±1"
     shown = [_curve(label, loss, x, spread=spread) for label, loss in losses.items()]
-    return Curves(axis, x.tolist(), shown, _curve(*reference, x, spread=spread))
+    return Curves(axis, x.tolist(), shown, _curve(reference_name, reference, x, spread=spread))
 
 
-def _varied(name: str, config: dict[str, Any]) -> dict[str, Loss]:
+def _variants(name: str, config: dict[str, Any]) -> dict[str, Loss]:
     loss: Loss = instantiate(config)
     if not loss.hyperparameters:
         return {name: loss}
@@ -80,54 +80,55 @@ def _varied(name: str, config: dict[str, Any]) -> dict[str, Loss]:
 
 
 def _line(loss: Loss) -> tuple[str, Tensor, tuple[str, Loss]]:
+    """Axis label, points (P,) and the reference with its name."""
     if not is_classification(loss):
-        axis = "residual z - t" if _right_at_0(loss) == 0 else "output z, right at 0"
-        return axis, _evenly(5), ("mse", MSE())
+        axis = "residual z - t" if _prediction_at_0(loss) == 0 else "output z, right at 0"
+        return axis, _points(5), ("mse", MSE())
     if loss.wants[0] is Kind.BINARY:
-        return "logit of a yes", _evenly(8), ("bce", BCE())
-    reach = 1 if getattr(loss, "cosine_outputs", False) else 8
-    return f"margin of the right class among {CLASSES}", _evenly(reach), ("cross_entropy", CrossEntropy())
+        return "logit of a yes", _points(8), ("bce", BCE())
+    largest = 1 if getattr(loss, "cosine_outputs", False) else 8
+    return f"margin of the right class among {CLASSES}", _points(largest), ("cross_entropy", CrossEntropy())
 
 
-def _evenly(reach: float) -> Tensor:
-    return torch.linspace(-reach, reach, POINTS, dtype=torch.float64)
+def _points(largest: float) -> Tensor:
+    return torch.linspace(-largest, largest, POINTS, dtype=torch.float64)
 
 
 def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
-    place = x.clone().requires_grad_()
-    value = _along(with_class_counts(loss, CLASSES, equal=True), place, spread=spread)
-    (gradient,) = torch.autograd.grad(value.sum(), place)
+    x = x.clone().requires_grad_()
+    value = _evaluate(with_class_counts(loss, CLASSES, equal=True), x, spread=spread)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
     return Curve(label, value.tolist(), gradient.tolist())
 
 
-def _along(loss: Loss, place: Tensor, *, spread: bool) -> Tensor:
-    """The loss (P,) at the places (P,) of its line; all other outputs of the network are 0, or spread to ±1."""
+def _evaluate(loss: Loss, x: Tensor, *, spread: bool) -> Tensor:
+    """The loss at points (P,) of the first output → (P,). All other outputs are 0, or alternate between 1 and -1."""
     if not is_classification(loss):
-        target, targets = _right_at_0(loss).expand(len(place), 1), 1
+        target, targets = _prediction_at_0(loss).expand(len(x), 1), 1
     elif loss.wants[0] is Kind.BINARY:
-        target, targets = torch.ones(len(place), 1, dtype=torch.float64), 1
+        target, targets = torch.ones(len(x), 1, dtype=torch.float64), 1
     else:
-        target, targets = targets_of_each_class(loss, CLASSES, len(place))[0], CLASSES
-    rest = torch.zeros(len(place), loss.outputs(targets) - 1, dtype=torch.float64)
+        target, targets = targets_of_each_class(loss, CLASSES, len(x))[0], CLASSES
+    rest = torch.zeros(len(x), loss.outputs(targets) - 1, dtype=torch.float64)
     if spread:
         rest[:, ::2], rest[:, 1::2] = 1, -1
-    outputs = torch.cat([place[:, None], rest], dim=1)
+    outputs = torch.cat([x[:, None], rest], dim=1)
     try:
-        seen = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
-    except LabError:  # there is no teacher here: let it be one that finds all classes alike
-        seen = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
-    return loss.per_example(seen, target)
+        inputs = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
+    except LabError:  # no teacher is configured: use one that finds all classes equally likely
+        inputs = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
+    return loss.per_example(inputs, target)
 
 
-def _sees_directions_only(loss: Loss) -> bool:
-    """Whether outputs twice as large cost the same: then there is nothing to see where all others are 0."""
+def _depends_on_direction_only(loss: Loss) -> bool:
+    """Whether scaling the outputs does not change the loss: it is constant where all other outputs are 0."""
     if not is_classification(loss):
         return False
     outputs, target = sample_outputs(loss, 1, columns=CLASSES), targets_of_each_class(loss, CLASSES, 1)[0]
-    ready = with_class_counts(loss, CLASSES, equal=True)
-    return torch.allclose(ready.per_example(outputs, target), ready.per_example(2 * outputs, target), rtol=1e-4)
+    loss = with_class_counts(loss, CLASSES, equal=True)
+    return torch.allclose(loss.per_example(outputs, target), loss.per_example(2 * outputs, target), rtol=1e-4)
 
 
-def _right_at_0(loss: Loss) -> Tensor:
-    """The value that an output of 0 predicts → ()."""
+def _prediction_at_0(loss: Loss) -> Tensor:
+    """The value () that an output of 0 predicts."""
     return loss.to_predictions(torch.zeros(1, n_output_columns(loss), dtype=torch.float64))[0, 0]

@@ -1,5 +1,5 @@
-"""Every trained model measured under every loss: trained with x, measured by y."""
+"""Trained models measured under every loss: a matrix of "trained with" and "measured by"."""
 
-from losslab.analysis.loss_matrix.measuring import Cell, Matrix, measure
+from losslab.analysis.loss_matrix.measure import Cell, Matrix, measure
 
 __all__ = ["Cell", "Matrix", "measure"]

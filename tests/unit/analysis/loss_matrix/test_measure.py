@@ -51,15 +51,15 @@ def test_under_cross_entropy_every_model_has_the_nll_of_its_run(trained, matrix)
 
 
 @pytest.mark.slow
-def test_all_losses_of_the_catalogue_that_fit_are_asked(trained):
+def test_all_losses_of_the_catalog_that_fit_are_measured(trained):
     (one,) = compare([trained / "cross_entropy"]).groups
-    found = measure([one], everything=True)
+    found = measure([one], all_losses=True)
     assert found.cells[one, "brier"].value == pytest.approx(metrics(trained, "cross_entropy")["test/brier"], rel=1e-4)
     assert {"bce", "gce", "ldam", "mse", "logit_adjusted"} <= set(found.losses)
     assert not {"gaussian_nll", "poisson_nll", "distillation"} & set(found.losses)
 
 
-def test_a_run_without_weights_leaves_a_reason(trained, tmp_path):
+def test_a_run_without_weights_is_listed_with_its_reason(trained, tmp_path):
     folder = tmp_path / "bare"
     experiment.run(experiment.build(compose([*SMALL, "data.batch_size=256", "callbacks=none"], str(folder))))
     comparison = compare([folder, trained / "focal"])
@@ -68,7 +68,7 @@ def test_a_run_without_weights_leaves_a_reason(trained, tmp_path):
     assert "Not measured:" in report.section(found)
 
 
-def test_the_page_says_what_is_translated_and_whose_loss_it_is(matrix, tmp_path):
+def test_the_section_marks_own_losses_and_the_csv_has_every_cell(matrix, tmp_path):
     text = report.section(matrix)
     assert text.count("**") == 2 * len(matrix.groups)
     report.write(matrix, tmp_path)
@@ -88,39 +88,39 @@ def of(groups, losses, how=("own", "as they are")):
     return Matrix(tuple(groups), tuple(losses), cells)
 
 
-def test_many_losses_stand_in_lines_in_text_table_and_figure(matrix):
+def test_many_losses_are_rows_of_the_text_table_and_figure(matrix):
     names = [one.label.removeprefix("loss=") for one in matrix.groups]
     losses = [*names, *(f"other{number}" for number in range(9))]
     many = of(matrix.groups, losses)
-    assert "Each column is a kind of model, each line the mean loss" in report.section(many)
-    assert "Numbers of one line can be compared; those of one column cannot" in report.section(many)
-    head, *rows = report.rows(many)
+    assert "Each column is a kind of model, each row the mean loss" in report.section(many)
+    assert "Numbers of one row can be compared; those of one column cannot" in report.section(many)
+    head, *rows = report.table(many)
     assert head == ("measured by", *names)
     assert [row[0] for row in rows] == losses
     assert rows[0] == (losses[0], "**1.5**", "2.5", "3.5")
-    assert "within a line" in report.key(many, "[{}]")
+    assert "within a row" in report.legend(many, "[{}]")
     axes = report.draw(many).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == losses
     assert [label.get_text() for label in axes.get_xticklabels()] == names
 
 
-def test_few_losses_stand_in_columns(matrix):
-    assert "Each line is a kind of model, each column the mean loss" in report.section(matrix)
-    assert report.rows(matrix)[0] == ("trained with", *matrix.losses)
-    assert "within a column" in report.key(matrix, "[{}]")
+def test_few_losses_are_columns(matrix):
+    assert "Each row is a kind of model, each column the mean loss" in report.section(matrix)
+    assert report.table(matrix)[0] == ("trained with", *matrix.losses)
+    assert "within a column" in report.legend(matrix, "[{}]")
 
 
-def test_stars_are_explained_only_where_there_is_one(matrix):
+def test_stars_are_explained_only_if_there_is_one(matrix):
     plain = of(matrix.groups, matrix.losses)
-    assert "*: the outputs were translated" in report.key(matrix, "[{}]")
+    assert "*: the outputs were translated" in report.legend(matrix, "[{}]")
     assert "marked *" in report.section(matrix)
     assert "*: translated" in report.draw(matrix).axes[0].get_xlabel()
-    assert "translated" not in report.key(plain, "[{}]")
+    assert "translated" not in report.legend(plain, "[{}]")
     assert "marked *" not in report.section(plain)
     assert report.draw(plain).axes[0].get_xlabel() == "bold: its own loss"
 
 
-def test_the_terminal_shows_no_markdown_and_has_the_matrix_before_the_footnotes(trained, tmp_path, caplog, monkeypatch):
+def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(command, "leave", lambda _: None)
     caplog.set_level("INFO")
     command.compare([str(trained), "--matrix", "--output", str(tmp_path / "out")])
