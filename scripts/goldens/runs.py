@@ -15,7 +15,7 @@ from losslab.losses import catalog
 from losslab.runs import RunFolder
 from losslab.targets import Kind
 from losslab.training import experiment
-from losslab.training.callbacks.checkpoint import BestAndLast
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
 from losslab.training.config import compose
 
 HALFWAY = 4
@@ -57,7 +57,7 @@ class Steps(Callback):
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         """Have step `HALFWAY` saved, and copy what it has left."""
-        saver = next(callback for callback in trainer.callbacks if isinstance(callback, BestAndLast))
+        saver = next(callback for callback in trainer.callbacks if isinstance(callback, BestAndLastCheckpoint))
         saver.every_seconds = 0 if trainer.global_step == HALFWAY - 1 else 1e9
         if self.kept is not None and trainer.global_step == HALFWAY:
             shutil.copytree(self.folder, self.kept)
@@ -70,7 +70,7 @@ class Steps(Callback):
 def trained(config: dict[str, Any], folder: Path, *, keep: Path | None = None) -> Bits:
     """Train in a folder, or go on with the run that lies in it."""
     saver = {
-        "_target_": "losslab.training.callbacks.checkpoint.BestAndLast",
+        "_target_": "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint",
         "run_dir": str(folder),
         "every_seconds": 1e9,
     }

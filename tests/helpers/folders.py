@@ -28,7 +28,7 @@ def config(loss: str = "mse", seed: int = 0, path: str = "outputs/run", **values
                 "run_dir": path,
                 "title": f"{loss}-s{seed}",
             },
-            "checkpoints": {"_target_": "losslab.training.callbacks.checkpoint.BestAndLast"},
+            "checkpoints": {"_target_": "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint"},
         },
         "model": {"_target_": "losslab.models.linear.mlp"},
         "choices": {"model": "mlp", "data": "digits", "loss": loss, "optimizer": "adam", "scheduler": "constant"},

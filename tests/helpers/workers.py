@@ -26,27 +26,27 @@ from losslab.training.callbacks import checkpoint
 from losslab.training.callbacks.non_finite import FiniteGuard
 from losslab.training.config import compose
 from losslab.training.distributed import environment
-from losslab.training.distributed.spawn import Run, watch
-from losslab.training.distributed.worker import Outcome, Surroundings
+from losslab.training.distributed.spawn import WorkerGroup, poll
+from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
 
-def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> Outcome:
+def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> WorkerResult:
     """Run a task in `world` processes, and wait for how it ends."""
-    run = Run(task, [arguments] * world, Surroundings(threads=1, output=output))
+    run = WorkerGroup(task, [arguments] * world, WorkerOptions(threads=1, output=output))
     try:
         end = time.monotonic() + seconds
-        while run.outcome is None and time.monotonic() < end:
-            watch([run], 0.2)
+        while run.result is None and time.monotonic() < end:
+            poll([run], 0.2)
     finally:
-        if run.outcome is None:
+        if run.result is None:
             run.kill()
-    assert run.outcome is not None
-    return run.outcome
+    assert run.result is not None
+    return run.result
 
 
 def place() -> tuple[int, int, int]:
-    here = environment.here()
-    return here.rank, here.world, torch.get_num_threads()
+    here = environment.current_rank()
+    return here.rank, here.world_size, torch.get_num_threads()
 
 
 def build(folder: str, overrides: list[str]) -> experiment.Experiment:
@@ -123,10 +123,10 @@ class Stock(LightningModule):
 
 def stock(right: list[int]) -> dict[str, float]:
     loader = DataLoader(TensorDataset(torch.tensor(right)), batch_size=16)
-    place = environment.here()
+    place = environment.current_rank()
     trainer = Trainer(
         accelerator="cpu",
-        devices=place.world,
+        devices=place.world_size,
         strategy="ddp",
         logger=False,
         enable_progress_bar=False,
@@ -139,7 +139,7 @@ def stock(right: list[int]) -> dict[str, float]:
 
 def fail(kind: str, on_rank: int = 0) -> str:
     """End in some way on one rank, while the others wait for it."""
-    if environment.here().rank != on_rank:
+    if environment.current_rank().rank != on_rank:
         torch.distributed.barrier()
         return "unreachable"
     time.sleep(0.3)  # the others wait by now
@@ -315,7 +315,7 @@ class Poison(Callback):
 
 def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = "on") -> None:
     """Train once for each case, poisoned on rank 1 → a file for each case and rank on how that ended."""
-    rank = environment.here().rank
+    rank = environment.current_rank().rank
     for name, (where, overrides) in cases.items():
         path = Path(folder) / name
         cfg = compose(["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", *overrides], str(path))
@@ -324,7 +324,7 @@ def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = 
         built.trainer.callbacks.insert(0, poison)
         for callback in built.trainer.callbacks:
             if isinstance(callback, FiniteGuard):
-                callback.asks_later = name.endswith("later")
+                callback.deferred = name.endswith("later")
                 if guard == "alone":
                     callback.on_train_start = lambda *_: None  # it does not hear that there are others
         said = ""

@@ -61,7 +61,7 @@ def test_weights_curves_and_metrics_do_not_depend_on_the_number_of_processes(cas
     outcomes = {}
     for world in (1, 2, 3):
         outcome = workers.together(workers.train, world, str(tmp_path / str(world)), overrides)
-        assert outcome.reason is None, outcome.trace
+        assert outcome.reason is None, outcome.traceback
         outcomes[world] = outcome.value
     for world in (2, 3):
         agree(outcomes[1], outcomes[world], tolerance)
@@ -91,7 +91,7 @@ def test_the_dynamics_of_a_run_are_watched_by_one_process_and_do_not_depend_on_t
     seen = []
     for world in (1, 2):
         outcome = workers.together(workers.train, world, str(tmp_path / str(world)), overrides)
-        assert outcome.reason is None, outcome.trace
+        assert outcome.reason is None, outcome.traceback
         seen.append(Record.load(tmp_path / str(world) / "dynamics.npz"))
     assert seen[0].epoch.tolist() == seen[1].epoch.tolist() == [0, 1, 2]
     for name in ("index", "outputs", "loss", "margin", "gradient", "flow"):
@@ -115,7 +115,7 @@ def test_lightnings_own_way_counts_examples_twice_and_floors_an_integer_mean():
     """What the tests above would find if evaluation were left to it."""
     right = [1] + [0] * 64 + [1] * 36  # 37 of 101
     outcome = workers.together(workers.stock, 2, right)
-    assert outcome.reason is None, outcome.trace
+    assert outcome.reason is None, outcome.traceback
     assert outcome.value["accuracy"] != pytest.approx(37 / 101, abs=1e-4)
     assert outcome.value["accuracy"] == pytest.approx(38 / 102, abs=1e-4)
     assert outcome.value["mean of 1 and 2"] == 1

@@ -49,7 +49,7 @@ def undisturbed(train):
 
 def filled(experiment, monkeypatch, until=None):
     """Its disk is full from the third epoch on."""
-    monkeypatch.setattr(history, "_PAUSE", 0)
+    monkeypatch.setattr(history, "_RETRY_SECONDS", 0)
     disk = Disk(experiment.folder.path, monkeypatch)
     does = {2: lambda: setattr(disk, "full", True), until: lambda: setattr(disk, "full", False)}
     experiment.trainer.callbacks.insert(0, Before(does))
@@ -73,7 +73,7 @@ def test_what_was_not_written_is_written_when_there_is_room_and_is_spoken_of_onc
     told = warned(caplog)
     assert [told[name] for name in ("history.csv", "timing.csv", "dynamics.npz")] == [1, 1, 1]
     assert (
-        "history.csv was not written (No space left on device): training goes on, and it is written as" in caplog.text
+        "history.csv was not written (No space left on device): training continues, and it is written as" in caplog.text
     )
     assert all(experiment.folder.figures.joinpath(name).is_file() for name in FIGURES)
 
@@ -81,7 +81,7 @@ def test_what_was_not_written_is_written_when_there_is_room_and_is_spoken_of_onc
 def test_a_table_that_lacks_rows_is_written_before_training_ends(build, undisturbed, monkeypatch):
     experiment = build(*RUN)
     filled(experiment, monkeypatch, until=7)
-    monkeypatch.setattr(history, "_PAUSE", 1000)
+    monkeypatch.setattr(history, "_RETRY_SECONDS", 1000)
     lab.run(experiment)
     assert outcome(experiment.folder.path) == outcome(undisturbed.folder.path)
 
@@ -113,7 +113,7 @@ def test_figures_are_no_reason_to_fail(build, caplog):
     experiment.folder.figures.write_text("no folder")
     lab.run(experiment)
     assert [warned(caplog)[name] for name in FIGURES] == [1, 1]
-    assert "loss_curve.png was not written (File exists): the run goes on without it" in caplog.text
+    assert "loss_curve.png was not written (File exists): the run continues without it" in caplog.text
 
 
 def test_what_ended_a_run_on_a_full_disk_is_what_is_said(build, monkeypatch, caplog):
@@ -129,7 +129,7 @@ def test_what_ended_a_run_on_a_full_disk_is_what_is_said(build, monkeypatch, cap
         lab.run(experiment)
     told = warned(caplog)
     assert [told[name] for name in ("history.csv", "path.csv", "dynamics.npz", *FIGURES)] == [1] * 5
-    assert told["best.ckpt"], "BestAndLast was not told of the error"
+    assert told["best.ckpt"], "BestAndLastCheckpoint did not handle the exception"
 
 
 def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_events_are_left_out_while_there_is_no_room_and_said_once(build, monkeyp
     assert not ended, "a thread ended with a traceback"
     assert any("tfevents" in name for name in disk.refused)
     assert steps(experiment.folder.path) == {1, 2, 7, 8}
-    assert sum("is not written (No space left on device): training goes on" in line for line in caplog.messages) == 1
+    assert sum("is not written (No space left on device): training continues" in line for line in caplog.messages) == 1
 
 
 def test_an_event_file_that_cannot_be_begun_begins_later(build, monkeypatch):

@@ -18,7 +18,7 @@ from losslab.runs.sweep_summary import State
 from losslab.sweep import scheduler
 from losslab.sweep.display import Board
 from losslab.sweep.state import Sweep
-from losslab.training.distributed.worker import Outcome, Surroundings
+from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests" / "helpers"
@@ -355,7 +355,7 @@ class Pretended:
     runs: ClassVar[list["Pretended"]] = []
 
     def __init__(self, _, arguments, surroundings):
-        self.started, self.outcome, self.news = 0.0, None, {}
+        self.started, self.result, self.progress = 0.0, None, {}
         self.threads, self.jobs = surroundings.threads, surroundings.environment["LOSSLAB_JOBS"]
         self.world, self.gpus = len(arguments), surroundings.environment.get("CUDA_VISIBLE_DEVICES")
         Pretended.runs.append(self)
@@ -364,9 +364,9 @@ class Pretended:
 @pytest.fixture
 def two_gpus(monkeypatch, tmp_path):
     """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
-    monkeypatch.setattr(scheduler, "Run", Pretended)
-    monkeypatch.setattr(scheduler.spawn, "gpus", lambda: ["3", "5"])
-    monkeypatch.setattr(scheduler.spawn, "watch", lambda *_: None)
+    monkeypatch.setattr(scheduler, "WorkerGroup", Pretended)
+    monkeypatch.setattr(scheduler.spawn, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(scheduler.spawn, "poll", lambda *_: None)
     Pretended.runs = []
 
     def begin(*trainers, n_jobs=None):
@@ -380,7 +380,7 @@ def two_gpus(monkeypatch, tmp_path):
 
         def step(end=None):
             if end is not None:
-                Pretended.runs[end].outcome = Outcome(1.0)
+                Pretended.runs[end].result = WorkerResult(1.0)
                 ours._look(board)
             ours._fill(board)
             return [run.gpus for run in ours.running]
@@ -430,9 +430,9 @@ def test_a_job_that_was_done_before_it_heard_of_an_interrupt_is_done(tmp_path):
     ours = scheduler.Batch(
         scheduler.Given(None, None, None), scheduler.Places(), of, of.add([["seed=0"], ["seed=1"]], 0)
     )
-    for job, outcome in zip(of.jobs, (Outcome(1.0), Outcome(reason="interrupted")), strict=True):
-        run = Pretended(None, [()], Surroundings(environment={"LOSSLAB_JOBS": "1"}))
-        run.interrupt = lambda run=run, outcome=outcome: setattr(run, "outcome", outcome)
+    for job, outcome in zip(of.jobs, (WorkerResult(1.0), WorkerResult(reason="interrupted")), strict=True):
+        run = Pretended(None, [()], WorkerOptions(environment={"LOSSLAB_JOBS": "1"}))
+        run.interrupt = lambda run=run, outcome=outcome: setattr(run, "result", outcome)
         ours.running[run], ours._on_gpus[run], job.state = job, [], State.RUNNING
     ours.waiting = []
     ours._interrupt(Board(of))

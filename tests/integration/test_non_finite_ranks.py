@@ -50,7 +50,7 @@ def ended(tmp_path_factory):
     runs = {name: run for name, (run, _) in CASES.items()} | OTHERS
     cases = {name: (name.partition(",")[0], run) for name, run in runs.items()}
     outcome = workers.together(workers.poisoned, 2, str(folder), cases, seconds=180)
-    assert outcome.reason is None, outcome.trace
+    assert outcome.reason is None, outcome.traceback
     return folder
 
 

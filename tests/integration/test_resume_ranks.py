@@ -30,12 +30,12 @@ def test_from_every_checkpoint_two_processes_end_as_the_undisturbed_ones(name, t
     overrides = [*DIGITS, *RUNS[name]]
     whole = tmp_path / "whole"
     kept = workers.together(workers.keep, 2, str(whole), overrides)
-    assert kept.reason is None, kept.trace
+    assert kept.reason is None, kept.traceback
     assert kept.value > 9
     folders = [f"{whole}-{number}" for number in range(1, kept.value, 4)]
     sums = [torch.load(RunFolder(Path(folder)).last, weights_only=True)["learner"]["sums"] for folder in folders]
     assert all(len(of) == 2 for of in sums)
     resumed = workers.together(workers.resume, 2, folders, overrides)
-    assert resumed.reason is None, resumed.trace
+    assert resumed.reason is None, resumed.traceback
     for folder in folders:
         assert outcome(folder) == outcome(whole), folder

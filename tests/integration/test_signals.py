@@ -72,7 +72,7 @@ train()
 MEETING = """
 import sys
 from losslab.training.distributed import environment
-environment.join(environment.Place(0, 2, 0, 2), sys.argv[1])
+environment.init_process_group(environment.RankInfo(0, 2, 0, 2), sys.argv[1])
 """
 
 
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_a_process_that_waits_for_another_to_come(tmp_path):
 
 def test_outside_of_that_ctrl_c_is_what_it_was():
     before = signal.getsignal(signal.SIGINT)
-    with signals.ending_at_once():
+    with signals.exit_on_ctrl_c():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -119,54 +119,52 @@ def test_outside_of_that_ctrl_c_is_what_it_was():
 def test_a_second_signal_ends_at_once_and_handlers_are_given_back(monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(signals, "received", None)
     before = signal.getsignal(signal.SIGTERM)
-    watch = signals.Watch()
-    watch.start()
+    watch = signals.SignalHandler()
+    watch.install()
     try:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
+        assert watch.received == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGTERM)
         assert not ended, "it is the first, which a parent has passed on"
-        monkeypatch.setattr(signals, "_ECHO", 0.0)
+        monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert ended == [143]
     finally:
-        watch.stop()
+        watch.uninstall()
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_nohup_has_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    watch = signals.Watch()
+    watch = signals.SignalHandler()
     try:
-        watch.start()
+        watch.install()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert signals.received is None
-        watch.stop()
+        assert watch.received is None
+        watch.uninstall()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_ended_an_earlier_run_does_not_end_the_next(monkeypatch):
-    monkeypatch.setattr(signals, "received", signal.SIGINT)
-    watch = signals.Watch()
-    watch.start()
-    watch.stop()
-    assert signals.received is None
+def test_what_ended_an_earlier_run_does_not_end_the_next():
+    watch = signals.SignalHandler()
+    watch.received = signal.SIGINT
+    watch.install()
+    watch.uninstall()
+    assert watch.received is None
 
 
-def test_where_nobody_looks_soon_a_signal_is_an_exception(monkeypatch):
-    monkeypatch.setattr(signals, "received", None)
-    watch = signals.Watch()
-    watch.start()
-    watch.waits = False
+def test_where_nobody_looks_soon_a_signal_is_an_exception():
+    watch = signals.SignalHandler()
+    watch.install()
+    watch.deferred = False
     try:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
-        watch.stop()
+        watch.uninstall()
 
 
 def test_during_a_long_validation_the_state_from_before_is_saved(monkeypatch, tmp_path):
@@ -175,7 +173,7 @@ def test_during_a_long_validation_the_state_from_before_is_saved(monkeypatch, tm
     def build(name):
         return experiment.build(compose(overrides, str(tmp_path / name)))
 
-    monkeypatch.setattr(checkpoint, "_LONG", 0.0)
+    monkeypatch.setattr(checkpoint, "_LONG_VALIDATION", 0.0)
     interrupted = build("run")
     interrupted.trainer.callbacks.insert(0, workers.Interrupts())
     with pytest.raises(SystemExit):
@@ -198,15 +196,15 @@ def job(monkeypatch):
 
 @pytest.mark.usefixtures("job")
 def test_only_in_its_jobs_are_slurms_signals_taken(monkeypatch):
-    assert signals.signals() == (signal.SIGUSR1, signal.SIGUSR2)
+    assert signals.slurm_signals() == (signal.SIGUSR1, signal.SIGUSR2)
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert signals.signals() == ()
+    assert signals.slurm_signals() == ()
 
 
 @pytest.mark.usefixtures("job")
 def test_who_takes_the_signal_already_has_the_job_started_again():
     asked = []
-    signals.requeue(signal.SIGUSR2, lambda number, _: asked.append(number))
+    signals.requeue_slurm_job(signal.SIGUSR2, lambda number, _: asked.append(number))
     assert asked == [signal.SIGUSR2]
 
 
@@ -219,12 +217,12 @@ def test_else_slurm_is_asked_to_start_it_again(array, name, monkeypatch, tmp_pat
     program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    signals.requeue(signal.SIGUSR1, signal.SIG_DFL)
+    signals.requeue_slurm_job(signal.SIGUSR1, signal.SIG_DFL)
     assert (tmp_path / "asked").read_text() == f"requeue {name}\n"
 
 
 @pytest.mark.usefixtures("job")
 def test_if_it_cannot_be_asked_one_line_says_so(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "/nowhere")
-    signals.requeue(signal.SIGUSR1, signal.SIG_DFL)
-    assert caplog.messages == ["SLURM does not start job 77 again ([Errno 2] No such file or directory: 'scontrol')"]
+    signals.requeue_slurm_job(signal.SIGUSR1, signal.SIG_DFL)
+    assert caplog.messages == ["cannot requeue SLURM job 77 ([Errno 2] No such file or directory: 'scontrol')"]

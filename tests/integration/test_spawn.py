@@ -12,8 +12,8 @@ import pytest
 import workers
 from PIL import Image
 
-from losslab.training.distributed.spawn import Run, gpus, reason_of, share, watch
-from losslab.training.distributed.worker import Surroundings
+from losslab.training.distributed.spawn import WorkerGroup, exit_reason, poll, threads_per_process, visible_gpus
+from losslab.training.distributed.worker import WorkerOptions
 
 
 def alive(pid: int) -> bool:
@@ -76,10 +76,12 @@ def test_a_child_has_workers_of_its_own_read_data_ahead(world, tmp_path):
 
 
 def test_output_and_environment_are_the_childs_own(tmp_path, capfd):
-    run = Run(workers.speak, [()], Surroundings(environment={"COLOUR": "green"}, output=tmp_path / "a" / "log"))
-    while run.outcome is None:
-        watch([run], 1)
-    assert run.outcome.value == "green"
+    run = WorkerGroup(
+        workers.speak, [()], WorkerOptions(environment={"COLOUR": "green"}, output=tmp_path / "a" / "log")
+    )
+    while run.result is None:
+        poll([run], 1)
+    assert run.result.value == "green"
     assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == ["said by a grandchild", "said by print"]
     assert "COLOUR" not in os.environ
     assert "said" not in "".join(capfd.readouterr())
@@ -88,12 +90,12 @@ def test_output_and_environment_are_the_childs_own(tmp_path, capfd):
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
 def test_what_a_child_started_ends_with_it(how, tmp_path):
     file = tmp_path / "pids"
-    run = Run(workers.spawn_and_wait, [(str(file),)], Surroundings(output=tmp_path / "log"))
+    run = WorkerGroup(workers.spawn_and_wait, [(str(file),)], WorkerOptions(output=tmp_path / "log"))
     assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2)
     child, grandchild = map(int, file.read_text().split())
     getattr(run, how)()
-    while run.outcome is None:
-        watch([run], 0.2)
+    while run.result is None:
+        poll([run], 0.2)
     assert wait_for(lambda: not alive(child) and not alive(grandchild))
 
 
@@ -107,9 +109,9 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
     file = tmp_path / "pids"
     script = (
         "import sys, time, workers\n"
-        "from losslab.training.distributed.worker import Surroundings\n"
-        "from losslab.training.distributed.spawn import Run\n"
-        f"Run(workers.spawn_and_wait, [({str(file)!r},)], Surroundings())\n"
+        "from losslab.training.distributed.worker import WorkerOptions\n"
+        "from losslab.training.distributed.spawn import WorkerGroup\n"
+        f"WorkerGroup(workers.spawn_and_wait, [({str(file)!r},)], WorkerOptions())\n"
         "time.sleep(1000)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -128,9 +130,9 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
 def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
     script = (
         "import sys, time\n"
-        "from losslab.training.distributed import forkserver\n"
+        "from losslab.training.distributed import spawn\n"
         "try:\n"
-        "    forkserver.context()\n"
+        "    spawn.process_context()\n"
         "    print('up', flush=True)\n"
         "    time.sleep(100)\n"
         "except KeyboardInterrupt:\n"
@@ -159,17 +161,17 @@ def test_a_log_that_cannot_be_written_is_a_reason(tmp_path, capfd):
 
 
 def test_reasons_and_shares(monkeypatch):
-    assert reason_of(130) == "interrupted"
-    assert reason_of(-15) == "killed by SIGTERM"
+    assert exit_reason(130) == "interrupted"
+    assert exit_reason(-15) == "killed by SIGTERM"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert share(1) is None
-    assert share(1000) == 1
+    assert threads_per_process(1) is None
+    assert threads_per_process(1000) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert share(1000) is None
+    assert threads_per_process(1000) is None
 
 
 def test_gpus_are_counted_in_a_child():
     import torch
 
-    assert len(gpus()) == torch.cuda.device_count()
+    assert len(visible_gpus()) == torch.cuda.device_count()
     assert not torch.cuda.is_initialized()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from losslab.runs import RunFolder, checkpoint
-from losslab.training.callbacks.checkpoint import BestAndLast
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
 from soak.record import Case, Found
 
 SIZE = 1_000_000
@@ -56,7 +56,7 @@ def _killed(place: Path, seconds: float) -> int:
 
 
 def _write(place: Path, writes: int) -> None:
-    checkpoints = BestAndLast(str(place))
+    checkpoints = BestAndLastCheckpoint(str(place))
     learner = {"sums": torch.zeros(1, 1, 2), "values": {}, "fresh": [], "loader": {}}
     counts = {"epoch_progress": {}, "epoch_loop.batch_progress": {}, "epoch_loop.state_dict": {}}
     whole = {"epoch": 0, "learner": learner, "loops": {"fit_loop": counts}, "optimizer_states": [{}]}

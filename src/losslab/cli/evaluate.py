@@ -31,10 +31,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     if asked_by_completion():
         return
     options = _parser().parse_args(arguments)
-    place = environment.here()
+    place = environment.current_rank()
     begin(logging.INFO if place.rank == 0 else logging.ERROR, options.trust)
     with one_line_errors(show_all=False):
-        if options.devices is None or place.world > 1:  # torchrun has started the processes
+        if options.devices is None or place.world_size > 1:  # torchrun has started the processes
             _evaluate(options)
         else:
             _in_ranks(options)
@@ -71,29 +71,29 @@ def _in_ranks(options: argparse.Namespace) -> None:
     """Evaluate in so many processes of this machine, and wait for them."""
     from losslab.runs import RunFolder  # noqa: PLC0415
     from losslab.training.distributed import spawn  # noqa: PLC0415
-    from losslab.training.distributed.worker import Surroundings  # noqa: PLC0415
+    from losslab.training.distributed.worker import WorkerOptions  # noqa: PLC0415
 
     RunFolder(options.run_folder).read_unchecked_config()  # before a process is started for nothing
     world = options.devices
     if world == 1:
         _evaluate(options)
         return
-    found = len(spawn.gpus())
+    found = len(spawn.visible_gpus())
     if 0 < found < world:
         raise LabError(
             f"--devices {world}: there is a GPU for {found}; ask for as many, or hide them: CUDA_VISIBLE_DEVICES="
         )
-    run = spawn.Run(_rank, [(options,)] * world, Surroundings(threads=spawn.share(world)))
-    outcome = spawn.follow(run)
-    if outcome.trace:  # nothing that the user can mend: as in one process, it ends with the reason
-        sys.stderr.write(printable(outcome.trace))
+    run = spawn.WorkerGroup(_rank, [(options,)] * world, WorkerOptions(threads=spawn.threads_per_process(world)))
+    outcome = spawn.wait_for_group(run)
+    if outcome.traceback:  # nothing that the user can mend: as in one process, it ends with the reason
+        sys.stderr.write(printable(outcome.traceback))
         leave(1)
     if outcome.reason is not None:
         raise LabError(outcome.reason)
 
 
 def _rank(options: argparse.Namespace) -> None:
-    begin(logging.INFO if environment.here().rank == 0 else logging.ERROR, options.trust)
+    begin(logging.INFO if environment.current_rank().rank == 0 else logging.ERROR, options.trust)
     _evaluate(options)
 
 
@@ -103,7 +103,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
     look = EvaluationRequest(options.run_folder, options.split, options.ckpt, tuple(options.data))
     found = evaluation.evaluate(look, options.soft_labels)
-    if environment.here().rank > 0:
+    if environment.current_rank().rank > 0:
         return
     say(found)
     where = options.output or found.experiment.folder.evaluation(report.name(look, options.soft_labels))
@@ -153,7 +153,7 @@ def _narrow(columns: dict[str, Array]) -> dict[str, Array]:
 def _header(found: Evaluation) -> None:
     experiment, look = found.experiment, found.look
     device = experiment.trainer.strategy.root_device
-    world = environment.here().world
+    world = environment.current_rank().world_size
     spawn = f"{world} processes" if world > 1 else "1 process"
     count = f"{len(found.answers):,} {look.split} example{'s' * (len(found.answers) != 1)}"
     logger.info("run         %s", experiment.config["name"])

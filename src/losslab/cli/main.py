@@ -57,9 +57,9 @@ def run(verb: str) -> None:
         sys.exit(
             "this python lacks losslab's packages: run `source .venv/bin/activate` first, or make .venv by `make train`"
         )
-    from losslab.training.distributed.signals import ending_at_once  # noqa: PLC0415
+    from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    with ending_at_once():  # imports take a second, in which Ctrl-C would be a traceback
+    with exit_on_ctrl_c():  # imports take a second, in which Ctrl-C would be a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
 

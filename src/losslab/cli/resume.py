@@ -46,7 +46,7 @@ def resume(arguments: Sequence[str]) -> NoReturn:
         _check(folder, given)
         config, begun = _configuration(folder, given)
         config["trust"] = trusted  # never what the folder says of itself
-        if environment.here().rank == 0:
+        if environment.current_rank().rank == 0:
             _log_into(folder)
         if folder.metrics.is_file():
             logger.info("%s is finished: there is nothing to resume", runs.display_path(folder.path))
@@ -152,12 +152,12 @@ def _log_into(folder: RunFolder) -> None:
 
 
 def _go_on(config: dict[str, Any], *, begun: bool) -> None:
-    place = environment.here()
-    if place.rank > 0 and not worker.is_child():
+    place = environment.current_rank()
+    if place.rank > 0 and not worker.is_worker():
         logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
     try:
-        if place.world == 1:
-            world = environment.wanted(config["trainer"], lambda: len(spawn.gpus()))
+        if place.world_size == 1:
+            world = environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
             if world > 1:
                 run.in_ranks(_rank, (config, begun), world)
                 return
@@ -172,7 +172,7 @@ def _go_on(config: dict[str, Any], *, begun: bool) -> None:
 
 def _rank(config: dict[str, Any], begun: bool) -> float | None:
     register()
-    if environment.here().rank == 0:
+    if environment.current_rank().rank == 0:
         _log_into(RunFolder(Path(config["run_dir"])))
     else:
         logging.getLogger().addHandler(logging.NullHandler())

@@ -16,8 +16,8 @@ from losslab.io.terminal import ignore_output_errors, printable
 from losslab.runs import RunFolder, trust
 from losslab.sweep.resume import resume_command
 from losslab.training.distributed import environment, signals, spawn
-from losslab.training.distributed.spawn import Run
-from losslab.training.distributed.worker import Surroundings
+from losslab.training.distributed.spawn import WorkerGroup
+from losslab.training.distributed.worker import WorkerOptions
 
 if TYPE_CHECKING:
     from losslab.training.experiment import Experiment
@@ -44,7 +44,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
     said_by_a_folder = resume
-    resume = resume or (environment.restarted() and folder.config.is_file())
+    resume = resume or (environment.is_restart() and folder.config.is_file())
     if resume and folder.teacher.is_dir():  # its own copy: the teacher's folder may be gone by now, or another
         config = taught_by(str(folder.teacher), config)
     experiment = lab.build(config)
@@ -65,7 +65,7 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        _interrupted(experiment, signals.received or signal.SIGINT)
+        _interrupted(experiment)
     if first:
         report.closing(experiment, results)
     value = results.get(metric)
@@ -88,14 +88,19 @@ def _a_full_disk_in_one_line(experiment: "Experiment") -> Iterator[None]:
         ) from error
 
 
-def _interrupted(experiment: "Experiment", number: int) -> NoReturn:
+def _interrupted(experiment: "Experiment") -> NoReturn:
     """Say how to go on after a signal, which Lightning answers so after it has tidied up."""
+    from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
+
+    callback = find_checkpoint_callback(experiment.trainer)
+    handler = signals.SignalHandler() if callback is None else callback.signals
+    number = handler.received or signal.SIGINT
     if experiment.trainer.is_global_zero:
         trainer, again = experiment.trainer, resume_command(experiment.folder.path, experiment.config)
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
         logger.error("interrupted in %s; to go on: %s", where, again)
-        if number in signals.signals():
-            signals.requeue(number, signals.replaced.get(number))
+        if number in signals.slurm_signals():
+            signals.requeue_slurm_job(number, handler.previous_handlers.get(number))
     leave(128 + number)
 
 
@@ -105,11 +110,13 @@ def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], worl
     Raises:
         LabError: one of them failed; its traceback was printed.
     """
-    outcome = spawn.follow(Run(task, [arguments] * world, Surroundings(threads=spawn.share(world))))
-    if outcome.code > 128:  # a rank was sent a signal, all have saved, and the first has said so
-        leave(outcome.code)
+    outcome = spawn.wait_for_group(
+        WorkerGroup(task, [arguments] * world, WorkerOptions(threads=spawn.threads_per_process(world)))
+    )
+    if outcome.exit_code > 128:  # a rank was sent a signal, all have saved, and the first has said so
+        leave(outcome.exit_code)
     if outcome.reason is not None:
-        sys.stderr.write(printable(outcome.trace))
+        sys.stderr.write(printable(outcome.traceback))
         raise LabError(outcome.reason)
     value: float | None = outcome.value
     return value

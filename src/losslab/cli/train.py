@@ -97,20 +97,20 @@ def _close_sweep() -> bool:
 
 def _task(cfg: DictConfig) -> float | None:
     runtime = HydraConfig.get().runtime
-    place = environment.here()
+    place = environment.current_rank()
     try:
         resolved = resolve(cfg, runtime.choices, runtime.output_dir)
-        if place.rank > 0 and not worker.is_child():
+        if place.rank > 0 and not worker.is_worker():
             logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
-        if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world == 1:
+        if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world_size == 1:
             logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
-        if place.world == 1 and not worker.is_child():  # there, the parent has answered this
-            world = environment.wanted(resolved["trainer"], lambda: len(spawn.gpus()))
+        if place.world_size == 1 and not worker.is_worker():  # there, the parent has answered this
+            world = environment.requested_processes(resolved["trainer"], lambda: len(spawn.visible_gpus()))
             if world > 1:
                 return run.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), world)
         return run.run(resolved, resume=state.resumes)
     except LabError as error:
-        if cfg.traceback or worker.is_child():
+        if cfg.traceback or worker.is_worker():
             raise
         line = str(error) if place.rank == 0 else f"rank {place.rank}: {error}"
         logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
@@ -125,7 +125,7 @@ def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
     config.register()
     setup_globals()
     HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]
-    if environment.here().rank == 0:
+    if environment.current_rank().rank == 0:
         configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
     else:
         logging.getLogger().addHandler(logging.NullHandler())

@@ -40,7 +40,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
         resumes: whether it goes on with the run that lies in its folder.
     """
     ignore_output_errors()
-    first = environment.here().rank == 0
+    first = environment.current_rank().rank == 0
     state.resumes = resumes
     register()
     setup_globals()
@@ -68,7 +68,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: 
     elif first:
         logger.error("%s", error)
     else:
-        sys.stderr.write(printable(f"rank {environment.here().rank}: {error}\n"))
+        sys.stderr.write(printable(f"rank {environment.current_rank().rank}: {error}\n"))
     raise error
 
 
@@ -147,7 +147,7 @@ def _check(config: DictConfig, job: Job) -> None:
             f"{resume.handed_over}: {wrong[:80]!r} could run code or write elsewhere: say the whole command again"
         )
     plain, source = resolved(config), resume.handed_over
-    spawn.ask(_looked_at, plain, source, trust.said())  # where torch is imported
+    spawn.run_in_subprocess(_looked_at, plain, source, trust.said())  # where torch is imported
     check_write_paths(plain, folder_of(config))
 
 

@@ -60,7 +60,7 @@ class Launcher(HydraLauncher):
             batch.take_over(self._earlier)
         ours.write()  # not earlier: whoever is interrupted before this leaves the summary as it was
         state.current = ours
-        with spawn.termination_as_exit(), Board(ours) as board:
+        with spawn.termination_raises_exit(), Board(ours) as board:
             board.found(jobs)
             batch.run(board)
         self._check_direction(jobs)

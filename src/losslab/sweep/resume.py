@@ -327,7 +327,7 @@ class Earlier:
         data = {_kind_of_data(config): config["data"] for _, _, config in taken}
         unknown = {key: given for key, given in data.items() if key not in self._monitored}
         if unknown:
-            self._monitored |= dict(zip(unknown, spawn.ask(_monitored, list(unknown.values())), strict=True))
+            self._monitored |= dict(zip(unknown, spawn.run_in_subprocess(_monitored, list(unknown.values())), strict=True))
         for job, left, config in taken:
             monitored = self._monitored[_kind_of_data(config)]
             if monitored is not None:

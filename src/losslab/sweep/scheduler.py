@@ -21,8 +21,8 @@ from losslab.sweep.display import Board
 from losslab.sweep.resume import Earlier, Left
 from losslab.sweep.state import Job, Sweep
 from losslab.training.distributed import environment, spawn
-from losslab.training.distributed.spawn import Run
-from losslab.training.distributed.worker import Surroundings
+from losslab.training.distributed.spawn import WorkerGroup
+from losslab.training.distributed.worker import WorkerOptions
 
 
 class Places:
@@ -44,7 +44,7 @@ class Places:
     def gpus(self) -> list[str]:
         """The GPUs that jobs may have."""
         if self._gpus is None:
-            self._gpus = spawn.gpus()
+            self._gpus = spawn.visible_gpus()
         return self._gpus
 
     def at_a_time(self, trainer: Any) -> int:
@@ -96,9 +96,9 @@ class Batch:
     def __init__(self, given: Given, places: Places, of: Sweep, jobs: list[Job]) -> None:
         self.given, self.places, self.sweep = given, places, of
         self.jobs, self.waiting = jobs, list(jobs)
-        self.running: dict[Run, Job] = {}
+        self.running: dict[WorkerGroup, Job] = {}
         self.configs: dict[int, DictConfig] = {}
-        self._on_gpus: dict[Run, list[str]] = {}
+        self._on_gpus: dict[WorkerGroup, list[str]] = {}
         self._limit = 1
 
     def take_over(self, earlier: Earlier) -> None:
@@ -156,7 +156,7 @@ class Batch:
                 config = self.configs[job.number] = self._compose(job)
             trainer = config.trainer
             self._limit = self.places.at_a_time(trainer)
-            world = environment.wanted(trainer, lambda: len(self.places.gpus()))
+            world = environment.requested_processes(trainer, lambda: len(self.places.gpus()))
             gpus = self.places.gpus_for(trainer, world, self._on_gpus.values())
         except _REFUSED as error:
             self.waiting.remove(job)
@@ -169,9 +169,9 @@ class Batch:
         beside = min(self._limit, len(self.jobs))
         variables = {"LOSSLAB_JOBS": str(beside)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
         output = work.folder_of(config) / f"{config.hydra.job.name}.log"
-        share = spawn.share(beside * world)
+        share = spawn.threads_per_process(beside * world)
         arguments = (self.given.context, self.given.task, config, job.resumes)
-        run = Run(work.run, [arguments] * world, Surroundings(variables, output, share))
+        run = WorkerGroup(work.run, [arguments] * world, WorkerOptions(variables, output, share))
         self.waiting.remove(job)
         job.state, job.folder = State.RUNNING, output.parent
         self.running[run], self._on_gpus[run] = job, gpus
@@ -182,16 +182,16 @@ class Batch:
         return work.compose(self.given.context, self.given.config, job, self.sweep.folder)
 
     def _look(self, board: Board) -> None:
-        spawn.watch(list(self.running), 0.25)
+        spawn.poll(list(self.running), 0.25)
         for run, job in list(self.running.items()):
             job.seconds = time.monotonic() - run.started
-            job.news |= run.news
-            if run.outcome is not None:
+            job.news |= run.progress
+            if run.result is not None:
                 self._end(run, board)
         self.sweep.write(now=False)
 
-    def _end(self, run: Run, board: Board) -> None:
-        job, outcome = self.running.pop(run), run.outcome
+    def _end(self, run: WorkerGroup, board: Board) -> None:
+        job, outcome = self.running.pop(run), run.result
         del self._on_gpus[run]
         assert outcome is not None  # noqa: S101
         job.value, job.reason = outcome.value, outcome.reason

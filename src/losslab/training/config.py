@@ -89,13 +89,13 @@ def _divisor(of: int, at_most: int | None) -> int:
 
 def _on_first_rank(value: str, otherwise: str | None) -> str | None:
     """What only one of the processes of a run is to do, such as writing train.log."""
-    return value if environment.here().rank == 0 else otherwise
+    return value if environment.current_rank().rank == 0 else otherwise
 
 
 def _better(data: DictConfig, metric: str | None) -> str:
     """Whether an optimizer over runs has to "maximize" or "minimize" a metric; None for the data's own."""
     plain = OmegaConf.to_container(data, resolve=True)
-    return f"{spawn.ask(_mode, plain, metric)}imize"
+    return f"{spawn.run_in_subprocess(_mode, plain, metric)}imize"
 
 
 def _mode(data: dict[str, Any], metric: str | None) -> str:
@@ -113,16 +113,16 @@ def _run_path(run_dir: str | None, name: str | None, *named_by: Any) -> str:
             return runs.default_run_dir(name or runs.default_name(*named_by), job)
 
         path = run_dir or (named() if job is not None else None)
-        if path is not None and environment.restarted() and Path(path).is_dir():
+        if path is not None and environment.is_restart() and Path(path).is_dir():
             return path  # this job's, from before
         # Claimed now, since Hydra writes into it before the task begins.
         return _claimed(run_dir, named, again=job is None)
 
-    return environment.agree(environment.here(), decide)
+    return environment.broadcast_decision(environment.current_rank(), decide)
 
 
 def _sweep_path(run_dir: str | None, launcher: str) -> str:
-    if environment.here().world > 1:
+    if environment.current_rank().world_size > 1:
         raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
     if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
         return run_dir  # to be completed

@@ -1,4 +1,4 @@
-"""TensorBoard's event file on a disk that may be full. Imports torch's TensorBoard, which takes long."""
+"""TensorBoard's event file on a disk that may be full. Slow to import, because it imports torch's TensorBoard."""
 
 import errno
 import logging
@@ -15,68 +15,13 @@ from torch.utils.tensorboard.writer import FileWriter
 logger = logging.getLogger(__name__)
 
 
-class Records:
-    """A file of records, of which each is there whole or not at all. What cannot be written is left out and said once.
-
-    Args:
-        path: of the file, which is made with the first record.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._first = b""
-        self._size = 0
-        self._told = False
-
-    def write(self, record: bytes) -> None:
-        """Append a record, if there is room; the first one, which says what the file is, with the next if need be."""
-        if not self._size:
-            self._first = self._first or record
-            record = record if record is self._first else self._first + record
-        try:
-            self._append(record)
-        except OSError as error:
-            with suppress(OSError):  # nobody reads on behind half a record
-                os.truncate(self.path, self._size)
-            if not self._told:
-                self._told = True
-                why = f"{self.path} is not written ({error.strerror})"
-                logger.warning("%s: training goes on, TensorBoard lacks what comes until there is room", why)
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _append(self, record: bytes) -> None:
-        with self.path.open("ab", buffering=0) as file:
-            if file.write(record) < len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._size += len(record)
-
-
-class _Events(EventFileWriter):  # type: ignore[misc]
-    def add_event(self, event: Any) -> None:
-        """Called first by the constructor, before anything was written."""
-        records = self._async_writer._writer  # noqa: SLF001 -- whose errors end a thread with a traceback
-        if not isinstance(records._writer, Records):  # noqa: SLF001
-            records._writer = Records(Path(self._file_name))  # noqa: SLF001
-        super().add_event(event)
-
-
-class _File(FileWriter):
-    def __init__(self, folder: str, queue: int, seconds: float, suffix: str) -> None:
-        self.event_writer = _Events(folder, queue, seconds, suffix)
-
-
-class Writer(SummaryWriter):
-    """torch's writer, which no full disk disturbs."""
+class RobustSummaryWriter(SummaryWriter):
+    """torch's SummaryWriter, which skips events that do not fit on the disk."""
 
     def _get_file_writer(self) -> FileWriter:
-        own: Any = self  # torch declares both to be None
+        own: Any = self  # torch annotates both attributes as None
         if own.all_writers is None or own.file_writer is None:
-            own.file_writer = _File(self.log_dir, self.max_queue, self.flush_secs, self.filename_suffix)
+            own.file_writer = _FileWriter(self.log_dir, self.max_queue, self.flush_secs, self.filename_suffix)
             own.all_writers = {own.file_writer.get_logdir(): own.file_writer}
             if self.purge_step is not None:
                 start = SessionLog(status=SessionLog.START)
@@ -84,3 +29,58 @@ class Writer(SummaryWriter):
                 self.purge_step = None
         writer: FileWriter = own.file_writer
         return writer
+
+
+class _FileWriter(FileWriter):
+    def __init__(self, folder: str, queue: int, seconds: float, suffix: str) -> None:
+        self.event_writer = _EventFileWriter(folder, queue, seconds, suffix)
+
+
+class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
+    def add_event(self, event: Any) -> None:
+        """Called first by the constructor, before anything is written."""
+        records = self._async_writer._writer  # noqa: SLF001 -- an error in it would end its thread with a traceback
+        if not isinstance(records._writer, RecordFile):  # noqa: SLF001
+            records._writer = RecordFile(Path(self._file_name))  # noqa: SLF001
+        super().add_event(event)
+
+
+class RecordFile:
+    """A file of whole records. Records that cannot be written are skipped, with one warning.
+
+    Args:
+        path: of the file, which is created with the first record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._first = b""
+        self._size = 0
+        self._warned = False
+
+    def write(self, record: bytes) -> None:
+        """Append a record, if there is room. The first one identifies the file: it is tried again with the next."""
+        if not self._size:
+            self._first = self._first or record
+            record = record if record is self._first else self._first + record
+        try:
+            self._append(record)
+        except OSError as error:
+            with suppress(OSError):  # readers stop at half a record
+                os.truncate(self.path, self._size)
+            if not self._warned:
+                self._warned = True
+                reason = f"{self.path} is not written ({error.strerror})"
+                logger.warning("%s: training continues, TensorBoard lacks all values until there is room", reason)
+
+    def flush(self) -> None:
+        """Do nothing: records are not buffered."""
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+    def _append(self, record: bytes) -> None:
+        with self.path.open("ab", buffering=0) as file:
+            if file.write(record) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += len(record)

@@ -20,11 +20,11 @@ from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder, checkpoint
 from losslab.training import preflight, teacher, weights
-from losslab.training.callbacks.checkpoint import reached
+from losslab.training.callbacks.checkpoint import training_results
 from losslab.training.distributed import environment
 from losslab.training.instantiate import make, make_later, make_loss, make_network, one_line
 from losslab.training.loggers import RunLogger
-from losslab.training.trainer import quiet, trainer_of
+from losslab.training.trainer import make_trainer, suppress_lightning_noise
 
 logger = logging.getLogger("losslab")
 
@@ -71,7 +71,7 @@ def build(config: dict[str, Any]) -> Experiment:
         track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
     preflight.check_optimizer(learner)
-    return Experiment(config, data, learner, trainer_of(config, learner), RunFolder(Path(config["run_dir"])))
+    return Experiment(config, data, learner, make_trainer(config, learner), RunFolder(Path(config["run_dir"])))
 
 
 def facts(data: dict[str, Any]) -> DataSpec:
@@ -118,7 +118,7 @@ def build_to_look_at(config: dict[str, Any]) -> Experiment:
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
     """The metrics of the learner as it is, on "test" or "val"."""
     measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
-    with quiet():
+    with suppress_lightning_noise():
         measure(experiment.learner, datamodule=experiment.data, verbose=False)
     return {name: value for name, value in experiment.learner.values.items() if name.startswith(f"{split}/")}
 
@@ -154,13 +154,13 @@ def _say_from_where(experiment: Experiment, start: checkpoint.ResumePoint | None
             logger.info("resumed     from step %d", start.step)
     for board in experiment.trainer.loggers:
         if isinstance(board, RunLogger):
-            board.forget_after(-1 if start is None else start.step)
+            board.purge_after(-1 if start is None else start.step)
 
 
 def _train_and_test(experiment: Experiment, start: checkpoint.ResumePoint | None) -> dict[str, float]:
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     results: dict[str, float] = {}
-    with quiet(), one_line("trainer"):
+    with suppress_lightning_noise(), one_line("trainer"):
         if start is not None and start.results is not None:
             results |= start.results
             weights.load(learner, start.path)
@@ -171,9 +171,9 @@ def _train_and_test(experiment: Experiment, start: checkpoint.ResumePoint | None
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             except NonFiniteError as error:
                 if error.on_all_ranks:
-                    environment.leave_together()
+                    environment.barrier_before_exit()
                 raise
-            results |= reached(trainer, learner)
+            results |= training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
                 trainer.strategy.barrier()  # rank 0 wrote them, all ranks read them

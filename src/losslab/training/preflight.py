@@ -209,9 +209,9 @@ def check_machine(trainer: dict[str, Any]) -> None:
 
 
 def _check_processes(trainer: dict[str, Any]) -> None:
-    if environment.here().world > 1:
+    if environment.current_rank().world_size > 1:
         return  # whoever started these processes decided how many there are
-    count = environment.wanted(trainer, torch.cuda.device_count)
+    count = environment.requested_processes(trainer, torch.cuda.device_count)
     if count > 1:
         raise LabError(
             f"trainer.devices asks for {count} processes, and here is one: `python train.py` starts them by itself, "

@@ -1,9 +1,4 @@
-"""Lightning's chatter, and what of it a user never hears.
-
-What Lightning times its hooks with while nobody asked for a profile: nothing.
-
-Lightning's Trainer as a configuration describes it, with its callbacks and loggers.
-"""
+"""Lightning's Trainer with its callbacks and loggers, built from a configuration."""
 
 import logging
 import warnings
@@ -21,118 +16,119 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from losslab.errors import LabError
 from losslab.models.learner import Learner
 from losslab.runs.config import hyperparameters
-from losslab.training.callbacks.checkpoint import BestAndLast
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
 from losslab.training.distributed import environment
 from losslab.training.instantiate import make
 
+_IGNORED_WARNINGS = (
+    r".*LeafSpec.*",  # deprecated by torch; Lightning uses it on every loader
+    r".*smaller than the logging interval.*",  # a run of three points has one batch an epoch
+    r".*does not have many workers.*",  # the data are in memory: workers would only copy them
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*overfit.*shuffling.*",  # losslab's loader handles overfit_batches itself
+    r".*GPU available but not used.*",  # trainer=cpu is deliberate
+    r".*was called before the ``update`` method.*",  # on a rank whose share of every batch was empty
+    r".*`srun` command is available.*",  # on the login node of a cluster
+    r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
+)
+_NULL_CONTEXT = nullcontext()
+
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep from the user what Lightning says and nobody here can act on: its advertising, and known warnings."""
-    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [talker.level for talker in talkers]
+def suppress_lightning_noise() -> Iterator[None]:
+    """Suppress Lightning's info messages, and warnings that a user cannot act on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        for message in _NOISE:
+        for message in _IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
-        for talker in talkers:
-            talker.setLevel(logging.WARNING)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for talker, level in zip(talkers, levels, strict=True):
-                talker.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
-_NOISE = (
-    r".*LeafSpec.*",  # torch deprecates what Lightning calls on every loader
-    r".*smaller than the logging interval.*",  # a run of three points has one batch an epoch
-    r".*does not have many workers.*",  # the data lie in memory; workers would only copy them
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*overfit.*shuffling.*",  # the loader does it itself
-    r".*GPU available but not used.*",  # trainer=cpu says so on purpose
-    r".*was called before the ``update`` method.*",  # a process whose shares of all batches were empty
-    r".*`srun` command is available.*",  # a cluster's login node
-    r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
-)
-
-
-_NOTHING = nullcontext()
-
-
-class Unprofiled(PassThroughProfiler):
-    """Lightning's profiler that measures nothing, without a generator for each of some eighty hooks a step."""
+class NullProfiler(PassThroughProfiler):
+    """A profiler that measures nothing. Lightning's own creates a generator for each of some eighty hooks a step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]  # noqa: ARG002
-        """One context for all: there is nothing to enter or leave."""
-        return _NOTHING
+        """The same null context for every action."""
+        return _NULL_CONTEXT
 
 
-def trainer_of(config: dict[str, Any], learner: Learner) -> Trainer:
-    """The Trainer of a resolved configuration, which waits here for the other processes of its run.
+def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
+    """Instantiate the Trainer of a resolved configuration. In a run of several ranks it waits for the others.
 
     Raises:
-        LabError: it, a callback or a logger cannot be made, or monitors what is not measured.
+        LabError: the trainer, a callback or a logger cannot be instantiated, or monitors an unknown metric.
     """
-    callbacks = _callbacks(config, learner)
+    callbacks = _make_callbacks(config, learner)
     loggers: list[Logger] = [
         make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
     ]
     options = dict(config["trainer"])
-    # Lightning puts its own in where it finds none, and finds History to be a Checkpoint.
+    # Lightning adds a progress bar and a checkpoint callback of its own unless they are disabled. History counts as a
+    # Checkpoint, with which Lightning does not accept enable_checkpointing=False.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    options["profiler"] = options.get("profiler") or Unprofiled()
+    options["profiler"] = options.get("profiler") or NullProfiler()
     options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
-    options |= _together(options)
-    with quiet():
+    options |= _distributed_options(options)
+    with suppress_lightning_noise():
         trainer: Trainer = make("trainer", options)
     return trainer
 
 
-def _callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
-    """Those that are chosen, without what an option of the trainer switches off."""
+def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
+    """The configured callbacks, without those that an option of the trainer disables."""
     callbacks: list[Callback] = [
-        make(f"callbacks.{name}", callback, **_supplied(name, callback, config, learner))
+        make(f"callbacks.{name}", callback, **_fill_in(name, callback, config, learner))
         for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
-    if config["trainer"].get("enable_progress_bar") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    if config["trainer"].get("enable_checkpointing") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, BestAndLast)]
+    disabled: dict[str, type[Callback]] = {
+        "enable_progress_bar": ProgressBar,
+        "enable_checkpointing": BestAndLastCheckpoint,
+    }
+    for option, kind in disabled.items():
+        if config["trainer"].get(option) is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, kind)]
     return callbacks
 
 
-def _supplied(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
-    """What a callback leaves open with null and only the experiment knows: the metric to monitor, the hparams."""
+def _fill_in(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
+    """Arguments that the configuration of a callback leaves null: the metric to monitor, the hyperparameters."""
     if not isinstance(callback, dict) or "_target_" not in callback:
         raise LabError(
             f"callbacks.{name} is set and not among the chosen callbacks: leave it out with ~callbacks.{name}"
         )
-    supplies: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
-        supplies |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
+        arguments |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
     elif "monitor" in callback and callback["monitor"] not in learner.epoch_metric_names:
         raise LabError(
             f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.epoch_metric_names)}"
         )
     if callback.get("hparams", "") is None:
-        supplies["hparams"] = hyperparameters(config)
-    return supplies
+        arguments["hparams"] = hyperparameters(config)
+    return arguments
 
 
-def _together(options: dict[str, Any]) -> dict[str, Any]:
-    """What tells Lightning that the ranks are already running, and that the loader shares batches out by itself."""
-    place = environment.here()
-    if place.world == 1:
-        # In a shell or a batch script of SLURM's, Lightning would take this process for one of the job's tasks.
+def _distributed_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that make Lightning use the ranks that already run, and leave the sharding of batches to the loader."""
+    info = environment.current_rank()
+    if info.world_size == 1:
+        # Inside a shell or a batch script of SLURM, Lightning would take this process for a task of the job.
         return {} if "plugins" in options else {"plugins": [LightningEnvironment()]}
-    environment.join(place)
-    given, devices = options.get("strategy", "auto"), options.get("devices")
+    environment.init_process_group(info)
+    strategy, devices = options.get("strategy", "auto"), options.get("devices")
     return {
-        "strategy": "ddp" if given == "auto" else given,
-        "devices": devices if isinstance(devices, list) else place.local_world,
-        "num_nodes": place.world // place.local_world,
+        "strategy": "ddp" if strategy == "auto" else strategy,
+        "devices": devices if isinstance(devices, list) else info.local_world_size,
+        "num_nodes": info.world_size // info.local_world_size,
         "plugins": [TorchElasticEnvironment()],
         "use_distributed_sampler": False,
     }

@@ -152,7 +152,7 @@ def test_early_stopping_waits_for_the_metric_of_the_task(train):
 
 def test_several_callback_choices_can_be_combined(build):
     names = {type(c).__name__ for c in build("callbacks=[default,ema,early_stopping]").trainer.callbacks}
-    assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLast"} <= names
+    assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLastCheckpoint"} <= names
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])

@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from losslab.analysis.dynamics import measures, recording
 from losslab.analysis.dynamics.gradients import LINE, titles
@@ -27,9 +26,10 @@ from losslab.data.transforms import encode_classes
 from losslab.errors import LabError
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
-from losslab.training.callbacks.checkpoint import is_last
-from losslab.training.callbacks.disk import Files
-from losslab.training.callbacks.history import pixels
+from losslab.training.callbacks.checkpoint import is_last_epoch
+from losslab.training.callbacks.disk import BestEffortWriter
+from losslab.training.callbacks.history import save_figure
+from losslab.training.callbacks.tensorboard import summary_writers
 
 
 class Watched:
@@ -76,9 +76,6 @@ class Watched:
         return (move(convert(batch), device) for batch in loader)
 
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 logger = logging.getLogger(__name__)
 _LOOKS = 20
 
@@ -114,7 +111,7 @@ class Dynamics(Callback):
             if (value is None and name != "every") or (value is not None and (not isinstance(value, int) or value < 1)):
                 raise LabError(f"callbacks.dynamics.{name} must be a whole number, 1 or more: got {value!r}")
         self.folder, self.title = RunFolder(Path(run_dir)), title
-        self._files = Files(self.folder)
+        self._files = BestEffortWriter(self.folder)
         self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
         self.draw = draw
         self.looks: list[Look] = []
@@ -144,7 +141,7 @@ class Dynamics(Callback):
             return
         epoch = trainer.current_epoch + 1
         # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
-        if epoch % self._every == 0 or is_last(trainer):
+        if epoch % self._every == 0 or is_last_epoch(trainer):
             self._look(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -157,7 +154,7 @@ class Dynamics(Callback):
             self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
-        with self._files.beside_an_error(self.folder.dynamics):
+        with self._files.during_exception(self.folder.dynamics):
             if self.looks:
                 self._write(pl_module)
 
@@ -180,7 +177,7 @@ class Dynamics(Callback):
         for writer in trainer.loggers:
             writer.log_metrics(measures.scalars(record), trainer.global_step)
         histograms = {"loss": record.loss[-1], "residual" if record.of_values else "margin": record.margin[-1]}
-        for board in _boards(trainer):
+        for board in summary_writers(trainer):
             for name, values in histograms.items():
                 if np.isfinite(values).all():
                     board.add_histogram(f"dynamics/{name}", values, trainer.global_step)
@@ -194,10 +191,7 @@ class Dynamics(Callback):
 
         for name, drawn in pictures({self.title: self.record(learner)}).items():
             logger.info("%-11s %s", "dynamics", drawn.findings[0])
-            image = pixels(drawn.figure)
-            self._files.draw(self.folder.figures / f"{name}.png", image)
-            for board in _boards(trainer):
-                board.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
+            save_figure(drawn.figure, name, trainer, self._files)
 
 
 def _tensor(value: Any) -> Any:
@@ -207,10 +201,6 @@ def _tensor(value: Any) -> Any:
 
 def _array(value: Any) -> Any:
     return value.numpy() if isinstance(value, torch.Tensor) else value
-
-
-def _boards(trainer: Trainer) -> list["SummaryWriter"]:
-    return [item.experiment for item in trainer.loggers if isinstance(item, TensorBoardLogger)]
 
 
 def _epochs(trainer: Trainer) -> float:

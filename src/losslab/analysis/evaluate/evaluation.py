@@ -121,7 +121,7 @@ class Bar(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Begin."""
-        if environment.here().rank == 0 and get_console().is_terminal:
+        if environment.current_rank().rank == 0 and get_console().is_terminal:
             batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
             self._progress = Progress(console=get_console(), transient=True)
             self._task = self._progress.add_task(f"looking at {self.split}", total=float(sum(batches)))

@@ -1,4 +1,4 @@
-"""Numbers on their way from a device, which goes on computing meanwhile."""
+"""Copies from a GPU to the host that do not block the host."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 
-class Later:
-    """A tensor (N,) that was asked for now and is read later.
+class AsyncHostCopy:
+    """A copy of a tensor (N,) on the host, started now and read later.
 
-    To ask a GPU for a number is to wait until it has done all that it was given. So it is told to put the number into
-    the host's memory when it gets there; read one step later, it has long been there. Elsewhere nothing waits.
+    Reading a number from a GPU waits for everything that was queued before. This queues a copy to pinned memory
+    instead; one step later it has usually completed. On other devices the tensor is cloned.
 
     Args:
-        values: of any device. They may be overwritten as soon as this returns.
+        values: on any device. They may be overwritten as soon as the constructor returns.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -29,5 +29,5 @@ class Later:
     def read(self) -> Tensor:
         """The values, on the host."""
         if self._copied is not None:
-            self._copied.synchronize()  # with the copy alone: what was given to the device after it keeps running
+            self._copied.synchronize()  # waits for the copy alone, not for work queued after it
         return self._host

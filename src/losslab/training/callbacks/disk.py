@@ -1,46 +1,45 @@
-"""Files of a run for which the disk may have no room: training does not end for them, and its end misses none."""
+"""Write a run's files to a disk that may be full: training continues, and writing is tried again."""
 
-import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from losslab.errors import LabError
-from losslab.io import atomic
+from losslab.io.figures import save_png
 from losslab.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
-LATER = "training goes on, and it is written as soon as there is room"
-WITHOUT = "the run goes on without it"
+RETRIED = "training continues, and it is written as soon as there is room"
+SKIPPED = "the run continues without it"
 
 
-class Files:
-    """What a callback writes. Of each file that cannot be written is spoken once.
+class BestEffortWriter:
+    """Writes a callback's files, and logs one warning for each that cannot be written.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._told: set[Path] = set()
+        self._warned: set[Path] = set()
 
-    def attempt(self, path: Path, write: Callable[[], object], then: str = LATER) -> bool:
-        """Write a file if that is possible → whether it was."""
+    def attempt(self, path: Path, write: Callable[[], object], consequence: str = RETRIED) -> bool:
+        """Write a file → whether that succeeded."""
         try:
             write()
         except OSError as error:
-            self._tell(path, error, then)
+            self._warn(path, error, consequence)
             return False
         return True
 
     def require(self, path: Path, write: Callable[[], object]) -> None:
-        """Write a file without which a run is not whole.
+        """Write a file that a finished run must have.
 
         Raises:
             LabError: it cannot be written.
@@ -48,37 +47,33 @@ class Files:
         try:
             write()
         except OSError as error:
-            self._told.add(path)
-            raise LabError(missing(self.folder, path, error)) from error
+            self._warned.add(path)
+            raise LabError(cannot_write_message(self.folder, path, error)) from error
 
     @contextmanager
-    def beside_an_error(self, path: Path) -> Iterator[None]:
-        """Write a file although something has gone wrong: whatever goes wrong here must not take the place of that."""
+    def during_exception(self, path: Path) -> Iterator[None]:
+        """Write a file while another exception is handled: an error here is logged, so that it does not hide that."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 -- an error of the device may come again, and not as an OSError
-            self._tell(path, error, "so it lacks what came last")
+        except Exception as error:  # noqa: BLE001 -- an error of the device may occur again, and is no OSError
+            self._warn(path, error, "it lacks the newest values")
 
-    def draw(self, path: Path, image: "np.ndarray[Any, np.dtype[np.uint8]]") -> None:
-        """Write an image as PNG, whole or not at all; a figure that is missing is no reason to end."""
-        from PIL import Image  # noqa: PLC0415
+    def write_png(self, path: Path, image: NDArray[np.uint8]) -> None:
+        """Write an image (height, width, channels) as PNG, if there is room."""
+        self.attempt(path, lambda: save_png(image, path), SKIPPED)
 
-        content = io.BytesIO()
-        Image.fromarray(image).save(content, format="PNG")
-        self.attempt(path, lambda: atomic.write_bytes(path, content.getvalue()), WITHOUT)
-
-    def _tell(self, path: Path, error: Exception, then: str) -> None:
-        if path not in self._told:
-            self._told.add(path)
-            logger.warning("%s was not written (%s): %s", path, reason(error), then)
+    def _warn(self, path: Path, error: Exception, consequence: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            logger.warning("%s was not written (%s): %s", path, describe_error(error), consequence)
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Why something could not be written, in one line."""
-    said = error.strerror if isinstance(error, OSError) else None
-    return said or " ".join(str(error).split()) or type(error).__name__
+    reason = error.strerror if isinstance(error, OSError) else None
+    return reason or " ".join(str(error).split()) or type(error).__name__
 
 
-def missing(folder: RunFolder, path: Path, error: OSError) -> str:
-    """What to say of a run that cannot end without a file."""
-    return f"cannot write {path} ({reason(error)}): free some space, then python train.py resume={folder.path}"
+def cannot_write_message(folder: RunFolder, path: Path, error: OSError) -> str:
+    """The message of a run that cannot end without a file."""
+    return f"cannot write {path} ({describe_error(error)}): free some space, then python train.py resume={folder.path}"

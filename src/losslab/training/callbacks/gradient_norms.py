@@ -1,4 +1,4 @@
-"""Gradient norms for TensorBoard, and a word when they vanish or explode on their way through the network."""
+"""Gradient norms for TensorBoard, and a warning when gradients vanish or explode on their way through the network."""
 
 import logging
 import math
@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from losslab.models.learner import Learner
-from losslab.training.callbacks.async_copy import Later
+from losslab.training.callbacks.async_copy import AsyncHostCopy
 
 logger = logging.getLogger(__name__)
 
 
 class GradientNorms(Callback):
-    """Logs grad_norm/total, weights/grad_norm/LAYER and the learning rate, every `trainer.log_every_n_steps` steps.
+    """Logs grad_norm/total, weights/grad_norm/LAYER and lr every `trainer.log_every_n_steps` steps.
 
-    Norms are those before clipping. Layers are compared by the root mean square of their gradient, so that a large
-    layer does not look steep. A layer whose gradient is `ratio` times smaller (larger) than that of the last layer
-    is named once as vanishing (exploding): a ratio between layers, since near the optimum all of them become small.
+    Norms are taken before clipping. Layers are compared by the root mean square of their gradient, which does not
+    depend on their size, and each is compared with the last layer, since near the optimum all gradients become small.
+    The first time that a ratio is below 1 / `ratio` or above `ratio`, the layer is reported as vanishing or exploding.
 
     Args:
-        ratio: how many times smaller or larger counts as vanished or exploded.
+        ratio: the ratio between two layers that counts as vanished or exploded.
     """
 
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
-        self._told: set[str] = set()
-        self._asked: _Norms | None = None
+        self._warned: set[str] = set()
+        self._pending: _StepNorms | None = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         self._report(trainer)
@@ -41,59 +41,59 @@ class GradientNorms(Callback):
             norms = layer_norms(pl_module.network)
         if not norms:
             return
-        flat = torch.stack([norm for norm, _ in norms.values()])
+        stacked = torch.stack([norm for norm, _ in norms.values()])
         counts = {name: count for name, (_, count) in norms.items()}
-        self._asked = _Norms(Later(flat), counts, step, optimizer.param_groups[0]["lr"])
-        if flat.device.type != "cuda":
+        self._pending = _StepNorms(AsyncHostCopy(stacked), counts, step, optimizer.param_groups[0]["lr"])
+        if stacked.device.type != "cuda":
             self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:
-        """Log what was asked for: at once, or of a GPU one step later."""
-        asked, self._asked = self._asked, None
-        if asked is None:
+        """Log the pending norms: of a GPU those of the step before."""
+        pending, self._pending = self._pending, None
+        if pending is None:
             return
-        sizes = dict(zip(asked.counts, asked.values.read().tolist(), strict=True))
-        if not all(math.isfinite(norm) for norm in sizes.values()):
-            return  # under GradScaler that is a step to be skipped; otherwise the guard has the word
-        # Not grad_norm/LAYER: TensorBoard's hparams page shows the first tags of the alphabet as results, and should
-        # not show layers before it comes to test/accuracy.
-        values = {f"weights/grad_norm/{name}": norm for name, norm in sizes.items()}
-        values["grad_norm/total"] = sum(norm**2 for norm in sizes.values()) ** 0.5
-        values["lr"] = asked.rate
-        for writer in trainer.loggers:
-            writer.log_metrics(values, asked.step)
-        self._compare({name: norm / asked.counts[name] ** 0.5 for name, norm in sizes.items()}, asked.step)
+        norms = dict(zip(pending.counts, pending.norms.read().tolist(), strict=True))
+        if not all(map(math.isfinite, norms.values())):
+            return  # GradScaler skips such a step; otherwise FiniteGuard reports it
+        # Not grad_norm/LAYER: TensorBoard's hparams page shows the alphabetically first tags as results, and should
+        # not show layers instead of test/accuracy.
+        values = {f"weights/grad_norm/{name}": norm for name, norm in norms.items()}
+        values["grad_norm/total"] = sum(norm**2 for norm in norms.values()) ** 0.5
+        values["lr"] = pending.lr
+        for logger_ in trainer.loggers:
+            logger_.log_metrics(values, pending.step)
+        self._compare({name: norm / pending.counts[name] ** 0.5 for name, norm in norms.items()}, pending.step)
 
-    def _compare(self, steepness: dict[str, float], step: int) -> None:
-        *earlier, last = steepness
-        if steepness[last] == 0:
+    def _compare(self, rms: dict[str, float], step: int) -> None:
+        *layers, last = rms
+        if rms[last] == 0:
             return
-        for layer in earlier:
-            share = steepness[layer] / steepness[last]
-            word = "vanish" if share < 1 / self.ratio else "explode" if share > self.ratio else None
-            if word and f"{word} {layer}" not in self._told:
-                self._told.add(f"{word} {layer}")
+        for layer in layers:
+            ratio = rms[layer] / rms[last]
+            verb = "vanish" if ratio < 1 / self.ratio else "explode" if ratio > self.ratio else None
+            if verb and f"{verb} {layer}" not in self._warned:
+                self._warned.add(f"{verb} {layer}")
                 logger.warning(
                     "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
-                    word, step + 1, layer, share, last,
+                    verb, step + 1, layer, ratio, last,
                 )  # fmt: skip
 
 
 @dataclass
-class _Norms:
-    """The norms of a step, perhaps still on their way from the GPU, and what else is logged of it."""
+class _StepNorms:
+    """Gradient norms of one step, possibly still being copied from a GPU."""
 
-    values: Later
+    norms: AsyncHostCopy
     counts: dict[str, int]
     step: int
-    rate: float
+    lr: float
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """For each layer that has gradients, in the order of the network: their 2-norm () and how many they are."""
+    """The 2-norm () of each layer's gradient and its number of elements, in the order of the network."""
     layers: dict[str, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.grad is not None:

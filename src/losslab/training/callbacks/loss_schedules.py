@@ -1,7 +1,4 @@
-"""Moves a number of the loss over the epochs.
-
-Class weights that come late in training.
-"""
+"""Changes of the loss over the epochs: a hyperparameter that is annealed, and class weights that start late."""
 
 from collections.abc import Callable
 from math import cos, inf, pi
@@ -24,16 +21,16 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 
 
 class Anneal(Callback):
-    """Takes a hyperparameter of the loss from `start` in the first epoch to `end`, and leaves it there.
+    """Moves a hyperparameter of the loss from `start` in the first epoch to `end`.
 
-    The value is a function of the epoch alone, so a resumed run goes on where it was. It is set at the start of each
-    epoch and logged as `loss/PARAMETER`. A checkpoint keeps the value of its epoch, under which it is evaluated.
+    The value depends on the epoch alone, so a resumed run continues where it was. It is set at the start of each
+    epoch and logged as `loss/PARAMETER`. A checkpoint holds the value of its epoch, under which it is evaluated.
 
     Args:
-        parameter: as under `loss.` on the command line, such as "gamma", or "terms.mae.weight".
+        parameter: config key below `loss`, such as "gamma" or "terms.mae.weight".
         end: the last value.
-        start: the first value; None for what the loss was configured with.
-        epochs: how many epochs it takes; None for all.
+        start: the first value; None for the configured value.
+        epochs: the number of epochs that the change takes; None for all.
         shape: "linear", "cosine" (slow at both ends) or "jump" (at once, after `epochs`).
     """
 
@@ -52,42 +49,44 @@ class Anneal(Callback):
         self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._holder, self._name = find_hyperparameter(pl_module.loss, self.parameter)
-        configured = getattr(self._holder, self._name)
+        self._loss, self._name = find_hyperparameter(pl_module.loss, self.parameter)
+        configured = getattr(self._loss, self._name)
         if self.start is None:
             self.start = configured.item() if isinstance(configured, Tensor) else configured
         for value in (self.end, self.start):
-            self._holder.set_hyperparameter(self._name, value)  # refused now, not after hours
+            self._loss.set_hyperparameter(
+                self._name, value
+            )  # raises now, and not in the last epoch, if the value is invalid
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        # A run that is resumed within an epoch does not start it again.
-        self._holder.set_hyperparameter(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
+        # on_train_epoch_start is not called when a run resumes within an epoch.
+        self._loss.set_hyperparameter(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         value = self.value(trainer.current_epoch, trainer.max_epochs)
-        self._holder.set_hyperparameter(self._name, value)
-        for writer in trainer.loggers:
-            writer.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
+        self._loss.set_hyperparameter(self._name, value)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
-        checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._holder, self._name))}
+        checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._loss, self._name))}
 
     def value(self, epoch: int, max_epochs: int | None) -> float:
         """The value in an epoch, counted from 0."""
-        assert self.start is not None  # noqa: S101 -- for the type checker: on_fit_start saw to it
-        whole = self.epochs or max_epochs or 1
-        # All epochs are whole - 1 steps from the first to the last; some epochs end before the next one starts.
-        steps = whole if self.epochs else max(1, whole - 1)
+        assert self.start is not None  # noqa: S101 -- for the type checker: set in on_fit_start
+        epochs = self.epochs or max_epochs or 1
+        # From the first to the last of all epochs there are epochs - 1 steps; `epochs` of them end before the next.
+        steps = epochs if self.epochs else max(1, epochs - 1)
         return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
 
 
 class DeferredReweighting(Callback):
     """Weights the classes of the loss by their effective number from an epoch on (DRW of Cao et al. 2019).
 
-    Features are learnt from the data as they are, and only then the rare classes count more. The paper lowers the
-    learning rate at the same epoch. Works for every loss of classes that takes a weight, and for those that a loss is
-    made of. Weights are a function of the epoch alone, so a resumed run goes on where it was. They count in the
-    validation loss too, and the test loss is measured without.
+    Features are learned from the data as they are; only then rare classes count more. The paper lowers the learning
+    rate at the same epoch. Works with every loss of classes that takes a weight, and with losses composed of such.
+    The weights depend on the epoch alone, so a resumed run continues where it was. The validation loss is weighted
+    too, the test loss is not.
 
     Args:
         start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs: 160 or 0.8 of 200.
@@ -98,8 +97,8 @@ class DeferredReweighting(Callback):
     """
 
     def __init__(self, start: float = 0.8, beta: float = 0.9999) -> None:
-        whole = 0 <= start < inf and (start < 1 or start == int(start))
-        if isinstance(start, bool) or not whole or not 0 <= beta < 1:
+        valid = 0 <= start < inf and (start < 1 or start == int(start))
+        if isinstance(start, bool) or not valid or not 0 <= beta < 1:
             raise LabError(
                 f"callbacks.deferred_reweighting needs a start of 0 or more, an epoch or a fraction below 1 of all, "
                 f"and beta in [0, 1): got start={start}, beta={beta}"
@@ -109,9 +108,9 @@ class DeferredReweighting(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._configured = {
-            part: part.weight
-            for part in pl_module.loss.modules()
-            if isinstance(part, ClassLoss) and part.supports_class_weights
+            loss: loss.weight
+            for loss in pl_module.loss.modules()
+            if isinstance(loss, ClassLoss) and loss.supports_class_weights
         }
         counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if not self._configured or counts is None:
@@ -123,24 +122,24 @@ class DeferredReweighting(Callback):
         self._weight = effective_number(counts, self.beta).to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        # A run that is resumed within an epoch does not start it again.
+        # on_train_epoch_start is not called when a run resumes within an epoch.
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        for part, configured in self._configured.items():
-            part.weight = self._weight if trainer.current_epoch >= self._first else configured
+        for loss, configured in self._configured.items():
+            loss.weight = self._weight if trainer.current_epoch >= self._first else configured
 
     def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        # What is measured from now on is what `evaluate` measures, which knows of no callback.
-        for part, configured in self._configured.items():
-            part.weight = configured
+        # The test is to give the values that `evaluate` gives, which uses no callbacks.
+        for loss, configured in self._configured.items():
+            loss.weight = configured
 
 
 def first_epoch(start: float, max_epochs: int | None) -> int:
     """The first weighted epoch, counted from 0.
 
     Raises:
-        LabError: a fraction of a run that has no end.
+        LabError: start is a fraction, and the number of epochs is not limited.
     """
     if start >= 1 or start == 0:
         return int(start)

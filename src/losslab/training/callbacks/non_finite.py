@@ -1,11 +1,4 @@
-"""Where in a network, a batch or a loss something is met first that is NaN or infinite.
-
-A number that is NaN or infinite: what is said of it, and which of several processes' is the cause.
-
-Which batch of validation or test gave the first loss that is NaN or infinite, and in which process.
-
-Stop at the first loss, gradient or weight that is NaN or infinite, and say where it came from.
-"""
+"""Stop a run at the first loss, gradient or weight that is NaN or infinite, and report where it came from."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,58 +14,350 @@ from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.models.learner import Learner, uncompiled
 from losslab.targets import encode
-from losslab.training.callbacks.async_copy import Later
+from losslab.training.callbacks.async_copy import AsyncHostCopy
+
+_ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
+_ON_GPU = "the forward pass (trainer=cpu names the layer)"
 
 
-def culprit(learner: Learner, what: str, batch: Batch | None) -> str:
-    """Name the layer in which something non-finite is met first.
+class FiniteGuard(Callback):
+    """Ends the run with a NonFiniteError that names step, batch, rank, loss and layer.
 
-    For a gradient that is the layer nearest to the output, where backpropagation began to go wrong; for a weight the
-    first layer that holds one; for a loss the first layer whose output is not finite, found by running it again.
+    On a CPU it raises at once, before a bad step changes the weights. On a GPU, where reading a flag would wait for
+    the device, it raises at the end of the next step. With a 16-bit GradScaler infinite gradients are normal: such
+    steps are skipped. The losses of validation and test are checked when the whole split was measured.
+
+    A single rank of several cannot end alone, because the others would wait for it in a collective. It continues to
+    the end of the batch, where all ranks exchange what they found and raise the same error.
     """
-    if what == "gradient":
-        return _first_bad_gradient({name: p.grad for name, p in learner.named_parameters()}) or "no gradient"
-    bad = [name for name, p in learner.named_parameters() if not torch.isfinite(p).all()]
-    if bad:
-        return f"the weights of {layer(bad[0])}"
-    if batch is None:
-        return "a batch that is not known"
-    for name, values in (("inputs", batch.inputs), ("targets", batch.target)):
-        wrong = ~torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else ~torch.isfinite(values)
-        if wrong.any():
-            return f"the {name} of the batch ({_named_example(batch.index[wrong])})"
-    where = _first_bad_output(learner.network, batch.inputs)
-    return where or f"the loss itself, as the network's outputs are finite{_bad_scores(learner, batch)}"
+
+    def __init__(self) -> None:
+        self.deferred = False
+        """Whether a flag is read one step later, as on GPUs."""
+        self._world_size = 1
+        self._batch: Batch | None = None
+        self._batch_idx = 0
+        self._flags: dict[str, Tensor] = {}
+        self._pending: _PendingFlags | None = None
+        self._finding: Finding | None = None
+        self._parameters: list[nn.Parameter] = []
+        self._validation, self._test = EvaluationGuard("val"), EvaluationGuard("test")
+
+    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._parameters = list(pl_module.parameters())  # once: iterating over the modules costs more than the check
+        self.deferred = self.deferred or pl_module.device.type == "cuda"
+        self._world_size = trainer.world_size
+        self._finding = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Learner, batch: Batch, batch_idx: int) -> None:
+        self._batch, self._batch_idx, self._flags = batch, batch_idx, {}
+
+    def on_before_backward(self, trainer: Trainer, pl_module: Learner, loss: Tensor) -> None:
+        if self.deferred:
+            self._flags["loss"] = torch.isfinite(loss.detach()).reshape(1)
+        elif not math.isfinite(loss.item()):
+            self._record(trainer, pl_module, "loss", locate_non_finite(pl_module, "loss", self._batch))
+
+    def on_after_backward(self, trainer: Trainer, pl_module: Learner) -> None:
+        # While batches are accumulated a gradient is still this rank's own; afterwards it is a sum over the ranks.
+        if self._world_size > 1 and not self.deferred and trainer.fit_loop._should_accumulate():  # noqa: SLF001
+            self._check_gradients(trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            self._check_gradients(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:  # fmt: skip
+        if not self._finite("weight", [parameter.detach() for parameter in self._parameters]):
+            self._record(trainer, pl_module, "weight", locate_non_finite(pl_module, "weight", batch))
+        if self._flags:
+            self._check_pending(pl_module)
+            position = _position(trainer, "weight", batch_idx)
+            self._pending = _PendingFlags.start(self._flags, position, self._world_size)
+        elif self._world_size > 1:
+            any_rank = torch.tensor([self._finding is not None], dtype=torch.int32)
+            distributed.all_reduce(any_rank, distributed.ReduceOp.MAX)
+            if any_rank.item():
+                self._stop()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._check_pending(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._check_pending(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._check_pending(pl_module)
+        self._batch = None
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # fmt: skip
+        self._validation.after_batch(trainer, pl_module, batch, batch_idx, deferred=self.deferred)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._validation.after_split(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # fmt: skip
+        self._test.after_batch(trainer, pl_module, batch, batch_idx, deferred=self.deferred)
+
+    def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._test.after_split(trainer, pl_module)
+
+    def _check_gradients(self, trainer: Trainer, learner: Learner) -> None:
+        if self._finite("gradient", [p.grad for p in self._parameters if p.grad is not None]):
+            return
+        where, summed = locate_non_finite(learner, "gradient", self._batch), False
+        if self._finding is None and self._world_size > 1 and not trainer.fit_loop._should_accumulate():  # noqa: SLF001
+            assert self._batch is not None  # noqa: S101 -- for the type checker
+            own = locate_in_own_gradient(trainer, learner, self._batch, self._batch_idx)
+            where, summed = own or where, own is None
+        self._record(trainer, learner, "gradient", where, summed=summed)
+        for parameter in self._parameters:
+            parameter.grad = None  # the batch is completed, but nothing is learned from it
+
+    def _finite(self, what: str, tensors: list[Tensor]) -> bool:
+        """Whether all values are finite. If flags are deferred, this starts the check and returns True."""
+        if not tensors:
+            return True
+        # _foreach_norm is what get_total_norm calls, at a quarter of its cost.
+        if self.deferred:
+            # A flag for each tensor, because the tensors will have changed when the flags are read.
+            peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001
+            self._flags[what] = torch.isfinite(torch.stack([peak.float() for peak in peaks]))
+            return True
+        # The 2-norm takes a fifth of the time of the maximum norm, but may overflow where all values are finite: only
+        # then the maximum norm decides.
+        for order in (2.0, torch.inf):
+            norms = torch.stack(torch._foreach_norm(tensors, order))  # noqa: SLF001
+            if math.isfinite(norms.max().item()):
+                return True
+        return False
+
+    def _record(self, trainer: Trainer, learner: Learner, what: str, where: str, *, summed: bool = False) -> None:
+        """Keep the first finding of the batch; a single process raises at once."""
+        position = _position(trainer, what, self._batch_idx)
+        self._finding = self._finding or Finding(what, where, _loss_name(learner, what), position, summed=summed)
+        if self._world_size == 1:
+            raise NonFiniteError(str(self._finding))
+
+    def _stop(self) -> None:
+        """Raise the same error on all ranks."""
+        error = NonFiniteError(str(gather_cause(self._finding) if self._world_size > 1 else self._finding))
+        error.on_all_ranks = True
+        raise error
+
+    def _check_pending(self, learner: Learner) -> None:
+        """Read the flags of the step before, and raise if one is not set."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        flags = pending.read()
+        if all(map(all, flags.values())):
+            return
+        named = list(learner.named_parameters())
+        names = {"weight": [name for name, _ in named], "gradient": [name for name, p in named if p.grad is not None]}
+        for what, finite in flags.items():
+            bad = [index for index, flag in enumerate(finite) if not flag]
+            if not bad or what == "any rank" or self._finding is not None:
+                continue
+            where = _ON_GPU
+            if what != "loss":
+                where = f"the {what} of {layer_name(names[what][bad[-1] if what == 'gradient' else bad[0]])}"
+            summed = what == "gradient" and self._world_size > 1
+            self._finding = Finding(what, where, _loss_name(learner, what), pending.position, summed=summed)
+        self._stop()
 
 
-def under(learner: Learner, split: str = "train") -> str:
-    """The loss; of a sum also its terms whose sums over the split so far are not finite."""
+class EvaluationGuard:
+    """Checks the loss of validation or test once the split was measured, and reports the first bad batch.
+
+    Nothing is learned meanwhile, so that all ranks can raise together at the end.
+
+    Args:
+        split: "val" or "test".
+    """
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self._finding: Finding | None = None
+        self._flags: list[Tensor] = []
+
+    def after_batch(self, trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int, *, deferred: bool) -> None:
+        """Check the sum of losses so far; if deferred, its flag is read in `after_split`."""
+        total = learner.averages[self.split]["loss"].total
+        if deferred:
+            self._flags.append(torch.isfinite(total))
+        elif self._finding is None and not math.isfinite(total.item()):
+            where = locate_non_finite(learner, "loss", batch)
+            self._finding = self._finding_in(trainer, learner, batch_idx, where)
+
+    def after_split(self, trainer: Trainer, learner: Learner) -> None:
+        """Raise if the loss of the split is not finite.
+
+        Raises:
+            NonFiniteError: on all ranks.
+        """
+        finding, flags = self._finding, self._flags
+        self._finding, self._flags = None, []
+        if math.isfinite(learner.values.get(f"{self.split}/loss", 0.0)):
+            return
+        if flags and not (finite := torch.stack(flags)).all():
+            finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _ON_GPU)
+        if trainer.world_size > 1:
+            finding = gather_cause(finding)
+        error = NonFiniteError(str(finding or self._no_finding(trainer, learner)))
+        error.on_all_ranks = True  # the loss is a sum over the ranks
+        raise error
+
+    def _finding_in(self, trainer: Trainer, learner: Learner, batch_idx: int, where: str) -> "Finding":
+        epoch = trainer.current_epoch + (self.split == "val")  # during a test current_epoch is one more
+        position = Position(trainer.global_step, epoch, batch_idx + 1)
+        return Finding(f"{self.split}/loss", where, describe_loss(learner, self.split), position)
+
+    def _no_finding(self, trainer: Trainer, learner: Learner) -> str:
+        return (
+            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
+            f"under {type(learner.loss).__name__} though each batch's sum is finite: does it weigh any example?"
+        )
+
+
+@dataclass(frozen=True)
+class Position:
+    """Step, epoch and batch, each counted from 1."""
+
+    step: int
+    epoch: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A loss, gradient or weight that is NaN or infinite, and where this occurs first."""
+
+    what: str
+    where: str
+    loss: str
+    """The name of the loss, with the terms of a sum that are not finite."""
+    position: Position
+    rank: str = ""
+    """The rank; empty for a single process."""
+    summed: bool = False
+    """Whether the value is a sum over the ranks to which this rank contributed only finite values."""
+
+    def __str__(self) -> str:
+        when = f"step {self.position.step} (epoch {self.position.epoch}, batch {self.position.batch}{self.rank})"
+        return f"{when}: a {self.what} became NaN or infinite under {self.loss}, first in {self.where}; {_ADVICE}"
+
+
+def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
+    """The finding to report: one of a single rank, rather than one in a sum over the ranks.
+
+    Args:
+        findings: one for each rank.
+    """
+    named = [replace(each, rank=f", rank {rank}") for rank, each in enumerate(findings) if each is not None]
+    own = [finding for finding in named if not finding.summed]
+    if own or len(named) < len(findings):  # a sum that is not bad on all ranks became so where it was found
+        return next(iter(own or named), None)
+    return replace(named[0], rank=", every rank")
+
+
+def gather_cause(finding: Finding | None) -> Finding | None:
+    """The common cause of the findings of all ranks, on every rank. All ranks must call it."""
+    findings: list[Finding | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(findings, finding)
+    return common_cause(findings)
+
+
+@dataclass
+class _PendingFlags:
+    """Flags on their way from the GPU, copied at the end of a step and read at the end of the next."""
+
+    sizes: dict[str, int]
+    flags: AsyncHostCopy
+    position: Position
+
+    @classmethod
+    def start(cls, flags: dict[str, Tensor], position: Position, world_size: int) -> "_PendingFlags":
+        """Start copying flags (n,) by name, with one more for all ranks together."""
+        if world_size > 1:
+            all_finite = torch.cat(list(flags.values())).all().int().reshape(1)
+            distributed.all_reduce(all_finite, distributed.ReduceOp.MIN)
+            flags = flags | {"any rank": all_finite.bool()}
+        sizes = {what: len(part) for what, part in flags.items()}
+        return cls(sizes, AsyncHostCopy(torch.cat(list(flags.values()))), position)
+
+    def read(self) -> dict[str, list[bool]]:
+        parts = self.flags.read().split(list(self.sizes.values()))
+        return {what: part.tolist() for what, part in zip(self.sizes, parts, strict=True)}
+
+
+def _position(trainer: Trainer, what: str, batch_idx: int) -> Position:
+    # Weights are checked after their step was counted, losses and gradients before.
+    return Position(trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1)
+
+
+def _loss_name(learner: Learner, what: str) -> str:
+    return describe_loss(learner) if what == "loss" else type(learner.loss).__name__
+
+
+def describe_loss(learner: Learner, split: str = "train") -> str:
+    """The name of the loss, with the terms of a sum whose totals over the split so far are not finite."""
     averages, name = learner.averages[split], type(learner.loss).__name__
     terms = [term for term in learner.loss.term_names if not torch.isfinite(averages[f"loss/{term}"].total)]
     return f"{name} (its term{'s' * (len(terms) > 1)} {', '.join(terms)})" if terms else name
 
 
-def own_gradient(trainer: Trainer, learner: Learner, batch: Batch, number: int) -> str | None:
-    """Where the gradient of this process's share of a batch, computed again without the others', is not finite."""
-    learner.on_train_batch_start(batch, number)  # the same dropout
+def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
+    """Describe where non-finite values occur first.
+
+    Args:
+        learner: with its gradients and weights as they are now.
+        what: "gradient" for the layer nearest to the output, where backpropagation went wrong; "weight" for the first
+            layer; "loss" for the batch or the first layer whose output is not finite, in a second forward pass.
+        batch: the batch of a loss.
+    """
+    if what == "gradient":
+        return _first_bad_gradient({name: p.grad for name, p in learner.named_parameters()}) or "no gradient"
+    bad = [name for name, p in learner.named_parameters() if not torch.isfinite(p).all()]
+    if bad:
+        return f"the weights of {layer_name(bad[0])}"
+    if batch is None:
+        return "a batch that is not known"
+    for name, values in (("inputs", batch.inputs), ("targets", batch.target)):
+        wrong = ~torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else ~torch.isfinite(values)
+        if wrong.any():
+            return f"the {name} of the batch ({_list_examples(batch.index[wrong])})"
+    where = _first_bad_output(learner.network, batch.inputs)
+    return where or f"the loss itself, as the network's outputs are finite{_bad_scores(learner, batch)}"
+
+
+def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int) -> str | None:
+    """Where the gradient of this rank's share of a batch, computed again without the other ranks, is not finite."""
+    learner.on_train_batch_start(batch, batch_idx)  # the same dropout
     with torch.enable_grad(), trainer.precision_plugin.train_step_context():
-        loss = learner.training_step(batch, number)
+        loss = learner.training_step(batch, batch_idx)
     parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return _first_bad_gradient(dict(zip(parameters, gradients, strict=True)))
 
 
-def layer(parameter: str) -> str:
-    """The name of the layer that a parameter is of."""
+def layer_name(parameter: str) -> str:
+    """The name of a parameter's layer."""
     return parameter.rpartition(".")[0] or parameter
 
 
 def _first_bad_gradient(gradients: Mapping[str, Tensor | None]) -> str | None:
     bad = [name for name, grad in gradients.items() if grad is not None and not torch.isfinite(grad).all()]
-    return f"the gradient of {layer(bad[-1])}" if bad else None
+    return f"the gradient of {layer_name(bad[-1])}" if bad else None
 
 
-def _named_example(index: Tensor) -> str:
+def _list_examples(index: Tensor) -> str:
     rest = f" and {len(index) - 5} more" if len(index) > 5 else ""
     return f"example{'s' * (len(index) > 1)} {', '.join(map(str, index[:5].tolist()))}{rest}"
 
@@ -84,304 +369,23 @@ def _bad_scores(learner: Learner, batch: Batch) -> str:
         target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
         scores = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
     wrong = ~torch.isfinite(scores)
-    return f" ({_named_example(batch.index[wrong])})" if wrong.any() else ""
+    return f" ({_list_examples(batch.index[wrong])})" if wrong.any() else ""
 
 
 def _first_bad_output(network: nn.Module, inputs: Tensor) -> str | None:
-    met: list[str] = []
+    bad: list[str] = []
 
-    def watch(name: str, part: nn.Module) -> Any:
+    def add_hook(name: str, module: nn.Module) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                met.append(f"the output of {name} ({type(part).__name__})")
+                bad.append(f"the output of {name} ({type(module).__name__})")
 
-        return part.register_forward_hook(hook)
+        return module.register_forward_hook(hook)
 
-    leaves = [(name, part) for name, part in network.named_modules() if not list(part.children())]
-    handles = [watch(f"network.{name}".rstrip("."), part) for name, part in leaves]
+    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
+    handles = [add_hook(f"network.{name}".rstrip("."), module) for name, module in leaves]
     with torch.no_grad(), uncompiled(network):
         network(inputs)
     for handle in handles:
         handle.remove()
-    return met[0] if met else None
-
-
-_CURE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When it was: all count from 1."""
-
-    step: int
-    epoch: int
-    batch: int
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A loss, gradient or weight that is NaN or infinite, and where it is met first."""
-
-    what: str
-    where: str
-    under: str
-    """The loss, and of a sum its terms that are not finite."""
-    moment: Moment
-    rank: str = ""
-    """The process; empty where there is but one."""
-    shared: bool = False
-    """Whether the processes have summed it, and this one has added nothing that is not finite."""
-
-    def __str__(self) -> str:
-        when = f"step {self.moment.step} (epoch {self.moment.epoch}, batch {self.moment.batch}{self.rank})"
-        return f"{when}: a {self.what} became NaN or infinite under {self.under}, first in {self.where}; {_CURE}"
-
-
-def cause(findings: Sequence[Finding | None]) -> Finding | None:
-    """What to name of the findings of all processes, by rank: one that is a process's own, before a sum's."""
-    named = [replace(found, rank=f", rank {rank}") for rank, found in enumerate(findings) if found is not None]
-    own = [found for found in named if not found.shared]
-    if own or len(named) < len(findings):  # a sum that is not the same everywhere went wrong where it was found
-        return next(iter(own or named), None)
-    return replace(named[0], rank=", every rank")
-
-
-def gathered(mine: Finding | None) -> Finding | None:
-    """The cause among the findings of all processes, on each of them. All must call it."""
-    findings: list[Finding | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(findings, mine)
-    return cause(findings)
-
-
-class FirstBadBatch:
-    """Watches the sum of a split's losses grow, and says afterwards which batch made it NaN or infinite.
-
-    Nothing is learnt meanwhile: it is enough to say so once the split was measured, in all processes at once.
-
-    Args:
-        split: "val" or "test".
-    """
-
-    def __init__(self, split: str) -> None:
-        self.split = split
-        self._found: Finding | None = None
-        self._finite: list[Tensor] = []
-
-    def look(self, trainer: Trainer, learner: Learner, batch: Batch, number: int, *, later: bool) -> None:
-        """After a batch. Where reading a flag means waiting for a GPU, it is read `later`, with all the others."""
-        total = learner.averages[self.split]["loss"].total
-        if later:
-            self._finite.append(torch.isfinite(total))
-        elif self._found is None and not math.isfinite(total.item()):
-            self._found = self._finding(trainer, learner, number, culprit(learner, "loss", batch))
-
-    def check(self, trainer: Trainer, learner: Learner) -> None:
-        """After the split.
-
-        Raises:
-            NonFiniteError: its loss is NaN or infinite.
-        """
-        found, flags = self._found, self._finite
-        self._found, self._finite = None, []
-        if math.isfinite(learner.values.get(f"{self.split}/loss", 0.0)):
-            return
-        if flags and not (finite := torch.stack(flags)).all():
-            where = "the forward pass (trainer=cpu names the layer)"
-            found = self._finding(trainer, learner, int((~finite).int().argmax()), where)
-        if trainer.world_size > 1:
-            found = gathered(found)
-        error = NonFiniteError(str(found or self._nothing_found(trainer, learner)))
-        error.on_all_ranks = True  # the processes have summed it
-        raise error
-
-    def _finding(self, trainer: Trainer, learner: Learner, number: int, where: str) -> Finding:
-        epoch = trainer.current_epoch + (self.split == "val")  # testing comes after the last
-        moment = Moment(trainer.global_step, epoch, number + 1)
-        return Finding(f"{self.split}/loss", where, under(learner, self.split), moment)
-
-    def _nothing_found(self, trainer: Trainer, learner: Learner) -> str:
-        return (
-            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
-            f"under {type(learner.loss).__name__} though each batch's sum is finite: does it weigh any example?"
-        )
-
-
-class FiniteGuard(Callback):
-    """Ends the run with a NonFiniteError that names step, batch, loss and layer, and of several processes which.
-
-    On the CPU at once, before a bad step reaches the weights; on a GPU, where asking at once would stall it, when the
-    next step ends. Under 16-bit GradScaler infinite gradients are normal: such steps are skipped, not an error.
-    A validation or test loss is looked at when its split was measured.
-
-    One of several processes that found something cannot end alone: the others would wait for its share of a sum. It
-    goes on to the end of the batch, where all hear of it and end with the same error.
-    """
-
-    def __init__(self) -> None:
-        self.asks_later = False
-        """Whether a flag is read one step after it was asked for, as on GPUs."""
-        self._world = 1
-        self._batch: Batch | None = None
-        self._number = 0
-        self._seen: dict[str, Tensor] = {}
-        self._asked: _Question | None = None
-        self._found: Finding | None = None
-        self._parameters: list[nn.Parameter] = []
-        self._validation, self._test = FirstBadBatch("val"), FirstBadBatch("test")
-
-    def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._parameters = list(pl_module.parameters())  # once: to walk the network costs more than to look at it
-        self.asks_later = self.asks_later or pl_module.device.type == "cuda"
-        self._world = trainer.world_size
-        self._found = None
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Learner, batch: Batch, batch_idx: int) -> None:
-        self._batch, self._number, self._seen = batch, batch_idx, {}
-
-    def on_before_backward(self, trainer: Trainer, pl_module: Learner, loss: Tensor) -> None:
-        if self.asks_later:
-            self._seen["loss"] = torch.isfinite(loss.detach()).reshape(1)
-        elif not math.isfinite(loss.item()):
-            self._meet(trainer, pl_module, "loss", culprit(pl_module, "loss", self._batch))
-
-    def on_after_backward(self, trainer: Trainer, pl_module: Learner) -> None:
-        # The gradient of a batch that is accumulated is this process's own: once summed, it would be anyone's.
-        if self._world > 1 and not self.asks_later and trainer.fit_loop._should_accumulate():  # noqa: SLF001
-            self._look_at_gradients(trainer, pl_module)
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
-            self._look_at_gradients(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:  # fmt: skip
-        if not self._finite("weight", [parameter.detach() for parameter in self._parameters]):
-            self._meet(trainer, pl_module, "weight", culprit(pl_module, "weight", batch))
-        if self._seen:
-            self._answer(pl_module)
-            self._asked = _Question.of(self._seen, _moment(trainer, "weight", batch_idx), self._world)
-        elif self._world > 1:
-            anywhere = torch.tensor([self._found is not None], dtype=torch.int32)
-            distributed.all_reduce(anywhere, distributed.ReduceOp.MAX)
-            if anywhere.item():
-                self._stop()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._answer(pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._answer(pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._answer(pl_module)
-        self._batch = None
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # fmt: skip
-        self._validation.look(trainer, pl_module, batch, batch_idx, later=self.asks_later)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._validation.check(trainer, pl_module)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # fmt: skip
-        self._test.look(trainer, pl_module, batch, batch_idx, later=self.asks_later)
-
-    def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._test.check(trainer, pl_module)
-
-    def _look_at_gradients(self, trainer: Trainer, learner: Learner) -> None:
-        if self._finite("gradient", [p.grad for p in self._parameters if p.grad is not None]):
-            return
-        where, shared = culprit(learner, "gradient", self._batch), False
-        if self._found is None and self._world > 1 and not trainer.fit_loop._should_accumulate():  # noqa: SLF001
-            assert self._batch is not None  # noqa: S101 -- for the type checker
-            own = own_gradient(trainer, learner, self._batch, self._number)
-            where, shared = own or where, own is None
-        self._meet(trainer, learner, "gradient", where, shared=shared)
-        for parameter in self._parameters:
-            parameter.grad = None  # the batch is finished, but nothing is learnt from it
-
-    def _finite(self, what: str, tensors: list[Tensor]) -> bool:
-        """Whether they are; True also where that is only asked now."""
-        if not tensors:
-            return True
-        # What get_total_norm calls, at a quarter of its cost.
-        if self.asks_later:
-            # One flag a tensor, because when the answer is read the tensors will have been overwritten.
-            peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001
-            self._seen[what] = torch.isfinite(torch.stack([peak.float() for peak in peaks]))
-            return True
-        # Squares are summed in a fifth of the time in which the largest value is found. Their sum can overflow where
-        # no value is infinite: then, and only then, the largest is looked at.
-        for order in (2.0, torch.inf):
-            norms = torch.stack(torch._foreach_norm(tensors, order))  # noqa: SLF001
-            if math.isfinite(norms.max().item()):
-                return True
-        return False
-
-    def _meet(self, trainer: Trainer, learner: Learner, what: str, where: str, *, shared: bool = False) -> None:
-        """Remember what was found first; who is alone need not wait for the end of the batch."""
-        moment = _moment(trainer, what, self._number)
-        self._found = self._found or Finding(what, where, _named(learner, what), moment, shared=shared)
-        if self._world == 1:
-            raise NonFiniteError(str(self._found))
-
-    def _stop(self) -> None:
-        """All processes end here, with one message."""
-        error = NonFiniteError(str(gathered(self._found) if self._world > 1 else self._found))
-        error.on_all_ranks = True
-        raise error
-
-    def _answer(self, learner: Learner) -> None:
-        question, self._asked = self._asked, None
-        if question is None:
-            return
-        flags = question.answer()
-        if all(map(all, flags.values())):
-            return
-        named = list(learner.named_parameters())
-        names = {"weight": [name for name, _ in named], "gradient": [name for name, p in named if p.grad is not None]}
-        for what, finite in flags.items():
-            bad = [index for index, good in enumerate(finite) if not good]
-            if not bad or what == "anywhere" or self._found is not None:
-                continue
-            where = "the forward pass (trainer=cpu names the layer)"
-            if what != "loss":
-                where = f"the {what} of {layer(names[what][bad[-1] if what == 'gradient' else bad[0]])}"
-            shared = what == "gradient" and self._world > 1
-            self._found = Finding(what, where, _named(learner, what), question.moment, shared=shared)
-        self._stop()
-
-
-@dataclass
-class _Question:
-    """Flags on their way from the GPU: asked for at the end of a step, read at the end of the next."""
-
-    sizes: dict[str, int]
-    flags: Later
-    moment: Moment
-
-    @classmethod
-    def of(cls, seen: dict[str, Tensor], moment: Moment, world: int) -> "_Question":
-        if world > 1:
-            anywhere = torch.cat(list(seen.values())).all().int().reshape(1)
-            distributed.all_reduce(anywhere, distributed.ReduceOp.MIN)
-            seen = seen | {"anywhere": anywhere.bool()}
-        return cls({what: len(part) for what, part in seen.items()}, Later(torch.cat(list(seen.values()))), moment)
-
-    def answer(self) -> dict[str, list[bool]]:
-        parts = self.flags.read().split(list(self.sizes.values()))
-        return {what: part.tolist() for what, part in zip(self.sizes, parts, strict=True)}
-
-
-def _moment(trainer: Trainer, what: str, batch_idx: int) -> Moment:
-    # A weight is looked at after its step was counted, the others before.
-    return Moment(trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1)
-
-
-def _named(learner: Learner, what: str) -> str:
-    return under(learner) if what == "loss" else type(learner.loss).__name__
+    return bad[0] if bad else None

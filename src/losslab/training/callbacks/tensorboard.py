@@ -1,4 +1,4 @@
-"""What TensorBoard shows besides curves: charts side by side, hyper-parameters with results, the network's graph."""
+"""TensorBoard's pages besides the curves: custom scalars, hyperparameters with results, and the network's graph."""
 
 import logging
 import warnings
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class Dashboard(Callback):
-    """Lays out TensorBoard's custom scalars, and writes its hparams and graph pages.
+    """Writes TensorBoard's custom scalars, hparams and graph pages.
 
     Args:
-        hparams: name → number, string or boolean, for the table of hyper-parameters. Its results are the final
-            values of the run's own curves.
+        hparams: number, string or boolean by name, for the table of hyperparameters. Its results are the final values
+            of the run's own curves.
         graph: whether to trace the network for the graph page.
     """
 
@@ -31,39 +31,40 @@ class Dashboard(Callback):
         self.graph = graph
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        for writer in _writers(trainer):
-            writer.add_custom_scalars(_layout(pl_module.epoch_metric_names))
+        for writer in summary_writers(trainer):
+            writer.add_custom_scalars(_chart_layout(pl_module.epoch_metric_names))
             self._write_hparams(writer, start=True)
             if self.graph:
                 _write_graph(writer, pl_module, trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
         if stage == "fit":
-            for writer in _writers(trainer):
+            for writer in summary_writers(trainer):
                 self._write_hparams(writer, start=False)
 
     def _write_hparams(self, writer: "SummaryWriter", *, start: bool) -> None:
         from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
 
-        # Without the experiment's own summary, which the first run would write for all: TensorBoard then makes
-        # columns of every run's parameters, and takes the results from its curves.
+        # Without the experiment summary, which the first run would write for all: TensorBoard then shows every run's
+        # hyperparameters as columns, and takes the results from the curves.
         _, session_start, session_end = hparams(self.hparams, {})
         writer._get_file_writer().add_summary(session_start if start else session_end)  # noqa: SLF001
 
 
-def _writers(trainer: Trainer) -> list["SummaryWriter"]:
+def summary_writers(trainer: Trainer) -> list["SummaryWriter"]:
+    """The writers of the trainer's TensorBoard loggers; none except on rank 0."""
     if not trainer.is_global_zero:
         return []
-    return [item.experiment for item in trainer.loggers if isinstance(item, TensorBoardLogger)]
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def _layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
+def _chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
     names = dict.fromkeys(curve.partition("/")[2] for curve in curves)
-    both = {name: [split for split in ("train", "val") if f"{split}/{name}" in curves] for name in names}
-    charts = {name: ["Multiline", [f"{split}/{name}$" for split in splits]] for name, splits in both.items()}
+    splits = {name: [split for split in ("train", "val") if f"{split}/{name}" in curves] for name in names}
+    charts = {name: ["Multiline", [f"{split}/{name}$" for split in splits[name]]] for name in names}
     return {
-        "training and validation": {name: chart for name, chart in charts.items() if len(both[name]) > 1},
-        "validation only": {name: chart for name, chart in charts.items() if len(both[name]) == 1},
+        "training and validation": {name: chart for name, chart in charts.items() if len(splits[name]) > 1},
+        "validation only": {name: chart for name, chart in charts.items() if len(splits[name]) == 1},
         "optimisation": {"learning rate": ["Multiline", ["^lr$"]], "gradient norms": ["Multiline", ["grad_norm/.*"]]},
     }
 
@@ -72,11 +73,11 @@ def _write_graph(writer: "SummaryWriter", learner: Learner, trainer: Trainer) ->
     dtype = next(learner.parameters()).dtype
     example = torch.zeros(1, *learner.facts.input_shape, dtype=dtype, device=learner.device)
     was_training = learner.network.training
-    learner.network.eval()  # a batch of one has no batch statistics
+    learner.network.eval()  # a batch of one example has no batch statistics
     try:
         with warnings.catch_warnings(), trainer.precision_plugin.forward_context(), uncompiled(learner.network):
-            warnings.simplefilter("ignore")  # add_graph traces with torch.jit.trace, which is deprecated
+            warnings.simplefilter("ignore")  # add_graph calls torch.jit.trace, which is deprecated
             writer.add_graph(learner.network, example)
-    except Exception as error:  # noqa: BLE001 -- tracing runs any network's code; a missing picture stops no run
+    except Exception as error:  # noqa: BLE001 -- tracing runs any network's code; a missing graph is no reason to stop
         logger.warning("TensorBoard's graph page stays empty: the network cannot be traced (%s)", error)
     learner.network.train(was_training)

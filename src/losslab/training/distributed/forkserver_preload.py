@@ -1,4 +1,4 @@
-"""What the server of fork_server.py imports once, so that its children need not. No tensors, no threads, no CUDA."""
+"""Imported once by the forkserver, so that its children start quickly. Creates no tensors, threads or CUDA contexts."""
 
 import atexit
 import ctypes
@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 
-# The server itself notices that its parent is gone only once it has imported all this.
+# The server itself notices that its parent is gone only after these imports.
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; what it forks does not inherit it
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which forked processes do not inherit
 if str(os.getppid()) != os.environ.get("LOSSLAB_PARENT", str(os.getppid())):
-    os._exit(0)  # it was gone before
+    os._exit(0)  # the parent was gone before prctl
 gc.disable()
 for name in (
     "losslab.cli.train",
@@ -25,7 +25,7 @@ for name in (
     "torch.utils.tensorboard",
 ):
     importlib.import_module(name)
-gc.freeze()  # the children share these pages as long as no collection writes into them
+gc.freeze()  # the children share these pages as long as no garbage collection writes to them
 gc.enable()
-# The server has nothing to save: to take torch apart would take it a second, in which it still holds memory.
+# The server has nothing to save. Unloading torch would take a second, in which it still holds its memory.
 atexit.register(os._exit, 0)

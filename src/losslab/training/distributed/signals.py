@@ -1,6 +1,7 @@
-"""What SLURM asks of a job whose time is nearly up, or whose machine is wanted by another: to save and come back.
+"""Signals that end training after the current step, and the agreement of all ranks on that step.
 
-Ctrl-C, SIGTERM and the like during training: the step that is being made is finished and saved first.
+Ctrl-C, SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1 and SIGUSR2 are recorded by `SignalHandler`; the checkpoint
+callback then saves the run and ends it. SLURM's signals also put the job back into the queue.
 """
 
 import logging
@@ -12,23 +13,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, distributed
 
 logger = logging.getLogger("losslab")
 
+TERMINATION_SIGNALS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+"""Signals sent by `kill` and by a closed terminal."""
+SAVE = 1
+"""The request code for a checkpoint. SAVE + signal number requests a checkpoint and then the end of the run."""
+_REPEAT_SECONDS = 0.3
+"""Within this time a second signal is the first one, forwarded by a parent (torchrun, srun) that received it too."""
 
-def signals() -> tuple[signal.Signals, ...]:
-    """Those that say so: SIGUSR1 as in `#SBATCH --signal=USR1@90`, SIGUSR2 as submitit has it; none elsewhere."""
-    inside = {"SLURM_JOB_ID", "SUBMITIT_EXECUTOR"} & os.environ.keys()
-    return (signal.SIGUSR1, signal.SIGUSR2) if inside else ()
+
+def slurm_signals() -> tuple[signal.Signals, ...]:
+    """Signals that ask a SLURM job to save and requeue: SIGUSR1 (`#SBATCH --signal=USR1@90`), SIGUSR2 (submitit)."""
+    in_slurm_job = {"SLURM_JOB_ID", "SUBMITIT_EXECUTOR"} & os.environ.keys()
+    return (signal.SIGUSR1, signal.SIGUSR2) if in_slurm_job else ()
 
 
-def requeue(number: int, handler: Callable[..., Any] | int | None) -> None:
-    """Have the job started again, after its run was saved; called by the first process of a run.
+def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> None:
+    """Requeue the SLURM job of this process. Called on rank 0 after the run was saved.
 
     Args:
-        number: of the signal that asked for it.
-        handler: what had been set for that signal before, such as submitit's, which starts its own jobs again.
+        number: the signal that was received.
+        handler: the handler installed before ours, such as submitit's, which requeues its own jobs.
     """
     if callable(handler):
         handler(number, None)
@@ -39,33 +50,22 @@ def requeue(number: int, handler: Callable[..., Any] | int | None) -> None:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)  # noqa: S603, S607
     except (OSError, subprocess.CalledProcessError) as error:
-        why = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        logger.error("SLURM does not start job %s again (%s)", job, why)  # noqa: TRY400 -- one line
+        reason = " ".join((getattr(error, "stderr", None) or str(error)).split())
+        logger.error("cannot requeue SLURM job %s (%s)", job, reason)  # noqa: TRY400 -- one line
     else:
-        logger.info("SLURM starts job %s again", job)
+        logger.info("requeued SLURM job %s", job)
 
 
-_ECHO = 0.3
-"""Seconds in which a second signal is the first, passed on by a parent (torchrun, srun) that was sent it as well."""
-
-ENDING = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-"""Beside Ctrl-C: what kill sends, and who closes a terminal."""
-received: int | None = None
-"""The signal that is to end the run; None as long as there was none."""
-replaced: dict[int, Any] = {}
-"""What had been set for each signal before the newest watch."""
-
-
-def heeded(*numbers: int) -> list[int]:
-    """These and SLURM's, but for those that whoever started this process has it ignore, as nohup does."""
-    return [number for number in (*numbers, *signals()) if signal.getsignal(number) is not signal.SIG_IGN]
+def not_ignored(*numbers: int) -> list[int]:
+    """These signals and SLURM's, without those that are ignored because the parent process ignores them (nohup)."""
+    return [number for number in (*numbers, *slurm_signals()) if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Have Ctrl-C end this process without a traceback: where nothing is begun, or it would not be heard for long."""
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+def exit_on_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once and without a traceback, for code that has nothing to save."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -75,38 +75,89 @@ def ending_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Watch:
-    """Takes them from `start` to `stop`: the first is remembered in `received`, a second ends the process."""
+class SignalHandler:
+    """Records the first signal between `install` and `uninstall`; a second one ends the process."""
 
     def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-        self._when = 0.0
-        self.waits = True
-        """Whether somebody looks soon; if not, a signal is an exception at once."""
+        self.received: int | None = None
+        """The signal that ends the run; None if there was none."""
+        self.previous_handlers: dict[int, Any] = {}
+        """The handlers that `install` replaced."""
+        self.deferred = True
+        """Whether the caller checks `received` soon. If not, a signal raises KeyboardInterrupt at once."""
+        self._installed = False
+        self._received_at = 0.0
 
-    def start(self) -> None:
-        """Take the signals; what an earlier run of this process received is past."""
-        global received  # noqa: PLW0603 -- a process is ended by one signal
-        received = None
-        replaced.clear()
-        numbers = heeded(signal.SIGINT, *ENDING)
-        if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {number: signal.signal(number, self._receive) for number in numbers}
+    def install(self) -> None:
+        """Handle the signals from now on. Does nothing outside the main thread."""
+        self.received = None
+        numbers = not_ignored(signal.SIGINT, *TERMINATION_SIGNALS)
+        if threading.current_thread() is threading.main_thread() and not self._installed:
+            self.previous_handlers = {number: signal.signal(number, self._handle) for number in numbers}
+            self._installed = True
 
-    def stop(self) -> None:
-        """Give them back to whoever had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        replaced.update(self._before)
-        self._before = {}
+    def uninstall(self) -> None:
+        """Restore the previous handlers."""
+        if self._installed:
+            for number, handler in self.previous_handlers.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._installed = False
 
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        global received
-        if received is not None:
-            if time.monotonic() - self._when > _ECHO:
+    def request(self) -> int:
+        """The request code of the signal received by this process; 0 without one."""
+        return 0 if self.received is None else SAVE + self.received
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            if time.monotonic() - self._received_at > _REPEAT_SECONDS:
                 os._exit(128 + number)
             return
-        received, self._when = number, time.monotonic()
-        if not self.waits:
+        self.received, self._received_at = number, time.monotonic()
+        if not self.deferred:
             raise KeyboardInterrupt
-        logger.info("%s: the run is saved after this step and ends; again to end at once", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        logger.info("%s: the run is saved and ends after this step; send it again to end at once", name)
+
+
+class SharedRequest:
+    """MAX all-reduce of a per-rank request code, known to all ranks after the same step.
+
+    After each step a rank submits its code and receives the maximum of the codes submitted after the step before, so
+    that no rank waits for the slowest. A single process receives its own code at once.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, distributed.Work] | None = None
+        self._agreed = 0
+
+    def submit(self, code: int) -> int:
+        """Submit a code, 0 for none → the code agreed on, which is returned until `clear` is called."""
+        import torch  # noqa: PLC0415
+        from torch import distributed  # noqa: PLC0415
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            self._agreed = max(self._agreed, code)
+            return self._agreed
+        self._wait()
+        maximum = torch.tensor(code)  # on the CPU, so that it does not synchronize with a GPU
+        work = distributed.all_reduce(maximum, distributed.ReduceOp.MAX, async_op=True)
+        assert work is not None  # noqa: S101 -- None only for a rank outside the group
+        self._pending = maximum, work
+        return self._agreed
+
+    def submit_and_wait(self, code: int) -> int:
+        """Submit a code and wait for those that all ranks submit now."""
+        self.submit(code)
+        self._wait()
+        return self._agreed
+
+    def clear(self) -> int:
+        """Mark the agreed code as carried out → that code."""
+        agreed, self._agreed = self._agreed, 0
+        return agreed
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            maximum, work = self._pending
+            work.wait()
+            self._agreed, self._pending = max(self._agreed, int(maximum)), None

@@ -1,8 +1,7 @@
-"""Processes that train, and what becomes of them: a crash, a leak or a full memory is one child's.
+"""Start worker processes and wait for their result. Does no tensor work itself: worker.py runs in the children.
 
-This module does no tensor work; child.py does.
-
-Questions that need torch, from a process that does without: they are asked of a child.
+Each rank is a process of its own, so that a crash, a leak or a full GPU affects one run only. The processes are forked
+from a server that has torch and lightning imported, or are new interpreters where there is no forkserver.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,45 +23,50 @@ from typing import Any
 
 from losslab.data.machine import cores
 from losslab.errors import LabError
-from losslab.training.distributed import forkserver, signals
-from losslab.training.distributed.environment import Place
-from losslab.training.distributed.worker import Outcome, Surroundings, work
+from losslab.training.distributed import signals
+from losslab.training.distributed.environment import RankInfo
+from losslab.training.distributed.worker import WorkerOptions, WorkerResult, worker_main
 
-GRACE = 5.0
-"""Seconds that the victims of a first failure have to say so."""
-TO_SAVE = 20.0
-"""Seconds that a process has to save its run and end, once it was asked to."""
-_ASKED = {128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.ENDING)}
-"""The exit codes of what a signal has ended."""
+VICTIM_SECONDS = 5.0
+"""After the first failure of a rank, the time the others have to report theirs."""
+SAVE_SECONDS = 20.0
+"""After a signal, the time a process has to save its run and end."""
+_INTERRUPTED = {
+    128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.TERMINATION_SIGNALS)
+}
+"""Exit codes of processes that ended because of a signal."""
 
 
-class Run:
-    """The processes of one run, started together and ended together.
+class WorkerGroup:
+    """The processes of one run: one for each rank, started together and ended together.
+
+    `poll` updates `result` and `progress`.
 
     Args:
-        task: what each rank calls; importable, as are its arguments picklable. What rank 0 returns is the value.
-        arguments: of each rank.
-        surroundings: of all ranks.
+        task: the function that each rank calls. It must be importable, and its arguments picklable. What rank 0
+            returns is the value of the result.
+        arguments: the arguments of each rank; their number is the world size.
+        options: for all ranks.
     """
 
-    def __init__(
-        self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], surroundings: Surroundings
-    ) -> None:
+    def __init__(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], options: WorkerOptions) -> None:
         self.started = time.monotonic()
-        self.outcome: Outcome | None = None
-        self.news: dict[str, Any] = {}
-        self._failures: list[Outcome] = []
+        self.result: WorkerResult | None = None
+        """None until all processes have ended."""
+        self.progress: dict[str, Any] = {}
+        """The newest progress that rank 0 has reported."""
+        self._failures: list[WorkerResult] = []
         self._value: Any = None
         self._deadline, self._failing = math.inf, False
-        self._folder = tempfile.TemporaryDirectory(prefix="losslab-") if len(arguments) > 1 else None
-        store = str(Path(self._folder.name) / "store") if self._folder else None
+        world_size = len(arguments)
+        self._folder = tempfile.TemporaryDirectory(prefix="losslab-") if world_size > 1 else None
+        options = dataclasses.replace(options, store=str(Path(self._folder.name) / "store") if self._folder else None)
         self._ranks: dict[BaseProcess, Connection | None] = {}
-        for rank, given in enumerate(arguments):
-            place = Place(rank, len(arguments), rank, len(arguments))
-            mine = dataclasses.replace(surroundings, store=store)
+        for rank, rank_arguments in enumerate(arguments):
+            info = RankInfo(rank, world_size, rank, world_size)
             ours, theirs = multiprocessing.Pipe(duplex=False)
-            context = forkserver.context()
-            process = context.Process(target=work, args=(theirs, place, mine, dict(os.environ), task, given))
+            args = (theirs, info, options, dict(os.environ), task, rank_arguments)
+            process = process_context().Process(target=worker_main, args=args)
             try:
                 process.start()
             except EOFError as error:
@@ -70,58 +75,61 @@ class Run:
             self._ranks[process] = ours
 
     def waitables(self) -> Iterator[Any]:
-        """What becomes ready when there is something to advance for."""
+        """Objects for `multiprocessing.connection.wait` that become ready when `poll` has something to read."""
         for process, pipe in self._ranks.items():
             yield process.sentinel
             if pipe is not None:
                 yield pipe
 
-    def advance(self) -> None:
+    def poll(self) -> None:
         """Read what the ranks sent, notice which have ended, and end the others when one has failed."""
         for process, pipe in list(self._ranks.items()):
-            gone = process.exitcode is not None  # looked at first: what it sent before is then all there is
-            heard = self._listen(process, pipe)
-            if gone:
-                if not heard:
+            ended = process.exitcode is not None  # checked before the pipe is read: then nothing more can arrive
+            reported = self._read(process, pipe)
+            if ended:
+                if not reported:
                     code = process.exitcode or 0
-                    asked = 128 - code if code < 0 else code
-                    self._failures.append(Outcome(reason=reason_of(code), code=asked if asked in _ASKED else 1))
-                _signal_group(process, signal.SIGKILL)  # what it started goes with it
+                    shell_code = 128 - code if code < 0 else code
+                    interrupted = shell_code in _INTERRUPTED
+                    self._failures.append(
+                        WorkerResult(reason=exit_reason(code), exit_code=shell_code if interrupted else 1)
+                    )
+                _signal_group(process, signal.SIGKILL)  # the processes that it started
                 process.close()
                 del self._ranks[process]
         if self._failures and not self._failing:
-            # The first to be noticed may be a victim of the first to fail: wait for the others' word.
+            # The first failure to arrive may be a consequence of the real one: wait for the other ranks' reports.
             self._failing = True
-            self._end_within(GRACE)
+            self._end_within(VICTIM_SECONDS)
         if time.monotonic() > self._deadline:
-            self._end_all()
-        if not self._ranks and self.outcome is None:
-            self.outcome = min(self._failures, key=lambda o: o.secondary, default=Outcome(self._value))
+            self._kill_all()
+        if not self._ranks and self.result is None:
+            self.result = min(self._failures, key=lambda failure: failure.secondary, default=WorkerResult(self._value))
             if self._folder is not None:
                 self._folder.cleanup()
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Ask all ranks to save and end: them alone, as they may need what they have started for another step."""
+        """Ask all ranks to save and end. Their own children get no signal: the next step may need them."""
         for process in self._ranks:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
-        self._end_within(TO_SAVE)
+        self._end_within(SAVE_SECONDS)
 
     def kill(self) -> None:
-        """End all ranks now, and whatever they started."""
-        self._end_all()
-        self.advance()
+        """Kill all ranks now, and the processes that they started."""
+        self._kill_all()
+        self.poll()
 
-    def _listen(self, process: BaseProcess, pipe: Connection | None) -> bool:
-        """Whether this rank has said how it ended."""
+    def _read(self, process: BaseProcess, pipe: Connection | None) -> bool:
+        """Read messages from a rank → whether it has reported its end."""
         if pipe is None:
             return True
         with contextlib.suppress(EOFError, OSError):
             while pipe.poll():
                 kind, content = pipe.recv()
-                if kind == "news":
-                    self.news |= content
+                if kind == "progress":
+                    self.progress |= content
                     continue
                 if kind == "failed":
                     self._failures.append(content)
@@ -135,52 +143,82 @@ class Run:
     def _end_within(self, seconds: float) -> None:
         self._deadline = min(self._deadline, time.monotonic() + seconds)
 
-    def _end_all(self) -> None:
+    def _kill_all(self) -> None:
         for process in self._ranks:
-            _signal(process, signal.SIGKILL)
-            process.join(GRACE)
+            if not _signal_group(process, signal.SIGKILL) and process.pid is not None and process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)  # it has just started and does not lead a group yet
+            process.join(VICTIM_SECONDS)
 
 
-def watch(runs: Sequence[Run], seconds: float) -> None:
-    """Wait until something happens in one of the runs, but no longer than this, and advance them all."""
-    wait([item for run in runs for item in run.waitables()], timeout=seconds)
-    for run in runs:
-        run.advance()
+def process_context() -> Any:
+    """The multiprocessing context of the workers: a forkserver with torch imported, or spawn where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["losslab.training.distributed.forkserver_preload"])
+    # The server finds losslab where this process did. Ctrl-C in the terminal is for this process, not for the server.
+    previous = os.environ.get("PYTHONPATH")
+    resource_tracker.ensure_running()  # otherwise the server would start it, and unblock Ctrl-C in doing so
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LOSSLAB_PARENT": str(os.getpid())}
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        if "too long" not in str(error):
+            raise
+        raise LabError(
+            f"{tempfile.gettempdir()} is too long a path for the socket of a process: set TMPDIR to a shorter one"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.environ.pop("LOSSLAB_PARENT")
+        os.environ.pop("PYTHONPATH")
+        if previous is not None:
+            os.environ["PYTHONPATH"] = previous
+    return context
 
 
-def follow(run: Run) -> Outcome:
-    """Wait for how a run ends; if this is interrupted, its processes tidy up and end first, the second time at once."""
-    with termination_as_exit():
+def poll(groups: Sequence[WorkerGroup], seconds: float) -> None:
+    """Wait at most this long until something happens in one of the groups, then poll all of them."""
+    wait([item for group in groups for item in group.waitables()], timeout=seconds)
+    for group in groups:
+        group.poll()
+
+
+def wait_for_group(group: WorkerGroup) -> WorkerResult:
+    """Wait for the result. A first signal to this process lets the ranks save and end, a second one kills them."""
+    with termination_raises_exit():
         try:
-            while run.outcome is None:
-                watch([run], 1)
+            while group.result is None:
+                poll([group], 1)
         except BaseException as error:
-            run.interrupt(int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT)
+            group.interrupt(int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT)
             try:
-                while run.outcome is None:
-                    watch([run], 1)
+                while group.result is None:
+                    poll([group], 1)
             except BaseException:
-                run.kill()
+                group.kill()
                 raise
             raise
-    return run.outcome
+    return group.result
 
 
 @contextmanager
-def termination_as_exit() -> Iterator[None]:
-    """SIGTERM and the like are exceptions as Ctrl-C is meanwhile, so that the processes are ended as after that."""
-    numbers = signals.heeded(*signals.ENDING)
-    before = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
+def termination_raises_exit() -> Iterator[None]:
+    """Let SIGTERM and the like raise SystemExit, so that workers are ended as after a KeyboardInterrupt."""
+    numbers = signals.not_ignored(*signals.TERMINATION_SIGNALS)
+    previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def reason_of(code: int) -> str:
-    """Why a process ended that did not say so itself."""
-    if code in _ASKED:
+def exit_reason(code: int) -> str:
+    """Why a process ended that did not report a reason, from its exit code (negative for a signal)."""
+    if code in _INTERRUPTED:
         return "interrupted"
     if code >= 0:
         return f"exited with code {code} before it was done"
@@ -189,19 +227,13 @@ def reason_of(code: int) -> str:
     return f"killed by {name}{hint}"
 
 
-def share(count: int) -> int | None:
-    """The threads of each of `count` processes that compute side by side; None where nothing needs to be shared."""
+def threads_per_process(count: int) -> int | None:
+    """Threads for each of `count` processes that compute at once; None where torch's default is right."""
     return None if count == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // count)
 
 
-def _signal(process: BaseProcess, number: int) -> None:
-    """Signal a process that may still run, and its group."""
-    if not _signal_group(process, number) and process.pid is not None and process.exitcode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)  # it has only just begun and leads no group yet
-
-
 def _signal_group(process: BaseProcess, number: int) -> bool:
+    """Signal the process group of a worker → whether there was one."""
     if process.pid is None:
         return False
     try:
@@ -211,25 +243,25 @@ def _signal_group(process: BaseProcess, number: int) -> bool:
     return True
 
 
-def ask(task: Callable[..., Any], *arguments: Any) -> Any:
-    """What a task returns, which needs torch.
+def run_in_subprocess(task: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that needs torch in a worker → its value, so that this process need not import torch.
 
     Raises:
-        LabError: the task failed.
+        LabError: the function failed.
     """
-    run = Run(task, [arguments], Surroundings())
-    while run.outcome is None:
-        watch([run], 1)
-    if run.outcome.reason is not None:
-        raise LabError(run.outcome.reason)
-    return run.outcome.value
+    group = WorkerGroup(task, [arguments], WorkerOptions())
+    while group.result is None:
+        poll([group], 1)
+    if group.result.reason is not None:
+        raise LabError(group.result.reason)
+    return group.result.value
 
 
-def gpus() -> list[str]:
-    """The names by which CUDA_VISIBLE_DEVICES can pick one of the GPUs that are seen here."""
-    count: int = ask(_count_gpus)
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return visible if len(visible) == count else [str(number) for number in range(count)]
+def visible_gpus() -> list[str]:
+    """The visible GPUs, named as in CUDA_VISIBLE_DEVICES. They are counted in a subprocess."""
+    count: int = run_in_subprocess(_count_gpus)
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return names if len(names) == count else [str(index) for index in range(count)]
 
 
 def _count_gpus() -> int:

@@ -1,6 +1,6 @@
-"""What a process does that trains: settle in, work, report, and leave.
+"""What a worker process executes: set up the process, call the task, report the result, exit.
 
-It leads a process group of its own and ends with its parent, however that ends; what it starts ends with it.
+A worker leads its own process group. It ends with its parent, however that ends, and its own children end with it.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,74 +22,93 @@ from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
-from losslab.training.distributed.environment import Place, join
-
-tell: Callable[[dict[str, Any]], None] | None = None
-"""In a child: sends what a run has to say of its progress to whoever watches it. None where nobody does."""
-_ours = False
+from losslab.training.distributed.environment import RankInfo, init_process_group
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a child does not share with its parent."""
+class WorkerOptions:
+    """How a worker's process differs from its parent's."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables beside the parent's."""
+    """Environment variables, added to the parent's."""
     output: Path | None = None
-    """The file that takes what it prints; None for the parent's own output."""
+    """The file for stdout and stderr; None for the parent's."""
     threads: int | None = None
-    """Threads of torch; None for its own choice."""
+    """Threads of torch; None for torch's default."""
     store: str | None = None
-    """The file over which the ranks meet."""
+    """The file through which the ranks find each other."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WorkerResult:
     """How a run ended: with a value, or for a reason."""
 
     value: Any = None
     reason: str | None = None
-    """One line; None for success."""
-    trace: str = ""
-    """The traceback, where there is one and it helps."""
+    """Why it failed, in one line; None for success."""
+    traceback: str = ""
+    """The traceback, if there is one and it helps."""
     secondary: bool = False
-    """Whether it only says that another rank went away."""
-    code: int = 1
-    """The exit code of a command that does nothing but this; only of those that failed."""
+    """Whether the failure only reports that another rank went away."""
+    exit_code: int = 1
+    """The exit code of a command that runs nothing else; only after a failure."""
 
 
-def is_child() -> bool:
-    """Whether this process was started by losslab's `Run`, which hears of its errors and counted the processes."""
-    return _ours
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker process knows about itself."""
+
+    report_progress: Callable[[dict[str, Any]], None] | None
 
 
-def work(
+_worker: ContextVar[_Worker | None] = ContextVar("worker", default=None)
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a `WorkerGroup`, whose process receives errors and chose the world size."""
+    return _worker.get() is not None
+
+
+def report_progress(progress: dict[str, Any]) -> None:
+    """Send progress to the parent process. Does nothing except on rank 0 of a worker group."""
+    worker = _worker.get()
+    if worker is not None and worker.report_progress is not None:
+        worker.report_progress(progress)
+
+
+def worker_main(
     pipe: Connection,
-    place: Place,
-    surroundings: Surroundings,
+    info: RankInfo,
+    options: WorkerOptions,
     environment: dict[str, str],
     task: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """What a child process does: settle in, work, report, and leave without taking torch's modules apart."""
-    global tell, _ours  # noqa: PLW0603 -- one process, one run, one who watches it
-    _ours = True
+    """Run a task in this process and exit without unloading torch.
+
+    Args:
+        pipe: to the parent process.
+        info: the rank of this process.
+        options: for this process.
+        environment: the parent's environment variables.
+        task: the function to call.
+        arguments: its arguments.
+    """
     lock = threading.Lock()
 
     def send(kind: str, content: Any) -> None:
         with lock, contextlib.suppress(OSError):
             pipe.send((kind, content))
 
-    if place.rank == 0:
-        tell = lambda news: send("news", news)  # noqa: E731
+    _worker.set(_Worker((lambda progress: send("progress", progress)) if info.rank == 0 else None))
     try:
-        _settle(surroundings, environment, place)
-        join(place, surroundings.store)
+        _set_up_process(options, environment, info)
+        init_process_group(info, options.store)
         value = task(*arguments)
-        send("done", value if place.rank == 0 else None)
+        send("done", value if info.rank == 0 else None)
         code = 0
-    except BaseException as error:  # noqa: BLE001 -- also SystemExit and KeyboardInterrupt: the parent is to hear of it
-        send("failed", failure(error))
+    except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt are reported too
+        send("failed", result_of_error(error))
         code = 1
     for end in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(Exception):
@@ -96,54 +116,54 @@ def work(
     os._exit(code)
 
 
-def failure(error: BaseException) -> Outcome:
-    """What to say of an error that ended a rank."""
+def result_of_error(error: BaseException) -> WorkerResult:
+    """The result of a rank that an exception ended."""
     line = " ".join(str(error).split())
     name = type(error).__name__
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LabError):
-        return Outcome(reason=line)
+        return WorkerResult(reason=line)
     if isinstance(error, SystemExit):
-        return Outcome(reason=f"exited with code {error.code}")
+        return WorkerResult(reason=f"exited with code {error.code}")
     if isinstance(error, KeyboardInterrupt):
-        return Outcome(reason="interrupted", secondary=True, code=130)
+        return WorkerResult(reason="interrupted", secondary=True, exit_code=130)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in line:
-        return Outcome(reason=f"ran out of memory ({line or name})"[:300], trace=trace)
+        return WorkerResult(reason=f"ran out of memory ({line or name})"[:300], traceback=trace)
     lost = name.startswith("Dist") or any(word in line for word in ("gloo", "NCCL", "nccl", "Connection closed"))
-    return Outcome(reason=f"{name}: {line}"[:300], trace=trace, secondary=lost)
+    return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, secondary=lost)
 
 
-def _settle(surroundings: Surroundings, environment: dict[str, str], place: Place) -> None:
+def _set_up_process(options: WorkerOptions, environment: dict[str, str], info: RankInfo) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
-    # What it starts (workers that read data) starts as it would elsewhere, and not from a second server.
+    # Its own children, such as DataLoader workers, start in the platform's default way and not from a second server.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
-    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the server blocks it
     os.environ.clear()
-    os.environ.update(environment | dict(surroundings.environment))
-    if place.world > 1:
-        os.environ.update(place.variables)
-    with contextlib.suppress(OSError):  # Linux: when memory runs out, take a job and not what watches over them
+    os.environ.update(environment | dict(options.environment))
+    if info.world_size > 1:
+        os.environ.update(info.variables)
+    with contextlib.suppress(OSError):  # Linux: when memory runs out, a worker is killed rather than its parent
         Path("/proc/self/oom_score_adj").write_text("500")
-    if surroundings.output is not None:
-        surroundings.output.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(surroundings.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.close(file)
     with contextlib.suppress(Exception):
         faulthandler.enable()
     gc.enable()
-    if surroundings.threads is not None:
+    if options.threads is not None:
         import torch  # noqa: PLC0415
 
-        os.environ["OMP_NUM_THREADS"] = str(surroundings.threads)
-        torch.set_num_threads(surroundings.threads)
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        torch.set_num_threads(options.threads)
 
 
-def _follow(parent: BaseProcess | None) -> None:
+def _end_with_parent(parent: BaseProcess | None) -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.killpg(0, signal.SIGKILL)

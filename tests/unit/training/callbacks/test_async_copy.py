@@ -2,7 +2,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from losslab.training.callbacks.async_copy import Later
+from losslab.training.callbacks.async_copy import AsyncHostCopy
 from losslab.training.callbacks.gradient_norms import GradientNorms
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -12,7 +12,7 @@ DEVICES = ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, GPU])]
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
 def test_what_is_read_later_is_what_there_was_when_it_was_asked_for(device):
     values = torch.arange(5.0, device=device)
-    asked = Later(values)
+    asked = AsyncHostCopy(values)
     values.zero_()
     assert asked.read().tolist() == [0, 1, 2, 3, 4]
 

@@ -166,5 +166,5 @@ def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypa
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
         lab.run(experiment)
-    assert "last.ckpt was not written (No space left on device): the one before is kept" in caplog.text
+    assert "last.ckpt was not written (No space left on device): the previous one is kept" in caplog.text
     assert len(history(experiment)) == 4

@@ -5,7 +5,7 @@ import math
 import pytest
 from PIL import Image
 
-from losslab.training.callbacks.history import draw_curves
+from losslab.training.callbacks.history import plot_curves
 
 
 def rows(experiment):
@@ -60,7 +60,7 @@ def test_the_curves_are_pictures(train):
 
 def test_the_loss_curve_says_epochs_and_loss_and_shows_both_splits():
     points = [{"epoch": n, "train/loss": 1 / n, "val/loss": 2 / n} for n in range(1, 4)]
-    axes = draw_curves(points, "loss", "a title").axes[0]
+    axes = plot_curves(points, "loss", "a title").axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("Epochs", "Loss", "a title")
     assert [line.get_label() for line in axes.get_lines()] == ["training", "validation"]
     assert axes.get_lines()[1].get_ydata().tolist() == pytest.approx([2, 1, 2 / 3])

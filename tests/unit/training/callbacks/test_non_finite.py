@@ -8,7 +8,7 @@ from torch import nn
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.training import experiment as lab
-from losslab.training.callbacks.non_finite import FiniteGuard, FirstBadBatch, Moment, culprit
+from losslab.training.callbacks.non_finite import EvaluationGuard, FiniteGuard, Position, locate_non_finite
 
 
 def test_a_diverging_run_stops_at_the_step_and_names_loss_and_layer(train):
@@ -85,13 +85,15 @@ def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
     learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
     nn.init.constant_(learner.network[0].weight, -1.0)
     batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
-    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+    assert locate_non_finite(learner, "loss", batch) == "the output of network.1 (Logarithm)"
 
 
 def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
     learner = build("model=mlp", "data=diabetes").learner
     batch = Batch(torch.ones(2, 10), torch.tensor([[1.0], [1e30]]), torch.ones(2, 1), torch.arange(2))
-    assert culprit(learner, "loss", batch) == "the loss itself, as the network's outputs are finite (example 1)"
+    assert (
+        locate_non_finite(learner, "loss", batch) == "the loss itself, as the network's outputs are finite (example 1)"
+    )
 
 
 @pytest.mark.gpu
@@ -122,20 +124,20 @@ def test_bad_numbers_in_other_splits_end_the_run_too(build, split):
 
 def test_of_other_splits_a_gpu_names_the_batch(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
-    average, watch = experiment.learner.averages["val"]["loss"], FirstBadBatch("val")
+    average, watch = experiment.learner.averages["val"]["loss"], EvaluationGuard("val")
     for number, total in enumerate((1.0, torch.inf, torch.nan)):
         average.total = torch.tensor(total)
-        watch.look(experiment.trainer, experiment.learner, None, number, later=True)
+        watch.after_batch(experiment.trainer, experiment.learner, None, number, deferred=True)
     experiment.learner.values["val/loss"] = torch.nan
     with pytest.raises(NonFiniteError, match=r"batch 2\): a val/loss became .* the forward pass"):
-        watch.check(experiment.trainer, experiment.learner)
+        watch.after_split(experiment.trainer, experiment.learner)
 
 
 def test_a_mean_over_nothing_is_said_to_be_one(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     experiment.learner.values["test/loss"] = torch.nan
     with pytest.raises(NonFiniteError, match="though each batch's sum is finite: does it weigh any example"):
-        FirstBadBatch("test").check(experiment.trainer, experiment.learner)
+        EvaluationGuard("test").after_split(experiment.trainer, experiment.learner)
 
 
 def test_in_a_compiled_network_the_layer_is_found_too(build):
@@ -144,7 +146,7 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
     nn.init.constant_(learner.network[0].weight, -1.0)
     learner.network.compile(backend="eager")
     batch = Batch(torch.ones(2, 10), torch.ones(2, 1), torch.ones(2, 1), torch.arange(2))
-    assert culprit(learner, "loss", batch) == "the output of network.1 (Logarithm)"
+    assert locate_non_finite(learner, "loss", batch) == "the output of network.1 (Logarithm)"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
 def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):
     experiment = build("model=mlp", "data=diabetes")
     guard = FiniteGuard()
-    guard._asked = SimpleNamespace(moment=Moment(7, 1, 2), answer=lambda: flags)
+    guard._pending = SimpleNamespace(position=Position(7, 1, 2), read=lambda: flags)
     for parameter in experiment.learner.parameters():
         parameter.grad = torch.zeros_like(parameter)
     with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{said}"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from losslab.training.callbacks.weight_trajectory import Path
+from losslab.training.callbacks.weight_trajectory import WeightTrajectory
 
 
 def rows(experiment):
@@ -57,7 +57,7 @@ def test_an_interrupted_run_keeps_the_way_it_came(build, monkeypatch):
     from losslab.training import experiment as lab
 
     experiment = build("trainer.max_epochs=30", "logger=none")
-    keep, epochs = Path._keep, []
+    keep, epochs = WeightTrajectory._record, []
 
     def interrupted(self, epoch, step):
         keep(self, epoch, step)
@@ -65,7 +65,7 @@ def test_an_interrupted_run_keeps_the_way_it_came(build, monkeypatch):
         if epoch == 4:
             raise RuntimeError
 
-    monkeypatch.setattr(Path, "_keep", interrupted)
+    monkeypatch.setattr(WeightTrajectory, "_record", interrupted)
     with pytest.raises(RuntimeError):
         lab.run(experiment)
     assert rows(experiment)[1][:, 0].tolist() == [0, 1, 2, 3, 4]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from losslab.analysis.explain.solution import Solution, batches, encoded
 from losslab.data.batch import Batch
 from losslab.errors import LabError
-from losslab.training.callbacks.weight_trajectory import numbered
+from losslab.training.callbacks.weight_trajectory import element_names
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -43,7 +43,7 @@ class Problem:
         self.inputs, self.truth, self.target = batch.inputs, batch.truth, batch.truth if clean else batch.target
         self._wanted = encoded(self.learner, self.target, torch.float64)
         self._shapes = {name: value.shape for name, value in self.learner.network.named_parameters()}
-        self.names = [name for key, shape in self._shapes.items() for name in numbered(key, shape)]
+        self.names = [name for key, shape in self._shapes.items() for name in element_names(key, shape)]
         if len(self.names) > MOST_WEIGHTS:
             raise LabError(
                 f"{solution.folder.path} has {len(self.names):,} weights: a surface is drawn of {MOST_WEIGHTS} or less"
