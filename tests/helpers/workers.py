@@ -44,9 +44,9 @@ def together(task: Any, world: int, *arguments: Any, output: Path | None = None,
     return run.result
 
 
-def place() -> tuple[int, int, int]:
-    here = environment.current_rank()
-    return here.rank, here.world_size, torch.get_num_threads()
+def rank_and_threads() -> tuple[int, int, int]:
+    info = environment.current_rank()
+    return info.rank, info.world_size, torch.get_num_threads()
 
 
 def build(folder: str, overrides: list[str]) -> experiment.Experiment:

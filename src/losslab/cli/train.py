@@ -102,7 +102,8 @@ def _task(cfg: DictConfig) -> float | None:
         resolved = resolve(cfg, runtime.choices, runtime.output_dir)
         if place.rank > 0 and not worker.is_worker():
             logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
-        if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and place.world_size == 1:
+        alone = HydraConfig.get().mode is RunMode.RUN and place.world_size == 1
+        if runtime.choices.get("trainer") == "slurm" and alone:
             logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
         if place.world_size == 1 and not worker.is_worker():  # there, the parent has answered this
             world = environment.requested_processes(resolved["trainer"], lambda: len(spawn.visible_gpus()))

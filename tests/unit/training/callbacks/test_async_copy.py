@@ -10,15 +10,15 @@ DEVICES = ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, GPU])]
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
-def test_what_is_read_later_is_what_there_was_when_it_was_asked_for(device):
+def test_copy_is_not_changed_by_later_writes(device):
     values = torch.arange(5.0, device=device)
-    asked = AsyncHostCopy(values)
+    copied = AsyncHostCopy(values)
     values.zero_()
-    assert asked.read().tolist() == [0, 1, 2, 3, 4]
+    assert copied.read().tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_gradient_norms_are_reported_once_with_the_step_that_they_are_of(build, device, monkeypatch):
+def test_gradient_norms_are_logged_once_with_their_step(build, device, monkeypatch):
     experiment = build(
         f"trainer={device}", "model=mlp", "data=diabetes", "trainer.max_epochs=2", "trainer.log_every_n_steps=3",
         "logger=none",
@@ -45,7 +45,7 @@ class Unwaiting(Callback):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "mse"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_training_never_waits_for_a_gpu_within_an_epoch(build, precision, loss, optimizer):
+def test_training_never_synchronizes_within_an_epoch(build, precision, loss, optimizer):
     experiment = build(
         "trainer=gpu", "model=cifar_cnn", "data=digits", "data.crop=2", "data.cutout=4", f"loss={loss}",
         f"optimizer={optimizer}", f"trainer.precision={precision}", "trainer.max_epochs=2",

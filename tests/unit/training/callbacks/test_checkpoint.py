@@ -18,14 +18,14 @@ def history(experiment):
 
 
 @pytest.mark.parametrize("every_seconds", [0, 30])
-def test_best_is_the_epoch_with_the_best_metric_and_last_the_newest(train, every_seconds):
+def test_best_has_the_best_metric_and_last_is_the_newest(train, every_seconds):
     experiment, results = train(
         "model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20",
         f"callbacks.checkpoints.every_seconds={every_seconds}",
     )  # fmt: skip
     scores = [float(row["val/mse"]) for row in history(experiment)]
     best = min(range(20), key=scores.__getitem__)
-    assert best < 19, "the last epoch is the best one, so that this test shows nothing"
+    assert best < 19, "the last epoch is the best one: this test shows nothing"
     assert results["best_epoch"] == best + 1
     assert results["val/mse"] == scores[best]
     loaded = torch.load(experiment.folder.best, weights_only=True)
@@ -35,7 +35,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_newest(train, every
     assert lab.evaluate(experiment, "val")["val/mse"] == pytest.approx(scores[best], rel=1e-6)
 
 
-def test_the_test_set_is_measured_at_the_best_epoch_not_at_the_last(train):
+def test_test_metrics_are_those_of_the_best_epoch(train):
     experiment, results = train("model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20")
     weights.load(experiment.learner, experiment.folder.last)
     last = lab.evaluate(experiment, "test")["test/mse"]
@@ -43,7 +43,7 @@ def test_the_test_set_is_measured_at_the_best_epoch_not_at_the_last(train):
     assert lab.evaluate(experiment, "test")["test/mse"] == results["test/mse"] != last
 
 
-def test_the_weights_are_a_plain_state_dict_of_the_network(train):
+def test_weights_pth_is_the_state_dict_of_the_network(train):
     experiment, _ = train("trainer.max_epochs=20")
     plain = torch.nn.Linear(1, 1)
     plain.load_state_dict(torch.load(experiment.folder.weights, weights_only=True))
@@ -51,7 +51,7 @@ def test_the_weights_are_a_plain_state_dict_of_the_network(train):
     assert torch.equal(plain.weight, state["network.weight"])
 
 
-def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
+def test_tiny_epochs_do_not_each_write_a_file(train, monkeypatch):
     written = []
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda *a, **k: (written.append(a[1]), save(*a, **k)))
@@ -59,7 +59,7 @@ def test_tiny_epochs_do_not_write_a_file_each(train, monkeypatch):
     assert len(written) <= 4
 
 
-def test_a_state_that_is_not_finite_is_refused(build):
+def test_non_finite_weights_are_not_saved(build):
     experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard", "examine=false")
     experiment.learner.network.weight.data.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=r"network\.weight holds NaN"):
@@ -67,7 +67,7 @@ def test_a_state_that_is_not_finite_is_refused(build):
     assert not experiment.folder.last.exists()
 
 
-def test_ckpt_path_starts_from_the_weights_of_a_run(train):
+def test_ckpt_path_loads_the_weights_of_a_run(train):
     first, _ = train("trainer.max_epochs=50")
     second, _ = train(f"ckpt_path={first.folder.best}", "train=false")
     assert torch.equal(second.learner.network.weight, first.learner.network.weight)
@@ -78,7 +78,7 @@ def test_ckpt_path_starts_from_the_weights_of_a_run(train):
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "no checkpoint at"), (b"garbage", "cannot load"), ("other", "cannot load")]
 )
-def test_a_checkpoint_that_cannot_be_used_is_one_line(build, tmp_path, content, message):
+def test_unusable_checkpoint_is_a_one_line_error(build, tmp_path, content, message):
     path = tmp_path / "some.ckpt"
     if content == "other":
         torch.save({"state_dict": {"network.other": torch.ones(3)}}, path)
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(build, tmp_path, content, 
     assert "\n" not in str(error.value)
 
 
-def test_the_moving_average_is_what_is_kept(train):
+def test_moving_average_is_saved(train):
     plain, _ = train("trainer.max_epochs=10")
     averaged, results = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
     kept = torch.load(averaged.folder.weights, weights_only=True)["weight"]
@@ -98,7 +98,7 @@ def test_the_moving_average_is_what_is_kept(train):
     assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])
 
 
-def test_a_best_state_does_not_wait_in_memory_for_a_better_one(build):
+def test_best_state_is_written_before_a_better_one_comes(build):
     experiment = build(
         "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=400", "trainer.check_val_every_n_epoch=1"
     )
@@ -115,7 +115,7 @@ def test_a_best_state_does_not_wait_in_memory_for_a_better_one(build):
     lab.run(experiment)
 
 
-def test_an_optimizer_state_that_is_not_finite_is_refused_too(build):
+def test_non_finite_optimizer_state_is_not_saved(build):
     experiment = build("data=diabetes", "model=mlp", "trainer.max_epochs=1")
 
     class Poison(Callback):
@@ -129,7 +129,7 @@ def test_an_optimizer_state_that_is_not_finite_is_refused_too(build):
     assert not experiment.folder.best.exists()
 
 
-def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
+def test_last_holds_the_trained_weights_besides_their_average(train):
     plain, _ = train("trainer.max_epochs=10")
     averaged, _ = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
     trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]
@@ -137,7 +137,7 @@ def test_last_keeps_the_weights_that_were_trained_beside_their_average(train):
     assert torch.equal(kept["network.weight"], trained["network.weight"])
 
 
-def test_what_early_stopping_remembers_is_no_number_that_was_learnt(train):
+def test_infinite_best_score_of_early_stopping_can_be_saved(train):
     experiment, _ = train("callbacks=early_stopping", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=10")
     assert experiment.folder.last.exists(), "early stopping still waits for less than infinity"
 
@@ -152,13 +152,13 @@ class Full:
         pass
 
 
-def test_a_full_disk_is_an_error_of_the_disk_although_torch_covers_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(atomic, "write", lambda _, content: content(Full()))
+def test_save_raises_the_os_error_that_torch_hides(monkeypatch, tmp_path):
+    monkeypatch.setattr(atomic, "write_with_checksum", lambda _, content: content(Full()))
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
 
 
-def test_on_a_full_disk_training_goes_on_and_its_end_says_how_to(build, monkeypatch, caplog):
+def test_training_continues_on_a_full_disk_and_its_end_names_the_command_to_resume(build, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

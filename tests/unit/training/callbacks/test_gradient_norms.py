@@ -7,7 +7,7 @@ from torch import nn
 from losslab.training.callbacks.gradient_norms import layer_norms
 
 
-def test_norms_are_those_of_each_layer_with_all_its_parameters():
+def test_layer_norm_covers_all_parameters_of_the_layer():
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     network(torch.ones(2, 3)).sum().backward()
     norms = layer_norms(network)
@@ -18,7 +18,7 @@ def test_norms_are_those_of_each_layer_with_all_its_parameters():
     assert count == 16
 
 
-def test_vanishing_gradients_are_named_with_their_layer(train, caplog):
+def test_vanishing_gradients_are_reported_with_their_layer(train, caplog):
     with caplog.at_level(logging.WARNING):
         train(
             "model=mlp",
@@ -30,7 +30,7 @@ def test_vanishing_gradients_are_named_with_their_layer(train, caplog):
     assert "gradients vanish: at step 1 the gradient of layer 1 is" in caplog.text
 
 
-def test_exploding_gradients_are_named_with_their_layer(build, caplog):
+def test_exploding_gradients_are_reported_with_their_layer(build, caplog):
     experiment = build(
         "model=mlp", "data=diabetes", "trainer.max_epochs=1", "logger=none", "callbacks.finite_guard=null"
     )
@@ -40,7 +40,7 @@ def test_exploding_gradients_are_named_with_their_layer(build, caplog):
     assert "gradients explode: at step 1 the gradient of layer 1 is" in caplog.text
 
 
-def test_convergence_is_not_mistaken_for_vanishing(train, caplog):
+def test_convergence_is_not_reported_as_vanishing(train, caplog):
     with caplog.at_level(logging.WARNING):
         _, results = train(
             "model=mlp", "model.activation=none", "model.hidden=[4]", "data=line", "optimizer=sgd", "optimizer.lr=0.02",
@@ -50,7 +50,7 @@ def test_convergence_is_not_mistaken_for_vanishing(train, caplog):
     assert "gradients" not in caplog.text
 
 
-def test_an_infinite_gradient_is_no_explosion_between_layers(build, caplog):
+def test_infinite_gradient_is_not_reported_as_exploding(build, caplog):
     experiment = build(
         "model=mlp",
         "data=diabetes",

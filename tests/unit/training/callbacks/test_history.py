@@ -13,7 +13,7 @@ def rows(experiment):
         return list(csv.DictReader(file))
 
 
-def test_a_row_an_epoch_with_values_of_that_epoch_alone(train):
+def test_each_epoch_has_a_row_with_its_own_values(train):
     experiment, _ = train("trainer.max_epochs=7", "trainer.check_val_every_n_epoch=3")
     written = rows(experiment)
     assert [row["epoch"] for row in written] == [str(n) for n in range(1, 8)]
@@ -21,7 +21,7 @@ def test_a_row_an_epoch_with_values_of_that_epoch_alone(train):
     assert all(row["train/loss"] for row in written)
 
 
-def test_a_repeated_run_writes_the_same_bytes(train):
+def test_repeated_run_writes_the_same_bytes(train):
     first, _ = train("model=mlp", "data=diabetes", "trainer.max_epochs=5")
     second, _ = train("model=mlp", "data=diabetes", "trainer.max_epochs=5")
     other, _ = train("model=mlp", "data=diabetes", "trainer.max_epochs=5", "seed=1")
@@ -30,7 +30,7 @@ def test_a_repeated_run_writes_the_same_bytes(train):
     assert first.folder.history.read_bytes() != other.folder.history.read_bytes()
 
 
-def test_wall_times_are_kept_apart(train):
+def test_wall_times_are_in_a_file_of_their_own(train):
     experiment, _ = train("trainer.max_epochs=3")
     with experiment.folder.timing.open() as file:
         timed = list(csv.DictReader(file))
@@ -38,27 +38,27 @@ def test_wall_times_are_kept_apart(train):
     assert all(float(row["seconds"]) >= 0 for row in timed)
 
 
-def test_two_losses_with_one_seed_see_the_same_weights_and_batches(train):
+def test_two_losses_with_one_seed_have_the_same_weights_and_batches(train):
     still = ("model=mlp", "data=diabetes", "trainer.max_epochs=1", "optimizer.lr=0", "examine=false")
     mse, _ = train("loss=mse", *still)
     l1, _ = train("loss=l1", *still)
     assert rows(mse)[0]["train/mse"] == rows(l1)[0]["train/mse"]
 
 
-def test_final_values_are_in_metrics_json(train):
+def test_metrics_json_holds_the_results(train):
     experiment, results = train("trainer.max_epochs=20")
     assert json.loads(experiment.folder.metrics.read_text()) == results
     assert {"epochs", "best_epoch", "train/loss", "val/mse", "test/mse", "test/r2"} <= set(results)
 
 
-def test_the_curves_are_pictures(train):
+def test_curves_are_png_files(train):
     experiment, _ = train("trainer.max_epochs=20")
     for name in ("loss", "mse"):
         with Image.open(experiment.folder.figures / f"{name}_curve.png") as image:
             assert image.size == (768, 480)
 
 
-def test_the_loss_curve_says_epochs_and_loss_and_shows_both_splits():
+def test_loss_curve_has_labels_and_both_splits():
     points = [{"epoch": n, "train/loss": 1 / n, "val/loss": 2 / n} for n in range(1, 4)]
     axes = plot_curves(points, "loss", "a title").axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("Epochs", "Loss", "a title")
@@ -66,21 +66,21 @@ def test_the_loss_curve_says_epochs_and_loss_and_shows_both_splits():
     assert axes.get_lines()[1].get_ydata().tolist() == pytest.approx([2, 1, 2 / 3])
 
 
-def test_a_run_without_validation_has_a_curve_too(train):
+def test_run_without_validation_has_a_curve(train):
     experiment, results = train("trainer.max_epochs=5", "trainer.limit_val_batches=0")
     assert experiment.folder.figures.joinpath("loss_curve.png").is_file()
     assert "best_epoch" not in results
     assert "test/mse" in results
 
 
-def test_the_rate_of_an_epoch_is_the_one_it_was_trained_with(train):
+def test_lr_of_an_epoch_is_the_one_it_was_trained_with(train):
     experiment, _ = train(
         "scheduler=step", "scheduler.scheduler.step_size=1", "optimizer.lr=1e-3", "trainer.max_epochs=3"
     )
     assert [float(row["lr"]) for row in rows(experiment)] == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
-def test_one_validation_example_has_no_r2_and_ends_no_run(train):
+def test_undefined_r2_of_one_validation_example_is_null(train):
     experiment, results = train("data=linear_synthetic", "data.n=1", "trainer.max_epochs=10")
     assert math.isnan(results["val/r2"])
     assert json.loads(experiment.folder.metrics.read_text())["val/r2"] is None

@@ -29,7 +29,7 @@ def run(build, lookahead, *overrides):
     return experiment, start, fast.steps, after.steps
 
 
-def test_slow_weights_follow_and_call_the_fast_ones_back(build):
+def test_slow_weights_follow_the_formula(build):
     experiment, slow, fast, after = run(build, Lookahead(every=4, decay=0.8))
     last = len(fast)
     assert last == experiment.trainer.global_step == 20
@@ -43,7 +43,7 @@ def test_slow_weights_follow_and_call_the_fast_ones_back(build):
             assert torch.equal(then, before)
 
 
-def test_the_last_step_is_one_of_them_so_that_slow_weights_are_kept(build):
+def test_last_step_saves_the_slow_weights(build):
     experiment, _, fast, after = run(build, Lookahead(every=7))
     assert not torch.equal(fast[-1], after[-1])
     for path in (experiment.folder.best, experiment.folder.last):
@@ -51,7 +51,7 @@ def test_the_last_step_is_one_of_them_so_that_slow_weights_are_kept(build):
         assert torch.equal(kept, after[-1])
 
 
-def test_its_slow_weights_travel_with_a_checkpoint(build):
+def test_slow_weights_are_part_of_the_state(build):
     lookahead = Lookahead()
     run(build, lookahead)
     again = Lookahead()
@@ -59,7 +59,7 @@ def test_its_slow_weights_travel_with_a_checkpoint(build):
     assert all(torch.equal(a, b) for a, b in zip(again.slow, lookahead.slow, strict=True))
 
 
-def test_running_statistics_are_averaged_too_and_counts_are_not(build):
+def test_running_statistics_are_averaged_and_counts_are_not(build):
     lookahead = Lookahead()
     experiment = build(
         "model=airbench", "model.widths=[4,4,4]", "data=digits", "data.size=16", "trainer.max_epochs=1", "logger=none",
@@ -75,7 +75,7 @@ def test_running_statistics_are_averaged_too_and_counts_are_not(build):
         assert torch.equal(slow, value)
 
 
-def test_a_step_of_accumulated_batches_is_one_step():
+def test_accumulated_batches_are_one_step():
     norm, lookahead = torch.nn.BatchNorm1d(1), Lookahead(every=5, decay=1)
     learner, trainer = SimpleNamespace(network=norm), SimpleNamespace(estimated_stepping_batches=100, global_step=0)
     lookahead.on_train_start(trainer, learner)
@@ -87,12 +87,12 @@ def test_a_step_of_accumulated_batches_is_one_step():
     assert norm.running_mean.item() == 1
 
 
-def test_a_run_without_an_end_is_refused(build):
+def test_run_without_an_end_is_an_error(build):
     with pytest.raises(LabError, match="lookahead needs an end"):
         run(build, Lookahead(), "trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=1")
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"decay": 1.5}])
-def test_numbers_that_cannot_be_are_refused(wrong):
+def test_invalid_arguments_are_an_error(wrong):
     with pytest.raises(LabError, match="lookahead needs every ≥ 1"):
         Lookahead(**wrong)

@@ -11,22 +11,22 @@ from losslab.training import experiment as lab
 from losslab.training.callbacks.non_finite import EvaluationGuard, FiniteGuard, Position, locate_non_finite
 
 
-def test_a_diverging_run_stops_at_the_step_and_names_loss_and_layer(train):
+def test_diverging_run_stops_and_names_step_and_loss(train):
     with pytest.raises(NonFiniteError, match=r"step (\d+) \(epoch \1, batch 1\): a \w+ became .* under MSE"):
         train("optimizer.lr=0.5", "trainer.max_epochs=1000")
 
 
-def test_gradient_ascent_is_caught_too(train):
+def test_gradient_ascent_is_stopped(train):
     with pytest.raises(NonFiniteError, match="NaN or infinite"):
         train("optimizer.maximize=true", "optimizer.lr=0.1", "trainer.max_epochs=2000")
 
 
-def test_without_the_guard_the_same_run_ends_with_garbage(train):
+def test_without_the_guard_the_weights_become_non_finite(train):
     experiment, _ = train("optimizer.lr=0.5", "callbacks=none", "test=false")
     assert not torch.isfinite(experiment.learner.network.weight).all()
 
 
-def test_nothing_non_finite_is_saved_when_it_stops(build):
+def test_only_finite_weights_are_saved(build):
     experiment = build("optimizer.lr=0.5", "callbacks.checkpoints.every_seconds=0")
     with pytest.raises(NonFiniteError):
         lab.run(experiment)
@@ -36,7 +36,7 @@ def test_nothing_non_finite_is_saved_when_it_stops(build):
 
 
 def stopped_by(build, where: str):
-    """Run with one poisoned number, and say what the guard said."""
+    """Run with one poisoned number → the error message of the guard."""
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
     network = experiment.learner.network
 
@@ -64,15 +64,15 @@ def test_a_bad_weight_is_named_with_its_layer_and_step(build):
     )
 
 
-def test_a_bad_gradient_is_named_with_its_layer_and_step(build):
-    said = stopped_by(build, "gradient")
-    assert "step 6 (epoch 1, batch 6): a gradient became" in said
-    assert "the gradient of network.3" in said
+def test_bad_gradient_is_reported_with_layer_and_step(build):
+    message = stopped_by(build, "gradient")
+    assert "step 6 (epoch 1, batch 6): a gradient became" in message
+    assert "the gradient of network.3" in message
 
 
-def test_bad_data_are_named_as_such(build):
-    said = stopped_by(build, "input")
-    assert re.search(r"batch 7\): a loss .* the inputs of the batch \(examples (\d+, ){4}\d+ and \d+ more\)", said)
+def test_bad_inputs_are_reported_with_their_examples(build):
+    message = stopped_by(build, "input")
+    assert re.search(r"batch 7\): a loss .* the inputs of the batch \(examples (\d+, ){4}\d+ and \d+ more\)", message)
 
 
 class Logarithm(nn.Module):
@@ -80,7 +80,7 @@ class Logarithm(nn.Module):
         return x.log()
 
 
-def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
+def test_first_layer_with_a_bad_output_is_named(build):
     learner = build("model=mlp", "data=diabetes").learner
     learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
     nn.init.constant_(learner.network[0].weight, -1.0)
@@ -88,7 +88,7 @@ def test_a_layer_whose_output_is_the_first_bad_one_is_named(build):
     assert locate_non_finite(learner, "loss", batch) == "the output of network.1 (Logarithm)"
 
 
-def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
+def test_loss_itself_is_named_if_all_outputs_are_finite(build):
     learner = build("model=mlp", "data=diabetes").learner
     batch = Batch(torch.ones(2, 10), torch.tensor([[1.0], [1e30]]), torch.ones(2, 1), torch.arange(2))
     assert (
@@ -98,7 +98,7 @@ def test_where_all_outputs_are_finite_the_loss_itself_is_named(build):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
+def test_run_on_a_gpu_stops_at_most_one_step_late(build):
     experiment = build("trainer=gpu", "model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
 
     def poison(*_):
@@ -112,17 +112,17 @@ def test_on_a_gpu_the_run_stops_at_most_one_step_late(build):
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_bad_numbers_in_other_splits_end_the_run_too(build, split):
+def test_bad_inputs_in_validation_and_test_stop_the_run(build, split):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1", "data.eval_batch_size=10")
     experiment.data.setup()
     experiment.data.splits[split].inputs[12, 0] = torch.nan
     number = experiment.data.splits[split].index[12].item()
-    said = rf"epoch 1, batch 2\): a {split}/loss became .* under MSE, first in the inputs .* \(example {number}\)"
-    with pytest.raises(NonFiniteError, match=said):
+    message = rf"epoch 1, batch 2\): a {split}/loss became .* under MSE, first in the inputs .* \(example {number}\)"
+    with pytest.raises(NonFiniteError, match=message):
         lab.run(experiment)
 
 
-def test_of_other_splits_a_gpu_names_the_batch(build):
+def test_deferred_evaluation_guard_names_the_batch(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     average, watch = experiment.learner.averages["val"]["loss"], EvaluationGuard("val")
     for number, total in enumerate((1.0, torch.inf, torch.nan)):
@@ -133,14 +133,14 @@ def test_of_other_splits_a_gpu_names_the_batch(build):
         watch.after_split(experiment.trainer, experiment.learner)
 
 
-def test_a_mean_over_nothing_is_said_to_be_one(build):
+def test_mean_over_no_example_is_explained(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     experiment.learner.values["test/loss"] = torch.nan
     with pytest.raises(NonFiniteError, match="though each batch's sum is finite: does it weigh any example"):
         EvaluationGuard("test").after_split(experiment.trainer, experiment.learner)
 
 
-def test_in_a_compiled_network_the_layer_is_found_too(build):
+def test_layer_of_a_compiled_network_is_named(build):
     learner = build("model=mlp", "data=diabetes").learner
     learner.network = nn.Sequential(nn.Linear(10, 4), Logarithm(), nn.Linear(4, 1))
     nn.init.constant_(learner.network[0].weight, -1.0)
@@ -150,7 +150,7 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (
             {"loss": [False], "gradient": [False] * 6},
@@ -163,17 +163,17 @@ def test_in_a_compiled_network_the_layer_is_found_too(build):
         ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3;"),
     ],
 )
-def test_the_flags_a_gpu_sends_are_read_a_step_later_with_the_layer_of_their_step(build, flags, said):
+def test_deferred_flags_are_reported_with_their_step_and_layer(build, flags, message):
     experiment = build("model=mlp", "data=diabetes")
     guard = FiniteGuard()
     guard._pending = SimpleNamespace(position=Position(7, 1, 2), read=lambda: flags)
     for parameter in experiment.learner.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{said}"):
+    with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{message}"):
         guard.on_validation_start(experiment.trainer, experiment.learner)
 
 
-def test_values_whose_squares_overflow_are_finite_all_the_same():
+def test_values_whose_squares_overflow_are_finite():
     huge = [torch.full((3,), 3e38), torch.full((2,), -3e38)]
     assert FiniteGuard()._finite("weight", huge)
     assert not FiniteGuard()._finite("weight", [*huge, torch.tensor([1.0, -torch.inf])])

@@ -1,4 +1,4 @@
-"""What TensorBoard will find in the event file, read back the way TensorBoard reads it."""
+"""The event file, read as TensorBoard reads it."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,12 +16,12 @@ def run(train):
     return train("model=cifar_cnn", "data=digits", "trainer.max_epochs=2", "trainer.log_every_n_steps=10")
 
 
-def test_everything_is_in_one_file(run):
+def test_run_writes_one_event_file(run):
     experiment, _ = run
     assert len(list(experiment.folder.path.glob("events.out.tfevents.*"))) == 1
 
 
-def test_curves_learning_rate_and_gradient_norms_are_there(run):
+def test_curves_lr_and_gradient_norms_are_logged(run):
     experiment, results = run
     read = events(experiment)
     tags = set(read.Tags()["scalars"])
@@ -36,7 +36,7 @@ def test_curves_learning_rate_and_gradient_norms_are_there(run):
     assert steps == list(range(0, experiment.trainer.global_step, 10))
 
 
-def test_train_and_validation_of_one_quantity_share_a_chart(run):
+def test_training_and_validation_share_a_chart(run):
     experiment, _ = run
     read = events(experiment)
     layout = layout_pb2.Layout.FromString(read.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
@@ -45,7 +45,7 @@ def test_train_and_validation_of_one_quantity_share_a_chart(run):
     assert charts["accuracy"] == ["train/accuracy$", "val/accuracy$"]
 
 
-def test_hparams_hold_the_settings_and_no_experiment_summary(run):
+def test_hparams_page_has_settings_and_no_experiment_summary(run):
     experiment, _ = run
     read = events(experiment)
     content = {tag: read.SummaryMetadata(tag).plugin_data.content for tag in read.PluginTagToContent("hparams")}
@@ -57,13 +57,13 @@ def test_hparams_hold_the_settings_and_no_experiment_summary(run):
     assert not any(data.HasField("experiment") for data in parsed.values())
 
 
-def test_the_graph_and_the_figures_are_there(run):
+def test_graph_and_figures_are_logged(run):
     read = events(run[0])
     assert read.Tags()["graph"]
     assert set(read.Tags()["images"]) == {"figures/loss_curve", "figures/accuracy_curve"}
 
 
-def test_a_network_that_cannot_be_traced_costs_the_graph_and_nothing_else(build, caplog, monkeypatch):
+def test_network_that_cannot_be_traced_has_no_graph(build, caplog, monkeypatch):
     experiment = build("trainer.max_epochs=2")
     monkeypatch.setattr("torch.jit.trace", lambda *_, **__: 1 / 0)
     experiment.trainer.fit(experiment.learner, datamodule=experiment.data)

@@ -1,5 +1,3 @@
-"""The recorded path is the run's own: to the last digit, and never more than was asked for."""
-
 import csv
 
 import numpy as np
@@ -20,7 +18,7 @@ def learnt(experiment):
     return torch.cat([value.flatten() for name, value in state.items() if name.startswith("network.")]).double()
 
 
-def test_the_first_row_is_the_untrained_network_and_the_last_the_checkpoint_to_the_last_digit(build, train):
+def test_first_row_is_the_untrained_network_and_last_row_the_checkpoint(build, train):
     untrained = [weight.item() for weight in build().learner.network.parameters()]
     experiment, _ = train("trainer.max_epochs=30", "logger=none")
     header, table = rows(experiment)
@@ -32,7 +30,7 @@ def test_the_first_row_is_the_untrained_network_and_the_last_the_checkpoint_to_t
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-def test_every_precision_is_kept_exactly(train, precision):
+def test_every_precision_is_written_exactly(train, precision):
     data = ("data=linear_synthetic", "data.n=40")
     experiment, _ = train("trainer.max_epochs=3", "logger=none", f"trainer.precision={precision}", *data)
     _, table = rows(experiment)
@@ -41,19 +39,19 @@ def test_every_precision_is_kept_exactly(train, precision):
     assert np.array_equal(table[-1, 2:].astype(exact), learnt(experiment).numpy().astype(exact))
 
 
-def test_of_a_long_run_fewer_epochs_are_kept_evenly_and_always_the_last(train):
+def test_long_run_keeps_evenly_spaced_epochs_and_the_last(train):
     experiment, _ = train("trainer.max_epochs=45", "logger=none", "+callbacks.path.rows=10")
     _, table = rows(experiment)
     assert table[:, 0].tolist() == [0, 8, 16, 24, 32, 40, 45]
     assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
 
 
-def test_a_network_of_many_weights_is_not_followed(train):
+def test_network_with_many_weights_is_not_recorded(train):
     experiment, _ = train("model=mlp", "trainer.max_epochs=1", "logger=none")
     assert not experiment.folder.weight_trajectory.exists()
 
 
-def test_an_interrupted_run_keeps_the_way_it_came(build, monkeypatch):
+def test_failed_run_writes_the_epochs_so_far(build, monkeypatch):
     from losslab.training import experiment as lab
 
     experiment = build("trainer.max_epochs=30", "logger=none")

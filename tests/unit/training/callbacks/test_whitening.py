@@ -12,8 +12,8 @@ QUICK = (
 )  # fmt: skip
 
 
-class Look(Callback):
-    """Keeps the layer as it was before the first step, and says when its bias learns."""
+class RecordLayer(Callback):
+    """Records the layer before the first step, and whether its bias is trained."""
 
     def __init__(self):
         self.weight, self.learns = None, []
@@ -26,13 +26,13 @@ class Look(Callback):
 
 
 def run(build, *overrides):
-    experiment, look = build(*QUICK, *overrides), Look()
-    experiment.trainer.callbacks.append(look)
+    experiment, record = build(*QUICK, *overrides), RecordLayer()
+    experiment.trainer.callbacks.append(record)
     lab.run(experiment)
-    return experiment, look
+    return experiment, record
 
 
-def test_patches_come_out_uncorrelated_with_equal_variance():
+def test_whitened_patches_are_uncorrelated_with_equal_variance():
     random = torch.Generator().manual_seed(0)
     images = torch.nn.functional.avg_pool2d(torch.randn(600, 3, 18, 18, generator=random), 3, 1).permute(0, 2, 3, 1)
     moments = covariance(images, lambda part: part.permute(0, 3, 1, 2), (2, 2))
@@ -44,26 +44,26 @@ def test_patches_come_out_uncorrelated_with_equal_variance():
     assert torch.equal(rows[12:], -rows[:12])
 
 
-def test_the_layer_is_set_before_the_first_step_and_does_not_learn(build):
-    experiment, look = run(build)
+def test_layer_is_set_before_the_first_step_and_not_trained(build):
+    experiment, record = run(build)
     layer, data = experiment.learner.network.whiten, experiment.data
     moments = covariance(data.splits["train"].inputs, data.transform, (2, 2))
-    torch.testing.assert_close(look.weight, whitening(moments, 5e-4).float().view_as(look.weight))
-    assert torch.equal(layer.weight, look.weight)
+    torch.testing.assert_close(record.weight, whitening(moments, 5e-4).float().view_as(record.weight))
+    assert torch.equal(layer.weight, record.weight)
     assert layer.bias.abs().max() > 0
 
 
-def test_runs_of_one_seed_and_of_two_get_the_same_layer(build):
+def test_layer_does_not_depend_on_the_seed(build):
     first, second = run(build)[1].weight, run(build, "seed=1")[1].weight
     assert torch.equal(first, second)
 
 
-def test_the_bias_learns_for_some_epochs_only(build):
-    _, look = run(build, "trainer.max_epochs=3", "callbacks.whitening.bias_epochs=2")
-    assert look.learns == [True, True, False]
+def test_bias_is_trained_for_bias_epochs(build):
+    _, record = run(build, "trainer.max_epochs=3", "callbacks.whitening.bias_epochs=2")
+    assert record.learns == [True, True, False]
 
 
-def test_every_process_gets_the_layer_of_the_first(build, monkeypatch):
+def test_every_rank_gets_the_layer_of_rank_0(build, monkeypatch):
     experiment = build(*QUICK)
     sent = torch.full((24, 12), 0.5)
     monkeypatch.setattr(experiment.trainer.strategy, "broadcast", lambda _: sent)
@@ -72,11 +72,11 @@ def test_every_process_gets_the_layer_of_the_first(build, monkeypatch):
 
 
 @pytest.mark.parametrize("layer", ["nothing", "blocks.0.0"])
-def test_a_layer_that_cannot_whiten_is_refused(build, layer):
+def test_layer_that_cannot_whiten_is_an_error(build, layer):
     experiment = build(*QUICK, f"callbacks.whitening.layer={layer}")
     with pytest.raises(LabError, match=f"layer={layer} names no convolution that can whiten"):
         lab.run(experiment)
 
 
-def test_is_a_callback_like_any_other():
+def test_whitening_is_a_callback():
     assert isinstance(Whitening(), Callback)

@@ -1,4 +1,4 @@
-"""What children promise: an answer or a reason, and that none is left behind."""
+"""Workers report a value or a reason, and leave no process behind."""
 
 import contextlib
 import os
@@ -32,13 +32,13 @@ def wait_for(condition, seconds: float = 20) -> bool:
     return bool(condition())
 
 
-def test_a_child_returns_its_value_and_each_rank_knows_its_place():
-    assert workers.together(workers.place, 1).value == (0, 1, 1)
-    assert workers.together(workers.place, 2).value == (0, 2, 1)
+def test_worker_returns_its_value_and_knows_its_rank():
+    assert workers.together(workers.rank_and_threads, 1).value == (0, 1, 1)
+    assert workers.together(workers.rank_and_threads, 2).value == (0, 2, 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "reason"),
     [
         ("raise", "RuntimeError: first line second line"),
         ("LabError", "set this to that"),
@@ -50,20 +50,20 @@ def test_a_child_returns_its_value_and_each_rank_knows_its_place():
         ("crash", "killed by SIGSEGV"),
     ],
 )
-def test_how_a_child_ended_is_said_in_one_line(kind, said, tmp_path):
+def test_failure_has_a_one_line_reason(kind, reason, tmp_path):
     outcome = workers.together(workers.fail, 1, kind, output=tmp_path / "log")
-    assert outcome.reason.startswith(said)
+    assert outcome.reason.startswith(reason)
     assert "\n" not in outcome.reason
 
 
 @pytest.mark.parametrize("kind", ["raise", "kill"])
-def test_of_several_ranks_the_cause_is_named_and_not_its_victims(kind, tmp_path):
+def test_reason_is_that_of_the_rank_that_failed_first(kind, tmp_path):
     outcome = workers.together(workers.fail, 3, kind, 1, output=tmp_path / "log")
     assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_child_has_workers_of_its_own_read_data_ahead(world, tmp_path):
+def test_worker_can_start_dataloader_workers(world, tmp_path):
     for name in [f"{split}/{label}/{n}.png" for split in ("train", "val", "test") for label in "ab" for n in range(4)]:
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,37 +75,37 @@ def test_a_child_has_workers_of_its_own_read_data_ahead(world, tmp_path):
     assert outcome.value["results"]["steps"] == 4
 
 
-def test_output_and_environment_are_the_childs_own(tmp_path, capfd):
-    run = WorkerGroup(
+def test_worker_has_its_own_output_and_environment(tmp_path, capfd):
+    group = WorkerGroup(
         workers.speak, [()], WorkerOptions(environment={"COLOUR": "green"}, output=tmp_path / "a" / "log")
     )
-    while run.result is None:
-        poll([run], 1)
-    assert run.result.value == "green"
+    while group.result is None:
+        poll([group], 1)
+    assert group.result.value == "green"
     assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == ["said by a grandchild", "said by print"]
     assert "COLOUR" not in os.environ
     assert "said" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
-def test_what_a_child_started_ends_with_it(how, tmp_path):
+def test_children_of_a_worker_end_with_it(how, tmp_path):
     file = tmp_path / "pids"
-    run = WorkerGroup(workers.spawn_and_wait, [(str(file),)], WorkerOptions(output=tmp_path / "log"))
+    group = WorkerGroup(workers.spawn_and_wait, [(str(file),)], WorkerOptions(output=tmp_path / "log"))
     assert wait_for(lambda: file.is_file() and len(file.read_text().split()) == 2)
     child, grandchild = map(int, file.read_text().split())
-    getattr(run, how)()
-    while run.result is None:
-        poll([run], 0.2)
+    getattr(group, how)()
+    while group.result is None:
+        poll([group], 0.2)
     assert wait_for(lambda: not alive(child) and not alive(grandchild))
 
 
-def test_nothing_is_left_behind_by_a_child_that_ended_well(tmp_path):
+def test_children_of_a_finished_worker_are_killed(tmp_path):
     outcome = workers.together(workers.leave_behind, 1, str(tmp_path / "pid"))
     assert outcome.reason is None
     assert wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 5)
 
 
-def test_children_end_with_a_parent_that_was_killed(tmp_path):
+def test_workers_end_with_a_killed_parent(tmp_path):
     file = tmp_path / "pids"
     script = (
         "import sys, time, workers\n"
@@ -127,7 +127,7 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
     assert wait_for(lambda: not alive(child) and not alive(grandchild), 10)
 
 
-def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
+def test_ctrl_c_does_not_reach_the_forkserver():
     script = (
         "import sys, time\n"
         "from losslab.training.distributed import spawn\n"
@@ -154,13 +154,13 @@ def test_ctrl_c_while_the_server_still_imports_is_not_for_the_server():
     assert (out, errors) == ("interrupted\n", "")
 
 
-def test_a_log_that_cannot_be_written_is_a_reason(tmp_path, capfd):
-    outcome = workers.together(workers.place, 1, output=tmp_path / ("x" * 300) / "log")
+def test_unwritable_output_file_is_a_reason(tmp_path, capfd):
+    outcome = workers.together(workers.rank_and_threads, 1, output=tmp_path / ("x" * 300) / "log")
     assert "File name too long" in outcome.reason
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_reasons_and_shares(monkeypatch):
+def test_exit_reasons_and_threads_per_process(monkeypatch):
     assert exit_reason(130) == "interrupted"
     assert exit_reason(-15) == "killed by SIGTERM"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -170,7 +170,7 @@ def test_reasons_and_shares(monkeypatch):
     assert threads_per_process(1000) is None
 
 
-def test_gpus_are_counted_in_a_child():
+def test_gpus_are_counted_in_a_subprocess():
     import torch
 
     assert len(visible_gpus()) == torch.cuda.device_count()
