@@ -7,7 +7,7 @@ from typing import Any
 
 RENAMES = {
     "losslab.callbacks.anneal": "losslab.training.callbacks.loss_schedules",
-    "losslab.callbacks.checkpoints.BestAndLast": "losslab.training.callbacks.checkpoint.BestAndLast",
+    "losslab.callbacks.checkpoints.BestAndLast": "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint",
     "losslab.callbacks.dashboard": "losslab.training.callbacks.tensorboard",
     "losslab.callbacks.deferred_reweighting": "losslab.training.callbacks.loss_schedules",
     "losslab.callbacks.dynamics": "losslab.analysis.dynamics.callback",
@@ -15,7 +15,7 @@ RENAMES = {
     "losslab.callbacks.guard": "losslab.training.callbacks.non_finite",
     "losslab.callbacks.history": "losslab.training.callbacks.history",
     "losslab.callbacks.lookahead": "losslab.training.callbacks.lookahead",
-    "losslab.callbacks.path.Path": "losslab.training.callbacks.weight_trajectory.Path",
+    "losslab.callbacks.path.Path": "losslab.training.callbacks.weight_trajectory.WeightTrajectory",
     "losslab.callbacks.progress": "losslab.training.callbacks.progress",
     "losslab.callbacks.whitening": "losslab.training.callbacks.whitening",
     "losslab.data.augment": "losslab.data.transforms",
