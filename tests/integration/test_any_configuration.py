@@ -53,7 +53,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["+trainer.val_check_interval=0"], "trainer.val_check_interval must be above 0"),
         (["trainer.log_every_n_steps=abc"], "trainer.log_every_n_steps must be a whole number"),
         (["callbacks.path=3"], "leave it out with ~callbacks.path"),
-        (["data=linear_synthetic", f"data.n={10**18}"], "data cannot be had with these settings"),
+        (["data=linear_synthetic", f"data.n={10**18}"], "the data cannot be created with these settings"),
         (["+modle=mlp"], "modle is set and nothing reads it: did you mean model?"),
         (["+whatever=1"], "whatever is set and nothing reads it: keys of your own may stand under +notes."),
         (["model=[]"], "model is not chosen: choose model=airbench"),

@@ -41,12 +41,12 @@ def loaded(folder, *, in_memory: bool, **options: object) -> ImageFolder:
 
 
 def loader(data: ImageFolder, workers: int = 0, rank: int = 0, world: int = 1) -> Loader:
-    options = {"augment": data.augment, "transform": data.transform, "rank": rank, "world": world}
+    options = {"augment": data.augment, "transform": data.transform, "rank": rank, "world_size": world}
     return Loader(data.splits["train"], 5, seed=3, shuffle=True, workers=workers, **options)
 
 
 def pids(streaming: Loader) -> list[int]:
-    return [worker.pid for worker in streaming._stream._loader._iterator._workers]
+    return [worker.pid for worker in streaming._prefetcher._loader._iterator._workers]
 
 
 def alive(pid: int) -> bool:
@@ -113,7 +113,7 @@ def test_a_run_is_the_same_and_leaves_no_process_behind(folder, train, monkeypat
     seen = []
 
     def note(self, close=Loader.close):
-        if self._stream._loader._iterator is not None:  # not that of the batch that is looked at before training
+        if self._prefetcher._loader._iterator is not None:  # not that of the batch that is looked at before training
             seen.extend(pids(self))
         close(self)
 
@@ -157,7 +157,7 @@ data.setup()
 loader = data.train_dataloader()
 batches = iter(loader)
 next(batches)
-print(*(worker.pid for worker in loader._stream._loader._iterator._workers), flush=True)
+print(*(worker.pid for worker in loader._prefetcher._loader._iterator._workers), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
@@ -186,7 +186,7 @@ def test_a_file_that_is_no_image_is_one_line_from_a_worker_too(folder, tmp_path,
 def test_a_worker_that_is_killed_is_one_line(folder, monkeypatch):
     streaming = loader(loaded(folder, in_memory=False), workers=1)
     monkeypatch.setattr(image_files, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(LabError, match=r"^a process that reads the data ahead has died .*data\.workers=0") as error:
+    with pytest.raises(LabError, match=r"^a data worker process died .*data\.workers=0") as error:
         list(streaming)
     assert "\n" not in str(error.value)
 
@@ -195,7 +195,7 @@ def test_a_worker_that_is_killed_is_one_line(folder, monkeypatch):
     ("free", "options", "held", "said"),
     [
         (2 * 36 * 8 * 8 * 3, {}, True, "36 images are held in memory (0.0 MB of 0.0 MB free)"),
-        (2 * 36 * 8 * 8 * 3 - 1, {}, False, "36 images are decoded as they are needed, 2 workers ahead ("),
+        (2 * 36 * 8 * 8 * 3 - 1, {}, False, "36 images are decoded during training by 2 workers ("),
         (0, {"in_memory": True}, True, "data.in_memory=true"),
         (2**40, {"in_memory": False}, False, "1024.0 GB free, data.in_memory=false"),
     ],
@@ -203,7 +203,7 @@ def test_a_worker_that_is_killed_is_one_line(folder, monkeypatch):
 def test_images_are_held_where_they_take_half_of_the_free_memory(
     folder, monkeypatch, caplog, free, options, held, said
 ):
-    monkeypatch.setattr(image_folder, "available", lambda: free)
+    monkeypatch.setattr(image_folder, "available_memory", lambda: free)
     caplog.set_level(logging.INFO)
     data = ImageFolder(folder, size=8, workers=2, **options)
     data.setup()
@@ -214,5 +214,5 @@ def test_images_are_held_where_they_take_half_of_the_free_memory(
 
 @pytest.mark.parametrize("options", [{"in_memory": "no"}, {"workers": -1}, {"workers": 1.5}])
 def test_what_is_no_answer_is_refused(folder, options):
-    with pytest.raises(LabError, match=r"data\.in_memory is true, false or null and data\.workers"):
+    with pytest.raises(LabError, match=r"data\.in_memory must be true, false or null, and data\.workers"):
         ImageFolder(folder, **options)

@@ -104,7 +104,7 @@ def test_unpacked_unchecked_they_land_outside(name, tmp_path):
 
 
 def test_a_bomb_is_refused_before_it_has_filled_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("losslab.data.cifar10_files._MOST_BYTES", 4 << 20)
+    monkeypatch.setattr("losslab.data.cifar10_files._MAX_UNPACKED_BYTES", 4 << 20)
     said = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
     assert "unpacks to more than" in said
     (tmp_path / "other").mkdir()

@@ -1,1 +1,5 @@
-"""Data sets as LightningDataModules, held in memory and cut into batches that any run can draw again."""
+"""Data sets as LightningDataModules whose batches can be reproduced.
+
+module.py has the base class, loader.py the loader, transforms.py augmentation and normalisation. Data sets: synthetic,
+sklearn_datasets, cifar10, image_folder. corruption/ adds label noise, class imbalance and outliers on purpose.
+"""

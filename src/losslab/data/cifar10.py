@@ -5,8 +5,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from losslab.data import cifar10_files
 from losslab.data.batch import DataSpec, Examples
 from losslab.data.module import ExperimentDataModule, split_rows
@@ -18,26 +16,25 @@ logger = logging.getLogger(__name__)
 
 
 class CIFAR10(ExperimentDataModule):
-    """60,000 colour images of 32×32 pixels in 10 classes (Krizhevsky 2009), in memory as bytes.
+    """60,000 colour images of 32×32 pixels in 10 classes (Krizhevsky 2009), in memory as uint8.
 
-    Validation is split from the 50,000 official training images; the official test set is the test set, on which
-    nothing is ever trained or selected.
+    Validation is split from the 50,000 official training images; the official test set is the test split.
 
     Args:
-        dir: folder that holds cifar-10-batches-py, or that is to hold it.
-        url: a mirror of the archive; None for its public home.
-        verify: insist on the official bytes. Without, a re-encoded copy is taken, with a warning.
-        val_size: images split from training for validation.
-        subset: train on this many images only, drawn at random; None for all. Validation and test stay whole.
-        crop: pixels of padding for the random crop in training; 0 for none.
+        dir: parent folder of cifar-10-batches-py; the download goes here.
+        url: URL of a mirror of the archive; None for the official one.
+        verify: whether the files must be the official ones. If False, a re-encoded copy is accepted with a warning.
+        val_size: number of validation images split from training.
+        subset: number of training images, drawn at random; None for all. Validation and test stay whole.
+        crop: padding of the random crop in training, in pixels; 0 for no crop.
         flip: mirror training images at random.
-        cutout: side of the square that cutout covers in training; 0 for none.
-        reflect: pad with the image's own mirror image instead of black.
+        cutout: side of the cutout square in training; 0 for no cutout.
+        reflect: pad by reflection instead of with black.
         alternate: mirror each training image in every second epoch instead of at random.
-        batch_size: images in a training batch; None for all.
-        eval_batch_size: images in a validation or test batch.
-        split_seed: of the validation split and the subset. It is not the run's seed: runs stay comparable.
-        seed: of order and augmentation.
+        batch_size: training batch size; None for full batches.
+        eval_batch_size: batch size of validation and test; None for full batches.
+        split_seed: seed of the validation split and the subset. Runs with different seeds share one split.
+        seed: seed of order and augmentation.
     """
 
     facts = DataSpec(
@@ -46,7 +43,7 @@ class CIFAR10(ExperimentDataModule):
 
     def __init__(
         self,
-        dir: str | os.PathLike[str] = "data",  # noqa: A002 -- it is data.dir on the command line
+        dir: str | os.PathLike[str] = "data",  # noqa: A002 -- data.dir on the command line
         url: str | None = None,
         *,
         verify: bool = True,
@@ -69,37 +66,32 @@ class CIFAR10(ExperimentDataModule):
         self.augment = augment if crop or flip or cutout else None
 
     def prepare_data(self) -> None:
-        """Download once, whoever asks first; nothing where that is not to be."""
+        """Download if needed and allowed."""
         if self.may_download:
             cifar10_files.ensure_downloaded(self.dir, self.url, verify=self.verify)
         else:
             cifar10_files.require_present(self.dir)
 
     def load(self) -> dict[str, Examples]:
-        """Read both official sets, split validation off, and take the subset."""
+        """Read the official training and test sets, split validation off, and take the subset."""
         if not self.verify:
-            _say_unverified()
-        images, labels = cifar10_files.read_batches(self.dir, cifar10_files.TRAIN, verify=self.verify)
-        official = Examples.of(images, labels)
-        train_rows, val_rows = self._split(len(labels))
+            _warn_unverified()
+        official = Examples.of(*cifar10_files.read_batches(self.dir, cifar10_files.TRAIN, verify=self.verify))
+        max_train = official.size - self.val_size
+        if self.subset is not None and not 1 <= self.subset <= max_train:
+            raise LabError(
+                f"data.subset must be 1 to {max_train:,} (the training images minus data.val_size), got {self.subset:,}"
+            )
+        # Validation is drawn first, so it does not depend on the subset.
+        val_rows, train_rows = split_rows(official.size, (self.val_size, max_train), self.split_seed)
+        if self.subset is not None:
+            train_rows = train_rows[split_rows(len(train_rows), (self.subset,), self.split_seed)[0]]
         train = official.take(train_rows)
         self.transform = Normalise.from_images(train.inputs)
         test = Examples.of(*cifar10_files.read_batches(self.dir, cifar10_files.TEST, verify=self.verify))
         return {"train": train, "val": official.take(val_rows), "test": test}
 
-    def _split(self, count: int) -> list[torch.Tensor]:
-        room = count - self.val_size
-        if self.subset is not None and not 1 <= self.subset <= room:
-            raise LabError(
-                f"data.subset must be 1 to {room:,} (the training images less data.val_size), got {self.subset:,}"
-            )
-        # Validation is drawn first, so that it is the same whatever the subset.
-        val, train = split_rows(count, (self.val_size, room), self.split_seed)
-        if self.subset is not None:
-            train = train[split_rows(len(train), (self.subset,), self.split_seed)[0]]
-        return [train, val]
 
-
-@cache  # however many runs a command opens
-def _say_unverified() -> None:
+@cache  # once per process, however many runs a command opens
+def _warn_unverified() -> None:
     logger.warning("data.verify=false: CIFAR-10 was not compared with the official files")

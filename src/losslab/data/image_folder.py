@@ -1,4 +1,4 @@
-"""One's own images, in a folder for each class."""
+"""A user's own images, in one folder per class."""
 
 import logging
 import os
@@ -18,32 +18,32 @@ from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 5_000
-"""So many training images say what mean and deviation are: to within a hundredth of a deviation."""
+"""Number of training images that mean and std are estimated from, to within a hundredth of a standard deviation."""
 
 
 class ImageFolder(ExperimentDataModule):
-    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized; in memory as bytes where they fit.
+    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized; in memory as uint8 if they fit.
 
-    Classes are the folders of train/, in alphabetical order; names that begin with a dot are passed over. The shorter
-    side is resized to `size` and the middle cut out, as torchvision's Resize and CenterCrop do. Images that do not fit
-    into memory are decoded by worker processes when they are needed, in the same batches to the last bit.
+    Classes are the folders of train/ in alphabetical order, without names that begin with a dot. The shorter side is
+    resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that do not fit into
+    memory are decoded by worker processes during training; the batches are bit-identical either way.
 
     Args:
-        dir: the folder that holds train/, val/ and test/.
+        dir: folder that holds train/, val/ and test/.
         size: side of the images in pixels.
-        crop: pixels of padding for the random crop in training; 0 for none.
+        crop: padding of the random crop in training, in pixels; 0 for no crop.
         flip: mirror training images at random.
-        cutout: side of the square that cutout covers in training; 0 for none.
-        in_memory: hold all images in memory; None where they take at most half of what is free.
-        workers: processes that decode ahead where images are not held in memory; None for one a core, at most 8.
-        batch_size: images in a training batch; None for all.
-        eval_batch_size: images in a validation or test batch.
-        seed: of order and augmentation.
+        cutout: side of the cutout square in training; 0 for no cutout.
+        in_memory: whether to hold all images in memory; None to do so if they take at most half of the free memory.
+        workers: number of worker processes if the images are not in memory; None for one per core, at most 8.
+        batch_size: training batch size; None for full batches.
+        eval_batch_size: batch size of validation and test; None for full batches.
+        seed: seed of order and augmentation.
     """
 
     def __init__(
         self,
-        dir: str | os.PathLike[str],  # noqa: A002 -- it is data.dir on the command line
+        dir: str | os.PathLike[str],  # noqa: A002 -- data.dir on the command line
         size: int = 32,
         crop: int = 4,
         *,
@@ -61,8 +61,8 @@ class ImageFolder(ExperimentDataModule):
             raise LabError(f"data.size is a number of pixels, 1 or more: got {size}")
         if in_memory not in (True, False, None) or not (workers is None or (isinstance(workers, int) and workers >= 0)):
             raise LabError(
-                f"data.in_memory is true, false or null and data.workers a number from 0 or null (for as many as "
-                f"suit): got {in_memory!r} and {workers!r}"
+                f"data.in_memory must be true, false or null, and data.workers a number from 0 or null (automatic): "
+                f"got {in_memory!r} and {workers!r}"
             )
         self.workers = min(8, cores()) if workers is None else workers
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
@@ -74,28 +74,28 @@ class ImageFolder(ExperimentDataModule):
         self.facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
-        """Find all files, and decode them once where they fit into memory."""
+        """Find all files, and decode them if they fit into memory."""
         files = {split: self._find(split) for split in ("train", "val", "test")}
-        train = files["train"]
-        # Of both ways the same, so that they normalise alike. Not by the run's seed: losses are compared over several.
-        rows = torch.randperm(train.size, generator=random_keys.generator(0, random_keys.STATISTICS))[:_SAMPLE]
-        if not self._fit(files):
-            self.transform = Normalise.from_images(train.read(rows, "measuring training images").inputs)
+        # Sampled the same way in both cases, for equal normalisation, and not by the run's seed: all seeds share it.
+        random = random_keys.generator(0, random_keys.STATISTICS)
+        sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
+        if not self._fits_in_memory(files):
+            self.transform = Normalise.from_images(files["train"].read(sample, "measuring training images").inputs)
             return files
-        held = {split: some.read(torch.arange(some.size), f"reading {split} images") for split, some in files.items()}
-        self.transform = Normalise.from_images(held["train"].inputs[rows])
+        held = {split: each.read(torch.arange(each.size), f"reading {split} images") for split, each in files.items()}
+        self.transform = Normalise.from_images(held["train"].inputs[sample])
         return held
 
-    def _fit(self, files: dict[str, ImageFiles]) -> bool:
-        """Whether the images are to be held in memory, which is said with the reason."""
-        count, needed = (sum(values) for values in zip(*((f.size, f.nbytes) for f in files.values()), strict=True))
+    def _fits_in_memory(self, files: dict[str, ImageFiles]) -> bool:
+        """Decide whether to hold the images in memory, and log the decision."""
+        count, needed = sum(each.size for each in files.values()), sum(each.nbytes for each in files.values())
         free = available_memory()
-        fit = 2 * needed <= free if self.in_memory is None else self.in_memory
-        way = "held in memory" if fit else f"decoded as they are needed, {self.workers} workers ahead"
-        why = f"{format_bytes(needed)} of {format_bytes(free)} free"
-        asked = "" if self.in_memory is None else f", data.in_memory={str(self.in_memory).lower()}"
-        logger.info("%s images are %s (%s%s)", f"{count:,}", way, why, asked)
-        return fit
+        fits = 2 * needed <= free if self.in_memory is None else self.in_memory
+        how = "held in memory" if fits else f"decoded during training by {self.workers} workers"
+        setting = "" if self.in_memory is None else f", data.in_memory={str(self.in_memory).lower()}"
+        sizes = format_bytes(needed), format_bytes(free)
+        logger.info("%s images are %s (%s of %s free%s)", f"{count:,}", how, *sizes, setting)
+        return fits
 
     def _find(self, split: str) -> ImageFiles:
         paths: list[str] = []
@@ -105,19 +105,19 @@ class ImageFolder(ExperimentDataModule):
                 raise LabError(
                     f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 )
-            found = sorted(find_images(folder))
-            paths += (f"{folder.name}/{path}" for path in found)
-            labels += [self.facts.class_names.index(folder.name)] * len(found)
+            images = sorted(find_images(folder))
+            paths += (f"{folder.name}/{path}" for path in images)
+            labels += [self.facts.class_names.index(folder.name)] * len(images)
         if not paths:
             raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
-        without = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
-        if without and split == "train":
+        missing = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
+        if missing and split == "train":
             raise LabError(
-                f"{self.dir / split} holds no images of {', '.join(without)}: put some there or remove the folder, "
+                f"{self.dir / split} holds no images of {', '.join(missing)}: put some there or remove the folder, "
                 f"as a class without training images cannot be learnt"
             )
-        if without:
-            logger.warning("%s holds no images of %s", self.dir / split, ", ".join(without))
+        if missing:
+            logger.warning("%s holds no images of %s", self.dir / split, ", ".join(missing))
         return ImageFiles(self.dir / split, paths, labels, self.size)
 
 
@@ -126,17 +126,15 @@ def _subfolders(folder: Path) -> list[Path]:
         raise LabError(
             f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
         )
-    # Jupyter leaves .ipynb_checkpoints behind, and a Mac ._NAME beside each NAME.
+    # Names with a dot are Jupyter's .ipynb_checkpoints and macOS's ._NAME.
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def find_images(folder: Path) -> list[str]:
-    """The files below a folder that end like images, by their paths in it."""
-    found = []
-    for place, folders, names in os.walk(folder):
+    """Paths, relative to the folder, of all files below it that have an image extension."""
+    paths = []
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(place).relative_to(folder)
-        found += [
-            str(inside / name) for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return found
+        inside = Path(parent).relative_to(folder)
+        paths += [str(inside / name) for name in names if name.lower().endswith(EXTENSIONS) and name[0] != "."]
+    return paths

@@ -1,9 +1,4 @@
-"""Which examples make a batch and what is drawn for them: a function of (seed, epoch, batch).
-
-Examples that do not fit into memory, read ahead by worker processes in the very order of a plan.
-
-The loader: batches that are each a function of (seed, epoch, batch), from memory or from files.
-"""
+"""The loader: every batch is a function of (seed, epoch, batch number), read from memory or by worker processes."""
 
 import math
 import os
@@ -28,17 +23,17 @@ from losslab.errors import LabError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The batches of any epoch, as one process of `world` sees them. It holds no state, so it can be asked anywhere.
+    """Computes the rows and augmentation draws of any batch of any epoch, for one rank. Stateless.
 
     Args:
-        size: examples in the data set.
-        shape: of one example's inputs; of images (height, width, channels).
-        batch_size: examples in a batch over all processes.
-        seed: of order and augmentation.
+        size: number of examples in the data set.
+        shape: shape of one example's inputs; (height, width, channels) for images.
+        batch_size: global batch size, over all ranks.
+        seed: seed of order and augmentation.
         shuffle: whether each epoch has its own order.
-        augment: what is drawn for each image; None for nothing.
-        rank: which process this is.
-        world: how many there are.
+        augment: augmentation of the images; None for none.
+        rank: rank of this process.
+        world_size: number of ranks.
     """
 
     size: int
@@ -48,180 +43,175 @@ class BatchPlan:
     shuffle: bool = False
     augment: Augment | None = None
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def __len__(self) -> int:
-        """The batches of an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(self.size / self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """The rows of the data set in the order of this epoch → int64 (size,)."""
+        """Rows of the data set in the order of this epoch → int64 (size,)."""
         if not self.shuffle:
             return torch.arange(self.size)
         return torch.randperm(self.size, generator=random_keys.generator(self.seed, random_keys.ORDER, epoch))
 
     def rows(self, order: Tensor, number: int) -> Tensor:
-        """This process's share of batch `number`, out of the order of its epoch → int64 (N,)."""
-        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
+        """This rank's rows of batch `number`, given the order of the epoch → int64 (N,)."""
+        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world_size]
 
     def draws(self, epoch: int, number: int, rows: Tensor) -> Tensor | None:
-        """What augmentation does to this process's share of a batch, which is `rows` → int64 (N, 5).
+        """Augmentation parameters of this rank's rows of a batch → int64 (N, 5); None without augmentation.
 
-        Drawn for the whole batch and then shared out: the draws do not depend on the number of processes.
+        They are drawn for the global batch and then sharded, so they do not depend on world_size.
         """
         if self.augment is None:
             return None
         count = min(self.batch_size, self.size - number * self.batch_size)
         random = random_keys.generator(self.seed, random_keys.AUGMENTATION, epoch, number)
-        draws = self.augment.draw(count, self.shape[0], self.shape[1], random)[self.rank :: self.world]
+        draws = self.augment.draw(count, self.shape[0], self.shape[1], random)[self.rank :: self.world_size]
         if self.augment.alternate:
-            draws[:, 2] = (self._sides[rows] + epoch) % 2
+            draws[:, 2] = (self._mirrored_in_even_epochs[rows] + epoch) % 2
         return draws
 
     @cached_property
-    def _sides(self) -> Tensor:
-        """Which way round each example is in the even epochs, where the augmentation mirrors by turns."""
+    def _mirrored_in_even_epochs(self) -> Tensor:
+        """0 or 1 for each example, used if `augment.alternate` is set → int64 (size,)."""
         return torch.randint(2, (self.size,), generator=random_keys.generator(self.seed, random_keys.SIDES))
+
+    def augmented(self, examples: Examples, draws: Tensor | None) -> Examples:
+        """The examples with their images augmented by these draws."""
+        if self.augment is None or draws is None:
+            return examples
+        return examples._replace(inputs=self.augment(examples.inputs, draws))
 
 
 class Prefetcher:
-    """Augmented examples, batch by batch, by a DataLoader whose items are whole batches.
+    """Reads a source batch by batch through a torch DataLoader whose items are whole batches.
 
-    A worker is asked for "batch n of epoch e" and works it out from the plan. So it needs no state and no seed, lives
-    on over epochs, and gives what the process itself would give.
+    A worker receives (epoch, batch number) and computes the batch from the plan. It needs no other state, persists
+    over epochs, and returns what the main process would return.
 
     Args:
-        source: where the examples are read from.
-        plan: which batches there are.
-        workers: processes that read ahead; 0 to read in this one.
-        pin: put batches into memory that a GPU copies from without waiting.
+        source: split to read from.
+        plan: plan of the batches.
+        workers: number of worker processes; 0 to read in the main process.
+        pin: whether to put batches into pinned memory.
     """
 
     def __init__(self, source: Source, plan: BatchPlan, workers: int, *, pin: bool = False) -> None:
-        self._wanted: list[tuple[int, int]] = []
+        self._positions: list[tuple[int, int]] = []
         self._plan = plan
         with warnings.catch_warnings():
-            # Torch has its own opinion on how many workers are too many; here the user has the word.
-            warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
+            warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")  # the user decides
             self._loader: DataLoader[Any] = DataLoader(
-                _Batches(source, plan),
+                _BatchDataset(source, plan),
                 batch_size=None,
-                sampler=_Wanted(self._wanted),
+                sampler=_ListSampler(self._positions),
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 pin_memory=pin,
-                worker_init_fn=partial(_begin, os.getpid()),
-                generator=torch.Generator(),  # or it would take a number from the generator of the run
+                worker_init_fn=partial(_init_worker, os.getpid()),
+                generator=torch.Generator(),  # otherwise torch draws a seed from the global generator
             )
 
-    def parts(self, epoch: int, first: int) -> Iterator[Examples]:
-        """The batches of an epoch from number `first` on, augmented, on the CPU.
+    def batches(self, epoch: int, first: int) -> Iterator[Examples]:
+        """Augmented batches of an epoch, from number `first` on, on the CPU.
 
         Raises:
             LabError: an example cannot be read, or a worker died.
         """
-        # In place: the sampler was handed this list. Epoch and number are all that workers are ever told.
-        self._wanted[:] = [(epoch, number) for number in range(first, len(self._plan))]
+        self._positions[:] = [(epoch, number) for number in range(first, len(self._plan))]  # shared with the sampler
         try:
-            for part in self._loader:
-                if isinstance(part, LabError):
-                    raise part
-                yield part
+            for batch in self._loader:
+                if isinstance(batch, LabError):
+                    raise batch
+                yield batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise LabError(
-                f"a process that reads the data ahead has died ({' '.join(str(error).split())[:120]}): memory may be "
-                f"short, in /dev/shm too; fewer data.workers take less, and data.workers=0 reads without them"
+                f"a data worker process died ({' '.join(str(error).split())[:120]}): memory may be short, in /dev/shm "
+                f"too; lower data.workers, or set data.workers=0 to read without worker processes"
             ) from error
 
     def close(self) -> None:
         """End the workers; the next epoch starts new ones."""
-        # As Lightning does it with loaders that it knows: torch offers no public way.
+        # torch has no public way; Lightning does the same for its loaders.
         iterator, self._loader._iterator = self._loader._iterator, None  # noqa: SLF001
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-class _Batches(Dataset[Any]):
-    """Item (epoch, number) is a whole batch, or the LabError that there was instead of it.
+class _BatchDataset(Dataset[Any]):
+    """Item (epoch, number) is a whole batch, or the LabError that reading it raised.
 
-    An exception would come out of a worker as a traceback of many lines.
+    Errors are returned because an exception raised in a worker arrives with a traceback of many lines.
     """
 
     def __init__(self, source: Source, plan: BatchPlan) -> None:
         self._source, self._plan = source, plan
         self._order: tuple[int, Tensor] | None = None
 
-    def __getitem__(self, wanted: tuple[int, int]) -> Examples | LabError:
-        epoch, number = wanted
+    def __getitem__(self, position: tuple[int, int]) -> Examples | LabError:
+        epoch, number = position
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self._plan.order(epoch)
         rows = self._plan.rows(self._order[1], number)
         try:
-            part = self._source.take(rows)
+            examples = self._source.take(rows)
         except LabError as error:
             return error
-        return augmented(part, self._plan, self._plan.draws(epoch, number, rows))
+        return self._plan.augmented(examples, self._plan.draws(epoch, number, rows))
 
 
-class _Wanted:
+class _ListSampler:
     """A sampler over a list that changes between epochs."""
 
-    def __init__(self, wanted: list[tuple[int, int]]) -> None:
-        self._wanted = wanted
+    def __init__(self, positions: list[tuple[int, int]]) -> None:
+        self._positions = positions
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(list(self._wanted))
+        return iter(list(self._positions))
 
     def __len__(self) -> int:
-        return len(self._wanted)
+        return len(self._positions)
 
 
-def augmented(part: Examples, plan: BatchPlan, draws: Tensor | None) -> Examples:
-    """A batch with its images augmented by these draws."""
-    return part if plan.augment is None or draws is None else part._replace(inputs=plan.augment(part.inputs, draws))
-
-
-def _begin(parent: int, _: int) -> None:
-    """Prepare a worker: signals are the parent's to handle, and nothing is read for a parent that is gone."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()),
-    ):  # which are sent to all processes of a job
+def _init_worker(parent: int, _: int) -> None:
+    """Ignore the signals that are sent to all processes of a job, and exit when the parent is gone."""
+    hangup = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+    for number in (signal.SIGINT, signal.SIGTERM, *hangup):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _follow(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 class Loader:
-    """A sized iterable of batches, in place of a DataLoader.
+    """A sized iterable of batches, used in place of torch's DataLoader.
 
-    `batch_size` is global: with several processes each takes its share of every batch, and all take equally many
-    steps. No example is dropped, padded or repeated. Order and augmentation are functions of (seed, epoch, batch),
-    so an interrupted epoch goes on exactly where it stopped, and examples that are read from files come in the same
-    batches as those that lie in memory.
+    `batch_size` is global: each rank takes its shard of every batch, and all ranks take equally many steps. No example
+    is dropped, padded or repeated. Order and augmentation are functions of (seed, epoch, batch number), so an
+    interrupted epoch resumes exactly where it stopped, and a source on disk gives the same batches as one in memory.
 
-    Lightning tells a loader its epoch through `loader.sampler.set_epoch`; the loader is its own sampler.
+    Lightning sets the epoch by `loader.sampler.set_epoch`; the loader is its own sampler.
 
     Args:
-        examples: in memory (on any device), or a source that reads them.
-        batch_size: examples in a batch over all processes.
-        seed: of order and augmentation.
+        examples: `Examples` in memory, on any device, or another source.
+        batch_size: global batch size, over all ranks.
+        seed: seed of order and augmentation.
         shuffle: whether each epoch has its own order.
-        augment: of the images, while they are bytes.
-        transform: of the inputs, last and on the device of the batches.
-        rank: which process this is.
-        world: how many there are.
-        mix: what mixes the examples of a whole batch, given the epoch and the number of the batch.
-        workers: processes that read ahead from a source which is not in memory.
-        device: of the batches; None for that of the examples.
+        augment: augmentation of uint8 images.
+        transform: transform of the inputs, applied last and on the device of the batches.
+        mix: mixes the examples of a global batch, called with (batch, epoch, batch number).
+        rank: rank of this process.
+        world_size: number of ranks.
+        workers: number of worker processes for a source that is not in memory.
+        device: device of the batches; None for that of the examples.
     """
 
     def __init__(
@@ -235,7 +225,7 @@ class Loader:
         transform: Callable[[Tensor], Tensor] | None = None,
         mix: Callable[[Batch, int, int], Batch] | None = None,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
@@ -244,85 +234,88 @@ class Loader:
         self.device = device or examples.device
         self.epoch = 0
         self.mix = mix
-        # Who mixes examples needs all of a batch, and takes this process's share of it afterwards.
-        self._share = slice(rank, None, world) if mix is not None else slice(None)
-        place = (0, 1) if mix is not None else (rank, world)
-        self.plan = BatchPlan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *place)
-        pin = self.device.type == "cuda"
-        self._stream = None if isinstance(examples, Examples) else Prefetcher(examples, self.plan, workers, pin=pin)
+        # Mixing needs the global batch, which is sharded afterwards.
+        self._shard = slice(rank, None, world_size) if mix is not None else slice(None)
+        ranks = (0, 1) if mix is not None else (rank, world_size)
+        self.plan = BatchPlan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *ranks)
+        self._prefetcher = (
+            None
+            if isinstance(examples, Examples)
+            else Prefetcher(examples, self.plan, workers, pin=self.device.type == "cuda")
+        )
         self._epoch_and_next = (0, 0)
         self._start: tuple[int, int] | None = None
 
     batch_sampler = None
-    """Lightning looks at it before it believes that a loader's `sampler` is all there is."""
+    """Lightning reads this attribute before it uses `sampler`."""
 
     @property
     def sampler(self) -> Self:
-        """The loader itself, which is where Lightning finds `set_epoch`."""
+        """The loader itself, on which Lightning calls `set_epoch`."""
         return self
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch over all processes."""
+        """Global batch size."""
         return self.plan.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each training epoch."""
+        """Set the epoch; Lightning calls this before each training epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator on purpose: Lightning calls iter() before it sets the first epoch, so nothing may be drawn yet.
+        # A generator: Lightning calls iter() before it sets the first epoch, so nothing may be drawn at that point.
         start, self._start = self._start, None
-        # The epoch to go on with may be over, though not all of its batches were asked for: Lightning can limit it.
+        # The saved epoch may be over although not all its batches were used: limit_train_batches.
         first = start[1] if start is not None and start[0] == self.epoch else 0
-        parts = self._parts(first) if self._stream is None else self._stream.parts(self.epoch, first)
-        for number, part in enumerate(parts, first):
-            # Counted before the batch is handed out: whoever saves a state holds this batch already. What workers have
-            # read ahead does not count.
+        parts = self._in_memory(first) if self._prefetcher is None else self._prefetcher.batches(self.epoch, first)
+        for number, examples in enumerate(parts, first):
+            # Updated before the yield: a checkpoint saved during this step counts this batch as used. Batches that
+            # workers have read ahead do not count.
             self._epoch_and_next = (self.epoch, (number + 1) % len(self))
-            yield self._finished(part, self.epoch, number)
+            yield self._to_batch(examples, self.epoch, number)
 
     def peek(self) -> Batch:
-        """The first batch of epoch 0, read by this process: no epoch starts elsewhere or draws otherwise for it."""
+        """The first batch of epoch 0, read by this process, without any effect on later epochs."""
         rows = self.plan.rows(self.plan.order(0), 0)
         draws = self.plan.draws(0, 0, rows)
-        where = self.examples.device
-        part = self.examples.take(rows.to(where))
-        return self._finished(augmented(part, self.plan, None if draws is None else draws.to(where)), 0, 0)
+        device = self.examples.device
+        examples = self.examples.take(rows.to(device))
+        return self._to_batch(self.plan.augmented(examples, None if draws is None else draws.to(device)), 0, 0)
 
-    def _finished(self, part: Examples, epoch: int, number: int) -> Batch:
-        """The batch that is made of these examples, on its device."""
-        here = part if part.device == self.device else part.to(self.device)
-        batch = Batch(*here) if self.transform is None else Batch(self.transform(here.inputs), *here[1:])
-        return batch if self.mix is None else Batch(*(each[self._share] for each in self.mix(batch, epoch, number)))
+    def _to_batch(self, examples: Examples, epoch: int, number: int) -> Batch:
+        """Move the examples to the device, transform and mix them."""
+        moved = examples if examples.device == self.device else examples.to(self.device)
+        batch = Batch(*moved) if self.transform is None else Batch(self.transform(moved.inputs), *moved[1:])
+        return batch if self.mix is None else Batch(*(each[self._shard] for each in self.mix(batch, epoch, number)))
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch of the newest batch, and the number of the next."""
+        """The epoch of the newest batch, and the number of the next batch."""
         return dict(zip(("epoch", "next"), self._epoch_and_next, strict=True))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the epoch that `state_dict` named, if that is the next, at the batch that it named."""
+        """Start at the saved batch if the next epoch is the saved one."""
         self._epoch_and_next = self._start = state["epoch"], state["next"]
 
     def close(self) -> None:
-        """End the processes that read ahead, if there are any; another epoch starts new ones."""
-        if self._stream is not None:
-            self._stream.close()
+        """End the worker processes; another epoch starts new ones."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
 
-    def _parts(self, first: int) -> Iterator[Examples]:
-        """The batches of this epoch from number `first` on, out of memory.
+    def _in_memory(self, first: int) -> Iterator[Examples]:
+        """Augmented batches of this epoch, from number `first` on.
 
-        Order and draws of the epoch are made at once and moved to the device once: to copy them with each batch would
-        have a GPU wait. They are drawn on the CPU, so they are the same numbers wherever the examples lie.
+        Order and draws of the whole epoch are made on the CPU and copied to the device once: a copy for each batch
+        would synchronise with the GPU.
         """
         device, numbers = self.examples.device, range(first, len(self))
         order = self.plan.order(self.epoch)
-        drawn = [self.plan.draws(self.epoch, number, self.plan.rows(order, number)) for number in numbers]
-        draws = [draw for draw in drawn if draw is not None]
-        shares = torch.cat(draws).to(device).split([len(draw) for draw in draws]) if draws else drawn
+        per_batch = [self.plan.draws(self.epoch, number, self.plan.rows(order, number)) for number in numbers]
+        drawn = [draws for draws in per_batch if draws is not None]
+        on_device = torch.cat(drawn).to(device).split([len(draws) for draws in drawn]) if drawn else per_batch
         order = order.to(device)
-        for number, share in zip(numbers, shares, strict=True):
-            yield augmented(self.examples.take(self.plan.rows(order, number)), self.plan, share)
+        for number, draws in zip(numbers, on_device, strict=True):
+            yield self.plan.augmented(self.examples.take(self.plan.rows(order, number)), draws)

@@ -1,4 +1,4 @@
-"""What a finished run must know of the data it learnt from, so that it can be used where they are not."""
+"""`DataMetadata`: what a run stores about its training data, so that its network can be used without them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ from losslab.targets import Kind, Task
 
 @dataclass(frozen=True)
 class DataMetadata:
-    """Facts of the data, and what was measured on the training split."""
+    """The `DataSpec` of the data, and statistics of the training split."""
 
     facts: DataSpec
     normalise: Normalise | None
-    """Of images that are bytes; None where inputs are taken as they are."""
+    """Normalisation of uint8 images; None if inputs are used as they are."""
     class_counts: Tensor | None
-    """How often each class is a training target (C,); None for values."""
+    """Number of training targets of each class (C,); None for values."""
     foreign_transform: str | None = None
-    """The name of a transform of the inputs that is none of losslab's, and so cannot be kept."""
+    """Name of an input transform from outside losslab, which cannot be stored."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same in numbers and words; float64 numbers come back from JSON as they were."""
+        """The content of data.json. float64 numbers are restored exactly by `from_json`."""
         mean_and_std = None
         if self.normalise is not None:
             mean_and_std = {"mean": self.normalise.mean.tolist(), "std": self.normalise.std.tolist()}
@@ -42,15 +42,15 @@ class DataMetadata:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], place: Path) -> Self:
-        """What `as_json` wrote.
+    def from_json(cls, content: dict[str, Any], path: Path) -> Self:
+        """Restore what `as_json` returned.
 
         Args:
-            content: of the file.
-            place: where that is.
+            content: content of the file.
+            path: path of the file, for messages.
 
         Raises:
-            LabError: it is something else.
+            LabError: the content is damaged.
         """
         try:
             facts = DataSpec(
@@ -64,58 +64,57 @@ class DataMetadata:
             normalise = None
             if scale is not None:
                 normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
-            counted = None if counts is None else torch.tensor(counts)
-            known = cls(facts, normalise, counted, content["foreign_transform"])
-            known._check()
+            class_counts = None if counts is None else torch.tensor(counts)
+            metadata = cls(facts, normalise, class_counts, content["foreign_transform"])
+            metadata._validate()
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise LabError(
-                f"{place} is damaged ({reason}): delete it, and the data themselves are read instead"
+                f"{path} is damaged ({reason}): delete it, and the data themselves are read instead"
             ) from error
-        return known
+        return metadata
 
-    def _check(self) -> None:
-        """Refuse what no data can be.
-
-        Raises:
-            ValueError: it says what.
-        """
-        facts, scale = self.facts, self.normalise
-        names = 2 if facts.task is Task.BINARY else facts.targets
-        whole = all(isinstance(size, int) and size > 0 for size in (facts.targets, *facts.input_shape))
-        counts = self.class_counts
-        wrong = {
-            "targets or input_shape": not whole or not facts.input_shape,
-            "class_names": len(facts.class_names) not in {0, names}
+    def _validate(self) -> None:
+        """Raise ValueError if a field is impossible."""
+        facts, normalise, counts = self.facts, self.normalise, self.class_counts
+        sizes_valid = all(isinstance(size, int) and size > 0 for size in (facts.targets, *facts.input_shape))
+        n_names = 2 if facts.task is Task.BINARY else facts.targets
+        invalid = {
+            "targets or input_shape": not sizes_valid or not facts.input_shape,
+            "class_names": len(facts.class_names) not in {0, n_names}
             or not all(isinstance(name, str) for name in facts.class_names),
-            "normalise": scale is not None and not _scales(scale, facts.input_shape),
+            "normalise": normalise is not None and not _is_valid(normalise, facts.input_shape),
             "class_counts": counts is not None and counts.shape != (facts.targets,),
         }
-        for name, is_wrong in wrong.items():
-            if is_wrong:
-                raise ValueError(f"its {name} cannot be")
+        for name, is_invalid in invalid.items():
+            if is_invalid:
+                raise ValueError(f"invalid {name}")
 
     def check_compatible(self, facts: DataSpec) -> None:
-        """See that other data ask for what the run learnt to answer.
+        """Check that other data have the task and the classes that the run was trained for.
 
         Raises:
             LabError: they have another task, or other classes.
         """
         if facts.task is not self.facts.task or facts.targets != self.facts.targets:
-            raise LabError(f"these data are {_asked(facts)}, but the run learnt {_asked(self.facts)}: choose others")
-        other = [pair for pair in zip(self.facts.class_names, facts.class_names, strict=False) if pair[0] != pair[1]]
-        if other:
-            was, now = other[0]
-            raise LabError(f"the run learnt a class {was} where these data have {now}: name the classes as in training")
+            raise LabError(
+                f"these data are {_describe(facts)}, but the run learnt {_describe(self.facts)}: choose other data"
+            )
+        for trained, given in zip(self.facts.class_names, facts.class_names, strict=False):
+            if trained != given:
+                raise LabError(
+                    f"the run learnt a class {trained} where these data have {given}: name the classes as in training"
+                )
 
 
-def _scales(scale: Normalise, shape: tuple[int, ...]) -> bool:
-    """Whether images (channels, H, W) can be divided by it: a finite mean and deviation for each channel."""
-    fits = len(shape) == 3 and scale.mean.shape == scale.std.shape == shape[:1]
-    return bool(fits and torch.isfinite(scale.mean).all() and torch.isfinite(scale.std).all() and (scale.std > 0).all())
+def _is_valid(normalise: Normalise, shape: tuple[int, ...]) -> bool:
+    """Whether it has a finite mean and a finite positive std for each channel of images (channels, H, W)."""
+    mean, std = normalise.mean, normalise.std
+    fits = len(shape) == 3 and mean.shape == std.shape == shape[:1]
+    return bool(fits and torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all())
 
 
-def _asked(facts: DataSpec) -> str:
+def _describe(facts: DataSpec) -> str:
     units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
     plural = "" if facts.targets == 1 else "es" if facts.task is Task.MULTICLASS else "s"
     return f"{facts.task} with {facts.targets} {units[facts.task]}{plural}"

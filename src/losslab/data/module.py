@@ -1,7 +1,4 @@
-"""The base of every data module: splits in memory, batches of a global size, one set of conventions.
-
-The base of the real data sets that scikit-learn brings along, so that they need no download.
-"""
+"""`ExperimentDataModule`, the base class of all data sets, and the seeded random split."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -15,7 +12,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec, Examples, Source
-from losslab.data.corruption import manifest as made
+from losslab.data.corruption import manifest as manifests
 from losslab.data.corruption import subset
 from losslab.data.corruption.base import Corruption
 from losslab.data.loader import Loader
@@ -29,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 class ExperimentDataModule(LightningDataModule, ABC):
-    """A data set held in memory, or read from files as it goes. A subclass gives its `facts` and writes `load`.
+    """A data set with train, val and test splits. A subclass declares its `facts` and implements `load`.
 
     Args:
-        batch_size: examples in a training batch over all processes; None for all of them at once.
-        eval_batch_size: examples in a validation or test batch; None for all at once. Results do not depend on it.
-        seed: of order and augmentation, normally that of the run.
+        batch_size: global training batch size; None for full batches.
+        eval_batch_size: batch size of validation and test; None for full batches. Results do not depend on it.
+        seed: seed of order and augmentation, normally that of the run.
     """
 
     facts: DataSpec
@@ -42,18 +39,17 @@ class ExperimentDataModule(LightningDataModule, ABC):
     transform: Callable[[Tensor], Tensor] | None = None
     mix: Mix | None = None
     corruptions: Sequence[Corruption] = ()
-    manifest: made.Manifest | None = None
-    """What the faults did, once the data were read."""
+    manifest: manifests.Manifest | None = None
+    """What the corruptions changed; set by `setup`."""
+    expected_manifest: manifests.Manifest | None = None
+    """The manifest of the run that is rebuilt or resumed; `setup` raises if `manifest` differs from it."""
     may_download: bool = True
-    """Whether data that are not there may be downloaded."""
-    expected_manifest: made.Manifest | None = None
-    """What they must have done, where a run is built again."""
     workers = 0
-    """Processes that read ahead, for splits that are not in memory."""
+    """Number of worker processes for splits that are not in memory."""
     val_split = "val"
-    """The split that validation looks at: "train" to measure on what was learnt from."""
+    """The split of `val_dataloader`; "train" to evaluate on the training data."""
     training_metadata: DataMetadata | None = None
-    """What a run that is over knew of its training data: it holds, whatever other data the run is now tried on."""
+    """Metadata of a finished run's training data; takes precedence when the run is evaluated on other data."""
 
     def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
         super().__init__()
@@ -71,49 +67,51 @@ class ExperimentDataModule(LightningDataModule, ABC):
         """Read the data → the splits "train", "val" and "test". May set `transform` from the training split."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
-        """Read the data once, and move them to the GPU that will use them."""
+        """Read the data once, and move them to the GPU that trains on them if they fit."""
         if not self.splits:
             try:
                 self.splits = self._corrupted(self.load())
-            except (MemoryError, RuntimeError, OverflowError) as error:  # torch's words for numbers beyond all bounds
-                raise LabError(f"data cannot be had with these settings: {' '.join(str(error).split())}") from error
+            except (MemoryError, RuntimeError, OverflowError) as error:  # torch raises these for absurd sizes
+                raise LabError(
+                    f"the data cannot be created with these settings: {' '.join(str(error).split())}"
+                ) from error
             if self.training_metadata is not None and self.training_metadata.normalise is not None:
                 self.transform = self.training_metadata.normalise
         device = self._device()
-        held = [source for source in self.splits.values() if isinstance(source, Examples)]
-        if device.type == "cuda" and any(examples.device != device for examples in held):
-            needed, free = sum(examples.nbytes for examples in held), torch.cuda.mem_get_info(device)[0]
+        in_memory = {name: source for name, source in self.splits.items() if isinstance(source, Examples)}
+        if device.type == "cuda" and any(examples.device != device for examples in in_memory.values()):
+            needed = sum(examples.nbytes for examples in in_memory.values())
+            free = torch.cuda.mem_get_info(device)[0]
             if needed > free / 2:
-                logger.info(
-                    "the data stay in the host's memory: %s, and %s free on %s",
-                    format_bytes(needed), format_bytes(free), device,
-                )  # fmt: skip
-                return
-            self.splits = {name: _moved(source, device) for name, source in self.splits.items()}
+                sizes = format_bytes(needed), format_bytes(free)
+                logger.info("the data stay in the host's memory: %s, and %s free on %s", *sizes, device)
+            else:
+                self.splits = {**self.splits, **{name: examples.to(device) for name, examples in in_memory.items()}}
 
-    def corrupt(self, faults: Sequence[Corruption]) -> None:
-        """Make something wrong with the training split, in this order, when the data are read.
+    def corrupt(self, corruptions: Sequence[Corruption]) -> None:
+        """Apply these corruptions, in this order, to the training split when the data are read.
 
         Raises:
-            LabError: these data cannot have one of the faults.
+            LabError: a corruption does not fit these data.
         """
-        for fault in faults:
-            fault.check(self.facts)
-        self.corruptions = faults
+        for corruption in corruptions:
+            corruption.check(self.facts)
+        self.corruptions = corruptions
 
     def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
         if self.corruptions:
-            train, self.manifest = made.apply(subset.as_training_split(splits["train"]), self.corruptions, self.facts)
+            clean = subset.as_training_split(splits["train"])
+            train, self.manifest = manifests.apply(clean, self.corruptions, self.facts)
             splits = {**splits, "train": train}
         if self.expected_manifest is not None:
-            made.verify(self.manifest, self.expected_manifest)
+            manifests.verify(self.manifest, self.expected_manifest)
         return splits
 
     def enable_mixing(self, mix: Mix) -> None:
-        """Mix training batches from now on, which makes class probabilities of the targets of every split.
+        """Mix training batches. The targets of every split become class probabilities.
 
         Raises:
-            LabError: these are no images in classes.
+            LabError: the data are not images in classes.
         """
         if self.facts.task is not Task.MULTICLASS or len(self.facts.input_shape) != 3:
             raise LabError("mix= mixes images and their classes: these data have none")
@@ -121,13 +119,13 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     @property
     def class_counts(self) -> Tensor | None:
-        """How often each class is the target of a training example, int64 (C,) on the CPU; None for values.
+        """Number of training examples with each class as target, int64 (C,) on the CPU; None for values.
 
-        Probabilities count as so many examples, rounded; of independent labels it is how often each is 1, (K,). An
-        index outside 0..C-1 is of no class.
+        For probabilities their rounded sums; for labels how often each is 1, (K,). Indices outside 0..C-1 are not
+        counted.
 
         Raises:
-            LabError: the data were not read yet.
+            LabError: `setup` was not called.
         """
         if self.facts.kind is Kind.VALUES:
             return None
@@ -138,28 +136,28 @@ class ExperimentDataModule(LightningDataModule, ABC):
         target = self.splits["train"].target.cpu()
         if target.is_floating_point():
             return target.double().sum(0).round().long()
-        known = target[(target >= 0) & (target < self.facts.targets)]
-        return torch.bincount(known, minlength=self.facts.targets)
+        valid = target[(target >= 0) & (target < self.facts.targets)]
+        return torch.bincount(valid, minlength=self.facts.targets)
 
     @property
     def metadata(self) -> DataMetadata:
-        """What must be known of these data, which were read, to use a network without them."""
+        """What a finished run stores about its training data. Requires `setup`."""
         transform = self.transform
         normalise = transform if isinstance(transform, Normalise) else None
         foreign = None if transform is normalise else getattr(transform, "__name__", type(transform).__name__)
         return DataMetadata(self.facts, normalise, self.class_counts, foreign)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
-        """End the processes that read ahead."""
+        """End the loaders' worker processes."""
         for loader in self._loaders:
             loader.close()
         self._loaders.clear()
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented, but for `overfit_batches`, where the same plain batches come every epoch."""
-        same = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        augment, mix = (None, None) if same else (self.augment, self.mix)
-        return self._loader("train", self.batch_size, shuffle=not same, augment=augment, mix=mix)
+        """Shuffled and augmented batches; with `overfit_batches`, the same plain batches in every epoch."""
+        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        augment, mix = (None, None) if overfit else (self.augment, self.mix)
+        return self._loader("train", self.batch_size, shuffle=not overfit, augment=augment, mix=mix)
 
     def val_dataloader(self) -> Loader:
         """Every validation example once, in order."""
@@ -181,7 +179,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         mix: Mix | None = None,
     ) -> Loader:
         source, classes = self.splits[split], self.facts.targets
-        spell = None if self.mix is None else partial(encode_classes, classes)
+        encoding = None if self.mix is None else partial(encode_classes, classes)
         loader = Loader(
             source,
             batch_size or max(1, source.size),
@@ -189,9 +187,9 @@ class ExperimentDataModule(LightningDataModule, ABC):
             shuffle=shuffle,
             augment=augment,
             transform=self.transform,
-            mix=spell if mix is None else partial(mix, classes, self.seed),
+            mix=encoding if mix is None else partial(mix, classes, self.seed),
             rank=self.trainer.global_rank if self.trainer is not None else 0,
-            world=self.trainer.world_size if self.trainer is not None else 1,
+            world_size=self.trainer.world_size if self.trainer is not None else 1,
             workers=self.workers,
             device=self._device() if self.trainer is not None else None,
         )
@@ -199,65 +197,18 @@ class ExperimentDataModule(LightningDataModule, ABC):
         return loader
 
     def _device(self) -> torch.device:
-        """Where batches are wanted: the GPU that will use them. Any other device gets them from Lightning."""
+        """The GPU that the trainer uses, else the CPU: Lightning moves batches to other accelerators."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return device if device.type == "cuda" else torch.device("cpu")
 
 
-def _moved(source: Source, device: torch.device) -> Source:
-    return source.to(device) if isinstance(source, Examples) else source
-
-
 def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """Split the rows 0..count-1 at random into parts of these sizes, each part in ascending order.
+    """Split the rows 0..count-1 at random into disjoint parts of these sizes, each in ascending order.
 
     Raises:
-        LabError: the parts are more than there is, or one would be empty.
+        LabError: the sizes sum to more than `count`, or one is below 1.
     """
     if sum(sizes) > count or any(size < 1 for size in sizes):
         raise LabError(f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}")
     rows = torch.randperm(count, generator=random_keys.generator(seed, random_keys.SPLIT))
     return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
-
-
-def standardise_columns(values: Tensor, train: Tensor) -> Tensor:
-    """(values - mean) / std by the column statistics of the training rows alone; constant columns become 0."""
-    mean, std = train.mean(0), train.std(0, correction=0)
-    return (values - mean) / torch.where(std > 0, std, 1.0)
-
-
-class SplitDataModule(ExperimentDataModule):
-    """A data set without official splits: 70 % become training, 15 % validation and 15 % test examples.
-
-    Args:
-        batch_size: examples a training batch; None for all.
-        eval_batch_size: examples a validation or test batch; None for all.
-        split_seed: of the split.
-        seed: of order and augmentation.
-    """
-
-    def __init__(
-        self,
-        batch_size: int | None = 32,
-        eval_batch_size: int | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed)
-        self.split_seed = split_seed
-
-    @abstractmethod
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the whole data set."""
-
-    def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Inputs and targets, scaled with what the training rows alone say."""
-        return inputs, target
-
-    def load(self) -> dict[str, Examples]:
-        """Read, split, and standardise with the training split's statistics."""
-        inputs, target = self.read()
-        part = round(0.15 * len(inputs))
-        train, val, test = split_rows(len(inputs), (len(inputs) - 2 * part, part, part), self.split_seed)
-        examples = Examples.of(*self.standardise(inputs, target, train))
-        return {"train": examples.take(train), "val": examples.take(val), "test": examples.take(test)}

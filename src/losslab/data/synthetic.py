@@ -1,9 +1,4 @@
-"""Counts that follow a log-linear law, for losses of counts.
-
-Three points on a line: the smallest regression there is.
-
-A linear law with noise, on which the truth is known.
-"""
+"""Synthetic regression data: three points on a line, a noisy linear law, and Poisson counts."""
 
 import torch
 
@@ -13,22 +8,88 @@ from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
+_SPLITS = ("train", "val", "test")
+
+
+class Line(ExperimentDataModule):
+    """x = [1, 2, 3], y = [2, 4, 6]: y = 2x, without noise.
+
+    The three points are train, val and test at once: this data set shows how a loss is minimised, not how a network
+    generalises.
+    """
+
+    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
+
+    def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+
+    def load(self) -> dict[str, Examples]:
+        """Use the same three examples in every split."""
+        x = torch.tensor([[1.0], [2.0], [3.0]])
+        return dict.fromkeys(_SPLITS, Examples.of(x, 2 * x))
+
+
+class LinearSynthetic(ExperimentDataModule):
+    """y = w·x + b + noise, with x and w standard normal.
+
+    With noise=outliers or noise=heteroscedastic, the metrics show which loss recovers the law.
+
+    Args:
+        n: number of examples in each split.
+        features: number of features of an example.
+        noise: standard deviation of the Gaussian noise on y.
+        batch_size: training batch size; None for full batches.
+        eval_batch_size: batch size of validation and test; None for full batches.
+        data_seed: seed of the law and the examples.
+        seed: seed of the order of the batches.
+    """
+
+    def __init__(
+        self,
+        n: int = 320,
+        features: int = 10,
+        noise: float = 0.1,
+        batch_size: int | None = 32,
+        eval_batch_size: int | None = None,
+        data_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed)
+        if n < 1 or features < 1 or noise < 0:
+            raise LabError(
+                f"linear_synthetic needs n ≥ 1, features ≥ 1 and noise ≥ 0: got n={n}, features={features}, "
+                f"noise={noise}"
+            )
+        self.n, self.noise, self.data_seed = n, noise, data_seed
+        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
+
+    def load(self) -> dict[str, Examples]:
+        """Draw the law and the three splits."""
+        random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
+        features = self.facts.input_shape[0]
+        weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
+        splits = {}
+        for name in _SPLITS:
+            x = torch.randn(self.n, features, generator=random)
+            splits[name] = Examples.of(x, x @ weight + bias + self.noise * torch.randn(self.n, 1, generator=random))
+        return splits
+
 
 class Counts(ExperimentDataModule):
     """y ~ Poisson(exp(w·x + log rate)), with x standard normal and w of length `effect`.
 
-    The truth is the count that was drawn, in every split. So the squared error of the best predictions, the rates
-    themselves, is the mean rate: rate · exp(effect²/2).
+    The truth is the drawn count, so the best possible predictions, the rates, have a squared error of the mean rate:
+    rate · exp(effect²/2).
 
     Args:
-        n: training examples; validation and test have as many each.
-        features: of each example.
-        rate: the expected count at x = 0.
+        n: number of examples in each split.
+        features: number of features of an example.
+        rate: expected count at x = 0.
         effect: standard deviation of the logarithm of the rate over the examples.
-        batch_size: examples a training batch; None for all.
-        eval_batch_size: examples a validation or test batch; None for all.
-        data_seed: of the law, the points and the counts.
-        seed: of the order of the batches.
+        batch_size: training batch size; None for full batches.
+        eval_batch_size: batch size of validation and test; None for full batches.
+        data_seed: seed of the law and the examples.
+        seed: seed of the order of the batches.
     """
 
     def __init__(
@@ -57,73 +118,7 @@ class Counts(ExperimentDataModule):
         weight = torch.randn(self.facts.input_shape[0], 1, generator=random)
         weight *= self.effect / weight.norm()
         splits = {}
-        for name in ("train", "val", "test"):
+        for name in _SPLITS:
             x = torch.randn(self.n, len(weight), generator=random)
             splits[name] = Examples.of(x, torch.poisson(self.rate * (x @ weight).exp(), generator=random))
-        return splits
-
-
-class Line(ExperimentDataModule):
-    """x = [1, 2, 3], y = [2, 4, 6]: y = 2x, without noise.
-
-    The three points are train, validation and test at once: this data set shows how a loss is minimised and says
-    nothing about generalisation.
-    """
-
-    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
-
-    def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
-        super().__init__(batch_size, eval_batch_size, seed)
-
-    def load(self) -> dict[str, Examples]:
-        """The same three examples in every split."""
-        x = torch.tensor([[1.0], [2.0], [3.0]])
-        points = Examples.of(x, 2 * x)
-        return {"train": points, "val": points, "test": points}
-
-
-class LinearSynthetic(ExperimentDataModule):
-    """y = w·x + b + noise, with x and w standard normal.
-
-    With noise=outliers or noise=heteroscedastic the metrics tell which loss found the law in spite of it.
-
-    Args:
-        n: training examples; validation and test have as many each.
-        features: of each example.
-        noise: standard deviation of the Gaussian noise on y.
-        batch_size: examples a training batch; None for all.
-        eval_batch_size: examples a validation or test batch; None for all.
-        data_seed: of the law and the points.
-        seed: of the order of the batches.
-    """
-
-    def __init__(
-        self,
-        n: int = 320,
-        features: int = 10,
-        noise: float = 0.1,
-        batch_size: int | None = 32,
-        eval_batch_size: int | None = None,
-        data_seed: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed)
-        if n < 1 or features < 1 or noise < 0:
-            raise LabError(
-                f"linear_synthetic needs n ≥ 1, features ≥ 1 and noise ≥ 0: got n={n}, features={features}, "
-                f"noise={noise}"
-            )
-        self.n, self.noise, self.data_seed = n, noise, data_seed
-        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
-
-    def load(self) -> dict[str, Examples]:
-        """Draw the law and the three splits."""
-        random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
-        features = self.facts.input_shape[0]
-        weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
-        splits = {}
-        for name in ("train", "val", "test"):
-            x = torch.randn(self.n, features, generator=random)
-            y = x @ weight + bias + self.noise * torch.randn(self.n, 1, generator=random)
-            splits[name] = Examples.of(x, y)
         return splits

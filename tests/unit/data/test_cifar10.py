@@ -139,7 +139,7 @@ def test_no_network_is_one_line_that_names_the_file_and_the_folder(tmp_path):
 
 
 def test_a_re_encoded_copy_needs_verify_false_and_then_a_warning_is_given(official, caplog):
-    cifar10._say_unverified.cache_clear()
+    cifar10._warn_unverified.cache_clear()
     path = official / cifar10_files.FOLDER / "data_batch_3"
     batch = pickle.loads(path.read_bytes())
     batch[b"data"][0] ^= 1
@@ -217,7 +217,7 @@ def test_training_validation_and_test_share_no_image(official):
 def test_processes_that_start_together_download_once(server, tmp_path):
     url, asked = server
     folder = str(tmp_path / "data")
-    ask = f"from losslab.data import cifar10_files as c; c.ensure(c.Path({folder!r}), {url!r}, verify=False)"
+    ask = f"from losslab.data import cifar10_files as c; c.ensure_downloaded(c.Path({folder!r}), {url!r}, verify=False)"
     children = [subprocess.Popen([sys.executable, "-c", ask]) for _ in range(3)]
     assert [child.wait(120) for child in children] == [0, 0, 0]
     assert len(asked) == REQUESTS

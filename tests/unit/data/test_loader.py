@@ -40,7 +40,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_ranks_share_each_batch_of_one_process_and_take_equally_many_steps(world):
     alone = drawn(Loader(examples(17), 4, seed=1, shuffle=True))
-    ranks = [drawn(Loader(examples(17), 4, seed=1, shuffle=True, rank=rank, world=world)) for rank in range(world)]
+    ranks = [drawn(Loader(examples(17), 4, seed=1, shuffle=True, rank=rank, world_size=world)) for rank in range(world)]
     assert {len(rank) for rank in ranks} == {len(alone)}
     for step, whole in enumerate(alone):
         assert sorted(itertools.chain(*(rank[step] for rank in ranks))) == sorted(whole)
@@ -52,7 +52,7 @@ def test_augmentation_is_drawn_for_the_whole_batch_whatever_the_number_of_ranks(
 
     def seen(world: int) -> dict[int, torch.Tensor]:
         augment = Augment(crop=2, flip=True, cutout=3)
-        loaders = [Loader(data, 4, shuffle=True, augment=augment, rank=rank, world=world) for rank in range(world)]
+        loaders = [Loader(data, 4, shuffle=True, augment=augment, rank=rank, world_size=world) for rank in range(world)]
         batches = itertools.chain(*loaders)
         return {int(i): image for batch in batches for i, image in zip(batch.index, batch.inputs, strict=True)}
 
@@ -64,11 +64,11 @@ def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
     images = torch.randint(256, (101, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     augment = Augment(flip=True, alternate=True)
 
-    def mirrored(epoch: int, world: int = 1) -> list[bool]:
+    def mirrored(epoch: int, world_size: int = 1) -> list[bool]:
         found = {}
-        for rank in range(world):
+        for rank in range(world_size):
             loader = Loader(
-                Examples.of(images, torch.arange(101)), 16, shuffle=True, augment=augment, rank=rank, world=world
+                Examples.of(images, torch.arange(101)), 16, shuffle=True, augment=augment, rank=rank, world_size=world
             )
             loader.set_epoch(epoch)
             for batch in loader:
@@ -80,7 +80,7 @@ def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
     first = mirrored(0)
     assert 30 < sum(first) < 71
     assert mirrored(1) == [not side for side in first]
-    assert mirrored(2, world=3) == first
+    assert mirrored(2, world_size=3) == first
 
 
 @pytest.mark.parametrize("stop", range(5))
@@ -143,7 +143,7 @@ def test_the_epoch_after_an_interrupted_one_has_all_its_batches():
 
 
 def test_a_batch_is_what_its_key_says_by_itself():
-    loader = augmenting(images(), rank=1, world=3)
+    loader = augmenting(images(), rank=1, world_size=3)
     loader.set_epoch(2)
     plan = loader.plan
     for number, batch in enumerate(loader):

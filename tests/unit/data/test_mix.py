@@ -10,13 +10,13 @@ from losslab.errors import LabError
 COMMON = ("model=cifar_cnn", "data=digits", "data.size=16", "trainer.max_epochs=1", "logger=none")
 
 
-def batches(experiment, epoch=0, rank=0, world=1):
+def batches(experiment, epoch=0, rank=0, world_size=1):
     experiment.data.setup()
     loader = experiment.data.train_dataloader()
-    if world > 1:
+    if world_size > 1:
         loader = type(loader)(
             loader.examples, loader.batch_size, seed=0, shuffle=True, transform=loader.transform, mix=loader.mix,
-            rank=rank, world=world,
+            rank=rank, world_size=world_size,
         )  # fmt: skip
     loader.set_epoch(epoch)
     return list(loader)
@@ -49,7 +49,7 @@ def test_each_batch_of_each_epoch_is_mixed_by_its_own_draws_and_always_the_same(
 def test_processes_share_the_mixed_batches_of_one(build):
     experiment = build(*COMMON, "mix=cutmix")
     whole = batches(experiment)
-    shares = [batches(experiment, rank=rank, world=2) for rank in range(2)]
+    shares = [batches(experiment, rank=rank, world_size=2) for rank in range(2)]
     for number, batch in enumerate(whole):
         for rank in range(2):
             assert torch.equal(shares[rank][number].inputs, batch.inputs[rank::2])

@@ -1,5 +1,6 @@
-"""What can be made wrong with training data on purpose: wrong labels, rare classes, outliers, uneven noise.
+"""Corruptions of the training targets, made on purpose: wrong labels, rare classes, outliers, uneven noise.
 
-A fault is a function of the data and of its seed, so that all losses of one seed meet the same fault. Only training
-targets are touched: the truth, validation and test stay what they were.
+A corruption is a function of the data and its seed, so all losses trained with one seed get the same one. It changes
+training targets only: the truth, validation and test stay clean. base.py has the base class, manifest.py records what
+was changed, and each other module has the corruptions of one kind.
 """

@@ -1,4 +1,4 @@
-"""What every fault promises, and how what is asked of it is checked."""
+"""`Corruption`, the base class, and the checks of its parameters and of the data that it fits."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -12,57 +12,45 @@ from losslab.targets import Kind, Task
 
 @dataclass(frozen=True)
 class Corruption(ABC):
-    """Something that is made wrong with the training data. The fields of a subclass are what can be set."""
+    """A corruption of the training split. The dataclass fields of a subclass are its parameters."""
 
     group: ClassVar[str]
-    """Of conf/: "noise" or "imbalance"."""
+    """Config group: "noise" or "imbalance"."""
     kind: ClassVar[str]
-    """The choice in that group."""
+    """Option in that group, such as "symmetric"."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What was set, by name."""
+        """Parameter values by name."""
         return asdict(self)
 
     @abstractmethod
     def check(self, facts: DataSpec) -> None:
-        """Refuse data that cannot have this fault, before any of it is read.
+        """Check that the corruption fits the data, before they are read.
 
         Raises:
-            LabError: it names what would fit.
+            LabError: it does not; the message names one that does.
         """
 
     @abstractmethod
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
-        """The training split with this fault. The truth and the inputs are as they were.
+        """Return the corrupted training split. Truth and inputs stay unchanged.
 
         Raises:
-            LabError: these examples cannot have it.
+            LabError: these examples cannot be corrupted so.
         """
 
-    def must(self, name: str, what: str, *, holds: bool) -> None:
-        """Refuse a value that was set to something it cannot be.
-
-        Raises:
-            LabError: it does not hold.
-        """
+    def require(self, name: str, expected: str, *, holds: bool) -> None:
+        """Raise LabError "GROUP.NAME must be EXPECTED, got VALUE" unless `holds`."""
         if not holds:
-            raise LabError(f"{self.group}.{name} must be {what}, got {getattr(self, name)!r}")
+            raise LabError(f"{self.group}.{name} must be {expected}, got {getattr(self, name)!r}")
 
-    def must_be_seed(self, seed: Any) -> None:
-        """Refuse what is no seed.
+    def require_seed(self, seed: Any) -> None:
+        """Raise LabError unless the seed is a whole number."""
+        self.require("seed", "a whole number", holds=isinstance(seed, int) and not isinstance(seed, bool))
 
-        Raises:
-            LabError: it is no whole number.
-        """
-        self.must("seed", "a whole number", holds=isinstance(seed, int) and not isinstance(seed, bool))
-
-    def must_have_classes(self, facts: DataSpec) -> None:
-        """Refuse data whose targets are not class indices or 0/1 labels.
-
-        Raises:
-            LabError: it names the noise that fits.
-        """
+    def require_classes(self, facts: DataSpec) -> None:
+        """Raise LabError unless the targets are class indices or 0/1 labels."""
         if facts.kind is Kind.PROBABILITIES:
             raise LabError(f"{self.group}={self.kind} changes classes, and the targets of these data are probabilities")
         if facts.task is Task.REGRESSION:
@@ -71,5 +59,5 @@ class Corruption(ABC):
 
 
 def is_number(value: Any, low: float, high: float) -> bool:
-    """Whether this is a number from low to high."""
+    """Whether the value is a number (no bool) from low to high."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

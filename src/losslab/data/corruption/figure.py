@@ -1,52 +1,50 @@
-"""What was made wrong with the training data, in a figure."""
+"""Figures of the corruptions: label transitions and class sizes, or given values over true values."""
 
 from typing import TYPE_CHECKING, Any
 
 from losslab.data.batch import Examples
+from losslab.data.corruption.manifest import Manifest
 from losslab.data.corruption.subset import TrainingSplit
 from losslab.data.corruption.value_noise import Heteroscedastic
+from losslab.io.figures import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart, and grey for what there was before.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#CCCCCC"
-_NAMED = 12
-"""Up to so many classes, each has its name and its numbers."""
-_POINTS = 2_000
-"""So many values are drawn at most."""
+_BLUE, _ORANGE, _LIGHT_GREY = *COLOURS[:2], "#CCCCCC"
+_MAX_NAMED_CLASSES = 12
+"""With more classes, names and numbers are omitted."""
+_MAX_POINTS = 2_000
 
 
-def draw(manifest: dict[str, Any], train: TrainingSplit, title: str) -> "Figure":
-    """Which labels became which and how many examples each class has; of values, what was given for what is true.
+def draw(manifest: Manifest, train: TrainingSplit, title: str) -> "Figure":
+    """Draw what the corruptions changed.
 
     Args:
-        manifest: of the training split.
-        train: the split itself, of which values are drawn.
-        title: of the run.
+        manifest: manifest of the training split.
+        train: the split, of which values are drawn.
+        title: title of the run.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- only runs with faults draw them
-
     last = manifest["faults"][-1]
-    uneven = last["kind"] == Heteroscedastic.kind
-    panels = 2 if uneven or "transitions" in last else 1
-    figure = Figure(figsize=(5.6 * panels, 4.8), dpi=110, layout="constrained")
+    heteroscedastic = last["kind"] == Heteroscedastic.kind
+    panels = 2 if heteroscedastic or "transitions" in last else 1
+    figure = new_figure(5.6 * panels, 4.8)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if "moved" in last:
-        _values(axes[0], last, train)
-        if uneven and isinstance(train, Examples):
-            _spread(axes[1], last, train)
+        _draw_values(axes[0], last, train)
+        if heteroscedastic and isinstance(train, Examples):
+            _draw_spread(axes[1], last, train)
     else:
         if "transitions" in last:
-            _transitions(axes[0], last)
-        _sizes(axes[-1], manifest["faults"])
+            _draw_transitions(axes[0], last)
+        _draw_class_sizes(axes[-1], manifest["faults"])
     figure.suptitle(title, fontsize="medium")
     return figure
 
 
-def _transitions(axes: "Axes", record: dict[str, Any]) -> None:
-    """The share of each true class that is given each label, and their numbers."""
+def _draw_transitions(axes: "Axes", record: dict[str, Any]) -> None:
+    """Share and number of examples of each true class with each given label."""
     table, names = record["transitions"], list(record["transitions"])
     counts = [[table[true].get(given, 0) for given in names] for true in names]
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
@@ -55,56 +53,59 @@ def _transitions(axes: "Axes", record: dict[str, Any]) -> None:
     axes.set_xlabel("given label")
     axes.set_ylabel("true class")
     axes.set_title(f"{record['changed']:,} of {record['of']:,} labels are wrong", fontsize="medium")
-    if len(names) > _NAMED:
+    if len(names) > _MAX_NAMED_CLASSES:
         return
     axes.set_yticks(range(len(names)), names)
-    _name(axes, names)
+    _label_classes(axes, names)
+    size = "x-small" if max(map(max, counts)) < 1000 else "xx-small"
     for y, row in enumerate(counts):
         for x, count in enumerate(row):
             colour = "black" if shares[y][x] > 0.5 else "white"
-            size = "x-small" if max(map(max, counts)) < 1000 else "xx-small"
             axes.text(x, y, f"{count:,}" if count else "", ha="center", va="center", color=colour, fontsize=size)
 
 
-def _sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
-    """How many examples each class has: of all there are, truly, and by the given labels."""
+def _draw_class_sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
+    """Number of examples of each class: available, kept for training, and by given label."""
     first, last = records[0], records[-1]
     names = list(first["classes"])
-    places = range(len(names))
+    positions = range(len(names))
     if first["group"] == "imbalance":
-        axes.bar(places, list(first["classes_before"].values()), 0.9, color=_GREY, label="all there are")
+        available = list(first["classes_before"].values())
+        axes.bar(positions, available, 0.9, color=_LIGHT_GREY, label="available")
     noisy = last["group"] == "noise"
     true = last["classes_before"] if noisy else last["classes"]
-    axes.bar(places, list(true.values()), 0.6, color=_BLUE, label="true classes" if noisy else "kept for training")
+    axes.bar(positions, list(true.values()), 0.6, color=_BLUE, label="true classes" if noisy else "kept for training")
+    title = f"{_range(true)} examples a class"
     if noisy:
-        axes.plot(places, list(last["classes"].values()), "_", color=_ORANGE, ms=14, mew=3, label="given labels")
-    said = f", {_range(last['classes'])} as labelled" if noisy else ""
-    axes.set_title(f"{_range(true)} examples a class{said}", fontsize="medium")
+        given = list(last["classes"].values())
+        axes.plot(positions, given, "_", color=_ORANGE, ms=14, mew=3, label="given labels")
+        title += f", {_range(last['classes'])} as labelled"
+    axes.set_title(title, fontsize="medium")
     axes.set_xlabel("class")
     axes.set_ylabel("training examples")
     axes.set_ylim(0, 1.2 * axes.dataLim.y1)  # room for the legend
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    if len(names) <= _NAMED:
-        _name(axes, names)
+    if len(names) <= _MAX_NAMED_CLASSES:
+        _label_classes(axes, names)
 
 
 def _range(sizes: dict[str, int]) -> str:
     return f"{min(sizes.values()):,} to {max(sizes.values()):,}"
 
 
-def _name(axes: "Axes", names: list[str]) -> None:
-    """Write the names of classes along the x axis."""
+def _label_classes(axes: "Axes", names: list[str]) -> None:
+    """Label the x axis with class names."""
     long = sum(map(len, names)) > 40
     axes.set_xticks(
         range(len(names)), names, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
     )
 
 
-def _values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
-    """Given values over true ones."""
-    true, given = (values[:_POINTS, 0].cpu().tolist() for values in (train.truth, train.target))
+def _draw_values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
+    """Given values over true values."""
+    true, given = (values[:_MAX_POINTS, 0].cpu().tolist() for values in (train.truth, train.target))
     ends = [min(true), max(true)]
-    axes.plot(ends, ends, color=_GREY, linewidth=3, zorder=0, label="given = true")
+    axes.plot(ends, ends, color=_LIGHT_GREY, linewidth=3, zorder=0, label="given = true")
     axes.plot(true, given, ".", color=_BLUE, alpha=0.6, label="a training example")
     axes.set_xlabel("true value")
     axes.set_ylabel("given value")
@@ -112,17 +113,17 @@ def _values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
     axes.legend(fontsize="small")
 
 
-def _spread(axes: "Axes", record: dict[str, Any], train: Examples) -> None:
-    """What was added, over the feature that its size depends on."""
-    law = Heteroscedastic(**record["parameters"])
-    feature = train.inputs.flatten(1)[:_POINTS, law.feature].cpu()
-    added = (train.target - train.truth)[:_POINTS, 0].cpu()
-    twice = 2 * law.deviation(train, train.inputs)[:_POINTS].cpu()
+def _draw_spread(axes: "Axes", record: dict[str, Any], train: Examples) -> None:
+    """Added noise over the feature that its standard deviation depends on."""
+    corruption = Heteroscedastic(**record["parameters"])
+    feature = train.inputs.flatten(1)[:_MAX_POINTS, corruption.feature].cpu()
+    noise = (train.target - train.truth)[:_MAX_POINTS, 0].cpu()
+    two_deviations = 2 * corruption.deviation(train, train.inputs)[:_MAX_POINTS].cpu()
     order = feature.argsort()
-    axes.plot(feature.tolist(), added.tolist(), ".", color=_BLUE, alpha=0.6, label="a training example")
+    axes.plot(feature.tolist(), noise.tolist(), ".", color=_BLUE, alpha=0.6, label="a training example")
     for sign, label in ((1, "two standard deviations"), (-1, None)):
-        axes.plot(feature[order].tolist(), (sign * twice[order]).tolist(), color=_ORANGE, label=label)
-    axes.set_xlabel(f"feature {law.feature}")
+        axes.plot(feature[order].tolist(), (sign * two_deviations[order]).tolist(), color=_ORANGE, label=label)
+    axes.set_xlabel(f"feature {corruption.feature}")
     axes.set_ylabel("given − true value")
     axes.set_title("the noise grows with the feature", fontsize="medium")
     axes.legend(fontsize="small")

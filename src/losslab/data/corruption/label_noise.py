@@ -1,4 +1,4 @@
-"""Wrong labels: of each class an exact number of examples is given another class."""
+"""Label noise: an exact share of each class is labelled as another class."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from losslab.targets import Task
 
 @dataclass(frozen=True)
 class LabelNoise(Corruption):
-    """Of each class, round(rate · its examples) are labelled wrongly: always as another class.
+    """Base class: round(rate · n) of the n examples of each class get the label of another class.
 
-    Which ones depends on the seed and the class alone. So all kinds of noise hit the same examples, and those that a
-    low rate hits are among those of a higher one.
+    Which examples are chosen depends on the seed and the class only: all kinds of noise choose the same examples, and
+    the examples of a lower rate are among those of a higher rate.
 
     Args:
-        rate: the share of a class that is labelled wrongly, 0 to 1.
-        seed: of the draws.
+        rate: share of each class that is labelled wrongly, 0 to 1.
+        seed: seed of the draws.
     """
 
     rate: float
@@ -33,44 +33,47 @@ class LabelNoise(Corruption):
     group: ClassVar[str] = "noise"
 
     def __post_init__(self) -> None:
-        self.must("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
-        self.must_be_seed(self.seed)
+        self.require("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
+        self.require_seed(self.seed)
 
     def check(self, facts: DataSpec) -> None:
         """Refuse data without classes."""
-        self.must_have_classes(facts)
+        self.require_classes(facts)
 
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
-        """Labels of a class are exchanged; of 0/1 labels each column is two classes of its own."""
+        """Corrupt class indices, or each column of 0/1 labels as two classes."""
         if facts.task is Task.MULTICLASS:
-            return subset.with_target(train, self._spoilt(train.target, facts, 0))
-        columns = [self._spoilt(column.long(), facts, place) for place, column in enumerate(train.target.unbind(1))]
+            return subset.with_target(train, self._corrupted(train.target, facts, 0))
+        columns = [
+            self._corrupted(labels.long(), facts, column) for column, labels in enumerate(train.target.unbind(1))
+        ]
         return subset.with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
 
-    def _spoilt(self, labels: Tensor, facts: DataSpec, column: int) -> Tensor:
-        """Class indices (N,) with some of each class made wrong → (N,). An index that is no class stays."""
+    def _corrupted(self, labels: Tensor, facts: DataSpec, column: int) -> Tensor:
+        """Class indices (N,) → (N,) with wrong ones. Indices outside the classes stay."""
         classes = facts.targets if facts.task is Task.MULTICLASS else 2
-        spoilt = labels.clone()
+        corrupted = labels.clone()
         for label in range(classes):
             rows = (labels == label).nonzero().squeeze(1)
             random = random_keys.generator(self.seed, random_keys.LABEL_NOISE, column, label)
-            hit = torch.randperm(len(rows), generator=random)[: round(self.rate * len(rows))]
-            # Drawn for the whole class, so that an example is given the same wrong label at any rate.
+            chosen = torch.randperm(len(rows), generator=random)[: round(self.rate * len(rows))]
+            # Drawn for the whole class, so that the wrong label of an example does not depend on the rate.
             others = self.others(label, len(rows), classes, facts, random)
-            spoilt[rows[hit]] = labels[rows[hit]] if others is None else others[hit]
-        return spoilt
+            if others is not None:
+                corrupted[rows[chosen]] = others[chosen]
+        return corrupted
 
     @abstractmethod
     def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:
-        """A wrong label for each of the examples of a class → (count,); None if this class is never mistaken."""
+        """Draw a wrong label for each of the `count` examples of a class → (count,); None if the class stays clean."""
 
 
 @dataclass(frozen=True)
 class Symmetric(LabelNoise):
-    """Any other class alike.
+    """Wrong labels are uniform over the other classes.
 
-    The rate is that of wrong labels. Where others draw among all classes, the right one too, a rate of r leaves them
-    r · (C - 1)/C wrong.
+    The rate is that of wrong labels. Where other work draws among all C classes, including the right one, a rate r
+    gives r · (C - 1)/C wrong labels.
     """
 
     kind: ClassVar[str] = "symmetric"
@@ -82,12 +85,12 @@ class Symmetric(LabelNoise):
 
 @dataclass(frozen=True)
 class PairFlip(LabelNoise):
-    """Class y as class y + 1, the last as the first (Han et al. 2018, "Co-teaching")."""
+    """Class y becomes class y + 1, the last class the first (Han et al. 2018, "Co-teaching")."""
 
     kind: ClassVar[str] = "pair_flip"
 
     def check(self, facts: DataSpec) -> None:
-        """Refuse data without classes that follow each other."""
+        """Refuse data without exclusive classes."""
         super().check(facts)
         if facts.task is Task.MULTILABEL:
             raise LabError(
@@ -101,10 +104,10 @@ class PairFlip(LabelNoise):
 
 @dataclass(frozen=True)
 class Asymmetric(LabelNoise):
-    """Classes of CIFAR-10 as those they resemble (Patrini et al. 2017, "Making deep neural networks robust to noise").
+    """Similar classes of CIFAR-10 are confused (Patrini et al. 2017, "Making deep neural networks robust to noise").
 
-    Truck as automobile, bird as airplane, deer as horse, cat and dog as each other; the other five stay, so with all
-    ten equally frequent half as many labels are wrong as the rate says.
+    Truck becomes automobile, bird airplane, deer horse, cat dog and dog cat. The other five classes stay, so on
+    balanced classes the share of wrong labels is rate / 2.
     """
 
     kind: ClassVar[str] = "asymmetric"
@@ -127,6 +130,6 @@ class Asymmetric(LabelNoise):
             )
 
     def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """The class that it resembles."""
+        """The similar class, if there is one."""
         mistaken = self.MISTAKEN.get(facts.class_names[label])
         return None if mistaken is None else torch.full((count,), facts.class_names.index(mistaken))

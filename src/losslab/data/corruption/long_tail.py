@@ -1,4 +1,4 @@
-"""A long tail: classes that are rarer and rarer."""
+"""Class imbalance: exponentially decreasing class sizes."""
 
 from dataclasses import dataclass
 from math import floor, inf
@@ -20,13 +20,13 @@ from losslab.targets import Task
 class LongTail(Corruption):
     """Class i keeps floor(n · ratio^(-i/(C - 1))) examples (Cao et al. 2019, "Label-distribution-aware margin loss").
 
-    n is the number of examples of class 0, the largest: the most for which every class has enough. Which ones a class
-    keeps depends on the seed and the class alone, so those of a smaller share are among those of a larger one. What
-    inputs are normalised by stays that of the whole split: the same image is the same input at any ratio.
+    n, the size of class 0, is as large as the available examples of all classes allow. Which examples are kept depends
+    on the seed and the class only, so a larger ratio keeps a subset of a smaller one. Inputs are normalised by the
+    statistics of the uncorrupted split: an image is the same input at any ratio.
 
     Args:
-        ratio: how many times as large the largest class is as the smallest, 1 or more.
-        seed: of the draws.
+        ratio: size of the largest class divided by that of the smallest, 1 or more.
+        seed: seed of the draws.
     """
 
     ratio: float
@@ -35,46 +35,43 @@ class LongTail(Corruption):
     kind: ClassVar[str] = "long_tail"
 
     def __post_init__(self) -> None:
-        self.must("ratio", "a number from 1", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
-        self.must_be_seed(self.seed)
+        self.require("ratio", "a number from 1", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
+        self.require_seed(self.seed)
 
     def check(self, facts: DataSpec) -> None:
-        """Refuse data without classes that exclude each other."""
-        self.must_have_classes(facts)
+        """Refuse data without exclusive classes."""
+        self.require_classes(facts)
         if facts.task is Task.MULTILABEL:
             raise LabError(
                 "imbalance=long_tail is for classes that exclude each other, and these data have several labels"
             )
 
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
-        """Some examples of each class, in the order they had."""
-        labels = train.target if facts.task is Task.MULTICLASS else train.target.squeeze(1).long()
-        classes = facts.targets if facts.task is Task.MULTICLASS else 2
-        members = [(labels == label).nonzero().squeeze(1) for label in range(classes)]
+        """Keep some examples of each class, in their original order."""
+        multiclass = facts.task is Task.MULTICLASS
+        labels = train.target if multiclass else train.target.squeeze(1).long()
+        members = [(labels == label).nonzero().squeeze(1) for label in range(facts.targets if multiclass else 2)]
         available = [len(rows) for rows in members]
         sizes = self.sizes(available)
         if min(sizes) < 1:
             fewest = min(available)
-            poor = available.index(0) if fewest == 0 else sizes.index(0)
+            empty = available.index(0) if fewest == 0 else sizes.index(0)
+            name = facts.class_names[empty] if facts.class_names else empty
             remedy = f"choose one of at most {fewest:,}" if fewest else "a class without any cannot be made rarer"
             raise LabError(
-                f"imbalance.ratio={self.ratio:g} leaves class {_name(facts, poor)} none of its {available[poor]:,} "
-                f"training examples: {remedy}"
+                f"imbalance.ratio={self.ratio:g} leaves class {name} none of its {available[empty]:,} training "
+                f"examples: {remedy}"
             )
-        parts = [self._some(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
-        return subset.select_rows(train, torch.cat(parts).sort().values)
+        kept = [self._draw(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
+        return subset.select_rows(train, torch.cat(kept).sort().values)
 
     def sizes(self, available: list[int]) -> list[int]:
-        """How many examples each class keeps, of those there are."""
+        """Number of examples that each class keeps, given how many are available."""
         shares = [self.ratio ** (-label / (len(available) - 1)) for label in range(len(available))]
-        # A hair above, where a power that should be whole comes out below it.
-        largest = min(floor(there / share + 1e-9) for there, share in zip(available, shares, strict=True))
+        # 1e-9 compensates for powers that should be whole numbers and come out slightly below.
+        largest = min(floor(count / share + 1e-9) for count, share in zip(available, shares, strict=True))
         return [floor(largest * share + 1e-9) for share in shares]
 
-    def _some(self, rows: Tensor, size: int, label: int) -> Tensor:
+    def _draw(self, rows: Tensor, size: int, label: int) -> Tensor:
         random = random_keys.generator(self.seed, random_keys.LONG_TAIL, label)
         return rows[torch.randperm(len(rows), generator=random)[:size]]
-
-
-def _name(facts: DataSpec, label: int) -> str:
-    return facts.class_names[label] if facts.class_names else str(label)

@@ -1,7 +1,4 @@
-"""What was made wrong with the training data, in numbers, and a checksum by which the same data are known again.
-
-What a manifest says in a line.
-"""
+"""The manifest of the corruptions (RUN/faults.json): what they changed, and a checksum of the training data."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,19 +16,19 @@ from losslab.errors import LabError
 from losslab.targets import Task
 
 Manifest = dict[str, Any]
-"""Plain containers, as they stand in RUN/faults.json."""
+"""JSON content. "faults" has one record per corruption; "examples" and "sha256" describe the final training split."""
 
 
-def apply(train: TrainingSplit, faults: Sequence[Corruption], facts: DataSpec) -> tuple[TrainingSplit, Manifest]:
-    """The training split with these faults, one after the other, and what they did.
+def apply(train: TrainingSplit, corruptions: Sequence[Corruption], facts: DataSpec) -> tuple[TrainingSplit, Manifest]:
+    """Apply corruptions one after the other → the corrupted split and its manifest.
 
     Raises:
-        LabError: these examples cannot have one of them.
+        LabError: these examples cannot be corrupted so.
     """
     records = []
-    for fault in faults:
-        before, train = train, fault(train, facts)
-        records.append(_record(fault, before, train, facts))
+    for corruption in corruptions:
+        before, train = train, corruption(train, facts)
+        records.append(_record(corruption, before, train, facts))
     manifest: Manifest = {"faults": records, "examples": train.size, "sha256": checksum(train)}
     if facts.task is Task.REGRESSION:
         values = train.target.double()
@@ -40,7 +37,7 @@ def apply(train: TrainingSplit, faults: Sequence[Corruption], facts: DataSpec) -
 
 
 def checksum(train: TrainingSplit) -> str:
-    """SHA-256 of the indices and after them the targets, as they lie in memory (little-endian)."""
+    """SHA-256 of the index tensor followed by the target tensor, little-endian."""
     sha = hashlib.sha256()
     for tensor in (train.index, train.target):
         array = tensor.cpu().contiguous().numpy()
@@ -48,99 +45,100 @@ def checksum(train: TrainingSplit) -> str:
     return sha.hexdigest()
 
 
-def verify(found: Manifest | None, promised: Manifest) -> None:
-    """Refuse training data that are not those of a run.
+def verify(manifest: Manifest | None, expected: Manifest) -> None:
+    """Check that the training data are those of a run.
 
-    Values may differ in their last bits, as sums and exponentials do between processors; labels may not.
+    Labels must be equal. Values may differ in their last bits, as sums and exponentials do between processors.
 
     Raises:
         LabError: they differ.
     """
-    ours, theirs = found or {}, promised
-    same = ours.get("sha256") == theirs.get("sha256")
-    if not same and ours.get("examples") == theirs.get("examples") and "targets" in ours:
-        with suppress(KeyError, TypeError):  # a damaged file promises nothing
-            same = all(isclose(ours["targets"][key], theirs["targets"][key], rel_tol=1e-4) for key in ("mean", "std"))
+    actual = manifest or {}
+    same = actual.get("sha256") == expected.get("sha256")
+    if not same and actual.get("examples") == expected.get("examples") and "targets" in actual:
+        with suppress(KeyError, TypeError):  # a damaged file matches nothing
+            pairs = [(actual["targets"][key], expected["targets"][key]) for key in ("mean", "std")]
+            same = all(isclose(ours, theirs, rel_tol=1e-4) for ours, theirs in pairs)
     if not same:
         raise LabError(
-            f"the training data are not those of this run (SHA-256 {str(ours.get('sha256'))[:12]}…, and in its "
-            f"faults.json {str(theirs.get('sha256'))[:12]}…): data.dir or noise.file holds something else, or another "
-            f"version of losslab made the run; bring back what it had, or train it again"
+            f"the training data are not those of this run (SHA-256 {str(actual.get('sha256'))[:12]}…, but "
+            f"{str(expected.get('sha256'))[:12]}… in its faults.json): data.dir or noise.file has changed, or another "
+            f"version of losslab made the run; restore the data, or train it again"
         )
 
 
-def _record(fault: Corruption, before: TrainingSplit, after: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
-    record: dict[str, Any] = {"group": fault.group, "kind": fault.kind, "parameters": fault.parameters}
+def describe(manifest: Manifest) -> dict[str, str]:
+    """A line for each group, such as "symmetric, rate 0.4, 1,234 of 3,086 labels wrong"."""
+    return {record["group"]: f"{_settings(record)}, {_effect(record)}" for record in manifest["faults"]}
+
+
+def _settings(record: dict[str, Any]) -> str:
+    shown = {name: value for name, value in record["parameters"].items() if name not in ("seed", "file")}
+    return ", ".join([record["kind"], *(f"{name} {value}" for name, value in shown.items())])
+
+
+def _effect(record: dict[str, Any]) -> str:
+    if record["group"] == "imbalance":
+        sizes = record["classes"].values()
+        kept = f"{record['examples']:,} of {record['examples_before']:,} examples kept"
+        return f"{kept}, {max(sizes):,} to {min(sizes):,} a class"
+    changed = "values changed" if "moved" in record else "labels wrong"
+    return f"{record['changed']:,} of {record['of']:,} {changed}"
+
+
+def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
+    """What one corruption changed: counts, and the moments of the noise or the class sizes and transitions."""
+    record: dict[str, Any] = {"group": corruption.group, "kind": corruption.kind, "parameters": corruption.parameters}
     record |= {"examples_before": before.size, "examples": after.size}
-    if fault.group == "noise":
+    if corruption.group == "noise":
         changed = after.target != after.truth
-        labels = facts.task is not Task.REGRESSION
-        of = changed.numel() if labels else after.size
-        count = int(changed.sum() if labels else changed.reshape(after.size, -1).any(1).sum())
-        record |= {"changed": count, "of": of, "realised_rate": round(count / of, 6)}
+        if facts.task is Task.REGRESSION:
+            changed = changed.reshape(after.size, -1).any(1)
+        count, total = int(changed.sum()), changed.numel()
+        record |= {"changed": count, "of": total, "realised_rate": round(count / total, 6)}
     if facts.task is Task.REGRESSION:
         moved = (after.target - after.truth).double()
         record["moved"] = {"mean": moved.mean().item(), "std": moved.std(correction=0).item()}
         return record
-    record["classes_before"], record["classes"] = _sizes(before.target, facts), _sizes(after.target, facts)
-    if fault.group == "noise" and facts.task is Task.MULTILABEL:
-        record["flips"] = _flips(after, facts)
-    elif fault.group == "noise":
-        record["transitions"] = _table(_known(after.truth, facts), _known(after.target, facts), class_names(facts))
+    record["classes_before"], record["classes"] = _class_sizes(before.target, facts), _class_sizes(after.target, facts)
+    names = class_names(facts)
+    if corruption.group == "noise" and facts.task is Task.MULTILABEL:
+        columns = zip(names, after.truth.long().unbind(1), after.target.long().unbind(1), strict=True)
+        record["flips"] = {name: _transitions(true, given, ["0", "1"]) for name, true, given in columns}
+    elif corruption.group == "noise":
+        record["transitions"] = _transitions(
+            _valid_labels(after.truth, facts), _valid_labels(after.target, facts), names
+        )
     return record
 
 
 def class_names(facts: DataSpec) -> list[str]:
-    """What the classes or labels are called."""
+    """Names of the classes or labels; numbers if they have none."""
     if facts.class_names:
         return list(facts.class_names)
     return [str(number) for number in range(2 if facts.task is Task.BINARY else facts.targets)]
 
 
-def _sizes(target: Tensor, facts: DataSpec) -> dict[str, int]:
-    """How many examples each class has; of several labels, how many have each."""
+def _class_sizes(target: Tensor, facts: DataSpec) -> dict[str, int]:
+    """Number of examples of each class, or with each label."""
+    names = class_names(facts)
     if facts.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
-        counts = torch.bincount(_known(target, facts), minlength=len(class_names(facts)))
-    return dict(zip(class_names(facts), counts.tolist(), strict=True))
+        counts = torch.bincount(_valid_labels(target, facts), minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))
 
 
-def _known(target: Tensor, facts: DataSpec) -> Tensor:
-    """The classes of those examples that have one, int64."""
+def _valid_labels(target: Tensor, facts: DataSpec) -> Tensor:
+    """Class indices, int64, without those outside the classes."""
     labels = target if facts.task is Task.MULTICLASS else target.squeeze(1).long()
     return labels[(labels >= 0) & (labels < len(class_names(facts)))]
 
 
-def _flips(train: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
-    """By label, true answer ("0" or "1") and given answer, how many examples."""
-    columns = zip(class_names(facts), train.truth.long().unbind(1), train.target.long().unbind(1), strict=True)
-    return {name: _table(true, given, ["0", "1"]) for name, true, given in columns}
-
-
-def _table(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:
-    """By true class and given class, how many examples; of what does not occur, nothing."""
+def _transitions(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:
+    """Number of examples by true class and given class, without zeros."""
     pairs = torch.bincount(true * len(classes) + given, minlength=len(classes) ** 2).view(len(classes), -1).tolist()
     return {
         name: {other: count for other, count in zip(classes, row, strict=True) if count}
         for name, row in zip(classes, pairs, strict=True)
     }
-
-
-def describe(manifest: dict[str, Any]) -> dict[str, str]:
-    """For each group that is at work, what it did: "symmetric, rate 0.4, 1,234 of 3,086 labels wrong"."""
-    return {record["group"]: f"{_asked(record)}, {_done(record)}" for record in manifest["faults"]}
-
-
-def _asked(record: dict[str, Any]) -> str:
-    shown = {name: value for name, value in record["parameters"].items() if name not in ("seed", "file")}
-    return ", ".join([record["kind"], *(f"{name} {value}" for name, value in shown.items())])
-
-
-def _done(record: dict[str, Any]) -> str:
-    if record["group"] == "imbalance":
-        sizes = record["classes"].values()
-        kept = f"{record['examples']:,} of {record['examples_before']:,} examples kept"
-        return f"{kept}, {max(sizes):,} to {min(sizes):,} a class"
-    what = "values changed" if "moved" in record else "labels wrong"
-    return f"{record['changed']:,} of {record['of']:,} {what}"

@@ -1,4 +1,4 @@
-"""Part of a training split, or other targets for it, whether it lies in memory or is read from files."""
+"""Training splits, in memory or on disk, whose rows can be selected and whose targets can be replaced."""
 
 from functools import cached_property
 
@@ -9,12 +9,12 @@ from losslab.data.batch import Examples, Source
 
 
 class Subset:
-    """Some examples of a source that is read from files, with targets of their own. The truth is the source's target.
+    """Rows of a source that is not in memory, with new targets. The truth is the source's target.
 
     Args:
-        source: where the examples are read from.
-        rows: int64 (N,), which of them there are.
-        target: of these rows, (N,) or (N, K).
+        source: source to read from.
+        rows: int64 (N,), the selected rows of the source.
+        target: targets of these rows, (N,) or (N, K).
     """
 
     def __init__(self, source: Source, rows: Tensor, target: Tensor) -> None:
@@ -22,26 +22,26 @@ class Subset:
 
     @property
     def size(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
         return len(self.index)
 
     @property
     def shape(self) -> torch.Size:
-        """Of one example's inputs."""
+        """Shape of one example's inputs."""
         return self.source.shape
 
     @property
     def device(self) -> torch.device:
-        """Where `take` expects rows and gives examples."""
+        """Device of the rows that `take` expects and of the examples that it returns."""
         return self.source.device
 
     @cached_property
     def truth(self) -> Tensor:
-        """The targets before anything was made wrong with them."""
+        """Uncorrupted targets."""
         return self.source.target[self.index]
 
     def take(self, rows: Tensor) -> Examples:
-        """The examples of these rows, numbered by their place in the source."""
+        """Read the examples of these rows; `index` is their index in the source."""
         return self.source.take(self.index[rows])._replace(target=self.target[rows])
 
 
@@ -50,17 +50,17 @@ TrainingSplit = Examples | Subset
 
 
 def as_training_split(source: Source) -> TrainingSplit:
-    """A source as a training split."""
+    """The source itself if it is in memory, else a `Subset` of all its rows."""
     return source if isinstance(source, Examples) else Subset(source, torch.arange(source.size), source.target)
 
 
 def select_rows(train: TrainingSplit, rows: Tensor) -> TrainingSplit:
-    """The examples of these rows alone, numbered as they were."""
+    """The examples of these rows, which keep their index."""
     if isinstance(train, Examples):
         return train.take(rows)
     return Subset(train.source, train.index[rows], train.target[rows])
 
 
 def with_target(train: TrainingSplit, target: Tensor) -> TrainingSplit:
-    """The same examples with other targets; their truth stays."""
+    """The same examples with other targets; the truth stays."""
     return train._replace(target=target) if isinstance(train, Examples) else Subset(train.source, train.index, target)

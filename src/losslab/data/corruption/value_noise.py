@@ -1,5 +1,6 @@
-"""What is wrong with values: outliers, and noise whose size depends on the inputs."""
+"""Noise on regression targets: outliers, and Gaussian noise whose standard deviation depends on the inputs."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -18,7 +19,7 @@ from losslab.targets import Task
 
 @dataclass(frozen=True)
 class ValueNoise(Corruption):
-    """Something is added to values."""
+    """Base class of additive noise on values."""
 
     group: ClassVar[str] = "noise"
 
@@ -31,26 +32,26 @@ class ValueNoise(Corruption):
             )
 
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
-        """Add it to the targets (N, D)."""
-        return subset.with_target(train, train.target + self.drawn(train, facts).to(train.target.dtype))
+        """Add the noise to the targets (N, D)."""
+        return subset.with_target(train, train.target + self.noise(train, facts).to(train.target.dtype))
 
-    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
-        """What is added, (N, D)."""
-        raise NotImplementedError
+    @abstractmethod
+    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
+        """Draw the noise → (N, D)."""
 
 
 @dataclass(frozen=True)
 class Outliers(ValueNoise):
-    """Of all examples, round(rate · N) are thrown off by an exponentially distributed length.
+    """round(rate · N) examples get an exponentially distributed error, by default upwards only.
 
-    One-sided they lie above: errors on both sides alike leave the mean, and so what squared error looks for, where it
-    was. The outliers of a lower rate are among those of a higher one. Counts become larger counts.
+    Symmetric errors would leave the conditional mean, which squared error estimates, where it was. The outliers of a
+    lower rate are among those of a higher rate. Counts stay counts.
 
     Args:
-        rate: the share of the examples that become outliers, 0 to 1.
-        size: how far an outlier is thrown on average, in units of the target.
-        sides: "one" for upwards, "two" for up and down alike.
-        seed: of the draws.
+        rate: share of the examples that become outliers, 0 to 1.
+        size: mean absolute error of an outlier, in units of the target.
+        sides: "one" for upwards, "two" for up and down with equal probability.
+        seed: seed of the draws.
     """
 
     rate: float
@@ -60,10 +61,10 @@ class Outliers(ValueNoise):
     kind: ClassVar[str] = "outliers"
 
     def __post_init__(self) -> None:
-        self.must("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
-        self.must("size", "a number above 0", holds=is_number(self.size, 0, inf) and 0 < self.size < inf)
-        self.must("sides", "one or two", holds=self.sides in {"one", "two"})
-        self.must_be_seed(self.seed)
+        self.require("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
+        self.require("size", "a number above 0", holds=is_number(self.size, 0, inf) and 0 < self.size < inf)
+        self.require("sides", "one or two", holds=self.sides in {"one", "two"})
+        self.require_seed(self.seed)
 
     def check(self, facts: DataSpec) -> None:
         """Refuse data in classes, and counts that would become negative."""
@@ -71,29 +72,29 @@ class Outliers(ValueNoise):
         if facts.counts and self.sides == "two":
             raise LabError("noise.sides=two would make counts negative: use noise.sides=one")
 
-    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
-        """Mostly 0."""
+    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
+        """Errors of the outliers, 0 elsewhere."""
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
-        thrown = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
-        # Drawn for all examples, so that one is thrown as far at any rate, and to either side.
-        lengths = torch.empty(train.target.shape).exponential_(1 / self.size, generator=random)
-        lengths = lengths.ceil() if facts.counts else lengths
+        chosen = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
+        # Drawn for all examples, so that the error of an example depends neither on the rate nor on `sides`.
+        errors = torch.empty(train.target.shape).exponential_(1 / self.size, generator=random)
+        errors = errors.ceil() if facts.counts else errors
         if self.sides == "two":
-            lengths *= 2 * torch.randint(2, lengths.shape, generator=random) - 1
-        added = torch.zeros_like(lengths)
-        added[thrown] = lengths[thrown]
-        return added
+            errors *= 2 * torch.randint(2, errors.shape, generator=random) - 1
+        noise = torch.zeros_like(errors)
+        noise[chosen] = errors[chosen]
+        return noise
 
 
 @dataclass(frozen=True)
 class Heteroscedastic(ValueNoise):
-    """Gaussian noise with the standard deviation scale · exp(growth · z), where z is a standardised feature.
+    """Gaussian noise with standard deviation scale · exp(growth · z), where z is a standardised feature.
 
     Args:
-        scale: standard deviation of the noise where the feature has its mean, in units of the target.
-        growth: by how much its logarithm grows for each standard deviation of the feature; 0 for the same everywhere.
-        feature: the column of the inputs (flattened) that decides, from 0.
-        seed: of the draws.
+        scale: standard deviation of the noise at the feature's mean, in units of the target.
+        growth: growth of its logarithm per standard deviation of the feature; 0 for homoscedastic noise.
+        feature: column index of the feature in the flattened inputs.
+        seed: seed of the draws.
     """
 
     scale: float = 0.5
@@ -103,36 +104,30 @@ class Heteroscedastic(ValueNoise):
     kind: ClassVar[str] = "heteroscedastic"
 
     def __post_init__(self) -> None:
-        self.must("scale", "a number above 0", holds=is_number(self.scale, 0, inf) and 0 < self.scale < inf)
-        self.must("growth", "a number from -10 to 10", holds=is_number(self.growth, -10, 10))
-        self.must("feature", "a column, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0)
-        self.must_be_seed(self.seed)
+        self.require("scale", "a number above 0", holds=is_number(self.scale, 0, inf) and 0 < self.scale < inf)
+        self.require("growth", "a number from -10 to 10", holds=is_number(self.growth, -10, 10))
+        self.require("feature", "a column, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0)
+        self.require_seed(self.seed)
 
     def check(self, facts: DataSpec) -> None:
-        """Refuse data in classes, counts, and a feature that there is not."""
+        """Refuse data in classes, counts, and a feature that does not exist."""
         super().check(facts)
         features = torch.Size(facts.input_shape).numel()
-        self.must("feature", f"a column, 0 to {features - 1:,}", holds=self.feature < features)
+        self.require("feature", f"a column, 0 to {features - 1:,}", holds=self.feature < features)
         if facts.counts:
             raise LabError("noise=heteroscedastic adds Gaussian noise, and these are counts: use noise=outliers")
 
-    def drawn(self, train: TrainingSplit, facts: DataSpec) -> Tensor:  # noqa: ARG002
+    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:  # noqa: ARG002
         """σ(x) times standard normal draws."""
         if not isinstance(train, Examples):
-            raise LabError(
-                "noise=heteroscedastic looks at the inputs of all examples: it needs data that are in memory"
-            )
+            raise LabError("noise=heteroscedastic depends on the inputs of all examples: it needs data in memory")
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
         return self.deviation(train, train.inputs)[:, None] * torch.randn(train.target.shape, generator=random)
 
     def deviation(self, train: Examples, inputs: Tensor) -> Tensor:
-        """The standard deviation of the noise at these inputs (N, ...) → (N,).
-
-        Args:
-            train: the split by which the feature is standardised.
-            inputs: anywhere.
-        """
-        known, column = (values.flatten(1)[:, int(self.feature)].double() for values in (train.inputs, inputs))
-        spread = known.std(correction=0)
-        z = (column - known.mean()) / torch.where(spread > 0, spread, 1.0)
+        """Standard deviation of the noise at `inputs` (N, ...) → (N,); `train` standardises the feature."""
+        column = int(self.feature)
+        reference, values = (each.flatten(1)[:, column].double() for each in (train.inputs, inputs))
+        spread = reference.std(correction=0)
+        z = (values - reference.mean()) / torch.where(spread > 0, spread, 1.0)
         return (self.scale * (self.growth * z).exp()).float()

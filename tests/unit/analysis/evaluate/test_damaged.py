@@ -104,15 +104,15 @@ def test_of_a_file_that_is_no_checkpoint_nobody_is_told_to_run_it(copy):
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
-        (("normalise", "std"), [0, 0, 0], "its normalise cannot be"),
-        (("normalise", "mean"), [1], "its normalise cannot be"),
-        (("normalise", "mean"), [1, 2, float("nan")], "its normalise cannot be"),
-        (("class_names",), ["a"], "its class_names cannot be"),
-        (("class_counts",), [1], "its class_counts cannot be"),
-        (("targets",), 0, "its targets or input_shape cannot be"),
-        (("targets",), "x", "its targets or input_shape cannot be"),
-        (("input_shape",), "x", "its targets or input_shape cannot be"),
-        (("input_shape",), [3, 8], "its normalise cannot be"),
+        (("normalise", "std"), [0, 0, 0], "invalid normalise"),
+        (("normalise", "mean"), [1], "invalid normalise"),
+        (("normalise", "mean"), [1, 2, float("nan")], "invalid normalise"),
+        (("class_names",), ["a"], "invalid class_names"),
+        (("class_counts",), [1], "invalid class_counts"),
+        (("targets",), 0, "invalid targets or input_shape"),
+        (("targets",), "x", "invalid targets or input_shape"),
+        (("input_shape",), "x", "invalid targets or input_shape"),
+        (("input_shape",), [3, 8], "invalid normalise"),
     ],
 )
 def test_what_no_data_can_be_is_refused_with_its_file(copy, keys, value, said):

@@ -118,5 +118,5 @@ def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, facts, message
 
 def test_a_feature_of_examples_that_are_not_in_memory_is_refused():
     train = examples()
-    with pytest.raises(LabError, match="data that are in memory"):
+    with pytest.raises(LabError, match="it needs data in memory"):
         Heteroscedastic()(Subset(train, train.index, train.target), VALUES)
