@@ -40,8 +40,8 @@ def loaded(folder, *, in_memory: bool, **options: object) -> ImageFolder:
     return data
 
 
-def loader(data: ImageFolder, workers: int = 0, rank: int = 0, world: int = 1) -> Loader:
-    options = {"augment": data.augment, "transform": data.transform, "rank": rank, "world_size": world}
+def loader(data: ImageFolder, workers: int = 0, rank: int = 0, world_size: int = 1) -> Loader:
+    options = {"augment": data.augment, "transform": data.transform, "rank": rank, "world_size": world_size}
     return Loader(data.splits["train"], 5, seed=3, shuffle=True, workers=workers, **options)
 
 
@@ -72,11 +72,11 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_batches_are_those_from_memory_to_the_last_bit(folder, workers, world):
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_batches_are_those_from_memory_to_the_last_bit(folder, workers, world_size):
     held, read = loaded(folder, in_memory=True), loaded(folder, in_memory=False)
-    for rank in range(world):
-        of_memory, of_files = loader(held, 0, rank, world), loader(read, workers, rank, world)
+    for rank in range(world_size):
+        of_memory, of_files = loader(held, 0, rank, world_size), loader(read, workers, rank, world_size)
         for epoch in range(2):
             of_memory.set_epoch(epoch)
             batches = iter(of_files)

@@ -214,6 +214,7 @@ def test_training_validation_and_test_share_no_image(official):
     assert len(train | val) == 100
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_download_once(server, tmp_path):
     url, asked = server
     folder = str(tmp_path / "data")

@@ -37,10 +37,13 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert drawn(loader, 1) != drawn(Loader(examples(50), 8, seed=4, shuffle=True), 1)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_ranks_share_each_batch_of_one_process_and_take_equally_many_steps(world):
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_ranks_share_each_batch_of_one_process_and_take_equally_many_steps(world_size):
     alone = drawn(Loader(examples(17), 4, seed=1, shuffle=True))
-    ranks = [drawn(Loader(examples(17), 4, seed=1, shuffle=True, rank=rank, world_size=world)) for rank in range(world)]
+    ranks = [
+        drawn(Loader(examples(17), 4, seed=1, shuffle=True, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     assert {len(rank) for rank in ranks} == {len(alone)}
     for step, whole in enumerate(alone):
         assert sorted(itertools.chain(*(rank[step] for rank in ranks))) == sorted(whole)
@@ -50,9 +53,12 @@ def test_augmentation_is_drawn_for_the_whole_batch_whatever_the_number_of_ranks(
     images = torch.randint(256, (10, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Examples.of(images, torch.arange(10))
 
-    def seen(world: int) -> dict[int, torch.Tensor]:
+    def seen(world_size: int) -> dict[int, torch.Tensor]:
         augment = Augment(crop=2, flip=True, cutout=3)
-        loaders = [Loader(data, 4, shuffle=True, augment=augment, rank=rank, world_size=world) for rank in range(world)]
+        loaders = [
+            Loader(data, 4, shuffle=True, augment=augment, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
         batches = itertools.chain(*loaders)
         return {int(i): image for batch in batches for i, image in zip(batch.index, batch.inputs, strict=True)}
 
@@ -68,7 +74,12 @@ def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
         found = {}
         for rank in range(world_size):
             loader = Loader(
-                Examples.of(images, torch.arange(101)), 16, shuffle=True, augment=augment, rank=rank, world_size=world
+                Examples.of(images, torch.arange(101)),
+                16,
+                shuffle=True,
+                augment=augment,
+                rank=rank,
+                world_size=world_size,
             )
             loader.set_epoch(epoch)
             for batch in loader:

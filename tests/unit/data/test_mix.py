@@ -63,7 +63,9 @@ def test_validation_is_not_mixed(build):
         assert torch.equal(batch.target, torch.eye(10)[batch.truth])
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "kl_div", "focal", "bce"])
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("kl_div", "focal", "bce"))]
+)
 def test_a_loss_on_probabilities_learns_from_mixed_batches(train, loss):
     _, results = train("model=mlp", "data=digits", "trainer.max_epochs=4", "logger=none", f"loss={loss}", "mix=mixup")
     assert results["test/accuracy"] > 0.6
