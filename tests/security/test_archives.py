@@ -132,7 +132,9 @@ def test_no_batch_is_executed_or_waited_for(tmp_path):
 @pytest.mark.parametrize("asked", [(), ("dir=FRESH",), ("dir=FRESH", "verify=false"), ("subset=5",)])
 def test_a_run_that_is_over_fetches_nothing_that_its_folder_names(asked, tmp_path, monkeypatch):
     fetched = []
-    monkeypatch.setattr(cifar10_files, "ensure", lambda *given, **verify: fetched.append((*given, *verify.values())))
+    monkeypatch.setattr(
+        cifar10_files, "ensure_downloaded", lambda *given, **verify: fetched.append((*given, *verify.values()))
+    )
     (tmp_path / "victim").mkdir()
     given = {"url": "http://127.0.0.1:9/evil.tar.gz", "verify": False, "dir": str(tmp_path / "victim"), "subset": 9}
     config = folders.config(

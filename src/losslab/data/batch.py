@@ -107,3 +107,9 @@ class DataSpec:
     """A name for each class or label; empty for regression."""
     counts: bool = False
     """Whether the values are counts 0, 1, 2, ..."""
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each class or label (two for a binary task): `class_names`, or numbers if there are none."""
+        count = 2 if self.task is Task.BINARY else self.targets
+        return list(self.class_names) if len(self.class_names) == count else [str(number) for number in range(count)]

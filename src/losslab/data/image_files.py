@@ -41,21 +41,8 @@ class ImageFiles:
         # One array instead of a list of str: reference counts of a million objects would unshare forked memory pages.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.target = torch.tensor(labels)
-
-    @property
-    def size(self) -> int:
-        """Number of images."""
-        return len(self.paths)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of a decoded image, (height, width, channels)."""
-        return torch.Size((self.side, self.side, 3))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of all decoded images in bytes."""
-        return self.size * self.shape.numel()
+        self.size, self.shape = len(paths), torch.Size((side, side, 3))  # (height, width, channels)
+        self.nbytes = self.size * self.shape.numel()  # of all images, decoded
 
     def take(self, rows: Tensor) -> Examples:
         """Decode the images of these rows.

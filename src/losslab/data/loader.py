@@ -25,15 +25,7 @@ from losslab.errors import LabError
 class BatchPlan:
     """Computes the rows and augmentation draws of any batch of any epoch, for one rank. Stateless.
 
-    Args:
-        size: number of examples in the data set.
-        shape: shape of one example's inputs; (height, width, channels) for images.
-        batch_size: global batch size, over all ranks.
-        seed: seed of order and augmentation.
-        shuffle: whether each epoch has its own order.
-        augment: augmentation of the images; None for none.
-        rank: rank of this process.
-        world_size: number of ranks.
+    `size` and `shape` are those of the source; the other fields are arguments of `Loader`.
     """
 
     size: int
@@ -99,14 +91,14 @@ class Prefetcher:
     """
 
     def __init__(self, source: Source, plan: BatchPlan, workers: int, *, pin: bool = False) -> None:
-        self._positions: list[tuple[int, int]] = []
+        self._positions: list[tuple[int, int]] = []  # (epoch, batch number) of the batches to read
         self._plan = plan
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")  # the user decides
             self._loader: DataLoader[Any] = DataLoader(
                 _BatchDataset(source, plan),
                 batch_size=None,
-                sampler=_ListSampler(self._positions),
+                sampler=self._positions,
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 pin_memory=pin,
@@ -120,7 +112,9 @@ class Prefetcher:
         Raises:
             LabError: an example cannot be read, or a worker died.
         """
-        self._positions[:] = [(epoch, number) for number in range(first, len(self._plan))]  # shared with the sampler
+        self._positions[:] = [
+            (epoch, number) for number in range(first, len(self._plan))
+        ]  # in place: it is the sampler
         try:
             for batch in self._loader:
                 if isinstance(batch, LabError):
@@ -162,19 +156,6 @@ class _BatchDataset(Dataset[Any]):
         except LabError as error:
             return error
         return self._plan.augmented(examples, self._plan.draws(epoch, number, rows))
-
-
-class _ListSampler:
-    """A sampler over a list that changes between epochs."""
-
-    def __init__(self, positions: list[tuple[int, int]]) -> None:
-        self._positions = positions
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(list(self._positions))
-
-    def __len__(self) -> int:
-        return len(self._positions)
 
 
 def _init_worker(parent: int, _: int) -> None:

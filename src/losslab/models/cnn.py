@@ -1,18 +1,15 @@
-"""The small CNN of the CIFAR-10 tutorials.
-
-ResNet-18 for small images.
-"""
+"""Convolutional networks for small images: the CNN of the CIFAR-10 tutorials, and ResNet-18."""
 
 from torch import nn
 
 from losslab.errors import LabError
 
 
-def images(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tuple[int, int, int]:
-    """The (channels, height, width) of an input.
+def image_shape(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tuple[int, int, int]:
+    """Check that inputs are images → (channels, height, width).
 
     Raises:
-        LabError: it is no image, or one that the model cannot halve as often as it must.
+        LabError: they are not, or their sides are no multiples of `multiple_of`.
     """
     if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:
         sides = f" with sides that are multiples of {multiple_of}" if multiple_of > 1 else ""
@@ -24,11 +21,11 @@ def images(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tu
 
 
 def cifar_cnn(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Three 5×5 convolutions 32-32-64, each followed by 2×2 max pooling, then Linear 64 and Linear to the outputs.
+    """Three 5×5 convolutions 32-32-64, each followed by 2×2 max pooling, then two linear layers 64-outputs.
 
-    No activations: max pooling is the only non-linearity. 145,578 parameters for 3×32×32 inputs and 10 outputs.
+    Max pooling is the only non-linearity. 145,578 parameters for 3×32×32 inputs and 10 outputs.
     """
-    channels, height, width = images("cifar_cnn", input_shape, multiple_of=8)
+    channels, height, width = image_shape("cifar_cnn", input_shape, multiple_of=8)
     return nn.Sequential(
         nn.Conv2d(channels, 32, 5, padding=2),
         nn.MaxPool2d(2),
@@ -43,16 +40,16 @@ def cifar_cnn(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
 
 
 def resnet18(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """Torchvision's ResNet-18 with a 3×3 stem of stride 1 and no max pooling, so that 32×32 images keep their detail.
+    """Torchvision's ResNet-18 with a 3×3 stem of stride 1 and no max pooling, for images of 32×32 pixels.
 
     He et al., "Deep residual learning for image recognition", 2016. 11,173,962 parameters for 10 outputs.
     """
-    from torchvision.models import resnet18 as imagenet_resnet18  # noqa: PLC0415 -- a second to import, and only here
+    from torchvision.models import resnet18 as imagenet_resnet18  # noqa: PLC0415 -- a second to import
 
-    channels, _, _ = images("resnet18", input_shape)
+    channels, _, _ = image_shape("resnet18", input_shape)
     network: nn.Module = imagenet_resnet18(num_classes=outputs)
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    # torchvision's own initialisation of a convolution, which the new stem did not get.
+    # torchvision's initialisation of a convolution, for the new stem
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
     return network

@@ -1,4 +1,4 @@
-"""A last layer whose outputs are cosines, for losses that ask for them (`Loss.cosine_outputs`)."""
+"""A last layer whose outputs are cosines, for losses with `cosine_outputs`."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 
-_SHORTEST = 1e-6
-"""Shorter features or weights are not stretched to length 1: the gradient would grow without bound towards length 0."""
+_MIN_NORM = 1e-6
+"""Norms are clamped to it: the gradient of v / |v| grows without bound towards |v| = 0."""
 
 
 class CosineLinear(nn.Linear):
     """Cosines of the angles between the features and the weight rows: features (N, F) → (N, C), in [-1, 1].
 
-    No bias. Features of zeros give zeros. Half precision is raised to float32.
+    No bias. Zero features give zeros. Half precision is raised to float32.
     """
 
     def __init__(
@@ -27,17 +27,16 @@ class CosineLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
         """(N, F) → (N, C)."""
-        # Losses multiply cosines by 20 or 30, and half precision's rounding with them.
+        # Losses multiply cosines by 20 or 30, and would multiply half precision's rounding errors, too.
         precision = torch.promote_types(input.dtype, torch.float32)
-        features = F.normalize(input.to(precision), dim=1, eps=_SHORTEST)
-        return F.linear(features, F.normalize(self.weight.to(precision), dim=1, eps=_SHORTEST))
+        features = F.normalize(input.to(precision), dim=1, eps=_MIN_NORM)
+        return F.linear(features, F.normalize(self.weight.to(precision), dim=1, eps=_MIN_NORM))
 
 
 def with_cosine_outputs(network: nn.Module) -> nn.Module:
-    """The network with its last nn.Linear replaced by a CosineLinear of the same weight.
+    """Replace the last nn.Linear by a CosineLinear with the same weight, in place if it is not the whole network.
 
-    Nothing is drawn, so the weights are those the network had, and a checkpoint fits a network that was built the same
-    way. A network that multiplies its outputs by an `output_scale` of its own does so no longer.
+    Draws nothing, so all initial weights stay. A network with an `output_scale` gets an output_scale of 1.
 
     Raises:
         LabError: the network does not end in an nn.Linear.
@@ -52,7 +51,7 @@ def with_cosine_outputs(network: nn.Module) -> nn.Module:
     cosine: CosineLinear = nn.utils.skip_init(CosineLinear, last.in_features, last.out_features)
     cosine.weight = last.weight
     if hasattr(network, "output_scale"):
-        network.output_scale = 1.0  # type: ignore[assignment]  # the checker takes any attribute for a module
+        network.output_scale = 1.0  # type: ignore[assignment]  # mypy expects a module
     parent, _, name = names[-1].rpartition(".")
     if not name:
         return cosine

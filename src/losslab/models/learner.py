@@ -1,11 +1,10 @@
-"""What a learner leaves in a checkpoint beside its weights, for an interrupted epoch to go on.
+"""The LightningModules: a network, a loss, metrics, and one step that has no branches on the loss."""
 
-The LightningModules: a network, a loss, and one short step in which no line asks which loss it is.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import torch
@@ -13,70 +12,37 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
-from losslab.models import lr_schedulers
 from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode
 from losslab.targets import Task, choose_kind, encode
 
 
-def checkpoint_state(
-    averages: Iterable[RunningMean], values: dict[str, float], fresh: set[str], loader: Any
-) -> dict[str, Any]:
-    """The state of a learner, as resumable.py wants it; all processes of a run must ask for it together.
-
-    Args:
-        averages: over the training examples of this epoch so far.
-        values: the newest ones of the run.
-        fresh: the names of those that are of this epoch.
-        loader: of the training examples.
-    """
-    sums = torch.stack([average.sums for average in averages])
-    return {
-        "sums": _of_all_processes(sums),  # (processes, averages, 2)
-        "values": dict(values),
-        "fresh": sorted(fresh),
-        "loader": loader.state_dict(),
-    }
-
-
-def restore_averages(state: Mapping[str, Any], averages: Iterable[RunningMean], rank: int) -> None:
-    """Go on with the averages that the process of this rank had; a process that there was not begins with none."""
-    of_processes = state["sums"]
-    if rank < len(of_processes):
-        for average, sums in zip(averages, of_processes[rank], strict=True):
-            average.sums = sums
-
-
-def _of_all_processes(tensor: Tensor) -> Tensor:
-    """The tensors of one shape that the processes of a run have → (processes, ...), on the CPU."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor[None].cpu()
-    everyones = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyones, tensor)
-    return torch.stack(everyones).cpu()
-
-
 class Learner(LightningModule):
-    """A network that learns under a loss. `Regressor` and `Classifier` say what its outputs mean.
+    """Base class: trains and evaluates a network with a loss. `Regressor` and `Classifier` interpret the outputs.
 
     Args:
-        network: from inputs to outputs (N, loss.outputs(targets)).
-        loss: any loss that takes the targets the data give, as they are or encoded.
-        facts: what the data declare.
-        optimizer: makes an optimizer of the parameters.
-        scheduler: makes a learning-rate scheduler of the optimizer; None for a constant rate.
-        interval: whether the scheduler steps each "step" or each "epoch".
-        seed: of the draws inside the network (dropout).
-        track_given_labels: whether to hold the outputs in training against the given targets too, beside the truth: where
-            they differ, it shows how much of what is wrong the network has learnt by heart.
+        network: maps inputs to outputs (N, loss.outputs(targets)).
+        loss: any loss that takes the targets of the data, as they are or encoded.
+        facts: specification of the data.
+        optimizer: called with the parameters, returns an optimizer.
+        scheduler: called with the optimizer, returns a learning-rate scheduler; None for a constant rate.
+        interval: "step" or "epoch", when the scheduler steps.
+        seed: seed of draws inside the network (dropout).
+        track_given_labels: whether to score training outputs against the given targets, too, as
+            train/accuracy_given or train/mse_given. Under label noise, the difference from the score against the
+            truth shows how many wrong labels the network has memorised.
 
     Raises:
-        LabError: the loss cannot learn from these targets.
+        LabError: the loss cannot take these targets.
     """
+
+    train_metric: str
+    """Name of the metric that is computed on every training batch; it must be cheap."""
 
     def __init__(
         self,
@@ -101,54 +67,50 @@ class Learner(LightningModule):
         losses = ["loss", *(f"loss/{name}" for name in loss.term_names)]
         self.averages = {split: {name: RunningMean() for name in losses} for split in ("train", "val", "test")}
         self.averages["train"][self.train_metric] = RunningMean()
-        self._given = RunningMean() if track_given_labels else None
-        if self._given is not None:
-            self.averages["train"][f"{self.train_metric}_given"] = self._given
-        # In a plain dict, not as submodules: Lightning would cast their float64 sums with the network's precision.
+        self._given_average = RunningMean() if track_given_labels else None
+        if self._given_average is not None:
+            self.averages["train"][f"{self.train_metric}_given"] = self._given_average
+        # A plain dict, not submodules: Lightning would cast their float64 sums to the network's precision.
         self.evaluation_metrics = {split: EvaluationMetrics(facts) for split in ("val", "test")}
         self.values: dict[str, float] = {}
-        """The newest value of everything that is averaged over an epoch, by name, for callbacks to read."""
+        """Newest value of each epoch metric by name, for callbacks."""
         self.updated_this_epoch: set[str] = set()
-        """Those of them that are of the current epoch: not every epoch is validated."""
-        self._resumed: dict[str, Any] | None = None  # what a checkpoint said, until training starts
-        self._weight: Tensor | None = None  # of the batches that were accumulated for the next step
+        """Names in `values` that are of the current epoch: not every epoch has validation."""
+        self._saved: dict[str, Any] | None = None  # state from the checkpoint, restored when training starts
+        self._accumulated_weight: Tensor | None = None  # of the batches accumulated for the next optimizer step
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes some fifty times a step which hook it is in: no parameter, so nn.Module need not look for one.
+        # Lightning sets this some fifty times a step; nn.Module.__setattr__ would search for parameters each time.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
 
-    train_metric: str
-    """The yardstick that is cheap enough to take on every training batch."""
-
     @property
     def monitor(self) -> str:
-        """The metric to checkpoint, stop, tune and compare by: never the loss."""
+        """Name of the metric for checkpoints, early stopping, tuning and comparison: never the loss."""
         return f"val/{MONITOR[self.facts.task]}"
 
     @property
     def monitor_mode(self) -> str:
-        """Whether the monitored metric is better "min" or "max"."""
+        """Better direction of the monitored metric, "min" or "max"."""
         return monitor_mode(self.facts.task)
 
     @cached_property
     def epoch_metric_names(self) -> list[str]:
-        """The names of all values of an epoch, in the order of a table."""
-        train = [f"train/{name}" for name in self.averages["train"]]
-        return [*train, *self._names("val")]
+        """Names of all train and val metrics, in the order of table columns."""
+        return [*(f"train/{name}" for name in self.averages["train"]), *self._evaluation_names("val")]
 
     @property
     def metric_names(self) -> list[str]:
-        """The names of all values of a run: of its best epoch, and on the test set."""
-        return [*self.epoch_metric_names, *self._names("test")]
+        """Names of all metrics of a run: `epoch_metric_names` and those of the test set."""
+        return [*self.epoch_metric_names, *self._evaluation_names("test")]
 
-    def _names(self, split: str) -> list[str]:
+    def _evaluation_names(self, split: str) -> list[str]:
         return [f"{split}/{name}" for name in (*self.averages[split], *self.evaluation_metrics[split].names)]
 
     def current_values(self) -> dict[str, float]:
-        """The values of the current epoch, in the order of a table."""
+        """Values of the current epoch, in the order of `epoch_metric_names`."""
         return {name: self.values[name] for name in self.epoch_metric_names if name in self.updated_this_epoch}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -157,15 +119,15 @@ class Learner(LightningModule):
         return outputs
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """The values, or scores of classes, that the loss says the outputs stand for, in float32 at least."""
-        return self.loss.to_predictions(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+        """Predicted values or class scores, as the loss defines them, in float32 or float64."""
+        return self.loss.to_predictions(_at_least_float32(outputs))
 
     def probabilities(self, outputs: Tensor) -> Tensor | None:
-        """What the outputs mean to the yardsticks; None where they are values."""
+        """Predicted probabilities, as the loss defines them; None for regression."""
         raise NotImplementedError
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """The sum over the batch of `train_metric` → ()."""
+        """Sum of `train_metric` over the batch → ()."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
@@ -174,12 +136,11 @@ class Learner(LightningModule):
             self.loss.set_class_counts(counts.to(self.device))
 
     def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs (N, ...), summed loss () and summed weight () of a batch, which are also added to the averages."""
+        """Compute outputs (N, ...), summed loss () and summed weight () of a batch, and update the averages."""
         outputs = self(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         target = encode(batch.target, self.facts.kind, self.kind, self.facts.targets, dtype)
-        seen = self.loss.loss_inputs(outputs, batch.inputs, self.network)
-        total, weight, terms = self.loss.total(seen, target)
+        total, weight, terms = self.loss.total(self.loss.loss_inputs(outputs, batch.inputs, self.network), target)
         self.averages[split]["loss"].update(total, weight)
         for name, term in terms.items():
             self.averages[split][f"loss/{name}"].update(term, weight)
@@ -188,93 +149,95 @@ class Learner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs, total, weight = self.step(batch, "train")
         with torch.no_grad():
-            self.averages["train"][self.train_metric].update(
-                self.batch_metric_sum(outputs, batch.truth), len(batch.truth)
-            )
-            if self._given is not None:
-                self._given.update(self.batch_metric_sum(outputs, batch.target), len(batch.target))
-        if self._steps_alone:
+            size = len(batch.truth)
+            self.averages["train"][self.train_metric].update(self.batch_metric_sum(outputs, batch.truth), size)
+            if self._given_average is not None:
+                self._given_average.update(self.batch_metric_sum(outputs, batch.target), size)
+        if self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1:
             return total / weight
-        # The weight of the whole step is not known yet: `backward` divides by it. Until then by what it usually is,
-        # so that half precision sees gradients of the usual size.
-        self._weight = weight.detach() if self._weight is None else self._weight + weight.detach()
-        return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._usual_weight)
+        # The weight of the whole step is not known before `backward`, which divides by it. Dividing by the weight of
+        # a full step here gives half precision gradients of the usual size.
+        weight = weight.detach()
+        self._accumulated_weight = weight if self._accumulated_weight is None else self._accumulated_weight + weight
+        return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._full_step_size)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Backpropagate; at the end of a step make its gradient that of the mean over all its examples.
+        """Backpropagate; before the optimizer steps, scale the gradient to that of the mean over the whole step.
 
-        Lightning averages the gradients of processes and of accumulated batches as if all had the same weight. Here
-        a step learns from one weighted mean, however it is cut into batches and shared among processes.
+        Lightning averages the gradients of ranks and of accumulated batches with equal weights. A step here minimises
+        one weighted mean over all its examples, however they are divided into batches and ranks.
         """
         loss.backward(*args, **kwargs)
-        # The question that Lightning itself asks before it lets the optimizer step.
-        if self._weight is None or self.trainer.fit_loop._should_accumulate():  # noqa: SLF001
+        # Lightning uses the same private method to decide whether the optimizer steps.
+        if self._accumulated_weight is None or self.trainer.fit_loop._should_accumulate():  # noqa: SLF001
             return
-        weight, self._weight = self._weight, None
+        weight, self._accumulated_weight = self._accumulated_weight, None
         if self.trainer.world_size > 1:
             distributed.all_reduce(weight)
-        correction = self._usual_weight / weight
+        correction = self._full_step_size / weight
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(correction)
 
     @property
-    def _steps_alone(self) -> bool:
-        """Whether a batch is a step: nothing is accumulated, and no other process takes part."""
-        return self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
-
-    @property
-    def _usual_weight(self) -> int:
-        """The number of examples in a step that is not the last of its epoch."""
+    def _full_step_size(self) -> int:
+        """Number of examples in an optimizer step, except the last step of an epoch."""
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, "val")
+        return self._evaluation_step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, "test")
+        return self._evaluation_step(batch, "test")
+
+    def _evaluation_step(self, batch: Batch, split: str) -> Tensor:
+        """Update loss and metrics → raw outputs, for callbacks."""
+        outputs, _, _ = self.step(batch, split)
+        self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
+        return outputs
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self(batch.inputs)
         probabilities = self.probabilities(outputs)
         return self.predictions(outputs) if probabilities is None else probabilities
 
-    def _evaluate(self, batch: Batch, split: str) -> Tensor:
-        """Raw outputs, for callbacks to see."""
-        outputs, _, _ = self.step(batch, split)
-        self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
-        return outputs
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Averages that an interrupted epoch goes on with, and values that stay for the rest of the run."""
-        averages = self.averages["train"].values()
-        checkpoint["learner"] = checkpoint_state(averages, self.values, self.updated_this_epoch, self._loader)
-
-    @property
-    def _loader(self) -> Any:
-        return self.trainer.train_dataloader
+        """Add what an interrupted epoch needs to continue. A collective: all ranks must call it together."""
+        sums = torch.stack([average.sums for average in self.averages["train"].values()])
+        checkpoint["learner"] = {
+            "sums": _gather(sums),  # (ranks, averages, 2)
+            "values": dict(self.values),
+            "fresh": sorted(self.updated_this_epoch),
+            "loader": self._train_loader.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._resumed = checkpoint.get("learner")
+        self._saved = checkpoint.get("learner")
 
     def on_train_start(self) -> None:
-        resumed, self._resumed = self._resumed, None
-        if resumed is None:
+        saved, self._saved = self._saved, None
+        if saved is None:
             return
-        # Lightning does so too, but not where a scheduler has asked for the number of steps before.
-        self._loader.load_state_dict(resumed["loader"])
-        self.values, self.updated_this_epoch = dict(resumed["values"]), set(resumed["fresh"])
-        restore_averages(resumed, self.averages["train"].values(), self.global_rank)
+        # Lightning restores the loader, too, but not if a scheduler has asked for the number of steps before.
+        self._train_loader.load_state_dict(saved["loader"])
+        self.values, self.updated_this_epoch = dict(saved["values"]), set(saved["fresh"])
+        if self.global_rank < len(saved["sums"]):  # a rank that the saved run did not have starts from 0
+            for average, sums in zip(self.averages["train"].values(), saved["sums"][self.global_rank], strict=True):
+                average.sums = sums
+
+    @property
+    def _train_loader(self) -> Any:
+        return self.trainer.train_dataloader
 
     def on_train_epoch_start(self) -> None:
         self.updated_this_epoch.clear()
-        self._weight = None
+        self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Keyed like every other draw: a resumed run meets the same dropout masks.
+        # Keyed like every other draw: a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
-        # Not torch.manual_seed, which records a stack trace for every kind of device that is not there.
+        # torch.manual_seed would record a stack trace for every device type that is not available.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -282,30 +245,21 @@ class Learner(LightningModule):
             torch.mps.manual_seed(seed)
 
     def on_fit_start(self) -> None:
-        self._prepare("train", "val")
+        self._reset_metrics("train", "val")
 
     def on_validation_start(self) -> None:
-        self._prepare("val")
+        self._reset_metrics("val")
 
     def on_validation_epoch_start(self) -> None:
-        # Batch statistics differ between processes; what is measured is to be what is saved, the first one's.
+        # Batch-norm statistics differ between ranks: evaluate those of rank 0, which the checkpoint holds.
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 distributed.broadcast(buffer, src=0)
 
     def on_test_start(self) -> None:
-        self._prepare("test")
+        self._reset_metrics("test")
 
-    def on_train_epoch_end(self) -> None:
-        self._publish("train")
-
-    def on_validation_epoch_end(self) -> None:
-        self._publish("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._publish("test")
-
-    def _prepare(self, *splits: str) -> None:
+    def _reset_metrics(self, *splits: str) -> None:
         for split in splits:
             for average in self.averages[split].values():
                 average.to(self.device)
@@ -313,18 +267,28 @@ class Learner(LightningModule):
                 self.evaluation_metrics[split].to(self.device)
                 self.evaluation_metrics[split].reset()
 
-    def _publish(self, split: str) -> None:
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test")
+
+    def _log_epoch(self, split: str) -> None:
+        """Compute the metrics of a split over all ranks, and pass them to callbacks and loggers."""
         values = {name: average.compute() for name, average in self.averages[split].items()}
         if split in self.evaluation_metrics:
             values |= self.evaluation_metrics[split].compute()
         new = {f"{split}/{name}": value.item() for name, value in values.items()}
         self.values |= new
         self.updated_this_epoch |= new.keys()
-        # What self.log would do, without its half millisecond a value: the averages above are already over all
-        # examples and processes. Early stopping and schedulers that wait for a metric look into callback_metrics.
+        # The same as self.log, which takes half a millisecond a value: the values are already reduced over examples
+        # and ranks. Early stopping and schedulers read callback_metrics.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})
-        for writer in self.loggers:
-            writer.log_metrics(new, self.global_step)
+        for logger in self.loggers:
+            logger.log_metrics(new, self.global_step)
         for average in self.averages[split].values():
             average.reset()
 
@@ -332,47 +296,74 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        told = lr_schedulers.missing_arguments(
-            self.scheduler, self.monitor_mode, lambda: lr_schedulers.total_steps(self.trainer)
-        )
-        scheduler = self.scheduler(optimizer, **told)
+        arguments = missing_scheduler_arguments(self.scheduler, self.monitor_mode, self._total_steps)
+        scheduler = self.scheduler(optimizer, **arguments)
         config = {"scheduler": scheduler, "interval": self.interval}
-        config |= lr_schedulers.monitor_config(scheduler, self.monitor, self.trainer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # Only in epochs with validation, so that no missing metric is awaited and no old one counted twice.
+            config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == inf:
+            raise LabError("this scheduler needs an end: set trainer.max_epochs or trainer.max_steps")
+        return int(steps)
 
 
 class Regressor(Learner):
-    """Outputs are values."""
+    """A learner whose outputs are values."""
 
     train_metric = "mse"
 
     def probabilities(self, outputs: Tensor) -> None:
-        """None: values are no probabilities."""
+        """None: values are not probabilities."""
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Σ of squared errors, averaged over the values of an example."""
+        """Sum of the squared errors, averaged over the values of an example."""
         return (self.predictions(outputs) - truth).square().mean(1).sum()
 
 
 class Classifier(Learner):
-    """Outputs are scores of classes or labels; the loss says which probabilities they stand for."""
+    """A learner whose outputs are scores of classes or labels; the loss defines the probabilities they stand for."""
 
     train_metric = "accuracy"
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """As the loss defines them, in float32 at least → (N, C) or (N, K)."""
-        return self.loss.to_probabilities(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+        """Predicted probabilities, as the loss defines them, in float32 or float64 → (N, C) or (N, K)."""
+        return self.loss.to_probabilities(_at_least_float32(outputs))
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """The number of right decisions; for labels, the mean over an example's labels."""
+        """Number of correct predictions; for labels, the mean over an example's labels."""
         if self.facts.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
 
 
+def missing_scheduler_arguments(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
+    """Arguments that only the run knows and the configuration leaves open: number of steps, mode of the metric.
+
+    Args:
+        scheduler: learning-rate scheduler class, or a partial of one.
+        mode: "min" or "max", the better direction of the monitored metric.
+        steps: returns the number of steps of the run; called only if the scheduler needs it.
+    """
+    open_names = set(inspect.signature(scheduler).parameters) - set(getattr(scheduler, "keywords", {}))
+    step_names = open_names & {"total_steps", "T_max"}
+    arguments: dict[str, Any] = dict.fromkeys(step_names, steps()) if step_names else {}
+    if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau and "mode" in open_names:
+        arguments["mode"] = mode
+    return arguments
+
+
+def learner_for(task: Task) -> type[Learner]:
+    """The learner class of a task."""
+    return Regressor if task is Task.REGRESSION else Classifier
+
+
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Have a network that was compiled in place run as it was written: for tracing, and for hooks in its layers."""
+    """Run a network that was compiled in place as eager code: for tracing, and for hooks on its layers."""
     compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
     try:
         yield
@@ -380,6 +371,14 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
         network._compiled_call_impl = compiled  # noqa: SLF001
 
 
-def learner_for(task: Task) -> type[Learner]:
-    """The learner of a task."""
-    return Regressor if task is Task.REGRESSION else Classifier
+def _at_least_float32(outputs: Tensor) -> Tensor:
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    """All-gather tensors of equal shape → (world_size, ...) on the CPU."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return tensor[None].cpu()
+    gathered = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, tensor)
+    return torch.stack(gathered).cpu()

@@ -1,4 +1,4 @@
-"""The linear model, and the multi-layer perceptron that is several of them."""
+"""The linear model and the multi-layer perceptron."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn
 
 
 def linear(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """torch.nn.Linear, behind torch.nn.Flatten where an input is more than a row of features."""
+    """torch.nn.Linear, after torch.nn.Flatten if inputs have more than one dimension."""
     layer = nn.Linear(prod(input_shape), outputs)
     return layer if len(input_shape) == 1 else nn.Sequential(nn.Flatten(), layer)
 
@@ -25,15 +25,15 @@ def mlp(
     activation: str = "relu",
     gain: float = 1.0,
 ) -> nn.Sequential:
-    """A multi-layer perceptron: Linear and activation for each hidden width, then a Linear to the outputs.
+    """A multi-layer perceptron: a linear layer and an activation for each hidden width, then a linear layer.
 
     Args:
-        input_shape: of one example.
-        outputs: of the network.
+        input_shape: shape of one example.
+        outputs: number of outputs.
         hidden: widths of the hidden layers.
-        activation: after each of them.
-        gain: of the last layer: its initial weights and biases are this many times PyTorch's usual ones. A classifier
-            with a large gain is sure of its answers, and mostly wrong, before it has learnt anything.
+        activation: relu, gelu, tanh, sigmoid or none.
+        gain: factor on the initial weights and biases of the last layer. With a large gain an untrained classifier is
+            confident and mostly wrong.
 
     Raises:
         LabError: a width below 1, an unknown activation, or a gain that is not above 0.

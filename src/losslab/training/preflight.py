@@ -21,8 +21,7 @@ from losslab.errors import LabError
 from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
-from losslab.models import lr_schedulers
-from losslab.models.learner import Learner
+from losslab.models.learner import Learner, missing_scheduler_arguments
 from losslab.targets import Kind, choose_kind, encode
 from losslab.training import instantiate
 from losslab.training.distributed import environment
@@ -138,7 +137,7 @@ def check_optimizer(learner: Learner) -> None:
         return
     with _tried("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that its step comes before the optimizer's
-        told = lr_schedulers.missing_arguments(learner.scheduler, learner.monitor_mode, lambda: _MANY)
+        told = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _MANY)
         scheduler = learner.scheduler(optimizer, **told)
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from losslab.errors import LabError
-from losslab.models.airbench import Airbench, QuickBias
+from losslab.models.airbench import Airbench, ScaledBias
 
 SHAPE = (3, 32, 32)
 
@@ -58,17 +58,17 @@ def test_the_views_are_weighted_as_in_the_paper():
 
 
 def test_a_quick_bias_under_sgd_is_a_bias_with_a_rate_and_decay_of_its_own():
-    quick, plain, scale = QuickBias(3, 64.0), nn.Parameter(torch.zeros(3)), 64.0
+    scaled, plain, scale = ScaledBias(3, 64.0), nn.Parameter(torch.zeros(3)), 64.0
     inputs = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     options = {"momentum": 0.85, "nesterov": True}
-    ours = torch.optim.SGD(quick.parameters(), lr=0.01, weight_decay=0.1, **options)
+    ours = torch.optim.SGD(scaled.parameters(), lr=0.01, weight_decay=0.1, **options)
     theirs = torch.optim.SGD([plain], lr=0.01 * scale, weight_decay=0.1 / scale, **options)
     for _ in range(10):
-        for optimizer, outputs in ((ours, quick(inputs)), (theirs, inputs + plain[:, None, None])):
+        for optimizer, outputs in ((ours, scaled(inputs)), (theirs, inputs + plain[:, None, None])):
             optimizer.zero_grad()
             (outputs - 1).square().mean().backward()
             optimizer.step()
-    torch.testing.assert_close(quick(inputs), inputs + plain[:, None, None])
+    torch.testing.assert_close(scaled(inputs), inputs + plain[:, None, None])
     assert plain.abs().min() > 0.1
 
 

@@ -1,4 +1,4 @@
-"""The yardsticks against scikit-learn, in batches that divide nothing."""
+"""Metrics compared with scikit-learn, in batches that divide nothing."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ RANDOM = torch.Generator().manual_seed(0)
 
 
 def measured(facts: DataSpec, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
-    yardsticks = EvaluationMetrics(facts)
+    metrics = EvaluationMetrics(facts)
     for i in range(0, N, batch):
         part = slice(i, i + batch)
-        yardsticks.update(outputs[part], None if probabilities is None else probabilities[part], truth[part])
-    return {name: value.item() for name, value in yardsticks.compute().items()}
+        metrics.update(outputs[part], None if probabilities is None else probabilities[part], truth[part])
+    return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def test_classes_agree_with_scikit_learn():
@@ -83,9 +83,9 @@ def test_results_do_not_depend_on_the_batch_size(batch):
 
 def test_confident_mistakes_have_a_finite_nll():
     facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 2)
-    yardsticks = EvaluationMetrics(facts)
-    yardsticks.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
-    assert yardsticks.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
+    metrics = EvaluationMetrics(facts)
+    metrics.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    assert metrics.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
 
 
 @pytest.mark.parametrize("kind", [Average, RunningMean])
@@ -98,10 +98,10 @@ def test_sums_are_float64_so_that_small_values_survive_large_ones(kind):
 
 
 def test_probabilities_that_are_all_zero_count_as_uniform():
-    yardsticks = EvaluationMetrics(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4))
+    metrics = EvaluationMetrics(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4))
     outputs = torch.full((3, 4), -1e4)
-    yardsticks.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
-    assert yardsticks.compute()["nll"].item() == pytest.approx(np.log(4))
+    metrics.update(outputs, outputs.sigmoid(), torch.tensor([0, 1, 2]))
+    assert metrics.compute()["nll"].item() == pytest.approx(np.log(4))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_a_process_without_an_example_has_sums_that_can_be_added_to_the_others(f
     assert shapes(idle) == shapes(busy)
 
 
-def shapes(yardsticks):
+def shapes(metrics):
     found = {}
-    for collection in filter(None, (yardsticks.decisions, yardsticks.likelihoods)):
+    for collection in filter(None, (metrics.decision_metrics, metrics.probability_metrics)):
         for name, metric in collection.items(keep_base=True, copy_state=False):
             found[name] = {
                 state: (getattr(metric, state).shape, getattr(metric, state).dtype) for state in metric._defaults

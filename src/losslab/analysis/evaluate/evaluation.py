@@ -87,7 +87,7 @@ def _in_order(experiment: Experiment, seen: SplitOutputs) -> dict[str, float]:
     """The yardsticks summed batch by batch, as one process does: sums of several differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(seen.index)
     device = next(learner.parameters()).device
-    yardsticks, loss = EvaluationMetrics(learner.facts).alone(), torch.zeros((), dtype=torch.float64)
+    yardsticks, loss = EvaluationMetrics(learner.facts).without_sync(), torch.zeros((), dtype=torch.float64)
     weight = loss.clone()
     with torch.no_grad():
         for start in range(0, len(seen.index), size):

@@ -56,11 +56,10 @@ class LongTail(Corruption):
         if min(sizes) < 1:
             fewest = min(available)
             empty = available.index(0) if fewest == 0 else sizes.index(0)
-            name = facts.class_names[empty] if facts.class_names else empty
             remedy = f"choose one of at most {fewest:,}" if fewest else "a class without any cannot be made rarer"
             raise LabError(
-                f"imbalance.ratio={self.ratio:g} leaves class {name} none of its {available[empty]:,} training "
-                f"examples: {remedy}"
+                f"imbalance.ratio={self.ratio:g} leaves class {facts.names[empty]} none of its "
+                f"{available[empty]:,} training examples: {remedy}"
             )
         kept = [self._draw(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
         return subset.select_rows(train, torch.cat(kept).sort().values)

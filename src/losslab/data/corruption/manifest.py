@@ -101,38 +101,28 @@ def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit,
         record["moved"] = {"mean": moved.mean().item(), "std": moved.std(correction=0).item()}
         return record
     record["classes_before"], record["classes"] = _class_sizes(before.target, facts), _class_sizes(after.target, facts)
-    names = class_names(facts)
     if corruption.group == "noise" and facts.task is Task.MULTILABEL:
-        columns = zip(names, after.truth.long().unbind(1), after.target.long().unbind(1), strict=True)
+        columns = zip(facts.names, after.truth.long().unbind(1), after.target.long().unbind(1), strict=True)
         record["flips"] = {name: _transitions(true, given, ["0", "1"]) for name, true, given in columns}
     elif corruption.group == "noise":
-        record["transitions"] = _transitions(
-            _valid_labels(after.truth, facts), _valid_labels(after.target, facts), names
-        )
+        true, given = _valid_labels(after.truth, facts), _valid_labels(after.target, facts)
+        record["transitions"] = _transitions(true, given, facts.names)
     return record
-
-
-def class_names(facts: DataSpec) -> list[str]:
-    """Names of the classes or labels; numbers if they have none."""
-    if facts.class_names:
-        return list(facts.class_names)
-    return [str(number) for number in range(2 if facts.task is Task.BINARY else facts.targets)]
 
 
 def _class_sizes(target: Tensor, facts: DataSpec) -> dict[str, int]:
     """Number of examples of each class, or with each label."""
-    names = class_names(facts)
     if facts.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
-        counts = torch.bincount(_valid_labels(target, facts), minlength=len(names))
-    return dict(zip(names, counts.tolist(), strict=True))
+        counts = torch.bincount(_valid_labels(target, facts), minlength=len(facts.names))
+    return dict(zip(facts.names, counts.tolist(), strict=True))
 
 
 def _valid_labels(target: Tensor, facts: DataSpec) -> Tensor:
     """Class indices, int64, without those outside the classes."""
     labels = target if facts.task is Task.MULTICLASS else target.squeeze(1).long()
-    return labels[(labels >= 0) & (labels < len(class_names(facts)))]
+    return labels[(labels >= 0) & (labels < len(facts.names))]
 
 
 def _transitions(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:

@@ -1,7 +1,5 @@
 """Training splits, in memory or on disk, whose rows can be selected and whose targets can be replaced."""
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -18,27 +16,8 @@ class Subset:
     """
 
     def __init__(self, source: Source, rows: Tensor, target: Tensor) -> None:
-        self.source, self.index, self.target = source, rows, target
-
-    @property
-    def size(self) -> int:
-        """Number of examples."""
-        return len(self.index)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of one example's inputs."""
-        return self.source.shape
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the rows that `take` expects and of the examples that it returns."""
-        return self.source.device
-
-    @cached_property
-    def truth(self) -> Tensor:
-        """Uncorrupted targets."""
-        return self.source.target[self.index]
+        self.source, self.index, self.target, self.truth = source, rows, target, source.target[rows]
+        self.size, self.shape, self.device = len(rows), source.shape, source.device
 
     def take(self, rows: Tensor) -> Examples:
         """Read the examples of these rows; `index` is their index in the source."""
