@@ -52,7 +52,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
         sound = True
         if "--contract" in given or config["choices"]["loss"] not in catalog.names():
             loss = instantiate.make_alone(config["loss"], CLASSES)
-            estimates = getattr(loss, "meaning", "") == "estimates" and not getattr(loss, "bounded", False)
+            estimates = getattr(loss, "output_kind", "") == "values"
             twin = _TWINS["values" if estimates else loss.wants[0]]
             sound = _keeps_the_contract(loss)
             if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):

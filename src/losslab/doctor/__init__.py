@@ -1,4 +1,4 @@
-"""What is wrong with a network, a loss and a batch, told before the first step. Imports nothing beyond torch.
+"""Examines a network, a loss and a batch before the first step, and reports what is wrong. It needs torch alone.
 
 from losslab.doctor import examine, report
 

@@ -1,9 +1,7 @@
-"""What is examined: the parts as they were given, and what they computed together.
-
-The linear model, whose mean squared error is a quadratic with a known Hessian.
-"""
+"""The case that is examined: network, loss, batch and optimizer, and what they compute together."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,76 +9,117 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.doctor.probe import Criterion, Layers, Reads, accepts, random_reweightings, watched, what_it_reads
+from losslab.doctor.probe import Layers, random_reweightings, record_layers
+from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
+from losslab.losses.adapter.probe import Criterion, finite_value
+from losslab.losses.base import Loss
 
 
 @dataclass
 class Case:
-    """A network, a loss and a batch, of which the network sees the first `N` examples and the targets are seen whole.
+    """A network, a loss and a batch, and what they compute.
 
-    Everything is computed once, in training mode unless said otherwise, and only when a check asks for it.
+    The network runs on the first `max_examples` examples; targets are examined in full. Each result is computed once,
+    when a check first needs it, and in training mode unless stated otherwise.
     """
 
     network: nn.Module
     loss: Criterion
-    everything: Any
-    """All inputs of the batch."""
-    targets: Any
-    """All targets of the batch."""
-    examples: int
+    all_inputs: Any
+    all_targets: Any
+    max_examples: int
     optimizer: torch.optim.Optimizer | None = None
     lr: float | None = None
-    asleep: bool = False
-    """Whether the network was given in evaluation mode."""
+    was_eval: bool = False
+    """Whether the caller's network was in evaluation mode."""
 
     @cached_property
     def inputs(self) -> Any:
-        """What the network is given, (N, ...)."""
-        return self.everything[: self.examples] if self._divisible else self.everything
+        """The inputs of the network, (N, ...)."""
+        return self._first(self.all_inputs)
 
     @cached_property
     def target(self) -> Any:
-        """The targets of those examples."""
-        return self.targets[: self.examples] if self._divisible else self.targets
+        """The targets of these N examples."""
+        return self._first(self.all_targets)
 
-    @property
-    def _divisible(self) -> bool:
-        both = isinstance(self.everything, Tensor) and isinstance(self.targets, Tensor)
-        return both and self.everything.shape[:1] == self.targets.shape[:1] != ()
+    def _first(self, part: Any) -> Any:
+        tensors = isinstance(self.all_inputs, Tensor) and isinstance(self.all_targets, Tensor)
+        divisible = tensors and self.all_inputs.shape[:1] == self.all_targets.shape[:1] != ()
+        return part[: self.max_examples] if divisible else part
 
     @cached_property
-    def _seen(self) -> tuple[Any, Layers]:
-        with watched(self.network) as layers:
-            return self.network(copied(self.inputs)), layers
+    def _forward(self) -> tuple[Any, Layers]:
+        with record_layers(self.network) as layers:
+            return self.network(cloned(self.inputs)), layers
 
     @property
     def outputs(self) -> Any:
-        """Of the network, with their graph."""
-        return self._seen[0]
+        """The outputs of the network, with their graph."""
+        return self._forward[0]
 
     @property
     def layers(self) -> Layers:
-        """What was noted of the layers on the way to the outputs."""
-        return self._seen[1]
+        """What was recorded of the layers during the forward pass."""
+        return self._forward[1]
 
     @property
-    def tensors(self) -> bool:
-        """Whether outputs and target are tensors with a row an example: what most checks need."""
+    def ending(self) -> str:
+        """The squashing layer that gives the outputs, as the end of a sentence; empty if there is none."""
+        layer = self.layers.last(self.outputs)
+        return f": the network ends in {layer}" if layer else ""
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether outputs and target are tensors, the outputs not empty and of floating point."""
         both = isinstance(self.outputs, Tensor) and isinstance(self.target, Tensor)
         return both and self.outputs.is_floating_point() and self.outputs.ndim > 0 and self.outputs.numel() > 0
 
     @cached_property
-    def reads(self) -> Reads:
-        """What the loss takes the outputs for."""
-        if not self.tensors:
-            return Reads.UNKNOWN
-        return what_it_reads(self.loss, self.outputs.detach(), self.target)
+    def torch_class(self) -> type[nn.Module] | None:
+        """The class of torch.nn that computes this loss, if one is known."""
+        return torch_class(self.loss)
 
     @cached_property
-    def acceptable(self) -> bool:
-        """Whether the loss gives a finite number for all targets of the batch, beside outputs of 0."""
-        zeros = torch.zeros(len(self.targets), *self.outputs.shape[1:], dtype=self.outputs.dtype)
-        return accepts(self.loss, zeros, self.targets)
+    def output_kind(self) -> OutputKind:
+        """What the loss takes the outputs for."""
+        return identify(self.loss, self.outputs.detach(), self.target) if self.has_tensors else OutputKind.UNKNOWN
+
+    @property
+    def takes_only_indices(self) -> bool:
+        """Whether the loss takes log-probabilities and class indices, but no probabilities as targets."""
+        found = self.output_kind is OutputKind.LOG_PROBABILITIES and not self.target.is_floating_point()
+        return self.torch_class is nn.NLLLoss or found
+
+    @property
+    def takes_indices(self) -> bool:
+        """Whether the loss takes class indices."""
+        classes = self.output_kind in {OutputKind.LOGITS, OutputKind.SCORES} or self.takes_only_indices
+        return self.has_tensors and classes and self.outputs.ndim > 1
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The class index that the loss ignores."""
+        default = None if isinstance(self.loss, Loss | nn.MultiMarginLoss) else -100
+        index: int | None = setting(self.loss, "ignore_index", default=default)
+        return index
+
+    @property
+    def counted_targets(self) -> Tensor:
+        """All class indices of the batch but the ignored ones."""
+        targets: Tensor = self.all_targets
+        return targets if self.ignore_index is None else targets[targets != self.ignore_index]
+
+    @cached_property
+    def accepts_all_targets(self) -> bool:
+        """Whether the loss of outputs of 0 is finite for all targets of the batch.
+
+        It is computed on the CPU: on a GPU an index out of range ends the use of the device by this process.
+        """
+        on_gpu = isinstance(self.loss, nn.Module) and self.all_targets.device.type != "cpu"
+        loss = deepcopy(self.loss).cpu() if on_gpu else self.loss  # type: ignore[attr-defined]
+        zeros = torch.zeros(len(self.all_targets), *self.outputs.shape[1:], dtype=self.outputs.dtype)
+        return finite_value(loss, zeros, self.all_targets.cpu()) is not None
 
     @cached_property
     def value(self) -> Any:
@@ -89,25 +128,30 @@ class Case:
 
     @property
     def number(self) -> float | None:
-        """The loss as a number; None where it is none."""
-        one = isinstance(self.value, Tensor) and self.value.numel() == 1
-        return float(self.value.detach()) if one else None
+        """The loss as a number; None if it is not a single one."""
+        single = isinstance(self.value, Tensor) and self.value.numel() == 1
+        return float(self.value.detach()) if single else None
 
     @cached_property
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The network's parameters that want a gradient, by name."""
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters of the network that require a gradient, by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     @cached_property
     def gradients(self) -> dict[str, Tensor | None]:
-        """Of the loss, by the parameters' names; None where a parameter takes no part in it."""
-        grads = torch.autograd.grad(self.value, list(self.trained.values()), allow_unused=True, retain_graph=True)
-        return dict(zip(self.trained, grads, strict=True))
+        """The gradients of the trainable parameters, by name; None for a parameter that the loss does not depend on."""
+        grads = torch.autograd.grad(self.value, list(self.trainable.values()), allow_unused=True, retain_graph=True)
+        return dict(zip(self.trainable, grads, strict=True))
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether the optimizer maximizes the loss."""
+        return self.optimizer is not None and any(group.get("maximize") for group in self.optimizer.param_groups)
 
     @cached_property
-    def evaluated(self) -> tuple[Any, Any]:
-        """Outputs in evaluation mode of some examples, and of the first half of them alone."""
-        some = copied(self.inputs[:16])
+    def eval_outputs(self) -> tuple[Any, Any]:
+        """Outputs in evaluation mode for up to 16 examples, and for the first half of them alone."""
+        some = cloned(self.inputs[:16])
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
         try:
@@ -117,49 +161,32 @@ class Case:
             for module, mode in modes.items():
                 module.training = mode
 
-    def whatever_the_weights(self, holds: Callable[[Tensor], bool]) -> bool:
-        """Whether what holds for these outputs holds for those of any weights too."""
-        if not holds(self.outputs.detach()):
+    def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
+        """Whether a condition holds for the outputs, and for those of randomly changed weights too."""
+        if not condition(self.outputs.detach()):
             return False
-        told = 0
-        for outputs in random_reweightings(self.network, copied(self.inputs)):
-            known = outputs.detach()[~outputs.isnan().flatten(1).any(1)] if outputs.ndim > 1 else outputs
-            if len(known) and not holds(known):
+        count = 0
+        for outputs in random_reweightings(self.network, cloned(self.inputs)):
+            valid = outputs.detach()[~outputs.isnan().flatten(1).any(1)] if outputs.ndim > 1 else outputs
+            if len(valid) and not condition(valid):
                 return False
-            told += len(known)
-        return told > 0
+            count += len(valid)
+        return count > 0
+
+    @property
+    def linear_layer(self) -> nn.Linear | None:
+        """The linear layer with all trainable parameters, which gives the outputs; None for other networks."""
+        layers = [m for m in self.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+        if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not self.has_tensors or self.outputs.ndim != 2:
+            return None
+        return layers[0]
 
 
-def copied(inputs: Any) -> Any:
-    """Inputs that a network may write into: those of the caller stay as they are."""
+def cloned(inputs: Any) -> Any:
+    """Inputs that a network may modify in place: the caller's stay as they are."""
     return inputs.clone() if isinstance(inputs, Tensor) else inputs
 
 
-def linear_layer(case: Case) -> nn.Linear | None:
-    """The one linear layer that holds all that is learnt and gives the outputs; None for other networks."""
-    layers = [m for m in case.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
-    if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not case.tensors or case.outputs.ndim != 2:
-        return None
-    return layers[0]
-
-
-def largest_eigenvalue(case: Case, layer: nn.Linear) -> float:
-    """λmax of the Hessian of the mean squared error over the whole batch: 2 σ²/(N D), σ of [features, 1].
-
-    0 where the layer's outputs are not those of the network.
-    """
-    given: list[tuple[Tensor, Tensor]] = []
-    hook = layer.register_forward_hook(lambda _, inputs, output: given.append((inputs[0], output)))
-    try:
-        with torch.no_grad():
-            outputs = case.network(case.everything)
-    finally:
-        hook.remove()
-    if len(given) != 1 or not torch.equal(given[0][1].view_as(outputs), outputs):
-        return 0.0
-    features = given[0][0].detach().double()
-    if layer.bias is not None and layer.bias.requires_grad:
-        features = torch.cat([features, features.new_ones(len(features), 1)], 1)
-    elements = 1 if getattr(case.loss, "reduction", "mean") == "sum" else outputs.numel()
-    decay = case.optimizer.param_groups[0]["weight_decay"] if case.optimizer is not None else 0.0
-    return float(2 * torch.linalg.matrix_norm(features, 2).square() / elements + decay)
+def nonfinite_rows(tensor: Tensor) -> int:
+    """The number of rows with NaN or infinity."""
+    return int((~tensor.isfinite()).reshape(len(tensor), -1).any(1).sum())

@@ -1,4 +1,4 @@
-"""The examination: every check in turn, on what one batch shows."""
+"""Runs all checks on one batch."""
 
 import logging
 import warnings
@@ -12,26 +12,52 @@ from torch.nn.parameter import is_lazy
 
 from losslab.doctor import checks_data, checks_gradients, checks_loss, checks_optimizer, checks_outputs
 from losslab.doctor.case import Case
-from losslab.doctor.finding import Finding, Severity, by_severity, described, error, refusal
-from losslab.doctor.probe import Criterion, preserve_state
+from losslab.doctor.finding import Finding, Severity, by_severity, error, exception_finding
+from losslab.doctor.probe import preserve_state
+from losslab.losses.adapter.probe import Criterion
 
 logger = logging.getLogger(__name__)
 
 Check = Callable[[Case], Iterator[Finding]]
 
-_OF_OUTPUTS: tuple[Check, ...] = (
-    checks_data.finite_inputs, checks_data.normalised, checks_gradients.separate, checks_outputs.squashed, checks_outputs.unsquashed, checks_outputs.in_reach,
-    checks_optimizer.weights_and_smoothing, checks_optimizer.element_mean, checks_optimizer.elsewhere, checks_data.classes_seen,
-)  # fmt: skip
-_OF_TARGETS: tuple[Check, ...] = (
-    checks_data.aligned, checks_data.one_logit, checks_data.indices, checks_data.probabilities,
-    checks_data.zero_and_one, checks_data.minus_and_plus_one, checks_data.counts, checks_data.some_count, checks_data.finite_targets, checks_data.scale,
-)  # fmt: skip
-_OF_THE_LOSS: tuple[Check, ...] = (
-    checks_gradients.single, checks_gradients.flowing, checks_gradients.finite, checks_gradients.alive,
-    checks_loss.downhill, checks_loss.bounded, checks_optimizer.initial_loss, checks_optimizer.stable_rate,
-    checks_optimizer.still, checks_optimizer.uphill, checks_optimizer.missed, checks_optimizer.decay, checks_optimizer.unweighted, checks_optimizer.awake,
-)  # fmt: skip
+_TARGET_CHECKS: tuple[Check, ...] = (
+    checks_data.broadcast_shapes,
+    checks_data.single_logit,
+    checks_data.class_indices,
+    checks_data.soft_targets,
+    checks_data.zero_one_labels,
+    checks_data.signed_labels,
+    checks_data.counts,
+    checks_data.all_ignored,
+    checks_data.nonfinite_targets,
+    checks_data.unscaled_values,
+)
+_INPUT_CHECKS: tuple[Check, ...] = (checks_data.nonfinite_inputs, checks_data.unnormalised_inputs)
+_OUTPUT_CHECKS: tuple[Check, ...] = (
+    checks_gradients.mixed_examples,
+    checks_outputs.squashed_logits,
+    checks_outputs.missing_activation,
+    checks_outputs.unreachable_targets,
+    checks_optimizer.weights_with_smoothing,
+    checks_optimizer.kl_element_mean,
+    checks_data.missing_classes,
+)
+_LOSS_CHECKS: tuple[Check, ...] = (
+    checks_gradients.single_finite_loss,
+    checks_gradients.unreached_parameters,
+    checks_gradients.nonfinite_gradient,
+    checks_gradients.zero_gradient,
+    checks_loss.upside_down,
+    checks_loss.unbounded,
+    checks_optimizer.high_initial_loss,
+    checks_optimizer.unstable_learning_rate,
+    checks_optimizer.zero_learning_rate,
+    checks_optimizer.maximizing_optimizer,
+    checks_optimizer.missed_parameters,
+    checks_optimizer.large_weight_decay,
+    checks_optimizer.zero_class_weight,
+    checks_optimizer.evaluation_mode,
+)
 
 
 def examine(
@@ -43,44 +69,43 @@ def examine(
     lr: float | None = None,
     examples: int = 32,
 ) -> list[Finding]:
-    """Look at one batch before the first step.
+    """Examine one batch before the first step.
 
-    Nothing is changed: parameters, gradients, buffers, modes and the state of random generators are as before.
+    Nothing changes: parameters, gradients, buffers, modes and the state of random generators stay the same.
 
     Args:
-        network: from inputs to outputs.
-        loss: of outputs and target, whether of torch, of this package or any other callable.
-        batch: inputs and target, in this order; anything after them is left alone.
-        optimizer: that will train the network.
-        lr: learning rate of plain gradient descent, where there is no optimizer to ask.
-        examples: the most that the network is run on; targets are looked at whole.
+        network: maps inputs to outputs.
+        loss: a function of outputs and target, of torch, of this package or any other callable.
+        batch: inputs and target, in this order; anything after them is not used.
+        optimizer: will train the network.
+        lr: learning rate of plain gradient descent, if there is no optimizer.
+        examples: the network runs on at most this many examples; targets are examined in full.
 
     Returns:
-        What was found, the most severe first. It raises nothing of its own: what the network or the loss raises on this
+        The findings, the most severe first. It raises nothing itself: an exception of the network or the loss on this
         batch is a finding.
     """
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         seen = f"the batch is a {type(batch).__name__}, not inputs and target"
-        return [
-            error("batch-no-pair", seen, "there is nothing to examine", "give examine(network, loss, (inputs, target))")
-        ]
-    network = _bare(network)
+        fix = "give examine(network, loss, (inputs, target))"
+        return [error("batch-no-pair", seen, "there is nothing to examine", fix)]
+    network = _unwrapped(network)
     if any(is_lazy(parameter) for parameter in network.parameters()):
-        optimizer = None  # it holds those of the network, and what is examined is a copy
+        network, optimizer = deepcopy(network), None  # the optimizer holds the parameters of the original
     with preserve_state(network, loss), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch warns of here is found, or will be said again by training itself
-        asleep = not network.training
-        if asleep:
+        warnings.simplefilter("ignore")  # training repeats every warning of torch
+        was_eval = not network.training
+        if was_eval:
             network.train()
         network.__dict__["_compiled_call_impl"] = None  # a network compiled in place would compile for this batch
         device = next((p.device for p in network.parameters()), None)
-        here = [part.to(device) if isinstance(part, Tensor) and device is not None else part for part in batch[:2]]
-        return by_severity(_findings(Case(network, loss, here[0], here[1], examples, optimizer, lr, asleep)))
+        inputs, target = (
+            part.to(device) if isinstance(part, Tensor) and device is not None else part for part in batch[:2]
+        )
+        return by_severity(_run_checks(Case(network, loss, inputs, target, examples, optimizer, lr, was_eval)))
 
 
-class _Called(nn.Module):
-    """Any callable as a network."""
-
+class _FunctionNetwork(nn.Module):
     def __init__(self, function: Callable[[Any], Any]) -> None:
         super().__init__()
         self.function = function
@@ -89,45 +114,43 @@ class _Called(nn.Module):
         return self.function(inputs)
 
 
-def _bare(network: Any) -> nn.Module:
-    """The network inside what compiles it or shares it among processes."""
+def _unwrapped(network: Any) -> nn.Module:
+    """The network inside a compiled or a (distributed) data-parallel one; a function as a network."""
     if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
         network = network.module
     network = getattr(network, "_orig_mod", network)
-    if not isinstance(network, nn.Module):
-        return _Called(network)
-    lazy = any(is_lazy(parameter) for parameter in network.parameters())
-    return deepcopy(network) if lazy else network
+    return network if isinstance(network, nn.Module) else _FunctionNetwork(network)
 
 
-def _findings(case: Case) -> list[Finding]:
+def _run_checks(case: Case) -> list[Finding]:
     try:
-        case.outputs  # noqa: B018 -- computed here, kept by the case
-    except Exception as cause:  # noqa: BLE001 -- somebody else's network
-        return [refusal("network-raises", "the network", cause, f"inputs {described(case.inputs)}")]
-    of_targets = _checked(_OF_TARGETS, case)
-    found = of_targets + _checked(_OF_OUTPUTS, case)
-    if any(finding.severity is Severity.ERROR for finding in of_targets) or _not_finite(case.outputs):
-        return found  # on a GPU a wrong index would end all use of it by this process
+        case.outputs  # noqa: B018 -- computed once and kept by the case
+    except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
+        return [exception_finding("network-raises", "the network", cause, inputs=case.inputs)]
+    of_targets = _findings_of(_TARGET_CHECKS, case) if case.has_tensors else []
+    findings = of_targets + _findings_of(_INPUT_CHECKS, case)
+    findings += _findings_of(_OUTPUT_CHECKS, case) if case.has_tensors else []
+    findings += _findings_of((checks_optimizer.foreign_optimizer,), case)
+    finite = not isinstance(case.outputs, Tensor) or bool(case.outputs.isfinite().all())
+    if any(finding.severity is Severity.ERROR for finding in of_targets) or not finite:
+        return findings  # on a GPU an index out of range would end the use of the device by this process
     try:
-        case.value  # noqa: B018
-    except Exception as cause:  # noqa: BLE001 -- somebody else's loss
-        if any(finding.severity is Severity.ERROR for finding in found):
-            return found
-        given = f"outputs {described(case.outputs)}", f"target {described(case.target)}"
-        return [*found, refusal("loss-raises", "the loss", cause, *given)]
-    return found + _checked(_OF_THE_LOSS, case)
+        case.value  # noqa: B018 -- likewise
+    except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
+        if any(finding.severity is Severity.ERROR for finding in findings):
+            return findings
+        return [
+            *findings,
+            exception_finding("loss-raises", "the loss", cause, outputs=case.outputs, target=case.target),
+        ]
+    return findings + _findings_of(_LOSS_CHECKS, case)
 
 
-def _not_finite(outputs: Any) -> bool:
-    return isinstance(outputs, Tensor) and not bool(outputs.isfinite().all())
-
-
-def _checked(checks: tuple[Check, ...], case: Case) -> list[Finding]:
-    found: list[Finding] = []
+def _findings_of(checks: tuple[Check, ...], case: Case) -> list[Finding]:
+    findings: list[Finding] = []
     for check in checks:
         try:
-            found += check(case)
-        except Exception:  # what a check cannot read, it has nothing to say about; training goes on
-            logger.debug("%s.%s could not be done", check.__module__, check.__name__, exc_info=True)
-    return found
+            findings += check(case)
+        except Exception:  # a check that cannot read the case reports nothing; training goes on
+            logger.debug("check %s.%s failed", check.__module__, check.__name__, exc_info=True)
+    return findings

@@ -1,4 +1,4 @@
-"""Inputs that no network is initialised for, and batches of too few classes."""
+"""Inputs that are not normalised or not finite, and batches with too few classes."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def names(found) -> list[str]:
 
 
 @pytest.mark.parametrize(("scale", "fix"), [(1.0, "divide by 255"), (1 / 255, None)])
-def test_bytes_are_found_and_what_is_divided_is_not(scale, fix):
+def test_bytes_are_found_and_scaled_images_are_not(scale, fix):
     images = torch.randint(256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0)) * scale
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
@@ -28,13 +28,13 @@ def test_bytes_are_found_and_what_is_divided_is_not(scale, fix):
     assert fix is None or fix in found[0].fix
 
 
-def test_features_of_thousands_are_found():
+def test_large_features_are_found():
     found = examine(nn.Linear(8, 5), nn.HuberLoss(), (1000 * X, torch.zeros(32, 5)))
     assert names(found) == ["inputs-not-normalised"]
     assert "standardise" in found[0].fix
 
 
-def test_nan_among_the_inputs_is_found_and_what_the_network_fills_in_is_not():
+def test_nan_in_the_inputs_is_found_unless_the_network_fills_it_in():
     inputs = X.clone()
     inputs[3, 2] = torch.nan
     assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (inputs, LABELS))) == ["inputs-not-finite"]
@@ -46,7 +46,7 @@ def test_nan_among_the_inputs_is_found_and_what_the_network_fills_in_is_not():
     assert not examine(filled, nn.CrossEntropyLoss(), (inputs, LABELS))
 
 
-def test_data_that_are_sorted_are_found_and_rare_classes_are_not():
+def test_sorted_data_are_found_and_rare_classes_are_not():
     many = torch.randn(256, 8)
     found = examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, torch.full((256,), 3)))
     assert names(found) == ["classes-missing"]

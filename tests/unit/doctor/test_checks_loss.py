@@ -1,4 +1,4 @@
-"""Losses whose sign is turned round, or that fall without end; and sound ones that look like them."""
+"""Losses with the wrong sign or without a minimum, and sound ones that look like them."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ class NegatedMSE(losses.MSE):
 
 
 class OfLogs(losses.CrossEntropy):
-    """Takes log-probabilities, and is given logits."""
+    """Takes log-probabilities, but is given logits."""
 
     def score(self, outputs, target):
         return -outputs.gather(1, target[:, None])[:, 0]
@@ -90,26 +90,26 @@ def network(*last: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_loss_that_trains_towards_the_wrong_or_without_end_is_an_error(wrong):
+def test_loss_with_the_wrong_sign_or_without_a_minimum_is_an_error(wrong):
     loss, target, name = WRONG[wrong]
     found = examine(network(), loss, (X, target))
     assert [(finding.severity, finding.name) for finding in found] == [(Severity.ERROR, name)], report(found)
 
 
 @pytest.mark.parametrize("sound", SOUND)
-def test_a_loss_that_falls_towards_the_right_is_sound(sound):
+def test_loss_that_is_lowest_at_correct_outputs_is_sound(sound):
     loss, target = SOUND[sound]
     found = examine(network(), loss, (X, target))
     assert not found, report(found)
 
 
 @pytest.mark.parametrize("last", [nn.LogSoftmax(1), nn.Softmax(1), nn.LogSigmoid(), nn.Tanh()])
-def test_a_loss_without_a_minimum_is_sound_where_the_network_has_a_limit(last):
+def test_loss_without_a_minimum_is_sound_if_the_network_bounds_its_outputs(last):
     found = examine(network(last), lambda o, t: F.nll_loss(o, t, weight=WEIGHT), (X, LABELS))
     assert not found, report(found)
 
 
-def test_a_negated_loss_is_sound_where_the_optimizer_climbs():
+def test_negated_loss_is_sound_if_the_optimizer_maximizes():
     body = network()
     optimizer = torch.optim.SGD(body.parameters(), lr=0.1, maximize=True)
     assert not examine(body, WRONG["negated ce"][0], (X, LABELS), optimizer=optimizer)

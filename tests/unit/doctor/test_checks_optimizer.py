@@ -1,4 +1,4 @@
-"""Settings with which steps lead nowhere, and the sound ones beside them."""
+"""Settings of loss and optimizer that prevent training, and sound ones."""
 
 from functools import partial
 
@@ -50,20 +50,20 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS)
-def test_an_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
+def test_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
     make, expected = OPTIMIZERS[case]
     body = network()
     found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=make(body))
     assert [(finding.severity, finding.name) for finding in found] == expected, report(found)
 
 
-def test_the_first_parameter_that_is_missed_is_named():
+def test_finding_names_the_first_missed_parameter():
     body = network()
     found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=SGD(body[1:].parameters(), lr=0.1))
     assert found[0].seen.endswith("0.weight")
 
 
-def test_a_rate_of_0_without_an_optimizer_is_an_error():
+def test_learning_rate_of_0_without_an_optimizer_is_an_error():
     found = examine(network(), nn.CrossEntropyLoss(), (X, LABELS), lr=0.0)
     assert [finding.name for finding in found] == ["learning-rate-zero"]
 
@@ -85,7 +85,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", WEIGHTS)
-def test_a_class_of_weight_0_is_named(case):
+def test_finding_names_the_class_of_weight_0(case):
     loss, wrong = WEIGHTS[case]
     found = examine(network(), loss, (X, LABELS))
     assert [finding.name for finding in found] == ["class-weight-zero"] * wrong, report(found)
@@ -102,7 +102,7 @@ def test_a_class_of_weight_0_is_named(case):
         (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 5)), False),
     ],
 )
-def test_a_network_in_evaluation_mode_is_found_where_it_matters(body, wrong):
+def test_evaluation_mode_is_found_where_it_matters(body, wrong):
     found = examine(body.eval(), nn.CrossEntropyLoss(), (X, LABELS))
     assert [(f.severity, f.name) for f in found] == [(WARNING, "evaluation-mode")] * wrong, report(found)
     assert not examine(body.train(), nn.CrossEntropyLoss(), (X, LABELS))
@@ -110,6 +110,69 @@ def test_a_network_in_evaluation_mode_is_found_where_it_matters(body, wrong):
     assert not examine(body, nn.CrossEntropyLoss(), (X, LABELS))
 
 
-def test_an_optimizer_of_parameters_that_have_no_shape_yet_is_sound():
+def test_optimizer_of_lazy_parameters_is_sound():
     body = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Linear(16, 5))
     assert not examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=SGD(body.parameters(), lr=0.1))
+
+
+def names(found) -> list[str]:
+    return [finding.name for finding in found]
+
+
+LINE = torch.tensor([[1.0], [2.0], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "bound", "stands"),
+    [
+        ({}, 0.1803, "2/λmax"),
+        ({"momentum": 0.9}, 0.3426, "2(1+β)/λmax"),
+        ({"momentum": 0.9, "nesterov": True}, 0.1223, "2(1+β)/((1+2β)λmax)"),
+    ],
+)
+@pytest.mark.parametrize("loss", [nn.MSELoss(), losses.MSE(), F.mse_loss])
+def test_largest_stable_learning_rate_of_the_three_points_is_the_textbooks(loss, options, bound, stands):
+    network = nn.Linear(1, 1)
+    for lr in (bound - 2e-4, bound + 2e-4):
+        optimizer = torch.optim.SGD(network.parameters(), lr=lr, **options)
+        found = examine(network, loss, (LINE, 2 * LINE), optimizer=optimizer)
+        assert names(found) == ["learning-rate-too-high"] * (lr > bound)
+    assert f"{stands} = {bound:.4g}"[:-1] in found[0].why
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 3.0}])
+def test_gradient_descent_diverges_exactly_above_the_bound(options):
+    def ends_high(lr: float) -> tuple[bool, bool]:
+        torch.manual_seed(0)
+        network = nn.Linear(1, 1).double()
+        optimizer = torch.optim.SGD(network.parameters(), lr=lr, **options)
+        found = examine(network, nn.MSELoss(), (LINE.double(), 2 * LINE.double()), optimizer=optimizer)
+        warned = "learning-rate-too-high" in names(found)
+        for _ in range(600):
+            optimizer.zero_grad()
+            loss = F.mse_loss(network(LINE.double()), 2 * LINE.double())
+            loss.backward()
+            optimizer.step()
+        return warned, not loss < 1e3
+
+    for lr in (0.05, 0.1, 0.115, 0.13, 0.17, 0.19, 0.3, 0.33, 0.35, 0.5):
+        warned, diverged = ends_high(lr)
+        assert warned == diverged, lr
+
+
+def test_learning_rate_is_checked_only_where_a_bound_is_known():
+    perceptron = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    assert not examine(perceptron, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)
+    assert not examine(nn.Linear(1, 1), nn.L1Loss(), (LINE, 2 * LINE), lr=10.0)
+    network = nn.Linear(1, 1)
+    assert not examine(
+        network, nn.MSELoss(), (LINE, 2 * LINE), optimizer=torch.optim.Adam(network.parameters(), lr=1.0)
+    )
+    assert names(examine(network, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)) == ["learning-rate-too-high"]
+    probe = nn.Sequential(nn.Linear(1, 3).requires_grad_(requires_grad=False), nn.ReLU(), nn.Linear(3, 1))
+    assert names(examine(probe, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)) == ["learning-rate-too-high"]
+
+
+def test_bound_is_that_of_the_whole_batch():
+    many = torch.cat([LINE] + [torch.zeros(1, 1)] * 60)
+    assert not examine(nn.Linear(1, 1), nn.MSELoss(), (many, many), lr=0.5, examples=3)

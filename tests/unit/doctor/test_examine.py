@@ -1,4 +1,4 @@
-"""What `examine` promises of itself: one call, no trace, no exception; and checks that need more than a target."""
+"""`examine` leaves no trace and raises nothing; and findings that need more than a table of set-ups."""
 
 import random
 import subprocess
@@ -22,7 +22,7 @@ def names(found) -> list[str]:
     return [finding.name for finding in found]
 
 
-def test_it_needs_torch_and_nothing_else():
+def test_doctor_imports_torch_alone():
     code = (
         "import sys, losslab.doctor\n"
         "print(sorted({'hydra', 'omegaconf', 'lightning', 'torchmetrics', 'rich'} & set(sys.modules)))"
@@ -32,7 +32,7 @@ def test_it_needs_torch_and_nothing_else():
 
 
 class Restless(nn.Module):
-    """Draws, counts, keeps and replaces: all that a forward pass may change."""
+    """Its forward pass changes random state, attributes, buffers, lists and dicts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Restless(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_it_leaves_no_trace(training):
+def test_examine_leaves_no_trace(training):
     torch.manual_seed(0)
     network, loss = Restless(), nn.CrossEntropyLoss()
     network.train(training)
@@ -75,7 +75,7 @@ def test_it_leaves_no_trace(training):
     assert not optimizer.state
 
 
-def test_batches_may_hold_more_than_inputs_and_target():
+def test_batch_may_hold_more_than_inputs_and_target():
     batch = Batch(X, LABELS, LABELS, torch.arange(32))
     assert not examine(nn.Linear(8, 5), losses.CrossEntropy(), batch)
     assert not examine(nn.Linear(8, 5), losses.CrossEntropy(), [X, LABELS, "anything"])
@@ -108,18 +108,18 @@ def test_batches_may_hold_more_than_inputs_and_target():
         (torch.compile(nn.Linear(8, 5), backend="eager"), nn.CrossEntropyLoss(), (X, LABELS), None),
     ],
 )  # fmt: skip
-def test_it_raises_nothing(network, loss, batch, name):
+def test_examine_raises_nothing(network, loss, batch, name):
     found = examine(network, loss, batch)
     assert names(found) == ([] if name is None else [name]), report(found)
 
 
-def test_a_lazy_network_stays_lazy():
+def test_lazy_network_stays_lazy():
     network = nn.LazyLinear(5)
     examine(network, nn.CrossEntropyLoss(), (X, LABELS))
     assert network.has_uninitialized_params()
 
 
-def test_what_a_part_refuses_comes_with_the_fix():
+def test_finding_of_an_exception_has_a_fix():
     found = examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (X.double(), LABELS))[0]
     assert "float64 (32, 8)" in found.seen
     assert "inputs.float()" in found.fix
@@ -127,14 +127,14 @@ def test_what_a_part_refuses_comes_with_the_fix():
     assert "lambda outputs, target" in found.fix
 
 
-def test_an_optimizer_of_another_network_is_found():
+def test_optimizer_of_another_network_is_found():
     optimizer = torch.optim.Adam(nn.Linear(8, 5).parameters())
     assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (X, LABELS), optimizer=optimizer)) == [
         "optimizer-elsewhere"
     ]
 
 
-def test_a_sign_that_all_outputs_happen_to_share_is_no_rectifier():
+def test_outputs_that_share_a_sign_by_chance_are_not_rectified():
     for seed in range(100):
         torch.manual_seed(seed)
         network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
@@ -142,16 +142,16 @@ def test_a_sign_that_all_outputs_happen_to_share_is_no_rectifier():
         assert not found, report(found)
 
 
-def test_the_floor_under_a_second_softmax_is_the_textbooks():
+def test_lowest_loss_under_a_second_softmax_is_the_textbooks():
     network = nn.Sequential(nn.Linear(8, 10), nn.Softmax(1))
     finding = examine(network, nn.CrossEntropyLoss(), (X, LABELS))[0]
     assert "cannot fall below 1.4612" in finding.why
     assert "Softmax (layer 1)" in finding.seen
 
 
-def test_the_optimum_under_weights_and_smoothing_is_where_the_loss_is_lowest():
+def test_optimal_probabilities_are_where_the_loss_is_lowest():
     weight, smoothing = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64), 0.3
-    from losslab.doctor.checks_optimizer import optimum
+    from losslab.doctor.checks_optimizer import optimal_probabilities
 
     logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     descent = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14)
@@ -164,10 +164,12 @@ def test_the_optimum_under_weights_and_smoothing_is_where_the_loss_is_lowest():
         return loss
 
     descent.step(closure)
-    torch.testing.assert_close(logits.detach().softmax(1)[0], optimum(weight, smoothing, 0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits.detach().softmax(1)[0], optimal_probabilities(weight, smoothing, 0), atol=1e-5, rtol=0
+    )
 
 
-def test_errors_come_first_and_a_report_is_short():
+def test_errors_come_first_and_each_finding_takes_three_lines():
     inputs = 1000 * X
     found = examine(nn.Sequential(nn.Linear(8, 5), nn.Softmax(1)), nn.CrossEntropyLoss(), (inputs, LABELS))
     assert [finding.severity for finding in found] == [Severity.ERROR, Severity.WARNING]

@@ -1,4 +1,4 @@
-"""Criteria of torch.nn and of users: what the adapter makes of them is what they compute."""
+"""Criteria of torch.nn and of users: an adapted loss computes what they compute."""
 
 import inspect
 import logging
@@ -15,11 +15,11 @@ from losslab.targets import Kind
 
 CLASSES = 5
 WEIGHT = torch.tensor([1.0, 1.0, 1.0, 4.0, 0.5])
-I, P, B, V = Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY, Kind.VALUES  # noqa: E741 -- one letter a kind, in tables
+I, P, B, V = Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY, Kind.VALUES  # noqa: E741 -- one letter per kind keeps the tables narrow
 
 
 def batch(loss: Adapted, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Outputs and a target as the loss wants them, which the adapter has not seen."""
+    """Outputs and a target of the kind that the loss wants, other than those of the adapter's trials."""
     random = torch.Generator().manual_seed(seed)
     outputs = torch.randn(9, loss.outputs(loss.targets), generator=random)
     index = torch.randint(loss.targets, (9,), generator=random)
@@ -44,32 +44,32 @@ def check_equal(criterion, loss: Adapted, outputs: Tensor, target: Tensor, summe
 
 
 ADAPTED = [
-    (nn.BCELoss, {}, I, P, OutputKind.ESTIMATES),
-    (nn.BCELoss, {}, B, B, OutputKind.ESTIMATES),
-    (nn.BCEWithLogitsLoss, {}, I, P, OutputKind.SIGMOIDS),
-    (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, B, B, OutputKind.SIGMOIDS),
+    (nn.BCELoss, {}, I, P, OutputKind.PROBABILITIES),
+    (nn.BCELoss, {}, B, B, OutputKind.PROBABILITIES),
+    (nn.BCEWithLogitsLoss, {}, I, P, OutputKind.BINARY_LOGITS),
+    (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, B, B, OutputKind.BINARY_LOGITS),
     (nn.CrossEntropyLoss, {}, I, I, OutputKind.LOGITS),
     (nn.CrossEntropyLoss, {}, P, P, OutputKind.LOGITS),
     (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1, "ignore_index": 2}, I, I, OutputKind.LOGITS),
     (nn.CrossEntropyLoss, {"weight": WEIGHT, "label_smoothing": 0.1}, P, P, OutputKind.LOGITS),
     (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "sum"}, I, I, OutputKind.LOGITS),
     (nn.CrossEntropyLoss, {"weight": WEIGHT, "reduction": "none"}, I, I, OutputKind.LOGITS),
-    (nn.HuberLoss, {"delta": 0.5}, V, V, OutputKind.ESTIMATES),
-    (nn.HuberLoss, {}, I, P, OutputKind.ESTIMATES),
-    (nn.KLDivLoss, {"reduction": "batchmean"}, P, P, OutputKind.LOGARITHMS),
-    (nn.KLDivLoss, {"reduction": "sum"}, I, P, OutputKind.LOGARITHMS),
-    (nn.L1Loss, {}, V, V, OutputKind.ESTIMATES),
-    (nn.L1Loss, {}, I, P, OutputKind.ESTIMATES),
-    (nn.LinearCrossEntropyLoss, {"in_features": 8, "num_classes": 5, "weight": WEIGHT}, I, I, OutputKind.OTHER),
-    (nn.MSELoss, {}, V, V, OutputKind.ESTIMATES),
-    (nn.MSELoss, {"reduction": "sum"}, V, V, OutputKind.ESTIMATES),
-    (nn.MSELoss, {}, B, B, OutputKind.ESTIMATES),
-    (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, B, B, OutputKind.SIGMOIDS),
+    (nn.HuberLoss, {"delta": 0.5}, V, V, OutputKind.VALUES),
+    (nn.HuberLoss, {}, I, P, OutputKind.VALUES),
+    (nn.KLDivLoss, {"reduction": "batchmean"}, P, P, OutputKind.LOG_PROBABILITIES),
+    (nn.KLDivLoss, {"reduction": "sum"}, I, P, OutputKind.LOG_PROBABILITIES),
+    (nn.L1Loss, {}, V, V, OutputKind.VALUES),
+    (nn.L1Loss, {}, I, P, OutputKind.VALUES),
+    (nn.LinearCrossEntropyLoss, {"in_features": 8, "num_classes": 5, "weight": WEIGHT}, I, I, OutputKind.UNKNOWN),
+    (nn.MSELoss, {}, V, V, OutputKind.VALUES),
+    (nn.MSELoss, {"reduction": "sum"}, V, V, OutputKind.VALUES),
+    (nn.MSELoss, {}, B, B, OutputKind.VALUES),
+    (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, B, B, OutputKind.BINARY_LOGITS),
     (nn.MultiMarginLoss, {"weight": WEIGHT, "p": 2}, I, I, OutputKind.LOGITS),
-    (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 0}, I, I, OutputKind.LOGARITHMS),
-    (nn.PoissonNLLLoss, {}, V, V, OutputKind.LOGARITHMS),
-    (nn.PoissonNLLLoss, {"log_input": False, "full": True}, V, V, OutputKind.ESTIMATES),
-    (nn.SmoothL1Loss, {}, V, V, OutputKind.ESTIMATES),
+    (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 0}, I, I, OutputKind.LOG_PROBABILITIES),
+    (nn.PoissonNLLLoss, {}, V, V, OutputKind.LOG_VALUES),
+    (nn.PoissonNLLLoss, {"log_input": False, "full": True}, V, V, OutputKind.VALUES),
+    (nn.SmoothL1Loss, {}, V, V, OutputKind.VALUES),
 ]
 REFUSED = [
     (nn.AdaptiveLogSoftmaxWithLoss, {"in_features": 8, "n_classes": CLASSES, "cutoffs": [2]}, I, "not a tensor"),
@@ -94,18 +94,18 @@ def named(case) -> str:
 
 @pytest.mark.parametrize("case", ADAPTED, ids=named)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
-def test_a_criterion_of_torch_keeps_its_value_and_gradient(case):
-    make, options, given, wanted, meaning = case
+def test_adapted_torch_criterion_keeps_its_value_and_gradient(case):
+    make, options, given, wanted, output_kind = case
     criterion = make(**options)
     loss = adapt(criterion, given, CLASSES)
     assert loss.wants == (wanted,)
-    assert loss.meaning is meaning
+    assert loss.output_kind is output_kind
     for seed in range(3):
         check_equal(criterion, loss, *batch(loss, seed), summed=options.get("reduction") == "sum")
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=named)
-def test_a_criterion_that_cannot_work_is_refused_in_one_line(case):
+def test_unusable_torch_criterion_raises_a_one_line_error(case):
     make, options, given, reason = case
     with pytest.raises(LabError, match=reason) as raised:
         adapt(make(**options), given, 1 if given in (B, V) else CLASSES)
@@ -114,12 +114,12 @@ def test_a_criterion_that_cannot_work_is_refused_in_one_line(case):
     assert "losslab.losses.Loss" in str(raised.value)
 
 
-def test_no_criterion_of_torch_is_forgotten():
+def test_tables_cover_all_criteria_of_torch():
     here = {thing for name, thing in vars(nn).items() if name.endswith("Loss") and inspect.isclass(thing)}
     assert here | {nn.AdaptiveLogSoftmaxWithLoss} == {case[0] for case in (*ADAPTED, *REFUSED)}
 
 
-def test_an_ignored_index_weighs_nothing():
+def test_ignored_index_has_weight_0():
     criterion = nn.CrossEntropyLoss(weight=WEIGHT)
     loss = adapt(criterion, I, CLASSES)
     outputs, target = batch(loss)
@@ -128,7 +128,7 @@ def test_an_ignored_index_weighs_nothing():
     assert loss.example_weight(target)[[0, 3]].sum() == 0
 
 
-def test_trying_leaves_the_criterion_and_the_random_state_as_they_were():
+def test_adapt_does_not_change_criterion_or_random_state():
     criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
     before = {name: value.clone() for name, value in criterion.state_dict().items()}
     state = torch.get_rng_state()
@@ -139,7 +139,7 @@ def test_trying_leaves_the_criterion_and_the_random_state_as_they_were():
     assert [id(own) for own in loss.parameters()] == [id(own) for own in criterion.parameters()]
 
 
-def test_a_loss_of_losslab_is_given_back():
+def test_adapt_returns_a_losslab_loss_unchanged():
     from losslab.losses import CrossEntropy
 
     loss = CrossEntropy()
@@ -155,7 +155,7 @@ def one_dimensional(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 class Branches(nn.Module):
-    """Cannot be mapped, for it looks at values."""
+    """Cannot be mapped by vmap, because it branches on values."""
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         rows = [F.cross_entropy(z[None], y[None]) * (2 if z.max() > 1 else 1) for z, y in zip(outputs, target)]  # noqa: B905
@@ -172,20 +172,20 @@ class Branches(nn.Module):
         (lambda z, y: (z - y).square().sum(1), V, 3),
     ],
 )
-def test_a_function_or_a_module_without_reduction_scores_each_example(criterion, given, targets):
+def test_function_or_module_without_reduction_scores_each_example(criterion, given, targets):
     loss = adapt(criterion, given, targets)
     for seed in range(3):
         check_equal(criterion, loss, *batch(loss, seed))
 
 
-def test_a_function_of_flat_tensors_gets_flat_ones():
+def test_function_of_flat_tensors_is_called_with_flat_tensors():
     loss = adapt(one_dimensional, V, 1)
     outputs, target = batch(loss)
     torch.testing.assert_close(loss(outputs, target), (outputs - target).square().mean())
 
 
-def test_what_broadcasts_is_refused():
-    # (N, 1) against (N,) gives (N, N): torch's own warn of it, a plain difference does not.
+def test_broadcasting_criterion_is_refused():
+    # (N, 1) against (N,) gives (N, N): torch's own losses warn about it, a plain difference does not.
     with pytest.raises(LabError, match="target size"):
         adapt(lambda z, y: F.mse_loss(z, y.squeeze(1)), V, 1)
     with pytest.raises(LabError, match="broadcasts: it pairs the outputs of each example with the targets of all"):
@@ -197,7 +197,7 @@ def correlation(outputs: Tensor, target: Tensor) -> Tensor:
     return 1 - (z * y).sum() / (z.norm() * y.norm())
 
 
-def test_a_loss_of_the_whole_batch_trains_says_so_and_has_no_scores(caplog):
+def test_loss_of_the_whole_batch_trains_with_a_warning_and_has_no_scores(caplog):
     with caplog.at_level(logging.WARNING):
         loss = adapt(correlation, V, 1)
     assert [record.getMessage().split()[0] for record in caplog.records] == ["correlation", "under"]
@@ -211,19 +211,19 @@ def test_a_loss_of_the_whole_batch_trains_says_so_and_has_no_scores(caplog):
         loss.per_example(outputs, target)
 
 
-def test_a_sum_becomes_a_mean_and_says_so(caplog):
+def test_sum_becomes_a_mean_with_a_warning(caplog):
     adapt(nn.MSELoss(reduction="sum"), V, 2)
     assert "MSELoss sums over the batch" in caplog.text
 
 
-def test_half_precision_is_raised_and_autocast_kept_out():
+def test_half_precision_is_raised_to_float32_under_autocast():
     loss = adapt(nn.BCELoss(), B, 1)
     target = torch.ones(4, 1)
     with torch.autocast("cpu", torch.bfloat16):
         assert loss(torch.full((4, 1), 0.5, dtype=torch.bfloat16), target).dtype == torch.float32
 
 
-def test_an_empty_share_counts_nothing_and_reaches_every_parameter():
+def test_empty_batch_counts_nothing_and_reaches_every_parameter():
     criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
     loss = adapt(criterion, I, CLASSES)
     total, weight, _ = loss.total(torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.int64))
@@ -232,7 +232,7 @@ def test_an_empty_share_counts_nothing_and_reaches_every_parameter():
     assert criterion.linear.weight.grad is not None
 
 
-def test_predictions_are_what_the_truth_is_compared_with():
+def test_to_predictions_gives_what_metrics_compare_with_the_target():
     outputs = torch.randn(3, 2)
     assert torch.equal(adapt(nn.PoissonNLLLoss(), V, 2).to_predictions(outputs), outputs.exp())
     assert torch.equal(adapt(nn.MSELoss(), V, 2).to_predictions(outputs), outputs)

@@ -1,4 +1,4 @@
-"""Losses of timm, kornia and pytorch-metric-learning, as they are installed, through the adapter."""
+"""Losses of timm, kornia and pytorch-metric-learning, in their installed versions, through the adapter."""
 
 import kornia.losses as kl
 import pytest
@@ -36,13 +36,13 @@ def own(criterion, outputs: Tensor, target: Tensor) -> Tensor:
 EACH_EXAMPLE = [
     (tl.LabelSmoothingCrossEntropy(0.2), INDEX, INDEX, OutputKind.LOGITS),
     (tl.SoftTargetCrossEntropy(), INDEX, PROBABILITIES, OutputKind.LOGITS),
-    (tl.BinaryCrossEntropy(0.1), INDEX, INDEX, OutputKind.SIGMOIDS),
-    (tl.BinaryCrossEntropy(0.0), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.BinaryCrossEntropy(0.1), INDEX, INDEX, OutputKind.BINARY_LOGITS),
+    (tl.BinaryCrossEntropy(0.0), BINARY, BINARY, OutputKind.BINARY_LOGITS),
     (tl.AsymmetricLossSingleLabel(), INDEX, INDEX, OutputKind.LOGITS),
-    (tl.AsymmetricLossMultiLabel(), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.AsymmetricLossMultiLabel(), BINARY, BINARY, OutputKind.BINARY_LOGITS),
     (tl.PolyCrossEntropy(), INDEX, INDEX, OutputKind.LOGITS),
-    (tl.PolyBinaryCrossEntropy(), BINARY, BINARY, OutputKind.SIGMOIDS),
-    (tl.ZlprLoss(), BINARY, BINARY, OutputKind.SIGMOIDS),
+    (tl.PolyBinaryCrossEntropy(), BINARY, BINARY, OutputKind.BINARY_LOGITS),
+    (tl.ZlprLoss(), BINARY, BINARY, OutputKind.BINARY_LOGITS),
     (kl.FocalLoss(alpha=0.5), INDEX, INDEX, OutputKind.LOGITS),
     (
         kl.FocalLoss(alpha=None, reduction="mean", weight=torch.linspace(0.5, 2, CLASSES)),
@@ -50,12 +50,12 @@ EACH_EXAMPLE = [
         INDEX,
         OutputKind.LOGITS,
     ),
-    (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.SIGMOIDS),
-    (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.SIGMOIDS),
-    (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.GemanMcclureLoss(), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.WelschLoss(), INDEX, PROBABILITIES, OutputKind.ESTIMATES),
+    (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.BINARY_LOGITS),
+    (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.BINARY_LOGITS),
+    (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.VALUES),
+    (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, OutputKind.VALUES),
+    (kl.GemanMcclureLoss(), VALUES, VALUES, OutputKind.VALUES),
+    (kl.WelschLoss(), INDEX, PROBABILITIES, OutputKind.VALUES),
 ]
 OWN_CLASSIFIER = [pml.ArcFaceLoss, pml.CosFaceLoss, pml.LargeMarginSoftmaxLoss, pml.NormalizedSoftmaxLoss]
 OWN_CLASSIFIER += [pml.ProxyNCALoss, pml.SoftTripleLoss, pml.SphereFaceLoss]
@@ -81,10 +81,10 @@ def named(case) -> str:
 
 
 @pytest.mark.parametrize("case", EACH_EXAMPLE, ids=named)
-def test_a_criterion_of_examples_keeps_its_value_and_has_scores(case):
-    criterion, given, wanted, meaning = case
+def test_criterion_of_examples_keeps_its_value_and_has_scores(case):
+    criterion, given, wanted, output_kind = case
     loss = adapt(criterion, given, CLASSES)
-    assert (loss.wants, loss.meaning) == ((wanted,), meaning)
+    assert (loss.wants, loss.output_kind) == ((wanted,), output_kind)
     for seed in range(3):
         outputs, target = batch(loss, seed)
         outputs.requires_grad_()
@@ -103,7 +103,7 @@ def rows(outputs: Tensor, target: Tensor):
 
 @pytest.mark.filterwarnings("ignore:.*(ndim > 0|__array_wrap__|binom).*:DeprecationWarning")
 @pytest.mark.parametrize("make", OWN_CLASSIFIER, ids=lambda make: make.__name__)
-def test_a_loss_with_its_own_classifier_gets_embeddings_and_gives_class_logits(make):
+def test_loss_with_its_own_classifier_takes_embeddings_and_gives_class_logits(make):
     criterion = make(num_classes=CLASSES, embedding_size=16)
     loss = adapt(criterion, INDEX, CLASSES)
     assert loss.outputs(CLASSES) == 16
@@ -116,7 +116,7 @@ def test_a_loss_with_its_own_classifier_gets_embeddings_and_gives_class_logits(m
 
 
 @pytest.mark.parametrize("make", WHOLE_BATCH, ids=lambda make: make.__name__)
-def test_a_loss_of_pairs_keeps_its_value_and_says_what_it_lacks(make, caplog):
+def test_loss_of_pairs_keeps_its_value_and_warns_of_its_limitations(make, caplog):
     criterion = make()
     loss = adapt(criterion, INDEX, CLASSES)
     outputs, target = batch(loss, 0)
@@ -129,7 +129,7 @@ def test_a_loss_of_pairs_keeps_its_value_and_says_what_it_lacks(make, caplog):
         loss.per_example(outputs, target)
 
 
-def test_a_reducer_that_weighs_classes_is_part_of_every_score():
+def test_class_weighted_reducer_is_part_of_every_score():
     from pytorch_metric_learning.reducers import ClassWeightedReducer
 
     criterion = pml.ArcFaceLoss(CLASSES, 16, reducer=ClassWeightedReducer(torch.linspace(0.5, 2, CLASSES)))
@@ -139,7 +139,7 @@ def test_a_reducer_that_weighs_classes_is_part_of_every_score():
     torch.testing.assert_close(loss(outputs, target), criterion(outputs, target))
 
 
-def test_a_regularizer_is_part_of_every_score():
+def test_regularizer_is_part_of_every_score():
     from pytorch_metric_learning.regularizers import LpRegularizer
 
     options = {"weight_regularizer": LpRegularizer(), "embedding_regularizer": LpRegularizer()}
@@ -150,7 +150,7 @@ def test_a_regularizer_is_part_of_every_score():
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=named)
-def test_what_cannot_score_these_targets_is_refused_in_one_line(case):
+def test_unusable_library_criterion_raises_a_one_line_error(case):
     criterion, given, reason = case
     with pytest.raises(LabError, match=reason) as raised:
         adapt(criterion, given, CLASSES)

@@ -1,4 +1,4 @@
-"""Criteria from elsewhere: torch.nn, timm, kornia, pytorch-metric-learning, a user's own module or function."""
+"""Makes a `Loss` of a criterion of any origin: torch.nn, timm, kornia, pytorch-metric-learning, a user's function."""
 
 import logging
 from typing import Any
@@ -6,74 +6,75 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.errors import LabError
-from losslab.losses.adapter.call import find
-from losslab.losses.adapter.output_kind import OutputKind, classifier, meaning
-from losslab.losses.adapter.per_example import Route, broadcasts, find_form, prepared
-from losslab.losses.adapter.probe import Criterion, Probe, named, undisturbed
+from losslab.errors import LabError, message_of
+from losslab.losses.adapter.output_kind import OutputKind, find_classifier, infer
+from losslab.losses.adapter.per_example import Route, broadcasts, find_form, unreduced
+from losslab.losses.adapter.probe import Criterion, Probe, find_call, name_of, trial_conditions
 from losslab.losses.base import Loss, Total
 from losslab.targets import Kind
 
 logger = logging.getLogger(__name__)
 
 
-def adapt(criterion: Any, given: Kind, targets: int) -> Loss:
-    """Make a criterion(outputs, target) of any origin a Loss. A Loss is given back as it is.
+def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
+    """Make a Loss of a criterion(outputs, target) of any origin. A Loss is returned unchanged.
 
-    Its target kind, per-example form and the meaning of its outputs are found out on a batch of fixed numbers, on
-    copies: the criterion and the global random state stay as they are. Nothing is put before or behind it: one that
-    expects log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss) expects them of the network.
+    The target kind, the per-example form and the kind of outputs are found by calling copies of the criterion on a
+    small fixed batch; the criterion and the global random state do not change. Nothing is inserted before or after the
+    criterion: one that takes log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss) gets the network's
+    outputs as they are.
 
     Args:
-        criterion: a torch.nn.Module or a function of two tensors that returns one number, or one for each example.
-        given: the kind of target that the data give.
+        criterion: a torch.nn.Module or a function of two tensors that returns one number, or one per example.
+        kind: the kind of target that the data provide.
         targets: C classes, K labels or D values.
 
     Raises:
-        LabError: it cannot be called on such targets, or does not depend on all of them.
+        LabError: the criterion cannot be called on such targets, or does not depend on all of them.
     """
     if isinstance(criterion, Loss):
         return criterion
     if isinstance(criterion, type) or not callable(criterion):
-        message = f"a loss must be a function of outputs and target or a torch.nn.Module, got {criterion!r}"
-        raise LabError(" ".join(message.split()))
-    with undisturbed():
+        text = " ".join(repr(criterion).split())
+        raise LabError(f"a loss must be a function of outputs and target or a torch.nn.Module, got {text}")
+    with trial_conditions():
         try:
-            loss = Adapted(criterion, find(criterion, given, targets))
+            loss = Adapted(criterion, find_call(criterion, kind, targets))
         except LabError:
             raise
-        except Exception as error:  # what a stranger's code raises on some batches only
-            message = f"loss {named(criterion)} raises on a small batch of random outputs: {error}"
-            raise LabError(" ".join(message.split())) from error
-    loss.say_what_differs()
+        except Exception as error:  # foreign code that fails on some batches only
+            raise LabError(
+                f"loss {name_of(criterion)} raises on a small batch of random outputs: {message_of(error)}"
+            ) from error
+    loss.log_limitations()
     return loss
 
 
 class Adapted(Loss):
-    """A criterion that `adapt` found out about. `forward` is the criterion's own value, but for `reduction="sum"`.
+    """The result of `adapt`. `forward` returns the criterion's own value, except under `reduction="sum"`.
 
-    A sum over the batch becomes the mean over its examples, as of every loss here. Class weights and an ignored index
-    weigh the mean as they do in the criterion. A criterion that only scores a batch as a whole (of pairs, triplets,
-    ranks) trains all the same: it counts as the loss of each of its examples, and `per_example` raises.
+    A sum over the batch becomes the mean over its examples, as for all losses of this package. Class weights and an
+    ignored index weight the mean as in the criterion. A criterion that scores a batch as a whole (pairs, triplets,
+    ranks) can be trained with too: its value counts as the loss of each example, and `per_example` raises.
     """
 
     def __init__(self, criterion: Criterion, probe: Probe) -> None:
         super().__init__()
-        self.name = named(criterion)
+        self.name = name_of(criterion)
         self.call, self.targets, self.bounded = probe.call, probe.targets, probe.bounded
         self.wants = (probe.call.kind,)
         self.form = find_form(probe)
         if self.form.route is Route.WHOLE and broadcasts(probe):
             raise LabError(
-                f"{self.name} broadcasts: it pairs the outputs of each example with the targets of all; make the "
-                f"shapes of outputs and target one inside it, e.g. target.view_as(outputs)"
+                f"{self.name} broadcasts: it pairs the outputs of each example with the targets of all; give outputs "
+                f"and target one shape inside it, e.g. target.view_as(outputs)"
             )
-        self.meaning = meaning(probe)
-        self.classifier = classifier(criterion, probe.call.width, probe.targets)
-        self.criterion = prepared(criterion, self.form.route)
+        self.output_kind = infer(probe)
+        self.classifier = find_classifier(criterion, probe.call.width, probe.targets)
+        self.criterion = unreduced(criterion, self.form.route)
 
-    def outputs(self, targets: int) -> int:  # noqa: ARG002 -- found out for as many
-        """How many outputs the network needs: one a target, or the embedding that the criterion classifies."""
+    def outputs(self, targets: int) -> int:  # noqa: ARG002 -- the loss was adapted for one number of targets
+        """The number of outputs that the network needs: one per target, or the width of an embedding."""
         return self.call.width
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -87,16 +88,16 @@ class Adapted(Loss):
         return self.form.scores(self.criterion, self.call, outputs, target)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight of each example in the mean, as the criterion weighs it → (N,)."""
+        """The weight of each example in the mean, as the criterion weights it → (N,)."""
         return self.form.weights(self.criterion, self.targets, target)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of scores and weights. A criterion of whole batches counts once for each example."""
+        """The sums of scores and weights. The value of a whole batch counts once per example."""
         outputs, target = self._fitting(outputs, target)
         if len(outputs) == 0:
-            # A process's share of a small batch: its parameters take part all the same, or the others wait for them.
-            nothing = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())
-            return Total(nothing, torch.zeros_like(nothing.detach()), {})
+            # A rank without examples: its parameters still take part, or the other ranks wait for their gradients.
+            zero = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())
+            return Total(zero, torch.zeros_like(zero.detach()), {})
         try:
             if self.form.route in {Route.ELEMENTS, Route.ENTRIES}:
                 scores = self.form.scores(self.criterion, self.call, outputs, target)
@@ -105,44 +106,43 @@ class Adapted(Loss):
         except RuntimeError as error:
             if not self.bounded:
                 raise
-            message = f"{self.name} does not take what the network gives (it did take outputs between 0 and 1): {error}"
-            raise LabError(" ".join(message.split())) from error
+            raise LabError(
+                f"{self.name} does not accept the outputs of the network, only outputs between 0 and 1: "
+                f"{message_of(error)}"
+            ) from error
         count = torch.full_like(value.detach(), len(outputs))
         return Total(value if self.form.summed else value * count, count, {})
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """Class scores (N, C) by the criterion's own classifier; values (N, D), e^z under a criterion of logarithms."""
+        """Class scores (N, C) of the criterion's own classifier; values (N, D), e^z for logarithms of values."""
         if self.classifier is None:
-            of_values = Kind.VALUES in self.wants and self.meaning is OutputKind.LOGARITHMS
-            return outputs.exp() if of_values else outputs
-        logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(self._precision(outputs)))
+            return outputs.exp() if self.output_kind is OutputKind.LOG_VALUES else outputs
+        own = next((parameter.dtype for parameter in self.parameters()), torch.float32)
+        precision = torch.promote_types(outputs.dtype, own) if own is torch.float64 else own
+        logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(precision))
         return logits
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """What `meaning` says the outputs stand for; under an own classifier the softmax of its logits → (N, C)."""
-        return self.meaning.probabilities(self.to_predictions(outputs))
+        """The probabilities that `output_kind` implies; for a classifier of its own, the softmax of its logits."""
+        return self.output_kind.probabilities(self.to_predictions(outputs))
 
-    def say_what_differs(self) -> None:
-        """Warn, in a line each, of what a curve or a metric does not mean under this criterion."""
+    def log_limitations(self) -> None:
+        """Log a warning for each curve or metric that has an unusual meaning under this criterion, or none."""
         if self.form.route is Route.WHOLE:
             logger.warning(
-                "%s scores a batch as a whole and has no per-example form: curves are means of batch values, and "
-                "they and training depend on data.batch_size, accumulation and the number of processes",
+                "%s scores a batch as a whole and has no per-example form: curves are means over batches, and "
+                "training and curves depend on data.batch_size, gradient accumulation and the number of processes",
                 self.name,
             )
         if self.form.summed:
             logger.warning(
-                "%s sums over the batch; here a step learns from the mean over its examples: multiply optimizer.lr by "
-                "data.batch_size to take the steps of the sum",
+                "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "
+                "data.batch_size to take the same steps",
                 self.name,
             )
-        if self.meaning is OutputKind.OTHER and self.classifier is None:
+        if self.output_kind is OutputKind.UNKNOWN and self.classifier is None:
             logger.warning(
-                "under %s the outputs are no estimates of the target (but embeddings, for instance): metrics that "
-                "compare the two, such as accuracy or mse, mean nothing; the loss alone can be followed",
+                "under %s the outputs are no estimates of the target (they may be embeddings): metrics that compare "
+                "the two, such as accuracy or mse, mean nothing; only the loss can be followed",
                 self.name,
             )
-
-    def _precision(self, outputs: Tensor) -> torch.dtype:
-        own = next((parameter.dtype for parameter in self.parameters()), torch.float32)
-        return torch.promote_types(outputs.dtype, own) if own is torch.float64 else own

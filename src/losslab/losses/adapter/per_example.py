@@ -1,7 +1,4 @@
-"""The ways in which scores of single examples are got from a criterion, and how they make up its value.
-
-Finding the per-example form of a criterion that shows its reduced value only: the first that holds by numbers.
-"""
+"""The per-example form of a criterion: how it scores single examples, and how these scores make up its value."""
 
 import copy
 from collections.abc import Iterator
@@ -12,49 +9,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.losses.adapter.probe import Call, Criterion, Probe, class_weight, copied, ignored_index
+from losslab.losses.adapter.probe import Call, Criterion, Probe, class_weight, copy_of, ignored_index
 from losslab.targets import Kind
 
 
 class Route(StrEnum):
-    """How scores of single examples are got from a criterion."""
+    """How the scores of single examples are obtained from a criterion."""
 
     ELEMENTS = "each example, without its reduction"
-    """Its `reduction` is "none", or it does not reduce at all."""
+    """Its `reduction` is set to "none", or it does not reduce at all."""
     ENTRIES = "each example, without its reducer"
-    """It hands its losses to a `reducer`, as pytorch-metric-learning's do: they are taken from there."""
+    """Its `reducer`, as the losses of pytorch-metric-learning have one, is replaced by one that keeps all losses."""
     MAPPED = "each example, called on it alone"
     """It is called on every example alone, by torch.func.vmap."""
     SINGLES = "each example, called on it alone in a loop"
     """It is called on every example alone, in a loop."""
     WHOLE = "the batch as a whole"
-    """There is none: the loss is one of the batch."""
+    """There are none: it scores a batch only."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How the criterion's value comes from scores: Σ scores / Σ weights, or Σ scores where `summed`."""
+    """The criterion's value is Σ scores / Σ weights, or Σ scores if `summed`."""
 
     route: Route
     over_columns: str = "mean"
-    """Whether an example's score is the "mean" or the "sum" of its elements."""
+    """Whether the score of an example is the "mean" or the "sum" of its elements."""
     weighting: str = "one"
-    """The weight of an example in the mean: "one", "counted" (0 where ignored), "class" (and its class's weight)."""
+    """The weight of an example: 1 ("one"), 0 if ignored ("counted"), or that of its class too ("class")."""
     summed: bool = False
-    """Whether the criterion sums over examples where others average."""
 
     def scores(self, criterion: Criterion, call: Call, outputs: Tensor, target: Tensor) -> Tensor:
-        """The losses of the examples, from a criterion that `prepared` made ready → (N,)."""
+        """The losses of the examples under a criterion from `unreduced` → (N,)."""
         if self.route is Route.SINGLES:
-            return torch.stack([call(criterion, z, y).mean() for z, y in _alone(outputs, target)])
+            singles = zip(outputs.split(1), target.split(1), strict=True)
+            return torch.stack([call(criterion, z, y).mean() for z, y in singles])
         if self.route is Route.MAPPED:
             mapped: Tensor = torch.func.vmap(lambda z, y: call(criterion, z[None], y[None]).mean())(outputs, target)
             return mapped
         result = call(criterion, outputs, target)
         if self.route is Route.ENTRIES:
             return _sum_of_entries(result, len(outputs))
-        columns = result.reshape(len(outputs), -1)
-        scores: Tensor = columns.sum(1) if self.over_columns == "sum" else columns.mean(1)
+        elements = result.reshape(len(outputs), -1)
+        scores: Tensor = elements.sum(1) if self.over_columns == "sum" else elements.mean(1)
         return scores
 
     def weights(self, criterion: Criterion, targets: int, target: Tensor) -> Tensor:
@@ -69,31 +66,31 @@ class Form:
         return weight[target.where(counted, 0)] * counted
 
 
-def prepared(criterion: Criterion, route: Route) -> Criterion:
-    """A shallow copy of the criterion that does not reduce: its parameters and buffers are the criterion's own."""
+def unreduced(criterion: Criterion, route: Route) -> Criterion:
+    """A shallow copy of the criterion that does not reduce; it shares the criterion's parameters and buffers."""
     changes: dict[Route, tuple[str, Any]] = {
         Route.ELEMENTS: ("reduction", "none"),
-        Route.ENTRIES: ("reducer", _Handed()),
+        Route.ENTRIES: ("reducer", _KeepAll()),
     }
     name, value = changes.get(route, ("", None))
     if not hasattr(criterion, name):
         return criterion
     clone = copy.copy(criterion)
     if isinstance(clone, nn.Module):
-        clone._modules = dict(clone._modules)  # noqa: SLF001 -- a copy shares the dict in which submodules are replaced
+        clone._modules = dict(clone._modules)  # noqa: SLF001 -- a shallow copy shares this dict with the original
     setattr(clone, name, value)
     return clone
 
 
-class _Handed(nn.Module):
-    """A reducer that hands back what it was given: a dict of losses and where they belong."""
+class _KeepAll(nn.Module):
+    """A reducer of pytorch-metric-learning that returns its input, a dict of losses with their indices."""
 
     def forward(self, losses: dict[str, Any], *_: Any) -> dict[str, Any]:
         return losses
 
 
-def _sum_of_entries(entries: Any, count: int) -> Tensor:
-    """Losses of examples, and what is one number for the batch beside each → (N,)."""
+def _sum_of_entries(entries: dict[str, Any], count: int) -> Tensor:
+    """The sum of a reducer's entries, each with a loss per example or one for the batch → (N,)."""
     total: Tensor | None = None
     for entry in entries.values():
         part = torch.as_tensor(entry["losses"])
@@ -105,27 +102,22 @@ def _sum_of_entries(entries: Any, count: int) -> Tensor:
     return total.expand(count)
 
 
-def _alone(outputs: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return ((outputs[row : row + 1], target[row : row + 1]) for row in range(len(outputs)))
-
-
 def find_form(probe: Probe) -> Form:
-    """The first form whose scores make up the criterion's own value on all batches and do not see each other."""
+    """The first form with independent scores that make up the criterion's own value on all batches."""
     batches = [*probe.batches, *_with_ignored(probe)]
     for form in _forms(probe):
-        # Copies: of a criterion that remembers, each form sees the same past.
-        criterion = prepared(copied(probe.original), form.route)
-        trial = replace(probe, batches=batches)
+        # Fresh copies, because a criterion may keep state between calls.
+        criterion, fresh = unreduced(copy_of(probe.original), form.route), replace(probe)
         try:
-            if all(_makes_up(form, criterion, trial, *batch) for batch in batches):
+            if all(_holds(form, criterion, fresh, *batch) for batch in batches):
                 return form
-        except Exception:  # noqa: BLE001, S112 -- a stranger's code: whatever it raises, this is not its form
+        except Exception:  # noqa: BLE001, S112 -- foreign code may raise anything
             continue
     return Form(Route.WHOLE)
 
 
 def _forms(probe: Probe) -> Iterator[Form]:
-    # The most particular weights first: where none of them is heard of in the batches, others would do as well.
+    # The most specific weighting first: a simpler one also holds where the batches do not show the difference.
     weightings = ["one"]
     if probe.call.kind is Kind.INDEX and ignored_index(probe.original) is not None:
         weightings.insert(0, "counted")
@@ -140,23 +132,23 @@ def _forms(probe: Probe) -> Iterator[Form]:
         yield Form(route, summed=True)
 
 
-def _makes_up(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
+def _holds(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
     scores = form.scores(criterion, probe.call, outputs, target)
     weights = form.weights(criterion, probe.targets, target)
     if scores.shape != (len(outputs),) or not weights.sum() > 0:
         return False
     if form.route in {Route.ELEMENTS, Route.ENTRIES}:
-        # Alone as in company, or a score is not one of the example.
+        # The score of an example must not depend on the rest of the batch.
         parts = [(outputs[rows], target[rows]) for rows in (slice(0, 5), slice(5, None))]
-        alone = torch.cat([form.scores(criterion, probe.call, *part) for part in parts])
-        if not torch.allclose(alone, scores, rtol=1e-4, atol=1e-6):
+        separate = torch.cat([form.scores(criterion, probe.call, *part) for part in parts])
+        if not torch.allclose(separate, scores, rtol=1e-4, atol=1e-6):
             return False
     value = scores.sum() if form.summed else scores.sum() / weights.sum()
     return torch.allclose(value, probe.value(outputs, target), rtol=1e-4, atol=1e-6)
 
 
 def broadcasts(probe: Probe) -> bool:
-    """Whether the value is the mean over all pairs of one example's outputs and another's target: (N, N) losses."""
+    """Whether the value is the mean over all N² pairs of an example's outputs and another's target."""
     outputs, target = probe.batches[0]
     if probe.call.kind is Kind.INDEX:
         return False  # class indices (N,) and outputs (N, C) do not broadcast
@@ -165,7 +157,7 @@ def broadcasts(probe: Probe) -> bool:
 
 
 def _with_ignored(probe: Probe) -> list[tuple[Tensor, Tensor]]:
-    """The batches with some targets ignored, where the criterion ignores any."""
+    """The batches with some targets ignored, if the criterion has an `ignore_index`."""
     index = ignored_index(probe.original)
     if probe.call.kind is not Kind.INDEX or index is None:
         return []
