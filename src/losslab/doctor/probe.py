@@ -132,11 +132,11 @@ def _module_restorer(module: nn.Module) -> Callable[[], None]:
     def restore() -> None:
         vars(module).clear()
         vars(module).update(attributes)
-        for value, content in dicts:
-            value.clear()
-            value.update(content)
-        for items, content in lists:
-            items[:] = content
+        for mapping, items in dicts:
+            mapping.clear()
+            mapping.update(items)
+        for values, elements in lists:
+            values[:] = elements
         with torch.no_grad():
             for buffer, content in buffers:
                 buffer.copy_(content)
