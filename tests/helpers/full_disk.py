@@ -1,4 +1,4 @@
-"""A disk that is full for a while."""
+"""A disk that is full at times."""
 
 import errno
 import io
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 class Disk:
-    """Holds a folder: while it is `full`, half of what is written into a file there arrives, and an error is raised."""
+    """The disk of a folder: while it is `full`, a write there writes half of its bytes and raises an error."""
 
     def __init__(self, folder, monkeypatch):
         self.full, self.refused = False, set()
         opened = io.open
 
-        def watched(path, mode="r", *args, **kwargs):
+        def open_on_disk(path, mode="r", *args, **kwargs):
             file = opened(path, mode, *args, **kwargs)
             inside = not isinstance(path, int) and Path(path).is_relative_to(folder)
             return _File(file, self, Path(path).name) if inside and set(mode) & set("wxa") else file
 
-        monkeypatch.setattr(io, "open", watched)  # as pathlib does it
+        monkeypatch.setattr(io, "open", open_on_disk)  # which pathlib calls
 
 
 class _File:
@@ -31,7 +31,7 @@ class _File:
         self._disk.refused.add(self._name)
         half = self._file.write(content[: len(content) // 2])
         if isinstance(self._file, io.RawIOBase):
-            return half  # which says so at its next write
+            return half  # an unbuffered file raises at the next write
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def __enter__(self):

@@ -1,4 +1,4 @@
-"""What a run has come to, in one digest."""
+"""The outcome of a run as SHA-256 digests."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def outcome(path: Path | str) -> dict[str, str]:
     run = RunFolder(Path(path))
     last = torch.load(run.last, weights_only=True)
     best = torch.load(run.best, weights_only=True) if run.best.is_file() else last
-    found = {
+    digests = {
         "weights": _digest(torch.load(run.weights, weights_only=True)),
         "last": _digest(last["state_dict"]),
         "best": _digest(best["state_dict"]),
@@ -23,15 +23,15 @@ def outcome(path: Path | str) -> dict[str, str]:
     }
     for file in (run.history, run.metrics, run.weight_trajectory, run.dynamics):
         if file.is_file():
-            found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
+            digests[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return digests
 
 
 def _digest(state: Any) -> str:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in _parts(state):
-        found.update(part)
-    return found.hexdigest()
+        sha256.update(part)
+    return sha256.hexdigest()
 
 
 def _parts(state: Any) -> Iterator[bytes]:

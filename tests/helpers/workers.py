@@ -1,4 +1,4 @@
-"""What the children of tests run: importable by name, as a task must be."""
+"""Tasks and callbacks that run in the worker processes of tests, which import them by name."""
 
 import hashlib
 import json
@@ -30,18 +30,20 @@ from losslab.training.distributed.spawn import WorkerGroup, poll
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
 
-def together(task: Any, world: int, *arguments: Any, output: Path | None = None, seconds: float = 120) -> WorkerResult:
-    """Run a task in `world` processes, and wait for how it ends."""
-    run = WorkerGroup(task, [arguments] * world, WorkerOptions(threads=1, output=output))
+def run_ranks(
+    task: Any, world_size: int, *arguments: Any, output: Path | None = None, seconds: float = 120
+) -> WorkerResult:
+    """Run a task in `world_size` processes, and wait for the result."""
+    group = WorkerGroup(task, [arguments] * world_size, WorkerOptions(threads=1, output=output))
     try:
         end = time.monotonic() + seconds
-        while run.result is None and time.monotonic() < end:
-            poll([run], 0.2)
+        while group.result is None and time.monotonic() < end:
+            poll([group], 0.2)
     finally:
-        if run.result is None:
-            run.kill()
-    assert run.result is not None
-    return run.result
+        if group.result is None:
+            group.kill()
+    assert group.result is not None
+    return group.result
 
 
 def rank_and_threads() -> tuple[int, int, int]:
@@ -62,31 +64,31 @@ def train(folder: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def keep(folder: str, overrides: list[str]) -> int:
-    """Train, and keep the run folder as it was after each time that its newest state was written → how often."""
-    kept, save = [], checkpoint.save
+    """Train, and copy the run folder each time that last.ckpt was written → the number of copies."""
+    copies, save = [], checkpoint.save
 
-    def kept_too(state: dict[str, Any], path: Path) -> None:
+    def save_and_copy(state: dict[str, Any], path: Path) -> None:
         save(state, path)
         if path.name == "last.ckpt":
-            kept.append(f"{folder}-{len(kept)}")
-            shutil.copytree(folder, kept[-1])
+            copies.append(f"{folder}-{len(copies)}")
+            shutil.copytree(folder, copies[-1])
 
-    checkpoint.save = kept_too
+    checkpoint.save = save_and_copy
     try:
         train(folder, overrides)
     finally:
         checkpoint.save = save
-    return len(kept)
+    return len(copies)
 
 
 def resume(folders: list[str], overrides: list[str]) -> None:
-    """Go on with runs, as the command line would."""
+    """Resume runs, as the command line would."""
     for folder in folders:
         experiment.run(build(folder, overrides), resume=True)
 
 
 class Normalised(torch.nn.Sequential):
-    """A network whose batch statistics are other ones on each process."""
+    """A network whose batch statistics differ between ranks."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, **_: Any) -> None:
         layers = torch.nn.Flatten(), torch.nn.BatchNorm1d(math.prod(input_shape))
@@ -110,7 +112,7 @@ def count(cases: list[tuple[int, int]]) -> list[tuple[float, float]]:
 
 
 class Stock(LightningModule):
-    """How evaluation is written where nobody looks: the mean of batch means, Lightning's own sampler."""
+    """Evaluation with the mean of batch means and Lightning's own sampler."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,26 +125,26 @@ class Stock(LightningModule):
 
 def stock(right: list[int]) -> dict[str, float]:
     loader = DataLoader(TensorDataset(torch.tensor(right)), batch_size=16)
-    place = environment.current_rank()
+    info = environment.current_rank()
     trainer = Trainer(
         accelerator="cpu",
-        devices=place.world_size,
+        devices=info.world_size,
         strategy="ddp",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.test(Stock(), loader, verbose=False)
-    integers = trainer.strategy.reduce(torch.tensor(1 + place.rank), reduce_op="mean")
+    integers = trainer.strategy.reduce(torch.tensor(1 + info.rank), reduce_op="mean")
     return {"accuracy": float(trainer.callback_metrics["accuracy"]), "mean of 1 and 2": float(integers)}
 
 
 def fail(kind: str, on_rank: int = 0) -> str:
-    """End in some way on one rank, while the others wait for it."""
+    """Fail in some way on one rank, while the others wait for it."""
     if environment.current_rank().rank != on_rank:
         torch.distributed.barrier()
         return "unreachable"
-    time.sleep(0.3)  # the others wait by now
+    time.sleep(0.3)  # the others are waiting by now
     _end(kind)
     return "survived"
 
@@ -187,14 +189,14 @@ def speak() -> str:
 
 
 def spawn_and_wait(pids: str) -> None:
-    """Start a grandchild, say which, and never end."""
+    """Start a grandchild, write both process ids to a file, and never end."""
     grandchild = subprocess.Popen(["sleep", "1000"])
     Path(pids).write_text(f"{os.getpid()} {grandchild.pid}")
     time.sleep(1000)
 
 
 class Sabotage(Callback):
-    """Ends the runs that are planned to fail, in their second epoch, named LOSS-PROCESSES-SEED."""
+    """Ends the runs that are planned to fail, in their second epoch. The plan names them LOSS-WORLD_SIZE-SEED."""
 
     def __init__(self, plan: dict[str, str]) -> None:
         self.plan = plan
@@ -207,7 +209,7 @@ class Sabotage(Callback):
 
 
 class Interrupts(Callback):
-    """Sends this process a signal in the midst of its second validation."""
+    """Sends this process a signal during its second validation."""
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -217,7 +219,7 @@ class Interrupts(Callback):
 
 
 class Pid(Callback):
-    """Writes the process's number into a folder, and takes its time."""
+    """Writes the process id into a folder, and slows training down."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -228,7 +230,7 @@ class Pid(Callback):
 
 
 class Server(Callback):
-    """Writes the number of the server that this process started children from, or None."""
+    """Writes the process id of the forkserver that this process has started, or None."""
 
     def __init__(self, file: str) -> None:
         self.file = Path(file)
@@ -240,7 +242,7 @@ class Server(Callback):
 
 
 class Jobs(JobCallback):
-    """Writes a line into a file when a job starts."""
+    """Writes a line to a file when a job starts."""
 
     def __init__(self, file: str) -> None:
         self.file = Path(file)
@@ -255,13 +257,13 @@ def clock() -> float:
 
 
 def leave_behind(pids: str) -> None:
-    """Start a grandchild that does not mind Ctrl-C, say which, and end well."""
+    """Start a grandchild that ignores Ctrl-C, write its process id to a file, and end successfully."""
     grandchild = subprocess.Popen(["sh", "-c", "trap '' INT; exec sleep 1000"])
     Path(pids).write_text(str(grandchild.pid))
 
 
 class AsksToStop(Callback):
-    """Asks once, as early stopping does: Lightning trains on to min_epochs and then stops."""
+    """Sets should_stop once, as early stopping does: Lightning trains until min_epochs and then stops."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -271,7 +273,7 @@ class AsksToStop(Callback):
 
 
 class Poison(Callback):
-    """Makes one number of the last rank NaN or infinite, in the step after `after` steps, and counts batches since."""
+    """Makes one number on rank 1 NaN or infinite in the step after `after` steps, and counts batches since."""
 
     def __init__(self, where: str, after: int, folder: RunFolder) -> None:
         self.where, self.after, self.folder = where, after, folder
@@ -294,7 +296,7 @@ class Poison(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step >= self.after:
             self.since += 1
-            if trainer.is_global_zero:  # which alone writes: another could look while it renames
+            if trainer.is_global_zero:  # which alone writes: another rank could look during a rename
                 self.saved = self.saved or self.files()
             if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "inputs":
                 batch.inputs[2] = torch.nan
@@ -314,7 +316,7 @@ class Poison(Callback):
 
 
 def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = "on") -> None:
-    """Train once for each case, poisoned on rank 1 → a file for each case and rank on how that ended."""
+    """Train once for each case, poisoned on rank 1, and write a report for each case and rank."""
     rank = environment.current_rank().rank
     for name, (where, overrides) in cases.items():
         path = Path(folder) / name
@@ -324,15 +326,15 @@ def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = 
         built.trainer.callbacks.insert(0, poison)
         for callback in built.trainer.callbacks:
             if isinstance(callback, FiniteGuard):
-                callback.deferred = name.endswith("later")
+                callback.deferred = name.endswith("deferred")
                 if guard == "alone":
-                    callback.on_train_start = lambda *_: None  # it does not hear that there are others
-        said = ""
+                    callback.on_train_start = lambda *_: None  # it does not learn that there are other ranks
+        message = ""
         try:
             experiment.run(built)
-        except Exception as error:  # noqa: BLE001 -- which one is what is asked
-            said = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 -- the test checks which one
+            message = f"{type(error).__name__}: {error}"
         finite = all(torch.isfinite(weight).all().item() for weight in built.learner.parameters())
         kept = rank > 0 or poison.files() == poison.saved
-        report = {"said": said, "since": poison.since, "kept": kept, "finite": finite}
+        report = {"message": message, "since": poison.since, "kept": kept, "finite": finite}
         Path(folder, f"{name} {rank}.json").write_text(json.dumps(report))

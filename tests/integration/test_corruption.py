@@ -259,7 +259,9 @@ def test_the_header_says_how_many_labels_are_wrong(build, caplog):
 def test_a_run_is_called_by_its_faults_too(overrides, name):
     config = compose(overrides, "unused")
     assert config["name"] == name
-    assert config["name"] == runs.default_name(*name.split("-")[:1], name.split("-")[1], *name.split("-")[2:3], config["seed"])
+    assert config["name"] == runs.default_name(
+        *name.split("-")[:1], name.split("-")[1], *name.split("-")[2:3], config["seed"]
+    )
 
 
 def test_choices_and_hparams_tell_noisy_runs_apart():

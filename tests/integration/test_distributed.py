@@ -1,4 +1,4 @@
-"""One, two and three processes train the same thing and measure the same thing."""
+"""One, two and three ranks train the same weights and measure the same metrics."""
 
 import csv
 
@@ -20,33 +20,33 @@ CASES = {
     "an ignored class": [
         "model=mlp", "data=digits", "loss=cross_entropy", "loss.ignore_index=3", "data.batch_size=200", "optimizer=sgd",
     ],
-    "convolutions, augmented, a few examples a rank": [
+    "convolutions, augmented, few examples per rank": [
         "model=cifar_cnn", "data=digits", "data.batch_size=7", "loss=bce", "data.crop=2", "data.cutout=4",
         "scheduler=cosine", "trainer.limit_train_batches=5", "trainer.limit_val_batches=1",
         "trainer.limit_test_batches=1", "data.eval_batch_size=31",
     ],
-    "wrong labels, rare classes, weights by what is left": [
+    "label noise, long tail, class-balanced weights": [
         "model=mlp", "data=digits", "loss=class_balanced", "noise=symmetric", "imbalance=long_tail",
         "imbalance.ratio=10", "data.batch_size=50", "optimizer=sgd",
     ],
-    "three points, which two processes cannot share evenly": ["model=linear", "trainer.max_epochs=30"],
+    "three points, which two ranks cannot share evenly": ["model=linear", "trainer.max_epochs=30"],
 }  # fmt: skip
 
 
-def numbers(path):
+def read_numbers(path):
     with path.open() as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def agree(ours, theirs, tolerance):
+def assert_close(ours, theirs, tolerance):
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys()
         for name in ours:
-            agree(ours[name], theirs[name], tolerance)
+            assert_close(ours[name], theirs[name], tolerance)
     elif isinstance(ours, list) and ours and isinstance(ours[0], dict):
         assert len(ours) == len(theirs)
         for mine, other in zip(ours, theirs, strict=True):
-            agree(mine, other, tolerance)
+            assert_close(mine, other, tolerance)
     else:
         mine, other = torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64)
         scale = mine.abs().max().clamp(min=1e-3)
@@ -55,30 +55,32 @@ def agree(ours, theirs, tolerance):
 
 @pytest.mark.parametrize("precision", ["64-true", pytest.param("32-true", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
-def test_weights_curves_and_metrics_do_not_depend_on_the_number_of_processes(case, precision, tmp_path):
+def test_weights_curves_and_metrics_do_not_depend_on_the_world_size(case, precision, tmp_path):
     overrides = ["trainer.max_epochs=2", *CASES[case], f"trainer.precision={precision}"]
     tolerance = 1e-12 if precision == "64-true" else 1e-5
-    outcomes = {}
+    results = {}
     for world in (1, 2, 3):
-        outcome = workers.together(workers.train, world, str(tmp_path / str(world)), overrides)
+        outcome = workers.run_ranks(workers.train, world, str(tmp_path / str(world)), overrides)
         assert outcome.reason is None, outcome.traceback
-        outcomes[world] = outcome.value
+        results[world] = outcome.value
     for world in (2, 3):
-        agree(outcomes[1], outcomes[world], tolerance)
-        agree(numbers(tmp_path / "1" / "history.csv"), numbers(tmp_path / str(world) / "history.csv"), tolerance)
-    assert outcomes[1]["results"]["steps"] > 0
+        assert_close(results[1], results[world], tolerance)
+        assert_close(
+            read_numbers(tmp_path / "1" / "history.csv"), read_numbers(tmp_path / str(world) / "history.csv"), tolerance
+        )
+    assert results[1]["results"]["steps"] > 0
 
 
-def test_accumulated_batches_are_one_large_batch(tmp_path):
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
     base = ["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2,3,4,5,1,2,3,4,0.5]", "optimizer=sgd"]
     base += ["trainer.precision=64-true", "trainer.max_epochs=2", "seed=3"]
     small = workers.train(str(tmp_path / "a"), [*base, "data.batch_size=50", "trainer.accumulate_grad_batches=4"])
     large = workers.train(str(tmp_path / "b"), [*base, "data.batch_size=200"])
-    agree(small["weights"], large["weights"], 1e-12)
+    assert_close(small["weights"], large["weights"], 1e-12)
 
 
 @pytest.mark.slow
-def test_the_dynamics_of_a_run_are_watched_by_one_process_and_do_not_depend_on_the_others(tmp_path):
+def test_dynamics_do_not_depend_on_the_world_size(tmp_path):
     overrides = [
         "model=mlp",
         "data=digits",
@@ -90,7 +92,7 @@ def test_the_dynamics_of_a_run_are_watched_by_one_process_and_do_not_depend_on_t
     overrides += ["callbacks=dynamics", "callbacks.dynamics.draw=false", "trainer.precision=64-true"]
     seen = []
     for world in (1, 2):
-        outcome = workers.together(workers.train, world, str(tmp_path / str(world)), overrides)
+        outcome = workers.run_ranks(workers.train, world, str(tmp_path / str(world)), overrides)
         assert outcome.reason is None, outcome.traceback
         seen.append(Record.load(tmp_path / str(world) / "dynamics.npz"))
     assert seen[0].epoch.tolist() == seen[1].epoch.tolist() == [0, 1, 2]
@@ -101,20 +103,20 @@ def test_the_dynamics_of_a_run_are_watched_by_one_process_and_do_not_depend_on_t
 @pytest.mark.slow
 def test_evaluation_counts_every_example_once():
     cases = [(count, batch) for count in range(97, 113) for batch in (1, 7, 16)]
-    alone = workers.together(workers.count, 1, cases).value
+    alone = workers.run_ranks(workers.count, 1, cases).value
     whole = {count: value for (count, batch), value in zip(cases, alone, strict=True) if batch == 16}
     for world in (1, 2, 3):
-        outcome = alone if world == 1 else workers.together(workers.count, world, cases, seconds=300).value
+        outcome = alone if world == 1 else workers.run_ranks(workers.count, world, cases, seconds=300).value
         for (count, _), (accuracy, loss) in zip(cases, outcome, strict=True):
             assert round(accuracy * count) == pytest.approx(accuracy * count, abs=1e-9)
             assert round(accuracy * count) == round(whole[count][0] * count)
             assert loss == pytest.approx(whole[count][1], rel=1e-9)
 
 
-def test_lightnings_own_way_counts_examples_twice_and_floors_an_integer_mean():
-    """What the tests above would find if evaluation were left to it."""
+def test_lightning_alone_counts_examples_twice_and_floors_an_integer_mean():
+    """The control: what the tests above would find with Lightning's own evaluation."""
     right = [1] + [0] * 64 + [1] * 36  # 37 of 101
-    outcome = workers.together(workers.stock, 2, right)
+    outcome = workers.run_ranks(workers.stock, 2, right)
     assert outcome.reason is None, outcome.traceback
     assert outcome.value["accuracy"] != pytest.approx(37 / 101, abs=1e-4)
     assert outcome.value["accuracy"] == pytest.approx(38 / 102, abs=1e-4)

@@ -1,4 +1,4 @@
-"""A disk that is full while a run trains, for a while or to the end."""
+"""Runs on a disk that is full, for some time or to the end."""
 
 import errno
 import os
@@ -32,14 +32,14 @@ RUN = (*TABLES, "callbacks=dynamics", "callbacks.dynamics.every_seconds=0", "cal
 FIGURES = ("loss_curve.png", "mse_curve.png")
 
 
-class Before(Callback):
-    """Does something before an epoch."""
+class BeforeEpoch(Callback):
+    """Calls functions before certain epochs."""
 
-    def __init__(self, does):
-        self.does = does
+    def __init__(self, functions):
+        self.functions = functions
 
     def on_train_epoch_start(self, trainer, _):
-        self.does.get(trainer.current_epoch, lambda: None)()
+        self.functions.get(trainer.current_epoch, lambda: None)()
 
 
 @pytest.fixture(scope="module")
@@ -47,59 +47,57 @@ def undisturbed(train):
     return train(*RUN)[0]
 
 
-def filled(experiment, monkeypatch, until=None):
-    """Its disk is full from the third epoch on."""
+def fill_disk(experiment, monkeypatch, until=None):
+    """Make the disk of a run full from its third epoch on, until another epoch."""
     monkeypatch.setattr(history, "_RETRY_SECONDS", 0)
     disk = Disk(experiment.folder.path, monkeypatch)
-    does = {2: lambda: setattr(disk, "full", True), until: lambda: setattr(disk, "full", False)}
-    experiment.trainer.callbacks.insert(0, Before(does))
+    functions = {2: lambda: setattr(disk, "full", True), until: lambda: setattr(disk, "full", False)}
+    experiment.trainer.callbacks.insert(0, BeforeEpoch(functions))
     return disk
 
 
-def warned(caplog):
+def count_warnings(caplog):
     return Counter(
         Path(record.args[0]).name for record in caplog.records if "was not written" in record.msg and record.args
     )
 
 
-def test_what_was_not_written_is_written_when_there_is_room_and_is_spoken_of_once(
-    build, undisturbed, monkeypatch, caplog
-):
+def test_files_are_written_when_there_is_room_and_logged_once(build, undisturbed, monkeypatch, caplog):
     experiment = build(*RUN)
-    disk = filled(experiment, monkeypatch, until=6)
+    disk = fill_disk(experiment, monkeypatch, until=6)
     lab.run(experiment)
     assert {"history.csv", "timing.csv"} <= disk.refused
     assert outcome(experiment.folder.path) == outcome(undisturbed.folder.path)
-    told = warned(caplog)
-    assert [told[name] for name in ("history.csv", "timing.csv", "dynamics.npz")] == [1, 1, 1]
+    warnings = count_warnings(caplog)
+    assert [warnings[name] for name in ("history.csv", "timing.csv", "dynamics.npz")] == [1, 1, 1]
     assert (
         "history.csv was not written (No space left on device): training continues, and it is written as" in caplog.text
     )
     assert all(experiment.folder.figures.joinpath(name).is_file() for name in FIGURES)
 
 
-def test_a_table_that_lacks_rows_is_written_before_training_ends(build, undisturbed, monkeypatch):
+def test_incomplete_table_is_written_before_training_ends(build, undisturbed, monkeypatch):
     experiment = build(*RUN)
-    filled(experiment, monkeypatch, until=7)
+    fill_disk(experiment, monkeypatch, until=7)
     monkeypatch.setattr(history, "_RETRY_SECONDS", 1000)
     lab.run(experiment)
     assert outcome(experiment.folder.path) == outcome(undisturbed.folder.path)
 
 
 @pytest.mark.parametrize(
-    ("words", "file"),
+    ("overrides", "file"),
     [(RUN, "path.csv"), ((*RUN, "~callbacks.path"), "dynamics.npz"), ((*TABLES, "~callbacks.path"), "history.csv")],
 )
-def test_a_disk_that_stays_full_is_one_line_at_the_end_that_says_how_to_go_on(
-    build, undisturbed, monkeypatch, words, file
+def test_disk_that_stays_full_is_a_one_line_error_that_names_the_command_to_resume(
+    build, undisturbed, monkeypatch, overrides, file
 ):
-    experiment = build(*words)
+    experiment = build(*overrides)
     with monkeypatch.context() as patch:
-        filled(experiment, patch)
-        wanted = (
+        fill_disk(experiment, patch)
+        message = (
             rf"^cannot write \S*{file} \(No space left on device\): free some space, then python train.py resume=.+$"
         )
-        with pytest.raises(LabError, match=wanted):
+        with pytest.raises(LabError, match=message):
             lab.run(experiment)
     assert not experiment.folder.metrics.exists()
     lab.run(lab.build(experiment.config), resume=True)
@@ -108,31 +106,31 @@ def test_a_disk_that_stays_full_is_one_line_at_the_end_that_says_how_to_go_on(
     assert found == {name: expected[name] for name in found}
 
 
-def test_figures_are_no_reason_to_fail(build, caplog):
+def test_figure_that_cannot_be_written_is_skipped(build, caplog):
     experiment = build("trainer.max_epochs=2")
     experiment.folder.figures.write_text("no folder")
     lab.run(experiment)
-    assert [warned(caplog)[name] for name in FIGURES] == [1, 1]
+    assert [count_warnings(caplog)[name] for name in FIGURES] == [1, 1]
     assert "loss_curve.png was not written (File exists): the run continues without it" in caplog.text
 
 
-def test_what_ended_a_run_on_a_full_disk_is_what_is_said(build, monkeypatch, caplog):
+def test_full_disk_does_not_hide_the_error_that_ended_a_run(build, monkeypatch, caplog):
     experiment = build(*RUN)
-    filled(experiment, monkeypatch)
+    fill_disk(experiment, monkeypatch)
 
     def fail():
         message = "this is what was wrong"
         raise LabError(message)
 
-    experiment.trainer.callbacks.insert(0, Before({5: fail}))
+    experiment.trainer.callbacks.insert(0, BeforeEpoch({5: fail}))
     with pytest.raises(LabError, match="this is what was wrong"):
         lab.run(experiment)
-    told = warned(caplog)
-    assert [told[name] for name in ("history.csv", "path.csv", "dynamics.npz", *FIGURES)] == [1] * 5
-    assert told["best.ckpt"], "BestAndLastCheckpoint did not handle the exception"
+    warnings = count_warnings(caplog)
+    assert [warnings[name] for name in ("history.csv", "path.csv", "dynamics.npz", *FIGURES)] == [1] * 5
+    assert warnings["best.ckpt"], "BestAndLastCheckpoint did not handle the exception"
 
 
-def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypatch):
+def test_unwritable_metrics_json_is_an_error_that_names_the_command_to_resume(tmp_path, monkeypatch):
     config = compose(["trainer=cpu", "trainer.enable_progress_bar=false", "callbacks=none"], str(tmp_path / "run"))
     write = runs.write_json
 
@@ -144,8 +142,8 @@ def test_final_values_that_cannot_be_written_say_how_to_go_on(tmp_path, monkeypa
     assert "\n" not in str(error.value)
 
 
-def steps(folder):
-    """Those of which the event file says something, read to its end."""
+def logged_steps(folder):
+    """The steps of train/loss in the event file, which is read to its end."""
     (file,) = folder.glob("events.*")
     content, events = file.read_bytes(), []
     while content:
@@ -156,25 +154,27 @@ def steps(folder):
     return {event.step for event in events for value in event.summary.value if value.tag == "train/loss"}
 
 
-def test_events_are_left_out_while_there_is_no_room_and_said_once(build, monkeypatch, caplog):
+def test_events_are_skipped_while_the_disk_is_full_and_this_is_logged_once(build, monkeypatch, caplog):
     experiment = build("trainer.max_epochs=8", "trainer.log_every_n_steps=1")
-    (logger,), disk, ended = experiment.trainer.loggers, Disk(experiment.folder.path, monkeypatch), []
+    (logger,), disk, exceptions = experiment.trainer.loggers, Disk(experiment.folder.path, monkeypatch), []
     logger.flush_secs = 0  # a thread for each value
-    monkeypatch.setattr(threading, "excepthook", ended.append)
+    monkeypatch.setattr(threading, "excepthook", exceptions.append)
 
-    def turn(full):
-        logger.finalize("what waits is written, or not")
+    def set_full(full):
+        logger.finalize("collected values are written, or skipped")
         disk.full = full
 
-    experiment.trainer.callbacks.insert(0, Before({2: lambda: turn(full=True), 6: lambda: turn(full=False)}))
+    experiment.trainer.callbacks.insert(
+        0, BeforeEpoch({2: lambda: set_full(full=True), 6: lambda: set_full(full=False)})
+    )
     lab.run(experiment)
-    assert not ended, "a thread ended with a traceback"
+    assert not exceptions, "a thread ended with a traceback"
     assert any("tfevents" in name for name in disk.refused)
-    assert steps(experiment.folder.path) == {1, 2, 7, 8}
+    assert logged_steps(experiment.folder.path) == {1, 2, 7, 8}
     assert sum("is not written (No space left on device): training continues" in line for line in caplog.messages) == 1
 
 
-def test_an_event_file_that_cannot_be_begun_begins_later(build, monkeypatch):
+def test_event_file_that_cannot_be_created_is_created_later(build, monkeypatch):
     experiment = build("trainer.max_epochs=8", "trainer.log_every_n_steps=1")
     disk = Disk(experiment.folder.path, monkeypatch)
     disk.full = True
@@ -182,7 +182,7 @@ def test_an_event_file_that_cannot_be_begun_begins_later(build, monkeypatch):
     assert any("tfevents" in name for name in disk.refused)
     disk.full = False
     lab.run(experiment)
-    assert steps(experiment.folder.path) == set(range(1, 9))
+    assert logged_steps(experiment.folder.path) == set(range(1, 9))
 
 
 def full(*_):
@@ -200,7 +200,7 @@ def jobs(tmp_path, monkeypatch):
     return of
 
 
-def test_a_summary_that_cannot_be_written_is_said_once_and_the_end_names_how_to_complete(jobs, monkeypatch, caplog):
+def test_unwritable_summary_is_logged_once_and_the_end_names_the_command_to_complete(jobs, monkeypatch, caplog):
     caplog.set_level("INFO")
     jobs.write()
     with monkeypatch.context() as patch:
@@ -218,7 +218,7 @@ def test_a_summary_that_cannot_be_written_is_said_once_and_the_end_names_how_to_
     assert [job["state"] for job in read_jobs(jobs.folder)] == ["done", "done"]
 
 
-def test_a_sweep_whose_summary_was_never_written_does_not_begin(jobs, monkeypatch):
+def test_sweep_whose_summary_cannot_be_written_does_not_begin(jobs, monkeypatch):
     jobs.folder.joinpath("summary.json").touch()
     monkeypatch.setattr(runs, "write_json", full)
     with pytest.raises(LabError, match=r"summary.json \(No space left on device\): free some space, or set run_dir"):
@@ -242,9 +242,9 @@ def small(tmp_path):
 SMALL = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=10")
 
 
-def command(place, *words):
+def run_command(cwd, *words):
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -261,24 +261,24 @@ def fill_after(rows, history, disk, process):
 
 
 @pytest.mark.slow
-def test_a_command_on_a_full_disk_goes_on_and_killed_there_is_resumed(small, tmp_path):
-    whole = command(tmp_path, *SMALL, "run_dir=whole")
-    said, _ = whole.communicate(timeout=120)
-    assert whole.returncode == 0, said
-    process = command(tmp_path, *SMALL, "run_dir=small/run", "callbacks.checkpoints.every_seconds=0.2")
+def test_command_continues_on_a_full_disk_and_resumes_after_a_kill(small, tmp_path):
+    whole = run_command(tmp_path, *SMALL, "run_dir=whole")
+    output, _ = whole.communicate(timeout=120)
+    assert whole.returncode == 0, output
+    process = run_command(tmp_path, *SMALL, "run_dir=small/run", "callbacks.checkpoints.every_seconds=0.2")
     run = small / "run"
     fill_after(2, run / "history.csv", small, process)
-    seen = ""
-    while "history.csv was not written" not in seen:
+    output = ""
+    while "history.csv was not written" not in output:
         line = process.stdout.readline()
-        assert line, seen  # else it has ended
-        seen += line
+        assert line, output  # otherwise the process has ended
+        output += line
     time.sleep(0.3)
     process.kill()
-    seen += process.communicate()[0]
-    assert "Traceback" not in seen
+    output += process.communicate()[0]
+    assert "Traceback" not in output
     (small / "filler").unlink()
-    resumed = command(tmp_path, "resume=small/run")
-    said, _ = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, said
+    resumed = run_command(tmp_path, "resume=small/run")
+    output, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, output
     assert outcome(run) == outcome(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Many commands that start into one outputs/ at the same moment, and a place that cannot be written to."""
+"""Many commands that start in one outputs/ at the same moment, and folders that cannot be written to."""
 
 import ctypes
 import multiprocessing
@@ -19,9 +19,11 @@ ROOT = Path(__file__).parents[2]
 NAME = ("linear", "line", "mse", 0, None, None)
 
 
-def _claim(place, barrier, answers, path):
-    os.chdir(place)
-    folder.secrets.token_hex = lambda _: f"{random.SystemRandom().randrange(256):04x}"  # many draw the same name
+def _claim(cwd, barrier, answers, path):
+    os.chdir(cwd)
+    folder.secrets.token_hex = lambda _: (
+        f"{random.SystemRandom().randrange(256):04x}"
+    )  # so that many draw the same name
     barrier.wait()
     try:
         answers.put(config._run_path(path, None, *NAME))
@@ -29,61 +31,61 @@ def _claim(place, barrier, answers, path):
         answers.put(f"refused: {error}")
 
 
-@pytest.mark.parametrize("path", [None, "outputs/one"], ids=["named by the time", "one run_dir"])
-def test_a_hundred_processes_at_one_moment_have_a_folder_each_or_one_of_them_has_it(path, tmp_path):
+@pytest.mark.parametrize("path", [None, "outputs/one"], ids=["named by time", "one run_dir"])
+def test_a_hundred_processes_at_once_claim_different_folders_or_one_of_them_claims_run_dir(path, tmp_path):
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(100), context.Queue()
     children = [context.Process(target=_claim, args=(tmp_path, barrier, answers, path)) for _ in range(100)]
     for child in children:
         child.start()
-    said = [answers.get(timeout=60) for _ in children]
+    results = [answers.get(timeout=60) for _ in children]
     for child in children:
         child.join()
-    taken = [each for each in said if not each.startswith("refused")]
-    assert len(set(taken)) == len(taken) == (100 if path is None else 1), said
-    refused = [each for each in said if each not in taken]
+    claimed = [each for each in results if not each.startswith("refused")]
+    assert len(set(claimed)) == len(claimed) == (100 if path is None else 1), results
+    refused = [each for each in results if each not in claimed]
     assert all("set run_dir to another folder" in each for each in refused)
-    assert len(list((tmp_path / "outputs").rglob("train.log"))) == len(taken)
+    assert len(list((tmp_path / "outputs").rglob("train.log"))) == len(claimed)
 
 
-def _as_anybody():
-    """Root may write everywhere: without this right (CAP_DAC_OVERRIDE) it is as anybody else."""
+def _drop_privileges():
+    """Root may write everywhere; without CAP_DAC_OVERRIDE it may not."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
-def _said(place: Path, *words: str, **environment: str) -> tuple[int, str]:
+def _run_command(cwd: Path, *words: str, **environment: str) -> tuple[int, str]:
     ended = subprocess.run(
-        [sys.executable, *words], cwd=place, capture_output=True, text=True, check=False, preexec_fn=_as_anybody,
+        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, check=False, preexec_fn=_drop_privileges,
         env=os.environ | environment,
     )  # fmt: skip
     return ended.returncode, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["seed=0,1", "-m"]], ids=["run", "sweep"])
-def test_outputs_that_cannot_be_written_to_are_one_line(words, tmp_path):
+def test_unwritable_outputs_is_a_one_line_error(words, tmp_path):
     (tmp_path / "outputs").mkdir(mode=0o555)
-    code, said = _said(tmp_path, str(ROOT / "train.py"), *words)
-    assert (code, said.count("\n")) == (1, 1), said
-    assert said.startswith("cannot write to the run folder outputs/")
-    assert said.endswith("(Permission denied): set run_dir to a folder you may write\n")
+    code, output = _run_command(tmp_path, str(ROOT / "train.py"), *words)
+    assert (code, output.count("\n")) == (1, 1), output
+    assert output.startswith("cannot write to the run folder outputs/")
+    assert output.endswith("(Permission denied): set run_dir to a folder you may write\n")
 
 
-def test_without_a_home_on_a_terminal_of_ascii_from_read_only_data_a_run_is_as_ever(tmp_path):
+def test_run_without_a_writable_home_with_ascii_output_and_read_only_data(tmp_path):
     (tmp_path / "home").mkdir(mode=0o555)
     (tmp_path / "data").mkdir(mode=0o555)
     words = ["model=mlp", "data=diabetes", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none", "logger=none"]
-    code, said = _said(
+    code, output = _run_command(
         tmp_path, str(ROOT / "train.py"), *words, HOME=str(tmp_path / "home"), LOSSLAB_DATA=str(tmp_path / "data"),
         PYTHONIOENCODING="ascii",
     )  # fmt: skip
-    assert code == 0, said
-    assert "matplotlib" not in said.lower()
-    assert "metric" in said
-    assert "---" in said
+    assert code == 0, output
+    assert "matplotlib" not in output.lower()
+    assert "metric" in output
+    assert "---" in output
 
 
-def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.claiming, "_write_as_much_as_a_run_begins_with", _full)
     with pytest.raises(LabError, match=r"No space left on device.*: set run_dir to a folder you may write"):
         runs.claim(tmp_path / "outputs" / "run")

@@ -1,4 +1,4 @@
-"""What is NaN or infinite on one of two processes ends both, in the same step and with the same words."""
+"""A NaN or an infinity on one of two ranks ends both, in the same step and with the same message."""
 
 import json
 import re
@@ -32,10 +32,10 @@ CASES = {
     "loss, clipped": ([*RUN, "trainer.gradient_clip_val=0.5"], rf"{STEP}: a loss .* \(its term rce\)"),
 }  # fmt: skip
 OTHERS = {
-    "inputs, and the best waits": SELDOM,
+    "inputs, best not written": SELDOM,
     "inputs, unguarded": [*BARE, "callbacks=none", "test=false"],
-    "inputs, later": SELDOM,
-    "weight, later": SELDOM,
+    "inputs, deferred": SELDOM,
+    "weight, deferred": SELDOM,
     "validation": [*BARE, "data.eval_batch_size=50"],
 }
 
@@ -49,58 +49,58 @@ def ended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     runs = {name: run for name, (run, _) in CASES.items()} | OTHERS
     cases = {name: (name.partition(",")[0], run) for name, run in runs.items()}
-    outcome = workers.together(workers.poisoned, 2, str(folder), cases, seconds=180)
+    outcome = workers.run_ranks(workers.poisoned, 2, str(folder), cases, seconds=180)
     assert outcome.reason is None, outcome.traceback
     return folder
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_one_process_meets_ends_both_in_its_step_and_nothing_is_saved_after_it(ended, name):
+def test_both_ranks_end_in_the_same_step_and_save_nothing_after_it(ended, name):
     first, second = reports(ended, name)
-    assert re.match(CASES[name][1], first["said"])
-    assert second["said"] == first["said"]
+    assert re.match(CASES[name][1], first["message"])
+    assert second["message"] == first["message"]
     assert (first["since"], second["since"]) == (1, 1)
-    assert first["kept"]  # as the files were when the step began, seen by the process that writes them
-    assert first["finite"]  # nothing bad has reached its weights
+    assert first["kept"]  # the files are those at the beginning of the step
+    assert first["finite"]  # its weights were not changed by the bad values
 
 
-def test_a_best_state_of_an_earlier_epoch_that_still_waits_is_saved(ended):
-    first, _ = reports(ended, "inputs, and the best waits")
-    assert first["said"].startswith("NonFiniteError: step 8")
-    folder = RunFolder(ended / "inputs, and the best waits")
+def test_unwritten_best_state_of_an_earlier_epoch_is_saved(ended):
+    first, _ = reports(ended, "inputs, best not written")
+    assert first["message"].startswith("NonFiniteError: step 8")
+    folder = RunFolder(ended / "inputs, best not written")
     assert not folder.last.exists()
     best = torch.load(folder.best, weights_only=True)
     assert best["global_step"] == 5
     assert first_non_finite(best) is None
 
 
-@pytest.mark.parametrize(("name", "what"), [("inputs, later", "loss"), ("weight, later", "weight")])
-def test_where_flags_are_read_a_step_late_as_on_gpus_both_end_one_step_later(ended, name, what):
+@pytest.mark.parametrize(("name", "what"), [("inputs, deferred", "loss"), ("weight, deferred", "weight")])
+def test_with_deferred_flags_both_ranks_end_one_step_later(ended, name, what):
     first, second = reports(ended, name)
-    assert re.match(rf"NonFiniteError: step 8 \(epoch 2, batch 3, rank 1\): a {what} became", first["said"])
-    assert second["said"] == first["said"]
+    assert re.match(rf"NonFiniteError: step 8 \(epoch 2, batch 3, rank 1\): a {what} became", first["message"])
+    assert second["message"] == first["message"]
     assert (first["since"], second["since"]) == (2, 2)
     assert not RunFolder(ended / name).last.exists()
 
 
-def test_of_a_validation_process_batch_and_term_are_named(ended):
+def test_bad_validation_is_reported_with_rank_batch_and_terms(ended):
     first, second = reports(ended, "validation")
-    said = r"NonFiniteError: step \d \(epoch 1, batch 2, rank 1\): a val/loss became .* terms cross_entropy, rce\), "
-    assert re.match(said + r"first in the inputs of the batch \(example \d+\);", first["said"])
-    assert second["said"] == first["said"]
+    message = r"NonFiniteError: step \d \(epoch 1, batch 2, rank 1\): a val/loss became .* terms cross_entropy, rce\), "
+    assert re.match(message + r"first in the inputs of the batch \(example \d+\);", first["message"])
+    assert second["message"] == first["message"]
 
 
-def test_without_the_guard_both_train_on_and_end_with_garbage(ended):
+def test_without_the_guard_both_ranks_train_on_with_non_finite_weights(ended):
     for report in reports(ended, "inputs, unguarded"):
-        assert report["said"] == ""
+        assert report["message"] == ""
         assert report["since"] > 1
         assert not report["finite"]
 
 
-def test_a_process_that_ended_alone_would_leave_the_others_with_a_broken_connection(tmp_path):
-    """The control: what the guard did before it knew of others."""
-    workers.together(workers.poisoned, 2, str(tmp_path), {"inputs": ("inputs", RUN)}, "alone", seconds=60)
+def test_rank_that_ends_alone_leaves_the_others_with_a_broken_connection(tmp_path):
+    """The control: a guard that does not know of other ranks."""
+    workers.run_ranks(workers.poisoned, 2, str(tmp_path), {"inputs": ("inputs", RUN)}, "alone", seconds=60)
     first, second = reports(tmp_path, "inputs")
-    assert second["said"].startswith("NonFiniteError")
-    assert not first["said"].startswith("NonFiniteError")
-    assert "rank 1" not in first["said"]
+    assert second["message"].startswith("NonFiniteError")
+    assert not first["message"].startswith("NonFiniteError")
+    assert "rank 1" not in first["message"]

@@ -1,4 +1,4 @@
-"""A run of two processes goes on as if it had not been interrupted, from wherever its newest checkpoint was taken."""
+"""A run of two ranks resumes exactly from every checkpoint."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ RUNS = {
     "accumulated": [
         "data.batch_size=60", "trainer.accumulate_grad_batches=4", "callbacks=ema", "trainer.precision=bf16-mixed",
     ],
-    "batch statistics, watched": [
+    "batch statistics, dynamics": [
         "model._target_=workers.Normalised", "examine=false", "callbacks=dynamics",
         "callbacks.dynamics.draw=false", "callbacks.dynamics.examples=50",
     ],
@@ -26,16 +26,16 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_every_checkpoint_two_processes_end_as_the_undisturbed_ones(name, tmp_path):
+def test_two_ranks_resumed_from_any_checkpoint_end_as_undisturbed(name, tmp_path):
     overrides = [*DIGITS, *RUNS[name]]
     whole = tmp_path / "whole"
-    kept = workers.together(workers.keep, 2, str(whole), overrides)
+    kept = workers.run_ranks(workers.keep, 2, str(whole), overrides)
     assert kept.reason is None, kept.traceback
     assert kept.value > 9
     folders = [f"{whole}-{number}" for number in range(1, kept.value, 4)]
     sums = [torch.load(RunFolder(Path(folder)).last, weights_only=True)["learner"]["sums"] for folder in folders]
     assert all(len(of) == 2 for of in sums)
-    resumed = workers.together(workers.resume, 2, folders, overrides)
+    resumed = workers.run_ranks(workers.resume, 2, folders, overrides)
     assert resumed.reason is None, resumed.traceback
     for folder in folders:
         assert outcome(folder) == outcome(whole), folder

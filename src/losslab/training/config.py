@@ -193,7 +193,9 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
                 cfg.choices[group] = None  # the same run, whichever way it was said
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in ("model", "data", "loss"))
-        cfg.name = cfg.name or runs.default_name(model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise"))
+        cfg.name = cfg.name or runs.default_name(
+            model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise")
+        )
     config: dict[str, Any] = rename_targets(_resolved(cfg))
     # The runs of a comparison are alike in all but these: to be told from the settings that differ on purpose.
     other = deepcopy(cfg)  # the processes of a run are handed the configuration itself

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from dataclasses import dataclass
 
 import torch
 from lightning import Callback, Trainer
@@ -29,7 +28,8 @@ class GradientNorms(Callback):
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
         self._warned: set[str] = set()
-        self._pending: _StepNorms | None = None
+        self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
+        """Norms of a step, possibly still being copied from a GPU, elements of each layer, step and learning rate."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         self._report(trainer)
@@ -43,7 +43,7 @@ class GradientNorms(Callback):
             return
         stacked = torch.stack([norm for norm, _ in norms.values()])
         counts = {name: count for name, (_, count) in norms.items()}
-        self._pending = _StepNorms(AsyncHostCopy(stacked), counts, step, optimizer.param_groups[0]["lr"])
+        self._pending = AsyncHostCopy(stacked), counts, step, optimizer.param_groups[0]["lr"]
         if stacked.device.type != "cuda":
             self._report(trainer)
 
@@ -52,20 +52,20 @@ class GradientNorms(Callback):
 
     def _report(self, trainer: Trainer) -> None:
         """Log the pending norms: of a GPU those of the step before."""
-        pending, self._pending = self._pending, None
-        if pending is None:
+        if self._pending is None:
             return
-        norms = dict(zip(pending.counts, pending.norms.read().tolist(), strict=True))
+        (copied, counts, step, lr), self._pending = self._pending, None
+        norms = dict(zip(counts, copied.read().tolist(), strict=True))
         if not all(map(math.isfinite, norms.values())):
             return  # GradScaler skips such a step; otherwise FiniteGuard reports it
         # Not grad_norm/LAYER: TensorBoard's hparams page shows the alphabetically first tags as results, and should
         # not show layers instead of test/accuracy.
         values = {f"weights/grad_norm/{name}": norm for name, norm in norms.items()}
         values["grad_norm/total"] = sum(norm**2 for norm in norms.values()) ** 0.5
-        values["lr"] = pending.lr
+        values["lr"] = lr
         for logger_ in trainer.loggers:
-            logger_.log_metrics(values, pending.step)
-        self._compare({name: norm / pending.counts[name] ** 0.5 for name, norm in norms.items()}, pending.step)
+            logger_.log_metrics(values, step)
+        self._compare({name: norm / counts[name] ** 0.5 for name, norm in norms.items()}, step)
 
     def _compare(self, rms: dict[str, float], step: int) -> None:
         *layers, last = rms
@@ -80,16 +80,6 @@ class GradientNorms(Callback):
                     "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
                     verb, step + 1, layer, ratio, last,
                 )  # fmt: skip
-
-
-@dataclass
-class _StepNorms:
-    """Gradient norms of one step, possibly still being copied from a GPU."""
-
-    norms: AsyncHostCopy
-    counts: dict[str, int]
-    step: int
-    lr: float
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:

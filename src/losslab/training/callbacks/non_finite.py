@@ -18,6 +18,8 @@ from losslab.training.callbacks.async_copy import AsyncHostCopy
 
 _ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
 _ON_GPU = "the forward pass (trainer=cpu names the layer)"
+_Position = tuple[int, int, int]
+"""Step, epoch and batch, each counted from 1."""
 
 
 class FiniteGuard(Callback):
@@ -210,29 +212,18 @@ class EvaluationGuard:
             finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _ON_GPU)
         if trainer.world_size > 1:
             finding = gather_cause(finding)
-        error = NonFiniteError(str(finding or self._no_finding(trainer, learner)))
+        no_finding = (
+            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
+            f"under {type(learner.loss).__name__} though each batch's sum is finite: does it weigh any example?"
+        )
+        error = NonFiniteError(str(finding or no_finding))
         error.on_all_ranks = True  # the loss is a sum over the ranks
         raise error
 
     def _finding_in(self, trainer: Trainer, learner: Learner, batch_idx: int, where: str) -> "Finding":
         epoch = trainer.current_epoch + (self.split == "val")  # during a test current_epoch is one more
-        position = Position(trainer.global_step, epoch, batch_idx + 1)
+        position = (trainer.global_step, epoch, batch_idx + 1)
         return Finding(f"{self.split}/loss", where, describe_loss(learner, self.split), position)
-
-    def _no_finding(self, trainer: Trainer, learner: Learner) -> str:
-        return (
-            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
-            f"under {type(learner.loss).__name__} though each batch's sum is finite: does it weigh any example?"
-        )
-
-
-@dataclass(frozen=True)
-class Position:
-    """Step, epoch and batch, each counted from 1."""
-
-    step: int
-    epoch: int
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -243,15 +234,18 @@ class Finding:
     where: str
     loss: str
     """The name of the loss, with the terms of a sum that are not finite."""
-    position: Position
+    position: _Position
     rank: str = ""
     """The rank; empty for a single process."""
     summed: bool = False
     """Whether the value is a sum over the ranks to which this rank contributed only finite values."""
 
     def __str__(self) -> str:
-        when = f"step {self.position.step} (epoch {self.position.epoch}, batch {self.position.batch}{self.rank})"
-        return f"{when}: a {self.what} became NaN or infinite under {self.loss}, first in {self.where}; {_ADVICE}"
+        step, epoch, batch = self.position
+        return (
+            f"step {step} (epoch {epoch}, batch {batch}{self.rank}): a {self.what} became NaN or infinite "
+            f"under {self.loss}, first in {self.where}; {_ADVICE}"
+        )
 
 
 def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
@@ -280,10 +274,10 @@ class _PendingFlags:
 
     sizes: dict[str, int]
     flags: AsyncHostCopy
-    position: Position
+    position: _Position
 
     @classmethod
-    def start(cls, flags: dict[str, Tensor], position: Position, world_size: int) -> "_PendingFlags":
+    def start(cls, flags: dict[str, Tensor], position: _Position, world_size: int) -> "_PendingFlags":
         """Start copying flags (n,) by name, with one more for all ranks together."""
         if world_size > 1:
             all_finite = torch.cat(list(flags.values())).all().int().reshape(1)
@@ -297,9 +291,9 @@ class _PendingFlags:
         return {what: part.tolist() for what, part in zip(self.sizes, parts, strict=True)}
 
 
-def _position(trainer: Trainer, what: str, batch_idx: int) -> Position:
+def _position(trainer: Trainer, what: str, batch_idx: int) -> _Position:
     # Weights are checked after their step was counted, losses and gradients before.
-    return Position(trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1)
+    return trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1
 
 
 def _loss_name(learner: Learner, what: str) -> str:

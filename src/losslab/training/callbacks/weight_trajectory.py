@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor
@@ -13,18 +12,15 @@ from losslab.models.learner import Learner
 from losslab.runs import RunFolder
 from losslab.training.callbacks.disk import BestEffortWriter
 
-_Array = np.ndarray[Any, np.dtype[Any]]
-_Weights = list[Tensor | _Array]
-_Row = tuple[int, int, _Weights]
-"""Epoch, step and weights."""
+_Row = tuple[int, int, Tensor]
+"""Epoch, step and all weights (P,), on the CPU."""
 
 
 class WeightTrajectory(Callback):
     """Writes path.csv: all weights before the first step and after every epoch, exactly.
 
-    The weights of a larger network are not recorded. An epoch takes one copy of the weights on their device; the
-    copies are held in memory until the end of the run. In a run of more than `rows` epochs only every second epoch is
-    kept, then every fourth and so on, and always the last one.
+    The weights of a larger network are not recorded. Rows are held in memory until the end of the run. In a run of more
+    than `rows` epochs only every second epoch is kept, then every fourth and so on, and always the last one.
 
     Args:
         run_dir: the run folder.
@@ -47,30 +43,25 @@ class WeightTrajectory(Callback):
         return "Path"
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        count = sum(parameter.numel() for parameter in pl_module.network.parameters())
+        parameters = list(pl_module.network.named_parameters())
+        count = sum(parameter.numel() for _, parameter in parameters)
         self._enabled = trainer.is_global_zero and 0 < count <= self.weights
         if self._enabled:
-            self._current = [_as_array(parameter.detach()) for parameter in pl_module.network.parameters()]
-            self._names = [
-                name
-                for parameter, weight in pl_module.network.named_parameters()
-                for name in element_names(parameter, weight.shape)
-            ]
+            self._parameters = [parameter.detach() for _, parameter in parameters]
+            self._names = [element for name, weight in parameters for element in element_names(name, weight.shape)]
             if not self._kept:  # otherwise the run is resumed
                 self._record(0, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         rows = [*self._kept, *([self._newest] if self._newest is not None else [])]
-        columns = zip(*(weights for _, _, weights in rows), strict=True)
-        stacked = [torch.stack([torch.as_tensor(weight) for weight in column]) for column in columns]
-        return {"every": self._every, "places": [row[:2] for row in rows], "weights": stacked}
+        weights = [torch.stack([row[2] for row in rows])] if rows else []
+        return {"every": self._every, "places": [row[:2] for row in rows], "weights": weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        weights = zip(*state_dict["weights"], strict=True) if state_dict["weights"] else ()
-        rows: list[_Row] = [
-            (epoch, step, [_as_array(weight) for weight in row])
-            for (epoch, step), row in zip(state_dict["places"], weights, strict=True)
-        ]
+        places, weights = state_dict["places"], state_dict["weights"]
+        # Earlier versions wrote a tensor (epochs, *shape) for each parameter.
+        table = torch.cat([weight.flatten(1) for weight in weights], 1) if places else ()
+        rows = [(epoch, step, row) for (epoch, step), row in zip(places, table, strict=True)]
         self._every = state_dict["every"]
         self._kept, self._newest = rows[:-1], rows[-1] if rows else None
 
@@ -86,8 +77,7 @@ class WeightTrajectory(Callback):
             self._write()
 
     def _record(self, epoch: int, step: int) -> None:
-        copies = [weight.clone() if isinstance(weight, Tensor) else weight.copy() for weight in self._current]
-        self._newest = (epoch, step, copies)
+        self._newest = (epoch, step, torch.cat([parameter.flatten() for parameter in self._parameters]).cpu())
         if epoch % self._every:
             return
         self._kept.append(self._newest)
@@ -100,9 +90,11 @@ class WeightTrajectory(Callback):
             return
         if self._kept[-1][0] != self._newest[0]:
             self._kept.append(self._newest)
-        # One copy from the device. astype(str) writes the shortest decimals that are read as the same number.
-        table = np.stack([_flatten(weights) for _, _, weights in self._kept]).astype(str).tolist()
-        rows = ([epoch, step, *row] for (epoch, step, _), row in zip(self._kept, table, strict=True))
+        weights = torch.stack([row[2] for row in self._kept])
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))  # NumPy has no bfloat16
+        # astype(str) writes the shortest decimals that are read as the same number.
+        decimals = weights.numpy().astype(str).tolist()
+        rows = ([epoch, step, *row] for (epoch, step, _), row in zip(self._kept, decimals, strict=True))
         write_csv(self.folder.weight_trajectory, ["epoch", "step", *self._names], rows)
         self._newest = None
 
@@ -111,16 +103,3 @@ def element_names(name: str, shape: torch.Size) -> list[str]:
     """A name for each element of a tensor in the order of its memory: weight.0.0, weight.0.1, ..."""
     indices = torch.cartesian_prod(*(torch.arange(size) for size in shape)).view(-1, len(shape)).tolist()
     return [".".join([name, *map(str, index)]) for index in indices]
-
-
-def _as_array(weight: Tensor) -> Tensor | _Array:
-    """The same memory as a NumPy array, where there is one: copying it takes a tenth of the time."""
-    return weight.numpy() if weight.device.type == "cpu" and weight.dtype is not torch.bfloat16 else weight
-
-
-def _flatten(weights: _Weights) -> _Array:
-    """All weights of an epoch in one row, half precision as the same numbers in float32."""
-    arrays = [
-        w.to(torch.promote_types(w.dtype, torch.float32)).cpu().numpy() if isinstance(w, Tensor) else w for w in weights
-    ]
-    return np.concatenate([array.ravel() for array in arrays])

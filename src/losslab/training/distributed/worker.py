@@ -54,26 +54,20 @@ class WorkerResult:
     """The exit code of a command that runs nothing else; only after a failure."""
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """What a worker process knows about itself."""
-
-    report_progress: Callable[[dict[str, Any]], None] | None
-
-
-_worker: ContextVar[_Worker | None] = ContextVar("worker", default=None)
+_send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("send_progress", default=None)
+"""Sends progress to the parent process; None in a process that is not a worker."""
 
 
 def is_worker() -> bool:
     """Whether this process was started by a `WorkerGroup`, whose process receives errors and chose the world size."""
-    return _worker.get() is not None
+    return _send_progress.get() is not None
 
 
 def report_progress(progress: dict[str, Any]) -> None:
     """Send progress to the parent process. Does nothing except on rank 0 of a worker group."""
-    worker = _worker.get()
-    if worker is not None and worker.report_progress is not None:
-        worker.report_progress(progress)
+    send = _send_progress.get()
+    if send is not None:
+        send(progress)
 
 
 def worker_main(
@@ -100,7 +94,11 @@ def worker_main(
         with lock, contextlib.suppress(OSError):
             pipe.send((kind, content))
 
-    _worker.set(_Worker((lambda progress: send("progress", progress)) if info.rank == 0 else None))
+    def send_progress(progress: dict[str, Any]) -> None:
+        if info.rank == 0:
+            send("progress", progress)
+
+    _send_progress.set(send_progress)
     try:
         _set_up_process(options, environment, info)
         init_process_group(info, options.store)

@@ -8,7 +8,7 @@ from torch import nn
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.training import experiment as lab
-from losslab.training.callbacks.non_finite import EvaluationGuard, FiniteGuard, Position, locate_non_finite
+from losslab.training.callbacks.non_finite import EvaluationGuard, FiniteGuard, locate_non_finite
 
 
 def test_diverging_run_stops_and_names_step_and_loss(train):
@@ -166,7 +166,7 @@ def test_layer_of_a_compiled_network_is_named(build):
 def test_deferred_flags_are_reported_with_their_step_and_layer(build, flags, message):
     experiment = build("model=mlp", "data=diabetes")
     guard = FiniteGuard()
-    guard._pending = SimpleNamespace(position=Position(7, 1, 2), read=lambda: flags)
+    guard._pending = SimpleNamespace(position=(7, 1, 2), read=lambda: flags)
     for parameter in experiment.learner.parameters():
         parameter.grad = torch.zeros_like(parameter)
     with pytest.raises(NonFiniteError, match=rf"step 7 \(epoch 1, batch 2\): .*{message}"):

@@ -67,3 +67,12 @@ def test_failed_run_writes_the_epochs_so_far(build, monkeypatch):
     with pytest.raises(RuntimeError):
         lab.run(experiment)
     assert rows(experiment)[1][:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_state_written_by_an_earlier_version_is_read():
+    callback = WeightTrajectory("unused")
+    weights = [torch.arange(4.0).view(2, 1, 2), torch.tensor([[9.0], [8.0]])]  # a tensor for each parameter
+    callback.load_state_dict({"every": 2, "places": [(0, 0), (2, 6)], "weights": weights})
+    state = callback.state_dict()
+    assert state["places"] == [(0, 0), (2, 6)]
+    assert state["weights"][0].tolist() == [[0, 1, 9], [2, 3, 8]]

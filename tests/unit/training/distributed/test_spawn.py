@@ -33,8 +33,8 @@ def wait_for(condition, seconds: float = 20) -> bool:
 
 
 def test_worker_returns_its_value_and_knows_its_rank():
-    assert workers.together(workers.rank_and_threads, 1).value == (0, 1, 1)
-    assert workers.together(workers.rank_and_threads, 2).value == (0, 2, 1)
+    assert workers.run_ranks(workers.rank_and_threads, 1).value == (0, 1, 1)
+    assert workers.run_ranks(workers.rank_and_threads, 2).value == (0, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_worker_returns_its_value_and_knows_its_rank():
     ],
 )
 def test_failure_has_a_one_line_reason(kind, reason, tmp_path):
-    outcome = workers.together(workers.fail, 1, kind, output=tmp_path / "log")
+    outcome = workers.run_ranks(workers.fail, 1, kind, output=tmp_path / "log")
     assert outcome.reason.startswith(reason)
     assert "\n" not in outcome.reason
 
 
 @pytest.mark.parametrize("kind", ["raise", "kill"])
 def test_reason_is_that_of_the_rank_that_failed_first(kind, tmp_path):
-    outcome = workers.together(workers.fail, 3, kind, 1, output=tmp_path / "log")
+    outcome = workers.run_ranks(workers.fail, 3, kind, 1, output=tmp_path / "log")
     assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
 
 
@@ -70,7 +70,7 @@ def test_worker_can_start_dataloader_workers(world, tmp_path):
         Image.effect_noise((32, 32), 64).save(path)
     run = ["model=cifar_cnn", "data=image_folder", f"data.dir={tmp_path / 'images'}", "data.batch_size=4"]
     run += ["data.in_memory=false", "data.workers=1", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"]
-    outcome = workers.together(workers.train, world, str(tmp_path / "run"), run)
+    outcome = workers.run_ranks(workers.train, world, str(tmp_path / "run"), run)
     assert outcome.reason is None
     assert outcome.value["results"]["steps"] == 4
 
@@ -100,7 +100,7 @@ def test_children_of_a_worker_end_with_it(how, tmp_path):
 
 
 def test_children_of_a_finished_worker_are_killed(tmp_path):
-    outcome = workers.together(workers.leave_behind, 1, str(tmp_path / "pid"))
+    outcome = workers.run_ranks(workers.leave_behind, 1, str(tmp_path / "pid"))
     assert outcome.reason is None
     assert wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 5)
 
@@ -155,7 +155,7 @@ def test_ctrl_c_does_not_reach_the_forkserver():
 
 
 def test_unwritable_output_file_is_a_reason(tmp_path, capfd):
-    outcome = workers.together(workers.rank_and_threads, 1, output=tmp_path / ("x" * 300) / "log")
+    outcome = workers.run_ranks(workers.rank_and_threads, 1, output=tmp_path / ("x" * 300) / "log")
     assert "File name too long" in outcome.reason
     assert "Traceback" not in capfd.readouterr().err
 
