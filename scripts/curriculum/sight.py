@@ -11,7 +11,7 @@ import numpy as np
 
 from losslab.analysis.compare import Group, Run
 from losslab.analysis.compare.curves import read_histories
-from losslab.analysis.dynamics import measures
+from losslab.analysis.dynamics import metrics
 from losslab.analysis.dynamics.record import Numbers, Record
 
 Row = tuple[float, float, float, float]
@@ -87,7 +87,7 @@ def _pulls(run: Run) -> dict[int, float]:
     loss = instantiate(run.config["loss"]).per_example
     target = torch.from_numpy(record.target)
     found = {}
-    for epoch, outputs, wrong in zip(record.epoch.tolist(), record.outputs, measures.wrong(record), strict=True):
+    for epoch, outputs, wrong in zip(record.epoch.tolist(), record.outputs, metrics.mispredicted(record), strict=True):
         if wrong.any():
             z = torch.from_numpy(outputs[wrong]).double().requires_grad_()
             y = target[wrong]
@@ -125,7 +125,7 @@ def _answers(run: Run) -> tuple[Numbers, Numbers, Numbers]:
     from losslab.analysis.evaluate.evaluation import evaluate  # noqa: PLC0415 -- imports torch
     from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
 
-    answers = evaluate(EvaluationRequest(run.folder.path, "test", "last")).answers
+    answers = evaluate(EvaluationRequest(run.folder.path, "test", "last")).predictions
     return answers.confidence, answers.prediction, answers.truth
 
 

@@ -20,7 +20,7 @@ from configurations import ALL, LIVE, OPENED, filled, node
 
 from losslab import CONF
 from losslab.analysis.evaluate import evaluation, export, predict
-from losslab.analysis.explain.solution import solutions
+from losslab.analysis.explain.solution import load_solutions
 from losslab.cli import resume as command
 from losslab.errors import LabError
 from losslab.runs import RunFolder, trust
@@ -57,9 +57,9 @@ def doors(folder: Path):
     """All ways by which the configuration of a run is made to something."""
     return (
         lambda: evaluation.evaluate(EvaluationRequest(folder)),
-        lambda: predict.classifier(folder),
+        lambda: predict.load_classifier(folder),
         lambda: export.export(EvaluationRequest(folder), folder / "new.pt2"),
-        lambda: solutions([RunFolder(folder)], "best"),
+        lambda: load_solutions([RunFolder(folder)], "best"),
         lambda: teacher.network_of(str(folder)),
         lambda: command._configuration(RunFolder(folder)),
     )

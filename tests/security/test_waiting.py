@@ -14,7 +14,7 @@ from losslab.analysis.compare.grouping import group_runs
 from losslab.analysis.compare.read import read_runs
 from losslab.analysis.dynamics.record import Record
 from losslab.analysis.evaluate import soft_labels
-from losslab.analysis.explain.solution import Path as Way
+from losslab.analysis.explain.linear.run import Trajectory
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.io.untrusted import read_text
@@ -30,8 +30,11 @@ WAYS = {
     "metrics.json": lambda run: (Left(run, "", 0, None).final, Job(0, [], state=State.DONE, folder=run.path).metrics),
     "timing.csv": _trained,
     "summary.json": lambda run: Earlier(run.path),
-    "history.csv": lambda run: (history_columns(group_runs(read_runs([run.path]).runs)), atomic.matches_checksum(run.history)),
-    "path.csv": lambda run: Way.read(run, ["weight"]),
+    "history.csv": lambda run: (
+        history_columns(group_runs(read_runs([run.path]).runs)),
+        atomic.matches_checksum(run.history),
+    ),
+    "path.csv": lambda run: Trajectory.read(run, ["weight"]),
     "dynamics.npz": lambda run: Record.load(run.dynamics),
     "soft.npy": lambda run: soft_labels._read(run.path / "soft.npy"),
 }

@@ -41,31 +41,31 @@ def test_an_evaluation_goes_where_no_link_leads(way, run, victim):
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim)
     with pytest.raises(LabError, match=f"{way} is a link, and what is written would go where it leads"):
-        evaluation.write(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
+        evaluation.write_evaluation(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
 
 
 def test_figures_of_a_run_go_where_no_link_leads(run, victim):
     run.figures.symlink_to(victim)
     with pytest.raises(LabError, match="figures is a link"):
-        figures.place([run], None)
+        figures.figures_folder([run], None)
 
 
 def test_a_figure_takes_the_place_of_a_link(run, victim):
     run.figures.mkdir()
     drawn = run.figures / "surface.png"
     drawn.symlink_to(victim / "profile")
-    figures.keep(SimpleNamespace(savefig=lambda file, **_: file.write(b"png")), "surface", [run], None, [])
+    figures.save_figure(SimpleNamespace(savefig=lambda file, **_: file.write(b"png")), "surface", [run], None, [])
     assert not drawn.is_symlink()
     assert drawn.read_bytes() == b"png"
     (run.figures / "surface.csv").symlink_to(victim / "profile")
-    figures.table(run.figures / "surface.csv", ["a"], [[1.0]])
+    figures.write_csv(run.figures / "surface.csv", ["a"], [[1.0]])
     assert (run.figures / "surface.csv").read_text() == "a\n1\n"
 
 
 def test_a_program_is_not_written_through_a_link_that_leads_nowhere_yet(run, victim, monkeypatch):
     run.exported.symlink_to(victim / "new.pt2")
     monkeypatch.setattr(export, "open_run", lambda _: SimpleNamespace(folder=run))
-    with pytest.raises(LabError, match=r"exported\.pt2 is there already"):
+    with pytest.raises(LabError, match=r"exported\.pt2 already exists"):
         export.export(SimpleNamespace())
 
 

@@ -14,7 +14,7 @@ from losslab import runs
 from losslab.analysis.evaluate import metrics
 from losslab.analysis.evaluate.evaluation import Evaluation
 from losslab.analysis.evaluate.predictions import Array
-from losslab.analysis.evaluate.report import predictions
+from losslab.analysis.evaluate.report import prediction_columns
 from losslab.cli.options import asked_by_completion, begin, command_parser, takes_data
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
 from losslab.cli.report import columns_table, results_table
@@ -106,8 +106,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if environment.current_rank().rank > 0:
         return
     say(found)
-    where = options.output or found.experiment.folder.evaluation(report.name(look, options.soft_labels))
-    written = report.write(found, where)
+    where = options.output or found.experiment.folder.evaluation(report.evaluation_name(look, options.soft_labels))
+    written = report.write_evaluation(found, where)
     closing(where, written)
 
 
@@ -121,15 +121,15 @@ def say(found: Evaluation) -> None:
     _header(found)
     finite = {name: value for name, value in found.values.items() if math.isfinite(value)}
     results_table({name: value for name, value in finite.items() if "/soft/" not in name})
-    if found.answers.facts.task is not Task.REGRESSION:
-        logger.info("\n%s", metrics.report(found.answers).rstrip())
-    if found.people is not None:
+    if found.predictions.facts.task is not Task.REGRESSION:
+        logger.info("\n%s", metrics.classification_report(found.predictions).rstrip())
+    if found.human is not None:
         logger.info("\nAgainst what people say (in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
         results_table({name.replace("/soft/", "/"): value for name, value in soft.items()})
-    if len(found.answers.facts.input_shape) == 1:
+    if len(found.predictions.facts.input_shape) == 1:
         logger.info("\nThe examples of highest loss:")
-        columns_table(_narrow(predictions(found.answers)), found.answers.worst(_SHOWN))
+        columns_table(_narrow(prediction_columns(found.predictions)), found.predictions.highest_loss(_SHOWN))
     for note in _notes(found, set(found.values) - set(finite)):
         logger.info("note        %s", note)
 
@@ -151,11 +151,11 @@ def _narrow(columns: dict[str, Array]) -> dict[str, Array]:
 
 
 def _header(found: Evaluation) -> None:
-    experiment, look = found.experiment, found.look
+    experiment, look = found.experiment, found.request
     device = experiment.trainer.strategy.root_device
     world = environment.current_rank().world_size
     spawn = f"{world} processes" if world > 1 else "1 process"
-    count = f"{len(found.answers):,} {look.split} example{'s' * (len(found.answers) != 1)}"
+    count = f"{len(found.predictions):,} {look.split} example{'s' * (len(found.predictions) != 1)}"
     logger.info("run         %s", experiment.config["name"])
     logger.info("weights     %s", runs.display_path(experiment.folder.checkpoint(look.checkpoint)))
     logger.info("data        %s, on %s, %s", count, device.type, spawn)
@@ -165,13 +165,13 @@ def _header(found: Evaluation) -> None:
 
 def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
     """What one must know to read the figures rightly."""
-    answers, notes = found.answers, []
-    if found.look.split == "train":
+    predictions, notes = found.predictions, []
+    if found.request.split == "train":
         notes.append(
             "metrics.json's train/... were averaged while the network still learnt; these are of the finished weights"
         )
     if undefined:
-        notes.append(f"{', '.join(sorted(undefined))}: not defined on {len(answers):,} examples as these")
+        notes.append(f"{', '.join(sorted(undefined))}: not defined on {len(predictions):,} examples as these")
     for curve in found.curves:
         by_reason: dict[str, list[str]] = {}
         for name, reason in curve.missing.items():
@@ -179,10 +179,10 @@ def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
         for reason, missing in by_reason.items():
             few = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
             notes.append(f"no {curve.kind.upper()} curve of {few}: {reason}")
-    wrong = int(answers.mislabelled.sum())
+    wrong = int(predictions.mislabelled.sum())
     if wrong:
         notes.append(f"{wrong:,} targets are not the truth: the loss is held against the target, the metrics the truth")
-    agreed = found.values.get(f"{found.look.split}/soft/truth_agreement", 1.0)
+    agreed = found.values.get(f"{found.request.split}/soft/truth_agreement", 1.0)
     if agreed < 0.5:
         notes.append(
             f"people name the true class of {agreed:.0%} only: are the soft labels in the order of this split?"
@@ -193,7 +193,7 @@ def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
 def _data_notes(found: Evaluation) -> list[str]:
     from losslab.training.reopen import RESPLITTING_OPTIONS  # noqa: PLC0415
 
-    keys = {pair.removeprefix("data.").partition("=")[0] for pair in found.look.data}
+    keys = {pair.removeprefix("data.").partition("=")[0] for pair in found.request.data}
     notes = []
     if keys & RESPLITTING_OPTIONS:
         drawn = ", ".join(sorted(keys & RESPLITTING_OPTIONS))

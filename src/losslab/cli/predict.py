@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from losslab.cli.options import asked_by_completion, begin, command_parser
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
+from losslab.io.tables import write_csv
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +49,11 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(options: argparse.Namespace) -> list[str]:
     """Classify → what was wrong with single files."""
     with imports_without_gc():
-        from losslab.analysis.evaluate import predict, report  # noqa: PLC0415
+        from losslab.analysis.evaluate import predict  # noqa: PLC0415
     if options.top < 1:
         raise LabError(f"--top is a number of classes, 1 or more: got {options.top}")
-    classifier = predict.classifier(options.run_folder, options.ckpt)
-    paths, wrong = predict.files(options.images)
+    classifier = predict.load_classifier(options.run_folder, options.ckpt)
+    paths, wrong = predict.find_files(options.images)
     best = min(options.top, len(classifier.names))
     header = ["image", *(f"{name}_{place}" for place in range(1, best + 1) for name in ("class", "probability"))]
     rows: list[list[str]] = []
@@ -65,7 +66,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         logger.info("%-*s  %s", width, path, "  ".join(f"{name} {probability:.4f}" for name, probability in top))
         rows.append([str(path), *(cell for name, chance in top for cell in (name, f"{chance:.7g}"))])
     if options.csv is not None and rows:
-        report.write_rows(options.csv, header, rows)
+        write_csv(options.csv, header, rows)
     sys.stdout.flush()
     return wrong
 

@@ -1,9 +1,8 @@
-"""Training dynamics: what a run's loss did to each of some fixed training examples, recorded, measured and drawn.
+"""Training dynamics: outputs, loss, margin and gradient of fixed training examples, recorded over the epochs.
 
-record      what is kept of a run: dynamics.npz
-watching    which examples, and one look at them (this, flow and slope alone need torch)
-flow        the gradient of each layer
-slope       the loss's own gradient along a line of margins or residuals
-measures    the numbers, with their definitions and sources
-drawing     the figures, of one run or of several side by side
+callback    the Lightning callback `Dynamics`, which records snapshots, writes dynamics.npz and draws the figures
+record      the arrays of dynamics.npz; imports no torch
+recording   one snapshot of the recorded examples; `gradients` computes its gradients
+metrics     metrics of a record, with definitions and sources; imports no torch
+figures     the figures of one run, or of several side by side; imports no torch
 """

@@ -1,7 +1,4 @@
-"""The training examples that a callback looks at again and again.
-
-Looks at the same training examples over and over, and keeps what the loss does to each of them.
-"""
+"""The callback that records training dynamics: snapshots of fixed training examples over the epochs."""
 
 import logging
 import math
@@ -16,9 +13,9 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from losslab.analysis.dynamics import measures, recording
-from losslab.analysis.dynamics.gradients import LINE, titles
-from losslab.analysis.dynamics.record import Look, Record
+from losslab.analysis.dynamics import metrics, recording
+from losslab.analysis.dynamics.gradients import LINE, layer_titles
+from losslab.analysis.dynamics.record import Record, Snapshot
 from losslab.data.batch import Batch
 from losslab.data.loader import Loader
 from losslab.data.module import ExperimentDataModule
@@ -31,18 +28,21 @@ from losslab.training.callbacks.disk import BestEffortWriter
 from losslab.training.callbacks.history import save_figure
 from losslab.training.callbacks.tensorboard import summary_writers
 
+logger = logging.getLogger(__name__)
+_DEFAULT_SNAPSHOTS = 20
 
-class Watched:
-    """Some examples of the training split, read once, without those that the loss passes over.
+
+class RecordedExamples:
+    """Examples of the training split, read once, without those that the loss ignores.
 
     Args:
-        trainer: with its data read.
+        trainer: with its data set up.
         learner: on its device.
-        count: how many at most.
-        seed: of which. Under overfit_batches they are drawn from the batches that are trained on.
+        count: the most examples to record.
+        seed: of the draw. Under overfit_batches the draw is from the batches that are trained on.
 
     Raises:
-        LabError: the loss passes over all of them.
+        LabError: the loss ignores all examples drawn.
     """
 
     def __init__(self, trainer: Trainer, learner: Learner, count: int, seed: int) -> None:
@@ -52,48 +52,45 @@ class Watched:
         size = source.size
         if trainer.overfit_batches:  # type: ignore[attr-defined]
             size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
-        held = source.take(recording.drawn(size, count, seed).to(source.device))
-        self._spell = None if data.mix is None else partial(encode_classes, learner.facts.targets)
-        batch = Batch(*held) if self._spell is None else self._spell(Batch(*held))
-        counted = recording.counts(learner, batch.target.to(learner.device)).to(held.device)
+        drawn = source.take(recording.draw_rows(size, count, seed).to(source.device))
+        self._mix = None if data.mix is None else partial(encode_classes, learner.facts.targets)
+        batch = Batch(*drawn) if self._mix is None else self._mix(Batch(*drawn))
+        counted = recording.has_weight(learner, batch.target.to(learner.device)).to(drawn.device)
         if not counted.any():
             raise LabError(
-                "callbacks.dynamics has no example to watch: the loss gives each of those drawn the weight 0"
+                "callbacks.dynamics has no example to record: the loss gives each of those drawn the weight 0"
             )
-        self.examples = held.take(counted.nonzero()[:, 0])
+        self.examples = drawn.take(counted.nonzero()[:, 0])
 
     def batches(self) -> Iterator[Batch]:
-        """All of them as training would see them, but for augmentation; in batches about as large as in training."""
+        """All examples as training sees them, but unaugmented, in batches about as large as in training."""
         device = self.learner.device
         loader = Loader(
             self.examples,
             max(32, self.data.batch_size or self.examples.size),
             transform=self.data.transform,
-            mix=self._spell,
+            mix=self._mix,
             device=device if device.type == "cuda" else torch.device("cpu"),
         )
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
         return (move(convert(batch), device) for batch in loader)
 
 
-logger = logging.getLogger(__name__)
-_LOOKS = 20
-
-
 class Dynamics(Callback):
-    """Keeps outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
+    """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
 
-    It looks before the first step, every few epochs and at the end, unaugmented and in evaluation mode. The run is not
-    changed by it, nor are the looks by the number of processes. `losslab.analysis.dynamics` defines the numbers.
+    It takes a snapshot before the first step, every few epochs and at the end, unaugmented and in evaluation mode. The
+    run does not change, and the snapshots do not depend on the number of processes. `analysis.dynamics.record` and
+    `metrics` define the numbers.
 
     Args:
         run_dir: the run folder.
         title: of the figures.
-        examples: how many are watched at most.
-        every: epochs from one look to the next; None for about twenty looks.
-        seed: of which examples are drawn.
-        every_seconds: the least time between two writes of the file, which is also written when training ends or fails.
-        draw: whether to draw when training has ended.
+        examples: the most examples to record.
+        every: epochs between two snapshots; None for about twenty snapshots in all.
+        seed: of the draw of examples.
+        every_seconds: the least time between two writes of the file. It is also written when training ends or fails.
+        draw: whether to draw the figures at the end of training.
     """
 
     def __init__(
@@ -114,97 +111,99 @@ class Dynamics(Callback):
         self._files = BestEffortWriter(self.folder)
         self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
         self.draw = draw
-        self.looks: list[Look] = []
+        self.snapshots: list[Snapshot] = []
         self._every, self._thins = every or 1, every is None
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
         if self._thins:
-            self._every = max(1, math.ceil(_epochs(trainer) / _LOOKS))
-        self._watched = Watched(trainer, pl_module, self.examples, self.seed)
-        self._fixed = recording.examples(pl_module, self._watched.batches())
-        if not self.looks:  # else the run is resumed
-            self._look(trainer, pl_module, trainer.current_epoch)
+            self._every = max(1, math.ceil(_expected_epochs(trainer) / _DEFAULT_SNAPSHOTS))
+        self._recorded = RecordedExamples(trainer, pl_module, self.examples, self.seed)
+        self._description = recording.describe_examples(pl_module, self._recorded.batches())
+        if not self.snapshots:  # not resumed
+            self._take_snapshot(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        looks = [{name: _tensor(value) for name, value in vars(look).items()} for look in self.looks]
+        # Tensors instead of arrays: torch.load(weights_only=True) reads them.
+        looks = [{name: _to_tensor(value) for name, value in vars(each).items()} for each in self.snapshots]
         return {"every": self._every, "looks": looks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._every = state_dict["every"]
-        self.looks = [Look(**{name: _array(value) for name, value in look.items()}) for look in state_dict["looks"]]
+        states = state_dict["looks"]
+        self.snapshots = [Snapshot(**{name: _to_array(value) for name, value in each.items()}) for each in states]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch + 1
-        # In its last epoch, since afterwards a moving average takes the place of the weights that were trained.
+        # Not in on_train_end: by then averaged weights may have replaced the trained ones.
         if epoch % self._every == 0 or is_last_epoch(trainer):
-            self._look(trainer, pl_module, epoch)
+            self._take_snapshot(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        if self.looks[-1].step != trainer.global_step:  # the time is up
-            self._look(trainer, pl_module, trainer.current_epoch + 1)
+        if self.snapshots[-1].step != trainer.global_step:  # stopped by max_time
+            self._take_snapshot(trainer, pl_module, trainer.current_epoch + 1)
         self._files.require(self.folder.dynamics, lambda: self._write(pl_module))
         if self.draw:
             self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         with self._files.during_exception(self.folder.dynamics):
-            if self.looks:
+            if self.snapshots:
                 self._write(pl_module)
 
     def record(self, learner: Learner) -> Record:
-        """All looks so far."""
+        """The record of all snapshots so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
-        layers = titles(learner.network)
-        return Record.of(learner.facts.task.value, name, layers, LINE, self._fixed, self.looks)
+        layers = layer_titles(learner.network)
+        return Record.of(learner.facts.task.value, name, layers, LINE, self._description, self.snapshots)
 
-    def _look(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
+    def _take_snapshot(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
         context = trainer.precision_plugin.forward_context()
-        self.looks.append(recording.look(learner, self._watched.batches(), epoch, trainer.global_step, context))
-        if self._thins and len(self.looks) > 2 * _LOOKS:  # nobody knew when it would end
-            self.looks, self._every = self.looks[::2], 2 * self._every
+        batches = self._recorded.batches()
+        self.snapshots.append(recording.take_snapshot(learner, batches, epoch, trainer.global_step, context))
+        if self._thins and len(self.snapshots) > 2 * _DEFAULT_SNAPSHOTS:  # the number of epochs was not known
+            self.snapshots, self._every = self.snapshots[::2], 2 * self._every
         self._log(trainer, self.record(learner))
-        if time.monotonic() - self._written >= self.every_seconds:
+        if time.monotonic() - self._last_write >= self.every_seconds:
             self._files.attempt(self.folder.dynamics, lambda: self._write(learner))
 
     def _log(self, trainer: Trainer, record: Record) -> None:
-        for writer in trainer.loggers:
-            writer.log_metrics(measures.scalars(record), trainer.global_step)
-        histograms = {"loss": record.loss[-1], "residual" if record.of_values else "margin": record.margin[-1]}
-        for board in summary_writers(trainer):
+        for each in trainer.loggers:
+            each.log_metrics(metrics.newest_scalars(record), trainer.global_step)
+        histograms = {"loss": record.loss[-1], "residual" if record.is_regression else "margin": record.margin[-1]}
+        for writer in summary_writers(trainer):
             for name, values in histograms.items():
                 if np.isfinite(values).all():
-                    board.add_histogram(f"dynamics/{name}", values, trainer.global_step)
+                    writer.add_histogram(f"dynamics/{name}", values, trainer.global_step)
 
     def _write(self, learner: Learner) -> None:
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
         self.record(learner).save(self.folder.dynamics)
 
     def _draw(self, trainer: Trainer, learner: Learner) -> None:
-        from losslab.analysis.dynamics.figures import pictures  # noqa: PLC0415 -- needed once
+        from losslab.analysis.dynamics.figures import draw_all  # noqa: PLC0415 -- imports matplotlib
 
-        for name, drawn in pictures({self.title: self.record(learner)}).items():
+        for name, drawn in draw_all({self.title: self.record(learner)}).items():
             logger.info("%-11s %s", "dynamics", drawn.findings[0])
             save_figure(drawn.figure, name, trainer, self._files)
 
 
-def _tensor(value: Any) -> Any:
-    """A checkpoint holds tensors, which can be read without running what a stranger wrote."""
+def _to_tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def _array(value: Any) -> Any:
+def _to_array(value: Any) -> Any:
     return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
-def _epochs(trainer: Trainer) -> float:
-    """How many there will be; 0 if nobody knows."""
+def _expected_epochs(trainer: Trainer) -> float:
+    """The number of epochs to train; 0 if it is not known."""
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):
         return 0

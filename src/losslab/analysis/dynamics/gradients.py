@@ -1,7 +1,4 @@
-"""The gradient of each layer, as one number.
-
-The loss's own gradient along a line: what it would weigh an example by, knowing nothing but its margin.
-"""
+"""Gradients in a snapshot: one number per layer, and the loss's own gradient along a line of margins."""
 
 import math
 
@@ -13,44 +10,43 @@ from losslab.analysis.dynamics.record import Numbers
 from losslab.models.learner import Learner
 from losslab.targets import Kind, Task, encode
 
-
-def layers(network: nn.Module) -> list[str]:
-    """The layers that have parameters of their own, in the order of the network."""
-    return list(dict.fromkeys(_layer(network, name) for name, _ in network.named_parameters()))
-
-
-def titles(network: nn.Module) -> list[str]:
-    """The layers with their kinds, such as "0 Conv2d"."""
-    kinds = {name: type(layer).__name__ for name, layer in network.named_modules()}
-    return [f"{name} {kinds[name]}" if name in kinds else name for name in layers(network)]
+LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
+"""Margins or residuals from -1000 to 1000, denser around 0 (P,)."""
+_MAX_CLASSES = 10
 
 
-def by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
-    """The root mean square of each layer's gradient → (G,), NaN where a layer does not learn."""
-    held: dict[str, list[Tensor]] = {name: [] for name in layers(network)}
+def layer_names(network: nn.Module) -> list[str]:
+    """The layers with parameters of their own, in the order of the network."""
+    return list(dict.fromkeys(_layer_of(network, name) for name, _ in network.named_parameters()))
+
+
+def layer_titles(network: nn.Module) -> list[str]:
+    """Name and class of each layer, such as "0 Conv2d"."""
+    classes = {name: type(layer).__name__ for name, layer in network.named_modules()}
+    return [f"{name} {classes[name]}" if name in classes else name for name in layer_names(network)]
+
+
+def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
+    """Root mean square of each layer's gradient → (G,), NaN for layers without trainable parameters."""
+    by_layer: dict[str, list[Tensor]] = {name: [] for name in layer_names(network)}
     for name, gradient in gradients.items():
-        held[_layer(network, name)].append(gradient.flatten().float())
-    nothing = torch.full((), torch.nan, device=next(iter(gradients.values())).device)
-    squares = [torch.cat(parts).square().mean() if parts else nothing for parts in held.values()]
-    found: Numbers = torch.stack(squares).sqrt().cpu().numpy()
-    return found
+        by_layer[_layer_of(network, name)].append(gradient.flatten().float())
+    nan = torch.full((), torch.nan, device=next(iter(gradients.values())).device)
+    squares = [torch.cat(parts).square().mean() if parts else nan for parts in by_layer.values()]
+    rms: Numbers = torch.stack(squares).sqrt().cpu().numpy()
+    return rms
 
 
-def _layer(network: nn.Module, parameter: str) -> str:
+def _layer_of(network: nn.Module, parameter: str) -> str:
     return parameter.rpartition(".")[0] or type(network).__name__.lower()
 
 
-LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
-"""Margins, or residuals, from -1000 to 1000 and closer together around 0 (P,)."""
-_CLASSES = 10
+def loss_slope(learner: Learner) -> Numbers:
+    """‖∂ℓ/∂z‖₂ along `LINE` → (P,), all NaN for a loss that needs more than the outputs.
 
-
-def slope(learner: Learner) -> Numbers:
-    """‖∂ℓ/∂z‖₂ along `LINE` → (P,), all NaN where the loss does not see outputs alone.
-
-    Of C classes with margin m it is at z = (m, 0, ..., 0) with the first class right, as the figures in docs/losses.md
-    have it, averaged over which of the first ten classes is the right one; of labels at z = ±m in all columns, with
-    the labels that are right by m; of values at the residual m in all columns.
+    The outputs at margin m depend on the task. Multiclass: z = (m, 0, ..., 0) with the first class right, as in
+    docs/losses.md, averaged over which of the first ten classes is right. Binary and multilabel: z = ±m in all columns,
+    averaged over both labels. Regression: residual m in all columns.
     """
     loss, facts = learner.loss, learner.facts
     nothing: Numbers = np.full(len(LINE), np.nan)
@@ -59,28 +55,28 @@ def slope(learner: Learner) -> Numbers:
     device = learner.device
     dtype = torch.float32 if device.type == "mps" else torch.float64
     line = torch.as_tensor(LINE, device=device, dtype=dtype)
-    places = _of_values(learner, line) if facts.task is Task.REGRESSION else _of_classes(learner, line)
-    norms = [_norm(learner, outputs, target) for outputs, target in places]
+    batches = _values_along(learner, line) if facts.task is Task.REGRESSION else _classes_along(learner, line)
+    norms = [_gradient_norm(learner, outputs, target) for outputs, target in batches]
     return torch.stack(norms).mean(0).cpu().double().numpy() if norms else nothing
 
 
-def _of_classes(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _classes_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
     columns = learner.facts.targets
     if learner.facts.task is not Task.MULTICLASS:
-        spread = line[:, None].expand(-1, columns)
-        middle = centre(learner)
-        return [(middle + sign * spread, torch.full_like(spread, float(sign > 0))) for sign in (1, -1)]
-    places = []
-    for right in range(min(columns, _CLASSES)):
+        margin = line[:, None].expand(-1, columns)
+        threshold = decision_threshold(learner)
+        return [(threshold + sign * margin, torch.full_like(margin, float(sign > 0))) for sign in (1, -1)]
+    batches = []
+    for right in range(min(columns, _MAX_CLASSES)):
         outputs = torch.zeros(len(line), columns).to(line)
         outputs[:, right] = line
         target = torch.full((len(line),), right, device=line.device)
-        places.append((outputs, encode(target, Kind.INDEX, learner.kind, columns, line.dtype)))
-    return places
+        batches.append((outputs, encode(target, Kind.INDEX, learner.kind, columns, line.dtype)))
+    return batches
 
 
-def _of_values(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Only of losses whose (first) outputs are the values themselves."""
+def _values_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Empty unless the (first) outputs of the loss are the predicted values themselves."""
     columns = learner.facts.targets
     outputs = torch.zeros(len(line), learner.loss.outputs(columns)).to(line)
     outputs[:, :columns] = line[:, None]
@@ -88,20 +84,20 @@ def _of_values(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(outputs, target)] if torch.equal(learner.predictions(outputs), outputs[:, :columns]) else []
 
 
-def _norm(learner: Learner, outputs: Tensor, target: Tensor) -> Tensor:
-    """Of each example's gradient → (P,)."""
+def _gradient_norm(learner: Learner, outputs: Tensor, target: Tensor) -> Tensor:
+    """The gradient norm of each example → (P,)."""
     outputs = outputs.clone().requires_grad_()
     with torch.enable_grad():
-        value = learner.loss.per_example(outputs, target).sum()
-        (gradient,) = torch.autograd.grad(value, outputs)
+        total = learner.loss.per_example(outputs, target).sum()
+        (gradient,) = torch.autograd.grad(total, outputs)
     norm: Tensor = gradient.norm(dim=1)
     return norm
 
 
-def centre(learner: Learner) -> float:
-    """The output at which a label is as likely as not: 0 for logits, 1/2 where outputs are the probabilities."""
-    tried = torch.tensor([[0.0], [0.5]], device=learner.device).expand(2, learner.facts.targets)
-    likely = learner.probabilities(tried)
-    assert likely is not None  # noqa: S101 -- for the type checker: not asked of values
-    off = (likely - 0.5).abs()[:, 0]
-    return 0.5 if bool(off[1] < off[0]) else 0.0
+def decision_threshold(learner: Learner) -> float:
+    """The output at which a label has probability 1/2: 0 for logits, 1/2 where outputs are probabilities."""
+    candidates = torch.tensor([[0.0], [0.5]], device=learner.device).expand(2, learner.facts.targets)
+    probabilities = learner.probabilities(candidates)
+    assert probabilities is not None  # noqa: S101 -- for the type checker: never called for a regression
+    distance = (probabilities - 0.5).abs()[:, 0]
+    return 0.5 if bool(distance[1] < distance[0]) else 0.0

@@ -1,4 +1,4 @@
-"""What is kept of a run's dynamics, in one file of plain arrays. Imports no torch."""
+"""The record of a run's training dynamics, stored as plain arrays in dynamics.npz. Imports no torch."""
 
 import io
 import zipfile
@@ -20,58 +20,58 @@ Numbers = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Examples:
-    """The training examples that are watched, the same in every look."""
+    """The recorded training examples, the same in every snapshot."""
 
     index: NDArray[np.int64]
-    """(n,), each example's place in its data set."""
+    """Index of each example in its data set (n,)."""
     target: NDArray[Any]
-    """What the loss learns from: (n,) or (n, ...), of the kind that the data give."""
+    """What the loss learns from, of the data's target kind: (n,) or (n, ...)."""
     truth: NDArray[Any]
     """What metrics compare with: (n,) or (n, ...)."""
     corrupted: NDArray[np.bool_]
-    """(n,), where the target is not the truth; of probabilities, where the likeliest class is not."""
+    """Whether the target (of probabilities, their likeliest class) differs from the truth (n,)."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at all examples, without augmentation and in evaluation mode."""
+class Snapshot:
+    """All recorded examples at one moment, without augmentation and in evaluation mode."""
 
     epoch: int
-    """So many were over; 0 is before the first step."""
+    """The number of finished epochs; 0 is before the first step."""
     step: int
     outputs: Numbers
-    """z, the raw outputs of the network, (n, Z)."""
+    """z, the raw outputs of the network (n, Z)."""
     loss: Numbers
-    """ℓ of each example, (n,), weighted as the loss weights it."""
+    """ℓ of each example, with the loss's own weights (n,)."""
     margin: Numbers
-    """Of the target, (n,): see `losslab.analysis.dynamics.recording.margin`. Of values it is the residual."""
+    """Margin of the target, see `recording.margin`; in a regression the residual (n,)."""
     truth_margin: Numbers
-    """The same of the truth, (n,)."""
+    """Margin of the truth (n,)."""
     gradient: Numbers
-    """‖∂ℓ/∂z‖₂ of each example, (n,)."""
+    """‖∂ℓ/∂z‖₂ of each example (n,)."""
     flow: Numbers
-    """Of each layer (G,), the root mean square over its parameters of the gradient of the examples' mean loss."""
+    """Root mean square of each layer's gradient of the mean loss (G,)."""
     slope: Numbers
-    """‖∂ℓ/∂z‖₂ on the line of `losslab.analysis.dynamics.gradients`, (P,); NaN where the loss has none."""
+    """‖∂ℓ/∂z‖₂ along `gradients.LINE` (P,), NaN where the loss has none."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """All looks of a run, one after the other: L looks at n examples."""
+    """All L snapshots of a run, of n examples. The field names are the keys of dynamics.npz."""
 
     task: str
-    """As `losslab.targets.Task` names it."""
+    """A value of `losslab.targets.Task`."""
     loss_name: str
     layers: NDArray[np.str_]
-    """(G,), in the order of the network."""
+    """Names in the order of the network (G,)."""
     line: Numbers
-    """(P,), the margins or residuals of `slope`."""
+    """The margins or residuals at which `slope` was computed (P,)."""
     index: NDArray[np.int64]
     target: NDArray[Any]
     truth: NDArray[Any]
     corrupted: NDArray[np.bool_]
     epoch: NDArray[np.int64]
-    """(L,); the fields from here on are those of `Look`, with the looks as first axis."""
+    """(L,); from here on the fields of `Snapshot`, stacked along a first axis."""
     step: NDArray[np.int64]
     outputs: Numbers
     loss: Numbers
@@ -83,32 +83,40 @@ class Record:
 
     @classmethod
     def of(
-        cls, task: str, loss_name: str, layers: Sequence[str], line: Numbers, examples: Examples, looks: Sequence[Look]
+        cls,
+        task: str,
+        loss_name: str,
+        layers: Sequence[str],
+        line: Numbers,
+        examples: Examples,
+        snapshots: Sequence[Snapshot],
     ) -> Self:
-        """The record of these looks, one at least."""
-        stacked = {field.name: np.stack([getattr(look, field.name) for look in looks]) for field in fields(Look)}
+        """Stack one or more snapshots."""
+        stacked = {
+            field.name: np.stack([getattr(each, field.name) for each in snapshots]) for field in fields(Snapshot)
+        }
         return cls(task, loss_name, np.array(layers, dtype=np.str_), line, **vars(examples), **stacked)
 
     @property
-    def of_values(self) -> bool:
-        """Whether this is a regression, whose margins are residuals."""
+    def is_regression(self) -> bool:
+        """Whether margins are residuals."""
         return self.task == "regression"
 
     @property
     def has_noise(self) -> bool:
-        """Whether some targets are wrong and some are right, so that the two can be told apart."""
+        """Whether some targets are wrong and some are right."""
         return bool(self.corrupted.any() and not self.corrupted.all())
 
     def finite(self) -> Self | None:
-        """Without the looks at which an example met a NaN or an infinity; None if none is left."""
-        whole = np.ones(len(self.epoch), dtype=np.bool_)
+        """Drop the snapshots with NaN or infinite values; None if no snapshot is left."""
+        keep = np.ones(len(self.epoch), dtype=np.bool_)
         for values in (self.loss, self.margin, self.truth_margin, self.gradient):
-            whole &= np.isfinite(values).all(axis=1)
-        seen = {field.name: getattr(self, field.name)[whole] for field in fields(Look)}
-        return replace(self, **seen) if whole.any() else None
+            keep &= np.isfinite(values).all(axis=1)
+        kept = {field.name: getattr(self, field.name)[keep] for field in fields(Snapshot)}
+        return replace(self, **kept) if keep.any() else None
 
     def save(self, path: Path) -> None:
-        """Write the file at once or not at all."""
+        """Write the file atomically."""
         arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
@@ -116,18 +124,18 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read it back.
+        """Read and validate the file.
 
         Raises:
-            LabError: there is no such file, or it is damaged or of another version.
+            LabError: the file does not exist, is damaged, or has other arrays.
         """
         try:
-            # Opened here: of a damaged file np.load would leave it open.
-            with open_regular_file(path) as file, np.load(file, allow_pickle=False) as held:
-                arrays = {field.name: held[field.name] for field in fields(cls)}
-            _check(arrays)
+            # np.load would not close a damaged file that it opened itself.
+            with open_regular_file(path) as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {field.name: archive[field.name] for field in fields(cls)}
+            _validate(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise LabError(f"cannot read {path} ({error}): train again to record it anew") from error
+            raise LabError(f"cannot read {path} ({error}): train again to record a new one") from error
         return cls(**arrays | {name: str(arrays[name]) for name in ("task", "loss_name")})
 
 
@@ -137,21 +145,20 @@ _SHAPES = {
     "outputs": ("f", "LnZ"), "loss": ("f", "Ln"), "margin": ("f", "Ln"), "truth_margin": ("f", "Ln"),
     "gradient": ("f", "Ln"), "flow": ("f", "LG"), "slope": ("f", "LP"),
 }  # fmt: skip
-"""The kinds of numbers (as NumPy's dtype.kind) and the axes of each field; * stands for any more."""
+"""Allowed dtype kinds (as in np.dtype.kind) and axes of each array; * stands for any further axes."""
 _TASKS = ("regression", "binary", "multiclass", "multilabel")
 
 
-def _check(arrays: dict[str, NDArray[Any]]) -> None:
-    """Refuse arrays of which no record can be made.
+def _validate(arrays: dict[str, NDArray[Any]]) -> None:
+    """Check dtypes and shapes; the first array with an axis defines its length, which must not be 0.
 
     Raises:
-        ValueError: it says which.
+        ValueError: an array does not fit; the message names it.
     """
     sizes: dict[str, int] = {}
     for name, (kinds, axes) in _SHAPES.items():
         array, named = arrays[name], axes.rstrip("*")
         fits = array.ndim == len(named) or (axes != named and array.ndim > len(named))
-        # What is met first says how long an axis is; of each there is something.
         lengths = zip(named, array.shape, strict=False)
         if array.dtype.kind not in kinds or not fits or any(sizes.setdefault(a, s) != s or not s for a, s in lengths):
             raise ValueError(f"its {name} is an array of {array.dtype} {array.shape}")

@@ -1,4 +1,4 @@
-"""One evaluation: a run is opened, asked about every example of a split, and measured."""
+"""Evaluation of a run on a split: reopen it, collect its outputs, compute all metrics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich import get_console
 from rich.progress import Progress, TaskID
 
 from losslab.analysis.evaluate import metrics, soft_labels
-from losslab.analysis.evaluate.predictions import Answers, Array, answers
+from losslab.analysis.evaluate.predictions import Array, Predictions, interpret_outputs
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.data.batch import Examples
 from losslab.errors import LabError
@@ -24,95 +24,94 @@ from losslab.training.reopen import EvaluationRequest, open_run
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What there is to say of a run on a split."""
+    """The result of evaluating a run on a split."""
 
-    look: EvaluationRequest
+    request: EvaluationRequest
     experiment: Experiment
-    answers: Answers
+    predictions: Predictions
     values: dict[str, float]
-    """SPLIT/METRIC: the yardsticks as training measures them, and what `measures` adds."""
+    """Metrics by their names (SPLIT/METRIC)."""
     curves: list[metrics.Curves]
-    """ROC and PR; none of values."""
-    people: Array | None = None
-    """What people said, if that was asked for (N, C)."""
-    soft: Path | None = None
-    """The file that says it."""
+    """ROC and PR; empty in a regression."""
+    human: Array | None = None
+    """Human distributions over the classes (N, C), if requested."""
+    soft_labels: Path | None = None
+    """The file that holds them."""
 
 
-def evaluate(look: EvaluationRequest, soft: Path | None = None) -> Evaluation:
-    """Open a run and measure it on a split. On several processes each looks at its share, and all get the whole.
+def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -> Evaluation:
+    """Reopen a run and evaluate it on a split. Each of several processes evaluates a share, and all get the result.
 
     Args:
-        look: which run, weights and data.
-        soft: a file of people's distributions over the classes (see `soft_labels.load`).
+        request: which run, weights, split and data.
+        soft_labels_file: human distributions over the classes (see `soft_labels.load`).
 
     Raises:
         LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
     """
-    experiment = open_run(look)
-    if soft is not None and experiment.data.facts.task is not Task.MULTICLASS:
-        soft_labels.refuse(experiment.data.facts.task)
-    bar = Bar(look.split)
+    experiment, split = open_run(request), request.split
+    task = experiment.data.facts.task
+    if soft_labels_file is not None and task is not Task.MULTICLASS:
+        raise LabError(f"--soft-labels are distributions over exclusive classes, these data are {task}: leave it out")
+    bar = _ProgressBar(split)
     experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     try:
-        seen = collect_outputs(experiment, look.split)
+        outputs = collect_outputs(experiment, split)
     finally:
         bar.stop()
-    if not len(seen.index):
-        raise LabError(f"the split {look.split} holds no examples")
-    found = answers(experiment.learner, seen)
-    values = _yardsticks(experiment, look.split, seen) | _prefixed(look.split, metrics.more(found))
-    curves = [metrics.curves(found, kind) for kind in ("roc", "pr")] if found.probabilities is not None else []
-    for curve in curves:
-        area = "roc_auc" if curve.kind == "roc" else "average_precision"
-        averages = curve.averages or curve.each
-        suffix = {"micro": "/micro", "macro": ""}
-        values |= {f"{look.split}/{area}{suffix.get(each.name, '')}": each.area for each in averages}
-    people = None if soft is None else soft_labels.load(soft, found, _whole(experiment))
-    if people is not None:
-        values |= _prefixed(look.split, soft_labels.measures(found, people))
-    return Evaluation(look, experiment, found, values, curves, people, soft)
+    if not len(outputs.index):
+        raise LabError(f"the split {split} holds no examples")
+    predictions = interpret_outputs(experiment.learner, outputs)
+    values = _logged_metrics(experiment, split, outputs) | metrics.extra_metrics(predictions)
+    curves: list[metrics.Curves] = []
+    if predictions.probabilities is not None:
+        curves = [metrics.compute_curves(predictions, kind) for kind in ("roc", "pr")]
+    for each in curves:
+        values |= each.areas()
+    human = None
+    if soft_labels_file is not None:
+        human = soft_labels.load(soft_labels_file, predictions, _data_set_size(experiment))
+        values |= soft_labels.soft_metrics(predictions, human)
+    values = {f"{split}/{name}": value for name, value in values.items()}
+    return Evaluation(request, experiment, predictions, values, curves, human, soft_labels_file)
 
 
-def _yardsticks(experiment: Experiment, split: str, seen: SplitOutputs) -> dict[str, float]:
-    measured = "val" if split == "train" else split  # as `outcomes` says
-    named = experiment.learner.values.items()
-    values = {name.partition("/")[2]: value for name, value in named if name.startswith(f"{measured}/")}
+def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -> dict[str, float]:
+    """The metrics that training logs, by name without the split."""
+    prefix = "val/" if split == "train" else f"{split}/"  # `collect_outputs` logs those of train as val
+    logged = experiment.learner.values.items()
+    values = {name.removeprefix(prefix): value for name, value in logged if name.startswith(prefix)}
     if experiment.trainer.world_size > 1:
-        values |= _in_order(experiment, seen)
-    return _prefixed(split, values)
+        values |= _sum_in_order(experiment, outputs)
+    return values
 
 
-def _in_order(experiment: Experiment, seen: SplitOutputs) -> dict[str, float]:
-    """The yardsticks summed batch by batch, as one process does: sums of several differ in the last digits."""
-    learner, size = experiment.learner, experiment.data.eval_batch_size or len(seen.index)
+def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, float]:
+    """The logged metrics summed batch by batch as in one process: sums over ranks differ in the last digits."""
+    learner, size = experiment.learner, experiment.data.eval_batch_size or len(outputs.index)
     device = next(learner.parameters()).device
-    yardsticks, loss = EvaluationMetrics(learner.facts).without_sync(), torch.zeros((), dtype=torch.float64)
+    logged, loss = EvaluationMetrics(learner.facts).without_sync(), torch.zeros((), dtype=torch.float64)
     weight = loss.clone()
     with torch.no_grad():
-        for start in range(0, len(seen.index), size):
-            part = slice(start, start + size)
-            outputs = seen.outputs[part].to(device)
-            probabilities = learner.probabilities(outputs)
-            meant = None if probabilities is None else probabilities.cpu()
-            yardsticks.update(learner.predictions(outputs).cpu(), meant, seen.truth[part])
-            loss += seen.loss[part].sum()
-            weight += seen.weight[part].to(seen.loss.dtype).sum()
-    return {name: value.item() for name, value in ({"loss": loss / weight} | yardsticks.compute()).items()}
+        for start in range(0, len(outputs.index), size):
+            rows = slice(start, start + size)
+            batch = outputs.outputs[rows].to(device)
+            probabilities = learner.probabilities(batch)
+            on_cpu = None if probabilities is None else probabilities.cpu()
+            logged.update(learner.predictions(batch).cpu(), on_cpu, outputs.truth[rows])
+            loss += outputs.loss[rows].sum()
+            weight += outputs.weight[rows].to(outputs.loss.dtype).sum()
+    return {name: value.item() for name, value in ({"loss": loss / weight} | logged.compute()).items()}
 
 
-def _whole(experiment: Experiment) -> int:
-    """How many examples there are at least in the set that the splits were drawn from."""
-    held = [source.index for source in experiment.data.splits.values() if isinstance(source, Examples)]
-    return 1 + max((int(index.max()) for index in held), default=-1)
+def _data_set_size(experiment: Experiment) -> int:
+    """The least size of the data set that the splits were drawn from, 0 if it is not in memory."""
+    indices = [source.index for source in experiment.data.splits.values() if isinstance(source, Examples)]
+    return 1 + max((int(index.max()) for index in indices), default=-1)
 
 
-def _prefixed(split: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"{split}/{name}": value for name, value in values.items()}
-
-
-class Bar(Callback):
-    """Shows how many batches were looked at, where somebody can see it."""
+class _ProgressBar(Callback):
+    """Shows the number of evaluated batches on a terminal."""
 
     def __init__(self, split: str) -> None:
         self.split = split
@@ -120,20 +119,20 @@ class Bar(Callback):
         self._task = TaskID(0)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Begin."""
+        """Show the bar."""
         if environment.current_rank().rank == 0 and get_console().is_terminal:
             batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
             self._progress = Progress(console=get_console(), transient=True)
-            self._task = self._progress.add_task(f"looking at {self.split}", total=float(sum(batches)))
+            self._task = self._progress.add_task(f"evaluating {self.split}", total=float(sum(batches)))
             self._progress.start()
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        """Go on."""
+        """Advance by a batch."""
         if self._progress is not None:
             self._progress.advance(self._task)
 
     def stop(self) -> None:
-        """End, whatever happened."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,6 +1,6 @@
-"""Figures of a split beside the yardsticks: of each class, averaged, and as curves. scikit-learn computes them.
+"""Metrics of a split that training does not log: per class, averaged, and as curves. scikit-learn computes them.
 
-The yardsticks (accuracy, NLL, ...) are not computed again here: one number has one value.
+Metrics that training logs (accuracy, NLL, ...) are not computed again here, so that each has one value.
 """
 
 from dataclasses import dataclass, field
@@ -8,80 +8,65 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn import metrics as sk
 
-from losslab.analysis.evaluate.predictions import Answers, Array
-from losslab.data.batch import DataSpec
+from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.targets import Task
 
 TOP = 5
 
 
-def class_names(facts: DataSpec) -> list[str]:
-    """The names of classes or labels, two of a binary task; their numbers where the data do not name them."""
-    given = facts.class_names
-    count = 2 if facts.task is Task.BINARY else facts.targets
-    return list(given) if len(given) == count else [str(number) for number in range(count)]
-
-
-def names(answers: Answers) -> list[str]:
-    """The same of the data that were answered."""
-    return class_names(answers.facts)
-
-
-def present(answers: Answers) -> list[int]:
-    """The classes that occur in the split or among the decisions, of which a report speaks; of labels, all."""
-    if answers.facts.task is Task.MULTILABEL:
-        return list(range(answers.facts.targets))
-    return [int(number) for number in np.union1d(answers.truth, answers.prediction)]
-
-
-def report(answers: Answers) -> str:
+def classification_report(predictions: Predictions) -> str:
     """scikit-learn's classification report, with 4 digits and the names of the classes."""
-    labels, named = present(answers), names(answers)
-    truth, prediction = _columns(answers)
+    present = _present_classes(predictions)
     text: str = sk.classification_report(
-        truth,
-        prediction,
-        labels=labels,
-        target_names=[named[number] for number in labels],
+        *_columns(predictions),
+        labels=present,
+        target_names=[predictions.class_names[number] for number in present],
         digits=4,
         zero_division=0,
     )
     return text
 
 
-def of_classes(answers: Answers) -> dict[str, dict[str, float]]:
-    """What the report says, as numbers: precision, recall, f1 and support by class and by average."""
-    labels, named = present(answers), names(answers)
-    truth, prediction = _columns(answers)
-    scores = ("precision", "recall", "f1", "support")
-    options = {"labels": labels, "zero_division": 0}
-    each = sk.precision_recall_fscore_support(truth, prediction, **options)
-    table = {named[k]: dict(zip(scores, map(float, row), strict=True)) for k, *row in zip(labels, *each, strict=True)}
+def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """The numbers of the report: precision, recall, f1 and support by class and by average."""
+    present = _present_classes(predictions)
+    names = ("precision", "recall", "f1", "support")
+    columns, options = _columns(predictions), {"labels": present, "zero_division": 0}
+    rows = zip(present, *sk.precision_recall_fscore_support(*columns, **options), strict=True)
+    table = {predictions.class_names[k]: dict(zip(names, map(float, row), strict=True)) for k, *row in rows}
     for average in ("macro", "weighted"):
-        values = sk.precision_recall_fscore_support(truth, prediction, average=average, **options)[:3]
-        table[f"{average} avg"] = dict(zip(scores[:3], map(float, values), strict=True))
+        values = sk.precision_recall_fscore_support(*columns, average=average, **options)[:3]
+        table[f"{average} avg"] = dict(zip(names[:3], map(float, values), strict=True))
     return table
 
 
-def confusion(answers: Answers) -> Array:
-    """How often each class was taken for each, truth by row (C, C); of labels (K, 4): TN, FP, FN, TP."""
+def confusion_matrix(predictions: Predictions) -> Array:
+    """Counts by true class (rows) and predicted class (C, C); for labels TN, FP, FN and TP of each (K, 4)."""
     matrix: Array
-    if answers.facts.task is Task.MULTILABEL:
-        matrix = sk.multilabel_confusion_matrix(answers.truth, answers.prediction).reshape(-1, 4)
+    if predictions.facts.task is Task.MULTILABEL:
+        matrix = sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction).reshape(-1, 4)
     else:
-        matrix = sk.confusion_matrix(*_columns(answers), labels=range(len(names(answers))))
+        matrix = sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.class_names)))
     return matrix
 
 
-def _columns(answers: Answers) -> tuple[Array, Array]:
-    if answers.facts.task is Task.BINARY:
-        return answers.truth[:, 0], answers.prediction[:, 0]
-    return answers.truth, answers.prediction
+def _present_classes(predictions: Predictions) -> list[int]:
+    """The classes that occur among the truths or the predictions; all labels of a multilabel task."""
+    if predictions.facts.task is Task.MULTILABEL:
+        return list(range(predictions.facts.targets))
+    return [int(number) for number in np.union1d(predictions.truth, predictions.prediction)]
+
+
+def _columns(predictions: Predictions) -> tuple[Array, Array]:
+    """Truth and prediction as scikit-learn takes them."""
+    if predictions.facts.task is Task.BINARY:
+        return predictions.truth[:, 0], predictions.prediction[:, 0]
+    return predictions.truth, predictions.prediction
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One against the rest, at every threshold."""
+    """A curve over all thresholds, of one class against the rest or of an average."""
 
     name: str
     x: Array
@@ -91,51 +76,61 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """ROC (x: false-positive rate, y: true-positive rate) or PR (x: recall, y: precision) curves of a split."""
+    """ROC curves (x: false-positive rate, y: true-positive rate) or PR curves (x: recall, y: precision) of a split."""
 
     kind: str
     """roc or pr."""
     each: list[Curve] = field(default_factory=list)
-    """Of each class or label; of a binary task the one of class 1."""
+    """One for each class or label; in a binary task only for class 1."""
     averages: list[Curve] = field(default_factory=list)
-    """micro and macro, where there are several and none is missing from micro's sum."""
+    """micro and macro, if there are several classes."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why there is no curve of a class."""
+    """Classes without a curve, with the reason."""
+
+    @property
+    def area_name(self) -> str:
+        """The metric's name in measures.json."""
+        return "roc_auc" if self.kind == "roc" else "average_precision"
+
+    def areas(self) -> dict[str, float]:
+        """The areas of the averages, or of the only curve, by metric name."""
+        suffixes = {"micro": "/micro", "macro": ""}
+        return {f"{self.area_name}{suffixes.get(each.name, '')}": each.area for each in self.averages or self.each}
 
 
-def curves(answers: Answers, kind: str) -> Curves:
-    """The curves of a classifier.
+def compute_curves(predictions: Predictions, kind: str) -> Curves:
+    """The "roc" or "pr" curves of a classifier.
 
-    The micro curve is that of all decisions (example, class) together, the macro curve the mean of the classes'
-    curves at equal x. The macro area is the mean of the classes' areas, as scikit-learn's roc_auc_score and
-    average_precision_score define it.
+    The micro curve is that of all decisions (example, class) together, the macro curve the mean of the classes' curves
+    at equal x. The macro area is the mean of the classes' areas, as in scikit-learn's roc_auc_score and
+    average_precision_score.
     """
-    assert answers.probabilities is not None  # noqa: S101 -- for the type checker
-    named = names(answers)
-    if answers.facts.task is Task.MULTICLASS:
-        truth = answers.truth[:, None] == np.arange(len(named))
+    assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
+    names, task = predictions.class_names, predictions.facts.task
+    if task is Task.MULTICLASS:
+        truth = predictions.truth[:, None] == np.arange(len(names))
     else:
-        truth = answers.truth == 1
-        named = named[1:] if answers.facts.task is Task.BINARY else named
-    found = Curves(kind)
-    for k, name in enumerate(named):
-        right = truth[:, k]
-        if right.all() or not right.any():
-            found.missing[name] = f"{'every' if right.all() else 'no'} example of this split is of it"
+        truth = predictions.truth == 1
+        names = names[1:] if task is Task.BINARY else names
+    curves = Curves(kind)
+    for column, name in enumerate(names):
+        positive = truth[:, column]
+        if positive.all() or not positive.any():
+            curves.missing[name] = f"{'every' if positive.all() else 'no'} example of this split is of it"
         else:
-            found.each.append(_curve(kind, name, right, answers.probabilities[:, k]))
-    if len(named) > 1 and found.each:
-        found.averages.append(_curve(kind, "micro", truth.ravel(), answers.probabilities.ravel()))
-        found.averages.append(_macro(kind, found.each))
-    return found
+            curves.each.append(_curve(kind, name, positive, predictions.probabilities[:, column]))
+    if len(names) > 1 and curves.each:
+        curves.averages.append(_curve(kind, "micro", truth.ravel(), predictions.probabilities.ravel()))
+        curves.averages.append(_macro(kind, curves.each))
+    return curves
 
 
-def _curve(kind: str, name: str, right: Array, probability: Array) -> Curve:
+def _curve(kind: str, name: str, positive: Array, probability: Array) -> Curve:
     if kind == "roc":
-        x, y, _ = sk.roc_curve(right, probability)
+        x, y, _ = sk.roc_curve(positive, probability)
         return Curve(name, x, y, float(sk.auc(x, y)))
-    y, x, _ = sk.precision_recall_curve(right, probability, drop_intermediate=True)
-    return Curve(name, x, y, float(sk.average_precision_score(right, probability)))
+    y, x, _ = sk.precision_recall_curve(positive, probability, drop_intermediate=True)
+    return Curve(name, x, y, float(sk.average_precision_score(positive, probability)))
 
 
 def _macro(kind: str, each: list[Curve]) -> Curve:
@@ -144,34 +139,34 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
     for curve in each:
         if kind == "roc":
             heights.append(np.interp(grid, curve.x, curve.y))
-        else:  # steps, from high recall to low: the precision at the least recall that is enough
+        else:  # a step function: the precision at the smallest sufficient recall
             recall, precision = curve.x[::-1], curve.y[::-1]
             heights.append(precision[np.searchsorted(recall, grid)])
     return Curve("macro", grid, np.mean(heights, axis=0), float(np.mean([curve.area for curve in each])))
 
 
-def more(answers: Answers) -> dict[str, float]:
-    """Numbers that are no yardsticks: top-5 accuracy and Matthews' coefficient, or further errors of values."""
-    if answers.facts.task is Task.REGRESSION:
-        return _of_values(answers)
-    found: dict[str, float] = {}
-    if answers.facts.task is Task.MULTICLASS and answers.facts.targets > TOP:
-        found["top5"] = float(
-            sk.top_k_accuracy_score(answers.truth, answers.scores, k=TOP, labels=range(answers.facts.targets))
-        )
-    if answers.facts.task is not Task.MULTILABEL:
-        found["mcc"] = float(sk.matthews_corrcoef(*_columns(answers)))
-    return found
+def extra_metrics(predictions: Predictions) -> dict[str, float]:
+    """Top-5 accuracy and Matthews' correlation of classes, or further errors of a regression."""
+    task = predictions.facts.task
+    if task is Task.REGRESSION:
+        return _regression_metrics(predictions)
+    extra: dict[str, float] = {}
+    if task is Task.MULTICLASS and predictions.facts.targets > TOP:
+        labels = range(predictions.facts.targets)
+        extra["top5"] = float(sk.top_k_accuracy_score(predictions.truth, predictions.scores, k=TOP, labels=labels))
+    if task is not Task.MULTILABEL:
+        extra["mcc"] = float(sk.matthews_corrcoef(*_columns(predictions)))
+    return extra
 
 
-def _of_values(answers: Answers) -> dict[str, float]:
-    error = answers.prediction - answers.truth
-    found = {
+def _regression_metrics(predictions: Predictions) -> dict[str, float]:
+    error = predictions.prediction - predictions.truth
+    extra = {
         "rmse": float(np.sqrt(np.mean(error**2))),
         "median_absolute_error": float(np.median(np.abs(error))),
         "max_error": float(np.abs(error).max()),
         "bias": float(error.mean()),
     }
-    if answers.deviation is not None:
-        found["coverage95"] = float(np.mean(np.abs(error) <= 1.959964 * answers.deviation))
-    return found
+    if predictions.deviation is not None:
+        extra["coverage95"] = float(np.mean(np.abs(error) <= 1.959964 * predictions.deviation))
+    return extra

@@ -1,4 +1,4 @@
-"""Image files in, classes out: a run is used without the data that it was trained on."""
+"""Classification of image files with a finished run, without the data set it was trained on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from losslab.analysis.evaluate.export import Program
-from losslab.analysis.evaluate.metrics import class_names
+from losslab.analysis.evaluate.predictions import class_names
 from losslab.data.image_files import allow_large_images, decode
 from losslab.data.image_folder import find_images
 from losslab.data.machine import cores
@@ -20,75 +20,74 @@ from losslab.errors import LabError
 from losslab.targets import Task
 from losslab.training.reopen import reopen_network
 
-_BATCH = 64
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A network that takes image files."""
+class ImageClassifier:
+    """A network that classifies square images."""
 
     program: Callable[[Tensor], Tensor]
+    """From uint8 pixels (N, 3, side, side) to probabilities."""
     names: tuple[str, ...]
     side: int
     device: torch.device
 
 
-def classifier(run: Path, checkpoint: str = "best") -> Classifier:
-    """Open a run to classify images.
+def load_classifier(run: Path, checkpoint: str = "best") -> ImageClassifier:
+    """Load a run that classifies images.
 
     Raises:
-        LabError: it cannot be opened, or does not classify images.
+        LabError: the run cannot be opened, or does not classify images.
     """
-    learner, known = reopen_network(run, checkpoint)
-    facts = known.facts
+    learner, metadata = reopen_network(run, checkpoint)
+    facts = metadata.facts
     if len(facts.input_shape) != 3 or facts.task is Task.REGRESSION:
         shape = "×".join(str(size) for size in facts.input_shape)
         raise LabError(f"{run} learnt {facts.task} on inputs of {shape}: predict takes runs that classify images")
     channels, height, width = facts.input_shape
-    if known.normalise is None or channels != 3 or height != width:
-        how = known.foreign_transform or f"taken as they are, {channels} channels of {height}×{width}"
-        raise LabError(
-            f"{run} learnt from images prepared otherwise than files can be here ({how}): use Python instead"
-        )
+    if metadata.normalise is None or channels != 3 or height != width:
+        how = metadata.foreign_transform or f"not normalised, {channels} channels of {height}×{width}"
+        raise LabError(f"{run} learnt from images that predict cannot prepare ({how}): use Python instead")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Classifier(Program(learner, known).to(device), tuple(class_names(facts)), height, device)
+    return ImageClassifier(Program(learner, metadata).to(device), tuple(class_names(facts)), height, device)
 
 
-def files(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The image files that are meant, those of folders in the order of their names; and what is wrong with the rest."""
-    found: list[Path] = []
-    wrong: list[str] = []
-    for path in given:
+def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Image files, those of folders sorted by name, and an error message for each path without any."""
+    files: list[Path] = []
+    errors: list[str] = []
+    for path in paths:
         if path.is_dir():
             inside = sorted(find_images(path))
-            found += [path / name for name in inside]
-            wrong += [] if inside else [f"no images in {path}"]
+            files += [path / name for name in inside]
+            errors += [] if inside else [f"no images in {path}"]
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
-            wrong.append(f"no image at {path}")
-    return found, wrong
+            errors.append(f"no image at {path}")
+    return files, errors
 
 
-def classify(with_: Classifier, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Each file with the probabilities of its classes (C,), or with what is wrong with it, in order.
+def classify(classifier: ImageClassifier, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+    """Yield each file, in order, with its class probabilities (C,), or with the reason why it cannot be read.
 
     Raises:
         LabError: probabilities are NaN or infinite.
     """
     hidden = not get_console().is_terminal
-    starts = track(range(0, len(paths), _BATCH), "classifying", transient=True, disable=hidden)
+    starts = track(range(0, len(paths), _BATCH_SIZE), "classifying", transient=True, disable=hidden)
     with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
         for start in starts:
-            some = paths[start : start + _BATCH]
-            decoded = list(threads.map(partial(_decoded, side=with_.side), some))
+            batch = paths[start : start + _BATCH_SIZE]
+            decoded = list(threads.map(partial(_decode, side=classifier.side), batch))
             images = [image for image in decoded if isinstance(image, Tensor)]
-            answers = iter(_probabilities(with_, torch.stack(images)) if images else ())
-            for path, image in zip(some, decoded, strict=True):
-                yield path, image if isinstance(image, str) else _finite(path, next(answers))
+            probabilities = iter(_probabilities(classifier, torch.stack(images)) if images else ())
+            for path, image in zip(batch, decoded, strict=True):
+                yield path, image if isinstance(image, str) else _check_finite(path, next(probabilities))
 
 
-def _finite(path: Path, probabilities: Tensor) -> Tensor:
+def _check_finite(path: Path, probabilities: Tensor) -> Tensor:
     if not torch.isfinite(probabilities).all():
         raise LabError(
             f"the probabilities for {path} are NaN or infinite: the run diverged, name other weights with --ckpt"
@@ -96,16 +95,16 @@ def _finite(path: Path, probabilities: Tensor) -> Tensor:
     return probabilities
 
 
-def _decoded(path: Path, side: int) -> Tensor | str:
+def _decode(path: Path, side: int) -> Tensor | str:
     try:
         return decode(path, side)
     except LabError as error:
         return str(error)
 
 
-def _probabilities(with_: Classifier, images: Tensor) -> Tensor:
-    """Of images (N, side, side, 3), bytes → (N, C) on the CPU; a single label becomes two classes."""
-    pixels = images.to(with_.device).permute(0, 3, 1, 2)
+def _probabilities(classifier: ImageClassifier, images: Tensor) -> Tensor:
+    """Class probabilities (N, C) of uint8 images (N, side, side, 3), on the CPU. One label becomes two classes."""
+    pixels = images.to(classifier.device).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        found = with_.program(pixels).double().cpu()
-    return torch.cat([1 - found, found], dim=1) if found.shape[1] == 1 else found
+        probabilities = classifier.program(pixels).double().cpu()
+    return torch.cat([1 - probabilities, probabilities], dim=1) if probabilities.shape[1] == 1 else probabilities

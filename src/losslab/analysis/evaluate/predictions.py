@@ -1,4 +1,4 @@
-"""What the outputs of a network mean: its answer to each example, beside the truth and the target."""
+"""What the outputs of a network mean: its prediction for each example of a split, with truth, target and loss."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,102 +19,114 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """All examples of a split in the order of `index`; floating numbers are float64."""
+class Predictions:
+    """All examples of a split, sorted by `index`. Floating-point arrays are float64."""
 
     facts: DataSpec
     index: Array
     """int64 (N,)."""
     truth: Array
-    """y (N,), 0/1 (N, K) or values (N, D)."""
+    """Classes (N,), 0/1 labels (N, K) or values (N, D)."""
     target: Array
-    """What the loss was held against: as the truth, or class probabilities (N, C)."""
+    """Targets of the loss: in the form of the truth, or class probabilities (N, C)."""
     prediction: Array
-    """Decided class (N,), decided labels (N, K) or values (N, D)."""
+    """Predicted classes (N,), 0/1 labels (N, K) or values (N, D)."""
     loss: Array
-    """Of each example (N,)."""
+    """Loss of each example (N,)."""
     probabilities: Array | None = None
-    """(N, C), rows summing to 1, or (N, K); None for values."""
+    """Of classes (N, C), with rows that sum to 1, or of labels (N, K); None in a regression."""
     scores: Array | None = None
-    """Of classes, by whose greatest the class is decided (N, C); None but for exclusive classes."""
+    """Multiclass only: the scores (N, C) whose argmax is the predicted class."""
     deviation: Array | None = None
-    """Predicted standard deviations (N, D), by a loss that has the network predict them."""
+    """Predicted standard deviations (N, D), if the network predicts them."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the classes or labels."""
+        return class_names(self.facts)
+
+    @property
     def target_class(self) -> Array:
-        """Of exclusive classes, the class that the target names or holds for most probable (N,)."""
+        """Multiclass only: the class of the target, the likeliest one of probabilities (N,)."""
         return self.target if self.target.ndim == 1 else self.target.argmax(1)
 
     @property
     def confidence(self) -> Array:
-        """The probability of each decision: (N,), or (N, K) for labels."""
+        """The probability of each predicted class (N,) or label (N, K)."""
         assert self.probabilities is not None  # noqa: S101 -- for the type checker
         if self.facts.task is Task.MULTICLASS:
             return self.probabilities[np.arange(len(self)), self.prediction]
-        chosen: Array = np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
-        return chosen
+        confidence: Array = np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
+        return confidence
 
     @property
     def mislabelled(self) -> Array:
-        """Whether the target is not the truth: label noise, an outlier (N,)."""
+        """Whether the target differs from the truth, by label noise or as an outlier (N,)."""
         target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
         differs: Any = target != self.truth
-        marked: Array = differs.reshape(len(self), -1).any(axis=1)
-        return marked
+        mislabelled: Array = differs.reshape(len(self), -1).any(axis=1)
+        return mislabelled
 
-    def worst(self, count: int) -> Array:
-        """The rows of the highest losses, the highest first; of equal ones the first in the data set."""
+    def highest_loss(self, count: int) -> Array:
+        """Rows of the highest losses, highest first; ties in the order of the data set."""
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
-def answers(learner: Learner, seen: SplitOutputs) -> Answers:
-    """Read the outputs as the loss defines their meaning.
+def class_names(facts: DataSpec) -> list[str]:
+    """Names of the classes (two of a binary task) or labels; their numbers if the data do not name them."""
+    count = 2 if facts.task is Task.BINARY else facts.targets
+    return list(facts.class_names) if len(facts.class_names) == count else [str(number) for number in range(count)]
+
+
+def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
+    """Turn the outputs of a split into predictions, as the learner's loss defines them.
 
     Raises:
-        LabError: outputs are NaN or infinite.
+        LabError: some outputs are NaN or infinite.
     """
-    _check(seen)
+    _check_finite(split)
     facts = learner.facts
-    outputs = seen.outputs.to(next(learner.parameters()).device)
+    outputs = split.outputs.to(next(learner.parameters()).device)
     with torch.no_grad():
         scores = learner.predictions(outputs)
         probabilities = learner.probabilities(outputs)
         loss = learner.loss
         deviation = loss.variances(outputs).sqrt() if isinstance(loss, GaussianNLL) else None
-        prediction = scores if probabilities is None else decided(facts.task, scores, probabilities)
-        if probabilities is not None and facts.task is Task.MULTICLASS:
-            probabilities = normalise_rows(probabilities.double())
-    columns = {"truth": seen.truth, "target": seen.target, "prediction": prediction, "loss": seen.loss}
-    more = {"probabilities": probabilities, "deviation": deviation}
-    columns |= {name: column for name, column in more.items() if column is not None}
-    if facts.task is Task.MULTICLASS:
-        columns["scores"] = scores
-    arrays = {name: _array(column) for name, column in columns.items()}
+    prediction = scores
+    if probabilities is not None:  # the same decisions as those of the metrics
+        multiclass = facts.task is Task.MULTICLASS
+        prediction = scores.argmax(1) if multiclass else (probabilities > 0.5).long()
+        probabilities = normalise_rows(probabilities.double()) if multiclass else probabilities
+    columns = {
+        "truth": split.truth,
+        "target": split.target,
+        "prediction": prediction,
+        "loss": split.loss,
+        "probabilities": probabilities,
+        "scores": scores if facts.task is Task.MULTICLASS else None,
+        "deviation": deviation,
+    }
+    arrays = {name: _to_array(column) for name, column in columns.items() if column is not None}
     if facts.task in {Task.BINARY, Task.MULTILABEL}:
         arrays["truth"] = arrays["truth"].astype(np.int64)
         if facts.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():
             arrays["target"] = arrays["target"].astype(np.int64)
-    return Answers(facts, _array(seen.index), **arrays)
+    return Predictions(facts, _to_array(split.index), **arrays)
 
 
-def decided(task: Task, scores: Tensor, probabilities: Tensor) -> Tensor:
-    """The decisions that the yardsticks judge: the class of the greatest score (N,), labels above one half (N, K)."""
-    return scores.argmax(1) if task is Task.MULTICLASS else (probabilities > 0.5).long()
-
-
-def _check(seen: SplitOutputs) -> None:
-    bad = ~torch.isfinite(seen.outputs.flatten(1)).all(1)
-    if bad.any():
-        first = int(seen.index[bad][0])
+def _check_finite(split: SplitOutputs) -> None:
+    invalid = ~torch.isfinite(split.outputs.flatten(1)).all(1)
+    if invalid.any():
+        first = int(split.index[invalid][0])
         raise LabError(
-            f"the outputs of {int(bad.sum()):,} of {len(bad):,} examples are NaN or infinite, the first of example "
-            f"{first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
+            f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first of "
+            f"example {first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
         )
 
 
-def _array(tensor: Tensor) -> Array:
+def _to_array(tensor: Tensor) -> Array:
     array: Array = (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
     return array

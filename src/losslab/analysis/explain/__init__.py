@@ -1,41 +1,50 @@
-"""Figures that say what a finished run learnt and how, one module a question. Imports no torch.
+"""Explanations: figures of what finished runs learnt and how, one module each. Imports no torch.
 
-Such a module has two functions, and imports no torch before the second is called:
-
-    applies(config)         whether it has something to say of a run, by its config.json
-    explain(runs, output)   draws into `output`, or into the figures/ of the one run, logs a line for each figure, and
-                            returns their paths; where networks are looked at, a Sight may follow
+Each module has `explain(runs, output)`, or `explain(runs, output, options)` where it takes LandscapeOptions. It draws
+into `output`, or into the figures/ of the one run, logs a line for each finding, and returns the paths of the figures.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Config = dict[str, Any]
 
 
 class Explanation(NamedTuple):
-    """An explanation that `losslab explain` knows."""
+    """An explanation that `losslab explain` can draw."""
 
-    path: str
-    """Of its module."""
+    module_name: str
+    applies: Callable[[Config], bool]
+    """Whether it can explain a run with this configuration."""
     needs: str
-    """What a run must be, in words."""
-    sighted: bool = False
-    """Whether its `explain` takes a Sight."""
+    """The kind of run it needs, in words."""
+    takes_options: bool = False
 
     @property
     def module(self) -> ModuleType:
-        """Where `applies` and `explain` are."""
-        return import_module(self.path)
+        """The module with `explain`; importing it may import torch."""
+        return import_module(self.module_name)
 
 
+def _is_linear(config: Config) -> bool:
+    return bool(config["model"]["_target_"] == "losslab.models.linear.linear")
+
+
+def _is_network(config: Config) -> bool:
+    return not _is_linear(config)
+
+
+def _records_dynamics(config: Config) -> bool:
+    return bool((config.get("callbacks") or {}).get("dynamics"))
+
+
+_NETWORK = "a run of a network (of a linear model, `linear` draws the exact surface)"
 EXPLANATIONS = {
-    "linear": Explanation("losslab.analysis.explain.linear", "a run of the linear model (model=linear)"),
-    "landscape": Explanation(
-        "losslab.analysis.explain.landscape", "a run of a network (a linear model has `linear`)", sighted=True
-    ),
-    "barrier": Explanation(
-        "losslab.analysis.explain.barrier", "a run of a network (a linear model has none)", sighted=True
-    ),
-    "dynamics": Explanation("losslab.analysis.explain.dynamics", "a run with callbacks=dynamics"),
+    "linear": Explanation(f"{__name__}.linear", _is_linear, "a run of the linear model (model=linear)"),
+    "landscape": Explanation(f"{__name__}.landscape", _is_network, _NETWORK, takes_options=True),
+    "barrier": Explanation(f"{__name__}.barrier", _is_network, _NETWORK, takes_options=True),
+    "dynamics": Explanation(f"{__name__}.dynamics", _records_dynamics, "a run with callbacks=dynamics"),
 }
-"""By the name that `--what` takes. A new one is a line here."""
+"""By the name that `--what` takes."""

@@ -1,52 +1,47 @@
-"""What a run's loss did to each example over training, as the callback `dynamics` recorded it. Imports no torch."""
+"""Explanation `dynamics`: the figures of what the callback `dynamics` recorded. Imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from losslab import CONF
-from losslab.analysis.dynamics.figures import pictures
+from losslab.analysis.dynamics.figures import draw_all
 from losslab.analysis.dynamics.record import Record
-from losslab.analysis.explain.figures import keep, place
-from losslab.analysis.explain.select_runs import labels
+from losslab.analysis.explain.figures import figures_folder, save_figure
+from losslab.analysis.explain.select_runs import run_labels
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 
-_MOST = 6
-
-
-def applies(config: dict[str, Any]) -> bool:
-    """Whether a run of this configuration records its dynamics."""
-    return bool((config.get("callbacks") or {}).get("dynamics"))
+_MAX_RUNS = 6
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
-    """Draw dynamics_*.png, of several runs side by side on the same axes → their paths.
+    """Draw dynamics_*.png, several runs side by side on the same axes → their paths.
 
     Args:
-        runs: finished, or interrupted after something was recorded.
-        output: a folder; None for the one run's own figures.
+        runs: finished, or interrupted after the first snapshot.
+        output: a folder; None for the figures/ of the one run.
 
     Raises:
-        LabError: a run has recorded nothing, there are more than fit beside each other, or they share no axis.
+        LabError: a run has no record, there are too many runs, or their tasks differ.
     """
-    place(runs, output)
-    if len(runs) > _MOST:
-        raise LabError(f"{len(runs)} runs do not fit beside each other: name {_MOST} at most")
+    figures_folder(runs, output)
+    if len(runs) > _MAX_RUNS:
+        raise LabError(f"{len(runs)} runs do not fit side by side: name {_MAX_RUNS} at most")
     configs = [run.read_unchecked_config() for run in runs]
-    named = zip(labels(configs), runs, configs, strict=True)
-    drawn = pictures({label: _record(run, config) for label, run, config in named})
-    return [keep(one.figure, name, runs, output, one.findings) for name, one in drawn.items()]
+    labelled = zip(run_labels(configs), runs, configs, strict=True)
+    drawn = draw_all({label: _read_record(run, config) for label, run, config in labelled})
+    return [save_figure(each.figure, name, runs, output, each.findings) for name, each in drawn.items()]
 
 
-def _record(run: RunFolder, config: dict[str, Any]) -> Record:
+def _read_record(run: RunFolder, config: dict[str, Any]) -> Record:
     if not run.dynamics.is_file():
         raise LabError(f"{run.path} holds no {run.dynamics.name}: train it again with {_override(config)}")
     return Record.load(run.dynamics)
 
 
 def _override(config: dict[str, Any]) -> str:
-    """What the command line of this run needs besides, which keeps the callbacks it had."""
-    choices = {path.stem for path in (CONF / "callbacks").glob("*.yaml")} - {"default", "none"}
-    had = [name for name in config.get("callbacks") or {} if name in choices - {"dynamics"}]
-    return f"'callbacks=[{','.join([*had, 'dynamics'])}]'" if had else "callbacks=dynamics"
+    """The override that adds `dynamics` to the run's callbacks."""
+    choices = {path.stem for path in (CONF / "callbacks").glob("*.yaml")} - {"default", "none", "dynamics"}
+    present = [name for name in config.get("callbacks") or {} if name in choices]
+    return f"'callbacks=[{','.join([*present, 'dynamics'])}]'" if present else "callbacks=dynamics"

@@ -1,4 +1,4 @@
-"""What networks are looked at with. Imports no torch."""
+"""The options of the explanations of networks. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from losslab.errors import LabError
 
 LIMITS = {"points": (2, 1001), "examples": (2, 2**63 - 1), "seed": (0, 2**63 - 1)}
-"""The least and the most of each number."""
+"""Smallest and largest value of each number."""
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-"""Each split, and what it is called in a sentence."""
+"""Each split and its name in a sentence."""
 CHECKPOINTS = ("best", "last")
 
 
-def checked(name: str, value: Any) -> int:
-    """A number of a Sight, within its limits.
+def validate_number(name: str, value: Any) -> int:
+    """Check one of the numbers in `LIMITS`.
 
     Raises:
-        LabError: it is none, or beyond them.
+        LabError: the value is no integer or is outside its limits.
     """
     low, high = LIMITS[name]
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -26,35 +26,35 @@ def checked(name: str, value: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """How finely a network is looked at, and on which examples.
+class LandscapeOptions:
+    """On which examples, weights and how many points a network is evaluated.
 
     Raises:
-        LabError: a value that cannot be.
+        LabError: a value is invalid.
     """
 
     points: int = 21
-    """Along each side of a plane, or on a line with its ends."""
+    """Along each side of a plane, or on a line including its ends."""
     examples: int = 1000
-    """So many, drawn from the split, unaugmented."""
+    """How many are drawn from the split, unaugmented."""
     split: str = "train"
-    """Where they are drawn from: "train", "val" or "test"."""
+    """The split: "train", "val" or "test"."""
     seed: int = 0
-    """Of the examples, and of random directions."""
+    """Of the examples drawn and of the random directions."""
     ckpt: str = "best"
     """Which weights: "best" or "last"."""
 
     def __post_init__(self) -> None:
         for name in LIMITS:
-            checked(name, getattr(self, name))
-        for name, known in (("split", tuple(SPLITS)), ("ckpt", CHECKPOINTS)):
-            if getattr(self, name) not in known:
-                raise LabError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
+            validate_number(name, getattr(self, name))
+        for name, allowed in (("split", tuple(SPLITS)), ("ckpt", CHECKPOINTS)):
+            if getattr(self, name) not in allowed:
+                raise LabError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
 
     @property
-    def words(self) -> str:
-        """The split in a sentence."""
+    def split_name(self) -> str:
+        """The split's name in a sentence."""
         return SPLITS[self.split]
 
 
-USUAL = Sight()
+DEFAULTS = LandscapeOptions()

@@ -1,7 +1,4 @@
-"""Which runs are meant by the folders that a command names. Imports no torch.
-
-Short names for runs that are looked at together. Imports no torch.
-"""
+"""The runs that `explain` draws for the folders it is given, and their labels in a figure. Imports no torch."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,73 +11,71 @@ from losslab.errors import LabError
 from losslab.runs import RunFolder, display_path
 
 logger = logging.getLogger("losslab")
+_GROUPS = ("loss", "optimizer", "scheduler", "model", "data", "noise", "mix", "seed", "trainer")
+_MAX_SETTINGS = 3
 
 
-def runs_named(places: Sequence[Path]) -> list[RunFolder]:
-    """Run folders as they are, each once; a folder of runs, such as a sweep, stands for some of those in it.
+def select_runs(paths: Sequence[Path]) -> list[RunFolder]:
+    """The runs to explain, each once: run folders themselves, and some runs of each folder of runs, such as a sweep.
 
-    Of runs that differ in more than the seed these are the first seed of each configuration; of seeds alone, all.
+    Of a folder of runs these are the first seed of each configuration, or all seeds if there is one configuration.
 
     Raises:
-        LabError: a folder is not there, or holds no finished run.
+        LabError: a folder does not exist or holds no finished run.
     """
-    runs = [run for place in places for run in ([RunFolder(place)] if _is_one(place) else _of_many(place))]
+    runs = [run for path in paths for run in ([RunFolder(path)] if _is_run(path) else _select_from(path))]
     return [*{run.path.resolve(): run for run in runs}.values()]
 
 
-def _is_one(place: Path) -> bool:
-    # What is not there is refused by whoever reads the run.
-    return not place.is_dir() or RunFolder(place).config.is_file()
+def _is_run(path: Path) -> bool:
+    # Reading the run reports a path that does not exist.
+    return not path.is_dir() or RunFolder(path).config.is_file()
 
 
-def _of_many(place: Path) -> list[RunFolder]:
-    found = read_runs([place])
-    groups = [one for one in group_runs(found.runs) if one.runs]
+def _select_from(path: Path) -> list[RunFolder]:
+    result = read_runs([path])
+    groups = [each for each in group_runs(result.runs) if each.runs]
     if not groups:
-        raise LabError(f"{display_path(place)} holds no run that is finished")
+        raise LabError(f"{display_path(path)} holds no run that is finished")
     several = len(groups) > 1
-    chosen = [run.folder for one in groups for run in (one.runs[:1] if several else one.runs)]
-    said = "the first seed of each configuration" if several else "the seeds of one configuration"
-    logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(found.runs) + len(found.problems), said)
+    chosen = [run.folder for each in groups for run in (each.runs[:1] if several else each.runs)]
+    rule = "the first seed of each configuration" if several else "all seeds of the one configuration"
+    logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(result.runs) + len(result.problems), rule)
     return chosen
 
 
-_GROUPS = ("loss", "optimizer", "scheduler", "model", "data", "noise", "mix", "seed", "trainer")
-_MOST = 3
+def run_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Each run's loss, with the settings that distinguish it from runs of the same loss: "huber, delta 0.1, seed 1"."""
+    names = _distinct_names(configs, _GROUPS)
+    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
-def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Each run's loss, and of runs of one loss the settings that tell them apart: "huber, delta 0.1, seed 1"."""
-    names = _told_apart(configs, _GROUPS)
-    return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
-
-
-def losses(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Each run's loss; of losses of one name the settings that tell them apart too: "huber, delta 0.1"."""
-    return _told_apart(configs, ("loss",))
+def loss_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Each run's loss, with the settings of the loss that distinguish it: "huber, delta 0.1"."""
+    return _distinct_names(configs, ("loss",))
 
 
 def settings(config: dict[str, Any], groups: Sequence[str] = _GROUPS) -> Iterator[tuple[str, Any]]:
-    """All plain settings by their dotted names, but for those that follow from the seed or the run's name."""
-    follow = set(config.get("per_run") or ()) - {"seed"}
+    """All scalar settings by their dotted keys, except those that follow from the seed or the run's name."""
+    derived = set(config.get("per_run") or ()) - {"seed"}
     for each in groups:
         for key, value in _leaves(each, config.get(each)):
-            if key not in follow:
+            if key not in derived:
                 yield key, value
 
 
-def _told_apart(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
-    plain = [_loss(config) for config in configs]
-    owned = [dict(settings(config, groups)) for config in configs]
+def _distinct_names(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
+    losses = [_loss_name(config) for config in configs]
+    all_settings = [dict(settings(config, groups)) for config in configs]
     names = []
-    for loss, own in zip(plain, owned, strict=True):
-        alike = [other for name, other in zip(plain, owned, strict=True) if name == loss]
-        differ = [key for key in own if any(other.get(key) != own[key] for other in alike)]
-        names.append(", ".join([loss, *(f"{key.removeprefix('loss.')} {own[key]}" for key in differ[:_MOST])]))
+    for loss, own in zip(losses, all_settings, strict=True):
+        same_loss = [other for name, other in zip(losses, all_settings, strict=True) if name == loss]
+        differ = [key for key in own if any(other.get(key) != own[key] for other in same_loss)]
+        names.append(", ".join([loss, *(f"{key.removeprefix('loss.')} {own[key]}" for key in differ[:_MAX_SETTINGS])]))
     return names
 
 
-def _loss(config: dict[str, Any]) -> str:
+def _loss_name(config: dict[str, Any]) -> str:
     choice: str = config["choices"]["loss"]
     return str(config["loss"]["_target_"]).rpartition(".")[2] if choice == "custom" else choice
 

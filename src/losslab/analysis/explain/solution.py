@@ -1,89 +1,101 @@
-"""A finished run, built again under its weights, and the examples that it is explained on.
+"""A finished run, reopened with the weights it learnt, and the examples that it is explained on."""
 
-The way of a run through its weights, as it was recorded while it was trained. Imports no torch.
-"""
-
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
-from pathlib import Path as File
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from losslab.analysis.explain.select_runs import labels, losses
+from losslab.analysis.explain.select_runs import loss_labels, run_labels
 from losslab.data.batch import Batch
 from losslab.data.module import split_rows
 from losslab.errors import LabError
-from losslab.io.untrusted import open_regular_file
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, display_path
-from losslab.targets import encode
+from losslab.targets import Task, encode
 from losslab.training import weights
 from losslab.training.experiment import Experiment, rebuild
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What a run has learnt."""
+    """A run with its weights loaded and its data set up."""
 
     label: str
-    """What tells it from the others that are explained with it."""
+    """Distinguishes the run from the others in a figure."""
     loss: str
-    """Its loss, told from the others' losses."""
+    """Distinguishes its loss from the others' losses."""
     folder: RunFolder
     config: dict[str, Any]
     experiment: Experiment
-    fixed: frozenset[str]
-    """The names of the network's weights that were not learnt."""
+    frozen: frozenset[str]
+    """Names of the network's parameters that were not trained."""
 
     @property
     def learner(self) -> Learner:
-        """The network and the loss, with what they have learnt."""
+        """The network and the loss."""
         return self.experiment.learner
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether the metric is the mean squared error, else it is the error rate."""
+        return self.learner.facts.task is Task.REGRESSION
 
-def solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]:
-    """Runs under the weights of "best" or "last", with their data read.
+    @property
+    def metric_name(self) -> str:
+        """The metric in words."""
+        return "mean squared error" if self.is_regression else "error rate"
+
+    @property
+    def metric_scale(self) -> int:
+        """The factor from metric to axis units: error rates are drawn in per cent."""
+        return 1 if self.is_regression else 100
+
+    @property
+    def metric_axis(self) -> str:
+        """The label of an axis of the metric."""
+        return self.metric_name if self.is_regression else f"{self.metric_name} (%)"
+
+
+def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]:
+    """Reopen runs with the weights of the checkpoint "best" or "last", and set up their data.
 
     Raises:
-        LabError: no run or no checkpoint is there, the weights are not finite, or the data cannot be had.
+        LabError: a run or checkpoint does not exist, weights are not finite, or the data are not available.
     """
     configs = [run.read_config() for run in runs]
-    named = zip(labels(configs), losses(configs), runs, configs, strict=True)
-    return [_solution(*run, checkpoint) for run in named]
+    labelled = zip(run_labels(configs), loss_labels(configs), runs, configs, strict=True)
+    return [_load(*run, checkpoint) for run in labelled]
 
 
-def _solution(label: str, loss: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
+def _load(label: str, loss: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
     experiment = rebuild(folder, config)
     learner, data = experiment.learner, experiment.data
     path = folder.checkpoint(checkpoint)
     weights.load(learner, path)
-    wrong = [name for name, value in learner.state_dict().items() if not torch.isfinite(value).all()]
-    if wrong:
+    invalid = [name for name, value in learner.state_dict().items() if not torch.isfinite(value).all()]
+    if invalid:
         raise LabError(
-            f"{display_path(path)} holds NaN or infinite numbers ({wrong[0]}): there is nothing to explain but its log"
+            f"{display_path(path)} holds NaN or infinite numbers ({invalid[0]}): the run diverged, see its log"
         )
     data.prepare_data()
     data.setup()
     if data.class_counts is not None:
         learner.loss.set_class_counts(data.class_counts)
-    fixed = frozenset(name for name, value in learner.network.named_parameters() if not value.requires_grad)
+    frozen = frozenset(name for name, value in learner.network.named_parameters() if not value.requires_grad)
     learner.to(experiment.trainer.strategy.root_device).eval().requires_grad_(requires_grad=False)
-    return Solution(label, loss, folder, config, experiment, fixed)
+    return Solution(label, loss, folder, config, experiment, frozen)
 
 
-def batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:
-    """Examples of a split, unaugmented, as the network takes them and on its device.
+def load_batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:
+    """Examples of a split, unaugmented, in the network's dtype and on its device.
 
     Args:
-        solution: whose data they are. Only for so many examples does it stay whole afterwards.
+        solution: the run whose data they are.
         split: "train", "val" or "test".
-        count: of the examples, which are drawn at random; None or more than there are for all.
-        seed: of that draw.
+        count: how many to draw at random; None, or more than there are, for all.
+        seed: of the draw.
     """
     data, learner = solution.experiment.data, solution.learner
     source = data.splits[split]
@@ -102,58 +114,12 @@ def batches(solution: Solution, split: str, count: int | None, seed: int) -> lis
         data.teardown()
 
 
-def encoded(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
-    """Targets as the loss takes them, as the learner's own step encodes them."""
+def encode_target(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
+    """Encode targets for the loss, as the learner's step does."""
     facts = learner.facts
     return encode(target, facts.kind, learner.kind, facts.targets, torch.promote_types(dtype, torch.float32))
 
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
-_DELETE = "delete it to see the surface alone"
-_ABSURD = 1e30
-"""No run gets as far and ends at a place from which there is something to see."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """All weights of a run before its first step and after each of its epochs."""
-
-    epochs: Array
-    """(K,), from 0."""
-    steps: Array
-    """(K,), from 0."""
-    weights: Array
-    """(K, P)."""
-
-    @classmethod
-    def read(cls, run: RunFolder, names: list[str], end: Array | None = None) -> Self | None:
-        """The path of a run whose weights have these names; None if none was recorded, or it has no step.
-
-        Args:
-            run: whose path.csv it is.
-            names: of the weights (P,).
-            end: where the path must end (P,), if that is known.
-
-        Raises:
-            LabError: the file is damaged, or of another network or run.
-        """
-        if not run.weight_trajectory.is_file():
-            return None
-        try:
-            header, table = _read(run.weight_trajectory)
-        except (OSError, ValueError, csv.Error) as error:
-            raise LabError(f"{run.weight_trajectory} is damaged ({error}): {_DELETE}") from error
-        if header != ["epoch", "step", *names] or not len(table) or not (np.abs(table) < _ABSURD).all():
-            raise LabError(f"{run.weight_trajectory} is not the path of this network: {_DELETE}")
-        way = cls(table[:, 0], table[:, 1], table[:, 2:])
-        ascending = (np.diff(way.epochs) > 0).all() and (np.diff(way.steps) >= 0).all()
-        if not ascending or (end is not None and not np.allclose(way.weights[-1], end, rtol=1e-5, atol=1e-7)):
-            raise LabError(f"{run.weight_trajectory} does not end at the weights of {run.last.name}: {_DELETE}")
-        return way if len(table) > 1 else None
-
-
-def _read(path: File) -> tuple[list[str], Array]:
-    with TextIOWrapper(open_regular_file(path), encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    return header, np.array(rows, dtype=float).reshape(len(rows), len(header))
+def corruption_differs(runs: Sequence[RunFolder]) -> bool:
+    """Whether the runs learnt from differently corrupted training data."""
+    return len({(run.read_faults() or {}).get("sha256") for run in runs}) > 1

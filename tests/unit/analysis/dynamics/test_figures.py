@@ -1,30 +1,32 @@
-"""What the figures say on their axes and in their titles."""
+"""Figures of training dynamics: their axes, titles and findings."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from losslab.analysis.dynamics.figures import gradients, losses, pictures
+from losslab.analysis.dynamics.figures import distributions, draw_all, gradients
 from losslab.analysis.dynamics.gradients import LINE
-from losslab.analysis.dynamics.record import Examples, Look, Record
+from losslab.analysis.dynamics.record import Examples, Record, Snapshot
 from losslab.errors import LabError
 
 COUNT = 100
 
 
-def invented(scale=1.0, *, noise=0.0, task="multiclass", looks=4):
-    """A record of losses that fall by a tenth a look, times a scale."""
+def make_record(scale=1.0, *, noise=0.0, task="multiclass", snapshots=3):
+    """A record whose losses fall tenfold per snapshot, times a scale."""
     draws = np.random.default_rng(0)
     numbers = np.arange(COUNT)
-    marred = draws.random(COUNT) < noise
-    seen = []
-    for epoch in range(looks):
-        loss = draws.exponential(size=COUNT) * scale * 10.0**-epoch * np.where(marred, 5, 1)
-        margin = draws.normal(epoch, 1, COUNT) * np.where(marred, -1, 1)
+    corrupted = draws.random(COUNT) < noise
+    rows = []
+    for epoch in range(snapshots):
+        loss = draws.exponential(size=COUNT) * scale * 10.0**-epoch * np.where(corrupted, 5, 1)
+        margin = draws.normal(epoch, 1, COUNT) * np.where(corrupted, -1, 1)
         flow = np.array([1e-3, 1e-2, 1e-1])
-        seen.append(Look(epoch, epoch, margin[:, None], loss, margin, margin, loss / scale, flow, np.exp(-(LINE**2))))
-    return Record.of(task, "Mine", ["0 A", "1 B", "2 C"], LINE, Examples(numbers, numbers, numbers, marred), seen)
+        rows.append(
+            Snapshot(epoch, epoch, margin[:, None], loss, margin, margin, loss / scale, flow, np.exp(-(LINE**2)))
+        )
+    return Record.of(task, "Mine", ["0 A", "1 B", "2 C"], LINE, Examples(numbers, numbers, numbers, corrupted), rows)
 
 
 def texts(figure):
@@ -34,8 +36,8 @@ def texts(figure):
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])
-def test_one_run_has_a_figure_for_everything_it_can_show(task):
-    drawn = pictures({"a run": invented(noise=0.3, task=task)})
+def test_one_run_has_every_figure_that_applies(task):
+    drawn = draw_all({"a run": make_record(noise=0.3, task=task)})
     middle = "residual" if task == "regression" else "margin"
     assert list(drawn) == [f"dynamics_{name}" for name in ("loss", middle, "gradient", "noise", "layers")]
     for each in drawn.values():
@@ -44,41 +46,45 @@ def test_one_run_has_a_figure_for_everything_it_can_show(task):
         assert each.findings[0][1:] in each.figure.get_suptitle()
 
 
-def test_without_wrong_labels_there_is_no_figure_of_noise_and_of_one_layer_none_of_the_flow():
-    clean = invented()
+def test_no_noise_figure_without_wrong_labels_and_no_layer_figure_of_one_layer():
+    clean = make_record()
     single = replace(clean, layers=clean.layers[:1], flow=clean.flow[:, :1])
-    assert set(pictures({"": single})) == {"dynamics_loss", "dynamics_margin", "dynamics_gradient"}
+    assert set(draw_all({"": single})) == {"dynamics_loss", "dynamics_margin", "dynamics_gradient"}
 
 
-def test_losses_share_an_axis_only_after_they_were_normalised_and_the_figure_says_so():
-    small, large = invented(), invented(1000)
-    assert losses.normalised(small) == pytest.approx(losses.normalised(large), rel=1e-5)
-    assert losses.normalised(small)[0].mean() == pytest.approx(1)
-    drawn = pictures({"small": small, "large": large})
-    assert any("÷ the mean of its run before training" in text for text in texts(drawn["dynamics_loss"].figure))
+def test_losses_of_several_runs_are_normalised_and_labelled_as_such():
+    small, large = make_record(), make_record(1000)
+    assert distributions.normalise_loss(small) == pytest.approx(distributions.normalise_loss(large), rel=1e-5)
+    assert distributions.normalise_loss(small)[0].mean() == pytest.approx(1)
+    drawn = draw_all({"small": small, "large": large})
+    assert any("÷ the run's mean before training" in text for text in texts(drawn["dynamics_loss"].figure))
     assert any("÷ that before training" in text for text in texts(drawn["dynamics_gradient"].figure))
     assert any("÷ its largest" in text for text in texts(drawn["dynamics_margin"].figure))
-    assert not any("÷" in text for text in texts(pictures({"small": small})["dynamics_loss"].figure))
+    assert not any("÷" in text for text in texts(draw_all({"small": small})["dynamics_loss"].figure))
 
 
-def test_several_runs_stand_side_by_side_on_the_same_axes():
-    records = {"first": invented(noise=0.3), "second": invented(2.0, noise=0.2), "third": invented(3.0, looks=2)}
-    for name, drawn in pictures(records).items():
-        shown = [label for label in records if name != "dynamics_noise" or records[label].has_noise]
-        assert [finding.partition(":")[0] for finding in drawn.findings] == shown
+def test_several_runs_are_drawn_side_by_side_on_the_same_axes():
+    records = {
+        "first": make_record(noise=0.3),
+        "second": make_record(2.0, noise=0.2),
+        "third": make_record(3.0, snapshots=2),
+    }
+    for name, drawn in draw_all(records).items():
+        expected = [label for label in records if name != "dynamics_noise" or records[label].has_noise]
+        assert [finding.partition(":")[0] for finding in drawn.findings] == expected
         if name in {"dynamics_loss", "dynamics_margin"}:
             assert len({axes.get_xlim() for axes in drawn.figure.axes if axes.axison}) == 1
 
 
-def test_a_loss_below_0_is_normalised_from_its_least_value():
-    record = replace(invented(), loss=invented().loss - 3)
-    assert losses.normalised(record).min() >= 0
-    assert pictures({"a": record, "b": invented()})
+def test_a_negative_loss_is_normalised_from_its_minimum():
+    record = replace(make_record(), loss=make_record().loss - 3)
+    assert distributions.normalise_loss(record).min() >= 0
+    assert draw_all({"a": record, "b": make_record()})
 
 
-def test_runs_of_different_tasks_share_no_figure():
-    with pytest.raises(LabError, match="runs of binary and regression share no figure: explain each by itself"):
-        pictures({"a": invented(task="binary"), "b": invented(task="regression")})
+def test_runs_of_different_tasks_are_rejected():
+    with pytest.raises(LabError, match="runs of binary and regression cannot share a figure: explain each by itself"):
+        draw_all({"a": make_record(task="binary"), "b": make_record(task="regression")})
 
 
 @pytest.mark.parametrize(
@@ -92,20 +98,20 @@ def test_runs_of_different_tasks_share_no_figure():
     ],
 )
 def test_vanishing_and_exploding_gradients_are_named(flow, word):
-    record = invented()
-    record = replace(record, flow=np.tile(np.array(flow), (4, 1)))
+    record = make_record()
+    record = replace(record, flow=np.tile(np.array(flow), (3, 1)))
     assert gradients.layer_finding(record).startswith(word)
     assert gradients.draw_layers({"": record}).figure is not None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
-def test_a_record_of_a_run_that_went_wrong_can_be_drawn(bad):
-    record = invented(noise=0.3)
-    ruined = {name: getattr(record, name).copy() for name in ("loss", "margin", "truth_margin", "gradient", "flow")}
-    for values in ruined.values():
+def test_a_record_with_invalid_snapshots_can_be_drawn(bad):
+    record = make_record(noise=0.3)
+    damaged = {name: getattr(record, name).copy() for name in ("loss", "margin", "truth_margin", "gradient", "flow")}
+    for values in damaged.values():
         values[1:] = bad
-    assert len(pictures({"": replace(record, **ruined)})) == 5
+    assert len(draw_all({"": replace(record, **damaged)})) == 5
 
 
-def test_a_single_look_can_be_drawn():
-    assert len(pictures({"": invented(noise=0.3, looks=1)})) == 5
+def test_a_single_snapshot_can_be_drawn():
+    assert len(draw_all({"": make_record(noise=0.3, snapshots=1)})) == 5

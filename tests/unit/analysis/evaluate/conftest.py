@@ -19,7 +19,7 @@ RUNS = {
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """The folders of small finished runs, each trained when it is asked for first."""
+    """The folders of small finished runs, each trained on first use."""
     from losslab.runs import trust
     from losslab.training import experiment
     from losslab.training.config import compose
@@ -40,15 +40,15 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def evaluated(runs):
-    """What evaluate wrote of a run on its test split: its folder."""
+    """The folder that evaluate wrote for a run, on its test split by default."""
     made = {}
 
     def written(name, split="test"):
         if (name, split) not in made:
-            look = EvaluationRequest(runs(name), split)
-            place = runs(name) / "evaluation" / report.name(look, None)
-            report.write(evaluation.evaluate(look), place)
-            made[name, split] = place
+            request = EvaluationRequest(runs(name), split)
+            folder = runs(name) / "evaluation" / report.evaluation_name(request, None)
+            report.write_evaluation(evaluation.evaluate(request), folder)
+            made[name, split] = folder
         return made[name, split]
 
     return written

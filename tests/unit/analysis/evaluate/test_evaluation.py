@@ -1,4 +1,4 @@
-"""A finished run is measured again: the same figures, written down beside what they rest on."""
+"""Evaluation of finished runs: metrics, tables, figures, and the requests that are rejected."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from losslab.training.reopen import EvaluationRequest, open_run
 
 
 @pytest.mark.parametrize("name", ["digits", "exact", "cancer", "labels", "noisy", "values"])
-def test_one_number_has_one_value(name, runs, evaluated, content):
+def test_metrics_equal_those_of_training(name, runs, evaluated, content):
     trained, measured = content(runs(name) / "metrics.json"), content(evaluated(name) / "measures.json")
     shared = {key: value for key, value in trained.items() if key.startswith("test/")}
     assert len(shared) >= 4
@@ -24,16 +24,16 @@ def test_one_number_has_one_value(name, runs, evaluated, content):
     assert all(value is not None for value in measured.values())
 
 
-def test_sums_taken_batch_by_batch_are_those_of_one_process(runs, content):
+def test_metrics_summed_in_order_are_those_of_one_process(runs, content):
     experiment = open_run(EvaluationRequest(runs("digits"), data=("eval_batch_size=100",)))
     seen = collect_outputs(experiment, "test")
     one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
-    assert evaluation._in_order(experiment, seen) == one
+    assert evaluation._sum_in_order(experiment, seen) == one
     whole = content(runs("digits") / "metrics.json")["test/loss"]
     assert one["loss"] == pytest.approx(whole, rel=1e-6)
 
 
-def test_nothing_that_training_wrote_is_touched(runs, evaluated):
+def test_files_of_training_do_not_change(runs, evaluated):
     kept = ("metrics.json", "history.csv", "config.json", "data.json", "checkpoints/best.ckpt", "timing.csv")
     before = {name: (runs("digits") / name).read_bytes() for name in kept}
     evaluated("digits", "val")
@@ -41,7 +41,7 @@ def test_nothing_that_training_wrote_is_touched(runs, evaluated):
 
 
 @pytest.mark.parametrize("name", ["digits", "cancer", "labels", "noisy"])
-def test_the_report_is_scikit_learns(name, evaluated, rows, content):
+def test_the_report_is_that_of_scikit_learn(name, evaluated, rows, content):
     table = rows(evaluated(name) / "predictions.csv")
     if name == "labels":
         names = ["low", "middle", "never"]
@@ -63,7 +63,7 @@ def test_the_report_is_scikit_learns(name, evaluated, rows, content):
 _SIDES = ("truth", "prediction")
 
 
-def test_areas_are_scikit_learns(evaluated, rows, content):
+def test_areas_are_those_of_scikit_learn(evaluated, rows, content):
     where = evaluated("digits")
     probabilities, table = np.load(where / "probabilities.npy"), rows(where / "predictions.csv")
     truth = np.array([int(row["truth"]) for row in table])
@@ -98,7 +98,7 @@ def test_the_highest_losses_come_first_and_noise_is_marked(evaluated, rows):
     assert (where / "worst.png").stat().st_size > 5_000
 
 
-def test_values_have_their_residuals_and_predicted_deviations(evaluated, rows, content):
+def test_regression_has_residuals_and_predicted_deviations(evaluated, rows, content):
     where = evaluated("values")
     table, measured = rows(where / "predictions.csv"), content(where / "measures.json")
     truth, prediction = (np.array([float(row[name]) for row in table]) for name in _SIDES)
@@ -109,25 +109,25 @@ def test_values_have_their_residuals_and_predicted_deviations(evaluated, rows, c
     assert {"predictions.png", "residuals.png"} <= {path.name for path in where.iterdir()}
 
 
-def test_a_class_that_is_not_there_has_no_curve_and_the_reason_is_said(runs):
+def test_a_missing_class_has_no_curve_but_a_reason(runs):
     found = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",)))
-    for classification in found.curves:
-        assert classification.missing["dark"] == "no example of this split is of it"
-        assert classification.missing["grey"] == "every example of this split is of it"
-        assert not classification.each
-        assert not classification.averages
-    assert report.name(found.look, None) == "test+only=1"
+    for curves in found.curves:
+        assert curves.missing["dark"] == "no example of this split is of it"
+        assert curves.missing["grey"] == "every example of this split is of it"
+        assert not curves.each
+        assert not curves.averages
+    assert report.evaluation_name(found.request, None) == "test+only=1"
 
 
-def test_labels_that_never_occur_leave_the_others_their_curves(runs, evaluated):
+def test_labels_that_never_occur_have_no_curve(runs, evaluated):
     found = evaluation.evaluate(EvaluationRequest(runs("labels")))
     assert [curve.name for curve in found.curves[0].each] == ["low", "middle"]
     assert list(found.curves[0].missing) == ["never"]
     assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
 
 
-def test_other_weights_and_other_data_have_folders_of_their_own(tmp_path):
-    looks = [
+def test_other_weights_and_data_have_their_own_folders(tmp_path):
+    requests = [
         EvaluationRequest(tmp_path),
         EvaluationRequest(tmp_path, "val"),
         EvaluationRequest(tmp_path, checkpoint="last"),
@@ -136,49 +136,49 @@ def test_other_weights_and_other_data_have_folders_of_their_own(tmp_path):
         EvaluationRequest(tmp_path, data=("dir=/one_place",)),
         EvaluationRequest(tmp_path, data=("dir=" + "x" * 300,)),
     ]
-    names = [report.name(look, None) for look in looks]
+    names = [report.evaluation_name(each, None) for each in requests]
     assert names[:3] == ["test", "val", "test+last"]
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) < 100 for name in names)
-    assert report.name(EvaluationRequest(tmp_path, data=("b=1", "a=2")), None) == report.name(
+    assert report.evaluation_name(EvaluationRequest(tmp_path, data=("b=1", "a=2")), None) == report.evaluation_name(
         EvaluationRequest(tmp_path, data=("a=2", "b=1")), None
     )
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(runs, evaluated, tmp_path):
+def test_a_folder_with_other_files_is_not_overwritten(runs, evaluated, tmp_path):
     found = evaluation.evaluate(EvaluationRequest(runs("values")))
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(LabError, match=r"holds something else .* --output"):
-        report.write(found, tmp_path)
+        report.write_evaluation(found, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     own = evaluated("values")
     (own / "note.txt").write_text("mine")
-    report.write(found, own)  # the same evaluation again
+    report.write_evaluation(found, own)  # the same evaluation again
     assert (own / "note.txt").read_text() == "mine"
 
 
-def test_what_cannot_all_be_written_is_not_begun(runs, tmp_path):
+def test_nothing_is_written_unless_everything_can_be(runs, tmp_path):
     found = evaluation.evaluate(EvaluationRequest(runs("values")))
     where = tmp_path / "there"
-    report.write(found, where)
+    report.write_evaluation(found, where)
     for path in where.iterdir():
         if path.name != "settings.json":
             path.unlink()
     (where / "worst.csv").mkdir()
     with pytest.raises(LabError, match=r"worst.csv is a folder: remove it, or name another folder with --output"):
-        report.write(found, where)
+        report.write_evaluation(found, where)
     assert {path.name for path in where.iterdir()} == {"settings.json", "worst.csv"}
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_look_takes_a_text_and_refuses_a_split_that_is_none(runs):
+def test_a_request_accepts_strings_and_rejects_unknown_splits(runs):
     assert open_run(EvaluationRequest(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
     for split in ("nope", "", None):
         with pytest.raises(LabError, match=r"^split must be test or val or train, got"):
             EvaluationRequest(runs("digits"), split)
 
 
-def test_other_data_are_prepared_as_the_runs_own_were(runs):
+def test_other_data_are_normalised_like_the_runs_own(runs):
     own = open_run(EvaluationRequest(runs("digits")))
     other = open_run(EvaluationRequest(runs("digits"), data=("split_seed=5",)))
     for experiment in (own, other):
@@ -192,7 +192,7 @@ def test_other_data_are_prepared_as_the_runs_own_were(runs):
     assert torch.equal(own.data.transform.mean, other.data.transform.mean)  # what was kept is what had been measured
 
 
-def test_an_older_run_that_kept_nothing_of_its_data_is_evaluated(runs, content, tmp_path):
+def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
     shutil.copytree(runs("digits"), tmp_path / "old")
     (tmp_path / "old" / "data.json").unlink()
     found = evaluation.evaluate(EvaluationRequest(tmp_path / "old"))
@@ -213,18 +213,20 @@ def test_an_older_run_that_kept_nothing_of_its_data_is_evaluated(runs, content, 
         ("size=0", "data.size is a number of pixels"),
     ],
 )
-def test_data_that_cannot_be_are_refused_in_one_line(runs, data, message):
+def test_invalid_data_options_are_rejected_in_one_line(runs, data, message):
     with pytest.raises(LabError, match=message) as error:
         open_run(EvaluationRequest(runs("digits"), data=(data,)))
     assert "\n" not in str(error.value)
 
 
-def test_options_of_the_data_are_read_as_hydra_reads_them(runs):
-    data = open_run(EvaluationRequest(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))).data
+def test_data_options_follow_the_grammar_of_hydra(runs):
+    data = open_run(
+        EvaluationRequest(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))
+    ).data
     assert (data.batch_size, data.eval_batch_size, data.augment.cutout) == (None, 7, 2)
 
 
-def test_what_is_wrong_with_a_checkpoint_is_told_apart(runs, tmp_path):
+def test_each_defect_of_a_checkpoint_has_its_message(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs("digits"), run)
     best = RunFolder(run).best
@@ -250,7 +252,7 @@ def _refused(run, checkpoint, message):
     assert "\n" not in str(error.value)
 
 
-def test_outputs_that_are_not_finite_are_said_and_not_measured(runs, monkeypatch):
+def test_non_finite_outputs_are_rejected(runs, monkeypatch):
     from losslab.models.learner import Learner
 
     plain = Learner.forward
@@ -259,7 +261,7 @@ def test_outputs_that_are_not_finite_are_said_and_not_measured(runs, monkeypatch
         evaluation.evaluate(EvaluationRequest(runs("digits")))
 
 
-def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
+def test_a_folder_of_runs_is_rejected_with_the_name_of_one(runs, tmp_path):
     with pytest.raises(LabError, match=r"holds no config\.json$"):
         open_run(EvaluationRequest(tmp_path))
     (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
@@ -269,7 +271,7 @@ def test_no_run_and_a_folder_of_runs_are_told_apart(runs, tmp_path):
             open_run(EvaluationRequest(folder_of_runs))
 
 
-def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
+def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
     from losslab.training import reopen
 
     monkeypatch.chdir(tmp_path)
@@ -285,17 +287,17 @@ def test_data_are_found_from_another_folder(tmp_path, monkeypatch):
     assert reopen.with_found_data(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
 
 
-def test_figures_say_of_what_they_are(runs):
-    from losslab.analysis.evaluate.figures import classification
+def test_figures_name_run_weights_and_examples(runs):
+    from losslab.analysis.evaluate import classification_figures
 
     found = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
-    assert report._small_print(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    assert report._note(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
     for name, stem in (("digits", "class"), ("labels", "label")):
         seen = evaluation.evaluate(EvaluationRequest(runs(name)))
-        title = classification.draw_curves(seen.curves[0], seen.answers).axes[0].get_title()
+        title = classification_figures.draw_curves(seen.curves[0], seen.predictions).axes[0].get_title()
         assert f"; lowest: {stem} " in title
-    drawn = report._figures(found, found.answers.worst(5))
+    drawn = report._figures(found, found.predictions.highest_loss(5))
     for stem, draw in drawn.items():
-        figure = report.signed(draw(), "small print")
+        figure = report.figures.add_note(draw(), "small print")
         said = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
         assert "small print" in said, stem

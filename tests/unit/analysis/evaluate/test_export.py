@@ -1,4 +1,4 @@
-"""A run becomes a program that torch alone can run, and that answers as the run does."""
+"""Exported programs: they need only torch, and give the outputs of the run."""
 
 import json
 
@@ -11,7 +11,7 @@ from losslab.errors import LabError
 from losslab.training.reopen import EvaluationRequest, open_run
 
 
-def test_bytes_go_in_and_probabilities_come_out_for_any_number_of_images(runs, tmp_path):
+def test_pixels_go_in_and_probabilities_come_out_for_any_batch_size(runs, tmp_path):
     made = export.export(EvaluationRequest(runs("digits")), tmp_path / "program.pt2")
     extra = {"losslab.json": ""}
     program = torch.export.load(made.path, extra_files=extra).module()
@@ -29,20 +29,20 @@ def test_bytes_go_in_and_probabilities_come_out_for_any_number_of_images(runs, t
 
 
 @pytest.mark.parametrize("name", ["values", "labels", "exact"])
-def test_tables_labels_and_float64_are_exported_too(name, runs, tmp_path):
+def test_tables_labels_and_float64_are_exported(name, runs, tmp_path):
     made = export.export(EvaluationRequest(runs(name)), tmp_path / "program.pt2")
     assert made.difference < (1e-12 if name == "exact" else 1e-6)
-    with pytest.raises(LabError, match=r"is there already: name another file with --output"):
+    with pytest.raises(LabError, match=r"already exists: name another file with --output"):
         export.export(EvaluationRequest(runs(name)), tmp_path / "program.pt2")
 
 
-def test_raw_outputs_are_given_where_they_are_wanted(runs, tmp_path):
+def test_raw_outputs_can_be_exported(runs, tmp_path):
     made = export.export(EvaluationRequest(runs("values")), tmp_path / "program.pt2", raw=True)
     assert torch.export.load(made.path).module()(torch.zeros(3, 10)).shape == (3, 2)  # means and variances
     assert made.outputs == "the network's raw outputs"
 
 
-def test_a_program_that_answers_otherwise_is_not_written(runs, tmp_path, monkeypatch):
+def test_a_program_with_other_outputs_is_not_written(runs, tmp_path, monkeypatch):
     plain = export.Program.forward
     monkeypatch.setattr(export.Program, "forward", lambda self, inputs: plain(self, inputs) * 1.01)
     with pytest.raises(LabError, match="the exported program differs from the model by up to"):
@@ -50,7 +50,7 @@ def test_a_program_that_answers_otherwise_is_not_written(runs, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_that_cannot_be_traced_is_said_in_one_line(runs, tmp_path, monkeypatch):
+def test_a_network_that_cannot_be_traced_is_reported_in_one_line(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Flatten, "forward", lambda _, x: x if float(x.sum()) > 0 else x + 0)
     with pytest.raises(LabError, match=r"torch\.export cannot trace this network") as error:
         export.export(EvaluationRequest(runs("values")), tmp_path / "program.pt2")

@@ -1,4 +1,4 @@
-"""Image files are classified as in training, without the data set."""
+"""Classification of image files, prepared as in training and without the data set."""
 
 import subprocess
 import sys
@@ -21,38 +21,38 @@ ROOT = Path(__file__).resolve().parents[4]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of images in three classes, and a run that learnt them."""
-    place = tmp_path_factory.mktemp("photos")
+    """A folder with images of three classes, and a run trained on them."""
+    folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3), ("test", 4)):
         for number, name in enumerate(("ant", "bee", "cow")):
-            (place / "data" / split / name).mkdir(parents=True)
+            (folder / "data" / split / name).mkdir(parents=True)
             for each in range(count):
                 pixels = random.integers(0, 120, (20, 26, 3), dtype=np.uint8)
                 pixels[..., number] += 100
-                Image.fromarray(pixels).save(place / "data" / split / name / f"{each}.png")
-    options = ["model=mlp", "data=image_folder", f"data.dir={place / 'data'}", "data.size=8", "loss=balanced_softmax"]
+                Image.fromarray(pixels).save(folder / "data" / split / name / f"{each}.png")
+    options = ["model=mlp", "data=image_folder", f"data.dir={folder / 'data'}", "data.size=8", "loss=balanced_softmax"]
     options += ["trainer=cpu", "trainer.max_epochs=3", "logger=none", "trainer.enable_progress_bar=false"]
-    experiment.run(experiment.build(compose(options, str(place / "run"))))
-    return place
+    experiment.run(experiment.build(compose(options, str(folder / "run"))))
+    return folder
 
 
-def test_files_get_the_probabilities_that_evaluation_gives_them(photos):
-    found = evaluate(EvaluationRequest(photos / "run")).answers
-    (photos / "data").rename(photos / "gone")  # from here on there are no data
+def test_files_get_the_probabilities_of_the_evaluation(photos):
+    found = evaluate(EvaluationRequest(photos / "run")).predictions
+    (photos / "data").rename(photos / "gone")  # the data set is gone
     try:
-        classifier = predict.classifier(photos / "run")
-        paths, wrong = predict.files([photos / "gone" / "test"])
-        given = list(predict.classify(classifier, paths))
+        classifier = predict.load_classifier(photos / "run")
+        paths, wrong = predict.find_files([photos / "gone" / "test"])
+        classified = list(predict.classify(classifier, paths))
     finally:
         (photos / "gone").rename(photos / "data")
     assert not wrong
     assert classifier.names == ("ant", "bee", "cow")
-    assert len(given) == len(found) == 12
-    assert np.abs(torch.stack([answer for _, answer in given]).numpy() - found.probabilities).max() < 1e-6
+    assert len(classified) == len(found) == 12
+    assert np.abs(torch.stack([each for _, each in classified]).numpy() - found.probabilities).max() < 1e-6
 
 
-def test_an_older_run_reads_its_data_and_without_them_says_so(photos):
+def test_an_older_run_needs_its_data(photos):
     kept, aside = photos / "run" / "data.json", photos / "aside.json"
     learner, known = reopen_network(photos / "run", "best")
     kept.rename(aside)
@@ -69,7 +69,7 @@ def test_an_older_run_reads_its_data_and_without_them_says_so(photos):
         aside.rename(kept)
 
 
-def test_damaged_knowledge_of_the_data_is_said(photos):
+def test_damaged_metadata_are_reported(photos):
     kept = photos / "run" / "data.json"
     whole = kept.read_text()
     try:
@@ -81,7 +81,7 @@ def test_damaged_knowledge_of_the_data_is_said(photos):
         kept.write_text(whole)
 
 
-def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
+def test_data_with_other_classes_are_rejected(photos, tmp_path):
     (tmp_path / "data").symlink_to(photos / "data")
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split).mkdir(parents=True)
@@ -95,14 +95,14 @@ def test_classes_of_another_name_or_number_are_refused(photos, tmp_path):
         evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
 
 
-def test_a_run_that_does_not_classify_images_is_refused(runs):
+def test_a_run_that_does_not_classify_images_is_rejected(runs):
     with pytest.raises(LabError, match="learnt regression on inputs of 10: predict takes runs that classify images"):
-        predict.classifier(runs("values"))
-    with pytest.raises(LabError, match="prepared otherwise"):
-        predict.classifier(runs("noisy"))
+        predict.load_classifier(runs("values"))
+    with pytest.raises(LabError, match="that predict cannot prepare"):
+        predict.load_classifier(runs("noisy"))
 
 
-def test_the_command_names_what_it_cannot_read_and_classifies_the_rest(photos, tmp_path):
+def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (9, 30), (200, 10, 10)).save(tmp_path / "in" / "red.jpg")
     (tmp_path / "in" / "broken.png").write_bytes(b"nothing")

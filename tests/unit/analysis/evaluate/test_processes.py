@@ -1,4 +1,4 @@
-"""Two or three processes find what one finds."""
+"""Evaluation in several processes gives the result of one."""
 
 import os
 import shutil
@@ -18,23 +18,23 @@ def evaluate(run, *options, code=0):
 
 
 @pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_several_processes_write_the_files_of_one(world, runs, evaluated, content, tmp_path):
+def test_several_processes_write_the_same_files_as_one(world, runs, evaluated, content, tmp_path):
     done = evaluate(runs("exact"), "--devices", str(world), "--output", str(tmp_path / "out"))
     one = {path.name: path.read_bytes() for path in evaluated("exact").iterdir()}
     several = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert several.keys() == one.keys()
-    # In float64 the sums of a layer may differ in the sixteenth digit, of which no file but this writes so many.
+    # Sums of a layer may differ in the sixteenth digit, which only this file shows.
     values = [content(path / "measures.json") for path in (evaluated("exact"), tmp_path / "out")]
     assert values[0].pop("classes").keys() == values[1].pop("classes").keys()
     assert values[1] == pytest.approx(values[0], rel=1e-12)
     assert [name for name in one if one[name] != several[name] and name != "measures.json"] == []
     assert f"{world} processes" in done.stdout
-    assert done.stdout.count("accuracy  ") == 2  # said once: in the table, and in the report
+    assert done.stdout.count("accuracy  ") == 2  # printed once: in the table, and in the report
     assert (evaluated("exact") / "report.txt").read_text().rstrip() in done.stdout
 
 
 @pytest.mark.slow
-def test_what_is_wrong_in_several_processes_is_one_line(runs, tmp_path):
+def test_an_error_in_several_processes_is_one_line(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs("exact"), run, ignore=shutil.ignore_patterns("evaluation"))
     for checkpoint in (run / "checkpoints").iterdir():

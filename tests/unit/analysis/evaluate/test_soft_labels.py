@@ -1,102 +1,102 @@
-"""A network held against what people say."""
+"""Comparison of a network with human distributions."""
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from losslab.analysis.evaluate import soft_labels
-from losslab.analysis.evaluate.predictions import Answers
+from losslab.analysis.evaluate.predictions import Predictions
 from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 N, C = 40, 3
 random = np.random.default_rng(0)
-PEOPLE = random.dirichlet(np.ones(C), N)
+HUMAN = random.dirichlet(np.ones(C), N)
 
 
-def answers(probabilities, index=None):
+def predictions(probabilities, index=None):
     truth = np.arange(N) % C
     facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (2,), C)
     index = np.arange(N) if index is None else index
-    return Answers(facts, index, truth, truth, probabilities.argmax(1), np.zeros(N), probabilities, probabilities)
+    return Predictions(facts, index, truth, truth, probabilities.argmax(1), np.zeros(N), probabilities, probabilities)
 
 
 def test_cross_entropy_is_entropy_and_divergence():
     probabilities = softmax(random.normal(size=(N, C)), axis=1)
-    found = soft_labels.measures(answers(probabilities), PEOPLE)
-    cross = -(PEOPLE * np.log(probabilities)).sum(1).mean()
+    found = soft_labels.soft_metrics(predictions(probabilities), HUMAN)
+    cross = -(HUMAN * np.log(probabilities)).sum(1).mean()
     assert found["soft/cross_entropy"] == pytest.approx(cross, rel=1e-12)
-    assert found["soft/entropy"] == pytest.approx(-(PEOPLE * np.log(PEOPLE)).sum(1).mean(), rel=1e-12)
+    assert found["soft/entropy"] == pytest.approx(-(HUMAN * np.log(HUMAN)).sum(1).mean(), rel=1e-12)
     assert found["soft/kl"] == pytest.approx(found["soft/cross_entropy"] - found["soft/entropy"], rel=1e-12)
     chosen = probabilities.argmax(1)
-    assert found["soft/accuracy"] == pytest.approx(np.mean([PEOPLE[n, k] for n, k in enumerate(chosen)]))
-    assert found["soft/agreement"] == np.mean(chosen == PEOPLE.argmax(1))
+    assert found["soft/accuracy"] == pytest.approx(np.mean([HUMAN[n, k] for n, k in enumerate(chosen)]))
+    assert found["soft/agreement"] == np.mean(chosen == HUMAN.argmax(1))
 
 
-def test_a_network_that_says_what_people_say_differs_in_nothing():
-    found = soft_labels.measures(answers(PEOPLE), PEOPLE)
+def test_a_network_that_agrees_with_humans_has_no_difference():
+    found = soft_labels.soft_metrics(predictions(HUMAN), HUMAN)
     assert found["soft/kl"] == pytest.approx(0, abs=1e-12)
     assert (found["soft/brier"], found["soft/total_variation"], found["soft/agreement"]) == (0, 0, 1)
     assert found["soft/entropy_correlation"] == pytest.approx(1)
 
 
-def test_certain_people_and_certain_networks_give_finite_numbers():
+def test_certain_humans_and_networks_give_finite_metrics():
     certain = np.eye(C)[np.arange(N) % C]
-    found = soft_labels.measures(answers(certain), np.roll(certain, 1, axis=1))
+    found = soft_labels.soft_metrics(predictions(certain), np.roll(certain, 1, axis=1))
     assert found["soft/cross_entropy"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
     assert found["soft/entropy"] == 0
     assert np.isnan(found["soft/entropy_correlation"])
 
 
-def test_rows_are_those_of_the_split_or_of_the_set_it_was_drawn_from(tmp_path):
-    np.save(tmp_path / "people.npy", PEOPLE.astype(np.float32))
-    read = soft_labels.load(tmp_path / "people.npy", answers(PEOPLE))
-    assert np.allclose(read, PEOPLE, atol=1e-6)
+def test_rows_are_those_of_the_split_or_of_the_data_set(tmp_path):
+    np.save(tmp_path / "people.npy", HUMAN.astype(np.float32))
+    read = soft_labels.load(tmp_path / "people.npy", predictions(HUMAN))
+    assert np.allclose(read, HUMAN, atol=1e-6)
     assert np.abs(read.sum(1) - 1).max() < 1e-15
     whole = random.dirichlet(np.ones(C), 100)
     np.save(tmp_path / "whole.npy", whole)
     index = np.sort(random.permutation(100)[:N])
-    assert np.allclose(soft_labels.load(tmp_path / "whole.npy", answers(PEOPLE, index), 100), whole[index])
+    assert np.allclose(soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN, index), 100), whole[index])
     with pytest.raises(LabError, match=r"shape \(100, 3\), this split needs \(40, 3\)$"):
-        soft_labels.load(tmp_path / "whole.npy", answers(PEOPLE), 100)
+        soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN), 100)
     with pytest.raises(LabError, match=r"this split needs \(40, 3\), or \(99, 3\) in the order of the whole set"):
-        soft_labels.load(tmp_path / "whole.npy", answers(PEOPLE, index), 99)
+        soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN, index), 99)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PEOPLE[:, :2], r"shape \(40, 2\), this split needs \(40, 3\)"),
-        (PEOPLE[:, 0], r"shape \(40,\), this split needs"),
-        (PEOPLE[:-1], r"shape \(39, 3\)"),
-        (PEOPLE * 50, "40 of 40 are not; row 0 sums to 50 .*divide each row by its sum"),
-        (np.where(np.arange(N)[:, None] == 7, np.nan, PEOPLE), "1 of 40 are not; row 7"),
-        (np.where(np.arange(N)[:, None] == 7, np.array([[1.5, -0.5, 0]]), PEOPLE), "1 of 40 are not; row 7"),
-        (PEOPLE.astype(object), "cannot read"),
+        (HUMAN[:, :2], r"shape \(40, 2\), this split needs \(40, 3\)"),
+        (HUMAN[:, 0], r"shape \(40,\), this split needs"),
+        (HUMAN[:-1], r"shape \(39, 3\)"),
+        (HUMAN * 50, "40 of 40 are not; row 0 sums to 50 .*divide each row by its sum"),
+        (np.where(np.arange(N)[:, None] == 7, np.nan, HUMAN), "1 of 40 are not; row 7"),
+        (np.where(np.arange(N)[:, None] == 7, np.array([[1.5, -0.5, 0]]), HUMAN), "1 of 40 are not; row 7"),
+        (HUMAN.astype(object), "cannot read"),
         (np.full((N, C), "a"), "holds an array of <U1"),
         (None, "no file of soft labels at"),
         (b"no array", "cannot read"),
     ],
 )
-def test_what_are_no_distributions_over_the_classes_are_refused_in_one_line(tmp_path, content, message):
+def test_invalid_distributions_are_rejected_in_one_line(tmp_path, content, message):
     path = tmp_path / "people.npy"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(LabError, match=message) as error:
-        soft_labels.load(path, answers(PEOPLE))
+        soft_labels.load(path, predictions(HUMAN))
     assert "\n" not in str(error.value)
 
 
-def test_an_archive_of_several_arrays_is_refused(tmp_path):
-    np.savez(tmp_path / "people.npz", PEOPLE)
+def test_an_archive_of_several_arrays_is_rejected(tmp_path):
+    np.savez(tmp_path / "people.npz", HUMAN)
     with pytest.raises(LabError, match="holds several arrays"):
-        soft_labels.load(tmp_path / "people.npz", answers(PEOPLE))
+        soft_labels.load(tmp_path / "people.npz", predictions(HUMAN))
 
 
-def test_only_exclusive_classes_have_distributions(runs, tmp_path):
+def test_soft_labels_need_exclusive_classes(runs, tmp_path):
     from losslab.analysis.evaluate import evaluation
     from losslab.training.reopen import EvaluationRequest
 
@@ -104,19 +104,19 @@ def test_only_exclusive_classes_have_distributions(runs, tmp_path):
         evaluation.evaluate(EvaluationRequest(runs("values")), tmp_path / "people.npy")
 
 
-def test_what_people_say_is_written_beside_each_example(runs, tmp_path, rows, content):
+def test_human_columns_are_written_for_each_example(runs, tmp_path, rows, content):
     from losslab.analysis.evaluate import evaluation, report
     from losslab.training.reopen import EvaluationRequest
 
-    people = np.random.default_rng(1).dirichlet(np.ones(3), 63)
-    np.save(tmp_path / "people.npy", people)
+    human = np.random.default_rng(1).dirichlet(np.ones(3), 63)
+    np.save(tmp_path / "people.npy", human)
     found = evaluation.evaluate(EvaluationRequest(runs("noisy")), tmp_path / "people.npy")
-    report.write(found, tmp_path / "out")
+    report.write_evaluation(found, tmp_path / "out")
     table, measured = rows(tmp_path / "out" / "predictions.csv"), content(tmp_path / "out" / "measures.json")
-    assert [float(row["people_confidence"]) for row in table] == pytest.approx(people.max(1), rel=1e-6)
+    assert [float(row["people_confidence"]) for row in table] == pytest.approx(human.max(1), rel=1e-6)
     mean = np.mean([float(row["soft_cross_entropy"]) for row in table])
     assert measured["test/soft/cross_entropy"] == pytest.approx(mean, rel=1e-6)
-    one, other = (report.name(found.look, tmp_path / place / "people.npy") for place in (".", "other"))
+    one, other = (report.evaluation_name(found.request, tmp_path / folder / "people.npy") for folder in (".", "other"))
     assert one.startswith("test+soft=people-")
     assert other.startswith("test+soft=people-")
-    assert one != other, "files of one name are two"
+    assert one != other, "two files of the same name"

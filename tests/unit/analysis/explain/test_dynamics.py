@@ -1,4 +1,4 @@
-"""What the explanation draws of finished runs, and what it refuses."""
+"""Explanation `dynamics`: its figures, and what it rejects."""
 
 import json
 import logging
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from losslab.analysis.explain.dynamics import applies, explain
+from losslab.analysis.explain import EXPLANATIONS
+from losslab.analysis.explain.dynamics import explain
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 
@@ -28,7 +29,7 @@ def runs(train):
     return [train(*overrides, f"loss={loss}", "trainer.max_epochs=2")[0].folder for loss in ("cross_entropy", "focal")]
 
 
-def test_of_one_run_the_figures_go_into_its_folder_and_the_findings_to_the_log(runs, caplog):
+def test_figures_of_one_run_are_written_to_its_folder_and_findings_logged(runs, caplog):
     with caplog.at_level(logging.INFO):
         written = explain(runs[:1], None)
     assert {path.name for path in written} == {
@@ -42,7 +43,7 @@ def test_of_one_run_the_figures_go_into_its_folder_and_the_findings_to_the_log(r
             assert image.width > 500
 
 
-def test_several_runs_are_drawn_side_by_side_into_the_folder_named(runs, tmp_path, caplog):
+def test_several_runs_are_drawn_side_by_side_into_the_output_folder(runs, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         written = explain(runs, tmp_path / "new")
     assert {path.parent for path in written} == {tmp_path / "new"}
@@ -50,7 +51,7 @@ def test_several_runs_are_drawn_side_by_side_into_the_folder_named(runs, tmp_pat
     assert any("focal: " in message for message in caplog.messages)
 
 
-def test_a_run_without_a_record_is_answered_with_the_override_that_makes_one(runs, tmp_path):
+def test_a_run_without_a_record_is_rejected_with_the_override_to_record_one(runs, tmp_path):
     config = runs[0].read_config()
     config["callbacks"] = {"history": {}, "ema": {"decay": 0.9}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -62,10 +63,10 @@ def test_a_run_without_a_record_is_answered_with_the_override_that_makes_one(run
         explain([runs[0], RunFolder(tmp_path)], tmp_path)
 
 
-def test_several_without_a_folder_and_too_many_are_refused(runs, tmp_path):
+def test_several_runs_without_output_and_too_many_runs_are_rejected(runs, tmp_path):
     with pytest.raises(LabError, match="name one with --output"):
         explain(runs, None)
-    with pytest.raises(LabError, match="7 runs do not fit beside each other: name 6 at most"):
+    with pytest.raises(LabError, match="7 runs do not fit side by side: name 6 at most"):
         explain([runs[0]] * 7, tmp_path)
 
 
@@ -85,7 +86,7 @@ def test_several_without_a_folder_and_too_many_are_refused(runs, tmp_path):
     ],
     ids=str,
 )
-def test_a_record_of_other_arrays_is_refused_in_one_line(runs, tmp_path, changes):
+def test_a_record_with_invalid_arrays_is_rejected_in_one_line(runs, tmp_path, changes):
     folder = RunFolder(shutil.copytree(runs[0].path, tmp_path / "run"))
     with np.load(folder.dynamics) as held:
         arrays = dict(held)
@@ -95,7 +96,8 @@ def test_a_record_of_other_arrays_is_refused_in_one_line(runs, tmp_path, changes
     assert "\n" not in str(found.value)
 
 
-def test_it_applies_to_runs_that_record_and_needs_no_torch(runs):
+def test_it_applies_to_runs_that_record_and_imports_no_torch(runs):
+    applies = EXPLANATIONS["dynamics"].applies
     assert applies(runs[0].read_config())
     assert not applies({"callbacks": {"history": {}}})
     assert not applies({"callbacks": None})

@@ -1,4 +1,4 @@
-"""What is drawn of linear models is what mathematics says of them."""
+"""Explanation `linear`: minima, Hessians and figures agree with the mathematics."""
 
 import json
 import shutil
@@ -10,10 +10,10 @@ from scipy.optimize import linprog
 
 from losslab.analysis.explain import linear
 from losslab.analysis.explain.linear import outliers, surface
-from losslab.analysis.explain.linear.case import Case
-from losslab.analysis.explain.linear.problem import lowest
-from losslab.analysis.explain.linear.surface import through
-from losslab.analysis.explain.solution import solutions
+from losslab.analysis.explain.linear.problem import find_minimum
+from losslab.analysis.explain.linear.run import LinearRun
+from losslab.analysis.explain.linear.surface import plane_through
+from losslab.analysis.explain.solution import load_solutions
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
@@ -35,41 +35,41 @@ def runs(train):
 @pytest.fixture(scope="module")
 def line(runs):
     folders = [*runs("mse"), *runs("l1", "huber", options=("trainer.max_epochs=100",))]
-    return [Case.of(solution) for solution in solutions(folders, "last")]
+    return [LinearRun.of(solution) for solution in load_solutions(folders, "last")]
 
 
 @pytest.fixture(scope="module")
 def thrown(runs):
     options = (*THROWN, "trainer.max_epochs=60", "data.batch_size=null", "optimizer.lr=0.1")
-    return [Case.of(solution) for solution in solutions(runs("mse", "l1", "huber", options=options), "last")]
+    return [LinearRun.of(solution) for solution in load_solutions(runs("mse", "l1", "huber", options=options), "last")]
 
 
 def test_the_hessian_of_the_three_points_is_the_known_one(line):
     mse, l1, huber = line
     assert mse.curvature[0].tolist() == pytest.approx([11.0929, 0.2404], abs=5e-5)
-    assert mse.largest_rate == pytest.approx(0.1803, abs=5e-5)
+    assert mse.max_stable_lr == pytest.approx(0.1803, abs=5e-5)
     assert huber.curvature[0].tolist() == pytest.approx([11.0929 / 2, 0.2404 / 2], abs=5e-5)
-    assert not l1.curved
+    assert not l1.is_curved
 
 
 def test_the_recorded_path_is_the_closed_form_of_gradient_descent(line):
     mse = line[0]
     values, vectors = mse.curvature
-    start, solved = mse.path.weights[0], np.array([2.0, 0.0])
+    start, solved = mse.trajectory.weights[0], np.array([2.0, 0.0])
     for step in (1, 10, 100, 1000):
         decayed = (1 - 0.01 * values) ** step
         expected = solved + vectors @ (decayed * (vectors.T @ (start - solved)))
-        assert mse.path.weights[step] == pytest.approx(expected, abs=1e-5)
+        assert mse.trajectory.weights[step] == pytest.approx(expected, abs=1e-5)
     assert np.abs((mse.end - solved) @ vectors[:, 1] / ((start - solved) @ vectors[:, 1])) == pytest.approx(
         0.090, abs=5e-4
     )
 
 
-def test_every_loss_of_the_three_points_is_lowest_on_their_law(line):
-    for case in line:
-        assert case.minimum.reached
-        assert case.minimum.weights == pytest.approx([2, 0], abs=1e-6)
-        assert case.astray == pytest.approx(0, abs=1e-6)
+def test_every_loss_has_its_minimum_at_the_true_weights_of_the_three_points(line):
+    for run in line:
+        assert run.minimum.reached
+        assert run.minimum.weights == pytest.approx([2, 0], abs=1e-6)
+        assert run.minimum_to_truth == pytest.approx(0, abs=1e-6)
 
 
 class Absolute:
@@ -100,7 +100,7 @@ def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
     features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
     solved = Absolute(features, problem.target.numpy().ravel()).programme
     random = np.random.default_rng(0)
-    for found in (thrown[1].minimum, *(lowest(problem, [random.normal(size=11)]) for _ in range(10))):
+    for found in (thrown[1].minimum, *(find_minimum(problem, [random.normal(size=11)]) for _ in range(10))):
         assert found.reached
         assert found.loss == pytest.approx(solved.fun, abs=1e-9)
         assert found.weights == pytest.approx(solved.x[:11], abs=1e-6)
@@ -108,17 +108,17 @@ def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("thrown", [0.0, 30.0])
-def test_edges_are_found_in_many_dimensions_from_afar(seed, thrown):
+def test_a_minimum_at_an_edge_is_found_in_40_dimensions(seed, thrown):
     random = np.random.default_rng(seed)
     features = random.normal(size=(600, 40))
     target = features @ random.normal(size=40) + random.standard_t(2, size=600) + thrown * (random.random(600) < 0.2)
     problem = Absolute(features, target)
-    found = lowest(problem, [np.zeros(40), np.full(40, 100.0)])
+    found = find_minimum(problem, [np.zeros(40), np.full(40, 100.0)])
     assert found.reached
     assert found.loss == pytest.approx(problem.programme.fun, rel=1e-9)
 
 
-def test_a_loss_without_a_minimum_has_none():
+def test_an_unbounded_loss_has_no_minimum():
     class Falling:
         def loss(self, weights):
             return float(np.abs(weights[0]) + weights[1])
@@ -126,11 +126,11 @@ def test_a_loss_without_a_minimum_has_none():
         def gradient(self, weights):
             return np.array([np.sign(weights[0]), 1.0])
 
-    assert not lowest(Falling(), [np.array([1.0, 0.0])]).reached
+    assert not find_minimum(Falling(), [np.array([1.0, 0.0])]).reached
 
 
 def separable(loss):
-    """A linear classifier of two classes that lie apart, without a network."""
+    """A linear classifier of two separable classes, without a network."""
     x, sign = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]]), np.array([-1.0, -1, 1, 1])
 
     class Margins:
@@ -152,22 +152,22 @@ def squared_hinge(margin):
 
 
 @pytest.mark.parametrize("start", [0.1, 3.0, 50.0, 1e4])
-def test_classes_that_lie_apart_leave_the_logistic_loss_without_a_minimum_and_the_hinge_with_one(start):
-    """However far the search was thrown: of 1e4 the loss is 0 by rounding."""
+def test_on_separable_classes_only_the_squared_hinge_has_a_minimum(start):
+    """From any starting point, also where the loss is rounded to 0 (1e4)."""
     at = [np.array([start, 0.0])]
-    assert not lowest(separable(logistic), at).reached
-    assert lowest(separable(squared_hinge), at).reached
+    assert not find_minimum(separable(logistic), at).reached
+    assert find_minimum(separable(squared_hinge), at).reached
 
 
-def test_a_run_without_a_minimum_is_explained_without_a_hessian_and_a_rate(train, caplog):
+def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
     options = ("data=breast_cancer", "loss=bce", "trainer.max_epochs=2")
     folder = train("model=linear", *options, *FAST)[0].folder
-    case = Case.of(solutions([folder], "last")[0])
-    assert not case.minimum.reached
+    run = LinearRun.of(load_solutions([folder], "last")[0])
+    assert not run.minimum.reached
     with caplog.at_level("INFO"):
         (path,) = linear.explain([folder], None)
     assert caplog.messages == ["surface     bce: no minimum within reach"]
-    figure = surface.draw([case], through(case.centre, [case.path.weights], np.eye(31)))
+    figure = surface.draw([run], plane_through(run.centre, [run.trajectory.weights], np.eye(31)))
     (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
     assert "minimum of this loss" not in [text.get_text() for text in legend.get_texts()]
     assert np.ptp(legend.axes.get_xlim()) < 100, "what is drawn lies around the path"
@@ -180,65 +180,65 @@ def test_the_minimum_of_squared_errors_is_least_squares(thrown):
     solved = np.linalg.lstsq(features, mse.problem.target.numpy(), rcond=None)[0].ravel()
     assert mse.minimum.weights == pytest.approx(solved, abs=1e-6)
     clean = np.linalg.lstsq(features, mse.problem.truth.numpy(), rcond=None)[0].ravel()
-    assert mse.problem.law == pytest.approx(clean, abs=1e-9)
+    assert mse.problem.true_weights == pytest.approx(clean, abs=1e-9)
 
 
-def test_outputs_that_are_no_values_have_no_law_but_a_minimum(runs):
+def test_outputs_that_are_not_values_have_a_minimum_but_no_true_weights(runs):
     (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
-    case = Case.of(solutions([folder], "last")[0])
-    assert case.problem.law is None, "outputs are logarithms of the values"
-    assert case.minimum.reached
-    assert case.minimum.loss < case.problem.loss(case.end)
+    run = LinearRun.of(load_solutions([folder], "last")[0])
+    assert run.problem.true_weights is None, "outputs are logarithms of the values"
+    assert run.minimum.reached
+    assert run.minimum.loss < run.problem.loss(run.end)
 
 
-def test_many_places_at_once_have_the_loss_of_each_alone(line, thrown):
+def test_batched_losses_equal_single_ones(line, thrown):
     random = np.random.default_rng(0)
-    for case in (*line, *thrown):
-        places = random.normal(size=(300, len(case.end)))
-        alone = [case.problem.loss(place) for place in places]
-        assert case.problem.losses(places) == pytest.approx(np.array(alone), rel=1e-12)
+    for run in (*line, *thrown):
+        places = random.normal(size=(300, len(run.end)))
+        alone = [run.problem.loss(place) for place in places]
+        assert run.problem.losses(places) == pytest.approx(np.array(alone), rel=1e-12)
 
 
-def test_outliers_are_found_where_targets_are_not_the_truth_and_move_the_squared_error_most(thrown, line):
-    assert outliers.share(line[0]) == 0
-    assert outliers.share(thrown[0]) == pytest.approx(0.1)
-    moved = {case.label: outliers.Shift.of(case) for case in thrown}
+def test_outliers_move_the_minimum_of_the_squared_error_most(thrown, line):
+    assert outliers.outlier_share(line[0]) == 0
+    assert outliers.outlier_share(thrown[0]) == pytest.approx(0.1)
+    moved = {run.label: outliers.Shift.of(run) for run in thrown}
     assert moved["mse"].size == pytest.approx(
-        np.linalg.norm(thrown[0].minimum.weights - thrown[0].problem.law), abs=1e-6
+        np.linalg.norm(thrown[0].minimum.weights - thrown[0].problem.true_weights), abs=1e-6
     )
     assert moved["mse"].size > 5 * moved["huber"].size > 5 * moved["l1"].size > 0
 
 
-def test_the_plane_holds_a_path_that_lies_in_a_plane():
+def test_the_plane_contains_a_planar_path():
     random = np.random.default_rng(0)
     axes = np.linalg.qr(random.normal(size=(5, 2)))[0].T
     origin = random.normal(size=5)
     way = origin + random.normal(size=(30, 2)) @ axes
-    plane = through(origin, [way], np.eye(5))
-    assert plane.weights(plane.at(way)) == pytest.approx(way, abs=1e-12)
+    plane = plane_through(origin, [way], np.eye(5))
+    assert plane.weights(plane.project(way)) == pytest.approx(way, abs=1e-12)
     assert all("principal direction" in label for label in plane.labels)
 
 
-def test_without_a_path_the_plane_is_that_of_the_extreme_eigenvectors():
-    plane = through(np.zeros(3), [], np.diag([2.0, 1.0, 5.0]))
+def test_without_a_path_the_plane_is_spanned_by_the_extreme_eigenvectors():
+    plane = plane_through(np.zeros(3), [], np.diag([2.0, 1.0, 5.0]))
     assert np.abs(plane.axes).tolist() == [[0, 0, 1], [0, 1, 0]]
     assert "steepest" in plane.labels[0]
 
 
-def test_several_runs_are_drawn_over_the_same_weights_each_in_its_own_units(line):
-    plane = through(line[0].minimum.weights, [], np.eye(2))
+def test_several_runs_share_the_axes_but_not_the_colour_scale(line):
+    plane = plane_through(line[0].minimum.weights, [], np.eye(2))
     panels = [axes for axes in surface.draw(line, plane).axes if axes.get_xlabel() == "weight w"]
     assert len(panels) == 3
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
     bars = {bar.get_ylabel() for axes in panels for bar in axes.child_axes}
     assert bars == {f"{name} loss, mean of the examples" for name in ("mse", "l1", "huber")}
-    for axes, case in zip(panels, line, strict=True):
+    for axes, run in zip(panels, line, strict=True):
         x, y = next(drawn for drawn in axes.get_lines() if drawn.get_label() == "path, by epochs").get_data()
-        assert np.c_[x, y] == pytest.approx(case.path.weights)
+        assert np.c_[x, y] == pytest.approx(run.trajectory.weights)
 
 
-def test_the_figures_of_one_run_are_its_own_and_of_several_elsewhere(thrown, tmp_path, caplog):
-    folders = [case.solution.folder for case in thrown]
+def test_figures_of_one_run_go_to_its_folder_and_of_several_to_the_output_folder(thrown, tmp_path, caplog):
+    folders = [run.solution.folder for run in thrown]
     with caplog.at_level("INFO"):
         own = linear.explain(folders[:1], None)
     assert own == [folders[0].figures / "surface.png", folders[0].figures / "outliers.png"]
@@ -251,7 +251,7 @@ def test_the_figures_of_one_run_are_its_own_and_of_several_elsewhere(thrown, tmp
         linear.explain(folders, None)
 
 
-def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
+def test_runs_that_cannot_be_explained_are_rejected_in_one_line(runs, train):
     import torch
 
     (folder,) = runs("mse", options=("trainer.max_epochs=3",))
@@ -285,7 +285,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(runs, train):
         (lambda _: ["\udcff\udcfe\0"], "is damaged"),
     ],
 )
-def test_a_path_that_is_not_the_runs_is_refused_in_one_line(line, tmp_path, damage, said):
+def test_a_path_of_another_run_is_rejected_in_one_line(line, tmp_path, damage, said):
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
     rows = folder.weight_trajectory.read_text().splitlines()
     folder.weight_trajectory.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
@@ -293,7 +293,7 @@ def test_a_path_that_is_not_the_runs_is_refused_in_one_line(line, tmp_path, dama
         linear.explain([folder], None)
 
 
-def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_end_elsewhere(line, tmp_path):
+def test_the_path_of_an_interrupted_or_averaged_run_may_end_elsewhere(line, tmp_path):
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
     rows = folder.weight_trajectory.read_text().splitlines()
     folder.weight_trajectory.write_text("\n".join(rows[:3]))
@@ -308,11 +308,11 @@ def test_the_path_of_a_run_that_did_not_end_or_whose_weights_were_averaged_may_e
 
 
 @pytest.mark.parametrize("end", [3.8, 3.79, 0.0, 0.01])
-def test_distances_that_differ_little_are_drawn_from_0(end):
+def test_similar_distances_are_drawn_on_a_linear_axis_from_0(end):
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    outliers._distances(axes, [outliers.Shift("mse", [], np.array([3.8]), np.zeros(1), np.array([end]))])
+    outliers._draw_distances(axes, [outliers.Shift("mse", [], np.array([3.8]), np.zeros(1), np.array([end]))])
     low, high = axes.get_xlim()
     assert axes.get_xscale() == ("log" if end == 0.01 else "linear")
     assert low == 0 or end == 0.01

@@ -1,11 +1,11 @@
-"""What cannot be looked at is refused before anything is opened."""
+"""Options of the explanations of networks are validated before a run is opened."""
 
 from pathlib import Path
 
 import pytest
 
 from losslab.analysis.explain import EXPLANATIONS
-from losslab.analysis.explain.options import Sight
+from losslab.analysis.explain.options import LandscapeOptions
 from losslab.cli.explain import _parser
 from losslab.errors import LabError
 
@@ -21,25 +21,25 @@ from losslab.errors import LabError
     ],
     ids=str,
 )
-def test_values_that_cannot_be_are_refused(given):
+def test_invalid_values_are_rejected(given):
     with pytest.raises(LabError, match=rf"^{next(iter(given))} must be .* got .*$"):
-        Sight(**given)
+        LandscapeOptions(**given)
 
 
-def test_the_ends_of_what_can_be_are_taken():
-    assert Sight(points=1001, examples=2, seed=2**63 - 1).words == "training"
+def test_limits_are_valid():
+    assert LandscapeOptions(points=1001, examples=2, seed=2**63 - 1).split_name == "training"
 
 
 @pytest.mark.parametrize("typed", ["1", "x", "1002", "1.5", "", str(10**30), "-3", "٣x", "9" * 5000])
-def test_the_command_refuses_them_in_words(typed, capsys):
+def test_the_command_line_rejects_invalid_numbers_in_words(typed, capsys):
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(["run", f"--points={typed}"])
-    said = capsys.readouterr().err
-    assert "argument --points: points must be a whole number from 2 to 1001" in said or "digits" in said
-    assert "_number" not in said
+    stderr = capsys.readouterr().err
+    assert "argument --points: points must be a whole number from 2 to 1001" in stderr or "digits" in stderr
+    assert "_number" not in stderr
 
 
 @pytest.mark.parametrize("name", EXPLANATIONS)
-def test_no_run_is_nothing_to_explain(name):
+def test_an_empty_list_of_runs_is_rejected(name):
     with pytest.raises(LabError, match=r"name (a run|two or more)"):
         EXPLANATIONS[name].module.explain([], Path("nowhere"))

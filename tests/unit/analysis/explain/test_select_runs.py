@@ -1,17 +1,17 @@
-"""Which runs `explain` takes for the folders it is given."""
+"""The runs that `explain` selects for the folders it is given."""
 
 import folders
 import pytest
 
-from losslab.analysis.explain.select_runs import runs_named
+from losslab.analysis.explain.select_runs import select_runs
 from losslab.errors import LabError
 
 
-def names(*places):
-    return [run.path.name for run in runs_named(places)]
+def names(*paths):
+    return [run.path.name for run in select_runs(paths)]
 
 
-def test_of_a_sweep_the_first_finished_seed_of_each_configuration_is_taken(tmp_path, caplog):
+def test_of_a_sweep_the_first_finished_seed_of_each_configuration_is_selected(tmp_path, caplog):
     caplog.set_level("INFO")
     for loss in ("mse", "l1"):
         for seed in range(3):
@@ -20,20 +20,20 @@ def test_of_a_sweep_the_first_finished_seed_of_each_configuration_is_taken(tmp_p
     assert "2 of 6 runs: the first seed of each configuration" in caplog.text
 
 
-def test_of_seeds_alone_all_are_taken(tmp_path):
+def test_all_seeds_of_one_configuration_are_selected(tmp_path):
     for seed in range(3):
         folders.run(tmp_path / f"s{seed}", seed=seed)
     assert names(tmp_path) == ["s0", "s1", "s2"]
 
 
-def test_a_run_is_taken_once_however_often_it_is_named(tmp_path):
+def test_a_run_is_selected_once_even_if_named_twice(tmp_path):
     first, second = folders.run(tmp_path / "a"), folders.run(tmp_path / "b", "l1")
     assert names(first, second, first, tmp_path) == ["a", "b"]
 
 
-def test_folders_without_a_finished_run_are_refused(tmp_path):
+def test_folders_without_a_finished_run_are_rejected(tmp_path):
     with pytest.raises(LabError, match="no run lies in"):
-        runs_named([tmp_path])
+        select_runs([tmp_path])
     folders.run(tmp_path / "a", metrics=False)
     with pytest.raises(LabError, match="holds no run that is finished"):
-        runs_named([tmp_path])
+        select_runs([tmp_path])

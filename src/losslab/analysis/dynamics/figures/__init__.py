@@ -1,38 +1,40 @@
-"""The figures of one run, or of several side by side."""
+"""Figures of training dynamics, of one run or of several side by side. `draw_all` draws every figure that applies.
 
-from losslab.analysis.dynamics.figures import gradients, losses, margins, noise
-from losslab.analysis.dynamics.figures.style import Drawn, Records
-from losslab.analysis.dynamics.record import Record
+distributions   histograms of losses and of margins
+gradients       gradient norms of examples and of layers
+noise           examples with right and with wrong labels
+style           what the figures share
+"""
+
+from losslab.analysis.dynamics.figures import distributions, gradients, noise
+from losslab.analysis.dynamics.figures.style import DrawnFigure, Records
 from losslab.errors import LabError
 
-__all__ = ["Drawn", "Records", "pictures"]
+__all__ = ["DrawnFigure", "Records", "draw_all"]
 
 
-def pictures(records: Records) -> dict[str, Drawn]:
-    """Every figure that these runs have something for, by the name of its file.
+def draw_all(records: Records) -> dict[str, DrawnFigure]:
+    """Draw every figure that applies to these runs, by file name.
 
     Raises:
-        LabError: the runs have not the same task, so that they share no axis, or one has no finite number.
+        LabError: the runs have different tasks, or every snapshot of a run has NaN or infinite values.
     """
-    records = {label: _finite(label, record) for label, record in records.items()}
-    tasks = {record.task for record in records.values()}
+    finite = {label: record.finite() for label, record in records.items()}
+    kept = {label: record for label, record in finite.items() if record is not None}
+    if len(kept) < len(records):
+        label = next(label for label in records if label not in kept)
+        raise LabError(f"{label}: every snapshot has NaN or infinite values, there is nothing to draw")
+    tasks = {record.task for record in kept.values()}
     if len(tasks) > 1:
-        raise LabError(f"runs of {' and '.join(sorted(tasks))} share no figure: explain each by itself")
+        raise LabError(f"runs of {' and '.join(sorted(tasks))} cannot share a figure: explain each by itself")
     margin = "dynamics_residual" if tasks == {"regression"} else "dynamics_margin"
     drawn = {
-        "dynamics_loss": losses.draw(records),
-        margin: margins.draw(records),
-        "dynamics_gradient": gradients.draw_gradients(records),
+        "dynamics_loss": distributions.draw_losses(kept),
+        margin: distributions.draw_margins(kept),
+        "dynamics_gradient": gradients.draw_gradients(kept),
     }
-    if any(record.has_noise for record in records.values()):
-        drawn["dynamics_noise"] = noise.draw(records)
-    if all(len(record.layers) > 1 for record in records.values()):
-        drawn["dynamics_layers"] = gradients.draw_layers(records)
+    if any(record.has_noise for record in kept.values()):
+        drawn["dynamics_noise"] = noise.draw(kept)
+    if all(len(record.layers) > 1 for record in kept.values()):
+        drawn["dynamics_layers"] = gradients.draw_layers(kept)
     return drawn
-
-
-def _finite(label: str, record: Record) -> Record:
-    found = record.finite()
-    if found is None:
-        raise LabError(f"{label}: every look met a NaN or an infinity, there is nothing to draw")
-    return found

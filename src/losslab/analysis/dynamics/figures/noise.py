@@ -1,91 +1,83 @@
-"""Clean against mislabelled examples, where the data say which are which."""
+"""Figure of examples with right and with wrong labels, where the data say which labels are wrong."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from losslab.analysis.dynamics.figures.style import (
-    GREY,
-    Drawn,
+    DrawnFigure,
     Records,
-    finished,
-    groups,
-    new_figure,
-    over_epochs,
-    percent,
-    steep,
+    add_findings,
+    example_groups,
+    format_percent,
+    is_steep,
+    style_epoch_axes,
 )
-from losslab.analysis.dynamics.measures import loss_auroc, margin_auroc
+from losslab.analysis.dynamics.metrics import loss_auroc, margin_auroc
 from losslab.analysis.dynamics.record import Numbers, Record
-from losslab.io.figures import COLOURS, line_styles
+from losslab.io.figures import COLOURS, GREY, line_styles, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw(records: Records) -> Drawn:
-    """Of one run: its losses, its detectors and what became of wrong labels; of several the last two, a line each."""
-    shown = {label: record for label, record in records.items() if record.has_noise}
-    alone = len(shown) == 1
-    fates = not any(record.of_values for record in shown.values())
-    figure = new_figure(4.1 * (2 + fates), 3.9)
-    panels = list(np.atleast_1d(figure.subplots(1, 2 + fates)))
-    for (label, record), look in zip(shown.items(), line_styles(), strict=False):
-        if alone:
-            _bands(panels[0], record)
-            _detectors(panels[1], record)
+def draw(records: Records) -> DrawnFigure:
+    """Draw detectors of wrong labels, and what wrongly labelled examples are predicted as, over epochs.
+
+    A single run also shows the losses under right and wrong labels. Several runs have a line each.
+    """
+    noisy = {label: record for label, record in records.items() if record.has_noise}
+    single = len(noisy) == 1
+    labels = not any(record.is_regression for record in noisy.values())
+    figure = new_figure(4.1 * (2 + labels), 3.9)
+    panels = list(np.atleast_1d(figure.subplots(1, 2 + labels)))
+    for (label, record), style in zip(noisy.items(), line_styles(), strict=False):
+        if single:
+            _draw_loss_bands(panels[0], record)
+            small = "large residuals so far" if record.is_regression else "small area under the margin"
+            panels[1].plot(record.epoch, loss_auroc(record), color=COLOURS[0], label="large loss")
+            panels[1].plot(record.epoch, margin_auroc(record), "--", color=COLOURS[2], label=small)
         else:
-            panels[0].plot(record.epoch, loss_auroc(record), label=label, **look)
-            panels[1].plot(record.epoch, margin_auroc(record), label=label, **look)
-        if fates:
-            colours = (COLOURS[1], COLOURS[2]) if alone else (look["color"], look["color"])
-            _fates(panels[2], record, colours, label, alone=alone)
-    _finish(panels, shown, alone=alone)
-    return finished(figure, {label: finding(record) for label, record in shown.items()})
+            panels[0].plot(record.epoch, loss_auroc(record), label=label, **style)
+            panels[1].plot(record.epoch, margin_auroc(record), label=label, **style)
+        if labels:
+            colours = (COLOURS[1], COLOURS[2]) if single else (style["color"], style["color"])
+            as_wrong, as_truth = predicted_shares(record)
+            panels[2].plot(record.epoch, as_wrong, color=colours[0], label="the wrong label" if single else label)
+            panels[2].plot(record.epoch, as_truth, "--", color=colours[1], label="the truth" if single else None)
+    _label_panels(panels, noisy, single=single)
+    return add_findings(figure, {label: finding(record) for label, record in noisy.items()})
 
 
-def _bands(axes: "Axes", record: Record) -> None:
-    for name, colour, members in groups(record):
-        low, middle, high = np.quantile(record.loss[:, members], (0.1, 0.5, 0.9), axis=1)
+def _draw_loss_bands(axes: "Axes", record: Record) -> None:
+    for name, colour, members in example_groups(record):
+        low, median, high = np.quantile(record.loss[:, members], (0.1, 0.5, 0.9), axis=1)
         axes.fill_between(record.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(record.epoch, middle, color=colour, label=f"{name}: median, 10 % to 90 %")
-    if steep(np.quantile(record.loss, 0.1, axis=1)) or steep(np.median(record.loss, axis=1)):
+        axes.plot(record.epoch, median, color=colour, label=f"{name}: median, 10 % to 90 %")
+    if is_steep(np.quantile(record.loss, 0.1, axis=1)) or is_steep(np.median(record.loss, axis=1)):
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(1e-6 * float(record.loss.max()), axes.get_ylim()[0]))
     axes.set_ylabel("loss of an example")
 
 
-def _detectors(axes: "Axes", record: Record) -> None:
-    axes.plot(record.epoch, loss_auroc(record), color=COLOURS[0], label="large loss")
-    small = "large residuals so far" if record.of_values else "small area under the margin"
-    axes.plot(record.epoch, margin_auroc(record), "--", color=COLOURS[2], label=small)
+def predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
+    """Shares of the wrongly labelled examples that are predicted as their wrong label and as the truth → (L,) each."""
+    wrong = record.corrupted
+    return (record.margin[:, wrong] > 0).mean(axis=1), (record.truth_margin[:, wrong] > 0).mean(axis=1)
 
 
-def _fates(axes: "Axes", record: Record, colours: tuple[str, str], label: str, *, alone: bool) -> None:
-    learnt, seen_through = fates(record)
-    axes.plot(record.epoch, learnt, color=colours[0], label="the wrong label" if alone else label)
-    axes.plot(record.epoch, seen_through, "--", color=colours[1], label="the truth" if alone else None)
-
-
-def fates(record: Record) -> tuple[Numbers, Numbers]:
-    """Of the wrongly labelled examples, the share predicted as their wrong label and as the truth → (L,) each."""
-    marred = record.corrupted
-    return (record.margin[:, marred] > 0).mean(axis=1), (record.truth_margin[:, marred] > 0).mean(axis=1)
-
-
-def _finish(panels: list["Axes"], shown: Records, *, alone: bool) -> None:
-    what = "values" if any(record.of_values for record in shown.values()) else "labels"
-    titles = ["loss under right and wrong " + what, f"which score finds wrong {what}?"]
-    if not alone:
-        titles = [f"a large loss finds wrong {what}", f"a small margin so far finds wrong {what}"]
-    if len(panels) > 2:
-        titles.append(
-            "examples with a wrong label are predicted as" if alone else "wrong label predicted (dashed: truth)"
-        )
-    for axes, title in zip(panels, titles, strict=True):
-        over_epochs(axes, title)
+def _label_panels(panels: list["Axes"], noisy: Records, *, single: bool) -> None:
+    what = "values" if any(record.is_regression for record in noisy.values()) else "labels"
+    if single:
+        titles = [f"loss under right and wrong {what}", f"which score detects wrong {what}?"]
+        titles.append("examples with a wrong label are predicted as")
+    else:
+        titles = [f"wrong {what} detected by a large loss", f"wrong {what} detected by a small margin so far"]
+        titles.append("predicted as the wrong label (dashed: truth)")
+    for axes, title in zip(panels, titles, strict=False):
+        style_epoch_axes(axes, title)
         axes.legend(fontsize="small")
-    for axes in panels[1:2] if alone else panels[:2]:
+    for axes in panels[1:2] if single else panels[:2]:
         axes.set_ylabel("AUROC")
         axes.set_ylim(min(0.45, axes.get_ylim()[0]), 1.02)
         axes.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
@@ -95,18 +87,18 @@ def _finish(panels: list["Axes"], shown: Records, *, alone: bool) -> None:
 
 
 def finding(record: Record) -> str:
-    """When the loss finds wrong labels best, and how many are learnt by heart."""
-    found = loss_auroc(record)
+    """When the loss detects wrong labels best, and how many are memorised."""
+    auroc = loss_auroc(record)
     trained = np.flatnonzero(record.epoch > 0)
-    if not trained.size or np.isnan(found[trained]).all():
-        return "nothing was learnt yet"
-    best = trained[np.nanargmax(found[trained])]
-    what = "values" if record.of_values else "labels"
+    if not trained.size or np.isnan(auroc[trained]).all():
+        return "not trained yet"
+    best = trained[np.nanargmax(auroc[trained])]
+    what = "values" if record.is_regression else "labels"
     words = (
-        f"the loss finds the {percent(float(record.corrupted.mean()))} wrong {what} "
-        f"best in epoch {record.epoch[best]} (AUROC {found[best]:.2f}; {found[-1]:.2f} at the end)"
+        f"the loss detects the {format_percent(float(record.corrupted.mean()))} wrong {what} "
+        f"best in epoch {record.epoch[best]} (AUROC {auroc[best]:.2f}; {auroc[-1]:.2f} at the end)"
     )
-    if record.of_values:
+    if record.is_regression:
         return words
-    learnt, seen_through = (share[-1] for share in fates(record))
-    return f"{words}; {percent(float(learnt))} are learnt by heart, {percent(float(seen_through))} seen through"
+    memorised, truth = (format_percent(float(share[-1])) for share in predicted_shares(record))
+    return f"{words}; {memorised} are memorised, {truth} are predicted as the truth"

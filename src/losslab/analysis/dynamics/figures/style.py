@@ -1,4 +1,4 @@
-"""What the figures of dynamics share: colours, the looks that are shown, scales, and how a finding is written."""
+"""What the figures of training dynamics share: layout, histograms, the snapshots shown, and number formats."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,82 +7,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.analysis.dynamics.record import Numbers, Record
-from losslab.io.figures import COLOURS
+from losslab.io.figures import COLOURS, GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CLEAN, CORRUPTED = COLOURS[0], COLOURS[1]
-GREY = "#777777"
-PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-"""The box behind a word that stands in the middle of a picture."""
 Records = Mapping[str, Record]
-"""Runs by what they are called in a figure."""
+"""Runs by their labels in a figure."""
 
 
-class Drawn(NamedTuple):
-    """A figure, and what it shows: a sentence for each run, which begins with the run's name if there are several."""
+class DrawnFigure(NamedTuple):
+    """A figure and its findings: a sentence for each run, which starts with the run's label if there are several."""
 
     figure: "Figure"
     findings: list[str]
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches that lays itself out."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- not needed to train
-
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
-
-
-def finished(figure: "Figure", findings: Mapping[str, str]) -> Drawn:
-    """The figure under its finding: of one run its title, of several a line for each above them all."""
-    several = len(findings) > 1
+def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:
+    """Write the findings above a figure: one run's as its title, a line each for several."""
     lines = [f"{label}: {finding}" for label, finding in findings.items()]
-    if several:
+    if len(findings) > 1:
         figure.suptitle("\n".join(lines), fontsize="medium", ha="left", x=0.01)
-    else:
-        label, finding = next(iter(findings.items()))
-        figure.suptitle(f"{finding[:1].upper()}{finding[1:]}\n{label}".strip(), fontsize="medium")
-    return Drawn(figure, lines if several else list(findings.values()))
+        return DrawnFigure(figure, lines)
+    label, finding = next(iter(findings.items()))
+    figure.suptitle(f"{finding[:1].upper()}{finding[1:]}\n{label}".strip(), fontsize="medium")
+    return DrawnFigure(figure, list(findings.values()))
 
 
-def shown_looks(record: Record, most: int = 5) -> NDArray[np.int64]:
-    """The first look, the last and some evenly between them."""
+def select_snapshots(record: Record, most: int = 5) -> NDArray[np.int64]:
+    """Rows of the first snapshot, the last, and some evenly between them."""
     return np.unique(np.linspace(0, len(record.epoch) - 1, most).round().astype(np.int64))
 
 
-def moment(record: Record, look: int) -> str:
-    """When a look was."""
-    epoch = int(record.epoch[look])
+def when(record: Record, row: int) -> str:
+    """When a snapshot was taken."""
+    epoch = int(record.epoch[row])
     return "before training" if epoch == 0 else f"epoch {epoch}"
 
 
-def groups(record: Record) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """Name, colour and members (n,) of what is told apart: right and wrong labels, or just all examples."""
+def example_groups(record: Record) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """Name, colour and members (n,) of each group: right and wrong labels, or just all examples."""
     if not record.has_noise:
-        return [("examples", CLEAN, np.ones(len(record.index), dtype=np.bool_))]
-    what = "value" if record.of_values else "label"
-    return [
-        (f"right {what}", CLEAN, ~record.corrupted),
-        (f"wrong {what}", CORRUPTED, record.corrupted),
-    ]
+        return [("examples", COLOURS[0], np.ones(len(record.index), dtype=np.bool_))]
+    what = "value" if record.is_regression else "label"
+    return [(f"right {what}", COLOURS[0], ~record.corrupted), (f"wrong {what}", COLOURS[1], record.corrupted)]
 
 
-def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
-    """The shares of all examples in each bin, groups over each other; the tallest bin fills the height.
-
-    What lies beyond the edges is counted in the outermost bins.
+def draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
+    """Draw the share of examples in each bin, a histogram for each group; the tallest bin fills the height.
 
     Args:
-        axes: to draw into.
-        record: which says what groups there are.
-        values: one for each example (n,).
+        axes: the axes to draw into.
+        record: defines the groups.
+        values: one for each example (n,); those beyond the edges count in the outermost bins.
         edges: of the bins.
-        open_below: the first bin holds all that is smaller: it may be cut off, so that the others can be seen.
+        open_below: the first bin holds all smaller values; it may be cut off, so that the others are visible.
     """
     tops = []
-    for name, colour, members in groups(record):
+    for name, colour, members in example_groups(record):
         inside = np.clip(values[members], edges[0], edges[-1])
         share = np.histogram(inside, edges)[0] / len(record.index)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
@@ -90,41 +73,37 @@ def histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, 
         tops.append((float(share[0]), float(share.max()), float(share[1:].max())))
     first, top, inner = (max(column) for column in zip(*tops, strict=True))
     if open_below and first > 2 * inner > 0:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
         axes.annotate(
-            f" ← {percent(first)} here", (1 / (len(edges) - 1), 0.86), xycoords="axes fraction", fontsize="small",
-            color=GREY, va="center", bbox=PALE,
+            f" ← {format_percent(first)} in this bin", (1 / (len(edges) - 1), 0.86), xycoords="axes fraction",
+            fontsize="small", color=GREY, va="center", bbox=box,
         )  # fmt: skip
         top = inner
     top = top or 1.0
     axes.set_ylim(0, 1.08 * top)
-    axes.set_yticks([top], [percent(top)], fontsize="small")
+    axes.set_yticks([top], [format_percent(top)], fontsize="small")
     axes.set_xlim(float(edges[0]), float(edges[-1]))
 
 
-def label_row(axes: "Axes", text: str) -> None:
-    """Say above a row which look it is."""
-    axes.set_title(text, fontsize="small", loc="right", pad=2)
-
-
-def over_epochs(axes: "Axes", title: str) -> None:
-    """What every panel over epochs has."""
+def style_epoch_axes(axes: "Axes", title: str) -> None:
+    """Label axes over epochs."""
     axes.set_xlabel("epoch")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
 
 
-def steep(values: Numbers, times: float = 50) -> bool:
-    """Whether values are positive and so far apart that a logarithmic axis shows more."""
+def is_steep(values: Numbers, times: float = 50) -> bool:
+    """Whether values are positive and far enough apart for a logarithmic axis."""
     finite: NDArray[Any] = values[np.isfinite(values)]
     return bool(finite.size and finite.min() > 0 and finite.max() > times * finite.min())
 
 
-def number(value: float) -> str:
-    """Two digits that count."""
+def format_number(value: float) -> str:
+    """A number with two significant digits."""
     return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def percent(share: float) -> str:
-    """A share, with a digit more where it is small or nearly all."""
+def format_percent(share: float) -> str:
+    """A share in per cent, with a decimal where it is small or nearly all."""
     digits = 0 if 0.095 <= share <= 0.905 or share in {0.0, 1.0} else 1
     return f"{100 * share:.{digits}f} %"

@@ -1,0 +1,200 @@
+"""Histograms of the recorded examples over training: of their losses, and of their margins or residuals."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from losslab.analysis.dynamics.figures.style import (
+    DrawnFigure,
+    Records,
+    add_findings,
+    draw_histogram,
+    format_number,
+    format_percent,
+    select_snapshots,
+    when,
+)
+from losslab.analysis.dynamics.record import Numbers, Record
+from losslab.io.figures import COLOURS, GREY, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAX_DOTS = 1000
+_MAX_WIDTH_RATIO = 4
+"""Runs share an axis of margins unless one range is wider than another by more than this."""
+_ROW_LABEL: dict[str, Any] = {"fontsize": "small", "loc": "right", "pad": 2}
+
+
+def draw_losses(records: Records) -> DrawnFigure:
+    """Draw a column for each run, and in it a histogram of the losses at some snapshots.
+
+    With several runs each loss is divided by its mean in the first snapshot, so that all share an axis.
+    """
+    values = {label: normalise_loss(record) if len(records) > 1 else record.loss for label, record in records.items()}
+    edges, logarithmic = loss_bins(list(values.values()))
+    rows = max(len(select_snapshots(record)) for record in records.values())
+    figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.2 * rows + 1.5)
+    grid = figure.subplots(rows, len(records), squeeze=False, sharex=True)
+    for column, (label, record) in enumerate(records.items()):
+        snapshots = select_snapshots(record)
+        for row, axes in enumerate(grid[:, column]):
+            if row >= len(snapshots):
+                axes.set_axis_off()
+                continue
+            draw_histogram(axes, record, values[label][snapshots[row]], edges, open_below=logarithmic)
+            axes.set_title(when(record, snapshots[row]), **_ROW_LABEL)
+            if logarithmic:
+                axes.set_xscale("log")
+        if len(records) > 1:
+            grid[0, column].set_title(label, fontsize="medium", loc="left")
+        if record.has_noise:
+            grid[0, column].legend(fontsize="small", loc="upper left")
+    cut = f" (below {format_number(edges[0])}: in the first bin)" if logarithmic else ""
+    unit = "loss of an example" if len(records) == 1 else "loss of an example ÷ the run's mean before training"
+    figure.supxlabel(unit + cut, fontsize="medium")
+    figure.supylabel("share of examples (each row scaled to its tallest bin)", fontsize="small")
+    return add_findings(figure, {label: loss_finding(record) for label, record in records.items()})
+
+
+def normalise_loss(record: Record) -> Numbers:
+    """Each loss over its mean in the first snapshot → (L, n). Negative losses are first shifted to start at 0."""
+    low = min(0.0, float(record.loss.min()))
+    start = float(np.mean(record.loss[0], dtype=np.float64)) - low
+    return (record.loss - low) / (start or 1.0)
+
+
+def loss_bins(values: list[Numbers]) -> tuple[Numbers, bool]:
+    """Bin edges for all values, and whether they are logarithmic.
+
+    They are if at some snapshot half of the losses are far below the largest. They then span at most nine decades, and
+    no more than it takes to show 98 % of the losses that are not 0.
+    """
+    low, high = min(float(part.min()) for part in values), max(float(part.max()) for part in values)
+    medians = [float(np.median(row)) for part in values for row in part]
+    if low >= 0 and high > 0 and min(medians) < high / 50:
+        least = min(float(np.quantile(part[part > 0], 0.02)) for part in values if (part > 0).any())
+        return np.geomspace(max(1e-9 * high, least), high * 1.05, 61), True
+    span = (high - low) or 1.0
+    return np.linspace(low - 0.02 * span, high + 0.02 * span, 61), False
+
+
+def loss_finding(record: Record) -> str:
+    """How the loss is distributed at the end."""
+    last = record.loss[-1]
+    if record.has_noise:
+        right, wrong = (float(np.median(last[members])) for members in (~record.corrupted, record.corrupted))
+        what = "values" if record.is_regression else "labels"
+        medians = f"{format_number(wrong)} with wrong {what}, {format_number(right)} with right ones"
+        return f"at the end the median loss is {medians}"
+    shifted = last - min(0.0, float(last.min()))
+    count = max(1, len(last) // 10)
+    total = float(shifted.sum(dtype=np.float64))
+    share = float(np.sort(shifted)[-count:].sum(dtype=np.float64)) / total if total > 0 else 0.1
+    median = format_number(float(np.median(last)))
+    return f"at the end the 10 % of examples of highest loss make {format_percent(share)} of it (median {median})"
+
+
+def draw_margins(records: Records) -> DrawnFigure:
+    """Draw a column for each run: gradient norm over margin, and below it histograms of margins at some snapshots.
+
+    The dots are recorded examples at these snapshots, the line is the loss itself (see `gradients.loss_slope`). With
+    several runs the gradients of each are divided by the largest that is shown.
+    """
+    edges = dict(zip(records, margin_bins([*records.values()]), strict=True))
+    rows = max(len(select_snapshots(record)) for record in records.values())
+    figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.05 * rows + 3.4)
+    grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex="col", height_ratios=[2.6, *[1] * rows])
+    for column, (label, record) in enumerate(records.items()):
+        _draw_gradient_over_margin(grid[0, column], record, edges[label], single=len(records) == 1)
+        if column == 0:
+            grid[0, column].legend(fontsize="x-small", markerscale=2, framealpha=0.8)
+        snapshots = select_snapshots(record)
+        for row, axes in enumerate(grid[1:, column]):
+            if row >= len(snapshots):
+                axes.set_axis_off()
+                continue
+            draw_histogram(axes, record, record.margin[snapshots[row]], edges[label])
+            axes.set_title(when(record, snapshots[row]), **_ROW_LABEL)
+            axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+        if len(records) > 1:
+            grid[0, column].set_title(label, fontsize="medium", pad=16)
+        if record.has_noise:
+            grid[1, column].legend(fontsize="small", loc="upper left")
+    shared = len({float(each[0]) for each in edges.values()}) == 1
+    note = "" if shared else "; each run has its own axis"
+    figure.supxlabel(_margin_label(next(iter(records.values()))) + note, fontsize="medium")
+    figure.supylabel("share of examples (each row scaled to its tallest bin); top: gradient", fontsize="small")
+    return add_findings(figure, {label: margin_finding(record) for label, record in records.items()})
+
+
+def _margin_label(record: Record) -> str:
+    if record.is_regression:
+        what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
+    elif record.task == "multiclass":
+        what = "margin: output of the target minus the largest other"
+    else:
+        what = "margin: output in favour of the label"
+    return f"{what} (outermost bins: and beyond)"
+
+
+def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, single: bool) -> None:
+    from matplotlib import colormaps  # noqa: PLC0415 -- not needed to train
+
+    inside = (record.line >= edges[0]) & (record.line <= edges[-1]) & np.isfinite(record.slope[-1])
+    snapshots = select_snapshots(record)
+    largest = max([1e-30, *record.slope[-1][inside], *(record.gradient[row].max() for row in snapshots)])
+    unit = 1.0 if single else float(largest)
+    shades = colormaps["viridis"](np.linspace(0, 0.92, len(snapshots)))
+    for row, colour in zip(snapshots, shades, strict=True):
+        axes.plot(
+            record.margin[row][:_MAX_DOTS], record.gradient[row][:_MAX_DOTS] / unit, ".", color=colour, markersize=5,
+            alpha=0.5, label=when(record, row), markeredgewidth=0, zorder=3,
+        )  # fmt: skip
+    if inside.any():
+        label = "all other outputs equal" if record.task == "multiclass" else "the loss itself"
+        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[1], linewidth=2, label=label)
+    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if single else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if not record.is_regression:
+        for side, word in (("right", "not predicted "), ("left", " predicted")):
+            axes.annotate(word, (0, 1.01), xycoords=("data", "axes fraction"), ha=side, fontsize="small", color=GREY)
+
+
+def margin_bins(records: list[Record]) -> list[Numbers]:
+    """Bin edges of each run; the same for all unless their ranges differ too much."""
+    ranges = [_margin_range(record) for record in records]
+    widths = [high - low for low, high in ranges]
+    if max(widths) <= _MAX_WIDTH_RATIO * min(widths):
+        ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))] * len(records)
+    bins: list[Numbers] = []
+    for record, (low, high) in zip(records, ranges, strict=True):
+        space = 0.04 * (high - low) or 1.0
+        start = low if record.is_regression else min(low, -0.1 * high)  # room for the words "not predicted"
+        bins.append(np.linspace(start - space, high + space, 81))
+    return bins
+
+
+def _margin_range(record: Record) -> tuple[float, float]:
+    """A range with 0 and 99.8 % of the margins at each snapshot; 98 % of residuals, which have long tails."""
+    outside = 0.01 if record.is_regression else 0.001
+    ends = [np.quantile(row, (outside, 1 - outside)) for row in record.margin[select_snapshots(record)]]
+    return min(0.0, *(float(end[0]) for end in ends)), max(0.0, *(float(end[1]) for end in ends))
+
+
+def margin_finding(record: Record) -> str:
+    """Where the margins are at the end, and which of them the gradient comes from."""
+    last, gradient = record.margin[-1], record.gradient[-1].astype(np.float64)
+    position = np.abs(last) if record.is_regression else last
+    order = np.argsort(-position if record.is_regression else position)
+    total = gradient.sum()
+    if total <= 0:
+        return "at the end no example has a gradient"
+    half = format_number(float(position[order][np.searchsorted(gradient[order].cumsum(), total / 2)]))
+    if record.is_regression:
+        share = format_percent(float((position >= float(half.replace(",", ""))).mean()))
+        return f"at the end half of the gradient comes from residuals beyond ±{half}: {share} of the examples"
+    right = format_percent(float((last > 0).mean()))
+    return f"at the end {right} of the targets are predicted; half of the gradient comes from margins below {half}"

@@ -1,0 +1,27 @@
+import pytest
+
+from losslab.training import experiment
+from losslab.training.config import compose
+
+DIGITS = (
+    "model=mlp",
+    "data=digits",
+    "data.size=8",
+    "logger=none",
+    "test=false",
+    "examine=false",
+    "trainer.max_epochs=2",
+)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """The run folders of two seeds of a network on digits."""
+
+    def run(seed):
+        options = ("trainer=cpu", "trainer.enable_progress_bar=false", *DIGITS, "loss=cross_entropy", f"seed={seed}")
+        built = experiment.build(compose(options, str(tmp_path_factory.mktemp("run"))))
+        experiment.run(built)
+        return built.folder
+
+    return [run(seed) for seed in (0, 1)]

@@ -1,0 +1,80 @@
+"""Explanation `barrier`: scores and barriers on lines between solutions, and runs that no line connects."""
+
+import numpy as np
+import pytest
+import torch
+
+from losslab.analysis.explain import barrier
+from losslab.analysis.explain.barrier import Line, interpolate, mix_weights
+from losslab.analysis.explain.forward_passes import ForwardPasses
+from losslab.analysis.explain.options import LandscapeOptions
+from losslab.analysis.explain.solution import load_batches, load_solutions
+from losslab.errors import LabError
+
+DIGITS = (
+    "model=mlp",
+    "data=digits",
+    "data.size=8",
+    "logger=none",
+    "test=false",
+    "examine=false",
+    "trainer.max_epochs=2",
+)
+
+
+def test_the_ends_of_a_line_have_the_scores_of_the_solutions(folders):
+    first, second = load_solutions(folders, "best")
+    seen = load_batches(first, "train", 300, 0)
+    line = interpolate(first, second, ForwardPasses(first, seen), 3)
+    for solution, score in ((first, line.scores[0]), (second, line.scores[-1])):
+        assert tuple(score) == pytest.approx(ForwardPasses(solution, seen).score({}), rel=1e-6)
+    assert line.barriers[0] > 0.01, "two seeds, two valleys"
+
+
+def test_a_barrier_is_the_height_above_the_straight_line_between_the_ends():
+    share = np.linspace(0, 1, 5)
+    hill = np.stack([1 + 2 * share + np.array([0, 0.5, 3, 0.5, 0]), share * 0], axis=1)
+    valley = np.stack([(share - 0.5) ** 2, share], axis=1)
+    assert Line(None, None, None, share, hill).barriers == pytest.approx((3, 0))
+    assert Line(None, None, None, share, valley).barriers == pytest.approx((0, 0))
+
+
+def test_mixing_weights_equally_gives_their_mean():
+    start, stop = {"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([4.0, 2.0])}
+    assert [mix_weights(start, stop, share)["w"].tolist() for share in (0.0, 0.5, 1.0)] == [[0, 2], [2, 2], [4, 2]]
+
+
+def test_incompatible_runs_are_rejected_in_one_line(folders, train, tmp_path):
+    wide = train(*DIGITS, "model.hidden=[8]", "loss=cross_entropy")[0].folder
+    split = train(*DIGITS, "data.split_seed=1", "loss=cross_entropy")[0].folder
+    with pytest.raises(LabError, match="two ends"):
+        barrier.explain(folders[:1], tmp_path)
+    with pytest.raises(LabError, match="different networks"):
+        barrier.explain([folders[0], wide], tmp_path)
+    with pytest.raises(LabError, match=r"different data: data\.split_seed differs"):
+        barrier.explain([folders[0], split], tmp_path)
+
+
+NOISY = (*DIGITS, "loss=cross_entropy", "noise=symmetric", "trainer.max_epochs=1")
+
+
+@pytest.mark.slow
+def test_runs_with_other_noise_are_rejected_and_another_draw_is_noted(folders, train, tmp_path, monkeypatch, caplog):
+    few = LandscapeOptions(points=3, examples=40)
+    noisy = [train(*NOISY, f"seed={seed}")[0].folder for seed in (0, 1, 2)]
+    more = train(*NOISY, "noise.rate=0.1")[0].folder
+    rare = train(*DIGITS, "loss=cross_entropy", "imbalance=long_tail", "trainer.max_epochs=1")[0].folder
+    for other, key in ((folders[0], "noise"), (more, r"noise\.rate"), (rare, "imbalance")):
+        with pytest.raises(LabError, match=f"different data: {key}.* differs"):
+            barrier.explain([noisy[0], other], tmp_path, few)
+    with pytest.raises(LabError, match=r"different data: imbalance.* differs"):
+        barrier.explain([folders[0], rare], tmp_path, few)
+    notes = []
+    draw = barrier.draw
+    monkeypatch.setattr(barrier, "draw", lambda lines, note: notes.append(note) or draw(lines, note))
+    with caplog.at_level("INFO"):
+        barrier.explain(noisy, tmp_path, few)
+    assert "with the noise and the imbalance that cross_entropy, seed 0 learnt from" in notes[0]
+    assert "the lowest and the highest of 3: all are in barrier.csv" in caplog.messages[-1]
+    barrier.explain(folders, tmp_path, few)
+    assert "noise" not in notes[1]
