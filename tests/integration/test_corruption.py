@@ -241,7 +241,7 @@ def test_the_header_says_how_many_labels_are_wrong(build, caplog):
     experiment = build(*BOTH)
     experiment.data.setup()
     with caplog.at_level(logging.INFO):
-        report.header(experiment)
+        report.log_header(experiment)
     assert "imbalance   long_tail, ratio 8, 556 of 1,257 examples kept, 128 to 16 a class" in caplog.text
     assert "noise       symmetric, rate 0.4, 222 of 556 labels wrong" in caplog.text
 

@@ -17,10 +17,10 @@ from states import outcome
 from tensorboard.compat.proto.event_pb2 import Event
 
 from losslab import runs
-from losslab.cli import run, train
+from losslab.cli import run
 from losslab.errors import LabError
 from losslab.runs.sweep_summary import State, read_jobs
-from losslab.sweep import state
+from losslab.sweep import display
 from losslab.sweep.state import Sweep
 from losslab.training import experiment as lab
 from losslab.training.callbacks import history
@@ -190,13 +190,12 @@ def full(*_):
 
 
 @pytest.fixture
-def jobs(tmp_path, monkeypatch):
+def jobs(tmp_path):
     """A sweep of two jobs, of which the second fails."""
     (tmp_path / "sweep").mkdir()
     of = Sweep(tmp_path / "sweep", ["-m", "seed=0,1"])
     of.add([["seed=0"], ["seed=1"]], 0)
     of.jobs[0].state, of.jobs[1].state = State.DONE, State.FAILED
-    monkeypatch.setattr(state, "current", of)
     return of
 
 
@@ -206,15 +205,18 @@ def test_unwritable_summary_is_logged_once_and_the_end_names_the_command_to_comp
     with monkeypatch.context() as patch:
         patch.setattr(runs, "write_json", full)
         assert not jobs.write()
-        assert not train._close_sweep()
-        assert sum("summary.json was not written (No space left on device)" in line for line in caplog.messages) == 1
+        assert not display.close(jobs)
+        assert (
+            sum("summary.json (No space left on device): its last version stays" in line for line in caplog.messages)
+            == 1
+        )
         assert "1 of 2 jobs are not done; to complete them: " in caplog.text
         assert f"resume={jobs.folder}" in caplog.text
         assert "job" in caplog.messages[1], "there is no table"
         jobs.jobs[1].state = State.DONE
-        assert not train._close_sweep()
-        assert "does not say that all jobs are done: free some space, then " in caplog.messages[-1]
-    assert train._close_sweep()
+        assert not display.close(jobs)
+        assert "does not record that all jobs are done: free some space, then " in caplog.messages[-1]
+    assert display.close(jobs)
     assert [job["state"] for job in read_jobs(jobs.folder)] == ["done", "done"]
 
 

@@ -8,17 +8,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from omegaconf import OmegaConf
 from test_spawn import alive, wait_for
-
-from losslab.runs.sweep_summary import State
-from losslab.sweep import scheduler
-from losslab.sweep.display import Board
-from losslab.sweep.state import Sweep
-from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests" / "helpers"
@@ -230,19 +223,6 @@ def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sweep_may_put_its_runs_elsewhere(tmp_path):
-    of = Sweep(tmp_path / "sweep")
-    (job,) = of.add([["seed=0"]], 0)
-    job.folder = tmp_path / "elsewhere" / "0"
-    of.write()
-    assert json.loads((tmp_path / "sweep" / "summary.json").read_text())["jobs"][0]["folder"] == "../elsewhere/0"
-
-
-def test_a_job_is_called_by_what_not_all_jobs_share():
-    jobs = Sweep(Path()).add([["a=1", "b=True"], ["a=2", "b=True"]], 0, ["a=1,2", "b=true"])
-    assert [job.label for job in jobs] == ["a=1", "a=2"]
-
-
 def test_a_summary_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "summary.json").write_text('{"done": 9}')
@@ -309,9 +289,9 @@ def test_the_search_looks_for_what_is_better_in_these_data():
     classes = OmegaConf.load(ROOT / "conf/data/breast_cancer.yaml")
     for data in (regression, classes):
         data.seed = 0
-    assert config._better(regression, None) == "minimize"
-    assert config._better(classes, None) == "maximize"
-    assert config._better(classes, "val/nll") == "minimize"
+    assert config.optimization_direction(regression, None) == "minimize"
+    assert config.optimization_direction(classes, None) == "maximize"
+    assert config.optimization_direction(classes, "val/nll") == "minimize"
 
 
 @pytest.mark.slow
@@ -347,96 +327,6 @@ def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
     assert len(errors.splitlines()) == 1
     assert "choose one of loss=" in errors
     assert not (tmp_path / "other").exists()
-
-
-class Pretended:
-    """A run that goes on until it is told to end."""
-
-    runs: ClassVar[list["Pretended"]] = []
-
-    def __init__(self, _, arguments, surroundings):
-        self.started, self.result, self.progress = 0.0, None, {}
-        self.threads, self.jobs = surroundings.threads, surroundings.environment["LOSSLAB_JOBS"]
-        self.world, self.gpus = len(arguments), surroundings.environment.get("CUDA_VISIBLE_DEVICES")
-        Pretended.runs.append(self)
-
-
-@pytest.fixture
-def two_gpus(monkeypatch, tmp_path):
-    """Start jobs of these trainers on two GPUs → the GPUs of those that run, and a function that ends the first."""
-    monkeypatch.setattr(scheduler, "WorkerGroup", Pretended)
-    monkeypatch.setattr(scheduler.spawn, "visible_gpus", lambda: ["3", "5"])
-    monkeypatch.setattr(scheduler.spawn, "poll", lambda *_: None)
-    Pretended.runs = []
-
-    def begin(*trainers, n_jobs=None):
-        of = Sweep(tmp_path)
-        jobs = of.add([[f"seed={number}"] for number in range(len(trainers))], 0)
-        ours = scheduler.Batch(scheduler.Given(None, None, None), scheduler.Places(n_jobs), of, jobs)
-        paths = {"hydra": {"runtime": {"output_dir": str(tmp_path / "run")}, "job": {"name": "train"}}}
-        configs = [OmegaConf.create({"trainer": trainer, **paths}) for trainer in trainers]
-        ours._compose = lambda job: configs[job.number]
-        board = Board(of)
-
-        def step(end=None):
-            if end is not None:
-                Pretended.runs[end].result = WorkerResult(1.0)
-                ours._look(board)
-            ours._fill(board)
-            return [run.gpus for run in ours.running]
-
-        return step
-
-    return begin
-
-
-GPU = {"accelerator": "auto", "devices": 1}
-
-
-def test_jobs_get_one_gpu_each_in_turn(two_gpus):
-    step = two_gpus(GPU, GPU, GPU)
-    assert step() == ["3", "5"]
-    assert step(end=1) == ["3", "5"]
-    assert step(end=0) == ["5"]
-
-
-def test_jobs_share_gpus_only_when_asked_to(two_gpus):
-    assert two_gpus(GPU, GPU, GPU, n_jobs=3)() == ["3", "5", "3"]
-
-
-def test_a_job_of_all_gpus_waits_for_them(two_gpus):
-    step = two_gpus(GPU, {"accelerator": "gpu", "devices": "auto"}, GPU)
-    assert step() == ["3"]
-    assert step(end=0) == ["3,5"]
-    assert Pretended.runs[1].world == 2
-    assert step(end=1) == ["3"]
-
-
-def test_jobs_on_the_cpu_and_on_chosen_gpus_are_left_alone(two_gpus):
-    step = two_gpus({"accelerator": "cpu", "devices": 2}, {"accelerator": "gpu", "devices": [1]}, n_jobs=2)
-    assert step() == [None, None]
-
-
-def test_jobs_share_the_machine_with_those_that_there_are(two_gpus, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(scheduler.processes, "cores", lambda: 64)
-    two_gpus({"accelerator": "cpu"}, {"accelerator": "cpu", "devices": 2}, n_jobs=-1)()
-    assert [(run.threads, run.jobs) for run in Pretended.runs] == [(32, "2"), (16, "2")]
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_a_job_that_was_done_before_it_heard_of_an_interrupt_is_done(tmp_path):
-    of = Sweep(tmp_path)
-    ours = scheduler.Batch(
-        scheduler.Given(None, None, None), scheduler.Places(), of, of.add([["seed=0"], ["seed=1"]], 0)
-    )
-    for job, outcome in zip(of.jobs, (WorkerResult(1.0), WorkerResult(reason="interrupted")), strict=True):
-        run = Pretended(None, [()], WorkerOptions(environment={"LOSSLAB_JOBS": "1"}))
-        run.interrupt = lambda run=run, outcome=outcome: setattr(run, "result", outcome)
-        ours.running[run], ours._on_gpus[run], job.state = job, [], State.RUNNING
-    ours.waiting = []
-    ours._interrupt(Board(of))
-    assert [job.state for job in of.jobs] == [State.DONE, State.INTERRUPTED]
 
 
 def test_a_job_that_leaves_its_devices_open_starts_no_server_of_its_own(tmp_path):

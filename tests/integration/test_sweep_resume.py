@@ -1,6 +1,8 @@
 """A sweep whose parent is killed leaves no process, and is completed by its command: real processes, real signals."""
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,8 +11,7 @@ from states import outcome
 from test_launcher import ROOT, start, sweep
 from test_spawn import alive, wait_for
 
-from losslab.runs.sweep_summary import State
-from losslab.sweep import state as sweeps
+from losslab.runs.sweep_summary import State, read_jobs
 
 EPOCHS = 12
 
@@ -63,7 +64,7 @@ def test_a_sweep_whose_parent_is_killed_leaves_no_process_and_is_completed_by_it
     halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & begun
     assert done
     assert halfway
-    states = {job["folder"]: job["state"] for job in sweeps.read_jobs(folder)}
+    states = {job["folder"]: job["state"] for job in read_jobs(folder)}
     assert {name for name, state in states.items() if state is State.DONE} == done
     assert State.RUNNING not in states.values()  # which summary.json says still
 
@@ -113,12 +114,12 @@ def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_is_completed_too(tmp_path):
+def test_a_search_is_completed_by_its_own_command(tmp_path):
     pytest.importorskip("optuna")
     command = ["experiment=tune_lr", "run_dir=sweep", "trainer=cpu", "trainer.max_epochs=3", "hydra.sweeper.n_trials=3"]
     results = []
-    for arguments in (command, ["resume=sweep"]):
-        process = start(*arguments, cwd=tmp_path)
+    for _ in range(2):
+        process = start(*command, cwd=tmp_path)
         out, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
         results.append((tmp_path / "sweep" / "optimization_results.yaml").read_text())
@@ -127,3 +128,26 @@ def test_a_search_is_completed_too(tmp_path):
     assert results[0] == results[1]
     assert out.count("1 done before") == 2
     assert out.count("1 to resume") == 1
+    process = start("resume=sweep", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("sweep is a search, which chooses its jobs as it goes.")
+    assert errors.endswith(
+        f"python {ROOT / 'train.py'} experiment=tune_lr trainer=cpu trainer.max_epochs=3 hydra.sweeper.n_trials=3 "
+        "run_dir=sweep\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_of_a_version_without_recorded_configurations_names_its_command(tmp_path):
+    shutil.copytree(Path(__file__).parent / "old_runs" / "sweep", tmp_path / "sweep")
+    process = start("resume=sweep", cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("1 of 4 jobs never started, and sweep does not hold their configurations.")
+    command = json.loads((tmp_path / "sweep" / "summary.json").read_text())["command"]
+    code, out, errors, summary = sweep(*(part for part in command if part not in ("-m", "run_dir=sweep")), cwd=tmp_path)
+    assert (code, summary["done"]) == (0, 4), errors
+    assert "4 jobs  2 done before, 1 to resume, 1 to start" in out

@@ -61,7 +61,7 @@ def doors(folder: Path):
         lambda: export.export(EvaluationRequest(folder), folder / "new.pt2"),
         lambda: load_solutions([RunFolder(folder)], "best"),
         lambda: teacher.network_of(str(folder)),
-        lambda: command._configuration(RunFolder(folder)),
+        lambda: command.read_configuration(RunFolder(folder)),
     )
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, tmp_path, ca
     for line in refused(doors(run(tmp_path / "run", config))):
         assert f"{place}." in line or f"its {place} does not say what it is" in line, line
     register()
-    refused([lambda: command._configuration(begun(tmp_path / "begun", config))])
+    refused([lambda: command.read_configuration(begun(tmp_path / "begun", config))])
     assert not canary.exists()
     assert "hostile_module" not in sys.modules
 
@@ -221,10 +221,10 @@ def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
 )
 def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path):
     config = sound()
-    assert command._configuration(RunFolder(run(tmp_path / "sound", config)))
+    assert command.read_configuration(RunFolder(run(tmp_path / "sound", config)))
     put(config, place, value)
     folder = run(tmp_path / "run", config)
-    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
     assert "nothing is made" in line
 
 
@@ -240,7 +240,7 @@ def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
     options = {key: value and value.replace("HERE", str(tmp_path / "run")) for key, value in options.items()}
     config = sound()
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", **options))
-    assert command._configuration(RunFolder(run(tmp_path / "run", config)))
+    assert command.read_configuration(RunFolder(run(tmp_path / "run", config)))
 
 
 @pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
@@ -249,7 +249,7 @@ def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
     folder = RunFolder(run(tmp_path / "run", config))
     monkeypatch.chdir(folder.path)  # in which each of them would be a folder of that name
-    refused([lambda: command._configuration(folder)])
+    refused([lambda: command.read_configuration(folder)])
 
 
 def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch
     config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
     run(tmp_path / "numpy.load", config)
     monkeypatch.chdir(tmp_path)
-    moved, _ = command._configuration(RunFolder(Path("numpy.load")))
+    moved, _ = command.read_configuration(RunFolder(Path("numpy.load")))
     assert moved["run_dir"] == moved["callbacks"]["history"]["run_dir"] == "numpy.load"
     assert moved["data"]["_target_"] == "torch.nn.Flatten"
 
@@ -265,7 +265,7 @@ def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch
 @pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
 def test_a_run_whose_folder_is_no_path_does_not_go_on(place, tmp_path):
     folder = run(tmp_path / "run", sound() | {"run_dir": place})
-    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
     assert "its run_dir is no path" in line
 
 
@@ -273,7 +273,7 @@ def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
     """The typed place of a folder may be anything."""
     config = sound() | {"notes": "run"}
     folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
-    (line,) = refused([lambda: command._configuration(folder)])
+    (line,) = refused([lambda: command.read_configuration(folder)])
     assert "holds an interpolation" in line
 
 
@@ -281,7 +281,7 @@ def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):
     folder = run(tmp_path / "run")
     (tmp_path / "profile").write_text("")
     (folder / "train.log").symlink_to(tmp_path / "profile")
-    (line,) = refused([lambda: command._configuration(RunFolder(folder))])
+    (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
     assert "train.log is a link" in line
 
 
@@ -296,8 +296,8 @@ def test_what_a_folder_says_of_logging_is_not_listened_to(tmp_path, canary):
     begun(folder.path, {}, yaml.dump({"hydra": hydra}))
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
-        command._configuration(folder)
-        command._log_into(folder)
+        command.read_configuration(folder)
+        command._configure_logging(folder)
     finally:
         for handler in set(logging.root.handlers) - set(handlers):
             handler.close()
@@ -328,7 +328,7 @@ LAUGHS = "a: &a [1,1]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in zip("a
 def test_what_hydra_composed_elsewhere_is_resolved_in_known_ways_alone(change, tmp_path, canary):
     register()
     config = change if isinstance(change, str) else sound() | {"tags": [1]} | change
-    (line,) = refused([lambda: command._configuration(begun(tmp_path / "run", config))])
+    (line,) = refused([lambda: command.read_configuration(begun(tmp_path / "run", config))])
     assert os.environ["HOME"] not in line
     assert not canary.exists()
 
@@ -339,7 +339,7 @@ def test_what_losslab_composes_is_resolved(tmp_path):
     for key in ("choices", "per_run", "made_with"):  # which are added when it is resolved
         plain.pop(key, None)
     plain["trainer"] |= {"check_val_every_n_epoch": "${divisor:10,${trainer.max_epochs}}"}
-    config, started = command._configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
+    config, started = command.read_configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
     assert (config["name"], started) == (f"32-{os.environ.get('LOSSLAB_DATA', 'data')}", False)
     assert config["trainer"]["check_val_every_n_epoch"] == 1
     assert "trust" not in config

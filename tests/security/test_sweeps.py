@@ -1,83 +1,201 @@
-"""What a sweep's folder says of its jobs makes nothing, and writes nowhere, that one's run may not.
+"""What the folder of a sweep records of its jobs makes nothing, and writes nowhere, that one's run may not."""
 
-The words of its command are held against a list (tests/unit/sweep/test_resume.py). Here that list lets everything through.
-"""
-
+import contextlib
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import folders
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from configurations import ALL, filled, node
+
+from losslab import runs
+from losslab.cli import resume as command
+from losslab.errors import LabError
+from losslab.sweep import recorded
+from losslab.sweep.resume import take_over
+from losslab.sweep.state import Sweep
+from losslab.training.config import ProcessContext, compose
+
 ROOT = Path(__file__).parents[2]
-LEAKY = "from losslab.cli.train import train\nfrom losslab.sweep import resume\nresume.{}\ntrain()"
-ALL_GOES = "harmless = lambda part: True"
-USUAL = ["-m", "trainer=cpu", "trainer.max_epochs=2", "logger=none"]
-
-
-class Call:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
 
 
 @pytest.fixture
 def sweep(tmp_path):
+    """A sweep of one job that did not start, and what may not be written beside it."""
     folder = tmp_path / "here" / "sweep"
     folder.mkdir(parents=True)
-    (folder / "pickled").write_bytes(pickle.dumps(Call(f"touch {tmp_path / 'canary'}")))
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\nf = list\n")
-    for name, target in (("load", "numpy.load"), ("module", "sweep.evil.f")):
-        made = {"_target_": target, "file": str(folder / "pickled"), "allow_pickle": True}
-        (folder / f"{name}.yaml").write_text(json.dumps(made))
+    (tmp_path / "here" / "victim").mkdir()
+    record(folder, job(folder))
     return folder
 
 
-def resume(sweep, *words, leaks=ALL_GOES, jobs=()):
-    (sweep / "summary.json").write_text(json.dumps({"command": [*USUAL, *words], "jobs": jobs}))
-    command = [sys.executable, "-c", LEAKY.format(leaks), "resume=sweep"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONSAFEPATH": "1"}
-    ended = subprocess.run(command, cwd=sweep.parent, env=environment, text=True, capture_output=True, check=False)
-    return ended.returncode, ended.stdout + ended.stderr
+def job(sweep, **values):
+    path = str(sweep / "0-run")
+    config = folders.config(path=path, loss___target_="losslab.losses.mse.MSE", ckpt_path=None, **values)
+    return {"job": 0, "overrides": [], "folder": "0-run", "config": config, "reason": None}
 
 
-@pytest.mark.parametrize("which", ["load", "module"])
-def test_a_group_from_elsewhere_is_not_made(which, sweep, tmp_path):
-    code, said = resume(sweep, f"loss={'../' * 15}{sweep.relative_to('/')}/{which}")
-    assert code == 1
-    assert "is made" in said
-    assert not (tmp_path / "canary").exists()
+def record(folder, *jobs, **content):
+    (folder / runs.JOBS).write_text(json.dumps({"all_known": True, "n_jobs": None, "jobs": jobs} | content))
+    (folder / runs.SUMMARY).write_text(json.dumps({"command": ["-m"], "jobs": []}))
+
+
+@pytest.fixture
+def complete(monkeypatch):
+    """A function that completes a sweep up to the start of its jobs, in this process."""
+
+    def run_jobs(sweep, jobs, prepare, existing, _):
+        take_over(existing, jobs, sweep, prepare)
+
+    monkeypatch.setattr(recorded, "run_jobs", run_jobs)
+    monkeypatch.setattr(recorded.spawn, "run_in_subprocess", lambda task, *arguments: task(*arguments))
+    monkeypatch.setattr(recorded.spawn, "process_context", lambda: None)
+    monkeypatch.setattr(Sweep, "hold", lambda _: None)  # a refusal ends the process, and with it the lock
+
+    def complete(folder, *trusted):
+        recorded.complete(folder, print, ProcessContext(), changes={}, trusted=trusted)
+
+    return complete
+
+
+def refused(complete, sweep):
+    with pytest.raises(LabError) as error:
+        complete(sweep)
+    assert "\n" not in str(error.value)
+    assert {path.name for path in sweep.parent.iterdir()} == {"sweep", "victim"}
+    assert not [*(sweep.parent / "victim").iterdir()]
+    return str(error.value)
+
+
+def test_what_is_not_refused_is_prepared(sweep, complete):
+    complete(sweep)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, sweep, complete, tmp_path, monkeypatch):
+    canary = tmp_path / "canary"
+    (sweep / "hostile_module.py").write_text(f"open({str(canary)!r}, 'w')\nanything = list\n")
+    monkeypatch.chdir(sweep)
+    monkeypatch.syspath_prepend(sweep)
+    record(sweep, job(sweep, unheard_of=filled(ALL[name], str(canary)), trust=["os", "builtins", "hostile_module"]))
+    assert "unheard_of" in refused(complete, sweep)
+    assert not canary.exists()
+    assert "hostile_module" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    "word", ["seed=x/../../victim/new", "callbacks.history.run_dir=..", "hydra.sweep.subdir=../victim", "seed='../x'"]
+    ("key", "value"),
+    [
+        ("callbacks__mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath="/")),
+        ("callbacks__mine", node("lightning.pytorch.callbacks.ModelCheckpoint", filename="../../x")),
+        ("callbacks__mine", node("lightning.pytorch.callbacks.SpikeDetection")),
+        ("callbacks__history__run_dir", ".."),
+        ("callbacks__history__run_dir", "../victim"),
+        ("logger__mine", node("lightning.pytorch.loggers.CSVLogger", save_dir="~/.config")),
+    ],
 )
-def test_jobs_write_into_the_sweep_alone(word, sweep):
-    (sweep.parent / "victim").mkdir()
-    code, said = resume(sweep, word)
-    assert code == 1
-    assert "1 of 1 jobs are not done" in said
-    assert not [*(sweep.parent / "victim").iterdir()]
-    assert {path.name for path in sweep.parent.iterdir()} == {"sweep", "victim"}
+def test_a_job_writes_into_its_folder_alone(key, value, sweep, complete):
+    record(sweep, job(sweep, **{key: value}))
+    assert "nothing is made" in refused(complete, sweep)
 
 
-def test_what_lies_in_the_folder_of_a_job_leads_nowhere(sweep):
-    (sweep.parent / "victim").mkdir()
-    job = sweep / "0-linear-line-mse-s0"
-    job.mkdir()
-    (job / ".hydra").symlink_to(sweep.parent / "victim")
-    code, said = resume(sweep)
-    assert code == 0, said  # in another folder
-    assert (sweep / "1-linear-line-mse-s0" / "metrics.json").is_file()
-    assert not [*(sweep.parent / "victim").iterdir()]
+@pytest.mark.parametrize("name", ["../victim", "a/b", "/somewhere", "..", ".", "", "a\0b", None, 3, "${oc.env:HOME}"])
+def test_the_folder_of_a_job_lies_in_the_sweep(name, sweep, complete):
+    record(sweep, job(sweep) | {"folder": name})
+    said = refused(complete, sweep)
+    assert "not in the sweep" in said or "is not a folder in" in said or "holds an interpolation" in said
 
 
-def test_an_ordinary_sweep_is_completed(sweep):
-    code, said = resume(sweep, "loss=mse,l1", leaks="FLAGS")
-    assert code == 0, said
-    assert len([*sweep.glob("*/metrics.json")]) == 2
+@pytest.mark.parametrize("place", ["folder", "inside", "beside", "pipe", "log"])
+def test_links_and_pipes_are_neither_followed_nor_waited_for(place, sweep, complete):
+    victim, folder = sweep.parent / "victim", sweep / "0-run"
+    if place == "folder":
+        folder.symlink_to(victim)
+    elif place == "beside":
+        (sweep / "multirun.yaml").symlink_to(victim / "new")
+    else:
+        folder.mkdir()
+        if place == "pipe":
+            os.mkfifo(folder / "history.csv")
+        else:
+            (folder / {"inside": ".hydra", "log": "train.log"}[place]).symlink_to(victim / "new")
+    said = refused(complete, sweep)
+    assert "is a link" in said or "is not a folder in" in said or "a pipe" in said
+
+
+def test_a_run_in_another_folder_of_the_sweep_is_checked_too(sweep, complete):
+    other = folders.run(sweep / "7-run", metrics=False, loss___target_="losslab.losses.mse.MSE", ckpt_path=None)
+    (other / "checkpoints").symlink_to(sweep.parent / "victim")
+    assert "checkpoints is a link" in refused(complete, sweep)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job": -1}, {"job": True}, {"job": "0"}, {"job": None}, {"overrides": None}, {"overrides": [3]},
+        {"overrides": "seed=0"}, {"reason": 3}, {"config": []}, {"config": {}}, {"config": {"run_dir": 3}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_job_that_is_none_is_refused(change, sweep, complete):
+    record(sweep, job(sweep) | change)
+    assert "does not hold the jobs of a sweep" in refused(complete, sweep)
+
+
+def test_two_jobs_share_neither_number_nor_folder(sweep, complete):
+    record(sweep, job(sweep), job(sweep) | {"folder": "1-run"})
+    assert "one number" in refused(complete, sweep)
+    record(sweep, job(sweep), job(sweep) | {"job": 1})
+    assert "one folder" in refused(complete, sweep)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"jobs": 3}', '{"jobs": [3]}', "[" * 100_000, "\0", '{"jobs": [{}]}']
+)
+def test_what_is_no_list_of_jobs_is_refused(content, sweep, complete):
+    (sweep / runs.JOBS).write_text(content)
+    refused(complete, sweep)
+
+
+@pytest.mark.parametrize("n_jobs", ["many", 0, [1], 1.5])
+def test_a_number_of_jobs_that_is_none_is_refused(n_jobs, sweep, complete):
+    record(sweep, job(sweep), n_jobs=n_jobs)
+    assert "hydra.launcher.n_jobs must be" in refused(complete, sweep)
+
+
+def test_what_the_user_trusts_is_made(sweep, complete):
+    record(sweep, job(sweep, notes=node("hostile_module.Loss")))
+    assert "trust=[hostile_module]" in refused(complete, sweep)
+    complete(sweep, "hostile_module")
+
+
+def test_a_job_downloads_nothing_unverified(sweep, monkeypatch):
+    options = {}
+    monkeypatch.setattr(command.run, "run", lambda _, **given: options.update(given))
+    monkeypatch.setattr(command, "_configure_logging", lambda *_, **__: None)
+    command._train_job(job(sweep)["config"], resumes=False)
+    assert options == {"resume": False, "from_folder": True}
+
+
+@pytest.mark.slow
+def test_an_ordinary_sweep_is_completed(tmp_path):
+    folder = tmp_path / "sweep"
+    of = Sweep(folder, ["-m"])
+    folder.mkdir()
+    for made, loss in zip(of.add([["loss=mse"], ["loss=l1"]], 0), ("mse", "l1"), strict=True):
+        path = str(folder / f"{made.number}-run")
+        made.config = compose([f"loss={loss}", "trainer=cpu", "trainer.max_epochs=2", "logger=none"], path)
+    of.write_jobs()
+    of.write()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONSAFEPATH": "1"}
+    with contextlib.chdir(tmp_path):
+        resume = [sys.executable, "-m", "losslab.cli", "train", "resume=sweep"]
+        done = subprocess.run(resume, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([*folder.glob("*/metrics.json")]) == 2

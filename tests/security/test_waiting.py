@@ -20,16 +20,19 @@ from losslab.io import atomic
 from losslab.io.untrusted import read_text
 from losslab.runs import RunFolder
 from losslab.runs.sweep_summary import State
-from losslab.sweep.resume import Earlier, Left, _trained
+from losslab.sweep.resume import ExistingRun, ExistingRuns, _epoch_seconds
 from losslab.sweep.state import Job
 from losslab.training import weights
 
 WAYS = {
     "checkpoints/best.ckpt.sha256": lambda run: weights.load_network(nn.Linear(1, 1), run.best),
     "checkpoints/best.ckpt": lambda run: atomic.matches_checksum(run.best),
-    "metrics.json": lambda run: (Left(run, "", 0, None).final, Job(0, [], state=State.DONE, folder=run.path).metrics),
-    "timing.csv": _trained,
-    "summary.json": lambda run: Earlier(run.path),
+    "metrics.json": lambda run: (
+        ExistingRun(run, "", 0, None).metrics,
+        Job(0, [], state=State.DONE, folder=run.path).metrics,
+    ),
+    "timing.csv": _epoch_seconds,
+    "summary.json": lambda run: ExistingRuns(run.path),
     "history.csv": lambda run: (
         history_columns(group_runs(read_runs([run.path]).runs)),
         atomic.matches_checksum(run.history),

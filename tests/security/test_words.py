@@ -126,10 +126,10 @@ def test_the_view_of_a_sweep_is_not_raw(tmp_path, monkeypatch):
     monkeypatch.setattr(display, "get_console", lambda: shown)
     made = state.Sweep(tmp_path)
     made.jobs = [state.Job(0, [], label="a\x1b]0;b", state=State.RUNNING)]
-    with display.Board(made) as view:
+    with display.LiveTable(made) as view:
         view.refresh()
         made.jobs[0].state, made.jobs[0].reason = State.FAILED, "c\x1b]0;d"
-        view.ended(made.jobs[0])
+        view.log_end(made.jobs[0])
     assert "\x1b]" not in shown.file.getvalue()
     assert r"a\x1b]0;b" in shown.file.getvalue()
     assert r"c\x1b]0;d" in shown.file.getvalue()

@@ -243,10 +243,10 @@ def tried(overrides: Sequence[str], number: int = 0) -> Case:
 def _train(overrides: list[str], folder: Path) -> str | None:
     """Train as the command does → the line with which it refuses, or None."""
     path = None
-    claimed = len(training_config.claimed)
+    context = training_config.ProcessContext()
     build = experiment.build
     try:
-        cfg = _composed(overrides)
+        cfg = _composed(overrides, context)
         path = Path(OmegaConf.select(cfg, "hydra.run.dir"))
         choices = dict(cfg.hydra.runtime.choices)
         with open_dict(cfg):
@@ -264,15 +264,15 @@ def _train(overrides: list[str], folder: Path) -> str | None:
     else:
         return None
     if path is not None:
-        runs.discard(path, training_config.claimed[claimed:])
+        runs.discard(path, context.claimed)
         if not (path / "config.json").exists():
             left = [str(file.relative_to(folder)) for file in folder.iterdir() if file.name != _GIVEN]
             assert not left, f"left behind {left} after: {line}"
     return line
 
 
-def _composed(overrides: list[str]) -> Any:
-    training_config.register()
+def _composed(overrides: list[str], context: training_config.ProcessContext) -> Any:
+    training_config.register(context)
     OmegaConf.clear_cache(OmegaConf.create())
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", overrides, return_hydra_config=True)

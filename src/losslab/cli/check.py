@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losslab.cli.options import begin
-from losslab.cli.process import find_the_users_code, imports_without_gc, leave, one_line_errors
+from losslab.cli.process import add_working_directory_to_path, imports_without_gc, leave, one_line_errors
 from losslab.runs import trust
 from losslab.training.config import compose
 
@@ -39,7 +39,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     if {"--help", "-h"} & set(given):
         sys.stdout.write(_USAGE)
         return
-    find_the_users_code()
+    add_working_directory_to_path()
     begin()
     overrides = [argument for argument in given if argument != "--contract"]
     with one_line_errors(show_all="traceback=true" in given):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from losslab.cli.process import find_the_users_code, one_line_errors
+from losslab.cli.process import add_working_directory_to_path, one_line_errors
 from losslab.errors import LabError
 from losslab.io.terminal import ConsoleHandler
 from losslab.runs import trust
@@ -67,7 +67,7 @@ def begin(level: int = logging.INFO, trusted: Sequence[str] = ()) -> None:
     else's run.
     """
     if trusted:
-        find_the_users_code()
+        add_working_directory_to_path()
     with one_line_errors(show_all=False):
         trust.also(trusted)
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])

@@ -24,8 +24,8 @@ from losslab.io import conf_groups
 from losslab.io.terminal import escape_unprintable_output, print_traceback, printable
 
 
-def find_the_users_code() -> None:
-    """Have loss._target_=mine.Loss find mine.py in the working directory; python itself looks beside the script."""
+def add_working_directory_to_path() -> None:
+    """Have loss._target_=mine.Loss import mine.py from the working directory; Python itself looks beside the script."""
     try:
         here = str(Path.cwd())
     except FileNotFoundError:
@@ -68,6 +68,23 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show_all: bool) -> NoReturn:
+    """Run a command that may run a sweep, and leave with its exit code.
+
+    Args:
+        body: of the command.
+        close: reports on the sweep, however the command ends → whether all is well.
+        show_all: show every traceback.
+    """
+    try:
+        with one_line_errors(show_all=show_all, first=close):
+            body()
+    except SystemExit as ended:
+        close()
+        leave(ended.code if isinstance(ended.code, int) else 1)
+    leave(0 if close() else 1)
 
 
 _UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")

@@ -3,7 +3,6 @@
 import io
 import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 _WIDTH = 100
 
 
-def header(experiment: "Experiment") -> None:
+def log_header(experiment: "Experiment") -> None:
     """Say what is about to run, and the commands to look at it."""
     trainer, learner, config = experiment.trainer, experiment.learner, experiment.config
     parameters = sum(p.numel() for p in learner.parameters())
@@ -34,7 +33,6 @@ def header(experiment: "Experiment") -> None:
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     folder = runs.display_path(experiment.folder.path)
-    evaluate = "losslab evaluate" if Path("scripts/evaluate.py").is_file() else "losslab evaluate"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
@@ -45,7 +43,7 @@ def header(experiment: "Experiment") -> None:
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
         "evaluate": " ".join(
-            [f"{evaluate} {folder}", *(f"--trust {name}" for name in trust.packages_to_trust(config))]
+            [f"losslab evaluate {folder}", *(f"--trust {name}" for name in trust.packages_to_trust(config))]
         ),
     }
     for name, value in lines.items():
@@ -80,7 +78,7 @@ def _in_short(value: Any) -> str:
     return " and ".join(value)
 
 
-def closing(experiment: "Experiment", results: dict[str, float]) -> None:
+def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
     """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
     if "best_epoch" in results:
         best, monitor = results["best_epoch"], experiment.learner.monitor

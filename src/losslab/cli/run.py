@@ -1,4 +1,4 @@
-"""One run, in this process or in several, as all commands that train do it."""
+"""Trains one run, in this process or in several, for all commands that train."""
 
 import errno
 import gc
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 
-def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
-    """Build, train and test, and say so on the terminal → the value that a sweeper optimises.
+def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = False) -> float | None:
+    """Build, train and test an experiment, and report on the terminal → the value that a sweeper optimises.
 
     Args:
         config: resolved.
-        resume: go on with the run that lies in its folder.
+        resume: continue the run in its folder.
+        from_folder: whether the configuration was read from a folder, which somebody else may have written.
 
     Raises:
-        LabError: the experiment was refused, or went wrong.
+        LabError: the experiment was refused, or failed.
     """
-    ignore_output_errors()  # of each process of a run
+    ignore_output_errors()  # in each process of a run
     trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab.cli import report  # noqa: PLC0415
@@ -43,40 +44,40 @@ def run(config: dict[str, Any], *, resume: bool = False) -> float | None:
         from losslab.training.teacher import taught_by  # noqa: PLC0415
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
-    said_by_a_folder = resume
+    from_folder = from_folder or resume
     resume = resume or (environment.is_restart() and folder.config.is_file())
-    if resume and folder.teacher.is_dir():  # its own copy: the teacher's folder may be gone by now, or another
+    if resume and folder.teacher.is_dir():  # the run's own copy: the teacher's folder may have changed or gone
         config = taught_by(str(folder.teacher), config)
     experiment = lab.build(config)
-    # What is fetched unverified is what whoever wrote the folder likes; a run that had begun had its data.
-    experiment.data.may_download = not said_by_a_folder or getattr(experiment.data, "verify", True) is True
+    # Whoever wrote the folder would decide what is downloaded unverified. A run that had begun had its data.
+    experiment.data.may_download = not from_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
     if metric not in experiment.learner.metric_names:
         raise LabError(f"optimized_metric={metric} is none of {', '.join(experiment.learner.metric_names)}")
-    experiment.data.prepare_data()  # before the header says where the run will be: this may fail
+    experiment.data.prepare_data()  # before the header names the run folder: this may fail
     if experiment.data.corruptions:
-        experiment.data.setup()  # the header says what is wrong with them
+        experiment.data.setup()  # the header describes them
     first = experiment.trainer.is_global_zero
     if first:
-        report.header(experiment)
+        report.log_header(experiment)
     try:
-        with _a_full_disk_in_one_line(experiment):
+        with _full_disk_as_lab_error(experiment):
             results = lab.run(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         _interrupted(experiment)
     if first:
-        report.closing(experiment, results)
+        report.log_results(experiment, results)
     value = results.get(metric)
     del experiment
-    gc.collect()  # its data, before the next job of a sweep loads its own
+    gc.collect()  # frees its data before the next job of a sweep loads its own
     return value
 
 
 @contextmanager
-def _a_full_disk_in_one_line(experiment: "Experiment") -> Iterator[None]:
-    """Say how to go on with a run that has begun when its metrics.json, say, cannot be written."""
+def _full_disk_as_lab_error(experiment: "Experiment") -> Iterator[None]:
+    """Name the command that resumes a run whose files cannot be written."""
     try:
         yield
     except OSError as error:
@@ -89,7 +90,7 @@ def _a_full_disk_in_one_line(experiment: "Experiment") -> Iterator[None]:
 
 
 def _interrupted(experiment: "Experiment") -> NoReturn:
-    """Say how to go on after a signal, which Lightning answers so after it has tidied up."""
+    """Name the command that resumes a run which a signal ended, after Lightning's teardown."""
     from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
 
     callback = find_checkpoint_callback(experiment.trainer)
@@ -104,19 +105,18 @@ def _interrupted(experiment: "Experiment") -> NoReturn:
     leave(128 + number)
 
 
-def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world: int) -> float | None:
-    """Call a task in `world` processes of this machine, and wait for them → what rank 0 returned.
+def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world_size: int) -> float | None:
+    """Call a task in several processes of this machine, and wait for them → what rank 0 returned.
 
     Raises:
-        LabError: one of them failed; its traceback was printed.
+        LabError: a rank failed; its traceback was printed.
     """
-    outcome = spawn.wait_for_group(
-        WorkerGroup(task, [arguments] * world, WorkerOptions(threads=spawn.threads_per_process(world)))
-    )
-    if outcome.exit_code > 128:  # a rank was sent a signal, all have saved, and the first has said so
-        leave(outcome.exit_code)
-    if outcome.reason is not None:
-        sys.stderr.write(printable(outcome.traceback))
-        raise LabError(outcome.reason)
-    value: float | None = outcome.value
+    options = WorkerOptions(threads=spawn.threads_per_process(world_size))
+    result = spawn.wait_for_group(WorkerGroup(task, [arguments] * world_size, options))
+    if result.exit_code > 128:  # a signal; all ranks have saved, and rank 0 has reported it
+        leave(result.exit_code)
+    if result.reason is not None:
+        sys.stderr.write(printable(result.traceback))
+        raise LabError(result.reason)
+    value: float | None = result.value
     return value

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from losslab.cli.process import find_the_users_code, imports_without_gc, leave, one_line_errors
+from losslab.cli.process import add_working_directory_to_path, imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
 from losslab.training.config import compose
 
@@ -25,7 +25,7 @@ def show(arguments: Sequence[str] | None = None) -> None:
     if not given or {"--help", "-h"} & set(given):
         sys.stdout.write(_USAGE)
         return
-    find_the_users_code()
+    add_working_directory_to_path()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors(show_all="traceback=true" in given):
         with imports_without_gc():

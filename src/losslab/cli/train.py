@@ -1,4 +1,4 @@
-"""`python train.py`: compose, train, test."""
+"""`losslab train` and `python train.py`: compose, train, test; with -m a sweep of such runs."""
 
 import logging
 import os
@@ -12,122 +12,109 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich import get_console
 
 from losslab import CONF, runs
 from losslab.cli import resume, run
 from losslab.cli.help import help_text
-from losslab.cli.process import find_the_users_code, leave, one_line_errors
+from losslab.cli.process import add_working_directory_to_path, leave, run_and_leave
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors
-from losslab.sweep import display, state
-from losslab.sweep import resume as sweep_resume
-from losslab.training import config
-from losslab.training.config import resolve
+from losslab.sweep import display
+from losslab.sweep.resume import FLAGS
+from losslab.training.config import ProcessContext, register, resolve
 from losslab.training.distributed import environment, spawn, worker
 
 logger = logging.getLogger("losslab")
 
 
 def train() -> None:
-    """`python train.py` and `losslab train`: compose, train, test."""
+    """Train what the command line describes, or resume a run or a sweep."""
     ignore_output_errors()
-    # First: before Python 3.12 argparse takes overrides in one piece, and `loss=mse -m seed=0,1` is two.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in sweep_resume.FLAGS)
+    # Flags first: before Python 3.12, argparse does not take `loss=mse -m seed=0,1`, whose overrides are in two parts.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in FLAGS)
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    if resume.asked(sys.argv[1:]):
-        with one_line_errors(show_all="traceback=true" in sys.argv):
-            command = sweep_resume.completed(sys.argv[1:])
-        if command is None:
-            resume.resume(sys.argv[1:])
-        sweep_resume.handed_over = sweep_resume.summary_of(sys.argv[1:])
-        sys.argv[1:] = command
-    if sweep_resume.handed_over is None or resume.trusts(sys.argv[1:]):
-        find_the_users_code()
-    config.register()
-    # Hydra prints what goes wrong by itself, over several lines; with this it leaves that to us.
-    user_wants_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
+    if any(argument.startswith("resume=") for argument in sys.argv[1:]):
+        resume.resume(sys.argv[1:])
+    add_working_directory_to_path()
+    context = ProcessContext()
+    register(context)
+    # Hydra prints errors over several lines; with HYDRA_FULL_ERROR it raises them.
+    show_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    run_and_leave(lambda: _hydra_main(context), lambda: display.close(context.sweep), show_all=show_all)
+
+
+def _hydra_main(context: ProcessContext) -> None:
     try:
-        with one_line_errors(show_all=user_wants_all, first=_close_sweep), _no_folder_of_a_sweep_refused():
-            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(_task)()
+        with _without_folder_of_refused_sweep(context):
+            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(Task(context))()
     except ValueError:
-        if state.current is None or state.current.done:
+        if context.sweep is None or context.sweep.done:
             raise
-        _close_sweep()
-        leave(1)  # a sweeper that asks for the best of none
-    except SystemExit as ended:
-        _close_sweep()
-        leave(ended.code if isinstance(ended.code, int) else 1)
-    leave(0 if _close_sweep() else 1)
+        sys.exit(1)  # a sweeper asks for the best of no results
 
 
 @contextmanager
-def _no_folder_of_a_sweep_refused() -> Iterator[None]:
-    """Leave no folder behind of a sweep whose jobs cannot be composed."""
+def _without_folder_of_refused_sweep(context: ProcessContext) -> Iterator[None]:
+    """Remove the folder of a sweep whose jobs cannot be composed."""
     try:
         yield
     except BaseException:
-        if state.current is None:
-            for folder in config.sweeps:
-                runs.discard_sweep(folder, config.claimed)
+        if context.sweep is None:
+            for folder in context.sweep_folders:
+                runs.discard_sweep(folder, context.claimed)
         raise
 
 
-def _close_sweep() -> bool:
-    """Show what became of a sweep's jobs, if this was one → whether all is well."""
-    if state.current is None:
-        return True
-    written, console = state.current.write(), get_console()
-    logger.info("%s", display.table(state.current, console.width if console.is_terminal else 160))
-    summary = runs.display_path(state.current.folder / "summary.json")
-    if written:
-        logger.info("summary     %s", summary)
-    again = sweep_resume.to_complete(state.current.folder, state.current.command)
-    if state.current.bad:
-        logger.error(
-            "%d of %d jobs are not done; to complete them: %s", len(state.current.bad), len(state.current.jobs), again
-        )
-    elif not written:
-        logger.error("%s does not say that all jobs are done: free some space, then %s", summary, again)
-    return written and not state.current.bad
+class Task:
+    """The task function of Hydra: a run, or a job of a sweep.
 
+    Args:
+        context: of this process. It is not pickled: a process of a job has its own.
+    """
 
-def _task(cfg: DictConfig) -> float | None:
-    runtime = HydraConfig.get().runtime
-    place = environment.current_rank()
-    try:
-        resolved = resolve(cfg, runtime.choices, runtime.output_dir)
-        if place.rank > 0 and not worker.is_worker():
-            logging.getLogger().setLevel(logging.ERROR)  # one process of a run speaks for all
-        alone = HydraConfig.get().mode is RunMode.RUN and place.world_size == 1
-        if runtime.choices.get("trainer") == "slurm" and alone:
-            logger.warning("trainer=slurm submits a job for each run with -m; without, the run is here")
-        if place.world_size == 1 and not worker.is_worker():  # there, the parent has answered this
-            world = environment.requested_processes(resolved["trainer"], lambda: len(spawn.visible_gpus()))
-            if world > 1:
-                return run.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), world)
-        return run.run(resolved, resume=state.resumes)
-    except LabError as error:
-        if cfg.traceback or worker.is_worker():
-            raise
-        line = str(error) if place.rank == 0 else f"rank {place.rank}: {error}"
-        logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
-        if HydraConfig.get().mode is not RunMode.RUN:
-            raise  # a sweep goes on, keeps the folder of the job that failed, and says at the end which it was
-        if place.rank == 0:
-            runs.discard(Path(runtime.output_dir), config.claimed)
-        leave(1)
+    def __init__(self, context: ProcessContext | None = None) -> None:
+        self.context = context or ProcessContext()
+
+    def __reduce__(self) -> tuple[type["Task"], tuple[()]]:
+        return Task, ()
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Train → the value that a sweeper optimises."""
+        runtime = HydraConfig.get().runtime
+        rank, world_size = environment.current_rank().rank, environment.current_rank().world_size
+        try:
+            config = resolve(cfg, runtime.choices, runtime.output_dir)
+            if rank > 0 and not worker.is_worker():
+                logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
+            if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and world_size == 1:
+                logger.warning("trainer=slurm submits a job only with -m: this run trains on this machine")
+            if world_size == 1 and not worker.is_worker():  # the parent of a child has counted the processes
+                processes = environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
+                if processes > 1:
+                    return run.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), processes)
+            return run.run(config, resume=self.context.resumes)
+        except LabError as error:
+            if cfg.traceback or worker.is_worker():
+                raise
+            line = str(error) if rank == 0 else f"rank {rank}: {error}"
+            logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
+            if HydraConfig.get().mode is not RunMode.RUN:
+                raise  # a sweep goes on, keeps the folder of the failed job, and reports it at the end
+            if rank == 0:
+                runs.discard(Path(runtime.output_dir), self.context.claimed)
+            leave(1)
 
 
 def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
-    config.register()
+    task = Task()
+    register(task.context)
     setup_globals()
     HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]
     if environment.current_rank().rank == 0:
         configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
     else:
         logging.getLogger().addHandler(logging.NullHandler())
-    return _task(cfg)
+    return task(cfg)

@@ -20,6 +20,7 @@ RUN/train.log               the log
 RUN/events.out.tfevents.*   TensorBoard's events
 
 SWEEP/summary.json          the state of each job; the jobs' run folders lie beside it
+SWEEP/jobs.json             the resolved configuration of each job, from which the sweep can be completed
 
 `folder` has the paths and readers of one run, `config` checks and identifies its configuration, `trust` decides what a
 configuration of somebody else may name, `lock` claims new folders, `search` finds runs, `checkpoint` (with torch) finds
@@ -30,9 +31,10 @@ from losslab.io.json_files import to_json, write_json
 from losslab.io.untrusted import read_text
 from losslab.runs.folder import RunFolder, default_name, default_run_dir, default_sweep_dir, display_path, timestamp
 from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, is_unlocked, lock
-from losslab.runs.search import SUMMARY, FoundRuns, find_runs
+from losslab.runs.search import JOBS, SUMMARY, FoundRuns, find_runs
 
 __all__ = [
+    "JOBS",
     "SUMMARY",
     "FolderTakenError",
     "FoundRuns",

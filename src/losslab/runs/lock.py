@@ -10,7 +10,7 @@ from pathlib import Path
 
 from losslab.errors import LabError
 from losslab.runs.folder import RunFolder
-from losslab.runs.search import SUMMARY
+from losslab.runs.search import JOBS, SUMMARY
 
 _PROBE_BYTES = 1 << 16
 
@@ -82,7 +82,7 @@ def discard(path: Path, made: list[Path]) -> None:
 
 def discard_sweep(path: Path, made: list[Path]) -> None:
     """Undo `claim` for a sweep that was refused before its first job began."""
-    for name in (SUMMARY, "multirun.yaml"):
+    for name in (SUMMARY, JOBS, "multirun.yaml"):
         (path / name).unlink(missing_ok=True)
     _remove_empty(made)
 

@@ -9,6 +9,8 @@ from losslab.runs.folder import RunFolder
 
 SUMMARY = "summary.json"
 """The file in a sweep's folder that holds the state of its jobs."""
+JOBS = "jobs.json"
+"""The file in a sweep's folder that holds the resolved configurations of its jobs: what `resume=` reads."""
 
 
 @dataclass

@@ -1,7 +1,4 @@
-"""The live view of a sweep.
-
-The table that closes a sweep.
-"""
+"""What a sweep shows: a live table of its running jobs, and a closing table of all. Imports no torch."""
 
 import logging
 from collections.abc import Sequence
@@ -16,17 +13,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from losslab import runs
 from losslab.io.terminal import printable
 from losslab.runs.sweep_summary import State
+from losslab.sweep.resume import completing_command
 from losslab.sweep.state import Job, Sweep
 
 logger = logging.getLogger("losslab")
 
 
-class Board:
-    """Shows the jobs that run with their epoch and metric; those that are over leave a line above.
+class LiveTable:
+    """Shows the running jobs with their epoch and metric, and logs a line for each job that ends.
 
-    Without a terminal only these lines appear, and one for each job that starts.
+    Without a terminal there is no table, and a line for each job that starts.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -43,79 +42,96 @@ class Board:
     ) -> None:
         self._live.stop()
 
-    def found(self, jobs: Sequence[Job]) -> None:
-        """What an earlier call left of these jobs."""
-        done, broken = sum(job.before for job in jobs), sum(job.resumes for job in jobs)
-        if done or broken:
-            new = len(jobs) - done - broken
-            logger.info("%d jobs  %d done before, %d to resume, %d to start", len(jobs), done, broken, new)
+    def log_existing(self, jobs: Sequence[Job]) -> None:
+        """Log how many of these jobs an earlier call finished or began."""
+        done, resumed = sum(job.done_before for job in jobs), sum(job.resumes for job in jobs)
+        if done or resumed:
+            new = len(jobs) - done - resumed
+            logger.info("%d jobs  %d done before, %d to resume, %d to start", len(jobs), done, resumed, new)
 
-    def started(self, job: Job) -> None:
-        """A job has begun."""
+    def log_start(self, job: Job) -> None:
+        """Log that a job starts."""
         if not self._live.is_started:
             logger.info("job %d  %s  %s", job.number, "resumed" if job.resumes else "started", job.label)
 
-    def ended(self, job: Job) -> None:
-        """A job is over."""
+    def log_end(self, job: Job) -> None:
+        """Log how a job ended."""
         start = f"job {job.number}  {job.state}"
         if job.state is State.DONE:
-            logger.info("%s in %.1f s  %s  %s", start, job.seconds, job.label, job.shown)
+            logger.info("%s in %.1f s  %s  %s", start, job.seconds, job.label, job.monitored_value)
             return
         line = f"{start} after {job.seconds:.1f} s  {job.label}: {job.reason}"
-        if self._live.is_started:  # what goes to stderr would fall into the middle of it
+        if self._live.is_started:  # stderr would break the live table
             self._live.console.print(printable(line), style="red", markup=False, highlight=False, soft_wrap=True)
         else:
             logger.error("%s", line)
 
     def refresh(self) -> None:
-        """Draw it again."""
+        """Draw the table again."""
         if self._live.is_started:
             self._live.update(self._view(), refresh=True)
 
     def _view(self) -> Group:
-        jobs = self.sweep.jobs
-        running = [job for job in jobs if job.state is State.RUNNING]
-        room = max(1, get_console().height - 3)
+        running = [job for job in self.sweep.jobs if job.state is State.RUNNING]
+        height = max(1, get_console().height - 3)
         table = Table.grid(padding=(0, 2))
         for column in range(5):
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 1 else None)
-        for job in running[:room]:
-            cells = (f"job {job.number}", job.label, _progress(job), job.shown, f"{job.seconds:.0f} s")
+        for job in running[:height]:
+            cells = (f"job {job.number}", job.label, _progress(job), job.monitored_value, f"{job.seconds:.0f} s")
             table.add_row(*(escape(printable(cell)) for cell in cells))
         line = ", ".join(f"{count} {state}" for state, count in self.sweep.counts.items() if count)
-        more = f" (the first {room} are shown)" if len(running) > room else ""
-        return Group(table, Text(f"{len(jobs)} jobs: {line}{more}", style="bold", no_wrap=True, overflow="ellipsis"))
+        cut = f" (the first {height} are shown)" if len(running) > height else ""
+        total = f"{len(self.sweep.jobs)} jobs: {line}{cut}"
+        return Group(table, Text(total, style="bold", no_wrap=True, overflow="ellipsis"))
 
 
 def _progress(job: Job) -> str:
-    if "epoch" not in job.news:
+    if "epoch" not in job.progress:
         return "starting"
-    epochs = str(job.news["epochs"])
-    return f"epoch {job.news['epoch']:>{len(epochs)}}/{epochs}"
+    epochs = str(job.progress["epochs"])
+    return f"epoch {job.progress['epoch']:>{len(epochs)}}/{epochs}"
 
 
-def table(sweep: Sweep, width: int) -> str:
-    """A row for each job that began: what is its own, how it ended, its metric on validation and test.
+def closing_table(sweep: Sweep, width: int) -> str:
+    """A row for each job that started: its label, its state, its metric on validation and test.
 
-    Why jobs failed stands below, and how many did not begin.
+    Below it are the reasons of failures, and the number of jobs that did not start.
     """
-    began = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
-    names = dict.fromkeys(str(job.news["metric"]) for job in began if "metric" in job.news)
+    started = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
+    names = dict.fromkeys(str(job.progress["metric"]) for job in started if "metric" in job.progress)
     columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("job", "", "state", *columns, "seconds"):
         right = name in (*columns, "seconds", "job")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "", overflow="ellipsis")
-    for job in began:
+    for job in started:
         metrics = job.metrics if job.state is State.DONE else {}
         values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
-        state = "done before" if job.before else job.state
+        state = "done before" if job.done_before else job.state
         table.add_row(*map(escape, (str(job.number), job.label, state, *values, f"{job.seconds:.1f}")))
     console = Console(width=max(60, width), color_system=None)
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().rstrip().splitlines()]
-    lines += [f"job {job.number} {job.state}: {job.reason}" for job in began if job.reason not in (None, job.state)]
-    if len(began) < len(sweep.jobs):
-        lines.append(f"{len(sweep.jobs) - len(began)} jobs did not begin")
+    lines += [f"job {job.number} {job.state}: {job.reason}" for job in started if job.reason not in (None, job.state)]
+    if len(started) < len(sweep.jobs):
+        lines.append(f"{len(sweep.jobs) - len(started)} jobs did not start")
     return "\n".join(lines)
+
+
+def close(sweep: Sweep | None) -> bool:
+    """Write the summary of a sweep, log its table and how to complete it → whether all its jobs are done."""
+    if sweep is None:
+        return True
+    written, console = sweep.write(), get_console()
+    logger.info("%s", closing_table(sweep, console.width if console.is_terminal else 160))
+    summary, again = runs.display_path(sweep.folder / runs.SUMMARY), completing_command(sweep)
+    if written:
+        logger.info("summary     %s", summary)
+    if sweep.unsuccessful:
+        unfinished = f"{len(sweep.unsuccessful)} of {len(sweep.jobs)} jobs are not done"
+        logger.error("%s; to complete them: %s", unfinished, again)
+    elif not written:
+        logger.error("%s does not record that all jobs are done: free some space, then %s", summary, again)
+    return written and not sweep.unsuccessful

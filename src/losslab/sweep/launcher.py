@@ -1,5 +1,6 @@
-"""Hydra's launcher for `-m`: each job is a process, or several, of its own. Imports no torch."""
+"""Hydra's launcher for `-m`: each job runs in processes of its own. Imports no torch."""
 
+import dataclasses
 import logging
 import os
 import sys
@@ -15,97 +16,120 @@ from omegaconf import DictConfig, OmegaConf
 from losslab import runs
 from losslab.errors import LabError
 from losslab.runs.sweep_summary import State
-from losslab.sweep import state
-from losslab.sweep.display import Board
-from losslab.sweep.resume import Earlier, unfinished
-from losslab.sweep.scheduler import Batch, Given, Places
+from losslab.sweep.job import HydraJobs
+from losslab.sweep.resume import ExistingRuns, find_unfinished
+from losslab.sweep.scheduler import GpuSlots, run_jobs
 from losslab.sweep.state import Job, Sweep
+from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
 
 logger = logging.getLogger("losslab")
 
 
 class Launcher(HydraLauncher):
-    """Runs the jobs of a sweep side by side; what happens to one happens to that one alone.
+    """Runs the jobs of a sweep side by side; the failure of one does not touch the others.
 
     Args:
-        n_jobs: as `Places` takes it.
+        n_jobs: as for `GpuSlots`.
     """
 
-    given: Given
-
     def __init__(self, n_jobs: int | None = None) -> None:
-        self.places = Places(n_jobs)
-        self._earlier: Earlier | None = None
+        self.n_jobs = GpuSlots(n_jobs).n_jobs  # checked before the folder of the sweep is made
+        self._existing: ExistingRuns | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's way of handing over what a launcher needs."""
-        self.given = Given(hydra_context, task_function, config)
+        """Take what Hydra gives to a launcher."""
+        context = dataclasses.replace(hydra_context)  # for the processes of the jobs
+        loader = _CachingLoader(config, hydra_context.config_loader)
+        hydra_context.config_loader = loader  # type: ignore[assignment]
+        self._jobs = HydraJobs(context, task_function, loader.take)
+        self._config = config
+        self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run these jobs → what each returned, in order. A sweeper may call it again with more.
-
-        What earlier calls left in the folder of the sweep is taken over: what is done is not done again, what is not
-        is resumed.
-        """
-        config = self.given.config
+        """Run these jobs → what each returned, in order. A sweeper may call it again with more jobs."""
+        config = self._config
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        ours = state.current
-        if ours is None:
-            ours, self._earlier = _begin(Path(config.hydra.sweep.dir))
-        jobs = ours.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
-        batch = Batch(self.given, self.places, ours, jobs)
-        if self._earlier is not None:
-            batch.take_over(self._earlier)
-        ours.write()  # not earlier: whoever is interrupted before this leaves the summary as it was
-        state.current = ours
-        with spawn.termination_raises_exit(), Board(ours) as board:
-            board.found(jobs)
-            batch.run(board)
+        sweep: Sweep | None = self._context.sweep
+        if sweep is None:
+            sweep = self._begin(Path(config.hydra.sweep.dir).absolute())
+        spawn.process_context()  # it imports torch while the jobs are composed
+        jobs = sweep.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
+        for job in jobs:
+            self._jobs.prepare(job, sweep)
+        run_jobs(sweep, jobs, self._jobs.prepare, self._existing, self._context)
         self._check_direction(jobs)
-        sweeper = str(OmegaConf.select(config, "hydra.sweeper._target_"))
-        # Hydra's basic sweeper gives up at the first failure that it is told of; `train` speaks of them at the end.
-        silent = sweeper.endswith("BasicSweeper")
-        return [_returned(job, batch.configs.get(job.number), silent=silent) for job in jobs]
+        # Hydra's basic sweeper gives up at the first failure that it hears of. Here the closing table reports them.
+        silent = _sweeper(config).endswith("BasicSweeper")
+        return [_returned(job, silent=silent) for job in jobs]
+
+    def _begin(self, folder: Path) -> Sweep:
+        """Lock the folder of a new sweep, or of one that is to be completed.
+
+        Raises:
+            LabError: another process runs a sweep in it, or its summary is not a sweep's.
+        """
+        config = self._config
+        batch_size = OmegaConf.select(config, "hydra.sweeper.max_batch_size")
+        all_known = _sweeper(config).endswith("BasicSweeper") and batch_size is None
+        sweep = Sweep(folder, sys.argv[1:], all_known=all_known, n_jobs=self.n_jobs)
+        sweep.hold()
+        summary = folder / runs.SUMMARY
+        again = summary.is_file() and summary.stat().st_size > 0
+        try:
+            self._existing = ExistingRuns(folder) if again else None
+        except LabError as error:
+            raise LabError(f"{error}: set run_dir to another folder") from error
+        logger.info("sweep folder  %s", runs.display_path(folder))
+        unfinished = None if again else find_unfinished(folder, sweep.command)
+        if unfinished is not None:
+            logger.info(
+                "unfinished    another of the same command, which resume=%s completes", runs.display_path(unfinished)
+            )
+        return sweep
 
     def _check_direction(self, jobs: list[Job]) -> None:
-        """Refuse to look for the worst: Optuna minimizes unless it is told, and accuracy is better high."""
-        config = self.given.config
-        asked = OmegaConf.select(config, "hydra.sweeper.direction")
-        asked = getattr(asked, "name", asked)
-        if config.optimized_metric is not None or asked not in {"minimize", "maximize"}:
+        """Refuse to search for the worst value: Optuna minimizes by default, and a higher accuracy is better."""
+        direction = OmegaConf.select(self._config, "hydra.sweeper.direction")
+        direction = getattr(direction, "name", direction)
+        if self._config.optimized_metric is not None or direction not in {"minimize", "maximize"}:
             return
         for job in jobs:
-            best = f"{job.news.get('mode', asked[:3])}imize"
-            if best != asked:
-                worst = f"hydra.sweeper.direction={asked} would look for the worst {job.news['metric']}"
+            best = f"{job.progress.get('mode', direction[:3])}imize"
+            if best != direction:
+                worst = f"hydra.sweeper.direction={direction} would look for the worst {job.progress['metric']}"
                 raise LabError(f"{worst}: set it to {best}")
 
 
-def _begin(folder: Path) -> tuple[Sweep, Earlier | None]:
-    """Take the folder of a sweep for this process → the sweep, and what earlier calls left there, if any did.
+class _CachingLoader:
+    """Hydra's config loader, which keeps what it composes for a job: a sweeper validates each job before the launch."""
 
-    Raises:
-        LabError: another process runs a sweep in it, or its summary is of something else.
-    """
-    new = Sweep(folder.absolute(), sys.argv[1:])
-    new.hold()
-    summary = new.folder / runs.SUMMARY
-    again = summary.is_file() and summary.stat().st_size > 0
-    try:
-        earlier = Earlier(new.folder) if again else None
-    except LabError as error:
-        raise LabError(f"{error}: set run_dir to another folder") from error
-    logger.info("sweep folder  %s", runs.display_path(new.folder))
-    left = None if again else unfinished(new.folder, new.command)
-    if left is not None:
-        logger.info("unfinished    another of the same command, which resume=%s completes", runs.display_path(left))
-    return new, earlier
+    def __init__(self, sweep_config: DictConfig, loader: Any) -> None:
+        self._sweep_config, self._loader = sweep_config, loader
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Compose a job, as Hydra's loader does."""
+        config: DictConfig = self._loader.load_sweep_config(master_config, sweep_overrides)
+        self._composed[tuple(sweep_overrides)] = config
+        return config
+
+    def take(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job, composed again only if it was not kept."""
+        config: DictConfig | None = self._composed.pop(tuple(overrides), None)
+        return config or self._loader.load_sweep_config(self._sweep_config, list(overrides))
+
+
+def _sweeper(config: DictConfig) -> str:
+    return str(OmegaConf.select(config, "hydra.sweeper._target_"))
 
 
 class _Failure(JobReturn):
-    """A job that failed, without Hydra's word on stderr: the board has said it."""
+    """A failed job, of which Hydra does not write to stderr: the live table has reported it."""
 
     @property
     def return_value(self) -> NoReturn:
@@ -116,10 +140,11 @@ class _Failure(JobReturn):
         self._return_value = value
 
 
-def _returned(job: Job, config: DictConfig | None, *, silent: bool) -> JobReturn:
+def _returned(job: Job, *, silent: bool) -> JobReturn:
     failed = job.state is not State.DONE
     result = _Failure() if failed and not silent else JobReturn()
     result.overrides, result.working_dir = job.overrides, os.getcwd()  # noqa: PTH109 -- as Hydra does
+    config = job.composed
     if config is not None:
         result.task_name = config.hydra.job.name
         result.hydra_cfg = OmegaConf.create({"hydra": config.hydra})

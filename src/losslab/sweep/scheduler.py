@@ -1,35 +1,30 @@
-"""Where the jobs of a sweep may run: how many at a time, and on which GPUs. Imports no torch.
+"""Runs the jobs of a sweep in processes, as many at a time as the machine has GPUs or as is asked for.
 
-Jobs of a sweep on their way through the machine. Imports no torch.
+Imports no torch.
 """
 
 import time
-from collections.abc import Collection
-from typing import Any, NamedTuple
-
-from hydra.errors import CompactHydraException
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
 
 from losslab.data.machine import cores
 from losslab.errors import LabError
-from losslab.runs import RunFolder
 from losslab.runs.sweep_summary import State
-from losslab.sweep import job as work
-from losslab.sweep.display import Board
-from losslab.sweep.resume import Earlier, Left
+from losslab.sweep.display import LiveTable
+from losslab.sweep.resume import ExistingRuns, take_over
 from losslab.sweep.state import Job, Sweep
+from losslab.training.config import ProcessContext
 from losslab.training.distributed import environment, spawn
 from losslab.training.distributed.spawn import WorkerGroup
 from losslab.training.distributed.worker import WorkerOptions
 
 
-class Places:
-    """What this machine has for jobs.
+class GpuSlots:
+    """The GPUs of this machine, and how many jobs may run on them.
 
     Args:
-        n_jobs: how many run at a time. None for one on each GPU, or one where there is none; -1 for one on each core.
+        n_jobs: how many jobs run at a time. None for one on each GPU, or one if there is none; -1 for one on each core.
 
     Raises:
         LabError: it is no such number.
@@ -42,7 +37,7 @@ class Places:
         self._gpus: list[str] | None = None
 
     def gpus(self) -> list[str]:
-        """The GPUs that jobs may have."""
+        """The GPUs that jobs may use."""
         if self._gpus is None:
             self._gpus = spawn.visible_gpus()
         return self._gpus
@@ -53,155 +48,110 @@ class Places:
             return max(1, len(self.gpus())) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
         return cores() if self.n_jobs == -1 else self.n_jobs
 
-    def gpus_for(self, trainer: Any, world: int, taken: Collection[list[str]]) -> list[str] | None:
-        """The GPUs for a job: [] where it takes none or says which itself, None where it must wait.
+    def gpus_for(self, trainer: Any, world_size: int, in_use: Collection[list[str]]) -> list[str] | None:
+        """The GPUs for a job: [] if it needs none or chooses them itself, None if it must wait.
 
         Args:
             trainer: its configuration.
-            world: of so many processes.
-            taken: those that each job has that runs.
+            world_size: the number of its processes.
+            in_use: the GPUs of each running job.
         """
         devices = trainer.get("devices", 1)
         chosen = not isinstance(devices, int | str) or (isinstance(devices, str) and "," in devices)
         if trainer.get("accelerator", "auto") in {"cpu", "mps"} or chosen or not self.gpus():
             return []
-        load = {gpu: sum(gpu in each for each in taken) for gpu in self.gpus()}
-        freest = sorted(self.gpus(), key=lambda gpu: load[gpu])[:world]
-        crowded = (self.n_jobs or 0) * world > len(self.gpus())  # then they were asked to share
-        return freest if not taken or crowded or all(load[gpu] == 0 for gpu in freest) else None
+        load = {gpu: sum(gpu in each for each in in_use) for gpu in self.gpus()}
+        least_used = sorted(self.gpus(), key=lambda gpu: load[gpu])[:world_size]
+        shared = (self.n_jobs or 0) * world_size > len(self.gpus())  # more jobs were asked for than there are GPUs
+        return least_used if not in_use or shared or all(load[gpu] == 0 for gpu in least_used) else None
 
 
-_REFUSED = (LabError, CompactHydraException, OmegaConfBaseException)
-
-
-class Given(NamedTuple):
-    """What Hydra hands to a launcher."""
-
-    context: HydraContext
-    task: TaskFunction
-    config: DictConfig
-    """Of the sweep."""
-
-
-class Batch:
-    """Some jobs of a sweep.
+class JobScheduler:
+    """Starts jobs of a sweep, and watches them to their end.
 
     Args:
-        given: by Hydra.
-        places: where they may run.
-        of: their sweep.
-        jobs: these.
+        slots: where they may run.
+        sweep: of the jobs.
+        jobs: some of the sweep's.
     """
 
-    def __init__(self, given: Given, places: Places, of: Sweep, jobs: list[Job]) -> None:
-        self.given, self.places, self.sweep = given, places, of
-        self.jobs, self.waiting = jobs, list(jobs)
+    def __init__(self, slots: GpuSlots, sweep: Sweep, jobs: list[Job]) -> None:
+        self.slots, self.sweep, self.jobs = slots, sweep, jobs
+        self.waiting = [job for job in jobs if not job.done_before]
         self.running: dict[WorkerGroup, Job] = {}
-        self.configs: dict[int, DictConfig] = {}
-        self._on_gpus: dict[WorkerGroup, list[str]] = {}
+        self._gpus: dict[WorkerGroup, list[str]] = {}
         self._limit = 1
 
-    def take_over(self, earlier: Earlier) -> None:
-        """Find among the runs of earlier calls those that these jobs ask for: what is done, and what is to go on."""
-        taken: list[tuple[Job, Left, dict[str, Any]]] = []
-        for job in self.jobs:
-            try:
-                config = self._compose(job)
-                asked = work.resolved(config)
-            except _REFUSED:  # it will be said when its turn comes
-                job.number = earlier.number(job.number, None)
-                continue
-            left = earlier.take(asked)
-            if left is None:
-                path = work.folder_of(config)
-                number = earlier.number(job.number, None if RunFolder(path).config.exists() else path)
-            else:
-                number = earlier.number(job.number if left.number is None else left.number, left.run.path)
-            if number != job.number:
-                job.number = number
-                config = self._compose(job)
-            self.configs[number] = config
-            if left is not None:
-                work.put(config, left.run.path)
-                job.folder = left.run.path
-                taken.append((job, left, asked))
-        earlier.fill_in(taken)
-        self.waiting = [job for job in self.waiting if not job.before]
-        self.sweep.others = earlier.rest
-
-    def run(self, board: Board) -> None:
-        """Run them all; if this is interrupted, end them all."""
+    def run(self, table: LiveTable) -> None:
+        """Run all jobs. If this is interrupted, end those that run."""
         try:
             while self.waiting or self.running:
-                board.refresh()  # before the first start, which takes seconds
-                self._fill(board)
-                self._look(board)
+                table.refresh()  # before the first start, which takes seconds
+                self._fill(table)
+                self._watch(table)
         except BaseException:
-            self._interrupt(board)
+            self._interrupt(table)
             raise
         finally:
             self.sweep.write()
 
-    def _fill(self, board: Board) -> None:
-        """Start as many as may run."""
+    def _fill(self, table: LiveTable) -> None:
+        """Start as many jobs as may run."""
         while self.waiting and len(self.running) < self._limit:
-            if not self._start(self.waiting[0], board):
+            if not self._start(self.waiting[0], table):
                 break
 
-    def _start(self, job: Job, board: Board) -> bool:
-        """Whether the job began, or was refused; else it must wait for a GPU."""
+    def _start(self, job: Job, table: LiveTable) -> bool:
+        """Start a job → whether it started or failed; otherwise it must wait for a GPU."""
+        if job.task is None:
+            return self._refuse(job, str(job.reason), table)
+        trainer = job.task.trainer
         try:
-            config = self.configs.get(job.number)
-            if config is None:
-                config = self.configs[job.number] = self._compose(job)
-            trainer = config.trainer
-            self._limit = self.places.at_a_time(trainer)
-            world = environment.requested_processes(trainer, lambda: len(self.places.gpus()))
-            gpus = self.places.gpus_for(trainer, world, self._on_gpus.values())
-        except _REFUSED as error:
-            self.waiting.remove(job)
-            job.state, job.reason = State.FAILED, " ".join(str(error).split())
-            board.ended(job)
-            return True
+            self._limit = self.slots.at_a_time(trainer)
+            world_size = environment.requested_processes(trainer, lambda: len(self.slots.gpus()))
+            gpus = self.slots.gpus_for(trainer, world_size, self._gpus.values())
+        except LabError as error:
+            return self._refuse(job, " ".join(str(error).split()), table)
         if gpus is None:
             return False
-        # As many as if none were done before: with more threads than then, a run would end with other digits.
-        beside = min(self._limit, len(self.jobs))
-        variables = {"LOSSLAB_JOBS": str(beside)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-        output = work.folder_of(config) / f"{config.hydra.job.name}.log"
-        share = spawn.threads_per_process(beside * world)
-        arguments = (self.given.context, self.given.task, config, job.resumes)
-        run = WorkerGroup(work.run, [arguments] * world, WorkerOptions(variables, output, share))
+        # Counted as if no job were done before: with more threads, a run would end with other digits.
+        at_a_time = min(self._limit, len(self.jobs))
+        variables = {"LOSSLAB_JOBS": str(at_a_time)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
+        options = WorkerOptions(variables, job.task.log, spawn.threads_per_process(at_a_time * world_size))
+        run = WorkerGroup(job.task.function, [(*job.task.arguments, job.resumes)] * world_size, options)
         self.waiting.remove(job)
-        job.state, job.folder = State.RUNNING, output.parent
-        self.running[run], self._on_gpus[run] = job, gpus
-        board.started(job)
+        job.state, job.folder, job.reason = State.RUNNING, job.task.log.parent, None
+        self.running[run], self._gpus[run] = job, gpus
+        table.log_start(job)
         return True
 
-    def _compose(self, job: Job) -> DictConfig:
-        return work.compose(self.given.context, self.given.config, job, self.sweep.folder)
+    def _refuse(self, job: Job, reason: str, table: LiveTable) -> bool:
+        self.waiting.remove(job)
+        job.state, job.reason = State.FAILED, reason
+        table.log_end(job)
+        return True
 
-    def _look(self, board: Board) -> None:
+    def _watch(self, table: LiveTable) -> None:
         spawn.poll(list(self.running), 0.25)
         for run, job in list(self.running.items()):
             job.seconds = time.monotonic() - run.started
-            job.news |= run.progress
+            job.progress |= run.progress
             if run.result is not None:
-                self._end(run, board)
+                self._end(run, table)
         self.sweep.write(now=False)
 
-    def _end(self, run: WorkerGroup, board: Board) -> None:
+    def _end(self, run: WorkerGroup, table: LiveTable) -> None:
         job, outcome = self.running.pop(run), run.result
-        del self._on_gpus[run]
+        del self._gpus[run]
         assert outcome is not None  # noqa: S101
         job.value, job.reason = outcome.value, outcome.reason
         if outcome.reason is None:
             job.state = State.DONE  # also if it was interrupted: too late
         elif job.state is State.RUNNING:
             job.state = State.FAILED
-        board.ended(job)
+        table.log_end(job)
 
-    def _interrupt(self, board: Board) -> None:
+    def _interrupt(self, table: LiveTable) -> None:
         for run, job in self.running.items():
             job.state = State.INTERRUPTED
             run.interrupt()
@@ -209,8 +159,35 @@ class Batch:
             job.state, job.reason = State.INTERRUPTED, "not started"
         try:
             while self.running:
-                self._look(board)
+                self._watch(table)
         except BaseException:  # a second Ctrl-C
             for run in self.running:
                 run.kill()
             raise
+
+
+def run_jobs(
+    sweep: Sweep,
+    jobs: list[Job],
+    prepare: Callable[[Job, Sweep, Path | None], None],
+    existing: ExistingRuns | None,
+    context: ProcessContext,
+) -> None:
+    """Run jobs of a sweep. The runs that its folder holds are taken over: only what is missing is run.
+
+    Args:
+        sweep: whose folder this process has locked.
+        jobs: prepared, and contained in the sweep.
+        prepare: gives a job another number or folder.
+        existing: the runs in the folder; None for a new sweep.
+        context: of this process. It gets the sweep before the first job starts.
+    """
+    if existing is not None:
+        take_over(existing, jobs, sweep, prepare)
+        sweep.other_rows = existing.remaining_rows
+    sweep.write_jobs()
+    sweep.write()  # not earlier: an interrupt before this leaves the summary as it was
+    context.sweep = sweep
+    with spawn.termination_raises_exit(), LiveTable(sweep) as table:
+        table.log_existing(jobs)
+        JobScheduler(GpuSlots(sweep.n_jobs), sweep, jobs).run(table)

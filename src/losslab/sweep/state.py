@@ -1,7 +1,4 @@
-"""What became of the jobs of a sweep: kept while it runs, and written to its summary.json.
-
-Imports no torch.
-"""
+"""The jobs of a sweep while it runs, and the two files about them: jobs.json and summary.json. Imports no torch."""
 
 import contextlib
 import json
@@ -9,11 +6,11 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from losslab import runs
 from losslab.errors import LabError
@@ -22,6 +19,21 @@ from losslab.runs.sweep_summary import State
 
 logger = logging.getLogger("losslab")
 
+_WRITE_EVERY = 5.0
+"""Seconds between two versions of summary.json."""
+
+
+class Task(NamedTuple):
+    """What the processes of a job call."""
+
+    function: Callable[..., Any]
+    """Takes the arguments, and then whether the job resumes a run."""
+    arguments: tuple[Any, ...]
+    trainer: Any
+    """The configuration of the trainer, which says how many processes and GPUs the job needs."""
+    log: Path
+    """The file that takes what the job prints, in the run folder."""
+
 
 @dataclass
 class Job:
@@ -29,38 +41,45 @@ class Job:
 
     number: int
     overrides: list[str]
-    """What the command line asked for in this job."""
+    """The overrides of this job."""
     label: str = ""
-    """Those of them that are not asked for in all jobs."""
+    """Those of them that not all jobs share."""
+    config: dict[str, Any] | None = None
+    """Its resolved configuration; None if it cannot be composed or resolved."""
+    composed: Any = None
+    """Its configuration as Hydra composed it, with the key `hydra`; None of a job that was read from jobs.json."""
+    task: Task | None = None
+    """None if it cannot be composed."""
     state: State = State.WAITING
     folder: Path | None = None
+    """Its run folder, once it has started."""
     reason: str | None = None
     """Why it failed, in one line."""
     seconds: float = 0.0
     value: Any = None
-    """What the task returned: the metric that a sweeper optimises."""
-    news: dict[str, Any] = field(default_factory=dict)
-    """What was last heard of its progress."""
-    before: bool = False
-    """Whether an earlier call has done it, and this one only found it."""
+    """What its task returned: the metric that a sweeper optimises."""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """What its first process last reported."""
+    done_before: bool = False
+    """Whether an earlier call finished it."""
     resumes: bool = False
-    """Whether it goes on with the run that lies in its folder."""
+    """Whether it resumes the run in its folder."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The final values of a run that is done: read once, as the summary is written every few seconds."""
+        """The final metrics of a finished run. Read once: the summary is written every few seconds."""
         if self.folder is None:
             return {}
         with contextlib.suppress(OSError, ValueError):
-            found: dict[str, float] = json.loads(runs.read_text(RunFolder(self.folder).metrics))
-            return found
+            metrics: dict[str, float] = json.loads(runs.read_text(RunFolder(self.folder).metrics))
+            return metrics
         return {}
 
     @property
-    def shown(self) -> str:
-        """The metric to look at: while the job runs its newest value, then that of the best epoch."""
-        name = self.news.get("metric")
-        value = self.metrics.get(str(name)) if self.state is State.DONE else self.news.get("value")
+    def monitored_value(self) -> str:
+        """The monitored metric: of the newest epoch while the job runs, then of the best one."""
+        name = self.progress.get("metric")
+        value = self.metrics.get(str(name)) if self.state is State.DONE else self.progress.get("value")
         return f"{name} {value:.4g}" if value is not None else ""
 
 
@@ -68,33 +87,46 @@ class Sweep:
     """The jobs of one sweep.
 
     Args:
-        folder: of the sweep, which takes summary.json.
-        command: what was typed after the command's name, to complete the sweep if it ends early.
+        folder: of the sweep.
+        command: the command line of the sweep without the program.
+        all_known: whether all its jobs are known before the first one starts. A search decides on the next job by the
+            results of those before.
+        n_jobs: how many jobs run at a time, as for `GpuSlots`.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, command: Sequence[str] = (), *, all_known: bool = True, n_jobs: int | None = None
+    ) -> None:
         self.folder = folder
         self.command = list(command)
+        self.all_known = all_known
+        self.n_jobs = n_jobs
         self.jobs: list[Job] = []
-        self.others: list[dict[str, Any]] = []
-        """What is known of jobs whose runs lie there and that this command does not ask for."""
+        self.other_rows: list[dict[str, Any]] = []
+        """The rows in summary.json of runs in the folder that this command does not ask for."""
         self._written = 0.0
-        self._told = False
-        self._held = contextlib.ExitStack()
+        self._warned = False
+        self._lock = contextlib.ExitStack()
 
     def hold(self) -> None:
-        """Have the folder to oneself as long as this process lives.
+        """Lock the folder for as long as this process lives.
 
         Raises:
             LabError: another process runs a sweep in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held.enter_context(runs.lock(self.folder))
+        self._lock.enter_context(runs.lock(self.folder))
 
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
-        """Take up more jobs, numbered from `first`; `common` is what was asked for in all of them."""
-        added = [Job(first + place, list(given)) for place, given in enumerate(overrides)]
-        # Hydra may write an override otherwise than the command line did (True for true): then all jobs share it.
+        """Add jobs.
+
+        Args:
+            overrides: of each job.
+            first: the number of the first job.
+            common: the command line's overrides.
+        """
+        added = [Job(first + index, list(each)) for index, each in enumerate(overrides)]
+        # Hydra may spell an override in another way than the command line (True for true): then all jobs share it.
         shared = set(common).union(set.intersection(*map(set, overrides)) if len(added) > 1 else ())
         for job in added:
             job.label = " ".join(override for override in job.overrides if override not in shared)
@@ -103,57 +135,75 @@ class Sweep:
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many jobs stand where."""
+        """The number of jobs in each state."""
         return {state: sum(job.state is state for job in self.jobs) for state in State}
 
     @property
     def done(self) -> list[Job]:
-        """The jobs that did what they were asked."""
+        """The jobs that are done."""
         return [job for job in self.jobs if job.state is State.DONE]
 
     @property
-    def bad(self) -> list[Job]:
-        """The jobs that are over and not done."""
+    def unsuccessful(self) -> list[Job]:
+        """The jobs that failed or were interrupted."""
         return [job for job in self.jobs if job.state in (State.FAILED, State.INTERRUPTED)]
 
-    def write(self, *, now: bool = True) -> bool:
-        """Renew summary.json, at most every few seconds unless it must be `now` → whether it was not refused.
-
-        That it cannot be written is said once, and ends no job: what is there names the command that completes them.
+    def write_jobs(self) -> None:
+        """Write jobs.json, from which the sweep can be completed.
 
         Raises:
-            LabError: it cannot be written and is not there yet, so that nothing could be completed.
+            LabError: it cannot be written.
         """
-        if not now and time.monotonic() - self._written < 5:
+        jobs = [
+            {
+                "job": job.number,
+                "overrides": job.overrides,
+                "folder": None if job.config is None else self._relative(Path(job.config["run_dir"])),
+                "config": job.config,
+                "reason": job.reason,
+            }
+            for job in self.jobs
+        ]
+        try:
+            runs.write_json(self.folder / runs.JOBS, {"all_known": self.all_known, "n_jobs": self.n_jobs, "jobs": jobs})
+        except OSError as error:
+            raise _no_space(self.folder / runs.JOBS, error) from error
+
+    def write(self, *, now: bool = True) -> bool:
+        """Write summary.json, at most every few seconds unless `now` → whether that did not fail.
+
+        A failure is reported once and ends no job.
+
+        Raises:
+            LabError: it cannot be written and there is no earlier version.
+        """
+        if not now and time.monotonic() - self._written < _WRITE_EVERY:
             return True
         self._written = time.monotonic()
-        rows = [*map(self._row, self.jobs), *self.others]
+        rows = [*map(self._row, self.jobs), *self.other_rows]
         counts = Counter(row["state"] for row in rows)
         content = {"command": self.command, "jobs": rows}
         summary = self.folder / runs.SUMMARY
         try:
             runs.write_json(summary, {str(state): counts[state] for state in State} | content)
         except OSError as error:
-            self._bear(error, summary)
+            self._report(error, summary)
             return False
         return True
 
-    def _bear(self, error: OSError, summary: Path) -> None:
-        if self._told:
+    def _report(self, error: OSError, summary: Path) -> None:
+        if self._warned:
             return
         if not summary.is_file() or not summary.stat().st_size:
-            raise LabError(
-                f"cannot write {summary} ({error.strerror}): free some space, or set run_dir to a folder elsewhere"
-            ) from error
-        self._told = True
-        logger.warning("%s was not written (%s): the one before is kept, the jobs go on", summary, error.strerror)
+            raise _no_space(summary, error) from error
+        self._warned = True
+        logger.warning("cannot write %s (%s): its last version stays, and the jobs go on", summary, error.strerror)
 
     def _row(self, job: Job) -> dict[str, Any]:
-        folder = os.path.relpath(job.folder, self.folder) if job.folder is not None else None
         return {
             "job": job.number,
             "overrides": job.overrides,
-            "folder": folder,
+            "folder": None if job.folder is None else self._relative(job.folder),
             "state": job.state,
             "reason": job.reason,
             "seconds": round(job.seconds, 3),
@@ -161,8 +211,9 @@ class Sweep:
             "metrics": job.metrics if job.state is State.DONE else {},
         }
 
+    def _relative(self, folder: Path) -> str:
+        return os.path.relpath(folder, self.folder)
 
-current: Sweep | None = None
-"""The sweep of this process, if it runs one."""
-resumes = False
-"""In the process of a job: whether it goes on with the run that lies in its folder."""
+
+def _no_space(file: Path, error: OSError) -> LabError:
+    return LabError(f"cannot write {file} ({error.strerror}): free some space, or set run_dir to a folder elsewhere")

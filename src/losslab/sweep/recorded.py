@@ -1,0 +1,192 @@
+"""Completes a sweep from the job configurations that its folder records. Imports no torch.
+
+The folder may come from somebody else: its configurations pass the same checks as the config.json of a run.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from losslab import runs
+from losslab.errors import LabError
+from losslab.io.json_files import read_json
+from losslab.io.untrusted import check_folder
+from losslab.runs import RunFolder
+from losslab.runs.config import find_problem
+from losslab.runs.renames import rename_targets
+from losslab.runs.sweep_summary import read_jobs
+from losslab.runs.trust import check_targets, check_write_paths
+from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
+from losslab.sweep.scheduler import GpuSlots, run_jobs
+from losslab.sweep.state import Job, Sweep, Task
+from losslab.training.config import ProcessContext
+from losslab.training.distributed import spawn
+
+_Recorded = tuple[Sweep, list[dict[str, Any]]]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep, and not of a run."""
+    return (folder / runs.SUMMARY).is_file() and not (folder / "config.json").exists()
+
+
+def complete(
+    folder: Path,
+    function: Callable[[dict[str, Any], bool], Any],
+    context: ProcessContext,
+    *,
+    changes: Mapping[str, str],
+    trusted: Sequence[str] = (),
+) -> None:
+    """Run what is missing of a sweep.
+
+    Args:
+        folder: of the sweep.
+        function: trains a resolved configuration; the second argument says whether it resumes a run.
+        context: of this process.
+        changes: settings to change, by their keys; none of them changes a result.
+        trusted: packages that the configurations may name beside losslab's list.
+
+    Raises:
+        LabError: the folder records no jobs, or one that is not allowed.
+    """
+    spawn.process_context()  # it imports torch meanwhile
+    sweep, rows = _read(folder.absolute())
+    sweep.hold()
+    settings = dict(changes)
+    if "hydra.launcher.n_jobs" in settings:
+        sweep.n_jobs = OmegaConf.from_dotlist([f"n_jobs={settings.pop('hydra.launcher.n_jobs')}"])["n_jobs"]
+    GpuSlots(sweep.n_jobs)  # raises if it is no number of jobs
+    for job, row in zip(sweep.add([row["overrides"] for row in rows], 0), rows, strict=True):
+        job.number, job.reason = row["job"], row["reason"]
+        if row["config"] is not None:
+            job.config = relocate(rename_targets(row["config"]), sweep.folder / row["folder"])
+            change(job.config, settings)
+            job.config["trust"] = list(trusted)
+    spawn.run_in_subprocess(_check_targets, [job.config for job in sweep.jobs], sweep.folder, trusted)
+
+    def prepare(job: Job, sweep: Sweep, run_folder: Path | None = None) -> None:
+        if job.config is None:
+            return
+        name = Path(job.config["run_dir"]).name.partition("-")[2]
+        run_folder = run_folder or sweep.folder / f"{job.number}-{name}"
+        _check_run_folder(run_folder, sweep.folder)
+        job.config = relocate(job.config, run_folder)
+        check_write_paths(job.config, run_folder, trusted)
+        job.task = Task(function, (job.config,), job.config["trainer"], run_folder / "train.log")
+
+    for job in sweep.jobs:
+        prepare(job, sweep, None if job.config is None else Path(job.config["run_dir"]))
+    run_jobs(sweep, sweep.jobs, prepare, ExistingRuns(sweep.folder), context)
+
+
+def relocate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration of a run whose folder was moved: every mention of the old folder becomes the new one.
+
+    Raises:
+        LabError: it does not record the old folder.
+    """
+    old = config.get("run_dir")
+    if not isinstance(old, str) or not old or "\0" in old:
+        raise LabError(f"{folder}: its run_dir is no path: nothing is made. Start the run again")
+    moved: dict[str, Any] = _replace(config, old, str(folder))
+    return moved
+
+
+def _replace(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: each if key == "_target_" else _replace(each, old, new) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replace(each, old, new) for each in value]
+    return new if value == old else value
+
+
+def change(config: dict[str, Any], settings: Mapping[str, str]) -> None:
+    """Change settings of a configuration, as KEY=VALUE on the command line does."""
+    for key, text in settings.items():
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = OmegaConf.from_dotlist([f"value={text}"])["value"]
+
+
+def _check_targets(configs: Sequence[dict[str, Any] | None], source: Path, trusted: Sequence[str]) -> None:
+    """Check what the configurations of all jobs name; in a child process, since this imports torch."""
+    for config in configs:
+        check_targets(config, source, trusted)
+
+
+def _check_run_folder(folder: Path, sweep: Path) -> None:
+    if folder.parent != sweep or folder.is_symlink() or "${" in folder.name:
+        raise LabError(f"{folder} is not a folder in {sweep}: nothing is made there. Type the sweep's command again")
+    if folder.exists():
+        check_folder(folder)
+
+
+def _read(folder: Path) -> _Recorded:
+    """Read the jobs of a sweep: from jobs.json, or from the runs of a sweep of a version that wrote none."""
+    link = next((path for path in folder.iterdir() if path.is_symlink()), None)
+    if link is not None:
+        raise LabError(f"{link} is a link, and the sweep would write to where it leads: replace it by what it names")
+    file, begun = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
+    if not file.exists():
+        if not begun:
+            raise LabError(f"{folder} holds no sweep that had begun: delete it and start the sweep again")
+        return _read_old(folder)
+    command = read_command(folder) if begun else []
+    advice = f"type the command of the sweep again with run_dir={runs.display_path(folder)}"
+    content = read_json(file, advice)
+    rows: Any = content.get("jobs") if isinstance(content, dict) else None
+    problem = next(filter(None, map(_problem, rows)), None) if isinstance(rows, list) else "it holds no list of jobs"
+    if problem is None and len({row["job"] for row in rows}) < len(rows):
+        problem = "two jobs have one number"
+    folders = [row["folder"] for row in rows if row["config"] is not None] if problem is None else []
+    if len(set(folders)) < len(folders):
+        problem = "two jobs have one folder"
+    if problem is not None:
+        raise LabError(f"{file} does not hold the jobs of a sweep ({problem}): {advice}")
+    if content.get("all_known") is not True:
+        raise LabError(
+            f"{runs.display_path(folder)} is a search, which chooses its jobs as it goes. To continue it, type its "
+            f"command again (a storage keeps its trials): {repeated_command(folder, command)}"
+        )
+    return Sweep(folder, command, n_jobs=content.get("n_jobs")), rows
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with a job in jobs.json; None if nothing is."""
+    if not isinstance(row, dict) or not {"job", "overrides", "folder", "config", "reason"} <= row.keys():
+        return "a job lacks a key"
+    number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        return "the number of a job is no number"
+    texts = [row["reason"] or "", *(overrides if isinstance(overrides, list) else [None])]
+    if not all(isinstance(text, str) for text in texts):
+        return f"the overrides or the reason of job {number} are no strings"
+    if config is None:
+        return None
+    if not isinstance(folder, str) or Path(folder).name != folder or folder in {"", ".."} or "\0" in folder:
+        return f"the folder of job {number} is not in the sweep"
+    problem = find_problem(config)
+    return problem and f"job {number}: {problem}"
+
+
+def _read_old(folder: Path) -> _Recorded:
+    """The jobs of a sweep whose version wrote no jobs.json: all of them must have left a config.json."""
+    command, rows = read_command(folder), read_jobs(folder, ended=True)
+    names = [row.get("folder") for row in rows]
+    begun = [
+        name is not None and Path(name).name == name and (folder / name / "config.json").is_file() for name in names
+    ]
+    if not all(begun):
+        raise LabError(
+            f"{begun.count(False)} of {len(rows)} jobs never started, and {runs.display_path(folder)} does not hold "
+            f"their configurations. To complete the sweep, type its command again: {repeated_command(folder, command)}"
+        )
+    n_jobs = [
+        int(part.partition("=")[2]) for part in command if re.fullmatch(r"hydra\.launcher\.n_jobs=-?\d{1,4}", part)
+    ]
+    configs = (RunFolder(folder / str(name)).read_unchecked_config() for name in names)
+    jobs = [row | {"config": config, "reason": None} for row, config in zip(rows, configs, strict=True)]
+    return Sweep(folder, command, n_jobs=n_jobs[-1] if n_jobs else None), jobs
