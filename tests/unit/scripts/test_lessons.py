@@ -1,28 +1,24 @@
-"""docs/lessons.md: what its numbers are said to show they show, and smaller runs of the same presets show it again."""
+"""docs/lessons.md: its claims hold of the recorded results and of smaller runs, and it is up to date."""
 
 import re
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
-import lessons as command
 import numpy as np
 import pytest
 import torch
-from campaigns import campaign
-from curriculum import figure, page, sight
-from curriculum.lesson import Lesson
-from curriculum.lessons import LESSONS
-from curriculum.preset import Preset
-from curriculum.standings import failing, group, groups_of, standings
+from pages import __main__ as command
+from pages.experiments import read_records, read_results
+from pages.lessons import LESSONS, PAGE, curves, figure, text
+from pages.lessons.lesson import Lesson, Preset, make_group
 
 from losslab.training.config import compose
 from losslab.training.experiment import build, run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-ASKED_FOR = {
+NAMES = {
     "huber_beats_mse", "mae_underfits", "robust_losses_under_label_noise", "focal_and_calibration",
     "label_smoothing_and_calibration", "mse_as_a_classifier", "long_tail", "vanishing_gradients", "clipping",
 }  # fmt: skip
@@ -33,31 +29,32 @@ each = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name
 
 
 @pytest.fixture(scope="module")
-def kept():
-    return campaign.read(DOCS / "lessons")[0]
+def recorded():
+    return read_results(DOCS / "lessons")
 
 
-def test_all_lessons_are_there():
-    assert {lesson.name for lesson in LESSONS} == ASKED_FOR
+def test_all_lessons_exist():
+    assert {lesson.name for lesson in LESSONS} == NAMES
 
 
-def test_the_page_fits_its_presets_and_its_numbers():
-    assert page.stale(DOCS) == [], "renew it: python scripts/lessons.py NAME, or --page where only words changed"
+def test_the_page_is_up_to_date():
+    assert PAGE.stale(DOCS) == [], "python scripts/pages lessons NAME, or --text if only the text changed"
 
 
 def test_a_changed_preset_makes_the_page_stale(monkeypatch):
-    monkeypatch.setattr(Lesson, "said", {"command": "python train.py"})
-    assert set(page.stale(DOCS)) == ASKED_FOR
+    monkeypatch.setattr(Lesson, "definition", {"command": "python train.py"})
+    assert set(PAGE.stale(DOCS)) == NAMES
 
 
-def test_a_changed_number_makes_the_page_stale(kept):
-    facts = campaign.read(DOCS / "lessons")[1]
-    assert page.text(kept, facts) == (DOCS / "lessons.md").read_text()
-    assert page.text([replace(kept[0], value=2 * kept[0].value), *kept[1:]], facts) != (DOCS / "lessons.md").read_text()
+def test_a_changed_result_makes_the_page_stale(recorded):
+    records, current = read_records(DOCS / "lessons"), (DOCS / "lessons.md").read_text()
+    assert text(LESSONS, recorded, records) == current
+    changed = [replace(recorded[0], value=2 * recorded[0].value), *recorded[1:]]
+    assert text(LESSONS, changed, records) != current
 
 
 @each
-def test_a_preset_says_its_question_command_cost_and_result(lesson):
+def test_a_preset_has_its_question_command_cost_and_expected_result(lesson):
     preset = lesson.preset
     assert preset.command == f"python train.py experiment={lesson.name}"
     assert preset.question.endswith("?")
@@ -68,62 +65,62 @@ def test_a_preset_says_its_question_command_cost_and_result(lesson):
 
 
 @each
-def test_a_claim_holds_of_the_kept_numbers(lesson, kept):
-    groups = groups_of(lesson, kept)
+def test_every_claim_holds_of_the_recorded_results(lesson, recorded):
+    groups = lesson.groups(recorded)
     assert {len(one.runs) for one in groups} == {len(lesson.preset.sweep["seed"])}
-    found = [failing(claim, panel, groups) for panel in lesson.panels for claim in panel.claims]
+    found = [panel.check(claim, groups) for panel in lesson.panels for claim in panel.claims]
     assert found
     assert not any(found), found
 
 
-def test_a_claim_that_does_not_hold_is_found(kept):
+def test_a_claim_that_does_not_hold_is_found(recorded):
     lesson = LESSONS[0]
     panel = lesson.panels[0]
-    groups, claim = groups_of(lesson, kept), panel.claims[1]
-    assert failing(claim, panel, groups) == ""
-    assert "better in test/mse, not worse" in failing(replace(claim, verdict="worse"), panel, groups)
-    assert "not from" in failing(replace(claim, high=1e-3), panel, groups)
-    assert failing(replace(claim, high=1e-3), panel, groups, bounds=False) == ""
+    groups, claim = lesson.groups(recorded), panel.claims[1]
+    assert panel.check(claim, groups) == ""
+    assert "better in test/mse, not worse" in panel.check(replace(claim, verdict="worse"), groups)
+    assert "not from" in panel.check(replace(claim, high=1e-3), groups)
+    assert panel.check(replace(claim, high=1e-3), groups, bounds=False) == ""
 
 
 @each
-def test_the_figure_is_drawn_of_the_kept_numbers(lesson, kept):
-    points = sight.read(DOCS / "lessons" / f"{lesson.name}.csv")
-    drawn = figure.draw(lesson, groups_of(lesson, kept), points)
-    curves, *ends = drawn.axes
-    shown = {text.get_text() for text in curves.get_legend().get_texts()} - {"as sure as right"}
-    assert shown == {figure.said(point.series) for point in points}
-    assert len(ends) == len(lesson.panels)
+def test_the_figure_shows_the_recorded_results(lesson, recorded):
+    points = curves.read_points(DOCS / "lessons" / f"{lesson.name}.csv")
+    drawn = figure.draw(lesson, lesson.groups(recorded), points)
+    left, *right = drawn.axes
+    shown = {label.get_text() for label in left.get_legend().get_texts()} - {"as sure as right"}
+    assert shown == {figure.short_label(point.series) for point in points}
+    assert len(right) == len(lesson.panels)
     assert (DOCS / "lessons" / f"{lesson.name}.png").is_file()
 
 
 @each
-def test_what_one_is_told_to_try_can_be_tried(lesson, tmp_path):
-    told = [said.split() for said in re.findall(r"`([^`]*)`", lesson.tries)]
-    overrides = [said for said in told if all("=" in part for part in said)]
-    assert overrides
-    for said in overrides:
-        one = [re.sub(r"=([^,]*),.*", r"=\1", part) for part in said]
+def test_suggested_overrides_can_be_built(lesson, tmp_path):
+    quoted = [code.split() for code in re.findall(r"`([^`]*)`", lesson.suggestions)]
+    suggested = [parts for parts in quoted if all("=" in part for part in parts)]
+    assert suggested
+    for parts in suggested:
+        one = [re.sub(r"=([^,]*),.*", r"=\1", part) for part in parts]
         build(compose([f"experiment={lesson.name}", *one], run_dir=str(tmp_path)) | BARE)
 
 
-def wanted(lesson):
-    """The circumstances and groups that are needed to see again what is better and what is worse."""
-    for panel in (panel for panel in lesson.panels if panel.within not in lesson.left_out):
-        claims = [claim for claim in panel.claims if claim.again and claim.verdict in {"better", "worse"}]
+def panels_to_retest(lesson):
+    """Panels with the claims that smaller runs must show, and the labels of the groups to run for them."""
+    for panel in (panel for panel in lesson.panels if panel.within not in lesson.not_retested):
+        claims = [claim for claim in panel.claims if claim.retested and claim.verdict in {"better", "worse"}]
         if claims:
             yield panel, claims, [panel.baseline, *dict.fromkeys(claim.group for claim in claims)]
 
 
-def fresh(lesson, names, folder):
-    """The groups of these names, from runs of the preset with fewer seeds and epochs."""
+def run_smaller(lesson, names, folder):
+    """Groups of these names, from runs of the preset with fewer seeds and epochs."""
     found = {}
-    for job in lesson.preset.jobs(lesson.seeds):
+    for job in lesson.preset.jobs(lesson.quick_seeds):
         name, seed = tuple(sorted(job[1:-1], key=lambda part: not part.startswith("loss"))), int(job[-1][5:])
         if name in names:
-            config = compose([*job, *lesson.quick, "trainer=cpu"], run_dir=str(folder / "_".join(job[1:])))
+            config = compose([*job, *lesson.quick_overrides, "trainer=cpu"], run_dir=str(folder / "_".join(job[1:])))
             found.setdefault(name, {})[seed] = run(build(config | BARE))
-    return [group(name, seeds) for name, seeds in found.items()]
+    return [make_group(name, seeds) for name, seeds in found.items()]
 
 
 @pytest.fixture
@@ -137,59 +134,59 @@ def one_thread():
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @each
-def test_what_a_lesson_says_comes_out_again(lesson, tmp_path):
-    needed = list(wanted(lesson))
+def test_smaller_runs_show_the_claims_of_a_lesson(lesson, tmp_path):
+    needed = list(panels_to_retest(lesson))
     assert needed
     for panel, claims, labels in needed:
         names = {(*label.split(), *filter(None, [panel.within])) for label in labels}
-        groups = fresh(lesson, names, tmp_path / panel.baseline)
+        groups = run_smaller(lesson, names, tmp_path / panel.baseline)
         assert len(groups) == len(names)
         for claim in claims:
-            assert failing(claim, panel, groups, bounds=False) == ""
+            assert panel.check(claim, groups, bounds=False) == ""
 
 
-def test_honest_answers_lie_on_the_diagonal(monkeypatch):
+def test_calibrated_predictions_lie_on_the_diagonal(monkeypatch):
     random = np.random.default_rng(0)
     confidence = random.uniform(0.3, 1.0, 20_000)
     right = random.uniform(size=20_000) < confidence
-    monkeypatch.setattr(sight, "_answers", lambda _: (confidence, right.astype(int), np.ones(20_000, dtype=int)))
-    rows = sight.reliability(group(["loss=mse"], {0: {}}))
+    monkeypatch.setattr(curves, "_predictions", lambda _: (confidence, right.astype(int), np.ones(20_000, dtype=int)))
+    rows = curves.reliability_curve(make_group(["loss=mse"], {0: {}}))
     assert len(rows) == 7
     for place, share, low, high in rows:
         assert low < share < high
         assert share == pytest.approx(place, abs=0.04)
 
 
-def test_a_recall_is_the_share_of_a_class_that_is_found(monkeypatch):
+def test_recall_is_the_share_of_a_class_that_is_found(monkeypatch):
     guess, truth = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
     answers = iter([(None, guess, truth), (None, truth, truth)])
-    monkeypatch.setattr(sight, "_answers", lambda _: next(answers))
-    rows = sight.recall_by_class(group(["loss=mse"], {0: {}, 1: {}}))
+    monkeypatch.setattr(curves, "_predictions", lambda _: next(answers))
+    rows = curves.recall_by_class(make_group(["loss=mse"], {0: {}, 1: {}}))
     assert rows == [(0, 0.75, 0.5, 1.0), (1, 0.75, 0.5, 1.0)]
 
 
-def test_what_pulls_at_the_right_logit_is_p_minus_1_under_cross_entropy_and_times_p_under_brier(monkeypatch):
+def test_the_gradient_on_the_right_logit_is_p_minus_1_for_cross_entropy_and_times_p_for_brier(monkeypatch):
     outputs = np.array([[[0.0, 12.0, 0.0], [9.0, 0.0, 0.0]]])
     record = SimpleNamespace(epoch=np.array([4]), outputs=outputs, target=np.zeros(2, dtype=int))
     record.margin = np.array([[-12.0, 9.0]])
-    monkeypatch.setattr(sight.Record, "load", lambda _: record)
-    pulls = {}
+    monkeypatch.setattr(curves.Record, "load", lambda _: record)
+    gradients = {}
     for name in ("cross_entropy", "brier"):
-        one = group([f"loss={name}"], {0: {}})
+        one = make_group([f"loss={name}"], {0: {}})
         one.runs[0].config["loss"] = compose([f"loss={name}", "data=digits"], run_dir="nowhere")["loss"]
-        ((epoch, pulls[name], _, _),) = sight.pull_on_the_wrong(one)
+        ((epoch, gradients[name], _, _),) = curves.gradient_on_wrong(one)
         assert epoch == 4
     p = float(torch.tensor(outputs[0, 0]).softmax(0)[0])
-    assert pulls["cross_entropy"] == pytest.approx(1 - p)
-    assert pulls["brier"] == pytest.approx(4 * p, rel=1e-3)
+    assert gradients["cross_entropy"] == pytest.approx(1 - p)
+    assert gradients["brier"] == pytest.approx(4 * p, rel=1e-3)
 
 
-def test_an_interval_without_a_difference_claims_nothing():
+def test_a_difference_whose_interval_contains_0_is_not_distinguishable():
     panel = replace(LESSONS[0].panels[0], within="")
     same = {seed: {"test/mse": value} for seed, value in enumerate((1.0, 2.0, 3.0))}
     near = {seed: {"test/mse": value} for seed, value in enumerate((1.1, 1.9, 3.1))}
-    (place,) = standings(panel, [group(["loss=mse"], same), group(["loss=huber"], near)])
-    assert [one.verdict for one in place.differences] == ["not distinguishable"]
+    (comparison,) = panel.compare([make_group(["loss=mse"], same), make_group(["loss=huber"], near)])
+    assert [one.verdict for one in comparison.differences] == ["not distinguishable"]
 
 
 def test_a_preset_is_read_with_its_sweep():
@@ -199,8 +196,7 @@ def test_a_preset_is_read_with_its_sweep():
     assert len(preset.jobs(2)) == len(list(product(preset.sweep["loss"], values, range(2))))
 
 
-def test_an_unknown_lesson_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["lessons.py", "all_of_it"])
+def test_an_unknown_lesson_is_named(capsys):
     with pytest.raises(SystemExit):
-        command.main()
-    assert "no lesson all_of_it" in capsys.readouterr().err
+        command.main(["lessons", "all_of_it"])
+    assert "there is no experiment all_of_it" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""The lessons on whether probabilities mean what they say."""
+"""Lessons on calibration: whether predicted probabilities equal observed frequencies."""
 
-from curriculum import sight
-from curriculum.lesson import Claim, Lesson, Panel
+from pages.lessons import curves
+from pages.lessons.lesson import Claim, Lesson, Panel
 
 _METRICS = ("test/ece", "test/nll")
 _BAND = "the bars are 95 % intervals of the share"
@@ -9,15 +9,15 @@ _BLURRED = "Digits of 2×2 pixels, 60 % of which are right: cross-entropy is too
 _SHARP = "Digits of 8×8 pixels, 98 % of which are right: cross-entropy is as sure as it may be"
 
 
-def _honest(within: str) -> sight.Sight:
-    return sight.Sight(
+def _reliability(within: str) -> curves.CurvesSpec:
+    return curves.CurvesSpec(
         "confidence: probability of the answer",
         "share of right answers",
-        sight.reliability,
+        curves.reliability_curve,
         _BAND,
         within=within,
         diagonal=True,
-        points=True,
+        markers=True,
     )
 
 
@@ -41,16 +41,16 @@ FOCAL = Lesson(
             within="trainer.max_epochs=8",
         ),
     ),
-    sight=_honest("trainer.max_epochs=40"),
-    sees="Below the diagonal a network is surer than it is right. γ = 0 is cross-entropy, which lies below it after "
-    "long training; γ = 2 comes near. With a fifth of the training it is not too sure, and the same γ makes the "
+    curves=_reliability("trainer.max_epochs=40"),
+    observation="Below the diagonal a network is surer than it is right. γ = 0 is cross-entropy, which lies below it "
+    "after long training; γ = 2 comes near. With a fifth of the training it is not too sure, and the same γ makes the "
     "calibration error larger: the focal loss is no cure for it, but a push in one direction.",
-    why="(1 - p)^γ turns examples down that are already sure, so the last steps towards p = 1 are not taken. It is not "
-    "proper: if the truth is q, the expected loss is least at a p that lies nearer to even odds than q. The push goes "
-    "one way, whichever way would have been right.",
-    tries="`callbacks=anneal callbacks.anneal.parameter=gamma callbacks.anneal.end=0`, which ends with a proper loss; "
-    "`data.size=8`, where 98 % of the answers are right; a temperature fitted on validation data.",
-    left_out=("trainer.max_epochs=40",),
+    explanation="(1 - p)^γ turns examples down that are already sure, so the last steps towards p = 1 are not taken. "
+    "It is not proper: if the truth is q, the expected loss is least at a p that lies nearer to even odds than q. The "
+    "push goes one way, whichever way would have been right.",
+    suggestions="`callbacks=anneal callbacks.anneal.parameter=gamma callbacks.anneal.end=0`, which ends with a proper "
+    "loss; `data.size=8`, where 98 % of the answers are right; a temperature fitted on validation data.",
+    not_retested=("trainer.max_epochs=40",),
 )
 
 SMOOTHING = Lesson(
@@ -79,16 +79,14 @@ SMOOTHING = Lesson(
             within="data.size=8",
         ),
     ),
-    sight=_honest("data.size=2"),
-    sees="On blurred digits the calibration error falls by a third or more. On sharp ones it grows tenfold, in "
+    curves=_reliability("data.size=2"),
+    observation="On blurred digits the calibration error falls by a third or more. On sharp ones it grows tenfold, in "
     "proportion to the smoothing, although decisions are no worse: ask what the probabilities are for.",
-    why="The gradient by the logits is p - t with t = 1 - ε + ε/C for the label: at ε = 0.2 and ten classes it is 0 at "
-    "p = 0.82 and turns round above. A network that is right in 98 % of all cases says 0.8, and the difference is the "
-    "calibration error of the second table.",
-    tries="`loss.label_smoothing=0.02`; `loss=smoothed loss@loss.loss=focal`; how it works against label noise: "
+    explanation="The gradient by the logits is p - t with t = 1 - ε + ε/C for the label: at ε = 0.2 and ten classes "
+    "it is 0 at p = 0.82 and turns round above. A network that is right in 98 % of all cases says 0.8, and the "
+    "difference is the calibration error of the second table.",
+    suggestions="`loss.label_smoothing=0.02`; `loss=smoothed loss@loss.loss=focal`; how it works against label noise: "
     "`noise=symmetric noise.rate=0.2`.",
-    quick=("trainer.max_epochs=15",),
-    left_out=("data.size=2",),
+    quick_overrides=("trainer.max_epochs=15",),
+    not_retested=("data.size=2",),
 )
-
-LESSONS = (FOCAL, SMOOTHING)

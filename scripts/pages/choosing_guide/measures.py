@@ -1,4 +1,4 @@
-"""What is read from a finished run: its metrics, and what no metric says."""
+"""Values of a finished run: its metrics, and two that are no metrics."""
 
 from math import nan
 from pathlib import Path
@@ -15,7 +15,7 @@ from losslab.training.experiment import Experiment
 
 
 def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:
-    """One number of a run.
+    """Measure a run.
 
     Args:
         name: of a metric in metrics.json, "share below" or "error of log σ".
@@ -30,25 +30,25 @@ def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:
 
 
 def share_below(folder: Path) -> float:
-    """The share of the test targets below the prediction, under the weights of the last epoch."""
-    experiment, test = _at_the_end(folder)
+    """Share of the test targets below the prediction, with the weights of the last epoch."""
+    experiment, test = _load_last(folder)
     with torch.no_grad():
         predictions = experiment.learner.predictions(experiment.learner(test.inputs))
     return float((test.truth < predictions).double().mean())
 
 
 def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
-    """Root mean square of log(σ predicted / σ true) over the test inputs: 0 for the law itself.
+    """Root mean square of log(predicted σ / true σ) over the test inputs.
 
-    Where no variance is predicted, that of all examples alike is the mean squared error in training.
+    The variance of a loss that predicts none is the mean squared error in training, the same for all examples.
     """
-    experiment, test = _at_the_end(folder)
+    experiment, test = _load_last(folder)
     train, loss = experiment.data.splits["train"], experiment.learner.loss
-    (law,) = experiment.data.corruptions
-    assert isinstance(law, Heteroscedastic)  # noqa: S101 -- for the type checker, as the next
+    (noise,) = experiment.data.corruptions
+    assert isinstance(noise, Heteroscedastic)  # noqa: S101 -- for the type checker, as the next
     assert isinstance(train, Examples)  # noqa: S101
-    own = experiment.config["data"]["noise"]  # of the data themselves, in every split
-    true = law.deviation(train, test.inputs).square() + own**2
+    own_noise = experiment.config["data"]["noise"]  # of the data themselves, in every split
+    true = noise.deviation(train, test.inputs).square() + own_noise**2
     predicted = torch.full_like(true, metrics["train/mse_given"])
     if isinstance(loss, GaussianNLL):
         with torch.no_grad():
@@ -56,8 +56,8 @@ def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
     return float(((predicted / true).log() / 2).square().mean().sqrt())
 
 
-def _at_the_end(folder: Path) -> tuple[Experiment, Examples]:
-    """A run under the weights of its last epoch, and its test examples."""
+def _load_last(folder: Path) -> tuple[Experiment, Examples]:
+    """A run with the weights of its last epoch, and its test examples."""
     run = RunFolder(folder)
     experiment = lab.rebuild(run, run.read_config())
     weights.load(experiment.learner, run.last)

@@ -1,0 +1,13 @@
+"""docs/choosing.md: a decision table of losses, shown by sweeps, and what the gradient of a loss says about it."""
+
+from pages.choosing_guide import gradients
+from pages.choosing_guide.gradient_runs import CLIPPING, LEARNING_RATES
+from pages.choosing_guide.text import SITUATIONS, text
+from pages.page import Page
+
+PAGE = Page(
+    "choosing",
+    (*SITUATIONS, CLIPPING, LEARNING_RATES),
+    lambda results, records, docs: text(results, records, gradients.read(docs / "figures")),
+    lambda _results, _records, docs: gradients.save(gradients.measure(), docs / "figures"),
+)

@@ -1,0 +1,97 @@
+"""A row of the decision table: a situation, the loss to try first, and the sweeps that compare it with others."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from pages.choosing_guide.measures import measure
+from pages.experiments import Result, run_command, run_sweep
+
+SEEDS = 4
+BARE = ("callbacks=none", "logger=none")
+"""Saves final values only, which are then those of the last epoch's weights."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over losses and seeds."""
+
+    settings: tuple[str, ...]
+    bare: bool = True
+    seeds: int = SEEDS
+    label: str = ""
+    """Label of its runs on the page; by default, the settings that only it has."""
+
+    @property
+    def command(self) -> str:
+        """The command as it is shown and run."""
+        seeds = ",".join(map(str, range(self.seeds)))
+        return shlex.join(["python", "train.py", "-m", *self.settings, f"seed={seeds}", *(BARE if self.bare else ())])
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A situation, the loss to try first, and why."""
+
+    name: str
+    """Anchor of its section, and name of its experiment."""
+    title: str
+    first: str
+    compare: str
+    reason: str
+    source: str
+    sweeps: tuple[Sweep, ...]
+    metrics: tuple[str, ...]
+    baseline: str
+    """Label of the runs that the others are compared with; "" for none."""
+    levels: bool = False
+    """Whether runs are compared with the level τ of their label instead of with each other."""
+    setup: str = ""
+    """A command that the sweeps depend on."""
+    limits: str = ""
+    """What the project's data cannot show."""
+    test_examples: int = 270
+    """Of a classifier: 15 % of the digits by default."""
+
+    @property
+    def commands(self) -> list[str]:
+        """All commands in order."""
+        return [*filter(None, [self.setup]), *(sweep.command for sweep in self.sweeps)]
+
+    @property
+    def definition(self) -> dict[str, list[str]]:
+        """The commands: they determine the results."""
+        return {"commands": self.commands}
+
+    def step(self, metric: str) -> float:
+        """Smallest possible change of a metric: one test example of an accuracy; 0 for other metrics."""
+        return 1 / self.test_examples if metric == "test/accuracy" else 0.0
+
+    def run(self, work_dir: Path, results_dir: Path) -> list[Result]:  # noqa: ARG002 -- it writes no further files
+        """Run the commands, and measure each run."""
+        if self.setup:
+            run_command(self.setup, work_dir)
+        return [result for sweep in self.sweeps for result in self._run_sweep(sweep, work_dir)]
+
+    def _run_sweep(self, sweep: Sweep, work_dir: Path) -> list[Result]:
+        folder = run_sweep(sweep.command, work_dir)
+        results = []
+        for job in json.loads((folder / "summary.json").read_text())["jobs"]:
+            values = dict(override.split("=", 1) for override in job["overrides"])
+            label = sweep.label or self.label(job["overrides"])
+            for metric in self.metrics:
+                value = measure(metric, folder / job["folder"], job["metrics"])
+                results.append(Result(self.name, label, int(values["seed"]), metric, value))
+        return results
+
+    def label(self, overrides: list[str]) -> str:
+        """Label of a run: its overrides that are not the same in all sweeps without a label of their own."""
+        sweeps = [sweep.settings for sweep in self.sweeps if not sweep.label]
+        shared = set.intersection(*map(set, sweeps)) if len(sweeps) > 1 else set()
+        settings = [setting for sweep in sweeps for setting in sweep]
+        own = [setting for setting in settings if setting not in shared] if len(sweeps) > 1 else []
+        swept = [setting for setting in settings if "," in setting and "[" not in setting]
+        keys = {setting.partition("=")[0] for setting in (*own, *swept)} | {"loss"}
+        hidden = shared.union(BARE)
+        return " ".join(each for each in overrides if each.partition("=")[0] in keys and each not in hidden)
