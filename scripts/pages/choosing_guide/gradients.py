@@ -150,7 +150,10 @@ def read(folder: Path) -> list[FirstGradient]:
     """Read the numbers that `save` wrote."""
     with (folder / "initial_gradients.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
-    return [FirstGradient(*names, float(norm), float(ratio)) for *names, norm, ratio in rows]
+    return [
+        FirstGradient(setting, reference, loss, float(norm), float(ratio))
+        for setting, reference, loss, norm, ratio in rows
+    ]
 
 
 def draw(gradients: Sequence[FirstGradient]) -> "Figure":
