@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from soak.drawn import campaign, drawn, tried
+from soak.random_configurations import campaign, draw, run_trial
 
 EXAMPLES = int(os.environ.get("LOSSLAB_EXAMPLES", "15"))
 SHORT = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
@@ -18,12 +18,12 @@ DIGITS = ["model=mlp", "data=digits", "loss=cross_entropy", "data.size=2"]
 )
 @given(st.integers(0, 2**32))
 def test_any_configuration_trains_or_is_refused_in_one_line_and_leaves_nothing(number):
-    case = tried(drawn(random.Random(number)))  # noqa: S311
-    assert case.happened != "failed", f"{case.line} <- {' '.join(case.overrides)}"
+    trial = run_trial(draw(random.Random(number)))  # noqa: S311
+    assert trial.outcome != "failed", f"{trial.message} <- {' '.join(trial.overrides)}"
 
 
 def test_a_campaign_is_resumed_at_any_case_of_it():
-    assert next(campaign(0, 3, 1)).overrides == tuple(drawn(random.Random("0/3")))  # noqa: S311
+    assert next(campaign(0, 3, 1)).overrides == tuple(draw(random.Random("0/3")))  # noqa: S311
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
     ],
 )
 def test_what_once_was_a_traceback_or_went_unnoticed(overrides, line):
-    case = tried([*SHORT, *overrides])
-    assert case.happened == "refused", case
-    assert line in case.line
+    trial = run_trial([*SHORT, *overrides])
+    assert trial.outcome == "refused", trial
+    assert line in trial.message
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_what_once_was_a_traceback_or_went_unnoticed(overrides, line):
     ],
 )
 def test_what_is_unusual_and_right_trains(overrides):
-    case = tried([*SHORT, *overrides])
-    assert case.happened == "trained", case
+    trial = run_trial([*SHORT, *overrides])
+    assert trial.outcome == "trained", trial

@@ -19,7 +19,7 @@ def test_run_killed_repeatedly_ends_as_undisturbed(kind, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_killed_and_interrupted_end_as_undisturbed(tmp_path):
-    assert kills.run(Case("ranks", f"0 {KINDS[-1]}"), tmp_path, blows=2).failures == []
+    assert kills.run(Case("ranks", f"0 {KINDS[-1]}"), tmp_path, faults=2).failures == []
 
 
 @pytest.mark.slow

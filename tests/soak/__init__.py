@@ -1,1 +1,1 @@
-"""Long campaigns against the promises of docs/reliability.md: `make soak`. The tests run the same, for less long."""
+"""Long campaigns that test the promises of docs/reliability.md (`make soak`). The tests run short versions of them."""

@@ -1,4 +1,4 @@
-"""`make soak`: every promise of docs/reliability.md at full size. It goes on where an earlier call was interrupted."""
+"""`make soak`: test the promises of docs/reliability.md at full size. Continues an interrupted campaign."""
 
 import argparse
 import math
@@ -15,8 +15,8 @@ import lightning
 import torch
 from rich.console import Console
 
-from soak import configurations, handed_over, kills, load, requeues, saves, sweeps, tensors
-from soak.record import Case, Found, Record
+from soak import kills, load, random_configurations, random_tensors, requeues, saves, sweeps, untrusted_files
+from soak.record import Case, CaseResult, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -25,10 +25,10 @@ PAGE = ROOT / "docs" / "reliability.md"
 class Part(NamedTuple):
     """A kind of experiment."""
 
-    what: str
+    description: str
     unit: str
     cases: Callable[[int], list[Case]]
-    run: Callable[[Case, Path], Found]
+    run: Callable[[Case, Path], CaseResult]
     count: int
 
 
@@ -37,25 +37,27 @@ PARTS = {
     "kills": Part("a run of one process killed at a random moment, resumed", "kills", kills.cases, kills.run, 200),
     "signals": Part("SIGINT and SIGTERM to a run of one process", "signals", kills.signal_cases, kills.run, 40),
     "ranks": Part(
-        "kills and signals to one, all or the parent of two processes", "blows", kills.rank_cases, kills.run, 100
+        "kills and signals to one, all or the parent of two processes", "faults", kills.rank_cases, kills.run, 100
     ),
     "sweeps": Part("a sweep whose parent is killed, completed", "kills", sweeps.cases, sweeps.run, 30),
     "configurations": Part(
-        "a configuration drawn at random, trained or refused",
+        "a random configuration, trained or refused",
         "configurations",
-        configurations.cases,
-        configurations.run,
+        random_configurations.cases,
+        random_configurations.run,
         2000,
     ),
-    "tensors": Part("outputs and targets of any kind, scored or refused", "pairs", tensors.cases, tensors.run, 20_000),
-    "hostile": Part("a file that was made to run something", "tests", handed_over.cases, handed_over.run, 1),
-    "load": Part("commands at once into one outputs/", "runs", load.cases, load.run, 100),
-    "requeues": Part("a job that SLURM stops and starts again", "requeues", requeues.cases, requeues.run, 50),
+    "tensors": Part(
+        "outputs and targets of any kind, scored or refused", "pairs", random_tensors.cases, random_tensors.run, 20_000
+    ),
+    "hostile": Part("a file that tries to execute code", "tests", untrusted_files.cases, untrusted_files.run, 1),
+    "load": Part("commands that start at once in one outputs/", "runs", load.cases, load.run, 100),
+    "requeues": Part("a job that SLURM stops and requeues", "requeues", requeues.cases, requeues.run, 50),
 }
 
 
 def main() -> None:
-    """Run what is left of the campaign, and write its report after each case."""
+    """Run the remaining cases, and write the report after each of them."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "soak", help="of the record and the runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
@@ -63,40 +65,40 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the report into docs/reliability.md")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup has this
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     record, console = Record(options.folder / "record.jsonl"), Console(highlight=False)
     planned = [
         case for name in options.only for case in PARTS[name].cases(math.ceil(PARTS[name].count * options.scale))
     ]
     for number, case in enumerate(planned, 1):
-        if case in record.found:
+        if case in record.results:
             continue
         began = time.monotonic()
-        found = PARTS[case.part].run(case, options.folder)
-        record.add(case, found)
+        result = PARTS[case.part].run(case, options.folder)
+        record.add(case, result)
         _report(record, options.folder)
-        verdict = f"{len(found.failures)} FAILED" if found.failures else "ok"
+        verdict = f"{len(result.failures)} FAILED" if result.failures else "ok"
         took = f"{time.monotonic() - began:.0f} s"
-        console.print(f"{number}/{len(planned)}  {case.part} {case.name}  {found.counted}  {took}  {verdict}")
-        for line in found.failures:
+        console.print(f"{number}/{len(planned)}  {case.part} {case.name}  {result.counted}  {took}  {verdict}")
+        for line in result.failures:
             console.print(f"    {line}")
     report = _report(record, options.folder)
     console.print(report)
     if options.write:
-        _put(report)
+        _write_page(report)
     raise SystemExit(bool(record.failures))
 
 
 def _report(record: Record, folder: Path) -> str:
-    lines = [record.table([(name, part.what, part.unit) for name, part in PARTS.items()])]
+    lines = [record.table([(name, part.description, part.unit) for name, part in PARTS.items()])]
     lines += [f"- {line}" for line in record.failures]
     text = "\n".join(lines) + "\n"
     (folder / "report.md").write_text(text)
     return text
 
 
-def _put(report: str) -> None:
+def _write_page(report: str) -> None:
     before, begin, rest = PAGE.read_text().partition("<!-- soak -->\n")
     _, end, after = rest.partition("<!-- /soak -->\n")
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"

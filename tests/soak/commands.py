@@ -1,4 +1,4 @@
-"""The command as a process of its own, and what can be done to it."""
+"""Run the command in a process, and inject kills and signals."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def start(*arguments: str, cwd: Path, variables: Mapping[str, str] | None = None
 
 
 def train(*arguments: str, cwd: Path) -> float:
-    """Let one run end undisturbed → its seconds."""
+    """Run the command undisturbed → the time that it took, in seconds."""
     began = time.monotonic()
     process = start(*arguments, cwd=cwd)
     out, _ = process.communicate()
@@ -38,36 +38,36 @@ def train(*arguments: str, cwd: Path) -> float:
 
 
 def ranks(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a command of several has started to train: they lead groups of their own."""
+    """The process ids of the ranks that a command has started. Each leads its own process group."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             pid, _, rest = stat.read_text().partition(" (")
             parents[int(pid)] = int(rest.rpartition(") ")[2].split()[1])
-    found = []
+    ids = []
     for pid in parents:
         above = pid
         while above in parents and above != process.pid:
             above = parents[above]
         with contextlib.suppress(ProcessLookupError):
             if above == process.pid != pid and os.getsid(pid) == pid:
-                found.append(pid)
-    return sorted(found)
+                ids.append(pid)
+    return sorted(ids)
 
 
-class Life(NamedTuple):
-    """One of the processes in which a run was trained."""
+class Attempt(NamedTuple):
+    """One of the processes that trained a run."""
 
-    blow: str
-    """What ended it; "" for the last, which came to its end."""
+    fault: str
+    """The fault that ended it; "" for the last one, which was not disturbed."""
     code: int
     seconds: float
-    """From the blow to the end of the process."""
+    """From the fault to the end of the process."""
     out: str
 
 
-class Blow(NamedTuple):
-    """Something that is done to a run."""
+class Fault(NamedTuple):
+    """A signal to some of the processes of a run."""
 
     number: signal.Signals
     to: str
@@ -76,10 +76,10 @@ class Blow(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number.name} to the {self.to}"
 
-    def strike(self, process: subprocess.Popen[str], moments: random.Random) -> None:
-        """Do it; where there are no ranks (yet), to the command itself."""
-        found = ranks(process) if self.to.startswith("rank") else []
-        chosen = [moments.choice(found)] if found and self.to == "rank" else found
+    def inject(self, process: subprocess.Popen[str], rng: random.Random) -> None:
+        """Send the signal; if there are no ranks (yet), to the command itself."""
+        pids = ranks(process) if self.to.startswith("rank") else []
+        chosen = [rng.choice(pids)] if pids and self.to == "rank" else pids
         with contextlib.suppress(ProcessLookupError):
             if self.to == "group":
                 os.killpg(process.pid, self.number)
@@ -87,56 +87,55 @@ class Blow(NamedTuple):
                 os.kill(pid, self.number)
 
 
-KILL = Blow(signal.SIGKILL, "group")
+KILL = Fault(signal.SIGKILL, "group")
 
 
-def reach(process: subprocess.Popen[str], history: Path, moments: random.Random, seconds: float) -> bool:
-    """Wait for a random moment: half of the time of its whole life, else of its training → whether it still runs.
+def wait_for_random_moment(process: subprocess.Popen[str], history: Path, rng: random.Random, seconds: float) -> bool:
+    """Wait for a random moment, in half of the cases during training → whether the process still runs.
 
     Args:
-        process: which trains.
-        history: the table that it opens when it begins to train.
-        moments: where chance comes from.
-        seconds: that an undisturbed life takes.
+        process: that trains.
+        history: the table that it creates when training begins.
+        rng: random numbers.
+        seconds: duration of an undisturbed process.
     """
-    limit = time.monotonic() + moments.uniform(0.1, seconds)
-    if moments.random() < 0.5:
-        before = _changed(history)
-        while process.poll() is None and _changed(history) == before:
+    limit = time.monotonic() + rng.uniform(0.1, seconds)
+    if rng.random() < 0.5:
+        before = _modified(history)
+        while process.poll() is None and _modified(history) == before:
             time.sleep(0.01)
-        limit = time.monotonic() + moments.uniform(0, seconds / 5)
+        limit = time.monotonic() + rng.uniform(0, seconds / 5)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(max(0, limit - time.monotonic()))
     return process.poll() is None
 
 
-def _changed(file: Path) -> int:
+def _modified(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 
 
-def lives(
-    command: Sequence[str], name: str, cwd: Path, blows: list[Blow], moments: random.Random, seconds: float
-) -> Iterator[Life]:
-    """Train in cwd/NAME, struck down by each of the blows at a random moment within `seconds`, until it is done.
+def attempts(
+    command: Sequence[str], name: str, cwd: Path, faults: list[Fault], rng: random.Random, seconds: float
+) -> Iterator[Attempt]:
+    """Train in cwd/NAME, with each fault at a random moment within `seconds`, until the run is done.
 
-    Those that were struck are taken from the list: the end may come before the others.
-
-    A run that was killed before it had written anything begins anew, as the command then says.
+    Injected faults are removed from the list: the run may end before the others. A run that was killed before it had
+    written anything is started again, as the command then advises.
     """
     again = [*command, f"run_dir={name}"]
     while True:
         process = start(*again, cwd=cwd)
-        blow = None
-        if blows and reach(process, cwd / name / "history.csv", moments, seconds):
-            blow = blows.pop(0)
-            blow.strike(process, moments)
-        struck = time.monotonic()
+        fault = None
+        if faults and wait_for_random_moment(process, cwd / name / "history.csv", rng, seconds):
+            fault = faults.pop(0)
+            fault.inject(process, rng)
+        injected = time.monotonic()
         out, _ = process.communicate()
-        yield Life(str(blow or ""), process.returncode, time.monotonic() - struck, out)
-        if process.returncode == 0 or (blow is None and not any(words in out for words in NOT_BEGUN)):
+        yield Attempt(str(fault or ""), process.returncode, time.monotonic() - injected, out)
+        if process.returncode == 0 or (fault is None and not any(words in out for words in NOT_BEGUN)):
             return
         begun = (cwd / name).exists() and not any(words in out for words in NOT_BEGUN)
         if not begun:

@@ -1,4 +1,4 @@
-"""What a campaign has found so far: a line a case, on the disk at once, so that an interrupted campaign goes on."""
+"""The results of a campaign so far, one line per case, so that an interrupted campaign can continue."""
 
 import json
 import os
@@ -12,55 +12,55 @@ class Case(NamedTuple):
 
     part: str
     name: str
-    """Tells it apart within its part; the random moments are drawn from both."""
+    """Unique within its part. Part and name seed the random moments."""
 
 
-class Found(NamedTuple):
-    """What it showed."""
+class CaseResult(NamedTuple):
+    """The result of a case."""
 
     counted: int
-    """How many kills, signals, payloads and the like it held."""
+    """The number of kills, signals, payloads and so on."""
     failures: list[str]
-    """A line for each that did not go as promised."""
+    """A line for each broken promise."""
 
 
 class Record:
-    """The cases that are done.
+    """The results of the completed cases.
 
     Args:
-        path: a file of lines of JSON, which may hold the cases of an earlier, interrupted campaign.
+        path: a file of JSON lines, which may hold the results of an interrupted campaign.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: dict[Case, Found] = {}
+        self.results: dict[Case, CaseResult] = {}
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
                     entry = json.loads(line)
                 except ValueError:  # cut off when the campaign was killed
                     continue
-                self.found[Case(*entry["case"])] = Found(*entry["found"])
+                self.results[Case(*entry["case"])] = CaseResult(*entry["found"])
 
-    def add(self, case: Case, found: Found) -> None:
-        """Keep what a case showed."""
-        self.found[case] = found
+    def add(self, case: Case, result: CaseResult) -> None:
+        """Add the result of a case and write it to the file."""
+        self.results[case] = result
         with self.path.open("a") as file:
-            file.write(json.dumps({"case": case, "found": found}) + "\n")
+            file.write(json.dumps({"case": case, "found": result}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def table(self, parts: Iterable[tuple[str, str, str]]) -> str:
-        """The counts of each part (its key, what it does, what it counts), as Markdown."""
+        """The counts of each part, given as (key, description, unit), as a Markdown table."""
         lines = ["| what was done | cases | counted | failed |", "| --- | ---: | ---: | ---: |"]
-        for key, what, unit in parts:
-            mine = [found for case, found in self.found.items() if case.part == key]
+        for key, description, unit in parts:
+            mine = [result for case, result in self.results.items() if case.part == key]
             if mine:
-                count, failed = sum(found.counted for found in mine), sum(len(found.failures) for found in mine)
-                lines.append(f"| {what} | {len(mine)} | {count:,} {unit} | {failed} |")
+                count, failed = sum(result.counted for result in mine), sum(len(result.failures) for result in mine)
+                lines.append(f"| {description} | {len(mine)} | {count:,} {unit} | {failed} |")
         return "\n".join(lines)
 
     @property
     def failures(self) -> list[str]:
-        """All that did not go as promised."""
-        return [f"{case.part} {case.name}: {line}" for case, found in self.found.items() for line in found.failures]
+        """All broken promises."""
+        return [f"{case.part} {case.name}: {line}" for case, result in self.results.items() for line in result.failures]

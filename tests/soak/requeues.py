@@ -1,4 +1,4 @@
-"""A scheduler that stops a job again and again and starts it anew, as SLURM does."""
+"""A scheduler that stops and requeues a job repeatedly, as SLURM does."""
 
 import os
 import random
@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from soak import commands, kills
-from soak.record import Case, Found
+from soak.record import Case, CaseResult
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/requeued"
@@ -19,86 +19,88 @@ TO = re.compile(r"interrupted in epoch \d+ after step (\d+)")
 
 
 def cases(count: int) -> list[Case]:
-    """Ten requeues in each."""
+    """Ten requeues in each case."""
     return [Case("requeues", str(number)) for number in range(count // 10)]
 
 
-def run(case: Case, folder: Path, requeues: int = 10) -> Found:
-    """Have jobs started again so often → whether each was trained as if it had been started once."""
-    moments = random.Random(repr(case))  # noqa: S311
-    place = folder / case.part
-    took = kills.undisturbed(COMMAND, place, "job")
-    scheduler = Scheduler(place, f"{1000 + int(case.name)}")
+def run(case: Case, folder: Path, requeues: int = 10) -> CaseResult:
+    """Requeue jobs, and compare their outcome with that of an undisturbed job."""
+    rng = random.Random(repr(case))  # noqa: S311
+    cwd = folder / case.part
+    duration = kills.train_undisturbed(COMMAND, cwd, "job")
+    scheduler = Scheduler(cwd, f"{1000 + int(case.name)}")
     failures, counted = list[str](), 0
-    while counted < requeues and not failures:  # a job may come to its end before it was stopped as often
-        scheduler.forget()
-        restarts, wrong = _job(scheduler, requeues - counted, moments, took)
+    while counted < requeues and not failures:  # a job may end before it was stopped as often
+        scheduler.reset()
+        restarts, job_failures = _train_job(scheduler, requeues - counted, rng, duration)
         counted += restarts
-        failures += wrong + kills.otherwise(scheduler.run, place / "whole-job")
-    return Found(counted, failures)
+        failures += job_failures + kills.check_outcome(scheduler.run, cwd / "whole-job")
+    return CaseResult(counted, failures)
 
 
-def _job(scheduler: "Scheduler", requeues: int, moments: random.Random, seconds: float) -> tuple[int, list[str]]:
-    """Train one job, stopped so often at random moments, to its end → how often it was, and what went wrong."""
+def _train_job(scheduler: "Scheduler", requeues: int, rng: random.Random, seconds: float) -> tuple[int, list[str]]:
+    """Train one job to its end, stopped at random moments → the number of restarts, and failures."""
     failures = list[str]()
-    known = restarts = 0
+    saved_step = restarts = 0
     while True:
-        process = commands.start(*COMMAND, cwd=scheduler.place, variables=scheduler.variables(restarts))
-        number = moments.choice([signal.SIGUSR1, signal.SIGTERM])  # the time is nearly up; the machine is wanted
-        if restarts < requeues and commands.reach(process, scheduler.run / "history.csv", moments, seconds):
+        process = commands.start(*COMMAND, cwd=scheduler.cwd, variables=scheduler.variables(restarts))
+        number = rng.choice([signal.SIGUSR1, signal.SIGTERM])  # the time is nearly up; the machine is wanted
+        if restarts < requeues and commands.wait_for_random_moment(
+            process, scheduler.run / "history.csv", rng, seconds
+        ):
             process.send_signal(number)
         out, _ = process.communicate()
         begun, ended = FROM.search(out), TO.search(out)
-        if begun and int(begun[1]) != known:
-            failures.append(f"it had been saved after step {known} and went on from step {begun[1]}")
-        if ended and not begun and known:
-            failures.append(f"it had been saved after step {known} and began anew")
-        known = int(ended[1]) if ended else known
+        if begun and int(begun[1]) != saved_step:
+            failures.append(f"it was saved after step {saved_step} and resumed from step {begun[1]}")
+        if ended and not begun and saved_step:
+            failures.append(f"it was saved after step {saved_step} and started from the beginning")
+        saved_step = int(ended[1]) if ended else saved_step
         if process.returncode == 0 or restarts == requeues:
             return restarts, failures
         restarts += 1
-        failures += _odd(out, process.returncode, number, asked=scheduler.asked())
+        failures += _check_end(out, process.returncode, number, requeued=scheduler.pop_requeued())
 
 
-def _odd(out: str, code: int, number: int, *, asked: bool) -> list[str]:
-    found = []
+def _check_end(out: str, code: int, number: int, *, requeued: bool) -> list[str]:
+    failures = []
     if "Traceback" in out or code not in {128 + number, -number}:
-        found.append(f"after {signal.Signals(number).name}: exit code {code}, {out.strip().splitlines()[-1:]}")
-    if asked != (code == 128 + signal.SIGUSR1):
-        found.append(f"after exit code {code} SLURM was {'' if asked else 'not '}asked to start the job again")
-    return found
+        failures.append(f"after {signal.Signals(number).name}: exit code {code}, {out.strip().splitlines()[-1:]}")
+    if requeued != (code == 128 + signal.SIGUSR1):
+        failures.append(f"after exit code {code} the job was {'' if requeued else 'not '}requeued")
+    return failures
 
 
 class Scheduler:
-    """What SLURM is to a job: variables, and a command by which it asks to be started again.
+    """A stand-in for SLURM: environment variables, and an scontrol command that records requeue requests.
 
     Args:
-        place: where its jobs work.
-        job: the number of each.
+        cwd: the working directory of the jobs.
+        job: the job id.
     """
 
-    def __init__(self, place: Path, job: str) -> None:
-        self.place, self.job, self._bin = place, job, place / f"bin{job}"
-        self.run = place / "outputs" / "mlp-digits-mse-s0" / f"slurm-{job}"
+    def __init__(self, cwd: Path, job: str) -> None:
+        self.cwd, self.job, self._bin = cwd, job, cwd / f"bin{job}"
+        self.run = cwd / "outputs" / "mlp-digits-mse-s0" / f"slurm-{job}"
         shutil.rmtree(self._bin, ignore_errors=True)
         self._bin.mkdir(parents=True)
         (self._bin / "scontrol").write_text(SCONTROL)
         (self._bin / "scontrol").chmod(0o755)
 
-    def forget(self) -> None:
-        """Have the next job be the first of this number."""
+    def reset(self) -> None:
+        """Remove the run of the job."""
         shutil.rmtree(self.run, ignore_errors=True)
 
     def variables(self, restarts: int) -> dict[str, str]:
-        """Those of the first step of a job with one task."""
+        """Environment variables of the first step of a job with one task."""
         step = {"JOB_ID": self.job, "PROCID": "0", "LOCALID": "0", "STEP_ID": "0", "STEP_NUM_TASKS": "1"}
         again = {"RESTART_COUNT": str(restarts)} if restarts else {}
-        found = {f"SLURM_{name}": value for name, value in (step | again).items()}
-        return found | {"PATH": f"{self._bin}:{os.environ['PATH']}"}
+        slurm = {f"SLURM_{name}": value for name, value in (step | again).items()}
+        return slurm | {"PATH": f"{self._bin}:{os.environ['PATH']}"}
 
-    def asked(self) -> bool:
-        """Whether it was asked to start the job again since it was last looked at."""
+    def pop_requeued(self) -> bool:
+        """Whether the job was requeued since the last call."""
         file = self._bin / "requeued"
-        said = file.read_text() if file.exists() else ""
+        requests = file.read_text() if file.exists() else ""
         file.unlink(missing_ok=True)
-        return said == f"requeue {self.job}\n"
+        return requests == f"requeue {self.job}\n"

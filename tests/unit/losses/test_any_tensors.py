@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from soak.tensors import Drawn, drawn, wrong_with
+from soak.random_tensors import Sample, draw, find_problem
 
 from losslab.errors import LabError
 from losslab.losses import MSE, CrossEntropy, Distillation, GaussianNLL
@@ -16,20 +16,20 @@ LABELS = torch.tensor([0, 1])
 @settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_any_tensors_are_scored_or_refused_in_one_line(dice):
-    case = drawn(dice)
-    assert wrong_with(case) is None, str(case)
+    case = draw(dice)
+    assert find_problem(case) is None, str(case)
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        Drawn("cross_entropy", torch.full((2, 5), torch.nan), LABELS, right=True),  # not finite
-        Drawn("mse", torch.zeros(2, 3), torch.zeros(2, 4), right=True),  # refused
-        Drawn("mse", torch.zeros(2, 3), torch.zeros(2, 3, device="meta"), right=False),  # torch's own words
+        Sample("cross_entropy", torch.full((2, 5), torch.nan), LABELS, valid=True),  # not finite
+        Sample("mse", torch.zeros(2, 3), torch.zeros(2, 4), valid=True),  # refused
+        Sample("mse", torch.zeros(2, 3), torch.zeros(2, 3, device="meta"), valid=False),  # torch's own words
     ],
 )
 def test_what_is_wrong_is_found(case):
-    assert wrong_with(case) is not None
+    assert find_problem(case) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Any tensors: outputs and targets of whatever shape, type and value are scored, or refused in one line."""
+"""Random outputs and targets of any shape, dtype and value: a loss scores them, or raises a one-line error."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from losslab.errors import LabError
 from losslab.losses import Loss, catalog
 from losslab.losses.contract.sample_inputs import CLASSES, n_output_columns, sample_target, with_class_counts
 from losslab.targets import Kind
-from soak.record import Case, Found
+from soak.record import Case, CaseResult
 
 _SEED = 0
 _EACH = 1000
@@ -28,49 +28,51 @@ _OUT_OF_RANGE = ("out of bounds", "out of range")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A loss, and what it is given."""
+class Sample:
+    """A loss with outputs and a target."""
 
     name: str
     outputs: object
     target: object
-    right: bool
-    """Whether they are what the loss says it takes: then they must be scored."""
+    valid: bool
+    """Whether the loss accepts them according to its documentation: then it must score them."""
 
     def __str__(self) -> str:
-        return f"{self.name} of outputs {_shown(self.outputs)} beside {_shown(self.target)}"
+        return f"{self.name} of outputs {_describe(self.outputs)} beside {_describe(self.target)}"
 
 
 def cases(count: int) -> list[Case]:
-    """A thousand in each."""
+    """A thousand samples in each case."""
     return [Case("tensors", str(start)) for start in range(0, count, _EACH)]
 
 
-def run(case: Case, _: Path) -> Found:
-    """Score them in this process → those of which anything else became."""
-    every = [drawn(random.Random(f"{_SEED}/{case.name}/{number}")) for number in range(_EACH)]  # noqa: S311
-    return Found(len(every), [f"{each}: {wrong}"[:500] for each in every if (wrong := wrong_with(each))])
+def run(case: Case, _: Path) -> CaseResult:
+    """Score the samples in this process → those that were neither scored nor refused properly."""
+    samples = [draw(random.Random(f"{_SEED}/{case.name}/{number}")) for number in range(_EACH)]  # noqa: S311
+    return CaseResult(len(samples), [f"{each}: {wrong}"[:500] for each in samples if (wrong := find_problem(each))])
 
 
-def drawn(dice: random.Random) -> Drawn:
-    """A loss of the catalogue with what it takes, or with something that is more or less like it."""
+def draw(dice: random.Random) -> Sample:
+    """Draw a loss with valid outputs and target, or with something similar to them."""
     name = dice.choice(catalog.names())
-    loss, kind, dtype = _made(name), dice.choice(_made(name).wants), dice.choice(_PRECISE)
+    loss, kind, dtype = _make_loss(name), dice.choice(_make_loss(name).wants), dice.choice(_PRECISE)
     n = dice.choice((0, 1, 2, 6))
     scale = dice.choice((0.0, 1e-3, 1.0, 10.0, *((1e3,) if loss.card is None or loss.card.overflows_at > 1e5 else ())))
     outputs = (scale * torch.randn(n, n_output_columns(loss, CLASSES), generator=_generator(dice))).to(dtype)
     target = sample_target(kind, n, dtype)
     if dice.random() < 0.4:
-        return Drawn(name, _laid_out(outputs, dice), _laid_out(target, dice), right=True)
+        return Sample(name, _change_layout(outputs, dice), _change_layout(target, dice), valid=True)
     given = [outputs, target]
     for at in dice.choice(((0,), (1,), (0, 1))):
-        given[at] = dice.choice((_reshaped, _recast, _spoiled, _other, _no_tensor))(given[at], dice)
-    return Drawn(name, *given, right=False)
+        given[at] = dice.choice((_reshape, _change_dtype, _insert_odd_values, _other_kind, _not_a_tensor))(
+            given[at], dice
+        )
+    return Sample(name, *given, valid=False)
 
 
-def wrong_with(case: Drawn) -> str | None:
-    """What is wrong with what a loss makes of it; None if nothing is."""
-    loss = _made(case.name)
+def find_problem(case: Sample) -> str | None:
+    """What is wrong with the result of a loss; None for nothing."""
+    loss = _make_loss(case.name)
     try:
         outputs = case.outputs
         if isinstance(outputs, Tensor) and outputs.dtype.is_floating_point:
@@ -78,40 +80,40 @@ def wrong_with(case: Drawn) -> str | None:
         scores = loss.per_example(outputs, case.target)
         value = loss(outputs, case.target)
     except LabError as error:
-        return _line(str(error), right=case.right)
+        return _check_message(str(error), valid=case.valid)
     except (IndexError, RuntimeError) as error:
-        labels = isinstance(case.target, Tensor) and case.target.dtype == torch.int64 and not case.right
+        labels = isinstance(case.target, Tensor) and case.target.dtype == torch.int64 and not case.valid
         if labels and any(words in str(error) for words in _OUT_OF_RANGE):
-            return None  # which class a label names is for the data to get right, and only looked at by torch
+            return None  # the range of class indices is checked by torch only
         return f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 -- whatever it is, it is the finding
+    except Exception as error:  # noqa: BLE001 -- any other exception is a problem
         return f"{type(error).__name__}: {error}"
-    return _amiss(outputs, scores, value, right=case.right)
+    return _check_result(outputs, scores, value, valid=case.valid)
 
 
-def _amiss(outputs: Tensor, scores: Tensor, value: Tensor, *, right: bool) -> str | None:
+def _check_result(outputs: Tensor, scores: Tensor, value: Tensor, *, valid: bool) -> str | None:
     if scores.shape != outputs.shape[:1] or value.shape != ():
         return f"scores {tuple(scores.shape)}, value {tuple(value.shape)}"
     if scores.dtype not in {torch.float32, torch.float64}:
         return f"scores are {scores.dtype}"
-    if right and len(outputs) and not (scores.isfinite().all() and value.isfinite()):
+    if valid and len(outputs) and not (scores.isfinite().all() and value.isfinite()):
         return f"scores {scores.tolist()}, value {value.item()}"
     if len(outputs):
         value.backward()
-        # Numbers of float16 end at 65,504, where the slopes of a likelihood or of a norm do not.
-        if right and outputs.dtype is not torch.float16 and not outputs.grad.isfinite().all():
+        # float16 ends at 65,504, and gradients of a likelihood or of a norm may be larger.
+        if valid and outputs.dtype is not torch.float16 and not outputs.grad.isfinite().all():
             return f"gradient {outputs.grad.tolist()}"
     return None
 
 
-def _line(said: str, *, right: bool) -> str | None:
-    if right:
-        return f"refused: {said}"
-    return None if said.strip() and len(said.splitlines()) == 1 and len(said) < 400 else f"says {said!r}"
+def _check_message(message: str, *, valid: bool) -> str | None:
+    if valid:
+        return f"refused: {message}"
+    return None if message.strip() and len(message.splitlines()) == 1 and len(message) < 400 else f"says {message!r}"
 
 
 @cache
-def _made(name: str) -> Loss:
+def _make_loss(name: str) -> Loss:
     return with_class_counts(instantiate(catalog.config(name)))
 
 
@@ -119,8 +121,8 @@ def _generator(dice: random.Random) -> torch.Generator:
     return torch.Generator().manual_seed(dice.randrange(2**32))
 
 
-def _laid_out(tensor: Tensor, dice: random.Random) -> Tensor:
-    """The same numbers, otherwise in memory."""
+def _change_layout(tensor: Tensor, dice: random.Random) -> Tensor:
+    """The same values with another memory layout."""
     how = dice.randrange(3)
     if how == 0:
         return tensor
@@ -129,38 +131,40 @@ def _laid_out(tensor: Tensor, dice: random.Random) -> Tensor:
     return torch.stack([tensor, tensor], dim=-1)[..., 0]
 
 
-def _reshaped(tensor: Tensor, dice: random.Random) -> Tensor:
+def _reshape(tensor: Tensor, dice: random.Random) -> Tensor:
     shape = [dice.choice(_SIZES) for _ in range(dice.randrange(5))]
     if tensor.dtype.is_floating_point:
         return torch.randn(shape, generator=_generator(dice)).to(tensor.dtype)
     return torch.randint(CLASSES, shape, generator=_generator(dice))
 
 
-def _recast(tensor: Tensor, dice: random.Random) -> Tensor:
+def _change_dtype(tensor: Tensor, dice: random.Random) -> Tensor:
     return tensor.to(dice.choice(_DTYPES))
 
 
-def _spoiled(tensor: Tensor, dice: random.Random) -> Tensor:
-    """With numbers that nobody expects in some places."""
-    spoilt = tensor.clone()
-    for _ in range(dice.randrange(1, 4) if spoilt.numel() else 0):
+def _insert_odd_values(tensor: Tensor, dice: random.Random) -> Tensor:
+    """Replace some values by unusual ones."""
+    changed = tensor.clone()
+    for _ in range(dice.randrange(1, 4) if changed.numel() else 0):
         odd = dice.choice(_ODD)
-        whole = int(odd) if abs(odd) < 2.0**63 else -(2**63)  # of NaN and infinity too: a comparison with them is false
-        spoilt.view(-1)[dice.randrange(spoilt.numel())] = odd if spoilt.is_floating_point() else whole
-    return spoilt
+        whole = (
+            int(odd) if abs(odd) < 2.0**63 else -(2**63)
+        )  # also for NaN and infinity, since a comparison with them is false
+        changed.view(-1)[dice.randrange(changed.numel())] = odd if changed.is_floating_point() else whole
+    return changed
 
 
-def _other(tensor: Tensor, dice: random.Random) -> Tensor:
-    """A target of another kind, a sparse tensor, one example alone, one example for all."""
+def _other_kind(tensor: Tensor, dice: random.Random) -> Tensor:
+    """A target of another kind, a sparse tensor, a single example, or one value for all."""
     kinds = [sample_target(kind, len(tensor), torch.float32) for kind in Kind]
     return dice.choice([*kinds, tensor.to_sparse(), tensor[:1], tensor.sum(), tensor[None]])
 
 
-def _no_tensor(tensor: Tensor, dice: random.Random) -> object:
+def _not_a_tensor(tensor: Tensor, dice: random.Random) -> object:
     return dice.choice([tensor.tolist(), None, 1.0, "1", *([] if tensor.dtype is torch.bfloat16 else [tensor.numpy()])])
 
 
-def _shown(given: object) -> str:
+def _describe(given: object) -> str:
     if not isinstance(given, Tensor):
         return type(given).__name__
     return f"{tuple(given.shape)} {given.dtype} {given.layout}"

@@ -1,6 +1,6 @@
-"""Any configuration: drawn at random, composed, built and trained for two steps, in this process.
+"""Random configurations: composed, built and trained for two steps in this process, or refused in one line.
 
-`campaign(seed, start, count)` yields the same cases every time, each by itself: a long one is resumed by its number.
+`campaign(seed, start, count)` always yields the same trials, each independent of the others.
 """
 
 import contextlib
@@ -31,17 +31,21 @@ from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 from losslab import CONF, runs
-from losslab.cli import process, run
+from losslab.cli import process
+from losslab.cli import run as run_command
 from losslab.data import cifar10_files
 from losslab.errors import LabError
 from losslab.targets import Kind, choose_kind
 from losslab.training import config as training_config
 from losslab.training import experiment, instantiate
 from losslab.training.config import resolve
+from soak.record import Case, CaseResult
 
+_SEED = 0
+_PER_CASE = 50
 STEPS = 2
 SECONDS = 120
-"""After which a case is taken to hang."""
+"""The time after which a trial counts as hanging."""
 
 NUMBERS = ("0", "-1", "1", "2", "0.5", "-0.5", "1e-3", "1e308", "-1e308", "1e-320", "nan", "inf", "-inf", f"{10**18}")
 OTHERS = (
@@ -54,8 +58,8 @@ _DATA = {
     **dict.fromkeys(("digits", "image_folder", "cifar10"), Kind.INDEX),
     "breast_cancer": Kind.BINARY,
 }
-_GIVEN = "given"
-"""Where the images of data sets that are files lie, in the folder that a case is tried in."""
+_IMAGES = "given"
+"""The folder of the image files, inside the working directory of a trial."""
 _GROUPS = ("loss", "optimizer", "scheduler", "mix", "imbalance", "noise", "callbacks", "logger", "debug")
 _PRECISIONS = (
     "32-true",
@@ -74,29 +78,43 @@ _BARE = re.compile(
     r"|unhashable|Error in call|<class '|incompatible function|invalid combination of|could not convert string"
     r"|__init__\(\)|missing \d+ required"
 )
-"""What Python says of a value, which tells nobody which value it is."""
+"""Python's own error messages, which do not tell a user which value is wrong."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """What became of one configuration."""
+class Trial:
+    """The outcome of one configuration."""
 
     number: int
     overrides: tuple[str, ...]
-    happened: str
-    """"trained"; "refused", in a line that a user can read; "failed": anything else."""
-    line: str = ""
-    """What was said, or what is wrong."""
+    outcome: str
+    """"trained"; "refused", with a message that a user can act on; "failed" for anything else."""
+    message: str = ""
+    """The error message, or what is wrong with it."""
 
 
-def campaign(seed: int, start: int, count: int) -> Iterator[Case]:
-    """Cases start .. start + count - 1 of this seed."""
+def cases(count: int) -> list[Case]:
+    """Fifty configurations in each case."""
+    return [Case("configurations", str(start)) for start in range(0, count, _PER_CASE)]
+
+
+def run(case: Case, _: Path) -> CaseResult:
+    """Try the configurations of a case in this process → those that failed."""
+    trials = list(campaign(_SEED, int(case.name), _PER_CASE))
+    failures = [
+        ascii(f"{' '.join(each.overrides)}: {each.message}")[:500] for each in trials if each.outcome == "failed"
+    ]
+    return CaseResult(len(trials), failures)
+
+
+def campaign(seed: int, start: int, count: int) -> Iterator[Trial]:
+    """Trials start .. start + count - 1 of this seed."""
     for number in range(start, start + count):
-        yield tried(drawn(random.Random(f"{seed}/{number}")), number)  # noqa: S311
+        yield run_trial(draw(random.Random(f"{seed}/{number}")), number)  # noqa: S311
 
 
-def drawn(dice: random.Random) -> list[str]:
-    """Overrides of any groups and of any keys, most of which go together."""
+def draw(dice: random.Random) -> list[str]:
+    """Draw overrides of any config groups and keys; most of them are compatible."""
     fixed = _groups(dice)
     keys = sorted(set(_keys(fixed)))
     changes = [f"{dice.choice(keys)}={dice.choice(NUMBERS + OTHERS)}" for _ in range(dice.choice((0, 1, 1, 1, 1, 2)))]
@@ -107,7 +125,7 @@ def drawn(dice: random.Random) -> list[str]:
     return fixed + changes
 
 
-def _groups(dice: random.Random) -> list[str]:  # noqa: C901 -- a line for each thing that may be chosen
+def _groups(dice: random.Random) -> list[str]:  # noqa: C901 -- one line for each choice
     model = dice.choice(("linear", "mlp", "mlp", "mlp", "cifar_cnn"))
     if dice.random() < 0.03:
         model = dice.choice(("airbench", "resnet18"))
@@ -117,14 +135,14 @@ def _groups(dice: random.Random) -> list[str]:  # noqa: C901 -- a line for each 
         if group == "mix" and data not in {"digits", "image_folder", "cifar10"}:
             continue
         if dice.random() < (0.5 if group in {"loss", "optimizer", "scheduler", "callbacks"} else 0.12):
-            chosen[group] = dice.choice(_fitting(group, _DATA[data]) if dice.random() < 0.9 else _names(group))
+            chosen[group] = dice.choice(_compatible(group, _DATA[data]) if dice.random() < 0.9 else _names(group))
     fixed = [f"{group}={choice}" for group, choice in chosen.items()]
     if chosen.get("callbacks") == "anneal":
         fixed += ["callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0"]
     if "loss" not in chosen and _DATA[data] is not Kind.VALUES:
         fixed.append(f"loss={'cross_entropy' if _DATA[data] is Kind.INDEX else 'bce'}")
     if data in {"image_folder", "cifar10"}:
-        fixed += [f"data.dir={_GIVEN}", *(["data.verify=false", "data.val_size=10"] if data == "cifar10" else [])]
+        fixed += [f"data.dir={_IMAGES}", *(["data.verify=false", "data.val_size=10"] if data == "cifar10" else [])]
     if dice.random() < 0.3:
         fixed.append(f"trainer.precision={dice.choice(_PRECISIONS)}")
     if dice.random() < 0.2:
@@ -141,8 +159,8 @@ def _names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def _fitting(group: str, kind: Kind) -> list[str]:
-    """Those choices of a group that go with targets of a kind."""
+def _compatible(group: str, kind: Kind) -> list[str]:
+    """The choices of a config group that are compatible with targets of a kind."""
     values = kind is Kind.VALUES
     unfit = {"noise": ("asymmetric", "pair_flip", "symmetric") if values else ("heteroscedastic", "outliers")}
     if group == "loss":
@@ -154,7 +172,7 @@ def _fitting(group: str, kind: Kind) -> list[str]:
 
 @cache
 def _wants(loss: str) -> tuple[Kind, ...]:
-    """The kinds of target that the class of a loss takes; those that are made of others are for classes."""
+    """The target kinds of a loss. Losses composed of others take class indices."""
     config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{loss}.yaml"))
     if "losslab" not in config.get("_target_", ""):
         return ()
@@ -162,8 +180,8 @@ def _wants(loss: str) -> tuple[Kind, ...]:
     return wants if isinstance(wants, tuple) and wants else (Kind.INDEX,)
 
 
-def _give(folder: Path) -> None:
-    """A folder of images, and CIFAR-10 of random ones."""
+def _write_images(folder: Path) -> None:
+    """Write a folder of images, and CIFAR-10 files of random images."""
     for split, colour in product(("train", "val", "test"), ("blue", "red")):
         (folder / split / colour).mkdir(parents=True)
         for number in range(3):
@@ -178,7 +196,7 @@ def _give(folder: Path) -> None:
 
 
 def _keys(overrides: Sequence[str]) -> Iterator[str]:
-    """The dotted keys of all that these overrides compose, mappings included."""
+    """The config keys of the composed configuration, with those of mappings."""
     of = dict(override.split("=", 1) for override in overrides)
     yield from _all_keys("seed=0")
     for group in ("model", "data", *_GROUPS):
@@ -217,31 +235,33 @@ def _misspelt(dice: random.Random, key: str) -> str:
     return key[:at] + dice.choice("aeixz") + key[at + 1 :]
 
 
-def tried(overrides: Sequence[str], number: int = 0) -> Case:
-    """Compose, build, train and test in a new folder, as `python train.py OVERRIDES` would → what happened."""
-    here = Path.cwd()
-    with TemporaryDirectory() as folder, _quiet(), _stopped_after(SECONDS):
+def run_trial(overrides: Sequence[str], number: int = 0) -> Trial:
+    """Compose, build, train and test in a new folder, as `python train.py OVERRIDES` would."""
+    cwd = Path.cwd()
+    with TemporaryDirectory() as folder, _quiet(), _time_limit(SECONDS):
         os.chdir(folder)
-        if f"data.dir={_GIVEN}" in overrides:
-            _give(Path(folder) / _GIVEN)
+        if f"data.dir={_IMAGES}" in overrides:
+            _write_images(Path(folder) / _IMAGES)
         try:
-            said = _train(list(overrides), Path(folder))
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the finding
+            message = _train(list(overrides), Path(folder))
+        except Exception as error:  # noqa: BLE001 -- any other exception is a failure
             where = traceback.extract_tb(error.__traceback__)[-1]
             line = " ".join(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})".split())
-            return Case(number, tuple(overrides), "failed", line)
+            return Trial(number, tuple(overrides), "failed", line)
         finally:
-            os.chdir(here)
+            os.chdir(cwd)
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
-        if said is None:
-            return Case(number, tuple(overrides), "trained")
-        wrong = _wrong_with(said)
-        return Case(number, tuple(overrides), "failed" if wrong else "refused", f"{wrong}: {said}" if wrong else said)
+        if message is None:
+            return Trial(number, tuple(overrides), "trained")
+        wrong = _find_problem(message)
+        return Trial(
+            number, tuple(overrides), "failed" if wrong else "refused", f"{wrong}: {message}" if wrong else message
+        )
 
 
 def _train(overrides: list[str], folder: Path) -> str | None:
-    """Train as the command does → the line with which it refuses, or None."""
+    """Train as the command does → its error message, or None."""
     path = None
     context = training_config.ProcessContext()
     build = experiment.build
@@ -252,21 +272,21 @@ def _train(overrides: list[str], folder: Path) -> str | None:
         with open_dict(cfg):
             del cfg["hydra"]
         config = resolve(cfg, choices, str(path))
-        with mock.patch.object(experiment, "build", lambda config: _stopping(build(config))):
-            run.run(config)
+        with mock.patch.object(experiment, "build", lambda config: _limit_steps(build(config))):
+            run_command.run(config)
     except LabError as error:
         line = str(error)
     except Exception as error:
-        said = process._line(error)
-        if said is None:
+        message = process._line(error)
+        if message is None:
             raise
-        line = said
+        line = message
     else:
         return None
     if path is not None:
         runs.discard(path, context.claimed)
         if not (path / "config.json").exists():
-            left = [str(file.relative_to(folder)) for file in folder.iterdir() if file.name != _GIVEN]
+            left = [str(file.relative_to(folder)) for file in folder.iterdir() if file.name != _IMAGES]
             assert not left, f"left behind {left} after: {line}"
     return line
 
@@ -280,13 +300,13 @@ def _composed(overrides: list[str], context: training_config.ProcessContext) -> 
     return cfg
 
 
-def _stopping(built: experiment.Experiment) -> experiment.Experiment:
-    built.trainer.callbacks.insert(0, _Enough())
+def _limit_steps(built: experiment.Experiment) -> experiment.Experiment:
+    built.trainer.callbacks.insert(0, _StopAfterSteps())
     return built
 
 
-class _Enough(Callback):
-    """Whatever the configuration says of its length, a run ends here."""
+class _StopAfterSteps(Callback):
+    """Ends a run after STEPS batches, whatever its configuration says."""
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.fit_loop.epoch_loop.total_batch_idx + 1 >= STEPS:
@@ -294,15 +314,15 @@ class _Enough(Callback):
             trainer.fit_loop.epoch_loop.min_steps = trainer.fit_loop.min_epochs = None
 
 
-def _wrong_with(line: str) -> str | None:
-    """What keeps a line from being one that a user can act on."""
+def _find_problem(line: str) -> str | None:
+    """Why a user cannot act on an error message; None if one can."""
     lines = line.splitlines() or [""]
     if len(lines) > 1 and not line.endswith("examine=false trains all the same"):
         return f"{len(lines)} lines"
     if not line.strip() or len(line) > 1200:
         return f"{len(line)} characters"
     if bare := _BARE.search(line):
-        return f"Python's own words ({bare[0]})"
+        return f"Python's own message ({bare[0]})"
     return None
 
 
@@ -318,12 +338,11 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped_after(seconds: int) -> Iterator[None]:
-    def ring(*_: Any) -> None:
-        message = f"not over after {seconds} seconds"
-        raise TimeoutError(message)
+def _time_limit(seconds: int) -> Iterator[None]:
+    def on_alarm(*_: Any) -> None:
+        raise TimeoutError(f"did not end within {seconds} seconds")
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     signal.alarm(seconds)
     try:
         yield
