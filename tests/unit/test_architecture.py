@@ -17,7 +17,6 @@ FAST = (
 NEEDS_TORCH = {
     "losslab.io.torch_files",
     "losslab.runs.checkpoint",
-    "losslab.training.distributed.consensus",
     "losslab.training.distributed.forkserver_preload",
 }
 
