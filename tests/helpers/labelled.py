@@ -1,4 +1,4 @@
-"""Data of tests, importable by name: several labels at once, and images whose targets are not all the truth."""
+"""Data modules for tests, importable by name: multilabel data, and images with noisy targets."""
 
 import torch
 
@@ -8,7 +8,7 @@ from losslab.targets import Kind, Task
 
 
 class ThreeLabels(ExperimentDataModule):
-    """Each label is whether one of four features is above its threshold; nothing is ever above the last's."""
+    """Three labels, each whether a feature is above a threshold; the third is never 1."""
 
     facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
 
@@ -22,7 +22,7 @@ class ThreeLabels(ExperimentDataModule):
 
 
 class NoisyImages(ExperimentDataModule):
-    """Float images of one channel in three classes; every seventh target is not the truth; `only` keeps one class."""
+    """Float images of one channel in three classes; every seventh target is wrong; `only` keeps one class."""
 
     facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
 

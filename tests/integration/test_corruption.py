@@ -1,4 +1,4 @@
-"""Faults of the training data in whole runs: what is said, what is written, what a loss meets and what is measured."""
+"""Corruption of the training data in whole runs: messages, files, training targets and metrics."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def counts(labels):
     return torch.bincount(labels, minlength=10).tolist()
 
 
-def test_the_tail_is_cut_before_labels_are_made_wrong(build):
+def test_imbalance_is_applied_before_noise(build):
     whole, tail, both = (train_split(build(*choice)) for choice in (SMALL, (*SMALL, *BOTH[-2:]), BOTH))
     assert torch.equal(both.index, tail.index)
     assert torch.equal(both.truth, tail.truth)
@@ -59,7 +59,7 @@ def test_validation_and_test_stay_whole_and_clean(build):
         assert torch.equal(theirs.target, theirs.truth)
 
 
-def test_every_loss_meets_the_same_fault_at_one_seed_and_another_at_another(build):
+def test_corruption_depends_on_the_seed_and_not_on_the_loss(build):
     targets = [
         train_split(build(*NOISY, *more)).target
         for more in ((), ("loss=focal",), ("loss=gce", "optimizer=sgd"), ("seed=1",))
@@ -69,7 +69,7 @@ def test_every_loss_meets_the_same_fault_at_one_seed_and_another_at_another(buil
     assert not torch.equal(targets[0], targets[3])
 
 
-def test_a_fault_changes_neither_weights_nor_the_order_of_batches(build):
+def test_corruption_changes_neither_weights_nor_batch_order(build):
     clean, noisy = build(*SMALL), build(*NOISY)
     for a, b in zip(clean.learner.parameters(), noisy.learner.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -81,14 +81,14 @@ def test_a_fault_changes_neither_weights_nor_the_order_of_batches(build):
         assert torch.equal(a.truth, b.truth)
 
 
-def test_class_counts_are_what_a_practitioner_sees(build):
+def test_class_counts_are_those_of_the_given_labels(build):
     experiment = build(*BOTH)
     split = train_split(experiment)
     assert experiment.data.class_counts.tolist() == counts(split.target)
     assert counts(split.target) != counts(split.truth)
 
 
-def test_the_manifest_says_what_the_data_are(train):
+def test_the_manifest_describes_the_training_data(train):
     experiment, _ = train(*BOTH)
     split, said = train_split(experiment), json.loads(experiment.folder.faults.read_text())
     tail, noise = said["faults"]
@@ -106,7 +106,7 @@ def test_the_manifest_says_what_the_data_are(train):
     assert noise["realised_rate"] == pytest.approx(noise["changed"] / noise["of"], abs=1e-6)
 
 
-def test_a_run_without_faults_has_no_manifest(train):
+def test_a_run_without_corruption_has_no_manifest(train):
     experiment, results = train(*SMALL)
     assert not experiment.folder.faults.exists()
     assert "train/accuracy_given" not in results
@@ -122,7 +122,7 @@ def test_the_checksum_is_of_index_and_target(build):
         assert manifest.checksum(split._replace(**{name: column})) != first
 
 
-def test_a_run_is_drawn_and_rebuilt_with_its_faults_and_measures_the_same(train):
+def test_a_rebuilt_run_has_the_same_corruption_and_metrics(train):
     experiment, results = train(*BOTH, "callbacks=default")
     folder = RunFolder(experiment.folder.path)
     assert (folder.figures / "faults.png").is_file()
@@ -136,7 +136,7 @@ def test_a_run_is_drawn_and_rebuilt_with_its_faults_and_measures_the_same(train)
     assert torch.equal(seen.truth, split.truth[order])
 
 
-def test_other_training_data_than_the_manifests_are_refused(train, tmp_path):
+def test_training_data_that_differ_from_the_manifest_are_refused(train, tmp_path):
     experiment, _ = train(*NOISY)
     copy = tmp_path / "run"
     shutil.copytree(experiment.folder.path, copy)
@@ -171,7 +171,7 @@ def test_values_may_differ_in_their_last_bits_and_no_further(build):
 @pytest.mark.parametrize(
     ("overrides", "metric"), [(NOISY, "accuracy"), (("data=linear_synthetic", "noise=outliers", *SMALL[3:]), "mse")]
 )
-def test_what_is_given_is_measured_beside_what_is_true(train, overrides, metric):
+def test_given_labels_are_scored_in_addition_to_the_truth(train, overrides, metric):
     experiment, results = train(*overrides, "optimizer=adam", "optimizer.lr=0", "examine=false")
     seen = collect_outputs(experiment, "train")
 
@@ -204,7 +204,7 @@ def test_a_mixed_run_with_noise_trains(train):
 
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])
-def test_images_in_folders_get_the_same_faults_streamed_or_held(build, tmp_path, in_memory):
+def test_image_folders_get_the_same_corruption_in_memory_or_on_disk(build, tmp_path, in_memory):
     for split, count in (("train", 12), ("val", 2), ("test", 2)):
         for shade, name in enumerate("abcd"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_counts_with_outliers_are_still_counts_to_their_loss(train):
     assert results["test/mse"] > 0
 
 
-def test_the_header_says_how_many_labels_are_wrong(build, caplog):
+def test_the_header_shows_how_many_labels_are_wrong(build, caplog):
     experiment = build(*BOTH)
     experiment.data.setup()
     with caplog.at_level(logging.INFO):
@@ -256,7 +256,7 @@ def test_the_header_says_how_many_labels_are_wrong(build, caplog):
         (["experiment=outliers"], "linear-linear_synthetic+outliers-mse-s0"),
     ],
 )
-def test_a_run_is_called_by_its_faults_too(overrides, name):
+def test_run_names_contain_the_corruption(overrides, name):
     config = compose(overrides, "unused")
     assert config["name"] == name
     assert config["name"] == runs.default_name(
@@ -264,7 +264,7 @@ def test_a_run_is_called_by_its_faults_too(overrides, name):
     )
 
 
-def test_choices_and_hparams_tell_noisy_runs_apart():
+def test_choices_and_hparams_contain_the_corruption():
     config = compose([*BOTH, "seed=4"], "unused")
     assert (config["choices"]["noise"], config["choices"]["imbalance"]) == ("symmetric", "long_tail")
     assert {"noise.seed", "imbalance.seed"} <= set(config["per_run"])
@@ -277,7 +277,7 @@ def test_choices_and_hparams_tell_noisy_runs_apart():
         assert not [key for key in hyperparameters(config) if key.startswith(("noise", "imbalance"))]
 
 
-def test_a_comparison_calls_runs_by_their_faults(tmp_path):
+def test_comparison_labels_contain_the_corruption(tmp_path):
     found = []
     for number, noise in enumerate((["noise=none"], ["noise=symmetric"], ["noise=symmetric", "noise.rate=0.2"])):
         config = compose([*SMALL, *noise], str(tmp_path / str(number)))
@@ -287,7 +287,7 @@ def test_a_comparison_calls_runs_by_their_faults(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_training_data(train):
+def test_a_run_is_evaluated_on_other_data_without_its_corruption(train):
     run = train(*NOISY, "callbacks=default")[0].folder.path
     other = open_run(EvaluationRequest(run, data=("split_seed=5",)))
     other.data.setup()
@@ -307,13 +307,13 @@ def test_a_run_is_tried_on_other_data_without_its_faults_but_not_on_other_traini
         (["model=mlp", "data=digits", "noise=symmetric", "noise.rate=much"], "noise.rate must be a share"),
     ],
 )
-def test_a_fault_that_does_not_fit_is_one_line_before_anything_is_read(build, overrides, message):
+def test_an_unsuitable_corruption_is_refused_in_one_line(build, overrides, message):
     with pytest.raises(LabError, match=message) as error:
         build(*overrides)
     assert "\n" not in str(error.value)
 
 
-def test_several_labels_have_their_flips_in_the_manifest_and_a_figure():
+def test_multilabel_flips_are_in_the_manifest_and_the_figure():
     facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
     truth = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.0]] * 10)
     split, said = manifest.apply(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)
@@ -336,7 +336,7 @@ def test_several_labels_have_their_flips_in_the_manifest_and_a_figure():
         (("model=mlp", "data=breast_cancer", "loss=bce", "noise=pair_flip"), 3),
     ],
 )
-def test_every_fault_has_a_figure(build, overrides, panels):
+def test_every_corruption_has_a_figure(build, overrides, panels):
     experiment = build(*overrides)
     split = train_split(experiment)
     drawn = figure.draw(experiment.data.manifest, split, "a run")

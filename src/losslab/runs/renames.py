@@ -31,7 +31,7 @@ RENAMES = {
     "losslab.data.mix": "losslab.data.transforms",
     "losslab.data.module.MemoryDataModule": "losslab.data.module.ExperimentDataModule",
     "losslab.data.normalise": "losslab.data.transforms",
-    "losslab.data.split": "losslab.data.module",
+    "losslab.data.split": "losslab.data.sklearn_datasets",
     "losslab.data.view": "losslab.data.transforms",
     "losslab.learner": "losslab.models.learner",
     "losslab.losses.adapter.Adapted": "losslab.losses.adapter.adapted.Adapted",

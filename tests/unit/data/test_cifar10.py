@@ -1,4 +1,4 @@
-"""CIFAR-10 without CIFAR-10: batches of the same make, an archive of them, and a server on this machine."""
+"""CIFAR-10 with small random batches in its format, an archive of them, and a local HTTP server."""
 
 import hashlib
 import http.server
@@ -21,7 +21,7 @@ from losslab.errors import LabError
 
 SIZE = 20
 REQUESTS = 2
-"""What torchvision sends for one download: one that follows redirects, one that reads."""
+"""torchvision sends two requests for a download: one follows redirects, one reads."""
 
 
 def write_batches(folder: Path) -> None:
@@ -37,7 +37,7 @@ def write_batches(folder: Path) -> None:
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    """A folder of batches whose hashes are the ones that are asked for, and the archive of it."""
+    """A folder of batches that have the expected checksums, and an archive of it."""
     source = tmp_path / "official"
     write_batches(source)
     sums = {
@@ -55,7 +55,7 @@ def official(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(official):
-    """Serves the archive and counts how often it was asked for."""
+    """Serves the archive and records the requests."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -91,12 +91,12 @@ def test_downloads_verifies_and_unpacks_once(server, tmp_path):
     assert left == {cifar10_files.FOLDER, cifar10_files.ARCHIVE}
 
 
-def test_an_unpacked_folder_is_used_as_it_is(official):
+def test_an_unpacked_folder_needs_no_download(official):
     data = ready(official)
     assert {name: len(split.inputs) for name, split in data.splits.items()} == {"train": 90, "val": 10, "test": 20}
 
 
-def test_pixels_and_labels_are_those_of_the_batches_in_their_order(official):
+def test_images_and_labels_keep_the_order_of_the_batches(official):
     images, labels = cifar10_files.read_batches(official, cifar10_files.TEST, verify=True)
     batch = pickle.loads((official / cifar10_files.FOLDER / "test_batch").read_bytes())
     expected = torch.from_numpy(batch[b"data"]).view(-1, 3, 32, 32).permute(0, 2, 3, 1)
@@ -104,14 +104,14 @@ def test_pixels_and_labels_are_those_of_the_batches_in_their_order(official):
     assert labels.tolist() == batch[b"labels"]
 
 
-def test_an_archive_that_lies_there_is_unpacked_without_a_network(official, tmp_path):
+def test_an_existing_archive_is_unpacked_without_a_network(official, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / cifar10_files.ARCHIVE).write_bytes((official / cifar10_files.ARCHIVE).read_bytes())
     ready(folder, url="http://127.0.0.1:9/nothing-listens-here")
 
 
-def test_a_damaged_archive_is_refused_with_what_to_do_and_left_alone(official, tmp_path):
+def test_a_damaged_archive_is_refused_and_kept(official, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     whole = (official / cifar10_files.ARCHIVE).read_bytes()
@@ -132,13 +132,13 @@ def test_a_wrong_download_never_gets_the_final_name(server, tmp_path, monkeypatc
     assert not (tmp_path / "data" / cifar10_files.ARCHIVE).exists()
 
 
-def test_no_network_is_one_line_that_names_the_file_and_the_folder(tmp_path):
+def test_a_failed_download_names_the_file_and_the_folder(tmp_path):
     with pytest.raises(LabError, match=r"cannot download .* put cifar-10-python.tar.gz or .* \(data.dir\)") as error:
         ready(tmp_path / "data", url="http://127.0.0.1:9/cifar-10-python.tar.gz")
     assert "\n" not in str(error.value)
 
 
-def test_a_re_encoded_copy_needs_verify_false_and_then_a_warning_is_given(official, caplog):
+def test_a_re_encoded_copy_needs_verify_false_and_warns(official, caplog):
     cifar10._warn_unverified.cache_clear()
     path = official / cifar10_files.FOLDER / "data_batch_3"
     batch = pickle.loads(path.read_bytes())
@@ -156,7 +156,7 @@ class Hostile:
 
 
 class LyingType:
-    """A dtype whose state says that its bytes are objects: NumPy itself would follow them and crash."""
+    """A dtype whose pickled state claims that its bytes are object pointers: NumPy would crash on them."""
 
     def __reduce__(self):
         state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
@@ -198,7 +198,7 @@ def test_a_missing_file_is_named(official):
         ready(official)
 
 
-def test_the_subset_is_part_of_training_and_leaves_validation_alone(official):
+def test_the_subset_shrinks_training_and_keeps_validation(official):
     whole, part = ready(official), ready(official, subset=30)
     assert len(part.splits["train"].inputs) == 30
     assert set(part.splits["train"].index.tolist()) <= set(whole.splits["train"].index.tolist())
@@ -215,7 +215,7 @@ def test_training_validation_and_test_share_no_image(official):
 
 
 @pytest.mark.slow
-def test_processes_that_start_together_download_once(server, tmp_path):
+def test_concurrent_processes_download_once(server, tmp_path):
     url, asked = server
     folder = str(tmp_path / "data")
     ask = f"from losslab.data import cifar10_files as c; c.ensure_downloaded(c.Path({folder!r}), {url!r}, verify=False)"

@@ -39,7 +39,7 @@ def test_grey_and_transparent_images_become_colour(folder):
     assert len(data.splits["test"].inputs) == 8
 
 
-def test_normalisation_is_that_of_all_training_pixels(folder):
+def test_normalisation_uses_all_training_pixels(folder):
     data = ImageFolder(folder, size=8, crop=0, flip=False, batch_size=None)
     data.setup()
     batch = next(iter(data.train_dataloader()))
@@ -56,13 +56,13 @@ def test_normalisation_is_that_of_all_training_pixels(folder):
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
     ],
 )
-def test_what_does_not_fit_is_named(folder, damage, message):
+def test_invalid_folders_and_files_are_named(folder, damage, message):
     damage(folder)
     with pytest.raises(LabError, match=message):
         ImageFolder(folder).setup()
 
 
-def test_what_begins_with_a_dot_is_no_class_and_no_image(folder):
+def test_names_that_begin_with_a_dot_are_ignored(folder):
     (folder / "train" / ".ipynb_checkpoints").mkdir()
     (folder / "train" / "red" / ".ipynb_checkpoints").mkdir()
     Image.new("RGB", (20, 20)).save(folder / "train" / "red" / ".ipynb_checkpoints" / "0.png")
@@ -76,7 +76,7 @@ def test_what_begins_with_a_dot_is_no_class_and_no_image(folder):
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path, ending):
+def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path, ending):
     wide = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     Image.fromarray(wide).save(tmp_path / f"grey.{ending}")
     pixels = image_files.decode(tmp_path / f"grey.{ending}", 8)
@@ -84,7 +84,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path, ending):
     assert torch.equal(pixels[..., 0], pixels[..., 2])
 
 
-def test_an_image_whose_white_is_unknown_is_refused(tmp_path):
+def test_a_float_image_is_refused(tmp_path):
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(LabError, match=r"float.tif \(mode F does not say what is white"):
         image_files.decode(tmp_path / "float.tif", 8)
@@ -92,7 +92,7 @@ def test_an_image_whose_white_is_unknown_is_refused(tmp_path):
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tif", "webp"])
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty"])
-def test_a_damaged_file_is_one_line_that_names_it(tmp_path, ending, damage):
+def test_a_damaged_image_is_named_in_one_line(tmp_path, ending, damage):
     path = tmp_path / f"image.{ending}"
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
@@ -112,7 +112,7 @@ def test_large_images_are_read_without_a_warning_and_too_large_ones_are_named(fo
         ImageFolder(folder, size=8).setup()
 
 
-def test_images_lie_as_their_exif_data_say(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     image = Image.new("RGB", (8, 8), (255, 0, 0))
     image.paste((0, 0, 255), (0, 0, 8, 4))
     turned = image.getexif()

@@ -49,7 +49,7 @@ def test_ranks_share_each_batch_of_one_process_and_take_equally_many_steps(world
         assert sorted(itertools.chain(*(rank[step] for rank in ranks))) == sorted(whole)
 
 
-def test_augmentation_is_drawn_for_the_whole_batch_whatever_the_number_of_ranks():
+def test_augmentation_does_not_depend_on_world_size():
     images = torch.randint(256, (10, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Examples.of(images, torch.arange(10))
 
@@ -66,7 +66,7 @@ def test_augmentation_is_drawn_for_the_whole_batch_whatever_the_number_of_ranks(
     assert all(torch.equal(alone[i], shared[i]) for i in range(10))
 
 
-def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
+def test_alternate_flip_shows_both_sides_of_each_image_in_two_epochs():
     images = torch.randint(256, (101, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     augment = Augment(flip=True, alternate=True)
 
@@ -95,7 +95,7 @@ def test_mirroring_by_turns_shows_both_sides_of_each_image_in_two_epochs():
 
 
 @pytest.mark.parametrize("stop", range(5))
-def test_an_interrupted_epoch_goes_on_where_it_stopped(stop):
+def test_an_interrupted_epoch_resumes_where_it_stopped(stop):
     whole = drawn(Loader(examples(18), 4, shuffle=True))
     first = Loader(examples(18), 4, shuffle=True)
     iterator = iter(first)
@@ -106,17 +106,7 @@ def test_an_interrupted_epoch_goes_on_where_it_stopped(stop):
     assert drawn(second) == whole, "only the interrupted epoch is shortened"
 
 
-def test_normalised_images_are_channels_last_with_mean_0_and_deviation_1():
-    images = torch.randint(256, (50, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pixels = images.float()
-    batch = Normalise(pixels.mean((0, 1, 2)), pixels.std((0, 1, 2)))(images)
-    assert batch.shape == (50, 3, 8, 8)
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(batch.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(batch.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
-
-
-def test_a_pass_that_was_given_up_leaves_no_trace_in_the_next():
+def test_an_abandoned_iterator_does_not_affect_the_next():
     loader = Loader(examples(18), 4, shuffle=True)
     whole = drawn(loader)
     iterator = iter(loader)
@@ -136,7 +126,7 @@ def augmenting(data: Examples, **options: object) -> Loader:
 
 
 @pytest.mark.parametrize("stop", range(5))
-def test_an_interrupted_epoch_goes_on_with_the_same_augmentations(stop):
+def test_an_interrupted_epoch_resumes_with_the_same_augmentations(stop):
     whole = [batch.inputs for batch in augmenting(images())]
     second = augmenting(images())
     second.load_state_dict({"epoch": 0, "next": stop})
@@ -153,7 +143,7 @@ def test_the_epoch_after_an_interrupted_one_has_all_its_batches():
     assert len(list(other)) == len(other)
 
 
-def test_a_batch_is_what_its_key_says_by_itself():
+def test_a_batch_is_a_function_of_epoch_and_number():
     loader = augmenting(images(), rank=1, world_size=3)
     loader.set_epoch(2)
     plan = loader.plan
@@ -165,7 +155,7 @@ def test_a_batch_is_what_its_key_says_by_itself():
 
 
 class Transfers(TorchDispatchMode):
-    """Counts what is copied from the host to another device."""
+    """Counts copies from the CPU to another device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +169,7 @@ class Transfers(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
-def test_nothing_is_copied_to_the_device_but_at_the_start_of_an_epoch(device):
+def test_copies_to_the_device_happen_only_at_the_start_of_an_epoch(device):
     loader = augmenting(images().to(torch.device(device)))
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -195,7 +185,7 @@ def test_nothing_is_copied_to_the_device_but_at_the_start_of_an_epoch(device):
 
 @pytest.mark.gpu
 @GPU
-def test_a_gpu_gets_the_batches_of_a_cpu():
+def test_batches_on_a_gpu_equal_those_on_a_cpu():
     for transform, tolerance in ((None, 0.0), (Normalise(torch.full((3,), 120.0), torch.full((3,), 60.0)), 1e-6)):
         on_cpu, on_gpu = augmenting(images()), augmenting(images().to(torch.device("cuda")))
         on_cpu.transform = on_gpu.transform = transform
@@ -211,7 +201,7 @@ def test_a_gpu_gets_the_batches_of_a_cpu():
 @pytest.mark.gpu
 @GPU
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_no_batch_of_a_gpu_waits_for_it():
+def test_batches_do_not_synchronise_with_the_gpu():
     loader = augmenting(images().to(torch.device("cuda")))
     iterator = iter(loader)
     next(iterator)
@@ -220,19 +210,3 @@ def test_no_batch_of_a_gpu_waits_for_it():
         assert len(list(iterator)) == 4
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_normalising_by_images_is_exact_and_knows_no_order():
-    pixels = images(700).inputs
-    normalise = Normalise.from_images(pixels)
-    std, mean = torch.std_mean(pixels.double(), dim=(0, 1, 2), correction=0)
-    torch.testing.assert_close(normalise.scale, 1 / std, rtol=1e-12, atol=0)
-    torch.testing.assert_close(normalise.shift, -mean / std, rtol=1e-12, atol=0)
-    again = Normalise.from_images(pixels[torch.randperm(700, generator=torch.Generator().manual_seed(0))])
-    assert torch.equal(again.scale, normalise.scale)
-    assert torch.equal(again.shift, normalise.shift)
-
-
-def test_a_channel_without_variation_becomes_0():
-    white = torch.full((300, 4, 4, 3), 255, dtype=torch.uint8)
-    assert torch.equal(Normalise.from_images(white)(white), torch.zeros(300, 3, 4, 4))

@@ -11,7 +11,7 @@ VERSION_1 = (
 
 
 @pytest.mark.parametrize("version", [VERSION_1, VERSION_2], ids=["1", "2"])
-def test_each_control_group_around_the_process_is_asked(tmp_path, version):
+def test_each_enclosing_control_group_limits_memory(tmp_path, version):
     own, top, limit, usage, inactive = version
     (tmp_path / "cgroup").write_text(own)
     for group, most in (("job", "1000"), ("job/step", "max")):
@@ -23,12 +23,12 @@ def test_each_control_group_around_the_process_is_asked(tmp_path, version):
     assert machine._groups(tmp_path, tmp_path / "cgroup") == [350]
 
 
-def test_where_there_are_no_groups_the_machine_decides(tmp_path):
+def test_without_control_groups_the_machine_limits_memory(tmp_path):
     assert machine._groups(tmp_path, tmp_path / "nothing") == []
     assert machine.available_memory() > 0
 
 
-def test_processes_of_one_machine_share_it(monkeypatch):
+def test_ranks_and_jobs_divide_memory_and_cores(monkeypatch):
     monkeypatch.setattr(machine, "_machine", lambda: 1200)
     monkeypatch.setattr(machine, "_groups", list)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

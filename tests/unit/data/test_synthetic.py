@@ -1,12 +1,29 @@
-"""The count data: counts of the declared law, the same at every call."""
+"""The synthetic data follow their declared laws."""
 
 import pytest
 import torch
 from sklearn.linear_model import PoissonRegressor
 
-from losslab.data.synthetic import Counts
+from losslab.data.synthetic import Counts, Line, LinearSynthetic
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
+
+
+def test_the_line_is_the_same_three_points_in_every_split():
+    data = Line()
+    data.setup()
+    for examples in data.splits.values():
+        assert examples.inputs.flatten().tolist() == [1, 2, 3]
+        assert examples.target.flatten().tolist() == [2, 4, 6]
+
+
+def test_the_synthetic_law_can_be_recovered_up_to_its_noise():
+    data = LinearSynthetic(n=5000, noise=0.1)
+    data.setup()
+    train = data.splits["train"]
+    x = torch.cat([train.inputs, torch.ones(5000, 1)], 1)
+    residual = train.target - x @ torch.linalg.lstsq(x, train.target).solution
+    assert residual.std().item() == pytest.approx(0.1, rel=0.05)
 
 
 def splits(**options):
@@ -15,7 +32,7 @@ def splits(**options):
     return data.splits
 
 
-def test_targets_are_counts_and_the_truth_is_what_was_drawn():
+def test_counts_are_whole_numbers_and_the_truth_is_the_target():
     data = Counts(n=50)
     data.setup()
     assert (data.facts.task, data.facts.kind, data.facts.targets) == (Task.REGRESSION, Kind.VALUES, 1)
@@ -27,7 +44,7 @@ def test_targets_are_counts_and_the_truth_is_what_was_drawn():
         assert examples.truth is examples.target
 
 
-def test_they_follow_a_log_linear_law_with_poisson_noise():
+def test_counts_follow_a_log_linear_law_with_poisson_noise():
     examples = splits(n=20_000, features=4, rate=3.0, effect=0.5)["train"]
     inputs, counts = examples.inputs.numpy(), examples.target.flatten().numpy()
     law = PoissonRegressor(alpha=0, tol=1e-8).fit(inputs, counts)
@@ -55,6 +72,6 @@ def test_the_draws_depend_on_the_data_seed_alone():
 
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"features": 0}, {"rate": 0}, {"rate": 1e7}, {"effect": -1}])
-def test_what_cannot_be_drawn_is_refused(options):
+def test_impossible_parameters_of_counts_are_refused(options):
     with pytest.raises(LabError, match="counts needs n ≥ 1"):
         Counts(**options)

@@ -18,21 +18,21 @@ def images(n=4):
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_has_the_size_of_the_original():
+def test_it_has_the_parameter_count_of_the_original():
     network = Airbench(SHAPE, 10)
     assert sum(p.numel() for p in network.parameters()) == 1_971_640
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 1_971_640 - 24 * 12
     assert network(images()).shape == (4, 10)
 
 
-def test_a_block_begins_by_passing_its_input_on():
+def test_dirac_initialisation_copies_the_input_channels():
     layer = Airbench(SHAPE, 10).blocks[1][0]
     inputs = torch.randn(2, 64, 5, 5)
     torch.testing.assert_close(layer(inputs)[:, :64], inputs)
 
 
 @pytest.mark.parametrize(("mirror", "shift", "views"), [(False, 0, 1), (True, 0, 2), (False, 1, 3), (True, 2, 6)])
-def test_an_image_is_seen_several_times_while_evaluating_and_once_while_training(mirror, shift, views):
+def test_views_are_averaged_in_eval_mode_only(mirror, shift, views):
     network = small(mirror=mirror, shift=shift)
     seen = []
     network.whiten.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -57,7 +57,7 @@ def test_the_views_are_weighted_as_in_the_paper():
     torch.testing.assert_close(mirrored(inputs), both_sides(inputs))
 
 
-def test_a_quick_bias_under_sgd_is_a_bias_with_a_rate_and_decay_of_its_own():
+def test_a_scaled_bias_under_sgd_is_a_bias_with_its_own_rate_and_decay():
     scaled, plain, scale = ScaledBias(3, 64.0), nn.Parameter(torch.zeros(3)), 64.0
     inputs = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     options = {"momentum": 0.85, "nesterov": True}
@@ -85,7 +85,7 @@ def test_takes_bfloat16_and_channels_last(training):
     network = small().train(training).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = network(images().contiguous(memory_format=torch.channels_last))
-    # What is averaged over views is wider than what each of them gave.
+    # The average over views is in float32.
     assert outputs.dtype == (torch.bfloat16 if training else torch.float32)
     torch.testing.assert_close(outputs.float(), small().train(training)(images()), atol=0.03, rtol=0.05)
 
@@ -104,6 +104,6 @@ def test_takes_images_of_any_size_and_depth(side):
         (SHAPE, {"bias_scale": 0}, "bias_scale > 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(shape, options, message):
+def test_invalid_shapes_and_parameters_are_refused(shape, options, message):
     with pytest.raises(LabError, match=message):
         Airbench(shape, 10, **options)

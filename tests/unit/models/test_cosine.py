@@ -21,7 +21,7 @@ def built(make, shape=SHAPE):
 
 @each
 @pytest.mark.parametrize("training", [True, False])
-def test_outputs_are_the_cosines_of_the_last_layers_features_and_rows(make, training):
+def test_outputs_are_cosines_of_features_and_weight_rows(make, training):
     network = with_cosine_outputs(built(make)).train(training)
     seen = []
     last = next(module for module in network.modules() if isinstance(module, CosineLinear))
@@ -36,7 +36,7 @@ def test_outputs_are_the_cosines_of_the_last_layers_features_and_rows(make, trai
 
 
 @each
-def test_all_weights_are_those_the_network_had_and_nothing_is_drawn(make):
+def test_replacing_the_last_layer_keeps_weights_and_draws_nothing(make):
     before = built(make).state_dict()
     network = built(make)
     state = torch.get_rng_state()
@@ -47,7 +47,7 @@ def test_all_weights_are_those_the_network_had_and_nothing_is_drawn(make):
 
 
 @each
-def test_a_checkpoint_fits_a_network_that_was_built_the_same_way(make):
+def test_a_state_dict_fits_a_network_built_the_same_way(make):
     trained, again = (with_cosine_outputs(make(SHAPE, 7)).eval() for _ in range(2))
     again.load_state_dict(trained.state_dict())
     inputs = torch.randn(2, *SHAPE)
@@ -62,7 +62,7 @@ def test_a_bare_linear_layer_is_replaced_too():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_features_of_zeros_give_zeros_and_a_finite_gradient(dtype):
+def test_zero_features_give_zeros_and_a_finite_gradient(dtype):
     layer = CosineLinear(4, 3).to(dtype)
     features = torch.zeros(2, 4, dtype=dtype, requires_grad=True)
     outputs = layer(features)
@@ -80,6 +80,6 @@ def test_half_precision_does_not_round_the_cosines():
     torch.testing.assert_close(layer(features).double(), exact, rtol=0, atol=1e-6)
 
 
-def test_a_network_that_ends_in_anything_else_is_refused():
+def test_a_network_that_does_not_end_in_linear_is_refused():
     with pytest.raises(LabError, match="Sequential ends in Softmax"):
         with_cosine_outputs(nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)))

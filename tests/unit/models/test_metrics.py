@@ -1,4 +1,4 @@
-"""Metrics compared with scikit-learn, in batches that divide nothing."""
+"""Metrics compared with scikit-learn, in batches of unequal size."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def measured(facts: DataSpec, outputs, probabilities, truth, batch: int = 16) ->
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
-def test_classes_agree_with_scikit_learn():
+def test_multiclass_metrics_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
     p = outputs.softmax(1)
     ours = measured(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, p, truth)
@@ -36,7 +36,7 @@ def test_classes_agree_with_scikit_learn():
     assert ours["brier"] == pytest.approx(((exact - np.eye(4)[y]) ** 2).sum(1).mean(), rel=1e-6)
 
 
-def test_labels_agree_with_scikit_learn():
+def test_binary_metrics_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randint(2, (N, 1), generator=RANDOM).float()
     p = outputs.sigmoid()
     ours = measured(DataSpec(Task.BINARY, Kind.BINARY, (1,), 1), outputs, p, truth)
@@ -47,7 +47,7 @@ def test_labels_agree_with_scikit_learn():
     assert ours["brier"] == pytest.approx(sk.brier_score_loss(y, exact), rel=1e-6)
 
 
-def test_values_agree_with_scikit_learn():
+def test_regression_metrics_agree_with_scikit_learn():
     outputs, truth = torch.randn(N, 1, generator=RANDOM), torch.randn(N, 1, generator=RANDOM)
     ours = measured(DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), outputs, None, truth)
     y, z = truth.double().numpy(), outputs.double().numpy()
@@ -56,7 +56,7 @@ def test_values_agree_with_scikit_learn():
     assert ours["r2"] == pytest.approx(sk.r2_score(y, z), rel=1e-9)
 
 
-def test_several_labels_are_averaged_over_labels():
+def test_multilabel_metrics_are_averaged_over_labels():
     outputs, truth = torch.randn(N, 3, generator=RANDOM), torch.randint(2, (N, 3), generator=RANDOM).float()
     ours = measured(DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), outputs, outputs.sigmoid(), truth)
     decided = (outputs > 0).numpy()
@@ -114,7 +114,7 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
         (DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
     ],
 )
-def test_a_process_without_an_example_has_sums_that_can_be_added_to_the_others(facts, outputs):
+def test_states_of_a_rank_without_examples_have_the_usual_shapes(facts, outputs):
     idle, busy = EvaluationMetrics(facts), EvaluationMetrics(facts)
     truth = torch.tensor([0, 1, 2, 0]) if facts.task is Task.MULTICLASS else outputs
     busy.update(outputs, None if facts.task is Task.REGRESSION else outputs / 2, truth)
@@ -131,8 +131,8 @@ def shapes(metrics):
     return found
 
 
-def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together():
-    # Then the sums of NLL and Brier are equal, by which torchmetrics would take the two for one.
+def test_nll_and_brier_stay_separate_after_a_perfect_first_batch():
+    # Then the states of NLL and Brier are equal, and torchmetrics' compute groups would merge the two.
     outputs = torch.tensor([[40.0, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 0]])
     truth, facts = torch.tensor([0, 1, 1, 2]), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3)
     whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
@@ -140,10 +140,10 @@ def test_a_first_batch_that_is_certain_and_right_does_not_tie_metrics_together()
 
 
 @pytest.mark.parametrize("metric", ["val/mse", "test/nll", "train/loss", "train/loss/focal", "train/mse_given", "ece"])
-def test_errors_and_losses_are_better_low(metric):
+def test_direction_of_errors_and_losses_is_min(metric):
     assert direction(metric) == "min"
 
 
 @pytest.mark.parametrize("metric", ["val/accuracy", "test/r2", "f1", "train/accuracy_given", "test/recall"])
-def test_shares_of_what_is_right_are_better_high(metric):
+def test_direction_of_scores_is_max(metric):
     assert direction(metric) == "max"

@@ -1,4 +1,4 @@
-"""CIFAR-10N without CIFAR-10N: files of the same make."""
+"""CIFAR-10N with small random files in its formats."""
 
 import os
 import pickle
@@ -39,12 +39,12 @@ def file(request, arrays, tmp_path):
 
 
 def some_of(arrays, rows):
-    """As a split and a subset leave them: some rows in any order, numbered as they were."""
+    """Examples of some rows in any order, as after a split; they keep their index."""
     return Examples.of(torch.zeros(COUNT, 1), torch.from_numpy(arrays["clean_label"])).take(rows)
 
 
 @pytest.mark.parametrize("labels", ["worse", "aggre", "random1", "random2", "random3"])
-def test_every_example_finds_its_own_label_through_its_index(file, arrays, labels):
+def test_labels_are_looked_up_by_index(file, arrays, labels):
     rows = torch.tensor([77, 3, 499, 250])
     train = HumanNoise(str(file), labels)(some_of(arrays, rows), FACTS)
     name = labels.replace("random", "random_label") if "random" in labels else f"{labels}_label"
@@ -53,32 +53,32 @@ def test_every_example_finds_its_own_label_through_its_index(file, arrays, label
     assert train.target.dtype == torch.int64
 
 
-def test_a_long_tail_before_keeps_examples_and_labels_together(file, arrays):
+def test_labels_follow_the_examples_after_a_long_tail(file, arrays):
     whole = some_of(arrays, torch.arange(COUNT))
     tail = HumanNoise(str(file))(LongTail(3)(whole, FACTS), FACTS)
     assert tail.size < COUNT
     assert tail.target.tolist() == arrays["worse_label"][tail.index.numpy()].tolist()
 
 
-def test_a_file_of_another_order_is_refused(file, arrays):
+def test_a_file_in_another_order_is_refused(file, arrays):
     backwards = some_of(arrays, torch.arange(COUNT))._replace(index=torch.arange(COUNT).flip(0))
     with pytest.raises(LabError, match=r"another order: its clean_label differs from the labels of 4\d\d of 500"):
         HumanNoise(str(file))(backwards, FACTS)
 
 
-def test_a_file_of_fewer_images_is_refused(file, arrays):
+def test_a_file_with_fewer_images_is_refused(file, arrays):
     train = some_of(arrays, torch.arange(COUNT))
     with pytest.raises(LabError, match="labels of 500 images, and these data have one with the number 999"):
         HumanNoise(str(file))(train._replace(index=train.index + 500), FACTS)
 
 
-def test_other_data_are_refused_before_any_of_it_is_read():
+def test_other_data_are_refused_before_they_are_read():
     digits = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 8, 8), 10, tuple(map(str, range(10))))
     with pytest.raises(LabError, match="use data=cifar10, or noise=symmetric or pair_flip"):
         HumanNoise("nowhere").check(digits)
 
 
-def test_labels_that_there_are_not_and_a_file_that_is_not_there_are_one_line_each(arrays):
+def test_unknown_labels_and_a_missing_file_are_refused(arrays):
     with pytest.raises(LabError, match=r"noise.labels must be one of worse, aggre, random1.* got 'best'"):
         HumanNoise("nowhere", labels="best")
     with pytest.raises(LabError, match=r"there is no nowhere.pt: set noise.file \(http"):
@@ -91,7 +91,7 @@ class Hostile:
 
 
 class LyingType:
-    """A dtype whose state says that its bytes are objects: NumPy itself would follow them and crash."""
+    """A dtype whose pickled state claims that its bytes are object pointers: NumPy would crash on them."""
 
     def __reduce__(self):
         state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
@@ -121,7 +121,7 @@ def test_nothing_but_labels_is_read_from_a_torch_file(tmp_path, monkeypatch, con
 
 
 @pytest.mark.parametrize("name", ["labels.pt", "labels.npz"])
-def test_a_damaged_file_is_one_line(tmp_path, name):
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps({"clean_label": 1})[:-3])
     with pytest.raises(LabError, match=r"cannot read .* as labels of CIFAR-10N") as error:
         HumanNoise(str(tmp_path / name))(Examples.of(torch.zeros(1, 1), torch.tensor([1])), FACTS)

@@ -1,4 +1,4 @@
-"""Wrong labels: exactly as many of each class as were asked for, of other classes only, and never in the truth."""
+"""Label noise: exact rates, reproducible draws, and a truth that stays clean."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def drawn(classes, count, seed=0):
 
 
 class Files:
-    """A source whose inputs are not in memory."""
+    """A source that is not in memory."""
 
     device, shape = torch.device("cpu"), torch.Size((1,))
 
@@ -47,7 +47,7 @@ class Files:
 @given(
     classes=st.integers(2, 12), count=st.integers(1, 200), rate=st.floats(0, 1), seed=st.integers(0, 99), data=st.data()
 )
-def test_of_each_class_the_exact_number_is_given_another_class(noise, classes, count, rate, seed, data):
+def test_the_exact_share_of_each_class_gets_another_class(noise, classes, count, rate, seed, data):
     truth = drawn(classes, count, data.draw(st.integers(0, 5)))
     clean = truth.clone()
     spoilt = noise(rate, seed)(examples(truth), facts(classes))
@@ -60,21 +60,21 @@ def test_of_each_class_the_exact_number_is_given_another_class(noise, classes, c
     assert torch.equal(spoilt.index, torch.arange(count))
 
 
-def test_symmetric_noise_gives_every_other_class_alike():
+def test_symmetric_noise_is_uniform_over_the_other_classes():
     spoilt = Symmetric(1.0)(examples(torch.full((9000,), 3)), facts(10))
     counts = torch.bincount(spoilt.target, minlength=10)
     assert counts[3] == 0
     assert (counts[torch.arange(10) != 3] - 1000).abs().max() < 5 * 1000**0.5
 
 
-def test_pair_flip_gives_the_next_class_and_the_last_the_first():
+def test_pair_flip_gives_the_next_class():
     truth = drawn(5, 500)
     target = PairFlip(0.3)(examples(truth), facts(5)).target
     wrong = target != truth
     assert torch.equal(target[wrong], (truth[wrong] + 1) % 5)
 
 
-def test_asymmetric_noise_mistakes_what_looks_alike_and_leaves_the_rest():
+def test_asymmetric_noise_confuses_similar_classes_only():
     truth = torch.arange(10).repeat_interleave(100)
     target = Asymmetric(0.4)(examples(truth), CLASSES_OF_CIFAR).target
     given_as = {CLASSES[y]: {CLASSES[t] for t in target[truth == y].tolist()} - {CLASSES[y]} for y in range(10)}
@@ -85,27 +85,27 @@ def test_asymmetric_noise_mistakes_what_looks_alike_and_leaves_the_rest():
     assert set(wrong.tolist()) == {0, 40}
 
 
-def test_one_seed_is_one_noise_and_another_seed_another():
+def test_noise_is_a_function_of_the_seed():
     split = examples(drawn(10, 1000))
     same = [Symmetric(0.4, seed)(split, facts(10)).target for seed in (7, 7, 8)]
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])
 
 
-def test_a_higher_rate_keeps_what_a_lower_one_made_wrong():
+def test_a_higher_rate_keeps_the_wrong_labels_of_a_lower_one():
     split = examples(drawn(10, 1000))
     low, high = (Symmetric(rate)(split, facts(10)).target for rate in (0.2, 0.6))
     wrong = low != split.truth
     assert torch.equal(low[wrong], high[wrong])
 
 
-def test_all_kinds_make_the_same_examples_wrong():
+def test_all_kinds_choose_the_same_examples():
     split = examples(drawn(10, 1000))
     wrong = [noise(0.3)(split, facts(10)).target != split.truth for noise in (Symmetric, PairFlip)]
     assert torch.equal(*wrong)
 
 
-def test_an_index_that_is_no_class_stays():
+def test_ignored_indices_stay():
     truth = drawn(4, 100)
     truth[::3] = -100
     target = Symmetric(1.0)(examples(truth), facts(4)).target
@@ -113,7 +113,7 @@ def test_an_index_that_is_no_class_stays():
 
 
 @pytest.mark.parametrize("noise", [Symmetric, PairFlip])
-def test_a_yes_or_no_is_flipped_and_stays_a_float(noise):
+def test_binary_labels_are_flipped_and_stay_floats(noise):
     truth = drawn(2, 300)[:, None].float()
     target = noise(0.25)(examples(truth), BINARY).target
     assert target.dtype == torch.float32
@@ -123,7 +123,7 @@ def test_a_yes_or_no_is_flipped_and_stays_a_float(noise):
     assert set(target.unique().tolist()) == {0, 1}
 
 
-def test_each_of_several_labels_is_flipped_by_itself():
+def test_labels_are_flipped_independently():
     truth = (torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.1, 0.5, 0.8])).float()
     target = Symmetric(0.2)(examples(truth), LABELS).target
     for label in range(3):
@@ -135,7 +135,7 @@ def test_each_of_several_labels_is_flipped_by_itself():
     assert not torch.equal(flipped[:, 0], flipped[:, 1])
 
 
-def test_images_that_are_read_from_files_get_the_same_labels_as_in_memory():
+def test_a_source_on_disk_gets_the_same_labels_as_one_in_memory():
     truth = drawn(10, 200)
     odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
     streamed = Symmetric(0.5)(subset.select_rows(subset.as_training_split(Files(truth)), odd), facts(10))
@@ -158,7 +158,7 @@ def test_images_that_are_read_from_files_get_the_same_labels_as_in_memory():
         ({"rate": 0.1, "seed": 0.5}, "noise.seed must be a whole number, got 0.5"),
     ],
 )
-def test_what_is_no_rate_or_no_seed_is_refused(options, message):
+def test_invalid_rates_and_seeds_are_refused(options, message):
     with pytest.raises(LabError, match=message):
         Symmetric(**options)
 
@@ -173,7 +173,7 @@ def test_what_is_no_rate_or_no_seed_is_refused(options, message):
         (Asymmetric(0.1), BINARY, "noise=pair_flip fits"),
     ],
 )
-def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, data, message):
+def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, data, message):
     with pytest.raises(LabError, match=message) as error:
         noise.check(data)
     assert "\n" not in str(error.value)

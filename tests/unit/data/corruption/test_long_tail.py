@@ -1,4 +1,4 @@
-"""Long tails: Cao et al.'s profile, as steep as asked for, out of whatever there is."""
+"""Long tails with the profile of Cao et al."""
 
 import pytest
 import torch
@@ -19,15 +19,15 @@ def split_of(sizes):
     return Examples.of(torch.arange(len(labels))[:, None], labels)
 
 
-def test_all_of_cifar10_gets_the_sizes_of_the_paper():
-    # What the authors' own code keeps of 5,000 images a class: 12,406 images.
+def test_class_sizes_of_cifar10_are_those_of_the_paper():
+    # The sizes that the authors' code gives for 5,000 images a class, 12,406 images in all.
     assert LongTail(100).sizes([5000] * 10) == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert LongTail(10).sizes([5000] * 10) == [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500]
 
 
 @settings(max_examples=60, deadline=None)
 @given(available=st.lists(st.integers(50, 400), min_size=2, max_size=12), ratio=st.floats(1, 50))
-def test_the_profile_is_exponential_as_large_as_can_be_and_asks_no_class_for_more_than_it_has(available, ratio):
+def test_sizes_are_exponential_and_as_large_as_available(available, ratio):
     sizes = LongTail(ratio).sizes(available)
     classes = len(available)
     assert all(1 <= size <= there for size, there in zip(sizes, available, strict=True))
@@ -38,7 +38,7 @@ def test_the_profile_is_exponential_as_large_as_can_be_and_asks_no_class_for_mor
     assert any(wanted > there for wanted, there in zip(larger, available, strict=True))
 
 
-def test_what_is_kept_is_as_it_was_and_in_order():
+def test_kept_examples_are_unchanged_and_in_order():
     whole = split_of([30, 40, 50, 60, 70, 30, 40, 50, 60, 70])
     tail = LongTail(5)(whole, TEN)
     assert tail.index.tolist() == sorted(tail.index.tolist())
@@ -47,7 +47,7 @@ def test_what_is_kept_is_as_it_was_and_in_order():
     assert torch.bincount(tail.target).tolist() == LongTail(5).sizes([30, 40, 50, 60, 70, 30, 40, 50, 60, 70])
 
 
-def test_which_ones_are_kept_follows_from_the_seed_and_the_class_alone():
+def test_kept_examples_depend_on_seed_and_class_only():
     whole = split_of([60] * 10)
     kept = {ratio: set(LongTail(ratio)(whole, TEN).index.tolist()) for ratio in (1, 2, 20)}
     assert kept[20] < kept[2] < kept[1]
@@ -55,19 +55,19 @@ def test_which_ones_are_kept_follows_from_the_seed_and_the_class_alone():
     assert kept[20] != set(LongTail(20, seed=1)(whole, TEN).index.tolist())
 
 
-def test_of_a_yes_or_no_the_no_is_the_larger_class():
+def test_class_0_is_the_larger_class_of_binary_data():
     answers = torch.tensor([0.0, 1.0]).repeat(100)[:, None]
     tail = LongTail(4)(Examples.of(torch.zeros(200, 1), answers), DataSpec(Task.BINARY, Kind.BINARY, (1,), 1))
     assert [int((tail.target == answer).sum()) for answer in (0, 1)] == [100, 25]
 
 
 @pytest.mark.parametrize("ratio", [0.5, "steep", float("inf"), float("nan"), True])
-def test_what_is_no_ratio_is_refused(ratio):
+def test_an_invalid_ratio_is_refused(ratio):
     with pytest.raises(LabError, match=r"imbalance.ratio must be a number from 1"):
         LongTail(ratio)
 
 
-def test_a_tail_that_would_leave_a_class_without_examples_is_refused_and_the_ratio_it_names_works():
+def test_a_ratio_that_empties_a_class_is_refused_and_the_suggested_one_works():
     whole = split_of([30] * 10)
     with pytest.raises(LabError, match="leaves class j none of its 30 training examples: choose one of at most 30"):
         LongTail(31)(whole, TEN)

@@ -1,4 +1,4 @@
-"""Outliers and uneven noise on values."""
+"""Outliers and heteroscedastic noise."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def moved(noise, split=None):
     return noisy.target - noisy.truth
 
 
-def test_outliers_are_in_the_training_targets_only_and_never_in_the_truth():
+def test_outliers_change_training_targets_only():
     data = LinearSynthetic(n=1000)
     data.corrupt([Outliers(0.1, size=20.0)])
     data.setup()
@@ -36,7 +36,7 @@ def test_outliers_are_in_the_training_targets_only_and_never_in_the_truth():
         assert torch.equal(data.splits[name].target, data.splits[name].truth)
 
 
-def test_outliers_to_both_sides_are_the_same_but_for_their_sign():
+def test_two_sided_outliers_differ_in_sign_only():
     one, two = moved(Outliers(0.5)), moved(Outliers(0.5, sides="two"))
     torch.testing.assert_close(one, two.abs())
     assert 400 < (two < 0).sum() < 600
@@ -58,7 +58,7 @@ def test_outliers_of_counts_are_counts():
     assert (train.target > train.truth).sum() == 100
 
 
-def test_noise_grows_with_the_feature_as_the_law_says():
+def test_heteroscedastic_noise_grows_with_the_feature():
     split = examples(200_000)
     noise = moved(Heteroscedastic(scale=0.5, growth=0.7, feature=1), split)
     z = split.inputs[:, 1]
@@ -69,17 +69,17 @@ def test_noise_grows_with_the_feature_as_the_law_says():
     assert noise.mean().abs() < 0.01
 
 
-def test_without_growth_the_noise_is_the_same_everywhere():
+def test_without_growth_the_noise_is_homoscedastic():
     assert moved(Heteroscedastic(scale=2.0, growth=0)).std().item() == pytest.approx(2, rel=0.05)
 
 
-def test_a_feature_that_is_constant_decides_nothing():
+def test_a_constant_feature_gives_homoscedastic_noise():
     split = examples()._replace(inputs=torch.ones(1000, 3))
     assert moved(Heteroscedastic(scale=2.0), split).std().item() == pytest.approx(2, rel=0.05)
 
 
 @pytest.mark.parametrize("noise", [Outliers, Heteroscedastic])
-def test_one_seed_is_one_noise_and_another_seed_another(noise):
+def test_noise_is_a_function_of_the_seed(noise):
     first, again, other = (moved(noise(0.3, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -97,7 +97,7 @@ def test_one_seed_is_one_noise_and_another_seed_another(noise):
         (Heteroscedastic, {"seed": "x"}, "noise.seed must be a whole number"),
     ],
 )
-def test_what_cannot_be_set_is_refused(noise, options, message):
+def test_invalid_parameters_are_refused(noise, options, message):
     with pytest.raises(LabError, match=message):
         noise(**options)
 
@@ -111,12 +111,12 @@ def test_what_cannot_be_set_is_refused(noise, options, message):
         (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column, 0 to 2, got 3"),
     ],
 )
-def test_data_that_cannot_have_a_noise_are_told_which_fits(noise, facts, message):
+def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, facts, message):
     with pytest.raises(LabError, match=message):
         noise.check(facts)
 
 
-def test_a_feature_of_examples_that_are_not_in_memory_is_refused():
+def test_heteroscedastic_noise_needs_data_in_memory():
     train = examples()
     with pytest.raises(LabError, match="it needs data in memory"):
         Heteroscedastic()(Subset(train, train.index, train.target), VALUES)

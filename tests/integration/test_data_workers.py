@@ -1,4 +1,4 @@
-"""Images that are read as they are needed come in the batches that they would come in from memory."""
+"""Image folders that are decoded during training, by worker processes, give the batches of memory."""
 
 import logging
 import os
@@ -73,7 +73,7 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_batches_are_those_from_memory_to_the_last_bit(folder, workers, world_size):
+def test_batches_from_disk_equal_those_from_memory(folder, workers, world_size):
     held, read = loaded(folder, in_memory=True), loaded(folder, in_memory=False)
     for rank in range(world_size):
         of_memory, of_files = loader(held, 0, rank, world_size), loader(read, workers, rank, world_size)
@@ -87,7 +87,7 @@ def test_batches_are_those_from_memory_to_the_last_bit(folder, workers, world_si
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [0, 1, 4])
-def test_an_interrupted_epoch_goes_on_at_the_batch_after_the_last_that_was_handed_out(folder, workers, stop):
+def test_an_interrupted_epoch_resumes_after_the_last_used_batch(folder, workers, stop):
     read = loaded(folder, in_memory=False)
     whole = list(loader(loaded(folder, in_memory=True)))
     first = loader(read, workers)
@@ -97,23 +97,23 @@ def test_an_interrupted_epoch_goes_on_at_the_batch_after_the_last_that_was_hande
     second.load_state_dict(first.state_dict())
     assert_same([*head, *second], whole)
     assert_same(second, whole)
-    assert_same(first, whole)  # a pass that was given up, with what was read ahead, leaves no trace
+    assert_same(first, whole)  # an abandoned pass and its prefetched batches have no effect
     first.close()
     second.close()
 
 
-def test_validation_and_test_come_whole_and_in_order(folder):
+def test_validation_and_test_are_complete_and_in_order(folder):
     held, read = loaded(folder, in_memory=True), loaded(folder, in_memory=False, workers=1)
     assert_same(read.val_dataloader(), held.val_dataloader())
     assert_same(read.test_dataloader(), held.test_dataloader())
     read.teardown()
 
 
-def test_a_run_is_the_same_and_leaves_no_process_behind(folder, train, monkeypatch):
+def test_a_run_from_disk_is_identical_and_leaves_no_process_behind(folder, train, monkeypatch):
     seen = []
 
     def note(self, close=Loader.close):
-        if self._prefetcher._loader._iterator is not None:  # not that of the batch that is looked at before training
+        if self._prefetcher._loader._iterator is not None:  # not of the batch that is examined before training
             seen.extend(pids(self))
         close(self)
 
@@ -125,13 +125,13 @@ def test_a_run_is_the_same_and_leaves_no_process_behind(folder, train, monkeypat
         return experiment.folder.history.read_bytes()
 
     of_files = history("data.in_memory=false", "data.workers=2")
-    assert len(set(seen)) >= 4  # of training and validation, over all epochs, and of the test
+    assert len(set(seen)) >= 4  # of training, validation and test
     assert gone(seen)
     monkeypatch.undo()
     assert of_files == history("data.in_memory=true")
 
 
-def test_workers_live_as_long_as_the_loader_and_take_nothing_from_the_run(folder):
+def test_workers_persist_over_epochs_and_draw_no_random_numbers(folder):
     streaming = loader(loaded(folder, in_memory=False), workers=2)
     before = torch.get_rng_state()
     list(streaming)
@@ -164,11 +164,11 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     workers = [int(pid) for pid in done.stdout.split()]
     assert len(workers) == 2
-    assert gone(workers, seconds=2)  # torch's own watch over the parent takes five
+    assert gone(workers, seconds=2)  # torch's own watchdog takes five
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_no_image_is_one_line_from_a_worker_too(folder, tmp_path, workers):
+def test_a_damaged_image_is_named_in_one_line_by_a_worker(folder, tmp_path, workers):
     for split in ("train", "val", "test"):
         (tmp_path / split).symlink_to(folder / split)
     streaming = loader(loaded(tmp_path, in_memory=False), workers)
@@ -183,7 +183,7 @@ def test_a_file_that_is_no_image_is_one_line_from_a_worker_too(folder, tmp_path,
         streaming.close()
 
 
-def test_a_worker_that_is_killed_is_one_line(folder, monkeypatch):
+def test_a_killed_worker_is_reported_in_one_line(folder, monkeypatch):
     streaming = loader(loaded(folder, in_memory=False), workers=1)
     monkeypatch.setattr(image_files, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(LabError, match=r"^a data worker process died .*data\.workers=0") as error:
@@ -200,9 +200,7 @@ def test_a_worker_that_is_killed_is_one_line(folder, monkeypatch):
         (2**40, {"in_memory": False}, False, "1024.0 GB free, data.in_memory=false"),
     ],
 )
-def test_images_are_held_where_they_take_half_of_the_free_memory(
-    folder, monkeypatch, caplog, free, options, held, said
-):
+def test_images_are_in_memory_if_they_take_at_most_half_of_it(folder, monkeypatch, caplog, free, options, held, said):
     monkeypatch.setattr(image_folder, "available_memory", lambda: free)
     caplog.set_level(logging.INFO)
     data = ImageFolder(folder, size=8, workers=2, **options)
@@ -213,6 +211,6 @@ def test_images_are_held_where_they_take_half_of_the_free_memory(
 
 
 @pytest.mark.parametrize("options", [{"in_memory": "no"}, {"workers": -1}, {"workers": 1.5}])
-def test_what_is_no_answer_is_refused(folder, options):
+def test_invalid_options_are_refused(folder, options):
     with pytest.raises(LabError, match=r"data\.in_memory must be true, false or null, and data\.workers"):
         ImageFolder(folder, **options)
