@@ -31,6 +31,16 @@ NOISY = (*SMALL, "noise=symmetric", "noise.rate=0.4")
 BOTH = (*NOISY, "imbalance=long_tail", "imbalance.ratio=8")
 
 
+@pytest.fixture(scope="module")
+def noisy_run(train):
+    return train(*NOISY, "callbacks=default")
+
+
+@pytest.fixture(scope="module")
+def run_with_both(train):
+    return train(*BOTH, "callbacks=default")
+
+
 def train_split(experiment):
     experiment.data.setup()
     return experiment.data.splits["train"]
@@ -88,8 +98,8 @@ def test_class_counts_are_those_of_the_given_labels(build):
     assert counts(split.target) != counts(split.truth)
 
 
-def test_the_manifest_describes_the_training_data(train):
-    experiment, _ = train(*BOTH)
+def test_the_manifest_describes_the_training_data(run_with_both):
+    experiment, _ = run_with_both
     split, said = train_split(experiment), json.loads(experiment.folder.faults.read_text())
     tail, noise = said["faults"]
     assert (tail["kind"], tail["parameters"]) == ("long_tail", {"ratio": 8, "seed": 0})
@@ -122,8 +132,8 @@ def test_the_checksum_is_of_index_and_target(build):
         assert manifest.checksum(split._replace(**{name: column})) != first
 
 
-def test_a_rebuilt_run_has_the_same_corruption_and_metrics(train):
-    experiment, results = train(*BOTH, "callbacks=default")
+def test_a_rebuilt_run_has_the_same_corruption_and_metrics(run_with_both):
+    experiment, results = run_with_both
     folder = RunFolder(experiment.folder.path)
     assert (folder.figures / "faults.png").is_file()
     again = lab.rebuild(folder, folder.read_config())
@@ -136,8 +146,8 @@ def test_a_rebuilt_run_has_the_same_corruption_and_metrics(train):
     assert torch.equal(seen.truth, split.truth[order])
 
 
-def test_training_data_that_differ_from_the_manifest_are_refused(train, tmp_path):
-    experiment, _ = train(*NOISY)
+def test_training_data_that_differ_from_the_manifest_are_refused(noisy_run, tmp_path):
+    experiment, _ = noisy_run
     copy = tmp_path / "run"
     shutil.copytree(experiment.folder.path, copy)
     folder = RunFolder(copy)
@@ -287,8 +297,8 @@ def test_comparison_labels_contain_the_corruption(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_run_is_evaluated_on_other_data_without_its_corruption(train):
-    run = train(*NOISY, "callbacks=default")[0].folder.path
+def test_a_run_is_evaluated_on_other_data_without_its_corruption(noisy_run):
+    run = noisy_run[0].folder.path
     other = open_run(EvaluationRequest(run, data=("split_seed=5",)))
     other.data.setup()
     assert torch.equal(other.data.splits["train"].target, other.data.splits["train"].truth)

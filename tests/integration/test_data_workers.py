@@ -18,6 +18,7 @@ from losslab.data.image_folder import ImageFolder
 from losslab.data.loader import Loader
 from losslab.errors import LabError
 
+EVERY_OTHER = ((1, 1), (1, 2), (1, 3), (2, 1), (2, 3))
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # Python 3.12's, about torch
 
 
@@ -71,8 +72,10 @@ def assert_same(ours, theirs):
             assert torch.equal(tensor, expected)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("workers", "world_size"),
+    [(0, 1), (0, 2), (0, 3), (2, 2), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in EVERY_OTHER)],
+)
 def test_batches_from_disk_equal_those_from_memory(folder, workers, world_size):
     held, read = loaded(folder, in_memory=True), loaded(folder, in_memory=False)
     for rank in range(world_size):
