@@ -31,8 +31,7 @@ class CIFAR10(ExperimentDataModule):
         cutout: side of the cutout square in training; 0 for no cutout.
         reflect: pad by reflection instead of with black.
         alternate: mirror each training image in every second epoch instead of at random.
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         split_seed: seed of the validation split and the subset. Runs with different seeds share one split.
         seed: seed of order and augmentation.
     """

@@ -30,6 +30,8 @@ _MAX_BATCH_BYTES = 64 << 20
 _MAX_UNPACKED_BYTES = 256 << 20
 """Limit of the unpacked archive; the official one has 186 million bytes."""
 _MAX_MEMBERS = 100
+_DAMAGED = (tarfile.TarError, ValueError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError, FileExistsError)
+"""What unpacking raises for an archive that is damaged or holds something else."""
 
 
 def ensure_downloaded(folder: Path, url: str | None, *, verify: bool) -> None:
@@ -99,15 +101,7 @@ def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
         try:
             _unpack(source, Path(temporary))
             (Path(temporary) / FOLDER).rename(folder / FOLDER)
-        except (
-            tarfile.TarError,
-            ValueError,
-            EOFError,
-            zlib.error,
-            gzip.BadGzipFile,
-            FileNotFoundError,
-            FileExistsError,
-        ) as error:
+        except _DAMAGED as error:
             reason = " ".join(str(error).split())
             raise LabError(f"{source.name} is damaged or is not CIFAR-10 ({reason}): {remedy}") from error
         if source != archive:
@@ -149,12 +143,7 @@ def _manual_remedy(folder: Path) -> str:
 
 
 def _unpack(archive: Path, into: Path) -> None:
-    """Unpack the archive, which may only hold plain files directly in FOLDER.
-
-    Raises:
-        ValueError: it holds anything else (another path, a link, a device), or too much.
-        tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error: it is damaged.
-    """
+    """Unpack the archive. Raises one of _DAMAGED unless it holds only plain files directly in FOLDER, and few of them."""
     (into / FOLDER).mkdir()
     with archive.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"

@@ -36,8 +36,7 @@ class ImageFolder(ExperimentDataModule):
         cutout: side of the cutout square in training; 0 for no cutout.
         in_memory: whether to hold all images in memory; None to do so if they take at most half of the free memory.
         workers: number of worker processes if the images are not in memory; None for one per core, at most 8.
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         seed: seed of order and augmentation.
     """
 

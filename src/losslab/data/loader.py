@@ -112,9 +112,8 @@ class Prefetcher:
         Raises:
             LabError: an example cannot be read, or a worker died.
         """
-        self._positions[:] = [
-            (epoch, number) for number in range(first, len(self._plan))
-        ]  # in place: it is the sampler
+        # Changed in place: the list is the DataLoader's sampler.
+        self._positions[:] = [(epoch, number) for number in range(first, len(self._plan))]
         try:
             for batch in self._loader:
                 if isinstance(batch, LabError):
@@ -219,11 +218,8 @@ class Loader:
         self._shard = slice(rank, None, world_size) if mix is not None else slice(None)
         ranks = (0, 1) if mix is not None else (rank, world_size)
         self.plan = BatchPlan(examples.size, examples.shape, batch_size, seed, shuffle, augment, *ranks)
-        self._prefetcher = (
-            None
-            if isinstance(examples, Examples)
-            else Prefetcher(examples, self.plan, workers, pin=self.device.type == "cuda")
-        )
+        pin = self.device.type == "cuda"
+        self._prefetcher = None if isinstance(examples, Examples) else Prefetcher(examples, self.plan, workers, pin=pin)
         self._epoch_and_next = (0, 0)
         self._start: tuple[int, int] | None = None
 

@@ -17,8 +17,7 @@ class SplitDataModule(ExperimentDataModule):
     """A data set without official splits: 70 % training, 15 % validation, 15 % test, drawn at random.
 
     Args:
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         split_seed: seed of the split.
         seed: seed of order and augmentation.
     """
@@ -102,8 +101,7 @@ class Digits(SplitDataModule):
         size: side of the image in pixels, 32 as in CIFAR-10.
         crop: padding of the random crop in training, in pixels; 0 for no crop.
         cutout: side of the cutout square in training; 0 for no cutout. Digits are never mirrored.
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         split_seed: seed of the split.
         seed: seed of order and augmentation.
     """

@@ -38,8 +38,7 @@ class LinearSynthetic(ExperimentDataModule):
         n: number of examples in each split.
         features: number of features of an example.
         noise: standard deviation of the Gaussian noise on y.
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         data_seed: seed of the law and the examples.
         seed: seed of the order of the batches.
     """
@@ -86,8 +85,7 @@ class Counts(ExperimentDataModule):
         features: number of features of an example.
         rate: expected count at x = 0.
         effect: standard deviation of the logarithm of the rate over the examples.
-        batch_size: training batch size; None for full batches.
-        eval_batch_size: batch size of validation and test; None for full batches.
+        batch_size, eval_batch_size: as for `ExperimentDataModule`.
         data_seed: seed of the law and the examples.
         seed: seed of the order of the batches.
     """

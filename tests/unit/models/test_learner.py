@@ -36,7 +36,9 @@ def test_the_hessian_of_the_three_points_has_known_eigenvalues():
     assert (1 - 0.01 * slow) ** 1000 == pytest.approx(0.090, abs=5e-4)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("64-true", 1e-10)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [pytest.param("32-true", 1e-5, marks=pytest.mark.slow), ("64-true", 1e-10)]
+)
 def test_the_linear_run_equals_gradient_descent_in_closed_form(build, precision, tolerance):
     experiment = build(f"trainer.precision={precision}", "trainer.max_epochs=1000", "~callbacks", "logger=none")
     network = experiment.learner.network
