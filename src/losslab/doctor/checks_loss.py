@@ -1,4 +1,4 @@
-"""Checks whether the loss falls towards correct outputs, and stops falling there, on outputs that are set by hand."""
+"""Checks of the loss: a single finite number whose gradient reaches the network, lowest at correct outputs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losslab.doctor.case import Case
 from losslab.doctor.checks_outputs import are_log_probabilities, within
-from losslab.doctor.finding import Finding, error
+from losslab.doctor.finding import Finding, error, warning
 from losslab.losses.adapter.output_kind import OutputKind
 from losslab.losses.adapter.probe import finite_value
 from losslab.losses.base import Loss
@@ -18,6 +18,81 @@ _LARGE_LOGITS = (50.0, 500.0)
 _FAR_BELOW_0 = -20.0
 _CERTAIN = 0.9
 """A probability from which on binary losses are lowest where the output is large."""
+
+
+def single_finite_loss(case: Case) -> Iterator[Finding]:
+    """A loss that is not a single finite number."""
+    value = case.value
+    if not isinstance(value, Tensor):
+        seen, why = f"the loss returned a {type(value).__name__}", "without a tensor there is no gradient"
+        yield error("loss-no-tensor", seen, why, "return the tensor, without .item()")
+    elif value.numel() != 1:
+        seen = f"the loss returned {value.numel()} numbers, {tuple(value.shape)}"
+        fix = 'use reduction="mean", or .mean()'
+        yield error("loss-not-one-number", seen, "only a single number has a gradient", fix)
+    elif not value.isfinite().all():
+        seen = f"the loss is {case.number} though the outputs are finite"
+        why = "its gradient makes all weights NaN with the first step"
+        yield error("loss-not-finite", seen, why, "look for log(0), 0/0 or a sqrt of a negative number in the loss")
+
+
+def unreached_parameters(case: Case) -> Iterator[Finding]:
+    """Parameters that are frozen, or detached from the loss."""
+    if not case.trainable:
+        if list(case.network.parameters()):
+            fix = "set requires_grad_(True) on the parameters to train"
+            yield error("frozen", "no parameter of the network requires a gradient", "nothing would be learnt", fix)
+        return
+    if case.number is None:
+        return
+    if not case.value.requires_grad:
+        part = "loss" if getattr(case.outputs, "requires_grad", False) else "network"
+        seen = f"the {part} cuts the gradient off: its result does not require one"
+        fix = "look there for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
+        yield error("detached", seen, "nothing would be learnt", fix)
+        return
+    without = [name for name, gradient in case.gradients.items() if gradient is None]
+    if len(without) == len(case.gradients):
+        seen = "the loss does not depend on any parameter of the network"
+        yield error("detached", seen, "nothing would be learnt", "look for .detach() or .data in the network")
+    elif without:
+        seen = f"the loss does not depend on {len(without)} of {len(case.gradients)} parameters: {_listed(without)}"
+        fix = "use them in forward, look for a .detach(), or set requires_grad_(False) if this is intended"
+        yield warning("unused-parameters", seen, "they would keep their initial values", fix)
+
+
+def nonfinite_gradient(case: Case) -> Iterator[Finding]:
+    """A finite loss with a gradient that is not finite."""
+    if not _is_differentiable(case) or not case.value.isfinite().all():
+        return
+    bad = [name for name, gradient in case.gradients.items() if gradient is not None and not gradient.isfinite().all()]
+    if bad:
+        seen = f"the loss is {case.number:.4g}, but its gradient is NaN or infinite in {_listed(bad)}"
+        why = "the first step makes these weights NaN"
+        fix = "look for sqrt, norm or a power below 1 at 0, and for a NaN in the branch that torch.where does not take"
+        yield error("gradient-not-finite", seen, why, fix)
+
+
+def zero_gradient(case: Case) -> Iterator[Finding]:
+    """Outputs that are the same for all inputs and stay so, or a gradient of 0."""
+    if not _is_differentiable(case) or not isinstance(case.inputs, Tensor) or not case.has_tensors or not case.number:
+        return
+    gradients = {name: gradient for name, gradient in case.gradients.items() if gradient is not None}
+    if any(gradient.any() for name, gradient in gradients.items() if case.trainable[name].ndim > 1):
+        return
+    outputs = case.eval_outputs[0]
+    if len(outputs) > 1 and not _are_equal(case.inputs[: len(outputs)]) and _are_equal(outputs):
+        layer = case.layers.last(case.outputs)
+        last = f" ({layer})" if layer else ""
+        seen = f"all {len(outputs)} outputs are the same, and no weight has a gradient{last}"
+        why = "the network ignores its inputs and can only learn a constant"
+        fix = "look for units that are all 0 (a large negative bias, weights of 0), or a softmax over a single number"
+        yield error("dead-network", seen, why, fix)
+    elif not any(gradient.any() for gradient in gradients.values()):
+        seen = f"the loss is {case.number:.4g}, and its gradient is 0 in every parameter"
+        why = "the first step changes nothing, and neither does any other"
+        fix = "look for rounding, argmax or a clamp between weights and loss, or outputs so large that they saturate"
+        yield error("gradient-zero", seen, why, fix)
 
 
 def upside_down(case: Case) -> Iterator[Finding]:
@@ -96,3 +171,15 @@ def _bounds_outputs(case: Case) -> bool:
     """Whether the network keeps its outputs in a range where such a loss has a minimum."""
     upper_bounds = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
     return are_log_probabilities(case.outputs.detach()) or any(map(case.holds_for_any_weights, upper_bounds))
+
+
+def _is_differentiable(case: Case) -> bool:
+    return case.number is not None and bool(case.trainable) and case.value.requires_grad
+
+
+def _are_equal(rows: Tensor) -> bool:
+    return bool(rows.isclose(rows[:1], rtol=1e-5, atol=0).all())
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -101,6 +101,23 @@ def unreachable_targets(case: Case) -> Iterator[Finding]:
             return
 
 
+def mixed_examples(case: Case) -> Iterator[Finding]:
+    """Outputs that depend on the other examples of the batch in evaluation mode too."""
+    if not isinstance(case.inputs, Tensor) or len(case.inputs) < 4:
+        return
+    if any(getattr(module, "track_running_stats", None) is False for module in case.network.modules()):
+        return  # such a layer uses the statistics of the batch in evaluation mode too
+    together, half = case.eval_outputs
+    if not isinstance(half, Tensor) or together.shape[1:] != half.shape[1:] or len(together) != len(case.inputs[:16]):
+        return
+    difference = (together[: len(half)] - half).abs().max()
+    if difference > 1e-2 * together.std() + 1e-6:
+        seen = f"outputs change by up to {difference:.4g} when other examples leave the batch, in evaluation mode"
+        why = "the prediction for an example must not depend on the rest of its batch"
+        fix = "look for a view, reshape, mean or softmax along dimension 0 of the batch"
+        yield warning("examples-mixed", seen, why, fix)
+
+
 def sum_to_one(outputs: Tensor) -> bool:
     """Whether outputs (N, C, ...) are probabilities of C classes."""
     return bool((outputs >= 0).all() and ((outputs.float().sum(1) - 1).abs() < _TOLERANCE).all())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from losslab.doctor import checks_data, checks_gradients, checks_loss, checks_optimizer, checks_outputs
+from losslab.doctor import checks_data, checks_loss, checks_optimizer, checks_outputs
 from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, error, exception_finding
 from losslab.doctor.probe import preserve_state
@@ -21,43 +21,23 @@ logger = logging.getLogger(__name__)
 Check = Callable[[Case], Iterator[Finding]]
 
 _TARGET_CHECKS: tuple[Check, ...] = (
-    checks_data.broadcast_shapes,
-    checks_data.single_logit,
-    checks_data.class_indices,
-    checks_data.soft_targets,
-    checks_data.zero_one_labels,
-    checks_data.signed_labels,
-    checks_data.counts,
-    checks_data.all_ignored,
-    checks_data.nonfinite_targets,
-    checks_data.unscaled_values,
-)
+    checks_data.broadcast_shapes, checks_data.single_logit, checks_data.class_indices, checks_data.soft_targets,
+    checks_data.zero_one_labels, checks_data.signed_labels, checks_data.counts, checks_data.all_ignored,
+    checks_data.nonfinite_targets, checks_data.unscaled_values,
+)  # fmt: skip
 _INPUT_CHECKS: tuple[Check, ...] = (checks_data.nonfinite_inputs, checks_data.unnormalised_inputs)
 _OUTPUT_CHECKS: tuple[Check, ...] = (
-    checks_gradients.mixed_examples,
-    checks_outputs.squashed_logits,
-    checks_outputs.missing_activation,
-    checks_outputs.unreachable_targets,
-    checks_optimizer.weights_with_smoothing,
-    checks_optimizer.kl_element_mean,
+    checks_outputs.mixed_examples, checks_outputs.squashed_logits, checks_outputs.missing_activation,
+    checks_outputs.unreachable_targets, checks_optimizer.weights_with_smoothing, checks_optimizer.kl_element_mean,
     checks_data.missing_classes,
-)
+)  # fmt: skip
 _LOSS_CHECKS: tuple[Check, ...] = (
-    checks_gradients.single_finite_loss,
-    checks_gradients.unreached_parameters,
-    checks_gradients.nonfinite_gradient,
-    checks_gradients.zero_gradient,
-    checks_loss.upside_down,
-    checks_loss.unbounded,
-    checks_optimizer.high_initial_loss,
-    checks_optimizer.unstable_learning_rate,
-    checks_optimizer.zero_learning_rate,
-    checks_optimizer.maximizing_optimizer,
-    checks_optimizer.missed_parameters,
-    checks_optimizer.large_weight_decay,
-    checks_optimizer.zero_class_weight,
+    checks_loss.single_finite_loss, checks_loss.unreached_parameters, checks_loss.nonfinite_gradient,
+    checks_loss.zero_gradient, checks_loss.upside_down, checks_loss.unbounded, checks_optimizer.high_initial_loss,
+    checks_optimizer.unstable_learning_rate, checks_optimizer.zero_learning_rate, checks_optimizer.maximizing_optimizer,
+    checks_optimizer.missed_parameters, checks_optimizer.large_weight_decay, checks_optimizer.zero_class_weight,
     checks_optimizer.evaluation_mode,
-)
+)  # fmt: skip
 
 
 def examine(
@@ -99,9 +79,7 @@ def examine(
             network.train()
         network.__dict__["_compiled_call_impl"] = None  # a network compiled in place would compile for this batch
         device = next((p.device for p in network.parameters()), None)
-        inputs, target = (
-            part.to(device) if isinstance(part, Tensor) and device is not None else part for part in batch[:2]
-        )
+        inputs, target = (part.to(device) if isinstance(part, Tensor) and device else part for part in batch[:2])
         return by_severity(_run_checks(Case(network, loss, inputs, target, examples, optimizer, lr, was_eval)))
 
 
@@ -139,10 +117,8 @@ def _run_checks(case: Case) -> list[Finding]:
     except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
         if any(finding.severity is Severity.ERROR for finding in findings):
             return findings
-        return [
-            *findings,
-            exception_finding("loss-raises", "the loss", cause, outputs=case.outputs, target=case.target),
-        ]
+        raised = exception_finding("loss-raises", "the loss", cause, outputs=case.outputs, target=case.target)
+        return [*findings, raised]
     return findings + _findings_of(_LOSS_CHECKS, case)
 
 

@@ -99,28 +99,18 @@ def preserve_state(*parts: Any) -> Iterator[None]:
     Parameters are not restored either: a network whose `forward` overwrites them is changed.
     """
     modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
-    with ExitStack() as stack:
-        for restore in [*_generator_restorers(), *(_module_restorer(module) for module in modules)]:
-            stack.callback(restore)
-        yield
-
-
-def _generator_restorers() -> list[Callable[[], Any]]:
-    restorers: list[Callable[[], Any]] = [
-        partial(torch.default_generator.set_state, torch.default_generator.get_state()),
-        partial(random.setstate, random.getstate()),
-    ]
-    if torch.cuda.is_initialized():
-        restorers += [
-            partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
-            for device in range(torch.cuda.device_count())
-        ]
-    if torch.backends.mps.is_available():
-        restorers.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
     numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        restorers.append(partial(numpy.random.set_state, numpy.random.get_state()))
-    return restorers
+    with ExitStack() as stack:
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        stack.enter_context(torch.random.fork_rng(devices))
+        if torch.backends.mps.is_available():
+            stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        stack.callback(random.setstate, random.getstate())
+        if numpy is not None:
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        for module in modules:
+            stack.callback(_module_restorer(module))
+        yield
 
 
 def _module_restorer(module: nn.Module) -> Callable[[], None]:

@@ -58,6 +58,10 @@ def networks(outputs: int) -> dict[str, nn.Module]:
     }  # fmt: skip
 
 
+FAST = ("dropout", "softmax inside")
+NETWORKS = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in networks(1)]
+
+
 def inputs(n: int = 32) -> torch.Tensor:
     return torch.randn(n, 8, generator=torch.Generator().manual_seed(1))
 
@@ -134,7 +138,7 @@ def no_check_fails(caplog):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("network", networks(1))
+@pytest.mark.parametrize("network", NETWORKS)
 def test_sound_setup_has_no_findings(network, criterion):
     loss, target = CRITERIA[criterion]
     for seed in range(2):
@@ -157,7 +161,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("end", "criterion"), [(end, name) for end, (_, found) in ENDS.items() for name in found])
-@pytest.mark.parametrize("network", networks(1))
+@pytest.mark.parametrize("network", NETWORKS)
 def test_network_may_end_in_the_activation_that_the_loss_takes(network, end, criterion):
     layer, criteria = ENDS[end]
     torch.manual_seed(0)
@@ -168,7 +172,7 @@ def test_network_may_end_in_the_activation_that_the_loss_takes(network, end, cri
 
 
 @pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), losses.BCE(), nn.MSELoss(), losses.MSE(), nn.L1Loss()])
-@pytest.mark.parametrize("network", networks(1))
+@pytest.mark.parametrize("network", NETWORKS)
 def test_single_output_is_sound(network, loss):
     torch.manual_seed(0)
     found = examine(networks(1)[network], loss, (inputs(), YES[:, :1]), lr=1e-3)
