@@ -59,4 +59,4 @@ def test_what_cannot_be_built_is_one_line(tmp_path, arguments, message):
 def test_help_says_how(tmp_path):
     done = check("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "scripts/check.py model=cifar_cnn" in done.stdout
+    assert "losslab check model=cifar_cnn" in done.stdout

@@ -69,7 +69,7 @@ def test_a_comparison_is_renewed_but_nothing_else_is_written_over(compare, tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.md").touch()
     assert compare("runs", "--output", "mine") == 1
-    assert capsys.readouterr().err == "mine holds something else than a comparison: set --output to another folder\n"
+    assert capsys.readouterr().err == "mine holds files that are no comparison: set --output to another folder\n"
 
 
 @pytest.mark.parametrize(

@@ -11,31 +11,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from test_spawn import alive, wait_for
+from processes import ROOT, alive, start, sweep, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTS = ROOT / "tests" / "helpers"
 SHORT = ["trainer=cpu", "trainer.max_epochs=3", "callbacks=default"]
-
-
-def start(*overrides, cwd, **variables):
-    """`python train.py OVERRIDES`, in a process group of its own as a terminal would have it."""
-    paths = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *overrides],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | variables,
-        start_new_session=True,
-    )
-
-
-def sweep(*overrides, cwd):
-    process = start("-m", "run_dir=sweep", *overrides, cwd=cwd)
-    out, errors = process.communicate(timeout=600)
-    return process.returncode, out, errors, json.loads((cwd / "sweep" / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from processes import ROOT, alive, start, sweep, wait_for
 from states import outcome
-from test_launcher import ROOT, start, sweep
-from test_spawn import alive, wait_for
 
 from losslab.runs.sweep_summary import State, read_jobs
 

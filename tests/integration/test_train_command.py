@@ -11,9 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def losslab(*arguments: str, cwd: Path, script: str = "train.py", **environment: str):
+TRAIN = (str(ROOT / "train.py"),)
+VERB = ("-P", "-m", "losslab.cli")
+
+
+def losslab(*arguments: str, cwd: Path, program: tuple[str, ...] = TRAIN, **environment: str):
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0"} | environment,
     )  # fmt: skip
@@ -51,6 +55,17 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
         "-m loss=mse,l1,huber seed=0,1,2",
     ):
         assert said in done.stdout
+
+
+@pytest.mark.parametrize(
+    "verb", [None, "train", "check", "show", "evaluate", "compare", "explain", "predict", "export"]
+)
+def test_the_help_of_every_verb_needs_no_torch_and_names_the_verb(verb, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    done = losslab(*filter(None, [verb]), "--help", cwd=tmp_path, program=VERB, PYTHONPATH=paths)
+    assert done.returncode == 0, done.stderr
+    assert f"losslab {verb or 'VERB'}" in done.stdout
 
 
 def test_completion_needs_no_torch(tmp_path):
@@ -110,11 +125,11 @@ def test_a_run_is_never_written_over(tmp_path):
 
 def test_evaluate_prints_what_training_measured(tmp_path):
     assert losslab("trainer.max_epochs=20", "run_dir=run", cwd=tmp_path).returncode == 0
-    done = losslab("run", cwd=tmp_path, script="scripts/evaluate.py")
+    done = losslab("evaluate", "run", cwd=tmp_path, program=VERB)
     assert done.returncode == 0, done.stderr
     measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"]
     assert f"{measured:.4f}" in done.stdout
-    nothing = losslab("elsewhere", cwd=tmp_path, script="scripts/evaluate.py")
+    nothing = losslab("evaluate", "elsewhere", cwd=tmp_path, program=VERB)
     assert nothing.returncode == 1
     assert nothing.stderr == "elsewhere is no run folder: it holds no config.json\n"
 
@@ -154,12 +169,11 @@ def test_an_ordinary_install_carries_its_configurations(tmp_path):
     assert list(tmp_path.glob("outputs/linear-line-mse-s0/*/metrics.json"))
 
 
-@pytest.mark.parametrize("script", ["train.py", "scripts/evaluate.py", "scripts/show.py"])
-def test_a_python_without_the_packages_is_told_how_to_get_them(script, tmp_path):
-    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+@pytest.mark.parametrize("program", [TRAIN, ("-m", "losslab.cli", "train"), ("-m", "losslab.cli", "evaluate")])
+def test_a_python_without_the_packages_prints_how_to_get_them(program, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-S", str(ROOT / script)],
-        cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-S", *program], env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "source .venv/bin/activate" in done.stderr

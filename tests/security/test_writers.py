@@ -76,7 +76,7 @@ def test_a_comparison_goes_where_no_link_leads(way, run, victim):
         (run.path / "comparison" / "runs.csv").touch()
     (run.path / way).symlink_to(victim / "profile" if way.endswith(".md") else victim)
     with pytest.raises(LabError, match=f"{way} is a link"):
-        compare._claim(None, SimpleNamespace(reading=SimpleNamespace(sweeps=[run.path])))
+        compare._make_folder(None, SimpleNamespace(collection=SimpleNamespace(sweeps=[run.path])))
 
 
 def test_what_a_terminal_would_obey_is_shown_instead():

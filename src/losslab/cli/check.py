@@ -1,4 +1,4 @@
-"""`losslab check`: the doctor, and the contract of a loss. Nothing is trained, no run folder is written."""
+"""`losslab check`: the doctor, and the contract of a loss. Trains nothing and writes no run folder."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losslab.cli.options import begin
+from losslab.cli.options import start_command
 from losslab.cli.process import add_working_directory_to_path, imports_without_gc, leave, one_line_errors
 from losslab.runs import trust
 from losslab.training.config import compose
@@ -14,14 +14,14 @@ from losslab.training.config import compose
 if TYPE_CHECKING:
     from losslab.losses.base import Loss
 
-_USAGE = """\
-Look at a set-up without training it.
+_HELP = """\
+Examine an experiment without training it.
 
-Usage: losslab check GROUP=CHOICE KEY=VALUE ...      (losslab check, where it is installed)
+Usage: losslab check GROUP=CHOICE KEY=VALUE ...
 
-It takes what train.py takes, builds it, looks at the first training batch, and says what is wrong, why, and how to mend
-it. A loss that is none of losslab's own, or any with --contract, is also put through the contract that all losses here
-keep. Exit code 1 where something is surely wrong.
+It takes the overrides of `losslab train`, builds the experiment, examines the first training batch, and reports what is
+wrong, why, and how to fix it. A loss of your own, or any loss with --contract, is also tested against the contract that
+all losses of losslab keep. The exit code is 1 if an error was found.
 
   losslab check model=cifar_cnn data=digits loss=focal
   losslab check loss=mse optimizer.lr=0.5
@@ -32,60 +32,58 @@ logger = logging.getLogger("losslab")
 
 
 def check(arguments: Sequence[str] | None = None) -> None:
-    """Check what the command line describes, and leave with exit code 0 or 1."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "-sc" in given:
-        return  # Hydra's completion of `python train.py` asks every script that python runs
-    if {"--help", "-h"} & set(given):
-        sys.stdout.write(_USAGE)
+    """Examine what the command line describes, and leave with exit code 0 or 1."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(_HELP)
         return
     add_working_directory_to_path()
-    begin()
-    overrides = [argument for argument in given if argument != "--contract"]
-    with one_line_errors(show_all="traceback=true" in given):
+    start_command()
+    overrides = [argument for argument in arguments if argument != "--contract"]
+    with one_line_errors(show_all="traceback=true" in arguments):
         with imports_without_gc():
             from losslab.losses import catalog  # noqa: PLC0415
             from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
             from losslab.training import instantiate  # noqa: PLC0415
         config = compose(overrides, run_dir="unused")
         trust.also(config["trust"])
-        sound = True
-        if "--contract" in given or config["choices"]["loss"] not in catalog.names():
+        passed = True
+        if "--contract" in arguments or config["choices"]["loss"] not in catalog.names():
             loss = instantiate.make_alone(config["loss"], CLASSES)
             estimates = getattr(loss, "output_kind", "") == "values"
-            twin = _TWINS["values" if estimates else loss.wants[0]]
-            sound = _keeps_the_contract(loss)
+            overrides_for_loss = _OVERRIDES["values" if estimates else loss.wants[0]]
+            passed = _keeps_contract(loss)
             if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
-                config = compose([*twin, *overrides], run_dir="unused")
-        sound &= _set_up_is_sound(config)
-    leave(0 if sound else 1)
+                config = compose([*overrides_for_loss, *overrides], run_dir="unused")
+        passed &= _examine(config)
+    leave(0 if passed else 1)
 
 
-_TWINS = {
+_OVERRIDES = {
     "index": ("model=mlp", "data=digits"),
     "probabilities": ("model=mlp", "data=digits"),
     "binary": ("model=mlp", "data=breast_cancer"),
     "values": ("model=linear",),
 }
-"""What a loss is tried on when nothing was said: data that give the targets it takes."""
+"""Model and data for a loss if the command line names none, by the kind of target that the loss takes."""
 
 
-def _keeps_the_contract(loss: "Loss") -> bool:
+def _keeps_contract(loss: "Loss") -> bool:
     from losslab.analysis.loss_cards import card  # noqa: PLC0415
     from losslab.losses.contract.report import check_loss  # noqa: PLC0415
 
     name = getattr(loss, "name", type(loss).__name__)
     logger.info("%s\n", card.text(name, loss))
-    found = check_loss(loss)
-    logger.info("contract    %d of %d hold", sum(verdict.wrong is None for verdict in found), len(found))
-    for verdict in found:
+    verdicts = check_loss(loss)
+    logger.info("contract    %d of %d hold", sum(verdict.wrong is None for verdict in verdicts), len(verdicts))
+    for verdict in verdicts:
         logger.info("%s", verdict)
     logger.info("")
-    return all(verdict.wrong is None for verdict in found)
+    return all(verdict.wrong is None for verdict in verdicts)
 
 
-def _set_up_is_sound(config: dict[str, Any]) -> bool:
-    """Print what was looked at and what was found → whether nothing is surely wrong."""
+def _examine(config: dict[str, Any]) -> bool:
+    """Log what was examined and what was found → whether there is no error."""
     from losslab.doctor import Severity, report  # noqa: PLC0415
     from losslab.training import experiment as lab  # noqa: PLC0415
     from losslab.training import preflight, weights  # noqa: PLC0415

@@ -10,7 +10,7 @@ from rich import get_console
 from rich.progress import track
 
 from losslab import runs
-from losslab.cli.options import asked_by_completion, begin, refuse_file, takes_trust
+from losslab.cli.options import add_trust_option, refuse_file, start_command
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
 from losslab.io import tables, untrusted
@@ -20,34 +20,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("losslab")
 
-_OWN = "[{}]"
+_EMPHASIS = "[{}]"
+"""How the terminal marks what is bold on the page."""
 _TOO_WIDE = "(wider than this terminal: see the page)"
-"""How the terminal marks what the page has in bold."""
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
-    """`losslab compare FOLDERS...` and `losslab compare`: compare the runs in these folders and below."""
-    if asked_by_completion():
-        return
+    """Compare the runs in these folders and below."""
     options = _parser().parse_args(arguments)
-    begin(trusted=options.trust)
+    start_command(trusted=options.trust)
     with one_line_errors(show_all=False):
         from losslab.analysis import compare as lab  # noqa: PLC0415 -- not before --help
 
         comparison = lab.compare(
-            options.folders, options.metric, options.baseline, _reach(options.reach), options.scale
+            options.folders, options.metric, options.baseline, _parse_reach(options.reach), options.scale
         )
         if not comparison.metrics:
-            _refuse(comparison)
-        folder = _claim(options.output, comparison)
-        _tell(comparison)
-        more = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
-        _tell_how_to_read(comparison)
+            _raise_nothing_to_compare(comparison)
+        folder = _make_folder(options.output, comparison)
+        _log_tables(comparison)
+        extra_sections = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
+        _log_notes(comparison)
         if options.tensorboard:
             _tensorboard(comparison, folder / "tensorboard")
         from losslab.analysis.compare import report  # noqa: PLC0415
 
-        report.write_report(comparison, folder, more)
+        report.write_report(comparison, folder, extra_sections)
         logger.info("page        %s", runs.display_path(folder / "comparison.md"))
     leave(0)
 
@@ -73,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="compare by differences or by ratios (auto: ratios for errors more than ten times apart)",
     )
-    parser.add_argument("--reach", metavar="METRIC=VALUE", help="how long runs take to this, such as val/accuracy=0.6")
+    parser.add_argument(
+        "--reach", metavar="METRIC=VALUE", help="how long runs take to reach a value, such as val/accuracy=0.6"
+    )
     parser.add_argument(
         "--matrix",
         nargs="?",
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("trained", "all"),
         help="also measure every model under every loss that one was trained with, or under all losses that fit",
     )
-    takes_trust(parser)
+    add_trust_option(parser)
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write each group as one run for TensorBoard: means and bands"
     )
@@ -91,37 +91,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reach(asked: str | None) -> tuple[str, float | None] | None:
-    if asked is None:
+def _parse_reach(text: str | None) -> tuple[str, float | None] | None:
+    if text is None:
         return None
-    metric, _, value = asked.partition("=")
+    metric, _, value = text.partition("=")
     try:
         return metric, float(value) if value else None
     except ValueError as error:
-        raise LabError(f"--reach {asked}: {value} is no number, say METRIC=VALUE as in val/accuracy=0.6") from error
+        raise LabError(f"--reach {text}: {value} is no number: type METRIC=VALUE, as in val/accuracy=0.6") from error
 
 
-def _refuse(comparison: "Comparison") -> None:
-    for what, why in comparison.not_counted:
-        logger.info("%s: %s", what, why)
+def _raise_nothing_to_compare(comparison: "Comparison") -> None:
+    for name, reason in comparison.not_counted:
+        logger.info("%s: %s", name, reason)
     from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
 
     raise LabError(NOTHING_FINISHED)
 
 
-def _claim(asked: Path | None, comparison: "Comparison") -> Path:
-    """The folder to write to: one of its own, or that of an earlier comparison, which is renewed."""
+def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
+    """Create the folder to write to, or take that of an earlier comparison, whose files are replaced."""
     sweeps = comparison.collection.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
-    folder = asked or default
-    if asked is None:
-        for sweep in sweeps[:1]:  # which may be somebody else's
+    folder = output or default
+    if output is None:
+        for sweep in sweeps[:1]:  # somebody else may have written it
             untrusted.check_output_path(folder, sweep)
         if folder.is_dir():
             untrusted.check_folder(folder)
     refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
-        raise LabError(f"{folder} holds something else than a comparison: set --output to another folder")
+        raise LabError(f"{folder} holds files that are no comparison: set --output to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +129,7 @@ def _claim(asked: Path | None, comparison: "Comparison") -> Path:
     return folder
 
 
-def _tell(comparison: "Comparison") -> None:
+def _log_tables(comparison: "Comparison") -> None:
     from losslab.analysis.compare import report  # noqa: PLC0415
     from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
 
@@ -143,16 +143,16 @@ def _tell(comparison: "Comparison") -> None:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
 
 
-def _tell_how_to_read(comparison: "Comparison") -> None:
+def _log_notes(comparison: "Comparison") -> None:
     logger.info("")
     for note in comparison.notes:
         logger.info("%s", tables.wrap_text(f"- {note}"))
-    for what, why in comparison.not_counted:
-        logger.warning("%s", tables.wrap_text(f"! not counted: {what}: {why}"))
+    for name, reason in comparison.not_counted:
+        logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
 
 
 def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
-    """Measure every model under every loss; this alone needs torch."""
+    """Evaluate every model under every loss. Only this needs torch."""
     with imports_without_gc():
         from losslab.analysis.loss_matrix import measure, report  # noqa: PLC0415
 
@@ -162,8 +162,8 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     matrix = measure(comparison.ordered, all_losses=which == "all", track=show_progress)
     report.write(matrix, folder)
     logger.info("\n%s", report.TITLE)
-    logger.info("%s", tables.wrap_text(report.legend(matrix, _OWN)))
-    logger.info("%s", tables.terminal_table(report.table(matrix, _OWN), instead=_TOO_WIDE))
+    logger.info("%s", tables.wrap_text(report.legend(matrix, _EMPHASIS)))
+    logger.info("%s", tables.terminal_table(report.table(matrix, _EMPHASIS), instead=_TOO_WIDE))
     return report.TITLE, report.section(matrix)
 
 

@@ -1,7 +1,4 @@
-"""`losslab evaluate`: measure a finished run, on one process or several.
-
-What `evaluate` says on the terminal.
-"""
+"""`losslab evaluate`: evaluate a finished run, in one process or several."""
 
 import argparse
 import logging
@@ -9,195 +6,194 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from losslab import runs
-from losslab.analysis.evaluate import metrics
-from losslab.analysis.evaluate.evaluation import Evaluation
-from losslab.analysis.evaluate.predictions import Array
-from losslab.analysis.evaluate.report import prediction_columns
-from losslab.cli.options import asked_by_completion, begin, command_parser, takes_data
+from losslab.cli.options import add_data_option, run_parser, start_command
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
-from losslab.cli.report import columns_table, results_table
 from losslab.errors import LabError
 from losslab.io.terminal import printable
-from losslab.targets import Task
-from losslab.training.distributed import environment
+from losslab.runs import RunFolder
+from losslab.training.distributed import environment, spawn
+from losslab.training.distributed.worker import WorkerOptions
+
+if TYPE_CHECKING:
+    from losslab.analysis.evaluate.evaluation import Evaluation
+    from losslab.analysis.evaluate.predictions import Array
 
 logger = logging.getLogger("losslab")
 
+_EXAMPLES, _COLUMNS = 10, 10
+"""How many examples are shown, and in how many columns at most."""
+
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """`losslab evaluate RUN_FOLDER` and `losslab evaluate`: measure a finished run, and write it down."""
-    if asked_by_completion():
-        return
+    """Evaluate a finished run, and write a report, figures and predictions."""
     options = _parser().parse_args(arguments)
-    place = environment.current_rank()
-    begin(logging.INFO if place.rank == 0 else logging.ERROR, options.trust)
+    rank = environment.current_rank()
+    start_command(logging.INFO if rank.rank == 0 else logging.ERROR, options.trust)
     with one_line_errors(show_all=False):
-        if options.devices is None or place.world_size > 1:  # torchrun has started the processes
+        if options.devices in (None, 1) or rank.world_size > 1:  # torchrun has started the processes
             _evaluate(options)
         else:
-            _in_ranks(options)
+            _evaluate_in_ranks(options)
     leave(0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "Rebuild a run from its folder, measure it on a split of its data, and write report, figures and predictions "
+    parser = run_parser(
+        "Rebuild a run from its folder, evaluate it on a split of its data, and write report, figures and predictions "
         "to RUN_FOLDER/evaluation."
     )
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
-    takes_data(parser)
+    add_data_option(parser)
     parser.add_argument(
         "--soft-labels",
         type=Path,
         metavar="FILE.npy",
-        help="people's distributions over the classes (N, C), in the order of the split: hold the network against them",
+        help="people's distributions over the classes (N, C), in the order of the split, to compare the network with",
     )
     parser.add_argument(
-        "--devices", type=_positive, metavar="N", help="share the work between N processes, a GPU each where there are"
+        "--devices",
+        type=_positive,
+        metavar="N",
+        help="share the work among N processes, on a GPU each if there are GPUs",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: in the run folder)")
     return parser
 
 
-def _positive(typed: str) -> int:
-    if not typed.isdigit() or int(typed) < 1:
-        raise argparse.ArgumentTypeError(f"a number of processes, 1 or more: got {typed}")
-    return int(typed)
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of processes, 1 or more: got {text}")
+    return int(text)
 
 
-def _in_ranks(options: argparse.Namespace) -> None:
-    """Evaluate in so many processes of this machine, and wait for them."""
-    from losslab.runs import RunFolder  # noqa: PLC0415
-    from losslab.training.distributed import spawn  # noqa: PLC0415
-    from losslab.training.distributed.worker import WorkerOptions  # noqa: PLC0415
-
-    RunFolder(options.run_folder).read_unchecked_config()  # before a process is started for nothing
-    world = options.devices
-    if world == 1:
-        _evaluate(options)
-        return
-    found = len(spawn.visible_gpus())
-    if 0 < found < world:
+def _evaluate_in_ranks(options: argparse.Namespace) -> None:
+    """Evaluate in several processes of this machine, and wait for them."""
+    RunFolder(options.run_folder).read_unchecked_config()  # raises before processes are started
+    world_size = options.devices
+    gpus = len(spawn.visible_gpus())
+    if 0 < gpus < world_size:
         raise LabError(
-            f"--devices {world}: there is a GPU for {found}; ask for as many, or hide them: CUDA_VISIBLE_DEVICES="
+            f"--devices {world_size}: there are only {gpus} GPUs; ask for as many, or hide them: CUDA_VISIBLE_DEVICES="
         )
-    run = spawn.WorkerGroup(_rank, [(options,)] * world, WorkerOptions(threads=spawn.threads_per_process(world)))
-    outcome = spawn.wait_for_group(run)
-    if outcome.traceback:  # nothing that the user can mend: as in one process, it ends with the reason
-        sys.stderr.write(printable(outcome.traceback))
+    worker_options = WorkerOptions(threads=spawn.threads_per_process(world_size))
+    result = spawn.wait_for_group(spawn.WorkerGroup(_rank, [(options,)] * world_size, worker_options))
+    if result.traceback:  # an error that the user cannot fix
+        sys.stderr.write(printable(result.traceback))
         leave(1)
-    if outcome.reason is not None:
-        raise LabError(outcome.reason)
+    if result.reason is not None:
+        raise LabError(result.reason)
 
 
 def _rank(options: argparse.Namespace) -> None:
-    begin(logging.INFO if environment.current_rank().rank == 0 else logging.ERROR, options.trust)
+    start_command(logging.INFO if environment.current_rank().rank == 0 else logging.ERROR, options.trust)
     _evaluate(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     with imports_without_gc():
-        from losslab.analysis.evaluate import evaluation, report  # noqa: PLC0415
+        from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
+        from losslab.analysis.evaluate.report import evaluation_name, write_evaluation  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
-    look = EvaluationRequest(options.run_folder, options.split, options.ckpt, tuple(options.data))
-    found = evaluation.evaluate(look, options.soft_labels)
+    request = EvaluationRequest(options.run_folder, options.split, options.ckpt, tuple(options.data))
+    result = evaluation.evaluate(request, options.soft_labels)
     if environment.current_rank().rank > 0:
         return
-    say(found)
-    where = options.output or found.experiment.folder.evaluation(report.evaluation_name(look, options.soft_labels))
-    written = report.write_evaluation(found, where)
-    closing(where, written)
-
-
-_SHOWN = 10
-_WIDTH = 10
-"""Columns."""
-
-
-def say(found: Evaluation) -> None:
-    """Say what was looked at and what it is worth."""
-    _header(found)
-    finite = {name: value for name, value in found.values.items() if math.isfinite(value)}
-    results_table({name: value for name, value in finite.items() if "/soft/" not in name})
-    if found.predictions.facts.task is not Task.REGRESSION:
-        logger.info("\n%s", metrics.classification_report(found.predictions).rstrip())
-    if found.human is not None:
-        logger.info("\nAgainst what people say (in nats):")
-        soft = {name: value for name, value in finite.items() if "/soft/" in name}
-        results_table({name.replace("/soft/", "/"): value for name, value in soft.items()})
-    if len(found.predictions.facts.input_shape) == 1:
-        logger.info("\nThe examples of highest loss:")
-        columns_table(_narrow(prediction_columns(found.predictions)), found.predictions.highest_loss(_SHOWN))
-    for note in _notes(found, set(found.values) - set(finite)):
-        logger.info("note        %s", note)
-
-
-def closing(folder: Path, written: list[str]) -> None:
-    """Say where everything lies."""
+    name = evaluation_name(request, options.soft_labels)
+    folder = options.output or result.experiment.folder.evaluation(name)
+    _log_evaluation(result)
+    written = write_evaluation(result, folder)
     logger.info("written     %s", runs.display_path(folder))
     logger.info("            %s", ", ".join(written))
 
 
-def _narrow(columns: dict[str, Array]) -> dict[str, Array]:
-    """The columns that a terminal has room for: names instead of numbers, no second probability."""
+def _log_evaluation(result: "Evaluation") -> None:
+    """Log what was evaluated, its metrics, the examples of highest loss and what to know when reading them."""
+    from losslab.analysis.evaluate.metrics import classification_report  # noqa: PLC0415
+    from losslab.analysis.evaluate.report import prediction_columns  # noqa: PLC0415
+    from losslab.cli.report import log_columns, log_metrics  # noqa: PLC0415
+    from losslab.targets import Task  # noqa: PLC0415
+
+    _log_request(result)
+    finite = {name: value for name, value in result.values.items() if math.isfinite(value)}
+    log_metrics({name: value for name, value in finite.items() if "/soft/" not in name})
+    if result.predictions.facts.task is not Task.REGRESSION:
+        logger.info("\n%s", classification_report(result.predictions).rstrip())
+    if result.human is not None:
+        logger.info("\nCompared with the soft labels of people (in nats):")
+        soft = {name: value for name, value in finite.items() if "/soft/" in name}
+        log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
+    if len(result.predictions.facts.input_shape) == 1:
+        logger.info("\nThe examples of highest loss:")
+        log_columns(_narrow(prediction_columns(result.predictions)), result.predictions.highest_loss(_EXAMPLES))
+    for note in _notes(result, set(result.values) - set(finite)):
+        logger.info("note        %s", note)
+
+
+def _narrow(columns: dict[str, "Array"]) -> dict[str, "Array"]:
+    """The columns that fit into a terminal: class names instead of indices, no second probability."""
     narrow = {
         name: columns.get(f"{name}_name", column)
         for name, column in columns.items()
         if not name.endswith("_name") and not name.startswith("probability_")
     }
-    return narrow if len(narrow) <= _WIDTH else {name: narrow[name] for name in ("index", "loss")}
+    return narrow if len(narrow) <= _COLUMNS else {name: narrow[name] for name in ("index", "loss")}
 
 
-def _header(found: Evaluation) -> None:
-    experiment, look = found.experiment, found.request
+def _log_request(result: "Evaluation") -> None:
+    experiment, request = result.experiment, result.request
     device = experiment.trainer.strategy.root_device
-    world = environment.current_rank().world_size
-    spawn = f"{world} processes" if world > 1 else "1 process"
-    count = f"{len(found.predictions):,} {look.split} example{'s' * (len(found.predictions) != 1)}"
+    world_size = environment.current_rank().world_size
+    processes = f"{world_size} processes" if world_size > 1 else "1 process"
+    count = f"{len(result.predictions):,} {request.split} example{'s' * (len(result.predictions) != 1)}"
     logger.info("run         %s", experiment.config["name"])
-    logger.info("weights     %s", runs.display_path(experiment.folder.checkpoint(look.checkpoint)))
-    logger.info("data        %s, on %s, %s", count, device.type, spawn)
-    if look.data:
-        logger.info("            not the run's own: %s", ", ".join(look.data))
+    logger.info("weights     %s", runs.display_path(experiment.folder.checkpoint(request.checkpoint)))
+    logger.info("data        %s, on %s, %s", count, device.type, processes)
+    if request.data:
+        logger.info("            not the run's own: %s", ", ".join(request.data))
 
 
-def _notes(found: Evaluation, undefined: set[str]) -> list[str]:
-    """What one must know to read the figures rightly."""
-    predictions, notes = found.predictions, []
-    if found.request.split == "train":
+def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
+    """What to know when reading the metrics."""
+    predictions, notes = result.predictions, []
+    if result.request.split == "train":
         notes.append(
-            "metrics.json's train/... were averaged while the network still learnt; these are of the finished weights"
+            "train/... in metrics.json are averages over the last epoch, during training; here the weights are final"
         )
     if undefined:
-        notes.append(f"{', '.join(sorted(undefined))}: not defined on {len(predictions):,} examples as these")
-    for curve in found.curves:
+        notes.append(f"{', '.join(sorted(undefined))}: not defined on {len(predictions):,} such examples")
+    for curve in result.curves:
         by_reason: dict[str, list[str]] = {}
         for name, reason in curve.missing.items():
             by_reason.setdefault(reason, []).append(name)
         for reason, missing in by_reason.items():
-            few = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            notes.append(f"no {curve.kind.upper()} curve of {few}: {reason}")
+            listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            notes.append(f"no {curve.kind.upper()} curve of {listed}: {reason}")
     wrong = int(predictions.mislabelled.sum())
     if wrong:
-        notes.append(f"{wrong:,} targets are not the truth: the loss is held against the target, the metrics the truth")
-    agreed = found.values.get(f"{found.request.split}/soft/truth_agreement", 1.0)
+        notes.append(f"{wrong:,} targets are not the truth: the loss is measured on the target, metrics on the truth")
+    agreed = result.values.get(f"{result.request.split}/soft/truth_agreement", 1.0)
     if agreed < 0.5:
         notes.append(
             f"people name the true class of {agreed:.0%} only: are the soft labels in the order of this split?"
         )
-    return notes + _data_notes(found)
+    return notes + _data_notes(result)
 
 
-def _data_notes(found: Evaluation) -> list[str]:
+def _data_notes(result: "Evaluation") -> list[str]:
     from losslab.training.reopen import RESPLITTING_OPTIONS  # noqa: PLC0415
 
-    keys = {pair.removeprefix("data.").partition("=")[0] for pair in found.request.data}
+    keys = {pair.removeprefix("data.").partition("=")[0] for pair in result.request.data}
     notes = []
     if keys & RESPLITTING_OPTIONS:
-        drawn = ", ".join(sorted(keys & RESPLITTING_OPTIONS))
-        notes.append(f"{drawn} changed: the splits are drawn anew, and examples that the run learnt may be among these")
-    if keys and found.experiment.data.training_metadata is None:
-        notes.append("an older run, which did not keep the statistics it normalised with: those of these data are used")
+        changed = ", ".join(sorted(keys & RESPLITTING_OPTIONS))
+        notes.append(
+            f"{changed} changed: the splits are drawn again, and may contain examples that the run was trained on"
+        )
+    if keys and result.experiment.data.training_metadata is None:
+        notes.append(
+            "the run was made by an older version, which did not keep its normalisation: that of these data is used"
+        )
     return notes

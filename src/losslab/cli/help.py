@@ -1,4 +1,4 @@
-"""What `python train.py --help` prints."""
+"""The text of `python train.py --help`. Imports neither Hydra nor torch."""
 
 from textwrap import fill
 
@@ -7,7 +7,7 @@ from losslab.io.conf_groups import NAMES, choices
 _TEXT = """\
 losslab: train a model under any loss, and see what the loss changes.
 
-Usage: python train.py GROUP=CHOICE KEY=VALUE ...      (losslab-train, where it is installed)
+Usage: python train.py GROUP=CHOICE KEY=VALUE ...      (or `losslab train`, where losslab is installed)
 
 Groups and their choices:
 
@@ -20,10 +20,10 @@ Examples:
   python train.py model=cifar_cnn data=digits trainer.max_epochs=5 optimizer=adamw optimizer.lr=1e-3
   python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
   python train.py trainer=ddp                                   all GPUs of this machine
-  python train.py resume=FOLDER                                 go on with a run or a sweep that was interrupted
+  python train.py resume=FOLDER                                 resume an interrupted run, or complete a sweep
 
-  python scripts/show.py loss=focal                             what a loss claims and looks like
-  python scripts/check.py model=mlp data=digits loss=focal      look at a set-up without training it
+  losslab show loss=focal                                       what a loss claims and looks like
+  losslab check model=mlp data=digits loss=focal                examine an experiment without training it
 
   --cfg job        shows the whole configuration, every value of which can be set
   -m               sweeps over values that are separated by commas
@@ -33,9 +33,9 @@ Examples:
 
 
 def help_text() -> str:
-    """The groups as they lie in conf/, between words for people.
+    """List the groups in conf/ with their choices.
 
-    Hydra's own `--help` would compose the configuration and list everything twice, which takes longer with each file.
+    Hydra's own `--help` would compose the configuration and list everything twice, which takes longer.
     """
     lines = [
         fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)

@@ -1,8 +1,9 @@
-"""`losslab VERB`, `python train.py`, and the old commands `losslab-VERB`, which stay for one release.
+"""`losslab VERB`, `python train.py`, and the old commands `losslab-VERB`.
 
-Imports nothing heavy: the module of a verb is imported once the verb is known.
+Imports the module of a verb only once the verb is known, so that --help is quick.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,95 +11,90 @@ from pathlib import Path
 
 VERBS = {
     "train": "train a model under a loss, or sweep over several with -m",
-    "check": "examine a set-up before it is trained",
+    "check": "examine an experiment before it is trained",
     "show": "print the card of a loss and draw its value and gradient",
-    "evaluate": "measure a finished run: report, confusion matrix, calibration, residuals",
+    "evaluate": "evaluate a finished run: report, confusion matrix, calibration, residuals",
     "compare": "compare runs: which loss is better, and is the difference real?",
-    "explain": "draw why runs went as they did: surfaces, margins, landscapes",
+    "explain": "draw why runs ended as they did: surfaces, margins, landscapes",
     "predict": "classify image files with a finished run",
     "export": "write the network of a finished run as a torch.export program",
 }
-"""The verbs, each with its line of `losslab --help`. A verb is a function of that name in `losslab.cli.VERB`."""
+"""The verbs with their lines in `losslab --help`. A verb is the function of that name in `losslab.cli.VERB`."""
+_HYDRA_VERBS = ("train", "check")
+"""The verbs that take overrides of the configuration of a run."""
 
-_USAGE = """\
+_HELP = """\
 losslab: a laboratory for loss functions. Which loss should I use, and is the difference real?
 
 Usage: losslab VERB ...
 
 {verbs}
 
-`losslab VERB --help` says what a verb takes. `train`, `check` and `show` speak Hydra (loss=focal loss.gamma=3);
-the others take run folders and options. In a checkout, `python train.py ...` is `losslab train ...`.
+`losslab VERB --help` lists the arguments of a verb. `train`, `check` and `show` take Hydra overrides such as
+loss=focal loss.gamma=3; the others take run folders and options. In a checkout, `python train.py ...` is
+`losslab train ...`. Tab completion: eval "$(losslab train -sc install=bash)", also zsh and fish.
 """
 
 
 def main() -> None:
     """Run the verb that the command line names."""
+    program = "losslab" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        sys.stdout.write(_USAGE.format(verbs="\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())))
-        return
-    if arguments[0] == "--version":
+    if "-sc" in arguments[:2]:
+        _complete(program, arguments)
+    elif not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_HELP.format(verbs="\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())))
+    elif arguments[0] == "--version":
         from losslab import __version__  # noqa: PLC0415
 
         sys.stdout.write(f"losslab {__version__}\n")
+    elif arguments[0] not in VERBS:
+        sys.exit(f"losslab: there is no verb {arguments[0]!r}: choose one of {', '.join(VERBS)}")
+    else:
+        sys.argv = [f"{program} {arguments[0]}", *arguments[1:]]  # so that usage lines name the verb
+        _run(arguments[0])
+
+
+def train() -> None:
+    """`python train.py`."""
+    _run("train")
+
+
+def old_command() -> None:
+    """Run `losslab-VERB` as `losslab VERB`. The old commands stay for one release."""
+    name = Path(sys.argv[0]).stem
+    verb = name.removeprefix("losslab-")
+    sys.stderr.write(f"{name} is now `losslab {verb}`\n")
+    sys.argv[0] = f"losslab {verb}"
+    _run(verb)
+
+
+def _run(verb: str) -> None:
+    if verb == "train" and {"-h", "--help"} & set(sys.argv[1:]):
+        from losslab.cli.help import help_text  # noqa: PLC0415
+
+        sys.stdout.write(help_text())
         return
-    verb = arguments[0]
-    if verb not in VERBS:
-        sys.exit(f"losslab: no verb {verb!r}: choose from {', '.join(VERBS)}")
-    sys.argv[0] = f"{Path(sys.argv[0]).name} {verb}"
-    del sys.argv[1]
-    run(verb)
-
-
-def run(verb: str) -> None:
-    """Run a verb with the arguments of the process."""
-    if find_spec("hydra") is None:  # run by a python that is not the one losslab was installed for
+    if find_spec("hydra") is None:  # this python is not the one that losslab was installed for
         sys.exit(
             "this python lacks losslab's packages: run `source .venv/bin/activate` first, or make .venv by `make train`"
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    with exit_on_ctrl_c():  # imports take a second, in which Ctrl-C would be a traceback
+    with exit_on_ctrl_c():  # imports take a second, in which Ctrl-C would show a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
 
 
-def train() -> None:
-    """`python train.py`, and the old command `losslab-train`."""
-    run("train")
+def _complete(program: str, arguments: list[str]) -> None:
+    """Answer the shell: complete the verb, or have Hydra complete the overrides after it.
 
-
-def evaluate() -> None:
-    """The old command `losslab-evaluate`."""
-    run("evaluate")
-
-
-def compare() -> None:
-    """The old command `losslab-compare`."""
-    run("compare")
-
-
-def explain() -> None:
-    """The old command `losslab-explain`."""
-    run("explain")
-
-
-def predict() -> None:
-    """The old command `losslab-predict`."""
-    run("predict")
-
-
-def export() -> None:
-    """The old command `losslab-export`."""
-    run("export")
-
-
-def show() -> None:
-    """The old command `losslab-show`."""
-    run("show")
-
-
-def check() -> None:
-    """The old command `losslab-check`."""
-    run("check")
+    The shell calls `losslab -sc query=bash` with the line that was typed in COMP_LINE.
+    """
+    _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
+    if len(words) < 2:
+        sys.stdout.write(" ".join(VERBS) + "\n")
+    elif words[0] in _HYDRA_VERBS:
+        os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
+        sys.argv = [program, *arguments[arguments.index("-sc") :]]
+        _run("train")

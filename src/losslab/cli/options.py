@@ -1,8 +1,7 @@
-"""What the commands beside train.py have in common, above all those that read a run folder."""
+"""Options that several verbs share, and the start of the verbs that read run folders."""
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,41 +11,41 @@ from losslab.io.terminal import ConsoleHandler
 from losslab.runs import trust
 
 
-def command_parser(description: str, run_folder: str = "the folder of a finished run") -> argparse.ArgumentParser:
-    """A parser for a run folder and its weights."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help=run_folder)
-    takes_trust(made)
-    made.add_argument(
-        "--ckpt", default="best", metavar="best|last|PATH", help="the weights (default: best, of the best epoch)"
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with a run folder and its checkpoint."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="the folder of a finished run")
+    add_trust_option(parser)
+    parser.add_argument(
+        "--ckpt", default="best", metavar="best|last|PATH", help="the checkpoint (default: best, of the best epoch)"
     )
-    return made
+    return parser
 
 
-def takes_trust(made: argparse.ArgumentParser) -> None:
-    """Have a parser take packages that the configuration of a run may name besides losslab's own list."""
-    made.add_argument(
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add --trust: packages that the configuration of a run may name beside losslab's own list."""
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a package of yours or another's that the run may name, as its code will be run; may be repeated",
+        help="a package outside losslab that the run may use: its code will be executed; may be repeated",
     )
 
 
-def takes_data(made: argparse.ArgumentParser) -> None:
-    """Have a parser take options of the data by which they are to differ from the run's own."""
-    made.add_argument(
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add --data: options of the data that replace the run's own."""
+    parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the data to change, as data.KEY=VALUE of train.py (dir=/elsewhere); may be repeated",
+        help="change an option of the data, as data.KEY=VALUE of train.py does (dir=/elsewhere); may be repeated",
     )
 
 
 def refuse_file(folder: Path | None) -> None:
-    """Have no file taken for the folder to write to.
+    """Refuse an output folder that is a file.
 
     Raises:
         LabError: it is one.
@@ -55,20 +54,15 @@ def refuse_file(folder: Path | None) -> None:
         raise LabError(f"{folder} is a file: name another folder with --output")
 
 
-def asked_by_completion() -> bool:
-    """Whether it is only Hydra's completion of `python train.py`, which asks every script that python runs."""
-    return "-sc" in sys.argv[1:]
+def start_command(level: int = logging.INFO, trusted: Sequence[str] = ()) -> None:
+    """Set up logging and the import path for a verb that reads folders which somebody else may have written.
 
-
-def begin(level: int = logging.INFO, trusted: Sequence[str] = ()) -> None:
-    """Prepare this process for a command that reads what others may have written, and say where messages go.
-
-    The user's own code in the working directory is found only where it is trusted: this may be the folder of somebody
-    else's run.
+    Code in the working directory can be imported only if the user trusts a package: the working directory may be such
+    a folder.
     """
     if trusted:
         add_working_directory_to_path()
     with one_line_errors(show_all=False):
         trust.also(trusted)
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a HOME to write to it finds another place
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if HOME is not writable

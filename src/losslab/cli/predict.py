@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losslab.cli.options import asked_by_completion, begin, command_parser
+from losslab.cli.options import run_parser, start_command
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
 from losslab.io.tables import write_csv
@@ -20,57 +20,55 @@ logger = logging.getLogger("losslab")
 
 
 def predict(arguments: Sequence[str] | None = None) -> None:
-    """`losslab predict RUN_FOLDER IMAGES...` and `losslab predict`: classify files, without the data set."""
-    if asked_by_completion():
-        return
+    """Classify image files, without the data set."""
     options = _parser().parse_args(arguments)
-    begin(trusted=options.trust)
-    wrong: list[str] = []
+    start_command(trusted=options.trust)
+    unreadable: list[str] = []
     with one_line_errors(show_all=False):
         if options.csv is not None and os.path.lexists(options.csv):
-            raise LabError(f"{options.csv} is there already: name another file, or remove it")
-        wrong = _predict(options)
-    for line in wrong:
+            raise LabError(f"{options.csv} exists already: name another file, or remove it")
+        unreadable = _predict(options)
+    for line in unreadable:
         logger.error("%s", line)
-    leave(1 if wrong else 0)
+    leave(1 if unreadable else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = run_parser(
         "Classify image files. They are resized and normalised as in training; the data set is not needed. Files that "
         "cannot be read are named, the others classified, and the exit code is 1."
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to show (default: 3)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all of it to this file too")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the results to this file")
     return parser
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    """Classify → what was wrong with single files."""
+    """Classify the images → a line for each file that cannot be read."""
     with imports_without_gc():
         from losslab.analysis.evaluate import predict  # noqa: PLC0415
     if options.top < 1:
         raise LabError(f"--top is a number of classes, 1 or more: got {options.top}")
     classifier = predict.load_classifier(options.run_folder, options.ckpt)
-    paths, wrong = predict.find_files(options.images)
+    paths, unreadable = predict.find_files(options.images)
     best = min(options.top, len(classifier.names))
-    header = ["image", *(f"{name}_{place}" for place in range(1, best + 1) for name in ("class", "probability"))]
+    header = ["image", *(f"{name}_{rank}" for rank in range(1, best + 1) for name in ("class", "probability"))]
     rows: list[list[str]] = []
     width = max((len(str(path)) for path in paths), default=0)
     for path, answer in predict.classify(classifier, paths):
         if isinstance(answer, str):
-            wrong.append(answer)
+            unreadable.append(answer)
             continue
         top = _top(answer, classifier.names, best)
         logger.info("%-*s  %s", width, path, "  ".join(f"{name} {probability:.4f}" for name, probability in top))
-        rows.append([str(path), *(cell for name, chance in top for cell in (name, f"{chance:.7g}"))])
+        rows.append([str(path), *(cell for name, value in top for cell in (name, f"{value:.7g}"))])
     if options.csv is not None and rows:
         write_csv(options.csv, header, rows)
     sys.stdout.flush()
-    return wrong
+    return unreadable
 
 
 def _top(probabilities: "Tensor", names: Sequence[str], count: int) -> list[tuple[str, float]]:
-    chances, places = probabilities.topk(count)
-    return [(names[place], chance) for place, chance in zip(places.tolist(), chances.tolist(), strict=True)]
+    values, indices = probabilities.topk(count)
+    return [(names[index], value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]

@@ -1,7 +1,4 @@
-"""What the commands do to the process they run in.
-
-Errors in the user's words.
-"""
+"""The process of a command: import path, garbage collection, errors in one line, exit codes."""
 
 import atexit
 import errno
@@ -27,19 +24,19 @@ from losslab.io.terminal import escape_unprintable_output, print_traceback, prin
 def add_working_directory_to_path() -> None:
     """Have loss._target_=mine.Loss import mine.py from the working directory; Python itself looks beside the script."""
     try:
-        here = str(Path.cwd())
+        folder = str(Path.cwd())
     except FileNotFoundError:
         sys.stderr.write("the folder you are in was deleted: cd to another\n")
         leave(1)
-    if here not in sys.path:
-        sys.path.append(here)
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 @contextmanager
 def imports_without_gc() -> Iterator[None]:
-    """Import with the garbage collector off: torch and lightning make millions of objects that all stay."""
+    """Turn the garbage collector off: torch and lightning create millions of objects at import, and all stay."""
     if "losslab.training.experiment" in sys.modules:
-        yield  # a later job of a sweep: to freeze again would keep the garbage of the job before
+        yield  # imported already; to freeze now would keep the garbage of an earlier run
         return
     gc.disable()
     try:
@@ -47,11 +44,11 @@ def imports_without_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # where the interpreter does end by itself, or its leak check complains
+        atexit.register(gc.unfreeze)  # or the interpreter's own leak check complains at exit
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next batch instead of returning it page by page (Linux only)."""
+    """Have glibc keep freed memory for the next batch instead of returning it page by page (Linux only)."""
     if sys.platform != "linux":
         return
     import ctypes  # noqa: PLC0415
@@ -63,7 +60,7 @@ def keep_freed_memory() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now that all is saved: to tear down torch's modules takes the interpreter over a second."""
+    """End the process at once: the interpreter would take over a second to tear down torch's modules."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -74,12 +71,12 @@ def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show
     """Run a command that may run a sweep, and leave with its exit code.
 
     Args:
-        body: of the command.
-        close: reports on the sweep, however the command ends → whether all is well.
+        body: the command.
+        close: reports on the sweep, however the command ends → whether all its jobs are done.
         show_all: show every traceback.
     """
     try:
-        with one_line_errors(show_all=show_all, first=close):
+        with one_line_errors(show_all=show_all, close=close):
             body()
     except SystemExit as ended:
         close()
@@ -87,75 +84,73 @@ def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show
     leave(0 if close() else 1)
 
 
-_UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
-
-
 @contextmanager
-def one_line_errors(*, show_all: bool, first: Callable[[], object] = bool) -> Iterator[None]:
-    """Print what the user can mend in one line and exit with code 1; let anything else show its traceback.
+def one_line_errors(*, show_all: bool, close: Callable[[], object] = bool) -> Iterator[None]:
+    """Print an error that the user can fix in one line and exit with code 1; show the traceback of any other.
 
     Args:
         show_all: show every traceback.
-        first: called before an error is printed, and after an interrupt is.
+        close: called before an error is printed, and after an interrupt is.
     """
     escape_unprintable_output()
-    before, logging.raiseExceptions = logging.raiseExceptions, show_all  # a log that the disk has no room for
+    before, logging.raiseExceptions = logging.raiseExceptions, show_all  # a full disk may leave no room for the log
     try:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        first()
+        close()
         leave(130)
     except Exception as error:
-        line = _line(error)
+        line = message_of(error)
         if show_all or line is None:
             sys.excepthook = lambda _, raised, __: print_traceback(raised)
             raise
-        first()
+        close()
         sys.stderr.write(printable(line).replace("\n", r"\n") + "\n")
         leave(1)
     finally:
         logging.raiseExceptions = before
 
 
-def _line(error: Exception) -> str | None:  # noqa: PLR0911 -- a line for each kind of error
-    """What to say of an error instead of its traceback; None where only the traceback helps."""
+def message_of(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
+    """The message for an error that the user can fix; None if only the traceback helps."""
     cause: BaseException | None = error
-    while isinstance(cause, OmegaConfBaseException):  # in which OmegaConf wraps what a resolver raises
+    while isinstance(cause, OmegaConfBaseException):  # which OmegaConf raises from the error of a resolver
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, LabError):
         return str(cause)
-    if isinstance(error, CompactHydraException):  # before OSError: some of them are OSErrors too
+    if isinstance(error, CompactHydraException):  # before OSError: some are both
         cause = error.__cause__
-        if isinstance(cause, LabError):
-            return str(cause)
-        return _composing(str(error), cause)
-    if isinstance(error, UnicodeEncodeError):  # of a name that is looked for among the files
-        return f"{ascii(error.object)[:80]} is no text in UTF-8: leave out {error.object[error.start]!a}"
+        return str(cause) if isinstance(cause, LabError) else _hydra_message(str(error), cause)
+    if isinstance(error, UnicodeEncodeError):  # a file name
+        return f"{ascii(error.object)[:80]} cannot be encoded in UTF-8: leave out {error.object[error.start]!a}"
     if isinstance(error, OSError):
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return f"cannot write any more: {error.strerror}; make room, or set run_dir to a folder elsewhere"
+            return f"cannot write any more: {error.strerror}; free some space, or set run_dir to a folder elsewhere"
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
-    if str(error).startswith("Config group override must be a string"):  # Hydra's answer to mix=null
+    if str(error).startswith("Config group override must be a string"):  # mix=null
         return "a group cannot be null: leave it out with ~GROUP, such as ~mix"
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, TypeError) and frames and frames[-1].filename.endswith("hydra/_internal/defaults_list.py"):
         return "a group is chosen by the name of one of its files, such as loss=huber: an override names something else"
-    # What submitit says of a job or of a machine without SLURM, and Hydra of -m with --cfg.
+    # Errors of submitit about a job or a machine without SLURM, and of Hydra about -m with --cfg.
     foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
         ("Could not detect", "Only one of")
     )
     return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None
 
 
-def _composing(said: str, cause: BaseException | None) -> str:
-    """What Hydra says of a command line that it cannot compose, as it prints it, but where we know better."""
-    unset = _UNSET.match(said)
+_UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
+
+
+def _hydra_message(message: str, cause: BaseException | None) -> str:
+    """Hydra's message about a command line that it cannot compose, in one line."""
+    unset = _UNSET.match(message)
     if unset is not None and unset["group"] in conf_groups.UNSET:
         return conf_groups.nothing_chosen(unset["group"], unset["key"])
-    if isinstance(cause, OmegaConfBaseException):  # of which the rest is OmegaConf's own view of it
-        said += f" ({str(cause).splitlines()[0]})"
-    # Where Hydra looked is its own affair; the options stand below each other.
-    words, options, names = said.partition("Config search path:")[0].partition("Available options in")
+    if isinstance(cause, OmegaConfBaseException):
+        message += f" ({str(cause).splitlines()[0]})"
+    # Without the search path, and with the options beside each other.
+    words, options, names = message.partition("Config search path:")[0].partition("Available options in")
     group, *choices = names.split() or [""]
     return " ".join([*words.split(), *([options, group, ", ".join(choices)] if options else [])])

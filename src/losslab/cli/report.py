@@ -1,4 +1,4 @@
-"""What a run says on the terminal, and in its train.log: a header before, a table after."""
+"""What a training prints: a header before, the results after; and tables of metrics for all verbs."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def log_header(experiment: "Experiment") -> None:
-    """Say what is about to run, and the commands to look at it."""
+    """Log what is about to be trained, and the commands to watch and evaluate it."""
     trainer, learner, config = experiment.trainer, experiment.learner, experiment.config
     parameters = sum(p.numel() for p in learner.parameters())
     choices = config["choices"]
@@ -66,11 +66,11 @@ def _loss(choice: str, config: dict[str, Any]) -> str:
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:
     shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
-    return ", ".join([name, *(f"{key} {_in_short(value)}" for key, value in shown.items())])
+    return ", ".join([name, *(f"{key} {_short(value)}" for key, value in shown.items())])
 
 
-def _in_short(value: Any) -> str:
-    """A value, or of a part that is made of others its name or theirs."""
+def _short(value: Any) -> str:
+    """A value, or of an object in the configuration the name of its class."""
     if not isinstance(value, dict):
         return str(value)
     if "_target_" in value:
@@ -79,7 +79,7 @@ def _in_short(value: Any) -> str:
 
 
 def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
-    """Say how it ended: final metrics, and for a linear model its weights beside the least-squares solution."""
+    """Log the final metrics, and for a linear model its weights beside the least-squares solution."""
     if "best_epoch" in results:
         best, monitor = results["best_epoch"], experiment.learner.monitor
         logger.info(
@@ -88,8 +88,8 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
             results["epochs"],
             monitor,
         )
-    results_table(results)
-    _weights_table(experiment)
+    log_metrics(results)
+    _log_weights(experiment)
     profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
     if profile:
         logger.info("%s", profile)
@@ -97,8 +97,8 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
         logger.info("%-11s %s", "figures", runs.display_path(experiment.folder.figures))
 
 
-def results_table(results: dict[str, float]) -> None:
-    """A row for each metric, a column for each split, of values named SPLIT/METRIC."""
+def log_metrics(results: dict[str, float]) -> None:
+    """Log values named SPLIT/METRIC: a row for each metric, a column for each split."""
     values = {name: value for name, value in results.items() if "/" in name}
     splits = dict.fromkeys(name.partition("/")[0] for name in values)
     table = _table("metric", *splits)
@@ -108,8 +108,8 @@ def results_table(results: dict[str, float]) -> None:
     logger.info("%s", _text(table))
 
 
-def columns_table(columns: Mapping[str, Any], rows: Iterable[int], width: int = _WIDTH) -> None:
-    """These rows of columns (N,) of numbers or words, as a table; what is wider is cut."""
+def log_columns(columns: Mapping[str, Any], rows: Iterable[int], width: int = _WIDTH) -> None:
+    """Log these rows of columns (N,) of numbers or strings; wider lines are cut."""
     table = _table(*columns)
     for row in rows:
         cells = (column[row] for column in columns.values())
@@ -117,20 +117,20 @@ def columns_table(columns: Mapping[str, Any], rows: Iterable[int], width: int = 
     logger.info("%s", _text(table, width))
 
 
-def _weights_table(experiment: "Experiment") -> None:
-    """For a linear regression, each parameter beside the least-squares solution of the training targets.
+def _log_weights(experiment: "Experiment") -> None:
+    """Log each parameter of a linear regression beside the least-squares solution of the training targets.
 
-    Where the targets were corrupted, the solution of the clean ones stands beside that.
+    If the targets were corrupted, the solution of the clean ones is another column.
     """
     network, loss = experiment.learner.network, experiment.learner.loss
     if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
         return
     outputs = torch.ones(1, loss.outputs(1))
     if not torch.equal(loss.to_predictions(outputs), outputs[:, :1]):
-        return  # outputs that are logarithms of the values have another solution
+        return  # the outputs are logarithms of the values
     train = experiment.data.splits["train"]
     if not isinstance(train, Examples):
-        return  # read from files as it goes: too much to solve for
+        return  # too many examples: they are read from files during training
     inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
     solutions = {"least squares": train.target}
     if not torch.equal(train.target, train.truth):

@@ -20,5 +20,5 @@ def test_weights_stand_beside_least_squares_only_where_the_outputs_are_the_value
     experiment = build("model=linear", f"data={data}", f"loss={loss}")
     experiment.data.setup()
     with caplog.at_level(logging.INFO):
-        report._weights_table(experiment)
+        report._log_weights(experiment)
     assert ("least squares" in caplog.text) == shown

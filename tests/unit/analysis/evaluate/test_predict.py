@@ -123,4 +123,4 @@ def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tm
     assert sum(map(float, row.split(",")[2::2])) == pytest.approx(1, abs=1e-5)
     again = subprocess.run([*command, "--csv", "out.csv"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert again.stderr == "out.csv is there already: name another file, or remove it\n"
+    assert again.stderr == "out.csv exists already: name another file, or remove it\n"

@@ -1,35 +1,17 @@
 """Workers report a value or a reason, and leave no process behind."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import workers
 from PIL import Image
+from processes import alive, wait_for
 
 from losslab.training.distributed.spawn import WorkerGroup, exit_reason, poll, threads_per_process, visible_gpus
 from losslab.training.distributed.worker import WorkerOptions
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"
-    return False
-
-
-def wait_for(condition, seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return bool(condition())
 
 
 def test_worker_returns_its_value_and_knows_its_rank():
