@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -102,8 +102,7 @@ def _fetch(folder: Path, url: str | None, *, verify: bool) -> None:
             _unpack(source, Path(temporary))
             (Path(temporary) / FOLDER).rename(folder / FOLDER)
         except _DAMAGED as error:
-            reason = " ".join(str(error).split())
-            raise LabError(f"{source.name} is damaged or is not CIFAR-10 ({reason}): {remedy}") from error
+            raise LabError(f"{source.name} is damaged or is not CIFAR-10 ({message_of(error)}): {remedy}") from error
         if source != archive:
             source.replace(archive)  # keep the download, which is complete now
 
@@ -119,10 +118,9 @@ def _download(url: str | None, path: Path) -> None:
         download_url(source, str(path.parent), path.name)
     except Exception as error:
         # The URL is the user's, and torchvision passes on any exception that it causes.
-        reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise LabError(
-            f"cannot download CIFAR-10 from {source} ({reason}): go online, set data.url to a mirror, "
-            f"or {_manual_remedy(path.parents[1])}"
+            f"cannot download CIFAR-10 from {source} ({message_of(getattr(error, 'reason', None) or error)}): go "
+            f"online, set data.url to a mirror, or {_manual_remedy(path.parents[1])}"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
@@ -143,7 +141,7 @@ def _manual_remedy(folder: Path) -> str:
 
 
 def _unpack(archive: Path, into: Path) -> None:
-    """Unpack the archive. Raises one of _DAMAGED unless it holds only plain files directly in FOLDER, and few of them."""
+    """Unpack the archive. Raises one of _DAMAGED unless it holds only a few plain files, directly in FOLDER."""
     (into / FOLDER).mkdir()
     with archive.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
@@ -206,9 +204,8 @@ def _parse(content: bytes, path: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint
         valid = len(pixels) == len(labels) and all(isinstance(y, int) and 0 <= y < len(CLASSES) for y in labels)
     except Exception as error:
         # A damaged pickle can raise any exception.
-        reason = " ".join(str(error).split())
         raise LabError(
-            f"{path} is damaged or is not a CIFAR-10 batch ({reason}): delete {path.parent} and run again"
+            f"{path} is damaged or is not a CIFAR-10 batch ({message_of(error)}): delete {path.parent} and run again"
         ) from error
     if not valid:
         raise LabError(f"{path} does not hold as many labels 0-9 as images: delete {path.parent} and run again")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from losslab.data.batch import Examples
 from losslab.data.machine import cores
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io.untrusted import open_regular_file
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -98,7 +98,7 @@ def decode(path: Path, side: int) -> Tensor:
         ) from error
     except Exception as error:
         # PIL raises OSError, SyntaxError, struct.error, zlib.error and others for damaged files.
-        raise LabError(f"cannot read the image {path} ({' '.join(str(error).split())}): repair or remove it") from error
+        raise LabError(f"cannot read the image {path} ({message_of(error)}): repair or remove it") from error
     pixels: Tensor = v2.Compose([v2.Resize(side), v2.CenterCrop(side), v2.PILToTensor()])(colour)
     return pixels.permute(1, 2, 0).contiguous()
 

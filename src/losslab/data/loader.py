@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from losslab.data import random_keys
 from losslab.data.batch import Batch, Examples, Source
 from losslab.data.transforms import Augment
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Prefetcher:
             if "DataLoader worker" not in str(error):
                 raise
             raise LabError(
-                f"a data worker process died ({' '.join(str(error).split())[:120]}): memory may be short, in /dev/shm "
+                f"a data worker process died ({message_of(error, 120)}): memory may be short, in /dev/shm "
                 f"too; lower data.workers, or set data.workers=0 to read without worker processes"
             ) from error
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losslab.data.batch import DataSpec
 from losslab.data.transforms import Normalise
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.targets import Kind, Task
 
 
@@ -68,7 +68,7 @@ class DataMetadata:
             metadata = cls(facts, normalise, class_counts, content["foreign_transform"])
             metadata._validate()
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else message_of(error)
             raise LabError(
                 f"{path} is damaged ({reason}): delete it, and the data themselves are read instead"
             ) from error

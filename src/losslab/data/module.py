@@ -19,7 +19,7 @@ from losslab.data.loader import Loader
 from losslab.data.machine import format_bytes
 from losslab.data.metadata import DataMetadata
 from losslab.data.transforms import Augment, Mix, Normalise, encode_classes
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
             try:
                 self.splits = self._corrupted(self.load())
             except (MemoryError, RuntimeError, OverflowError) as error:  # torch raises these for absurd sizes
-                raise LabError(
-                    f"the data cannot be created with these settings: {' '.join(str(error).split())}"
-                ) from error
+                raise LabError(f"the data cannot be created with these settings: {message_of(error)}") from error
             if self.training_metadata is not None and self.training_metadata.normalise is not None:
                 self.transform = self.training_metadata.normalise
         device = self._device()

@@ -15,7 +15,7 @@ from losslab.data.cifar10_files import CLASSES, PickledArray, PickledDtype
 from losslab.data.corruption import subset
 from losslab.data.corruption.base import Corruption
 from losslab.data.corruption.subset import TrainingSplit
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io import torch_files
 from losslab.io.untrusted import open_regular_file
 
@@ -100,9 +100,7 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
         arrays = _read_npz(path, names) if path.suffix == ".npz" else _read_torch(path, names)
     except Exception as error:
         # A damaged or hostile file can raise any exception.
-        raise LabError(
-            f"cannot read {path} as labels of CIFAR-10N ({' '.join(str(error).split())[:160]}): {_HOME}"
-        ) from error
+        raise LabError(f"cannot read {path} as labels of CIFAR-10N ({message_of(error, 160)}): {_HOME}") from error
     missing = sorted(set(names) - set(arrays))
     if missing:
         raise LabError(f"{path} holds no {' and no '.join(missing)}: {_HOME}")
