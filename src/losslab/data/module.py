@@ -13,8 +13,7 @@ from torch import Tensor
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec, Examples, Source
 from losslab.data.corruption import manifest as manifests
-from losslab.data.corruption import subset
-from losslab.data.corruption.base import Corruption
+from losslab.data.corruption.base import Corruption, as_training_split
 from losslab.data.loader import Loader
 from losslab.data.machine import format_bytes
 from losslab.data.metadata import DataMetadata
@@ -98,7 +97,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
         if self.corruptions:
-            clean = subset.as_training_split(splits["train"])
+            clean = as_training_split(splits["train"])
             train, self.manifest = manifests.apply(clean, self.corruptions, self.facts)
             splits = {**splits, "train": train}
         if self.expected_manifest is not None:

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from losslab.data.batch import DataSpec
 from losslab.data.cifar10_files import CLASSES, PickledArray, PickledDtype
-from losslab.data.corruption import subset
-from losslab.data.corruption.base import Corruption
-from losslab.data.corruption.subset import TrainingSplit
+from losslab.data.corruption.base import Corruption, TrainingSplit, with_target
 from losslab.errors import LabError, message_of
 from losslab.io import torch_files
 from losslab.io.untrusted import open_regular_file
@@ -78,7 +76,7 @@ class HumanNoise(Corruption):
                 f"{path} is of other images, or of these in another order: its {_CLEAN} differs from the labels of "
                 f"{differ:,} of {train.size:,} training images; noise=human is for the official CIFAR-10 (data=cifar10)"
             )
-        return subset.with_target(train, noisy[train.index])
+        return with_target(train, noisy[train.index])
 
 
 def _labels(array: Array, path: Path, classes: int) -> Tensor:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from losslab.data.batch import Examples
+from losslab.data.corruption.base import TrainingSplit
 from losslab.data.corruption.manifest import Manifest
-from losslab.data.corruption.subset import TrainingSplit
 from losslab.data.corruption.value_noise import Heteroscedastic
 from losslab.io.figures import COLOURS, new_figure
 

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec
-from losslab.data.corruption import subset
-from losslab.data.corruption.base import Corruption, is_number
-from losslab.data.corruption.subset import TrainingSplit
+from losslab.data.corruption.base import Corruption, TrainingSplit, is_number, with_target
 from losslab.errors import LabError
 from losslab.targets import Task
 
@@ -43,11 +41,11 @@ class LabelNoise(Corruption):
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """Corrupt class indices, or each column of 0/1 labels as two classes."""
         if facts.task is Task.MULTICLASS:
-            return subset.with_target(train, self._corrupted(train.target, facts, 0))
+            return with_target(train, self._corrupted(train.target, facts, 0))
         columns = [
             self._corrupted(labels.long(), facts, column) for column, labels in enumerate(train.target.unbind(1))
         ]
-        return subset.with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
+        return with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
 
     def _corrupted(self, labels: Tensor, facts: DataSpec, column: int) -> Tensor:
         """Class indices (N,) → (N,) with wrong ones. Indices outside the classes stay."""

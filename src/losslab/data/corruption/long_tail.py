@@ -9,9 +9,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec
-from losslab.data.corruption import subset
-from losslab.data.corruption.base import Corruption, is_number
-from losslab.data.corruption.subset import TrainingSplit
+from losslab.data.corruption.base import Corruption, TrainingSplit, is_number, select_rows
 from losslab.errors import LabError
 from losslab.targets import Task
 
@@ -62,7 +60,7 @@ class LongTail(Corruption):
                 f"{available[empty]:,} training examples: {remedy}"
             )
         kept = [self._draw(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
-        return subset.select_rows(train, torch.cat(kept).sort().values)
+        return select_rows(train, torch.cat(kept).sort().values)
 
     def sizes(self, available: list[int]) -> list[int]:
         """Number of examples that each class keeps, given how many are available."""

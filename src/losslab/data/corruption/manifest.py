@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from losslab.data.batch import DataSpec
-from losslab.data.corruption.base import Corruption
-from losslab.data.corruption.subset import TrainingSplit
+from losslab.data.corruption.base import Corruption, TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 

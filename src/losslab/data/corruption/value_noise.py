@@ -10,9 +10,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec, Examples
-from losslab.data.corruption import subset
-from losslab.data.corruption.base import Corruption, is_number
-from losslab.data.corruption.subset import TrainingSplit
+from losslab.data.corruption.base import Corruption, TrainingSplit, is_number, with_target
 from losslab.errors import LabError
 from losslab.targets import Task
 
@@ -33,7 +31,7 @@ class ValueNoise(Corruption):
 
     def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
         """Add the noise to the targets (N, D)."""
-        return subset.with_target(train, train.target + self.noise(train, facts).to(train.target.dtype))
+        return with_target(train, train.target + self.noise(train, facts).to(train.target.dtype))
 
     @abstractmethod
     def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from losslab.data.batch import DataSpec, Examples
 from losslab.data.cifar10_files import CLASSES
-from losslab.data.corruption import subset
+from losslab.data.corruption.base import Subset, as_training_split, select_rows
 from losslab.data.corruption.label_noise import Asymmetric, PairFlip, Symmetric
-from losslab.data.corruption.subset import Subset
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
@@ -138,8 +137,8 @@ def test_labels_are_flipped_independently():
 def test_a_source_on_disk_gets_the_same_labels_as_one_in_memory():
     truth = drawn(10, 200)
     odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
-    streamed = Symmetric(0.5)(subset.select_rows(subset.as_training_split(Files(truth)), odd), facts(10))
-    held = Symmetric(0.5)(subset.select_rows(examples(truth), odd), facts(10))
+    streamed = Symmetric(0.5)(select_rows(as_training_split(Files(truth)), odd), facts(10))
+    held = Symmetric(0.5)(select_rows(examples(truth), odd), facts(10))
     assert isinstance(streamed, Subset)
     assert torch.equal(streamed.target, held.target)
     batch = streamed.take(rows)

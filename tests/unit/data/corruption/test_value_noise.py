@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from losslab.data.batch import DataSpec, Examples
-from losslab.data.corruption.subset import Subset
+from losslab.data.corruption.base import Subset
 from losslab.data.corruption.value_noise import Heteroscedastic, Outliers
 from losslab.data.synthetic import Counts, LinearSynthetic
 from losslab.errors import LabError
