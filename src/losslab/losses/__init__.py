@@ -1,4 +1,9 @@
-"""The losses. Each scores every example by itself; `forward` makes it a drop-in criterion for any training loop."""
+"""All losses: `Loss`, its subclasses, and what a loss of your own is made of.
+
+One module per loss or family. `base` has the base classes, `hyperparameters` the declaration of constructor arguments,
+`card` the facts that a loss claims, `catalog` the losses of conf/loss by name, `contract` the checks that every loss
+passes, and `adapter` turns criteria of other libraries into losses.
+"""
 
 from losslab.losses.asymmetric import AGCE, AUL
 from losslab.losses.barron import Barron
@@ -15,6 +20,7 @@ from losslab.losses.gce import GCE
 from losslab.losses.generalised_jensen_shannon import GJS
 from losslab.losses.hinge import Hinge, SquaredHinge
 from losslab.losses.huber import Huber, SmoothL1
+from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.jensen_shannon import JS
 from losslab.losses.kl_div import KLDiv
 from losslab.losses.l1 import L1
@@ -92,4 +98,6 @@ __all__ = [
     "Tweedie",
     "WeightedSum",
     "Welsch",
+    "argument",
+    "hyperparameter",
 ]

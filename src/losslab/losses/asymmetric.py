@@ -1,14 +1,11 @@
-"""Asymmetric losses: generalised cross-entropy and the unhinged loss, moved so that they tolerate label noise."""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+"""Asymmetric losses: generalised cross-entropy and the unhinged loss, shifted to tolerate label noise."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, log_softmax_tails
 
 _SOURCE = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
@@ -17,33 +14,16 @@ _SOURCE = "Zhou et al., Asymmetric loss functions for learning with noisy labels
 class AGCE(ClassLoss):
     """Asymmetric generalised cross-entropy: ((a + 1)^q - (a + p_y)^q) / q with p = softmax(z). q = 1 is MAE.
 
-    As a goes to 0 it becomes GCE. Where right labels are at least `(1 + 1/a)^(1 - q)` times as likely as any wrong one
-    (for q < 1; from q = 1 on, merely likelier), the noisy labels and the clean ones have the same best prediction.
-
-    Args:
-        a: how far p_y is moved away from 0.
-        q: the power.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    It approaches GCE as a goes to 0. Noisy and clean labels have the same best prediction if correct labels are at
+    least `(1 + 1/a)^(1 - q)` times as likely as each wrong one (for q < 1; for q ≥ 1, if they are more likely).
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "a": Parameter("a, how far p_y is moved", "(0, 1000]", "the paper's for CIFAR-10", (0.1, 0.6, 6.0)),
-        "q": Parameter("q, the power", "(0, 10]", "the paper's for CIFAR-10", (0.2, 0.6, 1.0, 1.5)),
-    }
-    a: float | Tensor
-    q: float | Tensor
-
-    def __init__(
-        self,
-        a: float | Tensor = 0.6,
-        q: float | Tensor = 0.6,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("a", a)
-        self.set_hyperparameter("q", q)
+    a: float | Tensor = hyperparameter(
+        "a, the shift of p_y", "(0, 1000]", "the paper's for CIFAR-10", (0.1, 0.6, 6.0), default=0.6
+    )
+    q: float | Tensor = hyperparameter(
+        "q, the power", "(0, 10]", "the paper's for CIFAR-10", (0.2, 0.6, 1.0, 1.5), default=0.6
+    )
 
     @property
     def card(self) -> Card:
@@ -60,7 +40,7 @@ class AGCE(ClassLoss):
             symmetric="K - 1" if self.q == 1 and self.weight is None else None,
             shift_invariant=True,
             proper=False,
-            note="Tolerates noise if q ≥ 1, or if right labels are (1 + 1/a)^(1 - q) times as likely as each wrong "
+            note="Tolerates noise if q ≥ 1, or if correct labels are (1 + 1/a)^(1 - q) times as likely as each wrong "
             "one. Its gradient fades on confidently wrong examples.",
         )
 
@@ -68,7 +48,7 @@ class AGCE(ClassLoss):
         """((a + 1)^q - (a + p_k)^q) / q → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         likely = log_p > -_LOG_2
-        # log((a + p) / (a + 1)), from the side on which nothing cancels. where() differentiates both.
+        # log((a + p) / (a + 1)), computed from p or from 1 - p so that nothing cancels. where() differentiates both.
         rest = log_rest.exp().where(likely, 0.5)
         p = log_p.exp().where(~likely, 0.5)
         ratio = torch.where(likely, torch.log1p(-rest / (self.a + 1)), torch.log((self.a + p) / (self.a + 1)))
@@ -78,33 +58,16 @@ class AGCE(ClassLoss):
 class AUL(ClassLoss):
     """Asymmetric unhinged loss: ((a - p_y)^p - (a - 1)^p) / p, p_y of softmax(z). p = 1 is MAE.
 
-    Where right labels are at least `(a / (a - 1))^(p - 1)` times as likely as any wrong one (for p > 1; up to p = 1,
-    merely likelier), the noisy labels and the clean ones have the same best prediction.
-
-    Args:
-        a: how far p_y is moved, above 1.
-        p: the power.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    Noisy and clean labels have the same best prediction if correct labels are at least `(a / (a - 1))^(p - 1)` times
+    as likely as each wrong one (for p > 1; for p ≤ 1, if they are more likely).
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "a": Parameter("a, how far p_y is moved", "(1, 1000]", "the paper's for CIFAR-10", (1.1, 2.0, 5.5)),
-        "p": Parameter("p, the power", "(0, 10]", "the paper's for CIFAR-10", (0.1, 1.0, 3.0)),
-    }
-    a: float | Tensor
-    p: float | Tensor
-
-    def __init__(
-        self,
-        a: float | Tensor = 5.5,
-        p: float | Tensor = 3.0,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("a", a)
-        self.set_hyperparameter("p", p)
+    a: float | Tensor = hyperparameter(
+        "a, the shift of p_y", "(1, 1000]", "the paper's for CIFAR-10", (1.1, 2.0, 5.5), default=5.5
+    )
+    p: float | Tensor = hyperparameter(
+        "p, the power", "(0, 10]", "the paper's for CIFAR-10", (0.1, 1.0, 3.0), default=3.0
+    )
 
     @property
     def card(self) -> Card:
@@ -121,15 +84,15 @@ class AUL(ClassLoss):
             symmetric="K - 1" if self.p == 1 and self.weight is None else None,
             shift_invariant=True,
             proper=False,
-            note="Tolerates noise if p ≤ 1, or if right labels are (a / (a - 1))^(p - 1) times as likely as each wrong "
-            "one. Its gradient grows with (a - p_y)^(p - 1): about 25 times MAE's with a = 5.5, p = 3.",
+            note="Tolerates noise if p ≤ 1, or if correct labels are (a / (a - 1))^(p - 1) times as likely as each "
+            "wrong one. Its gradient grows with (a - p_y)^(p - 1): about 25 times MAE's with a = 5.5, p = 3.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """((a - p_k)^p - (a - 1)^p) / p → (N, C)."""
         beyond = self.a - 1
         rest = log_softmax_tails(outputs)[1].exp()
-        # (a - 1) / (a - p) as a logarithm: a - p is a - 1 and what p lacks of 1.
+        # (a - 1) / (a - p) as a logarithm, with a - p written as (a - 1) + (1 - p).
         return (beyond + rest) ** self.p * -expm1(-self.p * torch.log1p(rest / beyond)) / self.p
 
 

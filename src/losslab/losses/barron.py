@@ -1,14 +1,13 @@
-"""Barron's general robust loss, which holds the squared error and four robust losses."""
+"""Barron's general robust loss, of which the squared error and four robust losses are special cases."""
 
-from collections.abc import Mapping
 from math import inf
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ResidualLoss
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, expm1_over, log1p_square
 from losslab.losses.robust import SCALE
 
@@ -16,34 +15,25 @@ from losslab.losses.robust import SCALE
 class Barron(ResidualLoss):
     """General robust loss: |α - 2|/α · (((r/c)²/|α - 2| + 1)^(α/2) - 1), r = z - t, averaged over the outputs.
 
-    One parameter turns the squared error into ever more robust losses. Exactly, limits included:
+    One parameter turns the squared error into increasingly robust losses. The special cases are exact, limits included:
     α = 2 is mse/(2c²), 1 is charbonnier, 0 is cauchy, -2 is geman_mcclure, -∞ is welsch.
 
-    A tensor α may be learnt, and may pass 2, where the loss grows faster than the square. Its slope in α is infinite at
-    2 (it grows as -log|α - 2|): there the slope is cut at what it is one rounding step away.
-
-    Args:
-        alpha: α, how much outliers count: less is more robust.
-        c: the residual from which on an example counts as an outlier, in units of the target.
+    A tensor α may be learnt, and may exceed 2, where the loss grows faster than the square. At α = 2 the derivative by
+    α is infinite (it grows as -log|α - 2|); there the derivative at one rounding step from 2 is used.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "alpha": Parameter(
-            "α, how much outliers count", "[-inf, 2]", "Barron's reference code", (-inf, -2.0, 0.0, 1.0, 1.5, 2.0)
-        ),
-        "c": SCALE,
-    }
-    alpha: float | Tensor
-    c: float | Tensor
-
-    def __init__(self, alpha: float | Tensor = 1.0, c: float | Tensor = 1.0) -> None:
-        super().__init__()
-        self.set_hyperparameter("alpha", alpha)
-        self.set_hyperparameter("c", c)
+    alpha: float | Tensor = hyperparameter(
+        "α, the influence of outliers: less is more robust",
+        "[-inf, 2]",
+        "Barron's reference code",
+        (-inf, -2.0, 0.0, 1.0, 1.5, 2.0),
+        default=1.0,
+    )
+    c: float | Tensor = hyperparameter(*SCALE, default=1.0)
 
     @property
     def card(self) -> Card:
-        """Convex from α = 1 on, bounded below 0."""
+        """Convex for α ≥ 1, bounded for α < 0."""
         alpha = float(self.alpha)
         bound = "1" if alpha == -inf else "(alpha - 2) / alpha"
         return Card(
@@ -56,15 +46,15 @@ class Barron(ResidualLoss):
             convex=alpha >= 1,
             high=bound if alpha < 0 else "oo",
             elicits="mean" if alpha == 2 else None,
-            note="Below α = 1 it is not convex: start near the target, with a large c, or let α fall in the course of "
-            "training. Minimised over α as well, α only falls, unless the normaliser of the density is added.",
+            note="Below α = 1 it is not convex: start near the target, with a large c, or let α fall during training. "
+            "If α is learnt too, it only falls, unless the normaliser of the density is added.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
         """The loss of each residual."""
         x = residual / self.c
         alpha = torch.as_tensor(self.alpha, dtype=x.dtype, device=x.device)
-        # Neither form keeps its digits everywhere. where() differentiates both: each gets its own safe arguments.
+        # Neither form is accurate everywhere. where() differentiates both, so each gets arguments that are safe for it.
         square = ((alpha - 2).abs() < 0.5) & (x.abs() < torch.finfo(x.dtype).max ** 0.4)
         return torch.where(
             square,
@@ -85,17 +75,17 @@ def near_2(x: Tensor, alpha: Tensor) -> Tensor:
 
 
 def elsewhere(x: Tensor, alpha: Tensor) -> Tensor:
-    """The loss as (e^(k m) - 1)/k → the shape of x. Only its slope in α is inexact near α = 2.
+    """The loss as (e^(k m) - 1)/k → the shape of x. Only its derivative by α is inexact near α = 2.
 
     b = |α - 2|, k = α/b and m = b log(x²/b + 1)/2. At α = 0, where k = 0, it is m; as α → ±∞, k → ±1 and m → x²/2.
     """
-    # What is infinite is as good as 1/ε^1.5: by then the loss differs from its limit by less than rounding.
-    most = torch.finfo(x.dtype).eps ** -1.5
-    alpha = alpha.clamp(-most, most)
+    # An infinite α is replaced by 1/ε^1.5, where the loss differs from its limit by less than rounding.
+    limit = torch.finfo(x.dtype).eps ** -1.5
+    alpha = alpha.clamp(-limit, limit)
     b = _distance_to_2(alpha)
     return expm1_over(alpha / b, b / 2 * log1p_square(x / b.sqrt()))
 
 
 def _distance_to_2(alpha: Tensor) -> Tensor:
-    """|α - 2|, and one rounding step at α = 2, where it divides what vanishes with it."""
+    """|α - 2|, but at least one rounding step, because the loss divides by it."""
     return (alpha - 2).abs().clamp(min=torch.finfo(alpha.dtype).eps)

@@ -16,14 +16,14 @@ from losslab.targets import Kind
 class BCE(Loss):
     """Binary cross-entropy on logits: -w t log σ(z) - (1 - t) log(1 - σ(z)), averaged over the outputs.
 
-    For a binary problem (one logit), several labels at once (K logits), and classes as one-vs-all (C logits, an
-    index spelt out as 0/1 columns). Calls F.binary_cross_entropy_with_logits, which is stable for every logit.
+    For binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits, with the
+    class index encoded as 0/1 columns). Calls F.binary_cross_entropy_with_logits, which is stable for every logit.
 
     Args:
-        pos_weight: w, the weight of a positive label; one number, or one a column.
+        pos_weight: w, the weight of a positive label: one number, or one per column.
     """
 
-    wants: tuple[Kind, ...] = (Kind.BINARY, Kind.PROBABILITIES)
+    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     def __init__(self, pos_weight: float | Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BCE(Loss):
             convex=True,
             uniform="log(2)" if self.pos_weight is None else None,
             proper=self.pos_weight is None,
-            note="One-vs-all with many classes, nearly all labels are 0: it starts at log 2 and first learns that.",
+            note="One-vs-all with many classes, nearly all labels are 0: it starts at log 2 and learns that first.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -58,5 +58,5 @@ class BCE(Loss):
         return mean_over_outputs(losses)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), one independent probability a column → (N, K)."""
+        """σ(z), an independent probability per column → (N, K)."""
         return torch.sigmoid(outputs)

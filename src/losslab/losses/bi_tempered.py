@@ -1,55 +1,35 @@
 """Bi-tempered logistic loss."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_tempered_softmax, scalar, tempered_surprise
 
 
 class BiTempered(ClassLoss):
     """Bi-tempered logistic loss: -log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), with p the tempered softmax.
 
-    log_t u = (u^(1 - t) - 1) / (1 - t), and p_k = exp_t2(z_k - λ) sums to 1: t1 < 1 bounds the loss, so that outliers
-    count only so much; t2 > 1 gives p heavy tails, so that wrong labels near the boundary pull it less. Cross-entropy
-    at t1 = t2 = 1.
+    log_t u = (u^(1 - t) - 1) / (1 - t), and the p_k = exp_t2(z_k - λ) sum to 1. t1 < 1 bounds the loss, which limits
+    the influence of outliers; t2 > 1 gives p heavy tails, so that wrong labels near the boundary have less effect.
+    t1 = t2 = 1 is cross-entropy.
 
-    Soft targets t are averaged over. The paper's form for them, a Bregman divergence, is less by a constant that
-    depends on t alone, so that it is 0 where p = t; the gradients are the same.
-
-    Args:
-        t1: the temperature of the logarithm.
-        t2: the temperature of the exponential.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    A soft target t costs the expected loss. The paper uses a Bregman divergence there, which is lower by a constant
+    that depends on t alone and is 0 at p = t; the gradients are the same.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "t1": Parameter("t1, the logarithm's temperature", "[0, 1]", "the paper's for CIFAR-100", (0.0, 0.5, 0.8, 1.0)),
-        "t2": Parameter("t2, the exponential's", "[1, 10]", "the paper's for CIFAR-100", (1.0, 1.2, 1.4)),
-    }
-    t1: float | Tensor
-    t2: float | Tensor
-
-    def __init__(
-        self,
-        t1: float | Tensor = 0.8,
-        t2: float | Tensor = 1.2,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("t1", t1)
-        self.set_hyperparameter("t2", t2)
+    t1: float | Tensor = hyperparameter(
+        "t1, the logarithm's temperature", "[0, 1]", "the paper's for CIFAR-100", (0.0, 0.5, 0.8, 1.0), default=0.8
+    )
+    t2: float | Tensor = hyperparameter(
+        "t2, the exponential's temperature", "[1, 10]", "the paper's for CIFAR-100", (1.0, 1.2, 1.4), default=1.2
+    )
 
     @property
     def card(self) -> Card:
-        """A proper scoring rule at all temperatures, and convex only as cross-entropy."""
+        """A proper scoring rule at all temperatures; convex only as cross-entropy."""
         bounded, plain = bool(self.t1 < 1), bool(self.t1 == 1 and self.t2 == 1)
         return Card(
             formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
@@ -63,18 +43,18 @@ class BiTempered(ClassLoss):
             uniform="(1 - K**(t1 - 1)) / ((1 - t1) * (2 - t1))" if bounded else "log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="Its probabilities are those of the tempered softmax, so the metrics use that. With t2 > 1 margins "
-            "must be far larger than a softmax's for the same confidence.",
+            note="Metrics use the probabilities of the tempered softmax. With t2 > 1 margins must be far larger than a "
+            "softmax's for the same confidence.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """-log_t1 p_k - (1 - Σ_j p_j^(2 - t1)) / (2 - t1) → (N, C)."""
         log_p, rest = log_tempered_softmax(outputs, self.t2)
         r = scalar(1 - self.t1, outputs)
-        # Term k of the sum belongs to the class itself, and nearly cancels its surprise where p_k is near 1.
+        # Term k of the sum nearly cancels the surprise of class k where p_k is near 1.
         powers = torch.exp((1 + r) * log_p)
         own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)
-        own = torch.where(rest < _SMALL, _own_of_sure(rest, r), own)
+        own = torch.where(rest < _SMALL, _own_near_1(rest, r), own)
         return own + _sum_of_others(powers) / (1 + r)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
@@ -82,8 +62,8 @@ class BiTempered(ClassLoss):
         return log_tempered_softmax(outputs, self.t2)[0].exp()
 
 
-def _own_of_sure(rest: Tensor, r: Tensor) -> Tensor:
-    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a series in 1 - p, that starts with (1 - p)²/2 → (N, C)."""
+def _own_near_1(rest: Tensor, r: Tensor) -> Tensor:
+    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a series in 1 - p that starts with (1 - p)²/2 → (N, C)."""
     total, coefficient = torch.zeros_like(rest), torch.ones_like(r)
     power = rest.square()
     for n in range(14):
@@ -93,7 +73,7 @@ def _own_of_sure(rest: Tensor, r: Tensor) -> Tensor:
 
 
 def _sum_of_others(powers: Tensor) -> Tensor:
-    """Σ_{j ≠ k} of each k → (N, C): of the largest it is added up, since the others may be lost beside it."""
+    """Σ_{j ≠ k} for each k → (N, C). For the largest it is summed directly: a difference would lose the others."""
     top = powers.argmax(1, keepdim=True)
     is_top = torch.zeros_like(powers, dtype=torch.bool).scatter(1, top, value=True)
     others = powers.masked_fill(is_top, 0).sum(1, keepdim=True)

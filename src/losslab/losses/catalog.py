@@ -1,4 +1,4 @@
-"""The losses that conf/loss composes, by name."""
+"""The losses of conf/loss, by name."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -13,20 +13,20 @@ from losslab.io.conf_groups import choices
 from losslab.losses.base import Loss
 from losslab.targets import Kind
 
-BY_HAND = ("custom",)
-"""Choices that are no loss until something is added on the command line."""
+_INCOMPLETE = ("custom",)
+"""Choices that are no loss until the command line adds a value."""
 
 
 def names() -> list[str]:
     """The names of all losses, in alphabetical order."""
-    return [name for name in choices("loss") if name not in BY_HAND]
+    return [name for name in choices("loss") if name not in _INCOMPLETE]
 
 
 def config(name: str, *overrides: str) -> dict[str, Any]:
-    """A loss as `loss=NAME loss.KEY=VALUE ...` composes it. What only a run can know (a teacher) is null."""
-    # Inside a command Hydra runs already, and refuses to be started again.
-    here = GlobalHydra.instance().is_initialized()
-    with nullcontext() if here else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    """The composed configuration of `loss=NAME loss.KEY=VALUE ...`. Missing values (a teacher) are null."""
+    # Within a command Hydra is already initialised, and cannot be initialised twice.
+    initialized = GlobalHydra.instance().is_initialized()
+    with nullcontext() if initialized else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra.compose(f"loss/{name}", list(overrides))
     for key in composed:
         if OmegaConf.is_missing(composed, key):
@@ -36,15 +36,15 @@ def config(name: str, *overrides: str) -> dict[str, Any]:
 
 
 def wants(name: str) -> tuple[Kind, ...]:
-    """The kinds of target a loss takes. Most say so by their class, without being composed and made."""
-    plain = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
-    if "defaults" in plain:
+    """The kinds of target that a loss takes, read from its class; only a composed loss is instantiated."""
+    content = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
+    if "defaults" in content:
         return make(name).wants
-    loss: type[Loss] = get_class(OmegaConf.select(plain, "_target_"))
+    loss: type[Loss] = get_class(OmegaConf.select(content, "_target_"))
     return loss.wants
 
 
 def make(name: str, *overrides: str) -> Loss:
-    """The loss itself."""
+    """Instantiate a loss."""
     loss: Loss = instantiate(config(name, *overrides))
     return loss

@@ -1,50 +1,34 @@
-"""Cross-entropy, with all that torch's has: class weights, label smoothing, an ignored index, soft targets."""
+"""Cross-entropy with all options of torch's: class weights, label smoothing, an ignored index, soft targets."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import argument, hyperparameter
 
 
 class CrossEntropy(ClassLoss):
     """Cross-entropy: -Σ_k w_k t_k log p_k with p = softmax(z); for a class index, -w_y log p_y.
 
-    The negative log-likelihood of a categorical model; ∂/∂z = p - t at unit weights. Written out rather than delegated
-    because label smoothing must also work as a tensor; equals F.cross_entropy.
-
-    Args:
-        weight: one weight a class (C,), each ≥ 0, or a rule that makes them of the class counts.
-        label_smoothing: ε; targets become (1 - ε) t + ε/C (Szegedy et al. 2016).
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    The negative log-likelihood of a categorical model; ∂/∂z = p - t at unit weights. Equals F.cross_entropy, but is
+    written out, because label smoothing (Szegedy et al. 2016) must also work as a tensor.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "label_smoothing": Parameter(
-            "ε, how much of the target all classes share",
-            "[0, 1]",
-            "torch's 0; Szegedy et al. take 0.1",
-            (0.0, 0.1, 0.3),
-        ),
-    }
-    label_smoothing: float | Tensor
-
-    def __init__(
-        self,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        label_smoothing: float | Tensor = 0.0,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("label_smoothing", label_smoothing)
+    weight: Any = argument(default=None)  # the first argument, as in torch
+    label_smoothing: float | Tensor = hyperparameter(
+        "ε, with which targets become (1 - ε) t + ε/K",
+        "[0, 1]",
+        "torch's 0; Szegedy et al. use 0.1",
+        (0.0, 0.1, 0.3),
+        default=0.0,
+    )
 
     @property
     def card(self) -> Card:
-        """A proper scoring rule until weights or smoothing move its optimum."""
+        """A proper scoring rule, unless weights or smoothing move its optimum."""
         plain = float(self.label_smoothing) == 0
         return Card(
             formula=r"-\log p_y"
@@ -73,12 +57,12 @@ class CrossEntropy(ClassLoss):
         costs = self.weighted(self.classwise(outputs))
         scores = self.pick(costs, target)
         if not isinstance(self.label_smoothing, Tensor) and self.label_smoothing == 0:
-            return scores  # a class that is ruled out by a logit of -inf would make 0 times infinity of it
+            return scores  # the formula below would give 0 · ∞ for a class with a logit of -inf
         smoothed = (1 - self.label_smoothing) * scores + self.label_smoothing * costs.mean(1)
         return smoothed if target.dtype.is_floating_point else smoothed.where(target != self.ignore_index, 0)
 
 
-# The entropy of the smoothed target: nothing is less than that.
+# The entropy of the smoothed target, which is the minimum.
 _LEAST_SMOOTHED = (
     "-(1 - label_smoothing * (K - 1) / K) * log(1 - label_smoothing * (K - 1) / K)"
     " - (K - 1) * label_smoothing / K * log(label_smoothing / K)"

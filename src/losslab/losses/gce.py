@@ -1,44 +1,27 @@
 """Generalised cross-entropy."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, log_softmax_tails
 
 
 class GCE(ClassLoss):
     """Generalised cross-entropy: (1 - p_y^q) / q with p = softmax(z), between cross-entropy (q → 0) and MAE (q = 1).
 
-    For noisy labels: it learns like cross-entropy weighted by p_y^q, so less from labels it thinks impossible.
-
-    Args:
-        q: how much of MAE's tolerance; 0 is not in the range, `cross_entropy` is that.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    For noisy labels: its gradient is that of cross-entropy times p_y^q, so unlikely labels count less.
+    For q = 0 use `cross_entropy`.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "q": Parameter("q, from cross-entropy to MAE", "(0, 1]", "the paper's", (0.1, 0.4, 0.7, 1.0)),
-    }
-    q: float | Tensor
-
-    def __init__(
-        self,
-        q: float | Tensor = 0.7,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("q", q)
+    q: float | Tensor = hyperparameter(
+        "q, from cross-entropy to MAE", "(0, 1]", "the paper's", (0.1, 0.4, 0.7, 1.0), default=0.7
+    )
 
     @property
     def card(self) -> Card:
-        """Bounded by 1/q, and symmetric only as MAE."""
+        """Bounded by 1/q; symmetric only as MAE."""
         return Card(
             formula=r"\frac{1 - p_y^q}{q}",
             plain="(1 - p_y^q) / q",
@@ -52,11 +35,11 @@ class GCE(ClassLoss):
             symmetric="K - 1" if self.q == 1 and self.weight is None else None,
             shift_invariant=True,
             proper=False,
-            note="Where it is least, p_k is in proportion to t_k^(1/(1 - q)): surer than the truth. The gradient at "
-            "uniform logits is K^-q of cross-entropy's: a fifth with q = 0.7 and ten classes.",
+            note="At its minimum p_k is proportional to t_k^(1/(1 - q)), which is overconfident. The gradient at "
+            "uniform logits is K^-q times cross-entropy's: a fifth with q = 0.7 and ten classes.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """(1 - p_k^q) / q → (N, C)."""
-        # p^q as exp(q log p) has a gradient where p underflows.
+        # p^q written as exp(q log p) has a gradient even where p underflows.
         return -expm1(self.q * log_softmax_tails(outputs)[0]) / self.q

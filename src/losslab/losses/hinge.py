@@ -1,4 +1,4 @@
-"""Hinge losses: no cost beyond a margin."""
+"""Hinge losses, which are 0 beyond a margin."""
 
 from abc import abstractmethod
 
@@ -11,9 +11,9 @@ from losslab.targets import Kind
 
 
 class _Margin(Loss):
-    """A loss of how far an output z falls short of +1 for a label 1, or of -1 for a label 0."""
+    """A loss of the amount by which an output z falls short of +1 for a label 1, or exceeds -1 for a label 0."""
 
-    wants: tuple[Kind, ...] = (Kind.BINARY, Kind.PROBABILITIES)
+    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     @abstractmethod
     def penalty(self, shortfall: Tensor) -> Tensor:
@@ -29,9 +29,8 @@ class _Margin(Loss):
 class Hinge(_Margin):
     """Hinge loss: max(0, 1 - s z) with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
-    The loss of support vector machines. For a binary problem (one output), several labels at once (K outputs), and
-    classes as one-vs-all. Labels are 0 and 1: the signs are made here. A label t in between costs
-    t max(0, 1 - z) + (1 - t) max(0, 1 + z).
+    The loss of support vector machines. For binary problems (one output), multi-label problems (K outputs), and classes
+    as one-vs-all. Labels are 0 and 1, not ±1. A label t between them costs t max(0, 1 - z) + (1 - t) max(0, 1 + z).
     """
 
     @property
@@ -46,9 +45,8 @@ class Hinge(_Margin):
             convex=True,
             uniform="1",
             proper=False,
-            note="Right by the margin of 1 is enough: such examples teach nothing. Its outputs tell the likelier label "
-            "and not how likely it is. One-vs-all, no class wins the majority where none has more than half of the "
-            "cases.",
+            note="Examples that are right by a margin of 1 teach nothing. Its outputs tell which label is more likely, "
+            "but not how likely. One-vs-all, all outputs are negative where no class has more than half of the cases.",
         )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
@@ -56,14 +54,14 @@ class Hinge(_Margin):
         return shortfall
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z) for want of better: above 1/2 where the decision is 1 → (N, K)."""
+        """σ(z), which is no estimate of a probability, but above 1/2 where the decision is 1 → (N, K)."""
         return torch.sigmoid(outputs)
 
 
 class SquaredHinge(_Margin):
     """Squared hinge loss: max(0, 1 - s z)² with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
-    As `Hinge`, and smooth: its outputs estimate 2 P(t = 1) - 1.
+    Like `Hinge`, but smooth: its outputs estimate 2 P(t = 1) - 1.
     """
 
     @property
@@ -79,8 +77,8 @@ class SquaredHinge(_Margin):
             convex=True,
             uniform="1",
             proper=True,
-            note="Right by the margin of 1 is enough: such examples teach nothing. Wrong ones pull as hard as they are "
-            "far away.",
+            note="Examples that are right by a margin of 1 teach nothing. The gradient of wrong ones grows with their "
+            "distance.",
         )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
@@ -88,5 +86,5 @@ class SquaredHinge(_Margin):
         return shortfall.square()
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """(z + 1)/2, which least expected loss makes the probability of 1, kept inside [ε, 1] → (N, K)."""
+        """(z + 1)/2, the probability of 1 at the minimum of the expected loss, clamped to [ε, 1] → (N, K)."""
         return ((outputs + 1) / 2).clamp(torch.finfo(torch.float32).eps, 1.0)

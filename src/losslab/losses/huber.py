@@ -1,36 +1,32 @@
-"""Huber's loss and its rescaled form, smooth L1."""
+"""Huber loss and its rescaled form, smooth L1."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ResidualLoss
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 
 
 class Huber(ResidualLoss):
     """Huber loss: r²/2 where |r| ≤ δ, δ (|r| - δ/2) beyond, r = z - t, averaged over the outputs of an example.
 
     Quadratic near the target, linear far from it.
-
-    Args:
-        delta: δ, where the loss turns from quadratic to linear, in units of the target.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "delta": Parameter("δ, where the parabola ends", "(0, inf)", "torch.nn.HuberLoss", (0.3, 1.0, 3.0)),
-    }
-    delta: float | Tensor
-
-    def __init__(self, delta: float | Tensor = 1.0) -> None:
-        super().__init__()
-        self.set_hyperparameter("delta", delta)
+    delta: float | Tensor = hyperparameter(
+        "δ, the residual from which on it is linear, in units of the target",
+        "(0, inf)",
+        "torch.nn.HuberLoss",
+        (0.3, 1.0, 3.0),
+        default=1.0,
+    )
 
     @property
     def card(self) -> Card:
-        """A parabola that goes on as two straight lines."""
+        """A parabola continued by straight lines."""
         return Card(
             formula=r"\begin{cases} \frac{1}{2} r^2 & \lvert r\rvert \le \delta \\"
             r" \delta (\lvert r\rvert - \frac{\delta}{2}) & \text{else} \end{cases} \quad r = z - t",
@@ -39,14 +35,14 @@ class Huber(ResidualLoss):
             near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
-            note="The gradient far out is δ: a small δ slows learning as well as limiting outliers.",
+            note="The gradient far from the target is δ: a small δ limits outliers, and also slows learning.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
         """r²/2, and its tangents from δ on."""
-        # With q = r cut off at ±δ both branches are q (r - q/2): no branch on values, a gradient for a tensor δ, and a
-        # second derivative at 0 too, which |r| would not leave.
-        end: Any = self.delta  # clamp takes two numbers or two tensors, which its annotations cannot say
+        # With q = r clamped to ±δ both branches are q (r - q/2). This form does not branch on values, has a gradient
+        # for a tensor δ, and keeps the second derivative at 0, which |r| would lose.
+        end: Any = self.delta  # Any: clamp is annotated for two numbers or two tensors only
         near = residual.clamp(-end, end)
         return near * (residual - near / 2)
 
@@ -54,24 +50,20 @@ class Huber(ResidualLoss):
 class SmoothL1(ResidualLoss):
     """Smooth L1 loss: r²/(2β) where |r| ≤ β, |r| - β/2 beyond, r = z - t: Huber's loss divided by its δ = β.
 
-    As β goes to 0 it becomes L1, which it is at β = 0.
-
-    Args:
-        beta: β, where the loss turns from quadratic to linear, in units of the target.
+    At β = 0 it is L1.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "beta": Parameter("β, where the parabola ends", "[0, inf)", "the paper's", (0.0, 0.3, 1.0, 3.0)),
-    }
-    beta: float | Tensor
-
-    def __init__(self, beta: float | Tensor = 1.0) -> None:
-        super().__init__()
-        self.set_hyperparameter("beta", beta)
+    beta: float | Tensor = hyperparameter(
+        "β, the residual from which on it is linear, in units of the target",
+        "[0, inf)",
+        "the paper's",
+        (0.0, 0.3, 1.0, 3.0),
+        default=1.0,
+    )
 
     @property
     def card(self) -> Card:
-        """A parabola that goes on as two straight lines of slope 1."""
+        """A parabola continued by straight lines of slope 1."""
         return Card(
             formula=r"\begin{cases} \frac{1}{2\beta} r^2 & \lvert r\rvert \le \beta \\"
             r" \lvert r\rvert - \frac{\beta}{2} & \text{else} \end{cases} \quad r = z - t",
@@ -88,6 +80,6 @@ class SmoothL1(ResidualLoss):
         end: Any = self.beta
         near = residual.clamp(-end, end)
         beta = torch.as_tensor(self.beta, dtype=residual.dtype, device=residual.device)
-        # |near| ≤ β, so the quotient is at most 1; only 0/0 at β = 0 needs a stand-in, whose value is not taken.
+        # |near| ≤ β, so the quotient is at most 1. At β = 0 it would be 0/0: there it is divided by 1, and not used.
         share = near / torch.where(beta > 0, beta, 1.0)
         return torch.where(beta > 0, share * (residual - near / 2), residual.abs())

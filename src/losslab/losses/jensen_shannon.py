@@ -1,17 +1,23 @@
 """Jensen-Shannon loss."""
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.numerics import log_softmax_tails, scalar
 
 SOURCE = "Englesson & Azizpour, Generalized Jensen-Shannon divergence loss for learning with noisy labels, 2021"
+TARGET_WEIGHT = (
+    "π, the target's weight, from cross-entropy to MAE",
+    "(0, 1)",
+    "the paper's code for CIFAR-10 with 40 % symmetric noise",
+    (0.1, 0.5, 0.7, 0.9),
+)
 SCALE = "((1 - pi1) * log(1 - pi1))"
 UNIFORM = (
     "((pi1 + (1 - pi1) / K) * log(pi1 + (1 - pi1) / K) + (1 - pi1) * log(K) / K"
@@ -25,33 +31,17 @@ class JS(ClassLoss):
 
     Z = -(1 - π) log(1 - π) scales it so that it goes from cross-entropy (π → 0) to MAE (π → 1): for noisy labels.
 
-    A soft target is itself the distribution that p should be near: the loss is 0 where p = t, and nowhere else. It is
-    not the expected loss of a class drawn from t, as it is for the losses that are linear in the target; there are no
-    class weights for the same reason.
-
-    Args:
-        pi1: π, the weight of the target.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    A soft target t is compared with p as a distribution: the loss is 0 at p = t only. Unlike other class losses it is
+    not linear in the target, so this is not the expected loss of a class drawn from t, and there are no class weights.
     """
 
     supports_class_weights = False
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "pi1": Parameter(
-            "π, the target's weight, from cross-entropy to MAE",
-            "(0, 1)",
-            "the paper's code for CIFAR-10 with 40 % symmetric noise",
-            (0.1, 0.5, 0.7, 0.9),
-        ),
-    }
-    pi1: float | Tensor
-
-    def __init__(self, pi1: float | Tensor = 0.7, ignore_index: int = -100) -> None:
-        super().__init__(None, ignore_index)
-        self.set_hyperparameter("pi1", pi1)
+    weight: Any = argument(default=None, init=False)
+    pi1: float | Tensor = hyperparameter(*TARGET_WEIGHT, default=0.7)
 
     @property
     def card(self) -> Card:
-        """Bounded; what it says of probabilities is surer than the truth."""
+        """Bounded, and overconfident."""
         return Card(
             formula=r"\frac{\pi\, D(t \,\|\, m) + (1 - \pi)\, D(p \,\|\, m)}{-(1 - \pi) \log(1 - \pi)}, \quad "
             r"m = \pi t + (1 - \pi) p",
@@ -64,8 +54,8 @@ class JS(ClassLoss):
             uniform=UNIFORM,
             shift_invariant=True,
             proper=False,
-            note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper takes larger π "
-            "for more noise, with learning rates of their own.",
+            note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper uses a larger π "
+            "for more noise, each with its own learning rate.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -85,26 +75,26 @@ class JS(ClassLoss):
         return tuple(scalar(part, like) for part in parts)  # type: ignore[return-value]
 
     def _from_classes(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
-        """From each class k as the target, where only p_k and 1 - p_k matter → (N, C)."""
+        """The divergence from each class k as the target, which depends on p_k and 1 - p_k only → (N, C)."""
         pi, w, log_pi, log_w = self._weights(log_p)
         rest = log_rest.exp()
         near_1 = w * rest < 0.5
-        # log m_k, from the side on which nothing cancels; where() differentiates both.
+        # log m_k, computed from p or from 1 - p so that nothing cancels; where() differentiates both.
         near = torch.log1p(-w * rest.where(near_1, 0.0))
         log_m = torch.where(near_1, near, torch.logaddexp(log_pi, log_w + log_p))
-        # Of KL(p ‖ m): log(m_k / p_k) = log(1 + (1/p_k - 1) π) for the class itself, log(1 - π) for all others.
+        # In KL(p ‖ m), log(m_k / p_k) is log(1 + (1/p_k - 1) π) for the class itself and log(1 - π) for all others.
         odds = log_pi + log_rest - log_p
         own = torch.logaddexp(odds, torch.zeros_like(odds))
         return pi / (w * log_w) * log_m + (log_p.exp() * own + rest * log_w) / log_w
 
     def _from_distribution(self, target: Tensor, log_p: Tensor) -> Tensor:
-        """(N, C), (N, C) → (N,)."""
+        """The divergence from soft targets: (N, C), (N, C) → (N,)."""
         pi, w, log_pi, log_w = self._weights(log_p)
         log_t = torch.where(target > 0, target, 1.0).log().where(target > 0, -torch.inf)
         ratio = log_t - log_p
-        of_target = kl_to_mean(target, (-ratio).where(target > 0, 0.0), log_w, log_pi)
-        of_outputs = kl_to_mean(log_p.exp(), ratio, log_pi, log_w)
-        return -(pi / w * of_target + of_outputs) / log_w
+        target_term = kl_to_mean(target, (-ratio).where(target > 0, 0.0), log_w, log_pi)
+        output_term = kl_to_mean(log_p.exp(), ratio, log_pi, log_w)
+        return -(pi / w * target_term + output_term) / log_w
 
 
 def kl_to_mean(p: Tensor, ratio: Tensor, log_weight: Tensor, log_rest: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence to soft targets."""
+"""Kullback-Leibler divergence from soft targets."""
 
 import torch
 from torch import Tensor
@@ -11,15 +11,15 @@ from losslab.targets import Kind
 class KLDiv(Loss):
     """Kullback-Leibler divergence KL(t ‖ p) = Σ_k t_k log(t_k / p_k) with p = softmax(z).
 
-    Cross-entropy less the entropy of the target: the same gradients, and 0 where p = t. Takes logits and averages
-    over examples (torch's "batchmean"), never over elements.
+    Cross-entropy minus the entropy of the target: the same gradients, and 0 at p = t. Takes logits and averages over
+    examples (torch's "batchmean"), never over elements.
     """
 
-    wants: tuple[Kind, ...] = (Kind.PROBABILITIES,)
+    wants = (Kind.PROBABILITIES,)
 
     @property
     def card(self) -> Card:
-        """Cross-entropy's, on a one-hot target."""
+        """Cross-entropy's facts, on a one-hot target."""
         return Card(
             formula=r"\sum_k t_k \log \frac{t_k}{p_k}",
             plain="Σ_k t_k log(t_k / p_k)",
@@ -34,5 +34,5 @@ class KLDiv(Loss):
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N, C) → (N,)."""
-        # Not F.kl_div, which torch.func.vmap cannot map. xlogy knows that 0 log 0 is 0.
+        # Not F.kl_div, which fails under torch.func.vmap. xlogy defines 0 log 0 as 0.
         return (torch.xlogy(target, target) - target * torch.log_softmax(outputs, dim=1)).sum(1)

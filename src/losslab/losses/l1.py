@@ -9,7 +9,7 @@ from losslab.losses.card import Card, Slope
 class L1(ResidualLoss):
     """Mean absolute error: |r|, r = z - t, averaged over the outputs of an example.
 
-    Estimates the conditional median, so a minority of outliers moves it little.
+    Estimates the conditional median, so a few outliers change it little.
     """
 
     @property
@@ -23,8 +23,8 @@ class L1(ResidualLoss):
             far=Slope.STAYS,
             convex=True,
             elicits="median",
-            note="The gradient is ±1 at every distance, and 0 at the target itself (torch's convention): steps do not "
-            "get smaller near the minimum unless the learning rate does.",
+            note="The gradient is ±1 at every distance, and 0 at the target (torch's convention): steps do not get "
+            "smaller near the minimum unless the learning rate does.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from losslab.losses.card import Card, Slope
 class LogCosh(ResidualLoss):
     """Log-cosh loss: log cosh r, r = z - t, averaged over the outputs of an example.
 
-    r²/2 near the target, |r| - log 2 far from it, and smooth between. The scale is that of the target: standardise it.
+    r²/2 near the target, |r| - log 2 far from it, and smooth between. Its scale is fixed: standardise the target.
     """
 
     @property
     def card(self) -> Card:
-        """A parabola that turns into straight lines."""
+        """A parabola near the target, straight lines far from it."""
         return Card(
             formula=r"\log\cosh r, \quad r = z - t",
             plain="log(cosh(r)); r = z - t",
@@ -25,13 +25,13 @@ class LogCosh(ResidualLoss):
             near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
-            note="The gradient is tanh r. Twice differentiable everywhere, which Huber's loss is not.",
+            note="The gradient is tanh r. It is twice differentiable everywhere, unlike the Huber loss.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """Log cosh r."""
+        """Log cosh of each residual."""
         distance = residual.abs()
-        # cosh r = 1 + 2 sinh²(r/2) keeps the digits of a tiny r, and overflows for a large one.
+        # cosh r = 1 + 2 sinh²(r/2) is exact for a tiny r, but overflows for a large one.
         small = distance < 1
         near = torch.log1p(2 * torch.sinh(residual.where(small, 0) / 2).square())
         far = distance + torch.log1p(torch.exp(-2 * distance)) - log(2)

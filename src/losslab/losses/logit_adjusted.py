@@ -1,48 +1,31 @@
-"""Cross-entropy of outputs that the class frequencies were added to."""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+"""Logit-adjusted cross-entropy, for class imbalance."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassCountLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 
 
 class LogitAdjusted(ClassCountLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + τ log n)_y, n the class counts.
 
-    The frequencies explain what they can, so the outputs need not: softmax(z) is for data in which all classes are as
-    frequent. In training only; when the classifier is used, nothing is added. At τ = 1 it is the balanced softmax,
-    n_y exp(z_y) / Σ_k n_k exp(z_k).
+    The class frequencies are accounted for in the loss, so the outputs need not learn them: softmax(z) is the
+    prediction for classes of equal frequency. Nothing is added when the classifier is used. At τ = 1 it is the balanced
+    softmax, n_y exp(z_y) / Σ_k n_k exp(z_k); at τ = 0 it is cross-entropy.
 
     Args:
-        tau: τ; 0 is cross-entropy.
-        counts: n (C,); None to learn them from the data. A class that does not occur counts like the rarest.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+        counts: n (C,); None to receive them from the data. A class that does not occur counts like the rarest.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau": Parameter("τ, how much of the frequencies is made up for", "[0, inf)", "the paper's", (0.0, 1.0, 2.0)),
-    }
-    tau: float | Tensor
-
-    def __init__(
-        self,
-        tau: float | Tensor = 1.0,
-        counts: Sequence[int] | Tensor | None = None,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(counts, weight, ignore_index)
-        self.set_hyperparameter("tau", tau)
+    tau: float | Tensor = hyperparameter(
+        "τ, the strength of the adjustment", "[0, inf)", "the paper's", (0.0, 1.0, 2.0), default=1.0
+    )
 
     @property
     def card(self) -> Card:
-        """Cross-entropy's, shifted."""
+        """Cross-entropy's facts, for shifted logits."""
         return Card(
             formula=r"-\log \frac{n_y^\tau e^{z_y}}{\sum_k n_k^\tau e^{z_k}}",
             plain="-log softmax(z + τ log n)_y",
@@ -54,13 +37,13 @@ class LogitAdjusted(ClassCountLoss):
             uniform="log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="Value at uniform outputs and properness are those of equal counts. With others softmax(z) estimates "
-            "the probabilities divided by n^τ, which is better for the mean accuracy of the classes (τ = 1) and worse "
-            "for the likelihood of a test set as unequal as the training data.",
+            note="The value at uniform outputs and properness are for equal counts. Otherwise softmax(z) estimates the "
+            "probabilities divided by n^τ, which is better for the mean accuracy of the classes (τ = 1) and worse for "
+            "the likelihood of a test set as imbalanced as the training data.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """-log softmax(z + τ log n)_k → (N, C)."""
-        # To outputs of 10,000 a number of order 1 cannot be added exactly in float32, to their log-softmax it can.
+        # In float32 a number of order 1 is lost when added to outputs of 10,000, but not to their log-softmax.
         log_p = torch.log_softmax(outputs, dim=1)
-        return -torch.log_softmax(log_p + self.tau * self.frequencies(outputs).log(), dim=1)
+        return -torch.log_softmax(log_p + self.tau * self.positive_counts(outputs).log(), dim=1)

@@ -1,44 +1,27 @@
-"""Cross-entropy that is kept from large logits."""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+"""Cross-entropy with a penalty on large logits."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 
 
 class LogitPenalty(ClassLoss):
-    """Cross-entropy plus a penalty on the size of the logits: -log p_y + β |z|².
+    """Cross-entropy plus a penalty on the size of the logits: -log p_y + β |z|²."""
 
-    Args:
-        beta: β. The authors' code writes β/2: its 6e-4 is 3e-4 here.
-        weight: one weight a class (C,), of cross-entropy and penalty, or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
-    """
-
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "beta": Parameter(
-            "β, how much large logits cost", "[0, inf)", "the authors' code, tuned on ImageNet", (0.0, 3e-4, 6e-4)
-        ),
-    }
-    beta: float | Tensor
-
-    def __init__(
-        self,
-        beta: float | Tensor = 3e-4,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("beta", beta)
+    beta: float | Tensor = hyperparameter(
+        "β, the strength of the penalty",
+        "[0, inf)",
+        "the authors' code (6e-4/2), tuned on ImageNet",
+        (0.0, 3e-4, 6e-4),
+        default=3e-4,
+    )
 
     @property
     def card(self) -> Card:
-        """Cross-entropy in a shallow bowl."""
+        """Cross-entropy plus a shallow parabola."""
         plain = float(self.beta) == 0
         return Card(
             formula=r"-\log p_y + \beta \lVert z\rVert^2",
@@ -50,8 +33,8 @@ class LogitPenalty(ClassLoss):
             uniform="log(K)",
             shift_invariant=plain,
             proper=plain and self.weight is None,
-            note="The least value is a little above 0 and has no closed form: 0.02 with ten classes at β = 3e-4. There "
-            "the logits stop growing, so the probabilities are less sure than the truth.",
+            note="The minimum is a little above 0 and has no closed form: 0.02 with ten classes at β = 3e-4. The "
+            "logits stop growing there, so the probabilities are underconfident.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:

@@ -1,38 +1,31 @@
-"""Losses that are linear in the probability of the class: mean absolute error and reverse cross-entropy."""
+"""Losses that are linear in the probability of the label: mean absolute error and reverse cross-entropy."""
 
-from collections.abc import Mapping, Sequence
 from math import log
-from typing import ClassVar
 
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails
 
 _CLAMPED_AT_1E_4 = log(1e-4)
 _FLAT = (
-    "Its gradient at the logit of the class is p_y (1 - p_y), which fades where p_y is small: with many classes, where "
-    "p_y begins near 1/K, it hardly starts to learn. Where it is least it tells which class is likeliest, and no more."
+    "Its gradient at the logit of the label is p_y (1 - p_y), which fades where p_y is small: with many classes, where "
+    "p_y begins near 1/K, it hardly starts to learn. Its minimum tells only which class is most likely."
 )
 
 
 class MAE(ClassLoss):
-    """Mean absolute error on probabilities: 1 - p_y with p = softmax(z), for labels of which many are wrong.
+    """Mean absolute error on probabilities: 1 - p_y with p = softmax(z), for very noisy labels.
 
-    It is half of Σ_k |t_k - p_k| = 2 (1 - p_y), which the paper writes: the published code of later papers, whose
-    weights the compositions here use, leaves out the 2. The expected number of errors of a network that guesses from
-    its own probabilities.
-
-    Args:
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    This is half of the paper's Σ_k |t_k - p_k| = 2 (1 - p_y): the published code of later papers, from which the
+    weights of the composed losses come, omits the 2. It is the expected error rate of predictions drawn from p.
     """
 
     @property
     def card(self) -> Card:
-        """Symmetric, so tolerant of noise; flat where it is wrong, so slow."""
+        """Symmetric, hence tolerant of noise; flat where it is wrong, hence slow."""
         return Card(
             formula=r"1 - p_y",
             plain="1 - p_y",
@@ -55,40 +48,24 @@ class MAE(ClassLoss):
 
 
 class RCE(ClassLoss):
-    """Reverse cross-entropy: -Σ_k p_k log t_k with log 0 taken to be A, which is -A (1 - p_y): -A times MAE.
+    """Reverse cross-entropy: -Σ_k p_k log t_k with log 0 defined as A, which is -A (1 - p_y): -A times MAE.
 
     Cross-entropy with target and prediction exchanged; the part of symmetric cross-entropy (`sce`) that tolerates
-    noise. Soft targets are averaged over like everywhere here: Σ_k t_k (-A) (1 - p_k).
-
-    Args:
-        log_zero: A < 0. The code of Wang et al. 2019 and of Ma et al. 2020 clamps t at 1e-4, so A = log(1e-4) = -9.21;
-            the text of Ma et al. says A = -4.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    noise. A soft target costs the expected loss, Σ_k t_k (-A) (1 - p_k). The code of Wang et al. 2019 and of Ma et al.
+    2020 clamps t at 1e-4, so A = log(1e-4) = -9.21; the text of Ma et al. has A = -4.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "log_zero": Parameter(
-            "A, what log 0 is taken to be",
-            "(-inf, 0)",
-            "the published code's log(1e-4); papers write -4",
-            (_CLAMPED_AT_1E_4, -4.0, -1.0),
-        ),
-    }
-    log_zero: float | Tensor
-
-    def __init__(
-        self,
-        log_zero: float | Tensor = _CLAMPED_AT_1E_4,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("log_zero", log_zero)
+    log_zero: float | Tensor = hyperparameter(
+        "A, the value that replaces log 0",
+        "(-inf, 0)",
+        "the published code's log(1e-4); papers write -4",
+        (_CLAMPED_AT_1E_4, -4.0, -1.0),
+        default=_CLAMPED_AT_1E_4,
+    )
 
     @property
     def card(self) -> Card:
-        """MAE's, times -A."""
+        """MAE's facts, times -A."""
         return Card(
             formula=r"-\sum_k p_k \log t_k = -A (1 - p_y), \quad \log 0 := A",
             plain="-A (1 - p_y)",
@@ -101,7 +78,7 @@ class RCE(ClassLoss):
             symmetric="-log_zero * (K - 1)" if self.weight is None else None,
             shift_invariant=True,
             proper=False,
-            note=_FLAT + " A only scales it, as a learning rate would; in a sum with other losses it is a weight.",
+            note=_FLAT + " A only scales it, like a learning rate; in a sum with other losses it acts as a weight.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from losslab.losses.card import Card, Slope
 class MSE(ResidualLoss):
     """Mean squared error: r², r = z - t, averaged over the outputs of an example.
 
-    Estimates the conditional mean; on class probabilities it is the least-squares classifier.
+    Estimates the conditional mean. On class probabilities it gives the least-squares classifier.
     """
 
     @property
@@ -23,7 +23,7 @@ class MSE(ResidualLoss):
             far=Slope.GROWS,
             convex=True,
             elicits="mean",
-            note="One outlier pulls as hard as it is far away.",
+            note="The gradient of an outlier grows with its distance.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:

@@ -1,34 +1,26 @@
-"""Normalised losses: a loss divided by its sum over the classes, which makes it symmetric."""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+"""Normalised losses: a loss divided by its sum over all classes, which makes it symmetric."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.numerics import log_softmax_tails
 
 _SOURCE = "Ma et al., Normalized loss functions for deep learning with noisy labels, 2020"
 _PASSIVE = (
-    "Tolerates symmetric noise below (K - 1)/K, and fits slowly by itself: the paper adds MAE or RCE. Where it is "
-    "least, it tells which class is likeliest, and no more."
+    "Tolerates symmetric noise below (K - 1)/K, and fits slowly by itself: the paper adds MAE or RCE. Its minimum "
+    "tells only which class is most likely."
 )
 
 
 class NCE(ClassLoss):
-    """Normalised cross-entropy: log p_y / Σ_k log p_k with p = softmax(z), for labels of which many are wrong.
-
-    Args:
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
-    """
+    """Normalised cross-entropy: log p_y / Σ_k log p_k with p = softmax(z), for very noisy labels."""
 
     @property
     def card(self) -> Card:
-        """Symmetric and bounded; unlike MAE it has a gradient where it is sure of the wrong class."""
+        """Symmetric and bounded; unlike MAE's, its gradient does not vanish on confidently wrong examples."""
         return Card(
             formula=r"\frac{\log p_y}{\sum_k \log p_k}",
             plain="log p_y / Σ_k log p_k",
@@ -41,7 +33,7 @@ class NCE(ClassLoss):
             symmetric="1" if self.weight is None else None,
             shift_invariant=True,
             proper=False,
-            note=_PASSIVE + " Its gradient fades like the inverse square of the margin, so nothing is ever quite flat.",
+            note=_PASSIVE + " Its gradient fades like the inverse square of the margin, so it is never quite flat.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -53,31 +45,19 @@ class NFL(ClassLoss):
     """Normalised focal loss: (1 - p_y)^γ log p_y / Σ_k (1 - p_k)^γ log p_k with p = softmax(z). γ = 0 is NCE.
 
     Args:
-        gamma: γ, how much sure examples are turned down.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
-        detach_focus: take the (1 - p_k)^γ for constants, as the code published with the paper does. The value is the
-            same, but what is followed is then not its gradient, nor that of any other function.
+        detach_focus: treat the (1 - p_k)^γ as constants, as the code published with the paper does. The value is the
+            same, but the update is then the gradient of no function.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "gamma": Parameter(
-            "γ, how much sure examples are turned down", "[0, inf)", "the paper's code", (0.0, 0.5, 2.0, 5.0)
-        ),
-    }
-    gamma: float | Tensor
+    gamma: float | Tensor = hyperparameter(
+        "γ, how strongly easy examples are down-weighted",
+        "[0, inf)",
+        "the paper's code",
+        (0.0, 0.5, 2.0, 5.0),
+        default=0.5,
+    )
 
-    def __init__(
-        self,
-        gamma: float | Tensor = 0.5,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-        *,
-        detach_focus: bool = False,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("gamma", gamma)
-        self.detach_focus = detach_focus
+    detach_focus: bool = argument(default=False, kw_only=True)
 
     @property
     def card(self) -> Card:
@@ -107,19 +87,19 @@ class NFL(ClassLoss):
 
 
 def _shares(log_costs: Tensor) -> Tensor:
-    """What is costs / costs.sum(1), of the logarithms of the costs → (N, C).
+    """The shares costs / costs.sum(1), computed from the logarithms of the costs → (N, C).
 
-    That is a softmax: no cost can underflow before it is normalised, and a share near 1 keeps its gradient.
+    This is a softmax: no cost underflows before it is normalised, and a share near 1 keeps its gradient.
     """
     return log_softmax_tails(log_costs)[0].exp()
 
 
 def _log_surprise(log_p: Tensor, log_rest: Tensor) -> Tensor:
-    """log(-log p), also where p rounds to 1: then -log p is r + r²/2 with r = 1 - p → (N, C)."""
-    sure = log_rest < _SURE
-    # where() differentiates both sides: each gets arguments that it can take.
-    near = log_rest + torch.log1p(log_rest.where(sure, _SURE).exp() / 2)
-    return torch.where(sure, near, torch.log(-log_p.where(~sure, -1.0)))
+    """log(-log p) → (N, C). Where p rounds to 1, -log p is r + r²/2 with r = 1 - p."""
+    near_1 = log_rest < _LOG_REST_NEAR_1
+    # where() differentiates both sides, so each gets valid arguments.
+    series = log_rest + torch.log1p(log_rest.where(near_1, _LOG_REST_NEAR_1).exp() / 2)
+    return torch.where(near_1, series, torch.log(-log_p.where(~near_1, -1.0)))
 
 
-_SURE = -20.0
+_LOG_REST_NEAR_1 = -20.0

@@ -1,30 +1,28 @@
-"""Functions whose values and slopes keep their digits where the plain formula loses them.
+"""Functions with accurate values and gradients where the plain formula loses digits.
 
-Softmax probabilities, exact in both tails: what losses of p are made of.
-
-The tempered softmax, and what else tempered logarithms need, exact for all temperatures from 1 on.
+Among them are the softmax, exact in both tails, and the tempered softmax for all temperatures ≥ 1.
 """
 
 import torch
 from torch import Tensor
 
-_TERMS = 9  # of a series in u that is used for |u| < 0.1: the next is below float64's resolution
+_SERIES_TERMS = 9  # of the series in u for |u| < 0.1: further terms are below float64's resolution
 
 
 def expm1(x: Tensor) -> Tensor:
-    """exp(x) - 1 → the same shape, with a slope exp(x) that keeps its digits where x is far below 0.
+    """exp(x) - 1 → the same shape, with an exact gradient exp(x) even where x is far below 0.
 
-    torch.expm1 takes its slope from its value, as value + 1, of which nothing is left once the value rounds to -1.
+    torch.expm1 computes its gradient as value + 1, which is 0 once the value rounds to -1.
     """
     below = x < -0.5
     return torch.where(below, x.clamp(max=0).exp() - 1, torch.expm1(x))
 
 
 def expm1_over(k: Tensor, x: Tensor) -> Tensor:
-    """(exp(k x) - 1)/k → the shape of x, with slopes in both; x where k = 0."""
+    """(exp(k x) - 1)/k → the shape of x, differentiable by both; x where k = 0."""
     u = k * x
     small = u.abs() < 0.1
-    # where() differentiates both sides: each gets arguments at which it is finite.
+    # where() differentiates both sides, so each gets arguments at which it is finite.
     return torch.where(small, x * _series(u.where(small, 0)), expm1(u.where(~small, 1)) / k.where(~small, 1))
 
 
@@ -41,43 +39,43 @@ def log1p_square(x: Tensor) -> Tensor:
 def _series(u: Tensor) -> Tensor:
     """(exp(u) - 1)/u for |u| < 0.1 → the same shape: 1 + u/2 + u²/6 + ..."""
     total = torch.ones_like(u)
-    for n in range(_TERMS, 1, -1):
+    for n in range(_SERIES_TERMS, 1, -1):
         total = 1 + u / n * total
     return total
 
 
 def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithms of p and of 1 - p for p = softmax(outputs), to full relative precision: (N, C) → twice (N, C).
+    """The logarithms of p and 1 - p for p = softmax(outputs), to full relative precision: (N, C) → two of (N, C).
 
-    torch's log-softmax rounds log p to 0, and its gradient with it, as soon as 1 - p is below the resolution of 1, at a
-    margin of 17 in float32. Here everything is written in the distances from the largest output, so that neither the
-    probability of a sure class nor that of an impossible one, nor their gradients, cancel.
+    torch's log-softmax rounds log p and its gradient to 0 once 1 - p is below the resolution of 1, at a margin of 17 in
+    float32. This function computes with distances from the largest output, so that neither probabilities near 1 or 0
+    nor their gradients cancel.
     """
     top = outputs.argmax(1, keepdim=True)
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
     # Of the largest from itself it is the constant 0, lest a gradient of 1 be added and taken away again.
     distance = (outputs - outputs.gather(1, top)).masked_fill(is_top, 0)
-    # The odds of all others together against the largest: p_top = 1 / (1 + odds).
+    # The odds of all other classes together against the largest: p_top = 1 / (1 + odds).
     log_odds = torch.logsumexp(distance.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     log_p = distance - torch.log1p(log_odds.exp())
-    # where() differentiates both sides: the side not taken must be finite too, or its NaN would spread.
+    # where() differentiates both sides: the side that is not used must be finite too, or its NaN would spread.
     small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
     return log_p, torch.where(is_top, log_odds + log_p, small)
 
 
 def scalar(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number as a 0-dim tensor of another's type and device; filled in there, not copied, so nothing waits → ()."""
+    """A number as a 0-dim tensor with the dtype and device of `like`, created without a host-device sync → ()."""
     return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
 
 
 _STEPS = 12
-"""Newton's method below was at its last digit after 10, for 2 to 50,000 classes, t from 1 to 10, distances to 1e8."""
+"""Newton's method converged in 10 steps for 2 to 50,000 classes, t from 1 to 10, and distances up to 1e8."""
 
 
 def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithm of p = exp_t(z - λ) = [1 + (1 - t) (z - λ)]^(1/(1 - t)), λ such that Σ_k p_k = 1, and 1 - p.
+    """The log p and the 1 - p of p = exp_t(z - λ) = [1 + (1 - t) (z - λ)]^(1/(1 - t)), where λ makes Σ_k p_k = 1.
 
-    t is in [1, 10]; at 1 this is the softmax. λ has no closed form: a fixed number of Newton's steps finds it.
+    t is in [1, 10]; t = 1 is the softmax. λ has no closed form: a fixed number of Newton steps finds it.
     """
     s = scalar(t - 1, outputs)
     top = outputs.argmax(1, keepdim=True)
@@ -86,20 +84,20 @@ def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Te
     distance = (outputs - outputs.gather(1, top)).neg().masked_fill(is_top, 0)
     excess = torch.zeros_like(distance[:, :1])
     for _ in range(_STEPS):
-        excess = _step(excess, distance.detach(), s.detach())
-    # At the solution a step differs from it only in second order, so its derivative is the solution's: the implicit
-    # function theorem. After a second one the second derivatives are right too.
+        excess = _newton_step(excess, distance.detach(), s.detach())
+    # At the solution the derivative of a Newton step is that of the solution (implicit function theorem). After a
+    # second step the second derivatives are right too.
     for _ in range(2):
-        excess = _step(excess, distance, s)
+        excess = _newton_step(excess, distance, s)
     log_p = -_log1p_over(s, distance + excess)
     others = log_p.exp().masked_fill(is_top, 0).sum(1, keepdim=True)
     return log_p, torch.where(is_top, others, -expm1(log_p))
 
 
-def _step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
-    """One of Newton's steps towards the excess λ - max z at which the p sum to 1, from below.
+def _newton_step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
+    """A Newton step, from below, towards the excess λ - max z at which the p sum to 1.
 
-    For (Σ_k p_k)^(-s), which is concave in λ: so the steps never overshoot, and one is enough where all z are equal.
+    It solves (Σ_k p_k)^(-s) = 1. The left side is concave in λ: steps never overshoot, and for equal z one is enough.
     """
     log_p = -_log1p_over(s, distance + excess)
     log_sum = torch.logsumexp(log_p, dim=1, keepdim=True)
@@ -108,25 +106,25 @@ def _step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
 
 
 def _log1p_over(s: Tensor, u: Tensor) -> Tensor:
-    """log(1 + s u) / s for u ≥ 0, which is u at s = 0."""
+    """log(1 + s u) / s for u ≥ 0; u at s = 0."""
     v = s * u
     return torch.where(v < _SMALL, u * _tempered_series(v, _LOG1P), torch.log1p(v) / s.where(s > 0, 1.0))
 
 
 def _expm1_over(s: Tensor, u: Tensor) -> Tensor:
-    """(e^(s u) - 1) / s for u ≥ 0 or nearly, which is u at s = 0."""
+    """(e^(s u) - 1) / s for u ≥ 0 up to rounding; u at s = 0."""
     v = s * u
     return torch.where(v.abs() < _SMALL, u * _tempered_series(v, _EXPM1), torch.expm1(v) / s.where(s > 0, 1.0))
 
 
 def tempered_surprise(log_p: Tensor, r: Tensor) -> Tensor:
-    """-log_t p = (1 - p^r) / r with r = 1 - t ≥ 0, which is -log p at r = 0: (N, C) → (N, C)."""
+    """-log_t p = (1 - p^r) / r with r = 1 - t ≥ 0; -log p at r = 0: (N, C) → (N, C)."""
     v = r * log_p
     return torch.where(v > -_SMALL, -log_p * _tempered_series(v, _EXPM1), -expm1(v) / r.where(r > 0, 1.0))
 
 
 def _tempered_series(v: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """The polynomial where v is small; elsewhere it is not looked at, but must be finite: where() differentiates it."""
+    """The polynomial where v is small; elsewhere any finite value, because where() differentiates it."""
     v = v.where(v.abs() < _SMALL, 0)
     total = torch.full_like(v, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
@@ -135,7 +133,8 @@ def _tempered_series(v: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 _SMALL = 0.05
+"""The series below are used for |v| less than this."""
 _LOG1P = tuple((-1) ** n / (n + 1) for n in range(13))
-"""log(1 + v) / v, to the last digit of float64 for |v| < 0.05."""
+"""Coefficients of log(1 + v) / v, exact in float64 for |v| < 0.05."""
 _EXPM1 = (1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 362880)
-"""(e^v - 1) / v, likewise."""
+"""Coefficients of (e^v - 1) / v, likewise."""

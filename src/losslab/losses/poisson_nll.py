@@ -1,33 +1,32 @@
-"""The negative log-likelihood of a Poisson distribution whose rate is predicted."""
+"""Negative log-likelihood of a Poisson distribution with a predicted rate."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import Loss, mean_over_outputs
 from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import argument
 from losslab.targets import Kind
 
 
 class PoissonNLL(Loss):
     """Poisson negative log-likelihood: exp(z) - t z, averaged over the targets; with `full`, + log t!.
 
-    For counts t = 0, 1, 2, ... The outputs z are the logarithms of the rates, `to_predictions` gives the rates.
-    A drop-in for torch.nn.PoissonNLLLoss and its defaults, which leave out log t! because it has no gradient.
+    For counts t = 0, 1, 2, ... The outputs z are the logarithms of the rates; `to_predictions` gives the rates.
+    Equals torch.nn.PoissonNLLLoss with its defaults, which omit log t! because it has no gradient.
 
     Args:
-        full: add log t! = lgamma(t + 1), which makes the value a likelihood. Exact, where torch's `full` adds
-            Stirling's approximation of it: 0.652 instead of 0.693 at t = 2.
+        full: add log t! = lgamma(t + 1), which makes the value a likelihood. It is exact; torch's `full` uses
+            Stirling's approximation, 0.652 instead of 0.693 at t = 2.
     """
 
-    wants: tuple[Kind, ...] = (Kind.VALUES,)
+    wants = (Kind.VALUES,)
 
-    def __init__(self, *, full: bool = False) -> None:
-        super().__init__()
-        self.full = full
+    full: bool = argument(default=False, kw_only=True)
 
     @property
     def card(self) -> Card:
-        """An exponential against a straight line."""
+        """An exponential minus a straight line."""
         return Card(
             formula=r"e^z - t z" + (r" + \log t!" if self.full else ""),
             plain="exp(z) - t z" + (" + log(t!)" if self.full else ""),
@@ -39,8 +38,8 @@ class PoissonNLL(Loss):
             elicits="mean",
             overflows_at=88.0,
             note="The gradient exp(z) - t explodes where the rate is far too high and is at most t where it is too "
-            "low: use a small learning rate, clip gradients, or start at the logarithm of the mean count. Rows of one "
-            "count t are best fitted at z = log t.",
+            "low: use a small learning rate, clip gradients, or start at the logarithm of the mean count. For a "
+            "constant count t the minimum is at z = log t.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:

@@ -1,50 +1,31 @@
-"""Cross-entropy with another first coefficient."""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+"""Poly-1 loss: cross-entropy with another first polynomial coefficient."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Parameter, Slope
-from losslab.losses.class_weights import WeightRule
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails
 
 
 class Poly1(ClassLoss):
     """Poly-1 loss: -log p_y + ε (1 - p_y).
 
-    Cross-entropy is Σ_j (1 - p_y)^j / j. Poly-1 makes the first coefficient 1 + ε.
-
-    Args:
-        epsilon: ε; 0 is cross-entropy.
-        weight: one weight a class (C,), or a rule that makes them of the class counts.
-        ignore_index: examples of this index count neither in the sum nor in the mean.
+    Cross-entropy is Σ_j (1 - p_y)^j / j; Poly-1 changes the first coefficient to 1 + ε. ε = 0 is cross-entropy.
     """
 
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "epsilon": Parameter(
-            "ε, what the first coefficient has more than cross-entropy's 1",
-            "[-1, inf)",
-            "the paper's on ImageNet, as optax cites it; -1 for detection",
-            (-1.0, 0.0, 1.0, 2.0),
-        ),
-    }
-    epsilon: float | Tensor
-
-    def __init__(
-        self,
-        epsilon: float | Tensor = 2.0,
-        weight: Sequence[float] | Tensor | WeightRule | None = None,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(weight, ignore_index)
-        self.set_hyperparameter("epsilon", epsilon)
+    epsilon: float | Tensor = hyperparameter(
+        "ε, added to cross-entropy's first coefficient of 1",
+        "[-1, inf)",
+        "the paper's on ImageNet, as optax cites it; -1 for detection",
+        (-1.0, 0.0, 1.0, 2.0),
+        default=2.0,
+    )
 
     @property
     def card(self) -> Card:
-        """Convex until ε exceeds 1, proper at 0 alone."""
+        """Convex for ε ≤ 1, proper only at ε = 0."""
         epsilon = float(self.epsilon)
         return Card(
             formula=r"-\log p_y + \varepsilon (1 - p_y)",
@@ -56,20 +37,20 @@ class Poly1(ClassLoss):
             uniform="log(K) + epsilon * (K - 1) / K",
             shift_invariant=True,
             proper=epsilon == 0 and self.weight is None,
-            note="A positive ε makes the network surer than the truth, a negative one less sure. The gradient of a "
+            note="A positive ε makes the network overconfident, a negative one underconfident. The gradient of a "
             "half-learnt example is up to 1 + ε times cross-entropy's.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """(1 + ε) (1 - p_k) + what the higher powers of 1 - p_k add → (N, C)."""
+        """(1 + ε) (1 - p_k) plus the sum of the higher powers of 1 - p_k → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         rest = log_rest.exp()
-        # At ε = -1 and p → 1 the two terms of the formula cancel: there the higher powers are summed themselves.
+        # At ε = -1 and p → 1 the two terms of the formula cancel, so there the higher powers are summed directly.
         return (1 + self.epsilon) * rest + torch.where(rest < _SMALL, _higher_powers(rest), -log_p - rest)
 
 
 _SMALL = 0.1
-"""Below it, 16 terms are exact in float64."""
+"""Below this, 16 terms are exact in float64."""
 
 
 def _higher_powers(x: Tensor) -> Tensor:

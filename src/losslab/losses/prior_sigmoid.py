@@ -1,4 +1,4 @@
-"""One-vs-all with the prior taken into account."""
+"""Sigmoid cross-entropy for one label among many classes."""
 
 import math
 
@@ -14,11 +14,11 @@ from losslab.targets import Kind
 class PriorSigmoid(Loss):
     """Sigmoid cross-entropy: Σ_k -t_k log σ(z_k - log K) - (1 - t_k) log(1 - σ(z_k - log K)), summed over K outputs.
 
-    For classes as one-vs-all, one in K of whose labels is 1: log K, taken off every output, starts them at a
+    For classes as one-vs-all, where one of K labels is 1: subtracting log K from every output gives an initial
     probability of 1/(K + 1). With one output it is binary cross-entropy.
     """
 
-    wants: tuple[Kind, ...] = (Kind.BINARY, Kind.PROBABILITIES)
+    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     @property
     def card(self) -> Card:
@@ -32,8 +32,8 @@ class PriorSigmoid(Loss):
             convex=True,
             uniform="log(1 + K) + (K - 1) * log((K + 1) / K)",
             proper=True,
-            note="A sum over the outputs: its gradient is K times that of bce, at the same learning rate. Made for one "
-            "label among many: where several are 1, log K starts them too low.",
+            note="A sum over the outputs: its gradient is K times that of bce. Made for one label among many: where "
+            "several labels are 1, the initial probability is too low.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class PriorSigmoid(Loss):
         return mean_over_outputs(losses) * outputs.shape[-1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z - log K), one independent probability a column → (N, K)."""
+        """σ(z - log K), an independent probability per column → (N, K)."""
         return torch.sigmoid(_shifted(outputs))
 
 

@@ -1,35 +1,30 @@
 """Four robust losses of a scaled residual: Charbonnier, Cauchy, Geman-McClure and Welsch.
 
-All are scaled as in Barron, A general and adaptive robust loss function, 2019, whose loss holds them for α = 1, 0, -2
-and -∞: each is (r/c)²/2 near the target, so that they differ in how they treat outliers and in nothing else.
+They are scaled as in Barron, A general and adaptive robust loss function, 2019, where they are the cases α = 1, 0, -2
+and -∞. Each is (r/c)²/2 near the target, so that they differ only in how they treat outliers.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor
 
 from losslab.losses.base import ResidualLoss
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, hypotenuse_less_1, log1p_square
 
-SCALE = Parameter("c, the scale of an ordinary residual", "(0, inf)", "Barron's reference code", (1.0, 2.0, 4.0))
+SCALE = (
+    "c, the residual from which on an example counts as an outlier, in units of the target",
+    "(0, inf)",
+    "Barron's reference code",
+    (1.0, 2.0, 4.0),
+)
 
 
 class RobustLoss(ResidualLoss):
-    """A loss of x = r/c, r = z - t, averaged over the outputs of an example.
+    """A loss of x = r/c, r = z - t, averaged over the outputs of an example."""
 
-    Args:
-        c: the residual from which on an example counts as an outlier, in units of the target.
-    """
-
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {"c": SCALE}
-    c: float | Tensor
-
-    def __init__(self, c: float | Tensor = 1.0) -> None:
-        super().__init__()
-        self.set_hyperparameter("c", c)
+    c: float | Tensor = hyperparameter(*SCALE, default=1.0)
 
     @abstractmethod
     def curve(self, x: Tensor) -> Tensor:
@@ -43,7 +38,7 @@ class RobustLoss(ResidualLoss):
 class Charbonnier(RobustLoss):
     """Charbonnier loss: √((r/c)² + 1) - 1, also called pseudo-Huber or L1-L2.
 
-    A smooth Huber loss. The form √(r² + ε²) of image restoration is ε times this one with c = ε, plus ε.
+    A smooth Huber loss. The form √(r² + ε²) used in image restoration is ε times this one with c = ε, plus ε.
     """
 
     @property
@@ -68,12 +63,12 @@ class Charbonnier(RobustLoss):
 class Cauchy(RobustLoss):
     """Cauchy (or Lorentzian) loss: log((r/c)²/2 + 1).
 
-    The negative log-likelihood of a Cauchy distribution of scale √2 c: its tails are so heavy that it has no mean.
+    The negative log-likelihood of a Cauchy distribution with scale √2 c, whose tails are so heavy that it has no mean.
     """
 
     @property
     def card(self) -> Card:
-        """It grows as a logarithm."""
+        """It grows like a logarithm."""
         return Card(
             formula=r"\log\bigl(\tfrac{1}{2}(r/c)^2 + 1\bigr), \quad r = z - t",
             plain="log((r/c)²/2 + 1); r = z - t",
@@ -81,7 +76,7 @@ class Cauchy(RobustLoss):
             near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
-            note="Residuals above √2 c pull less the larger they are, as 2/r: start near the target, with a large c.",
+            note="Above √2 c the gradient falls with the residual, like 2/r: start near the target, with a large c.",
         )
 
     def curve(self, x: Tensor) -> Tensor:
@@ -107,24 +102,24 @@ class GemanMcClure(RobustLoss):
             far=Slope.FADES,
             convex=False,
             high="2",
-            note="Residuals above 2/√3 c pull less the larger they are, as 16 c²/r³: start near the target, with a "
+            note="Above 2/√3 c the gradient falls with the residual, like 16 c²/r³: start near the target, with a "
             "large c.",
         )
 
     def curve(self, x: Tensor) -> Tensor:
-        """2 x² / (x² + 4) = 2 (1 - exp(-log(1 + x²/4))), whose slope keeps its digits far out."""
+        """2 x² / (x² + 4) = 2 (1 - exp(-log(1 + x²/4))), a form whose gradient is exact for large x."""
         return -2 * expm1(-log1p_square(x / 2))
 
 
 class Welsch(RobustLoss):
     """Welsch (or Leclerc) loss: 1 - exp(-(r/c)²/2).
 
-    Bounded: an outlier costs 1 and pulls not at all, so it finds a mode of the target's distribution.
+    Bounded: an outlier costs 1 and has no gradient, so the minimum is a mode of the target's distribution.
     """
 
     @property
     def card(self) -> Card:
-        """A hole of the shape of a Gaussian in a plain."""
+        """An inverted Gaussian."""
         return Card(
             formula=r"1 - \exp\bigl(-\tfrac{1}{2}(r/c)^2\bigr), \quad r = z - t",
             plain="1 - exp(-(r/c)²/2); r = z - t",
@@ -134,8 +129,8 @@ class Welsch(RobustLoss):
             far=Slope.FADES,
             convex=False,
             high="1",
-            note="Residuals above c pull less the larger they are, and above 14 c by less than float32's least number: "
-            "start near the target, with a large c.",
+            note="Above c the gradient falls with the residual, and above 14 c it underflows in float32: start near "
+            "the target, with a large c.",
         )
 
     def curve(self, x: Tensor) -> Tensor:

@@ -1,13 +1,11 @@
-"""Any loss, with smoothed targets."""
-
-from collections.abc import Mapping
-from typing import ClassVar
+"""Label smoothing for any loss on class probabilities."""
 
 from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses.base import Loss
-from losslab.losses.card import Card, Parameter
+from losslab.losses.card import Card
+from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.targets import Kind
 
 
@@ -16,30 +14,27 @@ class Smoothed(Loss):
 
     Args:
         loss: any loss that takes PROBABILITIES.
-        epsilon: ε, how much of the target all classes share.
 
     Raises:
-        LabError: the loss does not take probabilities, or weights classes, for which smoothed targets are not defined.
+        LabError: the loss does not take probabilities, or has class weights.
     """
 
-    wants: tuple[Kind, ...] = (Kind.PROBABILITIES,)
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "epsilon": Parameter("ε, how much of the target all classes share", "[0, 1]", "the paper's", (0.0, 0.1, 0.3)),
-    }
-    epsilon: float | Tensor
+    wants = (Kind.PROBABILITIES,)
+    loss: Loss = argument()
+    epsilon: float | Tensor = hyperparameter(
+        "ε, the share of the target spread over all classes", "[0, 1]", "the paper's", (0.0, 0.1, 0.3), default=0.1
+    )
 
-    def __init__(self, loss: Loss, epsilon: float | Tensor = 0.1) -> None:
-        super().__init__()
+    def __post_init__(self) -> None:
+        loss = self.loss
         if Kind.PROBABILITIES not in loss.wants or loss.n_views * loss.outputs_per_target > 1:
             raise LabError(f"smoothed needs a loss on class probabilities: {type(loss).__name__} is none")
-        if getattr(loss, "weight", None) is not None or getattr(loss, "rule", None) is not None:
+        if getattr(loss, "weight", None) is not None or getattr(loss, "weight_rule", None) is not None:
             raise LabError("smoothed takes no class weights: with smoothed targets they would move the optimum")
-        self.loss = loss
-        self.set_hyperparameter("epsilon", epsilon)
 
     @property
     def card(self) -> Card | None:
-        """What smoothing leaves as it is of the inner loss's card; None if that has none."""
+        """The facts of the inner loss that smoothing does not change; None if it has no card."""
         inner = self.loss.card
         if inner is None:
             return None
@@ -53,7 +48,7 @@ class Smoothed(Loss):
             low=None,
             high=None,
             shift_invariant=inner.shift_invariant,
-            note="Smoothing moves the optimum away from certainty; weights of classes would move it further.",
+            note="Smoothing moves the optimum away from certainty; class weights would move it further.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:

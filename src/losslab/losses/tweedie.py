@@ -1,13 +1,11 @@
-"""The Tweedie deviance, from counts to positive amounts."""
-
-from collections.abc import Mapping
-from typing import ClassVar
+"""Tweedie deviance, for counts to positive amounts."""
 
 import torch
 from torch import Tensor
 
 from losslab.losses.base import Loss, mean_over_outputs
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import Card, Slope
+from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1_over
 from losslab.targets import Kind
 
@@ -15,30 +13,22 @@ from losslab.targets import Kind
 class Tweedie(Loss):
     """Tweedie loss: (e^((2-p) z) - 1)/(2-p) - t (e^((1-p) z) - 1)/(1-p), averaged over the targets.
 
-    For targets t ≥ 0 whose variance grows as a power p of their mean: p = 1 for counts, 2 for positive amounts whose
-    relative error is constant, and between for amounts that are often exactly 0 (claims, rain, sales). The outputs z
-    are the logarithms of the means, `to_predictions` gives the means.
+    For targets t ≥ 0 with a variance proportional to a power p of their mean: p = 1 for counts, p = 2 for positive
+    amounts with a constant relative error, and p between for amounts that are often exactly 0 (claims, rain, sales).
+    The outputs z are the logarithms of the means; `to_predictions` gives the means.
 
-    It is half the deviance up to what does not depend on z, chosen so that both ends are limits: p = 1 is
+    It is half the deviance plus a term that does not depend on z, chosen so that both ends are limits: p = 1 is
     poisson_nll - 1, and p = 2 is z + t/e^z - t, the likelihood of a gamma (or exponential) distribution.
-
-    Args:
-        power: p, how fast the variance grows with the mean.
     """
 
-    wants: tuple[Kind, ...] = (Kind.VALUES,)
-    hyperparameters: ClassVar[Mapping[str, Parameter]] = {
-        "power": Parameter("p, how fast the variance grows with the mean", "[1, 2]", "XGBoost", (1.0, 1.5, 2.0)),
-    }
-    power: float | Tensor
-
-    def __init__(self, power: float | Tensor = 1.5) -> None:
-        super().__init__()
-        self.set_hyperparameter("power", power)
+    wants = (Kind.VALUES,)
+    power: float | Tensor = hyperparameter(
+        "p, the power of the mean in the variance", "[1, 2]", "XGBoost", (1.0, 1.5, 2.0), default=1.5
+    )
 
     @property
     def card(self) -> Card:
-        """An exponential on either side."""
+        """An exponential on each side."""
         power = float(self.power)
         return Card(
             formula=r"\frac{e^{(2-p) z} - 1}{2 - p} - t\, \frac{e^{(1-p) z} - 1}{1 - p}",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 from losslab.io import atomic, torch_files
-from losslab.losses.base import Loss, find_hyperparameter
+from losslab.losses.base import Loss
+from losslab.losses.hyperparameters import find_hyperparameter
 from losslab.models.learner import Learner
 
 

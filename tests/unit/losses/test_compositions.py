@@ -87,7 +87,7 @@ def test_distillations_gradient_keeps_its_size_when_softened():
 def test_a_teacher_of_other_classes_or_none_is_refused():
     with pytest.raises(LabError, match="teacher=RUN_FOLDER"):
         Distillation().loss_inputs(Z, Z, torch.nn.Identity())
-    with pytest.raises(LabError, match="the teacher gives 3 outputs and the pupil 5"):
+    with pytest.raises(LabError, match="the teacher has 3 outputs and the student 5"):
         Distillation(teacher=torch.nn.Linear(5, 3)).loss_inputs(Z, Z, torch.nn.Identity())
 
 

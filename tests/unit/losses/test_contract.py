@@ -1,4 +1,8 @@
-"""What every loss promises and claims, asked of every file in conf/loss: a new loss is tested by existing."""
+"""Every loss of conf/loss passes the contract's checks, and a search refutes no claim of its card.
+
+A new loss is tested by existing. The quick tests check each loss as configured; the slow ones check it at every value
+of its hyperparameters that is worth comparing, and compile it for each kind of target.
+"""
 
 from functools import cache
 
@@ -9,57 +13,57 @@ from losslab import CONF
 from losslab.losses import Loss, catalog
 from losslab.losses.contract import CHECKS, CLAIMS, run_check
 from losslab.losses.contract.behaviour import (
+    compiles_into_one_graph,
     has_the_gradient_of_its_value,
     is_stable_far_out,
-    passes_nan_on,
+    propagates_nan,
     takes_one_hot_for_a_class,
 )
 from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
+NAMES = catalog.names()
+# The checks that another value of a hyperparameter can fail. The others depend on the code alone.
+NUMERICAL = (has_the_gradient_of_its_value, is_stable_far_out, propagates_nan, takes_one_hot_for_a_class)
+# Losses composed of others, or of one class with other hyperparameters: their parts are compiled under their own names.
+COMPOSED = {name for name in NAMES if "defaults" in (CONF / "loss" / f"{name}.yaml").read_text()}
+REPEATED = COMPOSED | {"balanced_softmax", "class_balanced", "weighted_cross_entropy", "label_smoothing"}
+
+
+@cache
+def made(name: str) -> Loss:
+    return instantiate(catalog.config(name))
+
 
 @cache
 def variants(name: str) -> dict[str, Loss]:
-    """The loss as configured, and at every value of its parameters that is worth comparing."""
-    config = catalog.config(name)
-    loss: Loss = instantiate(config)
-    changed = {
-        f"{name}.{parameter}={value}": instantiate(config, **{parameter: value})
+    """The loss at every value of its hyperparameters that is worth comparing, other than the configured one."""
+    loss, config = made(name), catalog.config(name)
+    return {
+        f"{parameter}={value}": instantiate(config, **{parameter: value})
         for parameter, declared in loss.hyperparameters.items()
         for value in declared.tried
         if value != getattr(loss, parameter)
     }
-    return {name: loss} | changed
 
 
-ALL = {case: loss for name in catalog.names() for case, loss in variants(name).items()}
+def failures(loss: Loss, checks, kinds) -> dict[str, str]:
+    results = {
+        f"{check.__name__} ({kind})": run_check(check, with_class_counts(loss), kind)
+        for kind in kinds
+        for check in checks
+    }
+    return {name: failure for name, failure in results.items() if failure is not None}
 
 
-# What another value of a hyperparameter can break. The rest is a matter of code, and asked once for each loss.
-NUMERICAL = (has_the_gradient_of_its_value, is_stable_far_out, passes_nan_on, takes_one_hot_for_a_class)
-PROMISES = [
-    pytest.param(case, kind, check, id=f"{case}-{kind}-{check.__name__}")
-    for case, loss in ALL.items()
-    for kind in loss.wants
-    for check in (NUMERICAL if "=" in case else CHECKS)
-]
-
-
-@pytest.mark.parametrize(("case", "kind", "check"), PROMISES)
-def test_promise(case, kind, check):
-    assert run_check(check, with_class_counts(ALL[case]), kind) is None
-
-
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
-@pytest.mark.parametrize("case", ALL)
-def test_claim(case, claim):
-    card = ALL[case].card
+def refuted(loss: Loss) -> dict[str, str]:
+    card = loss.card
     assert card is not None, "a loss of this project declares a card"
-    assert run_check(claim, ALL[case], card) is None
+    results = {claim.__name__: run_check(claim, loss, card) for claim in CLAIMS}
+    return {name: failure for name, failure in results.items() if failure is not None}
 
 
-@pytest.mark.parametrize("case", ALL)
-def test_only_losses_made_of_others_leave_facts_open(case):
-    loss = ALL[case]
+def check_open_facts(loss: Loss) -> None:
+    """Only a loss made of others may leave facts of its card open."""
     if any(isinstance(part, Loss) for part in loss.modules() if part is not loss):
         return
     card = loss.card
@@ -71,12 +75,54 @@ def test_only_losses_made_of_others_leave_facts_open(case):
         assert (card.proper, card.uniform, card.symmetric, card.shift_invariant) == (None, None, None, False)
 
 
-@pytest.mark.parametrize("name", catalog.names())
-def test_every_loss_has_a_comment_that_says_what_it_is(name):
-    assert (CONF / "loss" / f"{name}.yaml").read_text().startswith("# ")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_passes_every_check(name):
+    loss = made(name)
+    assert failures(loss, [check for check in CHECKS if check is not compiles_into_one_graph], loss.wants) == {}
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in REPEATED else name for name in NAMES]
+)
+def test_a_loss_compiles_into_one_graph(name):
+    loss = made(name)
+    assert failures(loss, [compiles_into_one_graph], loss.wants[:1]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if len(made(name).wants) > 1])
+def test_a_loss_compiles_into_one_graph_for_its_other_kinds_of_target(name):
+    loss = made(name)
+    assert failures(loss, [compiles_into_one_graph], loss.wants[1:]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if made(name).hyperparameters])
+def test_a_loss_passes_the_numerical_checks_at_other_hyperparameters(name):
+    found = {case: failures(loss, NUMERICAL, loss.wants) for case, loss in variants(name).items()}
+    assert {case: failed for case, failed in found.items() if failed} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_claim_of_a_card_is_refuted(name):
+    assert refuted(made(name)) == {}
+    check_open_facts(made(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if made(name).hyperparameters])
+def test_no_claim_of_a_card_is_refuted_at_other_hyperparameters(name):
+    found = {case: refuted(loss) for case, loss in variants(name).items()}
+    assert {case: failed for case, failed in found.items() if failed} == {}
+    for loss in variants(name).values():
+        check_open_facts(loss)
+
+
+def test_every_loss_has_a_comment_that_says_what_it_is():
+    assert [name for name in NAMES if not (CONF / "loss" / f"{name}.yaml").read_text().startswith("# ")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_number_that_can_be_set_is_declared(name):
     numbers = {key for key, value in catalog.config(name).items() if isinstance(value, float)}
-    assert numbers == set(ALL[name].hyperparameters)
+    assert numbers == set(made(name).hyperparameters)

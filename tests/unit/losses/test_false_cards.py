@@ -98,7 +98,7 @@ class Broken(MSE):
         ("others", behaviour.scores_each_example_by_itself),
         ("gradient", behaviour.has_the_gradient_of_its_value),
         ("far", behaviour.is_stable_far_out),
-        ("nan", behaviour.passes_nan_on),
+        ("nan", behaviour.propagates_nan),
         ("precision", behaviour.keeps_its_precision),
         ("empty", behaviour.is_nan_on_an_empty_batch),
     ],

@@ -93,7 +93,7 @@ class Adapted(Loss):
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
         """The sums of scores and weights. The value of a whole batch counts once per example."""
-        outputs, target = self._fitting(outputs, target)
+        outputs, target = self._prepare(outputs, target)
         if len(outputs) == 0:
             # A rank without examples: its parameters still take part, or the other ranks wait for their gradients.
             zero = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())

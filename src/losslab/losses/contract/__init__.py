@@ -1,4 +1,7 @@
-"""The contract of a loss: what all promise, and what each claims on its card. Both are put to the test."""
+"""The contract of a loss: what every loss guarantees (`behaviour`) and what its card claims (`claims`), as checks.
+
+`report.check_loss` runs all of them on a loss. `search` finds facts numerically, on the tensors of `sample_inputs`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +13,8 @@ __all__ = ["CHECKS", "CLAIMS", "run_check"]
 
 
 def run_check(check: Callable[..., str | None], *args: Any) -> str | None:
-    """What a check or a claim finds wrong, which may be that the loss raises; None if it holds."""
+    """Run a check or claim → a description of the failure, which may be an exception of the loss; None if it holds."""
     try:
         return check(*args)
-    except Exception as error:  # noqa: BLE001 -- whatever a loss raises breaks the promise
+    except Exception as error:  # noqa: BLE001 -- any exception of the loss is a failure
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]

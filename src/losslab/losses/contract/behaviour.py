@@ -1,4 +1,4 @@
-"""What every loss promises, whatever its formula. Each check says what is broken, or None."""
+"""Checks that every loss passes, whatever its formula. Each returns a description of the failure, or None."""
 
 import math
 
@@ -15,7 +15,7 @@ HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def scores_each_example_by_itself(loss: Loss, kind: Kind) -> str | None:
-    """(N,), and the same for an example alone as among others."""
+    """The result is (N,), and an example's loss does not depend on the rest of the batch."""
     outputs, target = sample_outputs(loss, 7), sample_target(kind, 7)
     scores = loss.per_example(outputs, target)
     if scores.shape != (7,):
@@ -32,13 +32,13 @@ def averages_by_weight(loss: Loss, kind: Kind) -> str | None:
 
 
 def is_nan_on_an_empty_batch(loss: Loss, kind: Kind) -> str | None:
-    """As torch's own losses are."""
+    """As torch's own losses are, not 0."""
     value = loss(sample_outputs(loss, 0), sample_target(kind, 0))
     return None if value.isnan() else f"an empty batch gives {value.item()}, not NaN"
 
 
 def has_the_gradient_of_its_value(loss: Loss, kind: Kind) -> str | None:
-    """Against finite differences, in float64."""
+    """Compared with finite differences in float64."""
     outputs, target = sample_outputs(loss, 3).requires_grad_(), sample_target(kind, 3)
     try:
         torch.autograd.gradcheck(lambda z: loss(z, target), (outputs,))
@@ -48,7 +48,7 @@ def has_the_gradient_of_its_value(loss: Loss, kind: Kind) -> str | None:
 
 
 def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
-    """Finite value and gradient at ±17, ±20, ±90 and ±1e4, in three precisions, and equal to float64's."""
+    """Value and gradient at ±17, ±20, ±90 and ±1e4 are finite, and in three precisions equal to float64's."""
     card = loss.card
     limit = math.inf if card is None else card.overflows_at
     target = sample_target(kind, 2 * CLASSES, torch.float32)
@@ -56,60 +56,60 @@ def is_stable_far_out(loss: Loss, kind: Kind) -> str | None:
     signs = torch.eye(CLASSES).mul(2).sub(1).repeat(1, -(-columns // CLASSES))[:, :columns]
     for size in (size for size in SIZES if size < limit):
         for dtype in HALF_AND_SINGLE:
-            given = (size * torch.cat([signs, -signs])).to(dtype)
-            value, gradient = _value_and_gradient(loss, given, target)
-            exact, exact_gradient = _value_and_gradient(loss, given.double(), target)
+            outputs = (size * torch.cat([signs, -signs])).to(dtype)
+            value, gradient = _value_and_gradient(loss, outputs, target)
+            exact, exact_gradient = _value_and_gradient(loss, outputs.double(), target)
             where = f"at outputs of ±{size:g} in {dtype}"
             if not (value.isfinite().all() and exact.isfinite().all()):
                 return f"the value is not finite {where}: {value[~(value.isfinite() & exact.isfinite())][0].item()}"
-            # The gradient comes back in the precision of the outputs, which may be too coarse to hold the exact one.
+            # The gradient has the dtype of the outputs, whose range may be too small for the exact one.
             fits = exact_gradient.abs() < torch.finfo(dtype).max
             if not (gradient.isfinite() | ~fits).all() or not exact_gradient.isfinite().all():
                 return f"the gradient is not finite {where}"
             if (value - exact).abs().gt(1e-3 * exact.abs() + 1e-6).any():
                 return f"the value {where} is {value.tolist()}, and {exact.tolist()} in float64"
-            coarse = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
-            if (fits & (gradient - exact_gradient).abs().gt(coarse * exact_gradient.abs() + 1e-5)).any():
+            rtol = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
+            if (fits & (gradient - exact_gradient).abs().gt(rtol * exact_gradient.abs() + 1e-5)).any():
                 return f"the gradient {where} is not float64's"
     return None
 
 
-def passes_nan_on(loss: Loss, kind: Kind) -> str | None:
-    """NaN in one example's outputs gives NaN for it, and for it alone."""
+def propagates_nan(loss: Loss, kind: Kind) -> str | None:
+    """NaN in the outputs of one example gives NaN for that example only."""
     outputs, target = sample_outputs(loss, 3), sample_target(kind, 3)
     outputs[1] = torch.nan
-    found = loss.per_example(outputs, target).isnan().tolist()
-    return None if found == [False, True, False] else f"NaN in example 1 of 0..2 gives NaN at {found}"
+    nans = loss.per_example(outputs, target).isnan().tolist()
+    return None if nans == [False, True, False] else f"NaN in example 1 of 0..2 gives NaN at {nans}"
 
 
 def keeps_its_precision(loss: Loss, kind: Kind) -> str | None:
-    """float64 stays, half precision is raised to float32."""
+    """float64 stays float64; half precision is raised to float32."""
     target = sample_target(kind, 3)
-    for given in (torch.float64, torch.float32, torch.float16):
-        computed = torch.promote_types(given, torch.float32)
-        found = loss.per_example(sample_outputs(loss, 3, torch.float32).to(given), target).dtype
-        if found != computed:
-            return f"{given} outputs give a loss in {found}, not {computed}"
+    for dtype in (torch.float64, torch.float32, torch.float16):
+        expected = torch.promote_types(dtype, torch.float32)
+        actual = loss.per_example(sample_outputs(loss, 3, torch.float32).to(dtype), target).dtype
+        if actual != expected:
+            return f"{dtype} outputs give a loss in {actual}, not {expected}"
     return None
 
 
 def is_the_same_under_autocast(loss: Loss, kind: Kind) -> str | None:
-    """Nothing in it is computed in half precision, whatever the network is."""
+    """Autocast makes nothing in the loss run in half precision."""
     outputs, target = sample_outputs(loss, 7, torch.float32), sample_target(kind, 7, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss.per_example(outputs, target)
-    return _differ("autocast changes the value", found, loss.per_example(outputs, target))
+        actual = loss.per_example(outputs, target)
+    return _differ("autocast changes the value", actual, loss.per_example(outputs, target))
 
 
 def maps_over_examples(loss: Loss, kind: Kind) -> str | None:
-    """The same under torch.func.vmap."""
+    """torch.func.vmap over examples changes nothing."""
     outputs, target = sample_outputs(loss, 6), sample_target(kind, 6)
     mapped = torch.func.vmap(lambda z, t: loss.per_example(z[None], t[None])[0])(outputs, target)
     return _differ("torch.func.vmap changes the value", mapped, loss.per_example(outputs, target))
 
 
 def differentiates_functionally(loss: Loss, kind: Kind) -> str | None:
-    """The same gradient by torch.func.grad."""
+    """torch.func.grad gives the gradient of backward()."""
     outputs, target = sample_outputs(loss, 6).requires_grad_(), sample_target(kind, 6)
     loss(outputs, target).backward()
     assert outputs.grad is not None  # noqa: S101 -- for the type checker
@@ -127,19 +127,19 @@ def compiles_into_one_graph(loss: Loss, kind: Kind) -> str | None:
 
 
 def takes_one_hot_for_a_class(loss: Loss, kind: Kind) -> str | None:
-    """A class index and its one-hot probabilities cost the same."""
+    """A class index and its one-hot probabilities have the same loss."""
     if kind is not Kind.INDEX or Kind.PROBABILITIES not in loss.wants:
         return None
     outputs, target = sample_outputs(loss, 6), sample_target(Kind.INDEX, 6)
     soft = encode(target, Kind.INDEX, Kind.PROBABILITIES, CLASSES, torch.float64)
     if getattr(loss, "weight", None) is not None:
-        return None  # torch's mean then divides by other weights
-    found = loss.per_example(outputs, soft)
-    return _differ("a one-hot target does not cost what its index does", found, loss.per_example(outputs, target))
+        return None  # as in torch, the mean then divides by other weights
+    actual = loss.per_example(outputs, soft)
+    return _differ("a one-hot target does not cost what its index does", actual, loss.per_example(outputs, target))
 
 
-def means_probabilities(loss: Loss, kind: Kind) -> str | None:
-    """What the outputs stand for lies between 0 and 1, and keeps their order."""
+def gives_valid_probabilities(loss: Loss, kind: Kind) -> str | None:
+    """`to_probabilities` lies between 0 and 1 and keeps the order of the outputs."""
     if kind is Kind.VALUES:
         return None
     outputs = sample_outputs(loss, 20)[:, : loss.outputs(CLASSES)].sigmoid()
@@ -150,32 +150,32 @@ def means_probabilities(loss: Loss, kind: Kind) -> str | None:
     return None if same else "the most probable class is not that of the largest output"
 
 
-def refuses_shapes_that_would_broadcast(loss: Loss, kind: Kind) -> str | None:
-    """In a LabError, before anything is computed."""
+def rejects_shapes_that_would_broadcast(loss: Loss, kind: Kind) -> str | None:
+    """With a LabError."""
     target = sample_target(kind, 3)
-    wrong = target[:, None] if kind is Kind.INDEX else target[:, 0]
+    mismatched = target[:, None] if kind is Kind.INDEX else target[:, 0]
     try:
-        loss(sample_outputs(loss, 3), wrong)
+        loss(sample_outputs(loss, 3), mismatched)
     except LabError:
         return None
-    return f"outputs {tuple(sample_outputs(loss, 3).shape)} and a target {tuple(wrong.shape)} are not refused"
+    return f"outputs {tuple(sample_outputs(loss, 3).shape)} and a target {tuple(mismatched.shape)} are accepted"
 
 
-def refuses_integers_of_another_kind(loss: Loss, kind: Kind) -> str | None:
-    """int32, which is neither an index nor a float."""
+def rejects_int32_targets(loss: Loss, kind: Kind) -> str | None:
+    """With a LabError: int32 is neither a class index nor a float."""
     try:
         loss(sample_outputs(loss, 3), torch.zeros(3, dtype=torch.int32))
     except LabError:
         return None
-    return f"an int32 target is not refused where {kind} is wanted"
+    return f"an int32 target is accepted instead of {kind}"
 
 
-def takes_tensors_for_parameters(loss: Loss, kind: Kind) -> str | None:
-    """A parameter may be a tensor, be mapped over, and be differentiated."""
+def accepts_tensor_hyperparameters(loss: Loss, kind: Kind) -> str | None:
+    """A hyperparameter may be a tensor that is mapped over and differentiated."""
     outputs, target = sample_outputs(loss, 4), sample_target(kind, 4)
     for name, declared in loss.hyperparameters.items():
-        before = getattr(loss, name)
-        if isinstance(before, Tensor):
+        configured = getattr(loss, name)
+        if isinstance(configured, Tensor):
             continue
         values = [value for value in declared.tried if math.isfinite(value)]
 
@@ -189,9 +189,9 @@ def takes_tensors_for_parameters(loss: Loss, kind: Kind) -> str | None:
             mapped = torch.func.vmap(scored)(torch.tensor(values, dtype=torch.float64))
             slopes = torch.func.vmap(torch.func.grad(scored))(torch.tensor(values, dtype=torch.float64))
         finally:
-            loss.set_hyperparameter(name, before)
-        if (wrong := _differ(f"a tensor for {name} changes the value", mapped, single)) is not None:
-            return wrong
+            loss.set_hyperparameter(name, configured)
+        if (failure := _differ(f"a tensor for {name} changes the value", mapped, single)) is not None:
+            return failure
         if not slopes.isfinite().all():
             return f"the derivative by {name} is not finite: {slopes.tolist()} at {values}"
     return None
@@ -205,10 +205,10 @@ def _value_and_gradient(loss: Loss, outputs: Tensor, target: Tensor) -> tuple[Te
     return scores.detach().double(), leaf.grad.double()
 
 
-def _differ(claim: str, found: Tensor, expected: Tensor) -> str | None:
-    if torch.allclose(found.double(), expected.double(), rtol=1e-7, atol=1e-9, equal_nan=True):
+def _differ(failure: str, actual: Tensor, expected: Tensor) -> str | None:
+    if torch.allclose(actual.double(), expected.double(), rtol=1e-7, atol=1e-9, equal_nan=True):
         return None
-    return f"{claim}: {found.tolist()} against {expected.tolist()}"
+    return f"{failure}: {actual.tolist()} against {expected.tolist()}"
 
 
 FOREIGN_CHECKS = (
@@ -216,9 +216,9 @@ FOREIGN_CHECKS = (
     averages_by_weight,
     has_the_gradient_of_its_value,
     is_stable_far_out,
-    passes_nan_on,
+    propagates_nan,
 )
-"""What may be asked of a criterion that knows nothing of this contract."""
+"""The checks for criteria that were not written for this contract."""
 
 CHECKS = (
     scores_each_example_by_itself,
@@ -226,15 +226,15 @@ CHECKS = (
     is_nan_on_an_empty_batch,
     has_the_gradient_of_its_value,
     is_stable_far_out,
-    passes_nan_on,
+    propagates_nan,
     keeps_its_precision,
     is_the_same_under_autocast,
     maps_over_examples,
     differentiates_functionally,
     compiles_into_one_graph,
     takes_one_hot_for_a_class,
-    means_probabilities,
-    refuses_shapes_that_would_broadcast,
-    refuses_integers_of_another_kind,
-    takes_tensors_for_parameters,
+    gives_valid_probabilities,
+    rejects_shapes_that_would_broadcast,
+    rejects_int32_targets,
+    accepts_tensor_hyperparameters,
 )

@@ -1,4 +1,4 @@
-"""The claims of a card, each held against what a search finds. Each check says how it is refuted, or None."""
+"""Checks of the claims of a card against a numerical search. Each returns how the claim is refuted, or None."""
 
 import math
 from typing import Any
@@ -13,18 +13,18 @@ SIZES = (2, 3, 10)
 
 
 def evaluate_formula(formula: str, loss: Loss, classes: int) -> float:
-    """A formula of a card, in K and the loss's parameters, as a number."""
-    import sympy  # noqa: PLC0415 -- half a second, and for cards only
+    """The value of a card's formula in K and the loss's hyperparameters."""
+    import sympy  # noqa: PLC0415 -- takes half a second to import
 
     names: dict[str, Any] = {"K": classes} | {name: float(getattr(loss, name)) for name in loss.hyperparameters}
     value = sympy.sympify(formula, locals={name: sympy.Float(value) for name, value in names.items()})
     if value is sympy.nan:
-        value = sympy.sympify(0)  # 0 log 0, at the end of a parameter's range
+        value = sympy.sympify(0)  # 0 log 0, at the end of a hyperparameter's range
     return float(value)
 
 
 def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
-    """The declared formula, for several numbers of classes."""
+    """The declared formula holds for several numbers of classes."""
     if card.uniform is None:
         return None
     for classes in SIZES:
@@ -38,7 +38,7 @@ def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
 
 
 def symmetry(loss: Loss, card: Card) -> str | None:
-    """Σ_k L(z, k) is the declared constant, or varies."""
+    """Σ_k L(z, k) is the declared constant, or varies if none is declared."""
     if not is_classification(loss):
         return None
     for classes in SIZES[1:]:
@@ -55,32 +55,32 @@ def symmetry(loss: Loss, card: Card) -> str | None:
 
 
 def bounds(loss: Loss, card: Card) -> str | None:
-    """Nothing beyond the declared bounds, and something close to each."""
+    """No value found lies beyond the declared bounds, and some come close to each."""
     for classes in SIZES:
         ready = with_class_counts(loss, classes, equal=True)
         found = search.value_range(ready, classes, card.overflows_at)
         for number, (bound, side) in enumerate(((card.low, -1), (card.high, 1))):
-            seen = found[number]
+            extreme = found[number]
             if bound is None:
                 continue
             claimed = evaluate_formula(bound, loss, classes)
             if math.isinf(claimed):
                 before = search.value_range(ready, classes, card.overflows_at, near=True)[number]
-                # Where the output is limited, it is targets without end that leave the value none.
+                # With limited outputs the value is unbounded because of the targets, and grows less in the search.
                 enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
-                if seen * side < enough:
-                    return f"it is declared unbounded, but further out {before:.6g} grows to {seen:.6g} only"
-            elif (seen - claimed) * side > 1e-6 * max(1.0, abs(claimed)):
-                return f"it reaches {seen:.6g}, beyond the declared bound {claimed:.6g} (with {classes} classes)"
-            elif (claimed - seen) * side > max(0.05, 0.05 * abs(claimed)):
+                if extreme * side < enough:
+                    return f"it is declared unbounded, but further out {before:.6g} grows to {extreme:.6g} only"
+            elif (extreme - claimed) * side > 1e-6 * max(1.0, abs(claimed)):
+                return f"it reaches {extreme:.6g}, beyond the declared bound {claimed:.6g} (with {classes} classes)"
+            elif (claimed - extreme) * side > max(0.05, 0.05 * abs(claimed)):
                 return (
-                    f"it comes no closer than {seen:.6g} to the declared bound {claimed:.6g} (with {classes} classes)"
+                    f"it stays {abs(claimed - extreme):.3g} from the declared bound {claimed:.6g} ({classes} classes)"
                 )
     return None
 
 
 def convexity(loss: Loss, card: Card) -> str | None:
-    """No chord is violated, or one is."""
+    """The loss lies below all chords found, or above one if it is declared not convex."""
     if card.convex is None:
         return None
     violation = search.convexity_violation(with_class_counts(loss, 3))
@@ -92,7 +92,7 @@ def convexity(loss: Loss, card: Card) -> str | None:
 
 
 def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
-    """A number added to all outputs changes nothing, or something."""
+    """Adding a number to all outputs changes nothing, or something if it is declared not invariant."""
     if not is_classification(loss):
         return None
     change = search.shift_sensitivity(with_class_counts(loss, 3), 3)
@@ -104,68 +104,66 @@ def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
 
 
 def properness(loss: Loss, card: Card) -> str | None:
-    """The expected loss is least at the true probabilities, or elsewhere."""
+    """The true probabilities minimise the expected loss, or do not if it is declared improper."""
     if card.proper is None or not is_classification(loss):
         return None
     distance = search.properness_gap(with_class_counts(loss, 3, equal=True))
     if card.proper and distance > 1e-4:
-        return f"it is declared proper, but the expected loss is least {distance:.3g} away from the truth"
+        return f"it is declared proper, but the minimum of the expected loss is {distance:.3g} away from the truth"
     if not card.proper and distance < 1e-4:
-        return "it is declared improper, but the expected loss was least at the truth"
+        return "it is declared improper, but the minimum of the expected loss was at the truth"
     return None
 
 
 def estimate(loss: Loss, card: Card) -> str | None:
-    """What the best constant prediction is."""
+    """The best constant prediction is the declared property of the targets."""
     if is_classification(loss) or (card.elicits is None and card.low is None):
-        return None  # of a loss made of others nothing is claimed
+        return None  # a loss made of others claims nothing
     found = search.best_constant(loss)
-    known = {"mean": 4.0, "median": 1.0}
+    named = {"mean": 4.0, "median": 1.0}
     if card.elicits is None:
-        alike = [name for name, value in known.items() if math.isclose(found, value, abs_tol=1e-4)]
-        return f"the best estimate is the {alike[0]}, which is not declared" if alike else None
-    # Of 9 values, the level q of a quantile is met by the ⌈9 q⌉th.
-    ordered = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
-    claimed = known.get(card.elicits)
-    if claimed is None:
-        claimed = ordered[math.ceil(9 * float(card.elicits)) - 1]
+        equal = [name for name, value in named.items() if math.isclose(found, value, abs_tol=1e-4)]
+        return f"the best estimate is the {equal[0]}, which is not declared" if equal else None
+    claimed = named.get(card.elicits)
+    if claimed is None:  # the quantile of level q of n values is the ⌈n q⌉th
+        claimed = search.TARGETS[math.ceil(len(search.TARGETS) * float(card.elicits)) - 1]
     if math.isclose(found, claimed, rel_tol=1e-3, abs_tol=1e-3):
         return None
     return f"the best estimate is {found:.6g}, declared the {card.elicits}, which is {claimed:g}"
 
 
 def slope_near(loss: Loss, card: Card) -> str | None:
-    """What the gradient does where the outputs are right."""
+    """The gradient where the outputs are right behaves as declared."""
     if card.near is None:
         return None
-    found = classify_slope(search.gradients_near(with_class_counts(loss, 3, equal=True)))
-    return None if found is card.near else f"near the target the gradient {_said(found)}, declared: {_said(card.near)}"
+    return _compare_slopes("near", search.gradients_near(with_class_counts(loss, 3, equal=True)), card.near)
 
 
 def slope_far(loss: Loss, card: Card) -> str | None:
-    """What the gradient does where they are wrong."""
+    """The gradient where the outputs are wrong behaves as declared."""
     if card.far is None:
         return None
-    found = classify_slope(search.gradients_far(with_class_counts(loss, 3), card.overflows_at))
-    return (
-        None if found is card.far else f"far from the target the gradient {_said(found)}, declared: {_said(card.far)}"
-    )
+    return _compare_slopes("far from", search.gradients_far(with_class_counts(loss, 3), card.overflows_at), card.far)
 
 
 def classify_slope(gradients: list[float]) -> Slope:
-    """What a sequence of gradients, taken ever further out, does."""
-    # The fourth point is where the design puts the line between truly flat and only faint (margin or residual 30).
+    """The behaviour of gradients taken at increasing distances."""
+    # From the fourth point on (a margin or residual of 30) a gradient of 0 counts as flat, not as rounding.
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
     largest = max(gradients)
-    # It must still be falling at the end: a gradient that is small there beside a bump on the way does not fade.
+    # It must still be falling at the end: one that is merely smaller than an earlier peak does not fade.
     if gradients[-1] < 0.05 * largest and gradients[-1] <= 0.5 * gradients[-2]:
         return Slope.FADES
     return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS
 
 
-def _said(slope: Slope) -> str:
-    return "is exactly 0" if slope is Slope.ZERO else str(slope)
+def _compare_slopes(where: str, gradients: list[float], declared: Slope) -> str | None:
+    found = classify_slope(gradients)
+    if found is declared:
+        return None
+    words = ["is exactly 0" if slope is Slope.ZERO else str(slope) for slope in (found, declared)]
+    return f"{where} the target the gradient {words[0]}, declared: {words[1]}"
 
 
 CLAIMS = (

@@ -1,4 +1,4 @@
-"""What became of a loss under its contract, as text."""
+"""The result of the contract's checks on a loss, as text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,38 +15,41 @@ from losslab.targets import Kind
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One promise or claim, and what is wrong with it; None if it holds."""
+    """The result of one check or claim."""
 
     name: str
-    wrong: str | None
+    failure: str | None
+    """A description of the failure; None if the check holds."""
 
     def __str__(self) -> str:
-        return f"  holds   {self.name}" if self.wrong is None else f"  BROKEN  {self.name}: {self.wrong}"
+        return f"  holds   {self.name}" if self.failure is None else f"  BROKEN  {self.name}: {self.failure}"
 
 
 def check_loss(loss: Loss) -> list[CheckResult]:
-    """Every promise for each kind of target the loss takes, and every claim of its card.
+    """Check a loss for each kind of target that it takes, and every claim of its card.
 
-    A criterion from elsewhere has promised nothing: of it only what every loss must do is asked, and nothing of one
-    that scores no single examples.
+    An adapted criterion of another library gets only the checks of `FOREIGN_CHECKS`; one that scores a batch as a whole
+    gets none.
     """
     checks: tuple[Callable[[Loss, Kind], str | None], ...] = FOREIGN_CHECKS if isinstance(loss, Adapted) else CHECKS
     if getattr(loss, "bounded", False):
-        checks = tuple(check for check in checks if check is not is_stable_far_out)  # it takes no such outputs
+        checks = tuple(check for check in checks if check is not is_stable_far_out)  # it does not accept such outputs
     if isinstance(loss, Adapted) and loss.form.route is Route.WHOLE:
         return []
-    found = [CheckResult(_words(check.__name__), _first(check, loss)) for check in checks]
+    results = [CheckResult(_words(check.__name__), _first_failure(check, loss)) for check in checks]
     if loss.card is not None:
-        found += [CheckResult(f"card: {_words(claim.__name__)}", run_check(claim, loss, loss.card)) for claim in CLAIMS]
-    return found
+        results += [
+            CheckResult(f"card: {_words(claim.__name__)}", run_check(claim, loss, loss.card)) for claim in CLAIMS
+        ]
+    return results
 
 
-def _first(check: Callable[..., str | None], loss: Loss) -> str | None:
-    """What is wrong with the first kind of target for which something is."""
+def _first_failure(check: Callable[..., str | None], loss: Loss) -> str | None:
+    """The failure for the first kind of target with one."""
     for kind in loss.wants:
-        wrong = run_check(check, with_class_counts(loss), kind)
-        if wrong is not None:
-            return f"{wrong} ({kind} targets)"
+        failure = run_check(check, with_class_counts(loss), kind)
+        if failure is not None:
+            return f"{failure} ({kind} targets)"
     return None
 
 

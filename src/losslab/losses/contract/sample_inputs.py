@@ -1,4 +1,4 @@
-"""Outputs and targets to try a loss on: the same numbers at every call, drawn from generators of their own."""
+"""Fixed pseudo-random outputs and targets to check a loss with."""
 
 import copy
 
@@ -12,25 +12,31 @@ CLASSES = 5
 
 
 def seeded_generator(seed: int) -> torch.Generator:
-    """A generator that touches no one else's draws."""
+    """A new random generator, independent of the global random state."""
     return torch.Generator().manual_seed(seed)
 
 
 def sample_outputs(
     loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2
 ) -> Tensor:
+<<<<<<< HEAD
     """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
     drawn = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
     return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
+=======
+    """Standard normal outputs (n, columns that the loss scores); in (0, 1) for a criterion that needs that."""
+    outputs = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
+    return outputs.sigmoid() if getattr(loss, "bounded", False) else outputs
+>>>>>>> bbdd6d0 (losses: declare hyperparameters once, plain words)
 
 
 def n_output_columns(loss: Loss, targets: int = 1) -> int:
-    """Columns of outputs that are scored for so many targets."""
+    """The number of output columns that the loss scores for this many targets."""
     return loss.outputs(targets) * loss.n_views
 
 
 def sample_target(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:
-    """Targets of a kind. Values are counts, which a loss of counts takes as well as any other."""
+    """Targets of a kind. Values are counts, so that losses of counts accept them too."""
     match kind:
         case Kind.INDEX:
             return torch.randint(columns, (n,), generator=seeded_generator(1))
@@ -43,28 +49,32 @@ def sample_target(kind: Kind, n: int, dtype: torch.dtype = torch.float64, column
 
 
 def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
-    """For each class k, n targets that say "k", of the kind the loss prefers."""
+    """For each class k, n targets of class k, of the first kind that the loss takes."""
     kind = loss.wants[0]
-    hard = [torch.full((n,), k) for k in range(classes)]
+    indices = [torch.full((n,), k) for k in range(classes)]
     return [
-        target if kind is Kind.INDEX else encode(target, Kind.INDEX, kind, classes, torch.float64) for target in hard
+        target if kind is Kind.INDEX else encode(target, Kind.INDEX, kind, classes, torch.float64) for target in indices
     ]
 
 
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
+<<<<<<< HEAD
     """What each class would cost: outputs (N, ...) → (N, C)."""
+=======
+    """The loss of each class as the label: outputs (N, ...) → (N, C)."""
+>>>>>>> bbdd6d0 (losses: declare hyperparameters once, plain words)
     return torch.stack(
         [loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1
     )
 
 
 def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:
-    """A copy that was told class counts: different ones, or all the same."""
+    """A copy of the loss with class counts set: different ones, or all equal."""
     copied = copy.deepcopy(loss)
     copied.set_class_counts(torch.full((classes,), 100) if equal else 100 * torch.arange(1, classes + 1))
     return copied
 
 
 def is_classification(loss: Loss) -> bool:
-    """Whether the loss is one of classes or labels before anything else."""
+    """Whether the first kind of target that the loss takes is classes or labels."""
     return loss.wants[0] is not Kind.VALUES

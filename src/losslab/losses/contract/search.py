@@ -1,4 +1,4 @@
-"""What a loss does, found out by trying: on random outputs and far out, always in float64."""
+"""Numerical search for the facts of a loss, on random and on extreme outputs, in float64."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -20,34 +20,41 @@ from losslab.losses.contract.sample_inputs import (
 from losslab.targets import Kind
 
 _SCALES = (0.1, 1.0, 3.0, 10.0)
-_COUNTS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
-"""Values to estimate: mean 4, median 1, and counts, so that losses of counts can be asked too."""
+TARGETS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
+"""Values to estimate, with mean 4 and median 1. They are counts, so that losses of counts accept them too."""
 
 
 def random_outputs(loss: Loss, classes: int, each: int = 200) -> Tensor:
-    """Outputs of several sizes → (N, classes · width)."""
-    drawn = [
+    """Random outputs of several sizes → (N, classes · columns per class)."""
+    outputs = [
         scale
         * torch.randn(each, classes * n_output_columns(loss), generator=seeded_generator(number), dtype=torch.float64)
         for number, scale in enumerate(_SCALES)
     ]
-    return torch.cat(drawn)
+    return torch.cat(outputs)
 
 
 def value_at_uniform_logits(loss: Loss, classes: int) -> float:
-    """The mean over the classes of the loss where all outputs are 0."""
+    """The mean over the classes of the loss at outputs of 0."""
     zeros = torch.zeros(1, classes * n_output_columns(loss), dtype=torch.float64)
     return costs_of_each_class(loss, zeros, classes).mean().item()
 
 
 def range_of_class_sums(loss: Loss, classes: int) -> tuple[float, float]:
-    """The least and the greatest Σ_k L(z, k) found."""
+    """The smallest and the largest Σ_k L(z, k) found."""
     sums = costs_of_each_class(loss, random_outputs(loss, classes), classes).sum(1)
     return sums.min().item(), sums.max().item()
 
 
 def value_range(loss: Loss, classes: int, limit: float = math.inf, *, near: bool = False) -> tuple[float, float]:
-    """The least and the greatest value found, at outputs up to 1e4 (classes) or 1e12 (values); near, 300 or 1e6."""
+    """The smallest and the largest value found.
+
+    Args:
+        loss: the loss.
+        classes: the number of classes.
+        limit: the largest output of a loss of values.
+        near: search outputs up to 300 (classes) or 1e6 (values) instead of 1e4 or 1e12.
+    """
     if is_classification(loss):
         one = torch.eye(classes)
         ends = torch.cat([one, -one, one - one.roll(1, 0)]).double().repeat(1, n_output_columns(loss))
@@ -57,8 +64,8 @@ def value_range(loss: Loss, classes: int, limit: float = math.inf, *, near: bool
         end = min(1e6, limit / 2) if near else min(1e12, limit)
         sizes = torch.tensor([0.0, *np.geomspace(1e-3, end, 60)], dtype=torch.float64)
         spread = torch.cat([sizes, -sizes.clamp(max=limit)])[:, None]
-        targets = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
-        # An output that is the target, one that is far from it, and for further outputs of each target several values.
+        targets = torch.tensor(TARGETS, dtype=torch.float64)[:, None]
+        # Outputs spread around the target and around 0, with several values for the other outputs of each target.
         further = torch.tensor([-30.0, -3.0, 0.0, 6.0, 30.0], dtype=torch.float64)[:, None]
         values = torch.cat(
             [
@@ -78,7 +85,7 @@ def _side_by_side(first: Tensor, rest: Tensor, columns: int) -> Tensor:
 
 
 def convexity_violation(loss: Loss, classes: int = 3) -> float:
-    """By how much the loss lies above a chord at worst: above 0, it is not convex in the outputs."""
+    """The largest amount by which the loss lies above a chord; if positive, it is not convex in the outputs."""
     generator = seeded_generator(7)
     worst = -math.inf
     for centre in random_outputs(loss, classes, 400).split(400):
@@ -95,12 +102,12 @@ def convexity_violation(loss: Loss, classes: int = 3) -> float:
 def _all_values(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
     if is_classification(loss):
         return costs_of_each_class(loss, outputs, classes)
-    targets = torch.tensor(_COUNTS, dtype=torch.float64)[torch.arange(len(outputs)) % len(_COUNTS)]
+    targets = torch.tensor(TARGETS, dtype=torch.float64)[torch.arange(len(outputs)) % len(TARGETS)]
     return loss.per_example(outputs, targets[:, None].expand(-1, classes))[:, None]
 
 
 def shift_sensitivity(loss: Loss, classes: int) -> float:
-    """The most that adding one number to all outputs of an example changed the value."""
+    """The largest change of the value found when one number is added to all outputs of an example."""
     outputs = random_outputs(loss, classes)
     shift = 5 * torch.randn(len(outputs), 1, generator=seeded_generator(9), dtype=torch.float64)
     return (
@@ -112,7 +119,7 @@ def shift_sensitivity(loss: Loss, classes: int) -> float:
 
 
 def properness_gap(loss: Loss) -> float:
-    """How far the probabilities that minimise the expected loss lie from the true ones at worst."""
+    """The largest distance found between the true probabilities and those that minimise the expected loss."""
     binary = loss.wants[0] is Kind.BINARY
     truths = [(0.7,), (0.2,), (0.95,)] if binary else [(0.6, 0.3, 0.1), (0.4, 0.35, 0.25), (0.9, 0.07, 0.03)]
     return max(_distance(loss, torch.tensor(truth, dtype=torch.float64)) for truth in truths)
@@ -122,7 +129,7 @@ def _distance(loss: Loss, truth: Tensor) -> float:
     classes = len(truth)
 
     def expected(z: Tensor) -> Tensor:
-        # What is scored beside the network's own outputs is none of its doing.
+        # Only the network's own outputs are free; those of other views are 0.
         outputs = torch.cat([z, torch.zeros(classes * n_output_columns(loss) - len(z), dtype=z.dtype)])[None]
         if classes > 1:
             return (costs_of_each_class(loss, outputs, classes)[0] * truth).sum()
@@ -154,8 +161,8 @@ def _minimise(function: Callable[[Tensor], Tensor], start: Tensor, method: str =
 
 
 def best_constant(loss: Loss) -> float:
-    """The prediction that minimises the mean loss of 0, 0, 1, 1, 1, 2, 3, 8 and 20."""
-    target = torch.tensor(_COUNTS, dtype=torch.float64)[:, None]
+    """The constant prediction that minimises the mean loss of `TARGETS`."""
+    target = torch.tensor(TARGETS, dtype=torch.float64)[:, None]
 
     def mean(z: Tensor) -> Tensor:
         return loss.per_example(z[None].expand(len(target), -1), target).mean()
@@ -169,14 +176,14 @@ def best_constant(loss: Loss) -> float:
 
 
 def gradients_near(loss: Loss) -> list[float]:
-    """The size of the gradient on the way to where the outputs are right."""
+    """Gradient sizes at increasing margins, or decreasing residuals."""
     if is_classification(loss):
         return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, (1.0, 1e-3, 1e-6, 1e-12))
 
 
 def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
-    """The size of the gradient on the way to where they are as wrong as can be."""
+    """Gradient sizes at decreasing (negative) margins, or increasing residuals."""
     if is_classification(loss):
         return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, [size for size in (1.0, 5.0, 10.0, 30.0, 1e6, 1e30, 1e100) if size < limit])
@@ -185,7 +192,7 @@ def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
 def _at_margin(loss: Loss, margin: float) -> float:
     classes = 1 if loss.wants[0] is Kind.BINARY else 3
     outputs = torch.zeros(1, classes * n_output_columns(loss), dtype=torch.float64)
-    # Cosines end where the margin of other outputs is large: further out float64 cannot tell faint from flat.
+    # A margin is large for cosines far earlier: further out float64 cannot tell a small gradient from 0.
     outputs[0, 0] = margin / 30 if loss.cosine_outputs else margin
     if classes == 1:
         return _gradient(loss, outputs, torch.ones(1, 1, dtype=torch.float64))
@@ -194,11 +201,11 @@ def _at_margin(loss: Loss, margin: float) -> float:
 
 def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
     if n_output_columns(loss) > 1:
-        # Of the outputs that belong to a value only the first estimates it.
+        # Only the first of the outputs for a value estimates it.
         make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=n_output_columns(loss))
     else:
         make = partial(torch.Tensor.clone)
-    # What outputs of 0 stand for: 0, or a rate of 1 where they are logarithms.
+    # The target that outputs of 0 predict: 0, or a rate of 1 if the outputs are logarithms.
     target = loss.to_predictions(make(torch.zeros(1, 1, dtype=torch.float64))).clone()
     both = [
         [_gradient(loss, make(torch.full((1, 1), r * sign, dtype=torch.float64)), target, 1) for r in sizes]
@@ -210,6 +217,6 @@ def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
 def _gradient(loss: Loss, outputs: Tensor, target: Tensor, columns: int | None = None) -> float:
     leaf = outputs.requires_grad_()
     (gradient,) = torch.autograd.grad(loss.per_example(leaf, target).sum(), leaf)
-    # Not the norm: the squares of a gradient of 1e-260 are 0, and it is not.
+    # Not the norm: the square of a gradient of 1e-260 would underflow to 0.
     size: float = gradient[:, :columns].abs().max().item()
     return size

@@ -9,8 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import ClassLoss, find_hyperparameter
+from losslab.losses.base import ClassLoss
 from losslab.losses.class_weights import effective_number
+from losslab.losses.hyperparameters import find_hyperparameter
 from losslab.models.learner import Learner
 
 _SHAPES: dict[str, Callable[[float], float]] = {
