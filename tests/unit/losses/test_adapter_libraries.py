@@ -50,21 +50,12 @@ EACH_EXAMPLE = [
         INDEX,
         OutputKind.LOGITS,
     ),
-<<<<<<< HEAD
     (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.BINARY_LOGITS),
     (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.BINARY_LOGITS),
     (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.VALUES),
     (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, OutputKind.VALUES),
     (kl.GemanMcclureLoss(), VALUES, VALUES, OutputKind.VALUES),
     (kl.WelschLoss(), INDEX, PROBABILITIES, OutputKind.VALUES),
-=======
-    (kl.BinaryFocalLossWithLogits(alpha=0.3, reduction="mean"), BINARY, BINARY, OutputKind.SIGMOIDS),
-    (kl.BinaryFocalLossWithLogits(alpha=0.3), INDEX, PROBABILITIES, OutputKind.SIGMOIDS),
-    (kl.CauchyLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.CharbonnierLoss(reduction="mean"), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.GemanMcclureLoss(), VALUES, VALUES, OutputKind.ESTIMATES),
-    (kl.WelschLoss(), INDEX, PROBABILITIES, OutputKind.ESTIMATES),
->>>>>>> bbdd6d0 (losses: declare hyperparameters once, plain words)
 ]
 OWN_CLASSIFIER = [pml.ArcFaceLoss, pml.CosFaceLoss, pml.LargeMarginSoftmaxLoss, pml.NormalizedSoftmaxLoss]
 OWN_CLASSIFIER += [pml.ProxyNCALoss, pml.SoftTripleLoss, pml.SphereFaceLoss]

@@ -19,15 +19,9 @@ def seeded_generator(seed: int) -> torch.Generator:
 def sample_outputs(
     loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2
 ) -> Tensor:
-<<<<<<< HEAD
-    """Standard normal outputs (n, as many as the loss scores), between 0 and 1 for a criterion that takes no others."""
-    drawn = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
-    return drawn.sigmoid() if getattr(loss, "bounded", False) else drawn
-=======
     """Standard normal outputs (n, columns that the loss scores); in (0, 1) for a criterion that needs that."""
     outputs = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
     return outputs.sigmoid() if getattr(loss, "bounded", False) else outputs
->>>>>>> bbdd6d0 (losses: declare hyperparameters once, plain words)
 
 
 def n_output_columns(loss: Loss, targets: int = 1) -> int:
@@ -58,11 +52,7 @@ def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
 
 
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
-<<<<<<< HEAD
-    """What each class would cost: outputs (N, ...) → (N, C)."""
-=======
     """The loss of each class as the label: outputs (N, ...) → (N, C)."""
->>>>>>> bbdd6d0 (losses: declare hyperparameters once, plain words)
     return torch.stack(
         [loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1
     )

@@ -51,7 +51,7 @@ def test_anneal_moves_the_weight_of_a_term(train):
 @pytest.mark.parametrize(
     ("parameter", "end", "message"),
     [
-        ("alpha", 0, "alpha is no number of this loss: it has gamma"),
+        ("alpha", 0, "alpha is no hyperparameter of this loss: it has gamma"),
         ("gamma", -1, r"gamma must be a number in \[0, inf\), got -1"),
     ],
 )
