@@ -24,20 +24,22 @@ def names() -> list[str]:
 
 def config(name: str, *overrides: str) -> dict[str, Any]:
     """The composed configuration of `loss=NAME loss.KEY=VALUE ...`. Missing values (a teacher) are null."""
-    # Within a command Hydra is already initialised, and cannot be initialised twice.
-    initialized = GlobalHydra.instance().is_initialized()
-    with nullcontext() if initialized else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra.compose(f"loss/{name}", list(overrides))
-    for key in composed:
-        if OmegaConf.is_missing(composed, key):
-            OmegaConf.update(composed, str(key), None)
-    loss: DictConfig = composed.loss
-    return OmegaConf.to_container(loss, resolve=True)  # type: ignore[return-value]
+    content = _content(name)
+    if "defaults" in content or overrides:
+        # Within a command Hydra is already initialised, and cannot be initialised twice.
+        initialized = GlobalHydra.instance().is_initialized()
+        with nullcontext() if initialized else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra.compose(f"loss/{name}", list(overrides))
+        for key in composed:
+            if OmegaConf.is_missing(composed, key):
+                OmegaConf.update(composed, str(key), None)
+        content = composed.loss
+    return OmegaConf.to_container(content, resolve=True)  # type: ignore[return-value]
 
 
 def wants(name: str) -> tuple[Kind, ...]:
     """The kinds of target that a loss takes, read from its class; only a composed loss is instantiated."""
-    content = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
+    content = _content(name)
     if "defaults" in content:
         return make(name).wants
     loss: type[Loss] = get_class(OmegaConf.select(content, "_target_"))
@@ -48,3 +50,9 @@ def make(name: str, *overrides: str) -> Loss:
     """Instantiate a loss."""
     loss: Loss = instantiate(config(name, *overrides))
     return loss
+
+
+def _content(name: str) -> DictConfig:
+    """The YAML file of a loss, not composed."""
+    content: DictConfig = OmegaConf.load(CONF / "loss" / f"{name}.yaml")  # type: ignore[assignment]
+    return content

@@ -49,7 +49,7 @@ def test_a_sum_of_weighted_terms_is_their_weighted_mean():
         ({}, "got none"),
         ({"a": (CrossEntropy(), 1.0), "b": (BCE(), -1.0)}, "weight must be a number in"),
         ({"a": (Smoothed(CrossEntropy()), 1.0), "b": (MSE(), 1.0), "c": (KLDiv(), 1.0)}, None),
-        ({"a": (CrossEntropy(weight=[1.0, 2.0]), 1.0), "b": (CrossEntropy(), 1.0)}, "same weight and ignore_index"),
+        ({"a": (CrossEntropy(weight=[1.0, 2.0]), 1.0), "b": (CrossEntropy(), 1.0)}, "same weight, ignore_index"),
         ({"a": (Distillation(), 1.0), "b": (Distillation(), 1.0)}, "only one term"),
     ],
 )

@@ -5,6 +5,7 @@ import inspect
 import pickle
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import ClassVar
 
 import pytest
@@ -46,6 +47,7 @@ def defaults(loss):
     return {name: each.default for name, each in inspect.signature(loss).parameters.items()}
 
 
+@cache
 def losses():
     return [catalog.make(name) for name in catalog.names()]
 
