@@ -77,7 +77,7 @@ class Case:
 
     @cached_property
     def torch_class(self) -> type[nn.Module] | None:
-        """The class of torch.nn that computes this loss, if one is known."""
+        """The class in torch.nn that the loss is an instance or the functional form of."""
         return torch_class(self.loss)
 
     @cached_property

@@ -114,9 +114,7 @@ def soft_targets(case: Case) -> Iterator[Finding]:
     logarithms = kl_div and bool(setting(case.loss, "log_target", default=False))
     swapped = _swapped_logarithms(target, logarithms=logarithms) if kl_div else None
     if swapped is not None:
-        yield error(
-            "kl-targets", swapped[0], "the loss reads one as the other, and its value means nothing", swapped[1]
-        )
+        yield error("kl-targets", swapped[0], "the loss reads one as the other: its value means nothing", swapped[1])
         return
     target = target.exp() if logarithms else target
     fix = "divide each row by its sum; for labels that do not exclude each other use binary cross-entropy"
@@ -220,7 +218,7 @@ def missing_classes(case: Case) -> Iterator[Finding]:
 
 
 _EXPLOSIVE = 1e3
-"""MLPs with two hidden layers of 64 diverge or stall from here on with SGD at rate 0.01 (measured at 60²)."""
+"""MLPs with two hidden layers of 64 diverge or stall above this with SGD at rate 0.01 (measured at 60²)."""
 
 
 def unscaled_values(case: Case) -> Iterator[Finding]:
@@ -274,7 +272,7 @@ def broadcast_shapes(case: Case) -> Iterator[Finding]:
     try:
         common = tuple(torch.broadcast_shapes(outputs, target))
     except RuntimeError:
-        why = "the loss compares each output with a target of its own, and these do not match"
+        why = "the loss compares each output with its own target, and these do not match"
         fix = f"give the network {target[1] if len(target) > 1 else 1} output(s) per example, or reshape the target"
     else:
         why = f"they broadcast to {common}: every output is compared with every target, which trains towards their mean"

@@ -1,6 +1,5 @@
 """Wrong set-ups, each with its only finding. The sound ones are in test_sound_setups.py."""
 
-import logging
 from functools import partial
 
 import pytest
@@ -11,6 +10,7 @@ from torch import nn
 from losslab import losses
 from losslab.doctor import Severity, examine, report
 
+pytestmark = pytest.mark.usefixtures("no_check_fails")
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 N, C = 32, 5
 X = torch.randn(N, 8, generator=torch.Generator().manual_seed(1))
@@ -214,14 +214,6 @@ WRONG = {
     "three arguments": (ends_in(), nn.GaussianNLLLoss(), Z, ERROR, "loss-raises"),
     "weights of other classes": (ends_in(), nn.CrossEntropyLoss(torch.ones(3)), LABELS, ERROR, "loss-raises"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def no_check_fails(caplog):
-    """A check that raises is skipped; in these tests that is a failure."""
-    caplog.set_level(logging.DEBUG, logger="losslab.doctor.examine")
-    yield
-    assert not [record for record in caplog.records if record.name == "losslab.doctor.examine"]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -95,9 +95,9 @@ def named(case) -> str:
 @pytest.mark.parametrize("case", ADAPTED, ids=named)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_adapted_torch_criterion_keeps_its_value_and_gradient(case):
-    make, options, given, wanted, output_kind = case
+    make, options, kind, wanted, output_kind = case
     criterion = make(**options)
-    loss = adapt(criterion, given, CLASSES)
+    loss = adapt(criterion, kind, CLASSES)
     assert loss.wants == (wanted,)
     assert loss.output_kind is output_kind
     for seed in range(3):
@@ -106,17 +106,17 @@ def test_adapted_torch_criterion_keeps_its_value_and_gradient(case):
 
 @pytest.mark.parametrize("case", REFUSED, ids=named)
 def test_unusable_torch_criterion_raises_a_one_line_error(case):
-    make, options, given, reason = case
+    make, options, kind, reason = case
     with pytest.raises(LabError, match=reason) as raised:
-        adapt(make(**options), given, 1 if given in (B, V) else CLASSES)
+        adapt(make(**options), kind, 1 if kind in (B, V) else CLASSES)
     assert "\n" not in str(raised.value)
     assert make.__name__ in str(raised.value)
     assert "losslab.losses.Loss" in str(raised.value)
 
 
 def test_tables_cover_all_criteria_of_torch():
-    here = {thing for name, thing in vars(nn).items() if name.endswith("Loss") and inspect.isclass(thing)}
-    assert here | {nn.AdaptiveLogSoftmaxWithLoss} == {case[0] for case in (*ADAPTED, *REFUSED)}
+    criteria = {thing for name, thing in vars(nn).items() if name.endswith("Loss") and inspect.isclass(thing)}
+    assert criteria | {nn.AdaptiveLogSoftmaxWithLoss} == {case[0] for case in (*ADAPTED, *REFUSED)}
 
 
 def test_ignored_index_has_weight_0():
@@ -163,7 +163,7 @@ class Branches(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("criterion", "given", "targets"),
+    ("criterion", "kind", "targets"),
     [
         (F.cross_entropy, I, CLASSES),
         (brier, I, CLASSES),
@@ -172,8 +172,8 @@ class Branches(nn.Module):
         (lambda z, y: (z - y).square().sum(1), V, 3),
     ],
 )
-def test_function_or_module_without_reduction_scores_each_example(criterion, given, targets):
-    loss = adapt(criterion, given, targets)
+def test_function_or_module_without_reduction_scores_each_example(criterion, kind, targets):
+    loss = adapt(criterion, kind, targets)
     for seed in range(3):
         check_equal(criterion, loss, *batch(loss, seed))
 

@@ -82,8 +82,8 @@ def named(case) -> str:
 
 @pytest.mark.parametrize("case", EACH_EXAMPLE, ids=named)
 def test_criterion_of_examples_keeps_its_value_and_has_scores(case):
-    criterion, given, wanted, output_kind = case
-    loss = adapt(criterion, given, CLASSES)
+    criterion, kind, wanted, output_kind = case
+    loss = adapt(criterion, kind, CLASSES)
     assert (loss.wants, loss.output_kind) == ((wanted,), output_kind)
     for seed in range(3):
         outputs, target = batch(loss, seed)
@@ -151,8 +151,8 @@ def test_regularizer_is_part_of_every_score():
 
 @pytest.mark.parametrize("case", REFUSED, ids=named)
 def test_unusable_library_criterion_raises_a_one_line_error(case):
-    criterion, given, reason = case
+    criterion, kind, reason = case
     with pytest.raises(LabError, match=reason) as raised:
-        adapt(criterion, given, CLASSES)
+        adapt(criterion, kind, CLASSES)
     assert "\n" not in str(raised.value)
     assert type(criterion).__name__ in str(raised.value)

@@ -123,7 +123,7 @@ class Adapted(Loss):
         return logits
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities that `output_kind` implies; for a classifier of its own, the softmax of its logits."""
+        """The probabilities that `output_kind` implies; with its own classifier, the softmax of its logits."""
         return self.output_kind.probabilities(self.to_predictions(outputs))
 
     def log_limitations(self) -> None:

@@ -73,7 +73,7 @@ _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
 
 
 def torch_class(criterion: Criterion) -> type[nn.Module] | None:
-    """The class of torch.nn of which this is an instance, or whose function it is; None if it is in no such class."""
+    """The class in torch.nn that this criterion is an instance or the functional form of; None for all others."""
     function = criterion.func if isinstance(criterion, partial) else criterion
     classes = (cls for cls, (same, _) in _TORCH.items() if isinstance(criterion, cls) or function is same)
     return next(classes, None)

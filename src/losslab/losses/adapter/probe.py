@@ -150,7 +150,7 @@ def _calls(criterion: Criterion, kind: Kind, targets: int) -> Iterator[Call]:
     call = Call(kind, targets)
     yield call
     if kind is Kind.INDEX:
-        # A loss with a classifier of its own takes embeddings, as wide as one dimension of a parameter.
+        # A loss with its own classifier takes embeddings, as wide as one dimension of a parameter.
         parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
         widths = {size for parameter in parameters for size in parameter.shape}
         for width in sorted(widths - {targets, 0}, reverse=True):
