@@ -183,8 +183,8 @@ def limited_memory() -> Iterator[None]:
 
 
 def speak() -> str:
-    print("said by print")
-    os.system("echo said by a grandchild")  # noqa: S605
+    print("printed by the worker")
+    os.system("echo printed by a grandchild")  # noqa: S605
     return os.environ.get("COLOUR", "")
 
 

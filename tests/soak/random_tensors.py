@@ -38,7 +38,7 @@ class Sample:
     """Whether the loss accepts them according to its documentation: then it must score them."""
 
     def __str__(self) -> str:
-        return f"{self.name} of outputs {_describe(self.outputs)} beside {_describe(self.target)}"
+        return f"{self.name} of outputs {_describe(self.outputs)} and target {_describe(self.target)}"
 
 
 def cases(count: int) -> list[Case]:

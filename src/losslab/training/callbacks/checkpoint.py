@@ -228,7 +228,7 @@ class BestAndLastCheckpoint(Checkpoint):
                 save(self._unwritten_best, self.folder.best)
             best = final if self.best_epoch is None else self._read_best()
             save(network_weights(best), self.folder.weights)
-            # Last, so that a run that is killed before resumes from an earlier state and comes here again.
+            # Last, so that a run killed before this line resumes from an earlier state and comes here again.
             save(final, self.folder.last)
         except OSError as error:
             path = Path(error.filename or self.folder.path)
@@ -238,7 +238,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _read_best(self) -> dict[str, Any]:
         state = checkpoint.read_best(self.folder)
-        if state["epoch"] + 1 != self.best_epoch:  # an earlier process failed after last.ckpt and wrote best.ckpt
+        if state["epoch"] + 1 != self.best_epoch:  # written by a process that failed after last.ckpt
             raise LabError(
                 f"{self.folder.best} is of epoch {state['epoch'] + 1}, which was not the best again on this "
                 f"machine, and the weights of epoch {self.best_epoch} are gone: start a new run"

@@ -8,9 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from losslab.io import atomic
-from losslab.io.figures import rasterize
-from losslab.io.tables import csv_text
+from losslab.io.figures import new_figure, rasterize
+from losslab.io.tables import csv_text, write_csv
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
 from losslab.training.callbacks.disk import SKIPPED, BestEffortWriter
@@ -127,7 +126,7 @@ class CsvTable:
             if time.monotonic() - self._attempted_at >= _RETRY_SECONDS:
                 self._attempt()
             return
-        line, file = self._lines([row]), self._file
+        line, file = csv_text([self._cells(row)]), self._file
         if not self._writer.attempt(self.path, lambda: file.write(line)):
             self._abandon_file()  # it may end in half a row
 
@@ -155,8 +154,7 @@ class CsvTable:
         self._file = self.path.open("a", encoding="utf-8", newline="", buffering=1)
 
     def _write(self) -> None:
-        header = self._lines([{name: name for name in self.columns}])
-        atomic.write_bytes(self.path, (header + self._lines(self.rows)).encode())
+        write_csv(self.path, self.columns, map(self._cells, self.rows))
 
     def _abandon_file(self) -> None:
         file, self._file = self._file, None
@@ -164,8 +162,8 @@ class CsvTable:
             with suppress(OSError):
                 file.close()
 
-    def _lines(self, rows: list[dict[str, Any]]) -> str:
-        return csv_text([row.get(name) for name in self.columns] for row in rows)
+    def _cells(self, row: dict[str, Any]) -> list[Any]:
+        return [row.get(name) for name in self.columns]
 
 
 def save_figure(figure: "Figure", name: str, trainer: Trainer, writer: BestEffortWriter) -> None:
@@ -184,9 +182,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
         name: the quantity without its split, such as "loss".
         title: of the figure.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- needed once; pyplot would take twice as long to import
-
-    figure = Figure(figsize=(6.4, 4.0), dpi=120)
+    figure = new_figure(6.4, 4.0, dpi=120, layout=None)
     axes = figure.add_axes((0.12, 0.13, 0.85, 0.78))  # an automatic layout would draw everything twice
     drawn: list[float] = []
     corrupted = any(f"train/{name}_given" in row for row in rows)

@@ -145,9 +145,8 @@ class WorkerGroup:
 
     def _kill_all(self) -> None:
         for process in self._ranks:
-            if not _signal_group(process, signal.SIGKILL) and process.pid is not None and process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)  # it has just started and does not lead a group yet
+            if not _signal_group(process, signal.SIGKILL):
+                process.kill()  # it has just started and does not lead a group yet
             process.join(VICTIM_SECONDS)
 
 

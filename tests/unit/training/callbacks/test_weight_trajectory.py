@@ -13,7 +13,7 @@ def rows(experiment):
     return header, np.array(table, dtype=float)
 
 
-def learnt(experiment):
+def final_weights(experiment):
     state = torch.load(experiment.folder.last, weights_only=True)["state_dict"]
     return torch.cat([value.flatten() for name, value in state.items() if name.startswith("network.")]).double()
 
@@ -26,7 +26,7 @@ def test_first_row_is_the_untrained_network_and_last_row_the_checkpoint(build, t
     assert len(np.unique(table[:, 2])) == 31
     assert header == ["epoch", "step", "weight.0.0", "bias.0"]
     assert table[:, 0].tolist() == list(range(31))
-    assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
+    assert np.array_equal(table[-1, 2:].astype("float32"), final_weights(experiment).numpy().astype("float32"))
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
@@ -36,14 +36,14 @@ def test_every_precision_is_written_exactly(train, precision):
     _, table = rows(experiment)
     assert table[:, 1].tolist() == [0, 2, 4, 6]
     exact = "float64" if precision == "64-true" else "float32"
-    assert np.array_equal(table[-1, 2:].astype(exact), learnt(experiment).numpy().astype(exact))
+    assert np.array_equal(table[-1, 2:].astype(exact), final_weights(experiment).numpy().astype(exact))
 
 
 def test_long_run_keeps_evenly_spaced_epochs_and_the_last(train):
     experiment, _ = train("trainer.max_epochs=45", "logger=none", "+callbacks.path.rows=10")
     _, table = rows(experiment)
     assert table[:, 0].tolist() == [0, 8, 16, 24, 32, 40, 45]
-    assert np.array_equal(table[-1, 2:].astype("float32"), learnt(experiment).numpy().astype("float32"))
+    assert np.array_equal(table[-1, 2:].astype("float32"), final_weights(experiment).numpy().astype("float32"))
 
 
 def test_network_with_many_weights_is_not_recorded(train):

@@ -64,9 +64,12 @@ def test_worker_has_its_own_output_and_environment(tmp_path, capfd):
     while group.result is None:
         poll([group], 1)
     assert group.result.value == "green"
-    assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == ["said by a grandchild", "said by print"]
+    assert sorted((tmp_path / "a" / "log").read_text().splitlines()) == [
+        "printed by a grandchild",
+        "printed by the worker",
+    ]
     assert "COLOUR" not in os.environ
-    assert "said" not in "".join(capfd.readouterr())
+    assert "printed" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
