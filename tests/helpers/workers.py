@@ -25,7 +25,7 @@ from losslab.training import experiment
 from losslab.training.callbacks import checkpoint
 from losslab.training.callbacks.non_finite import FiniteGuard
 from losslab.training.config import compose
-from losslab.training.distributed import environment
+from losslab.training.distributed import environment, worker
 from losslab.training.distributed.spawn import WorkerGroup, poll
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
@@ -49,6 +49,12 @@ def run_ranks(
 def rank_and_threads() -> tuple[int, int, int]:
     info = environment.current_rank()
     return info.rank, info.world_size, torch.get_num_threads()
+
+
+def report() -> bool:
+    """Report progress on every rank → whether this is a worker."""
+    worker.report_progress({"rank": environment.current_rank().rank})
+    return worker.is_worker()
 
 
 def build(folder: str, overrides: list[str]) -> experiment.Experiment:

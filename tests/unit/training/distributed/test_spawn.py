@@ -10,6 +10,7 @@ import workers
 from PIL import Image
 from processes import alive, wait_for
 
+from losslab.training.distributed import worker
 from losslab.training.distributed.spawn import WorkerGroup, exit_reason, poll, threads_per_process, visible_gpus
 from losslab.training.distributed.worker import WorkerOptions
 
@@ -70,6 +71,19 @@ def test_worker_has_its_own_output_and_environment(tmp_path, capfd):
     ]
     assert "COLOUR" not in os.environ
     assert "printed" not in "".join(capfd.readouterr())
+
+
+def test_group_receives_the_progress_of_rank_0():
+    group = WorkerGroup(workers.report, [(), ()], WorkerOptions(threads=1))
+    while group.result is None:
+        poll([group], 1)
+    assert group.result.value is True
+    assert group.progress == {"rank": 0}
+
+
+def test_process_that_is_not_a_worker_reports_to_nobody():
+    worker.report_progress({"rank": 0})
+    assert not worker.is_worker()
 
 
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
