@@ -86,7 +86,7 @@ def test_run_without_a_writable_home_with_ascii_output_and_read_only_data(tmp_pa
 
 
 def test_full_disk_is_reported_before_anything_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.claiming, "_write_as_much_as_a_run_begins_with", _full)
+    monkeypatch.setattr(sys.modules[runs.claim.__module__], "_check_space", _full)
     with pytest.raises(LabError, match=r"No space left on device.*: set run_dir to a folder you may write"):
         runs.claim(tmp_path / "outputs" / "run")
     assert not (tmp_path / "outputs").exists()
