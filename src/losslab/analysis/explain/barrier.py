@@ -112,7 +112,7 @@ class Line:
 
 
 def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points: int) -> Line:
-    """Score this many points, both ends included, on the line between two solutions, with the passes of one of them."""
+    """Score the line between two solutions at this many points, both ends included, under the loss of `passes`."""
     start, stop = (_weights(solution) for solution in (first, second))
     if not _share_loss_parameters(first, second):
         start, stop = ({name: ends[name] for name in ends if name.startswith("network.")} for ends in (start, stop))

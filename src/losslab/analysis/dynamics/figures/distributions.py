@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from losslab.analysis.dynamics.figures.style import (
     DrawnFigure,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _MAX_DOTS = 1000
 _MAX_WIDTH_RATIO = 4
 """Runs share an axis of margins unless one range is wider than another by more than this."""
-_ROW_LABEL: dict[str, Any] = {"fontsize": "small", "loc": "right", "pad": 2}
 
 
 def draw_losses(records: Records) -> DrawnFigure:
@@ -37,24 +37,31 @@ def draw_losses(records: Records) -> DrawnFigure:
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.2 * rows + 1.5)
     grid = figure.subplots(rows, len(records), squeeze=False, sharex=True)
     for column, (label, record) in enumerate(records.items()):
-        snapshots = select_snapshots(record)
-        for row, axes in enumerate(grid[:, column]):
-            if row >= len(snapshots):
-                axes.set_axis_off()
-                continue
-            draw_histogram(axes, record, values[label][snapshots[row]], edges, open_below=logarithmic)
-            axes.set_title(when(record, snapshots[row]), **_ROW_LABEL)
-            if logarithmic:
-                axes.set_xscale("log")
+        for axes in _draw_rows(grid[:, column], record, values[label], edges, open_below=logarithmic):
+            axes.set_xscale("log" if logarithmic else "linear")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", loc="left")
-        if record.has_noise:
-            grid[0, column].legend(fontsize="small", loc="upper left")
     cut = f" (below {format_number(edges[0])}: in the first bin)" if logarithmic else ""
     unit = "loss of an example" if len(records) == 1 else "loss of an example ÷ the run's mean before training"
     figure.supxlabel(unit + cut, fontsize="medium")
     figure.supylabel("share of examples (each row scaled to its tallest bin)", fontsize="small")
     return add_findings(figure, {label: loss_finding(record) for label, record in records.items()})
+
+
+def _draw_rows(
+    column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
+) -> "list[Axes]":
+    """Draw a histogram of values (L, n) into each axes, at some snapshots → the axes that are used."""
+    snapshots = select_snapshots(record)
+    for axes in column[len(snapshots) :]:
+        axes.set_axis_off()
+    used = list(column[: len(snapshots)])
+    for axes, row in zip(used, snapshots, strict=True):
+        draw_histogram(axes, record, values[row], edges, open_below=open_below)
+        axes.set_title(when(record, row), fontsize="small", loc="right", pad=2)
+    if record.has_noise:
+        used[0].legend(fontsize="small", loc="upper left")
+    return used
 
 
 def normalise_loss(record: Record) -> Numbers:
@@ -109,18 +116,10 @@ def draw_margins(records: Records) -> DrawnFigure:
         _draw_gradient_over_margin(grid[0, column], record, edges[label], single=len(records) == 1)
         if column == 0:
             grid[0, column].legend(fontsize="x-small", markerscale=2, framealpha=0.8)
-        snapshots = select_snapshots(record)
-        for row, axes in enumerate(grid[1:, column]):
-            if row >= len(snapshots):
-                axes.set_axis_off()
-                continue
-            draw_histogram(axes, record, record.margin[snapshots[row]], edges[label])
-            axes.set_title(when(record, snapshots[row]), **_ROW_LABEL)
+        for axes in _draw_rows(grid[1:, column], record, record.margin, edges[label]):
             axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
-        if record.has_noise:
-            grid[1, column].legend(fontsize="small", loc="upper left")
     shared = len({float(each[0]) for each in edges.values()}) == 1
     note = "" if shared else "; each run has its own axis"
     figure.supxlabel(_margin_label(next(iter(records.values()))) + note, fontsize="medium")
