@@ -17,7 +17,7 @@ def evaluate(run, *options, code=0):
     return done
 
 
-@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_write_the_same_files_as_one(world, runs, evaluated, content, tmp_path):
     done = evaluate(runs("exact"), "--devices", str(world), "--output", str(tmp_path / "out"))
     one = {path.name: path.read_bytes() for path in evaluated("exact").iterdir()}

@@ -99,7 +99,7 @@ def loss_finding(record: Record) -> str:
     total = float(shifted.sum(dtype=np.float64))
     share = float(np.sort(shifted)[-count:].sum(dtype=np.float64)) / total if total > 0 else 0.1
     median = format_number(float(np.median(last)))
-    return f"at the end the 10 % of examples of highest loss make {format_percent(share)} of it (median {median})"
+    return f"at the end the hardest 10 % of examples make up {format_percent(share)} of the loss (median {median})"
 
 
 def draw_margins(records: Records) -> DrawnFigure:

@@ -1,6 +1,7 @@
 """What the figures of training dynamics share: layout, histograms, the snapshots shown, and number formats."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,12 +27,13 @@ class DrawnFigure(NamedTuple):
 
 def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:
     """Write the findings above a figure: one run's as its title, a line each for several."""
+    width = int(13.5 * figure.get_figwidth())  # in characters
     lines = [f"{label}: {finding}" for label, finding in findings.items()]
     if len(findings) > 1:
-        figure.suptitle("\n".join(lines), fontsize="medium", ha="left", x=0.01)
+        figure.suptitle("\n".join(fill(line, width) for line in lines), fontsize="medium", ha="left", x=0.01)
         return DrawnFigure(figure, lines)
     label, finding = next(iter(findings.items()))
-    figure.suptitle(f"{finding[:1].upper()}{finding[1:]}\n{label}".strip(), fontsize="medium")
+    figure.suptitle(f"{fill(finding[:1].upper() + finding[1:], width)}\n{label}".strip(), fontsize="medium")
     return DrawnFigure(figure, list(findings.values()))
 
 
