@@ -40,7 +40,7 @@ def _records_dynamics(config: Config) -> bool:
     return bool((config.get("callbacks") or {}).get("dynamics"))
 
 
-_NETWORK = "a run of a network (of a linear model, `linear` draws the exact surface)"
+_NETWORK = "a run of a network (for a linear model see `linear`)"
 EXPLANATIONS = {
     "linear": Explanation(f"{__name__}.linear", _is_linear, "a run of the linear model (model=linear)"),
     "landscape": Explanation(f"{__name__}.landscape", _is_network, _NETWORK, takes_options=True),

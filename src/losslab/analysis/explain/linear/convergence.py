@@ -40,7 +40,7 @@ def draw_directions(axes: "Axes", run: LinearRun) -> None:
         steepest, flattest = (remaining_share(run, vectors[:, column]) for column in (0, -1))
         axes.set_title(
             f"{_in_words(flattest)} of the distance is left along the flattest direction,\n"
-            f"{_in_words(steepest)} along the steepest; largest stable learning rate {run.max_stable_lr:.4g}",
+            f"{_in_words(steepest)} along the steepest; largest stable lr {run.max_stable_lr:.4g}",
             fontsize=10,
         )
     for (name, (distance, value)), colour in zip(lines.items(), COLOURS, strict=False):

@@ -171,7 +171,7 @@ def _draw_path(axes: "Axes", run: LinearRun, plane: Plane) -> None:
         points.append((run.minimum.weights, "minimum of this loss", star))
     if run.problem.true_weights is not None:
         cross = {"marker": "X", "color": _TRUTH_COLOUR, "markersize": 6.5}
-        points.append((run.problem.true_weights, "true weights (least squares on true targets)", cross))
+        points.append((run.problem.true_weights, "true weights (fit to the truth)", cross))
     for zorder, (weights, label, style) in enumerate(points, 6):
         at = plane.project(weights)
         axes.plot(*at, label=label, zorder=zorder, markeredgecolor="black", linestyle="none", **style)
