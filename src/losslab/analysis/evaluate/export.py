@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from losslab.analysis.evaluate.predictions import class_names
 from losslab.data.metadata import DataMetadata
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io import atomic
 from losslab.models.learner import Learner
 from losslab.models.metrics import normalise_rows
@@ -153,8 +153,7 @@ def _trace(program: Program, inputs: Tensor, file: Path, facts: str) -> None:
             )
         torch.export.save(traced, file, extra_files={"losslab.json": facts})
     except Exception as error:
-        # torch.export raises many types; the first line names the cause.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = message_of(error, 200)  # torch.export raises many types
         raise LabError(
             f"torch.export cannot trace this network ({reason}): its forward must not branch on values or sizes"
         ) from error

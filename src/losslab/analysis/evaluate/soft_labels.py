@@ -7,7 +7,7 @@ from scipy.special import xlogy
 from scipy.stats import spearmanr
 
 from losslab.analysis.evaluate.predictions import Array, Predictions
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io.untrusted import open_regular_file
 
 _FLOOR = np.finfo(np.float32).eps
@@ -47,8 +47,9 @@ def _read(path: Path) -> Array:
     except FileNotFoundError as error:
         raise LabError(f"no file of soft labels at {path}") from error
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:99]
-        raise LabError(f"cannot read {path} as a NumPy array ({reason}): write it with np.save") from error
+        raise LabError(
+            f"cannot read {path} as a NumPy array ({message_of(error, 99)}): write it with np.save"
+        ) from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         content = f"an array of {rows.dtype}" if isinstance(rows, np.ndarray) else "several arrays"
         raise LabError(f"{path} holds {content}: soft labels are one array of numbers, written with np.save")
