@@ -30,9 +30,9 @@ def make_record(scale=1.0, *, noise=0.0, task="multiclass", snapshots=3):
 
 
 def texts(figure):
-    found = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
-    found += [axes.get_title() + axes.get_title("left") + axes.get_title("right") for axes in figure.axes]
-    return [*found, figure.get_supxlabel(), figure.get_supylabel(), figure.get_suptitle()]
+    texts = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
+    texts += [axes.get_title() + axes.get_title("left") + axes.get_title("right") for axes in figure.axes]
+    return [*texts, figure.get_supxlabel(), figure.get_supylabel(), figure.get_suptitle()]
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])

@@ -40,9 +40,9 @@ def readers(folder):
 def rejected(folder, message, *only):
     for name, read in readers(folder).items():
         if not only or name in only:
-            with pytest.raises(LabError, match=message) as found:
+            with pytest.raises(LabError, match=message) as error:
                 read()
-            assert "\n" not in str(found.value), name
+            assert "\n" not in str(error.value), name
 
 
 def change(path, *keys, value):
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_checkpoint_is_rejected_without_advice_to_unpickle_it(
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "said"),
+    ("keys", "value", "problem"),
     [
         (("normalise", "std"), [0, 0, 0], "invalid normalise"),
         (("normalise", "mean"), [1], "invalid normalise"),
@@ -117,9 +117,9 @@ def test_a_file_that_is_no_checkpoint_is_rejected_without_advice_to_unpickle_it(
         (("input_shape",), [3, 8], "invalid normalise"),
     ],
 )
-def test_impossible_metadata_are_rejected_with_the_file_name(copy, keys, value, said):
+def test_impossible_metadata_are_rejected_with_the_file_name(copy, keys, value, problem):
     change(copy.metadata, *keys, value=value)
-    rejected(copy, rf"data.json is damaged \({said}\): delete it")
+    rejected(copy, rf"data.json is damaged \({problem}\): delete it")
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "{}", "", "3"])

@@ -26,9 +26,9 @@ def test_metrics_equal_those_of_training(name, runs, evaluated, content):
 
 def test_metrics_summed_in_order_are_those_of_one_process(runs, content):
     experiment = open_run(EvaluationRequest(runs("digits"), data=("eval_batch_size=100",)))
-    seen = collect_outputs(experiment, "test")
+    split_outputs = collect_outputs(experiment, "test")
     one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
-    assert evaluation._sum_in_order(experiment, seen) == one
+    assert evaluation._sum_in_order(experiment, split_outputs) == one
     whole = content(runs("digits") / "metrics.json")["test/loss"]
     assert one["loss"] == pytest.approx(whole, rel=1e-6)
 
@@ -80,12 +80,12 @@ def test_each_example_has_its_row(runs, evaluated, rows):
     experiment.data.setup()
     test = experiment.data.splits["test"]
     assert [int(row["index"]) for row in table] == sorted(test.index.tolist())
-    row, place = table[17], test.index.tolist().index(int(table[17]["index"]))
-    outputs = experiment.learner(experiment.data.transform(test.inputs[place : place + 1]))
-    assert int(row["truth"]) == int(row["target"]) == test.truth[place]
+    row, row_in_split = table[17], test.index.tolist().index(int(table[17]["index"]))
+    outputs = experiment.learner(experiment.data.transform(test.inputs[row_in_split : row_in_split + 1]))
+    assert int(row["truth"]) == int(row["target"]) == test.truth[row_in_split]
     assert int(row["prediction"]) == outputs.argmax()
     assert float(row["confidence"]) == pytest.approx(outputs.softmax(1).max().item(), rel=1e-5)
-    loss = experiment.learner.loss(outputs, test.target[place : place + 1])
+    loss = experiment.learner.loss(outputs, test.target[row_in_split : row_in_split + 1])
     assert float(row["loss"]) == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
 
 
@@ -110,19 +110,19 @@ def test_regression_has_residuals_and_predicted_deviations(evaluated, rows, cont
 
 
 def test_a_missing_class_has_no_curve_but_a_reason(runs):
-    found = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",)))
-    for curves in found.curves:
+    result = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",)))
+    for curves in result.curves:
         assert curves.missing["dark"] == "no example of this split is of it"
         assert curves.missing["grey"] == "every example of this split is of it"
         assert not curves.each
         assert not curves.averages
-    assert report.evaluation_name(found.request, None) == "test+only=1"
+    assert report.evaluation_name(result.request, None) == "test+only=1"
 
 
 def test_labels_that_never_occur_have_no_curve(runs, evaluated):
-    found = evaluation.evaluate(EvaluationRequest(runs("labels")))
-    assert [curve.name for curve in found.curves[0].each] == ["low", "middle"]
-    assert list(found.curves[0].missing) == ["never"]
+    result = evaluation.evaluate(EvaluationRequest(runs("labels")))
+    assert [curve.name for curve in result.curves[0].each] == ["low", "middle"]
+    assert list(result.curves[0].missing) == ["never"]
     assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
 
 
@@ -146,27 +146,27 @@ def test_other_weights_and_data_have_their_own_folders(tmp_path):
 
 
 def test_a_folder_with_other_files_is_not_overwritten(runs, evaluated, tmp_path):
-    found = evaluation.evaluate(EvaluationRequest(runs("values")))
+    result = evaluation.evaluate(EvaluationRequest(runs("values")))
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(LabError, match=r"holds something else .* --output"):
-        report.write_evaluation(found, tmp_path)
+        report.write_evaluation(result, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     own = evaluated("values")
     (own / "note.txt").write_text("mine")
-    report.write_evaluation(found, own)  # the same evaluation again
+    report.write_evaluation(result, own)  # the same evaluation again
     assert (own / "note.txt").read_text() == "mine"
 
 
 def test_nothing_is_written_unless_everything_can_be(runs, tmp_path):
-    found = evaluation.evaluate(EvaluationRequest(runs("values")))
+    result = evaluation.evaluate(EvaluationRequest(runs("values")))
     where = tmp_path / "there"
-    report.write_evaluation(found, where)
+    report.write_evaluation(result, where)
     for path in where.iterdir():
         if path.name != "settings.json":
             path.unlink()
     (where / "worst.csv").mkdir()
     with pytest.raises(LabError, match=r"worst.csv is a folder: remove it, or name another folder with --output"):
-        report.write_evaluation(found, where)
+        report.write_evaluation(result, where)
     assert {path.name for path in where.iterdir()} == {"settings.json", "worst.csv"}
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -195,8 +195,8 @@ def test_other_data_are_normalised_like_the_runs_own(runs):
 def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
     shutil.copytree(runs("digits"), tmp_path / "old")
     (tmp_path / "old" / "data.json").unlink()
-    found = evaluation.evaluate(EvaluationRequest(tmp_path / "old"))
-    assert found.values["test/nll"] == content(runs("digits") / "metrics.json")["test/nll"]
+    result = evaluation.evaluate(EvaluationRequest(tmp_path / "old"))
+    assert result.values["test/nll"] == content(runs("digits") / "metrics.json")["test/nll"]
 
 
 @pytest.mark.parametrize(
@@ -290,14 +290,14 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
 def test_figures_name_run_weights_and_examples(runs):
     from losslab.analysis.evaluate import classification_figures
 
-    found = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
-    assert report._note(found) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    result = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
+    assert report._note(result) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
     for name, stem in (("digits", "class"), ("labels", "label")):
-        seen = evaluation.evaluate(EvaluationRequest(runs(name)))
-        title = classification_figures.draw_curves(seen.curves[0], seen.predictions).axes[0].get_title()
+        other = evaluation.evaluate(EvaluationRequest(runs(name)))
+        title = classification_figures.draw_curves(other.curves[0], other.predictions).axes[0].get_title()
         assert f"; lowest: {stem} " in title
-    drawn = report._figures(found, found.predictions.highest_loss(5))
+    drawn = report._figures(result, result.predictions.highest_loss(5))
     for stem, draw in drawn.items():
         figure = report.figures.add_note(draw(), "small print")
-        said = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
-        assert "small print" in said, stem
+        texts = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
+        assert "small print" in texts, stem

@@ -21,8 +21,8 @@ def test_pixels_go_in_and_probabilities_come_out_for_any_batch_size(runs, tmp_pa
     with torch.no_grad():
         expected = experiment.learner(experiment.data.transform(images)).softmax(1)
         for count in (1, 2, 11):
-            found = program(images[:count].permute(0, 3, 1, 2))
-            assert torch.allclose(found, expected[:count], atol=1e-6)
+            outputs = program(images[:count].permute(0, 3, 1, 2))
+            assert torch.allclose(outputs, expected[:count], atol=1e-6)
     assert json.loads(extra["losslab.json"])["class_names"] == [str(digit) for digit in range(10)]
     assert made.inputs.startswith("uint8 (N, 3, 8, 8)")
     assert made.difference < 1e-6

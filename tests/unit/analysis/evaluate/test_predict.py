@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 
 
 def test_files_get_the_probabilities_of_the_evaluation(photos):
-    found = evaluate(EvaluationRequest(photos / "run")).predictions
+    predictions = evaluate(EvaluationRequest(photos / "run")).predictions
     (photos / "data").rename(photos / "gone")  # the data set is gone
     try:
         classifier = predict.load_classifier(photos / "run")
@@ -48,8 +48,8 @@ def test_files_get_the_probabilities_of_the_evaluation(photos):
         (photos / "gone").rename(photos / "data")
     assert not wrong
     assert classifier.names == ("ant", "bee", "cow")
-    assert len(classified) == len(found) == 12
-    assert np.abs(torch.stack([each for _, each in classified]).numpy() - found.probabilities).max() < 1e-6
+    assert len(classified) == len(predictions) == 12
+    assert np.abs(torch.stack([each for _, each in classified]).numpy() - predictions.probabilities).max() < 1e-6
 
 
 def test_an_older_run_needs_its_data(photos):

@@ -24,29 +24,29 @@ def predictions(probabilities, index=None):
 
 def test_cross_entropy_is_entropy_and_divergence():
     probabilities = softmax(random.normal(size=(N, C)), axis=1)
-    found = soft_labels.soft_metrics(predictions(probabilities), HUMAN)
+    metrics = soft_labels.soft_metrics(predictions(probabilities), HUMAN)
     cross = -(HUMAN * np.log(probabilities)).sum(1).mean()
-    assert found["soft/cross_entropy"] == pytest.approx(cross, rel=1e-12)
-    assert found["soft/entropy"] == pytest.approx(-(HUMAN * np.log(HUMAN)).sum(1).mean(), rel=1e-12)
-    assert found["soft/kl"] == pytest.approx(found["soft/cross_entropy"] - found["soft/entropy"], rel=1e-12)
+    assert metrics["soft/cross_entropy"] == pytest.approx(cross, rel=1e-12)
+    assert metrics["soft/entropy"] == pytest.approx(-(HUMAN * np.log(HUMAN)).sum(1).mean(), rel=1e-12)
+    assert metrics["soft/kl"] == pytest.approx(metrics["soft/cross_entropy"] - metrics["soft/entropy"], rel=1e-12)
     chosen = probabilities.argmax(1)
-    assert found["soft/accuracy"] == pytest.approx(np.mean([HUMAN[n, k] for n, k in enumerate(chosen)]))
-    assert found["soft/agreement"] == np.mean(chosen == HUMAN.argmax(1))
+    assert metrics["soft/accuracy"] == pytest.approx(np.mean([HUMAN[n, k] for n, k in enumerate(chosen)]))
+    assert metrics["soft/agreement"] == np.mean(chosen == HUMAN.argmax(1))
 
 
 def test_a_network_that_agrees_with_humans_has_no_difference():
-    found = soft_labels.soft_metrics(predictions(HUMAN), HUMAN)
-    assert found["soft/kl"] == pytest.approx(0, abs=1e-12)
-    assert (found["soft/brier"], found["soft/total_variation"], found["soft/agreement"]) == (0, 0, 1)
-    assert found["soft/entropy_correlation"] == pytest.approx(1)
+    metrics = soft_labels.soft_metrics(predictions(HUMAN), HUMAN)
+    assert metrics["soft/kl"] == pytest.approx(0, abs=1e-12)
+    assert (metrics["soft/brier"], metrics["soft/total_variation"], metrics["soft/agreement"]) == (0, 0, 1)
+    assert metrics["soft/entropy_correlation"] == pytest.approx(1)
 
 
 def test_certain_humans_and_networks_give_finite_metrics():
     certain = np.eye(C)[np.arange(N) % C]
-    found = soft_labels.soft_metrics(predictions(certain), np.roll(certain, 1, axis=1))
-    assert found["soft/cross_entropy"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
-    assert found["soft/entropy"] == 0
-    assert np.isnan(found["soft/entropy_correlation"])
+    metrics = soft_labels.soft_metrics(predictions(certain), np.roll(certain, 1, axis=1))
+    assert metrics["soft/cross_entropy"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
+    assert metrics["soft/entropy"] == 0
+    assert np.isnan(metrics["soft/entropy_correlation"])
 
 
 def test_rows_are_those_of_the_split_or_of_the_data_set(tmp_path):
@@ -110,13 +110,13 @@ def test_human_columns_are_written_for_each_example(runs, tmp_path, rows, conten
 
     human = np.random.default_rng(1).dirichlet(np.ones(3), 63)
     np.save(tmp_path / "people.npy", human)
-    found = evaluation.evaluate(EvaluationRequest(runs("noisy")), tmp_path / "people.npy")
-    report.write_evaluation(found, tmp_path / "out")
+    result = evaluation.evaluate(EvaluationRequest(runs("noisy")), tmp_path / "people.npy")
+    report.write_evaluation(result, tmp_path / "out")
     table, measured = rows(tmp_path / "out" / "predictions.csv"), content(tmp_path / "out" / "measures.json")
     assert [float(row["people_confidence"]) for row in table] == pytest.approx(human.max(1), rel=1e-6)
     mean = np.mean([float(row["soft_cross_entropy"]) for row in table])
     assert measured["test/soft/cross_entropy"] == pytest.approx(mean, rel=1e-6)
-    one, other = (report.evaluation_name(found.request, tmp_path / folder / "people.npy") for folder in (".", "other"))
+    one, other = (report.evaluation_name(result.request, tmp_path / folder / "people.npy") for folder in (".", "other"))
     assert one.startswith("test+soft=people-")
     assert other.startswith("test+soft=people-")
     assert one != other, "two files of the same name"

@@ -24,10 +24,10 @@ DIGITS = (
 
 def test_the_ends_of_a_line_have_the_scores_of_the_solutions(folders):
     first, second = load_solutions(folders, "best")
-    seen = load_batches(first, "train", 300, 0)
-    line = interpolate(first, second, ForwardPasses(first, seen), 3)
+    batches = load_batches(first, "train", 300, 0)
+    line = interpolate(first, second, ForwardPasses(first, batches), 3)
     for solution, score in ((first, line.scores[0]), (second, line.scores[-1])):
-        assert tuple(score) == pytest.approx(ForwardPasses(solution, seen).score({}), rel=1e-6)
+        assert tuple(score) == pytest.approx(ForwardPasses(solution, batches).score({}), rel=1e-6)
     assert line.barriers[0] > 0.01, "two seeds, two valleys"
 
 

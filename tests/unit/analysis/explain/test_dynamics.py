@@ -91,9 +91,9 @@ def test_a_record_with_invalid_arrays_is_rejected_in_one_line(runs, tmp_path, ch
     with np.load(folder.dynamics) as held:
         arrays = dict(held)
     np.savez(folder.dynamics, **arrays | changes)
-    with pytest.raises(LabError, match=r"cannot read .*dynamics.npz \(its .*\): train again") as found:
+    with pytest.raises(LabError, match=r"cannot read .*dynamics.npz \(its .*\): train again") as error:
         explain([folder], None)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_it_applies_to_runs_that_record_and_imports_no_torch(runs):

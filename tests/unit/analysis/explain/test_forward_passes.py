@@ -17,28 +17,28 @@ def resnet(train):
 
 
 def test_batch_norm_statistics_are_recomputed_only_on_request(resnet):
-    seen = load_batches(resnet, "train", 80, 0)
+    batches = load_batches(resnet, "train", 80, 0)
     network = resnet.learner.network
     kept = {name: value.clone() for name, value in network.named_buffers()}
-    fresh = ForwardPasses(resnet, seen, recompute=True)
-    assert fresh.has_batch_norm
-    assert ForwardPasses(resnet, seen).score({}) != fresh.score({})
+    recomputed = ForwardPasses(resnet, batches, recompute=True)
+    assert recomputed.has_batch_norm
+    assert ForwardPasses(resnet, batches).score({}) != recomputed.score({})
     assert all(torch.equal(value, kept[name]) for name, value in network.named_buffers())
     assert not network.training
     assert network.bn1.momentum == 0.1
     with torch.no_grad():
-        stem = torch.stack([network.conv1(batch.inputs).mean((0, 2, 3)) for batch in seen]).mean(0)
-    assert fresh._batch_norm_statistics({})["network.bn1.running_mean"].tolist() == pytest.approx(
+        stem = torch.stack([network.conv1(batch.inputs).mean((0, 2, 3)) for batch in batches]).mean(0)
+    assert recomputed._batch_norm_statistics({})["network.bn1.running_mean"].tolist() == pytest.approx(
         stem.tolist(), abs=1e-5
     )
 
 
 def test_recomputed_statistics_undo_a_scale(resnet):
     """BatchNorm divides a scale of the weights before it out, but only with recomputed statistics."""
-    seen = load_batches(resnet, "train", 80, 0)
+    batches = load_batches(resnet, "train", 80, 0)
     doubled = {"network.conv1.weight": 2 * resnet.learner.network.conv1.weight}
-    fresh, old = ForwardPasses(resnet, seen, recompute=True), ForwardPasses(resnet, seen)
-    assert fresh.score(doubled).loss == pytest.approx(fresh.score({}).loss, rel=1e-3)
+    recomputed, old = ForwardPasses(resnet, batches, recompute=True), ForwardPasses(resnet, batches)
+    assert recomputed.score(doubled).loss == pytest.approx(recomputed.score({}).loss, rel=1e-3)
     assert abs(old.score(doubled).loss / old.score({}).loss - 1) > 1e-3
 
 

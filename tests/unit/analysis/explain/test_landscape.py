@@ -51,13 +51,13 @@ def test_a_filter_of_zeros_does_not_move():
 def test_rescaled_weights_have_the_same_landscape(folders):
     """Scaling a ReLU network up in one layer and down in the next does not change it."""
     (solution,) = load_solutions(folders[:1], "best")
-    seen = load_batches(solution, "train", 200, 0)
-    before = compute_landscape(ForwardPasses(solution, seen), 3, 0)
+    batches = load_batches(solution, "train", 200, 0)
+    before = compute_landscape(ForwardPasses(solution, batches), 3, 0)
     first, second = [module for module in solution.learner.network if isinstance(module, nn.Linear)][:2]
     for values in (first.weight, first.bias):
         values.data *= 10
     second.weight.data /= 10
-    after = compute_landscape(ForwardPasses(solution, seen), 3, 0)
+    after = compute_landscape(ForwardPasses(solution, batches), 3, 0)
     # Biases do not move, so a line is not the same to the last digit, but the plane is of the same size.
     assert after.plane == pytest.approx(before.plane, rel=1e-3)
 
@@ -65,10 +65,10 @@ def test_rescaled_weights_have_the_same_landscape(folders):
 def test_the_centre_has_the_loss_and_error_rate_of_the_run(folders):
     (solution,) = load_solutions(folders[:1], "best")
     passes = ForwardPasses(solution, load_batches(solution, "train", None, 0))
-    found = compute_landscape(passes, 3, 0)
+    result = compute_landscape(passes, 3, 0)
     every = collect_outputs(solution.experiment, "train")
     wrong = (every.outputs.argmax(1) != every.truth).double().mean()
-    for score in (found.centre, passes.score({}), passes.score(passes.weights)):
+    for score in (result.centre, passes.score({}), passes.score(passes.weights)):
         assert score.loss == pytest.approx(every.mean_loss, rel=1e-5)
         assert score.metric == pytest.approx(float(wrong), abs=1e-9)
     assert passes.examples == len(every.truth)
@@ -76,17 +76,19 @@ def test_the_centre_has_the_loss_and_error_rate_of_the_run(folders):
 
 def test_a_point_of_the_plane_has_the_loss_of_a_network_with_those_weights(folders):
     (solution,) = load_solutions(folders[:1], "best")
-    seen = load_batches(solution, "val", 100, 0)
-    found = compute_landscape(ForwardPasses(solution, seen), 3, 5)
+    batches = load_batches(solution, "val", 100, 0)
+    result = compute_landscape(ForwardPasses(solution, batches), 3, 5)
     network, loss = solution.learner.network, solution.learner.loss
     steps = [filter_normalised(network, generator(2 * 5 + number)) for number in (0, 1)]
     for name, weight in network.named_parameters():
         weight.data += 1.0 * steps[0][name] - 1.0 * steps[1][name]
-    alone = loss(network(torch.cat([batch.inputs for batch in seen])), torch.cat([batch.target for batch in seen]))
-    assert found.side.tolist() == [-1, 0, 1]
-    assert found.plane[0, 2, 0] == pytest.approx(float(alone), rel=1e-5), "x is 1 and y is -1"
-    assert found.lines[0, ::2] == pytest.approx(found.plane[1])
-    assert found.lines[1, ::2] == pytest.approx(found.plane[:, 1])
+    alone = loss(
+        network(torch.cat([batch.inputs for batch in batches])), torch.cat([batch.target for batch in batches])
+    )
+    assert result.side.tolist() == [-1, 0, 1]
+    assert result.plane[0, 2, 0] == pytest.approx(float(alone), rel=1e-5), "x is 1 and y is -1"
+    assert result.lines[0, ::2] == pytest.approx(result.plane[1])
+    assert result.lines[1, ::2] == pytest.approx(result.plane[:, 1])
 
 
 def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
@@ -95,10 +97,10 @@ def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
         (line,) = barrier.explain(folders, tmp_path, LandscapeOptions(points=5, examples=100))
     assert surface.is_file()
     assert line.is_file()
-    said = [record.getMessage() for record in caplog.records]
-    assert "38 forward passes over 100 examples, about" in said[0]
-    assert "cross_entropy, seed 0: half a filter's length away the error rate goes from" in said[1]
-    assert "cross_entropy, seed 1: half a filter's length away the error rate goes from" in said[2]
+    messages = [record.getMessage() for record in caplog.records]
+    assert "38 forward passes over 100 examples, about" in messages[0]
+    assert "cross_entropy, seed 0: half a filter's length away the error rate goes from" in messages[1]
+    assert "cross_entropy, seed 1: half a filter's length away the error rate goes from" in messages[2]
     with (tmp_path / "landscape.csv").open() as file:
         rows = list(csv.DictReader(file))
     # Each run's plane, and of its lines what is not in the plane.

@@ -19,7 +19,7 @@ from losslab.io import atomic
 from losslab.runs import RunFolder
 
 FAST = ("logger=none", "test=false", "examine=false")
-THROWN = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=400", "data.features=10")
+OUTLIERS = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n=400", "data.features=10")
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def line(runs):
 
 
 @pytest.fixture(scope="module")
-def thrown(runs):
-    options = (*THROWN, "trainer.max_epochs=60", "data.batch_size=null", "optimizer.lr=0.1")
+def with_outliers(runs):
+    options = (*OUTLIERS, "trainer.max_epochs=60", "data.batch_size=null", "optimizer.lr=0.1")
     return [LinearRun.of(solution) for solution in load_solutions(runs("mse", "l1", "huber", options=options), "last")]
 
 
@@ -101,27 +101,27 @@ class Absolute:
         )  # fmt: skip
 
 
-def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(thrown):
-    problem = thrown[1].problem
+def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(with_outliers):
+    problem = with_outliers[1].problem
     features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
     solved = Absolute(features, problem.target.numpy().ravel()).programme
     random = np.random.default_rng(0)
-    for found in (thrown[1].minimum, *(find_minimum(problem, [random.normal(size=11)]) for _ in range(3))):
-        assert found.reached
-        assert found.loss == pytest.approx(solved.fun, abs=1e-9)
-        assert found.weights == pytest.approx(solved.x[:11], abs=1e-6)
+    for minimum in (with_outliers[1].minimum, *(find_minimum(problem, [random.normal(size=11)]) for _ in range(3))):
+        assert minimum.reached
+        assert minimum.loss == pytest.approx(solved.fun, abs=1e-9)
+        assert minimum.weights == pytest.approx(solved.x[:11], abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("thrown", [0.0, 30.0])
-def test_a_minimum_at_an_edge_is_found_in_40_dimensions(seed, thrown):
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_a_minimum_at_an_edge_is_found_in_40_dimensions(seed, offset):
     random = np.random.default_rng(seed)
     features = random.normal(size=(600, 40))
-    target = features @ random.normal(size=40) + random.standard_t(2, size=600) + thrown * (random.random(600) < 0.2)
+    target = features @ random.normal(size=40) + random.standard_t(2, size=600) + offset * (random.random(600) < 0.2)
     problem = Absolute(features, target)
-    found = find_minimum(problem, [np.zeros(40), np.full(40, 100.0)])
-    assert found.reached
-    assert found.loss == pytest.approx(problem.programme.fun, rel=1e-9)
+    minimum = find_minimum(problem, [np.zeros(40), np.full(40, 100.0)])
+    assert minimum.reached
+    assert minimum.loss == pytest.approx(problem.programme.fun, rel=1e-9)
 
 
 def test_an_unbounded_loss_has_no_minimum():
@@ -180,8 +180,8 @@ def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
     assert linear.explain([folder, folder], path.parent / "two")
 
 
-def test_the_minimum_of_squared_errors_is_least_squares(thrown):
-    mse = thrown[0]
+def test_the_minimum_of_squared_errors_is_least_squares(with_outliers):
+    mse = with_outliers[0]
     features = np.c_[mse.problem.inputs.numpy(), np.ones(len(mse.problem.inputs))]
     solved = np.linalg.lstsq(features, mse.problem.target.numpy(), rcond=None)[0].ravel()
     assert mse.minimum.weights == pytest.approx(solved, abs=1e-6)
@@ -197,20 +197,20 @@ def test_outputs_that_are_not_values_have_a_minimum_but_no_true_weights(runs):
     assert run.minimum.loss < run.problem.loss(run.end)
 
 
-def test_batched_losses_equal_single_ones(line, thrown):
+def test_batched_losses_equal_single_ones(line, with_outliers):
     random = np.random.default_rng(0)
-    for run in (*line, *thrown):
-        places = random.normal(size=(300, len(run.end)))
-        alone = [run.problem.loss(place) for place in places]
-        assert run.problem.losses(places) == pytest.approx(np.array(alone), rel=1e-12)
+    for run in (*line, *with_outliers):
+        points = random.normal(size=(300, len(run.end)))
+        alone = [run.problem.loss(point) for point in points]
+        assert run.problem.losses(points) == pytest.approx(np.array(alone), rel=1e-12)
 
 
-def test_outliers_move_the_minimum_of_the_squared_error_most(thrown, line):
+def test_outliers_move_the_minimum_of_the_squared_error_most(with_outliers, line):
     assert outliers.outlier_share(line[0]) == 0
-    assert outliers.outlier_share(thrown[0]) == pytest.approx(0.1)
-    moved = {run.label: outliers.Shift.of(run) for run in thrown}
+    assert outliers.outlier_share(with_outliers[0]) == pytest.approx(0.1)
+    moved = {run.label: outliers.Shift.of(run) for run in with_outliers}
     assert moved["mse"].size == pytest.approx(
-        np.linalg.norm(thrown[0].minimum.weights - thrown[0].problem.true_weights), abs=1e-6
+        np.linalg.norm(with_outliers[0].minimum.weights - with_outliers[0].problem.true_weights), abs=1e-6
     )
     assert moved["mse"].size > 5 * moved["huber"].size > 5 * moved["l1"].size > 0
 
@@ -219,9 +219,9 @@ def test_the_plane_contains_a_planar_path():
     random = np.random.default_rng(0)
     axes = np.linalg.qr(random.normal(size=(5, 2)))[0].T
     origin = random.normal(size=5)
-    way = origin + random.normal(size=(30, 2)) @ axes
-    plane = plane_through(origin, [way], np.eye(5))
-    assert plane.weights(plane.project(way)) == pytest.approx(way, abs=1e-12)
+    path = origin + random.normal(size=(30, 2)) @ axes
+    plane = plane_through(origin, [path], np.eye(5))
+    assert plane.weights(plane.project(path)) == pytest.approx(path, abs=1e-12)
     assert all("principal direction" in label for label in plane.labels)
 
 
@@ -243,8 +243,8 @@ def test_several_runs_share_the_axes_but_not_the_colour_scale(line):
         assert np.c_[x, y] == pytest.approx(run.trajectory.weights)
 
 
-def test_figures_of_one_run_go_to_its_folder_and_of_several_to_the_output_folder(thrown, tmp_path, caplog):
-    folders = [run.solution.folder for run in thrown]
+def test_figures_of_one_run_go_to_its_folder_and_of_several_to_the_output_folder(with_outliers, tmp_path, caplog):
+    folders = [run.solution.folder for run in with_outliers]
     with caplog.at_level("INFO"):
         own = linear.explain(folders[:1], None)
     assert own == [folders[0].figures / "surface.png", folders[0].figures / "outliers.png"]
@@ -280,7 +280,7 @@ def test_runs_that_cannot_be_explained_are_rejected_in_one_line(runs, train):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "problem"),
     [
         (lambda rows: rows[:3], "does not end at the weights of last.ckpt"),
         (lambda rows: rows[:1], "is not the path of this network"),
@@ -291,11 +291,11 @@ def test_runs_that_cannot_be_explained_are_rejected_in_one_line(runs, train):
         (lambda _: ["\udcff\udcfe\0"], "is damaged"),
     ],
 )
-def test_a_path_of_another_run_is_rejected_in_one_line(line, tmp_path, damage, said):
+def test_a_path_of_another_run_is_rejected_in_one_line(line, tmp_path, damage, problem):
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
     rows = folder.weight_trajectory.read_text().splitlines()
     folder.weight_trajectory.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
-    with pytest.raises(LabError, match=f"path.csv {said}.*: delete it to see the surface alone$"):
+    with pytest.raises(LabError, match=f"path.csv {problem}.*: delete it to see the surface alone$"):
         linear.explain([folder], None)
 
 

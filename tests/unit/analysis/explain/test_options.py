@@ -11,7 +11,7 @@ from losslab.errors import LabError
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         *({"points": value} for value in (1, 0, -3, 1002, 10**30, 2.5, "x", True)),
         *({"examples": value} for value in (0, 1, -1, None)),
@@ -21,9 +21,9 @@ from losslab.errors import LabError
     ],
     ids=str,
 )
-def test_invalid_values_are_rejected(given):
-    with pytest.raises(LabError, match=rf"^{next(iter(given))} must be .* got .*$"):
-        LandscapeOptions(**given)
+def test_invalid_values_are_rejected(options):
+    with pytest.raises(LabError, match=rf"^{next(iter(options))} must be .* got .*$"):
+        LandscapeOptions(**options)
 
 
 def test_limits_are_valid():
