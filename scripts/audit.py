@@ -1,4 +1,4 @@
-"""Where public implementations of losses are wrong, measured here and now: `python scripts/audit.py [LIBRARY ...]`."""
+"""Measure faults of public implementations of losses: `python scripts/audit.py [LIBRARY ...]`."""
 
 import argparse
 import os
@@ -15,10 +15,12 @@ from rich.console import Console
 
 
 def main() -> None:
-    """Measure every finding on the installed versions, and print them; the exit code is 0 whatever was found."""
-    parser = argparse.ArgumentParser(description="Where public implementations of losses are wrong, and how we know.")
+    """Measure all findings on the installed versions, and print them; the exit code is always 0."""
+    parser = argparse.ArgumentParser(
+        description="Measure faults of public implementations of losses on the installed versions."
+    )
     parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=f"{', '.join(LIBRARIES)} (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="print docs/audit.md instead")
+    parser.add_argument("--markdown", action="store_true", help="print the content of docs/audit.md")
     options = parser.parse_args()
     unknown = [name for name in options.libraries if name not in LIBRARIES]
     if unknown:

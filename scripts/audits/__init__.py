@@ -1,1 +1,1 @@
-"""Findings in public implementations of losses, each measured on the installed version (scripts/audit.py)."""
+"""Findings in public implementations of losses, each measured on the installed version by scripts/audit.py."""

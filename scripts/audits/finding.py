@@ -1,4 +1,4 @@
-"""What a finding is: a claim about a public loss, and a measurement that shows on the installed version if it holds."""
+"""A finding: a fault of a public loss, and a measurement that shows whether the installed version has it."""
 
 import warnings
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """What the finding costs whoever uses the loss, the worst first."""
+    """Consequence of a fault for users of the loss, the worst first."""
 
     NOT_FINITE = "NaN or infinity"
     WRONG_GRADIENT = "wrong gradient"
@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one measurement saw: a sentence with its numbers, and whether the finding holds."""
+    """Result of one measurement: a sentence with its numbers, and whether the finding holds."""
 
     seen: str
     holds: bool
@@ -29,13 +29,13 @@ class Finding:
     """A fault of a public loss.
 
     Args:
-        function: the loss, by its dotted name.
+        function: dotted name of the loss.
         fault: what is wrong, in one sentence.
         claim: what the documentation or the paper says.
-        source: where it says so.
-        severity: what it costs.
-        losslab: how losslab avoids it, or that it does not.
-        documented: the library's documentation says that it is so.
+        source: of the claim.
+        severity: its consequence.
+        losslab: how losslab avoids the fault, or that it does not.
+        documented: whether the library's documentation describes the fault.
         measure: runs the installed implementation.
     """
 
@@ -50,25 +50,24 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """What tests call it."""
+        """Test id."""
         return f"{self.function.partition('.')[0]}-{self.measure.__name__}"
 
     @property
     def kind(self) -> str:
-        """The severity, and whether the library says so itself."""
+        """Severity, and whether the library documents it."""
         return f"{self.severity}, documented" if self.documented else str(self.severity)
 
-    def look(self) -> Evidence:
-        """Measure it now. Warnings are not printed, and what raises does not hold.
+    def check(self) -> Evidence:
+        """Measure the installed version, without its warnings.
 
-        An implementation that refuses the input, or that is gone, no longer has the fault: no exception may end an
-        audit because a library improved.
+        If it raises, the finding no longer holds: a later version may refuse the input or lack the function.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 return self.measure()
-            except Exception as error:  # noqa: BLE001  # whatever a later version of the library raises
+            except Exception as error:  # noqa: BLE001  # a later version may raise anything
                 message = str(error).partition("\n")[0]
                 return Evidence(f"the call now raises {type(error).__name__}: {message}", holds=False)
 
@@ -76,7 +75,7 @@ class Finding:
 def finding(
     function: str, *, claim: str, source: str, severity: Severity, losslab: str, documented: bool = False
 ) -> Callable[[Callable[[], Evidence]], Finding]:
-    """Make a Finding of a function that measures; its docstring is the fault."""
+    """Decorator that makes a Finding of a function that measures; its docstring is the fault."""
 
     def make(measure: Callable[[], Evidence]) -> Finding:
         fault = (measure.__doc__ or "").strip()
@@ -86,5 +85,5 @@ def finding(
 
 
 def status(evidence: Evidence) -> str:
-    """Whether the finding holds, in words."""
+    """Whether the finding holds, as text."""
     return "holds" if evidence.holds else "fixed in the installed version"

@@ -1,4 +1,4 @@
-"""Which libraries are audited, in which version they are installed, and what was found in them."""
+"""The audited libraries, their installed versions, and the audit of one."""
 
 import importlib
 import importlib.metadata
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from audits.finding import Evidence, Finding, Severity
 
-# A library's name on the command line: its distribution, and the modules beside this one that hold its findings.
+# Name on the command line: distribution, and the modules of this package with its findings.
 LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "torch": ("torch", ("torch_numerics", "torch_definitions", "torch_misuse", "torch_precision")),
     "torchvision": ("torchvision", ("torchvision",)),
@@ -21,7 +21,7 @@ LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in one library; without a version, why it was skipped."""
+    """Findings in one library with their evidence, or why it was skipped."""
 
     library: str
     version: str
@@ -30,16 +30,16 @@ class Audit:
 
     @property
     def heading(self) -> str:
-        """The library, its version, and how many findings hold."""
+        """Library, version and number of findings that hold."""
         holding = sum(evidence.holds for _, evidence in self.results)
         return f"{self.library} {self.version}: {holding} of {len(self.results)} findings hold"
 
 
 def findings(library: str) -> list[Finding]:
-    """The findings in a library, the most relevant first.
+    """Findings in a library, the most relevant first.
 
     Raises:
-        ImportError: it is not installed, or does not work.
+        ImportError: it is not installed, or cannot be imported.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ def findings(library: str) -> list[Finding]:
 
 
 def version(library: str) -> str:
-    """The installed version, empty where there is none."""
+    """Installed version; "" if it is not installed."""
     try:
         return importlib.metadata.version(LIBRARIES[library][0])
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +56,7 @@ def version(library: str) -> str:
 
 
 def audit(library: str) -> Audit:
-    """Measure every finding in a library, or say why it is skipped."""
+    """Measure all findings in a library, unless it is not installed."""
     installed = version(library)
     if not installed:
         return Audit(library, "", [], f"{library} is not installed: skipped")
@@ -64,11 +64,11 @@ def audit(library: str) -> Audit:
         known = findings(library)
     except ImportError as error:
         return Audit(library, "", [], f"{library} {installed} cannot be imported: skipped ({error})")
-    return Audit(library, installed, [(one, one.look()) for one in known])
+    return Audit(library, installed, [(one, one.check()) for one in known])
 
 
 def count(audits: Iterable[Audit]) -> dict[str, int]:
-    """How many findings of each severity hold, the worst first; those that do not hold count as fixed."""
+    """Number of findings of each severity that hold, the worst first; those that do not hold count as fixed."""
     counts = dict.fromkeys([*map(str, Severity), "fixed"], 0)
     for one in audits:
         for found, evidence in one.results:

@@ -1,4 +1,4 @@
-"""docs/audit.md."""
+"""The text of docs/audit.md."""
 
 import platform
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ the installed implementation and says what it saw. Made by
 
     python scripts/audit.py --markdown > docs/audit.md
 
-and held by `tests/unit/scripts/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py timm kornia`
-looks at some libraries only; one that is not installed is skipped.
+and tested by `tests/unit/scripts/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py
+timm kornia` audits some libraries only; one that is not installed is skipped.
 
 *Documented* means that the library's documentation says so: a difference to know about, not a fault.
 """
 
 
 def page(audits: list[Audit]) -> str:
-    """The whole page."""
+    """The content of the page."""
     audited = [one for one in audits if not one.skipped]
     versions = ", ".join(f"{one.library} {one.version}" for one in audited)
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on a CPU: {versions}."
@@ -45,7 +45,7 @@ def _entries(one: Audit) -> Iterator[str]:
 
 
 def entry(found: Finding) -> str:
-    """What the page says of a finding on every machine."""
+    """The part of an entry that is the same on every machine."""
     return (
         f"### {found.function}\n\n**{escape(found.fault)}** ({found.kind})\n\n"
         f"- Said: {escape(found.claim)}.\n- Source: {escape(found.source)}.\n"
@@ -59,7 +59,7 @@ def _seen(evidence: Evidence) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in which Markdown sees no markup: formulas and argument names are full of its letters."""
+    """Escape Markdown's special characters, which formulas and argument names are full of."""
     for letter in "\\*_<>|":
         text = text.replace(letter, f"\\{letter}")
     return text

@@ -1,4 +1,4 @@
-"""The audit as a terminal shows it."""
+"""The audit as text for the terminal."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ _COLOURS = {
 
 
 def show(one: Audit, console: Console) -> None:
-    """Print what was found in a library, or in one line why it was skipped."""
+    """Print the findings in a library, or in one line why it was skipped."""
     if one.skipped:
         console.print(Text(one.skipped, style="dim"))
         return
@@ -48,15 +48,15 @@ def _details(found: Finding, evidence: Evidence) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(width=17, no_wrap=False)
     table.add_column(ratio=1)
-    for place, (name, text) in enumerate(rows.items()):
-        table.add_row(Text(name, style=colour if place == 0 else "dim"), text)
+    for index, (name, text) in enumerate(rows.items()):
+        table.add_row(Text(name, style=colour if index == 0 else "dim"), text)
     if not evidence.holds:
         table.add_row(Text("status", style=colour), Text(status(evidence), style=colour))
     return table
 
 
 def summary(audits: list[Audit]) -> Table:
-    """How many findings of each severity hold, and in which libraries."""
+    """Table of the number of findings of each severity, and the libraries."""
     table = Table(caption="* the library's documentation says so", caption_justify="left", box=SIMPLE_HEAD)
     for name in ("findings that hold", "", "in"):
         table.add_column(name, justify="left" if name else "right")

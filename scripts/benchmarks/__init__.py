@@ -1,1 +1,1 @@
-"""The sections of docs/benchmarks.md: what is timed beside what, and how."""
+"""Sections of docs/benchmarks.md: the project's programs are timed in turn with those in `peers`."""

@@ -1,4 +1,4 @@
-"""What `trainer.deterministic=true` costs: the same training with it and without, in turn."""
+"""Cost of `trainer.deterministic=true`: the same training with and without it, in turn."""
 
 import tempfile
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import ours
+from benchmarks import losslab_training
 from benchmarks.page import section, table
 from benchmarks.timing import Job, in_own_processes, in_turn
 from losslab.training.config import compose
@@ -16,10 +16,10 @@ OFF, ON = "trainer.deterministic=false", "trainer.deterministic=true"
 
 
 def cost(rounds: int) -> str:
-    """Of cifar_cnn, on the GPU where there is one, and of the three points on the CPU."""
+    """Time cifar_cnn, on the GPU if there is one, and the three points on the CPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     job = Job("cifar_cnn", "32-true", device, steps=300 if device == "cuda" else 40)
-    images = in_own_processes({OFF: (_usual, job), ON: (_deterministic, job)}, rounds, "deterministic, cifar_cnn")
+    images = in_own_processes({OFF: (_default, job), ON: (_deterministic, job)}, rounds, "deterministic, cifar_cnn")
     try:
         points = in_turn({OFF: _points(OFF), ON: _points(ON)}, rounds, "deterministic, linear")
     finally:
@@ -32,12 +32,12 @@ def cost(rounds: int) -> str:
     )
 
 
-def _usual(job: Job) -> float:
-    return ours.rate(job, OFF)
+def _default(job: Job) -> float:
+    return losslab_training.rate(job, OFF)
 
 
 def _deterministic(job: Job) -> float:
-    return ours.rate(job, ON)
+    return losslab_training.rate(job, ON)
 
 
 def _points(mode: str) -> Callable[[], float]:

@@ -1,4 +1,4 @@
-"""Training on images: beside PIL, beside a plain loop with the same tricks, and what of a step is not training."""
+"""Training on images compared with PIL and with a plain loop on the same tensors, and the time of callbacks."""
 
 import os
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from peers import images_pil, images_raw
 from rich.progress import track
 
-from benchmarks import ours
+from benchmarks import losslab_training
 from benchmarks.page import promise, section, table
+from benchmarks.peers import images_pil, images_raw
 from benchmarks.timing import Job, Numbers, in_own_processes, in_turn, ratio
 from losslab.cli.process import keep_freed_memory
 from losslab.data.transforms import Augment
@@ -25,7 +25,7 @@ NOISE = (
 
 
 def cnn(rounds: int) -> str:
-    """cifar_cnn on the CPU."""
+    """Time cifar_cnn on the CPU."""
     single, half = Job("cifar_cnn", "32-true"), Job("cifar_cnn", "bf16-mixed")
     pil, numbers = _rates(single, half, rounds, "cnn", (0, 1, 2))
     ratios = {
@@ -47,7 +47,7 @@ def cnn(rounds: int) -> str:
 
 
 def gpu(rounds: int) -> str:
-    """cifar_cnn and resnet18 on a GPU."""
+    """Time cifar_cnn and resnet18 on a GPU."""
     title = "Images a second in training on a GPU"
     if not torch.cuda.is_available():
         return f"## {title}\n\nThere is no GPU here: `python scripts/benchmark.py gpu --write` fills this where one is."
@@ -61,7 +61,7 @@ def gpu(rounds: int) -> str:
 
 
 def augment(rounds: int) -> str:
-    """Crop, flip and normalise on one core, batched and one by one."""
+    """Time crop, flip and normalisation on one core, batched and one by one."""
     count = 1024
     images = images_raw.examples(count).inputs
     dataset = images_pil.Images(count)
@@ -77,7 +77,7 @@ def augment(rounds: int) -> str:
             count,
         )
 
-    keep_freed_memory()  # as in a run; for both
+    keep_freed_memory()  # as in a run, for both programs
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     names = "torchvision, image by image", "batches of 128"
@@ -92,17 +92,17 @@ def augment(rounds: int) -> str:
 
 
 def callbacks(rounds: int) -> str:
-    """What guard and gradient norms take of a step of the CNN."""
+    """Time the non-finite guard and the gradient norms as shares of a CNN step."""
     job = Job("cifar_cnn", "bf16-mixed", warm_up=5, steps=60)
-    numbers: Numbers = {name: [] for name in _SHARES}
+    numbers: Numbers = {name: [] for name in _PROMISED}
     for number in track(range(rounds + 1), "callbacks: rounds (the first warms up)"):
         for every in (50, 1):
-            guard, norms = ours.shares(job, f"trainer.log_every_n_steps={every}").values()
+            guard, norms = losslab_training.callback_shares(job, f"trainer.log_every_n_steps={every}").values()
             if number:
                 numbers[f"gradient norms, every {every}. step"].append(100 * norms)
                 numbers["guard, every step"] += [100 * guard] if every == 1 else []
     rows = [
-        f"| {name} | {median(values):.2f} ({min(values):.2f} - {max(values):.2f}) | {_SHARES[name]:.0f} |"
+        f"| {name} | {median(values):.2f} ({min(values):.2f} - {max(values):.2f}) | {_PROMISED[name]:.0f} |"
         for name, values in numbers.items()
     ]
     return section(
@@ -114,7 +114,7 @@ def callbacks(rounds: int) -> str:
     )
 
 
-_SHARES = {"guard, every step": 1.0, "gradient norms, every 50. step": 3.0, "gradient norms, every 1. step": 3.0}
+_PROMISED = {"guard, every step": 1.0, "gradient norms, every 50. step": 3.0, "gradient norms, every 1. step": 3.0}
 
 
 def _per_second(work: Callable[[], object], count: int) -> float:
@@ -124,7 +124,7 @@ def _per_second(work: Callable[[], object], count: int) -> float:
 
 
 def _rates(single: Job, half: Job, rounds: int, what: str, workers: tuple[int, ...]) -> tuple[str, Numbers]:
-    """The rates of all programs, and the name of the fastest PIL peer, which alone is kept."""
+    """Rates of all programs, and the name of the PIL peer: the number of workers that was fastest in one round."""
     peers = {f"{PIL}, {number} workers, float32": replace(single, workers=number) for number in workers}
     tried = in_own_processes({name: (images_pil.rate, job) for name, job in peers.items()}, 1, f"{what}: workers")
     pil = max(tried, key=lambda name: tried[name][0])
@@ -133,5 +133,5 @@ def _rates(single: Job, half: Job, rounds: int, what: str, workers: tuple[int, .
         programs[pil.replace("float32", "bf16-mixed")] = (images_pil.rate, replace(peers[pil], precision="bf16-mixed"))
     for name, job in (("float32", single), ("bf16-mixed", half)):
         programs[f"{RAW}, {name}"] = (images_raw.rate, job)
-        programs[f"{OURS}, {name}"] = (ours.rate, job)
+        programs[f"{OURS}, {name}"] = (losslab_training.rate, job)
     return pil, in_own_processes(programs, rounds, what)

@@ -1,4 +1,4 @@
-"""Three points, 1000 epochs: as a whole process, without the imports, and nine times over."""
+"""Linear regression on three points for 1000 epochs: as a process, without the imports, and as a sweep of nine."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from benchmarks.page import ROOT, promise, section, table
 from benchmarks.timing import in_turn, ratio
 
 PROCESSES = {
-    "raw loop and plot, 20 lines": ("scripts/peers/linear_raw.py",),
-    "naive Lightning with a DataLoader": ("scripts/peers/linear_lightning.py",),
+    "raw loop and plot, 20 lines": ("scripts/benchmarks/peers/linear_raw.py",),
+    "naive Lightning with a DataLoader": ("scripts/benchmarks/peers/linear_lightning.py",),
     "python train.py": ("train.py", "trainer=cpu", "run_dir=run"),
     "python train.py --help": ("train.py", "--help"),
 }
@@ -21,8 +21,8 @@ LOSSES, SEEDS = ("mse", "l1", "huber"), (0, 1, 2)
 
 
 def process(rounds: int) -> str:
-    """From start to exit."""
-    numbers = in_turn({name: _timed(command) for name, command in PROCESSES.items()}, rounds, "linear_process")
+    """Time whole processes from start to exit."""
+    numbers = in_turn({name: _process_timer(command) for name, command in PROCESSES.items()}, rounds, "linear_process")
     raw, _, ours, _ = numbers
     return section(
         "Linear regression: three points, 1000 epochs, a whole process from start to exit",
@@ -39,13 +39,12 @@ def process(rounds: int) -> str:
 
 
 def in_process(rounds: int) -> str:
-    """Without interpreter and imports, which are most of a whole process."""
-    from losslab.cli.process import imports_without_gc  # noqa: PLC0415 -- the other sections shall not wait for it
-    from losslab.training.config import compose
+    """Time training without the interpreter and imports, which are most of a whole process."""
+    from losslab.cli.process import imports_without_gc  # noqa: PLC0415 -- slow, and not for the other sections
+    from losslab.training.config import compose  # noqa: PLC0415
 
     with imports_without_gc():
-        from peers.linear_raw import train  # noqa: PLC0415
-
+        from benchmarks.peers.linear_raw import train  # noqa: PLC0415
         from losslab.training.experiment import build, run  # noqa: PLC0415
 
     def ours(*overrides: str) -> float:
@@ -74,11 +73,14 @@ def in_process(rounds: int) -> str:
 
 
 def sweep(rounds: int) -> str:
-    """Nine runs as a sweep and as nine processes."""
+    """Time nine runs as a sweep, and as nine processes."""
     jobs = [(loss, seed) for loss in LOSSES for seed in SEEDS]
     choices = (f"loss={','.join(LOSSES)}", f"seed={','.join(map(str, SEEDS))}")
-    apart = [_timed(("train.py", "trainer=cpu", "run_dir=run", f"loss={loss}", f"seed={seed}")) for loss, seed in jobs]
-    together = _timed(("train.py", "-m", "trainer=cpu", "run_dir=sweep", *choices))
+    apart = [
+        _process_timer(("train.py", "trainer=cpu", "run_dir=run", f"loss={loss}", f"seed={seed}"))
+        for loss, seed in jobs
+    ]
+    together = _process_timer(("train.py", "-m", "trainer=cpu", "run_dir=sweep", *choices))
     names = f"python train.py, {len(jobs)} times", f"python train.py -m {' '.join(choices)}"
     measures = {names[0]: lambda: sum(timed() for timed in apart), names[1]: together}
     numbers = in_turn(measures, rounds, "sweep")
@@ -91,8 +93,8 @@ def sweep(rounds: int) -> str:
     )
 
 
-def _timed(command: tuple[str, ...]) -> Callable[[], float]:
-    """Seconds that a command takes as a whole process, in an empty folder of its own."""
+def _process_timer(command: tuple[str, ...]) -> Callable[[], float]:
+    """A function that runs a command in an empty folder → seconds from start to exit."""
     script, *arguments = command
 
     def timed() -> float:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: its sections, each of which is renewed by itself."""
+"""docs/benchmarks.md, whose sections are replaced one by one."""
 
 import importlib.metadata
 import os
@@ -23,40 +23,40 @@ is compared ran in turn with what it is compared with, and a ratio is the median
 
 
 def sections(text: str) -> dict[str, str]:
-    """The sections of a page by name."""
+    """Sections of a page by name."""
     return dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=\n<!-- |\Z)", text, flags=re.DOTALL))
 
 
 def write(new: dict[str, str], order: list[str]) -> None:
-    """Renew these sections and keep the others."""
-    known = sections(PAGE.read_text()) if PAGE.is_file() else {}
-    known |= new
-    parts = [f"<!-- {name} -->\n{known[name].strip()}\n" for name in order if name in known]
+    """Replace these sections, and keep the others."""
+    existing = sections(PAGE.read_text()) if PAGE.is_file() else {}
+    existing |= new
+    parts = [f"<!-- {name} -->\n{existing[name].strip()}\n" for name in order if name in existing]
     PAGE.write_text("\n".join([HEAD, *parts]))
 
 
 def section(title: str, rounds: int, *paragraphs: str) -> str:
-    """A title, what it ran on, and paragraphs."""
+    """A section with a title, the conditions and paragraphs."""
     return "\n\n".join([f"## {title}", f"{conditions()}; median of {rounds} rounds in turn.", *paragraphs])
 
 
 def table(numbers: Numbers, headings: tuple[str, str, str], peer: str, form: str = ".2f") -> str:
-    """A row for each contender: median (least - most), and its ratio to the peer."""
+    """Table with a row for each program: median (least - most), and its ratio to the peer."""
     name, unit, times = headings
     rows = [f"| {name} | {unit}, median (least - most) | {times} |", "| --- | --- | --- |"]
-    for contender, values in numbers.items():
+    for program, values in numbers.items():
         spread = " - ".join(format(value, form) for value in (min(values), max(values)))
-        rows.append(f"| {contender} | {format(median(values), form)} ({spread}) | {ratio(values, numbers[peer]):.2f} |")
+        rows.append(f"| {program} | {format(median(values), form)} ({spread}) | {ratio(values, numbers[peer]):.2f} |")
     return "\n".join(rows)
 
 
 def promise(text: str, value: float, holds: Callable[[float], bool]) -> str:
-    """What is promised, and whether it held."""
+    """A promise, the measured value, and whether it holds."""
     return f"Promised: {text}. Measured: {value:.2f}{'' if holds(value) else ', which does not hold'}."
 
 
 def conditions() -> str:
-    """When, on what, with which versions."""
+    """Date, processor and versions."""
     names = ("torch", "torchvision", "lightning", "hydra-core")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -67,7 +67,7 @@ def conditions() -> str:
 
 
 def _cpu() -> str:
-    """The processor, and what of it half precision depends on."""
+    """Name of the processor, and its instructions for bfloat16."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")

@@ -1,4 +1,4 @@
-"""Contenders in turn: A B C A B C ..., so that a machine which slows down slows all of them."""
+"""Programs timed in turn (A B C A B C ...), so that a machine that slows down affects all of them alike."""
 
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
@@ -14,43 +14,43 @@ from rich.progress import track
 from torch import nn
 
 Numbers = dict[str, list[float]]
-"""What was measured of each contender, a number a round."""
+"""By program, one number for each round."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A network to train for some steps on random images; the rate is taken over the last of them."""
+    """A network to train on random images; the rate is measured over `steps` after `warm_up`."""
 
     model: str
     precision: str
     device: str = "cpu"
     workers: int = 0
-    """Of the peer that loads images one by one."""
+    """DataLoader workers of the peer that loads images one by one."""
     images: int = 10_000
     batch_size: int = 128
     warm_up: int = 10
     steps: int = 50
 
     def network(self) -> nn.Module:
-        """A new one, on its device."""
+        """Make the network on its device."""
         make = getattr(import_module(f"losslab.models.{self.model}"), self.model)
         network: nn.Module = make(input_shape=(3, 32, 32), outputs=10).to(self.device)
         return network
 
     @property
     def autocast(self) -> torch.autocast:
-        """What the precision means to a plain loop."""
+        """The autocast context of the precision."""
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
 
 class Stopwatch:
-    """Counts steps, and knows the rate once it has counted enough of them."""
+    """Counts steps, and has the rate in images a second after the last timed step."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.steps, self.started, self.rate = job, 0, 0.0, 0.0
 
     def step(self) -> bool:
-        """Count a step → whether it was the last."""
+        """Count a step → whether it was the last timed one."""
         self.steps += 1
         if self.steps == self.job.warm_up:
             self.started = self._now()
@@ -60,12 +60,12 @@ class Stopwatch:
 
     def _now(self) -> float:
         if self.job.device == "cuda":
-            torch.cuda.synchronize()  # or only the launching of its work would be timed
+            torch.cuda.synchronize()  # otherwise only the kernel launches would be timed
         return perf_counter()
 
 
 def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str) -> Numbers:
-    """Measure each contender once a round, after a first round that warms up."""
+    """Measure each program once a round, after a warm-up round."""
     numbers: Numbers = {name: [] for name in measures}
     for number in track(range(rounds + 1), f"{what}: rounds (the first warms up)"):
         for name, measure in measures.items():
@@ -75,34 +75,34 @@ def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str)
     return numbers
 
 
-def in_own_processes(contenders: Mapping[str, tuple[Callable[[Job], float], Job]], rounds: int, what: str) -> Numbers:
-    """The same, each in a process that it keeps: what one does to its memory or its threads helps no other."""
+def in_own_processes(programs: Mapping[str, tuple[Callable[[Job], float], Job]], rounds: int, what: str) -> Numbers:
+    """Measure each program in a process of its own, so that memory and thread settings of one do not affect another."""
     context = multiprocessing.get_context("spawn")
-    asks: dict[str, Callable[[], float]] = {}
+    measures: dict[str, Callable[[], float]] = {}
     pipes: list[Connection] = []
     processes: list[SpawnProcess] = []
-    for name, (rate, job) in contenders.items():
-        here, there = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(there, rate, job)))
+    for name, (rate, job) in programs.items():
+        parent, child = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(child, rate, job)))
         processes[-1].start()
-        there.close()
-        pipes.append(here)
-        asks[name] = _asker(here)
+        child.close()
+        pipes.append(parent)
+        measures[name] = _remote_measure(parent)
     try:
-        return in_turn(asks, rounds, what)
+        return in_turn(measures, rounds, what)
     finally:
         for pipe, process in zip(pipes, processes, strict=True):
             pipe.close()
-            process.join()  # or it would still be busy with its end while the next are timed
+            process.join()  # otherwise it would still be exiting while others are timed
 
 
-def _asker(pipe: Connection) -> Callable[[], float]:
-    def ask() -> float:
+def _remote_measure(pipe: Connection) -> Callable[[], float]:
+    def measure() -> float:
         pipe.send(None)
         value: float = pipe.recv()
         return value
 
-    return ask
+    return measure
 
 
 def _serve(pipe: Connection, rate: Callable[[Job], float], job: Job) -> None:
@@ -115,5 +115,5 @@ def _serve(pipe: Connection, rate: Callable[[Job], float], job: Job) -> None:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios of the rounds."""
+    """Median of the ratios of each round."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))

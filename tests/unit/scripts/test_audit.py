@@ -29,31 +29,31 @@ def refused() -> Evidence:
 
 @pytest.mark.parametrize("found", FINDINGS, ids=lambda found: found.name)
 def test_a_finding_holds_on_the_installed_version(found):
-    evidence = found.look()
+    evidence = found.check()
     assert evidence.holds, (
-        f"{found.function} no longer has this fault ({found.fault} Now: {evidence.seen}): say so in scripts/audits and "
-        f"renew docs/audit.md with `python scripts/audit.py --markdown`"
+        f"{found.function} no longer has this fault ({found.fault} Now: {evidence.seen}): change scripts/audits, and "
+        f"write docs/audit.md with `python scripts/audit.py --markdown`"
     )
     assert re.search(r"\d|nan|inf", evidence.seen), "evidence is a number"
 
 
-def test_findings_have_names_of_their_own():
+def test_names_of_findings_are_unique():
     names = [found.name for found in FINDINGS]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("found", FINDINGS, ids=lambda found: found.name)
 def test_the_page_has_every_finding(found):
-    assert entry(found) in PAGE, "renew it: python scripts/audit.py --markdown > docs/audit.md"
+    assert entry(found) in PAGE, "python scripts/audit.py --markdown > docs/audit.md"
 
 
 @pytest.mark.skipif(len(INSTALLED) < len(libraries.LIBRARIES), reason="some audited libraries are not installed")
-def test_the_page_has_nothing_else():
+def test_the_page_has_no_other_finding():
     assert PAGE.count("\n### ") == len(FINDINGS)
 
 
-def test_a_library_that_refuses_the_input_has_fixed_it():
-    evidence = refused.look()
+def test_a_finding_does_not_hold_if_the_library_refuses_the_input():
+    evidence = refused.check()
     assert not evidence.holds
     assert evidence.seen == "the call now raises ValueError: a shape that would broadcast"
     assert status(evidence) == "fixed in the installed version"
@@ -75,7 +75,7 @@ def test_a_library_that_cannot_be_imported_is_skipped(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_terminal_shows_what_was_seen_within_its_width(width, monkeypatch, capsys):
+def test_the_terminal_shows_the_evidence_within_its_width(width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys, "argv", ["audit.py", "torchvision"])
     command.main()
@@ -109,7 +109,7 @@ def test_our_focal_loss_neither_cancels_nor_is_nan(gamma, dtype):
         assert gradient.isfinite().all()
 
 
-def test_our_bce_learns_what_is_confidently_wrong():
+def test_our_bce_has_a_gradient_for_confident_mistakes():
     loss = BCE()
     for logits, label in (([[17.0]], 0.0), ([[-30.0]], 1.0)):
         value, gradient = value_and_gradient(lambda z, t=label: loss(z, torch.full_like(z, t)), logits)
@@ -117,7 +117,7 @@ def test_our_bce_learns_what_is_confidently_wrong():
         assert float(gradient.abs()) == pytest.approx(1)
 
 
-def test_our_losses_refuse_what_others_take():
+def test_our_losses_refuse_input_that_others_accept():
     column, row = torch.ones(3, 1), torch.ones(3)
     for loss in (MSE(), BCE()):
         with pytest.raises(LabError):

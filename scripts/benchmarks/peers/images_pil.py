@@ -1,13 +1,13 @@
-"""Peer: the tutorials' way with images: one by one through PIL in a DataLoader, and a plain loop."""
+"""Peer: images loaded one by one through PIL in a DataLoader, and a plain training loop."""
 
 import numpy as np
 import torch
-from benchmarks.timing import Job
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from peers import plain_loop
+from benchmarks.peers import plain_loop
+from benchmarks.timing import Job
 
 AUGMENT = transforms.Compose(
     [
@@ -20,7 +20,7 @@ AUGMENT = transforms.Compose(
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
-    """Random images and labels, read as torchvision's CIFAR10 reads its own."""
+    """Random images and labels, read as torchvision's CIFAR10 does."""
 
     def __init__(self, count: int) -> None:
         random = np.random.default_rng(0)
@@ -35,7 +35,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
 
 
 def rate(job: Job) -> float:
-    """Images a second."""
+    """Measure images a second."""
     loader = DataLoader(
         Images(job.images),
         batch_size=job.batch_size,

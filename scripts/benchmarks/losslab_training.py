@@ -1,4 +1,4 @@
-"""The project's own training of a network on random images, with all that a run usually does."""
+"""Training of a network on random images by losslab, with the callbacks of a default run."""
 
 import logging
 import tempfile
@@ -6,8 +6,8 @@ from time import perf_counter
 from typing import Any
 
 from lightning import Callback
-from peers.images_raw import examples, normalise
 
+from benchmarks.peers.images_raw import examples, normalise
 from benchmarks.timing import Job, Stopwatch
 from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
@@ -19,33 +19,33 @@ from losslab.training.experiment import Experiment, build, run
 
 
 class Noise(CIFAR10):
-    """Random images in the place of CIFAR-10's, which need no download."""
+    """CIFAR-10 with random images, which need no download."""
 
     images = 10_000
 
     def prepare_data(self) -> None:
-        """Nothing to download."""
+        """Download nothing."""
 
     def load(self) -> dict[str, Examples]:
-        """The same few images in every split."""
+        """Use the same images in every split."""
         self.transform = normalise()
         return dict.fromkeys(("train", "val", "test"), examples(self.images))
 
 
-class Watch(Callback):
-    """Stops the run when the stopwatch has seen enough."""
+class _StopCallback(Callback):
+    """Stops the run after the timed steps."""
 
     def __init__(self, job: Job) -> None:
         self.stopwatch = Stopwatch(job)
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Count the step."""
+        """Count a step."""
         if self.stopwatch.step():
             trainer.should_stop = True
 
 
-def prepared(job: Job, folder: str, *overrides: str) -> tuple[Experiment, Watch]:
-    """An experiment that will stop by itself, and the watch in it."""
+def build_experiment(job: Job, folder: str, *overrides: str) -> tuple[Experiment, _StopCallback]:
+    """Build an experiment with the callback that stops it."""
     keep_freed_memory()
     logging.getLogger("losslab").setLevel(logging.ERROR)
     Noise.images = job.images
@@ -53,41 +53,41 @@ def prepared(job: Job, folder: str, *overrides: str) -> tuple[Experiment, Watch]
     settings = f"model={job.model}", f"trainer={device}", f"trainer.precision={job.precision}", "test=false"
     config = compose([*settings, "trainer.limit_val_batches=0", *overrides], run_dir=f"{folder}/run")
     config["data"] |= {"_target_": f"{__name__}.Noise", "batch_size": job.batch_size}
-    experiment, watch = build(config), Watch(job)
-    experiment.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    return experiment, watch
+    experiment, stop = build(config), _StopCallback(job)
+    experiment.trainer.callbacks.append(stop)  # type: ignore[attr-defined]
+    return experiment, stop
 
 
 def rate(job: Job, *overrides: str) -> float:
-    """Images a second."""
+    """Measure images a second."""
     with tempfile.TemporaryDirectory() as folder:
-        experiment, watch = prepared(job, folder, *overrides)
+        experiment, stop = build_experiment(job, folder, *overrides)
         run(experiment)
-    return watch.stopwatch.rate
+    return stop.stopwatch.rate
 
 
-def shares(job: Job, *overrides: str) -> dict[str, float]:
-    """What the guard and the gradient norms take of a step, as shares of the time of the steps that were timed."""
+def callback_shares(job: Job, *overrides: str) -> dict[str, float]:
+    """Measure the time of the guard and of the gradient norms, as shares of the timed steps."""
     with tempfile.TemporaryDirectory() as folder:
-        experiment, watch = prepared(job, folder, *overrides)
-        taken = {kind.__name__: 0.0 for kind in (FiniteGuard, GradientNorms)}
+        experiment, stop = build_experiment(job, folder, *overrides)
+        seconds_of = {kind.__name__: 0.0 for kind in (FiniteGuard, GradientNorms)}
         for callback in experiment.trainer.callbacks:  # type: ignore[attr-defined]
-            if type(callback).__name__ in taken:
-                _time_hooks(callback, taken, watch)
+            if type(callback).__name__ in seconds_of:
+                _time_hooks(callback, seconds_of, stop)
         run(experiment)
-    whole = job.steps * job.batch_size / watch.stopwatch.rate
-    return {name: seconds / whole for name, seconds in taken.items()}
+    whole = job.steps * job.batch_size / stop.stopwatch.rate
+    return {name: seconds / whole for name, seconds in seconds_of.items()}
 
 
-def _time_hooks(callback: Callback, taken: dict[str, float], watch: Watch) -> None:
+def _time_hooks(callback: Callback, seconds_of: dict[str, float], stop: _StopCallback) -> None:
     name = type(callback).__name__
 
     def timed(hook: Any) -> Any:
         def call(*arguments: Any) -> None:
             start = perf_counter()
             hook(*arguments)
-            if watch.stopwatch.started and not watch.stopwatch.rate:
-                taken[name] += perf_counter() - start
+            if stop.stopwatch.started and not stop.stopwatch.rate:
+                seconds_of[name] += perf_counter() - start
 
         return call
 

@@ -1,30 +1,30 @@
-"""Peer: a plain loop with everything the project knows about speed and nothing else it does."""
+"""Peer: a plain training loop on the project's tensors and augmentation, without callbacks and metrics."""
 
 import torch
-from benchmarks.timing import Job
 
+from benchmarks.peers import plain_loop
+from benchmarks.timing import Job
 from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
 from losslab.data.loader import Loader
 from losslab.data.transforms import Augment, Normalise
-from peers import plain_loop
 
 
 def examples(count: int) -> Examples:
-    """Random images as bytes, and labels."""
+    """Random images (N, 32, 32, 3) in uint8, and labels."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=random)
     return Examples.of(images, torch.randint(10, (count,), generator=random))
 
 
 def normalise() -> Normalise:
-    """Bytes to about -2 to 2."""
+    """Transform from uint8 to about -2 to 2."""
     half = torch.full((3,), 127.5)
     return Normalise(half, half / 2)
 
 
 def rate(job: Job) -> float:
-    """Images a second."""
+    """Measure images a second."""
     keep_freed_memory()
     loader = Loader(
         examples(job.images).to(torch.device(job.device)),

@@ -1,4 +1,4 @@
-"""Peer: the same regression as Lightning's introduction would write it, with a DataLoader and its default callbacks."""
+"""Peer: linear regression as in Lightning's introduction, with a DataLoader and the default callbacks."""
 
 import lightning
 import matplotlib.pyplot as plt

@@ -1,18 +1,19 @@
-"""The loop of the tutorials: forward, zero_grad, backward, step, and nothing else."""
+"""A tutorial's training loop: forward, zero_grad, backward, step, and nothing else."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from benchmarks.timing import Job, Stopwatch
 from torch import nn
+
+from benchmarks.timing import Job, Stopwatch
 
 
 def rate(job: Job, network: nn.Module, loader: Iterable[Any]) -> float:
-    """Images a second, of batches that begin with inputs and class indices."""
+    """Measure images a second on batches that start with inputs and class indices."""
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    watch = Stopwatch(job)
+    stopwatch = Stopwatch(job)
     while True:
         for images, labels, *_ in loader:
             inputs, target = images.to(job.device, non_blocking=True), labels.to(job.device, non_blocking=True)
@@ -21,5 +22,5 @@ def rate(job: Job, network: nn.Module, loader: Iterable[Any]) -> float:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if watch.step():
-                return watch.rate
+            if stopwatch.step():
+                return stopwatch.rate

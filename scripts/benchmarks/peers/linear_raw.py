@@ -1,4 +1,4 @@
-"""Peer: the loop of the tutorials on three points, and a plot of its losses, in as few lines as it takes."""
+"""Peer: a tutorial's training loop on three points, and a plot of its losses."""
 
 import torch
 

@@ -1,0 +1,1 @@
+"""Programs that the project is compared with, written as tutorials do."""

@@ -1,1 +1,0 @@
-"""What the project is timed beside: programs as somebody else would write them."""
