@@ -10,7 +10,7 @@ from losslab.targets import Kind, Task
 class ThreeLabels(ExperimentDataModule):
     """Three labels, each whether a feature is above a threshold; the third is never 1."""
 
-    facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
+    spec = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
@@ -24,7 +24,7 @@ class ThreeLabels(ExperimentDataModule):
 class NoisyImages(ExperimentDataModule):
     """Float images of one channel in three classes; every seventh target is wrong; `only` keeps one class."""
 
-    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
+    spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
 
     def __init__(
         self,

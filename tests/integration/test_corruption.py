@@ -167,9 +167,9 @@ def test_training_data_that_differ_from_the_manifest_are_refused(noisy_run, tmp_
 def test_values_may_differ_in_their_last_bits_and_no_further(build):
     experiment = build("data=linear_synthetic", "noise=outliers", "logger=none", "callbacks=none")
     split, said = train_split(experiment), experiment.data.manifest
-    facts, keep = experiment.data.facts, []
+    spec, keep = experiment.data.spec, []
     for factor in (1 + 1e-6, 1.01):
-        _, found = manifest.apply(split._replace(target=split.target * factor), keep, facts)
+        _, found = manifest.apply(split._replace(target=split.target * factor), keep, spec)
         assert found["sha256"] != said["sha256"]
         if factor < 1.001:
             manifest.verify(found, said)
@@ -324,9 +324,9 @@ def test_an_unsuitable_corruption_is_refused_in_one_line(build, overrides, messa
 
 
 def test_multilabel_flips_are_in_the_manifest_and_the_figure():
-    facts = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
+    spec = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 2, ("wet", "cold"))
     truth = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.0]] * 10)
-    split, said = manifest.apply(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], facts)
+    split, said = manifest.apply(Examples.of(torch.zeros(20, 1), truth), [Symmetric(0.2)], spec)
     (record,) = said["faults"]
     assert record["flips"] == {
         "wet": {"0": {"0": 8, "1": 2}, "1": {"0": 2, "1": 8}},

@@ -95,7 +95,7 @@ def _measure_setting(setting: Setting, losses: dict[str, Any]) -> Iterator[First
 def _norm(learner: Learner, batch: Batch) -> float:
     """‖∂ mean loss / ∂ parameters‖."""
     inputs = batch.inputs.double()
-    target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, torch.float64)
+    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, torch.float64)
     for module in learner.loss.modules():
         if isinstance(module, Distillation):
             module._teacher = (_teacher(inputs, batch.target),)  # noqa: SLF001 -- instead of a run folder

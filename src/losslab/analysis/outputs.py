@@ -78,7 +78,7 @@ class _Recorder(Callback):
 
 def _record(learner: Learner, outputs: Tensor, batch: Batch) -> SplitOutputs:
     dtype = torch.promote_types(outputs.dtype, torch.float32)
-    target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
+    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
     with torch.no_grad():
         loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         weight = learner.loss.example_weight(target)

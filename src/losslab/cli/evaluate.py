@@ -119,13 +119,13 @@ def _log_evaluation(result: "Evaluation") -> None:
     _log_request(result)
     finite = {name: value for name, value in result.values.items() if math.isfinite(value)}
     log_metrics({name: value for name, value in finite.items() if "/soft/" not in name})
-    if result.predictions.facts.task is not Task.REGRESSION:
+    if result.predictions.spec.task is not Task.REGRESSION:
         logger.info("\n%s", classification_report(result.predictions).rstrip())
     if result.human is not None:
         logger.info("\nCompared with the soft labels of people (in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
         log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
-    if len(result.predictions.facts.input_shape) == 1:
+    if len(result.predictions.spec.input_shape) == 1:
         logger.info("\nThe examples of highest loss:")
         log_columns(_narrow(prediction_columns(result.predictions)), result.predictions.highest_loss(_EXAMPLES))
     for note in _notes(result, set(result.values) - set(finite)):

@@ -35,7 +35,7 @@ def log_header(experiment: "Experiment") -> None:
     folder = runs.display_path(experiment.folder.path)
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
-        "data": f"{choices['data']}, {_inputs(learner.facts)}, {_batches(config['data'])}",
+        "data": f"{choices['data']}, {_inputs(learner.spec)}, {_batches(config['data'])}",
         **(manifest.describe(experiment.data.manifest) if experiment.data.manifest else {}),
         "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
@@ -50,9 +50,9 @@ def log_header(experiment: "Experiment") -> None:
         logger.info("%-11s %s", name, value)
 
 
-def _inputs(facts: DataSpec) -> str:
-    shape = "×".join(str(size) for size in facts.input_shape)
-    targets = f"{facts.targets} classes" if facts.task is Task.MULTICLASS else facts.task
+def _inputs(spec: DataSpec) -> str:
+    shape = "×".join(str(size) for size in spec.input_shape)
+    targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
     return f"inputs of {shape}, {targets}"
 
 
@@ -123,7 +123,7 @@ def _log_weights(experiment: "Experiment") -> None:
     If the targets were corrupted, the solution of the clean ones is another column.
     """
     network, loss = experiment.learner.network, experiment.learner.loss
-    if not isinstance(network, torch.nn.Linear) or experiment.learner.facts.task is not Task.REGRESSION:
+    if not isinstance(network, torch.nn.Linear) or experiment.learner.spec.task is not Task.REGRESSION:
         return
     outputs = torch.ones(1, loss.outputs(1))
     if not torch.equal(loss.to_predictions(outputs), outputs[:, :1]):

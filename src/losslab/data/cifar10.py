@@ -36,9 +36,7 @@ class CIFAR10(ExperimentDataModule):
         seed: seed of order and augmentation.
     """
 
-    facts = DataSpec(
-        Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES
-    )
+    spec = DataSpec(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES)
 
     def __init__(
         self,

@@ -70,7 +70,7 @@ class ImageFolder(ExperimentDataModule):
             raise LabError(
                 f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
             )
-        self.facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
+        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
         """Find all files, and decode them if they fit into memory."""
@@ -100,16 +100,16 @@ class ImageFolder(ExperimentDataModule):
         paths: list[str] = []
         labels: list[int] = []
         for folder in _subfolders(self.dir / split):
-            if folder.name not in self.facts.class_names:
+            if folder.name not in self.spec.class_names:
                 raise LabError(
                     f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 )
             images = sorted(find_images(folder))
             paths += (f"{folder.name}/{path}" for path in images)
-            labels += [self.facts.class_names.index(folder.name)] * len(images)
+            labels += [self.spec.class_names.index(folder.name)] * len(images)
         if not paths:
             raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
-        missing = sorted(set(self.facts.class_names) - {self.facts.class_names[label] for label in set(labels)})
+        missing = sorted(set(self.spec.class_names) - {self.spec.class_names[label] for label in set(labels)})
         if missing and split == "train":
             raise LabError(
                 f"{self.dir / split} holds no images of {', '.join(missing)}: put some there or remove the folder, "

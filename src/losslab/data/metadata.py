@@ -17,7 +17,7 @@ from losslab.targets import Kind, Task
 class DataMetadata:
     """The `DataSpec` of the data, and statistics of the training split."""
 
-    facts: DataSpec
+    spec: DataSpec
     normalise: Normalise | None
     """Normalisation of uint8 images; None if inputs are used as they are."""
     class_counts: Tensor | None
@@ -31,11 +31,11 @@ class DataMetadata:
         if self.normalise is not None:
             mean_and_std = {"mean": self.normalise.mean.tolist(), "std": self.normalise.std.tolist()}
         return {
-            "task": self.facts.task.value,
-            "kind": self.facts.kind.value,
-            "input_shape": list(self.facts.input_shape),
-            "targets": self.facts.targets,
-            "class_names": list(self.facts.class_names),
+            "task": self.spec.task.value,
+            "kind": self.spec.kind.value,
+            "input_shape": list(self.spec.input_shape),
+            "targets": self.spec.targets,
+            "class_names": list(self.spec.class_names),
             "class_counts": None if self.class_counts is None else self.class_counts.tolist(),
             "normalise": mean_and_std,
             "foreign_transform": self.foreign_transform,
@@ -53,7 +53,7 @@ class DataMetadata:
             LabError: the content is damaged.
         """
         try:
-            facts = DataSpec(
+            spec = DataSpec(
                 Task(content["task"]),
                 Kind(content["kind"]),
                 tuple(content["input_shape"]),
@@ -65,7 +65,7 @@ class DataMetadata:
             if scale is not None:
                 normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
             class_counts = None if counts is None else torch.tensor(counts)
-            metadata = cls(facts, normalise, class_counts, content["foreign_transform"])
+            metadata = cls(spec, normalise, class_counts, content["foreign_transform"])
             metadata._validate()
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else message_of(error)
@@ -76,31 +76,31 @@ class DataMetadata:
 
     def _validate(self) -> None:
         """Raise ValueError if a field is impossible."""
-        facts, normalise, counts = self.facts, self.normalise, self.class_counts
-        sizes_valid = all(isinstance(size, int) and size > 0 for size in (facts.targets, *facts.input_shape))
-        n_names = 2 if facts.task is Task.BINARY else facts.targets
+        spec, normalise, counts = self.spec, self.normalise, self.class_counts
+        sizes_valid = all(isinstance(size, int) and size > 0 for size in (spec.targets, *spec.input_shape))
+        n_names = 2 if spec.task is Task.BINARY else spec.targets
         invalid = {
-            "targets or input_shape": not sizes_valid or not facts.input_shape,
-            "class_names": len(facts.class_names) not in {0, n_names}
-            or not all(isinstance(name, str) for name in facts.class_names),
-            "normalise": normalise is not None and not _is_valid(normalise, facts.input_shape),
-            "class_counts": counts is not None and counts.shape != (facts.targets,),
+            "targets or input_shape": not sizes_valid or not spec.input_shape,
+            "class_names": len(spec.class_names) not in {0, n_names}
+            or not all(isinstance(name, str) for name in spec.class_names),
+            "normalise": normalise is not None and not _is_valid(normalise, spec.input_shape),
+            "class_counts": counts is not None and counts.shape != (spec.targets,),
         }
         for name, is_invalid in invalid.items():
             if is_invalid:
                 raise ValueError(f"invalid {name}")
 
-    def check_compatible(self, facts: DataSpec) -> None:
+    def check_compatible(self, spec: DataSpec) -> None:
         """Check that other data have the task and the classes that the run was trained for.
 
         Raises:
             LabError: they have another task, or other classes.
         """
-        if facts.task is not self.facts.task or facts.targets != self.facts.targets:
+        if spec.task is not self.spec.task or spec.targets != self.spec.targets:
             raise LabError(
-                f"these data are {_describe(facts)}, but the run learnt {_describe(self.facts)}: choose other data"
+                f"these data are {_describe(spec)}, but the run learnt {_describe(self.spec)}: choose other data"
             )
-        for trained, given in zip(self.facts.class_names, facts.class_names, strict=False):
+        for trained, given in zip(self.spec.class_names, spec.class_names, strict=False):
             if trained != given:
                 raise LabError(
                     f"the run learnt a class {trained} where these data have {given}: name the classes as in training"
@@ -114,7 +114,7 @@ def _is_valid(normalise: Normalise, shape: tuple[int, ...]) -> bool:
     return bool(fits and torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all())
 
 
-def _describe(facts: DataSpec) -> str:
+def _describe(spec: DataSpec) -> str:
     units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
-    plural = "" if facts.targets == 1 else "es" if facts.task is Task.MULTICLASS else "s"
-    return f"{facts.task} with {facts.targets} {units[facts.task]}{plural}"
+    plural = "" if spec.targets == 1 else "es" if spec.task is Task.MULTICLASS else "s"
+    return f"{spec.task} with {spec.targets} {units[spec.task]}{plural}"

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExperimentDataModule(LightningDataModule, ABC):
-    """A data set with train, val and test splits. A subclass declares its `facts` and implements `load`.
+    """A data set with train, val and test splits. A subclass declares its `spec` and implements `load`.
 
     Args:
         batch_size: global training batch size; None for full batches.
@@ -33,7 +33,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         seed: seed of order and augmentation, normally that of the run.
     """
 
-    facts: DataSpec
+    spec: DataSpec
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
     mix: Mix | None = None
@@ -92,13 +92,13 @@ class ExperimentDataModule(LightningDataModule, ABC):
             LabError: a corruption does not fit these data.
         """
         for corruption in corruptions:
-            corruption.check(self.facts)
+            corruption.check(self.spec)
         self.corruptions = corruptions
 
     def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
         if self.corruptions:
             clean = as_training_split(splits["train"])
-            train, self.manifest = manifests.apply(clean, self.corruptions, self.facts)
+            train, self.manifest = manifests.apply(clean, self.corruptions, self.spec)
             splits = {**splits, "train": train}
         if self.expected_manifest is not None:
             manifests.verify(self.manifest, self.expected_manifest)
@@ -110,9 +110,9 @@ class ExperimentDataModule(LightningDataModule, ABC):
         Raises:
             LabError: the data are not images in classes.
         """
-        if self.facts.task is not Task.MULTICLASS or len(self.facts.input_shape) != 3:
+        if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
             raise LabError("mix= mixes images and their classes: these data have none")
-        self.mix, self.facts = mix, replace(self.facts, kind=Kind.PROBABILITIES)
+        self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
 
     @property
     def class_counts(self) -> Tensor | None:
@@ -124,7 +124,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         Raises:
             LabError: `setup` was not called.
         """
-        if self.facts.kind is Kind.VALUES:
+        if self.spec.kind is Kind.VALUES:
             return None
         if self.training_metadata is not None:
             return self.training_metadata.class_counts
@@ -133,8 +133,8 @@ class ExperimentDataModule(LightningDataModule, ABC):
         target = self.splits["train"].target.cpu()
         if target.is_floating_point():
             return target.double().sum(0).round().long()
-        valid = target[(target >= 0) & (target < self.facts.targets)]
-        return torch.bincount(valid, minlength=self.facts.targets)
+        valid = target[(target >= 0) & (target < self.spec.targets)]
+        return torch.bincount(valid, minlength=self.spec.targets)
 
     @property
     def metadata(self) -> DataMetadata:
@@ -142,7 +142,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         transform = self.transform
         normalise = transform if isinstance(transform, Normalise) else None
         foreign = None if transform is normalise else getattr(transform, "__name__", type(transform).__name__)
-        return DataMetadata(self.facts, normalise, self.class_counts, foreign)
+        return DataMetadata(self.spec, normalise, self.class_counts, foreign)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """End the loaders' worker processes."""
@@ -175,7 +175,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         augment: Augment | None = None,
         mix: Mix | None = None,
     ) -> Loader:
-        source, classes = self.splits[split], self.facts.targets
+        source, classes = self.splits[split], self.spec.targets
         encoding = None if self.mix is None else partial(encode_classes, classes)
         loader = Loader(
             source,

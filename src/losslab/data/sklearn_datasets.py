@@ -58,7 +58,7 @@ def _standardise_columns(values: Tensor, train: Tensor) -> Tensor:
 class BreastCancer(SplitDataModule):
     """Malignant (0) or benign (1), from 30 features of 569 cell nuclei (Wolberg et al. 1995), standardised."""
 
-    facts = DataSpec(Task.BINARY, Kind.BINARY, input_shape=(30,), targets=1, class_names=("malignant", "benign"))
+    spec = DataSpec(Task.BINARY, Kind.BINARY, input_shape=(30,), targets=1, class_names=("malignant", "benign"))
 
     def read(self) -> tuple[Tensor, Tensor]:
         """(569, 30) float64 and (569, 1) float32."""
@@ -78,7 +78,7 @@ class Diabetes(SplitDataModule):
     Features and target are standardised: predicting the training mean has a training MSE of 1.
     """
 
-    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(10,), targets=1)
+    spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(10,), targets=1)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """(442, 10) and (442, 1), float64."""
@@ -122,7 +122,7 @@ class Digits(SplitDataModule):
         self.augment = Augment(crop, cutout=cutout) if crop or cutout else None
         self.size = size
         names = tuple(str(digit) for digit in range(10))
-        self.facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=10, class_names=names)
+        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=10, class_names=names)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """uint8 (1797, size, size, 3) and int64 (1797,)."""

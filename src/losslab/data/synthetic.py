@@ -18,7 +18,7 @@ class Line(ExperimentDataModule):
     generalises.
     """
 
-    facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
+    spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
@@ -60,12 +60,12 @@ class LinearSynthetic(ExperimentDataModule):
                 f"noise={noise}"
             )
         self.n, self.noise, self.data_seed = n, noise, data_seed
-        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
+        self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
 
     def load(self) -> dict[str, Examples]:
         """Draw the law and the three splits."""
         random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
-        features = self.facts.input_shape[0]
+        features = self.spec.input_shape[0]
         weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
         splits = {}
         for name in _SPLITS:
@@ -108,12 +108,12 @@ class Counts(ExperimentDataModule):
                 f"got n={n}, features={features}, rate={rate}, effect={effect}"
             )
         self.n, self.rate, self.effect, self.data_seed = n, rate, effect, data_seed
-        self.facts = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
+        self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
 
     def load(self) -> dict[str, Examples]:
         """Draw the law and the three splits."""
         random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
-        weight = torch.randn(self.facts.input_shape[0], 1, generator=random)
+        weight = torch.randn(self.spec.input_shape[0], 1, generator=random)
         weight *= self.effect / weight.norm()
         splits = {}
         for name in _SPLITS:

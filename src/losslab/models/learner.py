@@ -28,7 +28,7 @@ class Learner(LightningModule):
     Args:
         network: maps inputs to outputs (N, loss.outputs(targets)).
         loss: any loss that takes the targets of the data, as they are or encoded.
-        facts: specification of the data.
+        spec: specification of the data.
         optimizer: called with the parameters, returns an optimizer.
         scheduler: called with the optimizer, returns a learning-rate scheduler; None for a constant rate.
         interval: "step" or "epoch", when the scheduler steps.
@@ -48,7 +48,7 @@ class Learner(LightningModule):
         self,
         network: nn.Module,
         loss: Loss,
-        facts: DataSpec,
+        spec: DataSpec,
         optimizer: Callable[..., Optimizer] = torch.optim.Adam,
         scheduler: Callable[..., Any] | None = None,
         interval: str = "epoch",
@@ -57,12 +57,12 @@ class Learner(LightningModule):
         track_given_labels: bool = False,
     ) -> None:
         super().__init__()
-        kind = choose_kind(facts.kind, loss.wants)
+        kind = choose_kind(spec.kind, loss.wants)
         if kind is None:
             raise LabError(
-                f"{type(loss).__name__} takes {' or '.join(loss.wants)} targets, these data give {facts.kind}"
+                f"{type(loss).__name__} takes {' or '.join(loss.wants)} targets, these data give {spec.kind}"
             )
-        self.network, self.loss, self.facts, self.kind = network, loss, facts, kind
+        self.network, self.loss, self.spec, self.kind = network, loss, spec, kind
         self.optimizer, self.scheduler, self.interval, self.seed = optimizer, scheduler, interval, seed
         losses = ["loss", *(f"loss/{name}" for name in loss.term_names)]
         self.averages = {split: {name: RunningMean() for name in losses} for split in ("train", "val", "test")}
@@ -71,7 +71,7 @@ class Learner(LightningModule):
         if self._given_average is not None:
             self.averages["train"][f"{self.train_metric}_given"] = self._given_average
         # A plain dict, not submodules: Lightning would cast their float64 sums to the network's precision.
-        self.evaluation_metrics = {split: EvaluationMetrics(facts) for split in ("val", "test")}
+        self.evaluation_metrics = {split: EvaluationMetrics(spec) for split in ("val", "test")}
         self.values: dict[str, float] = {}
         """Newest value of each epoch metric by name, for callbacks."""
         self.updated_this_epoch: set[str] = set()
@@ -89,12 +89,12 @@ class Learner(LightningModule):
     @property
     def monitor(self) -> str:
         """Name of the metric for checkpoints, early stopping, tuning and comparison: never the loss."""
-        return f"val/{MONITOR[self.facts.task]}"
+        return f"val/{MONITOR[self.spec.task]}"
 
     @property
     def monitor_mode(self) -> str:
         """Better direction of the monitored metric, "min" or "max"."""
-        return monitor_mode(self.facts.task)
+        return monitor_mode(self.spec.task)
 
     @cached_property
     def epoch_metric_names(self) -> list[str]:
@@ -139,7 +139,7 @@ class Learner(LightningModule):
         """Compute outputs (N, ...), summed loss () and summed weight () of a batch, and update the averages."""
         outputs = self(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        target = encode(batch.target, self.facts.kind, self.kind, self.facts.targets, dtype)
+        target = encode(batch.target, self.spec.kind, self.kind, self.spec.targets, dtype)
         total, weight, terms = self.loss.total(self.loss.loss_inputs(outputs, batch.inputs, self.network), target)
         self.averages[split]["loss"].update(total, weight)
         for name, term in terms.items():
@@ -335,7 +335,7 @@ class Classifier(Learner):
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Number of correct predictions; for labels, the mean over an example's labels."""
-        if self.facts.task is Task.MULTICLASS:
+        if self.spec.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
 

@@ -166,9 +166,9 @@ class ECE(Metric):
 class EvaluationMetrics:
     """All metrics of a split except the loss. Not an nn.Module, so that its sums stay float64."""
 
-    def __init__(self, facts: DataSpec) -> None:
-        self.task = facts.task
-        decisions, likelihoods = _make_metrics(facts)
+    def __init__(self, spec: DataSpec) -> None:
+        self.task = spec.task
+        decisions, likelihoods = _make_metrics(spec)
         for metric in (*decisions.values(), *likelihoods.values()):
             metric.set_dtype(torch.float64)
         self.decision_metrics = MetricCollection(decisions)
@@ -244,16 +244,16 @@ class _R2(R2Score):
         return super().compute() if self.total > 1 else torch.tensor(torch.nan)
 
 
-def _make_metrics(facts: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+def _make_metrics(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics of decisions (or of values) and metrics of probabilities, by name."""
-    if facts.task is Task.REGRESSION:
-        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2(facts.targets)}, {}
-    multiclass = facts.task is Task.MULTICLASS
-    columns: dict[str, Any] = {"num_classes" if multiclass else "num_labels": facts.targets}
+    if spec.task is Task.REGRESSION:
+        return {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2(spec.targets)}, {}
+    multiclass = spec.task is Task.MULTICLASS
+    columns: dict[str, Any] = {"num_classes" if multiclass else "num_labels": spec.targets}
     kinds: dict[str, Any] = {"accuracy": Accuracy, "precision": Precision, "recall": Recall, "f1": F1Score}
     decisions: dict[str, Any] = {}
     for name, kind in kinds.items():
         average = "micro" if multiclass and name == "accuracy" else "macro"
-        decisions[name] = kind(task=facts.task.value, average=average, validate_args=False, **columns)
+        decisions[name] = kind(task=spec.task.value, average=average, validate_args=False, **columns)
     probabilities: dict[str, Any] = {"nll": NLL(), "brier": Brier()}
-    return decisions, probabilities if facts.task is Task.MULTILABEL else {**probabilities, "ece": ECE()}
+    return decisions, probabilities if spec.task is Task.MULTILABEL else {**probabilities, "ece": ECE()}

@@ -86,7 +86,7 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
     from losslab.models import metrics  # noqa: PLC0415
     from losslab.training import experiment  # noqa: PLC0415
 
-    return direction(metric) if metric else metrics.monitor_mode(experiment.facts(data).task)
+    return direction(metric) if metric else metrics.monitor_mode(experiment.data_spec(data).task)
 
 
 @dataclass

@@ -51,18 +51,18 @@ def build(config: dict[str, Any]) -> Experiment:
     if config.get("mix"):
         data.enable_mixing(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may have parameters that are learnt, and drawn
-    loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
-    preflight.check_pair(loss, data.facts)
+    loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
+    preflight.check_pair(loss, data.spec)
     preflight.check_machine(config["trainer"])
     # Here and not earlier: what data or a loss draw must not change the initial weights.
     _seed(config["seed"])
-    network = make_network(config, data.facts, loss)
+    network = make_network(config, data.spec, loss)
     if config["scheduler"]["interval"] not in ("step", "epoch"):
         raise LabError(f"scheduler.interval must be step or epoch, got {config['scheduler']['interval']!r}")
-    learner = learner_for(data.facts.task)(
+    learner = learner_for(data.spec.task)(
         network,
         loss,
-        data.facts,
+        data.spec,
         optimizer=make_later("optimizer", config["optimizer"]),
         scheduler=make_later("scheduler.scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
@@ -74,10 +74,10 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(config, data, learner, make_trainer(config, learner), RunFolder(Path(config["run_dir"])))
 
 
-def facts(data: dict[str, Any]) -> DataSpec:
+def data_spec(data: dict[str, Any]) -> DataSpec:
     """What data of this configuration declare, without reading them."""
     module: ExperimentDataModule = make("data", data)
-    return module.facts
+    return module.spec
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
@@ -99,7 +99,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     known = folder.read_metadata()
     if known is not None:
         experiment.data.training_metadata = DataMetadata.from_json(known, folder.metadata)
-        experiment.data.training_metadata.check_compatible(experiment.data.facts)
+        experiment.data.training_metadata.check_compatible(experiment.data.spec)
     return experiment
 
 

@@ -266,15 +266,15 @@ def _wants_more(named: Any, options: dict[str, Any]) -> bool:
     return False
 
 
-def make_network(config: dict[str, Any], facts: DataSpec, loss: Loss) -> nn.Module:
+def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
     """The network of a configuration, with as many outputs as the loss needs for these data."""
-    outputs = loss.outputs(facts.targets)
-    network: nn.Module = make("model", config["model"], input_shape=facts.input_shape, outputs=outputs)
+    outputs = loss.outputs(spec.targets)
+    network: nn.Module = make("model", config["model"], input_shape=spec.input_shape, outputs=outputs)
     if loss.cosine_outputs:
         network = with_cosine_outputs(network)
     if str(config["trainer"].get("precision")) == "64-true":
         network = network.double()  # as Lightning will: now, so that float64 weights can be loaded
-    return network.to(memory_format=torch.channels_last) if len(facts.input_shape) > 1 else network
+    return network.to(memory_format=torch.channels_last) if len(spec.input_shape) > 1 else network
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def first_batch(data: ExperimentDataModule) -> Batch:
 def findings(learner: Learner, batch: Batch) -> list[Finding]:
     """What the doctor finds in a learner's network, loss and optimizer on a batch, encoded as the learner does it."""
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
-    target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
+    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
     optimizer = learner.optimizer(learner.parameters())
     loss = learner.loss if learner.loss.n_views == 1 else _Agreeing(learner.loss)
     return examine(learner.network, loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
@@ -97,26 +97,26 @@ def _as(dtype: torch.dtype, target: Tensor) -> Tensor:
     return target.to(dtype) if target.is_floating_point() else target
 
 
-def check_pair(loss: Loss, facts: DataSpec) -> None:
+def check_pair(loss: Loss, spec: DataSpec) -> None:
     """Refuse a loss that cannot learn from these targets, or that was set up for others.
 
     Raises:
         LabError: it names the losses that would fit.
     """
-    if facts.targets < 1:
+    if spec.targets < 1:
         raise LabError("these data have no classes")
-    kind = choose_kind(facts.kind, loss.wants)
+    kind = choose_kind(spec.kind, loss.wants)
     if kind is None:
         raise LabError(
-            f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {facts.kind}: "
-            f"choose one of loss={', '.join(fitting_losses(facts.kind))}"
+            f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {spec.kind}: "
+            f"choose one of loss={', '.join(fitting_losses(spec.kind))}"
         )
     if isinstance(loss, Adapted):
         return  # it was tried when it was adapted
-    target = _specimen(facts)
-    outputs = torch.zeros(len(target), loss.outputs(facts.targets) * loss.n_views)
-    loss.set_class_counts(torch.ones(facts.targets, dtype=torch.int64))  # of the data, when they are read
-    loss.per_example(outputs, encode(target, facts.kind, kind, facts.targets, outputs.dtype))
+    target = _specimen(spec)
+    outputs = torch.zeros(len(target), loss.outputs(spec.targets) * loss.n_views)
+    loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # of the data, when they are read
+    loss.per_example(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
 
 
 def check_optimizer(learner: Learner) -> None:
@@ -244,10 +244,10 @@ def fitting_losses(kind: Kind) -> list[str]:
     return [name for name in catalog.names() if choose_kind(kind, catalog.wants(name)) is not None]
 
 
-def _specimen(facts: DataSpec) -> Tensor:
+def _specimen(spec: DataSpec) -> Tensor:
     """Two targets such as these data give."""
-    if facts.kind is Kind.INDEX:
+    if spec.kind is Kind.INDEX:
         return torch.zeros(2, dtype=torch.int64)
-    if facts.kind is Kind.PROBABILITIES:
-        return torch.full((2, facts.targets), 1 / facts.targets)
-    return torch.zeros(2, facts.targets)
+    if spec.kind is Kind.PROBABILITIES:
+        return torch.full((2, spec.targets), 1 / spec.targets)
+    return torch.zeros(2, spec.targets)

@@ -171,11 +171,11 @@ def reopen_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
     known = DataMetadata.from_json(content, folder.metadata)
     if folder.teacher.is_dir():
         config = teacher.taught_by(str(folder.teacher), config)
-    loss = make_loss(config["loss"], known.facts.kind, known.facts.targets)
+    loss = make_loss(config["loss"], known.spec.kind, known.spec.targets)
     if known.class_counts is not None:
         loss.set_class_counts(known.class_counts)
-    network = make_network(config, known.facts, loss)
-    learner = learner_for(known.facts.task)(network, loss, known.facts)
+    network = make_network(config, known.spec, loss)
+    learner = learner_for(known.spec.task)(network, loss, known.spec)
     weights.load(learner, path)
     check_finite(learner, path)
     return learner.eval(), known

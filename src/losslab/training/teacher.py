@@ -24,8 +24,8 @@ def network_of(run: str | None) -> nn.Module | None:
     folder = RunFolder(Path(run))
     config = taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
     data: ExperimentDataModule = make("data", config["data"])
-    loss = make_loss(config["loss"], data.facts.kind, data.facts.targets)
-    network = make_network(config, data.facts, loss)
+    loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
+    network = make_network(config, data.spec, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
     return _Teacher(network, loss)
 

@@ -23,8 +23,8 @@ def folder(tmp_path):
 def test_reads_resizes_and_labels_by_folder(folder):
     data = ImageFolder(folder, size=16)
     data.setup()
-    assert data.facts.class_names == ("blue", "red")
-    assert data.facts.input_shape == (3, 16, 16)
+    assert data.spec.class_names == ("blue", "red")
+    assert data.spec.input_shape == (3, 16, 16)
     test = data.splits["test"]
     assert test.inputs.shape == (6, 16, 16, 3)
     assert test.target.tolist() == [0, 0, 0, 1, 1, 1]
@@ -71,7 +71,7 @@ def test_names_that_begin_with_a_dot_are_ignored(folder):
     Image.new("RGB", (20, 20)).save(folder / "train" / "red" / "more" / "5.PNG")
     data = ImageFolder(folder, size=8)
     data.setup()
-    assert data.facts.class_names == ("blue", "red")
+    assert data.spec.class_names == ("blue", "red")
     assert data.splits["train"].size == 11
 
 

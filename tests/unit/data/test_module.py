@@ -21,14 +21,14 @@ def test_batches_match_the_declared_spec(module):
     data = module()
     data.setup()
     batch = next(iter(data.train_dataloader()))
-    facts = data.facts
-    assert batch.inputs.shape[1:] == facts.input_shape
+    spec = data.spec
+    assert batch.inputs.shape[1:] == spec.input_shape
     assert batch.inputs.dtype == torch.float32
-    if facts.task is Task.MULTICLASS:
+    if spec.task is Task.MULTICLASS:
         assert batch.target.dtype == torch.int64
-        assert batch.target.max() < facts.targets == len(facts.class_names)
+        assert batch.target.max() < spec.targets == len(spec.class_names)
     else:
-        assert batch.target.shape[1:] == (facts.targets,)
+        assert batch.target.shape[1:] == (spec.targets,)
         assert batch.target.dtype == torch.float32
 
 
@@ -105,7 +105,7 @@ def test_class_counts_are_those_of_the_training_split(module):
     data = module()
     data.setup()
     target = data.splits["train"].target
-    columns = target if target.is_floating_point() else torch.nn.functional.one_hot(target, data.facts.targets)
+    columns = target if target.is_floating_point() else torch.nn.functional.one_hot(target, data.spec.targets)
     assert data.class_counts.dtype == torch.int64
     assert data.class_counts.tolist() == columns.sum(0).tolist()
 

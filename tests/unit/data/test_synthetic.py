@@ -35,7 +35,7 @@ def splits(**options):
 def test_counts_are_whole_numbers_and_the_truth_is_the_target():
     data = Counts(n=50)
     data.setup()
-    assert (data.facts.task, data.facts.kind, data.facts.targets) == (Task.REGRESSION, Kind.VALUES, 1)
+    assert (data.spec.task, data.spec.kind, data.spec.targets) == (Task.REGRESSION, Kind.VALUES, 1)
     for examples in data.splits.values():
         assert examples.target.shape == (50, 1)
         assert examples.target.dtype == torch.float32

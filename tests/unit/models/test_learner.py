@@ -59,9 +59,9 @@ def test_the_linear_run_equals_gradient_descent_in_closed_form(build, precision,
         assert bias == pytest.approx(expected[1], rel=tolerance)
 
 
-def learner(loss, facts=CLASSES, kind=Classifier, **options):
+def learner(loss, spec=CLASSES, kind=Classifier, **options):
     torch.manual_seed(0)
-    return kind(nn.Linear(6, facts.targets), loss, facts, **options)
+    return kind(nn.Linear(6, spec.targets), loss, spec, **options)
 
 
 def batch(n: int) -> Batch:

@@ -14,8 +14,8 @@ N = 101
 RANDOM = torch.Generator().manual_seed(0)
 
 
-def measured(facts: DataSpec, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
-    metrics = EvaluationMetrics(facts)
+def measured(spec: DataSpec, outputs, probabilities, truth, batch: int = 16) -> dict[str, float]:
+    metrics = EvaluationMetrics(spec)
     for i in range(0, N, batch):
         part = slice(i, i + batch)
         metrics.update(outputs[part], None if probabilities is None else probabilities[part], truth[part])
@@ -75,15 +75,15 @@ def test_one_vs_all_probabilities_are_normalised_for_exclusive_classes():
 def test_results_do_not_depend_on_the_batch_size(batch):
     outputs = torch.randn(N, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     truth = torch.randint(4, (N,), generator=torch.Generator().manual_seed(2))
-    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4)
-    whole = measured(facts, outputs, outputs.softmax(1), truth, N)
-    parts = measured(facts, outputs, outputs.softmax(1), truth, batch)
+    spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4)
+    whole = measured(spec, outputs, outputs.softmax(1), truth, N)
+    parts = measured(spec, outputs, outputs.softmax(1), truth, batch)
     assert parts == pytest.approx(whole, abs=1e-9)
 
 
 def test_confident_mistakes_have_a_finite_nll():
-    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 2)
-    metrics = EvaluationMetrics(facts)
+    spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 2)
+    metrics = EvaluationMetrics(spec)
     metrics.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert metrics.compute()["nll"].item() == pytest.approx(15.9424, abs=1e-3)  # -ln 2^-23
 
@@ -105,7 +105,7 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
 
 
 @pytest.mark.parametrize(
-    ("facts", "outputs"),
+    ("spec", "outputs"),
     [
         (DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), torch.ones(4, 1)),
         (DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 3), torch.ones(4, 3)),
@@ -114,10 +114,10 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
         (DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
     ],
 )
-def test_states_of_a_rank_without_examples_have_the_usual_shapes(facts, outputs):
-    idle, busy = EvaluationMetrics(facts), EvaluationMetrics(facts)
-    truth = torch.tensor([0, 1, 2, 0]) if facts.task is Task.MULTICLASS else outputs
-    busy.update(outputs, None if facts.task is Task.REGRESSION else outputs / 2, truth)
+def test_states_of_a_rank_without_examples_have_the_usual_shapes(spec, outputs):
+    idle, busy = EvaluationMetrics(spec), EvaluationMetrics(spec)
+    truth = torch.tensor([0, 1, 2, 0]) if spec.task is Task.MULTICLASS else outputs
+    busy.update(outputs, None if spec.task is Task.REGRESSION else outputs / 2, truth)
     assert shapes(idle) == shapes(busy)
 
 
@@ -134,8 +134,8 @@ def shapes(metrics):
 def test_nll_and_brier_stay_separate_after_a_perfect_first_batch():
     # Then the states of NLL and Brier are equal, and torchmetrics' compute groups would merge the two.
     outputs = torch.tensor([[40.0, 0, 0], [0, 1, 0], [0, 0, 2], [1, 0, 0]])
-    truth, facts = torch.tensor([0, 1, 1, 2]), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3)
-    whole, single = (measured(facts, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
+    truth, spec = torch.tensor([0, 1, 1, 2]), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3)
+    whole, single = (measured(spec, outputs, outputs.softmax(1), truth, batch) for batch in (4, 1))
     assert single == pytest.approx(whole, rel=1e-6)
 
 

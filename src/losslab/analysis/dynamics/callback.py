@@ -53,7 +53,7 @@ class RecordedExamples:
         if trainer.overfit_batches:  # type: ignore[attr-defined]
             size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
         drawn = source.take(recording.draw_rows(size, count, seed).to(source.device))
-        self._mix = None if data.mix is None else partial(encode_classes, learner.facts.targets)
+        self._mix = None if data.mix is None else partial(encode_classes, learner.spec.targets)
         batch = Batch(*drawn) if self._mix is None else self._mix(Batch(*drawn))
         counted = recording.has_weight(learner, batch.target.to(learner.device)).to(drawn.device)
         if not counted.any():
@@ -161,7 +161,7 @@ class Dynamics(Callback):
         """The record of all snapshots so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
         layers = layer_titles(learner.network)
-        return Record.of(learner.facts.task.value, name, layers, LINE, self._description, self.snapshots)
+        return Record.of(learner.spec.task.value, name, layers, LINE, self._description, self.snapshots)
 
     def _take_snapshot(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
         context = trainer.precision_plugin.forward_context()

@@ -48,21 +48,21 @@ def loss_slope(learner: Learner) -> Numbers:
     docs/losses.md, averaged over which of the first ten classes is right. Binary and multilabel: z = ±m in all columns,
     averaged over both labels. Regression: residual m in all columns.
     """
-    loss, facts = learner.loss, learner.facts
+    loss, spec = learner.loss, learner.spec
     nothing: Numbers = np.full(len(LINE), np.nan)
-    if loss.n_views > 1 or (facts.task is not Task.REGRESSION and loss.outputs_per_target > 1):
+    if loss.n_views > 1 or (spec.task is not Task.REGRESSION and loss.outputs_per_target > 1):
         return nothing
     device = learner.device
     dtype = torch.float32 if device.type == "mps" else torch.float64
     line = torch.as_tensor(LINE, device=device, dtype=dtype)
-    batches = _values_along(learner, line) if facts.task is Task.REGRESSION else _classes_along(learner, line)
+    batches = _values_along(learner, line) if spec.task is Task.REGRESSION else _classes_along(learner, line)
     norms = [_gradient_norm(learner, outputs, target) for outputs, target in batches]
     return torch.stack(norms).mean(0).cpu().double().numpy() if norms else nothing
 
 
 def _classes_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
-    columns = learner.facts.targets
-    if learner.facts.task is not Task.MULTICLASS:
+    columns = learner.spec.targets
+    if learner.spec.task is not Task.MULTICLASS:
         margin = line[:, None].expand(-1, columns)
         threshold = decision_threshold(learner)
         return [(threshold + sign * margin, torch.full_like(margin, float(sign > 0))) for sign in (1, -1)]
@@ -77,7 +77,7 @@ def _classes_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]
 
 def _values_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Empty unless the (first) outputs of the loss are the predicted values themselves."""
-    columns = learner.facts.targets
+    columns = learner.spec.targets
     outputs = torch.zeros(len(line), learner.loss.outputs(columns)).to(line)
     outputs[:, :columns] = line[:, None]
     target = torch.zeros(len(line), columns).to(line)
@@ -96,7 +96,7 @@ def _gradient_norm(learner: Learner, outputs: Tensor, target: Tensor) -> Tensor:
 
 def decision_threshold(learner: Learner) -> float:
     """The output at which a label has probability 1/2: 0 for logits, 1/2 where outputs are probabilities."""
-    candidates = torch.tensor([[0.0], [0.5]], device=learner.device).expand(2, learner.facts.targets)
+    candidates = torch.tensor([[0.0], [0.5]], device=learner.device).expand(2, learner.spec.targets)
     probabilities = learner.probabilities(candidates)
     assert probabilities is not None  # noqa: S101 -- for the type checker: never called for a regression
     distance = (probabilities - 0.5).abs()[:, 0]

@@ -47,10 +47,10 @@ def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
     """
     scores = learner.predictions(outputs)
     reference = _as_truth(learner, reference)
-    if learner.facts.task is Task.REGRESSION:
+    if learner.spec.task is Task.REGRESSION:
         residual = scores - reference
         return residual[:, 0] if residual.shape[1] == 1 else residual.square().mean(1).sqrt()
-    if learner.facts.task is not Task.MULTICLASS:
+    if learner.spec.task is not Task.MULTICLASS:
         sign = torch.where(reference > 0.5, 1, -1)
         return (sign * (scores - decision_threshold(learner))).min(1).values
     own = reference[:, None]
@@ -124,10 +124,10 @@ def _seed(device: torch.device) -> None:
 
 
 def _encode(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
-    return encode(target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
+    return encode(target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
 
 
 def _as_truth(learner: Learner, reference: Tensor) -> Tensor:
     """A target in the form of a truth: probabilities become their likeliest class."""
-    soft = learner.facts.kind is Kind.PROBABILITIES and reference.is_floating_point()
+    soft = learner.spec.kind is Kind.PROBABILITIES and reference.is_floating_point()
     return reference.argmax(1) if soft else reference

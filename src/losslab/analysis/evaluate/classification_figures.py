@@ -46,7 +46,7 @@ def draw_calibration(predictions: Predictions) -> Figure:
     above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=_calibration_title(ece, predictions))
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     below.bar(middle, count, **bars)
-    below.set(xlabel=x, ylabel="labels" if predictions.facts.task is Task.MULTILABEL else "examples")
+    below.set(xlabel=x, ylabel="labels" if predictions.spec.task is Task.MULTILABEL else "examples")
     if count.max() > 100 * count.min():
         below.set_yscale("log")
     for axes in (above, below):
@@ -60,16 +60,16 @@ def calibration(predictions: Predictions) -> ECE:
     ece = ECE()
     ece.set_dtype(torch.float64)
     probabilities, truth = torch.as_tensor(predictions.probabilities), torch.from_numpy(predictions.truth)
-    if predictions.facts.task is not Task.MULTICLASS:
+    if predictions.spec.task is not Task.MULTICLASS:
         probabilities, truth = probabilities.reshape(-1, 1).clamp(max=1), truth.reshape(-1, 1).double()
     ece.update(probabilities, truth)
     return ece
 
 
 def _calibration_axes(predictions: Predictions) -> tuple[str, str]:
-    if predictions.facts.task is Task.MULTICLASS:
+    if predictions.spec.task is Task.MULTICLASS:
         return "confidence (probability of the predicted class)", "accuracy"
-    if predictions.facts.task is Task.BINARY:
+    if predictions.spec.task is Task.BINARY:
         name = predictions.class_names[1]
         return f"probability of {name}", f"frequency of {name}"
     return "probability of a label", "frequency of the label"
@@ -78,7 +78,7 @@ def _calibration_axes(predictions: Predictions) -> tuple[str, str]:
 def _calibration_title(ece: ECE, predictions: Predictions) -> str:
     value = float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
     gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
-    if predictions.facts.task is Task.MULTICLASS:
+    if predictions.spec.task is Task.MULTICLASS:
         tendency = "over-confident" if gap > 0 else "under-confident"
     else:
         tendency = "too high" if gap > 0 else "too low"
@@ -88,7 +88,7 @@ def _calibration_title(ece: ECE, predictions: Predictions) -> str:
 def draw_confusion(predictions: Predictions) -> Figure:
     """Draw the confusion matrix: counts as numbers, shares of the true class as colours."""
     matrix, names = confusion_matrix(predictions), predictions.class_names
-    if predictions.facts.task is Task.MULTILABEL:
+    if predictions.spec.task is Task.MULTILABEL:
         figure = _draw_matrix(matrix, names, ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, names))
         figure.axes[0].set(xlabel="decision on the label", ylabel="label")
         return figure
@@ -189,6 +189,6 @@ def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
     worst = min(curves.each, key=lambda curve: curve.area)
     macro = next(curve for curve in curves.averages if curve.name == "macro")
     missing = f"; {len(curves.missing)} without a curve" if curves.missing else ""
-    unit = "class" if predictions.facts.task is Task.MULTICLASS else "label"
+    unit = "class" if predictions.spec.task is Task.MULTICLASS else "label"
     lowest = f"lowest: {unit} {shorten(worst.name, 20)}, {worst.area:.4f}"
     return f"{kind}: macro {area} {macro.area:.4f}; {lowest}{missing}"

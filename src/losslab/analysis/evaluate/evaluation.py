@@ -50,7 +50,7 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
         LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
     """
     experiment, split = open_run(request), request.split
-    task = experiment.data.facts.task
+    task = experiment.data.spec.task
     if soft_labels_file is not None and task is not Task.MULTICLASS:
         raise LabError(f"--soft-labels are distributions over exclusive classes, these data are {task}: leave it out")
     bar = _ProgressBar(split)
@@ -90,7 +90,7 @@ def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, fl
     """The logged metrics summed batch by batch as in one process: sums over ranks differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(outputs.index)
     device = next(learner.parameters()).device
-    logged, loss = EvaluationMetrics(learner.facts).without_sync(), torch.zeros((), dtype=torch.float64)
+    logged, loss = EvaluationMetrics(learner.spec).without_sync(), torch.zeros((), dtype=torch.float64)
     weight = loss.clone()
     with torch.no_grad():
         for start in range(0, len(outputs.index), size):

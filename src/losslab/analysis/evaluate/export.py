@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from losslab.analysis.evaluate.predictions import class_names
 from losslab.data.metadata import DataMetadata
 from losslab.errors import LabError, message_of
 from losslab.io import atomic
@@ -37,7 +36,7 @@ class Program(nn.Module):
 
     def __init__(self, learner: Learner, metadata: DataMetadata, *, raw: bool = False) -> None:
         super().__init__()
-        self.network, self.loss, self.facts, self.raw = learner.network, learner.loss, learner.facts, raw
+        self.network, self.loss, self.spec, self.raw = learner.network, learner.loss, learner.spec, raw
         self.dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
         for name in ("scale", "shift"):
             normalise = metadata.normalise
@@ -61,10 +60,10 @@ class Program(nn.Module):
         if self.raw:
             return outputs
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        if self.facts.task is Task.REGRESSION:
+        if self.spec.task is Task.REGRESSION:
             return self.loss.to_predictions(outputs)
         probabilities = self.loss.to_probabilities(outputs)
-        return normalise_rows(probabilities) if self.facts.task is Task.MULTICLASS else probabilities.clamp(max=1)
+        return normalise_rows(probabilities) if self.spec.task is Task.MULTICLASS else probabilities.clamp(max=1)
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def export(request: EvaluationRequest, path: Path | None = None, *, raw: bool = 
     program = Program(experiment.learner, metadata, raw=raw)
     program = copy.deepcopy(program).to(memory_format=torch.contiguous_format)  # torch.export warns of other formats
     descriptions = _describe_inputs(program, inputs), _describe_outputs(program)
-    facts = program.facts
-    names = tuple(class_names(facts)) if facts.task in {Task.MULTICLASS, Task.MULTILABEL} else ()
+    spec = program.spec
+    names = tuple(spec.names) if spec.task in {Task.MULTICLASS, Task.MULTILABEL} else ()
     with tempfile.TemporaryDirectory(prefix="losslab-") as folder:
         file = Path(folder) / "exported.pt2"
         content = {"inputs": descriptions[0], "outputs": descriptions[1], "class_names": list(names)}
@@ -133,7 +132,7 @@ def _examples(experiment: Experiment, split: str, *, raw: bool) -> tuple[Tensor,
         outputs = learner(prepared.to(dtype))
         probabilities = learner.probabilities(outputs)
         expected = outputs if raw else learner.predictions(outputs) if probabilities is None else probabilities
-        if not raw and learner.facts.task is Task.MULTICLASS:
+        if not raw and learner.spec.task is Task.MULTICLASS:
             expected = expected / expected.sum(1, keepdim=True).clamp(min=torch.finfo(expected.dtype).tiny)
     if not torch.isfinite(expected).all():
         raise LabError(
@@ -187,12 +186,12 @@ def _describe_inputs(program: Program, inputs: Tensor) -> str:
 
 
 def _describe_outputs(program: Program) -> str:
-    facts = program.facts
+    spec = program.spec
     if program.raw:
         return "the network's raw outputs"
     return {
-        Task.MULTICLASS: f"probabilities (N, {facts.targets}), each row summing to 1",
-        Task.BINARY: f"the probability (N, 1) of {class_names(facts)[-1]}",
-        Task.MULTILABEL: f"a probability for each of the labels (N, {facts.targets})",
-        Task.REGRESSION: f"values (N, {facts.targets})",
-    }[facts.task]
+        Task.MULTICLASS: f"probabilities (N, {spec.targets}), each row summing to 1",
+        Task.BINARY: f"the probability (N, 1) of {spec.names[-1]}",
+        Task.MULTILABEL: f"a probability for each of the labels (N, {spec.targets})",
+        Task.REGRESSION: f"values (N, {spec.targets})",
+    }[spec.task]

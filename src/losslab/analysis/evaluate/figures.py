@@ -165,7 +165,7 @@ def load_images(source: Source, index: Array) -> list[Array]:
 
 
 def _caption(predictions: Predictions, row: int) -> str:
-    names, task = predictions.class_names, predictions.facts.task
+    names, task = predictions.class_names, predictions.spec.task
 
     def in_words(values: Array) -> str:
         if task is Task.REGRESSION:

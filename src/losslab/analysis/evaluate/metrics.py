@@ -43,7 +43,7 @@ def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
 def confusion_matrix(predictions: Predictions) -> Array:
     """Counts by true class (rows) and predicted class (C, C); for labels TN, FP, FN and TP of each (K, 4)."""
     matrix: Array
-    if predictions.facts.task is Task.MULTILABEL:
+    if predictions.spec.task is Task.MULTILABEL:
         matrix = sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction).reshape(-1, 4)
     else:
         matrix = sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.class_names)))
@@ -52,14 +52,14 @@ def confusion_matrix(predictions: Predictions) -> Array:
 
 def _present_classes(predictions: Predictions) -> list[int]:
     """The classes that occur among the truths or the predictions; all labels of a multilabel task."""
-    if predictions.facts.task is Task.MULTILABEL:
-        return list(range(predictions.facts.targets))
+    if predictions.spec.task is Task.MULTILABEL:
+        return list(range(predictions.spec.targets))
     return [int(number) for number in np.union1d(predictions.truth, predictions.prediction)]
 
 
 def _columns(predictions: Predictions) -> tuple[Array, Array]:
     """Truth and prediction as scikit-learn takes them."""
-    if predictions.facts.task is Task.BINARY:
+    if predictions.spec.task is Task.BINARY:
         return predictions.truth[:, 0], predictions.prediction[:, 0]
     return predictions.truth, predictions.prediction
 
@@ -106,7 +106,7 @@ def compute_curves(predictions: Predictions, kind: str) -> Curves:
     average_precision_score.
     """
     assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
-    names, task = predictions.class_names, predictions.facts.task
+    names, task = predictions.class_names, predictions.spec.task
     if task is Task.MULTICLASS:
         truth = predictions.truth[:, None] == np.arange(len(names))
     else:
@@ -147,12 +147,12 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
 
 def extra_metrics(predictions: Predictions) -> dict[str, float]:
     """Top-5 accuracy and Matthews' correlation of classes, or further errors of a regression."""
-    task = predictions.facts.task
+    task = predictions.spec.task
     if task is Task.REGRESSION:
         return _regression_metrics(predictions)
     extra: dict[str, float] = {}
-    if task is Task.MULTICLASS and predictions.facts.targets > TOP:
-        labels = range(predictions.facts.targets)
+    if task is Task.MULTICLASS and predictions.spec.targets > TOP:
+        labels = range(predictions.spec.targets)
         extra["top5"] = float(sk.top_k_accuracy_score(predictions.truth, predictions.scores, k=TOP, labels=labels))
     if task is not Task.MULTILABEL:
         extra["mcc"] = float(sk.matthews_corrcoef(*_columns(predictions)))

@@ -12,7 +12,6 @@ from rich.progress import track
 from torch import Tensor
 
 from losslab.analysis.evaluate.export import Program
-from losslab.analysis.evaluate.predictions import class_names
 from losslab.data.image_files import allow_large_images, decode
 from losslab.data.image_folder import find_images
 from losslab.data.machine import cores
@@ -41,16 +40,16 @@ def load_classifier(run: Path, checkpoint: str = "best") -> ImageClassifier:
         LabError: the run cannot be opened, or does not classify images.
     """
     learner, metadata = reopen_network(run, checkpoint)
-    facts = metadata.facts
-    if len(facts.input_shape) != 3 or facts.task is Task.REGRESSION:
-        shape = "×".join(str(size) for size in facts.input_shape)
-        raise LabError(f"{run} learnt {facts.task} on inputs of {shape}: predict takes runs that classify images")
-    channels, height, width = facts.input_shape
+    spec = metadata.spec
+    if len(spec.input_shape) != 3 or spec.task is Task.REGRESSION:
+        shape = "×".join(str(size) for size in spec.input_shape)
+        raise LabError(f"{run} learnt {spec.task} on inputs of {shape}: predict takes runs that classify images")
+    channels, height, width = spec.input_shape
     if metadata.normalise is None or channels != 3 or height != width:
         how = metadata.foreign_transform or f"not normalised, {channels} channels of {height}×{width}"
         raise LabError(f"{run} learnt from images that predict cannot prepare ({how}): use Python instead")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ImageClassifier(Program(learner, metadata).to(device), tuple(class_names(facts)), height, device)
+    return ImageClassifier(Program(learner, metadata).to(device), tuple(spec.names), height, device)
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -22,7 +22,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 class Predictions:
     """All examples of a split, sorted by `index`. Floating-point arrays are float64."""
 
-    facts: DataSpec
+    spec: DataSpec
     index: Array
     """int64 (N,)."""
     truth: Array
@@ -46,7 +46,7 @@ class Predictions:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes or labels."""
-        return class_names(self.facts)
+        return self.spec.names
 
     @property
     def target_class(self) -> Array:
@@ -57,7 +57,7 @@ class Predictions:
     def confidence(self) -> Array:
         """The probability of each predicted class (N,) or label (N, K)."""
         assert self.probabilities is not None  # noqa: S101 -- for the type checker
-        if self.facts.task is Task.MULTICLASS:
+        if self.spec.task is Task.MULTICLASS:
             return self.probabilities[np.arange(len(self)), self.prediction]
         confidence: Array = np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
         return confidence
@@ -65,7 +65,7 @@ class Predictions:
     @property
     def mislabelled(self) -> Array:
         """Whether the target differs from the truth, by label noise or as an outlier (N,)."""
-        target = self.target_class if self.facts.task is Task.MULTICLASS else self.target
+        target = self.target_class if self.spec.task is Task.MULTICLASS else self.target
         differs: Any = target != self.truth
         mislabelled: Array = differs.reshape(len(self), -1).any(axis=1)
         return mislabelled
@@ -75,12 +75,6 @@ class Predictions:
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
-def class_names(facts: DataSpec) -> list[str]:
-    """Names of the classes (two of a binary task) or labels; their numbers if the data do not name them."""
-    count = 2 if facts.task is Task.BINARY else facts.targets
-    return list(facts.class_names) if len(facts.class_names) == count else [str(number) for number in range(count)]
-
-
 def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
     """Turn the outputs of a split into predictions, as the learner's loss defines them.
 
@@ -88,7 +82,7 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         LabError: some outputs are NaN or infinite.
     """
     _check_finite(split)
-    facts = learner.facts
+    spec = learner.spec
     outputs = split.outputs.to(next(learner.parameters()).device)
     with torch.no_grad():
         scores = learner.predictions(outputs)
@@ -97,7 +91,7 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         deviation = loss.variances(outputs).sqrt() if isinstance(loss, GaussianNLL) else None
     prediction = scores
     if probabilities is not None:  # the same decisions as those of the metrics
-        multiclass = facts.task is Task.MULTICLASS
+        multiclass = spec.task is Task.MULTICLASS
         prediction = scores.argmax(1) if multiclass else (probabilities > 0.5).long()
         probabilities = normalise_rows(probabilities.double()) if multiclass else probabilities
     columns = {
@@ -106,15 +100,15 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         "prediction": prediction,
         "loss": split.loss,
         "probabilities": probabilities,
-        "scores": scores if facts.task is Task.MULTICLASS else None,
+        "scores": scores if spec.task is Task.MULTICLASS else None,
         "deviation": deviation,
     }
     arrays = {name: _to_array(column) for name, column in columns.items() if column is not None}
-    if facts.task in {Task.BINARY, Task.MULTILABEL}:
+    if spec.task in {Task.BINARY, Task.MULTILABEL}:
         arrays["truth"] = arrays["truth"].astype(np.int64)
-        if facts.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():
+        if spec.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():
             arrays["target"] = arrays["target"].astype(np.int64)
-    return Predictions(facts, _to_array(split.index), **arrays)
+    return Predictions(spec, _to_array(split.index), **arrays)
 
 
 def _check_finite(split: SplitOutputs) -> None:

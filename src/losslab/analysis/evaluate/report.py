@@ -106,7 +106,7 @@ def _write_files(evaluation: Evaluation, folder: Path) -> None:
     rows = predictions.highest_loss(_HIGHEST_LOSSES)
     _write_columns(folder / "worst.csv", {name: column[rows] for name, column in columns.items()})
     content: dict[str, Any] = dict(evaluation.values)
-    if predictions.facts.task is not Task.REGRESSION:
+    if predictions.spec.task is not Task.REGRESSION:
         (folder / "report.txt").write_text(metrics.classification_report(predictions), encoding="utf-8")
         _write_confusion(folder / "confusion.csv", predictions)
         np.save(folder / "probabilities.npy", np.asarray(predictions.probabilities, dtype=np.float32))
@@ -148,7 +148,7 @@ def prediction_columns(predictions: Predictions) -> dict[str, Array]:
         Task.BINARY: _binary_columns,
         Task.MULTILABEL: _multilabel_columns,
     }
-    columns = by_task[predictions.facts.task](predictions)
+    columns = by_task[predictions.spec.task](predictions)
     return {"index": predictions.index} | columns | {"loss": predictions.loss}
 
 
@@ -214,7 +214,7 @@ def _write_confusion(path: Path, predictions: Predictions) -> None:
     """Write a row for each true class and a column for each predicted one; for labels a row with the four counts."""
     names, matrix = predictions.class_names, metrics.confusion_matrix(predictions)
     header = ["truth \\ prediction", *names]
-    if predictions.facts.task is Task.MULTILABEL:
+    if predictions.spec.task is Task.MULTILABEL:
         header = ["label", "true_negative", "false_positive", "false_negative", "true_positive"]
     write_csv(path, header, ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)))
 
@@ -239,7 +239,7 @@ def _figures(evaluation: Evaluation, highest_loss: Array) -> dict[str, Callable[
     """The functions that draw each figure, by file stem."""
     predictions = evaluation.predictions
     draw: dict[str, Callable[[], Figure]] = {}
-    if predictions.facts.task is Task.REGRESSION:
+    if predictions.spec.task is Task.REGRESSION:
         draw["predictions"] = partial(figures.draw_predictions, predictions)
         draw["residuals"] = partial(figures.draw_residuals, predictions)
     else:
@@ -248,7 +248,7 @@ def _figures(evaluation: Evaluation, highest_loss: Array) -> dict[str, Callable[
         for each in evaluation.curves:
             if each.each:
                 draw[each.kind] = partial(classification_figures.draw_curves, each, predictions)
-    if len(predictions.facts.input_shape) == 3 and predictions.facts.input_shape[0] in {1, 3}:
+    if len(predictions.spec.input_shape) == 3 and predictions.spec.input_shape[0] in {1, 3}:
         source = evaluation.experiment.data.splits[evaluation.request.split]
         draw["worst"] = partial(figures.draw_images, predictions, source, highest_loss)
     return draw

@@ -29,7 +29,7 @@ def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
         LabError: the file cannot be read, or holds no such distributions.
     """
     rows = _read(path)
-    count, classes = len(predictions), predictions.facts.targets
+    count, classes = len(predictions), predictions.spec.targets
     is_subset = size > count and not np.array_equal(predictions.index, np.arange(count))
     if rows.ndim != 2 or rows.shape[1] != classes or len(rows) not in {count, size if is_subset else count}:
         other = f", or ({size}, {classes}) in the order of the whole set" if is_subset else ""

@@ -40,7 +40,7 @@ class Solution:
     @property
     def is_regression(self) -> bool:
         """Whether the metric is the mean squared error, else it is the error rate."""
-        return self.learner.facts.task is Task.REGRESSION
+        return self.learner.spec.task is Task.REGRESSION
 
     @property
     def metric_name(self) -> str:
@@ -116,8 +116,8 @@ def load_batches(solution: Solution, split: str, count: int | None, seed: int) -
 
 def encode_target(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
     """Encode targets for the loss, as the learner's step does."""
-    facts = learner.facts
-    return encode(target, facts.kind, learner.kind, facts.targets, torch.promote_types(dtype, torch.float32))
+    spec = learner.spec
+    return encode(target, spec.kind, learner.kind, spec.targets, torch.promote_types(dtype, torch.float32))
 
 
 def corruption_differs(runs: Sequence[RunFolder]) -> bool:

@@ -119,26 +119,26 @@ def _measure_run(run: Run, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]
 
 
 def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOutputs) -> Cell:
-    facts, trained = experiment.learner.facts, experiment.learner.loss
+    spec, trained = experiment.learner.spec, experiment.learner.loss
     try:
-        loss = make_loss(config, facts.kind, facts.targets)
+        loss = make_loss(config, spec.kind, spec.targets)
     except LabError:
         return Cell(None, "the loss takes other targets")
-    kind = choose_kind(facts.kind, loss.wants)
+    kind = choose_kind(spec.kind, loss.wants)
     if kind is None:
         return Cell(None, "the loss takes other targets")
     if loss.n_views > 1:
         return Cell(None, "the loss needs a teacher or other views of the inputs")
     if any(True for _ in loss.parameters()):
         return Cell(None, "the loss has parameters that it learns with its own network")
-    values = facts.task is Task.REGRESSION
-    outputs, how = translate(test.outputs, trained, loss, values=values, exclusive=facts.task is Task.MULTICLASS)
+    values = spec.task is Task.REGRESSION
+    outputs, how = translate(test.outputs, trained, loss, values=values, exclusive=spec.task is Task.MULTICLASS)
     if not how:
         return Cell(None, "the outputs do not determine what the loss reads")
     counts = getattr(experiment.data, "class_counts", None)
     if counts is not None:
         loss.set_class_counts(counts)
-    target = encode(test.target, facts.kind, kind, facts.targets, torch.float64)
+    target = encode(test.target, spec.kind, kind, spec.targets, torch.float64)
     with torch.no_grad():
         total = loss.double().total(outputs, target)
     return Cell(float(total.value / total.weight), how)

@@ -66,7 +66,7 @@ class Corruption(ABC):
         return asdict(self)
 
     @abstractmethod
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Check that the corruption fits the data, before they are read.
 
         Raises:
@@ -74,7 +74,7 @@ class Corruption(ABC):
         """
 
     @abstractmethod
-    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Return the corrupted training split. Truth and inputs stay unchanged.
 
         Raises:
@@ -90,11 +90,11 @@ class Corruption(ABC):
         """Raise LabError unless the seed is a whole number."""
         self.require("seed", "a whole number", holds=isinstance(seed, int) and not isinstance(seed, bool))
 
-    def require_classes(self, facts: DataSpec) -> None:
+    def require_classes(self, spec: DataSpec) -> None:
         """Raise LabError unless the targets are class indices or 0/1 labels."""
-        if facts.kind is Kind.PROBABILITIES:
+        if spec.kind is Kind.PROBABILITIES:
             raise LabError(f"{self.group}={self.kind} changes classes, and the targets of these data are probabilities")
-        if facts.task is Task.REGRESSION:
+        if spec.task is Task.REGRESSION:
             fits = "noise=outliers or heteroscedastic" if self.group == "noise" else "~imbalance (or imbalance=none)"
             raise LabError(f"{self.group}={self.kind} is for classes, and these data have values: use {fits}")
 

@@ -50,21 +50,21 @@ class HumanNoise(Corruption):
     def __post_init__(self) -> None:
         self.require("labels", f"one of {', '.join(_ARRAYS)}", holds=self.labels in _ARRAYS)
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data that are not CIFAR-10."""
-        self.require_classes(facts)
-        if facts.class_names != CLASSES:
+        self.require_classes(spec)
+        if spec.class_names != CLASSES:
             raise LabError(
                 "noise=human has labels for the images of CIFAR-10, and these data are others: use data=cifar10, or "
                 "noise=symmetric or pair_flip"
             )
 
-    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Replace the labels; the file's clean labels must equal the truth."""
         path = Path(self.file).expanduser()
         names = (_CLEAN, _ARRAYS[self.labels])
         arrays = read_arrays(path, names)
-        clean, noisy = (_labels(arrays[name], path, facts.targets) for name in names)
+        clean, noisy = (_labels(arrays[name], path, spec.targets) for name in names)
         last = int(train.index.max())
         if len(clean) != len(noisy) or last >= len(clean):
             raise LabError(

@@ -34,35 +34,33 @@ class LabelNoise(Corruption):
         self.require("rate", "a share from 0 to 1", holds=is_number(self.rate, 0, 1))
         self.require_seed(self.seed)
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data without classes."""
-        self.require_classes(facts)
+        self.require_classes(spec)
 
-    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Corrupt class indices, or each column of 0/1 labels as two classes."""
-        if facts.task is Task.MULTICLASS:
-            return with_target(train, self._corrupted(train.target, facts, 0))
-        columns = [
-            self._corrupted(labels.long(), facts, column) for column, labels in enumerate(train.target.unbind(1))
-        ]
+        if spec.task is Task.MULTICLASS:
+            return with_target(train, self._corrupted(train.target, spec, 0))
+        columns = [self._corrupted(labels.long(), spec, column) for column, labels in enumerate(train.target.unbind(1))]
         return with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
 
-    def _corrupted(self, labels: Tensor, facts: DataSpec, column: int) -> Tensor:
+    def _corrupted(self, labels: Tensor, spec: DataSpec, column: int) -> Tensor:
         """Class indices (N,) → (N,) with wrong ones. Indices outside the classes stay."""
-        classes = facts.targets if facts.task is Task.MULTICLASS else 2
+        classes = spec.targets if spec.task is Task.MULTICLASS else 2
         corrupted = labels.clone()
         for label in range(classes):
             rows = (labels == label).nonzero().squeeze(1)
             random = random_keys.generator(self.seed, random_keys.LABEL_NOISE, column, label)
             chosen = torch.randperm(len(rows), generator=random)[: round(self.rate * len(rows))]
             # Drawn for the whole class, so that the wrong label of an example does not depend on the rate.
-            others = self.others(label, len(rows), classes, facts, random)
+            others = self.others(label, len(rows), classes, spec, random)
             if others is not None:
                 corrupted[rows[chosen]] = others[chosen]
         return corrupted
 
     @abstractmethod
-    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:
+    def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor | None:
         """Draw a wrong label for each of the `count` examples of a class → (count,); None if the class stays clean."""
 
 
@@ -76,7 +74,7 @@ class Symmetric(LabelNoise):
 
     kind: ClassVar[str] = "symmetric"
 
-    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
         """Uniform over the other classes."""
         return (label + torch.randint(1, classes, (count,), generator=random)) % classes
 
@@ -87,15 +85,15 @@ class PairFlip(LabelNoise):
 
     kind: ClassVar[str] = "pair_flip"
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data without exclusive classes."""
-        super().check(facts)
-        if facts.task is Task.MULTILABEL:
+        super().check(spec)
+        if spec.task is Task.MULTILABEL:
             raise LabError(
                 "noise=pair_flip is for classes that exclude each other: several labels take noise=symmetric"
             )
 
-    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
         """The next class."""
         return torch.full((count,), (label + 1) % classes)
 
@@ -117,17 +115,17 @@ class Asymmetric(LabelNoise):
         "dog": "cat",
     }
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data without these classes."""
-        super().check(facts)
-        missing = {*self.MISTAKEN, *self.MISTAKEN.values()} - set(facts.class_names)
-        if missing or facts.task is not Task.MULTICLASS:
+        super().check(spec)
+        missing = {*self.MISTAKEN, *self.MISTAKEN.values()} - set(spec.class_names)
+        if missing or spec.task is not Task.MULTICLASS:
             raise LabError(
                 f"noise=asymmetric mistakes classes of CIFAR-10, and these data have no "
                 f"{', '.join(sorted(missing)) or 'exclusive classes'}: noise=pair_flip fits classes of any names"
             )
 
-    def others(self, label: int, count: int, classes: int, facts: DataSpec, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
+    def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
         """The similar class, if there is one."""
-        mistaken = self.MISTAKEN.get(facts.class_names[label])
-        return None if mistaken is None else torch.full((count,), facts.class_names.index(mistaken))
+        mistaken = self.MISTAKEN.get(spec.class_names[label])
+        return None if mistaken is None else torch.full((count,), spec.class_names.index(mistaken))

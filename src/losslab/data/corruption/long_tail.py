@@ -36,19 +36,19 @@ class LongTail(Corruption):
         self.require("ratio", "a number from 1", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
         self.require_seed(self.seed)
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data without exclusive classes."""
-        self.require_classes(facts)
-        if facts.task is Task.MULTILABEL:
+        self.require_classes(spec)
+        if spec.task is Task.MULTILABEL:
             raise LabError(
                 "imbalance=long_tail is for classes that exclude each other, and these data have several labels"
             )
 
-    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Keep some examples of each class, in their original order."""
-        multiclass = facts.task is Task.MULTICLASS
+        multiclass = spec.task is Task.MULTICLASS
         labels = train.target if multiclass else train.target.squeeze(1).long()
-        members = [(labels == label).nonzero().squeeze(1) for label in range(facts.targets if multiclass else 2)]
+        members = [(labels == label).nonzero().squeeze(1) for label in range(spec.targets if multiclass else 2)]
         available = [len(rows) for rows in members]
         sizes = self.sizes(available)
         if min(sizes) < 1:
@@ -56,7 +56,7 @@ class LongTail(Corruption):
             empty = available.index(0) if fewest == 0 else sizes.index(0)
             remedy = f"choose one of at most {fewest:,}" if fewest else "a class without any cannot be made rarer"
             raise LabError(
-                f"imbalance.ratio={self.ratio:g} leaves class {facts.names[empty]} none of its "
+                f"imbalance.ratio={self.ratio:g} leaves class {spec.names[empty]} none of its "
                 f"{available[empty]:,} training examples: {remedy}"
             )
         kept = [self._draw(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]

@@ -18,7 +18,7 @@ Manifest = dict[str, Any]
 """JSON content. "faults" has one record per corruption; "examples" and "sha256" describe the final training split."""
 
 
-def apply(train: TrainingSplit, corruptions: Sequence[Corruption], facts: DataSpec) -> tuple[TrainingSplit, Manifest]:
+def apply(train: TrainingSplit, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
     """Apply corruptions one after the other → the corrupted split and its manifest.
 
     Raises:
@@ -26,10 +26,10 @@ def apply(train: TrainingSplit, corruptions: Sequence[Corruption], facts: DataSp
     """
     records = []
     for corruption in corruptions:
-        before, train = train, corruption(train, facts)
-        records.append(_record(corruption, before, train, facts))
+        before, train = train, corruption(train, spec)
+        records.append(_record(corruption, before, train, spec))
     manifest: Manifest = {"faults": records, "examples": train.size, "sha256": checksum(train)}
-    if facts.task is Task.REGRESSION:
+    if spec.task is Task.REGRESSION:
         values = train.target.double()
         manifest["targets"] = {"mean": values.mean().item(), "std": values.std(correction=0).item()}
     return train, manifest
@@ -85,43 +85,43 @@ def _effect(record: dict[str, Any]) -> str:
     return f"{record['changed']:,} of {record['of']:,} {changed}"
 
 
-def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit, facts: DataSpec) -> dict[str, Any]:
+def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit, spec: DataSpec) -> dict[str, Any]:
     """What one corruption changed: counts, and the moments of the noise or the class sizes and transitions."""
     record: dict[str, Any] = {"group": corruption.group, "kind": corruption.kind, "parameters": corruption.parameters}
     record |= {"examples_before": before.size, "examples": after.size}
     if corruption.group == "noise":
         changed = after.target != after.truth
-        if facts.task is Task.REGRESSION:
+        if spec.task is Task.REGRESSION:
             changed = changed.reshape(after.size, -1).any(1)
         count, total = int(changed.sum()), changed.numel()
         record |= {"changed": count, "of": total, "realised_rate": round(count / total, 6)}
-    if facts.task is Task.REGRESSION:
+    if spec.task is Task.REGRESSION:
         moved = (after.target - after.truth).double()
         record["moved"] = {"mean": moved.mean().item(), "std": moved.std(correction=0).item()}
         return record
-    record["classes_before"], record["classes"] = _class_sizes(before.target, facts), _class_sizes(after.target, facts)
-    if corruption.group == "noise" and facts.task is Task.MULTILABEL:
-        columns = zip(facts.names, after.truth.long().unbind(1), after.target.long().unbind(1), strict=True)
+    record["classes_before"], record["classes"] = _class_sizes(before.target, spec), _class_sizes(after.target, spec)
+    if corruption.group == "noise" and spec.task is Task.MULTILABEL:
+        columns = zip(spec.names, after.truth.long().unbind(1), after.target.long().unbind(1), strict=True)
         record["flips"] = {name: _transitions(true, given, ["0", "1"]) for name, true, given in columns}
     elif corruption.group == "noise":
-        true, given = _valid_labels(after.truth, facts), _valid_labels(after.target, facts)
-        record["transitions"] = _transitions(true, given, facts.names)
+        true, given = _valid_labels(after.truth, spec), _valid_labels(after.target, spec)
+        record["transitions"] = _transitions(true, given, spec.names)
     return record
 
 
-def _class_sizes(target: Tensor, facts: DataSpec) -> dict[str, int]:
+def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
     """Number of examples of each class, or with each label."""
-    if facts.task is Task.MULTILABEL:
+    if spec.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
-        counts = torch.bincount(_valid_labels(target, facts), minlength=len(facts.names))
-    return dict(zip(facts.names, counts.tolist(), strict=True))
+        counts = torch.bincount(_valid_labels(target, spec), minlength=len(spec.names))
+    return dict(zip(spec.names, counts.tolist(), strict=True))
 
 
-def _valid_labels(target: Tensor, facts: DataSpec) -> Tensor:
+def _valid_labels(target: Tensor, spec: DataSpec) -> Tensor:
     """Class indices, int64, without those outside the classes."""
-    labels = target if facts.task is Task.MULTICLASS else target.squeeze(1).long()
-    return labels[(labels >= 0) & (labels < len(facts.names))]
+    labels = target if spec.task is Task.MULTICLASS else target.squeeze(1).long()
+    return labels[(labels >= 0) & (labels < len(spec.names))]
 
 
 def _transitions(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:

@@ -21,20 +21,20 @@ class ValueNoise(Corruption):
 
     group: ClassVar[str] = "noise"
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data in classes."""
-        if facts.task is not Task.REGRESSION:
+        if spec.task is not Task.REGRESSION:
             raise LabError(
                 f"noise={self.kind} is for values, and these data have classes: use noise=symmetric or pair_flip, and "
                 f"on CIFAR-10 also asymmetric or human"
             )
 
-    def __call__(self, train: TrainingSplit, facts: DataSpec) -> TrainingSplit:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Add the noise to the targets (N, D)."""
-        return with_target(train, train.target + self.noise(train, facts).to(train.target.dtype))
+        return with_target(train, train.target + self.noise(train, spec).to(train.target.dtype))
 
     @abstractmethod
-    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
+    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:
         """Draw the noise → (N, D)."""
 
 
@@ -64,19 +64,19 @@ class Outliers(ValueNoise):
         self.require("sides", "one or two", holds=self.sides in {"one", "two"})
         self.require_seed(self.seed)
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data in classes, and counts that would become negative."""
-        super().check(facts)
-        if facts.counts and self.sides == "two":
+        super().check(spec)
+        if spec.counts and self.sides == "two":
             raise LabError("noise.sides=two would make counts negative: use noise.sides=one")
 
-    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:
+    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:
         """Errors of the outliers, 0 elsewhere."""
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
         chosen = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
         # Drawn for all examples, so that the error of an example depends neither on the rate nor on `sides`.
         errors = torch.empty(train.target.shape).exponential_(1 / self.size, generator=random)
-        errors = errors.ceil() if facts.counts else errors
+        errors = errors.ceil() if spec.counts else errors
         if self.sides == "two":
             errors *= 2 * torch.randint(2, errors.shape, generator=random) - 1
         noise = torch.zeros_like(errors)
@@ -107,15 +107,15 @@ class Heteroscedastic(ValueNoise):
         self.require("feature", "a column, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0)
         self.require_seed(self.seed)
 
-    def check(self, facts: DataSpec) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Refuse data in classes, counts, and a feature that does not exist."""
-        super().check(facts)
-        features = torch.Size(facts.input_shape).numel()
+        super().check(spec)
+        features = torch.Size(spec.input_shape).numel()
         self.require("feature", f"a column, 0 to {features - 1:,}", holds=self.feature < features)
-        if facts.counts:
+        if spec.counts:
             raise LabError("noise=heteroscedastic adds Gaussian noise, and these are counts: use noise=outliers")
 
-    def noise(self, train: TrainingSplit, facts: DataSpec) -> Tensor:  # noqa: ARG002
+    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:  # noqa: ARG002
         """σ(x) times standard normal draws."""
         if not isinstance(train, Examples):
             raise LabError("noise=heteroscedastic depends on the inputs of all examples: it needs data in memory")

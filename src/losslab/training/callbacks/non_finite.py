@@ -360,7 +360,7 @@ def _bad_scores(learner: Learner, batch: Batch) -> str:
     with torch.no_grad(), uncompiled(learner.network):
         outputs = learner(batch.inputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        target = encode(batch.target, learner.facts.kind, learner.kind, learner.facts.targets, dtype)
+        target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
         scores = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
     wrong = ~torch.isfinite(scores)
     return f" ({_list_examples(batch.index[wrong])})" if wrong.any() else ""

@@ -71,7 +71,7 @@ def _chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
 
 def _write_graph(writer: "SummaryWriter", learner: Learner, trainer: Trainer) -> None:
     dtype = next(learner.parameters()).dtype
-    example = torch.zeros(1, *learner.facts.input_shape, dtype=dtype, device=learner.device)
+    example = torch.zeros(1, *learner.spec.input_shape, dtype=dtype, device=learner.device)
     was_training = learner.network.training
     learner.network.eval()  # a batch of one example has no batch statistics
     try:

@@ -20,20 +20,20 @@ LABELS = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), targets=3)
 VALUES = DataSpec(Task.REGRESSION, Kind.VALUES, (4,), targets=1)
 
 
-def learner(loss, facts, network=None):
-    kind = Regressor if facts.task is Task.REGRESSION else Classifier
-    return kind(network or nn.Linear(4, loss.outputs(facts.targets)), loss, facts)
+def learner(loss, spec, network=None):
+    kind = Regressor if spec.task is Task.REGRESSION else Classifier
+    return kind(network or nn.Linear(4, loss.outputs(spec.targets)), loss, spec)
 
 
-def batches(facts, count=40, sizes=(16, 24)):
+def batches(spec, count=40, sizes=(16, 24)):
     draws = torch.Generator().manual_seed(0)
     inputs = torch.randn(count, 4, generator=draws)
-    if facts.kind is Kind.VALUES:
-        target = torch.randn(count, facts.targets, generator=draws)
-    elif facts.kind is Kind.BINARY:
-        target = torch.randint(2, (count, facts.targets), generator=draws).float()
+    if spec.kind is Kind.VALUES:
+        target = torch.randn(count, spec.targets, generator=draws)
+    elif spec.kind is Kind.BINARY:
+        target = torch.randint(2, (count, spec.targets), generator=draws).float()
     else:
-        target = torch.randint(facts.targets, (count,), generator=draws)
+        target = torch.randint(spec.targets, (count,), generator=draws)
     whole = Batch(inputs, target, target.clone(), torch.arange(count))
     return whole, [Batch(*parts) for parts in zip(*(part.split(list(sizes)) for part in whole), strict=True)]
 

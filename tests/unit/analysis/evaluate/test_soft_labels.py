@@ -17,9 +17,9 @@ HUMAN = random.dirichlet(np.ones(C), N)
 
 def predictions(probabilities, index=None):
     truth = np.arange(N) % C
-    facts = DataSpec(Task.MULTICLASS, Kind.INDEX, (2,), C)
+    spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (2,), C)
     index = np.arange(N) if index is None else index
-    return Predictions(facts, index, truth, truth, probabilities.argmax(1), np.zeros(N), probabilities, probabilities)
+    return Predictions(spec, index, truth, truth, probabilities.argmax(1), np.zeros(N), probabilities, probabilities)
 
 
 def test_cross_entropy_is_entropy_and_divergence():

@@ -138,5 +138,5 @@ def test_the_official_labels_have_their_published_rates(real_cifar):
     data.setup()
     published = {"aggre": 0.0901, "worse": 0.4021, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764}
     for labels, rate in published.items():
-        train = HumanNoise(str(found), labels)(data.splits["train"], data.facts)
+        train = HumanNoise(str(found), labels)(data.splits["train"], data.spec)
         assert (train.target != train.truth).double().mean().item() == pytest.approx(rate, abs=1e-4)

@@ -17,7 +17,7 @@ BINARY = DataSpec(Task.BINARY, Kind.BINARY, (1,), 1, ("no", "yes"))
 LABELS = DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3, ("a", "b", "c"))
 
 
-def facts(classes):
+def spec(classes):
     return DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), classes, tuple(map(str, range(classes))))
 
 
@@ -49,7 +49,7 @@ class Files:
 def test_the_exact_share_of_each_class_gets_another_class(noise, classes, count, rate, seed, data):
     truth = drawn(classes, count, data.draw(st.integers(0, 5)))
     clean = truth.clone()
-    spoilt = noise(rate, seed)(examples(truth), facts(classes))
+    spoilt = noise(rate, seed)(examples(truth), spec(classes))
     for label in range(classes):
         members = truth == label
         assert (spoilt.target[members] != label).sum() == round(rate * int(members.sum()))
@@ -60,7 +60,7 @@ def test_the_exact_share_of_each_class_gets_another_class(noise, classes, count,
 
 
 def test_symmetric_noise_is_uniform_over_the_other_classes():
-    spoilt = Symmetric(1.0)(examples(torch.full((9000,), 3)), facts(10))
+    spoilt = Symmetric(1.0)(examples(torch.full((9000,), 3)), spec(10))
     counts = torch.bincount(spoilt.target, minlength=10)
     assert counts[3] == 0
     assert (counts[torch.arange(10) != 3] - 1000).abs().max() < 5 * 1000**0.5
@@ -68,7 +68,7 @@ def test_symmetric_noise_is_uniform_over_the_other_classes():
 
 def test_pair_flip_gives_the_next_class():
     truth = drawn(5, 500)
-    target = PairFlip(0.3)(examples(truth), facts(5)).target
+    target = PairFlip(0.3)(examples(truth), spec(5)).target
     wrong = target != truth
     assert torch.equal(target[wrong], (truth[wrong] + 1) % 5)
 
@@ -86,28 +86,28 @@ def test_asymmetric_noise_confuses_similar_classes_only():
 
 def test_noise_is_a_function_of_the_seed():
     split = examples(drawn(10, 1000))
-    same = [Symmetric(0.4, seed)(split, facts(10)).target for seed in (7, 7, 8)]
+    same = [Symmetric(0.4, seed)(split, spec(10)).target for seed in (7, 7, 8)]
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])
 
 
 def test_a_higher_rate_keeps_the_wrong_labels_of_a_lower_one():
     split = examples(drawn(10, 1000))
-    low, high = (Symmetric(rate)(split, facts(10)).target for rate in (0.2, 0.6))
+    low, high = (Symmetric(rate)(split, spec(10)).target for rate in (0.2, 0.6))
     wrong = low != split.truth
     assert torch.equal(low[wrong], high[wrong])
 
 
 def test_all_kinds_choose_the_same_examples():
     split = examples(drawn(10, 1000))
-    wrong = [noise(0.3)(split, facts(10)).target != split.truth for noise in (Symmetric, PairFlip)]
+    wrong = [noise(0.3)(split, spec(10)).target != split.truth for noise in (Symmetric, PairFlip)]
     assert torch.equal(*wrong)
 
 
 def test_ignored_indices_stay():
     truth = drawn(4, 100)
     truth[::3] = -100
-    target = Symmetric(1.0)(examples(truth), facts(4)).target
+    target = Symmetric(1.0)(examples(truth), spec(4)).target
     assert torch.equal(target == -100, truth == -100)
 
 
@@ -137,8 +137,8 @@ def test_labels_are_flipped_independently():
 def test_a_source_on_disk_gets_the_same_labels_as_one_in_memory():
     truth = drawn(10, 200)
     odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
-    streamed = Symmetric(0.5)(select_rows(as_training_split(Files(truth)), odd), facts(10))
-    held = Symmetric(0.5)(select_rows(examples(truth), odd), facts(10))
+    streamed = Symmetric(0.5)(select_rows(as_training_split(Files(truth)), odd), spec(10))
+    held = Symmetric(0.5)(select_rows(examples(truth), odd), spec(10))
     assert isinstance(streamed, Subset)
     assert torch.equal(streamed.target, held.target)
     batch = streamed.take(rows)
@@ -168,7 +168,7 @@ def test_invalid_rates_and_seeds_are_refused(options, message):
         (Symmetric(0.1), DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), "use noise=outliers or heteroscedastic"),
         (Symmetric(0.1), DataSpec(Task.MULTICLASS, Kind.PROBABILITIES, (1,), 3), "are probabilities"),
         (PairFlip(0.1), LABELS, "several labels take noise=symmetric"),
-        (Asymmetric(0.1), facts(10), "these data have no airplane, .* noise=pair_flip fits classes of any names"),
+        (Asymmetric(0.1), spec(10), "these data have no airplane, .* noise=pair_flip fits classes of any names"),
         (Asymmetric(0.1), BINARY, "noise=pair_flip fits"),
     ],
 )

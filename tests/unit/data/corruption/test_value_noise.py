@@ -103,17 +103,17 @@ def test_invalid_parameters_are_refused(noise, options, message):
 
 
 @pytest.mark.parametrize(
-    ("noise", "facts", "message"),
+    ("noise", "spec", "message"),
     [
         (Outliers(0.1), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3), "use noise=symmetric or pair_flip"),
-        (Outliers(0.1, sides="two"), Counts().facts, "negative: use noise.sides=one"),
-        (Heteroscedastic(), Counts().facts, "these are counts: use noise=outliers"),
+        (Outliers(0.1, sides="two"), Counts().spec, "negative: use noise.sides=one"),
+        (Heteroscedastic(), Counts().spec, "these are counts: use noise=outliers"),
         (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column, 0 to 2, got 3"),
     ],
 )
-def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, facts, message):
+def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, spec, message):
     with pytest.raises(LabError, match=message):
-        noise.check(facts)
+        noise.check(spec)
 
 
 def test_heteroscedastic_noise_needs_data_in_memory():

@@ -84,7 +84,7 @@ class Problem:
     def true_weights(self) -> Vector | None:
         """The least-squares solution for the true targets → θ (P,); None if outputs are not the predicted values."""
         loss, features = self.learner.loss, self.inputs.flatten(1)
-        probe = torch.ones(1, loss.outputs(self.learner.facts.targets), dtype=torch.float64)
+        probe = torch.ones(1, loss.outputs(self.learner.spec.targets), dtype=torch.float64)
         layer = next(module for module in self.learner.network.modules() if isinstance(module, nn.Linear))
         same = self.truth.is_floating_point() and torch.equal(loss.to_predictions(probe), probe)
         if not same or self.learner.probabilities(probe) is not None or layer.bias is None:
