@@ -1,12 +1,14 @@
-"""Focal loss."""
+"""Focal loss on softmax and on sigmoid probabilities."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.losses.base import ClassLoss
+from losslab.losses.base import ClassLoss, Loss, mean_over_outputs
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails
+from losslab.targets import Kind
 
 
 class Focal(ClassLoss):
@@ -43,3 +45,54 @@ class Focal(ClassLoss):
         # does. Written as exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
         log_p, log_rest = log_softmax_tails(outputs)
         return -torch.exp(self.gamma * log_rest) * log_p
+
+
+class SigmoidFocal(Loss):
+    """Focal loss of independent labels: -α (1 - p)^γ log p for a 1, -(1 - α) p^γ log(1 - p) for a 0, p = σ(z).
+
+    Averaged over the outputs: torchvision's sigmoid_focal_loss with reduction="mean". Object detectors use its sum
+    divided by the number of positive anchors. For binary and multi-label problems, and classes as one-vs-all. A label t
+    between 0 and 1 costs the mixture of both.
+    """
+
+    wants = (Kind.BINARY, Kind.PROBABILITIES)
+    alpha: float | Tensor = hyperparameter(
+        "α, the weight of a positive label; a negative one has 1 - α",
+        "(0, 1)",
+        "the paper's",
+        (0.25, 0.5, 0.75),
+        default=0.25,
+    )
+    gamma: float | Tensor = hyperparameter(
+        "γ, how strongly easy outputs are down-weighted", "[0, inf)", "the paper's", (0.0, 0.5, 2.0, 5.0), default=2.0
+    )
+
+    @property
+    def card(self) -> Card:
+        """Weighted binary cross-entropy at γ = 0; neither convex nor proper for γ > 0."""
+        plain = float(self.gamma) == 0
+        return Card(
+            formula=r"\frac{1}{K} \sum_k -\alpha t_k (1 - p_k)^\gamma \log p_k"
+            r" - (1 - \alpha) (1 - t_k)\, p_k^\gamma \log(1 - p_k) \quad p = \sigma(z)",
+            plain="-α t (1 - p)^γ log p - (1 - α) (1 - t) p^γ log(1 - p), p = σ(z), mean over the outputs",
+            source="Lin et al., Focal loss for dense object detection, 2017",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=plain,
+            uniform="(alpha + (K - 1) * (1 - alpha)) * 2**(-gamma) * log(2) / K",
+            proper=plain and float(self.alpha) == 0.5,
+            note="The paper initialises the last bias to -log 99, so that the many easy negatives do not dominate. The "
+            "larger γ, the smaller the best α. Its probabilities are underconfident.",
+        )
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, K), (N, K) → (N,)."""
+        log_p, log_rest = F.logsigmoid(outputs), F.logsigmoid(-outputs)
+        # For γ < 1 a power of p has an infinite slope at p = 0; exp(γ log p) has not.
+        positive = self.alpha * target * torch.exp(self.gamma * log_rest) * log_p
+        negative = (1 - self.alpha) * (1 - target) * torch.exp(self.gamma * log_p) * log_rest
+        return mean_over_outputs(-positive - negative)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """σ(z), an independent probability per column → (N, K)."""
+        return torch.sigmoid(outputs)

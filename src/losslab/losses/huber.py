@@ -1,5 +1,6 @@
-"""Huber loss and its rescaled form, smooth L1."""
+"""Losses that are quadratic near the target and linear far from it: Huber, smooth L1 and log-cosh."""
 
+from math import log
 from typing import Any
 
 import torch
@@ -83,3 +84,32 @@ class SmoothL1(ResidualLoss):
         # |near| ≤ β, so the quotient is at most 1. At β = 0 it would be 0/0: there it is divided by 1, and not used.
         share = near / torch.where(beta > 0, beta, 1.0)
         return torch.where(beta > 0, share * (residual - near / 2), residual.abs())
+
+
+class LogCosh(ResidualLoss):
+    """Log-cosh loss: log cosh r, r = z - t, averaged over the outputs of an example.
+
+    r²/2 near the target, |r| - log 2 far from it, and smooth between. Its scale is fixed: standardise the target.
+    """
+
+    @property
+    def card(self) -> Card:
+        """A parabola near the target, straight lines far from it."""
+        return Card(
+            formula=r"\log\cosh r, \quad r = z - t",
+            plain="log(cosh(r)); r = z - t",
+            source="Green, Bayesian reconstructions from emission tomography data using a modified EM algorithm, 1990",
+            near=Slope.FADES,
+            far=Slope.STAYS,
+            convex=True,
+            note="The gradient is tanh r. It is twice differentiable everywhere, unlike the Huber loss.",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """Log cosh of each residual."""
+        distance = residual.abs()
+        # cosh r = 1 + 2 sinh²(r/2) is exact for a tiny r, but overflows for a large one.
+        small = distance < 1
+        near = torch.log1p(2 * torch.sinh(residual.where(small, 0) / 2).square())
+        far = distance + torch.log1p(torch.exp(-2 * distance)) - log(2)
+        return torch.where(small, near, far)

@@ -1,4 +1,4 @@
-"""Squared error."""
+"""Squared and absolute error."""
 
 from torch import Tensor
 
@@ -29,3 +29,29 @@ class MSE(ResidualLoss):
     def penalty(self, residual: Tensor) -> Tensor:
         """r²."""
         return residual.square()
+
+
+class L1(ResidualLoss):
+    """Mean absolute error: |r|, r = z - t, averaged over the outputs of an example.
+
+    Estimates the conditional median, so a few outliers change it little.
+    """
+
+    @property
+    def card(self) -> Card:
+        """Two straight lines."""
+        return Card(
+            formula=r"\lvert z - t\rvert",
+            plain="|z - t|",
+            source="Laplace, Mémoire sur la probabilité des causes par les évènements, 1774",
+            near=Slope.STAYS,
+            far=Slope.STAYS,
+            convex=True,
+            elicits="median",
+            note="The gradient is ±1 at every distance, and 0 at the target (torch's convention): steps do not get "
+            "smaller near the minimum unless the learning rate does.",
+        )
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """|r|."""
+        return residual.abs()

@@ -10,7 +10,7 @@ from torch import Tensor
 from losslab.analysis.outputs import SplitOutputs
 from losslab.data.batch import DataSpec
 from losslab.errors import LabError
-from losslab.losses.gaussian_nll import GaussianNLL
+from losslab.losses.likelihoods import GaussianNLL
 from losslab.models.learner import Learner
 from losslab.models.metrics import normalise_rows
 from losslab.targets import Kind, Task
