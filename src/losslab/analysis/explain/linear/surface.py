@@ -133,14 +133,15 @@ def _draw_surface(axes: "Axes", run: LinearRun, plane: Plane, frame: tuple[Vecto
 def _draw_eigenvectors(axes: "Axes", run: LinearRun, frame: tuple[Vector, Vector]) -> None:
     """Draw the Hessian's eigenvectors at the minimum as the half-axes of an ellipse of equal loss."""
     values, vectors = run.curvature
-    middle, size = (frame[0] + frame[1]) / 2, float((frame[1] - frame[0]).min())
+    middle, half = (frame[0] + frame[1]) / 2, (frame[1] - frame[0]) / 2
+    size = 2 * float(half.min())
     flattest = values[-1] if values[-1] > 0 else values[0]
     for value, vector in zip(values, vectors.T, strict=True):
         reach = 0.2 * size * np.sqrt(flattest / value) * vector if value > 0 else 0.2 * size * vector
         tips = [run.minimum.weights - reach, run.minimum.weights + reach]
         axes.plot(*np.stack(tips).T, color="white", linewidth=1.5, zorder=3)
-        # The tip nearer to the middle is inside the axes.
-        tip = min(tips, key=lambda end: float(np.abs(end - middle).sum()))
+        # The tip that is farther from the edge of the axes.
+        tip = min(tips, key=lambda end: float(np.abs((end - middle) / half).max()))
         axes.annotate(
             f"λ {value:.4g}", tip, (-6, 4), textcoords="offset points", ha="right", fontsize=8, color="white",
             path_effects=_outline(2), zorder=8,
