@@ -142,8 +142,9 @@ def _draw_eigenvectors(axes: "Axes", run: LinearRun, frame: tuple[Vector, Vector
         axes.plot(*np.stack(tips).T, color="white", linewidth=1.5, zorder=3)
         # The tip that is farther from the edge of the axes.
         tip = min(tips, key=lambda end: float(np.abs((end - middle) / half).max()))
+        offset, align = ((-6, 4), "right") if tip[0] > middle[0] else ((6, 4), "left")
         axes.annotate(
-            f"λ {value:.4g}", tip, (-6, 4), textcoords="offset points", ha="right", fontsize=8, color="white",
+            f"λ {value:.4g}", tip, offset, textcoords="offset points", ha=align, fontsize=8, color="white",
             path_effects=_outline(2), zorder=8,
         )  # fmt: skip
 
