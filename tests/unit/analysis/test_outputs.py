@@ -1,4 +1,4 @@
-"""What a network says of each example, as evaluation and explanation look at it."""
+"""Outputs of a network for every example of a split."""
 
 import hydra
 import pytest
@@ -19,7 +19,7 @@ def experiment(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_every_example_is_looked_at_once_and_in_order(experiment, split):
+def test_every_example_is_evaluated_once_and_in_order(experiment, split):
     seen = collect_outputs(experiment, split)
     examples = experiment.data.splits[split]
     assert seen.index.tolist() == list(range(ROWS))
@@ -35,7 +35,7 @@ def test_the_mean_loss_is_over_examples_and_not_over_batches(experiment):
     assert experiment.learner.values["test/loss"] == pytest.approx(whole.item(), abs=1e-9)
 
 
-def test_a_weighted_mean_is_the_losss_own(tmp_path):
+def test_the_weighted_mean_is_that_of_the_loss(tmp_path):
     weights = "loss.weight=[0,1,2,3,4,5,6,7,8,9]"
     overrides = ["model=mlp", "data=digits", "loss=cross_entropy", weights, "data.eval_batch_size=100", "trainer=cpu"]
     experiment = lab.build_to_look_at(compose(overrides, run_dir=str(tmp_path)))
@@ -44,14 +44,14 @@ def test_a_weighted_mean_is_the_losss_own(tmp_path):
     assert seen.weight.unique().numel() == 10
 
 
-def test_what_differs_between_repetitions_of_a_run_is_known():
+def test_keys_that_depend_on_the_seed_are_listed_in_per_run():
     config = compose(["data=linear_synthetic", "data.data_seed=${seed}"], run_dir="somewhere")
     assert {"seed", "name", "run_dir", "data.seed", "data.data_seed"} <= set(config["per_run"])
     assert not {"data.n", "optimizer.lr"} & set(config["per_run"])
     assert "data.data_seed" not in compose(["data=linear_synthetic"], run_dir="somewhere")["per_run"]
 
 
-def test_to_find_it_leaves_the_configuration_as_it_was():
+def test_resolving_leaves_the_configuration_unchanged():
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", ["seed=3", "run_dir=here"])
     names = {"model": "linear", "data": "line", "loss": "mse"}

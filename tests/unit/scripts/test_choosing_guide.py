@@ -109,16 +109,19 @@ def first_gradients():
     return gradients.measure()
 
 
+@pytest.mark.slow  # builds a network for every loss
 def test_every_loss_of_the_catalog_has_a_first_gradient(first_gradients):
     assert {one.loss for one in first_gradients} == set(catalog.names())
 
 
+@pytest.mark.slow  # builds a network for every loss
 def test_the_recorded_first_gradients_are_up_to_date(first_gradients):
     kept = {(one.setting, one.loss): one.ratio for one in gradients.read(DOCS / "figures")}
     fresh = {(one.setting, one.loss): one.ratio for one in first_gradients}
     assert kept == pytest.approx(fresh, rel=0.02), "write it again: python scripts/pages choosing --text"
 
 
+@pytest.mark.slow  # builds a network for every loss
 def test_the_reference_has_ratio_1(first_gradients):
     assert {one.ratio for one in first_gradients if one.loss == one.reference} == {1.0}
 

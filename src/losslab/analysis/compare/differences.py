@@ -72,12 +72,12 @@ class MetricComparison:
 
     def mean(self, group: Group) -> float | None:
         """Mean of a group over its seeds; None if it has no value."""
-        values = _values(group, self.metric, ratios=self.ratios).values()
-        return _from_scale(fmean(values), ratios=self.ratios) if values else None
+        values = _values(group, self.metric, self.ratios).values()
+        return _from_scale(fmean(values), self.ratios) if values else None
 
     def estimate(self, group: Group) -> Estimate | GeometricEstimate | None:
         """Mean of a group with its 95 % interval over seeds; None below two seeds."""
-        values = [*_values(group, self.metric, ratios=self.ratios).values()]
+        values = [*_values(group, self.metric, self.ratios).values()]
         if len(values) < 2:
             return None
         estimate = mean_estimate(values, self.step)
@@ -103,33 +103,23 @@ def compare_metric(
     Raises:
         LabError: scale="ratio", and a value is not above 0.
     """
-    highest_first = direction(metric) == "max"
     ratios = _use_ratios(groups, metric, scale)
-    means = {
-        id(group): fmean(_values(group, metric, ratios=ratios).values()) for group in groups if group.values(metric)
-    }
-    ordered = sorted(
-        groups, key=lambda group: (id(group) not in means, (-1 if highest_first else 1) * means.get(id(group), 0))
-    )
-    measured = [group for group in ordered if id(group) in means]
+    means = {group: fmean(_values(group, metric, ratios).values()) for group in groups if group.values(metric)}
+    measured = sorted(means, key=means.__getitem__, reverse=direction(metric) == "max")
+    ordered = (*measured, *(group for group in groups if group not in means))
     if baseline is None:
         repeated = [group for group in measured if len(group.values(metric)) > 1]
         reference = next(iter(repeated or measured), None)
     else:
-        reference = baseline if baseline in measured else None
+        reference = baseline if baseline in means else None
     step = 0.0 if ratios else _step(metric, measured)
     pairs = [(group, reference) for group in measured if group is not reference] if reference is not None else []
     family = pairs if baseline is not None else [*combinations(measured, 2)]
-    p_values = {
-        frozenset(map(id, pair)): p for pair in family if (p := _p_value(*pair, metric, step, ratios)) is not None
-    }
+    p_values = {frozenset(pair): p for pair in family if (p := _p_value(*pair, metric, step, ratios)) is not None}
     levels = dict(zip(p_values, holm_levels([*p_values.values()]), strict=True))
-    differences = [
-        _difference(group, other, metric, step, levels.get(frozenset(map(id, (group, other)))), ratios)
-        for group, other in pairs
-    ]
+    differences = [_difference(*pair, metric, step, ratios, levels.get(frozenset(pair))) for pair in pairs]
     return MetricComparison(
-        metric, tuple(ordered), reference, baseline is not None, len(p_values), step, tuple(differences), ratios
+        metric, ordered, reference, baseline is not None, len(p_values), step, tuple(differences), ratios
     )
 
 
@@ -151,17 +141,17 @@ def _use_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:
     return unbounded and without_logarithm is None and bool(means) and max(means) > _RATIO_THRESHOLD * min(means)
 
 
-def _values(group: Group, metric: str, *, ratios: bool) -> dict[int, float]:
+def _values(group: Group, metric: str, ratios: bool) -> dict[int, float]:
     """Values by seed, on the scale of the comparison: logarithms for ratios."""
     return {seed: log(value) if ratios else value for seed, value in group.values(metric).items()}
 
 
-def _from_scale(mean: float, *, ratios: bool) -> float:
+def _from_scale(mean: float, ratios: bool) -> float:
     return exp_or_inf(mean) if ratios else mean
 
 
 def _paired(group: Group, other: Group, metric: str, ratios: bool) -> tuple[list[float], list[float]]:
-    values, others = (_values(each, metric, ratios=ratios) for each in (group, other))
+    values, others = (_values(each, metric, ratios) for each in (group, other))
     common = [seed for seed in values if seed in others]
     return [values[seed] for seed in common], [others[seed] for seed in common]
 
@@ -171,10 +161,10 @@ def _p_value(group: Group, other: Group, metric: str, step: float, ratios: bool)
     return paired_p_value(values, others, step) if len(values) > 1 else None
 
 
-def _difference(group: Group, other: Group, metric: str, step: float, level: float | None, ratios: bool) -> Difference:
+def _difference(group: Group, other: Group, metric: str, step: float, ratios: bool, level: float | None) -> Difference:
     values, others = _paired(group, other, metric, ratios)
     unpaired = len(group.values(metric).keys() ^ other.values(metric).keys())
-    mean = _from_scale(fmean(a - b for a, b in zip(values, others, strict=True)), ratios=ratios) if values else None
+    mean = _from_scale(fmean(a - b for a, b in zip(values, others, strict=True)), ratios) if values else None
     if level is None:
         return Difference(group, other, mean, len(values), unpaired)
     estimate = paired_difference(values, others, step, level)

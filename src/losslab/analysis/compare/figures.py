@@ -96,8 +96,7 @@ def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[G
             word, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
             va="center", color=colour, fontsize="small", annotation_clip=False,
         )  # fmt: skip
-    labels = dict(zip(map(id, comparison.groups), group_labels(comparison.groups)[1], strict=True))
-    name = labels[id(comparison.reference)]
+    name = group_labels(comparison.groups)[1][comparison.groups.index(comparison.reference)]
     corrected = f",\ncorrected for {comparison.family_size} comparisons" if comparison.family_size > 1 else ""
     against = "as a multiple of" if comparison.ratios else "minus"
     axes.set_xlabel(

@@ -8,6 +8,7 @@ from typing import Any
 
 from losslab.analysis.compare.read import Run
 from losslab.io import conf_groups
+from losslab.runs.config import changes_no_result
 
 Settings = dict[str, Any]
 """Values of a configuration by dotted key, such as "optimizer.lr"."""
@@ -18,15 +19,6 @@ _KEY_ORDER = ("loss", "model", "data", "mix", "imbalance", "noise", "optimizer",
 _DEFAULT_PER_RUN = ("data.seed",)
 """Keys that depend on the seed in configurations that were written without `per_run`."""
 
-_NEUTRAL = re.compile(
-    r"(seed|name|tags|run_dir|train|test|examine|traceback|optimized_metric|per_run|choices|logger|made_with"
-    r"|data\.(dir|url|workers|in_memory|eval_batch_size)|noise\.file"
-    r"|trainer\.(enable_progress_bar|enable_model_summary|log_every_n_steps|num_sanity_val_steps|profiler"
-    r"|default_root_dir)"
-    r"|callbacks\.(finite_guard|gradient_norms|dynamics|path|dashboard|progress_bar|history)"
-    r"|callbacks\.checkpoints\.(run_dir|every_seconds)"
-    r"|.*\.run_dir)(\..*)?"
-)
 _ENVIRONMENT = re.compile(
     r"(compile|data\.verify|trainer\.(accelerator|devices|num_nodes|strategy|deterministic|benchmark)|made_with\..*)"
 )
@@ -92,7 +84,7 @@ def result_settings(run: Run) -> Settings:
     settings = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
     per_run = {*run.config.get("per_run", _DEFAULT_PER_RUN)}
     for key, value in _flatten(run.config):
-        if not _NEUTRAL.fullmatch(key) or (key == "data.dir" and run.choices.get("data") == "image_folder"):
+        if key != "seed" and not changes_no_result(key, run.choices):
             settings[key] = _without_run(value, run) if key in per_run else value
     return {key: value for key, value in settings.items() if value is not None and not _ENVIRONMENT.fullmatch(key)}
 

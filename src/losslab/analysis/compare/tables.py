@@ -99,10 +99,10 @@ def best_mean(metric: str) -> str:
 def describe(comparison: MetricComparison) -> str:
     """One sentence with the reference and the verdicts on all other groups."""
     metric, reference = comparison.metric, comparison.reference
-    labels = dict(zip(map(id, comparison.groups), group_labels(comparison.groups)[1], strict=True))
+    labels = dict(zip(comparison.groups, group_labels(comparison.groups)[1], strict=True))
     if reference is None:
         return f"no group has a {metric} to compare with"
-    name = labels[id(reference)]
+    name = labels[reference]
     start = f"{metric} beside {name}: " if comparison.has_baseline else f"{name} has the {best_mean(metric)} {metric}; "
     return start + (_verdicts(comparison.differences, labels) or "there is nothing to compare it with")
 
@@ -135,10 +135,10 @@ def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, 
     return f"{format_estimate(difference.interval, signed=True)}{pairs}", difference.verdict
 
 
-def _verdicts(differences: Sequence[Difference], labels: dict[int, str]) -> str:
+def _verdicts(differences: Sequence[Difference], labels: dict[Group, str]) -> str:
     by_verdict: dict[str, list[str]] = {}
     for difference in differences:
-        by_verdict.setdefault(difference.verdict or "without a verdict", []).append(labels[id(difference.group)])
+        by_verdict.setdefault(difference.verdict or "without a verdict", []).append(labels[difference.group])
     order = ("better", "worse", "not distinguishable", "equal", "without a verdict")
     return "; ".join(_sentence(by_verdict[word], word) for word in order if word in by_verdict)
 

@@ -1,4 +1,4 @@
-"""What may be asked for from Python, and what is refused in one line."""
+"""Arguments of `compare` from Python, and the errors for wrong ones."""
 
 import numpy as np
 import pytest
@@ -9,54 +9,54 @@ from losslab.errors import LabError
 
 
 @pytest.fixture
-def place(tmp_path):
+def runs(tmp_path):
     return accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
 
 
-def test_one_folder_or_metric_may_stand_alone(place):
-    for folders in (place, str(place), [place], (str(one) for one in [place])):
+def test_one_folder_or_metric_needs_no_list(runs):
+    for folders in (runs, str(runs), [runs], (str(one) for one in [runs])):
         assert len(compare(folders).groups) == 2
-    assert compare(place, metrics="test/accuracy").metrics == ("test/accuracy",)
+    assert compare(runs, metrics="test/accuracy").metrics == ("test/accuracy",)
 
 
 @pytest.mark.parametrize("folders", [None, 5, [], [5], ["runs", None], b"runs"])
-def test_folders_that_are_no_paths_are_refused(folders):
+def test_folders_must_be_paths(folders):
     with pytest.raises(LabError, match="folders must be one or more paths of runs or of folders above them, got "):
         compare(folders)
 
 
 @pytest.mark.parametrize("argument", ["metrics", "baseline"])
 @pytest.mark.parametrize("value", [5, [5], ["a", None]])
-def test_metrics_and_a_baseline_that_are_no_texts_are_refused(place, argument, value):
+def test_metrics_and_baseline_must_be_strings(runs, argument, value):
     with pytest.raises(LabError, match=f"{argument} must be one or more strings, got "):
-        compare(place, **{argument: value})
+        compare(runs, **{argument: value})
 
 
 @pytest.mark.parametrize("scale", ["nope", None, 5, []])
-def test_a_scale_that_there_is_not_is_refused(place, scale):
+def test_an_unknown_scale_is_refused(runs, scale):
     with pytest.raises(LabError, match=r"there is no scale .*; there are auto, difference, ratio"):
-        compare(place, scale=scale)
+        compare(runs, scale=scale)
 
 
 @pytest.mark.parametrize("reach", ["val/accuracy=0.6", ("val/accuracy",), (None, 0.5), 5, ("a", 1, 2), b"ab"])
-def test_what_is_to_be_reached_is_a_curve_and_a_value(place, reach):
+def test_reach_must_be_a_curve_and_a_value(runs, reach):
     with pytest.raises(LabError, match=r"reach must be a curve and a value, such as \("):
-        compare(place, reach=reach)
+        compare(runs, reach=reach)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, "0.5", True, [1]])
-def test_a_value_to_reach_is_a_finite_number(place, value):
+def test_the_value_to_reach_must_be_a_finite_number(runs, value):
     with pytest.raises(LabError, match="the value to reach in val/accuracy must be a finite number"):
-        compare(place, reach=("val/accuracy", value))
+        compare(runs, reach=("val/accuracy", value))
 
 
-def test_numbers_of_any_kind_may_be_reached(place):
-    assert compare(place, reach=["val/accuracy", np.float32(0.5)]).time_to_reach.value == 0.5
+def test_the_value_to_reach_may_be_a_numpy_number(runs):
+    assert compare(runs, reach=["val/accuracy", np.float32(0.5)]).time_to_reach.value == 0.5
 
 
 @pytest.mark.parametrize("metric", ["nope", "", 5, []])
-def test_a_table_or_figure_of_a_metric_that_is_not_compared_is_refused(place, metric):
-    comparison = compare(place)
+def test_a_table_or_figure_of_a_metric_that_is_not_compared_is_refused(runs, metric):
+    comparison = compare(runs)
     for ask in (comparison.table_markdown, comparison.figure):
         with pytest.raises(LabError, match="is not compared: name one of test/accuracy, or pass it to `compare`"):
             ask(metric)

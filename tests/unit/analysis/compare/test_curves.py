@@ -1,4 +1,4 @@
-"""Curves of groups, and how long they take to reach a value."""
+"""Learning curves of groups, and the time to reach a value."""
 
 import pytest
 from folders import run
@@ -12,11 +12,11 @@ def history(folder, *rows, head="epoch,train/loss,val/loss,val/accuracy"):
     (folder / "history.csv").write_text("\n".join([head, *rows]) + "\n")
 
 
-def losses(place, **rows):
+def losses(runs, **rows):
     for loss, seeds in rows.items():
         for seed, lines in enumerate(seeds):
-            history(run(place / f"{loss}{seed}", loss, seed), *lines)
-    return compare([place])
+            history(run(runs / f"{loss}{seed}", loss, seed), *lines)
+    return compare([runs])
 
 
 def test_a_curve_is_the_mean_of_the_seeds_from_the_lowest_to_the_highest(tmp_path):
@@ -32,13 +32,13 @@ def test_a_curve_ends_where_the_first_seed_does_and_skips_epochs_that_were_not_v
     assert comparison.histories.curve(comparison.groups[0], "val/accuracy").epochs == [2]
 
 
-def test_losses_are_relative_to_where_each_run_started(tmp_path):
+def test_losses_are_relative_to_the_first_value_of_each_run(tmp_path):
     comparison = losses(tmp_path, mse=[["1,4,1,0", "2,2,1,0"], ["1,10,1,0", "2,1,1,0"]])
     curve = comparison.histories.curve(comparison.groups[0], "train/loss", relative=True)
     assert curve.mean == pytest.approx([1, 0.3])
 
 
-def test_a_loss_that_starts_below_0_is_left_out_and_said_to_be(tmp_path):
+def test_a_loss_that_starts_below_0_is_left_out_and_the_title_counts_it(tmp_path):
     comparison = losses(tmp_path, a=[["1,-1,1,0", "2,-2,1,0"]], b=[["1,2,1,0", "2,1,1,0"]])
     assert comparison.histories.curve(comparison.groups[0], "train/loss", relative=True) is None
     titles = [axes.get_title(loc="left") for axes in comparison.curves_figure().axes]
@@ -61,7 +61,7 @@ def test_runs_without_a_history_have_no_curves(tmp_path):
     assert comparison.time_to_reach is None
 
 
-def test_reaching_is_the_first_epoch_at_the_value_and_its_wall_time(tmp_path):
+def test_time_to_reach_is_the_first_epoch_at_the_value_and_its_wall_time(tmp_path):
     rows = [f"{epoch},1,1,{value}" for epoch, value in ((1, 0.2), (2, 0.6), (3, 0.5))]
     history(run(tmp_path / "a", epochs=3), *rows)
     (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).time_to_reach.groups
@@ -75,7 +75,7 @@ def test_a_loss_is_reached_from_above(tmp_path):
     assert found.runs[0].epoch == 2
 
 
-def test_runs_that_never_come_are_counted_as_later_than_all_their_epochs(tmp_path):
+def test_runs_that_never_reach_the_value_count_as_later_than_all_epochs(tmp_path):
     for seed, end in enumerate((0.9, 0.9, 0.1)):
         history(run(tmp_path / str(seed), seed=seed, epochs=2), "1,1,1,0.2", f"2,1,1,{end}")
     (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).time_to_reach.groups
@@ -91,7 +91,7 @@ def test_by_default_the_value_is_what_the_worst_group_reaches_on_average(tmp_pat
     assert (comparison.time_to_reach.metric, comparison.time_to_reach.value) == ("val/accuracy", 0.46)  # of 0.4685
 
 
-def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tmp_path):
+def test_an_unknown_curve_and_the_loss_of_different_losses_are_refused(tmp_path):
     losses(tmp_path, a=[["1,1,1,0.9"]], b=[["1,1,1,0.9"]])
     with pytest.raises(LabError, match=r"there is no curve val/acc; there is val/accuracy$"):
         compare([tmp_path], reach=("val/acc", 0.5))
@@ -113,23 +113,23 @@ def test_a_curve_that_is_not_there_or_means_something_else_to_each_is_refused(tm
         (range(10, 1001, 10), [200, 400, 600, 800, 1000]),
     ],
 )
-def test_marked_epochs_exist_and_are_round_where_they_can_be(epochs, marked):
+def test_epoch_ticks_are_existing_epochs_and_round_if_possible(epochs, marked):
     found = epoch_ticks(epochs)
     assert set(found) <= set(epochs)
     assert len(found) <= 7
     assert found == marked
 
 
-def every_tenth(place):
+def every_tenth(runs):
     """Runs of 30 epochs, of which every tenth was validated."""
     for loss, last in (("a", 0.8), ("b", 0.6)):
         values = {10: 0.1, 20: 0.5, 30: last}
         rows = [f"{at},{1 / at},{1 / at if at in values else ''},{values.get(at, '')}" for at in range(1, 31)]
-        history(run(place / loss, loss, epochs=30), *rows)
-    return place
+        history(run(runs / loss, loss, epochs=30), *rows)
+    return runs
 
 
-def test_panels_share_their_epochs_and_mark_those_that_there_are(tmp_path):
+def test_panels_share_their_x_axis_and_mark_existing_epochs(tmp_path):
     axes = {one.get_title(loc="left"): one for one in compare([every_tenth(tmp_path)]).curves_figure().axes}
     assert list(axes["val/accuracy"].get_xticks()) == [10, 20, 30]
     spans = {one.get_xlim() for one in axes.values() if one.get_visible()}
@@ -149,27 +149,27 @@ def reach_label(comparison):
     return len(lines), text.get_text()
 
 
-def test_the_line_to_reach_says_what_it_is_and_does_not_squash_the_curves(tmp_path):
-    place = every_tenth(tmp_path)
-    assert reach_label(compare([place])) == (1, "to reach:\n0.6")
-    assert reach_label(compare([place], reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
-    assert reach_label(compare([place], reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
-    assert reach_label(compare([place], reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
+def test_the_line_to_reach_is_labelled_and_does_not_squash_the_curves(tmp_path):
+    runs = every_tenth(tmp_path)
+    assert reach_label(compare([runs])) == (1, "to reach:\n0.6")
+    assert reach_label(compare([runs], reach=("val/accuracy", 0.7))) == (1, "to reach:\n0.7")
+    assert reach_label(compare([runs], reach=("val/accuracy", 1e300))) == (0, "to reach:\n1e+300\n(above)")
+    assert reach_label(compare([runs], reach=("val/accuracy", -50))) == (0, "to reach:\n-50\n(below)")
 
 
-def test_a_value_to_reach_of_a_logarithmic_panel_may_be_below_0(tmp_path):
+def test_the_value_to_reach_in_a_logarithmic_panel_may_be_below_0(tmp_path):
     rows = [f"{at},1,1,{10.0**-at}" for at in (1, 2, 3, 4)]
     history(run(tmp_path / "a"), *rows)
     assert reach_label(compare([tmp_path], reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
     assert reach_label(compare([tmp_path], reach=("val/accuracy", 0.05)))[0] == 1
 
 
-def test_the_title_says_how_a_value_was_chosen_that_nobody_asked_for(tmp_path):
-    place = every_tenth(tmp_path)
+def test_the_title_tells_a_default_value_to_reach(tmp_path):
+    runs = every_tenth(tmp_path)
     chosen = "Time to reach val/accuracy=0.6, which the worst group reaches on average"
-    assert report.reach_title(compare([place]).time_to_reach) == chosen
-    assert report.reach_title(compare([place], reach=("val/accuracy", None)).time_to_reach) == chosen
+    assert report.reach_title(compare([runs]).time_to_reach) == chosen
+    assert report.reach_title(compare([runs], reach=("val/accuracy", None)).time_to_reach) == chosen
     assert (
-        report.reach_title(compare([place], reach=("val/accuracy", 0.6)).time_to_reach)
+        report.reach_title(compare([runs], reach=("val/accuracy", 0.6)).time_to_reach)
         == "Time to reach val/accuracy=0.6"
     )

@@ -1,4 +1,4 @@
-"""Which runs belong together, and what groups are called."""
+"""Groups of runs and their names."""
 
 import os
 
@@ -26,12 +26,12 @@ def labels_of(*configs):
     return [one.label for one in groups_of(*configs)]
 
 
-def test_runs_that_differ_only_in_what_follows_from_the_seed_are_one_group():
+def test_runs_that_differ_only_in_values_made_from_the_seed_are_one_group():
     (only,) = groups_of(*(config("mse", seed, f"outputs/{seed}") for seed in range(3)))
     assert [run.seed for run in only.runs] == [0, 1, 2]
 
 
-def test_what_the_command_line_composes_is_grouped_so(tmp_path):
+def test_composed_configurations_are_grouped(tmp_path):
     common = ["model=mlp", "data=digits", "data.split_seed=${seed}"]
     runs = [
         compose([*common, f"seed={seed}", f"loss={loss}"], str(tmp_path / f"{loss}{seed}"))
@@ -46,7 +46,7 @@ def test_what_the_command_line_composes_is_grouped_so(tmp_path):
     ]
 
 
-def test_a_value_that_follows_from_the_seed_is_told_from_one_that_does_not():
+def test_a_value_made_from_the_seed_differs_from_the_same_constant():
     following = config("mse", 3, data__split_seed=3)
     following["per_run"] = [*following["per_run"], "data.split_seed"]
     assert labels_of(following, config("mse", 3, data__split_seed=3)) == [
@@ -55,14 +55,14 @@ def test_a_value_that_follows_from_the_seed_is_told_from_one_that_does_not():
     ]
 
 
-def test_paths_that_follow_from_the_seed_are_told_apart_by_the_rest_of_them():
+def test_paths_made_from_the_seed_differ_by_their_other_parts():
     starts = [config("mse", seed, ckpt_path=f"{base}/s{seed}.pth") for base in ("a", "b") for seed in (0, 1)]
     for each in starts:
         each["per_run"] = [*each["per_run"], "ckpt_path"]
     assert labels_of(*starts) == ["ckpt_path=a/s{seed}.pth", "ckpt_path=b/s{seed}.pth"]
 
 
-def test_paths_made_of_the_name_of_the_run_are_one_setting():
+def test_paths_made_from_the_run_name_are_one_setting():
     named = [config("mse", seed, own__file="") for seed in (0, 1)]
     for each in named:
         each["name"] = f"run {'ab'[each['seed']]}"
@@ -71,7 +71,7 @@ def test_paths_made_of_the_name_of_the_run_are_one_setting():
     assert len(groups_of(*named)) == 1
 
 
-def test_a_configuration_of_an_older_run_says_less_and_is_grouped_all_the_same():
+def test_an_older_configuration_without_per_run_is_grouped_with_newer_ones():
     older = [config("mse", seed, f"outputs/{seed}") for seed in range(2)]
     for each in older:
         del each["per_run"]
@@ -89,7 +89,7 @@ def test_a_configuration_of_an_older_run_says_less_and_is_grouped_all_the_same()
         "made_with__torch",
     ],
 )  # fmt: skip
-def test_what_cannot_change_a_result_does_not_separate(key):
+def test_keys_that_change_no_result_do_not_separate_groups(key):
     assert len(groups_of(config("mse", 0), config("mse", 1, **{key: "another"}))) == 1
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_change_a_result_does_not_separate(key):
         ("loss__gamma", "loss.gamma=7"),
     ],
 )
-def test_what_can_change_a_result_separates_and_is_named(key, label):
+def test_keys_that_change_a_result_separate_and_name_groups(key, label):
     assert labels_of(config(), config(seed=1, **{key: 7}))[1] == label
 
 
@@ -114,30 +114,30 @@ def test_the_folder_of_image_files_is_the_data():
     assert labels_of(*images) == ["data.dir=a", "data.dir=b"]
 
 
-def test_numbers_are_named_only_where_they_tell_groups_of_one_choice_apart():
+def test_numbers_are_in_a_name_only_if_they_distinguish_groups_of_one_choice():
     found = labels_of(config("mse"), config("focal", loss__gamma=1), config("focal", loss__gamma=2))
     assert found == ["loss=mse", "loss=focal loss.gamma=1", "loss=focal loss.gamma=2"]
 
 
-def test_choices_are_named_before_numbers_and_in_one_order():
+def test_names_have_choices_before_numbers_and_a_fixed_order():
     grid = [config(loss, optimizer__lr=rate) for loss in ("l1", "mse") for rate in (0.1, 1)]
     assert labels_of(*grid)[:2] == ["loss=l1 optimizer.lr=0.1", "loss=l1 optimizer.lr=1"]
 
 
-def test_a_custom_loss_is_called_by_its_target():
+def test_a_custom_loss_is_named_by_its_target():
     own = config("custom", loss___target_="my_losses.Mine")
     assert labels_of(config("mse"), own) == ["loss=mse", "loss=my_losses.Mine"]
 
 
-def test_mixed_batches_are_called_by_what_mixes_them():
+def test_mixed_batches_are_named_by_their_class():
     assert labels_of(config(), config(mix___target_="losslab.data.transforms.Mixup")) == ["mix=null", "mix=mixup"]
 
 
-def test_a_single_group_is_called_by_its_loss():
+def test_a_single_group_is_named_by_its_loss():
     assert labels_of(config("focal")) == ["loss=focal"]
 
 
-def test_what_else_differs_is_known_but_for_what_a_choice_brings():
+def test_unnamed_differences_leave_out_what_a_choice_brings():
     found = groups_of(
         config("focal", loss__gamma=2, optimizer__lr=0.1), config("mse", optimizer__lr=1, trainer__max_epochs=9)
     )
@@ -148,18 +148,18 @@ def test_what_else_differs_is_known_but_for_what_a_choice_brings():
     }
 
 
-def test_a_rate_that_some_names_hide_is_told():
+def test_unnamed_differences_have_a_rate_that_some_names_lack():
     found = groups_of(config("a", optimizer__lr=1), config("a", optimizer__lr=2), config("b", optimizer__lr=3))
     assert [one.label for one in found] == ["loss=a optimizer.lr=1", "loss=a optimizer.lr=2", "loss=b"]
     assert unnamed_differences(found) == {"optimizer.lr": ["1", "2", "3"]}
 
 
-def test_of_runs_with_one_seed_the_newest_finished_one_counts_and_the_page_says_so(tmp_path):
-    for place, (name, value) in enumerate([("old", 0.5), ("new", 0.75), ("newest", None)]):
+def test_the_newest_finished_run_of_a_seed_counts_with_a_note(tmp_path):
+    for written, (name, value) in enumerate([("old", 0.5), ("new", 0.75), ("newest", None)]):
         metrics = False if value is None else {"test/accuracy": value}
         folder = run(tmp_path / name, "mse", 4, metrics=metrics)
         if value is not None:
-            os.utime(folder / "metrics.json", (place, place))
+            os.utime(folder / "metrics.json", (written, written))
     comparison = compare([tmp_path])
     (only,) = comparison.groups
     assert only.values("test/accuracy") == {4: 0.75}
@@ -167,7 +167,7 @@ def test_of_runs_with_one_seed_the_newest_finished_one_counts_and_the_page_says_
     assert any("seed 4: the newest counts; THEY DID NOT GIVE THE SAME VALUES" in note for note in comparison.notes)
 
 
-def test_a_repeated_run_that_gave_the_same_says_so(tmp_path):
+def test_a_note_tells_that_repeated_runs_gave_the_same_values(tmp_path):
     for name in "ab":
         run(tmp_path / name)
     assert any("all gave the same values" in note for note in compare([tmp_path]).notes)
@@ -195,7 +195,7 @@ def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):
         find_baseline(found, [asked])
 
 
-def test_runs_are_read_with_what_they_were_made_with(tmp_path):
+def test_a_note_names_versions_that_differ(tmp_path):
     run(tmp_path / "a", seed=0, made_with__torch="2.11")
     run(tmp_path / "b", seed=1, made_with__torch="2.12")
     assert len(group_runs(read_runs([tmp_path]).runs)) == 1

@@ -1,4 +1,4 @@
-"""What is found in folders, and what is said of what is no finished run."""
+"""Runs read from folders, and problems of those that do not count."""
 
 import json
 
@@ -10,8 +10,8 @@ from losslab.analysis.compare.read import read_columns, read_runs
 from losslab.errors import LabError
 
 
-def paths(reading):
-    return [str(one.folder.path.name) for one in reading.runs]
+def paths(collection):
+    return [str(one.folder.path.name) for one in collection.runs]
 
 
 def test_runs_are_found_below_a_folder_in_the_order_of_their_jobs(tmp_path):
@@ -21,7 +21,7 @@ def test_runs_are_found_below_a_folder_in_the_order_of_their_jobs(tmp_path):
     assert paths(read_runs([tmp_path])) == ["alone", "0-mlp", "2-mlp", "10-mlp"]
 
 
-def test_a_run_counts_once_however_many_ways_lead_to_it(tmp_path):
+def test_a_run_counts_once_even_if_several_paths_lead_to_it(tmp_path):
     run(tmp_path / "sweep" / "0-mlp")
     (tmp_path / "link").symlink_to(tmp_path / "sweep")
     (tmp_path / "sweep" / "loop").symlink_to(tmp_path)
@@ -36,14 +36,14 @@ def test_a_teacher_kept_inside_a_run_is_no_run_of_its_own(tmp_path):
     assert paths(read_runs([tmp_path])) == ["pupil"]
 
 
-def test_a_run_without_final_values_says_how_far_it_came(tmp_path):
+def test_a_run_without_final_values_shows_its_progress(tmp_path):
     run(tmp_path / "a", metrics=False, epochs=2)
     (found,) = read_runs([tmp_path]).runs
     assert found.problem == "unfinished: 2 of 3 epochs (still running, or it was killed)"
     assert found.metrics == {}
 
 
-def test_a_failed_job_says_why_also_where_it_left_no_run(tmp_path):
+def test_a_failed_job_has_its_reason_even_without_a_run_folder(tmp_path):
     run(tmp_path / "0-a", metrics=False)
     summary(
         tmp_path,
@@ -52,21 +52,21 @@ def test_a_failed_job_says_why_also_where_it_left_no_run(tmp_path):
         {"state": "interrupted", "reason": "not started", "overrides": ["loss=l1", "seed=2"]},
         {"folder": "3-d", "overrides": ["loss=l1", "seed=3"]},
     )
-    reading = read_runs([tmp_path])
-    assert [one.problem for one in reading.runs] == ["failed: the loss is NaN in step 7"]
-    assert [(what.rpartition(": ")[2], why) for what, why in reading.problems] == [
+    collection = read_runs([tmp_path])
+    assert [one.problem for one in collection.runs] == ["failed: the loss is NaN in step 7"]
+    assert [(what.rpartition(": ")[2], why) for what, why in collection.problems] == [
         ("job 1 (loss=l1 seed=1)", "failed: killed by signal 9"),
         ("job 2 (loss=l1 seed=2)", "interrupted: not started"),
         ("job 3 (loss=l1 seed=3)", "its folder is gone"),
     ]
 
 
-def test_a_failed_run_named_alone_still_says_why_and_its_neighbours_are_left_out(tmp_path):
+def test_a_failed_run_named_alone_has_its_reason_without_the_other_jobs(tmp_path):
     run(tmp_path / "0-a", metrics=False)
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"}, {"state": "failed", "reason": "x"})
-    reading = read_runs([tmp_path / "0-a"])
-    assert [one.problem for one in reading.runs] == ["failed: no memory"]
-    assert reading.problems == []
+    collection = read_runs([tmp_path / "0-a"])
+    assert [one.problem for one in collection.runs] == ["failed: no memory"]
+    assert collection.problems == []
 
 
 def test_a_job_that_failed_and_was_finished_later_counts(tmp_path):
@@ -76,13 +76,13 @@ def test_a_job_that_failed_and_was_finished_later_counts(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": "0"}', '{"seed": 1}', "\0\xff"])
-def test_a_damaged_configuration_is_listed_and_the_rest_goes_on(tmp_path, content):
+def test_a_damaged_configuration_is_listed_and_the_other_runs_are_read(tmp_path, content):
     run(tmp_path / "good")
     run(tmp_path / "bad")
     (tmp_path / "bad" / "config.json").write_text(content)
-    reading = read_runs([tmp_path])
-    assert paths(reading) == ["good"]
-    ((what, why),) = reading.problems
+    collection = read_runs([tmp_path])
+    assert paths(collection) == ["good"]
+    ((what, why),) = collection.problems
     assert what.endswith("bad")
     assert why.startswith("damaged: ")
 
@@ -96,7 +96,7 @@ def test_a_damaged_configuration_is_listed_and_the_rest_goes_on(tmp_path, conten
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_configuration_of_other_kinds_of_values_is_listed_and_the_rest_is_compared(tmp_path, change, finished):
+def test_a_configuration_with_wrong_types_is_listed_and_the_other_runs_are_compared(tmp_path, change, finished):
     run(tmp_path / "good")
     bad = run(tmp_path / "bad", "l1", metrics=None if finished else False)
     (bad / "config.json").write_text(json.dumps(json.loads((bad / "config.json").read_text()) | change))
@@ -122,7 +122,7 @@ def test_a_configuration_nested_without_end_is_listed(tmp_path):
         '{"train/accuracy_given": 1.5}', '{"test/mse": 1' + 400 * "0" + "}",
     ],
 )  # fmt: skip
-def test_damaged_final_values_are_a_flaw_of_their_run(tmp_path, content):
+def test_damaged_final_values_are_a_problem_of_their_run(tmp_path, content):
     run(tmp_path / "bad")
     (tmp_path / "bad" / "metrics.json").write_text(content)
     (found,) = read_runs([tmp_path]).runs
@@ -133,7 +133,7 @@ def test_damaged_final_values_are_a_flaw_of_their_run(tmp_path, content):
     assert comparison.curves_figure()
 
 
-def test_a_run_whose_final_values_were_not_finite_leaves_the_others_comparable(tmp_path):
+def test_a_run_without_finite_values_does_not_keep_others_from_comparison(tmp_path):
     run(tmp_path / "good")
     run(tmp_path / "diverged", "l1", metrics={"test/accuracy": float("nan"), "best_epoch": 1})
     assert "| l1 | 0 of 1 | – | – | no value |" in compare([tmp_path]).table_markdown()
@@ -142,9 +142,9 @@ def test_a_run_whose_final_values_were_not_finite_leaves_the_others_comparable(t
 def test_a_damaged_summary_is_listed_and_its_runs_are_read(tmp_path):
     run(tmp_path / "a")
     (tmp_path / "summary.json").write_text('{"jobs": [')
-    reading = read_runs([tmp_path])
-    assert len(reading.runs) == 1
-    assert "summary.json" in reading.problems[0][1]
+    collection = read_runs([tmp_path])
+    assert len(collection.runs) == 1
+    assert "summary.json" in collection.problems[0][1]
 
 
 @pytest.mark.parametrize(
@@ -154,29 +154,29 @@ def test_a_damaged_summary_is_listed_and_its_runs_are_read(tmp_path):
         {"state": "nonsense"}, {"state": []},
     ],
 )  # fmt: skip
-def test_a_summary_of_odd_jobs_is_listed_and_its_runs_are_read(tmp_path, change):
+def test_a_summary_with_wrong_types_is_listed_and_its_runs_are_read(tmp_path, change):
     run(tmp_path / "a")
     summary(tmp_path, {"folder": "a"}, {"state": "failed"} | change)
-    reading = read_runs([tmp_path])
-    assert len(reading.runs) == 1
-    ((_, why),) = reading.problems
+    collection = read_runs([tmp_path])
+    assert len(collection.runs) == 1
+    ((_, why),) = collection.problems
     assert why.startswith("damaged: cannot read ")
     assert "summary.json" in why
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"jobs": null}', '{"jobs": {"a": 1}}', '{"jobs": [{}]}'])
-def test_a_summary_of_something_else_is_listed(tmp_path, content):
+def test_a_summary_of_another_form_is_listed(tmp_path, content):
     run(tmp_path / "a")
     (tmp_path / "summary.json").write_text(content)
     assert [why.startswith("damaged: cannot read ") for _, why in read_runs([tmp_path]).problems] == [True]
 
 
-def test_a_value_that_was_not_finite_is_none(tmp_path):
+def test_values_that_were_not_finite_are_left_out(tmp_path):
     run(tmp_path / "a", metrics={"test/accuracy": 0.5, "test/nll": float("inf")})
     assert read_runs([tmp_path]).runs[0].metrics == {"test/accuracy": 0.5}
 
 
-def test_folders_that_are_not_there_or_hold_no_run_are_refused(tmp_path):
+def test_missing_folders_and_folders_without_a_run_are_refused(tmp_path):
     with pytest.raises(LabError, match="there is no folder"):
         read_runs([tmp_path / "nowhere"])
     (tmp_path / "file").touch()
@@ -186,7 +186,7 @@ def test_folders_that_are_not_there_or_hold_no_run_are_refused(tmp_path):
         read_runs([tmp_path])
 
 
-def test_a_table_of_epochs_gives_the_columns_that_are_asked_for(tmp_path):
+def test_read_columns_returns_the_wanted_columns(tmp_path):
     file = tmp_path / "history.csv"
     file.write_text("epoch,train/loss,val/loss\n1,0.5,\n2,inf,3\n")
     found = read_columns(file, ["val/loss", "epoch", "val/accuracy"])
@@ -201,7 +201,7 @@ def test_a_damaged_table_of_epochs_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("epoch", ["", "nan", "inf", "1e300", "1.5", "-1", "x"])
-def test_epochs_that_are_none_leave_a_run_out_of_the_curves_only(tmp_path, epoch):
+def test_invalid_epochs_leave_a_run_out_of_the_curves_only(tmp_path, epoch):
     run(tmp_path / "good", seed=1)
     file = run(tmp_path / "bad") / "history.csv"
     file.write_text(file.read_text().replace("\n1,", f"\n{epoch},"))
@@ -213,6 +213,6 @@ def test_epochs_that_are_none_leave_a_run_out_of_the_curves_only(tmp_path, epoch
 
 
 @pytest.mark.parametrize("seconds", ["", "nan", "-1"])
-def test_times_that_are_none_leave_a_run_out_of_the_curves_only(tmp_path, seconds):
+def test_invalid_times_leave_a_run_out_of_the_curves_only(tmp_path, seconds):
     (run(tmp_path / "a") / "timing.csv").write_text(f"epoch,seconds\n1,{seconds}\n")
     assert [why.startswith("damaged, left out of the curves: ") for _, why in compare([tmp_path]).not_counted] == [True]

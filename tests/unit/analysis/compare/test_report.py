@@ -1,4 +1,4 @@
-"""What is written: the page, the tables for other programs, the figures, the events."""
+"""Written files: the page, CSV files, figures and TensorBoard events."""
 
 import csv
 
@@ -11,11 +11,11 @@ from losslab.analysis.compare import compare, report, tensorboard
 
 
 @pytest.fixture
-def place(tmp_path):
-    place = tmp_path / "runs"
-    accuracies(place, a={0: 0.1, 1: 0.2, 2: 0.31}, b={0: 0.5, 1: 0.62, 2: 0.7}, c={0: 0.52, 1: 0.61, 2: 0.69})
-    run(place / "d", "d", 0, metrics=False)
-    return place
+def runs(tmp_path):
+    runs = tmp_path / "runs"
+    accuracies(runs, a={0: 0.1, 1: 0.2, 2: 0.31}, b={0: 0.5, 1: 0.62, 2: 0.7}, c={0: 0.52, 1: 0.61, 2: 0.69})
+    run(runs / "d", "d", 0, metrics=False)
+    return runs
 
 
 def rows(file):
@@ -23,8 +23,8 @@ def rows(file):
         return list(csv.DictReader(lines))
 
 
-def test_a_page_holds_tables_figures_notes_and_what_does_not_count(place, tmp_path):
-    written = report.write_report(compare([place], baseline="loss=a"), tmp_path, [("More", "said")])
+def test_the_report_has_tables_figures_notes_and_what_is_not_counted(runs, tmp_path):
+    written = report.write_report(compare([runs], baseline="loss=a"), tmp_path, [("More", "said")])
     names = ["comparison.md", "comparison.csv", "runs.csv", "test-accuracy.png", "curves.png"]
     assert [file.name for file in written] == names
     assert all(file.stat().st_size for file in written)
@@ -37,31 +37,31 @@ def test_a_page_holds_tables_figures_notes_and_what_does_not_count(place, tmp_pa
     assert "- loss=d seed=0: unfinished: 3 of 3 epochs" in text
 
 
-def test_the_table_of_groups_has_every_number_unrounded(place, tmp_path):
-    comparison = compare([place], baseline="loss=a")
+def test_comparison_csv_is_not_rounded(runs, tmp_path):
+    comparison = compare([runs], baseline="loss=a")
     report.write_report(comparison, tmp_path)
     found = {row["group"]: row for row in rows(tmp_path / "comparison.csv")}
-    standing = comparison.by_metric["test/accuracy"]
-    apart = next(one for one in standing.differences if one.group.label == "loss=b")
+    comparison_by_metric = comparison.by_metric["test/accuracy"]
+    apart = next(one for one in comparison_by_metric.differences if one.group.label == "loss=b")
     assert float(found["loss=b"]["difference_low"]) == apart.interval.low
     assert float(found["loss=b"]["p"]) == apart.p
     assert (found["loss=b"]["verdict"], found["loss=b"]["reference"]) == ("better", "loss=a")
     assert (found["loss=a"]["difference"], found["loss=d"]["mean"]) == ("", "")
 
 
-def test_the_table_of_runs_leaves_none_out(place, tmp_path):
-    run(place / "again", "a", 2, metrics={"test/accuracy": 0.3})
-    report.write_report(compare([place]), tmp_path)
+def test_runs_csv_has_every_run(runs, tmp_path):
+    run(runs / "again", "a", 2, metrics={"test/accuracy": 0.3})
+    report.write_report(compare([runs]), tmp_path)
     found = rows(tmp_path / "runs.csv")
-    assert {row["folder"].rpartition("/")[2] for row in found} == {path.name for path in place.iterdir()}
+    assert {row["folder"].rpartition("/")[2] for row in found} == {path.name for path in runs.iterdir()}
     notes = {row["note"].partition(":")[0] for row in found}
     assert notes == {"", "unfinished", "not counted"}
     reached = [row for row in found if row["metric"].startswith("epochs to")]
     assert len(reached) == 9
 
 
-def test_a_figure_shows_each_seed_and_each_verdict(place):
-    figure = compare([place], baseline="loss=a").figure()
+def test_a_figure_shows_each_seed_and_each_verdict(runs):
+    figure = compare([runs], baseline="loss=a").figure()
     left, right = figure.axes
     dots = [line for line in left.lines if line.get_marker() == "o"]
     assert sorted(len(line.get_xdata()) for line in dots) == [3, 3, 3]
@@ -75,15 +75,15 @@ def test_a_figure_of_one_seed_has_no_interval(tmp_path):
     assert [line.get_xdata()[0] for line in lines] == [0]  # the line of no difference
 
 
-def test_a_thousand_values_are_a_figure_of_sixty(tmp_path):
+def test_a_figure_shows_at_most_sixty_groups(tmp_path):
     accuracies(tmp_path, **{f"l{number:03}": {0: number / 100} for number in range(70)})
     figure = compare([tmp_path]).figure()
     assert len(figure.axes[0].get_yticks()) == 60
     assert "the 60 best are drawn" in figure.get_suptitle().replace("\n", " ")
 
 
-def test_tensorboard_shows_groups_with_bands(place, tmp_path):
-    comparison = compare([place])
+def test_tensorboard_shows_groups_with_bands(runs, tmp_path):
+    comparison = compare([runs])
     for _ in range(2):  # the second time replaces what the first wrote
         tensorboard.write_events(comparison.ordered, comparison.histories, tmp_path / "board")
     assert {path.name for path in (tmp_path / "board").iterdir()} == {f"loss={name}" for name in "abcd"}

@@ -1,4 +1,4 @@
-"""Means over seeds, their intervals, and what is said of differences."""
+"""Means over seeds, their intervals, and verdicts on differences."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from losslab.analysis.compare.statistics import (
 from losslab.analysis.compare.tables import format_estimate
 
 
-def test_an_interval_is_student_s():
+def test_the_interval_of_a_mean_is_students():
     found = mean_estimate([1.0, 2.0, 3.0])
     assert found.mean == 2
     assert found.half_width == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
@@ -28,7 +28,7 @@ def test_differences_are_taken_seed_by_seed():
     assert (found.mean, found.half_width) == pytest.approx((0.1, 0), abs=1e-12)
 
 
-def test_accuracies_that_agree_are_known_to_one_test_example_only():
+def test_equal_differences_of_accuracies_have_an_interval_of_one_example():
     found = paired_difference([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], step=0.1)
     assert (found.mean, found.half_width) == pytest.approx((0.1, 4.302653 * 0.1 / 3**0.5))
     assert paired_difference([0.5, 0.6], [0.5, 0.6], step=0.1) == Estimate(0, 0)
@@ -45,11 +45,11 @@ def test_accuracies_that_agree_are_known_to_one_test_example_only():
         (Estimate(0.0, 0.0), True, "equal"),
     ],
 )
-def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0(found, more, said):
+def test_a_verdict_needs_an_interval_that_excludes_0(found, more, said):
     assert verdict(found, higher_is_better=more) == said
 
 
-def test_a_number_shows_the_digits_that_its_interval_leaves():
+def test_an_estimate_is_formatted_with_two_digits_of_its_half_width():
     assert format_estimate(Estimate(0.123456, 0.0123)) == "0.123 ± 0.012"
     assert format_estimate(Estimate(12.3456, 34.5), signed=True) == "+12 ± 34"
     assert format_estimate(Estimate(2.1386e11, 2.118e10)) == "2.14e+11 ± 2.1e+10"
@@ -71,7 +71,7 @@ def test_a_number_shows_the_digits_that_its_interval_leaves():
         (GeometricEstimate(1.1, 0.9998, 1.2), "×1.1 (1 to 1.2)"),
     ],
 )
-def test_rounding_makes_no_interval_seem_to_hold_what_it_leaves_out(found, said):
+def test_rounding_never_hides_that_an_interval_excludes_0(found, said):
     assert format_estimate(found, signed=True) == said
 
 
@@ -85,14 +85,14 @@ def test_a_p_value_and_an_interval_agree():
         assert not paired_difference(values, others, level=p * 0.999).excludes_zero
 
 
-def test_holm_tests_the_smallest_at_its_share_and_the_others_at_more_until_one_is_not_rejected():
+def test_holm_levels_are_those_of_the_step_down():
     assert holm_levels([0.03, 0.001, 0.02]) == pytest.approx([0.05, 0.05 / 3, 0.025])
     assert holm_levels([0.03, 0.001, 0.04]) == pytest.approx([0.025, 0.05 / 3, 0.025])  # 0.03 > 0.05/2: it stops there
     assert holm_levels([0.9, 0.8]) == [0.025, 0.025]
     assert holm_levels([]) == []
 
 
-def test_intervals_leave_out_0_exactly_where_holm_rejects():
+def test_intervals_exclude_0_exactly_where_holm_rejects():
     generator = np.random.default_rng(1)
     claims = 0
     for _ in range(100):
@@ -120,7 +120,7 @@ def simulated(runs, seeds, *shifts):
         yield [(shared + shift + generator.normal(scale=0.5, size=seeds)).tolist() for shift in shifts]
 
 
-def test_without_a_difference_a_family_makes_a_false_claim_in_about_5_percent_of_comparisons():
+def test_without_differences_about_5_percent_of_families_have_a_false_claim():
     false, runs = 0, 1500
     for baseline, *others in simulated(runs, 5, 0, 0, 0, 0):
         p_values = [paired_p_value(values, baseline) for values in others]
@@ -128,13 +128,13 @@ def test_without_a_difference_a_family_makes_a_false_claim_in_about_5_percent_of
     assert 0.025 < false / runs <= 0.06  # at most 0.05, but for chance; below it since the three share a baseline
 
 
-def test_an_interval_holds_the_true_difference_in_95_percent_of_comparisons():
+def test_95_percent_of_intervals_contain_the_true_difference():
     runs = 1500
     held = sum(paired_difference(values, baseline).contains(0.7) for baseline, values in simulated(runs, 5, 0, 0.7))
     assert held / runs == pytest.approx(0.95, abs=0.017)  # three standard deviations
 
 
-def test_each_interval_of_a_family_holds_its_own_difference_at_least_as_often():
+def test_each_interval_of_a_family_has_at_least_its_coverage():
     runs, held = 800, np.zeros(3)
     for baseline, *others in simulated(runs, 5, 0, 0, 1, 3):
         levels = holm_levels([paired_p_value(values, baseline) for values in others])
@@ -153,5 +153,5 @@ def test_each_interval_of_a_family_holds_its_own_difference_at_least_as_often():
         ([2**0.5 / 2, 3**0.5 / 2], 0.0),
     ],
 )
-def test_accuracies_tell_what_one_example_is_worth(shares, step):
+def test_the_resolution_of_accuracies_is_one_example(shares, step):
     assert resolution(shares) == step

@@ -1,4 +1,4 @@
-"""Trained models under losses they were not trained with."""
+"""Trained models measured under every loss."""
 
 import json
 

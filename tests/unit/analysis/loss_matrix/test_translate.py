@@ -1,4 +1,4 @@
-"""Outputs of one loss as another reads them."""
+"""Outputs translated from one loss to another."""
 
 from functools import cache
 
