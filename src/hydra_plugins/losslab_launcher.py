@@ -1,4 +1,4 @@
-"""Where Hydra looks for launchers. It takes only those that are defined here."""
+"""The module in which Hydra finds the launcher: it takes only classes that are defined in hydra_plugins."""
 
 from losslab.sweep import launcher
 
