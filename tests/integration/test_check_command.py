@@ -17,7 +17,7 @@ def check(*arguments: str, cwd: Path):
     )  # fmt: skip
 
 
-def test_a_sound_set_up_is_said_to_be_one_and_nothing_is_written(tmp_path):
+def test_an_experiment_without_problems_is_reported_and_nothing_is_written(tmp_path):
     done = check("model=cifar_cnn", "data=digits", "loss=focal", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "cifar_cnn, 145,578 parameters" in done.stdout
@@ -26,13 +26,13 @@ def test_a_sound_set_up_is_said_to_be_one_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_warning_is_printed_and_leaves_with_0(tmp_path):
+def test_a_warning_exits_with_0(tmp_path):
     done = check("optimizer.lr=0.5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warning learning-rate-too-high" in done.stdout
 
 
-def test_an_error_is_printed_and_leaves_with_1(tmp_path):
+def test_an_error_exits_with_1(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def net(input_shape, outputs):\n"
@@ -49,14 +49,14 @@ def test_an_error_is_printed_and_leaves_with_1(tmp_path):
     ("arguments", "message"),
     [(["loss=cross_entropy"], "choose one of loss="), (["data=image_folder"], "a value is missing: add data.dir=...")],
 )
-def test_what_cannot_be_built_is_one_line(tmp_path, arguments, message):
+def test_an_experiment_that_cannot_be_built_is_reported_in_one_line(tmp_path, arguments, message):
     done = check(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_says_how(tmp_path):
+def test_help_has_examples(tmp_path):
     done = check("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "losslab check model=cifar_cnn" in done.stdout

@@ -39,7 +39,7 @@ def compare(monkeypatch, tmp_path):
     return _compare
 
 
-def test_a_sweep_is_compared_and_its_page_lies_in_it(tmp_path):
+def test_the_page_of_a_sweep_is_written_into_the_sweep(tmp_path):
     accuracies(tmp_path / "sweep", a={0: 0.1, 1: 0.2, 2: 0.3}, b={0: 0.5, 1: 0.6, 2: 0.71})
     summary(tmp_path / "sweep", {"state": "failed", "reason": "no memory", "overrides": ["loss=c", "seed=0"]})
     done = command("sweep", "--baseline", "loss=a", "--reach", "val/accuracy=0.7", cwd=tmp_path)
@@ -50,7 +50,7 @@ def test_a_sweep_is_compared_and_its_page_lies_in_it(tmp_path):
     assert (tmp_path / "sweep" / "comparison" / "test-accuracy.png").is_file()
 
 
-def test_comparing_needs_no_torch(tmp_path):
+def test_compare_needs_no_torch(tmp_path):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
     code = (
         "import sys; from losslab.cli import compare; compare.leave = print;"
@@ -63,7 +63,7 @@ def test_comparing_needs_no_torch(tmp_path):
     assert (tmp_path / "out" / "tensorboard" / "loss=a").is_dir()
 
 
-def test_a_comparison_is_renewed_but_nothing_else_is_written_over(compare, tmp_path, capsys):
+def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})
     assert [compare("runs", "--output", "out") for _ in range(2)] == [0, 0]
     (tmp_path / "mine").mkdir()
@@ -87,7 +87,7 @@ def test_a_comparison_is_renewed_but_nothing_else_is_written_over(compare, tmp_p
         (["unfinished"], "no run is finished: there is nothing to compare"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_line(compare, tmp_path, capsys, arguments, said):
+def test_what_cannot_be_compared_is_reported_in_one_line(compare, tmp_path, capsys, arguments, said):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.1, 1: 0.2})
     run(tmp_path / "unfinished" / "0", metrics=False)
     accuracies(tmp_path / "zero", c={0: 0.0})
@@ -99,7 +99,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(compare, tmp_path, capsys, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_file_is_not_taken_for_the_folder_to_write_to(compare, tmp_path, capsys):
+def test_an_output_that_is_a_file_is_refused(compare, tmp_path, capsys):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})
     (tmp_path / "file").write_text("mine")
     assert compare("runs", "--output", "file") == 1
@@ -107,7 +107,7 @@ def test_a_file_is_not_taken_for_the_folder_to_write_to(compare, tmp_path, capsy
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_one_group_is_shown_with_nothing_to_compare_it_with(compare, tmp_path, caplog):
+def test_a_single_group_is_shown_without_a_comparison(compare, tmp_path, caplog):
     caplog.set_level("INFO")
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})
     assert compare("runs", "--output", "out") == 0

@@ -23,7 +23,7 @@ ARC_FACE = (
 )
 
 
-def test_torchs_cross_entropy_trains_as_losslabs_does(train):
+def test_torch_cross_entropy_trains_like_losslab_cross_entropy(train):
     few = ("model=mlp", "data=digits", "data.size=8", "trainer.max_epochs=2", "callbacks=none")
     _, ours_results = train(*few, "loss=cross_entropy")
     theirs, their_results = train(*few, "loss=custom", "loss._target_=torch.nn.CrossEntropyLoss")
@@ -35,7 +35,7 @@ def test_torchs_cross_entropy_trains_as_losslabs_does(train):
 
 
 @pytest.mark.filterwarnings("ignore:.*weights_only.*")
-def test_what_the_loss_learns_is_trained_saved_and_evaluated(train, monkeypatch):
+def test_parameters_of_a_loss_are_trained_saved_and_evaluated(train, monkeypatch):
     trained, results = train(*DIGITS, *ARC_FACE, "+loss.scale=8", "trainer.max_epochs=3", "data.batch_size=64")
     assert results["test/accuracy"] > 0.8
     learnt = trained.learner.loss.criterion.W
@@ -52,13 +52,13 @@ def test_what_the_loss_learns_is_trained_saved_and_evaluated(train, monkeypatch)
         weights.load(again.learner, trained.folder.weights)
 
 
-def test_what_a_loss_draws_depends_on_the_seed_alone(build):
+def test_random_numbers_of_a_loss_depend_only_on_the_seed(build):
     one, same, other = (build(*DIGITS, *ARC_FACE, f"seed={seed}").learner.loss.criterion.W for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
-def test_another_loss_starts_from_the_network_alone(train, build):
+def test_weights_of_a_run_with_another_loss_initialise_only_the_network(train, build):
     trained, _ = train(*DIGITS, *ARC_FACE, "trainer.max_epochs=1", "data.batch_size=256")
     start = build(*DIGITS, *ARC_FACE[:2], "+loss.embedding_size=8", "seed=5")
     before = start.learner.loss.criterion.W.clone()
@@ -70,7 +70,7 @@ def test_another_loss_starts_from_the_network_alone(train, build):
     )
 
 
-def test_a_function_is_a_loss(build):
+def test_a_function_can_be_a_loss(build):
     built = build("loss=custom", "loss._target_=torch.nn.functional.huber_loss", "+loss.delta=2")
     outputs, target = torch.tensor([[5.0]]), torch.tensor([[0.0]])
     assert built.learner.loss(outputs, target) == 2 * (5 - 1)
@@ -85,7 +85,7 @@ def test_a_function_is_a_loss(build):
         ("fractions.Fraction", "a loss must be a function of outputs and target"),
     ],
 )
-def test_what_is_no_loss_for_these_data_is_said_in_one_line(build, target, message):
+def test_a_target_that_is_no_loss_for_these_data_is_refused_in_one_line(build, target, message):
     with pytest.raises(LabError) as raised:
         build("loss=custom", f"loss._target_={target}")
     assert message in str(raised.value)
@@ -111,7 +111,7 @@ class Mine(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_a_module_in_the_working_directory_is_found_and_a_wrong_name_is_said(tmp_path):
+def test_a_module_in_the_working_directory_is_imported_and_a_wrong_name_is_reported(tmp_path):
     (tmp_path / "my_losses.py").write_text(MINE)
 
     def losslab(*arguments: str) -> subprocess.CompletedProcess[str]:

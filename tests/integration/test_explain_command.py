@@ -46,7 +46,7 @@ def mlp(seeds):
     return RunFolder(seeds / "0")
 
 
-def test_help_and_what_applies_need_no_torch(tmp_path):
+def test_help_and_the_choice_of_explanations_need_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     done = explain("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def test_help_and_what_applies_need_no_torch(tmp_path):
     assert done.stdout == "['landscape', 'barrier']\n"
 
 
-def test_one_run_gets_its_figures_into_its_folder_and_into_tensorboard(linear, tmp_path):
+def test_figures_of_one_run_are_written_into_its_folder_and_tensorboard(linear, tmp_path):
     """Twice, since a second look replaces the first."""
     own = {path: path.read_bytes() for path in linear.path.glob("events.out.tfevents.*")}
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_one_run_gets_its_figures_into_its_folder_and_into_tensorboard(linear, t
 
 
 @pytest.mark.slow
-def test_several_runs_go_side_by_side_into_a_folder_of_their_own(seeds, mlp, linear, tmp_path):
+def test_figures_of_several_runs_are_written_into_a_new_folder(seeds, mlp, linear, tmp_path):
     done = explain(seeds, *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs").iterdir()
@@ -108,7 +108,7 @@ def test_several_runs_go_side_by_side_into_a_folder_of_their_own(seeds, mlp, lin
         (["MLP", "--points", "1"], "points must be a whole number from 2 to 1001, got 1"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(mlp, tmp_path, arguments, message):
+def test_an_explanation_that_does_not_apply_is_reported_in_one_line(mlp, tmp_path, arguments, message):
     (tmp_path / "file").touch()
     done = explain(*(argument.replace("MLP", str(mlp.path)) for argument in arguments), cwd=tmp_path)
     assert done.returncode in {1, 2}

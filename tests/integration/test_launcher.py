@@ -36,7 +36,7 @@ def named(job):
 
 
 @pytest.mark.slow
-def test_a_failure_is_one_jobs_and_the_others_are_done(twelve):
+def test_a_failed_job_does_not_stop_the_others(twelve):
     _, code, _, _, summary = twelve
     assert code == 1
     assert (summary["done"], summary["failed"], len(summary["jobs"])) == (9, 3, 12)
@@ -50,7 +50,7 @@ def test_a_failure_is_one_jobs_and_the_others_are_done(twelve):
 
 
 @pytest.mark.slow
-def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
+def test_failures_are_logged_when_they_happen_and_in_the_closing_table(twelve):
     _, _, out, errors, _ = twelve
     for reason in BAD.values():
         assert reason in errors
@@ -61,7 +61,7 @@ def test_failures_are_said_when_they_happen_and_in_the_table_at_the_end(twelve):
 
 
 @pytest.mark.slow
-def test_every_run_has_its_own_log_and_folder(twelve):
+def test_every_job_has_its_own_log_and_folder(twelve):
     folder, *_, summary = twelve
     for job in summary["jobs"]:
         run = folder / "sweep" / job["folder"]
@@ -81,7 +81,7 @@ def test_every_run_has_its_own_log_and_folder(twelve):
         assert values == pytest.approx([values[0]] * len(values), rel=1e-5)
 
 
-def test_jobs_run_side_by_side(tmp_path):
+def test_jobs_run_at_the_same_time(tmp_path):
     code, out, _, summary = sweep(*SHORT, "loss=mse,l1", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert code == 0
     assert summary["done"] == 2
@@ -135,7 +135,7 @@ def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(n
     shutil.rmtree(temporary)
 
 
-def test_a_temporary_folder_whose_path_is_too_long_is_one_line(tmp_path):
+def test_a_too_long_path_of_the_temporary_folder_is_reported_in_one_line(tmp_path):
     temporary = tmp_path / ("x" * 100)
     temporary.mkdir()
     process = start("trainer=ddp_cpu", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary))
@@ -151,7 +151,7 @@ def group(leader):
     return [line for line in listed.stdout.splitlines() if "defunct" not in line]
 
 
-def test_what_cannot_be_composed_or_built_fails_alone(tmp_path):
+def test_only_jobs_that_cannot_be_composed_or_built_fail(tmp_path):
     code, _, errors, summary = sweep(*SHORT, "loss=cross_entropy,mse", "trainer.devices=1,0", cwd=tmp_path)
     assert code == 1
     reasons = [job["reason"] or "" for job in summary["jobs"]]
@@ -176,7 +176,7 @@ def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, sa
 
 
 @pytest.mark.slow
-def test_hydras_callbacks_hear_of_a_job_once_however_many_processes_it_has(tmp_path):
+def test_hydra_callbacks_are_called_once_per_job(tmp_path):
     file = tmp_path / "jobs"
     callback = ["+hydra.callbacks.jobs._target_=workers.Jobs", f"+hydra.callbacks.jobs.file={file}"]
     code, *_ = sweep(*SHORT, "trainer.devices=2", "seed=0,1", *callback, cwd=tmp_path)
@@ -184,7 +184,7 @@ def test_hydras_callbacks_hear_of_a_job_once_however_many_processes_it_has(tmp_p
     assert file.read_text() == "job 0\njob 1\n"
 
 
-def test_a_metric_to_optimise_that_is_none_is_refused_before_training(tmp_path):
+def test_an_unknown_optimized_metric_is_refused_before_training(tmp_path):
     code, _, errors, summary = sweep(*SHORT, "optimized_metric=val/nonsense", cwd=tmp_path)
     assert code == 1
     assert summary["jobs"][0]["reason"].startswith("optimized_metric=val/nonsense is none of train/loss")
@@ -201,7 +201,7 @@ def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_summary_of_something_else_is_left_alone(tmp_path):
+def test_a_summary_that_is_not_of_a_sweep_is_not_overwritten(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "summary.json").write_text('{"done": 9}')
     process = start("-m", "loss=mse,l1", "hydra.sweep.dir=old", cwd=tmp_path)
@@ -213,7 +213,7 @@ def test_a_summary_of_something_else_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("n_jobs", ["0", "-2", "many"])
-def test_a_number_of_jobs_that_is_none_is_refused_in_one_line(n_jobs, tmp_path):
+def test_an_invalid_n_jobs_is_refused_in_one_line(n_jobs, tmp_path):
     process = start("-m", "loss=mse,l1", f"hydra.launcher.n_jobs={n_jobs}", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -249,7 +249,7 @@ def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
         (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "loss=cross_entropy", "seed=1"], "choose one of"),
     ],
 )
-def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
+def test_a_misleading_search_is_refused(overrides, said, tmp_path):
     pytest.importorskip("optuna")
     process = start(*overrides, *SHORT, cwd=tmp_path)
     _, errors = process.communicate(timeout=300)
@@ -259,7 +259,7 @@ def test_a_search_that_would_mislead_is_refused(overrides, said, tmp_path):
     assert "Error executing" not in errors
 
 
-def test_the_search_looks_for_what_is_better_in_these_data():
+def test_the_direction_of_a_search_follows_from_the_data():
     pytest.importorskip("optuna")
     from losslab.training import config
 
@@ -273,7 +273,7 @@ def test_the_search_looks_for_what_is_better_in_these_data():
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes_itself(tmp_path):
+def test_ranks_that_torchrun_starts_are_used(tmp_path):
     command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "1", "--nnodes", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29543", "--rdzv-id", "job7"]
     overrides = [str(ROOT / "train.py"), *SHORT]
@@ -293,7 +293,7 @@ def test_torchrun_starts_the_processes_itself(tmp_path):
     assert (run / "history.csv").read_bytes() == (tmp_path / "alone" / "history.csv").read_bytes()
 
 
-def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
+def test_a_run_of_several_processes_reports_once(tmp_path):
     process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -307,7 +307,7 @@ def test_one_run_of_several_processes_reports_like_any_other(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_job_that_leaves_its_devices_open_starts_no_server_of_its_own(tmp_path):
+def test_a_job_with_automatic_devices_starts_no_second_forkserver(tmp_path):
     servers = tmp_path / "servers"
     code, *_, summary = sweep(
         "trainer.max_epochs=3", "trainer.devices=auto", "loss=mse", "+callbacks.count._target_=workers.Server",

@@ -1,4 +1,4 @@
-"""What the README says of a loss of one's own, done to the letter in a folder that is not losslab's."""
+"""The commands of the README about a loss of your own, run as they are in a folder outside losslab."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text().partition("### Your own loss\n")[2].partition("\n## ")[0]
 MODULE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
-COMMANDS = re.findall(r"^    python (.*)$", SECTION, re.MULTILINE)
+COMMANDS = re.findall(r"^    ((?:python|losslab) .*)$", SECTION, re.MULTILINE)
 YAML = "# Mine.\n_target_: my_losses.Mine\npower: 2.0\n"
 
 pytestmark = pytest.mark.slow
@@ -26,43 +26,47 @@ def folder(tmp_path_factory):
     return folder
 
 
-def python(folder, command, *more):
-    script, *arguments = shlex.split(command)
+def run(folder, command, *more):
+    program, *arguments = shlex.split(command)
+    programs = {"python": [sys.executable], "losslab": [sys.executable, "-P", "-m", "losslab.cli"]}
+    arguments = [str(ROOT / "train.py") if argument == "train.py" else argument for argument in arguments]
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments, *more],
+        [*programs[program], *arguments, *more],
         cwd=folder, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
 def test_the_readme_has_the_three_commands():
-    assert [command.split()[0] for command in COMMANDS] == ["scripts/check.py", "train.py", "train.py"]
+    assert [command.split()[:2] for command in COMMANDS] == [
+        ["losslab", "check"], ["python", "train.py"], ["python", "train.py"],
+    ]  # fmt: skip
 
 
-def test_it_is_put_through_the_contract(folder):
-    done = python(folder, COMMANDS[0])
+def test_check_tests_the_contract(folder):
+    done = run(folder, COMMANDS[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"contract    (\d+) of \1 hold", done.stdout)
     assert "convex                            no (found by search)" in done.stdout
-    assert "nothing" in done.stdout, "the doctor has looked at it too"
+    assert "nothing" in done.stdout, "the doctor has examined it too"
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:])
-def test_it_trains(folder, command):
-    done = python(folder, command, "trainer.max_epochs=2", "logger=none")
+def test_the_loss_trains(folder, command):
+    done = run(folder, command, "trainer.max_epochs=2", "logger=none")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test" in done.stdout
 
 
-def test_a_broken_one_is_reported_with_what_is_broken(folder):
+def test_check_reports_what_is_wrong_with_a_loss(folder):
     beside_others = MODULE.replace("** self.power", "** self.power + outputs.mean()")
     (folder / "broken.py").write_text(beside_others)
-    done = python(folder, "scripts/check.py loss=custom loss._target_=broken.Mine")
+    done = run(folder, "losslab check loss=custom loss._target_=broken.Mine")
     assert done.returncode == 1
     assert "BROKEN  scores each example by itself" in done.stdout
 
 
-def test_a_mistyped_path_is_one_line(folder):
-    done = python(folder, "scripts/check.py loss=custom loss._target_=my_losses.Mien")
+def test_a_mistyped_path_is_reported_in_one_line(folder):
+    done = run(folder, "losslab check loss=custom loss._target_=my_losses.Mien")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Mien" in done.stderr

@@ -40,7 +40,7 @@ FOUR = [  # two of them of two processes; saved before each epoch
 ]  # fmt: skip
 
 
-def test_a_sweep_whose_parent_is_killed_leaves_no_process_and_is_completed_by_its_command(tmp_path):
+def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_path):
     for name in ("pids", "killed", "whole"):
         (tmp_path / name).mkdir()
     takes_its_time = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={tmp_path / 'pids'}"]
@@ -81,7 +81,7 @@ def test_a_sweep_whose_parent_is_killed_leaves_no_process_and_is_completed_by_it
         assert outcome(folder / mine["folder"]) == outcome(tmp_path / "whole" / "sweep" / theirs["folder"])
 
 
-def test_a_parent_that_is_killed_while_it_starts_leaves_no_process(tmp_path):
+def test_a_sweep_killed_during_startup_leaves_no_process(tmp_path):
     mark = f"LOSSLAB_TEST={tmp_path}"
     process = start("-m", "run_dir=sweep", "loss=mse,l1", cwd=tmp_path, LOSSLAB_TEST=str(tmp_path))
     assert wait_for(lambda: len(marked(mark)) == 3, 60)  # it, the server that imports torch, and what counts resources
@@ -93,7 +93,7 @@ def test_a_parent_that_is_killed_while_it_starts_leaves_no_process(tmp_path):
     assert wait_for(lambda: not marked(mark), 10)
 
 
-def test_ctrl_c_ends_with_the_command_that_completes_the_sweep(tmp_path):
+def test_ctrl_c_prints_the_command_that_completes_the_sweep(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
     command = ["run_dir=a sweep", "-m", "loss=mse,l1", "trainer=cpu", "trainer.max_epochs=6"]
@@ -139,7 +139,7 @@ def test_a_search_is_completed_by_its_own_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_a_version_without_recorded_configurations_names_its_command(tmp_path):
+def test_a_sweep_without_recorded_configurations_names_its_command(tmp_path):
     shutil.copytree(Path(__file__).parent / "old_runs" / "sweep", tmp_path / "sweep")
     process = start("resume=sweep", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)

@@ -23,7 +23,7 @@ def losslab(*arguments: str, cwd: Path, program: tuple[str, ...] = TRAIN, **envi
     )  # fmt: skip
 
 
-def test_a_bare_train_is_the_linear_regression_and_leaves_a_whole_run(tmp_path):
+def test_train_without_arguments_is_the_linear_regression_and_writes_a_complete_run(tmp_path):
     done = losslab(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -87,7 +87,7 @@ def test_completion_needs_no_torch(tmp_path):
         (["mix=null"], "leave it out with ~GROUP"),
     ],
 )
-def test_bad_input_is_said_once_without_a_traceback_and_leaves_nothing(tmp_path, arguments, message):
+def test_bad_input_is_reported_in_one_line_and_leaves_nothing(tmp_path, arguments, message):
     done = losslab(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
@@ -114,7 +114,7 @@ def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
     assert (tmp_path / "run" / "history.csv").is_file()
 
 
-def test_a_run_is_never_written_over(tmp_path):
+def test_a_run_is_never_overwritten(tmp_path):
     assert losslab("trainer.max_epochs=2", "run_dir=run", cwd=tmp_path).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     done = losslab("trainer.max_epochs=3", "run_dir=run", cwd=tmp_path)
@@ -123,7 +123,7 @@ def test_a_run_is_never_written_over(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_evaluate_prints_what_training_measured(tmp_path):
+def test_evaluate_prints_the_metrics_of_the_training(tmp_path):
     assert losslab("trainer.max_epochs=20", "run_dir=run", cwd=tmp_path).returncode == 0
     done = losslab("evaluate", "run", cwd=tmp_path, program=VERB)
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def test_evaluate_prints_what_training_measured(tmp_path):
     assert nothing.stderr == "elsewhere is no run folder: it holds no config.json\n"
 
 
-def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(tmp_path):
+def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path):
     done = losslab("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweep-*/*/metrics.json"))
@@ -142,7 +142,7 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_works_in_a_checkout_that_is_not_installed(tmp_path):
+def test_train_works_in_a_checkout_that_is_not_installed(tmp_path):
     # -S and a path made by hand: the environment's packages without the editable install's .pth file.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
@@ -154,7 +154,7 @@ def test_works_in_a_checkout_that_is_not_installed(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_ordinary_install_carries_its_configurations(tmp_path):
+def test_an_install_contains_the_configurations(tmp_path):
     site = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(ROOT)], check=True
@@ -188,7 +188,7 @@ def test_a_python_without_the_packages_prints_how_to_get_them(program, tmp_path)
         ("mix.alpha=1", "mix.alpha is set and no mix is chosen: choose mix=cutmix, mixup"),
     ],
 )
-def test_a_value_of_what_was_not_chosen_is_answered_with_the_choices_and_leaves_nothing(given, said, tmp_path):
+def test_a_key_of_a_group_without_a_choice_is_refused_with_the_choices(given, said, tmp_path):
     done = losslab(given, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(said) or done.stdout.startswith(said)

@@ -1,4 +1,4 @@
-"""docs/tutorials.md, run: what its blocks print is what it says, and its commands do what it says of them."""
+"""The code blocks and the commands of docs/tutorials.md, run: they print what the page says."""
 
 import contextlib
 import io
@@ -22,9 +22,9 @@ SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", PAGE, fl
 MISTAKES = [part for part in re.split(r"^##+ ", PAGE, flags=re.MULTILINE) if part.startswith("Mistake: ")]
 BLOCK = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?%?")
-COMMANDS = [shlex.split(line) for line in re.findall(r"^    python (.*)$", PAGE, re.MULTILINE)]
-TRAINING = [arguments for script, *arguments in COMMANDS if script == "train.py"]
-ACCURACY = Decimal(3)  # in per cent: small networks end elsewhere on another machine
+COMMANDS = [shlex.split(line) for line in re.findall(r"^    ((?:python|losslab) .*)$", PAGE, re.MULTILINE)]
+TRAINING = [arguments[1:] for program, *arguments in COMMANDS if program == "python"]
+ACCURACY = Decimal(3)  # in percent: small networks end elsewhere on another machine
 
 
 def printed(code, names):
@@ -49,18 +49,18 @@ def near(said, found):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_every_block_prints_what_stands_under_it(name):
+def test_every_code_block_prints_the_output_below_it(name):
     names = {}
     for code, said in BLOCK.findall(SECTIONS[name]):
         found = printed(code, names)
         assert agree(said.rstrip(), found), f"{code}\nsays:\n{said}\nprints:\n{found}"
 
 
-def test_no_block_goes_without_its_output():
+def test_every_code_block_has_an_output():
     assert len(BLOCK.findall(PAGE)) == PAGE.count("```python") == PAGE.count("```text")
 
 
-def test_a_wrong_number_and_a_wrong_word_would_be_found():
+def test_a_wrong_number_or_word_in_an_output_is_detected():
     assert agree("loss 0.6667, at 1.7e-17", "loss  0.6668, at 1.8e-17")
     assert not agree("loss 0.6667", "loss 0.6669")
     assert not agree("loss 0.6667", "cost 0.6667")
@@ -78,16 +78,16 @@ def test_a_wrong_number_and_a_wrong_word_would_be_found():
         "the smaller loss is the better one",
     ],
 )
-def test_the_mistakes_of_the_usual_tutorial_are_there(words):
+def test_the_common_mistakes_are_explained(words):
     assert any(words in mistake.partition("\n")[0] for mistake in MISTAKES)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.partition("\n")[0])
-def test_a_mistake_is_shown_by_what_it_prints(mistake):
+def test_the_output_shows_the_mistake(mistake):
     assert BLOCK.search(mistake)
 
 
-def test_links_lead_to_headings():
+def test_links_point_to_headings():
     headings = {re.sub(r"[^a-z -]", "", name.lower()).replace(" ", "-") for name in SECTIONS}
     assert set(re.findall(r"\]\(#(.*?)\)", PAGE)) == headings
 
@@ -104,37 +104,37 @@ def trained(arguments, folder):
     return run(build(config))
 
 
-def test_a_split_is_measured_alike_in_batches_and_at_once(tmp_path):
+def test_a_split_is_evaluated_alike_in_batches_and_at_once(tmp_path):
     pair = [command for command in TRAINING if any("eval_batch_size" in argument for argument in command)]
     one, other = (trained(command, tmp_path / str(number)) for number, command in enumerate(pair))
     assert one.keys() == other.keys()
     assert one == pytest.approx(other, rel=1e-6)
 
 
-def test_the_clipped_run_is_another_one(tmp_path):
+def test_gradient_clipping_changes_the_run(tmp_path):
     (clipped,) = [command for command in TRAINING if command[-1].startswith("trainer.gradient_clip_val=")]
     short, free = trained(clipped, tmp_path / "clipped"), trained(clipped[:-1], tmp_path / "free")
     assert short["test/mse"] > 1.1 * free["test/mse"], "shorter steps get less far in two epochs"
 
 
-def python(folder, script, *arguments):
+def losslab(folder, *arguments):
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, "-P", "-m", "losslab.cli", *arguments],
         cwd=folder, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_rate_that_is_too_high_is_said_before_the_first_step(tmp_path):
-    (command,) = [command for command in COMMANDS if command[0] == "scripts/check.py"]
-    assert "learning-rate-too-high" in python(tmp_path, *command).stdout
+def test_a_too_high_learning_rate_is_reported_before_the_first_step(tmp_path):
+    (command,) = [command for command in COMMANDS if command[:2] == ["losslab", "check"]]
+    assert "learning-rate-too-high" in losslab(tmp_path, *command[1:]).stdout
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_evaluated_from_its_folder(tmp_path):
     (command,) = [command for command in TRAINING if "loss=kl_div" in command]
-    assert python(tmp_path, "train.py", *command, "run_dir=run").returncode == 0
-    done = python(tmp_path, "scripts/evaluate.py", "run")
+    assert losslab(tmp_path, "train", *command, "run_dir=run").returncode == 0
+    done = losslab(tmp_path, "evaluate", "run")
     accuracy = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/accuracy"]
     assert re.search(rf"accuracy .*{accuracy:.4f}", done.stdout), done.stdout + done.stderr
     assert re.search(r"precision +recall +f1-score +support", done.stdout)

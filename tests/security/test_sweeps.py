@@ -1,4 +1,4 @@
-"""What the folder of a sweep records of its jobs makes nothing, and writes nowhere, that one's run may not."""
+"""The job configurations in the folder of a sweep are checked like the configuration of a run."""
 
 import contextlib
 import json
@@ -73,12 +73,12 @@ def refused(complete, sweep):
     return str(error.value)
 
 
-def test_what_is_not_refused_is_prepared(sweep, complete):
+def test_a_harmless_job_is_not_refused(sweep, complete):
     complete(sweep)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, sweep, complete, tmp_path, monkeypatch):
+def test_a_target_outside_the_list_is_neither_called_nor_imported(name, sweep, complete, tmp_path, monkeypatch):
     canary = tmp_path / "canary"
     (sweep / "hostile_module.py").write_text(f"open({str(canary)!r}, 'w')\nanything = list\n")
     monkeypatch.chdir(sweep)
@@ -113,7 +113,7 @@ def test_the_folder_of_a_job_lies_in_the_sweep(name, sweep, complete):
 
 
 @pytest.mark.parametrize("place", ["folder", "inside", "beside", "pipe", "log"])
-def test_links_and_pipes_are_neither_followed_nor_waited_for(place, sweep, complete):
+def test_links_and_pipes_are_refused(place, sweep, complete):
     victim, folder = sweep.parent / "victim", sweep / "0-run"
     if place == "folder":
         folder.symlink_to(victim)
@@ -143,7 +143,7 @@ def test_a_run_in_another_folder_of_the_sweep_is_checked_too(sweep, complete):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_job_that_is_none_is_refused(change, sweep, complete):
+def test_a_malformed_job_is_refused(change, sweep, complete):
     record(sweep, job(sweep) | change)
     assert "does not hold the jobs of a sweep" in refused(complete, sweep)
 
@@ -158,18 +158,18 @@ def test_two_jobs_share_neither_number_nor_folder(sweep, complete):
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"jobs": 3}', '{"jobs": [3]}', "[" * 100_000, "\0", '{"jobs": [{}]}']
 )
-def test_what_is_no_list_of_jobs_is_refused(content, sweep, complete):
+def test_a_malformed_file_is_refused(content, sweep, complete):
     (sweep / runs.JOBS).write_text(content)
     refused(complete, sweep)
 
 
 @pytest.mark.parametrize("n_jobs", ["many", 0, [1], 1.5])
-def test_a_number_of_jobs_that_is_none_is_refused(n_jobs, sweep, complete):
+def test_an_invalid_n_jobs_is_refused(n_jobs, sweep, complete):
     record(sweep, job(sweep), n_jobs=n_jobs)
     assert "hydra.launcher.n_jobs must be" in refused(complete, sweep)
 
 
-def test_what_the_user_trusts_is_made(sweep, complete):
+def test_a_target_in_a_trusted_package_is_allowed(sweep, complete):
     record(sweep, job(sweep, notes=node("hostile_module.Loss")))
     assert "trust=[hostile_module]" in refused(complete, sweep)
     complete(sweep, "hostile_module")

@@ -8,10 +8,11 @@ from typing import Any
 from losslab.analysis.compare.grouping import group_runs
 from losslab.analysis.compare.read import read_runs
 from losslab.errors import LabError
+from losslab.io import conf_groups
 from losslab.runs import RunFolder, display_path
 
 logger = logging.getLogger("losslab")
-_GROUPS = ("loss", "optimizer", "scheduler", "model", "data", "noise", "mix", "seed", "trainer")
+_GROUPS = (*conf_groups.SETTINGS, "mix", "seed", "trainer")
 _MAX_SETTINGS = 3
 
 
