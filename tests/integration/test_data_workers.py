@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from losslab.data import image_files, image_folder
+from losslab.data import image_folder
 from losslab.data.image_folder import ImageFolder
 from losslab.data.loader import Loader
 from losslab.errors import LabError
@@ -188,7 +188,7 @@ def test_a_damaged_image_is_named_in_one_line_by_a_worker(folder, tmp_path, work
 
 def test_a_killed_worker_is_reported_in_one_line(folder, monkeypatch):
     streaming = loader(loaded(folder, in_memory=False), workers=1)
-    monkeypatch.setattr(image_files, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(image_folder, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(LabError, match=r"^a data worker process died .*data\.workers=0") as error:
         list(streaming)
     assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from losslab.data import image_files
+from losslab.data import image_folder
 from losslab.data.corruption import cifar10n
 from losslab.errors import LabError
 
@@ -17,7 +17,7 @@ def test_an_image_of_another_kind_is_not_handed_to_what_reads_it(tmp_path, monke
     Image.new("RGB", (8, 8)).save(tmp_path / "page.eps")
     (tmp_path / "page.eps").rename(tmp_path / "page.png")
     with pytest.raises(LabError, match=r"cannot read the image .*page\.png \(it is none of PNG, JPEG, .*\): repair"):
-        image_files.decode(tmp_path / "page.png", 8)
+        image_folder.decode(tmp_path / "page.png", 8)
 
 
 def test_labels_that_unpack_to_more_than_they_are_are_refused(tmp_path):

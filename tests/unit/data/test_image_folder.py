@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from losslab.data import image_files
+from losslab.data import image_folder
 from losslab.data.image_folder import ImageFolder
 from losslab.errors import LabError
 
@@ -79,7 +79,7 @@ def test_names_that_begin_with_a_dot_are_ignored(folder):
 def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path, ending):
     wide = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     Image.fromarray(wide).save(tmp_path / f"grey.{ending}")
-    pixels = image_files.decode(tmp_path / f"grey.{ending}", 8)
+    pixels = image_folder.decode(tmp_path / f"grey.{ending}", 8)
     assert np.array_equal(pixels[..., 0].numpy(), wide >> 8)
     assert torch.equal(pixels[..., 0], pixels[..., 2])
 
@@ -87,7 +87,7 @@ def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path, ending):
 def test_a_float_image_is_refused(tmp_path):
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(LabError, match=r"float.tif \(mode F does not say what is white"):
-        image_files.decode(tmp_path / "float.tif", 8)
+        image_folder.decode(tmp_path / "float.tif", 8)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tif", "webp"])
@@ -100,7 +100,7 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path, ending, damage):
     noise = random.integers(0, 256, len(whole) - 12, dtype=np.uint8).tobytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "noise": whole[:12] + noise, "empty": b""}[damage])
     with pytest.raises(LabError, match=rf"^cannot read the image .*image\.{ending} \(.*\): repair or remove it$"):
-        image_files.decode(path, 8)
+        image_folder.decode(path, 8)
 
 
 def test_large_images_are_read_without_a_warning_and_too_large_ones_are_named(folder, monkeypatch):
@@ -118,6 +118,6 @@ def test_exif_orientation_is_applied(tmp_path):
     turned = image.getexif()
     turned[0x0112] = 3  # by 180 degrees
     image.save(tmp_path / "turned.png", exif=turned)
-    pixels = image_files.decode(tmp_path / "turned.png", 8)
+    pixels = image_folder.decode(tmp_path / "turned.png", 8)
     assert pixels[0, 0].tolist() == [255, 0, 0]
     assert pixels[7, 7].tolist() == [0, 0, 255]

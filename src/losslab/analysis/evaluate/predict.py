@@ -12,8 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from losslab.analysis.evaluate.export import Program
-from losslab.data.image_files import allow_large_images, decode
-from losslab.data.image_folder import find_images
+from losslab.data.image_folder import allow_large_images, decode, find_images
 from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.targets import Task
