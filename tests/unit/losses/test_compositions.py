@@ -44,7 +44,7 @@ def test_a_sum_of_weighted_terms_is_their_weighted_mean():
 
 
 @pytest.mark.parametrize(
-    ("terms", "said"),
+    ("terms", "message"),
     [
         ({}, "got none"),
         ({"a": (CrossEntropy(), 1.0), "b": (BCE(), -1.0)}, "weight must be a number in"),
@@ -53,11 +53,11 @@ def test_a_sum_of_weighted_terms_is_their_weighted_mean():
         ({"a": (Distillation(), 1.0), "b": (Distillation(), 1.0)}, "only one term"),
     ],
 )
-def test_terms_that_do_not_fit_each_other_are_refused(terms, said):
-    if said is None:
+def test_terms_that_do_not_fit_each_other_are_rejected(terms, message):
+    if message is None:
         assert weighted(**terms).per_example(Z, T).shape == (8,)
         return
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(LabError, match=message):
         weighted(**terms)
 
 
@@ -79,9 +79,9 @@ def test_distillation_at_temperature_1_is_kl_to_the_teachers_probabilities():
 def test_distillations_gradient_keeps_its_size_when_softened():
     # For T → ∞ the gradient is that of the squared distance of the centred logits, (z - v) / K: Hinton et al., eq. 4.
     centred = (Z - Z.mean(1, keepdim=True)) - (V - V.mean(1, keepdim=True))
-    pupil = Z.clone().requires_grad_()
-    Distillation(1e4).per_example(torch.cat([pupil, V], 1), Y).sum().backward()
-    torch.testing.assert_close(pupil.grad, centred / 5, rtol=1e-3, atol=1e-4)
+    student = Z.clone().requires_grad_()
+    Distillation(1e4).per_example(torch.cat([student, V], 1), Y).sum().backward()
+    torch.testing.assert_close(student.grad, centred / 5, rtol=1e-3, atol=1e-4)
 
 
 def test_a_teacher_of_other_classes_or_none_is_refused():
@@ -96,24 +96,24 @@ def teacher(train):
     return train("model=mlp", "data=digits", "loss=cross_entropy", "trainer.max_epochs=5", "logger=none")[0]
 
 
-def test_a_pupil_learns_from_a_run_and_is_evaluated_without_it(train, teacher, tmp_path):
+def test_a_student_learns_from_a_run_and_is_evaluated_without_it(train, teacher, tmp_path):
     run = shutil.copytree(teacher.folder.path, tmp_path / "teacher")
-    pupil, results = train(
+    student, results = train(
         "model=mlp", "model.hidden=[16]", "data=digits", "loss=distillation", f"teacher={run}",
         "trainer.max_epochs=5", "logger=none",
     )  # fmt: skip
     assert results["train/loss/teacher"] < 5
-    assert sum(p.numel() for p in pupil.learner.parameters()) == sum(
-        p.numel() for p in pupil.learner.network.parameters()
+    assert sum(p.numel() for p in student.learner.parameters()) == sum(
+        p.numel() for p in student.learner.network.parameters()
     )
     shutil.rmtree(run)
-    again = lab.rebuild(pupil.folder, pupil.folder.read_config())
-    weights.load(again.learner, pupil.folder.best)
+    again = lab.rebuild(student.folder, student.folder.read_config())
+    weights.load(again.learner, student.folder.best)
     measured = lab.evaluate(again, "test")
     assert measured["test/loss/teacher"] == pytest.approx(results["test/loss/teacher"], rel=1e-6)
 
 
-def test_a_pupil_with_the_weight_of_labels_alone_learns_what_it_would_without_a_teacher(train, teacher):
+def test_a_student_with_the_weight_of_labels_alone_learns_what_it_would_without_a_teacher(train, teacher):
     common = ("model=mlp", "data=digits", "trainer.max_epochs=2", "logger=none")
     taught, _ = train(
         *common, "loss=distillation", f"teacher={teacher.folder.path}",

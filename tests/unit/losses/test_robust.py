@@ -1,4 +1,4 @@
-"""Charbonnier, Cauchy, Geman-McClure and Welsch: values, kornia, exact values far out, and slopes."""
+"""Charbonnier, Cauchy, Geman-McClure, Welsch and Tukey: values, kornia, exact values far out, and slopes."""
 
 import kornia.losses
 import mpmath
@@ -107,3 +107,34 @@ def test_where_the_residual_is_exactly_zero_the_second_derivative_is_still_one(l
 
     at_zero = torch.zeros(1, 1, dtype=torch.float64)
     assert torch.autograd.functional.hessian(value, at_zero).item() == pytest.approx(1)
+
+
+def test_tukey_by_hand():
+    loss = Tukey(2.0)
+    # 4/6 (1 - (1 - 1/4)³) at 1, and 4/6 from 2 on.
+    values = loss.per_example(torch.tensor([[1.0], [2.0], [1e30]]), torch.zeros(3, 1))
+    torch.testing.assert_close(values, torch.tensor([37 / 96, 2 / 3, 2 / 3]))
+
+
+@pytest.mark.parametrize("share", [1e-30, 1e-8, 1e-3, 0.3, 0.7, 0.72, 0.9, 0.999])
+@pytest.mark.parametrize("c", [0.5, 4.685])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tukeys_value_and_gradient_are_exact_within_c(share, c, dtype):
+    outputs = torch.tensor([[share * c], [-share * c]], dtype=dtype, requires_grad=True)
+    values = Tukey(c).per_example(outputs, torch.zeros_like(outputs))
+    values.sum().backward()
+    with mpmath.workdps(100):
+        r = mpmath.mpf(outputs[0].item())
+        kept = 1 - (r / c) ** 2
+        value, slope = float(mpmath.mpf(c) ** 2 / 6 * (1 - kept**3)), float(r * kept**2)
+    tiny = 1e-38 if dtype == torch.float32 else 1e-300
+    # Near c the slope is the square of a difference of nearly equal numbers, which rounding r alone changes.
+    precision = 20 * torch.finfo(dtype).eps / (1 - share**2)
+    assert values.tolist() == pytest.approx([value, value], rel=precision, abs=tiny)
+    assert outputs.grad.flatten().tolist() == pytest.approx([slope, -slope], rel=precision, abs=tiny)
+
+
+def test_tukey_has_no_gradient_beyond_c():
+    outputs = torch.tensor([[4.7], [-90.0], [1e30]], requires_grad=True)
+    Tukey()(outputs, torch.zeros(3, 1)).backward()
+    assert outputs.grad.flatten().tolist() == [0, 0, 0]

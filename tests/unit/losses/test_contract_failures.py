@@ -1,4 +1,4 @@
-"""A test of the contract: cards with one false claim each, every one of which must be caught."""
+"""The contract catches failures: cards with one false claim each, and losses that break one guarantee each."""
 
 from dataclasses import replace
 
