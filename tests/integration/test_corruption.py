@@ -24,7 +24,7 @@ from losslab.targets import Kind, Task
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.config import compose
-from losslab.training.reopen import EvaluationRequest, open_run
+from losslab.training.reopen import EvaluationRequest, reopen
 
 SMALL = ("model=mlp", "data=digits", "data.size=8", "trainer.max_epochs=2", "logger=none", "callbacks=none")
 NOISY = (*SMALL, "noise=symmetric", "noise.rate=0.4")
@@ -299,11 +299,11 @@ def test_comparison_labels_contain_the_corruption(tmp_path):
 
 def test_a_run_is_evaluated_on_other_data_without_its_corruption(noisy_run):
     run = noisy_run[0].folder.path
-    other = open_run(EvaluationRequest(run, data=("split_seed=5",)))
+    other = reopen(EvaluationRequest(run, data=("split_seed=5",)))
     other.data.setup()
     assert torch.equal(other.data.splits["train"].target, other.data.splits["train"].truth)
     with pytest.raises(LabError, match="training data are not those of this run"):
-        open_run(EvaluationRequest(run, split="train", data=("split_seed=5",))).data.setup()
+        reopen(EvaluationRequest(run, split="train", data=("split_seed=5",))).data.setup()
 
 
 @pytest.mark.parametrize(

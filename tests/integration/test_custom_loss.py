@@ -10,7 +10,7 @@ import torch
 
 from losslab.errors import LabError
 from losslab.losses.adapter.adapted import Adapted
-from losslab.runs import trust
+from losslab.runs import RunFolder
 from losslab.training import experiment, weights
 from losslab.training.config import compose
 
@@ -35,13 +35,19 @@ def test_torch_cross_entropy_trains_like_losslab_cross_entropy(train):
 
 
 @pytest.mark.filterwarnings("ignore:.*weights_only.*")
-def test_parameters_of_a_loss_are_trained_saved_and_evaluated(train, monkeypatch):
-    trained, results = train(*DIGITS, *ARC_FACE, "+loss.scale=8", "trainer.max_epochs=3", "data.batch_size=64")
+def test_parameters_of_a_loss_are_trained_saved_and_evaluated(train):
+    trained, results = train(
+        *DIGITS,
+        *ARC_FACE,
+        "+loss.scale=8",
+        "trainer.max_epochs=3",
+        "data.batch_size=64",
+        "trust=[pytorch_metric_learning]",
+    )
     assert results["test/accuracy"] > 0.8
     learnt = trained.learner.loss.criterion.W
     with pytest.raises(LabError, match=r"_target_ names pytorch_metric.* --trust pytorch_metric_learning"):
-        trained.folder.read_config()
-    monkeypatch.setattr(trust, "_own", {"pytorch_metric_learning"})
+        RunFolder(trained.folder.path).read_config()
     again = experiment.rebuild(trained.folder, trained.folder.read_config())
     assert not torch.equal(again.learner.loss.criterion.W, learnt)
     weights.load(again.learner, trained.folder.best)
@@ -62,9 +68,9 @@ def test_weights_of_a_run_with_another_loss_initialise_only_the_network(train, b
     trained, _ = train(*DIGITS, *ARC_FACE, "trainer.max_epochs=1", "data.batch_size=256")
     start = build(*DIGITS, *ARC_FACE[:2], "+loss.embedding_size=8", "seed=5")
     before = start.learner.loss.criterion.W.clone()
-    weights.load(start.learner, trained.folder.weights, start=True)
+    weights.initialize(start.learner, trained.folder.weights)
     assert torch.equal(start.learner.loss.criterion.W, before)
-    weights.load(start.learner, trained.folder.best, start=True)
+    weights.initialize(start.learner, trained.folder.best)
     assert torch.equal(
         start.learner.loss.criterion.W, torch.load(trained.folder.best)["state_dict"]["loss.criterion.W"]
     )

@@ -84,6 +84,7 @@ STILL: dict[str, Any] = {
     "shutil.rmtree by an alias": node("torchmetrics.utilities.imports.shutil.rmtree", "{canary}"),
     "a checkpoint of Lightning's": node("lightning.LightningModule.load_from_checkpoint", "{canary}"),
     "trust by losslab itself": node("losslab.runs.trust.also", ["os"]),
+    "trust of a teacher": node("losslab.training.teacher.trusting", ["os"]),
     "a method of a class that is allowed": node("torch.nn.Module.register_forward_hook", OPENED),
     "the globals of a class that is allowed": node("torch.nn.Module.__init__.__globals__.get", "os"),
     "a module that is allowed": node("torch.nn.functional"),

@@ -145,9 +145,9 @@ def test_a_run_that_is_over_fetches_nothing_that_its_folder_names(asked, tmp_pat
     folder.config.write_text(json.dumps(config))
     (folder.path / "data.json").unlink(missing_ok=True)
     monkeypatch.setattr(reopen.weights, "load", lambda *_: None)
-    monkeypatch.setattr(reopen, "found_checkpoint", lambda *_: folder.last)
+    monkeypatch.setattr(reopen, "find_checkpoint", lambda *_: folder.last)
     changed = tuple(each.replace("FRESH", str(tmp_path / "fresh")) for each in asked)
-    data = reopen.open_run(reopen.EvaluationRequest(folder.path, data=changed)).data
+    data = reopen.reopen(reopen.EvaluationRequest(folder.path, data=changed)).data
     if len(changed) > 0 and changed[0].startswith("dir"):
         data.prepare_data()
         assert fetched == [(tmp_path / "fresh", None, len(changed) == 1)]  # its public home

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from checkpoints import ALL, CHANGES, LIVE, REASONS, STRAYS
 
-from losslab.cli import resume as command
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder, checkpoint
+from losslab.sweep.recorded import relocate
 from losslab.training import experiment, weights
 from losslab.training.config import compose
 
@@ -71,7 +71,7 @@ def test_a_run_does_not_go_on_from_what_does_not_fit(name, interrupted, tmp_path
     torch.save(CHANGES[name](content), folder.last)
     atomic.checksum_path(folder.last).unlink()
     config = folder.read_config()
-    config = command._moved(config, str(path), str(folder.path))
+    config = relocate(config, folder.path)
     built = experiment.build(config | {"trainer": config["trainer"] | {"max_epochs": 5}})
     with pytest.raises(LabError, match=r"last\.ckpt") as found:
         experiment.run(built, resume=True)

@@ -169,27 +169,24 @@ def test_what_the_libraries_are_for_is_on_the_list(target):
         "torchmetrics.multimodal.CLIPScore", "torchmetrics.MetricTracker", "torchmetrics.text.bert.BERTScore",
     ],
 )  # fmt: skip
-def test_what_speaks_to_servers_must_be_trusted_by_its_name(target, monkeypatch):
-    monkeypatch.setattr(trust, "_own", set())
+def test_what_speaks_to_servers_must_be_trusted_by_its_name(target):
     with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
         trust.check_targets({"a": node(target)}, Path())
     assert trust.packages_to_trust({"a": node(target)}) == [target]
-    trust.also([target])
-    trust.check_targets({"a": node(target)}, Path())
+    trust.check_targets({"a": node(target)}, Path(), [target])
 
 
-def test_what_is_trusted_here_is_made_and_no_more(monkeypatch, canary):
-    monkeypatch.setattr(trust, "_own", set())
-    trust.also(["hostile_module"])
-    trust.check_targets(node("hostile_module.deeper.Thing"), Path())
+def test_what_is_trusted_here_is_made_and_no_more(canary):
+    trusted = trust.parse_packages(["hostile_module"])
+    trust.check_targets(node("hostile_module.deeper.Thing"), Path(), trusted)
     for other in ("hostile_module2.Thing", "os.system"):
-        refused([lambda other=other: trust.check_targets(node(other), Path())])
+        refused([lambda other=other: trust.check_targets(node(other), Path(), trusted)])
     with pytest.raises(LabError, match=r"names timm.loss.X, .*add --trust timm, or trust=\[timm\] of train.py"):
-        trust.check_targets(node("timm.loss.X"), Path())
+        trust.check_targets(node("timm.loss.X"), Path(), trusted)
     assert not canary.exists()
     for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):
         with pytest.raises(LabError, match="trust takes names of packages"):
-            trust.also(wrong)
+            trust.parse_packages(wrong)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +339,7 @@ def test_what_losslab_composes_is_resolved(tmp_path):
     config, started = command.read_configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
     assert (config["name"], started) == (f"32-{os.environ.get('LOSSLAB_DATA', 'data')}", False)
     assert config["trainer"]["check_val_every_n_epoch"] == 1
-    assert "trust" not in config
+    assert config["trust"] == []
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])

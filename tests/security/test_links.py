@@ -39,13 +39,13 @@ PLACES = (
 @pytest.mark.parametrize("leads", ["folder", "file", "nowhere", "up"])
 def test_no_run_goes_on_where_anything_leads_elsewhere(place, leads, tmp_path, victim):
     folder = run(tmp_path / "run")
-    assert resume._configuration(RunFolder(folder))
+    assert resume.read_configuration(RunFolder(folder))
     (folder / place).unlink(missing_ok=True)
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     target = {"folder": victim, "file": victim / "profile", "nowhere": victim / "new", "up": ".."}[leads]
     (folder / place).symlink_to(target)
     with pytest.raises(LabError, match=rf"{place} is a link, .*: put what it names in its place$"):
-        resume._configuration(RunFolder(folder))
+        resume.read_configuration(RunFolder(folder))
 
 
 def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
@@ -55,7 +55,7 @@ def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
     (folder.path / "teacher").mkdir()
     (folder.path / "teacher" / "weights.pth").symlink_to(victim / "profile")
     with pytest.raises(LabError, match=r"weights\.pth is a link"):
-        resume._configuration(folder)
+        resume.read_configuration(folder)
 
 
 def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
@@ -69,7 +69,7 @@ def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
 def test_what_is_waited_for_is_refused(tmp_path):
     os.mkfifo(run(tmp_path / "run") / "timing.csv.old")
     with pytest.raises(LabError, match=r"timing\.csv\.old is no file but a pipe or the like"):
-        resume._configuration(RunFolder(tmp_path / "run"))
+        resume.read_configuration(RunFolder(tmp_path / "run"))
 
 
 def test_links_of_lightning_and_to_the_folder_are_none_of_it(tmp_path):
@@ -78,7 +78,7 @@ def test_links_of_lightning_and_to_the_folder_are_none_of_it(tmp_path):
     folder.last.parent.mkdir()
     folder.last.symlink_to("epoch=3.ckpt")
     (tmp_path / "latest").symlink_to(tmp_path / "run")
-    assert resume._configuration(RunFolder(tmp_path / "latest"))
+    assert resume.read_configuration(RunFolder(tmp_path / "latest"))
 
 
 def test_a_teacher_is_kept_through_no_link(tmp_path, victim):

@@ -64,7 +64,7 @@ def test_a_figure_takes_the_place_of_a_link(run, victim):
 
 def test_a_program_is_not_written_through_a_link_that_leads_nowhere_yet(run, victim, monkeypatch):
     run.exported.symlink_to(victim / "new.pt2")
-    monkeypatch.setattr(export, "open_run", lambda _: SimpleNamespace(folder=run))
+    monkeypatch.setattr(export, "reopen", lambda _: SimpleNamespace(folder=run))
     with pytest.raises(LabError, match=r"exported\.pt2 already exists"):
         export.export(SimpleNamespace())
 

@@ -176,7 +176,7 @@ def _wants(loss: str) -> tuple[Kind, ...]:
     config = OmegaConf.to_container(OmegaConf.load(CONF / "loss" / f"{loss}.yaml"))
     if "losslab" not in config.get("_target_", ""):
         return ()
-    wants = instantiate.class_of("loss", config).wants
+    wants = instantiate.import_class("loss", config).wants
     return wants if isinstance(wants, tuple) and wants else (Kind.INDEX,)
 
 

@@ -80,11 +80,11 @@ def _setting(loss: Loss) -> Setting:
 
 def _measure_setting(setting: Setting, losses: dict[str, Any]) -> Iterator[FirstGradient]:
     config = compose([*_COMMON, *setting.overrides, f"loss={setting.reference}"], run_dir="nowhere")
-    data = lab.build_to_look_at(config).data
+    data = lab.build_on_any_machine(config).data
     data.setup()
     batch, counts, norms = first_batch(data), data.class_counts, {}
     for name, loss in ({setting.reference: config["loss"]} | losses).items():
-        learner = lab.build_to_look_at(config | {"loss": loss}).learner
+        learner = lab.build_on_any_machine(config | {"loss": loss}).learner
         if counts is not None:
             learner.loss.set_class_counts(counts)
         norms[name] = _norm(learner, batch)

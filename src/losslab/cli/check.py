@@ -45,11 +45,12 @@ def check(arguments: Sequence[str] | None = None) -> None:
             from losslab.losses import catalog  # noqa: PLC0415
             from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
             from losslab.training import instantiate  # noqa: PLC0415
+            from losslab.training.teacher import trusting  # noqa: PLC0415
         config = compose(overrides, run_dir="unused")
-        trust.also(config["trust"])
         passed = True
         if "--contract" in arguments or config["choices"]["loss"] not in catalog.names():
-            loss = instantiate.make_alone(config["loss"], CLASSES)
+            with trusting(trust.parse_packages(config["trust"])):
+                loss = instantiate.make_loss_without_data(config["loss"], CLASSES)
             estimates = getattr(loss, "output_kind", "") == "values"
             overrides_for_loss = _OVERRIDES["values" if estimates else loss.wants[0]]
             passed = _keeps_contract(loss)
@@ -88,13 +89,13 @@ def _examine(config: dict[str, Any]) -> bool:
     from losslab.training import experiment as lab  # noqa: PLC0415
     from losslab.training import preflight, weights  # noqa: PLC0415
 
-    experiment = lab.build_to_look_at(config)
+    experiment = lab.build_on_any_machine(config)
     experiment.data.prepare_data()
     experiment.data.setup()
     if config["ckpt_path"]:
-        weights.load(experiment.learner, Path(config["ckpt_path"]), start=True)
+        weights.initialize(experiment.learner, Path(config["ckpt_path"]))
     batch = preflight.first_batch(experiment.data)
-    logger.info("%s", preflight.looked_at(config["choices"], experiment.learner, batch))
-    found = preflight.findings(experiment.learner, batch)
+    logger.info("%s", preflight.describe_setup(config["choices"], experiment.learner, batch))
+    found = preflight.examine_batch(experiment.learner, batch)
     logger.info("%s", report(found))
     return not any(finding.severity is Severity.ERROR for finding in found)

@@ -39,7 +39,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
             _raise_nothing_to_compare(comparison)
         folder = _make_folder(options.output, comparison)
         _log_tables(comparison)
-        extra_sections = [_matrix(comparison, folder, options.matrix)] if options.matrix else []
+        extra_sections = [_matrix(comparison, folder, options.matrix, options.trust)] if options.matrix else []
         _log_notes(comparison)
         if options.tensorboard:
             _tensorboard(comparison, folder / "tensorboard")
@@ -151,7 +151,7 @@ def _log_notes(comparison: "Comparison") -> None:
         logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
 
 
-def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, str]:
+def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
     """Evaluate every model under every loss. Only this needs torch."""
     with imports_without_gc():
         from losslab.analysis.loss_matrix import measure, report  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _matrix(comparison: "Comparison", folder: Path, which: str) -> tuple[str, st
     def show_progress(several: Sequence["Run"]) -> Iterable["Run"]:
         return track(several, "measuring", console=get_console(), transient=True)
 
-    matrix = measure(comparison.ordered, all_losses=which == "all", track=show_progress)
+    matrix = measure(comparison.ordered, all_losses=which == "all", trusted=trusted, track=show_progress)
     report.write(matrix, folder)
     logger.info("\n%s", report.TITLE)
     logger.info("%s", tables.wrap_text(report.legend(matrix, _EMPHASIS)))

@@ -97,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
         from losslab.analysis.evaluate.report import evaluation_name, write_evaluation  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
-    request = EvaluationRequest(options.run_folder, options.split, options.ckpt, tuple(options.data))
+    request = EvaluationRequest(options.run_folder, options.split, options.ckpt, options.data, options.trust)
     result = evaluation.evaluate(request, options.soft_labels)
     if environment.current_rank().rank > 0:
         return

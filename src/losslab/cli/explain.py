@@ -25,7 +25,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     start_command(trusted=options.trust)
     with one_line_errors(show_all=False):
         refuse_file(options.output)
-        selected = select_runs(options.run_folders)
+        selected = select_runs(options.run_folders, options.trust)
         output = options.output or (
             None if len(selected) == 1 else Path("outputs") / f"explanation-{folders.timestamp()}"
         )

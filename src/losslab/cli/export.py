@@ -37,7 +37,7 @@ def _export(options: argparse.Namespace) -> None:
     with imports_without_gc():
         from losslab.analysis.evaluate import export  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
-    request = EvaluationRequest(options.run_folder, checkpoint=options.ckpt, data=tuple(options.data))
+    request = EvaluationRequest(options.run_folder, checkpoint=options.ckpt, data=options.data, trusted=options.trust)
     exported = export.export(request, options.output, raw=options.raw)
     path = runs.display_path(exported.path)
     lines = {

@@ -63,6 +63,6 @@ def start_command(level: int = logging.INFO, trusted: Sequence[str] = ()) -> Non
     if trusted:
         add_working_directory_to_path()
     with one_line_errors(show_all=False):
-        trust.also(trusted)
+        trust.parse_packages(trusted)
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if HOME is not writable

@@ -12,6 +12,7 @@ from losslab.cli.options import run_parser, start_command
 from losslab.cli.process import imports_without_gc, leave, one_line_errors
 from losslab.errors import LabError
 from losslab.io.tables import write_csv
+from losslab.runs import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         from losslab.analysis.evaluate import predict  # noqa: PLC0415
     if options.top < 1:
         raise LabError(f"--top is a number of classes, 1 or more: got {options.top}")
-    classifier = predict.load_classifier(options.run_folder, options.ckpt)
+    classifier = predict.load_classifier(RunFolder(options.run_folder, tuple(options.trust)), options.ckpt)
     paths, unreadable = predict.find_files(options.images)
     best = min(options.top, len(classifier.names))
     header = ["image", *(f"{name}_{rank}" for rank in range(1, best + 1) for name in ("class", "probability"))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors, printable
-from losslab.runs import RunFolder, trust
+from losslab.runs import RunFolder
 from losslab.sweep.resume import resume_command
 from losslab.training.distributed import environment, signals, spawn
 from losslab.training.distributed.spawn import WorkerGroup
@@ -37,17 +37,16 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
         LabError: the experiment was refused, or failed.
     """
     ignore_output_errors()  # in each process of a run
-    trust.also(config.get("trust"))
     with imports_without_gc():
         from losslab.cli import report  # noqa: PLC0415
         from losslab.training import experiment as lab  # noqa: PLC0415
-        from losslab.training.teacher import taught_by  # noqa: PLC0415
+        from losslab.training.teacher import with_teacher  # noqa: PLC0415
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
     from_folder = from_folder or resume
     resume = resume or (environment.is_restart() and folder.config.is_file())
     if resume and folder.teacher.is_dir():  # the run's own copy: the teacher's folder may have changed or gone
-        config = taught_by(str(folder.teacher), config)
+        config = with_teacher(str(folder.teacher), config)
     experiment = lab.build(config)
     # Whoever wrote the folder would decide what is downloaded unverified. A run that had begun had its data.
     experiment.data.may_download = not from_folder or getattr(experiment.data, "verify", True) is True

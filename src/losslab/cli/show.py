@@ -46,10 +46,10 @@ def _show_one(arguments: list[str]) -> None:
     from losslab.analysis.loss_cards.curves import CLASSES, curves  # noqa: PLC0415
     from losslab.losses.adapter.adapted import Adapted  # noqa: PLC0415
     from losslab.losses.base import Loss  # noqa: PLC0415
-    from losslab.training.instantiate import make_alone  # noqa: PLC0415
+    from losslab.training.instantiate import make_loss_without_data  # noqa: PLC0415
 
     name, config = _compose_loss(arguments)
-    loss = make_alone(config, CLASSES)
+    loss = make_loss_without_data(config, CLASSES)
     sys.stdout.write(card.text(name, loss) + "\n")
     changed = [argument.removeprefix("loss.") for argument in arguments if argument.startswith("loss.")]
     losses: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None

@@ -124,7 +124,7 @@ class RunFolder:
     def read_unchecked_config(self) -> dict[str, Any]:
         """Read the configuration to look up settings; nothing may be instantiated from it.
 
-        Old names of classes are replaced by current ones. `trust` is what this object trusts, not what the file says.
+        Old names of classes are replaced by current ones. `trust` is what this object trusts, whatever the file says.
 
         Raises:
             LabError: this is no run folder, or its configuration is damaged.
@@ -137,9 +137,7 @@ class RunFolder:
         problem = find_problem(config)
         if problem is not None:
             raise LabError(f"{self.config} is no configuration of a run: {problem}; {_RESTORE}")
-        renamed: dict[str, Any] = rename_targets(config)
-        renamed.pop("trust", None)
-        return renamed | ({"trust": list(self.trusted)} if self.trusted else {})
+        return {**rename_targets(config), "trust": list(self.trusted)}
 
     def read_faults(self) -> dict[str, Any] | None:
         """Read how the training data were corrupted; None if they were not.

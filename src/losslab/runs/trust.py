@@ -105,7 +105,7 @@ def parse_option(value: str) -> list[str]:
 
 def is_trusted(target: str, trusted: Collection[str]) -> bool:
     """Return whether a name is, or lies in, one of the trusted packages."""
-    return any(target == package or target.startswith(f"{package}.") for package in (*trusted, *_own))
+    return any(target == package or target.startswith(f"{package}.") for package in trusted)
 
 
 def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> None:
@@ -265,16 +265,3 @@ def _stays_below(keys: list[str], value: Any, run_dir: str, home: Path) -> bool:
     if not is_path and not (isinstance(value, str) and (_ABSOLUTE.search(value) or has_parent_reference(value))):
         return True
     return isinstance(value, str) and Path(value).resolve().is_relative_to(home)
-
-
-_own: set[str] = set()  # until all callers pass what they trust
-
-
-def also(packages: object) -> None:
-    """Trust packages for as long as this process lives."""
-    _own.update(parse_packages(packages))
-
-
-def said() -> list[str]:
-    """Return what `also` was given."""
-    return sorted(_own)

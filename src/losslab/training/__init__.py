@@ -1,1 +1,5 @@
-"""From a Hydra configuration to a trained run."""
+"""From a Hydra configuration to a trained run.
+
+`config` composes, `experiment` builds and runs, `reopen` builds a finished run again. They use `instantiate`,
+`preflight`, `trainer`, `callbacks`, `loggers`, `weights` and `teacher`; `distributed` is for runs of several ranks.
+"""

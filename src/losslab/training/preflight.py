@@ -1,7 +1,4 @@
-"""The doctor in the lab: the first training batch of a run is looked at before its first step.
-
-What is looked at before anything is computed: do the parts fit each other, and this machine?
-"""
+"""Checks before the first step: do the parts fit each other and this machine, and what does the doctor find?"""
 
 import logging
 import warnings
@@ -23,160 +20,100 @@ from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
 from losslab.models.learner import Learner, missing_scheduler_arguments
 from losslab.targets import Kind, choose_kind, encode
-from losslab.training import instantiate
 from losslab.training.distributed import environment
+from losslab.training.instantiate import format_value
 
 logger = logging.getLogger(__name__)
 
-
-def check(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
-    """Refuse a run in which something is surely wrong, and warn of what is likely wrong.
-
-    Nothing that the run computes is changed by it. Every process of a run looks at the same batch, the whole of the
-    first, so all of them refuse it or none. The network is moved to the device now, as training would.
-
-    Raises:
-        LabError: a line for each thing that is surely wrong.
-    """
-    learner.network.to(device)
-    learner.loss.to(device)
-    found = findings(learner, first_batch(data))
-    wrong = [finding.line for finding in found if finding.severity is Severity.ERROR]
-    if wrong:
-        wrong[-1] += "; examine=false trains all the same"
-        raise LabError("\n".join(wrong))
-    for finding in found:
-        logger.warning("%s", finding)
+_UNKNOWN_TOTAL_STEPS = 1_000_000
+"""Stands for the number of steps when a scheduler is tried."""
 
 
-def first_batch(data: ExperimentDataModule) -> Batch:
-    """The first batch of the first epoch, over all processes, on the CPU unless the data lie elsewhere."""
-    return data.train_dataloader().peek()
-
-
-def findings(learner: Learner, batch: Batch) -> list[Finding]:
-    """What the doctor finds in a learner's network, loss and optimizer on a batch, encoded as the learner does it."""
-    dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
-    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
-    optimizer = learner.optimizer(learner.parameters())
-    loss = learner.loss if learner.loss.n_views == 1 else _Agreeing(learner.loss)
-    return examine(learner.network, loss, (batch.inputs.to(dtype), _as(dtype, target)), optimizer=optimizer)
-
-
-class _Agreeing(Loss):
-    """A loss that scores several sets of outputs, given the same in each: what can be tried on a network alone."""
-
-    def __init__(self, loss: Loss) -> None:
-        super().__init__()
-        self.loss, self.wants, self.name = loss, loss.wants, type(loss).__name__
-
-    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C) and the target → (N,)."""
-        return self.loss.score(torch.cat([outputs] * self.loss.n_views, dim=1), target)
-
-    def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """As the loss says → (N, C)."""
-        return self.loss.to_probabilities(outputs)
-
-
-def looked_at(choices: Mapping[str, str | None], learner: Learner, batch: Batch) -> str:
-    """What an examination of this batch looks at, in three lines."""
-    parameters = sum(p.numel() for p in learner.network.parameters())
-    group = learner.optimizer(learner.parameters()).param_groups[0]
-    name = getattr(learner.loss, "name", type(learner.loss).__name__)
-    lines = {
-        "network": f"{choices['model']}, {parameters:,} parameters",
-        "loss": f"{choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}",
-        "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
-    }
-    return "\n".join(f"{label:<11} {value}" for label, value in lines.items())
-
-
-def _as(dtype: torch.dtype, target: Tensor) -> Tensor:
-    """Real values in the precision that training will bring them to; indices as they are."""
-    return target.to(dtype) if target.is_floating_point() else target
-
-
-def check_pair(loss: Loss, spec: DataSpec) -> None:
-    """Refuse a loss that cannot learn from these targets, or that was set up for others.
+def check_loss(loss: Loss, spec: DataSpec) -> None:
+    """Check that a loss takes the targets of these data, for as many classes.
 
     Raises:
-        LabError: it names the losses that would fit.
+        LabError: it does not; the message names losses that do.
     """
     if spec.targets < 1:
         raise LabError("these data have no classes")
     kind = choose_kind(spec.kind, loss.wants)
     if kind is None:
+        fitting = [name for name in catalog.names() if choose_kind(spec.kind, catalog.wants(name)) is not None]
         raise LabError(
             f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {spec.kind}: "
-            f"choose one of loss={', '.join(fitting_losses(spec.kind))}"
+            f"choose one of loss={', '.join(fitting)}"
         )
     if isinstance(loss, Adapted):
-        return  # it was tried when it was adapted
-    target = _specimen(spec)
+        return  # adapting it has tried it
+    target = _example_targets(spec)
     outputs = torch.zeros(len(target), loss.outputs(spec.targets) * loss.n_views)
-    loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # of the data, when they are read
+    loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # replaced when the data are read
     loss.per_example(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
 
 
+def _example_targets(spec: DataSpec) -> Tensor:
+    """Make two targets of the kind that the data give."""
+    if spec.kind is Kind.INDEX:
+        return torch.zeros(2, dtype=torch.int64)
+    if spec.kind is Kind.PROBABILITIES:
+        return torch.full((2, spec.targets), 1 / spec.targets)
+    return torch.zeros(2, spec.targets)
+
+
 def check_optimizer(learner: Learner) -> None:
-    """Refuse now what the optimizer or the scheduler would refuse when training begins, or after its first step.
+    """Instantiate the optimizer and the scheduler, and take a step, to find wrong arguments before training.
 
     Raises:
-        LabError: in their own words.
+        LabError: one cannot be used; the message ends with its own.
     """
-    with _tried("optimizer", learner.optimizer):
+    with _translate_errors("optimizer", learner.optimizer):
         optimizer = learner.optimizer(learner.parameters())
-    if type(optimizer).__module__.startswith("torch.optim."):  # another may need the network's own parameters
+    if type(optimizer).__module__.startswith("torch.optim."):  # another library's may need the network's parameters
         weight = nn.Parameter(torch.zeros(2, 2, dtype=next(learner.parameters()).dtype))
         weight.grad = torch.zeros_like(weight)
-        with _tried("optimizer", learner.optimizer):
+        with _translate_errors("optimizer", learner.optimizer):
             optimizer = learner.optimizer([weight])
             optimizer.step(lambda: 0.0)
     if learner.scheduler is None:
         return
-    with _tried("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that its step comes before the optimizer's
-        told = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _MANY)
-        scheduler = learner.scheduler(optimizer, **told)
+    with _translate_errors("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its step comes before the optimizer's
+        arguments = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _UNKNOWN_TOTAL_STEPS)
+        scheduler = learner.scheduler(optimizer, **arguments)
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
 
 
-_MANY = 1_000_000
-"""Steps of a run whose length is not known yet."""
-
-
 @contextmanager
-def _tried(place: str, made: Any) -> Iterator[None]:
-    """Whatever is raised by what a user has chosen, as a line that says what was chosen."""
+def _translate_errors(key: str, partial: Any) -> Iterator[None]:
+    """Turn whatever a partial object raises into one line that lists its arguments."""
     try:
         yield
     except LabError:
         raise
     except Exception as error:
-        chosen = ", ".join(f"{key}={instantiate.shown(value)}" for key, value in getattr(made, "keywords", {}).items())
-        name = getattr(getattr(made, "func", made), "__name__", "it")
-        raise LabError(
-            " ".join(f"{place}: {name} with {chosen or 'its defaults'} cannot be used: {error}".split())
-        ) from error
+        given = getattr(partial, "keywords", {}).items()
+        arguments = ", ".join(f"{name}={format_value(value)}" for name, value in given) or "its defaults"
+        name = getattr(getattr(partial, "func", partial), "__name__", "it")
+        raise LabError(" ".join(f"{key}: {name} with {arguments} cannot be used: {error}".split())) from error
 
 
 def check_length(config: dict[str, Any]) -> None:
-    """Refuse a training that would take no step.
+    """Check that training takes a step.
 
     Raises:
-        LabError: it names the setting.
+        LabError: it does not; the message names the config key.
     """
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if config["train"] and config["trainer"].get(key) == 0:
             raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or train=false to test alone")
 
 
-def check_machine(trainer: dict[str, Any]) -> None:
-    """Refuse numbers that are none, devices that are not here, and a precision that would become another.
+def check_trainer(trainer: dict[str, Any]) -> None:
+    """Check the trainer's numbers, and that this machine has its devices and precision.
 
     Raises:
-        LabError: it names the setting that works.
+        LabError: something is wrong; the message names the config key and a value that works.
     """
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if not isinstance(trainer.get(key), int | None):
@@ -189,14 +126,14 @@ def check_machine(trainer: dict[str, Any]) -> None:
             "trainer.check_val_every_n_epoch, gradient_clip_val and accumulate_grad_batches must be above 0: "
             f"got {every}, {clip} and {accumulate}"
         )
-    within = trainer.get("val_check_interval")
-    if isinstance(within, int | float) and not within > 0:
-        raise LabError(f"trainer.val_check_interval must be above 0, got {within}")
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, int | float) and not interval > 0:
+        raise LabError(f"trainer.val_check_interval must be above 0, got {interval}")
     _check_processes(trainer)
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
-    if isinstance(accelerator, str) and not here.get(accelerator, True):
+    available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if isinstance(accelerator, str) and not available.get(accelerator, True):
         raise LabError(
             f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu or ddp_cpu"
         )
@@ -209,7 +146,7 @@ def check_machine(trainer: dict[str, Any]) -> None:
 
 def _check_processes(trainer: dict[str, Any]) -> None:
     if environment.current_rank().world_size > 1:
-        return  # whoever started these processes decided how many there are
+        return  # torchrun, srun or train.py started them
     count = environment.requested_processes(trainer, torch.cuda.device_count)
     if count > 1:
         raise LabError(
@@ -218,19 +155,25 @@ def _check_processes(trainer: dict[str, Any]) -> None:
         )
 
 
-def check_shares(network: nn.Module, examples: int, batch_size: int | None, world: int) -> None:
-    """Refuse batches of which a process would get nothing to take BatchNorm's statistics of, and warn that they differ.
+def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, world_size: int) -> None:
+    """Warn that BatchNorm's statistics are those of each rank's share of a batch, and refuse shares that are too small.
+
+    Args:
+        network: to be trained.
+        examples: of the training split.
+        batch_size: over all ranks; None for one batch of all examples.
+        world_size: number of ranks.
 
     Raises:
-        LabError: it names the size of the batch.
+        LabError: a rank would get no example of the last batch of an epoch, or one.
     """
     names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     if not names:
         return
     last = examples % (batch_size or examples) or (batch_size or examples)
-    if last <= world:
+    if last <= world_size:
         raise LabError(
-            f"the last batch of an epoch has {last} examples: too few for the BatchNorm of {world} processes "
+            f"the last batch of an epoch has {last} examples: too few for the BatchNorm of {world_size} processes "
             f"(network.{names[0]}); choose another data.batch_size"
         )
     logger.warning(
@@ -239,15 +182,65 @@ def check_shares(network: nn.Module, examples: int, batch_size: int | None, worl
     )
 
 
-def fitting_losses(kind: Kind) -> list[str]:
-    """The names of the configured losses that can learn from targets of this kind."""
-    return [name for name in catalog.names() if choose_kind(kind, catalog.wants(name)) is not None]
+def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
+    """Let the doctor examine the first training batch: refuse a run on errors, log warnings.
+
+    It does not change what the run computes. All ranks examine the same whole batch, so all refuse the run or none.
+    The network is moved to the device, as training would.
+
+    Raises:
+        LabError: a line for each error.
+    """
+    learner.network.to(device)
+    learner.loss.to(device)
+    findings = examine_batch(learner, first_batch(data))
+    errors = [finding.line for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        errors[-1] += "; examine=false trains all the same"
+        raise LabError("\n".join(errors))
+    for finding in findings:
+        logger.warning("%s", finding)
 
 
-def _specimen(spec: DataSpec) -> Tensor:
-    """Two targets such as these data give."""
-    if spec.kind is Kind.INDEX:
-        return torch.zeros(2, dtype=torch.int64)
-    if spec.kind is Kind.PROBABILITIES:
-        return torch.full((2, spec.targets), 1 / spec.targets)
-    return torch.zeros(2, spec.targets)
+def first_batch(data: ExperimentDataModule) -> Batch:
+    """Return the first batch of the first epoch, over all ranks, on the device of the data."""
+    return data.train_dataloader().peek()
+
+
+def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
+    """Let the doctor examine network, loss and optimizer on a batch, with targets encoded as the learner does it."""
+    dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
+    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
+    target = target.to(dtype) if target.is_floating_point() else target
+    loss = learner.loss if learner.loss.n_views == 1 else _SameViews(learner.loss)
+    optimizer = learner.optimizer(learner.parameters())
+    return examine(learner.network, loss, (batch.inputs.to(dtype), target), optimizer=optimizer)
+
+
+class _SameViews(Loss):
+    """Gives a loss of several views the same outputs for each, so that it can be examined with the plain network."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.loss, self.wants, self.name = loss, loss.wants, type(loss).__name__
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Outputs (N, C) and the target → (N,)."""
+        return self.loss.score(torch.cat([outputs] * self.loss.n_views, dim=1), target)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, C) → (N, C)."""
+        return self.loss.to_probabilities(outputs)
+
+
+def describe_setup(choices: Mapping[str, str | None], learner: Learner, batch: Batch) -> str:
+    """Describe network, loss, optimizer and batch in three lines."""
+    parameters = sum(p.numel() for p in learner.network.parameters())
+    group = learner.optimizer(learner.parameters()).param_groups[0]
+    name = getattr(learner.loss, "name", type(learner.loss).__name__)
+    lines = {
+        "network": f"{choices['model']}, {parameters:,} parameters",
+        "loss": f"{choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}",
+        "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
+    }
+    return "\n".join(f"{label:<11} {value}" for label, value in lines.items())

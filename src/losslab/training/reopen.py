@@ -1,203 +1,136 @@
-"""`--data KEY=VALUE`: the data of a finished run with some of their options changed.
-
-A finished run, opened again from its folder: built, with its weights, ready to be asked.
-"""
+"""Reopening a finished run: its experiment with trained weights, to evaluate, explain or export it."""
 
 import inspect
-import os
-import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from torch import nn
 
 from losslab.data import cifar10_files
 from losslab.data.metadata import DataMetadata
 from losslab.errors import LabError
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder
-from losslab.training import experiment as lab
-from losslab.training import teacher, weights
-from losslab.training.experiment import Experiment
-from losslab.training.instantiate import class_of, make_loss, make_network
-
-RESPLITTING_OPTIONS = {"split_seed", "val_size", "data_seed", "subset"}
-"""Options by which training and held-out examples change places."""
-
-
-def parse(given: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
-    """The options of `KEY=VALUE`, read as Hydra reads them on the command line of train.py.
-
-    Args:
-        given: as typed; "data.KEY=VALUE" is understood too.
-        data: the configuration of the run's data.
-
-    Raises:
-        LabError: what was typed is no such pair, the data have no such option, or it takes no such value.
-    """
-    accepted = _accepted(data) if given else {}
-    changes = {}
-    for typed in given:
-        name, _, _ = typed.removeprefix("data.").partition("=")
-        key, value = _pair(typed)
-        known = [key for key in data if not key.startswith("_")]
-        if key not in known and key not in accepted:
-            everything = sorted({*known, *accepted})
-            near = get_close_matches(key, everything)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(everything)}"
-            raise LabError(f"--data {name}: these data have no such option; {hint}")
-        if key in accepted and not _is(value, accepted[key]):
-            raise LabError(f"--data {typed}: {key} must be {_named(accepted[key])}, got {value!r}")
-        changes[key] = value
-    return changes
-
-
-def _pair(typed: str) -> tuple[str, Any]:
-    if "=" not in typed:
-        raise LabError(f"--data takes KEY=VALUE, as in --data dir=/somewhere: got {typed}")
-    try:
-        override = OverridesParser.create().parse_override(typed.removeprefix("data."))
-    except HydraException as error:
-        raise LabError(
-            f"--data {typed}: {str(error).splitlines()[0]} (quote what has spaces or brackets: 'KEY=\"a b\"')"
-        ) from error
-    if override.is_sweep_override() or override.is_delete() or override.is_add() or override.package is not None:
-        raise LabError(f"--data {typed}: one value is evaluated at a time, as KEY=VALUE")
-    return override.key_or_group, override.value()
-
-
-def _accepted(data: dict[str, Any]) -> dict[str, Any]:
-    """What the data module may be given by name, and the types it declares."""
-    parameters = inspect.signature(class_of("data", data), eval_str=True).parameters.values()
-    return {p.name: p.annotation for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}}
-
-
-_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
-
-
-def _is(value: Any, declared: Any) -> bool:
-    """Whether a value is of a declared type, as far as that can be said; True where it cannot."""
-    if get_origin(declared) in (Union, types.UnionType):
-        return any(_is(value, each) for each in get_args(declared))
-    if (get_origin(declared) or declared) in (os.PathLike, Path):
-        return isinstance(value, str)
-    if declared not in _PLAIN:
-        return True
-    if isinstance(value, bool):
-        return declared is bool
-    return isinstance(value, int | float if declared is float else declared)
-
-
-def _named(declared: Any) -> str:
-    options = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
-    return " or ".join(dict.fromkeys(_PLAIN.get(option, "a path") for option in options))
-
+from losslab.training import weights
+from losslab.training.experiment import Experiment, rebuild
+from losslab.training.instantiate import (
+    describe_annotation,
+    import_class,
+    make_loss,
+    make_network,
+    matches_annotation,
+)
+from losslab.training.teacher import trusting, with_teacher
 
 SPLITS = ("test", "val", "train")
+RESPLITTING_OPTIONS = {"split_seed", "val_size", "data_seed", "subset"}
+"""Data options by which examples move between the training and the held-out splits."""
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What is looked at: a run, its weights, and a split of its data.
+    """A run, its weights, and a split of its data.
 
     Raises:
         LabError: there is no such split.
     """
 
     run: Path
-    """Its folder; a str becomes one."""
+    """The run folder; a str is converted."""
     split: str = "test"
     """test, val or train."""
     checkpoint: str = "best"
     """best, last, or a path."""
     data: tuple[str, ...] = ()
-    """KEY=VALUE pairs by which the data are not the run's own."""
+    """KEY=VALUE overrides of the run's data options."""
+    trusted: tuple[str, ...] = ()
+    """Packages that the run's configuration may name, beside those on losslab's list."""
 
     def __post_init__(self) -> None:
-        plain = {"run": Path(self.run), "checkpoint": str(self.checkpoint)}
-        plain |= {"data": (self.data,) if isinstance(self.data, str) else tuple(self.data)}
-        for name, value in plain.items():
+        values = {"run": Path(self.run), "checkpoint": str(self.checkpoint), "trusted": tuple(self.trusted)}
+        values |= {"data": (self.data,) if isinstance(self.data, str) else tuple(self.data)}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
         if self.split not in SPLITS:
             raise LabError(f"split must be {' or '.join(SPLITS)}, got {self.split!r}")
 
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.run, self.trusted)
 
-def open_run(look: EvaluationRequest) -> Experiment:
-    """Build the run again, with the data that were asked for and the weights of the checkpoint.
+
+def reopen(request: EvaluationRequest) -> Experiment:
+    """Build the experiment of a run, with the requested data and weights, on whatever machine this is.
+
+    Nothing is read of the data yet: `experiment.data.prepare_data()` and `setup()` do.
 
     Raises:
-        LabError: there is no run or no checkpoint, one of them is damaged, they do not belong together, or the data
-            are not there.
+        LabError: there is no run or no checkpoint, one is damaged, they do not match, or the data are missing.
     """
-    folder = RunFolder(look.run)
+    folder = request.folder
     config = folder.read_config()
-    checkpoint = find_checkpoint(folder, look.checkpoint)
-    changed = parse(look.data, config["data"])
-    found = with_found_data(folder, config["data"], changed)
-    config = config | {"data": found | _from_home(config["data"], changed) | changed}
-    experiment = lab.rebuild(folder, config)
-    experiment.data.may_download = "dir" in changed
-    if changed and look.split != "train":  # which is all that faults are of
+    checkpoint = find_checkpoint(folder, request.checkpoint)
+    overrides = parse_data_overrides(request.data, config["data"])
+    data = locate_data(folder, config["data"], overrides)
+    if "dir" in overrides and not Path(str(overrides["dir"]), cifar10_files.FOLDER).is_dir():
+        # Data that are downloaded into this folder come from their public source, verified, not from the run's.
+        data = data | {key: value for key, value in (("url", None), ("verify", True)) if key in data}
+    experiment = rebuild(folder, config | {"data": data | overrides})
+    experiment.data.may_download = "dir" in overrides
+    if overrides and request.split != "train":  # other data are not corrupted as the training data were
         experiment.data.corrupt(())
         experiment.data.expected_manifest = None
     weights.load(experiment.learner, checkpoint)
-    check_finite(experiment.learner, checkpoint)
+    weights.check_finite(experiment.learner, checkpoint)
     return experiment
 
 
-def _from_home(data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """What has to be fetched to a place that was named here comes from its home and is verified, unless said so too."""
-    if "dir" not in changed or Path(str(changed["dir"]), cifar10_files.FOLDER).is_dir():
-        return {}
-    return {key: value for key, value in (("url", None), ("verify", True)) if key in data}
-
-
-def reopen_network(run: Path, checkpoint: str) -> tuple[Learner, DataMetadata]:
-    """Build the network of a run and its loss without the data, as far as the run kept what is needed of them.
+def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Learner, DataMetadata]:
+    """Build the network and the loss of a run from its data.json, without its data.
 
     Raises:
-        LabError: as `open_run` does; of data only where the run is an older one.
+        LabError: as `reopen`; the data are needed only for a run that has no data.json.
     """
-    folder = RunFolder(run)
+    folder = run if isinstance(run, RunFolder) else RunFolder(run)
     config, content, path = folder.read_config(), folder.read_metadata(), find_checkpoint(folder, checkpoint)
     if content is None:
-        return _with_data(EvaluationRequest(run, checkpoint=checkpoint))
-    known = DataMetadata.from_json(content, folder.metadata)
+        return _reopen_with_data(EvaluationRequest(folder.path, checkpoint=checkpoint, trusted=folder.trusted))
+    metadata = DataMetadata.from_json(content, folder.metadata)
     if folder.teacher.is_dir():
-        config = teacher.taught_by(str(folder.teacher), config)
-    loss = make_loss(config["loss"], known.spec.kind, known.spec.targets)
-    if known.class_counts is not None:
-        loss.set_class_counts(known.class_counts)
-    network = make_network(config, known.spec, loss)
-    learner = learner_for(known.spec.task)(network, loss, known.spec)
+        config = with_teacher(str(folder.teacher), config)
+    spec = metadata.spec
+    with trusting(folder.trusted):
+        loss = make_loss(config["loss"], spec.kind, spec.targets)
+    if metadata.class_counts is not None:
+        loss.set_class_counts(metadata.class_counts)
+    learner = learner_for(spec.task)(make_network(config, spec, loss), loss, spec)
     weights.load(learner, path)
-    check_finite(learner, path)
-    return learner.eval(), known
+    weights.check_finite(learner, path)
+    return learner.eval(), metadata
 
 
-def _with_data(look: EvaluationRequest) -> tuple[Learner, DataMetadata]:
+def _reopen_with_data(request: EvaluationRequest) -> tuple[Learner, DataMetadata]:
     try:
-        experiment = open_run(look)
+        experiment = reopen(request)
         experiment.data.prepare_data()
         experiment.data.setup()
     except LabError as error:
         raise LabError(
-            f"{look.run} is an older run, which kept no data.json, and its data are needed: {error}"
+            f"{request.run} is an older run, which kept no data.json, and its data are needed: {error}"
         ) from error
     return experiment.learner.eval(), experiment.data.metadata
 
 
 def find_checkpoint(folder: RunFolder, name: str) -> Path:
-    """The file of "best", "last" or a path.
+    """Return the file of "best", "last" or a path.
 
     Raises:
-        LabError: it is not there.
+        LabError: it does not exist.
     """
     path = folder.checkpoint(name)
     if path.is_file():
@@ -207,37 +140,65 @@ def find_checkpoint(folder: RunFolder, name: str) -> Path:
     raise LabError(f"no checkpoint at {path}: {hint}, or name a file with --ckpt PATH")
 
 
-def with_found_data(folder: RunFolder, data: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """The data's configuration with a folder that can be found from here.
-
-    A relative data.dir refers to where the run was started. Nothing is downloaded for a run that is over.
+def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the data options with a `dir` that exists; a relative one refers to where the training was started.
 
     Raises:
-        LabError: it lies neither here nor there.
+        LabError: it exists neither there nor here.
     """
-    place = data.get("dir")
-    if "dir" in changed or not isinstance(place, str):
+    given = data.get("dir")
+    if "dir" in overrides or not isinstance(given, str):
         return data
-    path = Path(place).expanduser()
+    path, advice = Path(given).expanduser(), "Say where they are: --data dir=FOLDER"
     if path.exists():
         return data
     if path.is_absolute():
-        raise LabError(f"no data here: data.dir={place} is not there. Say where they are: --data dir=FOLDER")
+        raise LabError(f"no data here: data.dir={given} is not there. {advice}")
     home = folder.launch_dir
     if home is not None and (home / path).exists():
         return data | {"dir": str(home / path)}
     origin = f", and was relative to {home}" if home is not None and home != Path.cwd() else ""
-    raise LabError(f"no data here: data.dir={place} is a relative path{origin}. Say where they are: --data dir=FOLDER")
+    raise LabError(f"no data here: data.dir={given} is a relative path{origin}. {advice}")
 
 
-def check_finite(network: nn.Module, path: Path) -> None:
-    """Refuse weights by which nothing can be computed.
+def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
+    """Parse `KEY=VALUE` overrides of data options, as Hydra parses those of train.py.
+
+    Args:
+        overrides: "KEY=VALUE" or "data.KEY=VALUE".
+        data: the run's data configuration.
 
     Raises:
-        LabError: one is NaN or infinite.
+        LabError: one cannot be parsed, or the data have no such option or take no such value.
     """
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise LabError(
-                f"{path} holds NaN or infinite values ({name}): the run diverged, evaluate another checkpoint"
-            )
+    if not overrides:
+        return {}
+    parameters = inspect.signature(import_class("data", data), eval_str=True).parameters.values()
+    named = [p for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}]
+    accepted = {p.name: Any if p.annotation is p.empty else p.annotation for p in named}
+    known = sorted({*(key for key in data if not key.startswith("_")), *accepted})
+    values = {}
+    for override in overrides:
+        key, value = _parse_override(override)
+        if key not in known:
+            similar = get_close_matches(key, known)
+            hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(known)}"
+            name = override.removeprefix("data.").partition("=")[0]
+            raise LabError(f"--data {name}: these data have no such option; {hint}")
+        if key in accepted and not matches_annotation(value, accepted[key]):
+            raise LabError(f"--data {override}: {key} must be {describe_annotation(accepted[key])}, got {value!r}")
+        values[key] = value
+    return values
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    if "=" not in text:
+        raise LabError(f"--data takes KEY=VALUE, as in --data dir=/somewhere: got {text}")
+    try:
+        override = OverridesParser.create().parse_override(text.removeprefix("data."))
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise LabError(f"--data {text}: {reason} (quote what has spaces or brackets: 'KEY=\"a b\"')") from error
+    if override.is_sweep_override() or override.is_delete() or override.is_add() or override.package is not None:
+        raise LabError(f"--data {text}: one value is evaluated at a time, as KEY=VALUE")
+    return override.key_or_group, override.value()

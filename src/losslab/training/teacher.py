@@ -1,5 +1,8 @@
 """The teacher of a distillation: the network of a finished run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,32 @@ from losslab.runs import RunFolder
 from losslab.training import weights
 from losslab.training.instantiate import make, make_loss, make_network
 
+_trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
+
+
+@contextmanager
+def trusting(packages: tuple[str, ...]) -> Iterator[None]:
+    """Trust packages when a teacher is instantiated.
+
+    Hydra instantiates the teacher as an argument of the loss, and a configuration must not say itself what is trusted.
+    """
+    token = _trusted.set(packages)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
 
 def network_of(run: str | None) -> nn.Module | None:
-    """The network of a finished run under its best weights, for a loss to ask; None where no run is named.
+    """Return the network of a finished run, with its best weights; None if no run is named.
 
     Raises:
-        LabError: there is no such run, or it kept no weights.
+        LabError: there is no such run, or it has no weights.
     """
     if run is None:
         return None
-    folder = RunFolder(Path(run))
-    config = taught_by(None, folder.read_config())  # whoever taught the teacher is not needed any more
+    folder = RunFolder(Path(run), _trusted.get())
+    config = with_teacher(None, folder.read_config())  # to be asked, a teacher needs no teacher of its own
     data: ExperimentDataModule = make("data", config["data"])
     loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
     network = make_network(config, data.spec, loss)
@@ -30,19 +48,19 @@ def network_of(run: str | None) -> nn.Module | None:
     return _Teacher(network, loss)
 
 
-def taught_by(run: str | None, config: Any) -> Any:
-    """A configuration with another teacher, wherever it names one."""
+def with_teacher(run: str | None, config: Any) -> Any:
+    """Copy a configuration, with another run as the teacher wherever it names one."""
     if not isinstance(config, dict):
         return config
     if config.get("_target_") == "losslab.training.teacher.network_of":
         return config | {"run": run}
-    return {key: taught_by(run, value) for key, value in config.items()}
+    return {key: with_teacher(run, value) for key, value in config.items()}
 
 
 class _Teacher(nn.Module):
-    """The logarithms of the probabilities that a network means under the loss it was trained with → (N, C).
+    """Inputs → log-probabilities (N, C), which a network's outputs mean under the loss it was trained with.
 
-    For a network of logits they are these, but for a number that all of an example share.
+    Of a network of logits these are the logits themselves, up to a constant for each example.
     """
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:

@@ -15,7 +15,7 @@ ROWS = 101
 @pytest.fixture
 def experiment(tmp_path):
     overrides = ["data=linear_synthetic", f"data.n={ROWS}", "trainer.precision=64-true", "trainer=cpu", "loss=huber"]
-    return lab.build_to_look_at(compose([*overrides, "data.eval_batch_size=16"], run_dir=str(tmp_path)))
+    return lab.build_on_any_machine(compose([*overrides, "data.eval_batch_size=16"], run_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -38,7 +38,7 @@ def test_the_mean_loss_is_over_examples_and_not_over_batches(experiment):
 def test_the_weighted_mean_is_that_of_the_loss(tmp_path):
     weights = "loss.weight=[0,1,2,3,4,5,6,7,8,9]"
     overrides = ["model=mlp", "data=digits", "loss=cross_entropy", weights, "data.eval_batch_size=100", "trainer=cpu"]
-    experiment = lab.build_to_look_at(compose(overrides, run_dir=str(tmp_path)))
+    experiment = lab.build_on_any_machine(compose(overrides, run_dir=str(tmp_path)))
     seen = collect_outputs(experiment, "val")
     assert seen.mean_loss == pytest.approx(experiment.learner.values["val/loss"], rel=1e-6)
     assert seen.weight.unique().numel() == 10

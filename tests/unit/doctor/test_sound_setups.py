@@ -14,7 +14,7 @@ from losslab.losses.base import Loss
 from losslab.models.cnn import cifar_cnn
 from losslab.models.cosine import CosineLinear
 from losslab.targets import Kind
-from losslab.training.preflight import _Agreeing
+from losslab.training.preflight import _SameViews
 
 CLASSES = 5
 pytestmark = pytest.mark.usefixtures("no_check_fails")
@@ -278,7 +278,7 @@ def test_every_loss_of_the_catalog_has_no_findings_on_its_first_kind_of_target(n
     inputs = torch.randn(64, 8)
     body = network_for(loss, columns)
     optimizer = torch.optim.SGD(body.parameters(), lr=0.01)
-    loss = loss if loss.n_views == 1 else _Agreeing(loss)
+    loss = loss if loss.n_views == 1 else _SameViews(loss)
     found = examine(body, loss, (inputs, target_of(name, kind, columns)), optimizer=optimizer)
     assert not found, report(found)
 

@@ -93,7 +93,7 @@ def test_the_doctor_is_silent_on_every_preset(build, model, data):
             "logger=none", *rate,
         )  # fmt: skip
         experiment.data.setup()
-        found = preflight.findings(experiment.learner, preflight.first_batch(experiment.data))
+        found = preflight.examine_batch(experiment.learner, preflight.first_batch(experiment.data))
         assert not found, f"{loss} {optimizer}\n{report(found)}"
 
 

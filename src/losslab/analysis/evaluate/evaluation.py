@@ -19,7 +19,7 @@ from losslab.models.metrics import EvaluationMetrics
 from losslab.targets import Task
 from losslab.training.distributed import environment
 from losslab.training.experiment import Experiment
-from losslab.training.reopen import EvaluationRequest, open_run
+from losslab.training.reopen import EvaluationRequest, reopen
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     Raises:
         LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
     """
-    experiment, split = open_run(request), request.split
+    experiment, split = reopen(request), request.split
     task = experiment.data.spec.task
     if soft_labels_file is not None and task is not Task.MULTICLASS:
         raise LabError(f"--soft-labels are distributions over exclusive classes, these data are {task}: leave it out")

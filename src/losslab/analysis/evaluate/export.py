@@ -17,7 +17,7 @@ from losslab.models.learner import Learner
 from losslab.models.metrics import normalise_rows
 from losslab.targets import Task
 from losslab.training.experiment import Experiment
-from losslab.training.reopen import EvaluationRequest, open_run
+from losslab.training.reopen import EvaluationRequest, reopen
 
 _CHECKED_EXAMPLES = 64
 
@@ -95,7 +95,7 @@ def export(request: EvaluationRequest, path: Path | None = None, *, raw: bool = 
         LabError: the run cannot be opened, the file exists or is below a link out of the run folder, the network
             cannot be exported, or the program's outputs differ from the model's.
     """
-    experiment = open_run(request)
+    experiment = reopen(request)
     path = path or experiment.folder.exported
     experiment.folder.output(path.parent)
     if os.path.lexists(path):

@@ -15,6 +15,7 @@ from losslab.analysis.evaluate.export import Program
 from losslab.data.image_folder import allow_large_images, decode, find_images
 from losslab.data.machine import cores
 from losslab.errors import LabError
+from losslab.runs import RunFolder
 from losslab.targets import Task
 from losslab.training.reopen import reopen_network
 
@@ -32,21 +33,22 @@ class ImageClassifier:
     device: torch.device
 
 
-def load_classifier(run: Path, checkpoint: str = "best") -> ImageClassifier:
+def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> ImageClassifier:
     """Load a run that classifies images.
 
     Raises:
         LabError: the run cannot be opened, or does not classify images.
     """
+    run = run if isinstance(run, RunFolder) else RunFolder(run)
     learner, metadata = reopen_network(run, checkpoint)
     spec = metadata.spec
     if len(spec.input_shape) != 3 or spec.task is Task.REGRESSION:
         shape = "×".join(str(size) for size in spec.input_shape)
-        raise LabError(f"{run} learnt {spec.task} on inputs of {shape}: predict takes runs that classify images")
+        raise LabError(f"{run.path} learnt {spec.task} on inputs of {shape}: predict takes runs that classify images")
     channels, height, width = spec.input_shape
     if metadata.normalise is None or channels != 3 or height != width:
         how = metadata.foreign_transform or f"not normalised, {channels} channels of {height}×{width}"
-        raise LabError(f"{run} learnt from images that predict cannot prepare ({how}): use Python instead")
+        raise LabError(f"{run.path} learnt from images that predict cannot prepare ({how}): use Python instead")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return ImageClassifier(Program(learner, metadata).to(device), tuple(spec.names), height, device)
 

@@ -16,16 +16,20 @@ _GROUPS = (*conf_groups.SETTINGS, "mix", "seed", "trainer")
 _MAX_SETTINGS = 3
 
 
-def select_runs(paths: Sequence[Path]) -> list[RunFolder]:
+def select_runs(paths: Sequence[Path], trusted: Sequence[str] = ()) -> list[RunFolder]:
     """The runs to explain, each once: run folders themselves, and some runs of each folder of runs, such as a sweep.
 
     Of a folder of runs these are the first seed of each configuration, or all seeds if there is one configuration.
+
+    Args:
+        paths: of run folders, and of folders of runs.
+        trusted: packages that the runs' configurations may name, beside those on losslab's list.
 
     Raises:
         LabError: a folder does not exist or holds no finished run.
     """
     runs = [run for path in paths for run in ([RunFolder(path)] if _is_run(path) else _select_from(path))]
-    return [*{run.path.resolve(): run for run in runs}.values()]
+    return [*{run.path.resolve(): RunFolder(run.path, tuple(trusted)) for run in runs}.values()]
 
 
 def _is_run(path: Path) -> bool:

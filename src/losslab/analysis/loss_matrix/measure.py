@@ -16,10 +16,9 @@ from losslab.errors import LabError
 from losslab.losses import catalog
 from losslab.losses.base import Loss
 from losslab.targets import Task, choose_kind, encode
-from losslab.training import experiment as lab
-from losslab.training import weights
 from losslab.training.experiment import Experiment
 from losslab.training.instantiate import make_loss
+from losslab.training.reopen import EvaluationRequest, reopen
 
 _MAX_COLUMNS = 10
 
@@ -63,13 +62,18 @@ class Matrix:
 
 
 def measure(
-    groups: Sequence[Group], *, all_losses: bool = False, track: Callable[[list[Run]], Iterable[Run]] = iter
+    groups: Sequence[Group],
+    *,
+    all_losses: bool = False,
+    trusted: Sequence[str] = (),
+    track: Callable[[list[Run]], Iterable[Run]] = iter,
 ) -> Matrix:
     """Rebuild every run that counts, and measure it on its test set under each loss.
 
     Args:
         groups: whose runs to measure.
         all_losses: whether to use all losses of the catalog that fit, instead of those that a group was trained with.
+        trusted: packages that the runs' configurations may name, beside those on losslab's list.
         track: wraps the runs to show the progress.
 
     Raises:
@@ -77,12 +81,13 @@ def measure(
     """
     groups = [group for group in groups if group.runs]
     group_of = {run: group for group in groups for run in group.runs}
-    for run in group_of:
-        run.folder.read_config()  # checks more than reading it for a comparison does: now it is instantiated
+    requests = {run: EvaluationRequest(run.folder.path, trusted=tuple(trusted)) for run in group_of}
+    for request in requests.values():
+        request.folder.read_config()  # a run that names what is not trusted is refused before the first is measured
     losses = _losses(groups, all_losses=all_losses)
     seeds: dict[tuple[Group, str], list[Cell]] = {}
     for run in track([*group_of]):
-        for name, cell in _measure_run(run, losses).items():
+        for name, cell in _measure_run(run, requests[run], losses).items():
             seeds.setdefault((group_of[run], name), []).append(cell)
     cells = {key: _mean_cell(several) for key, several in seeds.items()}
     used = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
@@ -105,10 +110,9 @@ def _mean_cell(seeds: Sequence[Cell]) -> Cell:
     return empty or Cell(fmean(cell.value for cell in seeds if cell.value is not None), seeds[0].how)
 
 
-def _measure_run(run: Run, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]:
+def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]:
     try:
-        experiment = lab.rebuild(run.folder, run.config)
-        weights.load(experiment.learner, run.folder.checkpoint("best"))
+        experiment = reopen(request)
         test = collect_outputs(experiment, "test")
     except LabError as error:
         return dict.fromkeys(losses, Cell(None, str(error)))

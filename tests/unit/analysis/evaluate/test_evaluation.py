@@ -12,7 +12,7 @@ from losslab.analysis.outputs import collect_outputs
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
-from losslab.training.reopen import EvaluationRequest, open_run
+from losslab.training.reopen import EvaluationRequest, reopen
 
 
 @pytest.mark.parametrize("name", ["digits", "exact", "cancer", "labels", "noisy", "values"])
@@ -25,7 +25,7 @@ def test_metrics_equal_those_of_training(name, runs, evaluated, content):
 
 
 def test_metrics_summed_in_order_are_those_of_one_process(runs, content):
-    experiment = open_run(EvaluationRequest(runs("digits"), data=("eval_batch_size=100",)))
+    experiment = reopen(EvaluationRequest(runs("digits"), data=("eval_batch_size=100",)))
     split_outputs = collect_outputs(experiment, "test")
     one = {name.removeprefix("test/"): value for name, value in experiment.learner.values.items() if "test/" in name}
     assert evaluation._sum_in_order(experiment, split_outputs) == one
@@ -76,7 +76,7 @@ def test_areas_are_those_of_scikit_learn(evaluated, rows, content):
 
 def test_each_example_has_its_row(runs, evaluated, rows):
     table = rows(evaluated("digits") / "predictions.csv")
-    experiment = open_run(EvaluationRequest(runs("digits")))
+    experiment = reopen(EvaluationRequest(runs("digits")))
     experiment.data.setup()
     test = experiment.data.splits["test"]
     assert [int(row["index"]) for row in table] == sorted(test.index.tolist())
@@ -110,7 +110,7 @@ def test_regression_has_residuals_and_predicted_deviations(evaluated, rows, cont
 
 
 def test_a_missing_class_has_no_curve_but_a_reason(runs):
-    result = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",)))
+    result = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",), trusted=("labelled",)))
     for curves in result.curves:
         assert curves.missing["dark"] == "no example of this split is of it"
         assert curves.missing["grey"] == "every example of this split is of it"
@@ -120,7 +120,7 @@ def test_a_missing_class_has_no_curve_but_a_reason(runs):
 
 
 def test_labels_that_never_occur_have_no_curve(runs, evaluated):
-    result = evaluation.evaluate(EvaluationRequest(runs("labels")))
+    result = evaluation.evaluate(EvaluationRequest(runs("labels"), trusted=("labelled",)))
     assert [curve.name for curve in result.curves[0].each] == ["low", "middle"]
     assert list(result.curves[0].missing) == ["never"]
     assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
@@ -172,15 +172,15 @@ def test_nothing_is_written_unless_everything_can_be(runs, tmp_path):
 
 
 def test_a_request_accepts_strings_and_rejects_unknown_splits(runs):
-    assert open_run(EvaluationRequest(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
+    assert reopen(EvaluationRequest(str(runs("digits")), data="eval_batch_size=7")).data.eval_batch_size == 7
     for split in ("nope", "", None):
         with pytest.raises(LabError, match=r"^split must be test or val or train, got"):
             EvaluationRequest(runs("digits"), split)
 
 
 def test_other_data_are_normalised_like_the_runs_own(runs):
-    own = open_run(EvaluationRequest(runs("digits")))
-    other = open_run(EvaluationRequest(runs("digits"), data=("split_seed=5",)))
+    own = reopen(EvaluationRequest(runs("digits")))
+    other = reopen(EvaluationRequest(runs("digits"), data=("split_seed=5",)))
     for experiment in (own, other):
         experiment.data.setup()
     assert own.data.class_counts.tolist() == other.data.class_counts.tolist()
@@ -215,12 +215,12 @@ def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
 )
 def test_invalid_data_options_are_rejected_in_one_line(runs, data, message):
     with pytest.raises(LabError, match=message) as error:
-        open_run(EvaluationRequest(runs("digits"), data=(data,)))
+        reopen(EvaluationRequest(runs("digits"), data=(data,)))
     assert "\n" not in str(error.value)
 
 
 def test_data_options_follow_the_grammar_of_hydra(runs):
-    data = open_run(
+    data = reopen(
         EvaluationRequest(runs("digits"), data=("data.batch_size=null", "eval_batch_size=7", "cutout=2"))
     ).data
     assert (data.batch_size, data.eval_batch_size, data.augment.cutout) == (None, 7, 2)
@@ -248,7 +248,7 @@ def test_each_defect_of_a_checkpoint_has_its_message(runs, tmp_path):
 
 def _refused(run, checkpoint, message):
     with pytest.raises(LabError, match=message) as error:
-        open_run(EvaluationRequest(run, checkpoint=checkpoint))
+        reopen(EvaluationRequest(run, checkpoint=checkpoint))
     assert "\n" not in str(error.value)
 
 
@@ -263,12 +263,12 @@ def test_non_finite_outputs_are_rejected(runs, monkeypatch):
 
 def test_a_folder_of_runs_is_rejected_with_the_name_of_one(runs, tmp_path):
     with pytest.raises(LabError, match=r"holds no config\.json$"):
-        open_run(EvaluationRequest(tmp_path))
+        reopen(EvaluationRequest(tmp_path))
     (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
     shutil.copyfile(runs("digits") / "config.json", tmp_path / "sweep" / "0-mine" / "config.json")
     for folder_of_runs in (tmp_path / "sweep", tmp_path):
         with pytest.raises(LabError, match=r"holds runs: name one of them, such as .*sweep/0-mine"):
-            open_run(EvaluationRequest(folder_of_runs))
+            reopen(EvaluationRequest(folder_of_runs))
 
 
 def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
@@ -279,12 +279,12 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     (run.path / ".hydra").mkdir(parents=True)
     with pytest.raises(LabError, match=r"data.dir=pictures is a relative path\. .* --data dir=FOLDER"):
-        reopen.with_found_data(run, {"dir": "pictures"}, {})
+        reopen.locate_data(run, {"dir": "pictures"}, {})
     (run.path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    cwd: {tmp_path / 'there'}\n")
-    assert reopen.with_found_data(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}
-    assert reopen.with_found_data(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
+    assert reopen.locate_data(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}
+    assert reopen.locate_data(run, {"dir": "pictures"}, {"dir": "elsewhere"}) == {"dir": "pictures"}
     (tmp_path / "pictures").mkdir()
-    assert reopen.with_found_data(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
+    assert reopen.locate_data(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
 
 
 def test_figures_name_run_weights_and_examples(runs):

@@ -8,14 +8,14 @@ from torch import nn
 
 from losslab.analysis.evaluate import export
 from losslab.errors import LabError
-from losslab.training.reopen import EvaluationRequest, open_run
+from losslab.training.reopen import EvaluationRequest, reopen
 
 
 def test_pixels_go_in_and_probabilities_come_out_for_any_batch_size(runs, tmp_path):
     made = export.export(EvaluationRequest(runs("digits")), tmp_path / "program.pt2")
     extra = {"losslab.json": ""}
     program = torch.export.load(made.path, extra_files=extra).module()
-    experiment = open_run(EvaluationRequest(runs("digits")))
+    experiment = reopen(EvaluationRequest(runs("digits")))
     experiment.data.setup()
     images = experiment.data.splits["val"].inputs[:11]
     with torch.no_grad():

@@ -12,6 +12,7 @@ from PIL import Image
 from losslab.analysis.evaluate import predict
 from losslab.analysis.evaluate.evaluation import evaluate
 from losslab.errors import LabError
+from losslab.runs import RunFolder
 from losslab.training import experiment
 from losslab.training.config import compose
 from losslab.training.reopen import EvaluationRequest, reopen_network
@@ -99,7 +100,7 @@ def test_a_run_that_does_not_classify_images_is_rejected(runs):
     with pytest.raises(LabError, match="learnt regression on inputs of 10: predict takes runs that classify images"):
         predict.load_classifier(runs("values"))
     with pytest.raises(LabError, match="that predict cannot prepare"):
-        predict.load_classifier(runs("noisy"))
+        predict.load_classifier(RunFolder(runs("noisy"), ("labelled",)))
 
 
 def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tmp_path):

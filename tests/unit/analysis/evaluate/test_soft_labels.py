@@ -110,7 +110,7 @@ def test_human_columns_are_written_for_each_example(runs, tmp_path, rows, conten
 
     human = np.random.default_rng(1).dirichlet(np.ones(3), 63)
     np.save(tmp_path / "people.npy", human)
-    result = evaluation.evaluate(EvaluationRequest(runs("noisy")), tmp_path / "people.npy")
+    result = evaluation.evaluate(EvaluationRequest(runs("noisy"), trusted=("labelled",)), tmp_path / "people.npy")
     report.write_evaluation(result, tmp_path / "out")
     table, measured = rows(tmp_path / "out" / "predictions.csv"), content(tmp_path / "out" / "measures.json")
     assert [float(row["people_confidence"]) for row in table] == pytest.approx(human.max(1), rel=1e-6)

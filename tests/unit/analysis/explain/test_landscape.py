@@ -13,7 +13,6 @@ from losslab.analysis.explain.landscape import compute_landscape, draw, filter_n
 from losslab.analysis.explain.options import LandscapeOptions
 from losslab.analysis.explain.solution import load_batches, load_solutions
 from losslab.analysis.outputs import collect_outputs
-from losslab.runs import trust
 
 DIGITS = (
     "model=mlp",
@@ -118,6 +117,7 @@ def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
         (
             "loss=custom",
             "loss._target_=pytorch_metric_learning.losses.ArcFaceLoss",
+            "trust=[pytorch_metric_learning]",
             "+loss.embedding_size=8",
             "+loss.num_classes=10",
         ),
@@ -126,8 +126,7 @@ def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
     ],
     ids=lambda options: "-".join(options[:2]),
 )
-def test_every_kind_of_run_has_a_landscape_and_a_barrier(train, folders, tmp_path, options, monkeypatch):
-    monkeypatch.setattr(trust, "_own", {"pytorch_metric_learning"})
+def test_every_kind_of_run_has_a_landscape_and_a_barrier(train, folders, tmp_path, options):
     chosen = dict(option.split("=", 1) for option in (*DIGITS, *options))
     if chosen["data"] != "digits":
         chosen.pop("data.size")
