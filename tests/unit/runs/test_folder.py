@@ -42,7 +42,7 @@ def without(key):
     [
         ([], "it holds no settings by name"),
         (None, "it holds no settings by name"),
-        ({}, "it lacks seed, name, data, loss"),
+        ({}, "it lacks seed, name, model, data, loss"),
         (without("data"), "it lacks data;"),
         (without("scheduler"), "it lacks scheduler;"),
         (folders.config() | {"data": []}, "its data holds no settings by name"),
