@@ -25,7 +25,9 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name == "accumulated" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_two_ranks_resumed_from_any_checkpoint_end_as_undisturbed(name, tmp_path):
     overrides = [*DIGITS, *RUNS[name]]
     whole = tmp_path / "whole"

@@ -100,14 +100,14 @@ def test_moving_average_is_saved(train):
 
 def test_best_state_is_written_before_a_better_one_comes(build):
     experiment = build(
-        "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=400", "trainer.check_val_every_n_epoch=1"
+        "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=150", "trainer.check_val_every_n_epoch=1"
     )
 
     class Watch(Callback):
         def on_train_epoch_start(self, trainer, _):
             if trainer.current_epoch == 2:
                 trainer.optimizers[0].param_groups[0]["lr"] = 0.0  # the third epoch is the last that is better
-            if trainer.current_epoch == 399:
+            if trainer.current_epoch == 149:
                 assert experiment.folder.best.exists()
                 assert torch.load(experiment.folder.best, weights_only=True)["epoch"] <= 3
 

@@ -45,7 +45,7 @@ def test_reason_is_that_of_the_rank_that_failed_first(kind, tmp_path):
     assert outcome.reason.startswith({"raise": "RuntimeError: first line", "kill": "killed by SIGKILL"}[kind])
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_worker_can_start_dataloader_workers(world, tmp_path):
     for name in [f"{split}/{label}/{n}.png" for split in ("train", "val", "test") for label in "ab" for n in range(4)]:
         path = tmp_path / "images" / name
