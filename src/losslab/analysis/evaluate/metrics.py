@@ -17,13 +17,9 @@ TOP = 5
 def classification_report(predictions: Predictions) -> str:
     """scikit-learn's classification report, with 4 digits and the names of the classes."""
     present = _present_classes(predictions)
-    text: str = sk.classification_report(
-        *_columns(predictions),
-        labels=present,
-        target_names=[predictions.class_names[number] for number in present],
-        digits=4,
-        zero_division=0,
-    )
+    names = [predictions.class_names[number] for number in present]
+    options = {"labels": present, "target_names": names, "digits": 4, "zero_division": 0}
+    text: str = sk.classification_report(*_columns(predictions), **options)
     return text
 
 

@@ -75,7 +75,7 @@ def test_every_loss_has_its_minimum_at_the_true_weights_of_the_three_points(line
     for run in line:
         assert run.minimum.reached
         assert run.minimum.weights == pytest.approx([2, 0], abs=1e-6)
-        assert run.minimum_to_truth == pytest.approx(0, abs=1e-6)
+        assert run.distance_to_truth(run.minimum.weights) == pytest.approx(0, abs=1e-6)
 
 
 class Absolute:

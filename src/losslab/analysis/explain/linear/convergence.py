@@ -37,10 +37,10 @@ def draw_directions(axes: "Axes", run: LinearRun) -> None:
             f"{name} (λ {values[column]:.4g})": (np.abs(offset @ vectors[:, column]), float(values[column]))
             for name, column in (("steepest", 0), ("flattest", -1))
         }
-        steepest, flattest = (remaining_share(run, vectors[:, column]) for column in (0, -1))
+        steepest, flattest = (_share_left(distance) for distance, _ in lines.values())
         axes.set_title(
-            f"{_in_words(flattest)} of the distance is left along the flattest direction,\n"
-            f"{_in_words(steepest)} along the steepest; largest stable lr {run.max_stable_lr:.4g}",
+            f"{flattest} of the distance is left along the flattest direction,\n"
+            f"{steepest} along the steepest; largest stable lr {run.max_stable_lr:.4g}",
             fontsize=10,
         )
     for (name, (distance, value)), colour in zip(lines.items(), COLOURS, strict=False):
@@ -59,15 +59,9 @@ def _draw_norm(axes: "Axes", trajectory: Trajectory) -> None:
     axes.set_title("no minimum within reach, hence no Hessian at it;\nthe norm of the weights instead", fontsize=10)
 
 
-def remaining_share(run: LinearRun, direction: Vector) -> float:
-    """The share of the initial distance along a direction (P,) that is left at the end of the trajectory."""
-    assert run.trajectory is not None  # noqa: S101 -- for the type checker
-    ends = run.trajectory.weights[[0, -1]]
-    first, last = (abs(float((weights - run.minimum.weights) @ direction)) for weights in ends)
-    return last / first if first > 0 else 0.0
-
-
-def _in_words(share: float) -> str:
+def _share_left(distance: Vector) -> str:
+    """The share of the initial distance (K,) that is left at the end, in words."""
+    share = float(distance[-1] / distance[0]) if distance[0] > 0 else 0.0
     return "none" if share < 5e-4 else f"{100 * share:.1f} %"
 
 

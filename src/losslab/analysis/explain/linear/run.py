@@ -129,17 +129,10 @@ class LinearRun:
         """Distance from the end of training to the minimum."""
         return float(np.linalg.norm(self.end - self.minimum.weights))
 
-    @property
-    def minimum_to_truth(self) -> float | None:
-        """Distance from the minimum to the true weights."""
+    def distance_to_truth(self, weights: Vector) -> float | None:
+        """Distance from weights θ (P,) to the true weights; None if these are not known."""
         truth = self.problem.true_weights
-        return None if truth is None else float(np.linalg.norm(self.minimum.weights - truth))
-
-    @property
-    def end_to_truth(self) -> float | None:
-        """Distance from the end of training to the true weights."""
-        truth = self.problem.true_weights
-        return None if truth is None else float(np.linalg.norm(self.end - truth))
+        return None if truth is None else float(np.linalg.norm(weights - truth))
 
 
 def _must_end_at_checkpoint(solution: Solution) -> bool:

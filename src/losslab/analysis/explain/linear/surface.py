@@ -190,8 +190,9 @@ def _title(run: LinearRun) -> str:
     if not run.minimum.reached:
         return f"{run.label}: no minimum within reach"
     ends = f"{run.label} ends {run.end_to_minimum:.2g} from its minimum"
-    if run.minimum_to_truth is None:
+    distance = run.distance_to_truth(run.minimum.weights)
+    if distance is None:
         return ends
-    if run.minimum_to_truth < 1e-3:
+    if distance < 1e-3:
         return f"{ends},\nwhich is at the true weights"
-    return f"{ends},\n{run.end_to_truth:.2g} from the true weights"
+    return f"{ends},\n{run.distance_to_truth(run.end):.2g} from the true weights"
