@@ -48,14 +48,14 @@ def entry(found: Finding) -> str:
     """The part of an entry that is the same on every machine."""
     return (
         f"### {found.function}\n\n**{escape(found.fault)}** ({found.kind})\n\n"
-        f"- Said: {escape(found.claim)}.\n- Source: {escape(found.source)}.\n"
+        f"- Claim: {escape(found.claim)}.\n- Source: {escape(found.source)}.\n"
         f"- losslab: {escape(found.losslab)}.\n"
     )
 
 
 def _seen(evidence: Evidence) -> str:
     fixed = "" if evidence.holds else f" **{status(evidence).capitalize()}.**"
-    return f"- Seen: {escape(evidence.seen)}.{fixed}\n"
+    return f"- Measured: {escape(evidence.seen)}.{fixed}\n"
 
 
 def escape(text: str) -> str:

@@ -40,8 +40,8 @@ def _details(found: Finding, evidence: Evidence) -> Table:
     colour = _COLOURS[found.severity] if evidence.holds else "green"
     rows = {
         found.severity if not found.documented else f"{found.severity}*": Text(found.fault),
-        "seen": Text(evidence.seen),
-        "said": Text(found.claim),
+        "measured": Text(evidence.seen),
+        "claim": Text(found.claim),
         "source": Text(found.source, style="dim"),
         "losslab": Text(found.losslab, style="dim"),
     }

@@ -152,9 +152,9 @@ def test_calibrated_predictions_lie_on_the_diagonal(monkeypatch):
     monkeypatch.setattr(curves, "_predictions", lambda _: (confidence, right.astype(int), np.ones(20_000, dtype=int)))
     rows = curves.reliability_curve(make_group(["loss=mse"], {0: {}}))
     assert len(rows) == 7
-    for place, share, low, high in rows:
+    for mean, share, low, high in rows:
         assert low < share < high
-        assert share == pytest.approx(place, abs=0.04)
+        assert share == pytest.approx(mean, abs=0.04)
 
 
 def test_recall_is_the_share_of_a_class_that_is_found(monkeypatch):
