@@ -1,18 +1,15 @@
 """What a training prints: a header before, the results after; and tables of metrics for all verbs."""
 
-import io
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from losslab import runs
 from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption import manifest
+from losslab.io.tables import terminal_table
 from losslab.runs import trust
 from losslab.targets import Task
 
@@ -100,21 +97,21 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
 def log_metrics(results: dict[str, float]) -> None:
     """Log values named SPLIT/METRIC: a row for each metric, a column for each split."""
     values = {name: value for name, value in results.items() if "/" in name}
-    splits = dict.fromkeys(name.partition("/")[0] for name in values)
-    table = _table("metric", *splits)
+    splits = list(dict.fromkeys(name.partition("/")[0] for name in values))
+    rows = [["metric", *splits]]
     for metric in dict.fromkeys(name.partition("/")[2] for name in values):
         cells = [values.get(f"{split}/{metric}") for split in splits]
-        table.add_row(metric, *("" if value is None else f"{value:z.4f}" for value in cells))
-    logger.info("%s", _text(table))
+        rows.append([metric, *("" if value is None else f"{value:z.4f}" for value in cells)])
+    logger.info("%s", terminal_table(rows, width=_WIDTH))
 
 
-def log_columns(columns: Mapping[str, Any], rows: Iterable[int], width: int = _WIDTH) -> None:
+def log_columns(columns: Mapping[str, Any], indices: Iterable[int]) -> None:
     """Log these rows of columns (N,) of numbers or strings; wider lines are cut."""
-    table = _table(*columns)
-    for row in rows:
-        cells = (column[row] for column in columns.values())
-        table.add_row(*(f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
-    logger.info("%s", _text(table, width))
+    rows = [[*columns]]
+    for index in indices:
+        cells = (column[index] for column in columns.values())
+        rows.append([f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
+    logger.info("%s", terminal_table(rows, width=_WIDTH))
 
 
 def _log_weights(experiment: "Experiment") -> None:
@@ -142,20 +139,8 @@ def _log_weights(experiment: "Experiment") -> None:
     ]
     features = network.in_features
     names = ["weight"] if features == 1 else [f"weight {index}" for index in range(features)]
-    table = _table("parameter", "learnt", *solutions)
-    for name, *values in zip([*names, "bias"], *columns, strict=True):
-        table.add_row(name, *(f"{value:z.4f}" for value in values))
-    logger.info("%s", _text(table))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
-def _text(table: Table, width: int = _WIDTH) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+    rows = [["parameter", "learnt", *solutions]]
+    rows += [
+        [name, *(f"{value:z.4f}" for value in values)] for name, *values in zip([*names, "bias"], *columns, strict=True)
+    ]
+    logger.info("%s", terminal_table(rows, width=_WIDTH))

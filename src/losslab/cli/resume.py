@@ -102,8 +102,7 @@ def _resume(folder: RunFolder, settings: Mapping[str, str]) -> None:
     except LabError as error:
         if config.get("traceback"):
             raise
-        line = str(error) if rank == 0 else f"rank {rank}: {error}"
-        logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
+        run.log_refusal(error)
         leave(1)
 
 

@@ -74,6 +74,12 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     return value
 
 
+def log_refusal(error: LabError) -> None:
+    """Log why a run is refused, on the terminal and in train.log."""
+    rank = environment.current_rank().rank
+    logger.error("%s", str(error) if rank == 0 else f"rank {rank}: {error}")
+
+
 @contextmanager
 def _full_disk_as_lab_error(experiment: "Experiment") -> Iterator[None]:
     """Name the command that resumes a run whose files cannot be written."""

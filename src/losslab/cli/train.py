@@ -99,8 +99,7 @@ class Task:
         except LabError as error:
             if cfg.traceback or worker.is_worker():
                 raise
-            line = str(error) if rank == 0 else f"rank {rank}: {error}"
-            logger.error("%s", line)  # noqa: TRY400 -- one line on purpose; also into train.log
+            run.log_refusal(error)
             if HydraConfig.get().mode is not RunMode.RUN:
                 raise  # a sweep goes on, keeps the folder of the failed job, and reports it at the end
             if rank == 0:

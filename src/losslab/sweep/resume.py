@@ -48,9 +48,9 @@ def completing_command(sweep: Sweep) -> str:
     """The command that completes a sweep."""
     if not sweep.all_known:
         return repeated_command(sweep.folder, sweep.command)
-    targets = {value for job in sweep.jobs for key, value in trust.leaves(job.config) if key.endswith("_target_")}
-    named = sorted(target for target in map(str, targets) if not target.startswith(_DEPENDENCIES))
-    return resume_command(sweep.folder, [{"_target_": target} for target in named])
+    targets = {str(value) for job in sweep.jobs for key, value in trust.leaves(job.config) if key.endswith("_target_")}
+    foreign = [{"_target_": target} for target in sorted(targets) if not target.startswith(_DEPENDENCIES)]
+    return resume_command(sweep.folder, foreign)
 
 
 def repeated_command(folder: Path, command: Sequence[str]) -> str:
@@ -68,13 +68,7 @@ def _program() -> list[str]:
 
 
 def refuse_other_keys(keys: Iterable[str], allowed: Sequence[str], purpose: str, alternative: str) -> None:
-    """Refuse settings beside resume= that would make another run or sweep.
-
-    Args:
-        keys: of the settings.
-        allowed: those that change no result.
-        purpose: of resume=, such as "completes a sweep".
-        alternative: what to do for another setting.
+    """Refuse settings beside resume= that would make another run or sweep, and name the alternative.
 
     Raises:
         LabError: a key is not allowed.
