@@ -10,6 +10,7 @@ from losslab.errors import LabError
 from losslab.io.metric_names import MONITORED
 from losslab.models import metrics
 from losslab.runs.config import identity
+from losslab.runs.renames import rename_targets
 from losslab.runs.sweep_summary import State, read_jobs
 from losslab.sweep.resume import ExistingRuns, completing_command, find_unfinished, repeated_command, take_over
 from losslab.sweep.state import Job, Sweep
@@ -18,7 +19,7 @@ from losslab.training.config import compose
 
 def config(loss="mse", seed=0, **values):
     """The configuration of a job whose folder need not be that of the existing run."""
-    return folders.config(loss, seed, "/elsewhere/9-run", **values)
+    return rename_targets(folders.config(loss, seed, "/elsewhere/9-run", **values))
 
 
 @pytest.fixture
