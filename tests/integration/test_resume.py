@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if it had not been interrupted, from wherever its newest checkpoint was taken."""
+"""A run resumed from any checkpoint ends exactly as if it had not been interrupted."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def resumed(folder, *overrides):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_every_checkpoint_a_run_ends_as_the_undisturbed_one(name, interrupted):
+def test_run_resumed_from_any_checkpoint_ends_as_the_undisturbed_one(name, interrupted):
     whole, kept = interrupted(*RUNS[name])
     expected = outcome(whole)
     assert len(kept) > 5
@@ -99,7 +99,7 @@ def test_from_every_checkpoint_a_run_ends_as_the_undisturbed_one(name, interrupt
         assert resumed(folder, *RUNS[name]) == expected, folder.name
 
 
-def test_without_what_lightning_does_not_keep_it_would_end_otherwise(interrupted, monkeypatch):
+def test_state_that_lightning_does_not_save_is_needed(interrupted, monkeypatch):
     """The control: a resumed epoch forgets its averages, and under one_cycle starts at its first batch again."""
     whole, kept = interrupted(*RUNS["accumulated"])
     monkeypatch.setattr(Learner, "on_train_start", lambda _: None)
@@ -110,7 +110,7 @@ def test_without_what_lightning_does_not_keep_it_would_end_otherwise(interrupted
 
 
 @pytest.mark.parametrize("damage", ["cut off", "flipped", "dangling"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(damage, interrupted, caplog):
+def test_damaged_checkpoint_is_skipped_with_a_warning(damage, interrupted, caplog):
     whole, kept = interrupted(*RUNS["plateau"])
     last = RunFolder(kept[3]).last
     if damage == "dangling":
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(damag
     assert "last.ckpt" in caplog.text
 
 
-def test_a_folder_whose_checkpoints_are_all_damaged_is_refused(interrupted):
+def test_folder_with_damaged_checkpoints_alone_is_refused(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     for path in (RunFolder(kept[-2]).last, RunFolder(kept[-2]).previous):
         path.write_bytes(b"nothing")
@@ -138,7 +138,7 @@ def test_a_folder_whose_checkpoints_are_all_damaged_is_refused(interrupted):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
-def test_a_run_that_could_not_end_without_its_best_epoch_is_refused_before_it_goes_on(damage, interrupted):
+def test_run_with_a_damaged_best_checkpoint_is_refused(damage, interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     folder = RunFolder(kept[-2])
     content = bytearray(folder.best.read_bytes())
@@ -154,7 +154,7 @@ def test_a_run_that_could_not_end_without_its_best_epoch_is_refused_before_it_go
     assert not folder.weights.exists()
 
 
-def test_weights_of_another_epoch_than_the_best_are_not_passed_off_for_its_own(interrupted, monkeypatch):
+def test_weights_pth_never_holds_another_epoch_than_the_best(interrupted, monkeypatch):
     _, kept = interrupted(*RUNS["plateau"])
     best = checkpoint.read_best
     monkeypatch.setattr(checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
@@ -162,7 +162,7 @@ def test_weights_of_another_epoch_than_the_best_are_not_passed_off_for_its_own(i
         resumed(kept[-2], *RUNS["plateau"])
 
 
-def test_what_a_killed_process_left_half_written_is_removed(interrupted):
+def test_partial_files_of_a_killed_process_are_removed(interrupted):
     whole, kept = interrupted(*RUNS["linear"])
     folder = RunFolder(kept[3])
     left = [folder.path / ".metrics.json.1.tmp", folder.last.with_name(".last.ckpt.1.tmp")]
@@ -172,7 +172,7 @@ def test_what_a_killed_process_left_half_written_is_removed(interrupted):
     assert not any(path.exists() for path in left)
 
 
-def test_a_pupil_goes_on_with_the_copy_of_its_teacher(interrupted, tmp_path):
+def test_student_resumes_with_the_copy_of_its_teacher(interrupted, tmp_path):
     teacher = tmp_path / "teacher"
     experiment.run(build(teacher, *DIGITS, "seed=1"))
     overrides = (*DIGITS, "loss=distillation", f"teacher={teacher}")
@@ -185,7 +185,7 @@ def test_a_pupil_goes_on_with_the_copy_of_its_teacher(interrupted, tmp_path):
     assert outcome(kept[3]) == outcome(whole)
 
 
-def test_where_the_best_is_damaged_too_nothing_is_left_but_the_beginning(interrupted):
+def test_message_names_the_beginning_if_the_best_is_damaged_too(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     folder = RunFolder(kept[-2])
     for path in (folder.last, folder.previous, folder.best):
@@ -194,7 +194,7 @@ def test_where_the_best_is_damaged_too_nothing_is_left_but_the_beginning(interru
         resumed(kept[-2], *RUNS["plateau"])
 
 
-def test_a_checkpoint_without_a_checksum_counts_if_it_can_be_read(interrupted):
+def test_checkpoint_without_a_checksum_is_used_if_it_can_be_read(interrupted):
     whole, kept = interrupted(*RUNS["linear"])
     atomic.checksum_path(RunFolder(kept[4]).last).unlink()
     assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
@@ -216,7 +216,7 @@ def test_tensorboard_shows_each_step_once(interrupted):
     assert len(steps) == 3
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_anew(interrupted, caplog):
+def test_run_killed_before_its_first_checkpoint_restarts_with_a_warning(interrupted, caplog):
     options = (*RUNS["plateau"], "logger=tensorboard")
     folder, _ = interrupted(*options)
     expected = outcome(folder)
@@ -233,7 +233,7 @@ def test_other_data_are_refused(interrupted):
         resumed(kept[3], *RUNS["plateau"], "data.split_seed=1")
 
 
-def test_after_its_end_only_a_small_best_state_and_the_last_one_are_kept(tmp_path):
+def test_finished_run_keeps_a_small_best_and_the_last_checkpoint(tmp_path):
     built = build(tmp_path / "run", ALWAYS, *RUNS["plateau"])
     experiment.run(built)
     assert {path.name for path in built.folder.last.parent.iterdir()} == {
@@ -292,7 +292,7 @@ def place(half, tmp_path):
     return tmp_path
 
 
-def test_the_command_goes_on_and_leaves_the_configuration_as_it_was(place):
+def test_command_resumes_and_leaves_the_configuration_unchanged(place):
     config, log = (place / "half" / "config.json").read_bytes(), (place / "half" / "train.log").read_text()
     composed = {path.name: path.read_bytes() for path in (place / "half" / ".hydra").iterdir()}
     done = train("resume=half", cwd=place)
@@ -307,7 +307,7 @@ def test_the_command_goes_on_and_leaves_the_configuration_as_it_was(place):
     assert outcome(place / "half") == outcome(place / "whole")
 
 
-def test_a_folder_that_was_moved_goes_on_where_it_lies(place):
+def test_moved_folder_resumes_in_its_new_place(place):
     (place / "half").rename(place / "moved here")
     done = train("resume=moved here", cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -315,7 +315,7 @@ def test_a_folder_that_was_moved_goes_on_where_it_lies(place):
     assert not (place / "half").exists()
 
 
-def test_a_run_that_was_killed_before_it_wrote_anything_begins(place):
+def test_run_killed_before_it_wrote_anything_starts(place):
     for path in (place / "half").iterdir():
         if path.name not in {".hydra", "train.log"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -328,7 +328,7 @@ def test_a_run_that_was_killed_before_it_wrote_anything_begins(place):
     }  # fmt: skip
 
 
-def test_a_run_that_another_process_is_training_is_refused(place):
+def test_run_that_another_process_trains_is_refused(place):
     with runs.lock(place / "half"):
         refused = train("resume=half", cwd=place)
     assert refused.returncode == 1
@@ -346,6 +346,6 @@ def test_a_run_that_another_process_is_training_is_refused(place):
         (["resume=half", "-m"], "-m cannot be said anew"),
     ],
 )
-def test_what_cannot_be_resumed_is_said_in_one_line(place, arguments, said):
+def test_what_cannot_be_resumed_is_refused_in_one_line(place, arguments, said):
     (place / "empty").mkdir()
     assert said in line(train(*arguments, cwd=place))

@@ -84,7 +84,7 @@ def refused(folder):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_no_file_of_the_data_set_is_not_unpacked(name, tmp_path):
+def test_foreign_members_are_not_unpacked(name, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     assert "is damaged or is not CIFAR-10" in refused(write(tmp_path / "data", ALL[name](out)))
@@ -93,7 +93,7 @@ def test_what_is_no_file_of_the_data_set_is_not_unpacked(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_unpacked_unchecked_they_land_outside(name, tmp_path):
+def test_unchecked_they_are_unpacked_outside(name, tmp_path):
     """The negative control."""
     out = tmp_path / "out"
     out.mkdir()
@@ -103,7 +103,7 @@ def test_unpacked_unchecked_they_land_outside(name, tmp_path):
     assert (out / "canary").exists() or (tmp_path / "canary").exists()
 
 
-def test_a_bomb_is_refused_before_it_has_filled_the_disk(tmp_path, monkeypatch):
+def test_decompression_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("losslab.data.cifar10_files._MAX_UNPACKED_BYTES", 4 << 20)
     said = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
     assert "unpacks to more than" in said
@@ -114,7 +114,7 @@ def test_a_bomb_is_refused_before_it_has_filled_the_disk(tmp_path, monkeypatch):
     assert "unpacks to more than" in refused(tmp_path / "other")
 
 
-def test_no_batch_is_executed_or_waited_for(tmp_path):
+def test_batch_files_are_neither_executed_nor_waited_for(tmp_path):
     canary = tmp_path / "canary"
     batches = tmp_path / FOLDER
     batches.mkdir()
@@ -130,7 +130,7 @@ def test_no_batch_is_executed_or_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [(), ("dir=FRESH",), ("dir=FRESH", "verify=false"), ("subset=5",)])
-def test_a_run_that_is_over_fetches_nothing_that_its_folder_names(asked, tmp_path, monkeypatch):
+def test_finished_run_downloads_nothing_that_its_folder_names(asked, tmp_path, monkeypatch):
     fetched = []
     monkeypatch.setattr(
         cifar10_files, "ensure_downloaded", lambda *given, **verify: fetched.append((*given, *verify.values()))

@@ -1,4 +1,4 @@
-"""Nothing in a checkpoint is executed, waited for or believed: what is none is refused in one line."""
+"""Nothing in a checkpoint is executed, waited for or believed; anything else is refused in one line."""
 
 import contextlib
 import shutil
@@ -22,7 +22,7 @@ from losslab.training.config import compose
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_no_checkpoint_is_refused_unexecuted(name, tmp_path):
+def test_malicious_file_is_refused_and_not_executed(name, tmp_path):
     folder, canary = RunFolder(tmp_path), tmp_path / "canary"
     folder.last.parent.mkdir()
     ALL[name](folder.last, canary)
@@ -40,7 +40,7 @@ def test_what_is_no_checkpoint_is_refused_unexecuted(name, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_loaded_as_torch_once_did_they_are_executed(tmp_path):
+def test_loaded_unsafely_they_are_executed(tmp_path):
     """The negative control."""
     for name, write in LIVE.items():
         file, canary = tmp_path / "file", tmp_path / "canary"
@@ -65,7 +65,7 @@ def interrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_run_does_not_go_on_from_what_does_not_fit(name, interrupted, tmp_path):
+def test_run_does_not_resume_from_a_mismatched_checkpoint(name, interrupted, tmp_path):
     path, content = interrupted
     folder = RunFolder(shutil.copytree(path, tmp_path / "run"))
     torch.save(CHANGES[name](content), folder.last)
@@ -79,7 +79,7 @@ def test_a_run_does_not_go_on_from_what_does_not_fit(name, interrupted, tmp_path
 
 
 @pytest.mark.parametrize("name", STRAYS)
-def test_a_run_does_not_go_on_from_what_names_files_elsewhere(name, interrupted, tmp_path):
+def test_run_does_not_resume_from_a_checkpoint_with_foreign_paths(name, interrupted, tmp_path):
     path, content = interrupted
     folder = RunFolder(shutil.copytree(path, tmp_path / "run"))
     folder.previous.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def test_a_run_does_not_go_on_from_what_names_files_elsewhere(name, interrupted,
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_what_a_callback_wrote_itself_is_let_be(moved, tmp_path):
+def test_paths_that_a_callback_wrote_are_allowed(moved, tmp_path):
     home = tmp_path / "run"
     home.mkdir()
     place = Path("/before/run") if moved else home

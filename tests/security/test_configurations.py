@@ -1,4 +1,4 @@
-"""Nothing that the configuration of somebody else's run names is made, or imported, unless it is on the list."""
+"""Nothing that the configuration of somebody else's run names is called or imported unless it is listed."""
 
 import contextlib
 import gc
@@ -106,7 +106,7 @@ def begun(path: Path, config, hydra=f"{{hydra: {{runtime: {{choices: {{{CHOICES}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, tmp_path, canary):
+def test_unlisted_target_is_neither_called_nor_imported(name, tmp_path, canary):
     place = PLACES[list(ALL).index(name) % len(PLACES)]
     config = sound() | {"trust": ["os", "builtins", "hostile_module"]}
     put(config, place, filled(ALL[name], str(canary)))
@@ -119,7 +119,7 @@ def test_what_is_not_on_the_list_is_neither_made_nor_imported(name, tmp_path, ca
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_the_list_they_are_made(canary):
+def test_without_the_list_they_are_called(canary):
     """The negative control: these are not refused for being harmless. Hydra's own block-list stops the others."""
     hit = []
     for name, value in LIVE.items():
@@ -140,7 +140,7 @@ def named(value):
         yield from named(each)
 
 
-def test_all_that_conf_names_is_on_the_list():
+def test_targets_of_conf_are_listed():
     files = [path for path in CONF.rglob("*.yaml") if path.parent.parent.name != "hydra"]
     targets = {target for path in files for target in named(yaml.safe_load(path.read_text()))} - {"???"}
     assert len(targets) > 80
@@ -156,7 +156,7 @@ def test_all_that_conf_names_is_on_the_list():
         "lightning.pytorch.loggers.CSVLogger", "torchmetrics.Accuracy", "torchmetrics.classification.MulticlassF1Score",
     ],
 )  # fmt: skip
-def test_what_the_libraries_are_for_is_on_the_list(target):
+def test_common_classes_of_libraries_are_listed(target):
     trust.check_targets({"a": [node(target)]}, Path())
 
 
@@ -169,14 +169,14 @@ def test_what_the_libraries_are_for_is_on_the_list(target):
         "torchmetrics.multimodal.CLIPScore", "torchmetrics.MetricTracker", "torchmetrics.text.bert.BERTScore",
     ],
 )  # fmt: skip
-def test_what_speaks_to_servers_must_be_trusted_by_its_name(target):
+def test_networked_class_must_be_trusted_by_name(target):
     with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
         trust.check_targets({"a": node(target)}, Path())
     assert trust.packages_to_trust({"a": node(target)}) == [target]
     trust.check_targets({"a": node(target)}, Path(), [target])
 
 
-def test_what_is_trusted_here_is_made_and_no_more(canary):
+def test_only_trusted_packages_are_allowed_besides(canary):
     trusted = trust.parse_packages(["hostile_module"])
     trust.check_targets(node("hostile_module.deeper.Thing"), Path(), trusted)
     for other in ("hostile_module2.Thing", "os.system"):
@@ -187,6 +187,17 @@ def test_what_is_trusted_here_is_made_and_no_more(canary):
     for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):
         with pytest.raises(LabError, match="trust takes names of packages"):
             trust.parse_packages(wrong)
+
+
+def test_teacher_is_read_with_the_packages_trusted_around_it(tmp_path):
+    config = sound() | {"model": node("my_teacher.Network"), "trust": ["my_teacher"]}
+    folder = run(tmp_path / "run", config)
+    with pytest.raises(LabError, match=r"names my_teacher\.Network, which losslab does not know"):
+        teacher.network_of(str(folder))
+    with teacher.trusting(("my_teacher",)), pytest.raises(LabError, match=r"model: .*my_teacher"):
+        teacher.network_of(str(folder))  # it is imported, and does not exist
+    with pytest.raises(LabError, match="which losslab does not know"):
+        teacher.network_of(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +227,7 @@ def test_what_is_trusted_here_is_made_and_no_more(canary):
         ("run_dir", None),
     ],
 )
-def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path):
+def test_resumed_run_writes_into_its_folder_alone(place, value, tmp_path):
     config = sound()
     assert command.read_configuration(RunFolder(run(tmp_path / "sound", config)))
     put(config, place, value)
@@ -233,7 +244,7 @@ def test_a_run_that_goes_on_writes_into_its_folder_alone(place, value, tmp_path)
     ],
     ids=str,
 )  # fmt: skip
-def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
+def test_paths_inside_the_folder_are_allowed(options, tmp_path):
     options = {key: value and value.replace("HERE", str(tmp_path / "run")) for key, value in options.items()}
     config = sound()
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", **options))
@@ -241,7 +252,7 @@ def test_what_stays_in_the_folder_is_let_be(options, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
-def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
+def test_working_directory_does_not_matter(place, tmp_path, monkeypatch):
     config = sound()
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
     folder = RunFolder(run(tmp_path / "run", config))
@@ -249,7 +260,7 @@ def test_where_one_is_does_not_matter(place, tmp_path, monkeypatch):
     refused([lambda: command.read_configuration(folder)])
 
 
-def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch):
+def test_name_of_the_folder_is_not_taken_for_a_target(tmp_path, monkeypatch):
     """Whoever resumes types the name of the folder, which takes the place of run_dir wherever that stands."""
     config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
     run(tmp_path / "numpy.load", config)
@@ -260,13 +271,13 @@ def test_a_folder_is_not_taken_for_what_its_run_is_made_of(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
-def test_a_run_whose_folder_is_no_path_does_not_go_on(place, tmp_path):
+def test_run_dir_that_is_no_path_is_refused(place, tmp_path):
     folder = run(tmp_path / "run", sound() | {"run_dir": place})
     (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
     assert "its run_dir is no path" in line
 
 
-def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
+def test_new_path_of_the_folder_is_checked_too(tmp_path):
     """The typed place of a folder may be anything."""
     config = sound() | {"notes": "run"}
     folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
@@ -274,7 +285,7 @@ def test_what_is_said_anew_is_looked_at_where_it_is_put(tmp_path):
     assert "holds an interpolation" in line
 
 
-def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):
+def test_resumed_run_does_not_write_through_links(tmp_path):
     folder = run(tmp_path / "run")
     (tmp_path / "profile").write_text("")
     (folder / "train.log").symlink_to(tmp_path / "profile")
@@ -282,7 +293,7 @@ def test_a_run_that_goes_on_does_not_write_through_links(tmp_path):
     assert "train.log is a link" in line
 
 
-def test_what_a_folder_says_of_logging_is_not_listened_to(tmp_path, canary):
+def test_logging_configuration_of_the_folder_is_ignored(tmp_path, canary):
     hydra = {
         "runtime": {"choices": {"model": "mlp", "data": "digits", "loss": "mse"}, "cwd": "${oc.env:HOME}"},
         "verbose": True,
@@ -322,7 +333,7 @@ LAUGHS = "a: &a [1,1]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in zip("a
     ],
     ids=lambda change: str(change)[:60],
 )  # fmt: skip
-def test_what_hydra_composed_elsewhere_is_resolved_in_known_ways_alone(change, tmp_path, canary):
+def test_only_known_interpolations_are_resolved(change, tmp_path, canary):
     register()
     config = change if isinstance(change, str) else sound() | {"tags": [1]} | change
     (line,) = refused([lambda: command.read_configuration(begun(tmp_path / "run", config))])
@@ -330,7 +341,7 @@ def test_what_hydra_composed_elsewhere_is_resolved_in_known_ways_alone(change, t
     assert not canary.exists()
 
 
-def test_what_losslab_composes_is_resolved(tmp_path):
+def test_interpolations_of_conf_are_resolved(tmp_path):
     register()
     plain = sound(tmp_path / "run") | {"name": "${data.batch_size}-${oc.env:LOSSLAB_DATA,data}", "trust": ["os"]}
     for key in ("choices", "per_run", "made_with"):  # which are added when it is resolved
@@ -344,7 +355,7 @@ def test_what_losslab_composes_is_resolved(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 @pytest.mark.parametrize("what", ["pipe", "device", "folder"])
-def test_what_is_no_file_is_not_waited_for(name, what, tmp_path):
+def test_pipe_or_folder_is_not_waited_for(name, what, tmp_path):
     from losslab.analysis.compare.read import read_runs
 
     folder = RunFolder(run(tmp_path / "run"))

@@ -12,7 +12,7 @@ from losslab.data.corruption import cifar10n
 from losslab.errors import LabError
 
 
-def test_an_image_of_another_kind_is_not_handed_to_what_reads_it(tmp_path, monkeypatch):
+def test_image_of_another_format_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("a program is called"))
     Image.new("RGB", (8, 8)).save(tmp_path / "page.eps")
     (tmp_path / "page.eps").rename(tmp_path / "page.png")
@@ -20,7 +20,7 @@ def test_an_image_of_another_kind_is_not_handed_to_what_reads_it(tmp_path, monke
         image_folder.decode(tmp_path / "page.png", 8)
 
 
-def test_labels_that_unpack_to_more_than_they_are_are_refused(tmp_path):
+def test_compressed_labels_are_refused(tmp_path):
     torch.save({"aggre_label": torch.zeros(9)}, tmp_path / "stored.pt")
     with (
         zipfile.ZipFile(tmp_path / "stored.pt") as stored,

@@ -1,4 +1,4 @@
-"""Nothing is written through a link in a folder that others handed over."""
+"""Nothing is written through a link in a folder that somebody else made."""
 
 import os
 import sys
@@ -37,7 +37,7 @@ PLACES = (
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("leads", ["folder", "file", "nowhere", "up"])
-def test_no_run_goes_on_where_anything_leads_elsewhere(place, leads, tmp_path, victim):
+def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_path, victim):
     folder = run(tmp_path / "run")
     assert resume.read_configuration(RunFolder(folder))
     (folder / place).unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def test_no_run_goes_on_where_anything_leads_elsewhere(place, leads, tmp_path, v
         resume.read_configuration(RunFolder(folder))
 
 
-def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
+def test_run_that_had_not_begun_is_not_started_there_either(tmp_path, victim):
     added = ("choices", "per_run", "made_with")  # when it is resolved
     folder = begun(tmp_path / "run", {key: one for key, one in sound(tmp_path / "run").items() if key not in added})
     register()
@@ -58,7 +58,7 @@ def test_a_run_that_had_not_begun_begins_in_no_such_folder(tmp_path, victim):
         resume.read_configuration(folder)
 
 
-def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
+def test_sweep_is_checked_with_all_its_jobs(tmp_path, victim):
     run(tmp_path / "sweep" / "0-run")
     untrusted.check_folder(tmp_path / "sweep")
     (tmp_path / "sweep" / "1-run").symlink_to(victim)
@@ -66,13 +66,13 @@ def test_a_sweep_is_looked_through_with_all_its_jobs(tmp_path, victim):
         untrusted.check_folder(tmp_path / "sweep")
 
 
-def test_what_is_waited_for_is_refused(tmp_path):
+def test_pipe_is_refused(tmp_path):
     os.mkfifo(run(tmp_path / "run") / "timing.csv.old")
     with pytest.raises(LabError, match=r"timing\.csv\.old is no file but a pipe or the like"):
         resume.read_configuration(RunFolder(tmp_path / "run"))
 
 
-def test_links_of_lightning_and_to_the_folder_are_none_of_it(tmp_path):
+def test_links_of_lightning_and_to_the_folder_are_allowed(tmp_path):
     """A checkpoint named last.ckpt may be a link to one beside it, which may be gone: that is said later."""
     folder = RunFolder(run(tmp_path / "run"))
     folder.last.parent.mkdir()
@@ -81,7 +81,7 @@ def test_links_of_lightning_and_to_the_folder_are_none_of_it(tmp_path):
     assert resume.read_configuration(RunFolder(tmp_path / "latest"))
 
 
-def test_a_teacher_is_kept_through_no_link(tmp_path, victim):
+def test_teacher_is_copied_through_no_link(tmp_path, victim):
     taught_by = RunFolder(folders.run(tmp_path / "teacher"))
     taught_by.weights.write_bytes(b"weights")
     folder = RunFolder(folders.run(tmp_path / "run"))
@@ -96,13 +96,13 @@ def test_a_teacher_is_kept_through_no_link(tmp_path, victim):
         other.copy_teacher(taught_by)
 
 
-def test_a_file_is_not_written_through_a_link_that_has_its_temporary_name(tmp_path, victim):
+def test_link_with_the_temporary_name_is_not_written_through(tmp_path, victim):
     (tmp_path / f".metrics.json.{os.getpid()}.tmp").symlink_to(victim / "profile")
     atomic.write_bytes(tmp_path / "metrics.json", b"{}")
     assert (tmp_path / "metrics.json").read_bytes() == b"{}"
 
 
-def test_where_the_user_says_that_it_goes_it_goes(tmp_path, victim):
+def test_path_that_the_user_chose_is_allowed(tmp_path, victim):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "figures").symlink_to(victim)
     untrusted.check_output_path(tmp_path / "run" / ".." / "elsewhere", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Nothing in a folder that others handed over is waited for: a pipe is no file, wherever one is read."""
+"""No reader of a folder that somebody else made waits for a pipe."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def at_once():
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_a_pipe_is_not_waited_for(name, tmp_path):
+def test_pipe_is_not_waited_for(name, tmp_path):
     run = RunFolder(folders.run(tmp_path / "run", metrics=False))
     run.best.parent.mkdir()
     run.best.write_bytes(b"")
@@ -69,7 +69,7 @@ def test_a_pipe_is_not_waited_for(name, tmp_path):
         WAYS[name](run)
 
 
-def test_what_is_a_file_is_read_as_before(tmp_path):
+def test_regular_file_is_read(tmp_path):
     np.save(tmp_path / "rows.npy", np.full((2, 2), 0.5))
     assert soft_labels._read(tmp_path / "rows.npy").shape == (2, 2)
     (tmp_path / "text").write_bytes("a\r\nb\rü".encode())

@@ -1,4 +1,4 @@
-"""The words of a folder that others handed over stay on their lines, and lead no terminal."""
+"""Texts of a folder that somebody else made break no lines and control no terminal."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ def changed(folder, **values):
     ],
     ids=lambda values: next(iter(values)).encode("unicode_escape").decode(),
 )
-def test_no_word_of_a_configuration_begins_a_line_of_a_page(values, two, tmp_path):
+def test_text_of_a_configuration_starts_no_line_of_the_report(values, two, tmp_path):
     changed(two / "b", **values)
     report.write_report(compare([two]), tmp_path)
     text = (tmp_path / "comparison.md").read_text()
@@ -57,7 +57,7 @@ def test_no_word_of_a_configuration_begins_a_line_of_a_page(values, two, tmp_pat
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
 
 
-def test_no_word_of_a_sweep_or_of_values_begins_a_line_of_a_page(two, tmp_path):
+def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_path):
     rows = [{"job": 7, "overrides": [COMMAND], "folder": None, "state": "failed", "reason": COMMAND}]
     (two / "summary.json").write_text(json.dumps({"jobs": rows}))
     (two / "b" / "metrics.json").write_text(json.dumps({f"test/{COMMAND}": 1.0}))
@@ -69,13 +69,13 @@ def test_no_word_of_a_sweep_or_of_values_begins_a_line_of_a_page(two, tmp_path):
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
 
 
-def test_a_choice_of_several_lines_is_none(two):
+def test_choice_of_several_lines_is_refused(two):
     changed(two / "b", choices__loss=COMMAND)
     with pytest.raises(LabError, match="its choices are no names by group"):
         RunFolder(two / "b").read_unchecked_config()
 
 
-def test_what_a_comparison_writes_takes_the_place_of_links(two, tmp_path):
+def test_comparison_replaces_links(two, tmp_path):
     victim, folder = tmp_path / "profile", tmp_path / "out"
     victim.write_text("mine")
     folder.mkdir()
@@ -93,14 +93,14 @@ def test_what_a_comparison_writes_takes_the_place_of_links(two, tmp_path):
     assert not [*(tmp_path / "there").iterdir()]
 
 
-def test_the_csv_files_are_as_csv_writes_them(two, tmp_path):
+def test_csv_files_are_well_formed(two, tmp_path):
     report.write_report(compare([two]), tmp_path)
     found = [*csv.reader(io.StringIO((tmp_path / "runs.csv").read_text()))]
     assert len({len(row) for row in found}) == 1
 
 
 @pytest.mark.parametrize("error", ["LabError", "RuntimeError"])
-def test_neither_a_refusal_nor_a_traceback_is_raw(error):
+def test_errors_and_tracebacks_are_printable(error):
     code = (
         "from losslab.cli.process import one_line_errors\nfrom losslab.errors import LabError\n"
         f"with one_line_errors(show_all=False): raise {error}('a\\x1b[2J\\u202e\\nb')"
@@ -112,7 +112,7 @@ def test_neither_a_refusal_nor_a_traceback_is_raw(error):
     assert (done.stderr.count("\n") == 1) == (error == "LabError")
 
 
-def test_a_warning_of_a_library_is_not_raw():
+def test_warning_of_a_library_is_printable():
     code = (
         "import warnings\nfrom losslab.io.terminal import ConsoleHandler\nConsoleHandler()\nimport lightning\n"
         "warnings.warn('a\\x1b[2J')"
@@ -121,7 +121,7 @@ def test_a_warning_of_a_library_is_not_raw():
     assert r"UserWarning: a\x1b[2J" in done.stderr
 
 
-def test_the_view_of_a_sweep_is_not_raw(tmp_path, monkeypatch):
+def test_view_of_a_sweep_is_printable(tmp_path, monkeypatch):
     shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
     monkeypatch.setattr(display, "get_console", lambda: shown)
     made = state.Sweep(tmp_path)

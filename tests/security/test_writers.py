@@ -1,4 +1,4 @@
-"""What opens a folder that somebody handed over writes into it and nowhere else, and prints nothing raw."""
+"""Commands on a folder that somebody else made write into it alone, and print its texts escaped."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["evaluation", "evaluation/test"])
-def test_an_evaluation_goes_where_no_link_leads(way, run, victim):
+def test_evaluation_is_not_written_through_a_link(way, run, victim):
     link = run.path / way
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim)
@@ -44,13 +44,13 @@ def test_an_evaluation_goes_where_no_link_leads(way, run, victim):
         evaluation.write_evaluation(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
 
 
-def test_figures_of_a_run_go_where_no_link_leads(run, victim):
+def test_figures_are_not_written_through_a_link(run, victim):
     run.figures.symlink_to(victim)
     with pytest.raises(LabError, match="figures is a link"):
         figures.figures_folder([run], None)
 
 
-def test_a_figure_takes_the_place_of_a_link(run, victim):
+def test_figure_replaces_a_link(run, victim):
     run.figures.mkdir()
     drawn = run.figures / "surface.png"
     drawn.symlink_to(victim / "profile")
@@ -62,7 +62,7 @@ def test_a_figure_takes_the_place_of_a_link(run, victim):
     assert (run.figures / "surface.csv").read_text() == "a\n1\n"
 
 
-def test_a_program_is_not_written_through_a_link_that_leads_nowhere_yet(run, victim, monkeypatch):
+def test_export_is_not_written_through_a_dangling_link(run, victim, monkeypatch):
     run.exported.symlink_to(victim / "new.pt2")
     monkeypatch.setattr(export, "reopen", lambda _: SimpleNamespace(folder=run))
     with pytest.raises(LabError, match=r"exported\.pt2 already exists"):
@@ -70,7 +70,7 @@ def test_a_program_is_not_written_through_a_link_that_leads_nowhere_yet(run, vic
 
 
 @pytest.mark.parametrize("way", ["comparison", "comparison/comparison.md", "comparison/tensorboard"])
-def test_a_comparison_goes_where_no_link_leads(way, run, victim):
+def test_comparison_is_not_written_through_a_link(way, run, victim):
     (run.path / way).parent.mkdir(exist_ok=True)
     if way != "comparison":
         (run.path / "comparison" / "runs.csv").touch()
@@ -79,19 +79,19 @@ def test_a_comparison_goes_where_no_link_leads(way, run, victim):
         compare._make_folder(None, SimpleNamespace(collection=SimpleNamespace(sweeps=[run.path])))
 
 
-def test_what_a_terminal_would_obey_is_shown_instead():
+def test_control_characters_are_escaped():
     assert printable(RAW) == PLAIN
     assert printable("ä→😀\tand\nso on") == "ä→😀\tand\nso on"
 
 
-def test_the_log_of_a_run_and_the_terminal_have_no_raw_text(capsys):
+def test_log_and_terminal_are_printable(capsys):
     record = logging.LogRecord("losslab", logging.INFO, "", 0, RAW, None, None)
     assert PrintableFormatter("%(message)s").format(record) == PLAIN
     ConsoleHandler().emit(record)
     assert capsys.readouterr().out == f"{PLAIN}\n"
 
 
-def test_a_refusal_has_no_raw_text(capfd, monkeypatch):
+def test_error_message_is_printable(capfd, monkeypatch):
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit), one_line_errors(show_all=False):
         raise LabError(RAW)

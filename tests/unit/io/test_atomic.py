@@ -1,4 +1,4 @@
-"""A file is whole or not there, at whatever moment its writer is killed."""
+"""A file is complete or absent, whenever its writer is killed."""
 
 import errno
 import subprocess
@@ -54,7 +54,7 @@ def killed(die_at, when, path, text, how="durable"):
     )
 
 
-def test_at_every_moment_the_old_file_or_the_new_one_is_there_and_verifies(tmp_path):
+def test_killed_at_any_moment_the_old_or_the_new_file_is_intact(tmp_path):
     path = tmp_path / "file"
     calls = int(killed(0, "", path, "old").stdout)
     assert calls >= 8
@@ -67,7 +67,7 @@ def test_at_every_moment_the_old_file_or_the_new_one_is_there_and_verifies(tmp_p
     assert path.read_bytes() == b"new" * 100, "killed after the last of all"
 
 
-def test_the_usual_way_leaves_half_a_file_and_the_checksum_tells(tmp_path):
+def test_plain_write_leaves_half_a_file_and_the_checksum_tells(tmp_path):
     """The control: without it, it would not be known that the kills above hit anything."""
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(b"old" * 100))
@@ -76,7 +76,7 @@ def test_the_usual_way_leaves_half_a_file_and_the_checksum_tells(tmp_path):
     assert atomic.matches_checksum(path) is False
 
 
-def test_a_flipped_bit_does_not_verify_and_without_a_checksum_nobody_knows(tmp_path):
+def test_flipped_bit_does_not_match_and_a_missing_checksum_is_none(tmp_path):
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(bytes(1000)))
     assert atomic.matches_checksum(path) is True
@@ -96,7 +96,7 @@ def test_sha256sum_agrees(tmp_path):
     assert (done.returncode, done.stdout) == (0, "file: OK\n")
 
 
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
+def test_failed_write_leaves_the_previous_file_alone(tmp_path):
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(b"old"))
 
@@ -111,7 +111,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == {"file", "file.sha256"}
 
 
-def test_a_file_that_is_moved_verifies_under_one_of_its_names(tmp_path, monkeypatch):
+def test_moved_file_matches_under_one_of_its_names(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
     for path in (first, second):
         atomic.write_with_checksum(path, lambda file, path=path: file.write(path.name.encode()))
@@ -131,7 +131,7 @@ def test_a_file_that_is_moved_verifies_under_one_of_its_names(tmp_path, monkeypa
     assert atomic.matches_checksum(second)
 
 
-def test_of_a_file_without_a_checksum_none_is_claimed_where_it_is_moved_to(tmp_path, monkeypatch):
+def test_moved_file_without_a_checksum_gets_none(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
     atomic.write_with_checksum(second, lambda file: file.write(b"older"))
     first.write_bytes(b"newer")

@@ -1,4 +1,4 @@
-"""A terminal that takes no more is no reason to lose a run."""
+"""Output that cannot be written never ends a run."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ def start(place, *words, **streams):
     )  # fmt: skip
 
 
-def test_a_run_whose_reader_has_gone_trains_to_its_end_without_a_word(tmp_path):
+def test_run_finishes_silently_when_its_reader_is_gone(tmp_path):
     process = start(tmp_path, *RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith(b"model")
     process.stdout.close()  # as `| head -1` does
@@ -35,14 +35,14 @@ def test_a_run_whose_reader_has_gone_trains_to_its_end_without_a_word(tmp_path):
 @pytest.mark.parametrize(
     ("words", "runs"), [([], 1), (["trainer.devices=2"], 1), (["seed=0,1", "-m"], 2)], ids=["run", "of two", "sweep"]
 )
-def test_output_on_a_full_device_is_no_reason_either(words, runs, tmp_path):
+def test_run_finishes_on_a_full_output_device(words, runs, tmp_path):
     with Path("/dev/full").open("wb") as full:
         assert start(tmp_path, *RUN, *words, stdout=full, stderr=full).wait(180) == 0
     assert len(list((tmp_path / "run").rglob("metrics.json"))) == runs
 
 
 @pytest.mark.slow
-def test_nor_is_a_terminal_that_was_closed(tmp_path):
+def test_run_finishes_when_its_terminal_is_closed(tmp_path):
     ours, theirs = pty.openpty()
     process = start(tmp_path, *RUN, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -52,7 +52,7 @@ def test_nor_is_a_terminal_that_was_closed(tmp_path):
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_help_for_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+def test_help_into_a_closed_pipe_is_no_error(tmp_path):
     process = start(tmp_path, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     said = process.stderr.read()
@@ -60,7 +60,7 @@ def test_help_for_a_reader_who_has_seen_enough_is_no_error(tmp_path):
     assert (process.wait(120), said) == (0, b"")
 
 
-def test_without_any_output_a_run_trains_as_ever(tmp_path):
+def test_run_finishes_without_stdout_and_stderr(tmp_path):
     command = ["sh", "-c", '"$0" "$@" >&- 2>&-', sys.executable, str(ROOT / "train.py"), *RUN, "callbacks=none"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
     assert (tmp_path / "run" / "metrics.json").is_file()

@@ -11,7 +11,7 @@ from losslab.errors import LabError
 from losslab.runs import RunFolder
 
 
-def test_a_run_is_called_by_what_it_is_and_no_two_have_one_folder():
+def test_default_run_dirs_are_named_and_unique():
     paths = {runs.default_run_dir(runs.default_name("linear", "line", "mse", 3)) for _ in range(20)}
     assert len(paths) == 20
     assert all(re.fullmatch(r"outputs/linear-line-mse-s3/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", p) for p in paths)
@@ -26,7 +26,7 @@ def test_json_is_written_at_once_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "is no run folder"), ("{", "cannot read")])
-def test_what_is_no_run_folder_is_said_in_one_line(tmp_path, content, message):
+def test_missing_or_damaged_configuration_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(LabError, match=message):
@@ -54,7 +54,7 @@ def without(key):
         (folders.config() | {"choices": {}}, "it lacks choices.loss"),
     ],
 )
-def test_what_is_no_configuration_says_what_it_lacks_and_what_to_do(tmp_path, content, said):
+def test_incomplete_configuration_is_refused_with_the_problem(tmp_path, content, said):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(
         LabError, match=r"^[^\n]*config.json is no configuration of a run: [^\n]*or train [^\n]*$"
@@ -63,7 +63,7 @@ def test_what_is_no_configuration_says_what_it_lacks_and_what_to_do(tmp_path, co
     assert said in str(found.value)
 
 
-def test_the_best_checkpoint_is_the_last_where_nothing_was_validated_and_else_not_replaced(tmp_path):
+def test_best_checkpoint_is_the_last_only_if_nothing_was_validated(tmp_path):
     run = RunFolder(folders.run(tmp_path / "run", metrics={"epochs": 3}))
     assert run.checkpoint("best") == run.last
     runs.write_json(run.metrics, {"best_epoch": 2})
@@ -79,7 +79,7 @@ def test_the_best_checkpoint_is_the_last_where_nothing_was_validated_and_else_no
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{"])
-def test_faults_that_cannot_be_read_are_said_in_one_line(tmp_path, content):
+def test_damaged_faults_are_refused_in_one_line(tmp_path, content):
     (tmp_path / "faults.json").write_text(content)
     with pytest.raises(LabError, match=r"faults.json.*or train the run again$"):
         RunFolder(tmp_path).read_faults()

@@ -37,7 +37,7 @@ TRAINED |= {("digits", name) for name in FITTING["breast_cancer"]} | {("counts",
 
 
 @pytest.mark.parametrize(("data", "loss"), sorted(TRAINED))
-def test_a_loss_trains_on_the_data_that_fit(train, a_teacher, data, loss):
+def test_loss_trains_on_fitting_data(train, a_teacher, data, loss):
     taught = (f"teacher={a_teacher}",) if loss == "distillation" else ()
     network = NETWORK.get(data, ("model=mlp", "model.hidden=[8]"))
     _, results = train(*network, f"data={data}", f"loss={loss}", *taught, *QUICK)
@@ -48,7 +48,7 @@ def test_a_loss_trains_on_the_data_that_fit(train, a_teacher, data, loss):
     ("data", "loss", "one_that_fits"),
     [("line", "cross_entropy", "huber"), ("breast_cancer", "focal", "bce"), ("diabetes", "kl_div", "mse")],
 )
-def test_data_that_do_not_fit_are_refused_with_the_names_of_the_losses_that_would(build, data, loss, one_that_fits):
+def test_data_that_do_not_fit_are_refused_and_fitting_losses_named(build, data, loss, one_that_fits):
     with pytest.raises(LabError, match="choose one of loss=") as error:
         build("model=mlp", f"data={data}", f"loss={loss}")
     named = str(error.value).partition("loss=")[2].split(", ")
@@ -57,7 +57,7 @@ def test_data_that_do_not_fit_are_refused_with_the_names_of_the_losses_that_woul
 
 
 @pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.3)])
-def test_classes_can_be_learnt_under_it(train, loss, accuracy):
+def test_classes_are_learnt(train, loss, accuracy):
     _, results = train("model=mlp", "data=digits", f"loss={loss}", "trainer.max_epochs=15", "logger=none")
     assert results["test/accuracy"] > accuracy
 
@@ -82,18 +82,18 @@ def test_every_optimizer_works_with_every_scheduler(train, optimizer, scheduler)
 
 
 @pytest.mark.parametrize("end", ["trainer.max_epochs=3", "trainer.max_epochs=-1 trainer.max_steps=25"])
-def test_a_cosine_ends_at_zero_where_the_run_ends(train, end):
+def test_cosine_schedule_ends_at_zero_with_the_run(train, end):
     experiment, _ = train("model=mlp", "data=diabetes", "scheduler=cosine", "logger=none", *end.split())
     assert experiment.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_schedule_without_an_end_is_refused(build):
+def test_schedule_without_an_end_is_refused(build):
     experiment = build("scheduler=cosine", "trainer.max_epochs=-1", "model=mlp", "data=diabetes")
     with pytest.raises(LabError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
         lab.run(experiment)
 
 
-def test_one_cycle_ends_where_the_run_ends(train):
+def test_one_cycle_schedule_ends_with_the_run(train):
     experiment, _ = train(
         "model=mlp", "data=diabetes", "scheduler=one_cycle", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"
     )
@@ -101,7 +101,7 @@ def test_one_cycle_ends_where_the_run_ends(train):
     assert scheduler.total_steps == experiment.trainer.global_step == scheduler.last_epoch
 
 
-def test_plateau_lowers_the_rate_when_the_metric_stands_still(train):
+def test_plateau_lowers_the_rate_when_the_metric_stalls(train):
     experiment, _ = train(
         "scheduler=plateau", "scheduler.scheduler.patience=1", "optimizer.lr=1e-7", "trainer.max_epochs=80"
     )
@@ -110,7 +110,7 @@ def test_plateau_lowers_the_rate_when_the_metric_stands_still(train):
     assert experiment.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-8)
 
 
-def test_plateau_waits_for_the_metric_and_never_for_the_loss(train):
+def test_plateau_monitors_the_metric_not_the_loss(train):
     experiment, _ = train(
         "model=mlp", "data=diabetes", "scheduler=plateau", "scheduler.scheduler.patience=0", "optimizer.lr=1e-12",
         "trainer.max_epochs=3",
@@ -142,7 +142,7 @@ def test_overfitting_one_batch_sees_one_batch(build):
     assert results["train/accuracy"] == 1.0
 
 
-def test_early_stopping_waits_for_the_metric_of_the_task(train):
+def test_early_stopping_monitors_the_metric_of_the_task(train):
     experiment, _ = train(
         "model=mlp", "data=diabetes", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
         "optimizer.lr=0.05", "trainer.max_epochs=100", "logger=none",
@@ -150,13 +150,13 @@ def test_early_stopping_waits_for_the_metric_of_the_task(train):
     assert experiment.trainer.current_epoch < 100
 
 
-def test_several_callback_choices_can_be_combined(build):
+def test_callback_choices_can_be_combined(build):
     names = {type(c).__name__ for c in build("callbacks=[default,ema,early_stopping]").trainer.callbacks}
     assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLastCheckpoint"} <= names
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
-def test_every_precision_of_a_cpu_trains_the_cnn(train, precision):
+def test_cnn_trains_in_every_cpu_precision(train, precision):
     experiment, results = train(
         "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.limit_train_batches=2", *QUICK
     )
@@ -173,7 +173,7 @@ def test_clipping_bounds_the_gradient(build):
     assert moved.norm().item() == pytest.approx(0.01 * 0.5, rel=1e-4)
 
 
-def test_a_compiled_network_keeps_clean_names_and_learns_the_same(train, monkeypatch):
+def test_compiled_network_has_the_same_names_and_learns_the_same(train, monkeypatch):
     plain, expected = train("trainer.max_epochs=20", "logger=none")
     compile_in_place = torch.nn.Module.compile
     # The default backend needs a C++ compiler and half a minute; what is tested is that it is done in place.
@@ -184,7 +184,7 @@ def test_a_compiled_network_keeps_clean_names_and_learns_the_same(train, monkeyp
     assert results["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-6)
 
 
-def test_deterministic_mode_is_lightnings(build):
+def test_deterministic_mode_is_that_of_lightning(build):
     try:
         build("trainer.deterministic=true")
         assert torch.are_deterministic_algorithms_enabled()
@@ -228,19 +228,19 @@ def test_deterministic_mode_is_lightnings(build):
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/foo"], "is none of train/loss, train/mse"),
     ],
 )
-def test_what_does_not_fit_is_one_line(build, overrides, message):
+def test_wrong_configuration_is_refused_in_one_line(build, overrides, message):
     with pytest.raises(LabError, match=message) as error:
         build(*overrides)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_one_line(build):
+def test_missing_gpu_is_refused_in_one_line(build):
     with pytest.raises(LabError, match="no such device on this machine; use trainer=cpu"):
         build("trainer=gpu")
 
 
-def test_a_run_is_rebuilt_from_its_folder_alone(train):
+def test_run_is_rebuilt_from_its_folder_alone(train):
     experiment, results = train("model=mlp", "data=digits", "loss=focal", "trainer.max_epochs=2")
     folder = RunFolder(experiment.folder.path)
     again = lab.rebuild(folder, folder.read_config())
@@ -248,7 +248,7 @@ def test_a_run_is_rebuilt_from_its_folder_alone(train):
     assert lab.evaluate(again, "test") == {k: v for k, v in results.items() if k.startswith("test/")}
 
 
-def test_a_model_brings_what_suits_it_and_the_user_wins():
+def test_model_sets_defaults_that_the_user_overrides():
     config = compose(["model=cifar_cnn", "data=digits", "loss=focal", "trainer.max_epochs=3"], "unused")
     assert config["choices"] == {
         "model": "cifar_cnn", "data": "digits", "loss": "focal", "imbalance": None, "noise": None,
@@ -258,7 +258,7 @@ def test_a_model_brings_what_suits_it_and_the_user_wins():
     assert config["data"]["batch_size"] == 128
 
 
-def test_the_networks_are_the_ones_they_say_they_are(build):
+def test_networks_have_the_documented_parameters(build):
     def parameters(*overrides: str) -> int:
         return sum(p.numel() for p in build(*overrides).learner.parameters())
 
@@ -267,14 +267,14 @@ def test_the_networks_are_the_ones_they_say_they_are(build):
     assert parameters("model=resnet18", "data=digits") == 11_173_962
 
 
-def test_settings_for_the_hparams_page_are_numbers_and_words():
+def test_hyperparameters_are_numbers_and_words():
     table = hyperparameters(compose(["loss=huber", "optimizer=momentum"], "unused"))
     assert table["loss.delta"] == 1.0
     assert table["optimizer.momentum"] == 0.9
     assert not any("_target_" in key for key in table)
 
 
-def test_a_setting_of_a_callback_that_was_not_chosen_is_one_line(tmp_path):
+def test_option_of_a_callback_that_was_not_chosen_is_refused(tmp_path):
     config = compose(["experiment=cifar10_losses", "callbacks=none"], run_dir=str(tmp_path))
     with pytest.raises(LabError, match=r"leave it out with ~callbacks\.dynamics"):
         lab.build(config)
@@ -293,7 +293,7 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 @pytest.mark.gpu
 @gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_every_precision_of_a_gpu_trains_the_cnn(train, precision):
+def test_cnn_trains_in_every_gpu_precision(train, precision):
     experiment, results = train(
         "trainer=gpu", "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.max_epochs=5"
     )
@@ -303,37 +303,37 @@ def test_every_precision_of_a_gpu_trains_the_cnn(train, precision):
 
 @pytest.mark.gpu
 @gpu
-def test_a_gpu_draws_what_a_cpu_draws(train):
+def test_gpu_draws_the_numbers_of_a_cpu(train):
     overrides = ("model=mlp", "data=digits", "loss=cross_entropy", "data.crop=2", "trainer.max_epochs=1", "logger=none")
     on_cpu, on_gpu = train("trainer=cpu", *overrides)[1], train("trainer=gpu", *overrides)[1]
     assert on_gpu["train/loss"] == pytest.approx(on_cpu["train/loss"], rel=1e-3)
 
 
-def test_without_callbacks_nothing_of_lightnings_own_takes_their_place(train):
+def test_lightning_adds_no_callbacks_of_its_own(train):
     experiment, _ = train("callbacks=none", "trainer.max_epochs=3", "logger=none")
     assert {path.name for path in experiment.folder.path.iterdir()} == {"config.json", "data.json", "metrics.json"}
 
 
-def test_checkpoints_can_be_switched_off_as_in_lightning(train):
+def test_checkpoints_can_be_disabled_as_in_lightning(train):
     experiment, _ = train("+trainer.enable_checkpointing=false", "trainer.max_epochs=3")
     assert not experiment.folder.last.exists()
     assert experiment.folder.history.exists()
 
 
-def test_a_run_that_could_not_begin_does_not_block_its_folder(build, tmp_path):
+def test_refused_run_does_not_block_its_folder(build, tmp_path):
     experiment = build("model=cifar_cnn", f"data.dir={tmp_path}", "data.url=http://127.0.0.1:9/nothing")
     for _ in range(2):
         with pytest.raises(LabError, match="cannot download"):
             lab.run(experiment)
 
 
-def test_a_folder_is_not_trained_into_twice(train):
+def test_second_run_in_the_same_folder_is_refused(train):
     experiment, _ = train("trainer.max_epochs=2")
     with pytest.raises(LabError, match="already holds a run"):
         lab.run(experiment)
 
 
-def test_a_debugging_run_is_evaluated_on_all_data(train):
+def test_debugging_run_is_evaluated_on_all_data(train):
     experiment, _ = train(
         "model=mlp", "data=digits", "loss=cross_entropy", "debug=one_batch", "data.eval_batch_size=10"
     )
@@ -342,19 +342,19 @@ def test_a_debugging_run_is_evaluated_on_all_data(train):
     assert again.trainer.num_test_batches == [27]
 
 
-def test_the_last_epoch_is_validated_whatever_its_number():
+def test_last_epoch_is_always_validated():
     for epochs, every in ((1000, 10), (15, 5), (7, 1)):
         config = compose([f"trainer.max_epochs={epochs}"], "unused")
         assert config["trainer"]["check_val_every_n_epoch"] == every
 
 
 @pytest.mark.parametrize("seed", ["-1", "abc", "1.5", "99999999999999"])
-def test_a_seed_that_is_none_is_one_line(build, seed):
+def test_invalid_seed_is_refused_in_one_line(build, seed):
     with pytest.raises(LabError, match="seed must be a whole number"):
         build(f"seed={seed}")
 
 
-def test_the_initial_weights_do_not_depend_on_what_the_data_draw(build):
+def test_initial_weights_do_not_depend_on_what_the_data_draw(build):
     plain = build("data=linear_synthetic", "data.data_seed=0").learner.network.weight
     other = build("data=linear_synthetic", "data.data_seed=1", "loss=huber").learner.network.weight
     assert torch.equal(plain, other)

@@ -1,4 +1,4 @@
-"""The doctor in the lab: it refuses, warns, and otherwise is not noticed."""
+"""The doctor examines the first batch of a run: it refuses, warns, and otherwise changes nothing."""
 
 from itertools import product
 
@@ -25,7 +25,7 @@ def restless(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("extra", [[], ["data.crop=2"], ["trainer.accumulate_grad_batches=2"], ["compile=true"]])
 @pytest.mark.parametrize("model", ["cifar_cnn", "mlp"])
-def test_a_run_is_the_same_to_the_byte_with_and_without(build, monkeypatch, model, extra):
+def test_examination_does_not_change_the_run(build, monkeypatch, model, extra):
     compile_in_place = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
     overrides = (f"model={model}", "data=digits", "loss=cross_entropy", "data.batch_size=100", "trainer.max_epochs=2",
@@ -41,7 +41,7 @@ def test_a_run_is_the_same_to_the_byte_with_and_without(build, monkeypatch, mode
     assert results[0] == results[1]
 
 
-def test_what_is_surely_wrong_is_refused_in_one_line_each_and_leaves_nothing(build):
+def test_error_is_refused_in_one_line_and_leaves_no_file(build):
     experiment = build("model=mlp", "data=digits", "loss=cross_entropy")
     experiment.learner.network.append(nn.Softmax(1))
     with pytest.raises(LabError, match=r"^softmax-in-network: ") as error:
@@ -51,7 +51,7 @@ def test_what_is_surely_wrong_is_refused_in_one_line_each_and_leaves_nothing(bui
     assert not list(experiment.folder.path.iterdir())
 
 
-def test_what_is_refused_can_be_trained_all_the_same(build):
+def test_refused_run_can_be_trained_with_examine_false(build):
     experiment = build(
         "model=mlp", "data=digits", "loss=cross_entropy", "examine=false", "debug=one_batch", "logger=none"
     )
@@ -59,19 +59,19 @@ def test_what_is_refused_can_be_trained_all_the_same(build):
     assert "train/loss" in lab.run(experiment)
 
 
-def test_what_is_likely_wrong_is_logged(train, caplog):
+def test_warning_is_logged(train, caplog):
     train("optimizer.lr=0.2", "trainer.max_epochs=2", "logger=none")
     assert "learning-rate-too-high" in caplog.text
     assert "2/λmax = 0.1803" in caplog.text
 
 
-def test_a_run_that_only_tests_is_not_looked_at(train, caplog):
+def test_run_without_training_is_not_examined(train, caplog):
     train("optimizer.lr=0.2", "train=false", "logger=none")
     assert "learning-rate-too-high" not in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_every_precision_is_looked_at_as_it_is_trained(train, caplog, precision):
+def test_every_precision_is_examined(train, caplog, precision):
     train(f"trainer.precision={precision}", "trainer.max_epochs=2", "logger=none")
     assert "raises" not in caplog.text
 
@@ -85,7 +85,7 @@ PRESETS = [(model, data) for data in LOSSES for model in ("linear", "mlp")] + [(
 
 
 @pytest.mark.parametrize(("model", "data"), PRESETS)
-def test_the_doctor_is_silent_on_every_preset(build, model, data):
+def test_presets_have_no_findings(build, model, data):
     for loss, optimizer in product(LOSSES[data], ("sgd", "adam")):
         rate = ["optimizer.lr=1e-3"] if (model, data, optimizer) == ("linear", "digits", "sgd") else []
         experiment = build(
@@ -97,7 +97,7 @@ def test_the_doctor_is_silent_on_every_preset(build, model, data):
         assert not found, f"{loss} {optimizer}\n{report(found)}"
 
 
-def test_the_batch_that_is_looked_at_is_the_first_of_training(build):
+def test_examined_batch_is_the_first_training_batch(build):
     data = build("model=mlp", "data=digits", "loss=cross_entropy", "data.crop=2", "logger=none").data
     data.setup()
     loader = data.train_dataloader()

@@ -1,0 +1,30 @@
+"""Which settings of a configuration change a result."""
+
+import folders
+import pytest
+
+from losslab.runs.config import RESULT_NEUTRAL_KEYS, changes_no_result, exact_identity, identity
+
+
+@pytest.mark.parametrize(
+    "key", [*RESULT_NEUTRAL_KEYS, "callbacks.history.title", "callbacks.mine.run_dir", "logger.a.b"]
+)
+def test_neutral_key(key):
+    assert changes_no_result(key, {"data": "digits"})
+
+
+@pytest.mark.parametrize("key", ["loss.gamma", "data.batch_size", "data", "seed", "trainer.max_epochs", "nameless"])
+def test_key_that_changes_the_result(key):
+    assert not changes_no_result(key, {"data": "digits"})
+
+
+def test_folder_of_images_decides_the_data():
+    assert not changes_no_result("data.dir", {"data": "image_folder"})
+
+
+def test_identity_ignores_the_folder_and_what_may_change_on_resume():
+    config, moved = folders.config(path="outputs/a"), folders.config(path="outputs/b")
+    moved["data"]["workers"] = 3
+    assert identity(config) == identity(moved)
+    assert exact_identity(config) != exact_identity(moved)
+    assert identity(config) != identity(folders.config(seed=1, path="outputs/a"))
