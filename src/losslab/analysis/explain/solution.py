@@ -10,9 +10,8 @@ from torch import Tensor
 from losslab.analysis.explain.select_runs import loss_labels, run_labels
 from losslab.data.batch import Batch
 from losslab.data.module import split_rows
-from losslab.errors import LabError
 from losslab.models.learner import Learner
-from losslab.runs import RunFolder, display_path
+from losslab.runs import RunFolder
 from losslab.targets import Task, encode
 from losslab.training import weights
 from losslab.training.experiment import Experiment, rebuild
@@ -74,11 +73,7 @@ def _load(label: str, loss: str, folder: RunFolder, config: dict[str, Any], chec
     learner, data = experiment.learner, experiment.data
     path = folder.checkpoint(checkpoint)
     weights.load(learner, path)
-    invalid = [name for name, value in learner.state_dict().items() if not torch.isfinite(value).all()]
-    if invalid:
-        raise LabError(
-            f"{display_path(path)} holds NaN or infinite numbers ({invalid[0]}): the run diverged, see its log"
-        )
+    weights.check_finite(learner, path)
     data.prepare_data()
     data.setup()
     if data.class_counts is not None:
