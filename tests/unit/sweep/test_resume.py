@@ -19,7 +19,7 @@ from losslab.training.config import compose
 
 def config(loss="mse", seed=0, **values):
     """The configuration of a job whose folder need not be that of the existing run."""
-    return rename_targets(folders.config(loss, seed, "/elsewhere/9-run", **values))
+    return rename_targets(folders.config(loss, seed, "/elsewhere/9-run", **values)) | {"trust": []}
 
 
 @pytest.fixture
