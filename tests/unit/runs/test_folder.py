@@ -1,7 +1,7 @@
+"""The folder of a run: names, checkpoints, and damaged files."""
+
 import json
 import re
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import folders
 import pytest
@@ -15,14 +15,6 @@ def test_default_run_dirs_are_named_and_unique():
     paths = {runs.default_run_dir(runs.default_name("linear", "line", "mse", 3)) for _ in range(20)}
     assert len(paths) == 20
     assert all(re.fullmatch(r"outputs/linear-line-mse-s3/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", p) for p in paths)
-
-
-def test_json_is_written_at_once_or_not_at_all(tmp_path):
-    path = tmp_path / "metrics.json"
-    runs.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        runs.write_json(path, {"a": object()})
-    assert path.read_text() == '{\n  "a": 1\n}\n'
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "is no run folder"), ("{", "cannot read")])
@@ -83,62 +75,3 @@ def test_damaged_faults_are_refused_in_one_line(tmp_path, content):
     (tmp_path / "faults.json").write_text(content)
     with pytest.raises(LabError, match=r"faults.json.*or train the run again$"):
         RunFolder(tmp_path).read_faults()
-
-
-def test_a_folder_that_holds_a_run_or_anything_else_is_refused(tmp_path):
-    runs.claim(tmp_path / "new")
-    (tmp_path / "new" / "something").touch()
-    with pytest.raises(LabError, match="is not empty"):
-        runs.claim(tmp_path / "new")
-    (tmp_path / "new" / "config.json").touch()
-    with pytest.raises(LabError, match="already holds a run"):
-        runs.claim(tmp_path / "new")
-
-
-def write_as_hydra_does(folder):
-    (folder / ".hydra").mkdir()
-    (folder / "train.log").touch()
-
-
-def test_a_refused_run_leaves_no_folder_that_it_made(tmp_path):
-    (tmp_path / "outputs").mkdir()
-    path = tmp_path / "outputs" / "name" / "stamp"
-    made = runs.claim(path)
-    write_as_hydra_does(path)
-    runs.discard(path, made)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
-
-
-def test_a_refused_run_leaves_the_users_own_folder(tmp_path):
-    (tmp_path / "mine").mkdir()
-    made = runs.claim(tmp_path / "mine")
-    write_as_hydra_does(tmp_path / "mine")
-    runs.discard(tmp_path / "mine", made)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
-
-
-def test_a_run_that_has_begun_stays(tmp_path):
-    made = runs.claim(tmp_path / "run")
-    write_as_hydra_does(tmp_path / "run")
-    (tmp_path / "run" / "config.json").touch()
-    runs.discard(tmp_path / "run", made)
-    assert (tmp_path / "run" / "train.log").exists()
-
-
-def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
-    runs.write_json(tmp_path / "metrics.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": None, "b": None, "c": 1.5}
-
-
-def test_of_runs_that_start_together_into_one_folder_one_has_it(tmp_path):
-    def claimed(_: int) -> bool:
-        try:
-            runs.claim(tmp_path / "same")
-        except LabError:
-            return False
-        return True
-
-    for _ in range(20):
-        with ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(claimed, range(8))) == 1
-        shutil.rmtree(tmp_path / "same")

@@ -1,0 +1,63 @@
+"""Claiming the folder of a new run."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from losslab import runs
+from losslab.errors import LabError
+
+
+def test_folder_that_is_not_empty_is_refused(tmp_path):
+    runs.claim(tmp_path / "new")
+    (tmp_path / "new" / "something").touch()
+    with pytest.raises(LabError, match="is not empty"):
+        runs.claim(tmp_path / "new")
+    (tmp_path / "new" / "config.json").touch()
+    with pytest.raises(LabError, match="already holds a run"):
+        runs.claim(tmp_path / "new")
+
+
+def write_as_hydra_does(folder):
+    (folder / ".hydra").mkdir()
+    (folder / "train.log").touch()
+
+
+def test_refused_run_removes_the_folders_it_made(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    path = tmp_path / "outputs" / "name" / "stamp"
+    made = runs.claim(path)
+    write_as_hydra_does(path)
+    runs.discard(path, made)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+
+
+def test_refused_run_leaves_an_existing_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    made = runs.claim(tmp_path / "mine")
+    write_as_hydra_does(tmp_path / "mine")
+    runs.discard(tmp_path / "mine", made)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_run_that_has_begun_is_not_discarded(tmp_path):
+    made = runs.claim(tmp_path / "run")
+    write_as_hydra_does(tmp_path / "run")
+    (tmp_path / "run" / "config.json").touch()
+    runs.discard(tmp_path / "run", made)
+    assert (tmp_path / "run" / "train.log").exists()
+
+
+def test_one_of_several_concurrent_runs_claims_the_folder(tmp_path):
+    def claimed(_: int) -> bool:
+        try:
+            runs.claim(tmp_path / "same")
+        except LabError:
+            return False
+        return True
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(claimed, range(8))) == 1
+        shutil.rmtree(tmp_path / "same")
