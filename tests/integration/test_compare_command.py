@@ -82,7 +82,7 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
         (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is no number"),
         (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--reach", "val/accuracy=inf"], "the value to reach in val/accuracy must be a finite number"),
-        (["runs", "--baseline", "loss=a", "--baseline", "loss=b"], "baseline loss=a loss=b says loss more than once"),
+        (["runs", "--baseline", "loss=a", "--baseline", "loss=b"], "baseline loss=a loss=b names loss more than once"),
         (["zero", "--scale", "ratio"], "test/accuracy of loss=c seed=0 is 0, and only values above 0 have ratios"),
         (["unfinished"], "no run is finished: there is nothing to compare"),
     ],
