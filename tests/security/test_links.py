@@ -44,7 +44,7 @@ def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_p
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     target = {"folder": victim, "file": victim / "profile", "nowhere": victim / "new", "up": ".."}[leads]
     (folder / place).symlink_to(target)
-    with pytest.raises(LabError, match=rf"{place} is a link, .*: put what it names in its place$"):
+    with pytest.raises(LabError, match=rf"{place} is a link, .*: replace it by what it links to$"):
         resume.read_configuration(RunFolder(folder))
 
 

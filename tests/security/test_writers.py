@@ -40,7 +40,7 @@ def test_evaluation_is_not_written_through_a_link(way, run, victim):
     link = run.path / way
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim)
-    with pytest.raises(LabError, match=f"{way} is a link, and what is written would go where it leads"):
+    with pytest.raises(LabError, match=f"{way} is a link, and writing would follow it"):
         evaluation.write_evaluation(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
 
 

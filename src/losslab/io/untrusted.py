@@ -68,7 +68,7 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _raise_link(link: Path) -> NoReturn:
-    raise LabError(f"{link} is a link, and what is written would go where it leads: put what it names in its place")
+    raise LabError(f"{link} is a link, and writing would follow it: replace it by what it links to")
 
 
 def open_regular_file(path: Path) -> BufferedReader:

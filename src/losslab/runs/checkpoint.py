@@ -73,7 +73,7 @@ def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | 
         best_is_intact = _read_intact(folder.best)[0] is not None
         weights = f"the weights of its best epoch with ckpt_path={display_path(folder.best)}"
         start = weights if best_is_intact else "the beginning"
-        raise LabError(f"{'; '.join(damaged)}: there is none to go on from. Start a new run from {start}")
+        raise LabError(f"{'; '.join(damaged)}: there is no checkpoint to resume from. Start a new run from {start}")
     return None
 
 
@@ -105,12 +105,12 @@ def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
             return None, "is damaged (its SHA-256 is another)"
         state = read(path)
     except FileNotFoundError:
-        return None, "leads nowhere"
+        return None, "is a dangling link"
     except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything
         own = type(error) is ValueError and "weights_only" not in str(error)  # torch's advice is to run the file
         return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
     problem = find_problem(state, path.parent.parent)
-    return (state, "") if problem is None else (None, f"is no checkpoint of a run that can go on ({problem})")
+    return (state, "") if problem is None else (None, f"is no checkpoint that a run can resume from ({problem})")
 
 
 def _best_epoch(state: dict[str, Any]) -> int | None:
@@ -139,7 +139,7 @@ def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[No
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise LabError(
-            f"cannot go on from {display_path(start.path)}, it does not fit this run ({reason}): start a new run"
+            f"cannot resume from {display_path(start.path)}, it does not fit this run ({reason}): start a new run"
         ) from error
 
 
@@ -181,15 +181,15 @@ def _problems(state: Any, folder: Path) -> Iterator[str]:
 
 def _content_problems(state: dict[str, Any]) -> Iterator[str]:
     if not _are_counts([state["global_step"], state["epoch"], *state["loops"].values(), state["learner"]["loader"]]):
-        yield "it counts what cannot be counted"
+        yield "a counter is no whole number"
     if not state["optimizer_states"] or not set(state["loops"].get("fit_loop") or ()) >= _LOOPS:
-        yield "it does not say how far the loops and the optimizer were"
+        yield "it lacks the state of the loops or of the optimizer"
     if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
         yield "its state_dict holds something else than tensors"
     if not torch.isfinite(state["learner"]["sums"]).all():
         yield "its sums are not finite"
     if not all(isinstance(value, int | float | None) for value in state.get("trained", {}).values()):
-        yield "what it has come to is no numbers"
+        yield "its results are no numbers"
     if {"_class_path", "_instantiator"} & state.get("hyper_parameters", {}).keys():
         yield "its hyper_parameters name what is to be made"
 

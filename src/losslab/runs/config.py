@@ -49,13 +49,13 @@ def find_problem(config: Any) -> str | None:
 def _problems(config: Any) -> Iterator[str]:
     """Yield problems; each check relies on those before it."""
     if not isinstance(config, dict):
-        yield "it holds no settings by name"
+        yield "it is no mapping"
     missing = [key for key in ("seed", "name", *_SECTIONS) if key not in config]
     if missing:
         yield f"it lacks {', '.join(missing)}"
     wrong = [key for key in _SECTIONS if not isinstance(config[key], dict)]
     wrong += [key for key in _OPTIONAL_SECTIONS if not isinstance(config.get(key), dict | None)]
-    yield from (f"its {key} holds no settings by name" for key in wrong)
+    yield from (f"its {key} is no mapping" for key in wrong)
     for key in conf_groups.REQUIRED:
         if key != "scheduler" and not isinstance(config[key].get("_target_"), str):
             yield f"its {key} does not say what it is (_target_)"

@@ -145,7 +145,7 @@ class RunFolder:
         Raises:
             LabError: the file is damaged.
         """
-        return self._read_object(self.faults, "does not say what was made wrong with the data", _RESTORE)
+        return self._read_object(self.faults, "does not describe how the data were corrupted", _RESTORE)
 
     def read_metadata(self) -> dict[str, Any] | None:
         """Read the metadata of the data; None in the folder of a run of an early version.
@@ -153,7 +153,7 @@ class RunFolder:
         Raises:
             LabError: the file is damaged.
         """
-        return self._read_object(self.metadata, "does not say what is known of the data", _DELETE)
+        return self._read_object(self.metadata, "is no description of the data", _DELETE)
 
     @staticmethod
     def _read_object(path: Path, problem: str, advice: str) -> dict[str, Any] | None:

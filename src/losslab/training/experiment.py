@@ -208,7 +208,7 @@ def _check_same_data(experiment: Experiment) -> None:
     if kept is not None and before != json.loads(json.dumps(now)):
         raise LabError(
             f"the data are not those that {experiment.folder.path} has learnt from so far "
-            f"({experiment.folder.metadata} says what those were): name their place with data.dir=, or start a new run"
+            f"({experiment.folder.metadata} describes those): set data.dir= to their folder, or start a new run"
         )
 
 

@@ -52,7 +52,7 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
     """
     if config is not None and not (isinstance(config, Mapping) and isinstance(config.get("_target_"), str)):
         group = key.partition(".")[0]
-        raise LabError(f"{key}: it does not say what is to be made: set {key}._target_, or choose {group}=NAME")
+        raise LabError(f"{key}: it has no _target_: set {key}._target_, or choose {group}=NAME")
     whole = {**config, **arguments} if config else arguments
     with translate_errors(key):
         try:
@@ -72,7 +72,7 @@ def make_partial(key: str, config: Any) -> Any:
         LabError: as `make`; or the configuration is not `_partial_`.
     """
     if isinstance(config, Mapping) and config.get("_partial_") in (False, None):
-        raise LabError(f"{key}._partial_ must be true: it is made later, of what it is for")
+        raise LabError(f"{key}._partial_ must be true: it is instantiated later")
     return make(key, config)
 
 
@@ -222,7 +222,7 @@ def validate_arguments(key: str, config: Any) -> None:
         known = [name for name in parameters if name != "self"]
         similar = get_close_matches(unknown[0], known)
         hint = f"did you mean {similar[0]}?" if similar else f"it takes {', '.join(known) or 'nothing'}"
-        raise LabError(f"{key}.{unknown[0]}: {target.__name__} takes no such thing: {hint}")
+        raise LabError(f"{key}.{unknown[0]}: {target.__name__} takes no such argument: {hint}")
     if str(target.__module__).partition(".")[0] in _CHECKED_PACKAGES:
         for name, value in arguments.items():
             hint = hints.get(name, Any)

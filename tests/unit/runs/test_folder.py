@@ -32,13 +32,13 @@ def without(key):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "it holds no settings by name"),
-        (None, "it holds no settings by name"),
+        ([], "it is no mapping"),
+        (None, "it is no mapping"),
         ({}, "it lacks seed, name, model, data, loss"),
         (without("data"), "it lacks data;"),
         (without("scheduler"), "it lacks scheduler;"),
-        (folders.config() | {"data": []}, "its data holds no settings by name"),
-        (folders.config() | {"callbacks": 3}, "its callbacks holds no settings by name"),
+        (folders.config() | {"data": []}, "its data is no mapping"),
+        (folders.config() | {"callbacks": 3}, "its callbacks is no mapping"),
         (folders.config() | {"per_run": 3}, "its per_run is no list"),
         (folders.config() | {"model": {}}, "its model does not say what it is"),
         (folders.config() | {"data": {"_target_": 3}}, "its data does not say what it is"),
