@@ -57,7 +57,8 @@ def mutable_state(source: str) -> list[str]:
     """Module-level names that a function of the module rebinds, or whose object it changes in place.
 
     Finds `global`, assignments to items and attributes, and calls of mutating methods. Caches of functions
-    (`functools.cache`) and changes made by other modules are not found.
+    (`functools.cache`) and changes made by other modules are not found. A `ContextVar` is not counted: it is set for a
+    context, not for the module.
     """
     module = ast.parse(source)
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -66,9 +67,11 @@ def mutable_state(source: str) -> list[str]:
 
 
 def _module_names(module: ast.Module) -> set[str]:
-    """Names that are assigned at module level, without imports, functions and classes."""
+    """Names that are assigned at module level, without imports, functions, classes and context variables."""
     names: set[str] = set()
     for statement in module.body:
+        if "ContextVar(" in ast.unparse(getattr(statement, "value", None) or ast.Pass()):
+            continue
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         names |= {node.id for target in targets if target for node in ast.walk(target) if isinstance(node, ast.Name)}
     return names

@@ -11,8 +11,22 @@ RUNS = {
     "digits": DIGITS,
     "exact": (*DIGITS, "trainer.precision=64-true", "loss=sce"),
     "cancer": ("model=mlp", "data=breast_cancer", "loss=bce", "trainer.max_epochs=5", "logger=none"),
-    "labels": ("model=mlp", "data=line", "data._target_=labelled.ThreeLabels", "loss=bce", "logger=none", "trust=[labelled]"),
-    "noisy": ("model=mlp", "data=line", "data._target_=labelled.NoisyImages", "loss=cross_entropy", "logger=none", "trust=[labelled]"),
+    "labels": (
+        "model=mlp",
+        "data=line",
+        "data._target_=labelled.ThreeLabels",
+        "loss=bce",
+        "logger=none",
+        "trust=[labelled]",
+    ),
+    "noisy": (
+        "model=mlp",
+        "data=line",
+        "data._target_=labelled.NoisyImages",
+        "loss=cross_entropy",
+        "logger=none",
+        "trust=[labelled]",
+    ),
     "values": ("model=mlp", "data=diabetes", "loss=gaussian_nll", "trainer.max_epochs=5", "logger=none"),
 }
 
