@@ -7,7 +7,7 @@ from losslab.runs.config import RESULT_NEUTRAL_KEYS, changes_no_result, exact_id
 
 
 @pytest.mark.parametrize(
-    "key", [*RESULT_NEUTRAL_KEYS, "callbacks.history.title", "callbacks.mine.run_dir", "logger.a.b"]
+    "key", [*sorted(RESULT_NEUTRAL_KEYS), "callbacks.history.title", "callbacks.mine.run_dir", "logger.a.b"]
 )
 def test_neutral_key(key):
     assert changes_no_result(key, {"data": "digits"})
