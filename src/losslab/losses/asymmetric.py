@@ -27,12 +27,10 @@ class AGCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """MAE at q = 1, and otherwise not symmetric."""
         return Card(
             formula=r"\frac{(a + 1)^q - (a + p_y)^q}{q}",
             plain="((a + 1)^q - (a + p_y)^q) / q",
             source=_SOURCE,
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="((a + 1)**q - a**q) / q",
@@ -45,7 +43,6 @@ class AGCE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """((a + 1)^q - (a + p_k)^q) / q → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         likely = log_p > -_LOG_2
         # log((a + p) / (a + 1)), computed from p or from 1 - p so that nothing cancels. where() differentiates both.
@@ -71,12 +68,10 @@ class AUL(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """MAE at p = 1, and otherwise not symmetric."""
         return Card(
             formula=r"\frac{(a - p_y)^p - (a - 1)^p}{p}",
             plain="((a - p_y)^p - (a - 1)^p) / p",
             source=_SOURCE,
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="(a**p - (a - 1)**p) / p",
@@ -89,7 +84,6 @@ class AUL(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """((a - p_k)^p - (a - 1)^p) / p → (N, C)."""
         beyond = self.a - 1
         rest = log_softmax_tails(outputs)[1].exp()
         # (a - 1) / (a - p) as a logarithm, with a - p written as (a - 1) + (1 - p).

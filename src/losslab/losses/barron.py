@@ -33,7 +33,6 @@ class Barron(ResidualLoss):
 
     @property
     def card(self) -> Card:
-        """Convex for α ≥ 1, bounded for α < 0."""
         alpha = float(self.alpha)
         bound = "1" if alpha == -inf else "(alpha - 2) / alpha"
         return Card(
@@ -41,7 +40,6 @@ class Barron(ResidualLoss):
             r"\bigr)^{\alpha/2} - 1\Bigr), \quad r = z - t",
             plain="|α - 2|/α · (((r/c)²/|α - 2| + 1)^(α/2) - 1); r = z - t",
             source="Barron, A general and adaptive robust loss function, 2019",
-            near=Slope.FADES,
             far=Slope.GROWS if alpha > 1 else Slope.STAYS if alpha == 1 else Slope.FADES,
             convex=alpha >= 1,
             high=bound if alpha < 0 else "oo",
@@ -51,7 +49,6 @@ class Barron(ResidualLoss):
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """The loss of each residual."""
         x = residual / self.c
         alpha = torch.as_tensor(self.alpha, dtype=x.dtype, device=x.device)
         # Neither form is accurate everywhere. where() differentiates both, so each gets arguments that are safe for it.

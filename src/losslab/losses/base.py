@@ -55,7 +55,10 @@ class Loss(HasHyperparameters, ABC):
 
     @property
     def card(self) -> Card | None:
-        """The facts that are claimed of this loss at its hyperparameters; None if there are none."""
+        """The facts that are claimed of this loss at its hyperparameters; None if there are none.
+
+        A class attribute where they depend on no hyperparameter.
+        """
         return None
 
     @abstractmethod

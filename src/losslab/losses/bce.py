@@ -35,12 +35,10 @@ class BCE(Loss):
 
     @property
     def card(self) -> Card:
-        """The negative log-likelihood of independent labels."""
         return Card(
             formula=r"-\frac{1}{K} \sum_k \bigl(w\, t_k \log \sigma(z_k) + (1 - t_k) \log(1 - \sigma(z_k))\bigr)",
             plain="-w t log σ(z) - (1 - t) log(1 - σ(z)), mean over the outputs",
             source="Cox, The regression analysis of binary sequences, 1958",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
             uniform="log(2)" if self.pos_weight is None else None,
@@ -49,7 +47,6 @@ class BCE(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, K), (N, K) → (N,)."""
         weight = None if self.pos_weight is None else self.pos_weight.to(outputs.dtype)
         if weight is not None and weight.ndim and len(weight) not in {1, outputs.shape[-1]}:
             raise LabError(
@@ -72,24 +69,19 @@ class PriorSigmoid(Loss):
 
     wants = (Kind.BINARY, Kind.PROBABILITIES)
 
-    @property
-    def card(self) -> Card:
-        """The negative log-likelihood of independent labels."""
-        return Card(
-            formula=r"-\sum_k \bigl(t_k \log \sigma(z_k - \log K) + (1 - t_k) \log(1 - \sigma(z_k - \log K))\bigr)",
-            plain="-t log σ(z - log K) - (1 - t) log(1 - σ(z - log K)), summed over the outputs",
-            source="Kornblith et al., Why do better loss functions lead to less transferable features?, 2021",
-            near=Slope.FADES,
-            far=Slope.STAYS,
-            convex=True,
-            uniform="log(1 + K) + (K - 1) * log((K + 1) / K)",
-            proper=True,
-            note="A sum over the outputs: its gradient is K times that of bce. Made for one label among many: where "
-            "several labels are 1, the initial probability is too low.",
-        )
+    card = Card(
+        formula=r"-\sum_k \bigl(t_k \log \sigma(z_k - \log K) + (1 - t_k) \log(1 - \sigma(z_k - \log K))\bigr)",
+        plain="-t log σ(z - log K) - (1 - t) log(1 - σ(z - log K)), summed over the outputs",
+        source="Kornblith et al., Why do better loss functions lead to less transferable features?, 2021",
+        far=Slope.STAYS,
+        convex=True,
+        uniform="log(1 + K) + (K - 1) * log((K + 1) / K)",
+        proper=True,
+        note="A sum over the outputs: its gradient is K times that of bce. Made for one label among many: where "
+        "several labels are 1, the initial probability is too low.",
+    )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, K), (N, K) → (N,)."""
         losses = F.binary_cross_entropy_with_logits(_shifted(outputs), target, reduction="none")
         return mean_over_outputs(losses) * outputs.shape[-1]
 

@@ -29,14 +29,12 @@ class BiTempered(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """A proper scoring rule at all temperatures; convex only as cross-entropy."""
         bounded, plain = bool(self.t1 < 1), bool(self.t1 == 1 and self.t2 == 1)
         return Card(
             formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
             r"p_k = \exp_{t_2}(z_k - \lambda)",
             plain="-log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), p = tempered softmax",
             source="Amid et al., Robust bi-tempered logistic loss based on Bregman divergences, 2019",
-            near=Slope.FADES,
             far=Slope.STAYS if plain else Slope.FADES,
             convex=plain,
             high="1 / (1 - t1)" if bounded else "oo",
@@ -48,7 +46,6 @@ class BiTempered(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-log_t1 p_k - (1 - Σ_j p_j^(2 - t1)) / (2 - t1) → (N, C)."""
         log_p, rest = log_tempered_softmax(outputs, self.t2)
         r = scalar(1 - self.t1, outputs)
         # Term k of the sum nearly cancels the surprise of class k where p_k is near 1.

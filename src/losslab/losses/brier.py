@@ -18,12 +18,10 @@ class Brier(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Proper and bounded, and therefore not convex in the logits."""
         return Card(
             formula=r"\sum_k (p_k - t_k)^2",
             plain="(1 - p_y)² + Σ_{i≠y} p_i²",
             source="Brier, Verification of forecasts expressed in terms of probability, 1950",
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="2",
@@ -35,7 +33,6 @@ class Brier(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The cost of each class → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         squares = (2 * log_p).exp()
         top = log_p.argmax(1, keepdim=True)
@@ -70,7 +67,6 @@ class RescaledMSE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """A parabola in each output."""
         return Card(
             formula=r"\frac{1}{K} \Bigl(k (z_y - M)^2 + \sum_{i \ne y} z_i^2\Bigr)",
             plain="(1/K) (k (z_y - M)² + Σ_{i≠y} z_i²)",
@@ -86,7 +82,6 @@ class RescaledMSE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The cost of each class → (N, C)."""
         squares = outputs.square()
         # The squares of the other outputs are summed from the left and from the right: total - z² would cancel, and a
         # matrix product would be computed in half precision under autocast.

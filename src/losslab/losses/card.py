@@ -1,6 +1,6 @@
 """The card of a loss: facts that it declares, which tests try to refute and pages print."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from losslab.losses.hyperparameters import Parameter
@@ -33,7 +33,7 @@ class Card:
     """The formula in one line of plain text."""
     source: str
     """Authors, title, year."""
-    near: Slope | None
+    near: Slope | None = field(default=Slope.FADES, kw_only=True)
     """The gradient where the outputs are right: as the margin grows, or the residual shrinks."""
     far: Slope | None
     """The gradient where the outputs are wrong: as the margin falls, or the residual grows."""

@@ -30,7 +30,6 @@ class CrossEntropy(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """A proper scoring rule, unless weights or smoothing move its optimum."""
         plain = float(self.label_smoothing) == 0
         return Card(
             formula=r"-\log p_y"
@@ -51,11 +50,9 @@ class CrossEntropy(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-log p_k → (N, C)."""
         return -torch.log_softmax(outputs, dim=1)
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) or (N, C) → (N,)."""
         costs = self.weighted(self.classwise(outputs))
         scores = self.pick(costs, target)
         if not isinstance(self.label_smoothing, Tensor) and self.label_smoothing == 0:
@@ -80,23 +77,18 @@ class KLDiv(Loss):
 
     wants = (Kind.PROBABILITIES,)
 
-    @property
-    def card(self) -> Card:
-        """Cross-entropy's facts, on a one-hot target."""
-        return Card(
-            formula=r"\sum_k t_k \log \frac{t_k}{p_k}",
-            plain="Σ_k t_k log(t_k / p_k)",
-            source="Kullback & Leibler, On information and sufficiency, 1951",
-            near=Slope.FADES,
-            far=Slope.STAYS,
-            convex=True,
-            uniform="log(K)",
-            shift_invariant=True,
-            proper=True,
-        )
+    card = Card(
+        formula=r"\sum_k t_k \log \frac{t_k}{p_k}",
+        plain="Σ_k t_k log(t_k / p_k)",
+        source="Kullback & Leibler, On information and sufficiency, 1951",
+        far=Slope.STAYS,
+        convex=True,
+        uniform="log(K)",
+        shift_invariant=True,
+        proper=True,
+    )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N, C) → (N,)."""
         # Not F.kl_div, which fails under torch.func.vmap. xlogy defines 0 log 0 as 0.
         return (torch.xlogy(target, target) - target * torch.log_softmax(outputs, dim=1)).sum(1)
 
@@ -117,13 +109,11 @@ class Poly1(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Convex for ε ≤ 1, proper only at ε = 0."""
         epsilon = float(self.epsilon)
         return Card(
             formula=r"-\log p_y + \varepsilon (1 - p_y)",
             plain="-log p_y + ε (1 - p_y)",
             source="Leng et al., PolyLoss: a polynomial expansion perspective of classification loss functions, 2022",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=epsilon <= 1,
             uniform="log(K) + epsilon * (K - 1) / K",
@@ -134,7 +124,6 @@ class Poly1(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """(1 + ε) (1 - p_k) plus the sum of the higher powers of 1 - p_k → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         rest = log_rest.exp()
         # At ε = -1 and p → 1 the two terms of the formula cancel, so there the higher powers are summed directly.

@@ -39,23 +39,20 @@ class Distillation(Loss):
         # In a tuple it is no submodule: it is neither trained, nor counted, nor saved with the run.
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(requires_grad=False),)
 
-    @property
-    def card(self) -> Card:
-        """The facts concern the logits of student and teacher together."""
-        return Card(
-            formula=r"T^2 \sum_k q_k \log \frac{q_k}{p_k}, \quad "
-            r"q = \mathrm{softmax}(v / T), \; p = \mathrm{softmax}(z / T)",
-            plain="T² Σ_k q_k log(q_k / p_k) with q = softmax(v/T) of the teacher and p = softmax(z/T)",
-            source="Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015",
-            near=Slope.STAYS,
-            far=Slope.STAYS,
-            convex=False,
-            uniform="0",
-            shift_invariant=True,
-            proper=False,
-            note="It does not see the labels: the teacher decides what is right. Convex in the student's logits, but "
-            "not in both.",
-        )
+    card = Card(
+        formula=r"T^2 \sum_k q_k \log \frac{q_k}{p_k}, \quad "
+        r"q = \mathrm{softmax}(v / T), \; p = \mathrm{softmax}(z / T)",
+        plain="T² Σ_k q_k log(q_k / p_k) with q = softmax(v/T) of the teacher and p = softmax(z/T)",
+        source="Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015",
+        near=Slope.STAYS,
+        far=Slope.STAYS,
+        convex=False,
+        uniform="0",
+        shift_invariant=True,
+        proper=False,
+        note="It does not see the labels: the teacher decides what is right. Convex in the student's logits, but "
+        "not in both.",
+    )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 -- the teacher replaces it
         """(N, 2C), any target → (N,)."""

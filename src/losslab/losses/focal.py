@@ -23,13 +23,11 @@ class Focal(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Cross-entropy at γ = 0; neither convex nor proper for γ > 0."""
         plain = float(self.gamma) == 0
         return Card(
             formula=r"-(1 - p_y)^\gamma \log p_y",
             plain="-(1 - p_y)^γ log p_y",
             source="Lin et al., Focal loss for dense object detection, 2017, in its multi-class form",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=plain,
             uniform="((K - 1) / K) ** gamma * log(K)",
@@ -40,7 +38,6 @@ class Focal(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-(1 - p_k)^γ log p_k → (N, C)."""
         # For γ < 1 a power of 1 - p has an infinite slope at p = 1, and 1 - p rounds to 0 long before the exact loss
         # does. Written as exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
         log_p, log_rest = log_softmax_tails(outputs)
@@ -69,14 +66,12 @@ class SigmoidFocal(Loss):
 
     @property
     def card(self) -> Card:
-        """Weighted binary cross-entropy at γ = 0; neither convex nor proper for γ > 0."""
         plain = float(self.gamma) == 0
         return Card(
             formula=r"\frac{1}{K} \sum_k -\alpha t_k (1 - p_k)^\gamma \log p_k"
             r" - (1 - \alpha) (1 - t_k)\, p_k^\gamma \log(1 - p_k) \quad p = \sigma(z)",
             plain="-α t (1 - p)^γ log p - (1 - α) (1 - t) p^γ log(1 - p), p = σ(z), mean over the outputs",
             source="Lin et al., Focal loss for dense object detection, 2017",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=plain,
             uniform="(alpha + (K - 1) * (1 - alpha)) * 2**(-gamma) * log(2) / K",
@@ -86,7 +81,6 @@ class SigmoidFocal(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, K), (N, K) → (N,)."""
         log_p, log_rest = F.logsigmoid(outputs), F.logsigmoid(-outputs)
         # For γ < 1 a power of p has an infinite slope at p = 0; exp(γ log p) has not.
         positive = self.alpha * target * torch.exp(self.gamma * log_rest) * log_p

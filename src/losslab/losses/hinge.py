@@ -21,7 +21,6 @@ class _Margin(Loss):
         """The cost of each shortfall ≥ 0 → the same shape."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, K), (N, K) → (N,)."""
         positive = self.penalty((1 - outputs).clamp(min=0))
         negative = self.penalty((1 + outputs).clamp(min=0))
         return mean_over_outputs(target * positive + (1 - target) * negative)
@@ -34,24 +33,20 @@ class Hinge(_Margin):
     as one-vs-all. Labels are 0 and 1, not ±1. A label t between them costs t max(0, 1 - z) + (1 - t) max(0, 1 + z).
     """
 
-    @property
-    def card(self) -> Card:
-        """Two straight lines."""
-        return Card(
-            formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k) \quad s_k = 2 t_k - 1",
-            plain="max(0, 1 - s z), s = 2t - 1, mean over the outputs",
-            source="Cortes & Vapnik, Support-vector networks, 1995",
-            near=Slope.ZERO,
-            far=Slope.STAYS,
-            convex=True,
-            uniform="1",
-            proper=False,
-            note="Examples that are right by a margin of 1 teach nothing. Its outputs tell which label is more likely, "
-            "but not how likely. One-vs-all, all outputs are negative where no class has more than half of the cases.",
-        )
+    card = Card(
+        formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k) \quad s_k = 2 t_k - 1",
+        plain="max(0, 1 - s z), s = 2t - 1, mean over the outputs",
+        source="Cortes & Vapnik, Support-vector networks, 1995",
+        near=Slope.ZERO,
+        far=Slope.STAYS,
+        convex=True,
+        uniform="1",
+        proper=False,
+        note="Examples that are right by a margin of 1 teach nothing. Its outputs tell which label is more likely, "
+        "but not how likely. One-vs-all, all outputs are negative where no class has more than half of the cases.",
+    )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
-        """The shortfall itself."""
         return shortfall
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
@@ -65,25 +60,21 @@ class SquaredHinge(_Margin):
     Like `Hinge`, but smooth: its outputs estimate 2 P(t = 1) - 1.
     """
 
-    @property
-    def card(self) -> Card:
-        """Half a parabola."""
-        return Card(
-            formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k)^2 \quad s_k = 2 t_k - 1",
-            plain="max(0, 1 - s z)², s = 2t - 1, mean over the outputs",
-            source="Zhang, Statistical behavior and consistency of classification methods based on convex risk "
-            "minimization, 2004",
-            near=Slope.ZERO,
-            far=Slope.GROWS,
-            convex=True,
-            uniform="1",
-            proper=True,
-            note="Examples that are right by a margin of 1 teach nothing. The gradient of wrong ones grows with their "
-            "distance.",
-        )
+    card = Card(
+        formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k)^2 \quad s_k = 2 t_k - 1",
+        plain="max(0, 1 - s z)², s = 2t - 1, mean over the outputs",
+        source="Zhang, Statistical behavior and consistency of classification methods based on convex risk "
+        "minimization, 2004",
+        near=Slope.ZERO,
+        far=Slope.GROWS,
+        convex=True,
+        uniform="1",
+        proper=True,
+        note="Examples that are right by a margin of 1 teach nothing. The gradient of wrong ones grows with their "
+        "distance.",
+    )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
-        """Its square."""
         return shortfall.square()
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
@@ -108,7 +99,6 @@ class MultiMargin(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Straight lines at p = 1, parabolas at p = 2."""
         return Card(
             formula=r"\frac{1}{K} \sum_{i \ne y} \max(0, m - z_y + z_i)^p",
             plain="(1/K) Σ_{i≠y} max(0, m - z_y + z_i)^p",
@@ -129,7 +119,6 @@ class MultiMargin(ClassLoss):
         return self._cost(outputs.unsqueeze(2), outputs.unsqueeze(1), own)
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) or (N, C) → (N,)."""
         if target.dtype.is_floating_point:
             return super().score(outputs, target)
         label = target.where(target != self.ignore_index, 0).unsqueeze(1)

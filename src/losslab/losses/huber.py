@@ -25,22 +25,17 @@ class Huber(ResidualLoss):
         default=1.0,
     )
 
-    @property
-    def card(self) -> Card:
-        """A parabola continued by straight lines."""
-        return Card(
-            formula=r"\begin{cases} \frac{1}{2} r^2 & \lvert r\rvert \le \delta \\"
-            r" \delta (\lvert r\rvert - \frac{\delta}{2}) & \text{else} \end{cases} \quad r = z - t",
-            plain="r²/2 if |r| ≤ δ, else δ (|r| - δ/2); r = z - t",
-            source="Huber, Robust estimation of a location parameter, 1964",
-            near=Slope.FADES,
-            far=Slope.STAYS,
-            convex=True,
-            note="The gradient far from the target is δ: a small δ limits outliers, and also slows learning.",
-        )
+    card = Card(
+        formula=r"\begin{cases} \frac{1}{2} r^2 & \lvert r\rvert \le \delta \\"
+        r" \delta (\lvert r\rvert - \frac{\delta}{2}) & \text{else} \end{cases} \quad r = z - t",
+        plain="r²/2 if |r| ≤ δ, else δ (|r| - δ/2); r = z - t",
+        source="Huber, Robust estimation of a location parameter, 1964",
+        far=Slope.STAYS,
+        convex=True,
+        note="The gradient far from the target is δ: a small δ limits outliers, and also slows learning.",
+    )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """r²/2, and its tangents from δ on."""
         # With q = r clamped to ±δ both branches are q (r - q/2). This form does not branch on values, has a gradient
         # for a tensor δ, and keeps the second derivative at 0, which |r| would lose.
         end: Any = self.delta  # Any: clamp is annotated for two numbers or two tensors only
@@ -64,7 +59,6 @@ class SmoothL1(ResidualLoss):
 
     @property
     def card(self) -> Card:
-        """A parabola continued by straight lines of slope 1."""
         return Card(
             formula=r"\begin{cases} \frac{1}{2\beta} r^2 & \lvert r\rvert \le \beta \\"
             r" \lvert r\rvert - \frac{\beta}{2} & \text{else} \end{cases} \quad r = z - t",
@@ -77,7 +71,6 @@ class SmoothL1(ResidualLoss):
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """r²/(2β), and its tangents from β on."""
         end: Any = self.beta
         near = residual.clamp(-end, end)
         beta = torch.as_tensor(self.beta, dtype=residual.dtype, device=residual.device)
@@ -92,21 +85,16 @@ class LogCosh(ResidualLoss):
     r²/2 near the target, |r| - log 2 far from it, and smooth between. Its scale is fixed: standardise the target.
     """
 
-    @property
-    def card(self) -> Card:
-        """A parabola near the target, straight lines far from it."""
-        return Card(
-            formula=r"\log\cosh r, \quad r = z - t",
-            plain="log(cosh(r)); r = z - t",
-            source="Green, Bayesian reconstructions from emission tomography data using a modified EM algorithm, 1990",
-            near=Slope.FADES,
-            far=Slope.STAYS,
-            convex=True,
-            note="The gradient is tanh r. It is twice differentiable everywhere, unlike the Huber loss.",
-        )
+    card = Card(
+        formula=r"\log\cosh r, \quad r = z - t",
+        plain="log(cosh(r)); r = z - t",
+        source="Green, Bayesian reconstructions from emission tomography data using a modified EM algorithm, 1990",
+        far=Slope.STAYS,
+        convex=True,
+        note="The gradient is tanh r. It is twice differentiable everywhere, unlike the Huber loss.",
+    )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """Log cosh of each residual."""
         distance = residual.abs()
         # cosh r = 1 + 2 sinh²(r/2) is exact for a tiny r, but overflows for a large one.
         small = distance < 1

@@ -27,13 +27,11 @@ class LogitAdjusted(ClassCountLoss):
 
     @property
     def card(self) -> Card:
-        """Cross-entropy's facts, for shifted logits."""
         return Card(
             formula=r"-\log \frac{n_y^\tau e^{z_y}}{\sum_k n_k^\tau e^{z_k}}",
             plain="-log softmax(z + τ log n)_y",
             source="Menon et al., Long-tail learning via logit adjustment, 2021; at τ = 1 Ren et al., Balanced "
             "meta-softmax for long-tailed visual recognition, 2020",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
             uniform="log(K)",
@@ -45,7 +43,6 @@ class LogitAdjusted(ClassCountLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-log softmax(z + τ log n)_k → (N, C)."""
         # In float32 a number of order 1 is lost when added to outputs of 10,000, but not to their log-softmax.
         log_p = torch.log_softmax(outputs, dim=1)
         return -torch.log_softmax(log_p + self.tau * self.positive_counts(outputs).log(), dim=1)
@@ -76,13 +73,11 @@ class LDAM(ClassCountLoss):
 
     @property
     def card(self) -> Card:
-        """Cross-entropy with a margin. The facts do not assume that outputs are cosines."""
         return Card(
             formula=r"-\log \frac{e^{s (c_y - \Delta_y)}}{e^{s (c_y - \Delta_y)} + \sum_{k \ne y} e^{s c_k}}"
             r" \quad \Delta_k = m \Bigl(\frac{n_{\min}}{n_k}\Bigr)^{1/4}",
             plain="log(1 + Σ_{k≠y} exp(s (c_k - c_y + Δ_y))), Δ_k = m (n_min / n_k)^(1/4)",
             source="Cao et al., Learning imbalanced datasets with label-distribution-aware margin loss, 2019",
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
             uniform="log(1 + (K - 1) * exp(s * max_m))",
@@ -93,7 +88,6 @@ class LDAM(ClassCountLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The cost of each class with its margin → (N, C)."""
         counts = self.positive_counts(outputs)
         margin = self.max_m * (counts.min() / counts) ** 0.25
         log_p, log_rest = log_softmax_tails(self.s * outputs)

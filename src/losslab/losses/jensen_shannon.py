@@ -41,31 +41,25 @@ class JS(ClassLoss):
     weight: Any = argument(default=None, init=False)
     pi1: float | Tensor = hyperparameter(*TARGET_WEIGHT, default=0.7)
 
-    @property
-    def card(self) -> Card:
-        """Bounded, and overconfident."""
-        return Card(
-            formula=r"\frac{\pi\, D(t \,\|\, m) + (1 - \pi)\, D(p \,\|\, m)}{-(1 - \pi) \log(1 - \pi)}, \quad "
-            r"m = \pi t + (1 - \pi) p",
-            plain="(π KL(t ‖ m) + (1 - π) KL(p ‖ m)) / (-(1 - π) log(1 - π)), m = π t + (1 - π) p",
-            source=SOURCE,
-            near=Slope.FADES,
-            far=Slope.FADES,
-            convex=False,
-            high=HIGHEST,
-            uniform=UNIFORM,
-            shift_invariant=True,
-            proper=False,
-            note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper uses a larger π "
-            "for more noise, each with its own learning rate.",
-        )
+    card = Card(
+        formula=r"\frac{\pi\, D(t \,\|\, m) + (1 - \pi)\, D(p \,\|\, m)}{-(1 - \pi) \log(1 - \pi)}, \quad "
+        r"m = \pi t + (1 - \pi) p",
+        plain="(π KL(t ‖ m) + (1 - π) KL(p ‖ m)) / (-(1 - π) log(1 - π)), m = π t + (1 - π) p",
+        source=SOURCE,
+        far=Slope.FADES,
+        convex=False,
+        high=HIGHEST,
+        uniform=UNIFORM,
+        shift_invariant=True,
+        proper=False,
+        note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper uses a larger π "
+        "for more noise, each with its own learning rate.",
+    )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The divergence from each class → (N, C)."""
         return self._from_classes(*log_softmax_tails(outputs))
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) or (N, C) → (N,)."""
         if target.dtype.is_floating_point:
             return self._from_distribution(target, log_softmax_tails(outputs)[0])
         return super().score(outputs, target)
@@ -133,25 +127,21 @@ class GJS(JS):
     pi1: float | Tensor = hyperparameter(*TARGET_WEIGHT, default=0.9)
     view: Callable[[Tensor], Tensor] | None = argument(default=None)
 
-    @property
-    def card(self) -> Card:
-        """JS's facts, with a higher maximum where the views disagree."""
-        return Card(
-            formula=r"\frac{\pi\, D(t \,\|\, m) + \frac{1 - \pi}{2} \bigl(D(p' \,\|\, m) + D(p'' \,\|\, m)\bigr)}"
-            r"{-(1 - \pi) \log(1 - \pi)}, \quad m = \pi t + \frac{1 - \pi}{2} (p' + p'')",
-            plain="(π KL(t ‖ m) + (1 - π)/2 (KL(p' ‖ m) + KL(p'' ‖ m))) / (-(1 - π) log(1 - π)), "
-            "m = π t + (1 - π) (p' + p'')/2",
-            source=SOURCE,
-            near=Slope.FADES,
-            far=Slope.FADES,
-            convex=False,
-            # It is convex in both predictions, so the maximum is where each has all its probability in one class.
-            high=f"Piecewise(({_THREE}, K >= 3), (Max({HIGHEST}, {_APART}), True))",
-            uniform=UNIFORM,
-            shift_invariant=True,
-            proper=False,
-            note="Each step runs the network twice. The paper's best learning rate is ten times that of JS.",
-        )
+    card = Card(
+        formula=r"\frac{\pi\, D(t \,\|\, m) + \frac{1 - \pi}{2} \bigl(D(p' \,\|\, m) + D(p'' \,\|\, m)\bigr)}"
+        r"{-(1 - \pi) \log(1 - \pi)}, \quad m = \pi t + \frac{1 - \pi}{2} (p' + p'')",
+        plain="(π KL(t ‖ m) + (1 - π)/2 (KL(p' ‖ m) + KL(p'' ‖ m))) / (-(1 - π) log(1 - π)), "
+        "m = π t + (1 - π) (p' + p'')/2",
+        source=SOURCE,
+        far=Slope.FADES,
+        convex=False,
+        # It is convex in both predictions, so the maximum is where each has all its probability in one class.
+        high=f"Piecewise(({_THREE}, K >= 3), (Max({HIGHEST}, {_APART}), True))",
+        uniform=UNIFORM,
+        shift_invariant=True,
+        proper=False,
+        note="Each step runs the network twice. The paper's best learning rate is ten times that of JS.",
+    )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         """The divergence from each class: outputs (N, 2C) → (N, C)."""

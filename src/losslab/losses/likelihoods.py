@@ -37,7 +37,6 @@ class GaussianNLL(Loss):
 
     @property
     def card(self) -> Card:
-        """A parabola in the mean, with a learnt width."""
         return Card(
             formula=r"\tfrac{1}{2} \Bigl(\log \sigma^2 + \frac{(t - \mu)^2}{\sigma^2}\Bigr), \quad"
             r" \sigma^2 = \log(1 + e^v) + \varepsilon",
@@ -45,7 +44,6 @@ class GaussianNLL(Loss):
             source="Nix & Weigend, Estimating the mean and variance of the target probability distribution, 1994; "
             "softplus and ε: Lakshminarayanan et al., Simple and scalable predictive uncertainty estimation using "
             "deep ensembles, 2017",
-            near=Slope.FADES,
             far=Slope.GROWS,
             convex=False,
             low="log(eps) / 2" + (" + log(2*pi) / 2" if self.full else ""),
@@ -89,12 +87,10 @@ class PoissonNLL(Loss):
 
     @property
     def card(self) -> Card:
-        """An exponential minus a straight line."""
         return Card(
             formula=r"e^z - t z" + (r" + \log t!" if self.full else ""),
             plain="exp(z) - t z" + (" + log(t!)" if self.full else ""),
             source="Nelder & Wedderburn, Generalized linear models, 1972",
-            near=Slope.FADES,
             far=Slope.GROWS,
             convex=True,
             low="0" if self.full else "-oo",
@@ -106,7 +102,6 @@ class PoissonNLL(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
         scores = outputs.exp() - target * outputs
         return mean_over_outputs(scores + torch.lgamma(target + 1) if self.full else scores)
 
@@ -133,14 +128,12 @@ class Tweedie(Loss):
 
     @property
     def card(self) -> Card:
-        """An exponential on each side."""
         power = float(self.power)
         return Card(
             formula=r"\frac{e^{(2-p) z} - 1}{2 - p} - t\, \frac{e^{(1-p) z} - 1}{1 - p}",
             plain="(e^((2-p) z) - 1)/(2-p) - t (e^((1-p) z) - 1)/(1-p)",
             source="Tweedie, An index which distinguishes between some important exponential families, 1984; "
             "Jørgensen, Exponential dispersion models, 1987",
-            near=Slope.FADES,
             far=Slope.GROWS,
             convex=True,
             low="-oo",
@@ -151,7 +144,6 @@ class Tweedie(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
         power = torch.as_tensor(self.power, dtype=outputs.dtype, device=outputs.device)
         return mean_over_outputs(expm1_over(2 - power, outputs) - target * expm1_over(1 - power, outputs))
 

@@ -25,13 +25,11 @@ class MAE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Symmetric, hence tolerant of noise; flat where it is wrong, hence slow."""
         return Card(
             formula=r"1 - p_y",
             plain="1 - p_y",
             source="Ghosh, Kumar & Sastry, Robust loss functions under label noise for deep neural networks, 2017, "
             "which writes 2 (1 - p_y)",
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="1",
@@ -43,7 +41,6 @@ class MAE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """1 - p_k → (N, C)."""
         return log_softmax_tails(outputs)[1].exp()
 
 
@@ -65,12 +62,10 @@ class RCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """MAE's facts, times -A."""
         return Card(
             formula=r"-\sum_k p_k \log t_k = -A (1 - p_y), \quad \log 0 := A",
             plain="-A (1 - p_y)",
             source="Wang et al., Symmetric cross entropy for robust learning with noisy labels, 2019",
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="-log_zero",
@@ -82,7 +77,6 @@ class RCE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-A (1 - p_k) → (N, C)."""
         return -self.log_zero * log_softmax_tails(outputs)[1].exp()
 
 
@@ -99,13 +93,11 @@ class GCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Bounded by 1/q; symmetric only as MAE."""
         return Card(
             formula=r"\frac{1 - p_y^q}{q}",
             plain="(1 - p_y^q) / q",
             source="Zhang & Sabuncu, Generalized cross entropy loss for training deep neural networks with noisy "
             "labels, 2018",
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="1 / q",
@@ -118,6 +110,5 @@ class GCE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """(1 - p_k^q) / q → (N, C)."""
         # p^q written as exp(q log p) has a gradient even where p underflows.
         return -expm1(self.q * log_softmax_tails(outputs)[0]) / self.q

@@ -12,22 +12,17 @@ class MSE(ResidualLoss):
     Estimates the conditional mean. On class probabilities it gives the least-squares classifier.
     """
 
-    @property
-    def card(self) -> Card:
-        """One parabola."""
-        return Card(
-            formula=r"(z - t)^2",
-            plain="(z - t)²",
-            source="Gauss, Theoria motus corporum coelestium, 1809",
-            near=Slope.FADES,
-            far=Slope.GROWS,
-            convex=True,
-            elicits="mean",
-            note="The gradient of an outlier grows with its distance.",
-        )
+    card = Card(
+        formula=r"(z - t)^2",
+        plain="(z - t)²",
+        source="Gauss, Theoria motus corporum coelestium, 1809",
+        far=Slope.GROWS,
+        convex=True,
+        elicits="mean",
+        note="The gradient of an outlier grows with its distance.",
+    )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """r²."""
         return residual.square()
 
 
@@ -37,21 +32,17 @@ class L1(ResidualLoss):
     Estimates the conditional median, so a few outliers change it little.
     """
 
-    @property
-    def card(self) -> Card:
-        """Two straight lines."""
-        return Card(
-            formula=r"\lvert z - t\rvert",
-            plain="|z - t|",
-            source="Laplace, Mémoire sur la probabilité des causes par les évènements, 1774",
-            near=Slope.STAYS,
-            far=Slope.STAYS,
-            convex=True,
-            elicits="median",
-            note="The gradient is ±1 at every distance, and 0 at the target (torch's convention): steps do not get "
-            "smaller near the minimum unless the learning rate does.",
-        )
+    card = Card(
+        formula=r"\lvert z - t\rvert",
+        plain="|z - t|",
+        source="Laplace, Mémoire sur la probabilité des causes par les évènements, 1774",
+        near=Slope.STAYS,
+        far=Slope.STAYS,
+        convex=True,
+        elicits="median",
+        note="The gradient is ±1 at every distance, and 0 at the target (torch's convention): steps do not get "
+        "smaller near the minimum unless the learning rate does.",
+    )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """|r|."""
         return residual.abs()

@@ -20,12 +20,10 @@ class NCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Symmetric and bounded; unlike MAE's, its gradient does not vanish on confidently wrong examples."""
         return Card(
             formula=r"\frac{\log p_y}{\sum_k \log p_k}",
             plain="log p_y / Σ_k log p_k",
             source=_SOURCE,
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="1",
@@ -37,7 +35,6 @@ class NCE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The share of each class in -Σ_k log p_k, which is at least K log K → (N, C)."""
         return _shares(_log_surprise(*log_softmax_tails(outputs)))
 
 
@@ -61,12 +58,10 @@ class NFL(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """NCE's facts."""
         return Card(
             formula=r"\frac{(1 - p_y)^\gamma \log p_y}{\sum_k (1 - p_k)^\gamma \log p_k}",
             plain="(1 - p_y)^γ log p_y / Σ_k (1 - p_k)^γ log p_k",
             source=_SOURCE,
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             high="1",
@@ -78,7 +73,6 @@ class NFL(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The share of each class in the sum of the focal losses → (N, C)."""
         log_p, log_rest = log_softmax_tails(outputs)
         surprise = _log_surprise(log_p, log_rest)
         if self.detach_focus:

@@ -23,7 +23,6 @@ class Quantile(ResidualLoss):
 
     @property
     def card(self) -> Card:
-        """Two straight lines with different slopes."""
         tau = float(self.tau)
         return Card(
             formula=r"\max(\tau (t - z),\ (\tau - 1) (t - z))",
@@ -37,7 +36,6 @@ class Quantile(ResidualLoss):
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """(1 - τ) r above the target, -τ r below."""
         return (1 - self.tau) * residual.relu() + self.tau * (-residual).relu()
 
 
@@ -52,12 +50,10 @@ class Expectile(ResidualLoss):
 
     @property
     def card(self) -> Card:
-        """Two half parabolas with different widths."""
         return Card(
             formula=r"\lvert \tau - \mathbf{1}[z > t] \rvert\, (z - t)^2",
             plain="τ (t - z)² if t > z, else (1 - τ) (z - t)²",
             source="Newey & Powell, Asymmetric least squares estimation and testing, 1987",
-            near=Slope.FADES,
             far=Slope.GROWS,
             convex=True,
             elicits="mean" if float(self.tau) == 0.5 else None,
@@ -66,6 +62,5 @@ class Expectile(ResidualLoss):
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """(1 - τ) r² above the target, τ r² below."""
         square = residual.square()
         return torch.where(residual < 0, self.tau * square, (1 - self.tau) * square)

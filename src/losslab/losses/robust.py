@@ -32,7 +32,6 @@ class RobustLoss(ResidualLoss):
         """The loss of each scaled residual → the same shape."""
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """The curve at r/c."""
         return self.curve(residual / self.c)
 
 
@@ -42,22 +41,17 @@ class Charbonnier(RobustLoss):
     A smooth Huber loss. The form √(r² + ε²) used in image restoration is ε times this one with c = ε, plus ε.
     """
 
-    @property
-    def card(self) -> Card:
-        """A hyperbola."""
-        return Card(
-            formula=r"\sqrt{(r/c)^2 + 1} - 1, \quad r = z - t",
-            plain="√((r/c)² + 1) - 1; r = z - t",
-            source="Charbonnier et al., Two deterministic half-quadratic regularization algorithms for computed "
-            "imaging, 1994, scaled as in Barron 2019",
-            near=Slope.FADES,
-            far=Slope.STAYS,
-            convex=True,
-            note="The gradient far out is 1/c: a large c slows learning.",
-        )
+    card = Card(
+        formula=r"\sqrt{(r/c)^2 + 1} - 1, \quad r = z - t",
+        plain="√((r/c)² + 1) - 1; r = z - t",
+        source="Charbonnier et al., Two deterministic half-quadratic regularization algorithms for computed "
+        "imaging, 1994, scaled as in Barron 2019",
+        far=Slope.STAYS,
+        convex=True,
+        note="The gradient far out is 1/c: a large c slows learning.",
+    )
 
     def curve(self, x: Tensor) -> Tensor:
-        """√(x² + 1) - 1."""
         return hypotenuse_less_1(x)
 
 
@@ -67,21 +61,16 @@ class Cauchy(RobustLoss):
     The negative log-likelihood of a Cauchy distribution with scale √2 c, whose tails are so heavy that it has no mean.
     """
 
-    @property
-    def card(self) -> Card:
-        """It grows like a logarithm."""
-        return Card(
-            formula=r"\log\bigl(\tfrac{1}{2}(r/c)^2 + 1\bigr), \quad r = z - t",
-            plain="log((r/c)²/2 + 1); r = z - t",
-            source="Black & Anandan, The robust estimation of multiple motions, 1996, scaled as in Barron 2019",
-            near=Slope.FADES,
-            far=Slope.FADES,
-            convex=False,
-            note="Above √2 c the gradient falls with the residual, like 2/r: start near the target, with a large c.",
-        )
+    card = Card(
+        formula=r"\log\bigl(\tfrac{1}{2}(r/c)^2 + 1\bigr), \quad r = z - t",
+        plain="log((r/c)²/2 + 1); r = z - t",
+        source="Black & Anandan, The robust estimation of multiple motions, 1996, scaled as in Barron 2019",
+        far=Slope.FADES,
+        convex=False,
+        note="Above √2 c the gradient falls with the residual, like 2/r: start near the target, with a large c.",
+    )
 
     def curve(self, x: Tensor) -> Tensor:
-        """log(x²/2 + 1)."""
         return log1p_square(x / 2**0.5)
 
 
@@ -91,24 +80,19 @@ class GemanMcClure(RobustLoss):
     Bounded: an outlier costs at most 2, however far it is.
     """
 
-    @property
-    def card(self) -> Card:
-        """It levels off."""
-        return Card(
-            formula=r"\frac{2 (r/c)^2}{(r/c)^2 + 4}, \quad r = z - t",
-            plain="2 (r/c)² / ((r/c)² + 4); r = z - t",
-            source="Geman & McClure, Bayesian image analysis: an application to single photon emission tomography, "
-            "1985, scaled as in Barron 2019",
-            near=Slope.FADES,
-            far=Slope.FADES,
-            convex=False,
-            high="2",
-            note="Above 2/√3 c the gradient falls with the residual, like 16 c²/r³: start near the target, with a "
-            "large c.",
-        )
+    card = Card(
+        formula=r"\frac{2 (r/c)^2}{(r/c)^2 + 4}, \quad r = z - t",
+        plain="2 (r/c)² / ((r/c)² + 4); r = z - t",
+        source="Geman & McClure, Bayesian image analysis: an application to single photon emission tomography, "
+        "1985, scaled as in Barron 2019",
+        far=Slope.FADES,
+        convex=False,
+        high="2",
+        note="Above 2/√3 c the gradient falls with the residual, like 16 c²/r³: start near the target, with a large c.",
+    )
 
     def curve(self, x: Tensor) -> Tensor:
-        """2 x² / (x² + 4) = 2 (1 - exp(-log(1 + x²/4))), a form whose gradient is exact for large x."""
+        # = 2 (1 - exp(-log(1 + x²/4))), a form whose gradient is exact for large x
         return -2 * expm1(-log1p_square(x / 2))
 
 
@@ -118,24 +102,19 @@ class Welsch(RobustLoss):
     Bounded: an outlier costs 1 and has no gradient, so the minimum is a mode of the target's distribution.
     """
 
-    @property
-    def card(self) -> Card:
-        """An inverted Gaussian."""
-        return Card(
-            formula=r"1 - \exp\bigl(-\tfrac{1}{2}(r/c)^2\bigr), \quad r = z - t",
-            plain="1 - exp(-(r/c)²/2); r = z - t",
-            source="Dennis & Welsch, Techniques for nonlinear least squares and robust regression, 1978, scaled as in "
-            "Barron 2019",
-            near=Slope.FADES,
-            far=Slope.FADES,
-            convex=False,
-            high="1",
-            note="Above c the gradient falls with the residual, and above 14 c it underflows in float32: start near "
-            "the target, with a large c.",
-        )
+    card = Card(
+        formula=r"1 - \exp\bigl(-\tfrac{1}{2}(r/c)^2\bigr), \quad r = z - t",
+        plain="1 - exp(-(r/c)²/2); r = z - t",
+        source="Dennis & Welsch, Techniques for nonlinear least squares and robust regression, 1978, scaled as in "
+        "Barron 2019",
+        far=Slope.FADES,
+        convex=False,
+        high="1",
+        note="Above c the gradient falls with the residual, and above 14 c it underflows in float32: start near "
+        "the target, with a large c.",
+    )
 
     def curve(self, x: Tensor) -> Tensor:
-        """1 - exp(-x²/2)."""
         return -expm1(-x.square() / 2)
 
 
@@ -153,25 +132,20 @@ class Tukey(ResidualLoss):
         default=4.685,
     )
 
-    @property
-    def card(self) -> Card:
-        """A bowl with a flat surrounding."""
-        return Card(
-            formula=r"\begin{cases} \frac{c^2}{6} \bigl(1 - (1 - (r/c)^2)^3\bigr) & \lvert r\rvert \le c \\"
-            r" \frac{c^2}{6} & \text{else} \end{cases} \quad r = z - t",
-            plain="c²/6 (1 - (1 - (r/c)²)³) if |r| ≤ c, else c²/6; r = z - t",
-            source="Beaton & Tukey, The fitting of power series, meaning polynomials, illustrated on "
-            "band-spectroscopic data, 1974",
-            near=Slope.FADES,
-            far=Slope.ZERO,
-            convex=False,
-            high="c**2 / 6",
-            note="If all residuals exceed c, nothing is learnt: start from the solution of another loss or with a "
-            "large c, and scale c to the noise.",
-        )
+    card = Card(
+        formula=r"\begin{cases} \frac{c^2}{6} \bigl(1 - (1 - (r/c)^2)^3\bigr) & \lvert r\rvert \le c \\"
+        r" \frac{c^2}{6} & \text{else} \end{cases} \quad r = z - t",
+        plain="c²/6 (1 - (1 - (r/c)²)³) if |r| ≤ c, else c²/6; r = z - t",
+        source="Beaton & Tukey, The fitting of power series, meaning polynomials, illustrated on "
+        "band-spectroscopic data, 1974",
+        far=Slope.ZERO,
+        convex=False,
+        high="c**2 / 6",
+        note="If all residuals exceed c, nothing is learnt: start from the solution of another loss or with a "
+        "large c, and scale c to the noise.",
+    )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        """The loss of each residual."""
         share = (residual / self.c).clamp(-1, 1).square()
         # With s = (r/c)², 1 - (1 - s)³ has an exact slope near s = 1, and s (3 - 3 s + s²) an exact value near 0.
         bowl = torch.where(share < 0.5, share * (3 + share * (share - 3)), 1 - (1 - share) ** 3)

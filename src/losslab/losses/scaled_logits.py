@@ -21,7 +21,6 @@ class _Tempered(ClassLoss):
         return outputs
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-log softmax(s/τ)_k → (N, C)."""
         return -torch.log_softmax(self.scores(outputs) / self.temperature, dim=1)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
@@ -38,12 +37,10 @@ class LogitNorm(_Tempered):
 
     @property
     def card(self) -> Card:
-        """Only the direction of the outputs matters."""
         return Card(
             formula=r"-\log \mathrm{softmax}\Bigl(\frac{z}{\tau \lVert z\rVert}\Bigr)_y",
             plain="-log softmax(z / (τ |z|))_y",
             source="Wei et al., Mitigating neural network overconfidence with logit normalization, 2022",
-            near=Slope.FADES,
             far=Slope.FADES,
             convex=False,
             low="log(1 + (K - 1) * exp(-sqrt(K / (K - 1)) / temperature))",
@@ -78,12 +75,10 @@ class CosineSoftmax(_Tempered):
 
     @property
     def card(self) -> Card:
-        """Cross-entropy's facts, which do not assume that outputs are cosines."""
         return Card(
             formula=r"-\log \mathrm{softmax}(c / \tau)_y \quad c_k = \cos\angle(h, w_k)",
             plain="-log softmax(c/τ)_y, c the cosines",
             source=_KORNBLITH,
-            near=Slope.FADES,
             far=Slope.STAYS,
             convex=True,
             uniform="log(K)",
@@ -114,7 +109,6 @@ class LogitPenalty(ClassLoss):
 
     @property
     def card(self) -> Card:
-        """Cross-entropy plus a shallow parabola."""
         plain = float(self.beta) == 0
         return Card(
             formula=r"-\log p_y + \beta \lVert z\rVert^2",
@@ -131,5 +125,4 @@ class LogitPenalty(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """-log p_k + β |z|² → (N, C)."""
         return -torch.log_softmax(outputs, dim=1) + self.beta * outputs.square().sum(1, keepdim=True)

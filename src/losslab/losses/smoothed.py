@@ -34,7 +34,6 @@ class Smoothed(Loss):
 
     @property
     def card(self) -> Card | None:
-        """The facts of the inner loss that smoothing does not change; None if it has no card."""
         inner = self.loss.card
         if inner is None:
             return None
@@ -52,7 +51,6 @@ class Smoothed(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N, C) → (N,)."""
         smooth = (1 - self.epsilon) * target + self.epsilon / target.shape[1]
         return self.loss.score(outputs, smooth)
 

@@ -64,7 +64,6 @@ class WeightedSum(Loss):
 
     @property
     def card(self) -> Card | None:
-        """The facts that follow from the cards of the terms; None if a term has no card."""
         weighted = [term for term in self._terms if float(term.weight) > 0] or self._terms
         terms = [(float(term.weight), term.loss, term.loss.card) for term in weighted]
         cards = [card for _, _, card in terms if card is not None]
