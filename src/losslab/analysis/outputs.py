@@ -10,7 +10,6 @@ from torch import Tensor, distributed
 
 from losslab.data.batch import Batch
 from losslab.models.learner import Learner
-from losslab.targets import encode
 from losslab.training.experiment import Experiment, evaluate
 
 
@@ -77,8 +76,7 @@ class _Recorder(Callback):
 
 
 def _record(learner: Learner, outputs: Tensor, batch: Batch) -> SplitOutputs:
-    dtype = torch.promote_types(outputs.dtype, torch.float32)
-    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
+    target = learner.encode_target(batch.target, outputs.dtype)
     with torch.no_grad():
         loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         weight = learner.loss.example_weight(target)

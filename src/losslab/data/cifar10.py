@@ -31,9 +31,8 @@ class CIFAR10(ExperimentDataModule):
         cutout: side of the cutout square in training; 0 for no cutout.
         reflect: pad by reflection instead of with black.
         alternate: mirror each training image in every second epoch instead of at random.
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
         split_seed: seed of the validation split and the subset. Runs with different seeds share one split.
-        seed: seed of order and augmentation.
     """
 
     spec = DataSpec(Task.MULTICLASS, Kind.INDEX, input_shape=(3, 32, 32), targets=10, class_names=cifar10_files.CLASSES)
@@ -63,14 +62,12 @@ class CIFAR10(ExperimentDataModule):
         self.augment = augment if crop or flip or cutout else None
 
     def prepare_data(self) -> None:
-        """Download if needed and allowed."""
         if self.may_download:
             cifar10_files.ensure_downloaded(self.dir, self.url, verify=self.verify)
         else:
             cifar10_files.require_present(self.dir)
 
     def load(self) -> dict[str, Examples]:
-        """Read the official training and test sets, split validation off, and take the subset."""
         if not self.verify:
             _warn_unverified()
         official = Examples.of(*cifar10_files.read_batches(self.dir, cifar10_files.TRAIN, verify=self.verify))

@@ -61,11 +61,7 @@ def ensure_downloaded(folder: Path, url: str | None, *, verify: bool) -> None:
 
 
 def require_present(folder: Path) -> None:
-    """Check that `folder` holds CIFAR-10 unpacked, without downloading.
-
-    Raises:
-        LabError: it does not.
-    """
+    """Raise LabError unless `folder` holds CIFAR-10 unpacked. Nothing is downloaded."""
     if not (folder / FOLDER).is_dir():
         raise LabError(
             f"there is no {FOLDER} in {folder}, and nothing is fetched because a run's configuration asks for it: "

@@ -53,20 +53,12 @@ class ImageFiles:
         self.nbytes = self.size * self.shape.numel()  # of all images, decoded
 
     def take(self, rows: Tensor) -> Examples:
-        """Decode the images of these rows.
-
-        Raises:
-            LabError: a file cannot be read as an image; the message names it.
-        """
+        """Decode the images of these rows. Raises LabError, which names the file, if one cannot be read."""
         with allow_large_images():
             return self._examples(rows, map(self._decode, rows.tolist()))
 
     def read(self, rows: Tensor, description: str) -> Examples:
-        """Decode many images in one thread per core, with a progress bar on a terminal.
-
-        Raises:
-            LabError: as `take` does.
-        """
+        """Decode many images as `take` does, in one thread per core, with a progress bar on a terminal."""
         hidden = not get_console().is_terminal
         with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._decode, rows.tolist())
@@ -101,8 +93,7 @@ class ImageFolder(ExperimentDataModule):
         cutout: side of the cutout square in training; 0 for no cutout.
         in_memory: whether to hold all images in memory; None to do so if they take at most half of the free memory.
         workers: number of worker processes if the images are not in memory; None for one per core, at most 8.
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
-        seed: seed of order and augmentation.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
     """
 
     def __init__(
@@ -138,7 +129,6 @@ class ImageFolder(ExperimentDataModule):
         self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
-        """Find all files, and decode them if they fit into memory."""
         files = {split: self._find(split) for split in ("train", "val", "test")}
         # Sampled the same way in both cases, for equal normalisation, and not by the run's seed: all seeds share it.
         random = random_keys.generator(0, random_keys.STATISTICS)
@@ -208,10 +198,7 @@ def decode(path: Path, side: int) -> Tensor:
     """Decode an image file as RGB, resize its shorter side to `side`, crop the centre → uint8 (side, side, 3).
 
     Resizes and crops as torchvision's Resize and CenterCrop do. Applies the EXIF orientation; of 16-bit images keeps
-    the upper 8 bits.
-
-    Raises:
-        LabError: the file cannot be read; the message names it.
+    the upper 8 bits. Raises LabError, which names the file, if it cannot be read.
     """
     from torchvision.transforms import v2  # noqa: PLC0415 -- half a second to import
 

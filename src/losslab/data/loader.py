@@ -107,11 +107,7 @@ class Prefetcher:
             )
 
     def batches(self, epoch: int, first: int) -> Iterator[Examples]:
-        """Augmented batches of an epoch, from number `first` on, on the CPU.
-
-        Raises:
-            LabError: an example cannot be read, or a worker died.
-        """
+        """Augmented batches of an epoch on the CPU, from number `first` on. Raises LabError if one cannot be read."""
         # Changed in place: the list is the DataLoader's sampler.
         self._positions[:] = [(epoch, number) for number in range(first, len(self._plan))]
         try:

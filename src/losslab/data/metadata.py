@@ -43,15 +43,7 @@ class DataMetadata:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], path: Path) -> Self:
-        """Restore what `as_json` returned.
-
-        Args:
-            content: content of the file.
-            path: path of the file, for messages.
-
-        Raises:
-            LabError: the content is damaged.
-        """
+        """Restore what `as_json` returned. Raises LabError, which names `path`, if the content is damaged."""
         try:
             spec = DataSpec(
                 Task(content["task"]),
@@ -91,11 +83,7 @@ class DataMetadata:
                 raise ValueError(f"invalid {name}")
 
     def check_compatible(self, spec: DataSpec) -> None:
-        """Check that other data have the task and the classes that the run was trained for.
-
-        Raises:
-            LabError: they have another task, or other classes.
-        """
+        """Raise LabError unless other data have the task and the classes that the run was trained for."""
         if spec.task is not self.spec.task or spec.targets != self.spec.targets:
             raise LabError(
                 f"these data are {_describe(spec)}, but the run learnt {_describe(self.spec)}: choose other data"

@@ -86,11 +86,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
                 self.splits = {**self.splits, **{name: examples.to(device) for name, examples in in_memory.items()}}
 
     def corrupt(self, corruptions: Sequence[Corruption]) -> None:
-        """Apply these corruptions, in this order, to the training split when the data are read.
-
-        Raises:
-            LabError: a corruption does not fit these data.
-        """
+        """Corrupt the training split in this order when it is read. Raises LabError if a corruption does not fit."""
         for corruption in corruptions:
             corruption.check(self.spec)
         self.corruptions = corruptions
@@ -105,11 +101,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         return splits
 
     def enable_mixing(self, mix: Mix) -> None:
-        """Mix training batches. The targets of every split become class probabilities.
-
-        Raises:
-            LabError: the data are not images in classes.
-        """
+        """Mix training batches; targets become probabilities. Raises LabError unless the data are images in classes."""
         if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
             raise LabError("mix= mixes images and their classes: these data have none")
         self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
@@ -119,10 +111,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         """Number of training examples with each class as target, int64 (C,) on the CPU; None for values.
 
         For probabilities their rounded sums; for labels how often each is 1, (K,). Indices outside 0..C-1 are not
-        counted.
-
-        Raises:
-            LabError: `setup` was not called.
+        counted. Raises LabError before `setup`.
         """
         if self.spec.kind is Kind.VALUES:
             return None
@@ -200,11 +189,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
 
 def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """Split the rows 0..count-1 at random into disjoint parts of these sizes, each in ascending order.
-
-    Raises:
-        LabError: the sizes sum to more than `count`, or one is below 1.
-    """
+    """Split rows 0..count-1 at random into disjoint sorted parts of these sizes. Raises LabError if they do not fit."""
     if sum(sizes) > count or any(size < 1 for size in sizes):
         raise LabError(f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}")
     rows = torch.randperm(count, generator=random_keys.generator(seed, random_keys.SPLIT))

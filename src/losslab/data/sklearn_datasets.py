@@ -17,17 +17,12 @@ class SplitDataModule(ExperimentDataModule):
     """A data set without official splits: 70 % training, 15 % validation, 15 % test, drawn at random.
 
     Args:
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
         split_seed: seed of the split.
-        seed: seed of order and augmentation.
     """
 
     def __init__(
-        self,
-        batch_size: int | None = 32,
-        eval_batch_size: int | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
+        self, batch_size: int | None = 32, eval_batch_size: int | None = None, split_seed: int = 0, seed: int = 0
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         self.split_seed = split_seed
@@ -41,7 +36,6 @@ class SplitDataModule(ExperimentDataModule):
         return inputs, target
 
     def load(self) -> dict[str, Examples]:
-        """Read, split and standardise."""
         inputs, target = self.read()
         part = round(0.15 * len(inputs))
         train, val, test = split_rows(len(inputs), (len(inputs) - 2 * part, part, part), self.split_seed)
@@ -88,7 +82,6 @@ class Diabetes(SplitDataModule):
         return torch.from_numpy(x), torch.from_numpy(y)[:, None]
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardise features and target."""
         return _standardise_columns(inputs, train), _standardise_columns(target, train)
 
 
@@ -101,9 +94,8 @@ class Digits(SplitDataModule):
         size: side of the image in pixels, 32 as in CIFAR-10.
         crop: padding of the random crop in training, in pixels; 0 for no crop.
         cutout: side of the cutout square in training; 0 for no cutout. Digits are never mirrored.
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
         split_seed: seed of the split.
-        seed: seed of order and augmentation.
     """
 
     def __init__(

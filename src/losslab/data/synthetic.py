@@ -24,7 +24,6 @@ class Line(ExperimentDataModule):
         super().__init__(batch_size, eval_batch_size, seed)
 
     def load(self) -> dict[str, Examples]:
-        """Use the same three examples in every split."""
         x = torch.tensor([[1.0], [2.0], [3.0]])
         return dict.fromkeys(_SPLITS, Examples.of(x, 2 * x))
 
@@ -38,9 +37,8 @@ class LinearSynthetic(ExperimentDataModule):
         n: number of examples in each split.
         features: number of features of an example.
         noise: standard deviation of the Gaussian noise on y.
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
         data_seed: seed of the law and the examples.
-        seed: seed of the order of the batches.
     """
 
     def __init__(
@@ -63,7 +61,6 @@ class LinearSynthetic(ExperimentDataModule):
         self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
 
     def load(self) -> dict[str, Examples]:
-        """Draw the law and the three splits."""
         random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
         features = self.spec.input_shape[0]
         weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
@@ -85,9 +82,8 @@ class Counts(ExperimentDataModule):
         features: number of features of an example.
         rate: expected count at x = 0.
         effect: standard deviation of the logarithm of the rate over the examples.
-        batch_size, eval_batch_size: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
         data_seed: seed of the law and the examples.
-        seed: seed of the order of the batches.
     """
 
     def __init__(
@@ -111,7 +107,6 @@ class Counts(ExperimentDataModule):
         self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)
 
     def load(self) -> dict[str, Examples]:
-        """Draw the law and the three splits."""
         random = random_keys.generator(self.data_seed, random_keys.SYNTHESIS)
         weight = torch.randn(self.spec.input_shape[0], 1, generator=random)
         weight *= self.effect / weight.norm()

@@ -153,10 +153,7 @@ class Mix:
     Args:
         transform: torchvision.transforms.v2.MixUp or CutMix; called with alpha=, it must return a transform of images
             (N, channels, height, width) and probabilities (N, C).
-        alpha: parameter of the Beta distribution of the mixing share.
-
-    Raises:
-        LabError: alpha is not above 0.
+        alpha: parameter > 0 of the Beta distribution of the mixing share.
     """
 
     def __init__(self, transform: Callable[..., Any], alpha: float) -> None:
@@ -199,11 +196,7 @@ class RandomShift:
         self.pixels, self.flip = pixels, flip
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float images (N, channels, H, W) on any device → the same shape in channels_last memory.
-
-        Raises:
-            LabError: the inputs are not images, or not larger than the shift.
-        """
+        """Float images (N, channels, H, W) → the same shape in channels_last memory. Raises LabError for others."""
         if images.ndim != 4 or self.pixels >= min(images.shape[2:]):
             raise LabError(
                 f"RandomShift moves images (N, channels, H, W) of more than {self.pixels} pixels, got inputs "

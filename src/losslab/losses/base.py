@@ -117,11 +117,7 @@ class Loss(HasHyperparameters, ABC):
                 part.set_class_counts(counts)
 
     def _check_outputs(self, outputs: Tensor, target: Tensor) -> None:
-        """Check that both are dense tensors, and the outputs real numbers with the right number of dimensions.
-
-        Raises:
-            LabError: they are not; torch would raise an obscure error, or none.
-        """
+        """Raise LabError unless both are dense tensors, and outputs real numbers of the right number of dimensions."""
         name = type(self).__name__
         for label, value in (("outputs", outputs), ("the target", target)):
             if not isinstance(value, Tensor):
@@ -217,11 +213,7 @@ class ClassLoss(Loss):
         return self.pick(self.weighted(costs), target)
 
     def weighted(self, costs: Tensor) -> Tensor:
-        """Costs (N, C) times the weight of each class → (N, C).
-
-        Raises:
-            LabError: a weight rule has received no class counts, or there are not C weights.
-        """
+        """Costs (N, C) times the weight of each class → (N, C). Raises LabError unless there are C weights."""
         if self.weight is None:
             if self.weight_rule is not None:
                 raise LabError(
@@ -263,21 +255,14 @@ class ClassCountLoss(ClassLoss):
     A class that does not occur is treated like the rarest one that does, so that nothing becomes infinite.
 
     Args:
-        counts: n, how often each class occurs (C,); None to receive it through `set_class_counts`.
-        weight: see `ClassLoss`.
-        ignore_index: see `ClassLoss`.
-
-    Raises:
-        LabError: counts are not numbers ≥ 0, or all 0.
+        counts: n, how often each class occurs (C,), not all 0; None to receive it through `set_class_counts`.
+        weight, ignore_index: see `ClassLoss`.
     """
 
     counts: Any = argument(default=None, kw_only=True)
 
     def __init__(
-        self,
-        counts: Sequence[int] | Tensor | None = None,
-        weight: ClassWeights = None,
-        ignore_index: int = -100,
+        self, counts: Sequence[int] | Tensor | None = None, weight: ClassWeights = None, ignore_index: int = -100
     ) -> None:
         super().__init__(weight, ignore_index)
         self._fixed_counts = counts is not None
@@ -291,11 +276,7 @@ class ClassCountLoss(ClassLoss):
             self._set_counts(counts)
 
     def positive_counts(self, outputs: Tensor) -> Tensor:
-        """The counts (C,) in the precision of the outputs (N, C), none of them 0.
-
-        Raises:
-            LabError: the counts are unknown, or are not C.
-        """
+        """The counts (C,), none of them 0, in the precision of outputs (N, C). Raises LabError unless there are C."""
         name = type(self).__name__
         if self.counts is None:
             raise LabError(
@@ -341,6 +322,16 @@ class ResidualLoss(Loss):
         classes normalise them.
         """
         return outputs.clamp(torch.finfo(torch.float32).eps, 1.0)
+
+
+class SigmoidLoss(Loss):
+    """A loss of independent labels, each with a logit z; classes are labels one-vs-all."""
+
+    wants = (Kind.BINARY, Kind.PROBABILITIES)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """σ(z), an independent probability per column → (N, K)."""
+        return torch.sigmoid(outputs)
 
 
 def mean_over_outputs(values: Tensor) -> Tensor:

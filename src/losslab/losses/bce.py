@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import Loss, mean_over_outputs
+from losslab.losses.base import SigmoidLoss, mean_over_outputs
 from losslab.losses.card import Card, Slope
 from losslab.losses.class_weights import class_weight_tensor
-from losslab.targets import Kind
 
 
-class BCE(Loss):
+class BCE(SigmoidLoss):
     """Binary cross-entropy on logits: -w t log σ(z) - (1 - t) log(1 - σ(z)), averaged over the outputs.
 
     For binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits, with the
@@ -23,8 +22,6 @@ class BCE(Loss):
     Args:
         pos_weight: w, the weight of a positive label: one number, or one per column.
     """
-
-    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     def __init__(self, pos_weight: float | Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
@@ -55,19 +52,13 @@ class BCE(Loss):
         losses = F.binary_cross_entropy_with_logits(outputs, target, pos_weight=weight, reduction="none")
         return mean_over_outputs(losses)
 
-    def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), an independent probability per column → (N, K)."""
-        return torch.sigmoid(outputs)
 
-
-class PriorSigmoid(Loss):
+class PriorSigmoid(SigmoidLoss):
     """Sigmoid cross-entropy: Σ_k -t_k log σ(z_k - log K) - (1 - t_k) log(1 - σ(z_k - log K)), summed over K outputs.
 
     For classes as one-vs-all, where one of K labels is 1: subtracting log K from every output gives an initial
     probability of 1/(K + 1). With one output it is binary cross-entropy.
     """
-
-    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     card = Card(
         formula=r"-\sum_k \bigl(t_k \log \sigma(z_k - \log K) + (1 - t_k) \log(1 - \sigma(z_k - \log K))\bigr)",

@@ -6,7 +6,7 @@ from torch import Tensor
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
-from losslab.losses.numerics import log_tempered_softmax, scalar, tempered_surprise
+from losslab.losses.numerics import log_tempered_softmax, scalar, sum_of_others, tempered_surprise
 
 
 class BiTempered(ClassLoss):
@@ -52,7 +52,7 @@ class BiTempered(ClassLoss):
         powers = torch.exp((1 + r) * log_p)
         own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)
         own = torch.where(rest < _SMALL, _own_near_1(rest, r), own)
-        return own + _sum_of_others(powers) / (1 + r)
+        return own + sum_of_others(powers) / (1 + r)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """The tempered softmax → (N, C)."""
@@ -67,14 +67,6 @@ def _own_near_1(rest: Tensor, r: Tensor) -> Tensor:
         total = total + coefficient * power / (n + 2)
         coefficient, power = coefficient * (n + 1 - r) / (n + 1), power * rest
     return total
-
-
-def _sum_of_others(powers: Tensor) -> Tensor:
-    """Σ_{j ≠ k} for each k → (N, C). For the largest it is summed directly: a difference would lose the others."""
-    top = powers.argmax(1, keepdim=True)
-    is_top = torch.zeros_like(powers, dtype=torch.bool).scatter(1, top, value=True)
-    others = powers.masked_fill(is_top, 0).sum(1, keepdim=True)
-    return torch.where(is_top, others, powers.sum(1, keepdim=True) - powers)
 
 
 _SMALL = 0.05

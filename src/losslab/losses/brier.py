@@ -6,7 +6,7 @@ from torch import Tensor
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
-from losslab.losses.numerics import log_softmax_tails
+from losslab.losses.numerics import log_softmax_tails, sum_of_others
 
 
 class Brier(ClassLoss):
@@ -34,13 +34,7 @@ class Brier(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         log_p, log_rest = log_softmax_tails(outputs)
-        squares = (2 * log_p).exp()
-        top = log_p.argmax(1, keepdim=True)
-        is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, top, value=True)
-        # For the largest p the squares of the others are summed directly: as a difference they would cancel.
-        without_top = squares.masked_fill(is_top, 0).sum(1, keepdim=True)
-        others = torch.where(is_top, without_top, squares.sum(1, keepdim=True) - squares)
-        return (2 * log_rest).exp() + others
+        return (2 * log_rest).exp() + sum_of_others((2 * log_p).exp())
 
 
 class RescaledMSE(ClassLoss):

@@ -25,10 +25,8 @@ def balanced(counts: Tensor) -> Tensor:
 def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
     """(1 - β) / (1 - β^n_k), scaled to sum to C: from no weights (β = 0) to inverse frequencies (β → 1) → (C,).
 
-    A class that does not occur gets 0. Cui et al., "Class-balanced loss based on effective number of samples", 2019.
-
-    Raises:
-        LabError: β is outside [0, 1), or all counts are 0.
+    A class that does not occur gets 0. Raises LabError unless β is in [0, 1) and a count is not 0. Cui et al.,
+    "Class-balanced loss based on effective number of samples", 2019.
     """
     if not 0 <= beta < 1:
         raise LabError(f"effective_number: beta must be a number in [0, 1), got {beta!r}")
@@ -42,11 +40,7 @@ def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
 
 
 def class_weight_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Class weights as a tensor (C,).
-
-    Raises:
-        LabError: a weight is negative or not a number, or all are 0.
-    """
+    """Class weights as a tensor (C,). Raises LabError if one is negative or not a number, or all are 0."""
     if weight is None:
         return None
     values = weight.flatten().tolist() if isinstance(weight, Tensor) else weight

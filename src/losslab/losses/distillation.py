@@ -62,11 +62,7 @@ class Distillation(Loss):
         return self.temperature**2 * divergence
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- the base's
-        """The student's logits, then the teacher's (N, 2C).
-
-        Raises:
-            LabError: there is no teacher, or it has another number of outputs.
-        """
+        """The student's logits, then the teacher's (N, 2C). Raises LabError without a teacher of as many outputs."""
         if not self._teacher:
             raise LabError("distillation needs a teacher: teacher=RUN_FOLDER")
         teacher = self._teacher[0].to(inputs)

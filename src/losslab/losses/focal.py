@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losslab.losses.base import ClassLoss, Loss, mean_over_outputs
+from losslab.losses.base import ClassLoss, SigmoidLoss, mean_over_outputs
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails
-from losslab.targets import Kind
 
 
 class Focal(ClassLoss):
@@ -44,7 +43,7 @@ class Focal(ClassLoss):
         return -torch.exp(self.gamma * log_rest) * log_p
 
 
-class SigmoidFocal(Loss):
+class SigmoidFocal(SigmoidLoss):
     """Focal loss of independent labels: -α (1 - p)^γ log p for a 1, -(1 - α) p^γ log(1 - p) for a 0, p = σ(z).
 
     Averaged over the outputs: torchvision's sigmoid_focal_loss with reduction="mean". Object detectors use its sum
@@ -52,7 +51,6 @@ class SigmoidFocal(Loss):
     between 0 and 1 costs the mixture of both.
     """
 
-    wants = (Kind.BINARY, Kind.PROBABILITIES)
     alpha: float | Tensor = hyperparameter(
         "α, the weight of a positive label; a negative one has 1 - α",
         "(0, 1)",
@@ -86,7 +84,3 @@ class SigmoidFocal(Loss):
         positive = self.alpha * target * torch.exp(self.gamma * log_rest) * log_p
         negative = (1 - self.alpha) * (1 - target) * torch.exp(self.gamma * log_p) * log_rest
         return mean_over_outputs(-positive - negative)
-
-    def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), an independent probability per column → (N, K)."""
-        return torch.sigmoid(outputs)

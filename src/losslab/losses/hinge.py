@@ -5,16 +5,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from losslab.losses.base import ClassLoss, Loss, mean_over_outputs
+from losslab.losses.base import ClassLoss, SigmoidLoss, mean_over_outputs
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
-from losslab.targets import Kind
 
 
-class _Margin(Loss):
+class _Margin(SigmoidLoss):
     """A loss of the amount by which an output z falls short of +1 for a label 1, or exceeds -1 for a label 0."""
-
-    wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     @abstractmethod
     def penalty(self, shortfall: Tensor) -> Tensor:
@@ -30,7 +27,8 @@ class Hinge(_Margin):
     """Hinge loss: max(0, 1 - s z) with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
     The loss of support vector machines. For binary problems (one output), multi-label problems (K outputs), and classes
-    as one-vs-all. Labels are 0 and 1, not ±1. A label t between them costs t max(0, 1 - z) + (1 - t) max(0, 1 + z).
+    as one-vs-all. Labels are 0 and 1, not ±1. A label t between them costs t max(0, 1 - z) + (1 - t) max(0, 1 + z). Its
+    σ(z) is no estimate of a probability, but above 1/2 where the decision is 1.
     """
 
     card = Card(
@@ -48,10 +46,6 @@ class Hinge(_Margin):
 
     def penalty(self, shortfall: Tensor) -> Tensor:
         return shortfall
-
-    def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), which is no estimate of a probability, but above 1/2 where the decision is 1 → (N, K)."""
-        return torch.sigmoid(outputs)
 
 
 class SquaredHinge(_Margin):

@@ -48,16 +48,9 @@ class _Argument:
 
 
 def hyperparameter(meaning: str, range: str, origin: str, tried: tuple[float, ...], *, default: float) -> Any:  # noqa: A002
-    """Declare a hyperparameter in a class body.
+    """Declare a hyperparameter in a class body: the fields of `Parameter`, and the constructor's default.
 
     As in `gamma: float | Tensor = hyperparameter("γ, the focus", "[0, inf)", "the paper's", (0.5, 2), default=2.0)`.
-
-    Args:
-        meaning: a few words, with its symbol in the formula.
-        range: an interval such as "(0, 1]" in which the loss is defined.
-        origin: the source of the default value.
-        tried: values worth comparing.
-        default: the constructor's default.
     """
     return _Argument(default, parameter=Parameter(meaning, range, origin, tried))
 
@@ -128,14 +121,10 @@ class HasHyperparameters(nn.Module):
 
 
 def find_hyperparameter(loss: nn.Module, path: str) -> tuple[HasHyperparameters, str]:
-    """The module that has a hyperparameter of a loss or of one of its parts, and the attribute's name in it.
+    """The part of a loss that has a hyperparameter, and the name of the attribute in it.
 
-    Args:
-        loss: the whole loss.
-        path: as under `loss.` on the command line, such as "gamma" or "terms.mae.weight".
-
-    Raises:
-        LabError: there is no such hyperparameter; the message lists those there are.
+    `path` is written as under `loss.` on the command line, such as "gamma" or "terms.mae.weight". Raises LabError,
+    which lists the hyperparameters there are, if it is none of them.
     """
     owners = {
         f"{prefix}.{name}".lstrip("."): (module, name)

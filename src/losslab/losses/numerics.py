@@ -63,6 +63,14 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
     return log_p, torch.where(is_top, log_odds + log_p, small)
 
 
+def sum_of_others(values: Tensor) -> Tensor:
+    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), without the cancellation of total - value for the largest."""
+    top = values.argmax(1, keepdim=True)
+    is_top = torch.zeros_like(values, dtype=torch.bool).scatter(1, top, value=True)
+    others = values.masked_fill(is_top, 0).sum(1, keepdim=True)
+    return torch.where(is_top, others, values.sum(1, keepdim=True) - values)
+
+
 def scalar(value: float | Tensor, like: Tensor) -> Tensor:
     """A number as a 0-dim tensor with the dtype and device of `like`, created without a host-device sync → ()."""
     return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)

@@ -10,14 +10,7 @@ from losslab.targets import Kind
 
 
 class Smoothed(Loss):
-    """L(z, (1 - ε) t + ε/C): label smoothing for any loss that takes probabilities.
-
-    Args:
-        loss: any loss that takes PROBABILITIES.
-
-    Raises:
-        LabError: the loss does not take probabilities, or has class weights.
-    """
+    """L(z, (1 - ε) t + ε/C): label smoothing for any loss that takes probabilities and has no class weights."""
 
     wants = (Kind.PROBABILITIES,)
     loss: Loss = argument()

@@ -102,17 +102,11 @@ class ScaledBias(nn.Module):
 
 
 def _block(before: int, width: int, bias_scale: float) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(before, width),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(width, momentum=MOMENTUM, affine=False),
-        ScaledBias(width, bias_scale),
-        nn.GELU(),
-        _convolution(width, width),
-        nn.BatchNorm2d(width, momentum=MOMENTUM, affine=False),
-        ScaledBias(width, bias_scale),
-        nn.GELU(),
-    )
+    def activation() -> list[nn.Module]:
+        return [nn.BatchNorm2d(width, momentum=MOMENTUM, affine=False), ScaledBias(width, bias_scale), nn.GELU()]
+
+    first = [_convolution(before, width), nn.MaxPool2d(2), *activation()]
+    return nn.Sequential(*first, _convolution(width, width), *activation())
 
 
 def _convolution(before: int, width: int) -> nn.Conv2d:

@@ -6,11 +6,7 @@ from losslab.errors import LabError
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tuple[int, int, int]:
-    """Check that inputs are images → (channels, height, width).
-
-    Raises:
-        LabError: they are not, or their sides are no multiples of `multiple_of`.
-    """
+    """The (channels, height, width) of images. Raises LabError unless sides are multiples of `multiple_of`."""
     if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:
         sides = f" with sides that are multiples of {multiple_of}" if multiple_of > 1 else ""
         raise LabError(

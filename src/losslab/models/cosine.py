@@ -17,11 +17,7 @@ class CosineLinear(nn.Linear):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        self, in_features: int, out_features: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__(in_features, out_features, bias=False, device=device, dtype=dtype)
 
@@ -36,10 +32,8 @@ class CosineLinear(nn.Linear):
 def with_cosine_outputs(network: nn.Module) -> nn.Module:
     """Replace the last nn.Linear by a CosineLinear with the same weight, in place if it is not the whole network.
 
-    Draws nothing, so all initial weights stay. A network with an `output_scale` gets an output_scale of 1.
-
-    Raises:
-        LabError: the network does not end in an nn.Linear.
+    Draws nothing, so all initial weights stay. A network with an `output_scale` gets an output_scale of 1. Raises
+    LabError if the network does not end in an nn.Linear.
     """
     names = [name for name, module in network.named_modules() if not list(module.children())]
     last = network.get_submodule(names[-1])

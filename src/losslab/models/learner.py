@@ -130,6 +130,10 @@ class Learner(LightningModule):
         """Sum of `train_metric` over the batch → ()."""
         raise NotImplementedError
 
+    def encode_target(self, target: Tensor, dtype: torch.dtype) -> Tensor:
+        """The target in the kind that the loss takes. New columns get this dtype, but at least float32."""
+        return encode(target, self.spec.kind, self.kind, self.spec.targets, torch.promote_types(dtype, torch.float32))
+
     def setup(self, stage: str) -> None:
         counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if counts is not None:
@@ -138,8 +142,7 @@ class Learner(LightningModule):
     def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Compute outputs (N, ...), summed loss () and summed weight () of a batch, and update the averages."""
         outputs = self(batch.inputs)
-        dtype = torch.promote_types(outputs.dtype, torch.float32)
-        target = encode(batch.target, self.spec.kind, self.kind, self.spec.targets, dtype)
+        target = self.encode_target(batch.target, outputs.dtype)
         total, weight, terms = self.loss.total(self.loss.loss_inputs(outputs, batch.inputs, self.network), target)
         self.averages[split]["loss"].update(total, weight)
         for name, term in terms.items():

@@ -30,13 +30,10 @@ def mlp(
     Args:
         input_shape: shape of one example.
         outputs: number of outputs.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers, each ≥ 1.
         activation: relu, gelu, tanh, sigmoid or none.
-        gain: factor on the initial weights and biases of the last layer. With a large gain an untrained classifier is
-            confident and mostly wrong.
-
-    Raises:
-        LabError: a width below 1, an unknown activation, or a gain that is not above 0.
+        gain: factor > 0 on the initial weights and biases of the last layer. With a large gain an untrained classifier
+            is confident and mostly wrong.
     """
     if activation not in _ACTIVATIONS or any(width < 1 for width in hidden) or not 0 < gain < inf:
         raise LabError(

@@ -210,7 +210,7 @@ def first_batch(data: ExperimentDataModule) -> Batch:
 def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
     """Let the doctor examine network, loss and optimizer on a batch, with targets encoded as the learner does it."""
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
-    target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
+    target = learner.encode_target(batch.target, dtype)
     target = target.to(dtype) if target.is_floating_point() else target
     loss = learner.loss if learner.loss.n_views == 1 else _SameViews(learner.loss)
     optimizer = learner.optimizer(learner.parameters())

@@ -12,7 +12,7 @@ from losslab.data import random_keys
 from losslab.data.batch import Batch
 from losslab.doctor.probe import preserve_state
 from losslab.models.learner import Learner, uncompiled
-from losslab.targets import Kind, Task, encode
+from losslab.targets import Kind, Task
 
 _STREAM = 1  # separates these draws from the other draws for statistics
 
@@ -25,7 +25,7 @@ def draw_rows(size: int, count: int, seed: int) -> Tensor:
 
 def has_weight(learner: Learner, target: Tensor) -> Tensor:
     """Whether the loss counts an example: its weight is not 0 and its target not ignored → bool (N,)."""
-    return learner.loss.example_weight(_encode(learner, target, torch.float32)) > 0
+    return learner.loss.example_weight(learner.encode_target(target, torch.float32)) > 0
 
 
 def describe_examples(learner: Learner, batches: Iterable[Batch]) -> Examples:
@@ -105,7 +105,7 @@ def _forward_backward(
     with torch.enable_grad():
         raw = learner.network(batch.inputs)
         outputs = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        target = _encode(learner, batch.target, outputs.dtype)
+        target = learner.encode_target(batch.target, outputs.dtype)
         loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
         by_outputs, *gradients = torch.autograd.grad(loss.sum(), [outputs, *parameters.values()], allow_unused=True)
     by_outputs = torch.zeros_like(outputs) if by_outputs is None else by_outputs
@@ -121,10 +121,6 @@ def _seed(device: torch.device) -> None:
         torch.cuda.manual_seed(0)
     elif device.type == "mps":
         torch.mps.manual_seed(0)
-
-
-def _encode(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
-    return encode(target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
 
 
 def _as_truth(learner: Learner, reference: Tensor) -> Tensor:

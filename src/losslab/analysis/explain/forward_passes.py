@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from losslab.analysis.explain.solution import Solution, encode_target
+from losslab.analysis.explain.solution import Solution
 from losslab.data.batch import Batch
 
 Weights = dict[str, Tensor]
@@ -45,7 +45,7 @@ class ForwardPasses:
         self.solution, self.learner = solution, solution.learner
         self.on_pass: Callable[[], object] = lambda: None
         self._model = _NetworkAndLoss(self.learner.network, self.learner.loss).eval()
-        self._batches = [(batch, encode_target(self.learner, batch.target, batch.inputs.dtype)) for batch in batches]
+        self._batches = [(batch, self.learner.encode_target(batch.target, batch.inputs.dtype)) for batch in batches]
         self._norms = [module for module in self.learner.network.modules() if isinstance(module, _BatchNorm)]
         self.recompute = recompute and self.has_batch_norm
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from losslab.analysis.explain.select_runs import loss_labels, run_labels
 from losslab.data.batch import Batch
 from losslab.data.module import split_rows
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
-from losslab.targets import Task, encode
+from losslab.targets import Task
 from losslab.training import weights
 from losslab.training.experiment import Experiment, rebuild
 
@@ -107,12 +106,6 @@ def load_batches(solution: Solution, split: str, count: int | None, seed: int) -
         data.val_split = "val"
         data.splits = {**data.splits, split: source}
         data.teardown()
-
-
-def encode_target(learner: Learner, target: Tensor, dtype: torch.dtype) -> Tensor:
-    """Encode targets for the loss, as the learner's step does."""
-    spec = learner.spec
-    return encode(target, spec.kind, learner.kind, spec.targets, torch.promote_types(dtype, torch.float32))
 
 
 def corruption_differs(runs: Sequence[RunFolder]) -> bool:

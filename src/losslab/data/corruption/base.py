@@ -67,19 +67,11 @@ class Corruption(ABC):
 
     @abstractmethod
     def check(self, spec: DataSpec) -> None:
-        """Check that the corruption fits the data, before they are read.
-
-        Raises:
-            LabError: it does not; the message names one that does.
-        """
+        """Raise LabError, which names one that fits, unless the corruption fits the data, which are not yet read."""
 
     @abstractmethod
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Return the corrupted training split. Truth and inputs stay unchanged.
-
-        Raises:
-            LabError: these examples cannot be corrupted so.
-        """
+        """Return the corrupted split, with the same truth and inputs. Raises LabError if it cannot be corrupted so."""
 
     def require(self, name: str, expected: str, *, holds: bool) -> None:
         """Raise LabError "GROUP.NAME must be EXPECTED, got VALUE" unless `holds`."""

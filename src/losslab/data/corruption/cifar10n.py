@@ -51,7 +51,6 @@ class HumanNoise(Corruption):
         self.require("labels", f"one of {', '.join(_ARRAYS)}", holds=self.labels in _ARRAYS)
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data that are not CIFAR-10."""
         self.require_classes(spec)
         if spec.class_names != CLASSES:
             raise LabError(
@@ -87,11 +86,7 @@ def _labels(array: Array, path: Path, classes: int) -> Tensor:
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
-    """Read the named arrays.
-
-    Raises:
-        LabError: the file is missing or unreadable, or an array is missing.
-    """
+    """Read the named arrays. Raises LabError if the file or one of them is missing or unreadable."""
     if not path.is_file():
         raise LabError(f"noise=human needs the labels of CIFAR-10N, and there is no {path}: set noise.file ({_HOME})")
     try:

@@ -35,7 +35,6 @@ class LabelNoise(Corruption):
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data without classes."""
         self.require_classes(spec)
 
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
@@ -75,7 +74,6 @@ class Symmetric(LabelNoise):
     kind: ClassVar[str] = "symmetric"
 
     def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
-        """Uniform over the other classes."""
         return (label + torch.randint(1, classes, (count,), generator=random)) % classes
 
 
@@ -86,7 +84,6 @@ class PairFlip(LabelNoise):
     kind: ClassVar[str] = "pair_flip"
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data without exclusive classes."""
         super().check(spec)
         if spec.task is Task.MULTILABEL:
             raise LabError(
@@ -94,7 +91,6 @@ class PairFlip(LabelNoise):
             )
 
     def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor:  # noqa: ARG002
-        """The next class."""
         return torch.full((count,), (label + 1) % classes)
 
 
@@ -116,7 +112,6 @@ class Asymmetric(LabelNoise):
     }
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data without these classes."""
         super().check(spec)
         missing = {*self.MISTAKEN, *self.MISTAKEN.values()} - set(spec.class_names)
         if missing or spec.task is not Task.MULTICLASS:
@@ -126,6 +121,5 @@ class Asymmetric(LabelNoise):
             )
 
     def others(self, label: int, count: int, classes: int, spec: DataSpec, random: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """The similar class, if there is one."""
         mistaken = self.MISTAKEN.get(spec.class_names[label])
         return None if mistaken is None else torch.full((count,), spec.class_names.index(mistaken))

@@ -37,7 +37,6 @@ class LongTail(Corruption):
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data without exclusive classes."""
         self.require_classes(spec)
         if spec.task is Task.MULTILABEL:
             raise LabError(

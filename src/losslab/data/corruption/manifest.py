@@ -19,11 +19,7 @@ Manifest = dict[str, Any]
 
 
 def apply(train: TrainingSplit, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
-    """Apply corruptions one after the other → the corrupted split and its manifest.
-
-    Raises:
-        LabError: these examples cannot be corrupted so.
-    """
+    """Apply corruptions in turn → the corrupted split and its manifest. Raises LabError if one cannot be applied."""
     records = []
     for corruption in corruptions:
         before, train = train, corruption(train, spec)
@@ -45,12 +41,9 @@ def checksum(train: TrainingSplit) -> str:
 
 
 def verify(manifest: Manifest | None, expected: Manifest) -> None:
-    """Check that the training data are those of a run.
+    """Raise LabError unless the training data are those of a run.
 
     Labels must be equal. Values may differ in their last bits, as sums and exponentials do between processors.
-
-    Raises:
-        LabError: they differ.
     """
     actual = manifest or {}
     same = actual.get("sha256") == expected.get("sha256")

@@ -22,7 +22,6 @@ class ValueNoise(Corruption):
     group: ClassVar[str] = "noise"
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data in classes."""
         if spec.task is not Task.REGRESSION:
             raise LabError(
                 f"noise={self.kind} is for values, and these data have classes: use noise=symmetric or pair_flip, and "
@@ -65,13 +64,11 @@ class Outliers(ValueNoise):
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data in classes, and counts that would become negative."""
         super().check(spec)
         if spec.counts and self.sides == "two":
             raise LabError("noise.sides=two would make counts negative: use noise.sides=one")
 
     def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:
-        """Errors of the outliers, 0 elsewhere."""
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
         chosen = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
         # Drawn for all examples, so that the error of an example depends neither on the rate nor on `sides`.
@@ -108,7 +105,6 @@ class Heteroscedastic(ValueNoise):
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse data in classes, counts, and a feature that does not exist."""
         super().check(spec)
         features = torch.Size(spec.input_shape).numel()
         self.require("feature", f"a column, 0 to {features - 1:,}", holds=self.feature < features)
@@ -116,7 +112,6 @@ class Heteroscedastic(ValueNoise):
             raise LabError("noise=heteroscedastic adds Gaussian noise, and these are counts: use noise=outliers")
 
     def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:  # noqa: ARG002
-        """σ(x) times standard normal draws."""
         if not isinstance(train, Examples):
             raise LabError("noise=heteroscedastic depends on the inputs of all examples: it needs data in memory")
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)

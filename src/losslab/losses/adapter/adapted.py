@@ -78,11 +78,7 @@ class Adapted(Loss):
         return self.call.width
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, width) and a target of the kind in `wants` → (N,).
-
-        Raises:
-            LabError: the criterion has no per-example form.
-        """
+        """(N, width) and a target of the kind in `wants` → (N,). Raises LabError without a per-example form."""
         if self.form.route is Route.WHOLE:
             raise LabError(f"{self.name} has no per-example form: it scores a batch as a whole")
         return self.form.scores(self.criterion, self.call, outputs, target)

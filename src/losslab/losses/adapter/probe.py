@@ -75,11 +75,7 @@ def name_of(criterion: Criterion) -> str:
 
 
 def copy_of(criterion: Criterion) -> Criterion:
-    """A deep copy, because a criterion may keep state between calls.
-
-    Raises:
-        LabError: it cannot be copied, for instance because it holds a graph of an earlier call.
-    """
+    """A deep copy, because a criterion may keep state between calls. Raises LabError if it cannot be copied."""
     try:
         return copy.deepcopy(criterion)
     except Exception as error:

@@ -46,16 +46,13 @@ def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
     """For each class k, n targets of class k, of the first kind that the loss takes."""
     kind = loss.wants[0]
     indices = [torch.full((n,), k) for k in range(classes)]
-    return [
-        target if kind is Kind.INDEX else encode(target, Kind.INDEX, kind, classes, torch.float64) for target in indices
-    ]
+    return [encode(target, Kind.INDEX, kind, classes, torch.float64) for target in indices]
 
 
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
     """The loss of each class as the label: outputs (N, ...) → (N, C)."""
-    return torch.stack(
-        [loss.per_example(outputs, target) for target in targets_of_each_class(loss, classes, len(outputs))], dim=1
-    )
+    targets = targets_of_each_class(loss, classes, len(outputs))
+    return torch.stack([loss.per_example(outputs, target) for target in targets], dim=1)
 
 
 def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:

@@ -26,12 +26,9 @@ TARGETS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
 
 def random_outputs(loss: Loss, classes: int, each: int = 200) -> Tensor:
     """Random outputs of several sizes → (N, classes · columns per class)."""
-    outputs = [
-        scale
-        * torch.randn(each, classes * n_output_columns(loss), generator=seeded_generator(number), dtype=torch.float64)
-        for number, scale in enumerate(_SCALES)
-    ]
-    return torch.cat(outputs)
+    shape = each, classes * n_output_columns(loss)
+    draws = [torch.randn(shape, generator=seeded_generator(n), dtype=torch.float64) for n in range(len(_SCALES))]
+    return torch.cat([scale * drawn for scale, drawn in zip(_SCALES, draws, strict=True)])
 
 
 def value_at_uniform_logits(loss: Loss, classes: int) -> float:
@@ -110,12 +107,8 @@ def shift_sensitivity(loss: Loss, classes: int) -> float:
     """The largest change of the value found when one number is added to all outputs of an example."""
     outputs = random_outputs(loss, classes)
     shift = 5 * torch.randn(len(outputs), 1, generator=seeded_generator(9), dtype=torch.float64)
-    return (
-        (costs_of_each_class(loss, outputs + shift, classes) - costs_of_each_class(loss, outputs, classes))
-        .abs()
-        .max()
-        .item()
-    )
+    shifted, unshifted = (costs_of_each_class(loss, each, classes) for each in (outputs + shift, outputs))
+    return (shifted - unshifted).abs().max().item()
 
 
 def properness_gap(loss: Loss) -> float:
@@ -167,11 +160,8 @@ def best_constant(loss: Loss) -> float:
     def mean(z: Tensor) -> Tensor:
         return loss.per_example(z[None].expand(len(target), -1), target).mean()
 
-    starts: Iterable[float] = (0.5, 1.2, 3.0, 6.0, 15.0)
-    ends = [
-        _minimise(mean, torch.full((n_output_columns(loss),), start, dtype=torch.float64), "Nelder-Mead")
-        for start in starts
-    ]
+    starts = (torch.full((n_output_columns(loss),), start, dtype=torch.float64) for start in (0.5, 1.2, 3.0, 6.0, 15.0))
+    ends = [_minimise(mean, start, "Nelder-Mead") for start in starts]
     return loss.to_predictions(min(ends, key=lambda end: end[0])[1][None])[0, 0].item()
 
 

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.models.learner import Learner, uncompiled
-from losslab.targets import encode
 from losslab.training.callbacks.async_copy import AsyncHostCopy
 
 _ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
@@ -359,8 +358,7 @@ def _list_examples(index: Tensor) -> str:
 def _bad_scores(learner: Learner, batch: Batch) -> str:
     with torch.no_grad(), uncompiled(learner.network):
         outputs = learner(batch.inputs)
-        dtype = torch.promote_types(outputs.dtype, torch.float32)
-        target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, dtype)
+        target = learner.encode_target(batch.target, outputs.dtype)
         scores = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
     wrong = ~torch.isfinite(scores)
     return f" ({_list_examples(batch.index[wrong])})" if wrong.any() else ""

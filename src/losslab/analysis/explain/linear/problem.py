@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from losslab.analysis.explain.solution import Solution, encode_target, load_batches
+from losslab.analysis.explain.solution import Solution, load_batches
 from losslab.data.batch import Batch
 from losslab.errors import LabError
 from losslab.training.callbacks.weight_trajectory import element_names
@@ -37,7 +37,7 @@ class Problem:
         self.learner.loss.double()
         batch = Batch(*(torch.cat(parts) for parts in zip(*load_batches(solution, "train", None, 0), strict=True)))
         self.inputs, self.truth, self.target = batch.inputs, batch.truth, batch.truth if clean else batch.target
-        self._encoded = encode_target(self.learner, self.target, torch.float64)
+        self._encoded = self.learner.encode_target(self.target, torch.float64)
         self._shapes = {name: value.shape for name, value in self.learner.network.named_parameters()}
         self.names = [name for key, shape in self._shapes.items() for name in element_names(key, shape)]
         if len(self.names) > _MAX_WEIGHTS:
