@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Slope
+from losslab.losses.card import BoundedCard, Card
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, log_softmax_tails
 
@@ -27,17 +27,13 @@ class AGCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\frac{(a + 1)^q - (a + p_y)^q}{q}",
             plain="((a + 1)^q - (a + p_y)^q) / q",
             source=_SOURCE,
-            far=Slope.FADES,
-            convex=False,
             high="((a + 1)**q - a**q) / q",
             uniform="((a + 1)**q - (a + 1/K)**q) / q",
             symmetric="K - 1" if self.q == 1 and self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note="Tolerates noise if q ≥ 1, or if correct labels are (1 + 1/a)^(1 - q) times as likely as each wrong "
             "one. Its gradient fades on confidently wrong examples.",
         )
@@ -68,17 +64,13 @@ class AUL(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\frac{(a - p_y)^p - (a - 1)^p}{p}",
             plain="((a - p_y)^p - (a - 1)^p) / p",
             source=_SOURCE,
-            far=Slope.FADES,
-            convex=False,
             high="(a**p - (a - 1)**p) / p",
             uniform="((a - 1/K)**p - (a - 1)**p) / p",
             symmetric="K - 1" if self.p == 1 and self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note="Tolerates noise if p ≤ 1, or if correct labels are (a / (a - 1))^(p - 1) times as likely as each "
             "wrong one. Its gradient grows with (a - p_y)^(p - 1): about 25 times MAE's with a = 5.5, p = 3.",
         )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Slope
+from losslab.losses.card import BoundedCard, Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails, sum_of_others
 
@@ -18,15 +18,12 @@ class Brier(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\sum_k (p_k - t_k)^2",
             plain="(1 - p_y)² + Σ_{i≠y} p_i²",
             source="Brier, Verification of forecasts expressed in terms of probability, 1950",
-            far=Slope.FADES,
-            convex=False,
             high="2",
             uniform="(K - 1) / K",
-            shift_invariant=True,
             proper=self.weight is None,
             note="Its gradient fades where the network is confident and wrong: it learns little from wrong labels, and "
             "little after a bad start.",

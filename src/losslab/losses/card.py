@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from losslab.losses.hyperparameters import Parameter
 
-__all__ = ["Card", "Parameter", "Slope"]
+__all__ = ["BoundedCard", "Card", "Parameter", "Slope"]
 
 
 class Slope(StrEnum):
@@ -58,3 +58,13 @@ class Card:
     """The output from which on the exact value is too large for float32, where a loss is exponential in it."""
     note: str = ""
     """Anything else to know before using it."""
+
+
+@dataclass(frozen=True)
+class BoundedCard(Card):
+    """The card of a bounded loss of softmax probabilities. By default it is not proper, as losses for noisy labels."""
+
+    far: Slope | None = Slope.FADES
+    convex: bool | None = False
+    shift_invariant: bool = True
+    proper: bool | None = False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Slope
+from losslab.losses.card import BoundedCard
 from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.numerics import log_softmax_tails, scalar
 
@@ -41,17 +41,13 @@ class JS(ClassLoss):
     weight: Any = argument(default=None, init=False)
     pi1: float | Tensor = hyperparameter(*TARGET_WEIGHT, default=0.7)
 
-    card = Card(
+    card = BoundedCard(
         formula=r"\frac{\pi\, D(t \,\|\, m) + (1 - \pi)\, D(p \,\|\, m)}{-(1 - \pi) \log(1 - \pi)}, \quad "
         r"m = \pi t + (1 - \pi) p",
         plain="(π KL(t ‖ m) + (1 - π) KL(p ‖ m)) / (-(1 - π) log(1 - π)), m = π t + (1 - π) p",
         source=SOURCE,
-        far=Slope.FADES,
-        convex=False,
         high=HIGHEST,
         uniform=UNIFORM,
-        shift_invariant=True,
-        proper=False,
         note="Its gradient fades on confidently wrong examples, the sooner the larger π. The paper uses a larger π "
         "for more noise, each with its own learning rate.",
     )
@@ -127,19 +123,15 @@ class GJS(JS):
     pi1: float | Tensor = hyperparameter(*TARGET_WEIGHT, default=0.9)
     view: Callable[[Tensor], Tensor] | None = argument(default=None)
 
-    card = Card(
+    card = BoundedCard(
         formula=r"\frac{\pi\, D(t \,\|\, m) + \frac{1 - \pi}{2} \bigl(D(p' \,\|\, m) + D(p'' \,\|\, m)\bigr)}"
         r"{-(1 - \pi) \log(1 - \pi)}, \quad m = \pi t + \frac{1 - \pi}{2} (p' + p'')",
         plain="(π KL(t ‖ m) + (1 - π)/2 (KL(p' ‖ m) + KL(p'' ‖ m))) / (-(1 - π) log(1 - π)), "
         "m = π t + (1 - π) (p' + p'')/2",
         source=SOURCE,
-        far=Slope.FADES,
-        convex=False,
         # It is convex in both predictions, so the maximum is where each has all its probability in one class.
         high=f"Piecewise(({_THREE}, K >= 3), (Max({HIGHEST}, {_APART}), True))",
         uniform=UNIFORM,
-        shift_invariant=True,
-        proper=False,
         note="Each step runs the network twice. The paper's best learning rate is ten times that of JS.",
     )
 

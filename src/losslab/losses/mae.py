@@ -5,7 +5,7 @@ from math import log
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Slope
+from losslab.losses.card import BoundedCard, Card
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import expm1, log_softmax_tails
 
@@ -25,18 +25,14 @@ class MAE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"1 - p_y",
             plain="1 - p_y",
             source="Ghosh, Kumar & Sastry, Robust loss functions under label noise for deep neural networks, 2017, "
             "which writes 2 (1 - p_y)",
-            far=Slope.FADES,
-            convex=False,
             high="1",
             uniform="(K - 1) / K",
             symmetric="K - 1" if self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note=_FLAT,
         )
 
@@ -62,17 +58,13 @@ class RCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"-\sum_k p_k \log t_k = -A (1 - p_y), \quad \log 0 := A",
             plain="-A (1 - p_y)",
             source="Wang et al., Symmetric cross entropy for robust learning with noisy labels, 2019",
-            far=Slope.FADES,
-            convex=False,
             high="-log_zero",
             uniform="-log_zero * (K - 1) / K",
             symmetric="-log_zero * (K - 1)" if self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note=_FLAT + " A only scales it, like a learning rate; in a sum with other losses it acts as a weight.",
         )
 
@@ -93,18 +85,14 @@ class GCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\frac{1 - p_y^q}{q}",
             plain="(1 - p_y^q) / q",
             source="Zhang & Sabuncu, Generalized cross entropy loss for training deep neural networks with noisy "
             "labels, 2018",
-            far=Slope.FADES,
-            convex=False,
             high="1 / q",
             uniform="(1 - K**-q) / q",
             symmetric="K - 1" if self.q == 1 and self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note="At its minimum p_k is proportional to t_k^(1/(1 - q)), which is overconfident. The gradient at "
             "uniform logits is K^-q times cross-entropy's: a fifth with q = 0.7 and ten classes.",
         )

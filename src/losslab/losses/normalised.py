@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from losslab.losses.base import ClassLoss
-from losslab.losses.card import Card, Slope
+from losslab.losses.card import BoundedCard, Card
 from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.numerics import log_softmax_tails
 
@@ -20,17 +20,13 @@ class NCE(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\frac{\log p_y}{\sum_k \log p_k}",
             plain="log p_y / Σ_k log p_k",
             source=_SOURCE,
-            far=Slope.FADES,
-            convex=False,
             high="1",
             uniform="1 / K",
             symmetric="1" if self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note=_PASSIVE + " Its gradient fades like the inverse square of the margin, so it is never quite flat.",
         )
 
@@ -58,17 +54,13 @@ class NFL(ClassLoss):
 
     @property
     def card(self) -> Card:
-        return Card(
+        return BoundedCard(
             formula=r"\frac{(1 - p_y)^\gamma \log p_y}{\sum_k (1 - p_k)^\gamma \log p_k}",
             plain="(1 - p_y)^γ log p_y / Σ_k (1 - p_k)^γ log p_k",
             source=_SOURCE,
-            far=Slope.FADES,
-            convex=False,
             high="1",
             uniform="1 / K",
             symmetric="1" if self.weight is None else None,
-            shift_invariant=True,
-            proper=False,
             note=_PASSIVE,
         )
 

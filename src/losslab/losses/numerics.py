@@ -64,7 +64,7 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_others(values: Tensor) -> Tensor:
-    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), summed directly where total - value would cancel for the largest."""
+    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), exact for the largest too, where total - value cancels."""
     top = values.argmax(1, keepdim=True)
     is_top = torch.zeros_like(values, dtype=torch.bool).scatter(1, top, value=True)
     others = values.masked_fill(is_top, 0).sum(1, keepdim=True)
