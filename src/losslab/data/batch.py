@@ -1,5 +1,6 @@
 """The containers of data: `Batch`, `Examples` (a split in memory), `Source` (any split) and `DataSpec`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -57,16 +58,17 @@ class Examples(NamedTuple):
 
     def take(self, rows: Tensor) -> "Examples":
         """Select rows; examples keep their index."""
-        target = self.target.index_select(0, rows)
-        truth = target if self.truth is self.target else self.truth.index_select(0, rows)
-        return Examples(self.inputs.index_select(0, rows), target, truth, self.index.index_select(0, rows))
+        return self.map(lambda tensor: tensor.index_select(0, rows))
 
     def to(self, device: torch.device) -> "Examples":
         """Copy to another device, asynchronously if the memory is pinned."""
-        target = self.target.to(device, non_blocking=True)
-        truth = target if self.truth is self.target else self.truth.to(device, non_blocking=True)
-        inputs, index = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.index))
-        return Examples(inputs, target, truth, index)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Examples":
+        """Apply a function to every tensor; to the target only once if it is the truth too."""
+        target = function(self.target)
+        truth = target if self.truth is self.target else function(self.truth)
+        return Examples(function(self.inputs), target, truth, function(self.index))
 
 
 class Source(Protocol):

@@ -11,7 +11,7 @@ from losslab.losses.base import ClassLoss, Loss, ResidualLoss
 from losslab.losses.bce import BCE, PriorSigmoid
 from losslab.losses.bi_tempered import BiTempered
 from losslab.losses.brier import Brier, RescaledMSE
-from losslab.losses.card import Card, Parameter, Slope
+from losslab.losses.card import BoundedCard, Card, Parameter, Slope
 from losslab.losses.cross_entropy import CrossEntropy, KLDiv, Poly1
 from losslab.losses.distillation import Distillation
 from losslab.losses.focal import Focal, SigmoidFocal
@@ -32,7 +32,7 @@ from losslab.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "AGCE", "AUL", "BCE", "GCE", "GJS", "JS", "L1", "LDAM", "MAE", "MSE", "NCE", "NFL", "RCE", "Barron",
-    "BiTempered", "Brier", "Card", "Cauchy", "Charbonnier", "ClassLoss", "CosineSoftmax", "CrossEntropy",
+    "BiTempered", "BoundedCard", "Brier", "Card", "Cauchy", "Charbonnier", "ClassLoss", "CosineSoftmax", "CrossEntropy",
     "Distillation", "Expectile", "Focal", "GaussianNLL", "GemanMcClure", "Hinge", "Huber", "KLDiv", "LogCosh",
     "LogitAdjusted", "LogitNorm", "LogitPenalty", "Loss", "MultiMargin", "Parameter", "PoissonNLL", "Poly1",
     "PriorSigmoid", "Quantile", "RescaledMSE", "ResidualLoss", "SigmoidFocal", "Slope", "SmoothL1", "Smoothed",

@@ -113,9 +113,8 @@ def differentiates_functionally(loss: Loss, kind: Kind) -> str | None:
     outputs, target = sample_outputs(loss, 6).requires_grad_(), sample_target(kind, 6)
     loss(outputs, target).backward()
     assert outputs.grad is not None  # noqa: S101 -- for the type checker
-    return _differ(
-        "torch.func.grad differs from backward", torch.func.grad(loss)(outputs.detach(), target), outputs.grad
-    )
+    functional = torch.func.grad(loss)(outputs.detach(), target)
+    return _differ("torch.func.grad differs from backward", functional, outputs.grad)
 
 
 def compiles_into_one_graph(loss: Loss, kind: Kind) -> str | None:
@@ -221,12 +220,8 @@ FOREIGN_CHECKS = (
 """The checks for criteria that were not written for this contract."""
 
 CHECKS = (
-    scores_each_example_by_itself,
-    averages_by_weight,
+    *FOREIGN_CHECKS,
     is_nan_on_an_empty_batch,
-    has_the_gradient_of_its_value,
-    is_stable_far_out,
-    propagates_nan,
     keeps_its_precision,
     is_the_same_under_autocast,
     maps_over_examples,

@@ -190,11 +190,8 @@ def _at_margin(loss: Loss, margin: float) -> float:
 
 
 def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
-    if n_output_columns(loss) > 1:
-        # Only the first of the outputs for a value estimates it.
-        make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=n_output_columns(loss))
-    else:
-        make = partial(torch.Tensor.clone)
+    # Only the first of the outputs for a value estimates it.
+    make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=n_output_columns(loss))
     # The target that outputs of 0 predict: 0, or a rate of 1 if the outputs are logarithms.
     target = loss.to_predictions(make(torch.zeros(1, 1, dtype=torch.float64))).clone()
     both = [
