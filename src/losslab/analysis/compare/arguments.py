@@ -5,74 +5,48 @@ from math import inf, isfinite
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from losslab.analysis.compare.curves import history_columns, is_loss
-from losslab.analysis.compare.differences import SCALES
-from losslab.analysis.compare.grouping import Group, matches, shorten
+from losslab.analysis.compare.grouping import Group, labels_by_value, matches, shorten
 from losslab.errors import LabError
 
 _DEFAULT_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
 
 
 def check_folders(folders: object) -> list[Path]:
-    """One path or several → a list.
-
-    Raises:
-        LabError: something else, or no path.
-    """
-    several = _as_list(folders, str | PathLike)
-    paths = [Path(one) for one in several if isinstance(one, str | PathLike)]
-    if not paths or len(paths) < len(several):
+    """Convert one path or several to a list. Raises LabError for anything else."""
+    paths = _as_list(folders, str | PathLike)
+    if not paths:
         raise LabError(f"folders must be one or more paths of runs or of folders above them, got {folders!r:.60}")
-    return paths
+    return [Path(path) for path in paths]
 
 
 def check_names(argument: str, names: object) -> list[str] | None:
-    """One text or several → a list; None stays None.
-
-    Raises:
-        LabError: something else.
-    """
+    """Convert one string or several to a list; None stays None. Raises LabError for anything else."""
     if names is None:
         return None
-    several = _as_list(names, str) if isinstance(names, Iterable) else [names]
-    strings = [one for one in several if isinstance(one, str)]
-    if len(strings) < len(several):
+    strings = _as_list(names, str)
+    if strings is None:
         raise LabError(f"{argument} must be one or more strings, got {names!r:.60}")
     return strings
 
 
 def check_reach(reach: object) -> tuple[str, float | None] | None:
-    """A pair of a metric and a finite value or None; None stays None.
-
-    Raises:
-        LabError: something else.
-    """
-    if reach is None:
-        return None
-    pair = reach if isinstance(reach, Sequence) and len(reach) == 2 and not isinstance(reach, str) else (None, None)
-    metric, value = pair
-    if not isinstance(metric, str):
-        raise LabError(f'reach must be a curve and a value, such as ("val/accuracy", 0.6), got {reach!r:.60}')
-    if value is None:
-        return metric, None
-    level = _to_float(value)
-    if not isfinite(level):
-        raise LabError(
-            f"the value to reach in {metric} must be a finite number, such as {metric}=0.6, got {value!r:.60}"
-        )
-    return metric, level
-
-
-def check_scale(scale: object) -> None:
-    """Refuse an unknown scale.
-
-    Raises:
-        LabError: it is none of `SCALES`.
-    """
-    if scale not in SCALES:
-        raise LabError(f"there is no scale {scale!r:.60}; there are {', '.join(SCALES)}")
+    """Check a pair of a metric and a finite value or None; None stays None. Raises LabError for anything else."""
+    match reach:
+        case None:
+            return None
+        case [str(metric), None]:
+            return metric, None
+        case [str(metric), value]:
+            level = _to_float(value)
+            if isfinite(level):
+                return metric, level
+            raise LabError(
+                f"the value to reach in {metric} must be a finite number, such as {metric}=0.6, got {value!r:.60}"
+            )
+    raise LabError(f'reach must be a curve and a value, such as ("val/accuracy", 0.6), got {reach!r:.60}')
 
 
 def choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> tuple[str, ...]:
@@ -81,19 +55,22 @@ def choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> 
     Raises:
         LabError: a metric does not exist, is a loss that means something else in each group, or none is shared.
     """
-    # A group whose runs all diverged has no finite value.
-    by_group = {group.label: names for group in groups if (names := _metric_names(group))}
+    by_group = {
+        group.label: [*dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)]
+        for group in groups
+    }
+    by_group = {label: names for label, names in by_group.items() if names}  # without groups that all diverged
     every = [*dict.fromkeys(name for names in by_group.values() for name in names)]
     if requested:
         for metric in requested:
-            if metric not in every:
-                _refuse_unknown("metric", metric, _comparable(groups, every), "no run is finished")
-            _refuse_losses(groups, metric, _defaults(every))
+            _check_name("metric", metric, every, groups, _defaults(every), "no run is finished")
         return tuple(dict.fromkeys(requested))
-    shared = [name for name in every if all(name in names for names in by_group.values())]
-    if by_group and not _defaults(shared):
-        _refuse_unshared(by_group)
-    return _defaults(shared)
+    shared = _defaults([name for name in every if all(name in names for names in by_group.values())])
+    if by_group and not shared:
+        metrics = labels_by_value((", ".join(_defaults(names)) or "none", label) for label, names in by_group.items())
+        each = "; ".join(f"{names} of {shorten(labels)}" for names, labels in metrics.items())
+        raise LabError(f"these runs have no metric in common, compare them apart: {each}")
+    return shared
 
 
 def check_curve(groups: Sequence[Group], metric: str, instead: Sequence[str]) -> None:
@@ -107,10 +84,7 @@ def check_curve(groups: Sequence[Group], metric: str, instead: Sequence[str]) ->
     Raises:
         LabError: no history has it, or it is a loss that means something else in each group.
     """
-    _refuse_losses(groups, metric, instead)
-    columns = history_columns(groups)
-    if metric not in columns:
-        _refuse_unknown("curve", metric, _comparable(groups, columns), "no run kept a history")
+    _check_name("curve", metric, history_columns(groups), groups, instead, "no run kept a history")
 
 
 def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
@@ -124,7 +98,8 @@ def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
     if not pairs or not all("=" in part for part in parts):
         raise LabError(f"a baseline is named by its values, such as loss=cross_entropy, got {' '.join(values)!r}")
     if len(pairs) < len(parts):
-        twice = next(key for key in pairs if sum(part.partition("=")[0] == key for part in parts) > 1)
+        keys = [part.partition("=")[0] for part in parts]
+        twice = next(key for key in keys if keys.count(key) > 1)
         raise LabError(
             f"baseline {' '.join(parts)} names {twice} more than once: there is one baseline, name its value once"
         )
@@ -135,8 +110,10 @@ def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
     raise LabError(f"baseline {' '.join(values)} {what}: {'; '.join(group.label for group in matching or groups)}")
 
 
-def _as_list(value: object, kind: Any) -> list[object]:
-    return [value] if isinstance(value, kind) else [*value] if isinstance(value, Iterable) else []
+def _as_list(value: object, kind: Any) -> list[Any] | None:
+    """Convert one object of a kind or several to a list; None for anything else."""
+    several = [*value] if isinstance(value, Iterable) and not isinstance(value, kind) else [value]
+    return several if all(isinstance(one, kind) for one in several) else None
 
 
 def _to_float(value: object) -> float:
@@ -145,10 +122,6 @@ def _to_float(value: object) -> float:
         return float(value) if isinstance(value, Real) and not isinstance(value, bool) else inf
     except OverflowError:
         return inf
-
-
-def _metric_names(group: Group) -> list[str]:
-    return [*dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)]
 
 
 def _defaults(names: Sequence[str]) -> tuple[str, ...]:
@@ -160,33 +133,19 @@ def _defaults(names: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def _comparable(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
-    """Names by which the groups can be compared: without losses, if the losses differ."""
-    return [name for name in names if not (is_loss(name) and _losses_differ(groups))]
-
-
-def _losses_differ(groups: Sequence[Group]) -> bool:
+def _check_name(
+    what: str, name: str, available: Sequence[str], groups: Sequence[Group], instead: Sequence[str], none: str
+) -> None:
+    """Refuse a name that does not exist, and a loss that means something else in each group."""
     losses = {
         tuple(sorted((key, str(value)) for key, value in group.settings.items() if key.startswith("loss.")))
         for group in groups
     }
-    return len(losses) > 1
-
-
-def _refuse_unknown(what: str, name: str, available: Sequence[str], none: str) -> NoReturn:
-    there_are = f"; there {'is' if len(available) == 1 else 'are'} {', '.join(available)}" if available else f": {none}"
-    raise LabError(f"there is no {what} {name or repr(name)}{there_are}")
-
-
-def _refuse_losses(groups: Sequence[Group], metric: str, instead: Sequence[str]) -> None:
-    if is_loss(metric) and _losses_differ(groups):
+    comparable = [each for each in available if len(losses) < 2 or not is_loss(each)]
+    if name not in available:
+        verb = "is" if len(comparable) == 1 else "are"
+        there_are = f"; there {verb} {', '.join(comparable)}" if comparable else f": {none}"
+        raise LabError(f"there is no {what} {name or repr(name)}{there_are}")
+    if name not in comparable:
         advice = f"compare by one of {', '.join(instead)}" if instead else "these runs have nothing else to compare by"
-        raise LabError(f"{metric} means something else under every loss: {advice}")
-
-
-def _refuse_unshared(by_group: dict[str, list[str]]) -> NoReturn:
-    labels_of: dict[tuple[str, ...], list[str]] = {}
-    for label, names in by_group.items():
-        labels_of.setdefault(_defaults(names), []).append(label)
-    each = "; ".join(f"{', '.join(metrics) or 'none'} of {shorten(labels)}" for metrics, labels in labels_of.items())
-    raise LabError(f"these runs have no metric in common, compare them apart: {each}")
+        raise LabError(f"{name} means something else under every loss: {advice}")

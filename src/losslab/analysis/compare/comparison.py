@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from losslab.analysis.compare import arguments, tables
 from losslab.analysis.compare.curves import Histories, TimeToReach, is_loss, read_histories, time_to_reach
-from losslab.analysis.compare.differences import MetricComparison, Scale, compare_metric
+from losslab.analysis.compare.differences import SCALES, MetricComparison, Scale, compare_metric
 from losslab.analysis.compare.grouping import Group, group_runs
 from losslab.analysis.compare.notes import write_notes
 from losslab.analysis.compare.read import RunCollection, read_runs
@@ -55,10 +55,7 @@ class Comparison:
         """Table with a row for each group: mean ± 95 % interval, n, difference from the reference and verdict.
 
         Args:
-            metric: one of `metrics`; None for the first.
-
-        Raises:
-            LabError: it is none of them, or no run is finished.
+            metric: one of `metrics`; None for the first. LabError for another, or if no run is finished.
         """
         return markdown_table(tables.metric_rows(self._find(metric)), left=(0, 4))
 
@@ -66,10 +63,7 @@ class Comparison:
         """Figure of each group's seeds, mean and interval, and beside it the differences from the reference.
 
         Args:
-            metric: one of `metrics`; None for the first.
-
-        Raises:
-            LabError: it is none of them, or no run is finished.
+            metric: one of `metrics`; None for the first. LabError for another, or if no run is finished.
         """
         from losslab.analysis.compare.figures import draw_metric  # noqa: PLC0415
 
@@ -143,7 +137,8 @@ def compare(
     metric_names = arguments.check_names("metrics", metrics)
     baseline_values = arguments.check_names("baseline", baseline)
     target = arguments.check_reach(reach)
-    arguments.check_scale(scale)
+    if scale not in SCALES:
+        raise LabError(f"there is no scale {scale!r:.60}; there are {', '.join(SCALES)}")
     collection = read_runs(paths)
     groups = group_runs(collection.runs)
     chosen = arguments.choose_metrics(groups, metric_names)

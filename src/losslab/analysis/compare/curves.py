@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import ceil, floor, inf, isfinite, isinf, log10
+from operator import ge, le
 from statistics import fmean, median
 
 from losslab import runs
@@ -42,7 +43,6 @@ class Histories:
     """By run and column name, the values of all epochs; "step", and "seconds" since the start if they were recorded."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Runs without curves because a file is damaged: which, and why."""
-    _curves: dict[tuple[Group, str, bool], Curve | None] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -66,25 +66,14 @@ class Histories:
         Returns:
             None if there are no common epochs, or with `relative` if a run starts at or below 0.
         """
-        key = (group, name, relative)
-        if key not in self._curves:
-            self._curves[key] = self._curve(*key)
-        return self._curves[key]
-
-    def _curve(self, group: Group, name: str, relative: bool) -> Curve | None:
         runs_points = [points for run in group.runs if (points := self.points(run, name))]
-        if relative:
-            starts = [points[min(points)] for points in runs_points]
-            if any(start <= 0 for start in starts):
-                return None
-            runs_points = [
-                {epoch: value / start for epoch, value in points.items()}
-                for points, start in zip(runs_points, starts, strict=True)
-            ]
+        starts = [points[min(points)] if relative else 1.0 for points in runs_points]
         epochs = sorted(set.intersection(*map(set, runs_points))) if runs_points else []
-        if not epochs:
+        if not epochs or any(start <= 0 for start in starts):
             return None
-        values = [[points[epoch] for points in runs_points] for epoch in epochs]
+        values = [
+            [points[epoch] / start for points, start in zip(runs_points, starts, strict=True)] for epoch in epochs
+        ]
         mean, low, high = ([reduce(each) for each in values] for reduce in (fmean, min, max))
         return Curve(epochs, mean, low, high, len(runs_points))
 
@@ -139,17 +128,12 @@ class GroupTime:
     seconds: float
     """Wall time of the longest run."""
 
-    @property
-    def count(self) -> int:
-        """Number of runs that reached it."""
-        return sum(not isinf(time.epoch) for time in self.runs)
-
     def cells(self) -> tuple[str, str, str]:
         """Runs that reached it, epochs and seconds: medians with their range; ">20" if not within 20 epochs."""
         epochs = [time.epoch for time in self.runs]
         seconds = [time.seconds for time in self.runs if time.seconds is not None]
         return (
-            f"{self.count} of {len(epochs)}",
+            f"{sum(map(isfinite, epochs))} of {len(epochs)}",
             _median_and_range(epochs, "g", f">{self.epochs}"),
             _median_and_range(seconds, ".3g", f">{self.seconds:.3g}"),
         )
@@ -171,11 +155,7 @@ def time_to_reach(
 ) -> TimeToReach | None:
     """When the runs of each group first reach a value; None if no run has a history of the metric.
 
-    Args:
-        groups: in the order of the result.
-        histories: of their runs.
-        metric: a column of the histories.
-        value: None for the value that the worst group reaches on average, rounded so that it is easier to reach.
+    Without a value, it is the one that the worst group reaches on average, rounded so that it is easier to reach.
     """
     level = _default_level(groups, histories, metric) if value is None else value
     if level is None:
@@ -214,23 +194,16 @@ def _round(value: float, *, down: bool) -> float:
 
 
 def _group_time(group: Group, histories: Histories, metric: str, level: float) -> GroupTime:
-    rising = direction(metric) == "max"
+    reached = ge if direction(metric) == "max" else le
     times, epochs, seconds = [], 0, 0.0
     for run in group.runs:
         points = histories.points(run, metric)
         if points:
-            first = next(
-                (epoch for epoch, value in points.items() if (value >= level if rising else value <= level)), None
-            )
-            times.append(RunTime(run, inf if first is None else first, _seconds(run, histories, first)))
-            epochs = max(epochs, *points)
-            seconds = max([seconds, *histories.columns[run].get("seconds", ())[-1:]])
+            first = next((epoch for epoch, value in points.items() if reached(value, level)), inf)
+            columns = histories.columns[run]
+            clock = columns.get("seconds", [])
+            complete = len(clock) == len(columns["epoch"])
+            until = inf if isinf(first) else clock[columns["epoch"].index(first)] if complete else None
+            times.append(RunTime(run, first, until if complete else None))
+            epochs, seconds = max(epochs, *points), max([seconds, *clock[-1:]])
     return GroupTime(group, tuple(times), epochs, seconds)
-
-
-def _seconds(run: Run, histories: Histories, epoch: int | None) -> float | None:
-    seconds = histories.columns[run].get("seconds", [])
-    epochs = [int(number) for number in histories.columns[run]["epoch"]]
-    if len(seconds) != len(epochs):
-        return None
-    return inf if epoch is None else seconds[epochs.index(epoch)]

@@ -1,6 +1,6 @@
 """Differences of groups from the baseline or the best group: paired by seed, corrected for their number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import log
@@ -73,15 +73,12 @@ class MetricComparison:
     def mean(self, group: Group) -> float | None:
         """Mean of a group over its seeds; None if it has no value."""
         values = _values(group, self.metric, self.ratios).values()
-        return _from_scale(fmean(values), self.ratios) if values else None
+        return _mean(values, self.ratios) if values else None
 
     def estimate(self, group: Group) -> Estimate | GeometricEstimate | None:
         """Mean of a group with its 95 % interval over seeds; None below two seeds."""
         values = [*_values(group, self.metric, self.ratios).values()]
-        if len(values) < 2:
-            return None
-        estimate = mean_estimate(values, self.step)
-        return GeometricEstimate.from_logarithms(estimate) if self.ratios else estimate
+        return _from_scale(mean_estimate(values, self.step), self.ratios) if len(values) > 1 else None
 
     def difference(self, group: Group) -> Difference | None:
         """Difference of a group from the reference; None for the reference itself, or if one has no value."""
@@ -112,10 +109,16 @@ def compare_metric(
         reference = next(iter(repeated or measured), None)
     else:
         reference = baseline if baseline in means else None
-    step = 0.0 if ratios else _step(metric, measured)
+    step = 0.0
+    if metric.rpartition("/")[2] == "accuracy" and not ratios:
+        step = resolution([value for group in measured for value in group.values(metric).values()])
     pairs = [(group, reference) for group in measured if group is not reference] if reference is not None else []
     family = pairs if baseline is not None else [*combinations(measured, 2)]
-    p_values = {frozenset(pair): p for pair in family if (p := _p_value(*pair, metric, step, ratios)) is not None}
+    p_values = {
+        frozenset(pair): paired_p_value(*paired, step)
+        for pair in family
+        if len((paired := _paired(*pair, metric, ratios))[0]) > 1
+    }
     levels = dict(zip(p_values, holm_levels([*p_values.values()]), strict=True))
     differences = [_difference(*pair, metric, step, ratios, levels.get(frozenset(pair))) for pair in pairs]
     return MetricComparison(
@@ -126,19 +129,18 @@ def compare_metric(
 def _use_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:
     if scale == "difference":
         return False
-    values = [(group, seed, value) for group in groups for seed, value in group.values(metric).items()]
-    without_logarithm = next((each for each in values if each[-1] <= 0), None)
-    if scale == "ratio" and without_logarithm is not None:
-        group, seed, value = without_logarithm
-        raise LabError(
-            f"{metric} of {group.label} seed={seed} is {value:g}, and only values above 0 have ratios: compare by "
-            "differences (--scale difference), or by other metrics (--metric)"
-        )
-    if scale == "ratio":
-        return True
+    for group in groups:
+        for seed, value in group.values(metric).items():
+            if value <= 0 and scale == "ratio":
+                raise LabError(
+                    f"{metric} of {group.label} seed={seed} is {value:g}, and only values above 0 have ratios: compare "
+                    "by differences (--scale difference), or by other metrics (--metric)"
+                )
+            if value <= 0:
+                return False
     means = [fmean(group.values(metric).values()) for group in groups if group.values(metric)]
     unbounded = metric.rpartition("/")[2] in {"mse", "mae", "nll"}
-    return unbounded and without_logarithm is None and bool(means) and max(means) > _RATIO_THRESHOLD * min(means)
+    return scale == "ratio" or (unbounded and bool(means) and max(means) > _RATIO_THRESHOLD * min(means))
 
 
 def _values(group: Group, metric: str, ratios: bool) -> dict[int, float]:
@@ -146,8 +148,13 @@ def _values(group: Group, metric: str, ratios: bool) -> dict[int, float]:
     return {seed: log(value) if ratios else value for seed, value in group.values(metric).items()}
 
 
-def _from_scale(mean: float, ratios: bool) -> float:
+def _mean(values: Iterable[float], ratios: bool) -> float:
+    mean = fmean(values)
     return exp_or_inf(mean) if ratios else mean
+
+
+def _from_scale(estimate: Estimate, ratios: bool) -> Estimate | GeometricEstimate:
+    return GeometricEstimate.from_logarithms(estimate) if ratios else estimate
 
 
 def _paired(group: Group, other: Group, metric: str, ratios: bool) -> tuple[list[float], list[float]]:
@@ -156,26 +163,13 @@ def _paired(group: Group, other: Group, metric: str, ratios: bool) -> tuple[list
     return [values[seed] for seed in common], [others[seed] for seed in common]
 
 
-def _p_value(group: Group, other: Group, metric: str, step: float, ratios: bool) -> float | None:
-    values, others = _paired(group, other, metric, ratios)
-    return paired_p_value(values, others, step) if len(values) > 1 else None
-
-
 def _difference(group: Group, other: Group, metric: str, step: float, ratios: bool, level: float | None) -> Difference:
     values, others = _paired(group, other, metric, ratios)
     unpaired = len(group.values(metric).keys() ^ other.values(metric).keys())
-    mean = _from_scale(fmean(a - b for a, b in zip(values, others, strict=True)), ratios) if values else None
+    mean = _mean((a - b for a, b in zip(values, others, strict=True)), ratios) if values else None
     if level is None:
         return Difference(group, other, mean, len(values), unpaired)
     estimate = paired_difference(values, others, step, level)
     word = verdict(estimate, higher_is_better=direction(metric) == "max")
-    interval = GeometricEstimate.from_logarithms(estimate) if ratios else estimate
-    p = paired_p_value(values, others, step)
+    p, interval = paired_p_value(values, others, step), _from_scale(estimate, ratios)
     return Difference(group, other, mean, len(values), unpaired, p, interval, level, word)
-
-
-def _step(metric: str, groups: Sequence[Group]) -> float:
-    """One example if the metric is an accuracy; 0 if the smallest step is unknown."""
-    if metric.rpartition("/")[2] != "accuracy":
-        return 0.0
-    return resolution([value for group in groups for value in group.values(metric).values()])

@@ -147,19 +147,31 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
         histories: of their runs.
         reach: whose value to draw as a line in the panel of its metric.
     """
-    names = [name for name in histories.names if any(_curve(histories, group, name) for group in groups)]
-    rows = max(1, -(-len(names) // 2))
+    relative = {
+        name: [histories.curve(group, name, relative=is_loss(name)) for group in groups] for name in histories.names
+    }
+    curves = {name: of_groups for name, of_groups in relative.items() if any(of_groups)}
+    rows = max(1, -(-len(curves) // 2))
     _, labels = group_labels(groups)
     legend_columns = 2 if max(map(len, labels), default=0) > 24 else 4
     legend_rows = -(-min(len(groups), len(_CURVE_COLOURS) + 1) // legend_columns)
     figure = new_figure(8, 2.7 * rows + 0.22 * legend_rows + 0.35, dpi=200)
-    panels = figure.subplots(rows, min(2, max(1, len(names))), squeeze=False).flatten()
-    curves = [curve for name in names for group in groups if (curve := _curve(histories, group, name)) is not None]
-    limits = _epoch_limits([epoch for curve in curves for epoch in curve.epochs])
-    for axes, name in zip(panels, names, strict=False):
-        _draw_panel(axes, groups, histories, name, reach if reach is not None and reach.metric == name else None)
-        axes.set_xlim(*limits)
-    for axes in panels[len(names) :]:
+    panels = figure.subplots(rows, min(2, max(1, len(curves))), squeeze=False).flatten()
+    epochs = [epoch for of_groups in curves.values() for curve in of_groups if curve for epoch in curve.epochs]
+    first, last = min(epochs, default=0), max(epochs, default=1)
+    margin = 0.03 * (last - first) or 0.5
+    for axes, (name, of_groups) in zip(panels, curves.items(), strict=False):
+        _draw_panel(axes, of_groups)
+        if reach is not None and reach.metric == name:
+            _draw_reach(axes, reach)
+        title = name
+        if is_loss(name):
+            left_out = sum(bool(histories.curve(group, name)) for group in groups) - sum(map(bool, of_groups))
+            title += ": each its own loss, relative to its first value"
+            title += f"\n({left_out} that start at or below 0 left out)" if left_out else ""
+        axes.set_title(title, fontsize="small", loc="left")
+        axes.set_xlim(first - margin, last + margin)
+    for axes in panels[len(curves) :]:
         axes.set_visible(False)
     figure.legend(
         handles=_legend_handles(groups, labels), loc="outside lower center", ncols=legend_columns, fontsize="small",
@@ -169,17 +181,6 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
         "Mean over seeds; the band is from the lowest to the highest seed", fontsize="medium", x=0.01, ha="left"
     )
     return figure
-
-
-def _curve(histories: Histories, group: Group, name: str) -> Curve | None:
-    return histories.curve(group, name, relative=is_loss(name))
-
-
-def _epoch_limits(epochs: Sequence[int]) -> tuple[float, float]:
-    """Limits of the x axis of all panels: the epochs of all, and a margin."""
-    first, last = min(epochs, default=0), max(epochs, default=1)
-    margin = 0.03 * (last - first) or 0.5
-    return first - margin, last + margin
 
 
 def epoch_ticks(epochs: Iterable[int]) -> list[int]:
@@ -194,10 +195,8 @@ def epoch_ticks(epochs: Iterable[int]) -> list[int]:
     return multiples if len(multiples) > 2 else every[:: -(-len(every) // _MAX_TICKS)]
 
 
-def _draw_panel(
-    axes: "Axes", groups: Sequence[Group], histories: Histories, name: str, reach: TimeToReach | None
-) -> None:
-    curves = [(rank, curve) for rank, group in enumerate(groups) if (curve := _curve(histories, group, name))]
+def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None]) -> None:
+    curves = [(rank, curve) for rank, curve in enumerate(curves_of_groups) if curve]
     for rank, curve in reversed(curves):  # the best on top
         coloured = rank < len(_CURVE_COLOURS)
         colour = _CURVE_COLOURS[rank] if coloured else _OTHER_CURVES
@@ -210,14 +209,6 @@ def _draw_panel(
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    if reach is not None:
-        _draw_reach(axes, reach)
-    title = name
-    if is_loss(name):
-        left_out = sum(bool(histories.curve(group, name)) for group in groups) - len(curves)
-        title += ": each its own loss, relative to its first value"
-        title += f"\n({left_out} that start at or below 0 left out)" if left_out else ""
-    axes.set_title(title, fontsize="small", loc="left")
     axes.set_xlabel("Epochs", fontsize="small")
     axes.set_xticks(epoch_ticks(epoch for _, curve in curves for epoch in curve.epochs))
     axes.grid(alpha=0.25)
@@ -244,9 +235,7 @@ def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
 def _legend_handles(groups: Sequence[Group], labels: Sequence[str]) -> list[object]:
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    handles: list[object] = [
-        Line2D([], [], color=colour, label=shorten(label, 60))
-        for colour, label in zip(_CURVE_COLOURS, labels, strict=False)
-    ]
     others = len(groups) - len(_CURVE_COLOURS)
-    return [*handles, Line2D([], [], color=_OTHER_CURVES, label=f"{others} others")] if others > 0 else handles
+    entries = [*zip(_CURVE_COLOURS, [shorten(label, 60) for label in labels], strict=False)]
+    entries += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
+    return [Line2D([], [], color=colour, label=label) for colour, label in entries]

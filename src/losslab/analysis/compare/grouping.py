@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,15 +56,12 @@ class Group:
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Group runs by their settings, in the order of the first runs. The newest finished run of a seed counts."""
-    members: dict[frozenset[tuple[str, object]], list[Run]] = {}
-    settings: dict[frozenset[tuple[str, object]], Settings] = {}
+    members: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
     for run in runs:
-        own = result_settings(run)
-        key = frozenset(own.items())
-        settings.setdefault(key, own)
-        members.setdefault(key, []).append(run)
-    names = group_names([*settings.values()])
-    return [_group(name, settings[key], members[key]) for name, key in zip(names, settings, strict=True)]
+        settings = result_settings(run)
+        members.setdefault(frozenset(settings.items()), (settings, []))[1].append(run)
+    names = group_names([settings for settings, _ in members.values()])
+    return [_group(name, *each) for name, each in zip(names, members.values(), strict=True)]
 
 
 def _group(name: tuple[str, ...], settings: Settings, members: Sequence[Run]) -> Group:
@@ -104,6 +102,14 @@ def shorten(labels: Sequence[str]) -> str:
     return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
 
 
+def labels_by_value(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The different labels of each value in pairs of a value and a label."""
+    labels: dict[str, dict[str, None]] = {}
+    for value, label in pairs:
+        labels.setdefault(value, {})[label] = None
+    return {value: [*same] for value, same in labels.items()}
+
+
 def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield all values by dotted key, each printable on one line: the configuration may be untrusted."""
     if isinstance(config, dict):
@@ -132,11 +138,11 @@ def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
     names: list[tuple[str, ...]] = [()] * len(settings)
     for key in _naming_keys(settings):
         values = [_value(key, each) for each in settings]
-        values_of_name: dict[tuple[str, ...], set[str]] = {}
+        values_of_name = defaultdict(set)
         for name, value in zip(names, values, strict=True):
-            values_of_name.setdefault(name, set()).add(value)
+            values_of_name[name].add(value)
         names = [
-            (*name, f"{_without_target(key)}={value}") if len(values_of_name[name]) > 1 else name
+            (*name, f"{key.removesuffix('._target_')}={value}") if len(values_of_name[name]) > 1 else name
             for name, value in zip(names, values, strict=True)
         ]
     return [name or (f"loss={_value('loss', each)}",) for name, each in zip(names, settings, strict=True)]
@@ -152,7 +158,7 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     differing: dict[str, list[str]] = {}
     for key in _naming_keys(settings):
         values = [_value(key, each) for each in settings]
-        shown = _without_target(key)
+        shown = key.removesuffix("._target_")
         unnamed = [not any(part.startswith(f"{shown}=") for part in group.name) for group in groups]
         for indices in _comparable(key, settings):
             if len({values[index] for index in indices}) > 1 and any(unnamed[index] for index in indices):
@@ -163,9 +169,9 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 def _comparable(key: str, settings: Sequence[Settings]) -> list[list[int]]:
     """Indices of the settings between which a key is compared: keys of a loss between settings with that loss."""
     group = key.partition(".")[0] if "." in key else ""
-    indices: dict[str, list[int]] = {}
+    indices = defaultdict(list)
     for index, each in enumerate(settings):
-        indices.setdefault(_value(group, each) if group in _NAMED_GROUPS else "", []).append(index)
+        indices[_value(group, each) if group in _NAMED_GROUPS else ""].append(index)
     return [*indices.values()]
 
 
@@ -183,10 +189,9 @@ def _equal(value: str, other: str) -> bool:
 
 def _naming_keys(settings: Sequence[Settings]) -> list[str]:
     """Keys that may distinguish settings, the plainest first."""
-    keys = dict.fromkeys(key for each in settings for key in each if not key.startswith(("choices.", "callbacks.")))
-    callbacks = dict.fromkeys(key for each in settings for key in each if key.startswith("callbacks."))
+    keys = dict.fromkeys(key for each in settings for key in each if not key.startswith("choices."))
     order = {group: rank for rank, group in enumerate(_KEY_ORDER)}
-    single = sorted((*keys, *callbacks), key=lambda key: order.get(key.partition(".")[0], len(order)))
+    single = sorted(keys, key=lambda key: order.get(key.partition(".")[0], len(order)))
     return [*conf_groups.SETTINGS[:3], "mix", *conf_groups.SETTINGS[3:], "callbacks", *single]
 
 
@@ -204,7 +209,3 @@ def _value(key: str, settings: Settings) -> str:
         names = dict.fromkeys(name.split(".")[1] for name in settings if name.startswith("callbacks."))
         return ",".join(name for name in names if name != "checkpoints") or ("default" if names else "none")
     return format_value(settings.get(key))
-
-
-def _without_target(key: str) -> str:
-    return key.removesuffix("._target_")

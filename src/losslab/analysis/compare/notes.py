@@ -1,23 +1,23 @@
 """Notes below the tables of a comparison: how to read them, and what may mislead."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from losslab.analysis.compare.differences import MetricComparison, Scale
-from losslab.analysis.compare.grouping import Group, environment_settings, format_value, shorten, unnamed_differences
-from losslab.analysis.compare.read import Run
+from losslab.analysis.compare.grouping import (
+    Group,
+    environment_settings,
+    format_value,
+    labels_by_value,
+    shorten,
+    unnamed_differences,
+)
 
 _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset")
 """Settings of the data that do not change the validation and test sets."""
 
 
 def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricComparison], scale: Scale) -> list[str]:
-    """One or two sentences for each thing to know.
-
-    Args:
-        groups: that are compared.
-        by_metric: their comparison by each metric.
-        scale: that was requested.
-    """
+    """Write one or two sentences for each thing to know; `scale` is the one that was requested."""
     comparisons = [*by_metric.values()]
     sources = (
         _intervals(comparisons),
@@ -85,17 +85,13 @@ def _few_seeds(groups: Sequence[Group], comparisons: Sequence[MetricComparison])
     elif 1 in counts:
         yield "A group with one seed has no interval."
     for comparison in comparisons:
-        constant = [group.label for group in comparison.groups if _is_constant(comparison, group)]
-        if constant:
+        by_group = [(group.label, group.values(comparison.metric)) for group in comparison.groups]
+        constant = [label for label, values in by_group if len(values) > 1 and len({*values.values()}) == 1]
+        if constant and comparison.step == 0:
             yield (
                 f"{comparison.metric} is the same for all seeds in {shorten(constant)}: ± 0 there says nothing about "
                 "chance, only that the seed changed nothing."
             )
-
-
-def _is_constant(comparison: MetricComparison, group: Group) -> bool:
-    values = [*group.values(comparison.metric).values()]
-    return len(values) > 1 and len(set(values)) == 1 and comparison.step == 0
 
 
 def _splits(metrics: Sequence[str]) -> Iterator[str]:
@@ -109,17 +105,17 @@ def _splits(metrics: Sequence[str]) -> Iterator[str]:
 
 def _unnamed_settings(groups: Sequence[Group]) -> Iterator[str]:
     labels = [group.label for group in groups]
-    parts = [f"{key} ({_by_value(labels, values)})" for key, values in unnamed_differences(groups).items()]
+    parts = [
+        f"{key} ({', '.join(_values_in_groups(zip(values, labels, strict=True)))})"
+        for key, values in unnamed_differences(groups).items()
+    ]
     if parts:
         more = f" and {len(parts) - 6} more" if len(parts) > 6 else ""
         yield f"Beside their names, groups differ in {'; '.join(parts[:6])}{more}."
 
 
-def _by_value(labels: Sequence[str], values: Sequence[str]) -> str:
-    labels_of: dict[str, list[str]] = {}
-    for label, value in zip(labels, values, strict=True):
-        labels_of.setdefault(value, []).append(label)
-    return ", ".join(f"{value} in {shorten(same)}" for value, same in labels_of.items())
+def _values_in_groups(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{value} in {shorten(labels)}" for value, labels in labels_by_value(pairs).items()]
 
 
 def _data_settings(groups: Sequence[Group]) -> Iterator[str]:
@@ -147,23 +143,20 @@ def _repeated_runs(groups: Sequence[Group]) -> Iterator[str]:
         if group.repeated:
             seeds = [str(seed) for seed in sorted({run.seed for run in group.repeated})]
             newest = {run.seed: run for run in group.runs}
-            same = all(_agree(run, newest[run.seed]) for run in group.repeated)
+            same = all(
+                run.metrics[name] == newest[run.seed].metrics[name]
+                for run in group.repeated
+                for name in run.metrics.keys() & newest[run.seed].metrics.keys()
+            )
             end = "all gave the same values" if same else "THEY DID NOT GIVE THE SAME VALUES"
             yield f"{group.label} was run more than once with seed {shorten(seeds)}: the newest counts; {end}."
-
-
-def _agree(run: Run, other: Run) -> bool:
-    shared = run.metrics.keys() & other.metrics.keys()
-    return all(run.metrics[name] == other.metrics[name] for name in shared)
 
 
 def _environments(groups: Sequence[Group]) -> Iterator[str]:
     found = [(group, environment_settings(run)) for group in groups for run in group.runs]
     for key in dict.fromkeys(key for _, settings in found for key in settings):
-        labels_of: dict[str, dict[str, None]] = {}
-        for group, settings in found:
-            value = format_value(settings[key]) if key in settings else "unknown"
-            labels_of.setdefault(value, {})[group.label] = None
-        if len(labels_of) > 1:
-            each = "; ".join(f"{value} in {shorten([*labels])}" for value, labels in labels_of.items())
-            yield f"Not all runs have the same {key}, which should change results by rounding only: {each}."
+        each = _values_in_groups(
+            (format_value(settings[key]) if key in settings else "unknown", group.label) for group, settings in found
+        )
+        if len(each) > 1:
+            yield f"Not all runs have the same {key}, which should change results by rounding only: {'; '.join(each)}."

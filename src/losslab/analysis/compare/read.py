@@ -17,6 +17,7 @@ from losslab.runs.sweep_summary import State, read_jobs
 
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
+"""Metrics that are a share of examples, or a mean of shares or of differences between shares."""
 _LARGEST = 1e100
 """No metric comes near it, and the squares of squares that intervals are made of overflow far above it."""
 
@@ -72,7 +73,7 @@ def read_runs(folders: Iterable[Path]) -> RunCollection:
     jobs = _read_jobs(found, collection)
     for run in found.runs:
         try:
-            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), {})))
+            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), "")))
         except LabError as error:
             collection.problems.append((str(runs.display_path(run.path)), f"damaged: {error}"))
     if not collection.runs and not collection.problems:
@@ -82,9 +83,9 @@ def read_runs(folders: Iterable[Path]) -> RunCollection:
     return collection
 
 
-def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, dict[str, Any]]:
-    """Jobs of all sweep summaries by run folder. Jobs without a run folder become problems."""
-    jobs: dict[Path, dict[str, Any]] = {}
+def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, str]:
+    """Problem of each run that is a job of a sweep, "" if there is none. Jobs without a run folder are added."""
+    job_problems: dict[Path, str] = {}
     run_folders = {run.path.resolve() for run in found.runs}
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
@@ -95,11 +96,11 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, d
         for row in rows:
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
-                jobs[path] = row
+                job_problems[path] = _job_problem(row)
             elif sweep in found.sweeps:  # not if a single run of the sweep was named
                 name = f"{runs.display_path(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
                 collection.problems.append((name, _job_problem(row) or "its folder is gone"))
-    return jobs
+    return job_problems
 
 
 def _job_problem(job: dict[str, Any]) -> str:
@@ -108,13 +109,13 @@ def _job_problem(job: dict[str, Any]) -> str:
     return "" if job["state"] is State.DONE else f"{job['state']}: {reason}" if reason else str(job["state"])
 
 
-def _read_run(folder: RunFolder, job: dict[str, Any]) -> Run:
+def _read_run(folder: RunFolder, job_problem: str) -> Run:
     config = folder.read_unchecked_config()
     try:
         metrics = check_metrics(json.loads(read_text(folder.metrics)))
         return Run(folder, config, metrics, folder.metrics.stat().st_mtime)
     except FileNotFoundError:
-        problem = (_job_problem(job) if job else "") or _progress(folder, config)
+        problem = job_problem or _progress(folder, config)
     except (OSError, ValueError, RecursionError) as error:
         problem = f"damaged: {folder.metrics.name} ({error})"
     return Run(folder, config, {}, folder.config.stat().st_mtime, problem)
@@ -163,34 +164,22 @@ def check_metrics(content: Any) -> dict[str, float]:
 
 
 def _check_value(name: str, value: Any) -> float:
-    """Check that a value is a number that a metric of this name can have.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Check that a value is a number that a metric of this name can have, or raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r:.40}, no number")  # noqa: TRY004 -- of a file's content
     if not abs(value) < _LARGEST:  # NaN is not
         raise ValueError(f"{name} is {value!r:.40}")
-    if _is_share(name) and not -1e-6 <= value <= 1 + 1e-6:
+    is_share = "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
+    if is_share and not -1e-6 <= value <= 1 + 1e-6:
         raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
     return float(value)
 
 
 def _parse_cell(name: str, text: str) -> float:
-    """Parse a cell of a table of epochs; NaN if it is empty or not finite.
-
-    Raises:
-        ValueError: it is no number that a column of this name can have.
-    """
+    """Parse a cell of a table of epochs, or raise ValueError; NaN if it is empty or not finite."""
     value = float(text or "nan")
     if name in _COUNTS and not (0 <= value < 1e15 and value.is_integer()):
         raise ValueError(f"{name} is {text or 'empty'}, no count")
     if name == "seconds" and not 0 <= value < 1e15:
         raise ValueError(f"{name} is {text or 'empty'}")
     return _check_value(name, value) if isfinite(value) else nan
-
-
-def _is_share(name: str) -> bool:
-    """Whether a metric is a share of examples, or a mean of shares or of differences between shares."""
-    return "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES

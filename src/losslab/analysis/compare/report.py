@@ -11,6 +11,7 @@ from losslab.analysis.compare.curves import TimeToReach
 from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.read import Run
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.io import atomic
 from losslab.io.figures import save_png
 from losslab.io.tables import markdown_table, write_csv
@@ -28,26 +29,17 @@ _RUN_COLUMNS = ("group", "seed", "metric", "value", "note", "folder")
 
 
 def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
-    """Write the page, its figures and tables → their paths. A link at one of these paths is replaced by a file.
-
-    Args:
-        comparison: of at least one metric.
-        folder: an existing folder.
-        sections: further sections of the page.
-    """
+    """Write the page, its figures and tables into an existing folder → their paths. Links at these are replaced."""
     figures = {figure_name(metric): comparison.figure(metric) for metric in comparison.metrics}
     if comparison.histories.names:
         figures["curves.png"] = comparison.curves_figure()
     for name, figure in figures.items():
         save_png(figure, folder / name)
     atomic.write_bytes(folder / "comparison.md", printable(page(comparison, sections)).encode())
-    rows = (
-        _comparison_row(by_metric, group) for by_metric in comparison.by_metric.values() for group in by_metric.groups
-    )
+    rows = [_comparison_row(each, group) for each in comparison.by_metric.values() for group in each.groups]
     write_csv(folder / "comparison.csv", _COMPARISON_COLUMNS, rows)
-    write_csv(
-        folder / "runs.csv", _RUN_COLUMNS, (row for group in comparison.ordered for row in _run_rows(comparison, group))
-    )
+    rows = [row for group in comparison.ordered for row in _run_rows(comparison, group)]
+    write_csv(folder / "runs.csv", _RUN_COLUMNS, rows)
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
 
 
@@ -58,7 +50,11 @@ def figure_name(metric: str) -> str:
 
 def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
     """The text of comparison.md."""
-    parts = [_metric_section(comparison, metric) for metric in comparison.metrics]
+    parts = []
+    for metric in comparison.metrics:
+        finding = tables.describe(comparison.by_metric[metric])
+        figure = f"![{finding}]({figure_name(metric)})"
+        parts.append((metric, f"{finding}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"))
     if comparison.histories.names:
         parts.append(("Curves", "![Curves of all groups](curves.png)"))
     reach = comparison.time_to_reach
@@ -91,50 +87,32 @@ def reach_rows(reach: TimeToReach) -> list[tuple[str, ...]]:
     return [(head, "reached by", "epochs: median (range)", "seconds: median (range)"), *rows]
 
 
-def _metric_section(comparison: Comparison, metric: str) -> Section:
-    finding = tables.describe(comparison.by_metric[metric])
-    figure = f"![{finding}]({figure_name(metric)})"
-    return metric, f"{finding}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"
-
-
 def _comparison_row(comparison: MetricComparison, group: Group) -> Row:
-    """Unrounded values; empty where there is none, such as the interval of a single seed."""
-    estimate, difference = comparison.estimate(group), comparison.difference(group)
-    scale = "ratio" if comparison.ratios else "difference"
-    ends = (estimate.low, estimate.high) if estimate else (None, None)
-    count = len(group.values(comparison.metric))
+    """Unrounded values; None where there is none, such as the interval of a single seed."""
+    scale, count = "ratio" if comparison.ratios else "difference", len(group.values(comparison.metric))
+    ends = _ends(comparison.estimate(group))
     row = (comparison.metric, scale, group.label, count, comparison.mean(group), *ends)
-    if difference is None:
+    one = comparison.difference(group)
+    if one is None:
         return (*row, *[None] * (len(_COMPARISON_COLUMNS) - len(row)))
-    interval = difference.interval
-    ends = (interval.low, interval.high) if interval else (None, None)
-    reference = difference.reference.label
-    return (
-        *row,
-        reference,
-        difference.pairs,
-        difference.mean,
-        *ends,
-        difference.p,
-        difference.level,
-        difference.verdict,
-    )
+    return (*row, one.reference.label, one.pairs, one.mean, *_ends(one.interval), one.p, one.level, one.verdict)
+
+
+def _ends(interval: Estimate | GeometricEstimate | None) -> Row:
+    return (interval.low, interval.high) if interval else (None, None)
 
 
 def _run_rows(comparison: Comparison, group: Group) -> Iterator[Row]:
     notes = dict.fromkeys(group.runs, "") | dict.fromkeys(group.repeated, "not counted: a newer run has this seed")
-    for run, note in notes.items():
-        for metric in comparison.metrics:
-            yield _run_row(group, run, metric, run.metrics.get(metric), note)
-    for run in group.excluded:
-        yield _run_row(group, run, None, None, run.problem)
+    cells: list[tuple[Run, str | None, float | None, str]] = [
+        (run, metric, run.metrics.get(metric), note) for run, note in notes.items() for metric in comparison.metrics
+    ]
+    cells += [(run, None, None, run.problem) for run in group.excluded]
     reach = comparison.time_to_reach
-    if reach is None:
-        return
-    for time in (time for each in reach.groups if each.group is group for time in each.runs):
-        epochs, note = (None, "not reached") if isinf(time.epoch) else (int(time.epoch), "")
-        yield _run_row(group, time.run, f"epochs to {reach.metric}={reach.value:g}", epochs, note)
-
-
-def _run_row(group: Group, run: Run, metric: str | None, value: float | None, note: str) -> Row:
-    return group.label, run.seed, metric, value, note, runs.display_path(run.folder.path)
+    if reach is not None:
+        name = f"epochs to {reach.metric}={reach.value:g}"
+        for time in (time for each in reach.groups if each.group is group for time in each.runs):
+            epochs, note = (None, "not reached") if isinf(time.epoch) else (int(time.epoch), "")
+            cells.append((time.run, name, epochs, note))
+    for run, *row in cells:
+        yield group.label, run.seed, *row, runs.display_path(run.folder.path)

@@ -111,11 +111,11 @@ def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
     """
     count = len(p_values)
     levels = [0.0] * count
-    stopped_at: float | None = None
-    for rank, index in enumerate(sorted(range(count), key=lambda index: p_values[index])):
-        own_level = level / (count - rank) if stopped_at is None else stopped_at
-        if stopped_at is None and p_values[index] > own_level:
-            stopped_at = own_level
+    rejecting, own_level = True, level
+    for rank, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        if rejecting:
+            own_level = level / (count - rank)
+            rejecting = p_values[index] <= own_level
         levels[index] = own_level
     return levels
 

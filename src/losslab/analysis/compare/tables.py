@@ -77,9 +77,10 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
     against = f"multiple of {short}" if comparison.ratios else f"minus {short}"
     rows: list[tuple[str, ...]] = [(head, "n", comparison.metric, against, "verdict")]
     for label, group in zip(labels, comparison.groups, strict=True):
-        rows.append(
-            (label, _count(group, comparison.metric), _mean(comparison, group), *_difference_cells(comparison, group))
-        )
+        count, estimate, mean = len(group.values(comparison.metric)), comparison.estimate(group), comparison.mean(group)
+        n = str(count) if count == group.size else f"{count} of {group.size}"
+        value = format_estimate(estimate) if estimate else NO_VALUE if mean is None else f"{mean:.4g}"
+        rows.append((label, n, value, *_difference_cells(comparison, group)))
     return [row[:3] for row in rows] if reference is None or len(rows) == 2 else rows
 
 
@@ -107,18 +108,6 @@ def describe(comparison: MetricComparison) -> str:
     return start + (_verdicts(comparison.differences, labels) or "there is nothing to compare it with")
 
 
-def _count(group: Group, metric: str) -> str:
-    """Number of seeds with a value, and of all seeds if some have none."""
-    count = len(group.values(metric))
-    return str(count) if count == group.size else f"{count} of {group.size}"
-
-
-def _mean(comparison: MetricComparison, group: Group) -> str:
-    """Mean ± interval; the value alone for a single seed."""
-    estimate, mean = comparison.estimate(group), comparison.mean(group)
-    return format_estimate(estimate) if estimate is not None else f"{mean:.4g}" if mean is not None else NO_VALUE
-
-
 def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, str]:
     """Difference from the reference, and verdict."""
     if group is comparison.reference:
@@ -136,15 +125,10 @@ def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, 
 
 
 def _verdicts(differences: Sequence[Difference], labels: dict[Group, str]) -> str:
-    by_verdict: dict[str, list[str]] = {}
-    for difference in differences:
-        by_verdict.setdefault(difference.verdict or "without a verdict", []).append(labels[difference.group])
-    order = ("better", "worse", "not distinguishable", "equal", "without a verdict")
-    return "; ".join(_sentence(by_verdict[word], word) for word in order if word in by_verdict)
-
-
-def _sentence(names: Sequence[str], word: str) -> str:
-    if len(names) == 1:
-        return f"{names[0]} is {word}"
-    subject = f"{len(names)} others" if len(names) > 5 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{subject} are {word}"
+    sentences = []
+    for verdict in ("better", "worse", "not distinguishable", "equal", ""):
+        names = [labels[each.group] for each in differences if each.verdict == verdict]
+        if names:
+            several = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) < 6 else f"{len(names)} others are"
+            sentences.append(f"{several if names[1:] else f'{names[0]} is'} {verdict or 'without a verdict'}")
+    return "; ".join(sentences)

@@ -36,7 +36,7 @@ def write_events(groups: Sequence[Group], histories: Histories, folder: Path) ->
             old.unlink()
         writer = EventFileWriter(str(own))
         if number == 0:  # TensorBoard merges the layouts of several runs, in an undefined order
-            writer.add_event(Event(step=0, wall_time=time.time(), summary=_layout(histories.names)))
+            writer.add_event(Event(step=0, wall_time=time.time(), summary=_layout(map(_tag, histories.names))))
         for event in _events(group, histories):
             writer.add_event(event)
         writer.close()
@@ -59,15 +59,10 @@ def _events(group: Group, histories: Histories) -> Iterator[Event]:
             yield Event(step=step_of.get(epoch, epoch), wall_time=time.time(), summary=Summary(value=scalars))
 
 
-def _layout(names: Iterable[str]) -> Summary:
+def _layout(tags: Iterable[str]) -> Summary:
     """Layout of the custom scalars page: a chart with a band for each metric."""
-    charts = [
-        Chart(
-            title=tag,
-            margin={"series": [MarginChartContent.Series(value=tag, lower=f"{_LOW}/{tag}", upper=f"{_HIGH}/{tag}")]},
-        )
-        for tag in map(_tag, names)
-    ]
+    bands = {tag: MarginChartContent.Series(value=tag, lower=f"{_LOW}/{tag}", upper=f"{_HIGH}/{tag}") for tag in tags}
+    charts = [Chart(title=tag, margin={"series": [band]}) for tag, band in bands.items()]
     layout = Layout(category=[Category(title="mean over seeds, from the lowest to the highest", chart=charts)])
     plugin = SummaryMetadata.PluginData(plugin_name="custom_scalars")
     tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()])
