@@ -30,21 +30,29 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     start_command(trusted=options.trust)
     with one_line_errors(show_all=False):
-        from losslab.analysis import compare as lab  # noqa: PLC0415 -- not before --help
+        from losslab.analysis.compare import comparison as lab  # noqa: PLC0415 -- not before --help
+        from losslab.analysis.compare import report
 
         comparison = lab.compare(
             options.folders, options.metric, options.baseline, _parse_reach(options.reach), options.scale
         )
         if not comparison.metrics:
-            _raise_nothing_to_compare(comparison)
+            for name, reason in comparison.not_counted:
+                logger.info("%s: %s", name, reason)
+            raise LabError(lab.NOTHING_FINISHED)
         folder = _make_folder(options.output, comparison)
         _log_tables(comparison)
         extra_sections = [_matrix(comparison, folder, options.matrix, options.trust)] if options.matrix else []
-        _log_notes(comparison)
+        logger.info("")
+        for note in comparison.notes:
+            logger.info("%s", tables.wrap_text(f"- {note}"))
+        for name, reason in comparison.not_counted:
+            logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
         if options.tensorboard:
-            _tensorboard(comparison, folder / "tensorboard")
-        from losslab.analysis.compare import report  # noqa: PLC0415
+            from losslab.analysis.compare import tensorboard  # noqa: PLC0415
 
+            tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
+            logger.info("watch       tensorboard --logdir %s", runs.display_path(folder / "tensorboard"))
         report.write_report(comparison, folder, extra_sections)
         logger.info("page        %s", runs.display_path(folder / "comparison.md"))
     leave(0)
@@ -55,39 +63,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare runs that differ in more than their seed: tables, figures, and what can be claimed.",
         epilog="Writes comparison.md with its figures, comparison.csv and runs.csv.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or a folder above")
-    parser.add_argument(
-        "--metric", action="append", help="a final value to compare by, such as test/accuracy; may be repeated"
-    )
-    parser.add_argument(
-        "--baseline",
-        action="append",
-        metavar="KEY=VALUE",
-        help="compare with the group that has this setting (default: the best); may be repeated",
-    )
-    parser.add_argument(
-        "--scale",
-        choices=("auto", "difference", "ratio"),
-        default="auto",
-        help="compare by differences or by ratios (auto: ratios for errors more than ten times apart)",
-    )
-    parser.add_argument(
-        "--reach", metavar="METRIC=VALUE", help="how long runs take to reach a value, such as val/accuracy=0.6"
-    )
-    parser.add_argument(
-        "--matrix",
-        nargs="?",
-        const="trained",
-        choices=("trained", "all"),
-        help="also measure every model under every loss that one was trained with, or under all losses that fit",
-    )
+    add = parser.add_argument
+    add("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or a folder above")
+    add("--metric", action="append", help="a final value to compare by, such as test/accuracy; may be repeated")
+    setting = "compare with the group that has this setting (default: the best); may be repeated"
+    add("--baseline", action="append", metavar="KEY=VALUE", help=setting)
+    scale = "compare by differences or by ratios (auto: ratios for errors more than ten times apart)"
+    add("--scale", choices=("auto", "difference", "ratio"), default="auto", help=scale)
+    add("--reach", metavar="METRIC=VALUE", help="how long runs take to reach a value, such as val/accuracy=0.6")
+    matrix = "also measure every model under every loss that one was trained with, or under all losses that fit"
+    add("--matrix", nargs="?", const="trained", choices=("trained", "all"), help=matrix)
     add_trust_option(parser)
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="also write each group as one run for TensorBoard: means and bands"
-    )
-    parser.add_argument(
-        "--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)"
-    )
+    events = "also write each group as one run for TensorBoard: means and bands"
+    add("--tensorboard", action="store_true", help=events)
+    add("--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)")
     return parser
 
 
@@ -99,14 +88,6 @@ def _parse_reach(text: str | None) -> tuple[str, float | None] | None:
         return metric, float(value) if value else None
     except ValueError as error:
         raise LabError(f"--reach {text}: {value} is no number: type METRIC=VALUE, as in val/accuracy=0.6") from error
-
-
-def _raise_nothing_to_compare(comparison: "Comparison") -> None:
-    for name, reason in comparison.not_counted:
-        logger.info("%s: %s", name, reason)
-    from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
-
-    raise LabError(NOTHING_FINISHED)
 
 
 def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
@@ -143,14 +124,6 @@ def _log_tables(comparison: "Comparison") -> None:
         logger.info("All runs have one configuration: there is nothing to compare them with.")
 
 
-def _log_notes(comparison: "Comparison") -> None:
-    logger.info("")
-    for note in comparison.notes:
-        logger.info("%s", tables.wrap_text(f"- {note}"))
-    for name, reason in comparison.not_counted:
-        logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
-
-
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
     """Evaluate every model under every loss. Only this needs torch."""
     with imports_without_gc():
@@ -165,10 +138,3 @@ def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequenc
     logger.info("%s", tables.wrap_text(report.legend(matrix, _EMPHASIS)))
     logger.info("%s", tables.terminal_table(report.table(matrix, _EMPHASIS), instead=_TOO_WIDE))
     return report.TITLE, report.section(matrix)
-
-
-def _tensorboard(comparison: "Comparison", folder: Path) -> None:
-    from losslab.analysis.compare import tensorboard  # noqa: PLC0415
-
-    tensorboard.write_events(comparison.ordered, comparison.histories, folder)
-    logger.info("watch       tensorboard --logdir %s", runs.display_path(folder))

@@ -26,10 +26,8 @@ def explain(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors(show_all=False):
         refuse_file(options.output)
         selected = select_runs(options.run_folders, options.trust)
-        output = options.output or (
-            None if len(selected) == 1 else Path("outputs") / f"explanation-{folders.timestamp()}"
-        )
-        drawn = _draw(selected, output, options)
+        several = Path("outputs") / f"explanation-{folders.timestamp()}" if len(selected) > 1 else None
+        drawn = _draw(selected, options.output or several, options)
         logger.info("%-11s %s", "figures", folders.display_path(drawn[0].parent.resolve()))
     leave(0)
 
@@ -37,37 +35,30 @@ def explain(arguments: Sequence[str] | None = None) -> None:
 def _draw(selected: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
     """Draw the explanations that apply, or those that were asked for, and log why others do not apply."""
     configs = [run.read_unchecked_config() for run in selected]
-    network_options = LandscapeOptions(
-        **{field.name: getattr(options, field.name) for field in fields(LandscapeOptions)}
-    )
+    landscape = LandscapeOptions(**{field.name: getattr(options, field.name) for field in fields(LandscapeOptions)})
     drawn: list[Path] = []
-    refused: dict[str, str] = {}
+    refused: list[str] = []
     for name in options.what or EXPLANATIONS:
         explanation = EXPLANATIONS[name]
-        other = next(
-            (run for run, config in zip(selected, configs, strict=True) if not explanation.applies(config)), None
-        )
-        if other is not None:
-            refused[name] = f"{folders.display_path(other.path)} is not {explanation.needs}"
+        others = [run for run, config in zip(selected, configs, strict=True) if not explanation.applies(config)]
+        if others:
+            refused.append(f"{name}: {folders.display_path(others[0].path)} is not {explanation.needs}")
             continue
         with imports_without_gc():
             from losslab.training import experiment  # noqa: F401, PLC0415 -- imports torch with the garbage collector off
         keep_freed_memory()
         try:
-            figures = explanation.module.explain(
-                selected, output, *([network_options] if explanation.takes_options else [])
-            )
+            figures = explanation.module.explain(selected, output, *[landscape] * explanation.takes_options)
         except LabError as error:
-            refused[name] = str(error)
+            refused.append(f"{name}: {error}")
             continue
         drawn += figures
         # A run that is still being trained has its own event file open: then figures are only files.
         if output is not None or selected[0].metrics.is_file():
             write_tensorboard_images(name, figures, output or selected[0].path)
-    lines = [f"{name}: {reason}" for name, reason in refused.items()]
     if not drawn or (refused and options.what):
-        raise LabError("; ".join(lines))
-    for line in lines:
+        raise LabError("; ".join(refused))
+    for line in refused:
         logger.info("not drawn   %s", line)
     return drawn
 
@@ -79,12 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     several = "a run, or a folder of runs such as a sweep: then the first seed of each configuration is explained"
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
     add_trust_option(parser)
-    parser.add_argument(
-        "--what",
-        action="append",
-        choices=tuple(EXPLANATIONS),
-        help="an explanation; may be repeated (default: all that apply)",
-    )
+    what = "an explanation; may be repeated (default: all that apply)"
+    parser.add_argument("--what", action="append", choices=tuple(EXPLANATIONS), help=what)
     parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
     group = parser.add_argument_group("landscape and barrier")
     numbers = {

@@ -16,40 +16,25 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="the folder of a finished run")
     add_trust_option(parser)
-    parser.add_argument(
-        "--ckpt", default="best", metavar="best|last|PATH", help="the checkpoint (default: best, of the best epoch)"
-    )
+    checkpoint = "the checkpoint (default: best, of the best epoch)"
+    parser.add_argument("--ckpt", default="best", metavar="best|last|PATH", help=checkpoint)
     return parser
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
     """Add --trust: packages that the configuration of a run may name beside losslab's own list."""
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package outside losslab that the run may use: its code will be executed; may be repeated",
-    )
+    package = "a package outside losslab that the run may use: its code will be executed; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=package)
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
     """Add --data: options of the data that replace the run's own."""
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change an option of the data, as data.KEY=VALUE of train.py does (dir=/elsewhere); may be repeated",
-    )
+    option = "change an option of the data, as data.KEY=VALUE of train.py does (dir=/elsewhere); may be repeated"
+    parser.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help=option)
 
 
 def refuse_file(folder: Path | None) -> None:
-    """Refuse an output folder that is a file.
-
-    Raises:
-        LabError: it is one.
-    """
+    """Raise LabError if an output folder is a file."""
     if folder is not None and folder.exists() and not folder.is_dir():
         raise LabError(f"{folder} is a file: name another folder with --output")
 

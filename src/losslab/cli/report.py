@@ -29,19 +29,19 @@ def log_header(experiment: "Experiment") -> None:
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
-    folder = runs.display_path(experiment.folder.path)
+    folder, packages = runs.display_path(experiment.folder.path), trust.packages_to_trust(config)
+    loss = f"custom {config['loss']['_target_']}" if choices["loss"] == "custom" else choices["loss"]
+    batches = f"batches of {config['data']['batch_size']}" if config["data"]["batch_size"] else "one full batch"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
-        "data": f"{choices['data']}, {_inputs(learner.spec)}, {_batches(config['data'])}",
+        "data": f"{choices['data']}, {_inputs(learner.spec)}, {batches}",
         **(manifest.describe(experiment.data.manifest) if experiment.data.manifest else {}),
-        "loss": _with_parameters(_loss(choices["loss"], config["loss"]), config["loss"]),
+        "loss": _with_parameters(loss, config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
-        "evaluate": " ".join(
-            [f"losslab evaluate {folder}", *(f"--trust {name}" for name in trust.packages_to_trust(config))]
-        ),
+        "evaluate": f"losslab evaluate {folder}" + "".join(f" --trust {name}" for name in packages),
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
@@ -51,14 +51,6 @@ def _inputs(spec: DataSpec) -> str:
     shape = "×".join(str(size) for size in spec.input_shape)
     targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
     return f"inputs of {shape}, {targets}"
-
-
-def _batches(data: dict[str, Any]) -> str:
-    return f"batches of {data['batch_size']}" if data["batch_size"] else "one full batch"
-
-
-def _loss(choice: str, config: dict[str, Any]) -> str:
-    return f"custom {config['_target_']}" if choice == "custom" else choice
 
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:
@@ -79,12 +71,8 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
     """Log the final metrics, and for a linear model its weights beside the least-squares solution."""
     if "best_epoch" in results:
         best, monitor = results["best_epoch"], experiment.learner.monitor
-        logger.info(
-            "best epoch  %d of %d by %s: its values, and the test set under its weights",
-            best,
-            results["epochs"],
-            monitor,
-        )
+        line = "best epoch  %d of %d by %s: its values, and the test set under its weights"
+        logger.info(line, best, results["epochs"], monitor)
     log_metrics(results)
     _log_weights(experiment)
     profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
@@ -138,9 +126,7 @@ def _log_weights(experiment: "Experiment") -> None:
         for values in solutions.values()
     ]
     features = network.in_features
-    names = ["weight"] if features == 1 else [f"weight {index}" for index in range(features)]
+    names = ["weight", "bias"] if features == 1 else [*(f"weight {index}" for index in range(features)), "bias"]
     rows = [["parameter", "learnt", *solutions]]
-    rows += [
-        [name, *(f"{value:z.4f}" for value in values)] for name, *values in zip([*names, "bias"], *columns, strict=True)
-    ]
+    rows += [[name, *(f"{value:z.4f}" for value in values)] for name, *values in zip(names, *columns, strict=True)]
     logger.info("%s", terminal_table(rows, width=_WIDTH))

@@ -61,15 +61,15 @@ def _compose_loss(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     """The name of the loss, and its configuration."""
     from losslab.losses import catalog  # noqa: PLC0415
 
-    names = [argument.partition("=")[2] for argument in arguments if argument.startswith("loss=")]
+    one_of = f"one of {', '.join(catalog.names())}"
+    names = [argument.removeprefix("loss=") for argument in arguments if argument.startswith("loss=")]
     if len(names) != 1:
-        raise LabError(f"name one loss, as in loss=focal: one of {', '.join(catalog.names())}")
+        raise LabError(f"name one loss, as in loss=focal: {one_of}")
     name = names[0]
     if name in catalog.names():
         others = (argument for argument in arguments if not argument.startswith(("loss=", "teacher=")))
         return name, catalog.config(name, *others)
     if not any(argument.startswith(("loss._target_", "hydra.searchpath")) for argument in arguments):
-        alike = get_close_matches(name, catalog.names())
-        hint = f"did you mean {' or '.join(alike)}" if alike else f"one of {', '.join(catalog.names())}"
-        raise LabError(f"there is no loss={name}: {hint}")
+        alike = " or ".join(get_close_matches(name, catalog.names()))
+        raise LabError(f"there is no loss={name}: {f'did you mean {alike}' if alike else one_of}")
     return name, compose(arguments, run_dir="unused")["loss"]

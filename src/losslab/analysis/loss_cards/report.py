@@ -2,8 +2,9 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import track
 
@@ -19,8 +20,6 @@ from losslab.losses.contract.sample_inputs import is_classification
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_REFERENCE_COLOUR = "#999999"
 
 _INTRODUCTION = """\
 # The losses
@@ -39,11 +38,8 @@ def draw(name: str, shown: Curves) -> "Figure":
     value, gradient = figure.subplots(1, 2)
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
         if shown.reference not in shown.curves:
-            reference = shown.reference
-            axes.plot(
-                shown.x, getattr(reference, quantity), color=_REFERENCE_COLOUR, linewidth=3, alpha=0.6,
-                label=reference.label,
-            )  # fmt: skip
+            grey: dict[str, Any] = {"color": "#999999", "linewidth": 3, "alpha": 0.6}
+            axes.plot(shown.x, getattr(shown.reference, quantity), label=shown.reference.label, **grey)
         for curve, style in zip(shown.curves, line_styles(), strict=False):
             axes.plot(shown.x, getattr(curve, quantity), linewidth=1.8, label=curve.label, **style)
         axes.set_title(f"{name}: {quantity}")
@@ -86,13 +82,8 @@ def table(shown: Curves) -> str:
 
 def summary(name: str) -> str:
     """The comment at the top of a loss's YAML file."""
-    comment = []
-    for line in (CONF / "loss" / f"{name}.yaml").read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            comment.append(line.lstrip("# "))
-    return " ".join(comment)
+    lines = takewhile(lambda line: line.startswith("#"), (CONF / "loss" / f"{name}.yaml").read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines if not line.startswith("# @package"))
 
 
 def write(docs: Path) -> None:

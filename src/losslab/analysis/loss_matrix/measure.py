@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from losslab.analysis.compare.grouping import Group, Settings, group_names
+from losslab.analysis.compare.grouping import Group, Settings, group_names, labels_by_value
 from losslab.analysis.compare.read import Run
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.errors import LabError
@@ -54,11 +54,8 @@ class Matrix:
     @property
     def reasons(self) -> dict[str, list[str]]:
         """Why cells are empty: by reason, "GROUP under LOSS" of each."""
-        reasons: dict[str, list[str]] = {}
-        for (group, loss), cell in self.cells.items():
-            if cell.value is None:
-                reasons.setdefault(cell.how, []).append(f"{group.label} under {loss}")
-        return reasons
+        empty = {key: cell.how for key, cell in self.cells.items() if cell.value is None}
+        return labels_by_value((why, f"{group.label} under {loss}") for (group, loss), why in empty.items())
 
 
 def measure(
@@ -89,7 +86,11 @@ def measure(
     for run in track([*group_of]):
         for name, cell in _measure_run(run, requests[run], losses).items():
             seeds.setdefault((group_of[run], name), []).append(cell)
-    cells = {key: _mean_cell(several) for key, several in seeds.items()}
+    cells = {}
+    for key, several in seeds.items():
+        values = [cell.value for cell in several if cell.value is not None]
+        empty = next((cell for cell in several if cell.value is None), None)
+        cells[key] = empty or Cell(fmean(values), several[0].how)
     used = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
     return Matrix(tuple(groups), used, {key: cell for key, cell in cells.items() if key[1] in used})
 
@@ -103,11 +104,6 @@ def _losses(groups: Sequence[Group], *, all_losses: bool) -> dict[str, dict[str,
     names = [" ".join(name).removeprefix("loss=") for name in group_names([each for each, _ in trained.values()])]
     configs = dict(zip(names, (config for _, config in trained.values()), strict=True))
     return configs | {name: catalog.config(name) for name in catalog.names() if all_losses and name not in configs}
-
-
-def _mean_cell(seeds: Sequence[Cell]) -> Cell:
-    empty = next((cell for cell in seeds if cell.value is None), None)
-    return empty or Cell(fmean(cell.value for cell in seeds if cell.value is not None), seeds[0].how)
 
 
 def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]:

@@ -1,6 +1,7 @@
 """The matrix as a heatmap, as a table, as a section of comparison.md and as matrix.csv."""
 
-from math import isfinite, nan
+from itertools import product
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from losslab.io.figures import new_figure, save_png
 from losslab.io.tables import markdown_table, write_csv
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = "Trained with, measured by"
@@ -49,11 +49,9 @@ def table(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
 
 def legend(matrix: Matrix, own: str) -> str:
     """One line below the table in a terminal."""
-    line = "row" if matrix.losses_in_rows else "column"
-    translated = "; *: the outputs were translated" if matrix.translated else ""
     return (
-        f"mean loss on the test set, to be compared within a {line}; {own.format('x')}: the loss it was trained with"
-        f"{translated}"
+        f"mean loss on the test set, to be compared within a {'row' if matrix.losses_in_rows else 'column'}; "
+        f"{own.format('x')}: the loss it was trained with{'; *: the outputs were translated' * matrix.translated}"
     )
 
 
@@ -88,7 +86,12 @@ def draw(matrix: Matrix) -> "Figure":
     axes = figure.subplots()
     shades = [[_shade(matrix, *key) for key in line] for line in grid]
     image = axes.imshow(shades, cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
-    _write_values(axes, matrix, grid)
+    for row, column in product(range(len(rows)), range(len(columns))):
+        cell, shade = matrix.cells[grid[row][column]], shades[row][column]
+        axes.text(
+            column, row, _format(cell), ha="center", va="center", fontsize="x-small",
+            weight="bold" if cell.how == "own" else "normal", color="white" if shade > 0.55 else "black",
+        )  # fmt: skip
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="left", rotation_mode="anchor", fontsize="small")
     axes.set_yticks(range(len(rows)), rows, fontsize="small")
     axes.set_ylabel(sides[0], fontsize="small")
@@ -103,24 +106,14 @@ def draw(matrix: Matrix) -> "Figure":
     return figure
 
 
-def _write_values(axes: "Axes", matrix: Matrix, grid: list[list[tuple[Group, str]]]) -> None:
-    for row, line in enumerate(grid):
-        for column, key in enumerate(line):
-            cell, shade = matrix.cells[key], _shade(matrix, *key)
-            axes.text(
-                column, row, _format(cell), ha="center", va="center", fontsize="x-small",
-                weight="bold" if cell.how == "own" else "normal",
-                color="white" if isfinite(shade) and shade > 0.55 else "black",
-            )  # fmt: skip
-
-
 def _finding(matrix: Matrix) -> str:
     if len(matrix.groups) == 1:
         return f"Trained with {group_labels(matrix.groups)[1][0]}"
     own = [key for key, cell in matrix.cells.items() if cell.how == "own"]
-    first = sum(_shade(matrix, *key) == 0 for key in own)
-    verb = "is" if first == 1 else "are"
-    return f"Of {len(own)} losses {first} {verb} lowest for the model that was trained with it"
+    lowest = sum(_shade(matrix, *key) == 0 for key in own)
+    return (
+        f"Of {len(own)} losses {lowest} {'is' if lowest == 1 else 'are'} lowest for the model that was trained with it"
+    )
 
 
 def _shade(matrix: Matrix, group: Group, loss: str) -> float:
