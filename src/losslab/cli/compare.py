@@ -31,7 +31,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     start_command(trusted=options.trust)
     with one_line_errors(show_all=False):
         from losslab.analysis.compare import comparison as lab  # noqa: PLC0415 -- not before --help
-        from losslab.analysis.compare import report
+        from losslab.analysis.compare import report  # noqa: PLC0415
 
         comparison = lab.compare(
             options.folders, options.metric, options.baseline, _parse_reach(options.reach), options.scale

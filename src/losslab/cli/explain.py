@@ -48,7 +48,7 @@ def _draw(selected: list[RunFolder], output: Path | None, options: argparse.Name
             from losslab.training import experiment  # noqa: F401, PLC0415 -- imports torch with the garbage collector off
         keep_freed_memory()
         try:
-            figures = explanation.module.explain(selected, output, *[landscape] * explanation.takes_options)
+            figures = explanation.module.explain(selected, output, *([landscape] if explanation.takes_options else []))
         except LabError as error:
             refused.append(f"{name}: {error}")
             continue

@@ -35,7 +35,7 @@ def test_a_loss_without_a_card_is_searched():
         def classwise(self, outputs):
             return 1 - outputs.softmax(1)
 
-    told = card.spec(Mine())
+    told = card.facts(Mine())
     assert told["symmetric"] == "yes (found by search)"
     assert told["convex"] == "no (found by search)"
     assert told["at uniform logits"] == "0.9000 for K = 10 (found by search)"

@@ -41,6 +41,11 @@ def draw_metric(comparison: MetricComparison) -> "Figure":
     figure = new_figure(8, height, dpi=200)
     panels = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
     figure.suptitle("\n".join(lines), fontsize="medium", fontweight="bold", x=0.01, ha="left")
+    for axes in panels:
+        if comparison.ratios:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_formatter("{x:g}")
     _draw_seeds(panels[0], comparison, groups)
     if both:
         _draw_differences(panels[1], comparison, groups)
@@ -65,10 +70,6 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
     axes.tick_params(axis="y", labelsize="small" if max(map(len, labels)) > 20 else "medium")
     axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    if comparison.ratios:
-        axes.set_xscale("log")
-    else:
-        axes.xaxis.set_major_formatter("{x:g}")
     better = "higher" if direction(comparison.metric) == "max" else "lower"
     mean = "geometric mean" if comparison.ratios else "mean"
     several = any(estimate is not None for estimate in estimates)
@@ -77,11 +78,8 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
 
 
 def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[Group]) -> None:
-    axes.xaxis.set_major_formatter("{x:g}")
     zero = 1 if comparison.ratios else 0
     axes.axvline(zero, color="black", linewidth=0.9)
-    if comparison.ratios:
-        axes.set_xscale("log")
     shown = [each for each in comparison.differences if each.group in groups and each.mean is not None]
     window = _window([zero, *(each.mean for each in shown if each.mean is not None)], ratios=comparison.ratios)
     for row, group in enumerate(groups):
@@ -173,13 +171,10 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
         axes.set_xlim(first - margin, last + margin)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    figure.legend(
-        handles=_legend_handles(groups, labels), loc="outside lower center", ncols=legend_columns, fontsize="small",
-        frameon=False,
-    )  # fmt: skip
-    figure.suptitle(
-        "Mean over seeds; the band is from the lowest to the highest seed", fontsize="medium", x=0.01, ha="left"
-    )
+    handles = _legend_handles(labels)
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False)
+    title = "Mean over seeds; the band is from the lowest to the highest seed"
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     return figure
 
 
@@ -232,10 +227,10 @@ def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
     )  # fmt: skip
 
 
-def _legend_handles(groups: Sequence[Group], labels: Sequence[str]) -> list[object]:
+def _legend_handles(labels: Sequence[str]) -> list[object]:
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    others = len(groups) - len(_CURVE_COLOURS)
+    others = len(labels) - len(_CURVE_COLOURS)
     entries = [*zip(_CURVE_COLOURS, [shorten(label, 60) for label in labels], strict=False)]
     entries += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
     return [Line2D([], [], color=colour, label=label) for colour, label in entries]

@@ -19,18 +19,11 @@ _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate"
 def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricComparison], scale: Scale) -> list[str]:
     """Write one or two sentences for each thing to know; `scale` is the one that was requested."""
     comparisons = [*by_metric.values()]
-    sources = (
-        _intervals(comparisons),
-        _ratios(comparisons, scale),
-        _few_seeds(groups, comparisons),
-        _splits([*by_metric]),
-        _unnamed_settings(groups),
-        _data_settings(groups),
-        _missing_seeds(groups),
-        _repeated_runs(groups),
-        _environments(groups),
-    )
-    return [note for source in sources for note in source]
+    notes = [*_intervals(comparisons), *_ratios(comparisons, scale), *_few_seeds(groups, comparisons)]
+    notes += _splits([*by_metric])
+    for of_groups in (_unnamed_settings, _data_settings, _missing_seeds, _repeated_runs, _environments):
+        notes += of_groups(groups)
+    return notes
 
 
 def _intervals(comparisons: Sequence[MetricComparison]) -> Iterator[str]:

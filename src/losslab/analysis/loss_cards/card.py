@@ -1,6 +1,7 @@
 """The card of a loss as text: what it declares, and what a numerical search finds if it declares nothing."""
 
 import math
+from collections.abc import Callable
 from textwrap import wrap
 
 from losslab.losses.adapter.adapted import Adapted
@@ -68,22 +69,19 @@ def _classification_facts(loss: Loss, card: Card | None) -> dict[str, str]:
         uniform = f"{search.value_at_uniform_logits(equal, 10):.4f} for K = 10{_FOUND}"
     if card is not None:
         symmetric = f"yes: Σ_k L(z, k) = {_formula(loss, card.symmetric)}" if card.symmetric else "no"
-        shift = _yes(card.shift_invariant)
     else:
         low, high = search.range_of_class_sums(unequal, 3)
-        symmetric = f"{_yes(high - low < 1e-6 * max(1.0, abs(high)))}{_FOUND}"
-        shift = f"{_yes(search.shift_sensitivity(unequal, 3) < 1e-7)}{_FOUND}"
-    if card is not None and card.proper is not None:
-        proper = _yes(card.proper)
-    else:
-        proper = f"{_yes(search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3)}{_FOUND}"
+        symmetric = _yes(None, lambda: high - low < 1e-6 * max(1.0, abs(high)))
+    shift, proper = (card.shift_invariant, card.proper) if card is not None else (None, None)
     return {
         "at uniform logits": uniform,
         "values": _range(loss, card),
         "symmetric": symmetric,
         "convex": _convex(unequal, card),
-        "same after a shift of all logits": shift,
-        "proper scoring rule": proper,
+        "same after a shift of all logits": _yes(shift, lambda: search.shift_sensitivity(unequal, 3) < 1e-7),
+        "proper scoring rule": _yes(
+            proper, lambda: search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3
+        ),
     } | _slopes(loss, card, "where it is right", "where it is wrong")
 
 
@@ -107,20 +105,16 @@ def _range(loss: Loss, card: Card | None) -> str:
 
 
 def _convex(loss: Loss, card: Card | None) -> str:
-    if card is not None and card.convex is not None:
-        return _yes(card.convex)
-    return f"{_yes(search.convexity_violation(with_class_counts(loss, 3)) <= 0)}{_FOUND}"
+    declared = card.convex if card is not None else None
+    return _yes(declared, lambda: search.convexity_violation(with_class_counts(loss, 3)) <= 0)
 
 
 def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str]:
-    slopes: dict[str, str] = {}
-    for where, declared, gradients in (
-        (near, card and card.near, search.gradients_near),
-        (far, card and card.far, search.gradients_far),
-    ):
-        found = None if declared else claims.classify_slope(gradients(with_class_counts(loss, 3)))
-        slopes[f"gradient {where}"] = str(declared) if declared else f"{found}{_FOUND}"
-    return slopes
+    slopes = ((near, card and card.near, search.gradients_near), (far, card and card.far, search.gradients_far))
+    return {
+        f"gradient {where}": str(declared or f"{claims.classify_slope(gradients(with_class_counts(loss, 3)))}{_FOUND}")
+        for where, declared, gradients in slopes
+    }
 
 
 def _formula(loss: Loss, formula: str) -> str:
@@ -133,5 +127,8 @@ def _formula(loss: Loss, formula: str) -> str:
     return f"{shown} for K = 10" if is_classification(loss) else shown
 
 
-def _yes(fact: bool) -> str:
-    return "yes" if fact else "no"
+def _yes(declared: bool | None, find: Callable[[], bool]) -> str:
+    """Return yes or no, as declared or, if nothing is declared, as found by a search."""
+    if declared is None:
+        return f"{'yes' if find() else 'no'}{_FOUND}"
+    return "yes" if declared else "no"

@@ -61,7 +61,8 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     """
     losses = losses or _variants(name, config)
     first = next(iter(losses.values()))
-    axis, x, (reference_name, reference) = _line(first)
+    axis, largest, reference_name, reference = _line(first)
+    x = torch.linspace(-largest, largest, POINTS, dtype=torch.float64)
     spread = _depends_on_direction_only(first)
     if spread:
         axis = f"output of the right class among {CLASSES}, others at ±1"
@@ -79,30 +80,19 @@ def _variants(name: str, config: dict[str, Any]) -> dict[str, Loss]:
     return {f"{parameter} = {value:g}": instantiate(config, **{parameter: value}) for value in (configured, *others)}
 
 
-def _line(loss: Loss) -> tuple[str, Tensor, tuple[str, Loss]]:
-    """Axis label, points (P,) and the reference with its name."""
+def _line(loss: Loss) -> tuple[str, float, str, Loss]:
+    """Axis label, the largest point of the line, and the reference after its name."""
     if not is_classification(loss):
-        axis = "residual z - t" if _prediction_at_0(loss) == 0 else "output z, right at 0"
-        return axis, _points(5), ("mse", MSE())
+        return "residual z - t" if _prediction_at_0(loss) == 0 else "output z, right at 0", 5, "mse", MSE()
     if loss.wants[0] is Kind.BINARY:
-        return "logit of a yes", _points(8), ("bce", BCE())
+        return "logit of a yes", 8, "bce", BCE()
     largest = 1 if getattr(loss, "cosine_outputs", False) else 8
-    return f"margin of the right class among {CLASSES}", _points(largest), ("cross_entropy", CrossEntropy())
-
-
-def _points(largest: float) -> Tensor:
-    return torch.linspace(-largest, largest, POINTS, dtype=torch.float64)
+    return f"margin of the right class among {CLASSES}", largest, "cross_entropy", CrossEntropy()
 
 
 def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
-    x = x.clone().requires_grad_()
-    value = _evaluate(with_class_counts(loss, CLASSES, equal=True), x, spread=spread)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    return Curve(label, value.tolist(), gradient.tolist())
-
-
-def _evaluate(loss: Loss, x: Tensor, *, spread: bool) -> Tensor:
-    """The loss at points (P,) of the first output → (P,). All other outputs are 0, or alternate between 1 and -1."""
+    """Evaluate a loss at points (P,) of the first output. All other outputs are 0, or alternate between 1 and -1."""
+    x, loss = x.clone().requires_grad_(), with_class_counts(loss, CLASSES, equal=True)
     if not is_classification(loss):
         target, targets = _prediction_at_0(loss).expand(len(x), 1), 1
     elif loss.wants[0] is Kind.BINARY:
@@ -117,7 +107,9 @@ def _evaluate(loss: Loss, x: Tensor, *, spread: bool) -> Tensor:
         inputs = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
     except LabError:  # no teacher is configured: use one that finds all classes equally likely
         inputs = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
-    return loss.per_example(inputs, target)
+    value = loss.per_example(inputs, target)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    return Curve(label, value.tolist(), gradient.tolist())
 
 
 def _depends_on_direction_only(loss: Loss) -> bool:
