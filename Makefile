@@ -5,8 +5,8 @@ PY     := $(VENV)/bin/python
 FOUND  := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
             $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 ARGS   ?= loss=mse model=linear
-# Tests run side by side, a file in one process. Those that start processes are two at a time, and have the cores to themselves.
-SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
+# Unit tests run in parallel. Integration tests start processes of their own, so two run at a time, after the others.
+SPREAD ?= -n auto --maxprocesses 4 --dist worksteal
 PAIRED ?= -n 2 --dist loadfile
 STARTS := tests/integration
 
@@ -14,9 +14,9 @@ STARTS := tests/integration
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
-	@echo "make test                                        the quick tests, in some ten minutes"
-	@echo "make check                                       everything: ruff, mypy, import-linter, these and the slow tests"
-	@echo "make soak [SOAK='--only kills']                  the campaigns of docs/reliability.md, in some hours"
+	@echo "make test                                        the quick tests, in about five minutes"
+	@echo "make check                                       everything: ruff, mypy, import-linter, quick and slow tests"
+	@echo "make soak [SOAK='--only kills']                  the campaigns of docs/reliability.md, which take hours"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
 
 # The first call installs what requirements.lock pins (about 6 GB on Linux, of which CUDA is most); later calls skip it.
@@ -49,7 +49,7 @@ lint: $(VENV)/.installed
 
 check: lint test slow
 
-# Hours: hundreds of kills, signals and requeues. Interrupted, it goes on. SOAK='--only saves kills --scale 0.1' for less.
+# Takes hours: hundreds of kills, signals and requeues. It can be interrupted and continues. For less: SOAK='--only saves kills --scale 0.1'.
 soak: $(VENV)/.installed
 	cd tests && OMP_NUM_THREADS=1 ../$(PY) -m soak $(SOAK)
 
