@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from losslab import runs
-from losslab.data.batch import DataSpec, Examples
+from losslab.data.batch import Examples
 from losslab.data.corruption import manifest
 from losslab.io.tables import terminal_table
 from losslab.runs import trust
@@ -29,12 +29,15 @@ def log_header(experiment: "Experiment") -> None:
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    spec = learner.spec
+    inputs = f"inputs of {'×'.join(map(str, spec.input_shape))}"
+    targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
     folder, packages = runs.display_path(experiment.folder.path), trust.packages_to_trust(config)
     loss = f"custom {config['loss']['_target_']}" if choices["loss"] == "custom" else choices["loss"]
     batches = f"batches of {config['data']['batch_size']}" if config["data"]["batch_size"] else "one full batch"
     lines = {
         "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
-        "data": f"{choices['data']}, {_inputs(learner.spec)}, {batches}",
+        "data": f"{choices['data']}, {inputs}, {targets}, {batches}",
         **(manifest.describe(experiment.data.manifest) if experiment.data.manifest else {}),
         "loss": _with_parameters(loss, config["loss"]),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
@@ -45,12 +48,6 @@ def log_header(experiment: "Experiment") -> None:
     }
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
-
-
-def _inputs(spec: DataSpec) -> str:
-    shape = "×".join(str(size) for size in spec.input_shape)
-    targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
-    return f"inputs of {shape}, {targets}"
 
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:

@@ -74,16 +74,7 @@ def choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> 
 
 
 def check_curve(groups: Sequence[Group], metric: str, instead: Sequence[str]) -> None:
-    """Refuse a curve to reach a value in that cannot be compared.
-
-    Args:
-        groups: whose histories to look in.
-        metric: of the histories.
-        instead: metrics to suggest in place of a loss.
-
-    Raises:
-        LabError: no history has it, or it is a loss that means something else in each group.
-    """
+    """Refuse a curve that no history has, and a loss that means something else in each group, suggesting `instead`."""
     _check_name("curve", metric, history_columns(groups), groups, instead, "no run kept a history")
 
 

@@ -48,11 +48,6 @@ class Group:
         """Final values of a metric by seed, of the runs that have it."""
         return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
 
-    @property
-    def size(self) -> int:
-        """Number of seeds, finished or not."""
-        return len({run.seed for run in (*self.runs, *self.excluded)})
-
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Group runs by their settings, in the order of the first runs. The newest finished run of a seed counts."""

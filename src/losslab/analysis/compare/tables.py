@@ -77,8 +77,9 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
     against = f"multiple of {short}" if comparison.ratios else f"minus {short}"
     rows: list[tuple[str, ...]] = [(head, "n", comparison.metric, against, "verdict")]
     for label, group in zip(labels, comparison.groups, strict=True):
-        count, estimate, mean = len(group.values(comparison.metric)), comparison.estimate(group), comparison.mean(group)
-        n = str(count) if count == group.size else f"{count} of {group.size}"
+        count, seeds = len(group.values(comparison.metric)), {run.seed for run in (*group.runs, *group.excluded)}
+        n = str(count) if count == len(seeds) else f"{count} of {len(seeds)}"
+        estimate, mean = comparison.estimate(group), comparison.mean(group)
         value = format_estimate(estimate) if estimate else NO_VALUE if mean is None else f"{mean:.4g}"
         rows.append((label, n, value, *_difference_cells(comparison, group)))
     return [row[:3] for row in rows] if reference is None or len(rows) == 2 else rows
