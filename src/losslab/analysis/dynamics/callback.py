@@ -14,7 +14,6 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from losslab.analysis.dynamics import metrics, recording
-from losslab.analysis.dynamics.gradients import LINE, layer_titles
 from losslab.analysis.dynamics.record import Record, Snapshot
 from losslab.data.batch import Batch
 from losslab.data.loader import Loader
@@ -48,8 +47,7 @@ class RecordedExamples:
     def __init__(self, trainer: Trainer, learner: Learner, count: int, seed: int) -> None:
         data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self.trainer, self.learner, self.data = trainer, learner, data
-        source = data.splits["train"]
-        size = source.size
+        source, size = data.splits["train"], data.splits["train"].size
         if trainer.overfit_batches:  # type: ignore[attr-defined]
             size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
         drawn = source.take(recording.draw_rows(size, count, seed).to(source.device))
@@ -119,7 +117,9 @@ class Dynamics(Callback):
         if not trainer.is_global_zero:
             return
         if self._thins:
-            self._every = max(1, math.ceil(_expected_epochs(trainer) / _DEFAULT_SNAPSHOTS))
+            steps = trainer.estimated_stepping_batches  # infinite if the number of epochs is not known
+            per_epoch = max(1.0, float(trainer.num_training_batches) / trainer.accumulate_grad_batches)
+            self._every = 1 if math.isinf(steps) else max(1, math.ceil(steps / per_epoch / _DEFAULT_SNAPSHOTS))
         self._recorded = RecordedExamples(trainer, pl_module, self.examples, self.seed)
         self._description = recording.describe_examples(pl_module, self._recorded.batches())
         if not self.snapshots:  # not resumed
@@ -127,13 +127,23 @@ class Dynamics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # Tensors instead of arrays: torch.load(weights_only=True) reads them.
-        looks = [{name: _to_tensor(value) for name, value in vars(each).items()} for each in self.snapshots]
+        looks = [
+            {
+                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+                for name, value in vars(each).items()
+            }
+            for each in self.snapshots
+        ]
         return {"every": self._every, "looks": looks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._every = state_dict["every"]
-        states = state_dict["looks"]
-        self.snapshots = [Snapshot(**{name: _to_array(value) for name, value in each.items()}) for each in states]
+        self.snapshots = [
+            Snapshot(
+                **{name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in each.items()}
+            )
+            for each in state_dict["looks"]
+        ]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
@@ -150,7 +160,11 @@ class Dynamics(Callback):
             self._take_snapshot(trainer, pl_module, trainer.current_epoch + 1)
         self._files.require(self.folder.dynamics, lambda: self._write(pl_module))
         if self.draw:
-            self._draw(trainer, pl_module)
+            from losslab.analysis.dynamics.figures import draw_all  # noqa: PLC0415 -- imports matplotlib
+
+            for name, drawn in draw_all({self.title: self.record(pl_module)}).items():
+                logger.info("%-11s %s", "dynamics", drawn.findings[0])
+                save_figure(drawn.figure, name, trainer, self._files)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         with self._files.during_exception(self.folder.dynamics):
@@ -160,8 +174,8 @@ class Dynamics(Callback):
     def record(self, learner: Learner) -> Record:
         """The record of all snapshots so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
-        layers = layer_titles(learner.network)
-        return Record.of(learner.spec.task.value, name, layers, LINE, self._description, self.snapshots)
+        layers, line = recording.layer_titles(learner.network), recording.LINE
+        return Record.of(learner.spec.task.value, name, layers, line, self._description, self.snapshots)
 
     def _take_snapshot(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
         context = trainer.precision_plugin.forward_context()
@@ -185,27 +199,3 @@ class Dynamics(Callback):
     def _write(self, learner: Learner) -> None:
         self._last_write = time.monotonic()
         self.record(learner).save(self.folder.dynamics)
-
-    def _draw(self, trainer: Trainer, learner: Learner) -> None:
-        from losslab.analysis.dynamics.figures import draw_all  # noqa: PLC0415 -- imports matplotlib
-
-        for name, drawn in draw_all({self.title: self.record(learner)}).items():
-            logger.info("%-11s %s", "dynamics", drawn.findings[0])
-            save_figure(drawn.figure, name, trainer, self._files)
-
-
-def _to_tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _to_array(value: Any) -> Any:
-    return value.numpy() if isinstance(value, torch.Tensor) else value
-
-
-def _expected_epochs(trainer: Trainer) -> float:
-    """The number of epochs to train; 0 if it is not known."""
-    steps = trainer.estimated_stepping_batches
-    if math.isinf(steps):
-        return 0
-    batches = float(trainer.num_training_batches) / trainer.accumulate_grad_batches
-    return steps / max(1.0, batches)

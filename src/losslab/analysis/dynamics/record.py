@@ -36,9 +36,10 @@ class Examples:
 class Snapshot:
     """All recorded examples at one moment, without augmentation and in evaluation mode."""
 
-    epoch: int
-    """The number of finished epochs; 0 is before the first step."""
-    step: int
+    epoch: Any
+    """The number of finished epochs, an int; 0 is before the first step."""
+    step: Any
+    """The number of optimizer steps, an int."""
     outputs: Numbers
     """z, the raw outputs of the network (n, Z)."""
     loss: Numbers
@@ -52,13 +53,15 @@ class Snapshot:
     flow: Numbers
     """Root mean square of each layer's gradient of the mean loss (G,)."""
     slope: Numbers
-    """‖∂ℓ/∂z‖₂ along `gradients.LINE` (P,), NaN where the loss has none."""
+    """‖∂ℓ/∂z‖₂ along `recording.LINE` (P,), NaN where the loss has none."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """All L snapshots of a run, of n examples. The field names are the keys of dynamics.npz."""
+class Record(Snapshot, Examples):
+    """All L snapshots of a run: the fields of `Snapshot`, stacked along a first axis. The fields are dynamics.npz's."""
 
+    epoch: NDArray[np.int64]
+    step: NDArray[np.int64]
     task: str
     """A value of `losslab.targets.Task`."""
     loss_name: str
@@ -66,20 +69,6 @@ class Record:
     """Names in the order of the network (G,)."""
     line: Numbers
     """The margins or residuals at which `slope` was computed (P,)."""
-    index: NDArray[np.int64]
-    target: NDArray[Any]
-    truth: NDArray[Any]
-    corrupted: NDArray[np.bool_]
-    epoch: NDArray[np.int64]
-    """(L,); from here on the fields of `Snapshot`, stacked along a first axis."""
-    step: NDArray[np.int64]
-    outputs: Numbers
-    loss: Numbers
-    margin: Numbers
-    truth_margin: Numbers
-    gradient: Numbers
-    flow: Numbers
-    slope: Numbers
 
     @classmethod
     def of(
@@ -92,10 +81,11 @@ class Record:
         snapshots: Sequence[Snapshot],
     ) -> Self:
         """Stack one or more snapshots."""
-        stacked = {
-            field.name: np.stack([getattr(each, field.name) for each in snapshots]) for field in fields(Snapshot)
+        arrays: dict[str, Any] = {
+            name: np.stack([getattr(each, name) for each in snapshots]) for name in vars(snapshots[0])
         }
-        return cls(task, loss_name, np.array(layers, dtype=np.str_), line, **vars(examples), **stacked)
+        names = np.array(layers, dtype=np.str_)
+        return cls(task=task, loss_name=loss_name, layers=names, line=line, **vars(examples), **arrays)
 
     @property
     def is_regression(self) -> bool:
@@ -109,15 +99,14 @@ class Record:
 
     def finite(self) -> Self | None:
         """Drop the snapshots with NaN or infinite values; None if no snapshot is left."""
-        keep = np.ones(len(self.epoch), dtype=np.bool_)
-        for values in (self.loss, self.margin, self.truth_margin, self.gradient):
-            keep &= np.isfinite(values).all(axis=1)
+        measured = (self.loss, self.margin, self.truth_margin, self.gradient)
+        keep = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in measured])
         kept = {field.name: getattr(self, field.name)[keep] for field in fields(Snapshot)}
         return replace(self, **kept) if keep.any() else None
 
     def save(self, path: Path) -> None:
         """Write the file atomically."""
-        arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _SHAPES}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         atomic.write_bytes(path, content.getvalue())
@@ -132,7 +121,7 @@ class Record:
         try:
             # np.load would not close a damaged file that it opened itself.
             with open_regular_file(path) as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {field.name: archive[field.name] for field in fields(cls)}
+                arrays = {name: archive[name] for name in _SHAPES}
             _validate(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise LabError(f"cannot read {path} ({error}): train again to record a new one") from error

@@ -2,7 +2,7 @@
 
 evaluation    evaluates a run on a split; `report` writes the result
 predictions   what the network's outputs mean, per example; `metrics` and `soft_labels` compute from them
-figures       layout, regression and image figures; `classification_figures` the others
+figures       draws the result
 predict       classifies image files with a run
 export        writes the network as a torch.export program
 """

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from rich import get_console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from losslab.analysis.evaluate import metrics, soft_labels
 from losslab.analysis.evaluate.predictions import Array, Predictions, interpret_outputs
@@ -58,19 +58,20 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     try:
         outputs = collect_outputs(experiment, split)
     finally:
-        bar.stop()
+        bar.progress.stop()
     if not len(outputs.index):
         raise LabError(f"the split {split} holds no examples")
     predictions = interpret_outputs(experiment.learner, outputs)
     values = _logged_metrics(experiment, split, outputs) | metrics.extra_metrics(predictions)
-    curves: list[metrics.Curves] = []
-    if predictions.probabilities is not None:
-        curves = [metrics.compute_curves(predictions, kind) for kind in ("roc", "pr")]
+    kinds = () if task is Task.REGRESSION else ("roc", "pr")
+    curves = [metrics.compute_curves(predictions, kind) for kind in kinds]
     for each in curves:
         values |= each.areas()
     human = None
     if soft_labels_file is not None:
-        human = soft_labels.load(soft_labels_file, predictions, _data_set_size(experiment))
+        sources = [source for source in experiment.data.splits.values() if isinstance(source, Examples)]
+        data_set_size = 1 + max((int(source.index.max()) for source in sources), default=-1)  # at least
+        human = soft_labels.load(soft_labels_file, predictions, data_set_size)
         values |= soft_labels.soft_metrics(predictions, human)
     values = {f"{split}/{name}": value for name, value in values.items()}
     return Evaluation(request, experiment, predictions, values, curves, human, soft_labels_file)
@@ -104,38 +105,23 @@ def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, fl
     return {name: value.item() for name, value in ({"loss": loss / weight} | logged.compute()).items()}
 
 
-def _data_set_size(experiment: Experiment) -> int:
-    """The least size of the data set that the splits were drawn from, 0 if it is not in memory."""
-    indices = [source.index for source in experiment.data.splits.values() if isinstance(source, Examples)]
-    return 1 + max((int(index.max()) for index in indices), default=-1)
-
-
 class _ProgressBar(Callback):
     """Shows the number of evaluated batches on a terminal."""
 
     def __init__(self, split: str) -> None:
-        self.split = split
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
+        shown = environment.current_rank().rank == 0 and get_console().is_terminal
+        self.progress = Progress(console=get_console(), transient=True, disable=not shown)
+        self.split, self._task = split, self.progress.add_task(f"evaluating {split}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Show the bar."""
-        if environment.current_rank().rank == 0 and get_console().is_terminal:
-            batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
-            self._progress = Progress(console=get_console(), transient=True)
-            self._task = self._progress.add_task(f"evaluating {self.split}", total=float(sum(batches)))
-            self._progress.start()
+        batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
+        self.progress.update(self._task, total=float(sum(batches)))
+        self.progress.start()
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Advance by a batch."""
-        if self._progress is not None:
-            self._progress.advance(self._task)
-
-    def stop(self) -> None:
-        """Remove the bar."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self.progress.advance(self._task)
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end

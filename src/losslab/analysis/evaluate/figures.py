@@ -1,4 +1,4 @@
-"""Figures of an evaluation: layout, regression, and the images of highest loss. Titles state the result."""
+"""Figures of an evaluation; their titles state the result."""
 
 from itertools import product
 from textwrap import fill
@@ -9,9 +9,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from losslab.analysis.evaluate.metrics import Curve, Curves, confusion_matrix
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.data.batch import Examples, Source
 from losslab.io.figures import COLOURS, new_figure
+from losslab.models.metrics import ECE
 from losslab.targets import Task
 
 STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS[:-1])]
@@ -21,6 +23,15 @@ _MAX_COLUMNS = 6
 _MAX_BARS = 500
 """Predicted deviations are drawn as bars for up to this many examples."""
 _IMAGES_PER_ROW = 5
+_MAX_CELLS_WITH_COUNTS = 25
+"""Up to this many classes the cells of a confusion matrix show their counts."""
+_MAX_COLOURED = 12
+"""Up to this many classes each curve has its own colour, otherwise only the worst."""
+_WORST = 5
+_AVERAGES: dict[str, dict[str, Any]] = {
+    "micro": {"color": "#000000", "linestyle": (0, (1, 1)), "linewidth": 2.5},
+    "macro": {"color": "#000000", "linestyle": "-", "linewidth": 2.5},
+}
 
 
 def new_panels(
@@ -120,6 +131,175 @@ def _error_title(truth: Array, prediction: Array) -> str:
     variance = truth.var()
     r2 = f"R² {1 - (error**2).mean() / variance:.4f}, " if variance > 0 and len(truth) > 1 else ""
     return f"{r2}MSE {(error**2).mean():.4g} over {plural(len(truth), 'example')}"
+
+
+def draw_calibration(predictions: Predictions) -> Figure:
+    """Draw the reliability diagram over the bins of the metric ECE, and how many examples lie in each bin.
+
+    Multiclass: accuracy against confidence. Binary and multilabel: frequency of a label against its probability, all
+    labels together.
+    """
+    ece = calibration(predictions)
+    count, confidence, correct = (total.numpy() for total in (ece.count, ece.confidence, ece.correct))
+    bins, filled = len(count), count > 0
+    middle = (np.arange(bins) + 0.5)[filled] / bins
+    count, confidence, correct = count[filled], confidence[filled] / count[filled], correct[filled] / count[filled]
+    figure, (above, below) = new_panels(5.4, 6.0, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated", zorder=3)
+    bars: dict[str, Any] = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[5]}
+    above.bar(middle, correct, label="observed", **bars)
+    points: dict[str, Any] = {"color": COLOURS[1], "markersize": 5, "clip_on": False, "zorder": 4}
+    above.plot(confidence, correct, "o", label="at mean confidence", **points)
+    x, y = _calibration_axes(predictions)
+    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=_calibration_title(ece, predictions))
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    below.bar(middle, count, **bars)
+    below.set(xlabel=x, ylabel="labels" if predictions.spec.task is Task.MULTILABEL else "examples")
+    if count.max() > 100 * count.min():
+        below.set_yscale("log")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def calibration(predictions: Predictions) -> ECE:
+    """The metric ECE with its bins filled, without synchronisation as every process has all examples."""
+    ece = ECE()
+    ece.set_dtype(torch.float64)
+    probabilities, truth = torch.as_tensor(predictions.probabilities), torch.from_numpy(predictions.truth)
+    if predictions.spec.task is not Task.MULTICLASS:
+        probabilities, truth = probabilities.reshape(-1, 1).clamp(max=1), truth.reshape(-1, 1).double()
+    ece.update(probabilities, truth)
+    return ece
+
+
+def _calibration_axes(predictions: Predictions) -> tuple[str, str]:
+    if predictions.spec.task is Task.MULTICLASS:
+        return "confidence (probability of the predicted class)", "accuracy"
+    if predictions.spec.task is Task.BINARY:
+        name = predictions.class_names[1]
+        return f"probability of {name}", f"frequency of {name}"
+    return "probability of a label", "frequency of the label"
+
+
+def _calibration_title(ece: ECE, predictions: Predictions) -> str:
+    value = float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
+    gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
+    if predictions.spec.task is Task.MULTICLASS:
+        tendency = "over-confident" if gap > 0 else "under-confident"
+    else:
+        tendency = "too high" if gap > 0 else "too low"
+    return f"ECE {value:.4f}: on average {abs(gap):.3f} {tendency}"
+
+
+def draw_confusion(predictions: Predictions) -> Figure:
+    """Draw the confusion matrix: counts as numbers, shares of the true class as colours."""
+    matrix, names = confusion_matrix(predictions), predictions.class_names
+    if predictions.spec.task is Task.MULTILABEL:
+        figure = _draw_matrix(matrix, names, ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, names))
+        figure.axes[0].set(xlabel="decision on the label", ylabel="label")
+        return figure
+    figure = _draw_matrix(matrix, names, names, _confusion_title(matrix, names))
+    figure.axes[0].set(xlabel="prediction", ylabel="truth")
+    return figure
+
+
+def _draw_matrix(matrix: Array, rows: list[str], columns: list[str], title: str) -> Figure:
+    height = float(np.clip(0.5 * len(rows) + 1.9, 4.2, 14))
+    width = height + 1.0 if len(rows) == len(columns) else max(5.5, 0.8 * len(columns) + 2)
+    figure, (axes,) = new_panels(width, height)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for names, axis in ((columns, axes.xaxis), (rows, axes.yaxis)):
+        every = max(1, len(names) // 50)
+        axis.set_ticks(range(0, len(names), every), [shorten(name) for name in names[::every]])
+    longest = max(len(shorten(name)) for name in columns)
+    axes.tick_params(axis="x", rotation=90 if len(columns) > 4 and longest > 3 else 0)
+    if len(rows) <= _MAX_CELLS_WITH_COUNTS:
+        size = 9 if matrix.max() < 1000 or len(rows) <= 12 else 7
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if share[row, column] < 0.55 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
+    bar = figure.colorbar(image, ax=axes, fraction=0.05)
+    bar.set_label("share of the row")
+    axes.set_title(title, fontsize=11, wrap=True)
+    return figure
+
+
+def _confusion_title(matrix: Array, names: list[str]) -> str:
+    right, count = int(np.trace(matrix)), int(matrix.sum())
+    wrong = matrix - np.diag(np.diag(matrix))
+    title = f"{right:,} of {plural(count, 'example')} right ({right / count:.1%})"
+    if not wrong.any():
+        return title
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    pair = f"{shorten(names[row], 20)} predicted as {shorten(names[column], 20)}"
+    return f"{title};\nmost frequent error: {pair} ({wrong[row, column]:,} of {matrix[row].sum():,})"
+
+
+def _multilabel_title(matrix: Array, names: list[str]) -> str:
+    wrong = matrix[:, 1] + matrix[:, 2]
+    decisions, worst = int(matrix.sum()), int(wrong.argmax())
+    title = f"{1 - wrong.sum() / decisions:.1%} of {decisions:,} decisions right"
+    return f"{title};\nmost errors: {shorten(names[worst], 20)} ({wrong[worst]:,})" if wrong.any() else title
+
+
+def draw_curves(curves: Curves, predictions: Predictions) -> Figure:
+    """Draw the curve of each class against the rest, and their averages; in a binary task one curve."""
+    area = "AUC" if curves.kind == "roc" else "AP"
+    several = len(curves.each) + len(curves.missing) > 1
+    figure, (axes,) = new_panels(8.0 if several else 5.4, 5.4)
+    _draw_chance(curves, axes, predictions)
+    steps: dict[str, Any] = {} if curves.kind == "roc" else {"drawstyle": "steps-post"}
+    for curve, style in _with_styles(curves.each):
+        label = None if style["color"] == "0.8" else f"{shorten(curve.name, 20)}  {curve.area:.4f}"
+        axes.plot(curve.x, curve.y, label=label, **steps, **style)
+    for curve in curves.averages:
+        label = f"{curve.name} average  {curve.area:.4f}"
+        axes.plot(curve.x, curve.y, label=label, **(steps if curve.name == "micro" else {}), **_AVERAGES[curve.name])
+    if curves.kind == "roc":
+        axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    else:
+        axes.set(xlabel="recall", ylabel="precision")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=_curves_title(curves, area, predictions))
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+    axes.legend(title=area, fontsize=9, **(beside if several else {"loc": "lower right"}))
+    return figure
+
+
+def _draw_chance(curves: Curves, axes: Axes, predictions: Predictions) -> None:
+    if curves.kind == "roc":
+        axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
+        axes.text(0.62, 0.58, "chance", color="0.45", rotation=45, rotation_mode="anchor", fontsize=9)
+    elif predictions.truth.ndim == 2 and predictions.truth.shape[1] == 1:
+        share = float(predictions.truth.mean())
+        axes.axhline(share, color="0.6", linestyle="--", linewidth=1)
+        axes.text(0.02, share + 0.015, "chance", color="0.45", fontsize=9)
+
+
+def _with_styles(each: list[Curve]) -> list[tuple[Curve, dict[str, Any]]]:
+    """Curves in drawing order with their styles; grey ones first."""
+    if len(each) <= _MAX_COLOURED:
+        return [(curve, style | {"linewidth": 1.3}) for curve, style in zip(each, STYLES, strict=False)]
+    by_area = sorted(each, key=lambda curve: curve.area)
+    grey: dict[str, Any] = {"color": "0.8", "linestyle": "-", "linewidth": 0.8}
+    worst = [(curve, style | {"linewidth": 1.3}) for curve, style in zip(by_area[:_WORST], STYLES, strict=False)]
+    return [(curve, grey) for curve in by_area[_WORST:]] + worst
+
+
+def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
+    kind = curves.kind.upper()
+    if len(curves.each) == 1:
+        return f"{kind} of {shorten(curves.each[0].name, 20)}: {area} {curves.each[0].area:.4f}"
+    worst = min(curves.each, key=lambda curve: curve.area)
+    macro = next(curve for curve in curves.averages if curve.name == "macro")
+    missing = f"; {len(curves.missing)} without a curve" if curves.missing else ""
+    unit = "class" if predictions.spec.task is Task.MULTICLASS else "label"
+    lowest = f"lowest: {unit} {shorten(worst.name, 20)}, {worst.area:.4f}"
+    return f"{kind}: macro {area} {macro.area:.4f}; {lowest}{missing}"
 
 
 def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure:

@@ -144,25 +144,19 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
 def extra_metrics(predictions: Predictions) -> dict[str, float]:
     """Top-5 accuracy and Matthews' correlation of classes, or further errors of a regression."""
     task = predictions.spec.task
-    if task is Task.REGRESSION:
-        return _regression_metrics(predictions)
     extra: dict[str, float] = {}
+    if task is Task.REGRESSION:
+        error = predictions.prediction - predictions.truth
+        extra["rmse"] = float(np.sqrt(np.mean(error**2)))
+        extra["median_absolute_error"] = float(np.median(np.abs(error)))
+        extra["max_error"] = float(np.abs(error).max())
+        extra["bias"] = float(error.mean())
+        if predictions.deviation is not None:
+            extra["coverage95"] = float(np.mean(np.abs(error) <= 1.959964 * predictions.deviation))
+        return extra
     if task is Task.MULTICLASS and predictions.spec.targets > TOP:
         labels = range(predictions.spec.targets)
         extra["top5"] = float(sk.top_k_accuracy_score(predictions.truth, predictions.scores, k=TOP, labels=labels))
     if task is not Task.MULTILABEL:
         extra["mcc"] = float(sk.matthews_corrcoef(*_columns(predictions)))
-    return extra
-
-
-def _regression_metrics(predictions: Predictions) -> dict[str, float]:
-    error = predictions.prediction - predictions.truth
-    extra = {
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "median_absolute_error": float(np.median(np.abs(error))),
-        "max_error": float(np.abs(error).max()),
-        "bias": float(error.mean()),
-    }
-    if predictions.deviation is not None:
-        extra["coverage95"] = float(np.mean(np.abs(error) <= 1.959964 * predictions.deviation))
     return extra

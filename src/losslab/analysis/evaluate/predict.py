@@ -84,15 +84,11 @@ def classify(classifier: ImageClassifier, paths: Sequence[Path]) -> Iterator[tup
             images = [image for image in decoded if isinstance(image, Tensor)]
             probabilities = iter(_probabilities(classifier, torch.stack(images)) if images else ())
             for path, image in zip(batch, decoded, strict=True):
-                yield path, image if isinstance(image, str) else _check_finite(path, next(probabilities))
-
-
-def _check_finite(path: Path, probabilities: Tensor) -> Tensor:
-    if not torch.isfinite(probabilities).all():
-        raise LabError(
-            f"the probabilities for {path} are NaN or infinite: the run diverged, name other weights with --ckpt"
-        )
-    return probabilities
+                result = image if isinstance(image, str) else next(probabilities)
+                if isinstance(result, Tensor) and not torch.isfinite(result).all():
+                    problem = f"the probabilities for {path} are NaN or infinite"
+                    raise LabError(f"{problem}: the run diverged, name other weights with --ckpt")
+                yield path, result
 
 
 def _decode(path: Path, side: int) -> Tensor | str:

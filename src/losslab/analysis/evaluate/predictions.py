@@ -81,7 +81,13 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
     Raises:
         LabError: some outputs are NaN or infinite.
     """
-    _check_finite(split)
+    invalid = ~torch.isfinite(split.outputs.flatten(1)).all(1)
+    if invalid.any():
+        first = int(split.index[invalid][0])
+        raise LabError(
+            f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first of "
+            f"example {first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
+        )
     spec = learner.spec
     outputs = split.outputs.to(next(learner.parameters()).device)
     with torch.no_grad():
@@ -94,33 +100,16 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         multiclass = spec.task is Task.MULTICLASS
         prediction = scores.argmax(1) if multiclass else (probabilities > 0.5).long()
         probabilities = normalise_rows(probabilities.double()) if multiclass else probabilities
-    columns = {
-        "truth": split.truth,
-        "target": split.target,
-        "prediction": prediction,
-        "loss": split.loss,
-        "probabilities": probabilities,
-        "scores": scores if spec.task is Task.MULTICLASS else None,
-        "deviation": deviation,
+    columns: dict[str, Tensor | None] = {"index": split.index, "truth": split.truth, "target": split.target}
+    columns |= {"loss": split.loss, "prediction": prediction, "probabilities": probabilities, "deviation": deviation}
+    columns["scores"] = scores if spec.task is Task.MULTICLASS else None
+    arrays: dict[str, Array] = {
+        name: (column.double() if column.is_floating_point() else column).cpu().numpy()
+        for name, column in columns.items()
+        if column is not None
     }
-    arrays = {name: _to_array(column) for name, column in columns.items() if column is not None}
     if spec.task in {Task.BINARY, Task.MULTILABEL}:
         arrays["truth"] = arrays["truth"].astype(np.int64)
         if spec.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():
             arrays["target"] = arrays["target"].astype(np.int64)
-    return Predictions(spec, _to_array(split.index), **arrays)
-
-
-def _check_finite(split: SplitOutputs) -> None:
-    invalid = ~torch.isfinite(split.outputs.flatten(1)).all(1)
-    if invalid.any():
-        first = int(split.index[invalid][0])
-        raise LabError(
-            f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first of "
-            f"example {first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
-        )
-
-
-def _to_array(tensor: Tensor) -> Array:
-    array: Array = (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
-    return array
+    return Predictions(spec, **arrays)

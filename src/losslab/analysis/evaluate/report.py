@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from losslab.analysis.evaluate import classification_figures, figures, metrics, soft_labels
+from losslab.analysis.evaluate import figures, metrics, soft_labels
 from losslab.analysis.evaluate.evaluation import Evaluation
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.errors import LabError
@@ -101,7 +101,10 @@ def _write_files(evaluation: Evaluation, folder: Path) -> None:
     predictions = evaluation.predictions
     columns = prediction_columns(predictions)
     if evaluation.human is not None:
-        columns |= _human_columns(predictions, evaluation.human)
+        human, probabilities = evaluation.human, np.asarray(predictions.probabilities)
+        columns["people_name"] = np.array(predictions.class_names)[human.argmax(1)]
+        columns |= {"people_confidence": human.max(1), "people_entropy": soft_labels.entropy(human)}
+        columns["soft_cross_entropy"] = soft_labels.cross_entropy(human, probabilities)
     _write_columns(folder / "predictions.csv", columns)
     rows = predictions.highest_loss(_HIGHEST_LOSSES)
     _write_columns(folder / "worst.csv", {name: column[rows] for name, column in columns.items()})
@@ -110,7 +113,10 @@ def _write_files(evaluation: Evaluation, folder: Path) -> None:
         (folder / "report.txt").write_text(metrics.classification_report(predictions), encoding="utf-8")
         _write_confusion(folder / "confusion.csv", predictions)
         np.save(folder / "probabilities.npy", np.asarray(predictions.probabilities, dtype=np.float32))
-        content["classes"] = _class_metrics(evaluation)
+        content["classes"] = metrics.class_metrics(predictions)
+        for curves in evaluation.curves:
+            for each in curves.each:
+                content["classes"].setdefault(each.name, {})[curves.area_name] = each.area
     write_json(folder / "measures.json", content)
     write_json(folder / "settings.json", evaluation_settings(evaluation))
     note = _note(evaluation)
@@ -188,16 +194,6 @@ def _regression_columns(predictions: Predictions) -> dict[str, Array]:
     return _split_columns(columns, [str(number) for number in range(count)])
 
 
-def _human_columns(predictions: Predictions, human: Array) -> dict[str, Array]:
-    assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
-    return {
-        "people_name": np.array(predictions.class_names)[human.argmax(1)],
-        "people_confidence": human.max(1),
-        "people_entropy": soft_labels.entropy(human),
-        "soft_cross_entropy": soft_labels.cross_entropy(human, predictions.probabilities),
-    }
-
-
 def _split_columns(columns: Mapping[str, Array], suffixes: Sequence[str]) -> dict[str, Array]:
     """Split arrays (N, K) into K columns each, named NAME_SUFFIX."""
     pairs = [(name, column, suffix) for name in columns for column, suffix in enumerate(suffixes)]
@@ -219,14 +215,6 @@ def _write_confusion(path: Path, predictions: Predictions) -> None:
     write_csv(path, header, ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)))
 
 
-def _class_metrics(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    table = metrics.class_metrics(evaluation.predictions)
-    for curve in evaluation.curves:
-        for each in curve.each:
-            table.setdefault(each.name, {})[curve.area_name] = each.area
-    return table
-
-
 def _note(evaluation: Evaluation) -> str:
     """Which run, weights and examples a figure shows."""
     weights = str(evaluation_settings(evaluation)["checkpoint"]).removeprefix("checkpoints/")
@@ -243,11 +231,9 @@ def _figures(evaluation: Evaluation, highest_loss: Array) -> dict[str, Callable[
         draw["predictions"] = partial(figures.draw_predictions, predictions)
         draw["residuals"] = partial(figures.draw_residuals, predictions)
     else:
-        draw["confusion"] = partial(classification_figures.draw_confusion, predictions)
-        draw["reliability"] = partial(classification_figures.draw_calibration, predictions)
-        for each in evaluation.curves:
-            if each.each:
-                draw[each.kind] = partial(classification_figures.draw_curves, each, predictions)
+        draw["confusion"] = partial(figures.draw_confusion, predictions)
+        draw["reliability"] = partial(figures.draw_calibration, predictions)
+        draw |= {each.kind: partial(figures.draw_curves, each, predictions) for each in evaluation.curves if each.each}
     if len(predictions.spec.input_shape) == 3 and predictions.spec.input_shape[0] in {1, 3}:
         source = evaluation.experiment.data.splits[evaluation.request.split]
         draw["worst"] = partial(figures.draw_images, predictions, source, highest_loss)

@@ -48,6 +48,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
     check_compatible(solutions)
     batches = load_batches(solutions[0], options.split, options.examples, options.seed)
     passes = {each.label: ForwardPasses(each, batches, recompute=True) for each in solutions}
+    of_first = passes[solutions[0].label]
     planned = [
         (first, second, passes[loss_of.label])
         for first, second in combinations(solutions, 2)
@@ -55,10 +56,10 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
     ]
     with show_progress("barrier", [(each, options.points) for *_, each in planned]):
         lines = [interpolate(*each, options.points) for each in planned]
-    note = f"{passes[solutions[0].label].examples:,} {options.split_name} examples, unaugmented"
+    note = f"{of_first.examples:,} {options.split_name} examples, unaugmented"
     if corruption_differs(runs):
         note += f", with the noise and the imbalance that {solutions[0].label} learnt from"
-    if passes[solutions[0].label].has_batch_norm:
+    if of_first.has_batch_norm:
         note += "; BatchNorm's statistics are recomputed from them at every point"
     rows = [row for line in lines for row in line.rows(solutions)]
     write_csv(folder / "barrier.csv", ["first", "second", "loss_of", "share", "loss", "metric"], rows)
@@ -85,10 +86,7 @@ class Line:
 
     def rows(self, solutions: Sequence[Solution]) -> Iterator[tuple[float, ...]]:
         """Rows of the CSV file: the solutions' numbers, the share of the second, loss and metric."""
-        numbers = [
-            next(number for number, each in enumerate(solutions) if each is end)
-            for end in (self.first, self.second, self.loss_of)
-        ]
+        numbers = [solutions.index(end) for end in (self.first, self.second, self.loss_of)]
         for share, score in zip(self.share, self.scores, strict=True):
             yield (*numbers, share, *score)
 
@@ -113,9 +111,10 @@ class Line:
 
 def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points: int) -> Line:
     """Score the line between two solutions at this many points, both ends included, under the loss of `passes`."""
-    start, stop = (_weights(solution) for solution in (first, second))
-    if not _share_loss_parameters(first, second):
-        start, stop = ({name: ends[name] for name in ends if name.startswith("network.")} for ends in (start, stop))
+    start, stop = first.weights, second.weights
+    shapes = [{name: value.shape for name, value in end.items()} for end in (start, stop)]
+    if first.config["loss"] != second.config["loss"] or shapes[0] != shapes[1]:  # each loss keeps its own parameters
+        start, stop = ({name: end[name] for name in end if name.startswith("network.")} for end in (start, stop))
     share = np.linspace(0, 1, points)
     scores = [passes.score(mix_weights(start, stop, float(each))) for each in share]
     return Line(first, second, passes.solution, share, np.array(scores))
@@ -126,46 +125,23 @@ def mix_weights(start: Mapping[str, Any], stop: Mapping[str, Any], share: float)
     return {name: value.lerp(stop[name], share) for name, value in start.items()}
 
 
-def _weights(solution: Solution) -> Weights:
-    modules = {"network": solution.learner.network, "loss": solution.learner.loss}
-    return {
-        f"{part}.{name}": value.detach()
-        for part, module in modules.items()
-        for name, value in module.named_parameters()
-    }
-
-
-def _share_loss_parameters(first: Solution, second: Solution) -> bool:
-    """Whether the losses have the same trained parameters; otherwise each keeps its own along the line."""
-    shapes = [{n: p.shape for n, p in each.learner.loss.named_parameters()} for each in (first, second)]
-    return shapes[0] == shapes[1] and bool(first.config["loss"] == second.config["loss"])
-
-
 def check_compatible(solutions: Sequence[Solution]) -> None:
     """Check that all solutions are of one network and learnt from the same data.
 
     Raises:
         LabError: two have different networks or data.
     """
-    first = solutions[0]
     shapes = [{n: tuple(v.shape) for n, v in each.learner.network.named_parameters()} for each in solutions]
-    data = [_data_settings(each) for each in solutions]
+    data = [dict(settings(each.config, ("data", *CORRUPTIONS))) for each in solutions]
     for each, own_shapes, own_data in zip(solutions, shapes, data, strict=True):
+        both = f"{solutions[0].folder.path} and {each.folder.path}"
         if own_shapes != shapes[0]:
-            raise LabError(
-                f"{first.folder.path} and {each.folder.path} have different networks: no line connects their weights"
-            )
+            raise LabError(f"{both} have different networks: no line connects their weights")
         differ = [key for key in own_data if own_data[key] != data[0].get(key)]
-        differ = differ or [key for key in data[0] if key not in own_data]
+        differ += [key for key in data[0] if key not in own_data]
+        differ = [key for key in differ if key not in _SAME_DATA]
         if differ:
-            raise LabError(
-                f"{first.folder.path} and {each.folder.path} learnt from different data: {differ[0]} differs"
-            )
-
-
-def _data_settings(solution: Solution) -> dict[str, Any]:
-    pairs = settings(solution.config, ("data", *CORRUPTIONS))
-    return {key: value for key, value in pairs if key not in _SAME_DATA}
+            raise LabError(f"{both} learnt from different data: {differ[0]} differs")
 
 
 def draw(lines: Sequence[Line], note: str) -> "Figure":

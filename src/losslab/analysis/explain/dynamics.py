@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from losslab import CONF
 from losslab.analysis.dynamics.figures import draw_all
@@ -29,19 +28,13 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     if len(runs) > _MAX_RUNS:
         raise LabError(f"{len(runs)} runs do not fit side by side: name {_MAX_RUNS} at most")
     configs = [run.read_unchecked_config() for run in runs]
-    labelled = zip(run_labels(configs), runs, configs, strict=True)
-    drawn = draw_all({label: _read_record(run, config) for label, run, config in labelled})
+    records = {}
+    for label, run, config in zip(run_labels(configs), runs, configs, strict=True):
+        if not run.dynamics.is_file():
+            choices = {path.stem for path in (CONF / "callbacks").glob("*.yaml")} - {"default", "none", "dynamics"}
+            present = [name for name in config.get("callbacks") or {} if name in choices]
+            override = f"'callbacks=[{','.join([*present, 'dynamics'])}]'" if present else "callbacks=dynamics"
+            raise LabError(f"{run.path} holds no {run.dynamics.name}: train it again with {override}")
+        records[label] = Record.load(run.dynamics)
+    drawn = draw_all(records)
     return [save_figure(each.figure, name, runs, output, each.findings) for name, each in drawn.items()]
-
-
-def _read_record(run: RunFolder, config: dict[str, Any]) -> Record:
-    if not run.dynamics.is_file():
-        raise LabError(f"{run.path} holds no {run.dynamics.name}: train it again with {_override(config)}")
-    return Record.load(run.dynamics)
-
-
-def _override(config: dict[str, Any]) -> str:
-    """The override that adds `dynamics` to the run's callbacks."""
-    choices = {path.stem for path in (CONF / "callbacks").glob("*.yaml")} - {"default", "none", "dynamics"}
-    present = [name for name in config.get("callbacks") or {} if name in choices]
-    return f"'callbacks=[{','.join([*present, 'dynamics'])}]'" if present else "callbacks=dynamics"

@@ -55,11 +55,6 @@ class ForwardPasses:
         return any(norm.track_running_stats for norm in self._norms)
 
     @property
-    def weights(self) -> Weights:
-        """The learner's own weights, of the network ("network.…") and the loss ("loss.…")."""
-        return {name: value.detach() for name, value in self._model.named_parameters()}
-
-    @property
     def examples(self) -> int:
         """The number of examples in a pass."""
         return sum(len(batch.truth) for batch, _ in self._batches)

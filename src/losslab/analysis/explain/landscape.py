@@ -115,22 +115,20 @@ def compute_landscape(passes: ForwardPasses, points: int, seed: int) -> Landscap
         seed: of the directions.
     """
     solution = passes.solution
-    network = {name: value for name, value in passes.weights.items() if name.startswith("network.")}
-    first, second = (_direction(solution, 2 * seed + number) for number in (0, 1))
+    network = solution.learner.network
+    first, second = (
+        filter_normalised(network, torch.Generator().manual_seed(2 * seed + number), solution.frozen)
+        for number in (0, 1)
+    )
 
     def score(x: float, y: float) -> Score:
-        return passes.score({n: w + x * first[n] + y * second[n] for n, w in network.items()})
+        weights = network.named_parameters()
+        return passes.score({f"network.{n}": w.detach() + x * first[n] + y * second[n] for n, w in weights})
 
     side, reach = np.linspace(-1, 1, points), np.linspace(-1, 1, 2 * points - 1)
     plane = np.array([[score(x, y) for x in side] for y in side])
     lines = np.array([[score(x, 0) for x in reach], [score(0, y) for y in reach]])
     return Landscape(solution, side, plane, reach, lines)
-
-
-def _direction(solution: Solution, seed: int) -> Weights:
-    generator = torch.Generator().manual_seed(seed)
-    direction = filter_normalised(solution.learner.network, generator, solution.frozen)
-    return {f"network.{name}": value for name, value in direction.items()}
 
 
 def filter_normalised(network: nn.Module, generator: torch.Generator, frozen: Collection[str] = ()) -> Weights:

@@ -28,22 +28,22 @@ def select_runs(paths: Sequence[Path], trusted: Sequence[str] = ()) -> list[RunF
     Raises:
         LabError: a folder does not exist or holds no finished run.
     """
-    runs = [run for path in paths for run in ([RunFolder(path)] if _is_run(path) else _select_from(path))]
-    return [*{run.path.resolve(): RunFolder(run.path, tuple(trusted)) for run in runs}.values()]
+    runs: dict[Path, RunFolder] = {}
+    for path in paths:
+        # A path that does not exist counts as a run: reading it raises.
+        is_run = not path.is_dir() or RunFolder(path).config.is_file()
+        for folder in [path] if is_run else _select_from(path):
+            runs[folder.resolve()] = RunFolder(folder, tuple(trusted))
+    return [*runs.values()]
 
 
-def _is_run(path: Path) -> bool:
-    # Reading the run reports a path that does not exist.
-    return not path.is_dir() or RunFolder(path).config.is_file()
-
-
-def _select_from(path: Path) -> list[RunFolder]:
+def _select_from(path: Path) -> list[Path]:
     result = read_runs([path])
     groups = [each for each in group_runs(result.runs) if each.runs]
     if not groups:
         raise LabError(f"{display_path(path)} holds no run that is finished")
     several = len(groups) > 1
-    chosen = [run.folder for each in groups for run in (each.runs[:1] if several else each.runs)]
+    chosen = [run.folder.path for each in groups for run in (each.runs[:1] if several else each.runs)]
     rule = "the first seed of each configuration" if several else "all seeds of the one configuration"
     logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(result.runs) + len(result.problems), rule)
     return chosen
@@ -70,7 +70,10 @@ def settings(config: dict[str, Any], groups: Sequence[str] = _GROUPS) -> Iterato
 
 
 def _distinct_names(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
-    losses = [_loss_name(config) for config in configs]
+    losses = []
+    for config in configs:
+        choice = config["choices"]["loss"]
+        losses.append(str(config["loss"]["_target_"]).rpartition(".")[2] if choice == "custom" else choice)
     all_settings = [dict(settings(config, groups)) for config in configs]
     names = []
     for loss, own in zip(losses, all_settings, strict=True):
@@ -78,11 +81,6 @@ def _distinct_names(configs: Sequence[dict[str, Any]], groups: Sequence[str]) ->
         differ = [key for key in own if any(other.get(key) != own[key] for other in same_loss)]
         names.append(", ".join([loss, *(f"{key.removeprefix('loss.')} {own[key]}" for key in differ[:_MAX_SETTINGS])]))
     return names
-
-
-def _loss_name(config: dict[str, Any]) -> str:
-    choice: str = config["choices"]["loss"]
-    return str(config["loss"]["_target_"]).rpartition(".")[2] if choice == "custom" else choice
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from losslab.analysis.explain.select_runs import loss_labels, run_labels
 from losslab.data.batch import Batch
@@ -36,6 +37,13 @@ class Solution:
         return self.experiment.learner
 
     @property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters of the network ("network.…") and of the loss ("loss.…")."""
+        modules = {"network": self.learner.network, "loss": self.learner.loss}
+        named = ((part, *pair) for part, module in modules.items() for pair in module.named_parameters())
+        return {f"{part}.{name}": value.detach() for part, name, value in named}
+
+    @property
     def is_regression(self) -> bool:
         """Whether the metric is the mean squared error, else it is the error rate."""
         return self.learner.spec.task is Task.REGRESSION
@@ -63,23 +71,21 @@ def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]
         LabError: a run or checkpoint does not exist, weights are not finite, or the data are not available.
     """
     configs = [run.read_config() for run in runs]
-    labelled = zip(run_labels(configs), loss_labels(configs), runs, configs, strict=True)
-    return [_load(*run, checkpoint) for run in labelled]
-
-
-def _load(label: str, loss: str, folder: RunFolder, config: dict[str, Any], checkpoint: str) -> Solution:
-    experiment = rebuild(folder, config)
-    learner, data = experiment.learner, experiment.data
-    path = folder.checkpoint(checkpoint)
-    weights.load(learner, path)
-    weights.check_finite(learner, path)
-    data.prepare_data()
-    data.setup()
-    if data.class_counts is not None:
-        learner.loss.set_class_counts(data.class_counts)
-    frozen = frozenset(name for name, value in learner.network.named_parameters() if not value.requires_grad)
-    learner.to(experiment.trainer.strategy.root_device).eval().requires_grad_(requires_grad=False)
-    return Solution(label, loss, folder, config, experiment, frozen)
+    solutions = []
+    for label, loss, run, config in zip(run_labels(configs), loss_labels(configs), runs, configs, strict=True):
+        experiment = rebuild(run, config)
+        learner, data = experiment.learner, experiment.data
+        path = run.checkpoint(checkpoint)
+        weights.load(learner, path)
+        weights.check_finite(learner, path)
+        data.prepare_data()
+        data.setup()
+        if data.class_counts is not None:
+            learner.loss.set_class_counts(data.class_counts)
+        frozen = frozenset(name for name, value in learner.network.named_parameters() if not value.requires_grad)
+        learner.to(experiment.trainer.strategy.root_device).eval().requires_grad_(requires_grad=False)
+        solutions.append(Solution(label, loss, run, config, experiment, frozen))
+    return solutions
 
 
 def load_batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:

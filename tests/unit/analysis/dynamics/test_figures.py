@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losslab.analysis.dynamics.figures import distributions, draw_all, gradients
-from losslab.analysis.dynamics.gradients import LINE
+from losslab.analysis.dynamics.figures import distributions, draw_all, over_epochs
 from losslab.analysis.dynamics.record import Examples, Record, Snapshot
+from losslab.analysis.dynamics.recording import LINE
 from losslab.errors import LabError
 
 COUNT = 100
@@ -101,8 +101,8 @@ def test_runs_of_different_tasks_are_rejected():
 def test_vanishing_and_exploding_gradients_are_named(flow, word):
     record = make_record()
     record = replace(record, flow=np.tile(np.array(flow), (3, 1)))
-    assert gradients.layer_finding(record).startswith(word)
-    assert gradients.draw_layers({"": record}).figure is not None
+    assert over_epochs.layer_finding(record).startswith(word)
+    assert over_epochs.draw_layers({"": record}).figure is not None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])

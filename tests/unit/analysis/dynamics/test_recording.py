@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from losslab.analysis.dynamics import recording
-from losslab.analysis.dynamics.gradients import LINE, decision_threshold, layer_titles, loss_slope
+from losslab.analysis.dynamics.recording import LINE, decision_threshold, layer_titles, loss_slope
 from losslab.data.batch import Batch, DataSpec
 from losslab.losses import BCE, MAE, MSE, CrossEntropy, GaussianNLL, Hinge, Huber
 from losslab.models.learner import Classifier, Regressor

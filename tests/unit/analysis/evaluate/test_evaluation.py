@@ -288,13 +288,11 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
 
 
 def test_figures_name_run_weights_and_examples(runs):
-    from losslab.analysis.evaluate import classification_figures
-
     result = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
     assert report._note(result) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
     for name, stem in (("digits", "class"), ("labels", "label")):
         other = evaluation.evaluate(EvaluationRequest(runs(name), trusted=("labelled",)))
-        title = classification_figures.draw_curves(other.curves[0], other.predictions).axes[0].get_title()
+        title = report.figures.draw_curves(other.curves[0], other.predictions).axes[0].get_title()
         assert f"; lowest: {stem} " in title
     drawn = report._figures(result, result.predictions.highest_loss(5))
     for stem, draw in drawn.items():

@@ -67,7 +67,7 @@ def test_the_centre_has_the_loss_and_error_rate_of_the_run(folders):
     result = compute_landscape(passes, 3, 0)
     every = collect_outputs(solution.experiment, "train")
     wrong = (every.outputs.argmax(1) != every.truth).double().mean()
-    for score in (result.centre, passes.score({}), passes.score(passes.weights)):
+    for score in (result.centre, passes.score({}), passes.score(passes.solution.weights)):
         assert score.loss == pytest.approx(every.mean_loss, rel=1e-5)
         assert score.metric == pytest.approx(float(wrong), abs=1e-9)
     assert passes.examples == len(every.truth)

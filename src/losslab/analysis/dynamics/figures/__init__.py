@@ -1,13 +1,13 @@
 """Figures of training dynamics, of one run or of several side by side. `draw_all` draws every figure that applies.
 
 distributions   histograms of losses and of margins
-gradients       gradient norms of examples and of layers
-noise           examples with right and with wrong labels
+over_epochs     gradient norms of examples and of layers, and examples with wrong labels
 style           what the figures share
 """
 
-from losslab.analysis.dynamics.figures import distributions, gradients, noise
+from losslab.analysis.dynamics.figures import distributions, over_epochs
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records
+from losslab.analysis.dynamics.record import Record
 from losslab.errors import LabError
 
 __all__ = ["DrawnFigure", "Records", "draw_all"]
@@ -19,11 +19,12 @@ def draw_all(records: Records) -> dict[str, DrawnFigure]:
     Raises:
         LabError: the runs have different tasks, or every snapshot of a run has NaN or infinite values.
     """
-    finite = {label: record.finite() for label, record in records.items()}
-    kept = {label: record for label, record in finite.items() if record is not None}
-    if len(kept) < len(records):
-        label = next(label for label in records if label not in kept)
-        raise LabError(f"{label}: every snapshot has NaN or infinite values, there is nothing to draw")
+    kept: dict[str, Record] = {}
+    for label, record in records.items():
+        finite = record.finite()
+        if finite is None:
+            raise LabError(f"{label}: every snapshot has NaN or infinite values, there is nothing to draw")
+        kept[label] = finite
     tasks = {record.task for record in kept.values()}
     if len(tasks) > 1:
         raise LabError(f"runs of {' and '.join(sorted(tasks))} cannot share a figure: explain each by itself")
@@ -31,10 +32,10 @@ def draw_all(records: Records) -> dict[str, DrawnFigure]:
     drawn = {
         "dynamics_loss": distributions.draw_losses(kept),
         margin: distributions.draw_margins(kept),
-        "dynamics_gradient": gradients.draw_gradients(kept),
+        "dynamics_gradient": over_epochs.draw_gradients(kept),
     }
     if any(record.has_noise for record in kept.values()):
-        drawn["dynamics_noise"] = noise.draw(kept)
+        drawn["dynamics_noise"] = over_epochs.draw_noise(kept)
     if all(len(record.layers) > 1 for record in kept.values()):
-        drawn["dynamics_layers"] = gradients.draw_layers(kept)
+        drawn["dynamics_layers"] = over_epochs.draw_layers(kept)
     return drawn

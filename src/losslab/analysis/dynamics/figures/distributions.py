@@ -90,13 +90,11 @@ def loss_finding(record: Record) -> str:
     """How the loss is distributed at the end."""
     last = record.loss[-1]
     if record.has_noise:
-        right, wrong = (float(np.median(last[members])) for members in (~record.corrupted, record.corrupted))
+        right, wrong = (format_number(float(np.median(last[row]))) for row in (~record.corrupted, record.corrupted))
         what = "values" if record.is_regression else "labels"
-        medians = f"{format_number(wrong)} with wrong {what}, {format_number(right)} with right ones"
-        return f"at the end the median loss is {medians}"
+        return f"at the end the median loss is {wrong} with wrong {what}, {right} with right ones"
     shifted = last - min(0.0, float(last.min()))
-    count = max(1, len(last) // 10)
-    total = float(shifted.sum(dtype=np.float64))
+    count, total = max(1, len(last) // 10), float(shifted.sum(dtype=np.float64))
     share = float(np.sort(shifted)[-count:].sum(dtype=np.float64)) / total if total > 0 else 0.1
     median = format_number(float(np.median(last)))
     return f"at the end the hardest 10 % of examples make up {format_percent(share)} of the loss (median {median})"
@@ -120,20 +118,18 @@ def draw_margins(records: Records) -> DrawnFigure:
             axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
-    shared = len({float(each[0]) for each in edges.values()}) == 1
-    note = "" if shared else "; each run has its own axis"
+    note = "" if len({float(each[0]) for each in edges.values()}) == 1 else "; each run has its own axis"
     figure.supxlabel(_margin_label(next(iter(records.values()))) + note, fontsize="medium")
     figure.supylabel("share of examples (each row scaled to its tallest bin); top: gradient", fontsize="small")
     return add_findings(figure, {label: margin_finding(record) for label, record in records.items()})
 
 
 def _margin_label(record: Record) -> str:
+    what = "margin: output in favour of the label"
     if record.is_regression:
         what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
     elif record.task == "multiclass":
         what = "margin: output of the target minus the largest other"
-    else:
-        what = "margin: output in favour of the label"
     return f"{what} (outermost bins: and beyond)"
 
 

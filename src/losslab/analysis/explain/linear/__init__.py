@@ -2,7 +2,7 @@
 
 run          a run with its problem, its minimum and its recorded trajectory
 problem      the training loss as a function of the weights, and its minimum
-surface      surface.png; `convergence` draws its panels over steps
+surface      surface.png
 outliers     outliers.png
 """
 
@@ -35,9 +35,9 @@ def explain(folders: Sequence[RunFolder], output: Path | None) -> list[Path]:
     paths = [run.trajectory.weights for run in runs if run.trajectory is not None and len(run.trajectory.steps) > 1]
     plane = surface.plane_through(origin, paths, first.problem.hessian(first.centre))
     written = [save_figure(surface.draw(runs, plane), "surface", folders, output, surface.findings(runs))]
-    if outliers.outlier_share(first) > 0:
-        shifts = [shift for run in runs if (shift := outliers.Shift.of(run)) is not None]
-        if shifts:
-            finding = outliers.finding(runs, shifts)
-            written.append(save_figure(outliers.draw(runs, shifts), "outliers", folders, output, [finding]))
+    has_outliers = outliers.outlier_share(first) > 0
+    shifts = [shift for run in runs if has_outliers and (shift := outliers.Shift.of(run)) is not None]
+    if shifts:
+        finding = outliers.finding(runs, shifts)
+        written.append(save_figure(outliers.draw(runs, shifts), "outliers", folders, output, [finding]))
     return written

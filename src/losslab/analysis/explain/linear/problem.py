@@ -136,16 +136,13 @@ def find_minimum(problem: Problem, starts: Sequence[Vector]) -> Minimum:
     with np.errstate(all="ignore"):  # a point that overflows is no minimum
         for start in starts:
             end = minimize(problem.loss, start, jac=problem.gradient, method="BFGS", options={"gtol": 1e-10})
-            ends.append(Minimum(end.x, float(end.fun), _is_flat(problem, end.x)))
+            scale = max(1.0, abs(problem.loss(end.x)))
+            flat = bool(np.linalg.norm(problem.gradient(end.x)) <= _FLAT * scale)
+            ends.append(Minimum(end.x, float(end.fun), flat))
         best = min(ends, key=lambda end: end.loss)
         if not np.abs(best.weights).max() < _FAR or _falls_further(problem, best):
             return replace(best, reached=False)
         return best if best.reached else _cutting_planes(problem, best)
-
-
-def _is_flat(problem: Problem, weights: Vector) -> bool:
-    scale = max(1.0, abs(problem.loss(weights)))
-    return bool(np.linalg.norm(problem.gradient(weights)) <= _FLAT * scale)
 
 
 def _falls_further(problem: Problem, end: Minimum) -> bool:

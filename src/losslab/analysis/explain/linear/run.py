@@ -4,7 +4,6 @@ import csv
 from dataclasses import dataclass
 from functools import cached_property
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -47,7 +46,9 @@ class Trajectory:
         if not path.is_file():
             return None
         try:
-            header, table = _read_csv(path)
+            with TextIOWrapper(open_regular_file(path), encoding="utf-8", newline="") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            table = np.array(rows, dtype=float).reshape(len(rows), len(header))
         except (OSError, ValueError, csv.Error) as error:
             raise LabError(f"{path} is damaged ({error}): {_DELETE}") from error
         if header != ["epoch", "step", *names] or not len(table) or not (np.abs(table) < _MAX_WEIGHT).all():
@@ -57,12 +58,6 @@ class Trajectory:
         if not ascending or (end is not None and not np.allclose(trajectory.weights[-1], end, rtol=1e-5, atol=1e-7)):
             raise LabError(f"{path} does not end at the weights of {run.last.name}: {_DELETE}")
         return trajectory if len(table) > 1 else None
-
-
-def _read_csv(path: Path) -> tuple[list[str], Vector]:
-    with TextIOWrapper(open_regular_file(path), encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    return header, np.array(rows, dtype=float).reshape(len(rows), len(header))
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,10 @@ class LinearRun:
     def of(cls, solution: Solution) -> Self:
         """Find the minimum of a run's loss and read its trajectory."""
         problem = Problem(solution)
-        end = problem.learnt if _must_end_at_checkpoint(solution) else None
+        # The path ends elsewhere if the run was interrupted, or if a foreign callback may have averaged the weights.
+        targets = [str(each.get("_target_")) for each in (solution.config.get("callbacks") or {}).values() if each]
+        own = all(target.startswith("losslab.") or target.endswith(".EarlyStopping") for target in targets)
+        end = problem.learnt if own and solution.folder.metrics.is_file() else None
         trajectory = Trajectory.read(solution.folder, problem.names, end)
         return cls(solution, problem, find_minimum(problem, problem.starts), trajectory)
 
@@ -101,10 +99,7 @@ class LinearRun:
     @property
     def is_curved(self) -> bool:
         """Whether the Hessian at the minimum is useful: that of a piecewise linear loss is 0 wherever it exists."""
-        if not self.minimum.reached:
-            return False
-        values = self.curvature[0]
-        return bool(values[0] > 0 and np.isfinite(values).all())
+        return bool(self.minimum.reached and self.curvature[0][0] > 0 and np.isfinite(self.curvature[0]).all())
 
     @property
     def centre(self) -> Vector:
@@ -114,32 +109,16 @@ class LinearRun:
     @property
     def constant_lr(self) -> float | None:
         """The learning rate of plain SGD at a constant rate; None for any other optimizer or scheduler."""
-        config = self.solution.config
-        optimizer = config["optimizer"]
+        optimizer, scheduler = self.solution.config["optimizer"], self.solution.config["choices"].get("scheduler")
         plain = optimizer["_target_"] == "torch.optim.SGD" and not optimizer.get("momentum")
-        return float(optimizer["lr"]) if plain and config["choices"].get("scheduler") == "constant" else None
+        return float(optimizer["lr"]) if plain and scheduler == "constant" else None
 
     @property
     def max_stable_lr(self) -> float:
         """2/λ: beyond it full-batch gradient descent diverges from the minimum."""
         return float(2 / self.curvature[0][0])
 
-    @property
-    def end_to_minimum(self) -> float:
-        """Distance from the end of training to the minimum."""
-        return float(np.linalg.norm(self.end - self.minimum.weights))
-
     def distance_to_truth(self, weights: Vector) -> float | None:
         """Distance from weights θ (P,) to the true weights; None if these are not known."""
         truth = self.problem.true_weights
         return None if truth is None else float(np.linalg.norm(weights - truth))
-
-
-def _must_end_at_checkpoint(solution: Solution) -> bool:
-    """Whether path.csv must end at the weights of the last checkpoint.
-
-    It need not if the run was interrupted, or if a callback from elsewhere may have averaged the weights.
-    """
-    targets = [str(each.get("_target_")) for each in (solution.config.get("callbacks") or {}).values() if each]
-    known = all(target.startswith("losslab.") or target.endswith(".EarlyStopping") for target in targets)
-    return known and solution.folder.metrics.is_file()
