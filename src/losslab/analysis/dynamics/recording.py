@@ -50,14 +50,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Run all batches forward in evaluation mode and backward from the loss.
 
-    The run does not change: generators, layer statistics and `.grad` stay as they are.
-
-    Args:
-        learner: the network and its loss.
-        batches: the same in each snapshot, on the learner's device.
-        epoch: number of finished epochs.
-        step: number of optimizer steps taken.
-        context: a fresh forward context of the trainer's precision plugin.
+    The run does not change: generators, layer statistics and `.grad` stay as they are. The batches, on the learner's
+    device, are the same in each snapshot; the context is a fresh forward context of the trainer's precision plugin.
     """
     columns: list[tuple[Tensor, ...]] = []
     parameters = {name: p for name, p in learner.network.named_parameters() if p.requires_grad}
@@ -77,9 +71,11 @@ def take_snapshot(
                 if gradient is not None:
                     sums[name] += gradient
         slope = loss_slope(learner)
-    arrays = (torch.cat(parts).float().cpu().numpy() for parts in zip(*columns, strict=True))
+    outputs, loss, margins, truth_margins, norms = (
+        torch.cat(parts).float().cpu().numpy() for parts in zip(*columns, strict=True)
+    )
     flow = rms_by_layer(learner.network, {name: total / total_weight for name, total in sums.items()})
-    return Snapshot(epoch, step, *arrays, flow, slope)
+    return Snapshot(epoch, step, outputs, loss, margins, truth_margins, norms, flow, slope)
 
 
 def _forward_backward(

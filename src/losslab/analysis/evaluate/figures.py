@@ -80,7 +80,9 @@ def draw_predictions(predictions: Predictions) -> Figure:
             axes.errorbar(truth, prediction, yerr=bars, label="± predicted deviation", **style)
         _draw_points(axes, truth, prediction, predictions)
         axes.set(xlabel=f"truth{_unit(column, count)}", ylabel=f"prediction{_unit(column, count)}")
-        axes.set_title(_error_title(truth, prediction), fontsize=11)
+        error, variance = prediction - truth, truth.var()
+        r2 = f"R² {1 - (error**2).mean() / variance:.4f}, " if variance > 0 and len(truth) > 1 else ""
+        axes.set_title(f"{r2}MSE {(error**2).mean():.4g} over {plural(len(truth), 'example')}", fontsize=11)
         axes.legend(fontsize=9)
         axes.grid(alpha=0.3)
     for axes in panels[count:]:
@@ -126,13 +128,6 @@ def _unit(column: int, count: int) -> str:
     return f" {column}" if count > 1 else " (units of the target)"
 
 
-def _error_title(truth: Array, prediction: Array) -> str:
-    error = prediction - truth
-    variance = truth.var()
-    r2 = f"R² {1 - (error**2).mean() / variance:.4f}, " if variance > 0 and len(truth) > 1 else ""
-    return f"{r2}MSE {(error**2).mean():.4g} over {plural(len(truth), 'example')}"
-
-
 def draw_calibration(predictions: Predictions) -> Figure:
     """Draw the reliability diagram over the bins of the metric ECE, and how many examples lie in each bin.
 
@@ -150,8 +145,8 @@ def draw_calibration(predictions: Predictions) -> Figure:
     above.bar(middle, correct, label="observed", **bars)
     points: dict[str, Any] = {"color": COLOURS[1], "markersize": 5, "clip_on": False, "zorder": 4}
     above.plot(confidence, correct, "o", label="at mean confidence", **points)
-    x, y = _calibration_axes(predictions)
-    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=_calibration_title(ece, predictions))
+    x, y, title = _describe_calibration(ece, predictions)
+    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=title)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     below.bar(middle, count, **bars)
     below.set(xlabel=x, ylabel="labels" if predictions.spec.task is Task.MULTILABEL else "examples")
@@ -174,38 +169,26 @@ def calibration(predictions: Predictions) -> ECE:
     return ece
 
 
-def _calibration_axes(predictions: Predictions) -> tuple[str, str]:
-    if predictions.spec.task is Task.MULTICLASS:
-        return "confidence (probability of the predicted class)", "accuracy"
-    if predictions.spec.task is Task.BINARY:
-        name = predictions.class_names[1]
-        return f"probability of {name}", f"frequency of {name}"
-    return "probability of a label", "frequency of the label"
-
-
-def _calibration_title(ece: ECE, predictions: Predictions) -> str:
+def _describe_calibration(ece: ECE, predictions: Predictions) -> tuple[str, str, str]:
+    """The labels of both axes, and the title."""
     value = float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
     gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
+    x, y, tendency = "probability of a label", "frequency of the label", "too high" if gap > 0 else "too low"
     if predictions.spec.task is Task.MULTICLASS:
+        x, y = "confidence (probability of the predicted class)", "accuracy"
         tendency = "over-confident" if gap > 0 else "under-confident"
-    else:
-        tendency = "too high" if gap > 0 else "too low"
-    return f"ECE {value:.4f}: on average {abs(gap):.3f} {tendency}"
+    elif predictions.spec.task is Task.BINARY:
+        x, y = (f"{what} of {predictions.class_names[1]}" for what in ("probability", "frequency"))
+    return x, y, f"ECE {value:.4f}: on average {abs(gap):.3f} {tendency}"
 
 
 def draw_confusion(predictions: Predictions) -> Figure:
     """Draw the confusion matrix: counts as numbers, shares of the true class as colours."""
-    matrix, names = confusion_matrix(predictions), predictions.class_names
+    matrix, rows = confusion_matrix(predictions), predictions.class_names
+    columns, title, x, y = rows, _confusion_title(matrix, rows), "prediction", "truth"
     if predictions.spec.task is Task.MULTILABEL:
-        figure = _draw_matrix(matrix, names, ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, names))
-        figure.axes[0].set(xlabel="decision on the label", ylabel="label")
-        return figure
-    figure = _draw_matrix(matrix, names, names, _confusion_title(matrix, names))
-    figure.axes[0].set(xlabel="prediction", ylabel="truth")
-    return figure
-
-
-def _draw_matrix(matrix: Array, rows: list[str], columns: list[str], title: str) -> Figure:
+        columns, title = ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, rows)
+        x, y = "decision on the label", "label"
     height = float(np.clip(0.5 * len(rows) + 1.9, 4.2, 14))
     width = height + 1.0 if len(rows) == len(columns) else max(5.5, 0.8 * len(columns) + 2)
     figure, (axes,) = new_panels(width, height)
@@ -223,6 +206,7 @@ def _draw_matrix(matrix: Array, rows: list[str], columns: list[str], title: str)
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
     bar = figure.colorbar(image, ax=axes, fraction=0.05)
     bar.set_label("share of the row")
+    axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=11, wrap=True)
     return figure
 

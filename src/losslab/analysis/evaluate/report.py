@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,56 +148,35 @@ def _sha256(path: Path) -> str:
 
 def prediction_columns(predictions: Predictions) -> dict[str, Array]:
     """The columns of predictions.csv, a row per example: truth, target, prediction, confidence and loss."""
-    by_task = {
-        Task.REGRESSION: _regression_columns,
-        Task.MULTICLASS: _multiclass_columns,
-        Task.BINARY: _binary_columns,
-        Task.MULTILABEL: _multilabel_columns,
-    }
-    columns = by_task[predictions.spec.task](predictions)
+    task, names = predictions.spec.task, np.array(predictions.class_names)
+    target = predictions.target_class if task is Task.MULTICLASS else predictions.target
+    columns: dict[str, Any] = {"truth": predictions.truth, "target": target, "prediction": predictions.prediction}
+    if task is Task.REGRESSION:
+        columns["residual"] = predictions.prediction - predictions.truth
+        if predictions.deviation is not None:
+            columns["deviation"] = predictions.deviation
+        count = predictions.truth.shape[1]
+        columns = _split_columns(columns, range(count) if count > 1 else [None])
+    elif task is Task.MULTILABEL:
+        columns |= {"probability": predictions.probabilities, "confidence": predictions.confidence}
+        columns = _split_columns(columns, names)
+    else:
+        # A soft target of a binary task has no class name.
+        named = {f"{name}_name": names[column] for name, column in columns.items() if column.dtype.kind == "i"}
+        columns["confidence"] = predictions.confidence
+        if task is Task.BINARY:
+            columns[f"probability_{names[1]}"] = predictions.probabilities
+            columns = _split_columns(columns | named, [None])
+        else:
+            certain = predictions.target.ndim == 1 or (predictions.target.max(1) == 1).all()
+            columns |= named | ({} if certain else _split_columns({"target": predictions.target}, names))
     return {"index": predictions.index} | columns | {"loss": predictions.loss}
 
 
-def _multiclass_columns(predictions: Predictions) -> dict[str, Array]:
-    names = np.array(predictions.class_names)
-    columns = {"truth": predictions.truth, "target": predictions.target_class, "prediction": predictions.prediction}
-    named = {f"{name}_name": names[column] for name, column in columns.items()}
-    certain = predictions.target.ndim == 1 or (predictions.target.max(1) == 1).all()
-    soft = {} if certain else _split_columns({"target": predictions.target}, list(names))
-    return columns | {"confidence": predictions.confidence} | named | soft
-
-
-def _binary_columns(predictions: Predictions) -> dict[str, Array]:
-    assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
-    names = np.array(predictions.class_names)
-    columns = {name: getattr(predictions, name)[:, 0] for name in ("truth", "target", "prediction")}
-    # A soft target has no class name.
-    named = {f"{name}_name": names[column] for name, column in columns.items() if column.dtype.kind == "i"}
-    probability = {"confidence": predictions.confidence, f"probability_{names[1]}": predictions.probabilities}
-    return columns | {name: column[:, 0] for name, column in probability.items()} | named
-
-
-def _multilabel_columns(predictions: Predictions) -> dict[str, Array]:
-    columns = {name: getattr(predictions, name) for name in ("truth", "target", "prediction")}
-    columns |= {"probability": predictions.probabilities, "confidence": predictions.confidence}
-    return _split_columns(columns, predictions.class_names)
-
-
-def _regression_columns(predictions: Predictions) -> dict[str, Array]:
-    columns = {name: getattr(predictions, name) for name in ("truth", "target", "prediction")}
-    columns["residual"] = predictions.prediction - predictions.truth
-    if predictions.deviation is not None:
-        columns["deviation"] = predictions.deviation
-    count = predictions.truth.shape[1]
-    if count == 1:
-        return {name: values[:, 0] for name, values in columns.items()}
-    return _split_columns(columns, [str(number) for number in range(count)])
-
-
-def _split_columns(columns: Mapping[str, Array], suffixes: Sequence[str]) -> dict[str, Array]:
-    """Split arrays (N, K) into K columns each, named NAME_SUFFIX."""
+def _split_columns(columns: Mapping[str, Array], suffixes: Iterable[object]) -> dict[str, Array]:
+    """Split arrays (N, K) into K columns each, named NAME_SUFFIX, or NAME if the suffix is None."""
     pairs = [(name, column, suffix) for name in columns for column, suffix in enumerate(suffixes)]
-    return {f"{name}_{suffix}": columns[name][:, column] for name, column, suffix in pairs}
+    return {name if suffix is None else f"{name}_{suffix}": columns[name][:, at] for name, at, suffix in pairs}
 
 
 def _write_columns(path: Path, columns: Mapping[str, Array]) -> None:

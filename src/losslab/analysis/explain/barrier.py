@@ -31,12 +31,8 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
     """Draw barrier.png, with its numbers in barrier.csv → the path of the figure.
 
     Each pair of solutions is scored under the loss of either, and under the common metric. BatchNorm's statistics are
-    recomputed at every point, the ends included, so that only the weights matter.
-
-    Args:
-        runs: two or more of one network and the same data. The examples are those of the first.
-        output: the folder of the figure.
-        options: points are along each line, including its ends.
+    recomputed at every point, the ends included, so that only the weights matter. The examples are those of the first
+    run.
 
     Raises:
         LabError: there is only one run, or the runs have different networks or data.

@@ -17,9 +17,7 @@ _MAX_RUNS = 6
 def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
     """Draw dynamics_*.png, several runs side by side on the same axes → their paths.
 
-    Args:
-        runs: finished, or interrupted after the first snapshot.
-        output: a folder; None for the figures/ of the one run.
+    The runs are finished, or were interrupted after the first snapshot.
 
     Raises:
         LabError: a run has no record, there are too many runs, or their tasks differ.

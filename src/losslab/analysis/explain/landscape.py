@@ -36,10 +36,8 @@ _TICKS = (-1, -HALF, 0, HALF, 1)
 def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOptions = DEFAULTS) -> list[Path]:
     """Draw landscape.png, with its numbers in landscape.csv → the path of the figure.
 
-    Args:
-        runs: each is evaluated under its own loss, and under the common metric.
-        output: a folder; None for the figures/ of the one run.
-        options: an even number of points is raised to the next odd one, so that the solution is among them.
+    Each run is scored under its own loss, and under the common metric. An even number of points is raised to the next
+    odd one, so that the solution is among them.
 
     Raises:
         LabError: a run does not exist, or its weights are not finite.

@@ -101,12 +101,13 @@ class Absolute:
         )  # fmt: skip
 
 
-def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(with_outliers):
+@pytest.mark.parametrize("starts", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(with_outliers, starts):
     problem = with_outliers[1].problem
     features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
     solved = Absolute(features, problem.target.numpy().ravel()).programme
-    random = np.random.default_rng(0)
-    for minimum in (with_outliers[1].minimum, *(find_minimum(problem, [random.normal(size=11)]) for _ in range(3))):
+    points = np.random.default_rng(0).normal(size=(starts, 11))
+    for minimum in (with_outliers[1].minimum, *(find_minimum(problem, [point]) for point in points)):
         assert minimum.reached
         assert minimum.loss == pytest.approx(solved.fun, abs=1e-9)
         assert minimum.weights == pytest.approx(solved.x[:11], abs=1e-6)

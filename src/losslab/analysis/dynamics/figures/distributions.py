@@ -160,7 +160,11 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
 
 def margin_bins(records: list[Record]) -> list[Numbers]:
     """Bin edges of each run; the same for all unless their ranges differ too much."""
-    ranges = [_margin_range(record) for record in records]
+    ranges = []
+    for record in records:  # a range with 0 and 99.8 % of the margins at each snapshot
+        outside = 0.01 if record.is_regression else 0.001  # residuals have long tails
+        ends = [np.quantile(row, (outside, 1 - outside)) for row in record.margin[select_snapshots(record)]]
+        ranges.append((min(0.0, *(float(end[0]) for end in ends)), max(0.0, *(float(end[1]) for end in ends))))
     widths = [high - low for low, high in ranges]
     if max(widths) <= _MAX_WIDTH_RATIO * min(widths):
         ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))] * len(records)
@@ -170,13 +174,6 @@ def margin_bins(records: list[Record]) -> list[Numbers]:
         start = low if record.is_regression else min(low, -0.1 * high)  # room for the words "not predicted"
         bins.append(np.linspace(start - space, high + space, 81))
     return bins
-
-
-def _margin_range(record: Record) -> tuple[float, float]:
-    """A range with 0 and 99.8 % of the margins at each snapshot; 98 % of residuals, which have long tails."""
-    outside = 0.01 if record.is_regression else 0.001
-    ends = [np.quantile(row, (outside, 1 - outside)) for row in record.margin[select_snapshots(record)]]
-    return min(0.0, *(float(end[0]) for end in ends)), max(0.0, *(float(end[1]) for end in ends))
 
 
 def margin_finding(record: Record) -> str:

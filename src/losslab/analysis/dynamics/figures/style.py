@@ -59,12 +59,8 @@ def example_groups(record: Record) -> list[tuple[str, str, NDArray[np.bool_]]]:
 def draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
     """Draw the share of examples in each bin, a histogram for each group; the tallest bin fills the height.
 
-    Args:
-        axes: the axes to draw into.
-        record: defines the groups.
-        values: one for each example (n,); those beyond the edges count in the outermost bins.
-        edges: of the bins.
-        open_below: the first bin holds all smaller values; it may be cut off, so that the others are visible.
+    Values (n,) beyond the edges count in the outermost bins. If the histogram is `open_below`, its first bin holds all
+    smaller values, and may be cut off so that the others are visible.
     """
     tops = []
     for name, colour, members in example_groups(record):

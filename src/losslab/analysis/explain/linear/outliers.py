@@ -54,7 +54,8 @@ def outlier_share(run: LinearRun) -> float:
 
 def finding(runs: Sequence[LinearRun], shifts: Sequence[Shift]) -> str:
     """How far outliers move each minimum, in a sentence."""
-    moved = ", ".join(f"{shift.size:.2g} ({shift.label})" for shift in _largest_first(shifts))
+    largest_first = sorted(shifts, key=lambda shift: -shift.size)
+    moved = ", ".join(f"{shift.size:.2g} ({shift.label})" for shift in largest_first)
     return f"{100 * outlier_share(runs[0]):.0f} % of the targets are outliers: they move the minimum by {moved}"
 
 
@@ -66,14 +67,10 @@ def draw(runs: Sequence[LinearRun], shifts: Sequence[Shift]) -> "Figure":
     if one_feature:
         _draw_fits(axes, runs[0].problem, shifts)
     else:
-        _draw_distances(axes, _largest_first(shifts))
+        _draw_distances(axes, sorted(shifts, key=lambda shift: -shift.size))
     axes.grid(alpha=0.3)
     axes.set_title(fill(finding(runs, shifts), 100), fontsize=10)
     return figure
-
-
-def _largest_first(shifts: Sequence[Shift]) -> list[Shift]:
-    return sorted(shifts, key=lambda shift: -shift.size)
 
 
 def _draw_fits(axes: "Axes", problem: Problem, shifts: Sequence[Shift]) -> None:
