@@ -127,23 +127,13 @@ class Dynamics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # Tensors instead of arrays: torch.load(weights_only=True) reads them.
-        looks = [
-            {
-                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for name, value in vars(each).items()
-            }
-            for each in self.snapshots
-        ]
+        looks = [{name: _to_tensor(value) for name, value in vars(each).items()} for each in self.snapshots]
         return {"every": self._every, "looks": looks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._every = state_dict["every"]
-        self.snapshots = [
-            Snapshot(
-                **{name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in each.items()}
-            )
-            for each in state_dict["looks"]
-        ]
+        looks = state_dict["looks"]
+        self.snapshots = [Snapshot(**{name: _to_array(value) for name, value in each.items()}) for each in looks]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
@@ -199,3 +189,11 @@ class Dynamics(Callback):
     def _write(self, learner: Learner) -> None:
         self._last_write = time.monotonic()
         self.record(learner).save(self.folder.dynamics)
+
+
+def _to_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _to_array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -99,10 +99,8 @@ class Line:
     @property
     def metric_barrier(self) -> str:
         """The barrier of the metric in words."""
-        height = self.barriers[1]
-        if self.loss_of.is_regression:
-            return f"{height:.3g} of mean squared error"
-        return f"{100 * height:.1f} points of error rate"
+        regression = f"{self.barriers[1]:.3g} of mean squared error"
+        return regression if self.loss_of.is_regression else f"{100 * self.barriers[1]:.1f} points of error rate"
 
 
 def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points: int) -> Line:

@@ -165,18 +165,14 @@ def _draw_path(axes: "Axes", run: LinearRun, plane: Plane) -> None:
                     str(epoch or "start"), (x[row], y[row]), (6, 5), textcoords="offset points", fontsize=8,
                     color="white", path_effects=_outline(2), zorder=8,
                 )  # fmt: skip
-    points: list[tuple[Vector, str, dict[str, Any]]] = [
-        (run.end, "end", {"marker": "o", "color": "white", "markersize": 9})
-    ]
+    points = [(run.end, "end", "o", "white", 9.0)]
     if run.minimum.reached:
-        star = {"marker": "*", "color": _MINIMUM_COLOUR, "markersize": 13}
-        points.append((run.minimum.weights, "minimum of this loss", star))
+        points.append((run.minimum.weights, "minimum of this loss", "*", _MINIMUM_COLOUR, 13))
     if run.problem.true_weights is not None:
-        cross = {"marker": "X", "color": _TRUTH_COLOUR, "markersize": 6.5}
-        points.append((run.problem.true_weights, "true weights (fit to the truth)", cross))
-    for zorder, (weights, label, style) in enumerate(points, 6):
-        at = plane.project(weights)
-        axes.plot(*at, label=label, zorder=zorder, markeredgecolor="black", linestyle="none", **style)
+        points.append((run.problem.true_weights, "true weights (fit to the truth)", "X", _TRUTH_COLOUR, 6.5))
+    for zorder, (weights, label, marker, colour, size) in enumerate(points, 6):
+        style: dict[str, Any] = {"color": colour, "markersize": size, "markeredgecolor": "black", "zorder": zorder}
+        axes.plot(*plane.project(weights), marker, label=label, **style)
 
 
 def _outline(width: float) -> list["Stroke | Normal"]:
