@@ -185,10 +185,11 @@ def _describe_calibration(ece: ECE, predictions: Predictions) -> tuple[str, str,
 def draw_confusion(predictions: Predictions) -> Figure:
     """Draw the confusion matrix: counts as numbers, shares of the true class as colours."""
     matrix, rows = confusion_matrix(predictions), predictions.class_names
-    columns, title, x, y = rows, _confusion_title(matrix, rows), "prediction", "truth"
     if predictions.spec.task is Task.MULTILABEL:
         columns, title = ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, rows)
         x, y = "decision on the label", "label"
+    else:
+        columns, title, x, y = rows, _confusion_title(matrix, rows), "prediction", "truth"
     height = float(np.clip(0.5 * len(rows) + 1.9, 4.2, 14))
     width = height + 1.0 if len(rows) == len(columns) else max(5.5, 0.8 * len(columns) + 2)
     figure, (axes,) = new_panels(width, height)
