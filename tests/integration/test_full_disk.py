@@ -19,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from losslab import runs
 from losslab.cli import run
 from losslab.errors import LabError
-from losslab.runs.sweep_summary import State, read_jobs
+from losslab.runs.sweep_summary import State, read_summary_rows
 from losslab.sweep import display
 from losslab.sweep.state import Sweep
 from losslab.training import experiment as lab
@@ -217,7 +217,7 @@ def test_unwritable_summary_is_logged_once_and_the_end_names_the_command_to_comp
         assert not display.close(jobs)
         assert "does not record that all jobs are done: free some space, then " in caplog.messages[-1]
     assert display.close(jobs)
-    assert [job["state"] for job in read_jobs(jobs.folder)] == ["done", "done"]
+    assert [job["state"] for job in read_summary_rows(jobs.folder)] == ["done", "done"]
 
 
 def test_sweep_whose_summary_cannot_be_written_does_not_begin(jobs, monkeypatch):

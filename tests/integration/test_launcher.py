@@ -207,7 +207,7 @@ def test_a_summary_that_is_not_of_a_sweep_is_not_overwritten(tmp_path):
     process = start("-m", "loss=mse,l1", "hydra.sweep.dir=old", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "something else than the jobs of a sweep): set run_dir to another folder" in errors
+    assert "it does not contain the jobs of a sweep): set run_dir to another folder" in errors
     assert len(errors.splitlines()) == 1
     assert (tmp_path / "old" / "summary.json").read_text() == '{"done": 9}'
 

@@ -68,7 +68,7 @@ def test_unwritable_outputs_is_a_one_line_error(words, tmp_path):
     code, output = _run_command(tmp_path, str(ROOT / "train.py"), *words)
     assert (code, output.count("\n")) == (1, 1), output
     assert output.startswith("cannot write to the run folder outputs/")
-    assert output.endswith("(Permission denied): set run_dir to a folder you may write\n")
+    assert output.endswith("(Permission denied): set run_dir to a writable folder\n")
 
 
 def test_run_without_a_writable_home_with_ascii_output_and_read_only_data(tmp_path):
@@ -87,7 +87,7 @@ def test_run_without_a_writable_home_with_ascii_output_and_read_only_data(tmp_pa
 
 def test_full_disk_is_reported_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[runs.claim.__module__], "_check_space", _full)
-    with pytest.raises(LabError, match=r"No space left on device.*: set run_dir to a folder you may write"):
+    with pytest.raises(LabError, match=r"No space left on device.*: set run_dir to a writable folder"):
         runs.claim(tmp_path / "outputs" / "run")
     assert not (tmp_path / "outputs").exists()
 

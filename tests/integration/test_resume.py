@@ -130,7 +130,7 @@ def test_folder_with_damaged_checkpoints_alone_is_refused(interrupted):
     for path in (RunFolder(kept[-2]).last, RunFolder(kept[-2]).previous):
         path.write_bytes(b"nothing")
     before = sorted(path.read_bytes() for path in kept[-2].rglob("*") if path.is_file())
-    with pytest.raises(LabError, match="no checkpoint to resume from") as refused:
+    with pytest.raises(LabError, match="no intact checkpoint to resume from") as refused:
         resumed(kept[-2], *RUNS["plateau"])
     assert "\n" not in str(refused.value)
     assert str(refused.value).endswith("best.ckpt"), "which is whole"
@@ -147,7 +147,7 @@ def test_run_with_a_damaged_best_checkpoint_is_refused(damage, interrupted):
     if damage == "flipped":
         folder.best.write_bytes(content)
     history = folder.history.read_bytes()
-    said = r"best\.ckpt (is damaged|is a dangling link).* from the newest with ckpt_path=.*last\.ckpt$"
+    said = r"best\.ckpt (is damaged|is a broken symbolic link).* from the newest weights with ckpt_path=.*last\.ckpt$"
     with pytest.raises(LabError, match=said):
         resumed(kept[-2], *RUNS["plateau"])
     assert folder.history.read_bytes() == history

@@ -10,7 +10,7 @@ import pytest
 from processes import ROOT, alive, start, sweep, wait_for
 from states import outcome
 
-from losslab.runs.sweep_summary import State, read_jobs
+from losslab.runs.sweep_summary import State, read_summary_rows
 
 EPOCHS = 12
 
@@ -63,7 +63,7 @@ def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_pa
     halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & begun
     assert done
     assert halfway
-    states = {job["folder"]: job["state"] for job in read_jobs(folder)}
+    states = {job["folder"]: job["state"] for job in read_summary_rows(folder)}
     assert {name for name, state in states.items() if state is State.DONE} == done
     assert State.RUNNING not in states.values()  # which summary.json says still
 

@@ -83,7 +83,7 @@ def test_completion_needs_no_torch(tmp_path):
         (["loss=nothing"], "Available options in 'loss':"),
         pytest.param(["data.batch_size=0"], "data.batch_size must be 1 or more", marks=pytest.mark.slow),
         pytest.param(["data=image_folder"], "a value is missing: add data.dir=...", marks=pytest.mark.slow),
-        (["run_dir=/proc/nowhere"], "set run_dir to a folder you may write"),
+        (["run_dir=/proc/nowhere"], "set run_dir to a writable folder"),
         (["mix=null"], "leave it out with ~GROUP"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_run_is_never_overwritten(tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     done = losslab("trainer.max_epochs=3", "run_dir=run", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "run already holds a run: set run_dir to another folder\n"
+    assert done.stderr == "run already contains a run: set run_dir to another folder\n"
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
@@ -131,7 +131,7 @@ def test_evaluate_prints_the_metrics_of_the_training(tmp_path):
     assert f"{measured:.4f}" in done.stdout
     nothing = losslab("evaluate", "elsewhere", cwd=tmp_path, program=VERB)
     assert nothing.returncode == 1
-    assert nothing.stderr == "elsewhere is no run folder: it holds no config.json\n"
+    assert nothing.stderr == "elsewhere is not a run folder: it contains no config.json\n"
 
 
 def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path):
@@ -183,9 +183,9 @@ def test_a_python_without_the_packages_prints_how_to_get_them(program, tmp_path)
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("noise.rate=0.3", "noise.rate is set and no noise is chosen: choose noise=asymmetric, "),
-        ("+imbalance.factor=10", "imbalance.factor is set and no imbalance is chosen: choose imbalance=long_tail"),
-        ("mix.alpha=1", "mix.alpha is set and no mix is chosen: choose mix=cutmix, mixup"),
+        ("noise.rate=0.3", "noise.rate is set, but no noise is chosen: choose noise=asymmetric, "),
+        ("+imbalance.factor=10", "imbalance.factor is set, but no imbalance is chosen: choose imbalance=long_tail"),
+        ("mix.alpha=1", "mix.alpha is set, but no mix is chosen: choose mix=cutmix, mixup"),
     ],
 )
 def test_a_key_of_a_group_without_a_choice_is_refused_with_the_choices(given, said, tmp_path):

@@ -156,17 +156,17 @@ OTHER: dict[str, Writer] = {
 ALL = LIVE | OTHER
 
 REASONS = {
-    "a call": "it names posix system",
-    "another protocol": "it names what",
+    "a call": "it refers to posix system",
+    "another protocol": "it refers to a global by STACK_GLOBAL",
     "a program of TorchScript's": "but a program",
-    "a bomb": "would unpack to more than it is",
-    "entries that overlap": "would unpack to more than it is",
-    "lists in lists": "holds more than any checkpoint",
-    "a tensor without end": "claims more numbers than it holds",
-    "bytes without end": "it names __builtin__ bytearray",
-    "a class that a library calls safe": "it names torch.distributed.device_mesh DeviceMesh",
-    "a pipe": "it is no file",
-    "a device": "it is no file",
+    "a bomb": "is compressed, or its members exceed the file size",
+    "entries that overlap": "is compressed, or its members exceed the file size",
+    "lists in lists": "contains more values than any checkpoint",
+    "a tensor without end": "exceeds its storage",
+    "bytes without end": "it refers to __builtin__ bytearray",
+    "a class that a library calls safe": "it refers to torch.distributed.device_mesh DeviceMesh",
+    "a pipe": "it is not a regular file",
+    "a device": "it is not a regular file",
 }
 """Where it matters what refuses them: torch alone would, if at all, when it is too late."""
 

@@ -85,7 +85,7 @@ def test_run_does_not_resume_from_a_checkpoint_with_foreign_paths(name, interrup
     folder.previous.unlink(missing_ok=True)
     torch.save(STRAYS[name](content), folder.last)
     atomic.checksum_path(folder.last).unlink()
-    with pytest.raises(LabError, match=r"would write to|it holds checkpoint_callback") as found:
+    with pytest.raises(LabError, match=r"would write to|it contains checkpoint_callback") as found:
         checkpoint.find_resume_point(folder)
     assert "\n" not in str(found.value)
 

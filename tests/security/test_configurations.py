@@ -111,7 +111,7 @@ def test_unlisted_target_is_neither_called_nor_imported(name, tmp_path, canary):
     config = sound() | {"trust": ["os", "builtins", "hostile_module"]}
     put(config, place, filled(ALL[name], str(canary)))
     for line in refused(doors(run(tmp_path / "run", config))):
-        assert f"{place}." in line or f"its {place} does not say what it is" in line, line
+        assert f"{place}." in line or f"its {place} has no _target_" in line, line
     register()
     refused([lambda: command.read_configuration(begun(tmp_path / "begun", config))])
     assert not canary.exists()
@@ -185,14 +185,14 @@ def test_only_trusted_packages_are_allowed_besides(canary):
         trust.check_targets(node("timm.loss.X"), Path(), trusted)
     assert not canary.exists()
     for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):
-        with pytest.raises(LabError, match="trust takes names of packages"):
+        with pytest.raises(LabError, match="trust needs names of packages"):
             trust.parse_packages(wrong)
 
 
 def test_teacher_is_read_with_the_packages_trusted_around_it(tmp_path):
     config = sound() | {"model": node("my_teacher.Network"), "trust": ["my_teacher"]}
     folder = run(tmp_path / "run", config)
-    with pytest.raises(LabError, match=r"names my_teacher\.Network, which losslab does not know"):
+    with pytest.raises(LabError, match=r"is my_teacher\.Network, which losslab does not know"):
         teacher.network_of(str(folder))
     with teacher.trusting(("my_teacher",)), pytest.raises(LabError, match=r"model: .*my_teacher"):
         teacher.network_of(str(folder))  # it is imported, and does not exist
@@ -233,7 +233,7 @@ def test_resumed_run_writes_into_its_folder_alone(place, value, tmp_path):
     put(config, place, value)
     folder = run(tmp_path / "run", config)
     (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
-    assert "nothing is made" in line
+    assert "nothing was instantiated" in line
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_name_of_the_folder_is_not_taken_for_a_target(tmp_path, monkeypatch):
 def test_run_dir_that_is_no_path_is_refused(place, tmp_path):
     folder = run(tmp_path / "run", sound() | {"run_dir": place})
     (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
-    assert "its run_dir is no path" in line
+    assert "its run_dir is not a path" in line
 
 
 def test_new_path_of_the_folder_is_checked_too(tmp_path):
@@ -282,7 +282,7 @@ def test_new_path_of_the_folder_is_checked_too(tmp_path):
     config = sound() | {"notes": "run"}
     folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
     (line,) = refused([lambda: command.read_configuration(folder)])
-    assert "holds an interpolation" in line
+    assert "contains an interpolation" in line
 
 
 def test_resumed_run_does_not_write_through_links(tmp_path):
@@ -290,7 +290,7 @@ def test_resumed_run_does_not_write_through_links(tmp_path):
     (tmp_path / "profile").write_text("")
     (folder / "train.log").symlink_to(tmp_path / "profile")
     (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
-    assert "train.log is a link" in line
+    assert "train.log is a symbolic link" in line
 
 
 def test_logging_configuration_of_the_folder_is_ignored(tmp_path, canary):

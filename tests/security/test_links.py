@@ -44,7 +44,7 @@ def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_p
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     target = {"folder": victim, "file": victim / "profile", "nowhere": victim / "new", "up": ".."}[leads]
     (folder / place).symlink_to(target)
-    with pytest.raises(LabError, match=rf"{place} is a link, .*: replace it by what it links to$"):
+    with pytest.raises(LabError, match=rf"{place} is a symbolic link; .*: replace the link by its target$"):
         resume.read_configuration(RunFolder(folder))
 
 
@@ -54,7 +54,7 @@ def test_run_that_had_not_begun_is_not_started_there_either(tmp_path, victim):
     register()
     (folder.path / "teacher").mkdir()
     (folder.path / "teacher" / "weights.pth").symlink_to(victim / "profile")
-    with pytest.raises(LabError, match=r"weights\.pth is a link"):
+    with pytest.raises(LabError, match=r"weights\.pth is a symbolic link"):
         resume.read_configuration(folder)
 
 
@@ -62,13 +62,13 @@ def test_sweep_is_checked_with_all_its_jobs(tmp_path, victim):
     run(tmp_path / "sweep" / "0-run")
     untrusted.check_folder(tmp_path / "sweep")
     (tmp_path / "sweep" / "1-run").symlink_to(victim)
-    with pytest.raises(LabError, match="1-run is a link"):
+    with pytest.raises(LabError, match="1-run is a symbolic link"):
         untrusted.check_folder(tmp_path / "sweep")
 
 
 def test_pipe_is_refused(tmp_path):
     os.mkfifo(run(tmp_path / "run") / "timing.csv.old")
-    with pytest.raises(LabError, match=r"timing\.csv\.old is no file but a pipe or the like"):
+    with pytest.raises(LabError, match=r"timing\.csv\.old is a pipe, a socket or a device"):
         resume.read_configuration(RunFolder(tmp_path / "run"))
 
 
@@ -92,7 +92,7 @@ def test_teacher_is_copied_through_no_link(tmp_path, victim):
     assert (folder.teacher / "weights.pth").read_bytes() == b"weights"
     other = RunFolder(folders.run(tmp_path / "other"))
     other.teacher.symlink_to(victim)
-    with pytest.raises(LabError, match="teacher is a link"):
+    with pytest.raises(LabError, match="teacher is a symbolic link"):
         other.copy_teacher(taught_by)
 
 
@@ -107,5 +107,5 @@ def test_path_that_the_user_chose_is_allowed(tmp_path, victim):
     (tmp_path / "run" / "figures").symlink_to(victim)
     untrusted.check_output_path(tmp_path / "run" / ".." / "elsewhere", tmp_path / "run")
     untrusted.check_output_path(victim / "figures", tmp_path / "run")
-    with pytest.raises(LabError, match="figures is a link"):
+    with pytest.raises(LabError, match="figures is a symbolic link"):
         untrusted.check_output_path(tmp_path / "run" / "figures" / "x.png", tmp_path / "run")

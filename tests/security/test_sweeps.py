@@ -109,7 +109,7 @@ def test_a_job_writes_into_its_folder_alone(key, value, sweep, complete):
 def test_the_folder_of_a_job_lies_in_the_sweep(name, sweep, complete):
     record(sweep, job(sweep) | {"folder": name})
     said = refused(complete, sweep)
-    assert "not in the sweep" in said or "is not a folder in" in said or "holds an interpolation" in said
+    assert "not in the sweep" in said or "is not a folder in" in said or "contains an interpolation" in said
 
 
 @pytest.mark.parametrize("place", ["folder", "inside", "beside", "pipe", "log"])
@@ -126,13 +126,13 @@ def test_links_and_pipes_are_refused(place, sweep, complete):
         else:
             (folder / {"inside": ".hydra", "log": "train.log"}[place]).symlink_to(victim / "new")
     said = refused(complete, sweep)
-    assert "is a link" in said or "is not a folder in" in said or "a pipe" in said
+    assert "is a symbolic link" in said or "is not a folder in" in said or "a pipe" in said
 
 
 def test_a_run_in_another_folder_of_the_sweep_is_checked_too(sweep, complete):
     other = folders.run(sweep / "7-run", metrics=False, loss___target_="losslab.losses.mse.MSE", ckpt_path=None)
     (other / "checkpoints").symlink_to(sweep.parent / "victim")
-    assert "checkpoints is a link" in refused(complete, sweep)
+    assert "checkpoints is a symbolic link" in refused(complete, sweep)
 
 
 @pytest.mark.parametrize(

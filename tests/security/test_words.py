@@ -71,7 +71,7 @@ def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_pat
 
 def test_choice_of_several_lines_is_refused(two):
     changed(two / "b", choices__loss=COMMAND)
-    with pytest.raises(LabError, match="its choices are no names by group"):
+    with pytest.raises(LabError, match="its choices do not map groups to names"):
         RunFolder(two / "b").read_unchecked_config()
 
 
@@ -87,7 +87,7 @@ def test_comparison_replaces_links(two, tmp_path):
     assert not any((folder / name).is_symlink() for name in names)
     (tmp_path / "there").mkdir()
     (folder / "tensorboard").symlink_to(tmp_path / "there")
-    with pytest.raises(LabError, match="tensorboard is a link"):
+    with pytest.raises(LabError, match="tensorboard is a symbolic link"):
         tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
     assert victim.read_text() == "mine"
     assert not [*(tmp_path / "there").iterdir()]

@@ -40,13 +40,13 @@ def test_evaluation_is_not_written_through_a_link(way, run, victim):
     link = run.path / way
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim)
-    with pytest.raises(LabError, match=f"{way} is a link, and writing would follow it"):
+    with pytest.raises(LabError, match=f"{way} is a symbolic link; writing would leave the folder"):
         evaluation.write_evaluation(SimpleNamespace(experiment=SimpleNamespace(folder=run)), run.evaluation("test"))
 
 
 def test_figures_are_not_written_through_a_link(run, victim):
     run.figures.symlink_to(victim)
-    with pytest.raises(LabError, match="figures is a link"):
+    with pytest.raises(LabError, match="figures is a symbolic link"):
         figures.figures_folder([run], None)
 
 
@@ -75,7 +75,7 @@ def test_comparison_is_not_written_through_a_link(way, run, victim):
     if way != "comparison":
         (run.path / "comparison" / "runs.csv").touch()
     (run.path / way).symlink_to(victim / "profile" if way.endswith(".md") else victim)
-    with pytest.raises(LabError, match=f"{way} is a link"):
+    with pytest.raises(LabError, match=f"{way} is a symbolic link"):
         compare._make_folder(None, SimpleNamespace(collection=SimpleNamespace(sweeps=[run.path])))
 
 

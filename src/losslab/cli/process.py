@@ -147,7 +147,7 @@ def _hydra_message(message: str, cause: BaseException | None) -> str:
     """Hydra's message about a command line that it cannot compose, in one line."""
     unset = _UNSET.match(message)
     if unset is not None and unset["group"] in conf_groups.UNSET:
-        return conf_groups.nothing_chosen(unset["group"], unset["key"])
+        return conf_groups.unset_group_message(unset["group"], unset["key"])
     if isinstance(cause, OmegaConfBaseException):
         message += f" ({str(cause).splitlines()[0]})"
     # Without the search path, and with the options beside each other.

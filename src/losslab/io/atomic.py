@@ -1,8 +1,8 @@
-"""Atomic file writes: after a crash or a kill there is the old file or the new one, never a part. Imports no torch.
+"""Atomic file writes: after a crash, the old or the new file is there, never a part of it. Imports no torch.
 
 A file is written under a temporary name in the same folder (a rename is atomic only within a file system), flushed to
-disk with fsync, and renamed; then the folder is flushed too. Its SHA-256, in the format of `sha256sum`, may stand
-beside it.
+disk with fsync, and renamed; then the folder is flushed too. A file NAME.sha256 next to it may contain its checksum in
+the format of `sha256sum`.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
     """Write a file and its checksum. Until the rename, the previous file stays and matches its checksum.
 
     Args:
-        path: of the file; missing folders are made.
-        write: writes the content into an open file.
+        path: the path of the file; missing folders are created.
+        write: a function that writes the content into an open file.
 
     Raises:
         OSError: there is no space or no permission. The previous file is untouched.
@@ -60,7 +60,7 @@ def copy(source: Path, path: Path) -> None:
     """Copy a regular file, without a checksum.
 
     Raises:
-        OSError: the source cannot be read or is no regular file, or there is no space or no permission.
+        OSError: the source cannot be read or is not a regular file, or there is no space or no permission.
     """
     with open_regular_file(source) as file, _temporary(path, partial(shutil.copyfileobj, file)) as temporary:
         temporary.replace(path)
@@ -68,11 +68,11 @@ def copy(source: Path, path: Path) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file with its checksum within a folder. At any moment it matches under one of the two names."""
+    """Rename a file and its checksum within a folder. At any moment one of the two names has a matching checksum."""
     digests, previous = _read_digests(path), _read_digests(to)
     if digests:
         _write_digests(to, [*digests, *previous])
-    else:  # the checksum of the file that is replaced does not hold for this one
+    else:  # the checksum of the replaced file is wrong for this one
         checksum_path(to).unlink(missing_ok=True)
     path.replace(to)
     _fsync_folder(path.parent)
@@ -87,7 +87,7 @@ def remove(path: Path) -> None:
 
 
 def matches_checksum(path: Path) -> bool | None:
-    """Return whether a file matches its checksum; None if it has none.
+    """Return whether a file matches its checksum, or None if it has no checksum.
 
     Raises:
         OSError: the file cannot be read.
@@ -102,7 +102,7 @@ def _temporary(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # left by a killed process of the same id
+        temporary.unlink(missing_ok=True)  # left by a killed process with the same process id
         with temporary.open("xb") as file:  # "x" never writes through a link of that name
             write(file)
             file.flush()

@@ -1,40 +1,40 @@
-"""The configuration groups in conf/: one table of what each is, and their choices. Imports no torch."""
+"""The configuration groups in conf/: a table of their properties, and their choices. Imports no torch."""
 
 from typing import NamedTuple
 
 from losslab import CONF
 
 
-class Group(NamedTuple):
-    """A folder of conf/, of whose files one is chosen: `loss=focal`."""
+class ConfigGroup(NamedTuple):
+    """A folder of conf/, one file of which is chosen: `loss=focal`."""
 
     name: str
     required: bool = False
-    """Whether a run cannot do without a choice."""
+    """Whether every run needs a choice."""
     unset: bool = False
-    """Whether nothing is chosen by default, so that its keys mean nothing until something is."""
+    """Whether nothing is chosen by default; its keys may be set only together with a choice."""
     corrupts: bool = False
-    """Whether it corrupts the training data. Corruptions apply in the order of the table."""
+    """Whether the choice corrupts the training data. Corruptions are applied in the order of the table."""
     recorded: bool = True
-    """Whether config.json names the choice, under `choices`."""
+    """Whether config.json records the choice, under `choices`."""
     setting: bool = False
-    """Whether its choice is a setting by which runs are compared."""
+    """Whether runs are compared by this choice."""
 
 
 GROUPS = (
-    Group("model", required=True, setting=True),
-    Group("data", required=True, setting=True),
-    Group("loss", required=True, setting=True),
-    Group("imbalance", unset=True, corrupts=True, setting=True),
-    Group("noise", unset=True, corrupts=True, setting=True),
-    Group("mix", unset=True, recorded=False),
-    Group("optimizer", required=True, setting=True),
-    Group("scheduler", required=True, setting=True),
-    Group("trainer", required=True),
-    Group("callbacks", recorded=False),
-    Group("logger", recorded=False),
-    Group("experiment"),
-    Group("debug"),
+    ConfigGroup("model", required=True, setting=True),
+    ConfigGroup("data", required=True, setting=True),
+    ConfigGroup("loss", required=True, setting=True),
+    ConfigGroup("imbalance", unset=True, corrupts=True, setting=True),
+    ConfigGroup("noise", unset=True, corrupts=True, setting=True),
+    ConfigGroup("mix", unset=True, recorded=False),
+    ConfigGroup("optimizer", required=True, setting=True),
+    ConfigGroup("scheduler", required=True, setting=True),
+    ConfigGroup("trainer", required=True),
+    ConfigGroup("callbacks", recorded=False),
+    ConfigGroup("logger", recorded=False),
+    ConfigGroup("experiment"),
+    ConfigGroup("debug"),
 )
 """All groups, in the order in which `--help` lists them and config.json records them."""
 
@@ -44,15 +44,15 @@ UNSET = tuple(group.name for group in GROUPS if group.unset)
 CORRUPTIONS = tuple(group.name for group in GROUPS if group.corrupts)
 RECORDED = tuple(group.name for group in GROUPS if group.recorded)
 SETTINGS = ("loss", *(group.name for group in GROUPS if group.setting and group.name != "loss"))
-"""The groups by which runs are compared, the loss first."""
+"""The groups by whose choices runs are compared, the loss first."""
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a group, in alphabetical order."""
+    """Return the choices of a group, in alphabetical order."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def nothing_chosen(group: str, key: str) -> str:
-    """The message for a value of an unset group."""
+def unset_group_message(group: str, key: str) -> str:
+    """Return the message for a key that is set although its group has no choice."""
     offered = ", ".join(choice for choice in choices(group) if choice != "none")
-    return f"{group}.{key} is set and no {group} is chosen: choose {group}={offered}"
+    return f"{group}.{key} is set, but no {group} is chosen: choose {group}={offered}"

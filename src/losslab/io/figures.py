@@ -17,11 +17,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """The colour-blind safe palette of Okabe and Ito, without yellow, which is too light for a line."""
 GREY = "#777777"
 LINE_STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
-"""As many as there are colours, so that figures can be read in black and white."""
+"""One line style per colour, so that figures can be read in black and white."""
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Yield matplotlib options (color, linestyle) for one line after the other; 49 pairs before one repeats."""
+    """Yield matplotlib options (color, linestyle) for successive lines; the first 49 pairs differ."""
     number = 0
     while True:
         style = LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]
@@ -30,14 +30,14 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def new_figure(width: float, height: float, *, dpi: int = 110, layout: Any = "constrained") -> "Figure":
-    """Make a figure of this size in inches, without pyplot."""
+    """Create a figure of a size in inches, without pyplot."""
     from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import, and not needed to train
 
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
 
 
 def rasterize(figure: "Figure") -> NDArray[np.uint8]:
-    """Draw a figure into RGBA pixels (height, width, 4)."""
+    """Render a figure as RGBA pixels (height, width, 4)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
     canvas = FigureCanvasAgg(figure)
@@ -46,7 +46,7 @@ def rasterize(figure: "Figure") -> NDArray[np.uint8]:
 
 
 def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
-    """Encode a figure or its pixels as PNG; without matplotlib's version, so that equal figures are equal files."""
+    """Encode a figure or pixels as PNG, without the version of matplotlib: equal figures give equal bytes."""
     content = BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image  # noqa: PLC0415
@@ -58,7 +58,7 @@ def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
 
 
 def save_png(picture: "Figure | NDArray[np.uint8]", path: Path) -> None:
-    """Write a figure or its pixels to a PNG file, atomically. A link at that path is replaced.
+    """Write a figure or pixels to a PNG file, atomically. A link at that path is replaced.
 
     Raises:
         OSError: the file cannot be written.

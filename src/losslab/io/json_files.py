@@ -1,4 +1,4 @@
-"""JSON files: their only writer, and a reader for files that somebody else may have written. Imports no torch."""
+"""JSON files: their only writer, and a reader for untrusted files. Imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def read_json(path: Path, advice: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        LabError: it cannot be read; the message ends with `advice`.
+        LabError: the file cannot be read; the message ends with `advice`.
     """
     try:
         return json.loads(read_text(path))
@@ -33,7 +33,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def to_json(content: Mapping[str, Any]) -> str:
-    """Format as indented JSON; NaN and infinity, which JSON lacks, become null."""
+    """Format as indented JSON. NaN and infinity, which JSON cannot represent, become null."""
     return json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n"
 
 

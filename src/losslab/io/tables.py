@@ -1,4 +1,4 @@
-"""Tables as CSV, as Markdown and for the terminal. The only writer of each."""
+"""The only writers of tables: as CSV, as Markdown, and for the terminal."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -34,11 +34,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Format rows, the first of which is the header, as a Markdown table.
+    """Format rows as a Markdown table. The first row is the header.
 
     Args:
-        rows: cells of text.
-        left: indices of the columns that are aligned left; numbers are aligned right.
+        rows: the cells.
+        left: the indices of the left-aligned columns; the others are right-aligned.
     """
     header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     rule = [":---" if index in left else "---:" for index in range(len(header))]
@@ -48,13 +48,14 @@ def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) ->
 def terminal_table(
     rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, width: int | None = None, instead: str | None = None
 ) -> str:
-    """Format rows, the first of which is the header, as plain text.
+    """Format rows as plain text. The first row is the header.
 
     Args:
-        rows: cells of text.
-        left: indices of the columns that are aligned left.
-        width: in characters; by default that of the terminal. Cells of the first column are wrapped, others are cut.
-        instead: returned in place of a table that would have to be cut.
+        rows: the cells.
+        left: the indices of the left-aligned columns; the others are right-aligned.
+        width: the width in characters; by default, the width of the terminal. Cells of the first column are wrapped to
+            fit, other cells are cut.
+        instead: the text to return if cells would have to be cut.
     """
     header, *body = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -73,7 +74,7 @@ def terminal_table(
 
 
 def wrap_text(text: str) -> str:
-    """Wrap a paragraph to the width of the terminal; words that do not fit, such as paths, stay whole."""
+    """Wrap a paragraph to the width of the terminal; words that do not fit, such as paths, are not broken."""
     return fill(text, _terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

@@ -1,7 +1,7 @@
-"""Output on terminals: log messages without control characters, and streams that may disappear.
+"""Terminal output: log messages without control characters, and streams that may be closed at any time.
 
-Texts from files of somebody else may hold escape sequences, by which a terminal moves its cursor, changes colours or
-reverses the direction of writing; all that is printed passes `printable`.
+Text from untrusted files may contain escape sequences, which move the cursor, change colours or reverse the direction
+of writing. So all text is printed through `printable`.
 """
 
 import codecs
@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records as printable text; for log files too, which may be shown in a terminal."""
+    """Formats log records as printable text; also used for log files, since they may be shown in a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record, with its traceback if it has one."""
@@ -49,15 +49,15 @@ class PrintableFormatter(logging.Formatter):
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a traceback on stderr as printable text."""
+    """Print a traceback to stderr as printable text."""
     sys.stderr.write(printable("".join(traceback.format_exception(error))))
 
 
 class _ForgivingFile(io.FileIO):
-    """A terminal, pipe or file of which write errors are ignored."""
+    """A terminal, pipe or file whose write errors are ignored."""
 
     def write(self, content: Any, /) -> int:
-        """Write the content, or drop it → the number of bytes that were dealt with."""
+        """Write the content, or drop it, and return the number of bytes consumed."""
         size = memoryview(content).nbytes
         try:
             written: int | None = super().write(content)
@@ -67,14 +67,14 @@ class _ForgivingFile(io.FileIO):
 
 
 def ignore_output_errors() -> None:
-    """Let stdout and stderr drop what cannot be written (`| head -1`, `> /dev/full`); train.log has all of it.
+    """Let stdout and stderr drop output that cannot be written (`| head -1`, `> /dev/full`); train.log has all output.
 
-    Only for commands whose result is not what they print.
+    Only for commands whose result is not their output.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed (`>&-`)
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- as long as the process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- open until exit
         elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not a test's or notebook's
             setattr(sys, name, _forgiving(stream))
 
@@ -95,7 +95,7 @@ def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def escape_unprintable_output() -> None:
-    """Print letters that the encoding of a stream lacks as similar ASCII, and warnings as printable text."""
+    """Print characters missing from a stream's encoding as similar ASCII, and warnings as printable text."""
     if warnings.formatwarning is _format_warning:
         warnings.formatwarning = _format_printable_warning
     for stream in (sys.stdout, sys.stderr):
@@ -115,7 +115,7 @@ class ConsoleHandler(logging.Handler):
         escape_unprintable_output()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message; errors on stderr."""
+        """Print one message, errors to stderr."""
         is_error = record.levelno >= logging.ERROR
         style = "red" if is_error else "yellow" if record.levelno >= logging.WARNING else None
         console = Console(stderr=True) if is_error else get_console()

@@ -1,7 +1,7 @@
-"""Reading files of torch.save without trusting them: only tensors, numbers and texts in plain containers.
+"""Reading untrusted files in the format of torch.save: only tensors, numbers and strings in plain containers.
 
-torch's own `weights_only=True` executes nothing either, but it decompresses without limit, builds objects that any
-library has declared safe, and accepts tensors that claim more elements than they store.
+torch's own `weights_only=True` executes no code either. But it decompresses without limit, instantiates all classes that
+any library has declared safe, and accepts tensors whose shape exceeds their storage.
 """
 
 import pickletools
@@ -21,56 +21,57 @@ _PICKLED_NAMES = frozenset({
     "collections OrderedDict", "collections Counter", "torch Size", "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
 })  # fmt: skip
-"""The globals in the pickle of a checkpoint, beside torch's storages and dtypes."""
+"""The globals allowed in the pickle of a checkpoint, besides the storage classes and dtypes of torch."""
 _FORBIDDEN_OPCODES = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX"})
 _MAX_DEPTH, _MAX_VALUES = 50, 20_000_000
 
 
 def load(path: Path) -> Any:
-    """Load a file that torch.save wrote, onto the CPU.
+    """Load a file written by torch.save onto the CPU.
 
     Raises:
-        OSError: it cannot be read.
-        Exception: it is no such file, or holds something else; a ValueError of this module is one line that says what.
-            A damaged file may lead torch to raise anything.
+        OSError: the file cannot be read.
+        ValueError: the content is not allowed; the message is one line.
+        Exception: torch may raise any exception for a damaged file.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
     with open_regular_file(path) as file:
         _check_names(read_pickle(file))
     content = torch.load(path, map_location="cpu", weights_only=True)
     values, depth = _measure(content, {}, 0)
     if values > _MAX_VALUES or depth > _MAX_DEPTH:
-        raise ValueError("it is nested deeper or holds more than any checkpoint")
+        raise ValueError("it is nested deeper or contains more values than any checkpoint")
     return content
 
 
 def read_pickle(file: BinaryIO) -> bytes:
-    """Read the pickle in an archive of torch.save, which is not compressed.
+    """Read the pickle in an uncompressed archive written by torch.save.
 
     Raises:
-        ValueError: it is no such archive, or would be larger when unpacked.
+        ValueError: the file is not such an archive.
     """
     size = file.seek(0, 2)
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"it is no archive of torch.save's: {error}") from error
+        raise ValueError(f"it is not a torch.save file: {error}") from error
     with archive:
         members = archive.infolist()
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         if not stored or sum(member.file_size for member in members) > size:
-            raise ValueError("its archive would unpack to more than it is")
+            raise ValueError("its archive is compressed, or its members exceed the file size")
         pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1 or any(member.filename.endswith(("constants.pkl", ".py")) for member in members):
-            raise ValueError("it is no archive of torch.save's but a program")
+            raise ValueError("it is a TorchScript or torch.export archive, not a torch.save file")
         return archive.read(pickles[0])
 
 
 def _check_names(pickle: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(pickle):
         if opcode.name in _FORBIDDEN_OPCODES or (opcode.name == "GLOBAL" and not _is_allowed(str(argument))):
-            raise ValueError(f"it names {ascii(argument)[1:-1] if argument else 'what'!s}, which no checkpoint holds")
+            name = ascii(argument)[1:-1] if argument else f"a global by {opcode.name}"
+            raise ValueError(f"it refers to {name}, which no checkpoint contains")
 
 
 def _is_allowed(name: str) -> bool:
@@ -81,17 +82,17 @@ def _is_allowed(name: str) -> bool:
 
 
 def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Count the values in a tree (a shared container counts each time, as for code that walks it) and its depth."""
+    """Return the number of values in a tree, counting a shared container each time, and the depth of the tree."""
     if type(value) in _SCALARS:
         return 1, 0
     if id(value) in measured:
         return measured[id(value)]
     if type(value) in (Tensor, nn.Parameter):
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"it claims more numbers than it holds (a tensor of {tuple(value.shape)})")
+            raise ValueError(f"a tensor of shape {tuple(value.shape)} exceeds its storage")
         return 1, 0
     if type(value) not in _CONTAINERS or depth > _MAX_DEPTH:
-        raise ValueError(f"it holds a {type(value).__name__} where no checkpoint does")
+        raise ValueError(f"it contains a {type(value).__name__}, which no checkpoint contains")
     children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     below = [_measure(child, measured, depth + 1) for child in children]
     measured[id(value)] = 1 + sum(count for count, _ in below), 1 + max((deep for _, deep in below), default=0)

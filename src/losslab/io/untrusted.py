@@ -1,7 +1,7 @@
-"""Reading files, and checking folders, that somebody else may have written. Imports no torch.
+"""Reading untrusted files and checking untrusted folders. Imports no torch.
 
-A folder that was copied from elsewhere may hold symbolic links, through which a write lands outside of it, and pipes,
-which block whoever opens them.
+A folder that was copied from elsewhere may contain symbolic links, through which a write leaves the folder, and pipes,
+which block the process that opens them.
 """
 
 import errno
@@ -25,10 +25,10 @@ _CONF_RESOLVERS = re.compile(r"\$\{(?:divisor:\d+,(?:\d+|null|-)|oc\.env:LOSSLAB
 def check_output_path(path: Path, folder: Path) -> None:
     """Check that writing to `path` follows no symbolic link below `folder`.
 
-    Links that lead to the folder itself are fine, and so is any path outside of it: the user typed those.
+    Links on the way to the folder, and any path outside of it, are fine: the user typed those.
 
     Raises:
-        LabError: a part of the path below the folder is a link.
+        LabError: a part of the path below the folder is a symbolic link.
     """
     part, target = (Path(os.path.abspath(each)) for each in (folder, path))  # noqa: PTH100 -- resolve() follows links
     if not target.is_relative_to(part):
@@ -40,12 +40,12 @@ def check_output_path(path: Path, folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that nothing below a folder, at any depth, redirects or blocks a run that writes into it.
+    """Check that no file below a folder, at any depth, redirects or blocks a run that writes into the folder.
 
-    A link to a name in the same directory is allowed: Lightning makes last.ckpt one.
+    A link to a name in the same directory is allowed: last.ckpt may be one.
 
     Raises:
-        LabError: there is a link that leads elsewhere, a pipe, a socket or a device.
+        LabError: there is a symbolic link to another directory, a pipe, a socket or a device.
         OSError: a subfolder cannot be read.
     """
     for entry in _walk(folder):
@@ -54,7 +54,7 @@ def check_folder(folder: Path) -> None:
             if "/" in target or target in {".", ".."}:
                 _raise_link(Path(entry))
         elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode) and not entry.is_dir(follow_symlinks=False):
-            raise LabError(f"{entry.path} is no file but a pipe or the like, and a run would wait for it: remove it")
+            raise LabError(f"{entry.path} is a pipe, a socket or a device, which would block the run: remove it")
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -68,28 +68,28 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _raise_link(link: Path) -> NoReturn:
-    raise LabError(f"{link} is a link, and writing would follow it: replace it by what it links to")
+    raise LabError(f"{link} is a symbolic link; writing would leave the folder: replace the link by its target")
 
 
 def open_regular_file(path: Path) -> BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Raises:
-        OSError: it cannot be opened, or is a pipe, a device or a folder.
+        OSError: the file cannot be opened, or is a pipe, a device or a folder.
     """
-    # O_NONBLOCK does not wait for a pipe's writer; fstat sees the file that was opened, even if it is replaced since.
+    # O_NONBLOCK does not wait for the writer of a pipe. fstat checks the file that was opened, even if it is replaced.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no file", str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def read_bytes(path: Path, max_bytes: int = _MAX_BYTES) -> bytes:
     """Read a regular file.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is longer than `max_bytes`.
+        OSError: the file cannot be read, is not a regular file, or is longer than `max_bytes`.
     """
     with open_regular_file(path) as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
@@ -101,41 +101,41 @@ def read_text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
     r"""Read a UTF-8 text file, with `\n` as line ending.
 
     Raises:
-        OSError: as `read_bytes`.
-        ValueError: it is not UTF-8.
+        OSError: see `read_bytes`.
+        ValueError: the file is not UTF-8.
     """
     return read_bytes(path, max_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file of Hydra's into plain containers; interpolations are not resolved.
+    """Read a YAML file written by Hydra into plain containers; interpolations are not resolved.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no YAML, or uses aliases, by which a small file expands to any size.
+        OSError: the file cannot be read.
+        ValueError: the file is not YAML, or uses aliases, which let a small file expand to any size.
     """
-    import yaml  # noqa: PLC0415 -- slow to import, and most readers of run folders need neither
+    import yaml  # noqa: PLC0415 -- slow to import, and most readers of run folders need no YAML
     from omegaconf import OmegaConf  # noqa: PLC0415
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
     text = read_text(path, _MAX_YAML_BYTES)
-    if text.count("[") + text.count("{") > _MAX_YAML_BRACKETS:  # deeply nested, they keep the parser busy for hours
-        raise ValueError(f"{path} holds more brackets than Hydra writes")
+    if text.count("[") + text.count("{") > _MAX_YAML_BRACKETS:  # deep nesting keeps the parser busy for hours
+        raise ValueError(f"{path} contains more brackets than Hydra writes")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError(f"{path} holds an alias, which Hydra writes none of")
+            raise ValueError(f"{path} contains a YAML alias; Hydra never writes aliases")
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:100]})") from error
 
 
 def find_unknown_interpolation(config: Any) -> str | None:
-    """Find a text whose interpolation is none that conf/ uses, and so could resolve to anything.
+    """Find an interpolation of a kind that conf/ does not use; it could resolve to anything.
 
-    Allowed are one reference to a single value, and one call of `divisor` or `oc.env:LOSSLAB_DATA`.
+    A string may contain one reference to a single value, and one call of `divisor` or `oc.env:LOSSLAB_DATA`.
 
     Returns:
-        The text, or None if there is none.
+        The string with the unknown interpolation, or None.
     """
     nodes = [config]
     while nodes:

@@ -1,30 +1,31 @@
-"""Run folders: the only package that knows their layout. Imports no torch, so that reading a thousand is quick.
+"""Run folders: the only package that knows their layout. Imports no torch, so that reading a thousand runs is quick.
 
-RUN/.hydra/                 what Hydra composed, and the overrides
-RUN/config.json             the resolved configuration: builds the experiment without Hydra
-RUN/data.json               shapes, classes and normalisation of the data: enough to use the network without them
+RUN/.hydra/                 the configuration that Hydra composed, and the overrides
+RUN/config.json             the resolved configuration: enough to instantiate the experiment without Hydra
+RUN/data.json               shapes, classes and normalisation of the data: enough to use the network without the data
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
-RUN/checkpoints/last.ckpt   the newest, to resume from; previous.ckpt is the one before; beside each its .sha256
-RUN/weights.pth             the best epoch's plain state_dict of the network
+RUN/checkpoints/last.ckpt   the newest, to resume from; previous.ckpt is the one before; each with its .sha256
+RUN/weights.pth             the plain state_dict of the network in the best epoch
 RUN/faults.json             how the training data were corrupted, if they were, and their checksum
 RUN/history.csv             a row per epoch, reproducible to the byte
 RUN/timing.csv              a row per epoch, with wall times
 RUN/path.csv                a row per epoch, with all weights of a small network
 RUN/metrics.json            final values
-RUN/dynamics.npz            what callbacks=dynamics recorded of some examples over training
+RUN/dynamics.npz            outputs and gradients of some examples over training, if callbacks=dynamics
 RUN/figures/*.png           figures
 RUN/evaluation/NAME/        an evaluation, named by split and checkpoint: test, val, test+last, ...
-RUN/exported.pt2            the network as a program of torch.export
-RUN/teacher/                config.json and weights.pth of the teacher, if a loss distils one
+RUN/exported.pt2            the network as a torch.export program
+RUN/teacher/                config.json and weights.pth of the teacher, if the loss distils one
 RUN/train.log               the log
-RUN/events.out.tfevents.*   TensorBoard's events
+RUN/events.out.tfevents.*   TensorBoard events
 
-SWEEP/summary.json          the state of each job; the jobs' run folders lie beside it
+SWEEP/N-NAME/               the run folder of job N
+SWEEP/summary.json          the state of each job
 SWEEP/jobs.json             the resolved configuration of each job, from which the sweep can be completed
 
-`folder` has the paths and readers of one run, `config` checks and identifies its configuration, `trust` decides what a
-configuration of somebody else may name, `lock` claims new folders, `search` finds runs, `checkpoint` (with torch) finds
-the one to resume from.
+`folder` has the paths and readers of one run, `config` validates and identifies its configuration, `trust` decides which
+names an untrusted configuration may contain, `lock` claims new folders, `search` finds runs and sweeps, `sweep_summary`
+reads the states of jobs, `checkpoint` (which imports torch) finds the checkpoint to resume from.
 """
 
 from losslab.io.json_files import to_json, write_json

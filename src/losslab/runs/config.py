@@ -1,4 +1,4 @@
-"""The resolved configuration of a run: its form, its hyperparameters, and what makes two the same. Imports no torch."""
+"""The resolved configuration of a run: validation, hyperparameters, and identity. Imports no torch."""
 
 import json
 import re
@@ -13,9 +13,9 @@ _OPTIONAL_SECTIONS = ("callbacks", "logger", *conf_groups.UNSET)
 _REQUIRED_KEYS = (("choices", "loss"), ("scheduler", "scheduler"), ("scheduler", "interval"))
 
 CHANGEABLE_ON_RESUME = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
-"""Keys that may be set anew when a run is resumed."""
+"""Keys that may be changed when a run is resumed."""
 _BOOKKEEPING = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
-"""Keys that say where, with what and under which names a run was made."""
+"""Keys that record folder, versions and choices of a run."""
 RESULT_NEUTRAL_KEYS = frozenset({
     *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "train", "test", "examine", "logger", "noise.file",
     "data.url", "data.in_memory", "data.eval_batch_size", "trainer.enable_model_summary", "trainer.log_every_n_steps",
@@ -23,15 +23,15 @@ RESULT_NEUTRAL_KEYS = frozenset({
     "callbacks.gradient_norms", "callbacks.dynamics", "callbacks.path", "callbacks.dashboard", "callbacks.progress_bar",
     "callbacks.history", "callbacks.checkpoints.run_dir", "callbacks.checkpoints.every_seconds",
 })  # fmt: skip
-"""Keys, with all keys below them, that change no result: runs that differ in these alone repeat each other."""
+"""Keys that change no result, and so do all keys below them: runs that differ only in these are repetitions."""
 
 
 def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
     """Return whether a dotted key changes no result.
 
     Args:
-        key: such as "data.workers".
-        choices: of the groups; a folder of images, unlike that of other data, decides which data they are.
+        key: a dotted key such as "data.workers".
+        choices: the choices of the configuration groups. With data=image_folder, `data.dir` decides which data are used.
     """
     if key == "data.dir" and choices.get("data") == "image_folder":
         return False
@@ -42,36 +42,36 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
 
 
 def find_problem(config: Any) -> str | None:
-    """Return what keeps this from being the configuration of a run; None if nothing does."""
+    """Return the first problem of a run's configuration, or None if it is valid."""
     return next(_problems(config), None)
 
 
 def _problems(config: Any) -> Iterator[str]:
-    """Yield problems; each check relies on those before it."""
+    """Yield problems in order. Use only the first: each check assumes that the earlier ones passed."""
     if not isinstance(config, dict):
-        yield "it is no mapping"
+        yield "it is not a mapping"
     missing = [key for key in ("seed", "name", *_SECTIONS) if key not in config]
     if missing:
         yield f"it lacks {', '.join(missing)}"
     wrong = [key for key in _SECTIONS if not isinstance(config[key], dict)]
     wrong += [key for key in _OPTIONAL_SECTIONS if not isinstance(config.get(key), dict | None)]
-    yield from (f"its {key} is no mapping" for key in wrong)
+    yield from (f"its {key} is not a mapping" for key in wrong)
     for key in conf_groups.REQUIRED:
         if key != "scheduler" and not isinstance(config[key].get("_target_"), str):
-            yield f"its {key} does not say what it is (_target_)"
+            yield f"its {key} has no _target_"
     if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
-        yield "its seed is no whole number"
+        yield "its seed is not an integer"
     for choice in config["choices"].values():
         if not (choice is None or (isinstance(choice, str) and choice.isprintable())):
-            yield "its choices are no names by group"
+            yield "its choices do not map groups to names"
     per_run = config.get("per_run", [])
     if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
-        yield "its per_run is no list of keys"
+        yield "its per_run is not a list of keys"
     yield from (f"it lacks {section}.{key}" for section, key in _REQUIRED_KEYS if key not in config[section])
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """Collect what tells runs apart in a table: choices, seed, and the numbers of loss, optimizer, data and trainer."""
+    """Return the hyperparameters of a run: choices, seed, and the options of loss, optimizer, data and trainer."""
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
     sections = {name: config.get(name) or {} for name in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
     values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
@@ -86,12 +86,12 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Return a text that is the same for configurations of the same run, wherever its folder lies.
+    """Return a string that is equal for configurations of the same run, wherever its folder is located.
 
-    It leaves out what only says where and under which names the run is made, and what may change on resume.
+    It ignores folder, versions, choices, and the keys that may change on resume.
 
     Args:
-        config: resolved, as `training.config.resolve` returns it or a config.json holds it.
+        config: the resolved configuration, from `training.config.resolve` or config.json.
     """
     plain = json.loads(to_json(config))
     image_folder = (config.get("choices") or {}).get("data") == "image_folder"
@@ -104,13 +104,13 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def exact_identity(config: Mapping[str, Any]) -> str:
-    """Return an `identity` that tells apart all that was asked for, even where it changes no result."""
+    """Return an `identity` that also distinguishes settings that change no result."""
     plain = json.loads(to_json(config))
     plain.pop("made_with", None)
     return _without_folder(plain, str(config["run_dir"]))
 
 
 def _without_folder(plain: dict[str, Any], run_dir: str) -> str:
-    # 1 and 1.0 stay different: Lightning takes the one for a number of batches, the other for all of them.
+    # 1 and 1.0 stay different: as a limit, Lightning takes 1 as one batch and 1.0 as all batches.
     text = json.dumps(plain, sort_keys=True)
     return re.sub(rf'"{re.escape(json.dumps(run_dir)[1:-1])}(?=["/])', '"{run_dir}', text)

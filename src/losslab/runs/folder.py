@@ -1,7 +1,7 @@
-"""The folder of one run: its paths, its readers, and the default names of new ones. Imports no torch.
+"""The folder of one run: paths, readers, and default names. Imports no torch.
 
-A run folder may have been written by somebody else. So `read_config` is the only way to a configuration that is to be
-instantiated, and `output` the only way to a path that is written by what reads runs.
+A run folder is untrusted. So a configuration that will be instantiated is read only with `read_config`, and a command
+that reads runs writes only to paths from `output`.
 """
 
 import json
@@ -23,7 +23,7 @@ _RESTORE = "bring the file back, or train the run again"
 _DELETE = "delete it, and the data themselves are read instead"
 
 
-class _Below:
+class _PathBelow:
     """A path below the run folder."""
 
     def __init__(self, *parts: str) -> None:
@@ -35,41 +35,41 @@ class _Below:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. The package's docstring says what each path holds."""
+    """The folder of one run. The package's docstring describes its files."""
 
     path: Path
     trusted: tuple[str, ...] = field(default=(), compare=False)
-    """Packages that the user trusts, beside those on losslab's list, when the run is instantiated."""
+    """Packages that the user trusts, besides those on the allow-list, when the run is instantiated."""
 
-    config = _Below("config.json")
-    best = _Below("checkpoints", "best.ckpt")
-    last = _Below("checkpoints", "last.ckpt")
-    previous = _Below("checkpoints", "previous.ckpt")
-    weights = _Below("weights.pth")
-    metadata = _Below("data.json")
-    faults = _Below("faults.json")
-    history = _Below("history.csv")
-    timing = _Below("timing.csv")
-    weight_trajectory = _Below("path.csv")
-    metrics = _Below("metrics.json")
-    dynamics = _Below("dynamics.npz")
-    figures = _Below("figures")
-    exported = _Below("exported.pt2")
-    teacher = _Below("teacher")
+    config = _PathBelow("config.json")
+    best = _PathBelow("checkpoints", "best.ckpt")
+    last = _PathBelow("checkpoints", "last.ckpt")
+    previous = _PathBelow("checkpoints", "previous.ckpt")
+    weights = _PathBelow("weights.pth")
+    metadata = _PathBelow("data.json")
+    faults = _PathBelow("faults.json")
+    history = _PathBelow("history.csv")
+    timing = _PathBelow("timing.csv")
+    weight_trajectory = _PathBelow("path.csv")
+    metrics = _PathBelow("metrics.json")
+    dynamics = _PathBelow("dynamics.npz")
+    figures = _PathBelow("figures")
+    exported = _PathBelow("exported.pt2")
+    teacher = _PathBelow("teacher")
     """A run folder with the teacher's configuration and weights."""
 
     def evaluation(self, name: str) -> Path:
-        """Folder of one evaluation."""
+        """Return the folder of one evaluation."""
         return self.path / "evaluation" / name
 
     def output(self, path: Path) -> Path:
         """Check and return a path for writing.
 
         Args:
-            path: below this folder, where no part of it may be a link; or anywhere else, where the user chose it.
+            path: a path below this folder; or any other path, which the user chose.
 
         Raises:
-            LabError: the path follows a link below this folder.
+            LabError: the path follows a symbolic link below this folder.
         """
         check_output_path(path, self.path)
         return path
@@ -78,7 +78,7 @@ class RunFolder:
         """Copy a teacher's configuration and weights into this folder, which then suffices to evaluate the run.
 
         Raises:
-            LabError: its folder here is a link.
+            LabError: the folder for the copy is a symbolic link.
             OSError: a file cannot be copied.
         """
         copy = RunFolder(self.output(self.teacher))
@@ -89,10 +89,10 @@ class RunFolder:
         """Return the path of a checkpoint.
 
         Args:
-            name: "best" (which is "last" if nothing was validated), "last", or a path.
+            name: "best" (the last checkpoint if nothing was validated), "last", or a path.
 
         Raises:
-            LabError: there was a best epoch, and its checkpoint is missing.
+            LabError: there was a best epoch, but its checkpoint is missing.
         """
         if name != "best":
             return self.last if name == "last" else Path(name)
@@ -101,8 +101,11 @@ class RunFolder:
         epoch = self._best_epoch if self.last.is_file() else None
         if epoch is None:
             return self.last
-        weights = f", or --ckpt {self.weights} (its network; not for explain)" if self.weights.is_file() else ""
-        raise LabError(f"{self.best}, of the best epoch {epoch}, is gone: bring it back, or name --ckpt last{weights}")
+        weights = f", or --ckpt {self.weights} (the network only; not for explain)" if self.weights.is_file() else ""
+        raise LabError(
+            f"{self.best}, the checkpoint of the best epoch {epoch}, is missing: bring it back, "
+            f"or use --ckpt last{weights}"
+        )
 
     @property
     def _best_epoch(self) -> Any:
@@ -112,48 +115,49 @@ class RunFolder:
             return None
 
     def read_config(self) -> dict[str, Any]:
-        """Read the configuration to instantiate the run from it. It names only what is listed or trusted.
+        """Read the configuration to instantiate the run: all its `_target_`s are on the allow-list or trusted.
 
         Raises:
-            LabError: as `read_unchecked_config`; or it names something else.
+            LabError: see `read_unchecked_config`; or a `_target_` is not allowed.
         """
         config = self.read_unchecked_config()
         check_targets(config, self.config, self.trusted)
         return config
 
     def read_unchecked_config(self) -> dict[str, Any]:
-        """Read the configuration to look up settings; nothing may be instantiated from it.
+        """Read the configuration to look up settings; do not instantiate anything from it.
 
-        Old names of classes are replaced by current ones. `trust` is what this object trusts, whatever the file says.
+        Old names of classes are replaced by current ones. `trust` is taken from this object; the value in the file is
+        ignored.
 
         Raises:
-            LabError: this is no run folder, or its configuration is damaged.
+            LabError: this is not a run folder, or its configuration is damaged.
         """
         if not self.config.exists():
             runs = sorted(run for depth in ("*", "*/*") for run in self.path.glob(f"{depth}/{self.config.name}"))
-            hint = f", but it holds runs: name one of them, such as {runs[0].parent}" if runs else ""
-            raise LabError(f"{self.path} is no run folder: it holds no {self.config.name}{hint}")
+            hint = f", but it contains runs: choose one of them, such as {runs[0].parent}" if runs else ""
+            raise LabError(f"{self.path} is not a run folder: it contains no {self.config.name}{hint}")
         config = read_json(self.config, _RESTORE)
         problem = find_problem(config)
         if problem is not None:
-            raise LabError(f"{self.config} is no configuration of a run: {problem}; {_RESTORE}")
+            raise LabError(f"{self.config} is not the configuration of a run: {problem}; {_RESTORE}")
         return {**rename_targets(config), "trust": list(self.trusted)}
 
     def read_faults(self) -> dict[str, Any] | None:
-        """Read how the training data were corrupted; None if they were not.
+        """Read the description of the corruptions of the training data; None if there are none.
 
         Raises:
             LabError: the file is damaged.
         """
-        return self._read_object(self.faults, "does not describe how the data were corrupted", _RESTORE)
+        return self._read_object(self.faults, "does not describe the corruptions", _RESTORE)
 
     def read_metadata(self) -> dict[str, Any] | None:
-        """Read the metadata of the data; None in the folder of a run of an early version.
+        """Read the metadata of the data; None if an early version of losslab trained the run.
 
         Raises:
             LabError: the file is damaged.
         """
-        return self._read_object(self.metadata, "is no description of the data", _DELETE)
+        return self._read_object(self.metadata, "contains no data metadata", _DELETE)
 
     @staticmethod
     def _read_object(path: Path, problem: str, advice: str) -> dict[str, Any] | None:
@@ -166,30 +170,30 @@ class RunFolder:
 
     @property
     def launch_dir(self) -> Path | None:
-        """The working directory of the training, to which relative paths in the configuration refer."""
+        """The working directory of the training, which relative paths in the configuration refer to."""
         try:
             folder = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"]
-        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it only serves a hint
+        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is used only for a hint
             return None
         return Path(folder) if isinstance(folder, str) and folder and "\0" not in folder else None
 
 
 def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
-    """Return the name of a run that was given none: MODEL-DATA-LOSS-sSEED, with DATA such as digits+symmetric.
+    """Return the default name of a run: MODEL-DATA-LOSS-sSEED, with DATA such as digits+symmetric.
 
     Args:
-        model: choice of the configuration group, as `data` and `loss` are.
-        data: choice.
-        loss: choice.
-        seed: of the run.
-        corruptions: choices of imbalance and noise; None or "none" for neither.
+        model: the choice of the configuration group.
+        data: the choice of the configuration group.
+        loss: the choice of the configuration group.
+        seed: the seed of the run.
+        corruptions: the choices of imbalance and noise; None and "none" are left out.
     """
     chosen = [choice for choice in corruptions if choice not in (None, "none")]
     return f"{model}-{'+'.join((data, *chosen))}-{loss}-s{seed}"
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:
-    """Return outputs/NAME/TIMESTAMP, a folder that no other run has, or outputs/NAME/JOB for a cluster's job."""
+    """Return outputs/NAME/TIMESTAMP, which is unique, or outputs/NAME/JOB for a cluster job."""
     return f"outputs/{name}/{job or timestamp()}"
 
 
@@ -199,10 +203,10 @@ def default_sweep_dir() -> str:
 
 
 def timestamp() -> str:
-    """Return the time to the second, and four random characters for runs that start in the same one."""
+    """Return the time to the second, and four random characters, since runs may start in the same second."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def display_path(path: Path) -> Path:
-    """Return a path relative to the working directory, if it lies there."""
+    """Return a path relative to the working directory, if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

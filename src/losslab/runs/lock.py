@@ -1,4 +1,4 @@
-"""Claiming the folder of a new run or sweep, and locking one that is written to. Imports no torch."""
+"""Claiming the folder of a new run or sweep, and locking a folder while a process writes to it. Imports no torch."""
 
 import contextlib
 import fcntl
@@ -20,35 +20,35 @@ class FolderTakenError(LabError):
 
 
 def claim(path: Path, first_file: str = "train.log") -> list[Path]:
-    """Make the folder of a new run, before anything is computed. Of two runs that claim it, one is refused.
+    """Create the folder of a new run. If two runs claim the same folder, one is refused.
 
     Args:
-        path: of the folder, which must be empty or missing.
-        first_file: its creation decides which run has the folder.
+        path: the folder, which must be empty or missing.
+        first_file: the file whose creation decides which run gets the folder.
 
     Returns:
-        The folders that were made, innermost first, for `discard`.
+        The folders that were created, innermost first, for `discard`.
 
     Raises:
         FolderTakenError: the folder is not empty, or another run has just claimed it.
-        LabError: it cannot be written to.
+        LabError: the folder is not writable.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            what = "already holds a run" if RunFolder(path).config.exists() else "is not empty"
-            raise FolderTakenError(f"{path} {what}: set run_dir to another folder")
+            problem = "already contains a run" if RunFolder(path).config.exists() else "is not empty"
+            raise FolderTakenError(f"{path} {problem}: set run_dir to another folder")
         (path / first_file).touch(exist_ok=False)
         _check_space(path / first_file)
     except FileExistsError as error:
         raise FolderTakenError(
-            f"{path} was taken by another run a moment ago: set run_dir to another folder"
+            f"{path} was claimed by another run a moment ago: set run_dir to another folder"
         ) from error
     except OSError as error:
         _remove_empty(made)
         raise LabError(
-            f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a folder you may write"
+            f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a writable folder"
         ) from error
     return made
 
@@ -67,12 +67,12 @@ def _check_space(file: Path) -> None:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        with contextlib.suppress(OSError):  # something else was put there
+        with contextlib.suppress(OSError):  # not empty: another process wrote to it
             folder.rmdir()
 
 
 def discard(path: Path, made: list[Path]) -> None:
-    """Undo `claim` for a run that was refused before it began."""
+    """Undo `claim` for a run that was refused before it started."""
     if RunFolder(path).config.exists() or not path.is_dir():
         return
     shutil.rmtree(path / ".hydra", ignore_errors=True)
@@ -81,7 +81,7 @@ def discard(path: Path, made: list[Path]) -> None:
 
 
 def discard_sweep(path: Path, made: list[Path]) -> None:
-    """Undo `claim` for a sweep that was refused before its first job began."""
+    """Undo `claim` for a sweep that was refused before its first job started."""
     for name in (SUMMARY, JOBS, "multirun.yaml"):
         (path / name).unlink(missing_ok=True)
     _remove_empty(made)
@@ -89,10 +89,10 @@ def discard_sweep(path: Path, made: list[Path]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold a lock on the folder of a run, where it exists. It is released when the process ends, however it ends.
+    """Lock the folder of a run, if it exists. The lock is released when the process ends for any reason.
 
     Raises:
-        LabError: another process holds it.
+        LabError: another process holds the lock.
     """
     if not path.is_dir():
         yield

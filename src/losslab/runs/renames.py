@@ -1,6 +1,6 @@
-"""Old dotted names of classes and functions, so that configurations which name them keep working. Imports no torch.
+"""Old dotted names of classes and functions, so that configurations that use them keep working. Imports no torch.
 
-Whoever moves or renames a class or function that can be a `_target_` adds its old name here.
+If you move or rename a class or function that can be a `_target_`, add its old name.
 """
 
 from typing import Any
@@ -63,11 +63,11 @@ RENAMES = {
     "losslab.teacher": "losslab.training.teacher",
     "losslab.tensorboard": "losslab.training.loggers",
 }
-"""Name of a module, class or function → its name now. Of several prefixes of a name, the longest counts."""
+"""The old name of a module, class or function → its current name. The longest matching prefix of a name is used."""
 
 
 def current_name(target: str) -> str:
-    """Return the present dotted name of what an old one names; any other name is returned as it is."""
+    """Return the current name for an old dotted name; other names are returned unchanged."""
     parts = target.split(".")
     for end in range(len(parts), 1, -1):
         prefix = ".".join(parts[:end])
@@ -77,7 +77,7 @@ def current_name(target: str) -> str:
 
 
 def rename_targets(config: Any) -> Any:
-    """Copy a configuration, with every `_target_` in it replaced by its current name."""
+    """Return a copy of a configuration with the current name in every `_target_`."""
     if isinstance(config, dict):
         return {
             key: current_name(value) if key == "_target_" and isinstance(value, str) else rename_targets(value)

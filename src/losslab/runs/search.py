@@ -8,14 +8,14 @@ from pathlib import Path
 from losslab.runs.folder import RunFolder
 
 SUMMARY = "summary.json"
-"""The file in a sweep's folder that holds the state of its jobs."""
+"""The file in a sweep's folder with the states of its jobs."""
 JOBS = "jobs.json"
-"""The file in a sweep's folder that holds the resolved configurations of its jobs: what `resume=` reads."""
+"""The file in a sweep's folder with the resolved configurations of its jobs; `resume=` reads it."""
 
 
 @dataclass
 class FoundRuns:
-    """What lies below some folders, each thing once however many links lead to it."""
+    """Runs, sweeps and unreadable folders, each listed once even if several links lead to it."""
 
     runs: list[RunFolder] = field(default_factory=list)
     sweeps: list[Path] = field(default_factory=list)
@@ -23,7 +23,7 @@ class FoundRuns:
 
 
 def find_runs(folders: Iterable[Path]) -> FoundRuns:
-    """Find the run folders and sweeps among these folders and below them, but not inside of runs."""
+    """Find the runs and sweeps among and below these folders, but not inside of run folders."""
     found, visited, waiting = FoundRuns(), set[str](), [*folders][::-1]
     while waiting:
         folder = waiting.pop()
@@ -46,6 +46,6 @@ def find_runs(folders: Iterable[Path]) -> FoundRuns:
 
 
 def _sort_key(name: str) -> tuple[int, str]:
-    """Sort jobs of a sweep by their number: 2-a before 10-a."""
+    """Sort the jobs of a sweep by number: 2-a before 10-a."""
     number = name.partition("-")[0]
     return (int(number) if number.isdecimal() else -1, name)

@@ -1,4 +1,4 @@
-"""Reading the summary.json of a sweep: the state of each job. Imports no torch."""
+"""Reading summary.json, which contains the state of each job of a sweep. Imports no torch."""
 
 import json
 from enum import StrEnum
@@ -22,15 +22,15 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-def read_jobs(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]]:
-    """Read the rows of a sweep's summary; none if there is no summary, or an empty one.
+def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]]:
+    """Read the rows of a sweep's summary; an empty list if the summary is missing or empty.
 
-    A sweep that was killed left jobs "running" or "waiting" in its file: those are returned as interrupted, or as done
-    where their run has finished.
+    A killed sweep leaves jobs in the state "running" or "waiting": these are returned as done if their run has
+    finished, otherwise as interrupted.
 
     Args:
-        folder: of the sweep.
-        ended: whether no process runs the sweep any more; by default the folder's lock tells.
+        folder: the folder of the sweep.
+        ended: whether the sweep's process has ended; by default determined by the folder's lock.
 
     Raises:
         LabError: the file is damaged.
@@ -44,7 +44,7 @@ def read_jobs(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]
         raise LabError(f"cannot read {file} ({error})") from error
     jobs = content.get("jobs") if isinstance(content, dict) else None
     if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
-        raise LabError(f"cannot read {file} (it holds something else than the jobs of a sweep)")
+        raise LabError(f"cannot read {file} (it does not contain the jobs of a sweep)")
     rows = [job | {"state": State(job["state"])} for job in jobs]
     if ended is None:
         ended = is_unlocked(folder)

@@ -1,8 +1,8 @@
-"""What the configuration of a run folder may name, and where a resumed run may write. Imports no torch.
+"""The allow-list of `_target_`s in run folders, and the paths that a resumed run may write to. Imports no torch.
 
-A configuration names what is to be instantiated (`_target_`), and instantiating imports and calls it. So all of a
-configuration that somebody else may have written is checked first: a name must be on the lists below, or lie in a
-package that the user trusts (`--trust PACKAGE`, `trust=[PACKAGE]`).
+A `_target_` in a configuration is imported and called when it is instantiated. So an untrusted configuration is checked
+as a whole first: each `_target_` must be on the allow-list below, or in a package that the user trusts
+(`--trust PACKAGE`, `trust=[PACKAGE]`).
 """
 
 import inspect
@@ -32,7 +32,7 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""Modules whose public classes may be named, if they derive from one of these bases; without bases, its functions."""
+"""Modules whose public classes are allowed if they derive from one of these bases; without bases, all functions."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -55,19 +55,20 @@ _NAMES = frozenset({
     "torchvision.transforms.v2.CutMix",
     "torchvision.transforms.v2.MixUp",
 })  # fmt: skip
-"""Further functions and classes that may be named.
+"""Further allowed functions and classes.
 
-Of the loggers only those that write files: others send data to servers, as metrics of texts and images download models.
+The only loggers are those that write files: others send data to servers. Likewise, metrics of text and images are not
+allowed because they download models.
 """
 _ALIASES = {
     "torch.nn": ("torch.nn.modules",),
     "torchmetrics": ("torchmetrics.classification", "torchmetrics.regression"),
 }
-"""Modules that re-export names of others."""
+"""Modules that re-export names of other modules."""
 _LIBRARIES = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
-"""Packages that are never to be trusted as a whole."""
+"""Packages that cannot be trusted as a whole."""
 _TRUSTABLE_BY_NAME = ("lightning.pytorch.loggers.", "torchmetrics.")
-"""Modules of these packages whose names the user may trust one by one."""
+"""Prefixes of names in these packages that the user may trust one by one."""
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_DEPTH = 50
 
@@ -76,53 +77,54 @@ _ADDRESS = re.compile(r"^\s*~|://|::|\0")
 _ABSOLUTE = re.compile(r"^[/\\]|^[A-Za-z]:")
 _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
-"""A template that no values turn into a path; `{epoch:c}` could become a dot or a slash."""
+"""A template of a file name that no values can turn into a path; `{epoch:c}` could become a dot or a slash."""
 _WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
-"""Callbacks that write into the working directory unless this option is set."""
+"""Callbacks that write to the working directory unless this option is set."""
 
 
 def parse_packages(packages: object) -> tuple[str, ...]:
     """Validate names of packages or modules to trust.
 
     Args:
-        packages: a name such as "timm" or "my_package.losses", or several; None for none.
+        packages: a name such as "timm" or "my_package.losses", or several names, or None.
 
     Raises:
-        LabError: one is no dotted name.
+        LabError: a name is not a dotted name.
     """
     names = [packages] if isinstance(packages, str) else packages or ()
     if not isinstance(names, Iterable) or not all(
         isinstance(name, str) and _DOTTED_NAME.fullmatch(name) for name in names
     ):
-        raise LabError(f"trust takes names of packages, as in trust=[my_package]: got {packages!r}")
+        raise LabError(f"trust needs names of packages, as in trust=[my_package], but is {packages!r}")
     return tuple(names)
 
 
 def parse_option(value: str) -> list[str]:
-    """Split the value of `trust=[a,b]` on a command line into names."""
+    """Split the value of the option `trust=[a,b]` into names."""
     return [name.strip() for name in value.removeprefix("[").removesuffix("]").split(",") if name.strip()]
 
 
 def is_trusted(target: str, trusted: Collection[str]) -> bool:
-    """Return whether a name is, or lies in, one of the trusted packages."""
+    """Return whether a name is one of the trusted packages or modules, or inside one."""
     return any(target == package or target.startswith(f"{package}.") for package in trusted)
 
 
 def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> None:
-    """Check that a configuration names nothing that is neither on the list nor trusted.
+    """Check that each `_target_` in a configuration is on the allow-list or trusted.
 
     Args:
-        config: resolved, as config.json holds it.
-        source: the file it was read from, for the message.
-        trusted: packages that the user trusts.
+        config: a resolved configuration, such as the content of config.json.
+        source: the file of the configuration, for the message.
+        trusted: the packages that the user trusts.
 
     Raises:
-        LabError: it names something else, holds an interpolation, or is nested too deeply.
+        LabError: a `_target_` is not allowed, or the configuration contains an interpolation or is nested too deeply.
     """
     for key, value in leaves(config):
         if isinstance(value, str) and "${" in value:
             raise LabError(
-                f"{source}: {key} holds an interpolation, which no resolved configuration does: nothing is made"
+                f"{source}: {key} contains an interpolation, but the configuration must be resolved: "
+                "nothing was instantiated"
             )
         if key.rpartition(".")[2] == "_target_":
             problem = _target_problem(value, trusted)
@@ -131,13 +133,13 @@ def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> N
 
 
 def packages_to_trust(config: Any) -> list[str]:
-    """Return the packages that the user must trust for a run of this configuration to be opened again."""
+    """Return the packages that the user must trust to reopen a run of this configuration."""
     targets = (str(value) for key, value in leaves(config) if key.rpartition(".")[2] == "_target_")
     return sorted({_package_of(target) for target in targets if not _is_listed(target)})
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of each leaf; each `_target_`, and each key with an interpolation, is one.
+    """Yield the dotted key and the value of each leaf, of each `_target_`, and of each key with an interpolation.
 
     Raises:
         LabError: the configuration is nested too deeply.
@@ -147,7 +149,7 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
         key, value, depth = waiting.pop()
         if depth > _MAX_DEPTH:
             raise LabError(
-                f"a configuration is nested more than {_MAX_DEPTH} deep at {key[:80]}...: nothing is made of it"
+                f"a configuration is nested deeper than {_MAX_DEPTH} levels at {key[:80]}...: nothing was instantiated"
             )
         if key.rpartition(".")[2] == "_target_" or not isinstance(value, dict | list | tuple):
             yield key, value
@@ -160,14 +162,16 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
     if not isinstance(target, str) or not _DOTTED_NAME.fullmatch(target):
-        return f"is no dotted name but {ascii(target)[:60]}: nothing is made"
+        return f"is not a dotted name but {ascii(target)[:60]}: nothing was instantiated"
     if is_trusted(target, trusted) or _is_listed(target):
         return None
     package = target.partition(".")[0]
     if package in sys.stdlib_module_names or (package in _LIBRARIES and not target.startswith(_TRUSTABLE_BY_NAME)):
-        return f"names {target}, which is not among what runs may name (docs/reliability.md): nothing is made"
-    how = f"--trust {_package_of(target)}, or trust=[{_package_of(target)}] of train.py"
-    return f"names {target}, which losslab does not know: nothing is made. If you know and trust it, add {how}"
+        return (
+            f"is {target}, which is not on the list of allowed targets (docs/reliability.md): nothing was instantiated"
+        )
+    option = f"--trust {_package_of(target)}, or trust=[{_package_of(target)}] of train.py"
+    return f"is {target}, which losslab does not know: nothing was instantiated. If you trust it, add {option}"
 
 
 def _package_of(target: str) -> str:
@@ -181,20 +185,20 @@ def _is_listed(target: str) -> bool:
 
 @cache
 def _is_listed_class(target: str) -> bool:
-    """Return whether it is a public class or function that `_MODULES` allows; imports its module alone."""
+    """Return whether a name is that of a public class or function that `_MODULES` allows. Imports only its module."""
     module, _, name = target.rpartition(".")
-    homes = _ALIASES.get(module) or tuple(home for home in _MODULES if f"{module}.".startswith(f"{home}."))
-    if not homes or name.startswith("_"):
+    packages = _ALIASES.get(module) or tuple(each for each in _MODULES if f"{module}.".startswith(f"{each}."))
+    if not packages or name.startswith("_"):
         return False
     try:
         value = vars(import_module(module)).get(name)
-    except Exception:  # noqa: BLE001 -- whatever importing raises: there is no such name
+    except Exception:  # noqa: BLE001 -- the import of a module may raise anything
         return False
     defined_in = f"{getattr(value, '__module__', '')}."
-    home = next((home for home in homes if defined_in.startswith(f"{home}.")), None)
-    if home is None:
-        return False  # it was only imported there
-    bases = tuple(map(_import_class, _MODULES[home]))
+    package = next((each for each in packages if defined_in.startswith(f"{each}.")), None)
+    if package is None:
+        return False  # the module only imports it from elsewhere
+    bases = tuple(map(_import_class, _MODULES[package]))
     allowed = isinstance(value, type) and issubclass(value, bases) if bases else inspect.isfunction(value)
     return allowed and get_object(target) is value
 
@@ -206,12 +210,12 @@ def _import_class(path: str) -> type:
 
 
 def is_path_key(key: str) -> bool:
-    """Return whether a key, such as run_dir, dirpath or exclude_batches_path, is that of a path."""
+    """Return whether a key is the name of a path option, such as run_dir, dirpath or exclude_batches_path."""
     return bool(_PATH_KEY.search(key))
 
 
 def is_address(text: str) -> bool:
-    """Return whether libraries take a text for a home folder or an address, such as `local://~/Documents`."""
+    """Return whether libraries interpret a string as a home folder or a URL, such as `local://~/Documents`."""
     return bool(_ADDRESS.search(text))
 
 
@@ -221,10 +225,10 @@ def has_parent_reference(text: str) -> bool:
 
 
 def check_resumable(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
-    """Check that a run which is resumed writes into its own folder alone.
+    """Check that a resumed run writes only into its own folder.
 
     Raises:
-        LabError: as `check_write_paths`; or the folder holds a link that leads elsewhere, or a pipe.
+        LabError: see `check_write_paths`; or the folder contains a symbolic link to another directory, or a pipe.
     """
     check_write_paths(config, folder, trusted)
     check_folder(folder)
@@ -234,27 +238,29 @@ def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[
     """Check that the callbacks and loggers of a configuration write below a folder, which need not exist yet.
 
     Raises:
-        LabError: an option of one that is not trusted is a path elsewhere, or an address.
+        LabError: an option of an untrusted callback or logger is a path outside of the folder, or a URL.
     """
-    run_dir, home = config.get("run_dir"), folder.resolve()
+    run_dir, root = config.get("run_dir"), folder.resolve()
     if not isinstance(run_dir, str):
-        raise LabError(f"{folder}: its run_dir is no path: nothing is made")
+        raise LabError(f"{folder}: its run_dir is not a path: nothing was instantiated")
     for group in ("callbacks", "logger"):
         for name, options in (config.get(group) or {}).items():
             target = options.get("_target_") if isinstance(options, dict) else None
             if not isinstance(options, dict) or is_trusted(str(target), trusted):
                 continue
-            # An option whose default writes into the working directory counts as set to it.
+            # An unset option that defaults to the working directory counts as ".".
             option = _WRITES_BY_DEFAULT.get(str(target).rpartition(".")[2])
             unset = [(option, ".")] if option is not None and options.get(option) is None else []
             for key, value in [*leaves(options), *unset]:
-                if not _stays_below(key.split("."), value, run_dir, home):
-                    where = f"{group}.{name}.{key} leads out of the run folder ({ascii(value)[:80]})"
-                    raise LabError(f"{where}: nothing is made. If you mean it, add trust=[{target}]")
+                if not _stays_below(key.split("."), value, run_dir, root):
+                    raise LabError(
+                        f"{group}.{name}.{key} leads out of the run folder ({ascii(value)[:80]}): "
+                        f"nothing was instantiated. If this is intended, add trust=[{target}]"
+                    )
 
 
-def _stays_below(keys: list[str], value: Any, run_dir: str, home: Path) -> bool:
-    """Return whether what is written by an option lies below `home`."""
+def _stays_below(keys: list[str], value: Any, run_dir: str, root: Path) -> bool:
+    """Return whether the value of an option lets a callback or logger write only below `root`."""
     if value is None or value == run_dir:
         return True
     if isinstance(value, str) and is_address(value):
@@ -264,4 +270,4 @@ def _stays_below(keys: list[str], value: Any, run_dir: str, home: Path) -> bool:
     is_path = any(map(is_path_key, keys)) or "_args_" in keys
     if not is_path and not (isinstance(value, str) and (_ABSOLUTE.search(value) or has_parent_reference(value))):
         return True
-    return isinstance(value, str) and Path(value).resolve().is_relative_to(home)
+    return isinstance(value, str) and Path(value).resolve().is_relative_to(root)

@@ -17,7 +17,7 @@ from losslab.io.untrusted import check_folder
 from losslab.runs import RunFolder
 from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets
-from losslab.runs.sweep_summary import read_jobs
+from losslab.runs.sweep_summary import read_summary_rows
 from losslab.runs.trust import check_targets, check_write_paths
 from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
 from losslab.sweep.scheduler import GpuSlots, run_jobs
@@ -174,7 +174,7 @@ def _problem(row: Any) -> str | None:
 
 def _read_old(folder: Path) -> _Recorded:
     """The jobs of a sweep whose version wrote no jobs.json: all of them must have left a config.json."""
-    command, rows = read_command(folder), read_jobs(folder, ended=True)
+    command, rows = read_command(folder), read_summary_rows(folder, ended=True)
     names = [row.get("folder") for row in rows]
     begun = [
         name is not None and Path(name).name == name and (folder / name / "config.json").is_file() for name in names

@@ -18,7 +18,7 @@ from losslab.errors import LabError
 from losslab.io.metric_names import MONITORED, direction
 from losslab.runs import RunFolder, trust
 from losslab.runs.config import exact_identity, identity
-from losslab.runs.sweep_summary import State, read_jobs
+from losslab.runs.sweep_summary import State, read_summary_rows
 from losslab.sweep.state import Job, Sweep
 
 logger = logging.getLogger("losslab")
@@ -102,7 +102,7 @@ def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:
     for other in sorted(folder.parent.glob("sweep-*"), reverse=True)[:_COMPARED_SWEEPS]:
         try:
             if other != folder and read_command(other) == list(command):
-                states = {job["state"] for job in read_jobs(other)}
+                states = {job["state"] for job in read_summary_rows(other)}
                 return other if states & {State.FAILED, State.INTERRUPTED} else None
         except (LabError, OSError):  # it could not be completed
             continue
@@ -140,7 +140,7 @@ class ExistingRuns:
     """
 
     def __init__(self, sweep: Path) -> None:
-        rows = read_jobs(sweep, ended=True)
+        rows = read_summary_rows(sweep, ended=True)
         self._home = sweep.resolve()
         named = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
         self._rows = {path: row for path, row in named.items() if self._home in path.parents}

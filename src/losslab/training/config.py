@@ -166,7 +166,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     for group in conf_groups.UNSET:
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
-            raise LabError(conf_groups.nothing_chosen(group, next(iter(chosen))))
+            raise LabError(conf_groups.unset_group_message(group, next(iter(chosen))))
     # The top level first: others may refer to it, and missing_keys() would fail on them.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:

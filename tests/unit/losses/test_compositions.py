@@ -130,7 +130,7 @@ def test_without_a_teacher_the_command_line_says_what_to_add():
 
 
 def test_a_teacher_that_is_no_run_is_refused_in_one_line(build, tmp_path):
-    with pytest.raises(LabError, match="is no run folder"):
+    with pytest.raises(LabError, match="is not a run folder"):
         build("model=mlp", "data=digits", "loss=distillation", f"teacher={tmp_path}")
 
 

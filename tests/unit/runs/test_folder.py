@@ -17,7 +17,7 @@ def test_default_run_dirs_are_named_and_unique():
     assert all(re.fullmatch(r"outputs/linear-line-mse-s3/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", p) for p in paths)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is no run folder"), ("{", "cannot read")])
+@pytest.mark.parametrize(("content", "message"), [(None, "is not a run folder"), ("{", "cannot read")])
 def test_missing_or_damaged_configuration_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
@@ -32,16 +32,16 @@ def without(key):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "it is no mapping"),
-        (None, "it is no mapping"),
+        ([], "it is not a mapping"),
+        (None, "it is not a mapping"),
         ({}, "it lacks seed, name, model, data, loss"),
         (without("data"), "it lacks data;"),
         (without("scheduler"), "it lacks scheduler;"),
-        (folders.config() | {"data": []}, "its data is no mapping"),
-        (folders.config() | {"callbacks": 3}, "its callbacks is no mapping"),
-        (folders.config() | {"per_run": 3}, "its per_run is no list"),
-        (folders.config() | {"model": {}}, "its model does not say what it is"),
-        (folders.config() | {"data": {"_target_": 3}}, "its data does not say what it is"),
+        (folders.config() | {"data": []}, "its data is not a mapping"),
+        (folders.config() | {"callbacks": 3}, "its callbacks is not a mapping"),
+        (folders.config() | {"per_run": 3}, "its per_run is not a list"),
+        (folders.config() | {"model": {}}, "its model has no _target_"),
+        (folders.config() | {"data": {"_target_": 3}}, "its data has no _target_"),
         (folders.config() | {"scheduler": {}}, "it lacks scheduler.scheduler"),
         (folders.config() | {"choices": {}}, "it lacks choices.loss"),
     ],
@@ -49,7 +49,7 @@ def without(key):
 def test_incomplete_configuration_is_refused_with_the_problem(tmp_path, content, said):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(
-        LabError, match=r"^[^\n]*config.json is no configuration of a run: [^\n]*or train [^\n]*$"
+        LabError, match=r"^[^\n]*config.json is not the configuration of a run: [^\n]*or train [^\n]*$"
     ) as found:
         RunFolder(tmp_path).read_config()
     assert said in str(found.value)
@@ -61,7 +61,9 @@ def test_best_checkpoint_is_the_last_only_if_nothing_was_validated(tmp_path):
     runs.write_json(run.metrics, {"best_epoch": 2})
     run.best.parent.mkdir()
     run.last.touch()
-    with pytest.raises(LabError, match=r"best.ckpt, of the best epoch 2, is gone: bring it back, or name --ckpt last$"):
+    with pytest.raises(
+        LabError, match=r"best.ckpt, the checkpoint of the best epoch 2, is missing: bring it back, or use --ckpt last$"
+    ):
         run.checkpoint("best")
     run.weights.touch()
     with pytest.raises(LabError, match=r"or --ckpt .*weights.pth"):

@@ -15,7 +15,7 @@ def test_folder_that_is_not_empty_is_refused(tmp_path):
     with pytest.raises(LabError, match="is not empty"):
         runs.claim(tmp_path / "new")
     (tmp_path / "new" / "config.json").touch()
-    with pytest.raises(LabError, match="already holds a run"):
+    with pytest.raises(LabError, match="already contains a run"):
         runs.claim(tmp_path / "new")
 
 

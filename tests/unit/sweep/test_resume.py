@@ -11,7 +11,7 @@ from losslab.io.metric_names import MONITORED
 from losslab.models import metrics
 from losslab.runs.config import identity
 from losslab.runs.renames import rename_targets
-from losslab.runs.sweep_summary import State, read_jobs
+from losslab.runs.sweep_summary import State, read_summary_rows
 from losslab.sweep.resume import ExistingRuns, completing_command, find_unfinished, repeated_command, take_over
 from losslab.sweep.state import Job, Sweep
 from losslab.training.config import compose
@@ -117,9 +117,9 @@ def test_a_killed_sweep_is_not_taken_for_a_running_one(sweep):
     names = ["0-mlp-digits-mse-s0", "3-run", None]
     killed = written(sweep, *zip([State.RUNNING, State.RUNNING, State.WAITING], names, strict=True))
     ended = [State.DONE, State.INTERRUPTED, State.INTERRUPTED]
-    assert [job["state"] for job in read_jobs(sweep)] == ended
+    assert [job["state"] for job in read_summary_rows(sweep)] == ended
     killed.hold()
-    assert [job["state"] for job in read_jobs(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
+    assert [job["state"] for job in read_summary_rows(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
     with pytest.raises(LabError, match="another process is training"):
         Sweep(sweep).hold()
 

@@ -329,7 +329,7 @@ def test_refused_run_does_not_block_its_folder(build, tmp_path):
 
 def test_second_run_in_the_same_folder_is_refused(train):
     experiment, _ = train("trainer.max_epochs=2")
-    with pytest.raises(LabError, match="already holds a run"):
+    with pytest.raises(LabError, match="already contains a run"):
         lab.run(experiment)
 
 

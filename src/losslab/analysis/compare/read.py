@@ -13,7 +13,7 @@ from losslab import runs
 from losslab.errors import LabError
 from losslab.io.untrusted import read_bytes
 from losslab.runs import RunFolder, read_text
-from losslab.runs.sweep_summary import State, read_jobs
+from losslab.runs.sweep_summary import State, read_summary_rows
 
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
@@ -89,7 +89,7 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, s
     run_folders = {run.path.resolve() for run in found.runs}
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
-            rows = read_jobs(sweep)
+            rows = read_summary_rows(sweep)
         except LabError as error:
             collection.problems.append((str(runs.display_path(sweep)), f"damaged: {error}"))
             continue

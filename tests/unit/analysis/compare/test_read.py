@@ -104,7 +104,7 @@ def test_a_configuration_with_wrong_types_is_listed_and_the_other_runs_are_compa
     assert comparison.table_markdown()
     ((what, why),) = comparison.not_counted
     assert what.endswith("bad")
-    assert "config.json is no configuration of a run: its " in why
+    assert "config.json is not the configuration of a run: its " in why
 
 
 def test_a_configuration_nested_without_end_is_listed(tmp_path):

@@ -57,7 +57,8 @@ def change(path, *keys, value):
 def test_a_missing_best_checkpoint_is_not_replaced_by_the_last(copy):
     copy.best.unlink()
     rejected(
-        copy, r"best.ckpt, of the best epoch \d, is gone: bring it back, or name --ckpt last, or --ckpt .*weights.pth"
+        copy,
+        r"best.ckpt, the checkpoint of the best epoch \d, is missing: bring it back, or use --ckpt last, or --ckpt .*weights.pth",
     )
     assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint="last"))
     assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint=str(copy.weights)))
@@ -66,7 +67,7 @@ def test_a_missing_best_checkpoint_is_not_replaced_by_the_last(copy):
 @pytest.mark.parametrize("content", ["[]", "null", "{}", '{"seed": 0, "loss": {}}'])
 def test_an_invalid_configuration_is_rejected(copy, content):
     copy.config.write_text(content)
-    rejected(copy, "config.json is no configuration of a run: it ")
+    rejected(copy, "config.json is not the configuration of a run: it ")
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,8 @@ def test_an_invalid_configuration_is_rejected(copy, content):
 )
 def test_an_unknown_target_is_rejected_without_output_of_hydra(copy, key, target, caplog):
     change(copy.config, key, "_target_", value=target)
-    rejected(copy, f"config.json: {key}._target_ names {target}, which ")
-    with pytest.raises(LabError, match=f"{key}._target_ names {target}"):
+    rejected(copy, f"config.json: {key}._target_ is {target}, which ")
+    with pytest.raises(LabError, match=f"{key}._target_ is {target}"):
         evaluation.evaluate(EvaluationRequest(copy.path, data=("size=8",)))
     assert not caplog.messages
 
@@ -98,9 +99,7 @@ def test_complex_weights_and_invalid_loss_numbers_are_rejected(copy):
 
 def test_a_file_that_is_no_checkpoint_is_rejected_without_advice_to_unpickle_it(copy):
     copy.best.write_bytes(b"no checkpoint")
-    rejected(
-        copy, r"^((?!weights_only).)*damaged or no checkpoint .it is no archive of torch.save's: .*: name another$"
-    )
+    rejected(copy, r"^((?!weights_only).)*damaged or no checkpoint .it is not a torch.save file: .*: name another$")
 
 
 @pytest.mark.parametrize(

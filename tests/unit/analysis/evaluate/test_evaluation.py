@@ -262,12 +262,12 @@ def test_non_finite_outputs_are_rejected(runs, monkeypatch):
 
 
 def test_a_folder_of_runs_is_rejected_with_the_name_of_one(runs, tmp_path):
-    with pytest.raises(LabError, match=r"holds no config\.json$"):
+    with pytest.raises(LabError, match=r"contains no config\.json$"):
         reopen(EvaluationRequest(tmp_path))
     (tmp_path / "sweep" / "0-mine").mkdir(parents=True)
     shutil.copyfile(runs("digits") / "config.json", tmp_path / "sweep" / "0-mine" / "config.json")
     for folder_of_runs in (tmp_path / "sweep", tmp_path):
-        with pytest.raises(LabError, match=r"holds runs: name one of them, such as .*sweep/0-mine"):
+        with pytest.raises(LabError, match=r"contains runs: choose one of them, such as .*sweep/0-mine"):
             reopen(EvaluationRequest(folder_of_runs))
 
 
