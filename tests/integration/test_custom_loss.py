@@ -54,7 +54,7 @@ def test_parameters_of_a_loss_are_trained_saved_and_evaluated(train):
     measured = experiment.evaluate(again, "test")
     assert measured["test/accuracy"] == results["test/accuracy"]
     assert measured["test/loss"] == pytest.approx(results["test/loss"], rel=1e-6)
-    with pytest.raises(LabError, match=r"holds no weights of the loss, which learns \(criterion.W\)"):
+    with pytest.raises(LabError, match=r"lacks the learned parameters of the loss \(criterion.W\)"):
         weights.load(again.learner, trained.folder.weights)
 
 

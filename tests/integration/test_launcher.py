@@ -141,9 +141,7 @@ def test_a_too_long_path_of_the_temporary_folder_is_reported_in_one_line(tmp_pat
     process = start("trainer=ddp_cpu", "run_dir=run", cwd=tmp_path, TMPDIR=str(temporary))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.splitlines() == [
-        f"{temporary} is too long a path for the socket of a process: set TMPDIR to a shorter one"
-    ]
+    assert errors.splitlines() == [f"the path {temporary} is too long for a socket: set TMPDIR to a shorter one"]
 
 
 def group(leader):

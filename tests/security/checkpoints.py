@@ -158,7 +158,7 @@ ALL = LIVE | OTHER
 REASONS = {
     "a call": "it refers to posix system",
     "another protocol": "it refers to a global by STACK_GLOBAL",
-    "a program of TorchScript's": "but a program",
+    "a program of TorchScript's": "TorchScript or torch.export archive",
     "a bomb": "is compressed, or its members exceed the file size",
     "entries that overlap": "is compressed, or its members exceed the file size",
     "lists in lists": "contains more values than any checkpoint",

@@ -102,7 +102,7 @@ def test_a_target_outside_the_list_is_neither_called_nor_imported(name, sweep, c
 )
 def test_a_job_writes_into_its_folder_alone(key, value, sweep, complete):
     record(sweep, job(sweep, **{key: value}))
-    assert "nothing is made" in refused(complete, sweep)
+    assert "nothing was instantiated" in refused(complete, sweep)
 
 
 @pytest.mark.parametrize("name", ["../victim", "a/b", "/somewhere", "..", ".", "", "a\0b", None, 3, "${oc.env:HOME}"])

@@ -317,7 +317,7 @@ class _StopAfterSteps(Callback):
 def _find_problem(line: str) -> str | None:
     """Why a user cannot act on an error message; None if one can."""
     lines = line.splitlines() or [""]
-    if len(lines) > 1 and not line.endswith("examine=false trains all the same"):
+    if len(lines) > 1 and not line.endswith("set examine=false to train anyway"):
         return f"{len(lines)} lines"
     if not line.strip() or len(line) > 1200:
         return f"{len(line)} characters"

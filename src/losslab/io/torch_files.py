@@ -1,6 +1,6 @@
 """Reading untrusted files in the format of torch.save: only tensors, numbers and strings in plain containers.
 
-torch's own `weights_only=True` executes no code either. But it decompresses without limit, instantiates all classes that
+torch's own `weights_only=True` executes no code either. But it decompresses without limit, instantiates classes that
 any library has declared safe, and accepts tensors whose shape exceeds their storage.
 """
 

@@ -23,7 +23,7 @@ SWEEP/N-NAME/               the run folder of job N
 SWEEP/summary.json          the state of each job
 SWEEP/jobs.json             the resolved configuration of each job, from which the sweep can be completed
 
-`folder` has the paths and readers of one run, `config` validates and identifies its configuration, `trust` decides which
+`folder` has the paths and readers of one run, `config` validates and identifies its configuration, `trust` checks which
 names an untrusted configuration may contain, `lock` claims new folders, `search` finds runs and sweeps, `sweep_summary`
 reads the states of jobs, `checkpoint` (which imports torch) finds the checkpoint to resume from.
 """

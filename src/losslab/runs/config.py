@@ -31,7 +31,7 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
 
     Args:
         key: a dotted key such as "data.workers".
-        choices: the choices of the configuration groups. With data=image_folder, `data.dir` decides which data are used.
+        choices: the choices of the configuration groups. With data=image_folder, `data.dir` changes the data.
     """
     if key == "data.dir" and choices.get("data") == "image_folder":
         return False
@@ -60,7 +60,7 @@ def _problems(config: Any) -> Iterator[str]:
         if key != "scheduler" and not isinstance(config[key].get("_target_"), str):
             yield f"its {key} has no _target_"
     if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
-        yield "its seed is not an integer"
+        yield "its seed is not a whole number"
     for choice in config["choices"].values():
         if not (choice is None or (isinstance(choice, str) and choice.isprintable())):
             yield "its choices do not map groups to names"

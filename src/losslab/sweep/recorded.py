@@ -91,7 +91,7 @@ def relocate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     old = config.get("run_dir")
     if not isinstance(old, str) or not old or "\0" in old:
-        raise LabError(f"{folder}: its run_dir is no path: nothing is made. Start the run again")
+        raise LabError(f"{folder}: its run_dir is not a path: nothing was instantiated. Start the run again")
     moved: dict[str, Any] = _replace(config, old, str(folder))
     return moved
 
@@ -119,7 +119,7 @@ def _check_targets(configs: Sequence[dict[str, Any] | None], source: Path, trust
 
 def _check_run_folder(folder: Path, sweep: Path) -> None:
     if folder.parent != sweep or folder.is_symlink() or "${" in folder.name:
-        raise LabError(f"{folder} is not a folder in {sweep}: nothing is made there. Type the sweep's command again")
+        raise LabError(f"{folder} is not a folder in {sweep}: nothing was created. Type the sweep's command again")
     if folder.exists():
         check_folder(folder)
 
@@ -128,7 +128,9 @@ def _read(folder: Path) -> _Recorded:
     """Read the jobs of a sweep: from jobs.json, or from the runs of a sweep of a version that wrote none."""
     link = next((path for path in folder.iterdir() if path.is_symlink()), None)
     if link is not None:
-        raise LabError(f"{link} is a link, and the sweep would write to where it leads: replace it by what it names")
+        raise LabError(
+            f"{link} is a symbolic link; writing would leave the folder of the sweep: replace the link by its target"
+        )
     file, begun = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
     if not file.exists():
         if not begun:

@@ -1,5 +1,6 @@
-"""From a Hydra configuration to a trained run.
+"""Training runs from Hydra configurations.
 
-`config` composes, `experiment` builds and runs, `reopen` builds a finished run again. They use `instantiate`,
-`preflight`, `trainer`, `callbacks`, `loggers`, `weights` and `teacher`; `distributed` is for runs of several ranks.
+`config` composes and resolves a configuration, `experiment` builds and runs it, `reopen` builds a finished run again.
+They use `instantiate`, `preflight`, `trainer`, `callbacks`, `loggers`, `weights` and `teacher`. `distributed` is for
+runs on several ranks.
 """

@@ -1,7 +1,4 @@
-"""From a command line to a resolved configuration: composition, the resolvers of conf/, and checks of keys and values.
-
-Imports no torch.
-"""
+"""Composing and resolving configurations: the resolvers of conf/, and checks of keys and values. Imports no torch."""
 
 import math
 import re
@@ -24,9 +21,9 @@ from losslab.runs.renames import rename_targets
 from losslab.training.distributed import environment, spawn
 
 NOTES = "notes"
-"""The key under which users may keep whatever they like."""
+"""The key under which users may add any values."""
 _KNOWN_KEYS = ("teacher", NOTES, "hydra", "choices")
-"""Keys that train.yaml does not name. `choices` is there when a configuration is resolved a second time, in a rank."""
+"""Keys that are not in train.yaml. `choices` is present when a rank resolves a configuration a second time."""
 _SWITCHES = (
     "train", "test", "compile", "traceback", "examine", "optimizer.maximize",
     "data.verify", "data.flip", "data.reflect", "data.alternate",
@@ -37,25 +34,25 @@ _STRINGS = ("name", "ckpt_path", "optimized_metric", "teacher")
 
 @dataclass
 class ProcessContext:
-    """What a process that trains knows of itself."""
+    """The state of a training process: its folders and its sweep."""
 
     claimed: list[Path] = field(default_factory=list)
-    """The folders that it created for its run or sweep."""
+    """The folders that the process created for its run or sweep."""
     sweep_folders: list[Path] = field(default_factory=list)
-    """The folder of its sweep, once Hydra has asked for one."""
+    """The folder of the process's sweep, once Hydra has resolved it."""
     sweep: Any = None
-    """The `losslab.sweep.state.Sweep` that it runs, once the first job may start."""
+    """The `losslab.sweep.state.Sweep` that the process runs, once the first job may start."""
     resumes: bool = False
-    """Whether the run of this process continues what lies in its folder."""
+    """Whether the process resumes the run in its folder."""
 
 
 def register(context: ProcessContext | None = None) -> None:
     """Register the resolvers that conf/ uses, such as ${run_path:...}.
 
-    Those that name folders are cached, since Hydra resolves them more than once and a name contains the time.
+    Resolvers of folders are cached, since Hydra resolves them more than once and a default name contains the time.
 
     Args:
-        context: takes the folders that they create.
+        context: the object that lists the folders that the resolvers create.
     """
     folders = _Folders(context or ProcessContext())
     OmegaConf.register_new_resolver("run_path", folders.run_path, use_cache=True, replace=True)
@@ -67,12 +64,12 @@ def register(context: ProcessContext | None = None) -> None:
 
 
 def _divisor(number: int, limit: int | None) -> int:
-    """The greatest common divisor, so that what happens every n epochs happens in the last one too."""
+    """Return gcd(number, limit): an event every n epochs then also happens in the last epoch."""
     return math.gcd(number, limit) if isinstance(limit, int) and limit > 0 else number
 
 
 def _on_first_rank(value: str, otherwise: str | None) -> str | None:
-    """A value on rank 0 and another on the other ranks: only rank 0 writes train.log."""
+    """Return `value` on rank 0 and `otherwise` on other ranks: only rank 0 writes train.log."""
     return value if environment.current_rank().rank == 0 else otherwise
 
 
@@ -91,12 +88,12 @@ def _mode(data: dict[str, Any], metric: str | None) -> str:
 
 @dataclass
 class _Folders:
-    """The resolvers that name the folder of a run or sweep, and create it: Hydra writes into it before the task."""
+    """Resolvers that choose and create the folder of a run or sweep: Hydra writes to it before it calls the task."""
 
     context: ProcessContext
 
     def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
-        """The folder of a run, the same on all ranks."""
+        """Return the folder of a run, which is the same on all ranks."""
 
         def decide() -> str:
             job = environment.job_id()
@@ -112,7 +109,7 @@ class _Folders:
         return environment.broadcast_decision(environment.current_rank(), decide)
 
     def sweep_path(self, run_dir: str | None, launcher: str) -> str:
-        """The folder of a sweep: a new one, or one that is to be completed."""
+        """Return the folder of a sweep: a new folder, or that of the sweep to complete."""
         if environment.current_rank().world_size > 1:
             raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
         if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
@@ -124,7 +121,7 @@ class _Folders:
     def _claim(
         self, run_dir: str | None, default: Callable[[], str], first: str = "train.log", *, retry: bool = True
     ) -> str:
-        """Create `run_dir`, or a folder with a default name, which is drawn again where it is taken."""
+        """Create `run_dir`, or a folder with a default name; if that is taken, try another default name."""
         for attempts_left in reversed(range(100)):
             path = run_dir or default()
             try:
@@ -138,10 +135,10 @@ class _Folders:
 
 
 def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
-    """Compose and resolve what `python train.py OVERRIDES` would train, for `experiment.build`.
+    """Compose and resolve the configuration of `python train.py OVERRIDES`, for `experiment.build`.
 
     Args:
-        overrides: as on the command line, such as ["model=cifar_cnn", "loss.gamma=3"].
+        overrides: the overrides, such as ["model=cifar_cnn", "loss.gamma=3"].
         run_dir: the run folder. It is not created.
     """
     register()
@@ -156,8 +153,8 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
 def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
     """Resolve a composed configuration to plain containers, from which an experiment is built without Hydra.
 
-    It gains two keys. `choices` holds the choice of each group. `per_run` lists the keys whose values follow from the
-    seed, the name or the folder of the run: repetitions of a run differ in these alone.
+    Two keys are added. `choices` maps each group to its choice. `per_run` lists the keys whose values depend on the
+    seed, the name or the folder of the run: repetitions of a run differ only in these.
 
     Raises:
         LabError: a key is unknown, or a value is missing, wrong or refers to a key that does not exist.
@@ -167,7 +164,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
             raise LabError(conf_groups.unset_group_message(group, next(iter(chosen))))
-    # The top level first: others may refer to it, and missing_keys() would fail on them.
+    # The top level first: nested values may refer to it, and then missing_keys() would fail.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
@@ -176,14 +173,14 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         cfg.choices = {group: choices.get(group) for group in conf_groups.RECORDED}
         for group in conf_groups.CORRUPTIONS:
             if cfg.choices[group] == "none":
-                cfg.choices[group] = None  # noise=none and no noise at all are the same run
+                cfg.choices[group] = None  # noise=none is the same run as no noise
         cfg.run_dir = run_dir
         model, data, loss = (str(choices[group]) for group in ("model", "data", "loss"))
         cfg.name = cfg.name or runs.default_name(
             model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise")
         )
     config = _resolved(cfg)
-    repetition = deepcopy(cfg)  # the caller's configuration stays what it is
+    repetition = deepcopy(cfg)  # does not change the caller's configuration
     with open_dict(repetition):
         repetition.seed = cfg.seed + 1 if isinstance(cfg.seed, int) else None
         repetition.name, repetition.run_dir = f"{cfg.name}+", "+"
@@ -191,31 +188,31 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
 
 
 def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Refuse a required group without a choice, and a top-level key that nothing reads.
+    """Refuse a required group without a choice, and a top-level key that is never read.
 
-    A key that another value refers to is read, and so is a group of the user's own.
+    A key counts as read if another value refers to it, or if it is a group that the user added.
 
     Raises:
-        LabError: names the key, and the one that was probably meant.
+        LabError: there is such a group or key; the message suggests the key that was probably meant.
     """
     for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
             raise LabError(f"{group} is not chosen: choose {group}={', '.join(conf_groups.choices(group))}")
     unread = next((f"scheduler.{key}" for key in cfg.scheduler or {} if key not in ("interval", "scheduler")), None)
     if unread is not None:
-        raise LabError(f"{unread} is set and nothing reads it: did you mean scheduler.{unread}?")
+        raise LabError(f"{unread} is set but never read: did you mean scheduler.{unread}?")
     train_yaml = OmegaConf.load(CONF / "train.yaml")
     known = [*(str(key) for key in train_yaml if key != "defaults"), *conf_groups.NAMES]
     read = {*known, *choices, *_KNOWN_KEYS, *_referenced_keys(OmegaConf.to_container(cfg, resolve=False))}
     for key in map(str, cfg):
         if key not in read:
             alike = get_close_matches(key, [each for each in known if each.isidentifier()])
-            meant = f"did you mean {alike[0]}?" if alike else f"keys of your own may stand under +{NOTES}."
-            raise LabError(f"{key} is set and nothing reads it: {meant}")
+            hint = f"did you mean {alike[0]}?" if alike else f"put your own keys under +{NOTES}."
+            raise LabError(f"{key} is set but never read: {hint}")
 
 
 def _referenced_keys(value: Any) -> Iterator[str]:
-    """The top-level names in all interpolations, such as "lr" of ${lr} and ${oc.select:lr,1}."""
+    """Yield the names in all interpolations, such as "lr" in ${lr} and ${oc.select:lr,1}."""
     if isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _referenced_keys(each)
@@ -224,7 +221,7 @@ def _referenced_keys(value: Any) -> Iterator[str]:
 
 
 def _check_values(cfg: DictConfig) -> None:
-    """Check values that no constructor checks."""
+    """Check values that are not checked by a constructor."""
     for name in _SWITCHES:
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
@@ -247,12 +244,12 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise LabError(f"{key} is set to {text!a}, which UTF-8 cannot encode: no file could hold it") from error
+            raise LabError(f"{key} is set to {text!a}, which cannot be encoded in UTF-8: choose another") from error
     return dict(rename_targets(config))
 
 
 def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a configuration with their keys."""
+    """Yield all strings of a configuration with their keys."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict | list):
@@ -261,7 +258,7 @@ def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _differing_keys(config: Any, other: Any, path: str = "") -> list[str]:
-    """The keys whose values differ between two configurations of one shape, such as "data.seed"."""
+    """Return the keys, such as "data.seed", whose values differ between two configurations with the same keys."""
     if isinstance(config, dict):
         return [key for name in config for key in _differing_keys(config[name], other[name], f"{path}{name}.")]
     return [] if config == other else [path.rstrip(".")]

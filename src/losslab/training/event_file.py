@@ -1,4 +1,4 @@
-"""TensorBoard's event file on a disk that may be full. Slow to import, because it imports torch's TensorBoard."""
+"""The TensorBoard event file on a disk that may be full. Slow to import, because it imports torch.utils.tensorboard."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class RobustSummaryWriter(SummaryWriter):
-    """torch's SummaryWriter, which skips events that do not fit on the disk."""
+    """A SummaryWriter that skips events that do not fit on the disk."""
 
     def _get_file_writer(self) -> FileWriter:
         own: Any = self  # torch annotates both attributes as None
@@ -38,18 +38,18 @@ class _FileWriter(FileWriter):
 
 class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
     def add_event(self, event: Any) -> None:
-        """Called first by the constructor, before anything is written."""
-        records = self._async_writer._writer  # noqa: SLF001 -- an error in it would end its thread with a traceback
+        """Add an event. The first call, in the constructor, replaces the writer of records."""
+        records = self._async_writer._writer  # noqa: SLF001 -- its errors would end the thread with a traceback
         if not isinstance(records._writer, RecordFile):  # noqa: SLF001
             records._writer = RecordFile(Path(self._file_name))  # noqa: SLF001
         super().add_event(event)
 
 
 class RecordFile:
-    """A file of whole records. Records that cannot be written are skipped, with one warning.
+    """A file of complete records. Records that cannot be written are skipped, with one warning.
 
     Args:
-        path: of the file, which is created with the first record.
+        path: the path of the file, which is created with the first record.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,19 +59,19 @@ class RecordFile:
         self._warned = False
 
     def write(self, record: bytes) -> None:
-        """Append a record, if there is room. The first one identifies the file: it is tried again with the next."""
+        """Append a record if there is room. The first record, a header, is retried together with the next."""
         if not self._size:
             self._first = self._first or record
             record = record if record is self._first else self._first + record
         try:
             self._append(record)
         except OSError as error:
-            with suppress(OSError):  # readers stop at half a record
+            with suppress(OSError):  # readers would stop at an incomplete record
                 os.truncate(self.path, self._size)
             if not self._warned:
                 self._warned = True
                 reason = f"{self.path} is not written ({error.strerror})"
-                logger.warning("%s: training continues, TensorBoard lacks all values until there is room", reason)
+                logger.warning("%s: training continues, TensorBoard gets no values until there is room", reason)
 
     def flush(self) -> None:
         """Do nothing: records are not buffered."""

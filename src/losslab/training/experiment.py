@@ -1,4 +1,4 @@
-"""From a resolved configuration to a trained run: `build` makes an `Experiment`, `run` trains and tests it."""
+"""Building an `Experiment` from a resolved configuration (`build`), and training and testing it (`run`)."""
 
 import json
 import logging
@@ -46,10 +46,10 @@ def build(config: dict[str, Any]) -> Experiment:
     """Build an experiment. Nothing is computed or written yet.
 
     Args:
-        config: resolved, from `training.config.compose` or `RunFolder.read_config`.
+        config: the resolved configuration, from `training.config.compose` or `RunFolder.read_config`.
 
     Raises:
-        LabError: the parts do not fit each other or this machine.
+        LabError: the parts do not fit together, or not this machine.
     """
     trusted = parse_packages(config.get("trust"))
     data: ExperimentDataModule = make("data", config["data"])
@@ -61,7 +61,7 @@ def build(config: dict[str, Any]) -> Experiment:
         loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
     preflight.check_loss(loss, data.spec)
     preflight.check_trainer(config["trainer"])
-    # Seeded here again: what data or a loss draw must not change the initial weights.
+    # Seeded again, so that random numbers drawn by the data or the loss do not change the initial weights.
     _seed(config["seed"])
     network = make_network(config, data.spec, loss)
     if config["scheduler"]["interval"] not in ("step", "epoch"):
@@ -74,7 +74,7 @@ def build(config: dict[str, Any]) -> Experiment:
         scheduler=make_partial("scheduler.scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
-        # A mixed batch has no given labels whose accuracy could be counted.
+        # Mixed targets have no accuracy with respect to given labels.
         track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
     preflight.check_optimizer(learner)
@@ -82,7 +82,7 @@ def build(config: dict[str, Any]) -> Experiment:
 
 
 def data_spec(data: dict[str, Any]) -> DataSpec:
-    """Return what the data of a configuration declare, without reading them."""
+    """Return the specification of the data of a configuration, without reading them."""
     module: ExperimentDataModule = make("data", data)
     return module.spec
 
@@ -90,11 +90,11 @@ def data_spec(data: dict[str, Any]) -> DataSpec:
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     """Build the experiment of an existing run, to evaluate it on all of its data; `reopen` also loads weights.
 
-    There are no loggers and callbacks, which would write files, and no limits on batches. Missing data are not
-    downloaded, as the folder would say from where.
+    Loggers and callbacks, which would write files, and limits on batches are removed. Missing data are not downloaded,
+    because the URL would come from an untrusted folder.
 
     Raises:
-        LabError: as `build`; or the data are not of the kind that the run learnt from.
+        LabError: see `build`; or the data do not have the kind of the training data.
     """
     no_limits: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     no_limits |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
@@ -111,10 +111,10 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
 
 
 def build_on_any_machine(config: dict[str, Any]) -> Experiment:
-    """Build for one process on any machine, without loggers and callbacks.
+    """Build an experiment for one process on any machine, without loggers and callbacks.
 
     Raises:
-        LabError: as `build`.
+        LabError: see `build`.
     """
     trainer = config["trainer"] | {"accelerator": "auto", "devices": 1}
     if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
@@ -123,7 +123,7 @@ def build_on_any_machine(config: dict[str, Any]) -> Experiment:
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
-    """Return the metrics of the learner's present weights on "test" or "val"."""
+    """Return the metrics of the learner's current weights on "test" or "val"."""
     measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
     with suppress_lightning_noise():
         measure(experiment.learner, datamodule=experiment.data, verbose=False)
@@ -131,14 +131,14 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
 
 
 def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
-    """Train and test → final values, which are also written to metrics.json.
+    """Train and test, write the final metrics to metrics.json, and return them.
 
     Args:
-        experiment: from `build`.
+        experiment: the experiment, from `build`.
         resume: whether to resume the run in its folder.
 
     Raises:
-        LabError: the data are missing, the folder holds another run, or training failed.
+        LabError: the data are missing, the folder contains another run, or training failed.
     """
     if not resume:
         preflight.check_length(experiment.config)
@@ -158,14 +158,14 @@ def _announce_resume(experiment: Experiment, start: checkpoint.ResumePoint | Non
         else:
             logger.info("resumed     from step %d", start.step)
     for board in experiment.trainer.loggers:
-        if isinstance(board, RunLogger):  # TensorBoard would show twice what is logged again
+        if isinstance(board, RunLogger):  # otherwise TensorBoard would show values twice
             board.purge_after(-1 if start is None else start.step)
 
 
 def _prepare(experiment: Experiment, start: checkpoint.ResumePoint | None, *, resume: bool) -> None:
-    """Read the data and make all remaining checks; then write the files that make the folder that of a run.
+    """Read the data and do all remaining checks, then write the files that mark the folder as a run.
 
-    A run that is resumed passed these checks when it began, and its files are not written again.
+    A resumed run passed these checks when it started, and its files are not written again.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     if trainer.is_global_zero and not resume:
@@ -186,29 +186,29 @@ def _prepare(experiment: Experiment, start: checkpoint.ResumePoint | None, *, re
         runs.write_json(folder.metadata, experiment.data.metadata.as_json())
         if config.get("teacher"):
             folder.copy_teacher(RunFolder(Path(config["teacher"])))
-        # Last, since config.json makes the folder that of a run: a resumed run finds all of these files, or none.
+        # Last, since config.json marks the folder as a run: a resumed run finds either all of these files or none.
         runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
     if config["compile"]:
-        learner.network.compile()  # in place, so that the names in checkpoints stay the same
+        learner.network.compile()  # in place, so that the names in checkpoints do not change
 
 
 def _check_unused(folder: RunFolder) -> None:
-    for file, what in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
+    for file, kind in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
         if file.exists():
-            raise LabError(f"{folder.path} already holds a {what}: choose another run_dir")
+            raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
 
 
 def _check_same_data(experiment: Experiment) -> None:
-    """Check that a resumed run gets the data that it has learnt from so far."""
+    """Check that a resumed run gets the same data as before."""
     kept, metadata = experiment.folder.read_metadata(), experiment.data.metadata.as_json()
-    # The statistics of normalisation may differ in the last digit on another machine.
+    # The normalisation statistics may differ in the last digit on another machine.
     before, now = (
         {key: value for key, value in (content or {}).items() if key != "normalise"} for content in (kept, metadata)
     )
     if kept is not None and before != json.loads(json.dumps(now)):
         raise LabError(
-            f"the data are not those that {experiment.folder.path} has learnt from so far "
-            f"({experiment.folder.metadata} describes those): set data.dir= to their folder, or start a new run"
+            f"the data are not those that {experiment.folder.path} was trained on so far "
+            f"(recorded in {experiment.folder.metadata}): set data.dir to the original data, or start a new run"
         )
 
 
@@ -217,7 +217,7 @@ def _check_first_step(experiment: Experiment) -> None:
     device = trainer.strategy.root_device
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
-    if config.get("examine", True):  # which configurations of early versions lack
+    if config.get("examine", True):  # missing in configurations of early versions
         preflight.examine_first_batch(learner, data, device)
 
 

@@ -1,7 +1,7 @@
-"""Instantiating single parts of a configuration. Errors are one line that names the config key.
+"""Instantiating parts of a configuration. Error messages are one line that starts with the config key.
 
-Arguments are validated against the signature of what `_target_` names, since Hydra's own messages do not say what is
-accepted instead.
+Arguments are validated against the signature of the `_target_`, since the messages of Hydra do not list the accepted
+arguments.
 """
 
 import importlib
@@ -32,7 +32,7 @@ from losslab.models.cosine import with_cosine_outputs
 from losslab.targets import Kind
 
 _CHECKED_PACKAGES = ("losslab", "lightning", "torch", "torchvision")
-"""Packages whose annotations are complete; those of others may list less than is accepted."""
+"""Packages whose annotations are complete; other packages may accept more than their annotations allow."""
 _HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_")
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
 _repr = Repr()
@@ -43,12 +43,12 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
     """Instantiate a part of the configuration.
 
     Args:
-        key: of the part, for messages.
-        config: the part, with a `_target_`; or None, which gives None.
-        arguments: further arguments.
+        key: the config key of the part, for messages.
+        config: the part, with a `_target_`; or None, which is returned as None.
+        arguments: further arguments of the target.
 
     Raises:
-        LabError: it cannot be instantiated, or has an argument that its target does not accept.
+        LabError: the part cannot be instantiated, or has an argument that its target does not accept.
     """
     if config is not None and not (isinstance(config, Mapping) and isinstance(config.get("_target_"), str)):
         group = key.partition(".")[0]
@@ -59,20 +59,22 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
             made = instantiate(config, **arguments)
         except InstantiationException as error:
             if not isinstance(error.__cause__, LabError):
-                validate_arguments(key, whole)  # says it better, if an argument is wrong
+                validate_arguments(key, whole)  # raises a clearer error if an argument is wrong
             raise
         validate_arguments(key, whole)
         return made
 
 
 def make_partial(key: str, config: Any) -> Any:
-    """Instantiate a function that makes the part later, such as an optimizer once there are parameters.
+    """Instantiate a partial function for an optimizer or a scheduler, which is called when its arguments exist.
 
     Raises:
-        LabError: as `make`; or the configuration is not `_partial_`.
+        LabError: see `make`; or `_partial_` is not true.
     """
     if isinstance(config, Mapping) and config.get("_partial_") in (False, None):
-        raise LabError(f"{key}._partial_ must be true: it is instantiated later")
+        raise LabError(
+            f"{key}._partial_ must be true: the optimizer or scheduler is instantiated later, when its arguments exist"
+        )
     return make(key, config)
 
 
@@ -80,7 +82,7 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     """Instantiate the loss for targets of a kind; a criterion of another library is adapted.
 
     Raises:
-        LabError: it cannot be instantiated, or does not take such targets.
+        LabError: the loss cannot be instantiated, or does not accept such targets.
     """
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     if _is_function_of_outputs(_import(str(config["_target_"])), arguments) and "_partial_" not in config:
@@ -89,7 +91,7 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     if not loss.wants:
         name = type(loss).__name__
         raise LabError(
-            f"{name} must say which targets it takes: wants = (Kind.INDEX, Kind.PROBABILITIES), for instance"
+            f"{name} must declare the targets that it accepts, for instance: wants = (Kind.INDEX, Kind.PROBABILITIES)"
         )
     return loss
 
@@ -100,58 +102,58 @@ def make_loss_without_data(config: dict[str, Any], targets: int) -> Loss:
     A criterion of another library is tried with class indices first, then with values, then with 0/1 labels.
 
     Raises:
-        LabError: it cannot be instantiated, or takes none of these.
+        LabError: the loss cannot be instantiated, or accepts none of these.
     """
-    refused: LabError | None = None
+    first_error: LabError | None = None
     for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
         try:
             return make_loss(config, kind, targets)
         except LabError as error:
-            refused = refused or error
-    assert refused is not None  # noqa: S101 -- for the type checker
-    raise refused
+            first_error = first_error or error
+    assert first_error is not None  # noqa: S101 -- for the type checker
+    raise first_error
 
 
 def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
-    """Instantiate the network of a whole configuration, with as many outputs as the loss needs for these data."""
+    """Instantiate the network of a run, with as many outputs as the loss needs for these data."""
     outputs = loss.outputs(spec.targets)
     network: nn.Module = make("model", config["model"], input_shape=spec.input_shape, outputs=outputs)
     if loss.cosine_outputs:
         network = with_cosine_outputs(network)
     if str(config["trainer"].get("precision")) == "64-true":
-        network = network.double()  # as Lightning does later: now, so that float64 weights can be loaded
+        network = network.double()  # Lightning would do this later; now, so that float64 weights can be loaded
     return network.to(memory_format=torch.channels_last) if len(spec.input_shape) > 1 else network
 
 
 def import_class(key: str, config: dict[str, Any]) -> type:
-    """Import the class that a part of the configuration names.
+    """Import the `_target_` class of a part of the configuration.
 
     Raises:
-        LabError: there is no such class.
+        LabError: the class does not exist.
     """
     target = str(config["_target_"])
     module, _, name = target.rpartition(".")
     try:
         value = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever importing raises
+    except Exception as error:  # the import of a module may raise anything
         raise LabError(
             f"{key}: cannot import {target} ({' '.join(str(error).split())}): set {key}._target_ to a class"
         ) from error
     if not isinstance(value, type):
-        raise LabError(f"{key}: {target} is no class: set {key}._target_ to one")
+        raise LabError(f"{key}: {target} is not a class: set {key}._target_ to one")
     return value
 
 
 def _import(target: str) -> Any:
-    """Import what a dotted name names; None if its module cannot be imported, which instantiating it then reports.
+    """Import an object by its dotted name. None if its module cannot be imported: instantiating it reports the error.
 
     Raises:
-        LabError: its module has no such name; the message lists similar ones.
+        LabError: the module has no such name; the message lists similar names.
     """
     path, _, name = target.rpartition(".")
     try:
         module = importlib.import_module(path)
-    except Exception:  # noqa: BLE001 -- whatever importing raises
+    except Exception:  # noqa: BLE001 -- the import of a module may raise anything
         return None
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
@@ -161,7 +163,7 @@ def _import(target: str) -> Any:
 
 
 def _is_function_of_outputs(value: Any, arguments: dict[str, Any]) -> bool:
-    """Return whether this is a function that needs more than these arguments: outputs and targets."""
+    """Return whether a function still requires outputs and targets after the configured arguments are bound."""
     if not inspect.isroutine(value):
         return False
     try:
@@ -173,16 +175,16 @@ def _is_function_of_outputs(value: Any, arguments: dict[str, Any]) -> bool:
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
-    """Turn what Hydra, Lightning and torch.optim raise on wrong values into a LabError of one line."""
+    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError of one line."""
     try:
         yield
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, LabError):
-            raise LabError(str(cause)) from error  # it names the value itself
+            raise LabError(str(cause)) from error  # its message already names the value
         raise LabError(" ".join(f"{key}: {cause or error}".split())) from error
     except TypeError as error:
-        flag = re.match(r"Instantiation: (_\w+_) flag must be a bool", str(error))  # Hydra's own
+        flag = re.match(r"Instantiation: (_\w+_) flag must be a bool", str(error))  # a message of Hydra
         if flag is None:
             raise
         raise LabError(f"{key}.{flag[1]} must be true or false") from error
@@ -190,17 +192,18 @@ def translate_errors(key: str) -> Iterator[None]:
         if "torch/optim" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).as_posix():
             raise
         raise LabError(
-            f"optimizer: it cannot take a step ({' '.join(str(error).split())}): look at optimizer and scheduler"
+            f"optimizer: it cannot take a step ({' '.join(str(error).split())}): "
+            "check the options of optimizer and scheduler"
         ) from error
     except MisconfigurationException as error:
         raise LabError(" ".join(f"{key}: {error}".split())) from error
 
 
 def validate_arguments(key: str, config: Any) -> None:
-    """Check the arguments in a part of the configuration, and in the parts within it, against their signatures.
+    """Check the arguments of a part of the configuration, and of all parts inside, against the signatures.
 
     Raises:
-        LabError: there is no such argument, or its value does not match its annotation.
+        LabError: an argument does not exist, or its value does not match its annotation.
     """
     if not isinstance(config, Mapping):
         return
@@ -214,15 +217,15 @@ def validate_arguments(key: str, config: Any) -> None:
         target = get_object(config["_target_"])
         parameters = inspect.signature(target).parameters
         hints = get_type_hints(target if inspect.isroutine(target) else target.__init__)
-    except Exception:  # noqa: BLE001 -- it does not exist, is written in C++, or its annotations cannot be resolved
+    except Exception:  # noqa: BLE001 -- it does not exist, has no signature, or its annotations cannot be resolved
         return
     arguments = {str(name): value for name, value in config.items() if name not in _HYDRA_KEYS}
     unknown = [name for name in arguments if name not in parameters]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         known = [name for name in parameters if name != "self"]
         similar = get_close_matches(unknown[0], known)
-        hint = f"did you mean {similar[0]}?" if similar else f"it takes {', '.join(known) or 'nothing'}"
-        raise LabError(f"{key}.{unknown[0]}: {target.__name__} takes no such argument: {hint}")
+        hint = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known) or 'no arguments'}"
+        raise LabError(f"{key}.{unknown[0]}: {target.__name__} has no such argument: {hint}")
     if str(target.__module__).partition(".")[0] in _CHECKED_PACKAGES:
         for name, value in arguments.items():
             hint = hints.get(name, Any)
@@ -231,8 +234,8 @@ def validate_arguments(key: str, config: Any) -> None:
                 raise LabError(f"{key}.{name} must be {describe_annotation(hint)}, got {format_value(value)}")
 
 
-def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 -- a line for each kind of annotation
-    """Return whether a value of a configuration matches an annotation; true where that cannot be told."""
+def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 -- a case for each kind of annotation
+    """Return whether a value of a configuration matches an annotation; True if this cannot be decided."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -268,10 +271,10 @@ def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 --
 
 
 def describe_annotation(hint: Any) -> str:
-    """Describe the values that an annotation allows, as they are written in a configuration."""
+    """Describe the values that an annotation allows, in the words of a configuration."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
-        # Tensors are left out: no configuration can hold one, they are for callers in Python.
+        # Tensors are left out: they can be passed only from Python, not in a configuration.
         options = [option for each in arguments if each is not Tensor for option in _describe_options(each)]
         return " or ".join(dict.fromkeys(options))
     if origin is Literal:
@@ -279,7 +282,7 @@ def describe_annotation(hint: Any) -> str:
     kind = origin or hint
     if isinstance(kind, type) and issubclass(kind, Iterable) and kind not in {str, Tensor}:
         if issubclass(kind, Mapping):
-            return "settings by name"
+            return "a mapping"
         item = describe_annotation(arguments[0]).removeprefix("a ").replace(" or a ", " or ") if arguments else ""
         return f"a list ({item} each)" if arguments else "a list"
     if kind in {Path, PathLike}:
@@ -294,6 +297,6 @@ def _describe_options(hint: Any) -> list[str]:
 
 
 def format_value(value: Any) -> str:
-    """Format a value as on the command line, shortened where it is long."""
+    """Format a value as on the command line, shortened if it is long."""
     words = {True: "true", False: "false", None: "null"}
     return words[value] if value is None or isinstance(value, bool) else _repr.repr(value)

@@ -23,7 +23,7 @@ class RunLogger(TensorBoardLogger):
 
     Args:
         run_dir: the run folder.
-        flush_secs: the longest time that a value is held in memory.
+        flush_secs: the maximum time that a value is kept in memory.
     """
 
     def __init__(self, run_dir: str, flush_secs: float = 5.0) -> None:
@@ -34,7 +34,7 @@ class RunLogger(TensorBoardLogger):
         self._lock = Lock()
 
     def purge_after(self, step: int) -> None:
-        """Hide the values of later steps that an earlier process logged: a resumed run logs them again."""
+        """Hide values of later steps in TensorBoard, which a resumed run logs again."""
         self._kwargs["purge_step"] = step + 1
 
     @property
@@ -45,7 +45,7 @@ class RunLogger(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> "SummaryWriter":
-        """The writer of the event file, which continues on a full disk."""
+        """The writer of the event file, which tolerates a full disk."""
         if self._experiment is None:
             from losslab.training.event_file import RobustSummaryWriter  # noqa: PLC0415 -- only if a value is logged
 
@@ -66,7 +66,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:  # noqa: ARG002 -- Lightning's signature
-        """Write the collected values. The file stays open, because a test after training logs into it too."""
+        """Write the collected values. The file stays open, because the test after training logs to it too."""
         if self._timer is not None:
             self._timer.cancel()
         if self._queue or self._experiment is not None:

@@ -1,4 +1,4 @@
-"""Checks before the first step: do the parts fit each other and this machine, and what does the doctor find?"""
+"""Checks before the first step: whether the parts fit together and this machine, and the checks of the doctor."""
 
 import logging
 import warnings
@@ -26,14 +26,14 @@ from losslab.training.instantiate import format_value
 logger = logging.getLogger(__name__)
 
 _UNKNOWN_TOTAL_STEPS = 1_000_000
-"""Stands for the number of steps when a scheduler is tried."""
+"""The number of steps with which a scheduler is tried."""
 
 
 def check_loss(loss: Loss, spec: DataSpec) -> None:
-    """Check that a loss takes the targets of these data, for as many classes.
+    """Check that a loss accepts the targets of these data and their number of classes.
 
     Raises:
-        LabError: it does not; the message names losses that do.
+        LabError: the loss does not; the message lists losses that do.
     """
     if spec.targets < 1:
         raise LabError("these data have no classes")
@@ -45,7 +45,7 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
             f"choose one of loss={', '.join(fitting)}"
         )
     if isinstance(loss, Adapted):
-        return  # adapting it has tried it
+        return  # it was called when it was adapted
     target = _example_targets(spec)
     outputs = torch.zeros(len(target), loss.outputs(spec.targets) * loss.n_views)
     loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # replaced when the data are read
@@ -53,7 +53,7 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
 
 
 def _example_targets(spec: DataSpec) -> Tensor:
-    """Make two targets of the kind that the data give."""
+    """Create two targets of the kind of the data."""
     if spec.kind is Kind.INDEX:
         return torch.zeros(2, dtype=torch.int64)
     if spec.kind is Kind.PROBABILITIES:
@@ -65,11 +65,11 @@ def check_optimizer(learner: Learner) -> None:
     """Instantiate the optimizer and the scheduler, and take a step, to find wrong arguments before training.
 
     Raises:
-        LabError: one cannot be used; the message ends with its own.
+        LabError: one cannot be used; the message ends with that of the original error.
     """
     with _translate_errors("optimizer", learner.optimizer):
         optimizer = learner.optimizer(learner.parameters())
-    if type(optimizer).__module__.startswith("torch.optim."):  # another library's may need the network's parameters
+    if type(optimizer).__module__.startswith("torch.optim."):  # others may need the network's parameters
         weight = nn.Parameter(torch.zeros(2, 2, dtype=next(learner.parameters()).dtype))
         weight.grad = torch.zeros_like(weight)
         with _translate_errors("optimizer", learner.optimizer):
@@ -78,7 +78,7 @@ def check_optimizer(learner: Learner) -> None:
     if learner.scheduler is None:
         return
     with _translate_errors("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its step comes before the optimizer's
+        warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
         arguments = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _UNKNOWN_TOTAL_STEPS)
         scheduler = learner.scheduler(optimizer, **arguments)
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
@@ -86,34 +86,34 @@ def check_optimizer(learner: Learner) -> None:
 
 @contextmanager
 def _translate_errors(key: str, partial: Any) -> Iterator[None]:
-    """Turn whatever a partial object raises into one line that lists its arguments."""
+    """Replace an exception of a partial function by one line that lists its arguments."""
     try:
         yield
     except LabError:
         raise
     except Exception as error:
-        given = getattr(partial, "keywords", {}).items()
-        arguments = ", ".join(f"{name}={format_value(value)}" for name, value in given) or "its defaults"
+        keywords = getattr(partial, "keywords", {}).items()
+        arguments = ", ".join(f"{name}={format_value(value)}" for name, value in keywords) or "its defaults"
         name = getattr(getattr(partial, "func", partial), "__name__", "it")
         raise LabError(" ".join(f"{key}: {name} with {arguments} cannot be used: {error}".split())) from error
 
 
 def check_length(config: dict[str, Any]) -> None:
-    """Check that training takes a step.
+    """Check that training takes at least one step.
 
     Raises:
-        LabError: it does not; the message names the config key.
+        LabError: it takes none; the message names the config key.
     """
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if config["train"] and config["trainer"].get(key) == 0:
-            raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or train=false to test alone")
+            raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Check the trainer's numbers, and that this machine has its devices and precision.
+    """Check the numbers of the trainer, and that this machine has its devices and supports its precision.
 
     Raises:
-        LabError: something is wrong; the message names the config key and a value that works.
+        LabError: a value is wrong; the message names the config key and a value that works.
     """
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if not isinstance(trainer.get(key), int | None):
@@ -135,7 +135,7 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if isinstance(accelerator, str) and not available.get(accelerator, True):
         raise LabError(
-            f"trainer.accelerator={accelerator}: torch sees no such device on this machine; use trainer=cpu or ddp_cpu"
+            f"trainer.accelerator={accelerator}: torch finds no such device on this machine; use trainer=cpu or ddp_cpu"
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not cuda and not mps)
     if on_cpu and str(trainer.get("precision")) in {"16-mixed", "16"}:
@@ -150,22 +150,22 @@ def _check_processes(trainer: dict[str, Any]) -> None:
     count = environment.requested_processes(trainer, torch.cuda.device_count)
     if count > 1:
         raise LabError(
-            f"trainer.devices asks for {count} processes, and here is one: `python train.py` starts them by itself, "
-            f"from Python set trainer.devices=1"
+            f"trainer.devices asks for {count} processes, but this is a single one: use `python train.py`, which "
+            "starts them, or set trainer.devices=1"
         )
 
 
 def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, world_size: int) -> None:
-    """Warn that BatchNorm's statistics are those of each rank's share of a batch, and refuse shares that are too small.
+    """Warn that BatchNorm uses the statistics of each rank's share of a batch; refuse shares that are too small.
 
     Args:
-        network: to be trained.
-        examples: of the training split.
-        batch_size: over all ranks; None for one batch of all examples.
-        world_size: number of ranks.
+        network: the network to train.
+        examples: the number of examples of the training split.
+        batch_size: the batch size over all ranks; None for one batch of all examples.
+        world_size: the number of ranks.
 
     Raises:
-        LabError: a rank would get no example of the last batch of an epoch, or one.
+        LabError: a rank would get fewer than two examples of the last batch of an epoch.
     """
     names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     if not names:
@@ -173,30 +173,30 @@ def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, 
     last = examples % (batch_size or examples) or (batch_size or examples)
     if last <= world_size:
         raise LabError(
-            f"the last batch of an epoch has {last} examples: too few for the BatchNorm of {world_size} processes "
-            f"(network.{names[0]}); choose another data.batch_size"
+            f"the last batch of an epoch has {last} examples, too few for BatchNorm on {world_size} processes "
+            f"(network.{names[0]}): choose another data.batch_size"
         )
     logger.warning(
-        "BatchNorm takes its statistics of each process's share of a batch, so results depend on their number; "
-        "on GPUs trainer.sync_batchnorm=true takes those of the whole"
+        "BatchNorm uses the statistics of each process's share of a batch, so results depend on the number of "
+        "processes; on GPUs, trainer.sync_batchnorm=true uses the statistics of the whole batch"
     )
 
 
 def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
-    """Let the doctor examine the first training batch: refuse a run on errors, log warnings.
+    """Let the doctor examine the first training batch: raise its errors, log its warnings.
 
-    It does not change what the run computes. All ranks examine the same whole batch, so all refuse the run or none.
-    The network is moved to the device, as training would.
+    This does not change the results of the run. All ranks examine the same whole batch, so all refuse the run or none.
+    The network is moved to the device, as in training.
 
     Raises:
-        LabError: a line for each error.
+        LabError: the doctor reports errors; the message has a line for each.
     """
     learner.network.to(device)
     learner.loss.to(device)
     findings = examine_batch(learner, first_batch(data))
     errors = [finding.line for finding in findings if finding.severity is Severity.ERROR]
     if errors:
-        errors[-1] += "; examine=false trains all the same"
+        errors[-1] += "; set examine=false to train anyway"
         raise LabError("\n".join(errors))
     for finding in findings:
         logger.warning("%s", finding)
@@ -208,7 +208,7 @@ def first_batch(data: ExperimentDataModule) -> Batch:
 
 
 def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
-    """Let the doctor examine network, loss and optimizer on a batch, with targets encoded as the learner does it."""
+    """Let the doctor examine network, loss and optimizer on a batch, with targets encoded as in training."""
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
     target = learner.encode_target(batch.target, dtype)
     target = target.to(dtype) if target.is_floating_point() else target
@@ -218,18 +218,18 @@ def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
 
 
 class _SameViews(Loss):
-    """Gives a loss of several views the same outputs for each, so that it can be examined with the plain network."""
+    """A loss of several views that gets the same outputs for each view, so that the plain network suffices."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()
         self.loss, self.wants, self.name = loss, loss.wants, type(loss).__name__
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Outputs (N, C) and the target → (N,)."""
+        """Return the loss (N,) of outputs (N, C)."""
         return self.loss.score(torch.cat([outputs] * self.loss.n_views, dim=1), target)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """Outputs (N, C) → (N, C)."""
+        """Return the probabilities (N, C) of outputs (N, C)."""
         return self.loss.to_probabilities(outputs)
 
 

@@ -1,4 +1,4 @@
-"""Reopening a finished run: its experiment with trained weights, to evaluate, explain or export it."""
+"""Reopening a finished run to evaluate, explain or export it: its experiment with trained weights."""
 
 import inspect
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from losslab.training.teacher import trusting, with_teacher
 
 SPLITS = ("test", "val", "train")
 RESPLITTING_OPTIONS = {"split_seed", "val_size", "data_seed", "subset"}
-"""Data options by which examples move between the training and the held-out splits."""
+"""Data options that move examples between the training split and the held-out splits."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EvaluationRequest:
     """A run, its weights, and a split of its data.
 
     Raises:
-        LabError: there is no such split.
+        LabError: the split does not exist.
     """
 
     run: Path
@@ -48,7 +48,7 @@ class EvaluationRequest:
     data: tuple[str, ...] = ()
     """KEY=VALUE overrides of the run's data options."""
     trusted: tuple[str, ...] = ()
-    """Packages that the run's configuration may name, beside those on losslab's list."""
+    """Packages that the user trusts, besides those on the allow-list."""
 
     def __post_init__(self) -> None:
         values = {"run": Path(self.run), "checkpoint": str(self.checkpoint), "trusted": tuple(self.trusted)}
@@ -65,12 +65,12 @@ class EvaluationRequest:
 
 
 def reopen(request: EvaluationRequest) -> Experiment:
-    """Build the experiment of a run, with the requested data and weights, on whatever machine this is.
+    """Build the experiment of a run with the requested data and weights, for this machine.
 
-    Nothing is read of the data yet: `experiment.data.prepare_data()` and `setup()` do.
+    The data are not read yet: `experiment.data.prepare_data()` and `setup()` read them.
 
     Raises:
-        LabError: there is no run or no checkpoint, one is damaged, they do not match, or the data are missing.
+        LabError: the run, the checkpoint or the data are missing or damaged, or do not match.
     """
     folder = request.folder
     config = folder.read_config()
@@ -78,11 +78,11 @@ def reopen(request: EvaluationRequest) -> Experiment:
     overrides = parse_data_overrides(request.data, config["data"])
     data = locate_data(folder, config["data"], overrides)
     if "dir" in overrides and not Path(str(overrides["dir"]), cifar10_files.FOLDER).is_dir():
-        # Data that are downloaded into this folder come from their public source, verified, not from the run's.
+        # Data are downloaded into this folder from their public source and verified, not from the URL in the run.
         data = data | {key: value for key, value in (("url", None), ("verify", True)) if key in data}
     experiment = rebuild(folder, config | {"data": data | overrides})
     experiment.data.may_download = "dir" in overrides
-    if overrides and request.split != "train":  # other data are not corrupted as the training data were
+    if overrides and request.split != "train":  # only training data are corrupted
         experiment.data.corrupt(())
         experiment.data.expected_manifest = None
     weights.load(experiment.learner, checkpoint)
@@ -94,7 +94,7 @@ def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Lea
     """Build the network and the loss of a run from its data.json, without its data.
 
     Raises:
-        LabError: as `reopen`; the data are needed only for a run that has no data.json.
+        LabError: see `reopen`; the data are needed only if the run has no data.json.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     config, content, path = folder.read_config(), folder.read_metadata(), find_checkpoint(folder, checkpoint)
@@ -121,55 +121,55 @@ def _reopen_with_data(request: EvaluationRequest) -> tuple[Learner, DataMetadata
         experiment.data.setup()
     except LabError as error:
         raise LabError(
-            f"{request.run} is an older run, which kept no data.json, and its data are needed: {error}"
+            f"{request.run} is a run of an early version without data.json, so its data are needed: {error}"
         ) from error
     return experiment.learner.eval(), experiment.data.metadata
 
 
 def find_checkpoint(folder: RunFolder, name: str) -> Path:
-    """Return the file of "best", "last" or a path.
+    """Return the path of the checkpoint "best" or "last", or the given path.
 
     Raises:
-        LabError: it does not exist.
+        LabError: the file does not exist.
     """
     path = folder.checkpoint(name)
     if path.is_file():
         return path
     others = [str(each) for each in sorted(folder.best.parent.glob("*.ckpt"))]
-    hint = f"there is {', '.join(others)}" if others else "the run saved none, train it again"
-    raise LabError(f"no checkpoint at {path}: {hint}, or name a file with --ckpt PATH")
+    hint = f"there is {', '.join(others)}" if others else "the run saved no checkpoint, train it again"
+    raise LabError(f"no checkpoint at {path}: {hint}, or choose a file with --ckpt PATH")
 
 
 def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the data options with a `dir` that exists; a relative one refers to where the training was started.
+    """Return the data options with a `dir` that exists, resolved against the working directory or the launch directory.
 
     Raises:
-        LabError: it exists neither there nor here.
+        LabError: the folder exists in neither.
     """
-    given = data.get("dir")
-    if "dir" in overrides or not isinstance(given, str):
+    configured = data.get("dir")
+    if "dir" in overrides or not isinstance(configured, str):
         return data
-    path, advice = Path(given).expanduser(), "Say where they are: --data dir=FOLDER"
+    path, advice = Path(configured).expanduser(), "Set the folder of the data: --data dir=FOLDER"
     if path.exists():
         return data
     if path.is_absolute():
-        raise LabError(f"no data here: data.dir={given} is not there. {advice}")
-    home = folder.launch_dir
-    if home is not None and (home / path).exists():
-        return data | {"dir": str(home / path)}
-    origin = f", and was relative to {home}" if home is not None and home != Path.cwd() else ""
-    raise LabError(f"no data here: data.dir={given} is a relative path{origin}. {advice}")
+        raise LabError(f"no data found: data.dir={configured} does not exist. {advice}")
+    launch_dir = folder.launch_dir
+    if launch_dir is not None and (launch_dir / path).exists():
+        return data | {"dir": str(launch_dir / path)}
+    origin = f", relative to {launch_dir} in training" if launch_dir not in (None, Path.cwd()) else ""
+    raise LabError(f"no data found: data.dir={configured} is a relative path{origin}. {advice}")
 
 
 def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
-    """Parse `KEY=VALUE` overrides of data options, as Hydra parses those of train.py.
+    """Parse `KEY=VALUE` overrides of data options with the grammar of Hydra.
 
     Args:
-        overrides: "KEY=VALUE" or "data.KEY=VALUE".
+        overrides: the overrides, "KEY=VALUE" or "data.KEY=VALUE".
         data: the run's data configuration.
 
     Raises:
-        LabError: one cannot be parsed, or the data have no such option or take no such value.
+        LabError: an override cannot be parsed, or the data do not accept the option or the value.
     """
     if not overrides:
         return {}
@@ -193,12 +193,12 @@ def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict
 
 def _parse_override(text: str) -> tuple[str, Any]:
     if "=" not in text:
-        raise LabError(f"--data takes KEY=VALUE, as in --data dir=/somewhere: got {text}")
+        raise LabError(f"--data needs KEY=VALUE, as in --data dir=/somewhere: got {text}")
     try:
         override = OverridesParser.create().parse_override(text.removeprefix("data."))
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise LabError(f"--data {text}: {reason} (quote what has spaces or brackets: 'KEY=\"a b\"')") from error
+        raise LabError(f"--data {text}: {reason} (quote values with spaces or brackets: 'KEY=\"a b\"')") from error
     if override.is_sweep_override() or override.is_delete() or override.is_add() or override.package is not None:
-        raise LabError(f"--data {text}: one value is evaluated at a time, as KEY=VALUE")
+        raise LabError(f"--data {text}: only a single value is accepted, as KEY=VALUE")
     return override.key_or_group, override.value()

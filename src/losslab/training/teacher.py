@@ -1,4 +1,4 @@
-"""The teacher of a distillation: the network of a finished run."""
+"""The teacher for distillation: the network of a finished run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +20,9 @@ _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 @contextmanager
 def trusting(packages: tuple[str, ...]) -> Iterator[None]:
-    """Trust packages when a teacher is instantiated.
+    """Set the packages that are trusted when a teacher is instantiated.
 
-    Hydra instantiates the teacher as an argument of the loss, and a configuration must not say itself what is trusted.
+    Hydra instantiates the teacher as an argument of the loss, and trusted packages must not come from a configuration.
     """
     token = _trusted.set(packages)
     try:
@@ -32,15 +32,15 @@ def trusting(packages: tuple[str, ...]) -> Iterator[None]:
 
 
 def network_of(run: str | None) -> nn.Module | None:
-    """Return the network of a finished run, with its best weights; None if no run is named.
+    """Return the network of a finished run with its best weights, or None if `run` is None.
 
     Raises:
-        LabError: there is no such run, or it has no weights.
+        LabError: the run does not exist, or has no weights.
     """
     if run is None:
         return None
     folder = RunFolder(Path(run), _trusted.get())
-    config = with_teacher(None, folder.read_config())  # to be asked, a teacher needs no teacher of its own
+    config = with_teacher(None, folder.read_config())  # inference with a teacher needs no teacher of the teacher
     data: ExperimentDataModule = make("data", config["data"])
     loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
     network = make_network(config, data.spec, loss)
@@ -49,7 +49,7 @@ def network_of(run: str | None) -> nn.Module | None:
 
 
 def with_teacher(run: str | None, config: Any) -> Any:
-    """Copy a configuration, with another run as the teacher wherever it names one."""
+    """Return a copy of a configuration with `run` as the teacher, if it has one."""
     if not isinstance(config, dict):
         return config
     if config.get("_target_") == "losslab.training.teacher.network_of":
@@ -58,9 +58,9 @@ def with_teacher(run: str | None, config: Any) -> Any:
 
 
 class _Teacher(nn.Module):
-    """Inputs → log-probabilities (N, C), which a network's outputs mean under the loss it was trained with.
+    """A network that returns log-probabilities (N, C), computed from its outputs by the loss of its training.
 
-    Of a network of logits these are the logits themselves, up to a constant for each example.
+    For a network of logits these are the logits, up to a constant for each example.
     """
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:

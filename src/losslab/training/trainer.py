@@ -1,4 +1,4 @@
-"""Lightning's Trainer with its callbacks and loggers, built from a configuration."""
+"""Instantiating Lightning's Trainer, with callbacks and loggers, from a configuration."""
 
 import logging
 import warnings
@@ -52,15 +52,15 @@ def suppress_lightning_noise() -> Iterator[None]:
 
 
 class NullProfiler(PassThroughProfiler):
-    """A profiler that measures nothing. Lightning's own creates a generator for each of some eighty hooks a step."""
+    """A profiler that measures nothing. Lightning's default creates a generator for each of about 80 hooks per step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]  # noqa: ARG002
-        """The same null context for every action."""
+        """Return the same null context for every action."""
         return _NULL_CONTEXT
 
 
 def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
-    """Instantiate the Trainer of a resolved configuration. In a run of several ranks it waits for the others.
+    """Instantiate the Trainer of a resolved configuration. In a run of several ranks, wait for the other ranks.
 
     Raises:
         LabError: the trainer, a callback or a logger cannot be instantiated, or monitors an unknown metric.
@@ -70,8 +70,8 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
         make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
     ]
     options = dict(config["trainer"])
-    # Lightning adds a progress bar and a checkpoint callback of its own unless they are disabled. History counts as a
-    # Checkpoint, with which Lightning does not accept enable_checkpointing=False.
+    # Unless disabled, Lightning adds a progress bar and a checkpoint callback. History is a Checkpoint too, and with
+    # one Lightning does not accept enable_checkpointing=False.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["profiler"] = options.get("profiler") or NullProfiler()
@@ -83,9 +83,9 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
 
 
 def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
-    """The configured callbacks, without those that an option of the trainer disables."""
+    """Instantiate the configured callbacks, except those that an option of the trainer disables."""
     callbacks: list[Callback] = [
-        make(f"callbacks.{name}", callback, **_fill_in(name, callback, config, learner))
+        make(f"callbacks.{name}", callback, **_arguments_from_run(name, callback, config, learner))
         for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
@@ -99,18 +99,20 @@ def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
     return callbacks
 
 
-def _fill_in(name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner) -> dict[str, Any]:
-    """Arguments that the configuration of a callback leaves null: the metric to monitor, the hyperparameters."""
+def _arguments_from_run(
+    name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner
+) -> dict[str, Any]:  # fmt: skip
+    """Return the arguments that the configuration of a callback leaves null: monitored metric and hyperparameters."""
     if not isinstance(callback, dict) or "_target_" not in callback:
         raise LabError(
-            f"callbacks.{name} is set and not among the chosen callbacks: leave it out with ~callbacks.{name}"
+            f"callbacks.{name} is set but not among the chosen callbacks: leave it out with ~callbacks.{name}"
         )
     arguments: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
         arguments |= {"monitor": learner.monitor, "mode": learner.monitor_mode}
     elif "monitor" in callback and callback["monitor"] not in learner.epoch_metric_names:
         raise LabError(
-            f"callbacks.{name}.monitor={callback['monitor']} is none of {', '.join(learner.epoch_metric_names)}"
+            f"callbacks.{name}.monitor={callback['monitor']} is not one of {', '.join(learner.epoch_metric_names)}"
         )
     if callback.get("hparams", "") is None:
         arguments["hparams"] = hyperparameters(config)
@@ -118,10 +120,10 @@ def _fill_in(name: str, callback: dict[str, Any], config: dict[str, Any], learne
 
 
 def _distributed_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that make Lightning use the ranks that already run, and leave the sharding of batches to the loader."""
+    """Return options with which Lightning uses the running ranks and leaves the sharding of batches to the loader."""
     info = environment.current_rank()
     if info.world_size == 1:
-        # Inside a shell or a batch script of SLURM, Lightning would take this process for a task of the job.
+        # In a shell or batch script of SLURM, Lightning would assume that this process is a task of the job.
         return {} if "plugins" in options else {"plugins": [LightningEnvironment()]}
     environment.init_process_group(info)
     strategy, devices = options.get("strategy", "auto"), options.get("devices")

@@ -1,4 +1,4 @@
-"""Loading weights from checkpoints of Lightning (.ckpt) and from plain state_dicts of a network (.pth)."""
+"""Loading weights from Lightning checkpoints (.ckpt) and from the plain state_dict of a network (.pth)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ _MAX_REASON = 200
 class _Weights(NamedTuple):
     network: dict[str, Tensor]
     loss: dict[str, Tensor]
-    """Learnt parameters of the loss, such as the class vectors of ArcFace."""
+    """The learned parameters of the loss, such as the class vectors of ArcFace."""
     loss_numbers: dict[str, float]
-    """Hyperparameters of the loss that a callback changed over the epochs."""
+    """The hyperparameters of the loss that a callback changed over the epochs."""
 
 
 def load(learner: Learner, path: Path) -> None:
-    """Load a finished or interrupted run's weights into its network and loss.
+    """Load the weights of a finished or interrupted run into its network and loss.
 
     Raises:
-        LabError: the file is missing, damaged, of another network, or lacks what the loss has learnt.
+        LabError: the file is missing, damaged, or from another network, or lacks the learned parameters of the loss.
     """
     weights = _read(path)
     with _translate_mismatch(path):
@@ -37,23 +37,25 @@ def load(learner: Learner, path: Path) -> None:
             learner.loss.load_state_dict(weights.loss)
         elif names := [name for name, _ in learner.loss.named_parameters()]:
             raise LabError(
-                f"{path} holds no weights of the loss, which learns ({', '.join(names)}): use best.ckpt or last.ckpt"
+                f"{path} lacks the learned parameters of the loss ({', '.join(names)}): use best.ckpt or last.ckpt"
             )
         for key, value in weights.loss_numbers.items():
-            holder, name = find_hyperparameter(learner.loss, key)
-            holder.set_hyperparameter(name, value)
+            loss, name = find_hyperparameter(learner.loss, key)
+            loss.set_hyperparameter(name, value)
 
 
 def initialize(learner: Learner, path: Path) -> None:
-    """Initialize a new run from a file's weights. The loss, which may be another, takes the parameters that fit it.
+    """Initialize a new run from the weights in a file.
+
+    The loss may differ from the file's; its parameters are loaded where name and shape match.
 
     Raises:
-        LabError: the file is missing, damaged, or of another network.
+        LabError: the file is missing, damaged, or from another network.
     """
     weights = _read(path)
     with _translate_mismatch(path):
         learner.network.load_state_dict(weights.network)
-        # No buffers: those of a loss, such as class weights, are configuration, and this run has its own.
+        # No buffers: the buffers of a loss, such as class weights, follow from the configuration of this run.
         fitting = {
             name: weights.loss[name]
             for name, parameter in learner.loss.named_parameters()
@@ -63,10 +65,10 @@ def initialize(learner: Learner, path: Path) -> None:
 
 
 def load_network(network: nn.Module, path: Path) -> None:
-    """Load weights into a network alone.
+    """Load weights into a network.
 
     Raises:
-        LabError: the file is missing, damaged, or of another network.
+        LabError: the file is missing, damaged, or from another network.
     """
     weights = _read(path)
     with _translate_mismatch(path):
@@ -74,15 +76,15 @@ def load_network(network: nn.Module, path: Path) -> None:
 
 
 def check_finite(module: nn.Module, path: Path) -> None:
-    """Refuse loaded weights that hold NaN or infinity.
+    """Refuse loaded weights with NaN or infinity.
 
     Raises:
-        LabError: one does; the message names it.
+        LabError: a tensor is not finite; the message names it.
     """
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise LabError(
-                f"{path} holds NaN or infinite values ({name}): the run diverged, evaluate another checkpoint"
+                f"{path} contains NaN or infinite values ({name}): the run diverged, evaluate another checkpoint"
             )
 
 
@@ -95,20 +97,23 @@ def _read(path: Path) -> _Weights:
     except Exception as error:  # a damaged file may raise anything
         # torch's own message advises to load the file unsafely.
         reason = "" if "weights_only" in str(error) else f" ({message_of(error, _MAX_REASON)})"
-        raise LabError(f"cannot load {path}, which is damaged or no checkpoint{reason}: name another") from error
+        raise LabError(f"cannot load {path}, it is damaged or not a checkpoint{reason}: choose another") from error
     if not intact:
-        raise LabError(f"{path} is damaged, its SHA-256 is not that in {atomic.checksum_path(path).name}: name another")
+        checksum = atomic.checksum_path(path).name
+        raise LabError(f"{path} is damaged (SHA-256 mismatch with {checksum}): choose another")
     content = _check_dict(content, path, "weights")
     if "state_dict" not in content:
         return _Weights(_check_tensors(content, path), {}, {})
     state = _check_tensors(content["state_dict"], path)
-    numbers = _check_dict(content.get("loss_numbers", {}), path, "numbers of the loss")
+    numbers = _check_dict(content.get("loss_numbers", {}), path, "hyperparameters of the loss")
     return _Weights(_with_prefix("network.", state), _with_prefix("loss.", state), numbers)
 
 
-def _check_dict(content: Any, path: Path, what: str) -> dict[str, Any]:
+def _check_dict(content: Any, path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise LabError(f"{path} holds no {what} by name but a {type(content).__name__}: name another checkpoint")
+        raise LabError(
+            f"{path} contains a {type(content).__name__} instead of a dict of {kind}: choose another checkpoint"
+        )
     return content
 
 
@@ -116,8 +121,8 @@ def _check_tensors(state: Any, path: Path) -> dict[str, Tensor]:
     tensors = _check_dict(state, path, "weights")
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
-            what = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise LabError(f"{path} holds {what} under {name!r} where weights should be: name another checkpoint")
+            kind = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise LabError(f"{path} contains {kind} instead of a weight under {name!r}: choose another checkpoint")
     return tensors
 
 
@@ -131,6 +136,8 @@ def _translate_mismatch(path: Path) -> Iterator[None]:
         yield
     except LabError:
         raise
-    except Exception as error:  # a RuntimeError of many lines, or whatever strange content leads load_state_dict to
+    except Exception as error:  # load_state_dict may raise anything for unexpected content
         reason = message_of(error, _MAX_REASON)
-        raise LabError(f"cannot load {path} into this network, it is of another: {reason}") from error
+        raise LabError(
+            f"cannot load {path} into this network, the weights belong to a different architecture: {reason}"
+        ) from error

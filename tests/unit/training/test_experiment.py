@@ -225,7 +225,10 @@ def test_deterministic_mode_is_that_of_lightning(build):
         (["train=off"], "train must be true or false"),
         (["trainer.max_epochs=2.5"], "trainer.max_epochs must be a whole number"),
         (["trainer.devices=2"], "set trainer.devices=1"),
-        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/foo"], "is none of train/loss, train/mse"),
+        (
+            ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/foo"],
+            "is not one of train/loss, train/mse",
+        ),
     ],
 )
 def test_wrong_configuration_is_refused_in_one_line(build, overrides, message):

@@ -1,7 +1,7 @@
 """Callbacks of a training run.
 
-checkpoint, history, weight_trajectory: write the run folder's files; disk: how they treat a full disk.
-non_finite, gradient_norms: watch losses, gradients and weights; async_copy: read from a GPU without waiting for it.
-progress, tensorboard: the progress bar, and TensorBoard's pages besides the curves.
+checkpoint, history, weight_trajectory: write the files of the run folder; disk: lets them continue on a full disk.
+non_finite, gradient_norms: check losses, gradients and weights; async_copy: reads from a GPU without waiting for it.
+progress, tensorboard: the progress bar, and the TensorBoard pages besides the curves.
 loss_schedules, lookahead, whitening: change the loss or the weights during training.
 """

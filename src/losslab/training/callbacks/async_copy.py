@@ -13,7 +13,7 @@ class AsyncHostCopy:
     instead; one step later it has usually completed. On other devices the tensor is cloned.
 
     Args:
-        values: on any device. They may be overwritten as soon as the constructor returns.
+        values: the tensor, on any device. It may be overwritten as soon as the constructor returns.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -27,7 +27,7 @@ class AsyncHostCopy:
             self._host = values.clone()
 
     def read(self) -> Tensor:
-        """The values, on the host."""
+        """Return the values, on the host."""
         if self._copied is not None:
-            self._copied.synchronize()  # waits for the copy alone, not for work queued after it
+            self._copied.synchronize()  # waits only for the copy, not for work queued after it
         return self._host

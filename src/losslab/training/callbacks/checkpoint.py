@@ -26,23 +26,23 @@ logger = logging.getLogger(__name__)
 _LONG_VALIDATION = 1.0
 """Seconds after which a signal does not wait for a validation to end."""
 _LEARNED = ("state_dict", "current_model_state", "optimizer_states")
-"""The parts of a checkpoint that must be finite. Callbacks may hold infinities, such as early stopping's best score."""
+"""The parts of a checkpoint that must be finite. Callbacks may contain infinities, such as EarlyStopping.best_score."""
 
 
 class BestAndLastCheckpoint(Checkpoint):
     """Writes checkpoints/best.ckpt by the learner's monitored metric, checkpoints/last.ckpt, and weights.pth.
 
-    Both are written at most every `every_seconds` and at the end, since saving would take most of the time of a run
-    of a thousand tiny epochs. Until then the best state is held in memory. A state with a NaN or an infinity, in a
-    weight or in an optimizer's average, is not written.
+    Checkpoints are written at most every `every_seconds` and at the end, since saving would take most of the time of
+    a run of a thousand tiny epochs. Until then the best state is kept in memory. A state with NaN or infinity in a
+    weight or in the optimizer's state is not written.
 
-    A run resumed from last.ckpt ends as if it had not been interrupted. It is therefore only taken after an optimizer
-    step or before an epoch. When a rank receives SIGINT or SIGTERM, all ranks end after the same step, which is
-    written; during a long validation the state from before the validation is written.
+    A run resumed from last.ckpt ends as if it had not been interrupted. Therefore last.ckpt is taken only after an
+    optimizer step or before an epoch. When a rank receives SIGINT or SIGTERM, all ranks end after the same step and
+    its state is written; during a long validation, the state from before the validation is written.
 
     Args:
         run_dir: the run folder.
-        every_seconds: the least time between two writes of a file.
+        every_seconds: the minimum time between two writes of a file.
     """
 
     def __init__(self, run_dir: str, every_seconds: float = 30.0) -> None:
@@ -111,7 +111,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validation_began = time.monotonic()
-        # A validation may be long and learns nothing: a single process ends at once, several must agree first.
+        # A validation may be long and changes no weights: a single process ends at once, several must agree first.
         self.signals.deferred = trainer.world_size > 1 or not self._can_end_in_validation(trainer)
 
     def on_validation_batch_end(
@@ -135,11 +135,11 @@ class BestAndLastCheckpoint(Checkpoint):
             self._unwritten_best = copy.deepcopy(state) if trainer.is_global_zero else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        # Otherwise Lightning withholds the metric from a plateau scheduler in an epoch that was resumed half-way.
+        # Otherwise, in an epoch that was resumed midway, Lightning does not pass the metric to ReduceLROnPlateau.
         trainer.fit_loop._restarting = False  # noqa: SLF001
         if self.best_epoch == trainer.current_epoch + 1:  # the training averages are published after validation
             self.best_values = pl_module.current_values()
-        if is_last_epoch(trainer):  # now, because afterwards a moving average replaces the weights
+        if is_last_epoch(trainer):  # now, because WeightAveraging replaces the weights afterwards
             state = finite_state(trainer)
             self._final = copy.deepcopy(state) if trainer.is_global_zero else state
 
@@ -153,7 +153,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self.signals.uninstall()
-        # The best state was checked when it was taken; the current one may be what went wrong.
+        # The best state was checked when it was taken; the current state may be the cause of the exception.
         self._write_best()
         if isinstance(exception, KeyboardInterrupt):  # during a validation
             self._write_state_before_validation(trainer)
@@ -174,7 +174,7 @@ class BestAndLastCheckpoint(Checkpoint):
         return value > best if learner.monitor_mode == "max" else value < best
 
     def _request_code(self, trainer: Trainer) -> int:
-        """What this rank requests of all ranks: see `SharedRequest`."""
+        """Return the code that this rank submits to `SharedRequest`."""
         due = trainer.is_global_zero and time.monotonic() - self._written_at >= self.every_seconds
         return self.signals.request() or (SAVE if due else 0)
 
@@ -188,7 +188,7 @@ class BestAndLastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _can_end_in_validation(self, trainer: Trainer) -> bool:
-        """Whether the state that is being validated is written, or is held in memory."""
+        """Return whether the state that is being validated is on the disk or in memory."""
         return self._before_validation is not None or self._saved_step == trainer.global_step
 
     def _write_state_before_validation(self, trainer: Trainer) -> None:
@@ -198,27 +198,25 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _write_last(self, trainer: Trainer, state: dict[str, Any]) -> None:
         self._saved_step, self._written_at = trainer.global_step, time.monotonic()
-        # best.ckpt first, because last.ckpt refers to it. But not earlier than last.ckpt: a run resumed from an older
-        # last.ckpt on another machine may find another epoch to be the best.
+        # best.ckpt first, because last.ckpt refers to it. But only together with last.ckpt: a run resumed from an older
+        # last.ckpt on another machine may get another best epoch.
         if trainer.is_global_zero and self._write_best():
             self._write(state, self.folder.last)
 
     def _write_best(self) -> bool:
-        """Write the best state if it is not written yet → whether it is on the disk."""
+        """Write the best state if it is not written yet, and return whether it is on the disk."""
         if self._unwritten_best is not None and self._write(self._unwritten_best, self.folder.best):
             self._unwritten_best = None
         return self._unwritten_best is None
 
     def _write(self, state: dict[str, Any], path: Path) -> bool:
-        """Write a checkpoint → whether that succeeded."""
+        """Write a checkpoint and return whether this succeeded."""
         try:
             if path == self.folder.last and path.is_file():
                 atomic.move(path, self.folder.previous)
             save(state, path)
         except OSError as error:  # the disk may be full now and have room before training ends
-            logger.warning(
-                "%s was not written (%s): the previous one is kept, training continues", path, error.strerror
-            )
+            logger.warning("%s was not written (%s): training continues with the previous one", path, error.strerror)
             return False
         return True
 
@@ -228,7 +226,7 @@ class BestAndLastCheckpoint(Checkpoint):
                 save(self._unwritten_best, self.folder.best)
             best = final if self.best_epoch is None else self._read_best()
             save(network_weights(best), self.folder.weights)
-            # Last, so that a run killed before this line resumes from an earlier state and comes here again.
+            # Last, so that a run killed before this line resumes from an earlier state and repeats all of this.
             save(final, self.folder.last)
         except OSError as error:
             path = Path(error.filename or self.folder.path)
@@ -240,20 +238,20 @@ class BestAndLastCheckpoint(Checkpoint):
         state = checkpoint.read_best(self.folder)
         if state["epoch"] + 1 != self.best_epoch:  # written by a process that failed after last.ckpt
             raise LabError(
-                f"{self.folder.best} is of epoch {state['epoch'] + 1}, which was not the best again on this "
-                f"machine, and the weights of epoch {self.best_epoch} are gone: start a new run"
+                f"{self.folder.best} was saved in epoch {state['epoch'] + 1}, but on this machine the best epoch is "
+                f"{self.best_epoch}, whose weights are not saved: start a new run"
             )
         return state
 
 
 def find_checkpoint_callback(trainer: Trainer) -> BestAndLastCheckpoint | None:
-    """The trainer's BestAndLastCheckpoint; None without one."""
+    """Return the trainer's BestAndLastCheckpoint, or None."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback for callback in callbacks if isinstance(callback, BestAndLastCheckpoint)), None)
 
 
 def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
-    """Epochs and steps trained, and the values of the best epoch; without a best epoch the newest training values."""
+    """Return epochs, steps, and the values of the best epoch, or the newest training values if there is none."""
     callback = find_checkpoint_callback(trainer)
     results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     if callback is not None and callback.best_epoch is not None:
@@ -263,28 +261,28 @@ def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 
 
 def finite_state(trainer: Trainer) -> dict[str, Any]:
-    """The current state, if it is finite. All ranks must call it, because each contributes its averages.
+    """Return the current state if it is finite. All ranks must call this, because each contributes its averages.
 
     Raises:
-        NonFiniteError: the state holds a NaN or an infinity.
+        NonFiniteError: the state contains NaN or infinity.
     """
     state = current_state(trainer)
     name = first_non_finite(state)
     if name is not None:
         raise NonFiniteError(
-            f"step {trainer.global_step}: {name} holds NaN or infinite values, no checkpoint is written"
+            f"step {trainer.global_step}: {name} contains NaN or infinite values, no checkpoint is written"
         )
     return state
 
 
 def current_state(trainer: Trainer) -> dict[str, Any]:
-    """The content of a checkpoint: Lightning's, and whether training was asked to stop, which Lightning leaves out."""
-    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- what save_checkpoint writes
-    return state | {"should_stop": int(trainer.should_stop)}  # not obeyed before min_epochs and min_steps
+    """Return the content of a checkpoint: Lightning's, and `should_stop`, which Lightning does not save."""
+    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- as in save_checkpoint
+    return state | {"should_stop": int(trainer.should_stop)}  # may be set before min_epochs and min_steps are reached
 
 
 def first_non_finite(state: dict[str, Any]) -> str | None:
-    """The dotted name of the first weight or optimizer state with a NaN or an infinity; None without one."""
+    """Return the dotted name of the first weight or optimizer state with NaN or infinity, or None."""
     learned = {name: state[name] for name in _LEARNED if name in state}
     return next((name for name, tensor in _float_tensors(learned, "") if not torch.isfinite(tensor).all()), None)
 
@@ -300,7 +298,7 @@ def _float_tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def network_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The state_dict of the network alone."""
+    """Return the state_dict of the network from the content of a checkpoint."""
     prefix = "network."
     weights: dict[str, Tensor] = state["state_dict"]
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
@@ -310,11 +308,11 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint atomically, with its checksum.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     try:
         atomic.write_with_checksum(path, lambda file: torch.save(state, file))
-    except RuntimeError as error:  # torch raises it in place of the OSError of a full disk
+    except RuntimeError as error:  # on a full disk, torch raises this instead of the OSError
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
@@ -322,18 +320,18 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 class Phase(Enum):
-    """What follows an optimizer step."""
+    """The phase of training that follows an optimizer step."""
 
     BATCH = auto()
     """The next batch."""
     VALIDATION = auto()
     """A validation, and then the next batch or the end of the epoch."""
     END = auto()
-    """The end of the epoch or of the run."""
+    """The end of the epoch or run."""
 
 
 def next_phase(trainer: Trainer) -> Phase:
-    """What follows an optimizer step. To be called in on_train_batch_end."""
+    """Return the phase that follows the current optimizer step. Call this in on_train_batch_end."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
     if _stops_early(trainer) or 0 <= trainer.max_steps <= trainer.global_step or fetcher is None:
         return Phase.END
@@ -343,7 +341,7 @@ def next_phase(trainer: Trainer) -> Phase:
 
 
 def is_last_epoch(trainer: Trainer) -> bool:
-    """Whether the current epoch is the last one. To be called in on_train_epoch_end."""
+    """Return whether the current epoch is the last one. Call this in on_train_epoch_end."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
         _stops_early(trainer)
@@ -353,14 +351,14 @@ def is_last_epoch(trainer: Trainer) -> bool:
 
 
 def _stops_early(trainer: Trainer) -> bool:
-    """Whether training was asked to stop, and min_epochs and min_steps are reached."""
+    """Return whether `should_stop` is set, and min_epochs and min_steps are reached."""
     return trainer.should_stop and trainer.fit_loop._can_stop_early  # noqa: SLF001
 
 
 def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
-    """Change a state taken in on_train_epoch_start so that a resumed run begins this epoch.
+    """Change a state taken in on_train_epoch_start so that a resumed run starts this epoch.
 
-    Lightning resets its progress counters only after that hook, and would take the epoch for completed.
+    Lightning resets its progress counters only after that hook, and would consider the epoch completed.
     """
     progress = state["loops"]["fit_loop"]
     for name, part in progress.items():
@@ -369,15 +367,15 @@ def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
     progress["epoch_loop.batch_progress"]["is_last_batch"] = False
     _reset_counters(progress["epoch_loop.val_loop.batch_progress"], "total")
     if trainer.fit_loop.epoch_loop._should_check_val_epoch():  # noqa: SLF001
-        # A resumed loop makes one empty iteration before the first batch, and counts it.
+        # A resumed loop makes an empty iteration before the first batch, and counts it.
         progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def resume_at_validation(state: dict[str, Any]) -> None:
-    """Change a state taken in on_train_batch_end so that a resumed run begins with the validation that is due.
+    """Change a state taken in on_train_batch_end so that a resumed run starts with the validation that is due.
 
-    Lightning would take the batch for the last of its epoch and the epoch for completed, unless a validation is
-    unfinished. The state therefore counts a first validation batch as started, and the training batch as completed.
+    Lightning would consider the epoch completed, unless a validation is unfinished. Therefore the state counts the
+    first validation batch as started, and the training batch as completed.
     """
     progress = state["loops"]["fit_loop"]
     for counters in progress["epoch_loop.batch_progress"].values():
@@ -398,10 +396,10 @@ def _reset_counters(progress: dict[str, Any], name: str) -> None:
 
 
 def disable_lightning_signal_handling(trainer: Trainer) -> None:
-    """Disable what Lightning does on SIGTERM. To be called in `setup`.
+    """Disable Lightning's handling of SIGTERM. Call this in `setup`.
 
-    Lightning's handler enters a barrier at an arbitrary point of the step. Before each batch it also broadcasts
-    whether rank 0 received SIGTERM, which all ranks wait for.
+    Lightning's handler enters a barrier at an arbitrary point of the step. Also, before each batch all ranks wait for
+    a broadcast of whether rank 0 received SIGTERM.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

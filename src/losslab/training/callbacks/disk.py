@@ -1,4 +1,4 @@
-"""Write a run's files to a disk that may be full: training continues, and writing is tried again."""
+"""Writing a run's files to a disk that may be full: training continues, and writing is retried."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ SKIPPED = "the run continues without it"
 
 
 class BestEffortWriter:
-    """Writes a callback's files, and logs one warning for each that cannot be written.
+    """Writes a callback's files, and logs one warning for each file that cannot be written.
 
     Args:
         folder: the run folder.
@@ -30,7 +30,7 @@ class BestEffortWriter:
         self._warned: set[Path] = set()
 
     def attempt(self, path: Path, write: Callable[[], object], consequence: str = RETRIED) -> bool:
-        """Write a file → whether that succeeded."""
+        """Write a file and return whether this succeeded."""
         try:
             write()
         except OSError as error:
@@ -42,7 +42,7 @@ class BestEffortWriter:
         """Write a file that a finished run must have.
 
         Raises:
-            LabError: it cannot be written.
+            LabError: the file cannot be written.
         """
         try:
             write()
@@ -52,10 +52,10 @@ class BestEffortWriter:
 
     @contextmanager
     def during_exception(self, path: Path) -> Iterator[None]:
-        """Write a file while another exception is handled: an error here is logged, so that it does not hide that."""
+        """Write a file while an exception is handled. Errors are logged, so that the exception is not masked."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 -- an error of the device may occur again, and is no OSError
+        except Exception as error:  # noqa: BLE001 -- an error of the GPU may occur again, which is not an OSError
             self._warn(path, error, "it lacks the newest values")
 
     def write_png(self, path: Path, image: NDArray[np.uint8]) -> None:
@@ -69,11 +69,11 @@ class BestEffortWriter:
 
 
 def describe_error(error: Exception) -> str:
-    """Why something could not be written, in one line."""
+    """Return the reason why a file could not be written, in one line."""
     reason = error.strerror if isinstance(error, OSError) else None
     return reason or " ".join(str(error).split()) or type(error).__name__
 
 
 def cannot_write_message(folder: RunFolder, path: Path, error: OSError) -> str:
-    """The message of a run that cannot end without a file."""
+    """Return the error message for a file that a finished run must have."""
     return f"cannot write {path} ({describe_error(error)}): free some space, then python train.py resume={folder.path}"

@@ -1,4 +1,4 @@
-"""Gradient norms for TensorBoard, and a warning when gradients vanish or explode on their way through the network."""
+"""Gradient norms for TensorBoard, and a warning when gradients vanish or explode between layers."""
 
 import logging
 import math
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 class GradientNorms(Callback):
     """Logs grad_norm/total, weights/grad_norm/LAYER and lr every `trainer.log_every_n_steps` steps.
 
-    Norms are taken before clipping. Layers are compared by the root mean square of their gradient, which does not
-    depend on their size, and each is compared with the last layer, since near the optimum all gradients become small.
-    The first time that a ratio is below 1 / `ratio` or above `ratio`, the layer is reported as vanishing or exploding.
+    Norms are taken before clipping. The root mean square of a layer's gradient, which does not depend on the layer's
+    size, is compared with that of the last layer, since near the optimum all gradients become small. The first time
+    that the quotient is below 1 / `ratio` or above `ratio`, a warning reports the layer as vanishing or exploding.
 
     Args:
         ratio: the ratio between two layers that counts as vanished or exploded.
@@ -29,7 +29,7 @@ class GradientNorms(Callback):
         self.ratio = ratio
         self._warned: set[str] = set()
         self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
-        """Norms of a step, possibly still being copied from a GPU, elements of each layer, step and learning rate."""
+        """Norms of a step (possibly still being copied from a GPU), layer sizes, step, and learning rate."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         self._report(trainer)
@@ -51,15 +51,15 @@ class GradientNorms(Callback):
         self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:
-        """Log the pending norms: of a GPU those of the step before."""
+        """Log the pending norms; on a GPU these are the norms of the previous step."""
         if self._pending is None:
             return
         (copied, counts, step, lr), self._pending = self._pending, None
         norms = dict(zip(counts, copied.read().tolist(), strict=True))
         if not all(map(math.isfinite, norms.values())):
             return  # GradScaler skips such a step; otherwise FiniteGuard reports it
-        # Not grad_norm/LAYER: TensorBoard's hparams page shows the alphabetically first tags as results, and should
-        # not show layers instead of test/accuracy.
+        # Not grad_norm/LAYER: the hparams page of TensorBoard shows the alphabetically first tags as results, and
+        # would show layers instead of test/accuracy.
         values = {f"weights/grad_norm/{name}": norm for name, norm in norms.items()}
         values["grad_norm/total"] = sum(norm**2 for norm in norms.values()) ** 0.5
         values["lr"] = lr
@@ -83,7 +83,7 @@ class GradientNorms(Callback):
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """The 2-norm () of each layer's gradient and its number of elements, in the order of the network."""
+    """Return the 2-norm () of each layer's gradient and its number of elements, in the order of the network."""
     layers: dict[str, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.grad is not None:

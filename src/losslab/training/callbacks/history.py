@@ -1,4 +1,4 @@
-"""The table of a run, one row per epoch, and the curves drawn from it."""
+"""The table of a run with one row per epoch, and curves drawn from it."""
 
 import time
 from contextlib import suppress
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RETRY_SECONDS = 1.0
-"""The least time between two attempts to rewrite a whole table, which is long after many tiny epochs."""
+"""The minimum time between two attempts to rewrite a whole table, which may be long."""
 
 
 class History(Checkpoint):
     """Writes history.csv, timing.csv and figures/*.png.
 
-    history.csv holds nothing that depends on the clock, so a repeated run writes the same bytes. Without a validation
-    the validation columns of an epoch are empty. It is a Checkpoint only because Lightning calls other callbacks
-    before the learner has published the values of the epoch.
+    history.csv contains no wall times, so a repeated run writes the same bytes. In an epoch without a validation, the
+    validation columns are empty. This class is a Checkpoint only because Lightning calls other callbacks before the
+    learner has published the values of the epoch.
 
     Args:
         run_dir: the run folder.
-        title: of the figures.
+        title: the title of the figures.
     """
 
     def __init__(self, run_dir: str, title: str = "") -> None:
@@ -55,7 +55,7 @@ class History(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        # A resumed run keeps the rows in its checkpoint; the epochs written after it are trained again.
+        # A resumed run keeps the rows in its checkpoint; later epochs are trained again.
         columns = ["epoch", "step", "lr", *pl_module.epoch_metric_names]
         self._tables = [
             CsvTable(self.folder.history, columns, self.rows, self._writer),
@@ -66,7 +66,7 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started = time.perf_counter()
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # at the end of the epoch it is the next epoch's
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # at the end of the epoch it may have changed
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
@@ -79,7 +79,7 @@ class History(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if trainer.is_global_zero:
             history, timing = self._tables
-            # Before the last checkpoint marks training as finished: until then the run can resume and come here again.
+            # Before the last checkpoint marks training as finished: until then a resumed run repeats this.
             self._writer.require(history.path, history.close)
             self._writer.attempt(timing.path, timing.close, SKIPPED)
             self._plot(trainer, pl_module)
@@ -104,13 +104,13 @@ class History(Checkpoint):
 
 
 class CsvTable:
-    """A CSV file that holds each row as soon as it is added. After a full disk it is rewritten when there is room.
+    """A CSV file to which each row is written at once. After a full disk, it is rewritten when there is room.
 
     Args:
-        path: of the file, which is rewritten with the given rows.
-        columns: their names. Other keys of a row are ignored.
+        path: the path of the file, which is replaced.
+        columns: the names of the columns. Other keys of a row are ignored.
         rows: the first rows; `add` appends to this list.
-        writer: logs a warning if the file cannot be written.
+        writer: the object that logs a warning if the file cannot be written.
     """
 
     def __init__(self, path: Path, columns: list[str], rows: list[dict[str, Any]], writer: BestEffortWriter) -> None:
@@ -131,10 +131,10 @@ class CsvTable:
             self._abandon_file()  # it may end in half a row
 
     def close(self) -> None:
-        """Make sure that the file holds all rows.
+        """Make sure that all rows are in the file.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         file, self._file = self._file, None
         if file is not None:
@@ -178,12 +178,12 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
     """Plot one quantity over epochs, for training and validation.
 
     Args:
-        rows: of a history.
+        rows: the rows of a history.
         name: the quantity without its split, such as "loss".
-        title: of the figure.
+        title: the title of the figure.
     """
     figure = new_figure(6.4, 4.0, dpi=120, layout=None)
-    axes = figure.add_axes((0.12, 0.13, 0.85, 0.78))  # an automatic layout would draw everything twice
+    axes = figure.add_axes((0.12, 0.13, 0.85, 0.78))  # an automatic layout would draw the figure twice
     drawn: list[float] = []
     corrupted = any(f"train/{name}_given" in row for row in rows)
     for quantity, colour, style, label in (
@@ -202,7 +202,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
     axes.minorticks_off()
     axes.set_xlabel("Epochs")
     axes.set_ylabel("Loss" if name == "loss" else name.upper() if name in {"mse", "mae"} else name.capitalize())
-    # Fixed positions, because matplotlib lays out every label three times to find free ones.
+    # Fixed positions, because matplotlib lays out every label three times to find free positions.
     axes.xaxis.set_label_coords(0.5, -0.1)
     axes.yaxis.set_label_coords(-0.105, 0.5)
     axes.set_title(title, y=1.0)

@@ -12,10 +12,10 @@ from losslab.models.learner import Learner
 
 
 class Lookahead(Callback):
-    """Moves slow weights towards the trained (fast) ones every few steps, and continues from them (Zhang et al. 2019).
+    """Moves slow weights towards the trained (fast) weights every few steps, and continues from them.
 
-    As in Jordan 2024 (arXiv 2404.00498), slow = d · slow + (1 - d) · fast, where d rises with the cube of the fraction
-    of steps made, from 0 to `decay` at the end of the run. Running statistics are averaged in the same way. The last
+    Source: Zhang et al. 2019. As in Jordan 2024 (arXiv 2404.00498), slow = d · slow + (1 - d) · fast, where d is
+    `decay` times the cube of the fraction of steps completed. Running statistics are averaged in the same way. The last
     step always includes this update, so that the slow weights are validated, tested and saved.
 
     Args:
@@ -34,7 +34,7 @@ class Lookahead(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         steps = trainer.estimated_stepping_batches
         if steps == inf:
-            raise LabError("lookahead needs an end: set trainer.max_epochs or trainer.max_steps")
+            raise LabError("lookahead needs a limited run: set trainer.max_epochs or trainer.max_steps")
         self._last_step, self._updated_at = int(steps), trainer.global_step
         fast = _fast_weights(pl_module)
         # A resumed run has slow weights from its checkpoint, possibly on another device.
@@ -64,5 +64,5 @@ class Lookahead(Callback):
 
 
 def _fast_weights(learner: Learner) -> list[Tensor]:
-    """The network's weights and running statistics, detached and not copied."""
+    """Return the network's weights and running statistics, detached but not copied."""
     return [tensor for tensor in learner.network.state_dict().values() if tensor.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Changes of the loss over the epochs: a hyperparameter that is annealed, and class weights that start late."""
+"""Changes of the loss over the epochs: annealing of a hyperparameter, and deferred class weights."""
 
 from collections.abc import Callable
 from math import cos, inf, pi
@@ -24,14 +24,14 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 class Anneal(Callback):
     """Moves a hyperparameter of the loss from `start` in the first epoch to `end`.
 
-    The value depends on the epoch alone, so a resumed run continues where it was. It is set at the start of each
-    epoch and logged as `loss/PARAMETER`. A checkpoint holds the value of its epoch, under which it is evaluated.
+    The value depends only on the epoch, so a resumed run continues correctly. It is set at the start of each epoch and
+    logged as `loss/PARAMETER`. A checkpoint is evaluated with the value of its epoch, which it contains.
 
     Args:
-        parameter: config key below `loss`, such as "gamma" or "terms.mae.weight".
+        parameter: the config key below `loss`, such as "gamma" or "terms.mae.weight".
         end: the last value.
         start: the first value; None for the configured value.
-        epochs: the number of epochs that the change takes; None for all.
+        epochs: the number of epochs until `end`. None for all epochs: `end` is reached in the last epoch.
         shape: "linear", "cosine" (slow at both ends) or "jump" (at once, after `epochs`).
     """
 
@@ -45,7 +45,7 @@ class Anneal(Callback):
     ) -> None:
         if shape not in _SHAPES or (epochs is not None and (not isinstance(epochs, int) or epochs < 1)):
             raise LabError(
-                f"callbacks.anneal needs a shape of {', '.join(_SHAPES)} and epochs of 1 or more: got {shape}, {epochs}"
+                f"callbacks.anneal needs a shape ({', '.join(_SHAPES)}) and epochs ≥ 1: got {shape}, {epochs}"
             )
         self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
 
@@ -54,10 +54,8 @@ class Anneal(Callback):
         configured = getattr(self._loss, self._name)
         if self.start is None:
             self.start = configured.item() if isinstance(configured, Tensor) else configured
-        for value in (self.end, self.start):
-            self._loss.set_hyperparameter(
-                self._name, value
-            )  # raises now, and not in the last epoch, if the value is invalid
+        for value in (self.end, self.start):  # an invalid value raises now, not in the last epoch
+            self._loss.set_hyperparameter(self._name, value)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         # on_train_epoch_start is not called when a run resumes within an epoch.
@@ -73,25 +71,25 @@ class Anneal(Callback):
         checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._loss, self._name))}
 
     def value(self, epoch: int, max_epochs: int | None) -> float:
-        """The value in an epoch, counted from 0."""
+        """Return the value in an epoch, counted from 0."""
         assert self.start is not None  # noqa: S101 -- for the type checker: set in on_fit_start
         epochs = self.epochs or max_epochs or 1
-        # From the first to the last of all epochs there are epochs - 1 steps; `epochs` of them end before the next.
+        # All epochs: `end` is reached in the last epoch. With `epochs`: in the first epoch after them.
         steps = epochs if self.epochs else max(1, epochs - 1)
         return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
 
 
 class DeferredReweighting(Callback):
-    """Weights the classes of the loss by their effective number from an epoch on (DRW of Cao et al. 2019).
+    """Weights the classes of the loss by their effective number from some epoch on (DRW of Cao et al. 2019).
 
-    Features are learned from the data as they are; only then rare classes count more. The paper lowers the learning
-    rate at the same epoch. Works with every loss of classes that takes a weight, and with losses composed of such.
-    The weights depend on the epoch alone, so a resumed run continues where it was. The validation loss is weighted
-    too, the test loss is not.
+    Features are learned from unweighted data first; then rare classes get larger weights. The paper lowers the
+    learning rate at the same epoch. Works with every classification loss that accepts class weights, and with
+    compositions of these. The weights depend only on the epoch, so a resumed run continues correctly. The validation
+    loss is weighted too, the test loss is not.
 
     Args:
         start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs: 160 or 0.8 of 200.
-        beta: of `losslab.losses.class_weights.effective_number`.
+        beta: the argument of `losslab.losses.class_weights.effective_number`.
 
     Raises:
         LabError: start is neither, or beta is outside [0, 1).
@@ -101,7 +99,7 @@ class DeferredReweighting(Callback):
         valid = 0 <= start < inf and (start < 1 or start == int(start))
         if isinstance(start, bool) or not valid or not 0 <= beta < 1:
             raise LabError(
-                f"callbacks.deferred_reweighting needs a start of 0 or more, an epoch or a fraction below 1 of all, "
+                f"callbacks.deferred_reweighting needs a start (an epoch ≥ 0, or a fraction of all epochs below 1) "
                 f"and beta in [0, 1): got start={start}, beta={beta}"
             )
         self.start, self.beta = start, beta
@@ -116,8 +114,8 @@ class DeferredReweighting(Callback):
         counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if not self._configured or counts is None:
             raise LabError(
-                f"callbacks.deferred_reweighting weights classes, and {type(pl_module.loss).__name__} on these data "
-                f"takes no class weights: choose a loss such as ldam or cross_entropy, or leave the callback out"
+                f"callbacks.deferred_reweighting needs class weights, but {type(pl_module.loss).__name__} on these "
+                f"data accepts none: choose a loss such as ldam or cross_entropy, or leave the callback out"
             )
         self._first = first_epoch(self.start, trainer.max_epochs)
         self._weight = effective_number(counts, self.beta).to(pl_module.device)
@@ -131,13 +129,13 @@ class DeferredReweighting(Callback):
             loss.weight = self._weight if trainer.current_epoch >= self._first else configured
 
     def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        # The test is to give the values that `evaluate` gives, which uses no callbacks.
+        # The test must give the same values as `losslab evaluate`, which uses no callbacks.
         for loss, configured in self._configured.items():
             loss.weight = configured
 
 
 def first_epoch(start: float, max_epochs: int | None) -> int:
-    """The first weighted epoch, counted from 0.
+    """Return the first weighted epoch, counted from 0.
 
     Raises:
         LabError: start is a fraction, and the number of epochs is not limited.

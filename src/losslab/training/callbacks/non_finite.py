@@ -1,4 +1,4 @@
-"""Stop a run at the first loss, gradient or weight that is NaN or infinite, and report where it came from."""
+"""Stop a run at the first loss, gradient or weight that is NaN or infinite, and report its origin."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from losslab.errors import NonFiniteError
 from losslab.models.learner import Learner, uncompiled
 from losslab.training.callbacks.async_copy import AsyncHostCopy
 
-_ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
+_ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or inspect the data"
 _ON_GPU = "the forward pass (trainer=cpu names the layer)"
 _Position = tuple[int, int, int]
 """Step, epoch and batch, each counted from 1."""
@@ -24,12 +24,12 @@ _Position = tuple[int, int, int]
 class FiniteGuard(Callback):
     """Ends the run with a NonFiniteError that names step, batch, rank, loss and layer.
 
-    On a CPU it raises at once, before a bad step changes the weights. On a GPU, where reading a flag would wait for
-    the device, it raises at the end of the next step. With a 16-bit GradScaler infinite gradients are normal: such
-    steps are skipped. The losses of validation and test are checked when the whole split was measured.
+    On a CPU the error is raised at once, before a bad step changes the weights. On a GPU, where reading a flag would
+    wait for the device, it is raised at the end of the next step. With a 16-bit GradScaler infinite gradients are
+    normal: such steps are skipped. Validation and test losses are checked at the end of the split.
 
-    A single rank of several cannot end alone, because the others would wait for it in a collective. It continues to
-    the end of the batch, where all ranks exchange what they found and raise the same error.
+    One of several ranks cannot end alone, because the others would wait for it in a collective. It continues to the
+    end of the batch, where all ranks exchange their findings and raise the same error.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class FiniteGuard(Callback):
             self._record(trainer, pl_module, "loss", locate_non_finite(pl_module, "loss", self._batch))
 
     def on_after_backward(self, trainer: Trainer, pl_module: Learner) -> None:
-        # While batches are accumulated a gradient is still this rank's own; afterwards it is a sum over the ranks.
+        # While batches are accumulated, a gradient belongs to this rank alone; afterwards it is a sum over the ranks.
         if self._world_size > 1 and not self.deferred and trainer.fit_loop._should_accumulate():  # noqa: SLF001
             self._check_gradients(trainer, pl_module)
 
@@ -119,20 +119,20 @@ class FiniteGuard(Callback):
             where, summed = own or where, own is None
         self._record(trainer, learner, "gradient", where, summed=summed)
         for parameter in self._parameters:
-            parameter.grad = None  # the batch is completed, but nothing is learned from it
+            parameter.grad = None  # the batch is completed, but does not change the weights
 
     def _finite(self, what: str, tensors: list[Tensor]) -> bool:
-        """Whether all values are finite. If flags are deferred, this starts the check and returns True."""
+        """Return whether all values are finite. If flags are deferred, start the check and return True."""
         if not tensors:
             return True
         # _foreach_norm is what get_total_norm calls, at a quarter of its cost.
         if self.deferred:
-            # A flag for each tensor, because the tensors will have changed when the flags are read.
+            # One flag per tensor, because the tensors will have changed when the flags are read.
             peaks = torch._foreach_norm(tensors, torch.inf)  # noqa: SLF001
             self._flags[what] = torch.isfinite(torch.stack([peak.float() for peak in peaks]))
             return True
-        # The 2-norm takes a fifth of the time of the maximum norm, but may overflow where all values are finite: only
-        # then the maximum norm decides.
+        # The 2-norm takes a fifth of the time of the maximum norm, but may overflow although all values are finite:
+        # the maximum norm is computed only if the 2-norm is not finite.
         for order in (2.0, torch.inf):
             norms = torch.stack(torch._foreach_norm(tensors, order))  # noqa: SLF001
             if math.isfinite(norms.max().item()):
@@ -153,7 +153,7 @@ class FiniteGuard(Callback):
         raise error
 
     def _check_pending(self, learner: Learner) -> None:
-        """Read the flags of the step before, and raise if one is not set."""
+        """Read the flags of the previous step, and raise if one is not set."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -175,9 +175,9 @@ class FiniteGuard(Callback):
 
 
 class EvaluationGuard:
-    """Checks the loss of validation or test once the split was measured, and reports the first bad batch.
+    """Checks the loss of validation or test at the end of the split, and reports the first bad batch.
 
-    Nothing is learned meanwhile, so that all ranks can raise together at the end.
+    Weights do not change meanwhile, so all ranks can raise together at the end.
 
     Args:
         split: "val" or "test".
@@ -213,7 +213,8 @@ class EvaluationGuard:
             finding = gather_cause(finding)
         no_finding = (
             f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
-            f"under {type(learner.loss).__name__} though each batch's sum is finite: does it weigh any example?"
+            f"under {type(learner.loss).__name__}, though the sum of each batch is finite: is the sum of the example "
+            "weights 0?"
         )
         error = NonFiniteError(str(finding or no_finding))
         error.on_all_ranks = True  # the loss is a sum over the ranks
@@ -227,7 +228,7 @@ class EvaluationGuard:
 
 @dataclass(frozen=True)
 class Finding:
-    """A loss, gradient or weight that is NaN or infinite, and where this occurs first."""
+    """A loss, gradient or weight that is NaN or infinite, and its first occurrence."""
 
     what: str
     where: str
@@ -237,7 +238,7 @@ class Finding:
     rank: str = ""
     """The rank; empty for a single process."""
     summed: bool = False
-    """Whether the value is a sum over the ranks to which this rank contributed only finite values."""
+    """Whether the value is a sum over the ranks, and this rank contributed only finite values."""
 
     def __str__(self) -> str:
         step, epoch, batch = self.position
@@ -248,20 +249,20 @@ class Finding:
 
 
 def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
-    """The finding to report: one of a single rank, rather than one in a sum over the ranks.
+    """Return the finding to report, preferably one of a single rank to one in a sum over the ranks.
 
     Args:
-        findings: one for each rank.
+        findings: the findings, one for each rank.
     """
     named = [replace(each, rank=f", rank {rank}") for rank, each in enumerate(findings) if each is not None]
     own = [finding for finding in named if not finding.summed]
-    if own or len(named) < len(findings):  # a sum that is not bad on all ranks became so where it was found
+    if own or len(named) < len(findings):  # a sum that is finite on some ranks was corrupted on the reporting rank
         return next(iter(own or named), None)
     return replace(named[0], rank=", every rank")
 
 
 def gather_cause(finding: Finding | None) -> Finding | None:
-    """The common cause of the findings of all ranks, on every rank. All ranks must call it."""
+    """Return the common cause of the findings of all ranks, on every rank. All ranks must call this."""
     findings: list[Finding | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(findings, finding)
     return common_cause(findings)
@@ -269,7 +270,7 @@ def gather_cause(finding: Finding | None) -> Finding | None:
 
 @dataclass
 class _PendingFlags:
-    """Flags on their way from the GPU, copied at the end of a step and read at the end of the next."""
+    """Flags that are copied from the GPU at the end of a step and read at the end of the next step."""
 
     sizes: dict[str, int]
     flags: AsyncHostCopy
@@ -277,7 +278,7 @@ class _PendingFlags:
 
     @classmethod
     def start(cls, flags: dict[str, Tensor], position: _Position, world_size: int) -> "_PendingFlags":
-        """Start copying flags (n,) by name, with one more for all ranks together."""
+        """Start copying flags (n,) by name, and one flag for all ranks together."""
         if world_size > 1:
             all_finite = torch.cat(list(flags.values())).all().int().reshape(1)
             distributed.all_reduce(all_finite, distributed.ReduceOp.MIN)
@@ -300,7 +301,7 @@ def _loss_name(learner: Learner, what: str) -> str:
 
 
 def describe_loss(learner: Learner, split: str = "train") -> str:
-    """The name of the loss, with the terms of a sum whose totals over the split so far are not finite."""
+    """Return the name of the loss, with the terms of a sum whose totals over the split so far are not finite."""
     averages, name = learner.averages[split], type(learner.loss).__name__
     terms = [term for term in learner.loss.term_names if not torch.isfinite(averages[f"loss/{term}"].total)]
     return f"{name} (its term{'s' * (len(terms) > 1)} {', '.join(terms)})" if terms else name
@@ -310,9 +311,9 @@ def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
     """Describe where non-finite values occur first.
 
     Args:
-        learner: with its gradients and weights as they are now.
+        learner: the learner, with its current gradients and weights.
         what: "gradient" for the layer nearest to the output, where backpropagation went wrong; "weight" for the first
-            layer; "loss" for the batch or the first layer whose output is not finite, in a second forward pass.
+            layer; "loss" for the batch, or the first layer whose output is not finite in a second forward pass.
         batch: the batch of a loss.
     """
     if what == "gradient":
@@ -321,17 +322,17 @@ def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
     if bad:
         return f"the weights of {layer_name(bad[0])}"
     if batch is None:
-        return "a batch that is not known"
+        return "an unknown batch"
     for name, values in (("inputs", batch.inputs), ("targets", batch.target)):
         wrong = ~torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else ~torch.isfinite(values)
         if wrong.any():
             return f"the {name} of the batch ({_list_examples(batch.index[wrong])})"
     where = _first_bad_output(learner.network, batch.inputs)
-    return where or f"the loss itself, as the network's outputs are finite{_bad_scores(learner, batch)}"
+    return where or f"the loss itself, since the network's outputs are finite{_bad_scores(learner, batch)}"
 
 
 def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int) -> str | None:
-    """Where the gradient of this rank's share of a batch, computed again without the other ranks, is not finite."""
+    """Recompute the gradient of this rank's share of a batch, and describe where it is not finite; None if it is."""
     learner.on_train_batch_start(batch, batch_idx)  # the same dropout
     with torch.enable_grad(), trainer.precision_plugin.train_step_context():
         loss = learner.training_step(batch, batch_idx)
@@ -341,7 +342,7 @@ def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, bat
 
 
 def layer_name(parameter: str) -> str:
-    """The name of a parameter's layer."""
+    """Return the name of a parameter's layer."""
     return parameter.rpartition(".")[0] or parameter
 
 

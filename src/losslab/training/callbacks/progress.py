@@ -1,4 +1,4 @@
-"""A progress bar with the loss and the monitored metric, a log line for each epoch, and progress for the parent."""
+"""A progress bar, log lines for epochs, and progress messages for the parent process."""
 
 import logging
 import time
@@ -19,11 +19,11 @@ _REFRESH_SECONDS = 0.1
 
 
 class ProgressBar(LightningProgressBar):
-    """A rich progress bar over the batches of an epoch, or over the epochs where these are tiny.
+    """A rich progress bar over the batches of an epoch, or over the epochs if these are tiny.
 
-    Lightning's own bars take about a millisecond an epoch, which doubles the time of a run of tiny epochs. Every epoch
+    Lightning's own bars take about a millisecond per epoch, which doubles the time of a run of tiny epochs. Every epoch
     is logged; with more than 30 epochs every 10th, with more than 300 every 100th. Without a terminal there are only
-    these log lines.
+    log lines.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class ProgressBar(LightningProgressBar):
         self._started = 0.0
 
     def disable(self) -> None:
-        """Called by Lightning's `setup` on all ranks but rank 0."""
+        """Show and log nothing; Lightning calls this on all ranks except rank 0."""
         self.enabled = False
 
     def enable(self) -> None:
@@ -113,7 +113,7 @@ class ProgressBar(LightningProgressBar):
 
 
 def _report_progress(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:
-    """Send epoch, batch and monitored metric to the parent process, if it listens."""
+    """Send epoch, batch and monitored metric to the parent process, if this is a worker."""
     worker.report_progress({
         "epoch": epoch,
         "epochs": trainer.max_epochs,

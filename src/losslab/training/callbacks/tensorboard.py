@@ -1,4 +1,4 @@
-"""TensorBoard's pages besides the curves: custom scalars, hyperparameters with results, and the network's graph."""
+"""The TensorBoard pages besides the curves: custom scalars, hyperparameters with results, and the network's graph."""
 
 import logging
 import warnings
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class Dashboard(Callback):
-    """Writes TensorBoard's custom scalars, hparams and graph pages.
+    """Writes the custom scalars, hparams and graph pages of TensorBoard.
 
     Args:
-        hparams: number, string or boolean by name, for the table of hyperparameters. Its results are the final values
-            of the run's own curves.
+        hparams: numbers, strings and booleans by name, for the table of hyperparameters. The results in the table are
+            the final values of the run's curves.
         graph: whether to trace the network for the graph page.
     """
 
@@ -45,14 +45,14 @@ class Dashboard(Callback):
     def _write_hparams(self, writer: "SummaryWriter", *, start: bool) -> None:
         from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
 
-        # Without the experiment summary, which the first run would write for all: TensorBoard then shows every run's
-        # hyperparameters as columns, and takes the results from the curves.
+        # Without an experiment summary, TensorBoard shows the hyperparameters of all runs as columns, and takes the
+        # results from the curves. With one, the first run would decide for all runs.
         _, session_start, session_end = hparams(self.hparams, {})
         writer._get_file_writer().add_summary(session_start if start else session_end)  # noqa: SLF001
 
 
 def summary_writers(trainer: Trainer) -> list["SummaryWriter"]:
-    """The writers of the trainer's TensorBoard loggers; none except on rank 0."""
+    """Return the writers of the trainer's TensorBoard loggers; an empty list except on rank 0."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -78,6 +78,6 @@ def _write_graph(writer: "SummaryWriter", learner: Learner, trainer: Trainer) ->
         with warnings.catch_warnings(), trainer.precision_plugin.forward_context(), uncompiled(learner.network):
             warnings.simplefilter("ignore")  # add_graph calls torch.jit.trace, which is deprecated
             writer.add_graph(learner.network, example)
-    except Exception as error:  # noqa: BLE001 -- tracing runs any network's code; a missing graph is no reason to stop
-        logger.warning("TensorBoard's graph page stays empty: the network cannot be traced (%s)", error)
+    except Exception as error:  # noqa: BLE001 -- any network may fail to be traced, and training needs no graph
+        logger.warning("the graph page of TensorBoard stays empty: the network cannot be traced (%s)", error)
     learner.network.train(was_training)

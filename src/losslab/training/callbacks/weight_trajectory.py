@@ -1,4 +1,4 @@
-"""The weights of a small network after every epoch, to be drawn on its loss surface."""
+"""The weights of a small network after every epoch, for drawing them on its loss surface."""
 
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ _Row = tuple[int, int, Tensor]
 
 
 class WeightTrajectory(Callback):
-    """Writes path.csv: all weights before the first step and after every epoch, exactly.
+    """Writes path.csv: the exact values of all weights before the first step and after every epoch.
 
-    The weights of a larger network are not recorded. Rows are held in memory until the end of the run. In a run of more
+    Networks with more weights are not recorded. Rows are kept in memory until the end of the run. In a run of more
     than `rows` epochs only every second epoch is kept, then every fourth and so on, and always the last one.
 
     Args:
         run_dir: the run folder.
-        weights: the largest number of weights of a network that is recorded.
-        rows: the largest number of epochs kept.
+        weights: the maximum number of weights of a network that is recorded.
+        rows: the maximum number of epochs kept.
     """
 
     def __init__(self, run_dir: str, weights: int = 100, rows: int = 10_000) -> None:
@@ -58,10 +58,10 @@ class WeightTrajectory(Callback):
         return {"every": self._every, "places": [row[:2] for row in rows], "weights": weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        places, weights = state_dict["places"], state_dict["weights"]
+        positions, weights = state_dict["places"], state_dict["weights"]
         # Earlier versions wrote a tensor (epochs, *shape) for each parameter.
-        table = torch.cat([weight.flatten(1) for weight in weights], 1) if places else ()
-        rows = [(epoch, step, row) for (epoch, step), row in zip(places, table, strict=True)]
+        table = torch.cat([weight.flatten(1) for weight in weights], 1) if positions else ()
+        rows = [(epoch, step, row) for (epoch, step), row in zip(positions, table, strict=True)]
         self._every = state_dict["every"]
         self._kept, self._newest = rows[:-1], rows[-1] if rows else None
 
@@ -92,7 +92,7 @@ class WeightTrajectory(Callback):
             self._kept.append(self._newest)
         weights = torch.stack([row[2] for row in self._kept])
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))  # NumPy has no bfloat16
-        # astype(str) writes the shortest decimals that are read as the same number.
+        # astype(str) writes the shortest decimals that are parsed as the same number.
         decimals = weights.numpy().astype(str).tolist()
         rows = ([epoch, step, *row] for (epoch, step, _), row in zip(self._kept, decimals, strict=True))
         write_csv(self.folder.weight_trajectory, ["epoch", "step", *self._names], rows)
@@ -100,6 +100,6 @@ class WeightTrajectory(Callback):
 
 
 def element_names(name: str, shape: torch.Size) -> list[str]:
-    """A name for each element of a tensor in the order of its memory: weight.0.0, weight.0.1, ..."""
+    """Return a name for each element of a tensor, in row-major order: weight.0.0, weight.0.1, ..."""
     indices = torch.cartesian_prod(*(torch.arange(size) for size in shape)).view(-1, len(shape)).tolist()
     return [".".join([name, *map(str, index)]) for index in indices]

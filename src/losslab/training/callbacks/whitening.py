@@ -1,4 +1,4 @@
-"""Set the first layer of a network so that it whitens the patches of the training images."""
+"""Initialize the first layer of a network so that it whitens the patches of the training images."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,13 +15,13 @@ from losslab.models.learner import Learner
 class Whitening(Callback):
     """Sets a convolution's weight so that its outputs are uncorrelated and of equal variance over the training images.
 
-    The weight holds the eigenvectors of the patches' covariance, each divided by √(eigenvalue + eps), and their
-    negatives (Page 2018; Jordan 2024, arXiv 2404.00498). This also replaces a weight loaded with ckpt_path.
+    The weight consists of the eigenvectors of the patches' covariance, each divided by √(eigenvalue + eps), and their
+    negatives (Page 2018; Jordan 2024, arXiv 2404.00498). A weight loaded with ckpt_path is replaced too.
 
     Args:
-        layer: name of a convolution in the network with 2 · channels · height · width outputs and a frozen weight.
-        count: the number of training images to use, the first ones.
-        eps: limits how much directions of little variance are amplified.
+        layer: the name of a convolution in the network with 2 · channels · height · width outputs and a frozen weight.
+        count: the number of training images to use, from the start of the split.
+        eps: the limit for the amplification of directions of little variance.
         bias_epochs: the number of epochs for which the layer's bias is trained. Afterwards backpropagation ends before
             this layer.
     """
@@ -35,7 +35,7 @@ class Whitening(Callback):
         source = data.splits["train"]
         images = source.take(torch.arange(min(self.count, source.size), device=source.device)).inputs
         filters = whitening(covariance(images, data.transform, weight.shape[2:]), self.eps)
-        # From rank 0 to all, because the sign of an eigenvector depends on the processor.
+        # Broadcast from rank 0, because the sign of an eigenvector depends on the processor.
         filters = trainer.strategy.broadcast(filters)
         with torch.no_grad():
             weight.copy_(filters.view_as(weight))
@@ -58,18 +58,18 @@ class Whitening(Callback):
         layer = dict(learner.network.named_modules()).get(self.layer)
         if not isinstance(layer, nn.Conv2d) or layer.out_channels != 2 * layer.weight[0].numel():
             raise LabError(
-                f"callbacks.whitening.layer={self.layer} names no convolution that can whiten in this network"
+                f"callbacks.whitening.layer={self.layer} is not a convolution of this network that can whiten"
             )
         return layer
 
 
 def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, window: Sequence[int]) -> Tensor:
-    """The second moments of all patches of the images, in float64 → (D, D), D = channels · height · width.
+    """Return the second moments of all patches of the images, float64 (D, D) with D = channels · height · width.
 
     Args:
-        images: as stored, uint8 (N, height, width, channels).
-        transform: the loader's, to (N, channels, height, width).
-        window: height and width of a patch.
+        images: the stored images, uint8 (N, height, width, channels).
+        transform: the transform of the loader, to (N, channels, height, width).
+        window: the height and width of a patch.
     """
     total, count = torch.zeros(()), 0
     for chunk in images.split(500):  # all at once would take most of a gigabyte
@@ -80,7 +80,7 @@ def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, win
 
 
 def whitening(moments: Tensor, eps: float) -> Tensor:
-    """The whitening directions of second moments (D, D), largest variance first, then their negatives → (2 D, D)."""
+    """Return the whitening directions (2 D, D) of second moments (D, D): largest variance first, then negatives."""
     variances, directions = torch.linalg.eigh(moments)
     rows = (directions / (variances + eps).sqrt()).T.flip(0)
     return torch.cat([rows, -rows])

@@ -1,7 +1,7 @@
-"""The rank of this process, and the process group in which the ranks of a run meet.
+"""The rank of this process, and the process group of the ranks of a run.
 
-The ranks are started by losslab itself (`spawn`), by torchrun, by SLURM's srun or by submitit. torchrun's environment
-variables name the rank; without them SLURM's do.
+The ranks are started by losslab (`spawn`), torchrun, srun of SLURM, or submitit. The rank is read from the environment
+variables of torchrun, or else from those of SLURM.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from losslab.training.distributed.signals import exit_on_ctrl_c
 
 _SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
-"""Tasks, nodes, rank, local rank and node rank, as SLURM and as submitit's local executor name them."""
+"""The variables for tasks, nodes, rank, local rank and node rank of SLURM and of submitit's local executor."""
 _MAX_STEP = 4_000_000_000
-"""SLURM gives larger step ids to a batch script and to an interactive shell."""
+"""Batch scripts and interactive shells of SLURM have larger step ids."""
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The rank of a process: `rank` of `world_size` in all, `local_rank` of `local_world_size` on this machine."""
+    """The rank of a process: `rank` of `world_size` in total, `local_rank` of `local_world_size` on this machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -45,10 +45,10 @@ class RankInfo:
 
 
 def current_rank(variables: Mapping[str, str] | None = None) -> RankInfo:
-    """The rank of this process; rank 0 of 1 if neither torchrun nor SLURM started it.
+    """Return the rank of this process; rank 0 of 1 if neither torchrun nor SLURM started it.
 
     Args:
-        variables: environment variables; None for those of this process.
+        variables: the environment variables; None for those of this process.
 
     Raises:
         LabError: the variables are not numbers, or contradict each other.
@@ -70,15 +70,18 @@ def current_rank(variables: Mapping[str, str] | None = None) -> RankInfo:
             f"RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE must be whole numbers ({error}): unset them"
         ) from error
     if not 0 <= rank < world_size or not 0 <= info.local_rank < info.local_world_size <= world_size:
-        raise LabError(f"RANK={rank}, WORLD_SIZE={world_size} and their LOCAL_ ones contradict each other: unset them")
+        raise LabError(
+            f"RANK={rank} and WORLD_SIZE={world_size} contradict each other, or LOCAL_RANK={info.local_rank} and "
+            f"LOCAL_WORLD_SIZE={info.local_world_size}: unset them"
+        )
     return info
 
 
 def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
-    """The rank of a task that srun or submitit started.
+    """Return the rank of a task that srun or submitit started.
 
-    A batch script and an interactive shell have SLURM_NTASKS too, but are one process: only the variables of a job
-    step, which srun starts, describe processes that run.
+    SLURM_NTASKS is also set in a batch script and in an interactive shell, which are one process. Therefore only the
+    variables of a job step, which srun starts, are read.
     """
     names = _SUBMITIT if _SUBMITIT[2] in variables else _SLURM
     if names[2] not in variables:
@@ -88,14 +91,16 @@ def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
         return RankInfo()
     nodes = max(1, nodes)
     if tasks % nodes:
-        raise LabError(f"SLURM started {tasks} tasks on {nodes} nodes: start equally many on each (--ntasks-per-node)")
+        raise LabError(
+            f"SLURM started {tasks} tasks on {nodes} nodes: start the same number on each (--ntasks-per-node)"
+        )
     return RankInfo(rank, tasks, local_rank, tasks // nodes, node_rank)
 
 
 def job_id() -> str | None:
-    """The id of the torchrun or SLURM job that this process belongs to; None without one.
+    """Return the id of the torchrun or SLURM job of this process, or None.
 
-    A single process in a batch script or a shell has none, because other runs may follow it there.
+    The id of a single process in a batch script or shell is None, because the script may start several runs.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_STEP_ID", "-1"))
     if job and (current_rank().world_size > 1 or 0 <= step < _MAX_STEP):
@@ -105,13 +110,13 @@ def job_id() -> str | None:
 
 
 def is_restart() -> bool:
-    """Whether SLURM or torchrun has restarted this job, so that its run may already have begun."""
+    """Return whether SLURM or torchrun has restarted this job; its run may then have started already."""
     counts = [os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
     return any(count not in {None, "", "0"} for count in counts)
 
 
 def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT for the tasks of a SLURM step: its first machine, and a port of its own."""
+    """Return MASTER_ADDR and MASTER_PORT of a SLURM step: its first machine, and a port derived from its id."""
     if "SUBMITIT_LOCAL_JOB_ID" in variables:
         address, port = "127.0.0.1", 20_000 + int(variables["SUBMITIT_LOCAL_JOB_ID"]) % 40_000
     else:
@@ -120,18 +125,18 @@ def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> di
         first = SLURMEnvironment.resolve_root_node_address(variables.get("SLURM_STEP_NODELIST", "127.0.0.1"))
         address = "127.0.0.1" if one_machine else first
         job, step = (int(variables.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-        port = 12_000 + (job + 1009 * step) % 20_000  # below the ports that systems give to outgoing connections
+        port = 12_000 + (job + 1009 * step) % 20_000  # below the usual ports of outgoing connections
     return {"MASTER_ADDR": address, "MASTER_PORT": variables.get("MASTER_PORT", str(port))}
 
 
 def init_process_group(info: RankInfo, store: str | None = None) -> None:
-    """Join the other ranks; does nothing for a single process, or if this has already happened.
+    """Join the process group. Does nothing for a single process, or if this process has already joined.
 
-    Collectives of CPU tensors use gloo, those of GPU tensors NCCL.
+    Collectives of CPU tensors use gloo, those of GPU tensors use NCCL.
 
     Args:
         info: the rank of this process.
-        store: path of the file through which the ranks find each other; None for torchrun's or SLURM's address.
+        store: the path of the file store; None for the address set by torchrun or SLURM.
     """
     import torch  # noqa: PLC0415
     from torch import distributed  # noqa: PLC0415
@@ -147,13 +152,13 @@ def init_process_group(info: RankInfo, store: str | None = None) -> None:
         os.environ.update(rendezvous_address(os.environ, one_machine=one_machine))
     if sys.platform == "linux" and one_machine:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # otherwise gloo looks up this machine's host name
-    if store is None and "OMP_NUM_THREADS" not in os.environ:  # not every SLURM binds tasks to their cores
+    if store is None and "OMP_NUM_THREADS" not in os.environ:  # SLURM may not bind tasks to their cores
         torch.set_num_threads(min(torch.get_num_threads(), int(os.environ.get("SLURM_CPUS_PER_TASK", "1024"))))
     # Lightning chooses the GPU of this rank, once it knows trainer.devices.
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= info.local_world_size
-    # torchrun keeps its store across restarts, and in it the addresses of processes that are gone.
+    # torchrun keeps its store across restarts, including the addresses of processes that have ended.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    with exit_on_ctrl_c():  # the other ranks may never come
+    with exit_on_ctrl_c():  # the other ranks may never join
         shared, _, _ = next(rendezvous(f"file://{store}" if store else "env://", info.rank, info.world_size))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -165,7 +170,7 @@ def init_process_group(info: RankInfo, store: str | None = None) -> None:
 
 
 def _set_lightning_rank(rank: int) -> None:
-    # Lightning reads the rank when it is imported: in a forked process that was before the rank was known.
+    # Lightning reads the rank when it is imported; in a forked process, that was before the rank was known.
     from lightning.fabric.utilities.rank_zero import rank_zero_only as fabric  # noqa: PLC0415
     from lightning_utilities.core.rank_zero import rank_zero_only as utilities  # noqa: PLC0415
 
@@ -174,10 +179,10 @@ def _set_lightning_rank(rank: int) -> None:
 
 
 def broadcast_decision(info: RankInfo, decide: Callable[[], str]) -> str:
-    """Call `decide` on rank 0 → its result on every rank.
+    """Call `decide` on rank 0 and return its result on every rank.
 
     Raises:
-        LabError: on every rank, where `decide` raised a LabError or an OSError.
+        LabError: `decide` raised a LabError or an OSError; raised on every rank.
     """
     if info.world_size == 1:
         return decide()
@@ -197,30 +202,30 @@ def broadcast_decision(info: RankInfo, decide: Callable[[], str]) -> str:
 
 
 def barrier_before_exit(seconds: float = 10.0) -> None:
-    """Wait for all ranks, at most some seconds, before this rank ends with an error.
+    """Wait a limited time for all ranks before this rank ends with an error.
 
-    torchrun and SLURM end the other ranks when one has failed, and rank 0 may still have to save.
+    torchrun and SLURM end the other ranks when one has failed, but rank 0 may still have to save.
     """
     if current_rank().world_size == 1:
         return
     import torch  # noqa: PLC0415
     from torch import distributed  # noqa: PLC0415
 
-    with contextlib.suppress(RuntimeError):  # a rank is gone, or does not come
+    with contextlib.suppress(RuntimeError):  # a rank has ended, or may never join
         work = distributed.all_reduce(torch.zeros(1), async_op=True)
         if work is not None:
             work.wait(timedelta(seconds=seconds))
 
 
 def requested_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int]) -> int:
-    """The number of processes on this machine that a trainer's accelerator and devices ask for, as Lightning counts.
+    """Return the number of processes that `accelerator` and `devices` of a trainer request, by Lightning's rules.
 
     Args:
         trainer: the `trainer` config group.
-        count_gpus: only called where the answer depends on it.
+        count_gpus: a function that returns the number of GPUs; called only if needed.
 
     Raises:
-        LabError: `devices` has none of the forms that Lightning knows, or `num_nodes` is not 1.
+        LabError: `devices` is not valid in Lightning, or `num_nodes` is not 1.
     """
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     nodes = trainer.get("num_nodes", 1)

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 
-# The server itself notices that its parent is gone only after these imports.
+# The server does not notice the end of its parent before these imports are done.
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which forked processes do not inherit
 if str(os.getppid()) != os.environ.get("LOSSLAB_PARENT", str(os.getppid())):
-    os._exit(0)  # the parent was gone before prctl
+    os._exit(0)  # the parent ended before prctl
 gc.disable()
 for name in (
     "losslab.cli.train",
@@ -27,5 +27,5 @@ for name in (
     importlib.import_module(name)
 gc.freeze()  # the children share these pages as long as no garbage collection writes to them
 gc.enable()
-# The server has nothing to save. Unloading torch would take a second, in which it still holds its memory.
+# The server has nothing to save. Unloading torch would take a second, and keep its memory until then.
 atexit.register(os._exit, 0)

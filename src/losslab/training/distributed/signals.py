@@ -1,7 +1,7 @@
 """Signals that end training after the current step, and the agreement of all ranks on that step.
 
 Ctrl-C, SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1 and SIGUSR2 are recorded by `SignalHandler`; the checkpoint
-callback then saves the run and ends it. SLURM's signals also put the job back into the queue.
+callback then saves the run and ends it. After SIGUSR1 and SIGUSR2 the job is requeued.
 """
 
 import logging
@@ -25,11 +25,14 @@ TERMINATION_SIGNALS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SI
 SAVE = 1
 """The request code for a checkpoint. SAVE + signal number requests a checkpoint and then the end of the run."""
 _REPEAT_SECONDS = 0.3
-"""Within this time a second signal is the first one, forwarded by a parent (torchrun, srun) that received it too."""
+"""A second signal within this time is a copy of the first, forwarded by a parent process (torchrun, srun)."""
 
 
 def slurm_signals() -> tuple[signal.Signals, ...]:
-    """Signals that ask a SLURM job to save and requeue: SIGUSR1 (`#SBATCH --signal=USR1@90`), SIGUSR2 (submitit)."""
+    """Return the signals after which a SLURM job is saved and requeued.
+
+    These are SIGUSR1 (`#SBATCH --signal=USR1@90`) and SIGUSR2 (submitit); none outside of a SLURM job.
+    """
     in_slurm_job = {"SLURM_JOB_ID", "SUBMITIT_EXECUTOR"} & os.environ.keys()
     return (signal.SIGUSR1, signal.SIGUSR2) if in_slurm_job else ()
 
@@ -39,7 +42,7 @@ def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> 
 
     Args:
         number: the signal that was received.
-        handler: the handler installed before ours, such as submitit's, which requeues its own jobs.
+        handler: the previous handler of the signal; if it is a function (such as submitit's), it requeues the job.
     """
     if callable(handler):
         handler(number, None)
@@ -57,13 +60,13 @@ def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> 
 
 
 def not_ignored(*numbers: int) -> list[int]:
-    """These signals and SLURM's, without those that are ignored because the parent process ignores them (nohup)."""
+    """Return these signals and SLURM's, except those that are ignored (as with nohup)."""
     return [number for number in (*numbers, *slurm_signals()) if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
 def exit_on_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process at once and without a traceback, for code that has nothing to save."""
+    """Let Ctrl-C end the process at once without a traceback; for code that has nothing to save."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -104,7 +107,7 @@ class SignalHandler:
             self._installed = False
 
     def request(self) -> int:
-        """The request code of the signal received by this process; 0 without one."""
+        """Return the request code of the signal received by this process, or 0."""
         return 0 if self.received is None else SAVE + self.received
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -131,7 +134,7 @@ class SharedRequest:
         self._agreed = 0
 
     def submit(self, code: int) -> int:
-        """Submit a code, 0 for none → the code agreed on, which is returned until `clear` is called."""
+        """Submit a code (0 for no request) and return the agreed code, which stays set until `clear` is called."""
         import torch  # noqa: PLC0415
         from torch import distributed  # noqa: PLC0415
 
@@ -146,13 +149,13 @@ class SharedRequest:
         return self._agreed
 
     def submit_and_wait(self, code: int) -> int:
-        """Submit a code and wait for those that all ranks submit now."""
+        """Submit a code, wait for the codes of all ranks, and return the agreed code."""
         self.submit(code)
         self._wait()
         return self._agreed
 
     def clear(self) -> int:
-        """Mark the agreed code as carried out → that code."""
+        """Reset the agreed code to 0 and return its previous value."""
         agreed, self._agreed = self._agreed, 0
         return agreed
 

@@ -1,7 +1,7 @@
-"""Start worker processes and wait for their result. Does no tensor work itself: worker.py runs in the children.
+"""Starting worker processes and waiting for their result. The children execute worker.py.
 
-Each rank is a process of its own, so that a crash, a leak or a full GPU affects one run only. The processes are forked
-from a server that has torch and lightning imported, or are new interpreters where there is no forkserver.
+Each rank is a separate process, so that a crash, a leak or a full GPU affects only one run. The processes are forked
+from a server that has imported torch and lightning; on platforms without forkserver they are spawned.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from losslab.training.distributed.environment import RankInfo
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult, worker_main
 
 VICTIM_SECONDS = 5.0
-"""After the first failure of a rank, the time the others have to report theirs."""
+"""The time in which the other ranks may report a failure after the first one."""
 SAVE_SECONDS = 20.0
-"""After a signal, the time a process has to save its run and end."""
+"""The time in which a process must save its run and end after a signal."""
 _INTERRUPTED = {
     128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.TERMINATION_SIGNALS)
 }
-"""Exit codes of processes that ended because of a signal."""
+"""The exit codes of processes that were ended by a signal."""
 
 
 class WorkerGroup:
@@ -43,10 +43,10 @@ class WorkerGroup:
     `poll` updates `result` and `progress`.
 
     Args:
-        task: the function that each rank calls. It must be importable, and its arguments picklable. What rank 0
-            returns is the value of the result.
-        arguments: the arguments of each rank; their number is the world size.
-        options: for all ranks.
+        task: the function that each rank calls. It must be importable, and its arguments picklable. The value of the
+            result is the return value of rank 0.
+        arguments: the arguments of each rank; the length is the world size.
+        options: the options of all ranks.
     """
 
     def __init__(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], options: WorkerOptions) -> None:
@@ -54,7 +54,7 @@ class WorkerGroup:
         self.result: WorkerResult | None = None
         """None until all processes have ended."""
         self.progress: dict[str, Any] = {}
-        """The newest progress that rank 0 has reported."""
+        """The newest progress reported by rank 0."""
         self._failures: list[WorkerResult] = []
         self._value: Any = None
         self._deadline, self._failing = math.inf, False
@@ -70,21 +70,21 @@ class WorkerGroup:
             try:
                 process.start()
             except EOFError as error:
-                raise LabError("the server that processes are forked from has ended: memory may be short") from error
+                raise LabError("the forkserver has ended, possibly because memory ran out: run it again") from error
             theirs.close()
             self._ranks[process] = ours
 
     def waitables(self) -> Iterator[Any]:
-        """Objects for `multiprocessing.connection.wait` that become ready when `poll` has something to read."""
+        """Yield objects for `multiprocessing.connection.wait` that become ready when `poll` can read a message."""
         for process, pipe in self._ranks.items():
             yield process.sentinel
             if pipe is not None:
                 yield pipe
 
     def poll(self) -> None:
-        """Read what the ranks sent, notice which have ended, and end the others when one has failed."""
+        """Read the messages of the ranks, record which ranks have ended, and end all ranks when one has failed."""
         for process, pipe in list(self._ranks.items()):
-            ended = process.exitcode is not None  # checked before the pipe is read: then nothing more can arrive
+            ended = process.exitcode is not None  # read before the pipe: no message can arrive after the exit
             reported = self._read(process, pipe)
             if ended:
                 if not reported:
@@ -104,12 +104,13 @@ class WorkerGroup:
         if time.monotonic() > self._deadline:
             self._kill_all()
         if not self._ranks and self.result is None:
-            self.result = min(self._failures, key=lambda failure: failure.secondary, default=WorkerResult(self._value))
+            success = WorkerResult(self._value)
+            self.result = min(self._failures, key=lambda failure: failure.is_consequence, default=success)
             if self._folder is not None:
                 self._folder.cleanup()
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Ask all ranks to save and end. Their own children get no signal: the next step may need them."""
+        """Ask all ranks to save and end. Their children get no signal, since the rest of the step may need them."""
         for process in self._ranks:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -117,12 +118,12 @@ class WorkerGroup:
         self._end_within(SAVE_SECONDS)
 
     def kill(self) -> None:
-        """Kill all ranks now, and the processes that they started."""
+        """Kill all ranks and the processes that they started."""
         self._kill_all()
         self.poll()
 
     def _read(self, process: BaseProcess, pipe: Connection | None) -> bool:
-        """Read messages from a rank → whether it has reported its end."""
+        """Read messages from a rank and return whether it has reported its end."""
         if pipe is None:
             return True
         with contextlib.suppress(EOFError, OSError):
@@ -146,19 +147,19 @@ class WorkerGroup:
     def _kill_all(self) -> None:
         for process in self._ranks:
             if not _signal_group(process, signal.SIGKILL):
-                process.kill()  # it has just started and does not lead a group yet
+                process.kill()  # it has just started and does not lead a process group yet
             process.join(VICTIM_SECONDS)
 
 
 def process_context() -> Any:
-    """The multiprocessing context of the workers: a forkserver with torch imported, or spawn where there is none."""
+    """Return the multiprocessing context of the workers: a forkserver that imports torch, or else spawn."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["losslab.training.distributed.forkserver_preload"])
-    # The server finds losslab where this process did. Ctrl-C in the terminal is for this process, not for the server.
+    # The server imports losslab from the same path. It ignores Ctrl-C, which is meant for this process.
     previous = os.environ.get("PYTHONPATH")
-    resource_tracker.ensure_running()  # otherwise the server would start it, and unblock Ctrl-C in doing so
+    resource_tracker.ensure_running()  # otherwise the server would start it, and thereby unblock Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LOSSLAB_PARENT": str(os.getpid())}
     try:
@@ -167,7 +168,7 @@ def process_context() -> Any:
         if "too long" not in str(error):
             raise
         raise LabError(
-            f"{tempfile.gettempdir()} is too long a path for the socket of a process: set TMPDIR to a shorter one"
+            f"the path {tempfile.gettempdir()} is too long for a socket: set TMPDIR to a shorter one"
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -179,14 +180,14 @@ def process_context() -> Any:
 
 
 def poll(groups: Sequence[WorkerGroup], seconds: float) -> None:
-    """Wait at most this long until something happens in one of the groups, then poll all of them."""
+    """Wait at most `seconds` for a message or an exit in one of the groups, then poll all groups."""
     wait([item for group in groups for item in group.waitables()], timeout=seconds)
     for group in groups:
         group.poll()
 
 
 def wait_for_group(group: WorkerGroup) -> WorkerResult:
-    """Wait for the result. A first signal to this process lets the ranks save and end, a second one kills them."""
+    """Wait for the result. The first signal to this process lets the ranks save and end, the second kills them."""
     with termination_raises_exit():
         try:
             while group.result is None:
@@ -205,7 +206,7 @@ def wait_for_group(group: WorkerGroup) -> WorkerResult:
 
 @contextmanager
 def termination_raises_exit() -> Iterator[None]:
-    """Let SIGTERM and the like raise SystemExit, so that workers are ended as after a KeyboardInterrupt."""
+    """Let termination signals raise SystemExit, so that workers are ended as after a KeyboardInterrupt."""
     numbers = signals.not_ignored(*signals.TERMINATION_SIGNALS)
     previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
@@ -216,23 +217,23 @@ def termination_raises_exit() -> Iterator[None]:
 
 
 def exit_reason(code: int) -> str:
-    """Why a process ended that did not report a reason, from its exit code (negative for a signal)."""
+    """Return why a process without a report ended, from its exit code (negative for a signal)."""
     if code in _INTERRUPTED:
         return "interrupted"
     if code >= 0:
-        return f"exited with code {code} before it was done"
+        return f"exited with code {code} before it had finished"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = " (which is what the kernel sends when memory runs out)" if -code == signal.SIGKILL else ""
+    hint = " (the kernel sends it when memory runs out)" if -code == signal.SIGKILL else ""
     return f"killed by {name}{hint}"
 
 
 def threads_per_process(count: int) -> int | None:
-    """Threads for each of `count` processes that compute at once; None where torch's default is right."""
+    """Return the number of threads for each of `count` simultaneous processes; None for torch's default."""
     return None if count == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // count)
 
 
 def _signal_group(process: BaseProcess, number: int) -> bool:
-    """Signal the process group of a worker → whether there was one."""
+    """Send a signal to the process group of a worker, and return whether the group existed."""
     if process.pid is None:
         return False
     try:
@@ -243,7 +244,7 @@ def _signal_group(process: BaseProcess, number: int) -> bool:
 
 
 def run_in_subprocess(task: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that needs torch in a worker → its value, so that this process need not import torch.
+    """Call a function in a worker and return its value, so that this process need not import torch.
 
     Raises:
         LabError: the function failed.
@@ -257,7 +258,7 @@ def run_in_subprocess(task: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def visible_gpus() -> list[str]:
-    """The visible GPUs, named as in CUDA_VISIBLE_DEVICES. They are counted in a subprocess."""
+    """Return the names of the visible GPUs as in CUDA_VISIBLE_DEVICES. They are counted in a subprocess."""
     count: int = run_in_subprocess(_count_gpus)
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return names if len(names) == count else [str(index) for index in range(count)]

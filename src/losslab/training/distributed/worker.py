@@ -1,6 +1,6 @@
-"""What a worker process executes: set up the process, call the task, report the result, exit.
+"""The code of a worker process: set up the process, call the task, report the result, exit.
 
-A worker leads its own process group. It ends with its parent, however that ends, and its own children end with it.
+A worker leads its own process group. It is killed when its parent ends for any reason, and so are its children.
 """
 
 import contextlib
@@ -27,31 +27,31 @@ from losslab.training.distributed.environment import RankInfo, init_process_grou
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How a worker's process differs from its parent's."""
+    """Settings of a worker process that differ from its parent's."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables, added to the parent's."""
+    """Environment variables that are added to those of the parent."""
     output: Path | None = None
-    """The file for stdout and stderr; None for the parent's."""
+    """The file for stdout and stderr; None for the parent's stdout and stderr."""
     threads: int | None = None
-    """Threads of torch; None for torch's default."""
+    """The number of torch threads; None for torch's default."""
     store: str | None = None
-    """The file through which the ranks find each other."""
+    """The path of the file store of the process group."""
 
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """How a run ended: with a value, or for a reason."""
+    """The result of a worker group: a value, or the reason of a failure."""
 
     value: Any = None
     reason: str | None = None
-    """Why it failed, in one line; None for success."""
+    """The reason of the failure, in one line; None for success."""
     traceback: str = ""
-    """The traceback, if there is one and it helps."""
-    secondary: bool = False
-    """Whether the failure only reports that another rank went away."""
+    """The traceback of an unexpected failure."""
+    is_consequence: bool = False
+    """Whether the failure was caused by the end of another rank."""
     exit_code: int = 1
-    """The exit code of a command that runs nothing else; only after a failure."""
+    """The exit code for a command that runs only this group; meaningful after a failure."""
 
 
 _send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("send_progress", default=None)
@@ -59,7 +59,7 @@ _send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar
 
 
 def is_worker() -> bool:
-    """Whether this process was started by a `WorkerGroup`, whose process receives errors and chose the world size."""
+    """Return whether a `WorkerGroup` started this process; its parent then handles errors and chose the world size."""
     return _send_progress.get() is not None
 
 
@@ -81,12 +81,12 @@ def worker_main(
     """Run a task in this process and exit without unloading torch.
 
     Args:
-        pipe: to the parent process.
+        pipe: the pipe to the parent process.
         info: the rank of this process.
-        options: for this process.
-        environment: the parent's environment variables.
+        options: the options of this process.
+        environment: the environment variables of the parent.
         task: the function to call.
-        arguments: its arguments.
+        arguments: the arguments of the function.
     """
     lock = threading.Lock()
 
@@ -115,7 +115,7 @@ def worker_main(
 
 
 def result_of_error(error: BaseException) -> WorkerResult:
-    """The result of a rank that an exception ended."""
+    """Return the result of a rank that was ended by an exception."""
     line = " ".join(str(error).split())
     name = type(error).__name__
     trace = "".join(traceback.format_exception(error))
@@ -124,26 +124,26 @@ def result_of_error(error: BaseException) -> WorkerResult:
     if isinstance(error, SystemExit):
         return WorkerResult(reason=f"exited with code {error.code}")
     if isinstance(error, KeyboardInterrupt):
-        return WorkerResult(reason="interrupted", secondary=True, exit_code=130)
+        return WorkerResult(reason="interrupted", is_consequence=True, exit_code=130)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in line:
         return WorkerResult(reason=f"ran out of memory ({line or name})"[:300], traceback=trace)
     lost = name.startswith("Dist") or any(word in line for word in ("gloo", "NCCL", "nccl", "Connection closed"))
-    return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, secondary=lost)
+    return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, is_consequence=lost)
 
 
 def _set_up_process(options: WorkerOptions, environment: dict[str, str], info: RankInfo) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
-    # Its own children, such as DataLoader workers, start in the platform's default way and not from a second server.
+    # Children of the worker, such as DataLoader workers, start by the platform's default, not from a second forkserver.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     threading.Thread(target=_end_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the server blocks it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the forkserver blocks it
     os.environ.clear()
     os.environ.update(environment | dict(options.environment))
     if info.world_size > 1:
         os.environ.update(info.variables)
-    with contextlib.suppress(OSError):  # Linux: when memory runs out, a worker is killed rather than its parent
+    with contextlib.suppress(OSError):  # Linux: when memory runs out, kill a worker rather than its parent
         Path("/proc/self/oom_score_adj").write_text("500")
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,8 @@ def test_a_missing_best_checkpoint_is_not_replaced_by_the_last(copy):
     copy.best.unlink()
     rejected(
         copy,
-        r"best.ckpt, the checkpoint of the best epoch \d, is missing: bring it back, or use --ckpt last, or --ckpt .*weights.pth",
+        r"best.ckpt, the checkpoint of the best epoch \d, is missing: bring it back, or use --ckpt last, "
+        r"or --ckpt .*weights.pth",
     )
     assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint="last"))
     assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint=str(copy.weights)))
@@ -85,21 +86,23 @@ def test_an_unknown_target_is_rejected_without_output_of_hydra(copy, key, target
 @pytest.mark.parametrize("state", [3, None, {1: 2}, {"network.1.weight": "b"}])
 def test_a_checkpoint_without_weights_is_rejected(copy, state):
     torch.save({"state_dict": state}, copy.best)
-    rejected(copy, r"best.ckpt holds .*: name another checkpoint$")
+    rejected(copy, r"best.ckpt contains .*: choose another checkpoint$")
 
 
 def test_complex_weights_and_invalid_loss_numbers_are_rejected(copy):
     content = torch.load(copy.best, weights_only=True)
     torch.save(content | {"loss_numbers": 3}, copy.best)
-    rejected(copy, "best.ckpt holds no numbers of the loss by name but a int")
+    rejected(copy, "best.ckpt contains a int instead of a dict of hyperparameters of the loss")
     content["state_dict"]["network.1.weight"] = content["state_dict"]["network.1.weight"].to(torch.complex64)
     torch.save(content, copy.best)
-    rejected(copy, "best.ckpt holds a tensor of torch.complex64 under 'network.1.weight'")
+    rejected(copy, "best.ckpt contains a tensor of torch.complex64 instead of a weight under 'network.1.weight'")
 
 
 def test_a_file_that_is_no_checkpoint_is_rejected_without_advice_to_unpickle_it(copy):
     copy.best.write_bytes(b"no checkpoint")
-    rejected(copy, r"^((?!weights_only).)*damaged or no checkpoint .it is not a torch.save file: .*: name another$")
+    rejected(
+        copy, r"^((?!weights_only).)*damaged or not a checkpoint .it is not a torch.save file: .*: choose another$"
+    )
 
 
 @pytest.mark.parametrize(

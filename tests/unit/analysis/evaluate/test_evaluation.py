@@ -206,7 +206,7 @@ def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
         ("size=big", "size must be a whole number, got 'big'"),
         ("size=true", "size must be a whole number, got True"),
         ("batch_size=1.5", "batch_size must be a whole number or null, got 1.5"),
-        ("size=1,2", "one value is evaluated at a time"),
+        ("size=1,2", "only a single value is accepted"),
         ("size", "KEY=VALUE"),
         ("size=[1", "--data size="),
         ("size=16", "cannot load .* into this network"),
@@ -234,16 +234,16 @@ def test_each_defect_of_a_checkpoint_has_its_message(runs, tmp_path):
     best.write_bytes(whole[: len(whole) // 2])
     _refused(run, "best", "is damaged")
     atomic.checksum_path(best).unlink()
-    _refused(run, "best", "damaged or no checkpoint")
+    _refused(run, "best", "damaged or not a checkpoint")
     state["state_dict"]["network.1.bias"][3] = torch.nan
     torch.save(state, best)
-    _refused(run, "best", r"holds NaN or infinite values \(network.1.bias\)")
-    _refused(run, str(RunFolder(runs("cancer")).best), "it is of another")
+    _refused(run, "best", r"contains NaN or infinite values \(network.1.bias\)")
+    _refused(run, str(RunFolder(runs("cancer")).best), "the weights belong to a different architecture")
     _refused(run, "nowhere.ckpt", r"no checkpoint at nowhere.ckpt: there is .*best.ckpt")
     torch.save([1, 2], best)
-    _refused(run, "best", "holds no weights by name but a list")
+    _refused(run, "best", "contains a list instead of a dict of weights")
     shutil.rmtree(run / "checkpoints")
-    _refused(run, "best", "the run saved none")
+    _refused(run, "best", "the run saved no checkpoint")
 
 
 def _refused(run, checkpoint, message):

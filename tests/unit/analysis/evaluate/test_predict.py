@@ -63,7 +63,7 @@ def test_an_older_run_needs_its_data(photos):
         assert torch.equal(measured.class_counts, known.class_counts)
         assert all(map(torch.equal, again.network.parameters(), learner.network.parameters()))
         (photos / "data").rename(photos / "gone")
-        with pytest.raises(LabError, match=r"kept no data.json, and its data are needed: .*is not there"):
+        with pytest.raises(LabError, match=r"without data.json, so its data are needed: .*does not exist"):
             reopen_network(photos / "run", "best")
     finally:
         (photos / "gone").rename(photos / "data")

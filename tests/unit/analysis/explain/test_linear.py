@@ -270,7 +270,7 @@ def test_runs_that_cannot_be_explained_are_rejected_in_one_line(runs, train):
     state = torch.load(folder.last, weights_only=True)
     state["state_dict"]["network.bias"][0] = torch.nan
     atomic.write_with_checksum(folder.last, lambda file: torch.save(state, file))
-    with pytest.raises(LabError, match=r"last.ckpt holds NaN or infinite values \(network.bias\)"):
+    with pytest.raises(LabError, match=r"last.ckpt contains NaN or infinite values \(network.bias\)"):
         linear.explain([folder], None)
     folder.last.unlink()
     with pytest.raises(LabError, match="no checkpoint at"):

@@ -62,7 +62,7 @@ def test_tiny_epochs_do_not_each_write_a_file(train, monkeypatch):
 def test_non_finite_weights_are_not_saved(build):
     experiment = build("trainer.max_epochs=1", "~callbacks.finite_guard", "examine=false")
     experiment.learner.network.weight.data.fill_(torch.nan)
-    with pytest.raises(NonFiniteError, match=r"network\.weight holds NaN"):
+    with pytest.raises(NonFiniteError, match=r"network\.weight contains NaN"):
         lab.run(experiment)
     assert not experiment.folder.last.exists()
 
@@ -123,7 +123,7 @@ def test_non_finite_optimizer_state_is_not_saved(build):
             next(iter(trainer.optimizers[0].state.values()))["exp_avg_sq"].fill_(torch.inf)
 
     experiment.trainer.callbacks.insert(0, Poison())
-    with pytest.raises(NonFiniteError, match=r"optimizer_states.0.state.0.exp_avg_sq holds NaN or infinite values"):
+    with pytest.raises(NonFiniteError, match=r"optimizer_states.0.state.0.exp_avg_sq contains NaN or infinite values"):
         lab.run(experiment)
     assert not experiment.folder.last.exists()
     assert not experiment.folder.best.exists()
@@ -166,5 +166,7 @@ def test_training_continues_on_a_full_disk_and_its_end_names_the_command_to_resu
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
         lab.run(experiment)
-    assert "last.ckpt was not written (No space left on device): the previous one is kept" in caplog.text
+    assert (
+        "last.ckpt was not written (No space left on device): training continues with the previous one" in caplog.text
+    )
     assert len(history(experiment)) == 4

@@ -88,7 +88,7 @@ def test_accumulated_batches_are_one_step():
 
 
 def test_run_without_an_end_is_an_error(build):
-    with pytest.raises(LabError, match="lookahead needs an end"):
+    with pytest.raises(LabError, match="lookahead needs a limited run"):
         run(build, Lookahead(), "trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=1")
 
 

@@ -92,7 +92,8 @@ def test_loss_itself_is_named_if_all_outputs_are_finite(build):
     learner = build("model=mlp", "data=diabetes").learner
     batch = Batch(torch.ones(2, 10), torch.tensor([[1.0], [1e30]]), torch.ones(2, 1), torch.arange(2))
     assert (
-        locate_non_finite(learner, "loss", batch) == "the loss itself, as the network's outputs are finite (example 1)"
+        locate_non_finite(learner, "loss", batch)
+        == "the loss itself, since the network's outputs are finite (example 1)"
     )
 
 
@@ -136,7 +137,9 @@ def test_deferred_evaluation_guard_names_the_batch(build):
 def test_mean_over_no_example_is_explained(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     experiment.learner.values["test/loss"] = torch.nan
-    with pytest.raises(NonFiniteError, match="though each batch's sum is finite: does it weigh any example"):
+    with pytest.raises(
+        NonFiniteError, match="though the sum of each batch is finite: is the sum of the example weights 0"
+    ):
         EvaluationGuard("test").after_split(experiment.trainer, experiment.learner)
 
 

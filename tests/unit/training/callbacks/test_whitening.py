@@ -74,7 +74,7 @@ def test_every_rank_gets_the_layer_of_rank_0(build, monkeypatch):
 @pytest.mark.parametrize("layer", ["nothing", "blocks.0.0"])
 def test_layer_that_cannot_whiten_is_an_error(build, layer):
     experiment = build(*QUICK, f"callbacks.whitening.layer={layer}")
-    with pytest.raises(LabError, match=f"layer={layer} names no convolution that can whiten"):
+    with pytest.raises(LabError, match=f"layer={layer} is not a convolution of this network that can whiten"):
         lab.run(experiment)
 
 

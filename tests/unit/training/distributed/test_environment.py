@@ -45,7 +45,7 @@ def test_srun_with_fewer_tasks_than_the_job_allows():
 
 
 def test_srun_with_unequal_tasks_on_nodes_is_an_error():
-    with pytest.raises(LabError, match="equally many"):
+    with pytest.raises(LabError, match="the same number on each"):
         current_rank(STEP | {"SLURM_STEP_NUM_TASKS": "3"})
 
 

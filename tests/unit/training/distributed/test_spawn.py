@@ -26,7 +26,7 @@ def test_worker_returns_its_value_and_knows_its_rank():
         ("raise", "RuntimeError: first line second line"),
         ("LabError", "set this to that"),
         ("exit", "exited with code 3"),
-        ("leave", "exited with code 7 before it was done"),
+        ("leave", "exited with code 7 before it had finished"),
         ("memory", "ran out of memory (MemoryError)"),
         ("tensors", "ran out of memory"),
         ("kill", "killed by SIGKILL"),
