@@ -207,7 +207,7 @@ def test_unwritable_summary_is_logged_once_and_the_end_names_the_command_to_comp
         assert not jobs.write()
         assert not display.close(jobs)
         assert (
-            sum("summary.json (No space left on device): its last version stays" in line for line in caplog.messages)
+            sum("summary.json (No space left on device): its last version is kept" in line for line in caplog.messages)
             == 1
         )
         assert "1 of 2 jobs are not done; to complete them: " in caplog.text

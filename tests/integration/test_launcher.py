@@ -185,7 +185,7 @@ def test_hydra_callbacks_are_called_once_per_job(tmp_path):
 def test_an_unknown_optimized_metric_is_refused_before_training(tmp_path):
     code, _, errors, summary = sweep(*SHORT, "optimized_metric=val/nonsense", cwd=tmp_path)
     assert code == 1
-    assert summary["jobs"][0]["reason"].startswith("optimized_metric=val/nonsense is none of train/loss")
+    assert summary["jobs"][0]["reason"].startswith("optimized_metric=val/nonsense is not one of train/loss")
     assert "Traceback" not in errors
 
 

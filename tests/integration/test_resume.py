@@ -341,7 +341,7 @@ def test_run_that_another_process_trains_is_refused(place):
     ("arguments", "said"),
     [
         (["resume=nowhere"], "resume=nowhere: there is no such folder"),
-        (["resume=empty"], "empty holds no run that had begun: delete it and start the run again"),
+        (["resume=empty"], "empty contains no started run: delete it and start the run again"),
         (["resume=half", "optimizer.lr=0.1"], "optimizer.lr cannot be said anew"),
         (["resume=half", "-m"], "-m cannot be said anew"),
     ],

@@ -59,7 +59,7 @@ def test_run_ends_after_the_current_step_and_resumes_exactly(number, code, undis
     output, _ = process.communicate(timeout=10)
     assert process.returncode == code, output
     assert "Traceback" not in output
-    assert f"to go on: python {ROOT / 'train.py'} resume=run" in output
+    assert f"to resume: python {ROOT / 'train.py'} resume=run" in output
     # No write was due: this one is there because of the signal.
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert not (run / "metrics.json").exists()

@@ -131,7 +131,7 @@ def test_a_search_is_completed_by_its_own_command(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
-    assert errors.startswith("sweep is a search, which chooses its jobs as it goes.")
+    assert errors.startswith("sweep is a search, which chooses later jobs by earlier results.")
     assert errors.endswith(
         f"python {ROOT / 'train.py'} experiment=tune_lr trainer=cpu trainer.max_epochs=3 hydra.sweeper.n_trials=3 "
         "run_dir=sweep\n"
@@ -145,7 +145,7 @@ def test_a_sweep_without_recorded_configurations_names_its_command(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
-    assert errors.startswith("1 of 4 jobs never started, and sweep does not hold their configurations.")
+    assert errors.startswith("1 of 4 jobs never started, and sweep does not contain their configurations.")
     command = json.loads((tmp_path / "sweep" / "summary.json").read_text())["command"]
     code, out, errors, summary = sweep(*(part for part in command if part not in ("-m", "run_dir=sweep")), cwd=tmp_path)
     assert (code, summary["done"]) == (0, 4), errors

@@ -145,14 +145,14 @@ def test_a_run_in_another_folder_of_the_sweep_is_checked_too(sweep, complete):
 )  # fmt: skip
 def test_a_malformed_job_is_refused(change, sweep, complete):
     record(sweep, job(sweep) | change)
-    assert "does not hold the jobs of a sweep" in refused(complete, sweep)
+    assert "does not contain the jobs of a sweep" in refused(complete, sweep)
 
 
 def test_two_jobs_share_neither_number_nor_folder(sweep, complete):
     record(sweep, job(sweep), job(sweep) | {"folder": "1-run"})
-    assert "one number" in refused(complete, sweep)
+    assert "the same number" in refused(complete, sweep)
     record(sweep, job(sweep), job(sweep) | {"job": 1})
-    assert "one folder" in refused(complete, sweep)
+    assert "the same folder" in refused(complete, sweep)
 
 
 @pytest.mark.parametrize(

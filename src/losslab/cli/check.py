@@ -19,9 +19,9 @@ Examine an experiment without training it.
 
 Usage: losslab check GROUP=CHOICE KEY=VALUE ...
 
-It takes the overrides of `losslab train`, builds the experiment, examines the first training batch, and reports what is
-wrong, why, and how to fix it. A loss of your own, or any loss with --contract, is also tested against the contract that
-all losses of losslab keep. The exit code is 1 if an error was found.
+It takes the overrides of `losslab train`, builds the experiment, examines the first training batch, and reports each
+problem with its reason and a fix. A loss of your own, or any loss with --contract, is also tested against the contract
+of losslab's losses. The exit code is 1 if an error was found.
 
   losslab check model=cifar_cnn data=digits loss=focal
   losslab check loss=mse optimizer.lr=0.5
@@ -32,7 +32,7 @@ logger = logging.getLogger("losslab")
 
 
 def check(arguments: Sequence[str] | None = None) -> None:
-    """Examine what the command line describes, and leave with exit code 0 or 1."""
+    """Examine the experiment of a command line, and exit with code 0 or 1."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(_HELP)
@@ -66,7 +66,7 @@ _OVERRIDES = {
     "binary": ("model=mlp", "data=breast_cancer"),
     "values": ("model=linear",),
 }
-"""Model and data for a loss if the command line names none, by the kind of target that the loss takes."""
+"""The default model and data for each kind of target that a loss accepts."""
 
 
 def _keeps_contract(loss: "Loss") -> bool:
@@ -84,7 +84,7 @@ def _keeps_contract(loss: "Loss") -> bool:
 
 
 def _examine(config: dict[str, Any]) -> bool:
-    """Log what was examined and what was found → whether there is no error."""
+    """Examine an experiment, log its setup and the findings, and return whether there are no errors."""
     from losslab.doctor import Severity, report  # noqa: PLC0415
     from losslab.training import experiment as lab  # noqa: PLC0415
     from losslab.training import preflight, weights  # noqa: PLC0415
@@ -96,6 +96,6 @@ def _examine(config: dict[str, Any]) -> bool:
         weights.initialize(experiment.learner, Path(config["ckpt_path"]))
     batch = preflight.first_batch(experiment.data)
     logger.info("%s", preflight.describe_setup(config["choices"], experiment.learner, batch))
-    found = preflight.examine_batch(experiment.learner, batch)
-    logger.info("%s", report(found))
-    return not any(finding.severity is Severity.ERROR for finding in found)
+    findings = preflight.examine_batch(experiment.learner, batch)
+    logger.info("%s", report(findings))
+    return not any(finding.severity is Severity.ERROR for finding in findings)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 _EXAMPLES, _COLUMNS = 10, 10
-"""How many examples are shown, and in how many columns at most."""
+"""The number of examples shown, and the maximum number of columns."""
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -51,26 +51,26 @@ def _parser() -> argparse.ArgumentParser:
         "--soft-labels",
         type=Path,
         metavar="FILE.npy",
-        help="people's distributions over the classes (N, C), in the order of the split, to compare the network with",
+        help="human label distributions (N, C), in the order of the split, to compare the network with",
     )
     parser.add_argument(
         "--devices",
         type=_positive,
         metavar="N",
-        help="share the work among N processes, on a GPU each if there are GPUs",
+        help="split the work between N processes, each on its own GPU if there are GPUs",
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: in the run folder)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="output folder (default: in the run folder)")
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of processes, 1 or more: got {text}")
+        raise argparse.ArgumentTypeError(f"the number of processes must be 1 or more, got {text}")
     return int(text)
 
 
 def _evaluate_in_ranks(options: argparse.Namespace) -> None:
-    """Evaluate in several processes of this machine, and wait for them."""
+    """Evaluate in several processes on this machine, and wait for them."""
     RunFolder(options.run_folder).read_unchecked_config()  # raises before processes are started
     world_size = options.devices
     gpus = len(spawn.visible_gpus())
@@ -110,7 +110,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _log_evaluation(result: "Evaluation") -> None:
-    """Log what was evaluated, its metrics, the examples of highest loss and what to know when reading them."""
+    """Log the evaluated run, its metrics, the examples of highest loss, and notes on how to read them."""
     from losslab.analysis.evaluate.metrics import classification_report  # noqa: PLC0415
     from losslab.analysis.evaluate.report import prediction_columns  # noqa: PLC0415
     from losslab.cli.report import log_columns, log_metrics  # noqa: PLC0415
@@ -122,7 +122,7 @@ def _log_evaluation(result: "Evaluation") -> None:
     if result.predictions.spec.task is not Task.REGRESSION:
         logger.info("\n%s", classification_report(result.predictions).rstrip())
     if result.human is not None:
-        logger.info("\nCompared with the soft labels of people (in nats):")
+        logger.info("\nCompared with human label distributions (in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
         log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
     if len(result.predictions.spec.input_shape) == 1:
@@ -133,7 +133,7 @@ def _log_evaluation(result: "Evaluation") -> None:
 
 
 def _narrow(columns: dict[str, "Array"]) -> dict[str, "Array"]:
-    """The columns that fit into a terminal: class names instead of indices, no second probability."""
+    """Select columns that fit into a terminal: class names instead of indices, and no class probabilities."""
     narrow = {
         name: columns.get(f"{name}_name", column)
         for name, column in columns.items()
@@ -152,18 +152,18 @@ def _log_request(result: "Evaluation") -> None:
     logger.info("weights     %s", runs.display_path(experiment.folder.checkpoint(request.checkpoint)))
     logger.info("data        %s, on %s, %s", count, device.type, processes)
     if request.data:
-        logger.info("            not the run's own: %s", ", ".join(request.data))
+        logger.info("            options changed for this evaluation: %s", ", ".join(request.data))
 
 
 def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
-    """What to know when reading the metrics."""
+    """Return notes on how to read the metrics."""
     predictions, notes = result.predictions, []
     if result.request.split == "train":
         notes.append(
-            "train/... in metrics.json are averages over the last epoch, during training; here the weights are final"
+            "train/... in metrics.json are averages over the last epoch during training; here the weights are final"
         )
     if undefined:
-        notes.append(f"{', '.join(sorted(undefined))}: not defined on {len(predictions):,} such examples")
+        notes.append(f"{', '.join(sorted(undefined))}: not defined for these {len(predictions):,} examples")
     for curve in result.curves:
         by_reason: dict[str, list[str]] = {}
         for name, reason in curve.missing.items():
@@ -173,11 +173,11 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
             notes.append(f"no {curve.kind.upper()} curve of {listed}: {reason}")
     wrong = int(predictions.mislabelled.sum())
     if wrong:
-        notes.append(f"{wrong:,} targets are not the truth: the loss is measured on the target, metrics on the truth")
+        notes.append(f"{wrong:,} targets are corrupted: the loss uses the given targets, metrics the true targets")
     agreed = result.values.get(f"{result.request.split}/soft/truth_agreement", 1.0)
     if agreed < 0.5:
         notes.append(
-            f"people name the true class of {agreed:.0%} only: are the soft labels in the order of this split?"
+            f"human labels agree with the true class on {agreed:.0%} only: are they in the order of this split?"
         )
     return notes + _data_notes(result)
 
@@ -189,11 +189,9 @@ def _data_notes(result: "Evaluation") -> list[str]:
     notes = []
     if keys & RESPLITTING_OPTIONS:
         changed = ", ".join(sorted(keys & RESPLITTING_OPTIONS))
-        notes.append(
-            f"{changed} changed: the splits are drawn again, and may contain examples that the run was trained on"
-        )
+        notes.append(f"{changed} changed: the new split may contain examples that the run was trained on")
     if keys and result.experiment.data.training_metadata is None:
         notes.append(
-            "the run was made by an older version, which did not keep its normalisation: that of these data is used"
+            "an early version of losslab did not record the normalisation of the run: that of these data is used"
         )
     return notes

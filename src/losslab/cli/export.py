@@ -1,4 +1,4 @@
-"""`losslab export`: write the network of a finished run as a program that needs only torch."""
+"""`losslab export`: write the network of a finished run as a torch.export program."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         "normalises them itself (for tables it takes the prepared features), and returns probabilities or values. Its "
         "outputs for real examples are compared with the model's before it is written."
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: RUN_FOLDER/exported.pt2)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="output file (default: RUN_FOLDER/exported.pt2)")
     parser.add_argument("--raw", action="store_true", help="return the network's raw outputs instead")
     add_data_option(parser)
     return parser

@@ -22,20 +22,20 @@ Examples:
   python train.py trainer=ddp                                   all GPUs of this machine
   python train.py resume=FOLDER                                 resume an interrupted run, or complete a sweep
 
-  losslab show loss=focal                                       what a loss claims and looks like
+  losslab show loss=focal                                       the card of a loss, with its value and gradient
   losslab check model=mlp data=digits loss=focal                examine an experiment without training it
 
-  --cfg job        shows the whole configuration, every value of which can be set
-  -m               sweeps over values that are separated by commas
-  --hydra-help     what else Hydra can do
+  --cfg job        print the whole configuration; every value can be set
+  -m               sweep over comma-separated values
+  --hydra-help     further options of Hydra
   Tab completion   eval "$(python train.py -sc install=bash)", also zsh and fish
 """
 
 
 def help_text() -> str:
-    """List the groups in conf/ with their choices.
+    """Return the help text, with the groups in conf/ and their choices.
 
-    Hydra's own `--help` would compose the configuration and list everything twice, which takes longer.
+    Hydra's `--help` would compose the configuration, which takes longer.
     """
     lines = [
         fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)

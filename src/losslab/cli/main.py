@@ -37,7 +37,7 @@ loss=focal loss.gamma=3; the others take run folders and options. In a checkout,
 
 
 def main() -> None:
-    """Run the verb that the command line names."""
+    """Run the verb on the command line."""
     program = "losslab" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     arguments = sys.argv[1:]
     if "-sc" in arguments[:2]:
@@ -56,12 +56,12 @@ def main() -> None:
 
 
 def train() -> None:
-    """`python train.py`."""
+    """Run `python train.py`."""
     _run("train")
 
 
 def old_command() -> None:
-    """Run `losslab-VERB` as `losslab VERB`. The old commands stay for one release."""
+    """Run `losslab-VERB` as `losslab VERB`. The old commands are kept for one release."""
     name = Path(sys.argv[0]).stem
     verb = name.removeprefix("losslab-")
     sys.stderr.write(f"{name} is now `losslab {verb}`\n")
@@ -75,9 +75,9 @@ def _run(verb: str) -> None:
 
         sys.stdout.write(help_text())
         return
-    if find_spec("hydra") is None:  # this python is not the one that losslab was installed for
+    if find_spec("hydra") is None:  # not the Python in which losslab was installed
         sys.exit(
-            "this python lacks losslab's packages: run `source .venv/bin/activate` first, or make .venv by `make train`"
+            "this Python lacks the packages of losslab: run `source .venv/bin/activate`, or create it by `make train`"
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
@@ -87,9 +87,9 @@ def _run(verb: str) -> None:
 
 
 def _complete(program: str, arguments: list[str]) -> None:
-    """Answer the shell: complete the verb, or have Hydra complete the overrides after it.
+    """Print completions for the shell: of the verb, or of overrides, which Hydra completes.
 
-    The shell calls `losslab -sc query=bash` with the line that was typed in COMP_LINE.
+    The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
     """
     _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
     if len(words) < 2:

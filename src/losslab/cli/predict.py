@@ -36,8 +36,8 @@ def predict(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = run_parser(
-        "Classify image files. They are resized and normalised as in training; the data set is not needed. Files that "
-        "cannot be read are named, the others classified, and the exit code is 1."
+        "Classify image files. They are resized and normalised as in training; the data set is not needed. Unreadable "
+        "files are reported, the others are classified, and the exit code is 1."
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to show (default: 3)")
@@ -46,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    """Classify the images → a line for each file that cannot be read."""
+    """Classify the images, and return a message for each file that cannot be read."""
     with imports_without_gc():
         from losslab.analysis.evaluate import predict  # noqa: PLC0415
     if options.top < 1:
-        raise LabError(f"--top is a number of classes, 1 or more: got {options.top}")
+        raise LabError(f"--top must be 1 or more, got {options.top}")
     classifier = predict.load_classifier(RunFolder(options.run_folder, tuple(options.trust)), options.ckpt)
     paths, unreadable = predict.find_files(options.images)
     best = min(options.top, len(classifier.names))

@@ -1,4 +1,4 @@
-"""The process of a command: import path, garbage collection, errors in one line, exit codes."""
+"""The process of a command: import path, garbage collection, one-line errors, exit codes."""
 
 import atexit
 import errno
@@ -22,11 +22,11 @@ from losslab.io.terminal import escape_unprintable_output, print_traceback, prin
 
 
 def add_working_directory_to_path() -> None:
-    """Have loss._target_=mine.Loss import mine.py from the working directory; Python itself looks beside the script."""
+    """Let loss._target_=mine.Loss import mine.py from the working directory, not only from the script's folder."""
     try:
         folder = str(Path.cwd())
     except FileNotFoundError:
-        sys.stderr.write("the folder you are in was deleted: cd to another\n")
+        sys.stderr.write("the working directory was deleted: cd to another\n")
         leave(1)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -34,9 +34,9 @@ def add_working_directory_to_path() -> None:
 
 @contextmanager
 def imports_without_gc() -> Iterator[None]:
-    """Turn the garbage collector off: torch and lightning create millions of objects at import, and all stay."""
+    """Disable the garbage collector during imports: torch and lightning create millions of permanent objects."""
     if "losslab.training.experiment" in sys.modules:
-        yield  # imported already; to freeze now would keep the garbage of an earlier run
+        yield  # already imported; freezing now would keep the garbage of an earlier run
         return
     gc.disable()
     try:
@@ -44,11 +44,11 @@ def imports_without_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # or the interpreter's own leak check complains at exit
+        atexit.register(gc.unfreeze)  # otherwise the leak check of the interpreter fails at exit
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next batch instead of returning it page by page (Linux only)."""
+    """Let glibc keep freed memory for the next batch instead of returning it page by page (Linux only)."""
     if sys.platform != "linux":
         return
     import ctypes  # noqa: PLC0415
@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once: the interpreter would take over a second to tear down torch's modules."""
+    """End the process at once; the normal exit takes over a second to unload torch."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -68,12 +68,12 @@ def leave(code: int) -> NoReturn:
 
 
 def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show_all: bool) -> NoReturn:
-    """Run a command that may run a sweep, and leave with its exit code.
+    """Run a command that may run a sweep, and exit with its exit code.
 
     Args:
         body: the command.
-        close: reports on the sweep, however the command ends → whether all its jobs are done.
-        show_all: show every traceback.
+        close: a function that reports on the sweep and returns whether all jobs are done; called in any case.
+        show_all: whether to show every traceback.
     """
     try:
         with one_line_errors(show_all=show_all, close=close):
@@ -86,14 +86,14 @@ def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show
 
 @contextmanager
 def one_line_errors(*, show_all: bool, close: Callable[[], object] = bool) -> Iterator[None]:
-    """Print an error that the user can fix in one line and exit with code 1; show the traceback of any other.
+    """Print an error that the user can fix in one line and exit with code 1; raise other errors.
 
     Args:
-        show_all: show every traceback.
-        close: called before an error is printed, and after an interrupt is.
+        show_all: whether to show every traceback.
+        close: a function that is called before an error is printed, or after an interrupt is printed.
     """
     escape_unprintable_output()
-    before, logging.raiseExceptions = logging.raiseExceptions, show_all  # a full disk may leave no room for the log
+    before, logging.raiseExceptions = logging.raiseExceptions, show_all  # the log may not fit on a full disk
     try:
         yield
     except KeyboardInterrupt:
@@ -113,9 +113,9 @@ def one_line_errors(*, show_all: bool, close: Callable[[], object] = bool) -> It
 
 
 def message_of(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
-    """The message for an error that the user can fix; None if only the traceback helps."""
+    """Return the message for an error that the user can fix, or None if the traceback is needed."""
     cause: BaseException | None = error
-    while isinstance(cause, OmegaConfBaseException):  # which OmegaConf raises from the error of a resolver
+    while isinstance(cause, OmegaConfBaseException):  # raised by OmegaConf from the error of a resolver
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, LabError):
         return str(cause)
@@ -126,14 +126,14 @@ def message_of(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for
         return f"{ascii(error.object)[:80]} cannot be encoded in UTF-8: leave out {error.object[error.start]!a}"
     if isinstance(error, OSError):
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return f"cannot write any more: {error.strerror}; free some space, or set run_dir to a folder elsewhere"
+            return f"cannot write: {error.strerror}; free some space, or set run_dir to another disk"
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
     if str(error).startswith("Config group override must be a string"):  # mix=null
         return "a group cannot be null: leave it out with ~GROUP, such as ~mix"
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, TypeError) and frames and frames[-1].filename.endswith("hydra/_internal/defaults_list.py"):
-        return "a group is chosen by the name of one of its files, such as loss=huber: an override names something else"
-    # Errors of submitit about a job or a machine without SLURM, and of Hydra about -m with --cfg.
+        return "the value of a group must be the name of one of its files, such as loss=huber: an override is not"
+    # Errors of submitit about a job, or about a machine without SLURM; and of Hydra about -m with --cfg.
     foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
         ("Could not detect", "Only one of")
     )
@@ -144,13 +144,13 @@ _UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
 
 
 def _hydra_message(message: str, cause: BaseException | None) -> str:
-    """Hydra's message about a command line that it cannot compose, in one line."""
+    """Return Hydra's message about a command line that it cannot compose, in one line."""
     unset = _UNSET.match(message)
     if unset is not None and unset["group"] in conf_groups.UNSET:
         return conf_groups.unset_group_message(unset["group"], unset["key"])
     if isinstance(cause, OmegaConfBaseException):
         message += f" ({str(cause).splitlines()[0]})"
-    # Without the search path, and with the options beside each other.
+    # Without the search path, and with the options on one line.
     words, options, names = message.partition("Config search path:")[0].partition("Available options in")
     group, *choices = names.split() or [""]
     return " ".join([*words.split(), *([options, group, ", ".join(choices)] if options else [])])

@@ -34,7 +34,7 @@ logger = logging.getLogger("losslab")
 
 
 def resume(arguments: Sequence[str]) -> NoReturn:
-    """Resume the run or complete the sweep that a command line names, and leave."""
+    """Resume the run or complete the sweep on the command line, and exit."""
     show_all = "traceback=true" in arguments
     settings = dict(argument.partition("=")[::2] for argument in arguments if argument not in FLAGS)
     path = Path(settings.pop("resume"))
@@ -80,7 +80,7 @@ def _resume(folder: RunFolder, settings: Mapping[str, str]) -> None:
         raise LabError(f"resume={folder.path}: there is no such folder")
     new = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
     refuse_other_keys(settings, CHANGEABLE_ON_RESUME, "continues a run", new)
-    config, begun = read_configuration(folder, settings)
+    config, started = read_configuration(folder, settings)
     rank, world_size = environment.current_rank().rank, environment.current_rank().world_size
     if rank == 0:
         _configure_logging(folder)
@@ -96,9 +96,9 @@ def _resume(folder: RunFolder, settings: Mapping[str, str]) -> None:
             else 1
         )
         if processes > 1:
-            run.in_ranks(_rank, (config, begun), processes)
+            run.run_in_processes(_rank, (config, started), processes)
         else:
-            run.run(config, resume=begun, from_folder=True)
+            run.run(config, resume=started, from_folder=True)
     except LabError as error:
         if config.get("traceback"):
             raise
@@ -106,35 +106,36 @@ def _resume(folder: RunFolder, settings: Mapping[str, str]) -> None:
         leave(1)
 
 
-def _rank(config: dict[str, Any], begun: bool) -> float | None:
+def _rank(config: dict[str, Any], started: bool) -> float | None:
     _configure_logging(RunFolder(Path(config["run_dir"])))
-    return run.run(config, resume=begun, from_folder=True)
+    return run.run(config, resume=started, from_folder=True)
 
 
 def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = None) -> tuple[dict[str, Any], bool]:
-    """Read and check the configuration of a run that is to be resumed.
+    """Read and check the configuration of a run to resume.
 
-    A run that was killed before it wrote its config.json has done nothing yet: it starts with what Hydra composed.
+    A run that was killed before it wrote config.json has computed nothing: it starts with the configuration that Hydra
+    composed.
 
     Args:
-        folder: of the run.
-        settings: to change, by their keys.
+        folder: the run folder.
+        settings: the settings to change, by config key.
 
     Returns:
-        The resolved configuration for where the folder is now, and whether the run had begun.
+        The resolved configuration for the current location of the folder, and whether the run had started.
 
     Raises:
-        LabError: there is no configuration, or it names or writes what it may not.
+        LabError: there is no configuration, or it contains a `_target_` or a path that is not allowed.
     """
-    with imports_without_gc():  # a name in the configuration is looked up in the module that defines it
-        begun = folder.config.exists()
-        config = folder.read_config() if begun else _read_composed(folder)
+    with imports_without_gc():  # the check of a `_target_` imports its module
+        started = folder.config.exists()
+        config = folder.read_config() if started else _read_composed(folder)
         config = recorded.relocate(config, folder.path)
         recorded.change(config, settings or {})
-        config["trust"] = list(folder.trusted)  # never what the folder says
-        check_targets(config, folder.path, folder.trusted)  # again: nothing is changed after this
+        config["trust"] = list(folder.trusted)  # never from the folder
+        check_targets(config, folder.path, folder.trusted)  # again, since it was changed; it is not changed after this
     check_resumable(config, folder.path, folder.trusted)
-    return config, begun
+    return config, started
 
 
 def _read_composed(folder: RunFolder) -> dict[str, Any]:
@@ -146,38 +147,36 @@ def _read_composed(folder: RunFolder) -> dict[str, Any]:
         interpolation = find_unknown_interpolation(plain)
         named = all(isinstance(choice, str | None) for choice in choices.values())
         named &= all(choices[group] for group in ("model", "data", "loss"))
-    except Exception as error:  # it is missing, or was cut off when the run was killed
+    except Exception as error:  # the file is missing, or incomplete because the run was killed
         if runs.find_runs([folder.path]).runs:
-            folder.read_config()  # raises: it is no run folder, but holds runs
-        raise LabError(f"{folder.path} holds no run that had begun: delete it and start the run again") from error
+            folder.read_config()  # raises: not a run folder, but it contains runs
+        raise LabError(f"{folder.path} contains no started run: delete it and start the run again") from error
     if interpolation is not None or not named:
-        what = "the choices of its groups are no names" if named is False else f"it holds {ascii(interpolation)[:80]}"
-        raise LabError(
-            f"{source} is not resolved, since somebody else may have written it ({what}): start the run again"
-        )
+        problem = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
+        raise LabError(f"{source} is untrusted and is not resolved ({problem}): start the run again")
     try:
         config = resolve(OmegaConf.create(plain), choices, str(folder.path))
     except OmegaConfBaseException as error:
         raise LabError(f"{source} cannot be resolved ({str(error).splitlines()[0]}): start the run again") from error
     problem = find_problem(config)
     if problem is not None:
-        raise LabError(f"{source} is no configuration of a run ({problem}): start the run again")
+        raise LabError(f"{source} is not the configuration of a run ({problem}): start the run again")
     check_targets(config, source, folder.trusted)
     return config
 
 
 def _configure_logging(folder: RunFolder, *, console: bool = True) -> None:
-    """Log to the end of the run's train.log as losslab's conf/ says, whatever the folder says. On rank 0 alone.
+    """Append log messages to the run's train.log with the settings in losslab's conf/; only on rank 0.
 
     Raises:
-        LabError: train.log is not a file.
+        LabError: train.log is not a regular file.
     """
     if environment.current_rank().rank > 0:
         logging.getLogger().addHandler(logging.NullHandler())
         return
     file = folder.path / "train.log"
     if file.is_symlink() or (file.exists() and not file.is_file()):
-        raise LabError(f"{file} is a link or no file, and would be written to: remove it")
+        raise LabError(f"{file} is not a regular file, but the run would write to it: remove it")
     config: Any = OmegaConf.load(CONF / "hydra" / "job_logging" / "losslab.yaml")
     config.handlers.file.filename = str(file)
     if not console:

@@ -1,4 +1,4 @@
-"""Trains one run, in this process or in several, for all commands that train."""
+"""Training one run in one or several processes, for all commands that train."""
 
 import errno
 import gc
@@ -26,12 +26,12 @@ logger = logging.getLogger("losslab")
 
 
 def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = False) -> float | None:
-    """Build, train and test an experiment, and report on the terminal → the value that a sweeper optimises.
+    """Build, train and test an experiment, report on the terminal, and return the value that a sweeper optimises.
 
     Args:
-        config: resolved.
-        resume: continue the run in its folder.
-        from_folder: whether the configuration was read from a folder, which somebody else may have written.
+        config: the resolved configuration.
+        resume: whether to resume the run in its folder.
+        from_folder: whether the configuration was read from an untrusted folder.
 
     Raises:
         LabError: the experiment was refused, or failed.
@@ -45,14 +45,14 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     folder = RunFolder(Path(config["run_dir"]))
     from_folder = from_folder or resume
     resume = resume or (environment.is_restart() and folder.config.is_file())
-    if resume and folder.teacher.is_dir():  # the run's own copy: the teacher's folder may have changed or gone
+    if resume and folder.teacher.is_dir():  # the copy in the run: the original teacher may have changed
         config = with_teacher(str(folder.teacher), config)
     experiment = lab.build(config)
-    # Whoever wrote the folder would decide what is downloaded unverified. A run that had begun had its data.
+    # An untrusted folder must not trigger an unverified download; a started run already has its data.
     experiment.data.may_download = not from_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
     if metric not in experiment.learner.metric_names:
-        raise LabError(f"optimized_metric={metric} is none of {', '.join(experiment.learner.metric_names)}")
+        raise LabError(f"optimized_metric={metric} is not one of {', '.join(experiment.learner.metric_names)}")
     experiment.data.prepare_data()  # before the header names the run folder: this may fail
     if experiment.data.corruptions:
         experiment.data.setup()  # the header describes them
@@ -75,27 +75,25 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
 
 
 def log_refusal(error: LabError) -> None:
-    """Log why a run is refused, on the terminal and in train.log."""
+    """Log the reason why a run is refused, on the terminal and in train.log."""
     rank = environment.current_rank().rank
     logger.error("%s", str(error) if rank == 0 else f"rank {rank}: {error}")
 
 
 @contextmanager
 def _full_disk_as_lab_error(experiment: "Experiment") -> Iterator[None]:
-    """Name the command that resumes a run whose files cannot be written."""
+    """Replace the error of a full disk by a LabError with the command that resumes the run."""
     try:
         yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
             raise
         path, again = experiment.folder.path, resume_command(experiment.folder.path, experiment.config)
-        raise LabError(
-            f"cannot write any more into {path} ({error.strerror}): free some space, then {again}"
-        ) from error
+        raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
 
 
 def _interrupted(experiment: "Experiment") -> NoReturn:
-    """Name the command that resumes a run which a signal ended, after Lightning's teardown."""
+    """Log the command that resumes a run that was ended by a signal, after Lightning's teardown; then exit."""
     from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
 
     callback = find_checkpoint_callback(experiment.trainer)
@@ -104,21 +102,21 @@ def _interrupted(experiment: "Experiment") -> NoReturn:
     if experiment.trainer.is_global_zero:
         trainer, again = experiment.trainer, resume_command(experiment.folder.path, experiment.config)
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
-        logger.error("interrupted in %s; to go on: %s", where, again)
+        logger.error("interrupted in %s; to resume: %s", where, again)
         if number in signals.slurm_signals():
             signals.requeue_slurm_job(number, handler.previous_handlers.get(number))
     leave(128 + number)
 
 
-def in_ranks(task: Callable[..., float | None], arguments: tuple[Any, ...], world_size: int) -> float | None:
-    """Call a task in several processes of this machine, and wait for them → what rank 0 returned.
+def run_in_processes(task: Callable[..., float | None], arguments: tuple[Any, ...], world_size: int) -> float | None:
+    """Call a task in several processes on this machine, wait for them, and return the result of rank 0.
 
     Raises:
         LabError: a rank failed; its traceback was printed.
     """
     options = WorkerOptions(threads=spawn.threads_per_process(world_size))
     result = spawn.wait_for_group(WorkerGroup(task, [arguments] * world_size, options))
-    if result.exit_code > 128:  # a signal; all ranks have saved, and rank 0 has reported it
+    if result.exit_code > 128:  # a signal: all ranks have saved, and rank 0 has reported it
         leave(result.exit_code)
     if result.reason is not None:
         sys.stderr.write(printable(result.traceback))

@@ -1,4 +1,4 @@
-"""`losslab train` and `python train.py`: compose, train, test; with -m a sweep of such runs."""
+"""`losslab train` and `python train.py`: compose, train and test a run, or run a sweep with -m."""
 
 import logging
 import os
@@ -28,9 +28,9 @@ logger = logging.getLogger("losslab")
 
 
 def train() -> None:
-    """Train what the command line describes, or resume a run or a sweep."""
+    """Train the run or sweep of the command line, or resume one."""
     ignore_output_errors()
-    # Flags first: before Python 3.12, argparse does not take `loss=mse -m seed=0,1`, whose overrides are in two parts.
+    # Flags first: before Python 3.12, argparse rejects overrides on both sides of a flag (`loss=mse -m seed=0,1`).
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in FLAGS)
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
@@ -49,11 +49,11 @@ def train() -> None:
 def _hydra_main(context: ProcessContext) -> None:
     try:
         with _without_folder_of_refused_sweep(context):
-            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(Task(context))()
+            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(HydraTask(context))()
     except ValueError:
         if context.sweep is None or context.sweep.done:
             raise
-        sys.exit(1)  # a sweeper asks for the best of no results
+        sys.exit(1)  # the sweeper fails because no job succeeded
 
 
 @contextmanager
@@ -68,21 +68,21 @@ def _without_folder_of_refused_sweep(context: ProcessContext) -> Iterator[None]:
         raise
 
 
-class Task:
+class HydraTask:
     """The task function of Hydra: a run, or a job of a sweep.
 
     Args:
-        context: of this process. It is not pickled: a process of a job has its own.
+        context: the context of this process. It is not pickled: each process of a job has its own.
     """
 
     def __init__(self, context: ProcessContext | None = None) -> None:
         self.context = context or ProcessContext()
 
-    def __reduce__(self) -> tuple[type["Task"], tuple[()]]:
-        return Task, ()
+    def __reduce__(self) -> tuple[type["HydraTask"], tuple[()]]:
+        return HydraTask, ()
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Train → the value that a sweeper optimises."""
+        """Train, and return the value that a sweeper optimises."""
         runtime = HydraConfig.get().runtime
         rank, world_size = environment.current_rank().rank, environment.current_rank().world_size
         try:
@@ -91,24 +91,24 @@ class Task:
                 logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
             if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and world_size == 1:
                 logger.warning("trainer=slurm submits a job only with -m: this run trains on this machine")
-            if world_size == 1 and not worker.is_worker():  # the parent of a child has counted the processes
+            if world_size == 1 and not worker.is_worker():  # a worker's parent has chosen the number of processes
                 processes = environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
                 if processes > 1:
-                    return run.in_ranks(_rank, (HydraConfig.instance().cfg, cfg), processes)
+                    return run.run_in_processes(_rank, (HydraConfig.instance().cfg, cfg), processes)
             return run.run(config, resume=self.context.resumes)
         except LabError as error:
             if cfg.traceback or worker.is_worker():
                 raise
             run.log_refusal(error)
             if HydraConfig.get().mode is not RunMode.RUN:
-                raise  # a sweep goes on, keeps the folder of the failed job, and reports it at the end
+                raise  # a sweep continues, keeps the folder of the failed job, and reports it at the end
             if rank == 0:
                 runs.discard(Path(runtime.output_dir), self.context.claimed)
             leave(1)
 
 
 def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
-    task = Task()
+    task = HydraTask()
     register(task.context)
     setup_globals()
     HydraConfig.instance().cfg = hydra_cfg  # type: ignore[assignment]

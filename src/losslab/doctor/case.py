@@ -1,4 +1,4 @@
-"""The case that is examined: network, loss, batch and optimizer, and what they compute together."""
+"""The objects to examine (network, loss, batch and optimizer), and the values that they compute together."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,10 +17,10 @@ from losslab.losses.base import Loss
 
 @dataclass
 class Case:
-    """A network, a loss and a batch, and what they compute.
+    """A network, a loss and a batch to examine, and the values that they compute.
 
-    The network runs on the first `max_examples` examples; targets are examined in full. Each result is computed once,
-    when a check first needs it, and in training mode unless stated otherwise.
+    The network runs on the first `max_examples` examples; all targets are examined. Each value is computed once, when
+    a check first needs it, and in training mode unless stated otherwise.
     """
 
     network: nn.Module
@@ -60,34 +60,34 @@ class Case:
 
     @property
     def layers(self) -> Layers:
-        """What was recorded of the layers during the forward pass."""
+        """The layers recorded during the forward pass."""
         return self._forward[1]
 
     @property
     def ending(self) -> str:
-        """The squashing layer that gives the outputs, as the end of a sentence; empty if there is none."""
+        """The end of a sentence that names the squashing layer at the end of the network; empty if there is none."""
         layer = self.layers.last(self.outputs)
         return f": the network ends in {layer}" if layer else ""
 
     @property
     def has_tensors(self) -> bool:
-        """Whether outputs and target are tensors, the outputs not empty and of floating point."""
+        """Whether outputs and target are tensors, and the outputs are not empty and of floating point."""
         both = isinstance(self.outputs, Tensor) and isinstance(self.target, Tensor)
         return both and self.outputs.is_floating_point() and self.outputs.ndim > 0 and self.outputs.numel() > 0
 
     @cached_property
     def torch_class(self) -> type[nn.Module] | None:
-        """The class in torch.nn that the loss is an instance or the functional form of."""
+        """The class in torch.nn if the loss is an instance of it or its functional form."""
         return torch_class(self.loss)
 
     @cached_property
     def output_kind(self) -> OutputKind:
-        """What the loss takes the outputs for."""
+        """How the loss interprets the outputs."""
         return identify(self.loss, self.outputs.detach(), self.target) if self.has_tensors else OutputKind.UNKNOWN
 
     @property
     def takes_only_indices(self) -> bool:
-        """Whether the loss takes log-probabilities and class indices, but no probabilities as targets."""
+        """Whether the loss takes log-probabilities as outputs, and only class indices as targets."""
         found = self.output_kind is OutputKind.LOG_PROBABILITIES and not self.target.is_floating_point()
         return self.torch_class is nn.NLLLoss or found
 
@@ -106,15 +106,15 @@ class Case:
 
     @property
     def counted_targets(self) -> Tensor:
-        """All class indices of the batch but the ignored ones."""
+        """All class indices of the batch except the ignored index."""
         targets: Tensor = self.all_targets
         return targets if self.ignore_index is None else targets[targets != self.ignore_index]
 
     @cached_property
     def accepts_all_targets(self) -> bool:
-        """Whether the loss of outputs of 0 is finite for all targets of the batch.
+        """Whether the loss of zero outputs is finite for all targets of the batch.
 
-        It is computed on the CPU: on a GPU an index out of range ends the use of the device by this process.
+        It is computed on the CPU: on a GPU, an index out of range makes the device unusable in this process.
         """
         on_gpu = isinstance(self.loss, nn.Module) and self.all_targets.device.type != "cpu"
         loss = deepcopy(self.loss).cpu() if on_gpu else self.loss  # type: ignore[attr-defined]
@@ -123,12 +123,12 @@ class Case:
 
     @cached_property
     def value(self) -> Any:
-        """What the loss returned, with its graph."""
+        """The return value of the loss, with its graph."""
         return self.loss(self.outputs, self.target)
 
     @property
     def number(self) -> float | None:
-        """The loss as a number; None if it is not a single one."""
+        """The loss as a number; None if it is not a single number."""
         single = isinstance(self.value, Tensor) and self.value.numel() == 1
         return float(self.value.detach()) if single else None
 
@@ -150,7 +150,7 @@ class Case:
 
     @cached_property
     def eval_outputs(self) -> tuple[Any, Any]:
-        """Outputs in evaluation mode for up to 16 examples, and for the first half of them alone."""
+        """Outputs in evaluation mode for up to 16 examples, and for only the first half of these examples."""
         some = cloned(self.inputs[:16])
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
@@ -162,7 +162,7 @@ class Case:
                 module.training = mode
 
     def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
-        """Whether a condition holds for the outputs, and for those of randomly changed weights too."""
+        """Return whether a condition holds for the outputs with the current and with randomly changed weights."""
         if not condition(self.outputs.detach()):
             return False
         count = 0
@@ -175,7 +175,7 @@ class Case:
 
     @property
     def linear_layer(self) -> nn.Linear | None:
-        """The linear layer with all trainable parameters, which gives the outputs; None for other networks."""
+        """The only layer with trainable parameters if it is linear; None for other networks."""
         layers = [m for m in self.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not self.has_tensors or self.outputs.ndim != 2:
             return None
@@ -183,10 +183,10 @@ class Case:
 
 
 def cloned(inputs: Any) -> Any:
-    """Inputs that a network may modify in place: the caller's stay as they are."""
+    """Return a copy of inputs, since a network may modify them in place."""
     return inputs.clone() if isinstance(inputs, Tensor) else inputs
 
 
 def nonfinite_rows(tensor: Tensor) -> int:
-    """The number of rows with NaN or infinity."""
+    """Return the number of rows with NaN or infinity."""
     return int((~tensor.isfinite()).reshape(len(tensor), -1).any(1).sum())

@@ -1,4 +1,4 @@
-"""Checks of inputs and targets: not finite, of the wrong dtype, shape, range or scale for the loss."""
+"""Checks of inputs and targets: finite, with a dtype, shape, range and scale that the loss accepts."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _LARGE = 30.0
 
 
 def nonfinite_inputs(case: Case) -> Iterator[Finding]:
-    """NaN or infinity in the inputs, unless the network handles them; or in the outputs."""
+    """NaN or infinity in the outputs, possibly caused by the inputs."""
     inputs, outputs = case.inputs, case.outputs
     if not isinstance(outputs, Tensor) or outputs.isfinite().all():
         return
@@ -30,7 +30,7 @@ def nonfinite_inputs(case: Case) -> Iterator[Finding]:
 
 
 def unnormalised_inputs(case: Case) -> Iterator[Finding]:
-    """Inputs too large for any usual initialisation, measured where they reach the first weights."""
+    """Inputs that are too large for usual initialisations, measured at the first layer with weights."""
     if case.layers.first is None:
         return
     _, layer, inputs = case.layers.first
@@ -134,7 +134,7 @@ def soft_targets(case: Case) -> Iterator[Finding]:
 
 
 def _swapped_logarithms(target: Tensor, *, logarithms: bool) -> tuple[str, str] | None:
-    """What was seen and the fix where log_target of KLDivLoss does not match the targets; None where it may."""
+    """Return the observation and the fix if log_target of KLDivLoss does not match the targets, otherwise None."""
     if not logarithms and bool((target <= 0).all()) and bool((target.exp().sum(1) - 1).abs().max() < 1e-2):
         return "the targets are log-probabilities", "set log_target=True, or give target.exp()"
     if logarithms and bool((target >= 0).all()):
@@ -153,7 +153,7 @@ def zero_one_labels(case: Case) -> Iterator[Finding]:
         return
     why = "binary cross-entropy reads a target as the probability of yes"
     if _are_signs(target):
-        why += ": at -1 it falls without end"
+        why += ": for a target of -1 it is unbounded below"
         yield error("plus-minus-one-targets", "the targets are -1 and 1", why, "use (target + 1) / 2, which is 0 and 1")
         return
     fix = "use labels of 0 and 1, or a loss for values (MSE, L1, Huber)"
@@ -161,11 +161,11 @@ def zero_one_labels(case: Case) -> Iterator[Finding]:
 
 
 def signed_labels(case: Case) -> Iterator[Finding]:
-    """Targets other than -1 and 1 for a loss that takes these."""
+    """Targets other than -1 and 1 for a loss that takes signs."""
     target = case.all_targets
     if case.output_kind is OutputKind.SIGNED_SCORES and not _are_signs(target):
         seen = f"targets from {float(target.min()):.4g} to {float(target.max()):.4g}"
-        why = "this loss multiplies the output by a target of -1 or 1: examples of target 0 teach nothing"
+        why = "this loss multiplies the output by a target of -1 or 1: examples with target 0 have zero gradient"
         yield error("zero-one-targets", seen, why, "use 2 * target - 1, which is -1 and 1")
 
 
@@ -179,7 +179,7 @@ def counts(case: Case) -> Iterator[Finding]:
         return
     if (case.all_targets < 0).any():
         seen, why = f"targets as low as {float(case.all_targets.min()):.4g}", "a count is never negative"
-        yield error("counts-negative", seen, why, "give the counts themselves, not standardised, or use another loss")
+        yield error("counts-negative", seen, why, "use counts that are not standardised, or another loss")
     if case.output_kind is OutputKind.VALUES and (case.outputs < 0).any():
         seen = f"outputs as low as {float(case.outputs.min()):.4g} as rates (log_input=False)"
         fix = "use log_input=True, so that outputs are logarithms of rates, or end the network in a softplus"
@@ -192,8 +192,8 @@ def all_ignored(case: Case) -> Iterator[Finding]:
         return
     ignored, target = case.ignore_index, case.counted_targets
     if not target.numel():
-        fix = f"set ignore_index to a number that is no class (it is {ignored}), and check where the labels come from"
-        why = "the mean over no example is NaN, and so are all weights after one step"
+        fix = f"set ignore_index (now {ignored}) to a number that is not a class, and check the labels"
+        why = "the mean over zero examples is NaN, and so are all weights after one step"
         yield error("all-ignored", f"every target of the batch is {ignored}, which is ignored", why, fix)
         return
     weight = setting(case.loss, "weight")
@@ -204,12 +204,12 @@ def all_ignored(case: Case) -> Iterator[Finding]:
 
 
 def missing_classes(case: Case) -> Iterator[Finding]:
-    """Far fewer classes than outputs, in a batch too large for that to be chance."""
+    """Far fewer classes than outputs, in a batch that is too large for this to be chance."""
     if not case.takes_indices or case.all_targets.is_floating_point() or case.all_targets.ndim != 1:
         return
     outputs, count, classes = case.outputs.shape[1], case.counted_targets.numel(), len(case.counted_targets.unique())
     few = outputs > 3 and outputs >= 2 * classes and count >= 64 * classes
-    # A class that is missing among 100 C examples is some thirty times rarer than the average one.
+    # A class that is missing among 100 C examples is about thirty times rarer than the average class.
     missing = classes < outputs and count >= 100 * outputs
     if classes and (few or missing):
         seen = f"{classes} class{'es' * (classes > 1)} in {count} examples, and {outputs} outputs"
@@ -218,7 +218,7 @@ def missing_classes(case: Case) -> Iterator[Finding]:
 
 
 _EXPLOSIVE = 1e3
-"""MLPs with two hidden layers of 64 diverge or stall above this with SGD at rate 0.01 (measured at 60²)."""
+"""Above this, MLPs with two hidden layers of 64 diverge or stall with SGD at rate 0.01 (measured at 60²)."""
 
 
 def unscaled_values(case: Case) -> Iterator[Finding]:
@@ -228,7 +228,7 @@ def unscaled_values(case: Case) -> Iterator[Finding]:
         return
     mean, std = target.double().mean().item(), target.double().std(correction=0).item()
     expected = mean**2 + std**2
-    # For a linear model the targets make no difference to the largest stable learning rate.
+    # For a linear model, the largest stable learning rate does not depend on the targets.
     if expected < _EXPLOSIVE or case.linear_layer is not None or not _is_squared(case):
         return
     seen = f"targets of mean {mean:.4g} and standard deviation {std:.4g}, under a squared error"
@@ -236,12 +236,12 @@ def unscaled_values(case: Case) -> Iterator[Finding]:
         f"predictions near 0 cost mean² + std² = {expected:.4g}, and gradients grow with the error: usual learning "
         f"rates overshoot until the weights are infinite"
     )
-    fix = "standardise the targets: subtract the training set's mean, divide by its standard deviation, undo it later"
+    fix = "standardise the targets with mean and standard deviation of the training set, and undo it for predictions"
     yield warning("targets-not-standardised", seen, why, fix)
 
 
 def _is_squared(case: Case) -> bool:
-    """Whether twice the distance costs about four times as much, at the scale of the targets."""
+    """Return whether twice the distance costs about four times as much, at the scale of the targets."""
     target = case.target.to(case.outputs.dtype)
     if target.shape != case.outputs.shape and not (isinstance(case.loss, Loss) and target.ndim == case.outputs.ndim):
         return False
@@ -259,7 +259,7 @@ _ELEMENTWISE = {
 
 
 def broadcast_shapes(case: Case) -> Iterator[Finding]:
-    """Outputs (N, 1) and targets (N,), or other shapes that differ where the loss compares element by element."""
+    """Different shapes, such as outputs (N, 1) and targets (N,), for a loss that compares element by element."""
     if case.target.shape == case.outputs.shape:
         return
     if case.output_kind is OutputKind.BINARY_LOGITS and not case.target.is_floating_point() and case.target.ndim == 1:
@@ -272,7 +272,7 @@ def broadcast_shapes(case: Case) -> Iterator[Finding]:
     try:
         common = tuple(torch.broadcast_shapes(outputs, target))
     except RuntimeError:
-        why = "the loss compares each output with its own target, and these do not match"
+        why = "the loss compares each output with its own target, but the shapes do not match"
         fix = f"give the network {target[1] if len(target) > 1 else 1} output(s) per example, or reshape the target"
     else:
         why = f"they broadcast to {common}: every output is compared with every target, which trains towards their mean"
@@ -282,7 +282,7 @@ def broadcast_shapes(case: Case) -> Iterator[Finding]:
 
 
 def _broadcasts(case: Case) -> bool:
-    """Whether the value of an unknown loss does not depend on the order of the targets."""
+    """Return whether the value of an unknown loss does not depend on the order of the targets."""
     target = case.target
     if is_known(case.loss) or case.outputs.numel() != target.numel() or not target.is_floating_point():
         return False

@@ -1,4 +1,4 @@
-"""Checks of the loss: a single finite number whose gradient reaches the network, lowest at correct outputs."""
+"""Checks of the loss: it is a finite number, its gradient reaches the network, and it is lowest at correct outputs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +17,7 @@ _LOGIT = 5.0
 _LARGE_LOGITS = (50.0, 500.0)
 _FAR_BELOW_0 = -20.0
 _CERTAIN = 0.9
-"""A probability from which on binary losses are lowest where the output is large."""
+"""Targets with a class probability above this are treated as that class."""
 
 
 def single_finite_loss(case: Case) -> Iterator[Finding]:
@@ -48,16 +48,16 @@ def unreached_parameters(case: Case) -> Iterator[Finding]:
     if not case.value.requires_grad:
         part = "loss" if getattr(case.outputs, "requires_grad", False) else "network"
         seen = f"the {part} cuts the gradient off: its result does not require one"
-        fix = "look there for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
+        fix = f"search the {part} for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
         yield error("detached", seen, "nothing would be learnt", fix)
         return
     without = [name for name, gradient in case.gradients.items() if gradient is None]
     if len(without) == len(case.gradients):
         seen = "the loss does not depend on any parameter of the network"
-        yield error("detached", seen, "nothing would be learnt", "look for .detach() or .data in the network")
+        yield error("detached", seen, "nothing would be learnt", "search the network for .detach() or .data")
     elif without:
         seen = f"the loss does not depend on {len(without)} of {len(case.gradients)} parameters: {_listed(without)}"
-        fix = "use them in forward, look for a .detach(), or set requires_grad_(False) if this is intended"
+        fix = "use them in forward, search for .detach(), or set requires_grad_(False) if this is intended"
         yield warning("unused-parameters", seen, "they would keep their initial values", fix)
 
 
@@ -74,7 +74,7 @@ def nonfinite_gradient(case: Case) -> Iterator[Finding]:
 
 
 def zero_gradient(case: Case) -> Iterator[Finding]:
-    """Outputs that are the same for all inputs and stay so, or a gradient of 0."""
+    """Outputs that are the same for all inputs and cannot change, or a gradient of 0."""
     if not _is_differentiable(case) or not isinstance(case.inputs, Tensor) or not case.has_tensors or not case.number:
         return
     gradients = {name: gradient for name, gradient in case.gradients.items() if gradient is not None}
@@ -90,25 +90,25 @@ def zero_gradient(case: Case) -> Iterator[Finding]:
         yield error("dead-network", seen, why, fix)
     elif not any(gradient.any() for gradient in gradients.values()):
         seen = f"the loss is {case.number:.4g}, and its gradient is 0 in every parameter"
-        why = "the first step changes nothing, and neither does any other"
+        why = "no step changes the weights"
         fix = "look for rounding, argmax or a clamp between weights and loss, or outputs so large that they saturate"
         yield error("gradient-zero", seen, why, fix)
 
 
 def upside_down(case: Case) -> Iterator[Finding]:
-    """A loss that is lower for wrong outputs than for correct ones, as with its sign reversed."""
+    """A loss that is lower for wrong outputs than for correct outputs, as with a reversed sign."""
     values = None if case.maximizes else lower_when_wrong(case)
-    # What is not negative may be intended: outputs that are distances, ranks, or labels of what an example is not.
+    # A non-negative loss may be intended: distances, ranks, complementary labels.
     if values is None or (values[1] >= 0 and one_hot_target(case) is not None and not isinstance(case.loss, Loss)):
         return
     seen = f"the loss is {values[0]:.4g} where the outputs are correct, and {values[1]:.4g} where they are wrong"
-    why = "training lowers it, and would make the network wrong"
-    fix = "change the sign of the loss (an optimizer with maximize=True climbs instead)"
+    why = "minimising it favours wrong outputs"
+    fix = "change the sign of the loss, or use an optimizer with maximize=True"
     yield error("loss-upside-down", seen, why, fix)
 
 
 def unbounded(case: Case) -> Iterator[Finding]:
-    """A loss that falls without end as the logits of the correct classes grow, unless the network bounds them."""
+    """A loss that is unbounded below as the logits of the correct classes grow, unless the network bounds them."""
     hot = one_hot_target(case)
     if hot is None or case.maximizes or case.output_kind is OutputKind.LOG_PROBABILITIES or case.torch_class:
         return
@@ -120,13 +120,13 @@ def unbounded(case: Case) -> Iterator[Finding]:
         f"the loss is {near:.4g} where the outputs of the correct classes are {_LARGE_LOGITS[0]:g}, "
         f"and {far:.4g} where they are {_LARGE_LOGITS[1]:g}"
     )
-    why = "it has no minimum: it falls for ever as outputs grow, like a loss of log-probabilities that is given logits"
+    why = "it has no minimum: it decreases forever as outputs grow, like a loss of log-probabilities applied to logits"
     fix = "take torch.log_softmax(outputs, dim=1) first, or use a loss on logits (cross-entropy)"
     yield error("loss-unbounded", seen, why, fix)
 
 
 def one_hot_target(case: Case) -> Tensor | None:
-    """The targets as one-hot rows in the shape of the outputs (N, C, ...); None if they are not classes."""
+    """Return the targets as one-hot rows in the shape of the outputs (N, C, ...); None if they are not classes."""
     if not case.has_tensors or case.outputs.ndim < 2 or case.outputs.shape[1] < 2:
         return None
     if case.output_kind in {OutputKind.VALUES, OutputKind.LOG_VALUES}:
@@ -142,7 +142,7 @@ def one_hot_target(case: Case) -> Tensor | None:
 
 
 def lower_when_wrong(case: Case) -> tuple[float, float] | None:
-    """The loss where the outputs are correct and where they are wrong, if the second is lower."""
+    """Return the loss of correct and of wrong outputs if the latter is lower, otherwise None."""
     values = [finite_value(case.loss, outputs, case.target) for outputs in _correct_and_wrong(case)]
     if not values or any(value is None for value in values):
         return None
@@ -152,7 +152,7 @@ def lower_when_wrong(case: Case) -> tuple[float, float] | None:
 
 
 def _correct_and_wrong(case: Case) -> list[Tensor]:
-    """Correct outputs, then wrong ones: for values one on either side, where no convex loss is lower at both."""
+    """Return correct outputs, then wrong outputs; for values, one on each side: no convex loss is lower at both."""
     if case.torch_class:
         return []
     hot = one_hot_target(case)
@@ -168,7 +168,7 @@ def _correct_and_wrong(case: Case) -> list[Tensor]:
 
 
 def _bounds_outputs(case: Case) -> bool:
-    """Whether the network keeps its outputs in a range where such a loss has a minimum."""
+    """Return whether the network keeps its outputs in a range where such a loss has a minimum."""
     upper_bounds = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
     return are_log_probabilities(case.outputs.detach()) or any(map(case.holds_for_any_weights, upper_bounds))
 

@@ -15,7 +15,7 @@ from losslab.losses import MSE
 from losslab.losses.adapter.output_kind import OutputKind, setting
 
 _LARGE_DECAY = 0.1
-"""The part of a weight lost in one step from which on the weights follow the decay, not the loss."""
+"""If a step removes at least this fraction of a weight, the decay dominates the loss."""
 
 
 def weights_with_smoothing(case: Case) -> Iterator[Finding]:
@@ -39,7 +39,7 @@ def weights_with_smoothing(case: Case) -> Iterator[Finding]:
 
 
 def optimal_probabilities(weight: Tensor, smoothing: float, label: int) -> Tensor:
-    """The probabilities (C,) at which the loss of an example with this label is lowest.
+    """Return the probabilities (C,) at which the loss of an example with this label is lowest.
 
     The loss is -Σ_k c_k log p_k with c_k = ε w_k / C, plus (1 - ε) w_y for the label; so p = c / Σ c.
     """
@@ -49,7 +49,7 @@ def optimal_probabilities(weight: Tensor, smoothing: float, label: int) -> Tenso
 
 
 def kl_element_mean(case: Case) -> Iterator[Finding]:
-    """KLDivLoss(reduction="mean"), which divides by the number of classes too."""
+    """KLDivLoss(reduction="mean"), which also divides by the number of classes."""
     if case.torch_class is nn.KLDivLoss and setting(case.loss, "reduction", default="mean") == "mean":
         classes = case.outputs[0].numel()
         seen = f'KLDivLoss with reduction="mean" averages over examples and {classes} classes'
@@ -57,11 +57,11 @@ def kl_element_mean(case: Case) -> Iterator[Finding]:
         yield warning("kl-element-mean", seen, why, 'use reduction="batchmean"')
 
 
-def foreign_optimizer(case: Case) -> Iterator[Finding]:
-    """An optimizer that holds none of the network's parameters."""
+def optimizer_without_parameters(case: Case) -> Iterator[Finding]:
+    """An optimizer without parameters of the network."""
     if case.optimizer is not None and case.trainable and not _groups(case):
-        seen = "the optimizer holds no trainable parameter of this network"
-        why = "its steps change something else, and the network stays as it is"
+        seen = "the optimizer has no trainable parameter of this network"
+        why = "its steps change other tensors, but not the network"
         yield error(
             "optimizer-elsewhere", seen, why, "create the optimizer from network.parameters(), after the network"
         )
@@ -76,7 +76,7 @@ def high_initial_loss(case: Case) -> Iterator[Finding]:
     if uniform > 0 and case.number >= 2 * uniform and case.number >= uniform + 0.5:
         size = float(case.outputs.detach().abs().max())
         seen = f"the loss starts at {case.number:.4g}, uniform outputs cost {uniform:.4g}; outputs are up to {size:.4g}"
-        why = "the untrained network is confident and wrong: the first epochs are spent on undoing that"
+        why = "the untrained network is confident and wrong: the first epochs only correct this"
         yield warning("initial-loss", seen, why, "normalise the inputs, or initialise the last layer smaller")
 
 
@@ -99,9 +99,10 @@ def unstable_learning_rate(case: Case) -> Iterator[Finding]:
 
 
 def _largest_eigenvalue(case: Case, layer: nn.Linear) -> float:
-    """λmax of the Hessian of the mean squared error over the whole batch: 2 σ²/(N D), σ of [features, 1].
+    """Return λmax of the Hessian of the mean squared error over the whole batch.
 
-    0 if the outputs of the layer are not those of the network.
+    λmax = 2 σ²/(N D), with the largest singular value σ of [features, 1]. Returns 0 if the outputs of the layer are not
+    those of the network.
     """
     calls: list[tuple[Tensor, Tensor]] = []
     with layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output))), torch.no_grad():
@@ -117,7 +118,7 @@ def _largest_eigenvalue(case: Case, layer: nn.Linear) -> float:
 
 
 def _descent(case: Case) -> tuple[float, float, str] | None:
-    """Learning rate, its bound times λmax, and the formula of the bound, for SGD with or without momentum."""
+    """Return the learning rate of SGD, its bound times λmax, and the formula of the bound; None if not known."""
     if case.optimizer is None:
         return None if case.lr is None else (case.lr, 2.0, "2/λmax")
     group: dict[str, Any] = case.optimizer.param_groups[0]
@@ -132,7 +133,7 @@ def _descent(case: Case) -> tuple[float, float, str] | None:
 
 
 def zero_learning_rate(case: Case) -> Iterator[Finding]:
-    """A learning rate of 0, unless a scheduler is about to raise it."""
+    """A learning rate of 0, unless a scheduler raises it."""
     groups = _groups(case)
     rates = [float(group.get("initial_lr", group["lr"])) for group in groups if group.get("lr") is not None]
     rates = rates if groups or case.lr is None else [case.lr]
@@ -144,40 +145,40 @@ def zero_learning_rate(case: Case) -> Iterator[Finding]:
 
 
 def maximizing_optimizer(case: Case) -> Iterator[Finding]:
-    """An optimizer that raises a loss which should be lowered."""
+    """An optimizer that maximizes a loss that should be minimized."""
     if case.maximizes and lower_when_wrong(case) is None:
-        why = "each step raises the loss, and makes the network worse"
+        why = "each step increases the loss, and makes the network worse"
         fix = "leave maximize out, unless the loss should be maximized"
         yield warning("maximize", "the optimizer has maximize=True", why, fix)
 
 
 def missed_parameters(case: Case) -> Iterator[Finding]:
-    """Trainable parameters that the optimizer does not hold, while it holds others."""
+    """Trainable parameters that the optimizer lacks, although it has others."""
     if case.optimizer is None:
         return
-    held = {id(parameter) for group in case.optimizer.param_groups for parameter in group["params"]}
-    without = [name for name, parameter in case.trainable.items() if id(parameter) not in held]
+    optimized = {id(parameter) for group in case.optimizer.param_groups for parameter in group["params"]}
+    without = [name for name, parameter in case.trainable.items() if id(parameter) not in optimized]
     if without and len(without) < len(case.trainable):
         seen = (
             f"the optimizer misses {len(without)} of {len(case.trainable)} parameters, the first of them {without[0]}"
         )
-        fix = "create the optimizer from network.parameters(), or set requires_grad_(False) on those to freeze"
-        yield warning("optimizer-misses", seen, "they get gradients and keep their initial values", fix)
+        fix = "create the optimizer from network.parameters(), or freeze the others with requires_grad_(False)"
+        yield warning("optimizer-misses", seen, "they get gradients, but keep their initial values", fix)
 
 
 def large_weight_decay(case: Case) -> Iterator[Finding]:
-    """A weight decay that leaves little of the weights."""
+    """A weight decay that shrinks the weights almost to 0."""
     for group in _groups(case):
         lr, decay = float(group.get("lr") or 0.0), float(group.get("weight_decay") or 0.0)
         if decay >= 1 and lr * decay >= _LARGE_DECAY:
             seen = f"weight_decay {decay:g} at learning rate {lr:g}"
-            why = f"each step takes lr · weight_decay = {lr * decay:.3g} of every weight away"
+            why = f"each step removes the fraction lr · weight_decay = {lr * decay:.3g} of every weight"
             yield warning("weight-decay-too-high", seen, why, "use a weight decay of 1e-4 to 1e-1")
             return
 
 
 def zero_class_weight(case: Case) -> Iterator[Finding]:
-    """Classes of weight 0 that are not ignored; a rule may give it to classes that never occur."""
+    """Classes with weight 0 that are not ignored. Weights computed by a rule may be 0 for classes without examples."""
     weight = setting(case.loss, "weight")
     if not case.takes_indices or not isinstance(weight, Tensor) or setting(case.loss, "rule") is not None:
         return
@@ -188,7 +189,7 @@ def zero_class_weight(case: Case) -> Iterator[Finding]:
         listed = ", ".join(str(k) for k in classes[:5]) + (" and more" if classes[5:] else "")
         fix = "give it a weight above 0, or set ignore_index if its examples should not count"
         yield warning(
-            "class-weight-zero", f"the class weight of class {listed} is 0", "its examples teach nothing", fix
+            "class-weight-zero", f"the class weight of class {listed} is 0", "its examples have zero gradient", fix
         )
 
 
@@ -208,7 +209,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
 
 
 def _groups(case: Case) -> list[dict[str, Any]]:
-    """The parameter groups of the optimizer that hold trainable parameters of the network."""
+    """Return the parameter groups of the optimizer with trainable parameters of the network."""
     own = {id(parameter) for parameter in case.trainable.values()}
     groups = [] if case.optimizer is None else case.optimizer.param_groups
     return [group for group in groups if any(id(parameter) in own for parameter in group["params"])]

@@ -1,4 +1,4 @@
-"""Checks whether the outputs are what the loss takes them for: one softmax too many, or one too few."""
+"""Checks whether the outputs match the interpretation of the loss, such as for a softmax too many or too few."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +12,7 @@ from losslab.losses.adapter.output_kind import OutputKind
 from losslab.losses.base import Loss
 
 _TOLERANCE = 2e-2
-"""Of sums of probabilities in half precision."""
+"""The tolerance for sums of probabilities in half precision."""
 
 
 def squashed_logits(case: Case) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def _rectified_logits(case: Case) -> Finding:
 
 
 def missing_activation(case: Case) -> Iterator[Finding]:
-    """Logits or probabilities for a loss of log-probabilities, or anything unbounded for a loss of probabilities."""
+    """Logits or probabilities for a loss of log-probabilities, or unbounded outputs for a loss of probabilities."""
     outputs, kind = case.outputs.detach(), case.output_kind
     if not outputs.isfinite().all():
         return
@@ -72,19 +72,19 @@ def missing_activation(case: Case) -> Iterator[Finding]:
             seen, fix = "the outputs are probabilities", "end the network in log_softmax instead of softmax"
         else:
             sums = outputs.double().exp().sum(1)
-            seen = f"the outputs are no log-probabilities: exp(outputs) sums to {sums.min():.4g} to {sums.max():.4g}"
+            seen = f"the outputs are not log-probabilities: exp(outputs) sums to {sums.min():.4g} to {sums.max():.4g}"
             fix = "take torch.log_softmax(outputs, dim=1) first, or a loss on logits (cross-entropy)"
-        why = "the loss reads its inputs as logarithms of probabilities: on anything else it has no minimum"
+        why = "the loss interprets its inputs as logarithms of probabilities: for other inputs it has no minimum"
         yield error("no-log-probabilities", seen, why, fix)
     elif kind is OutputKind.PROBABILITIES and not case.holds_for_any_weights(partial(within, 0.0, 1.0)):
-        seen = f"outputs from {outputs.min():.4g} to {outputs.max():.4g}, which nothing keeps between 0 and 1"
-        why = "the loss takes probabilities, and the logarithm of anything else is not defined"
+        seen = f"outputs from {outputs.min():.4g} to {outputs.max():.4g}, not restricted to 0 to 1"
+        why = "the loss takes the logarithm of probabilities, which is not defined below 0"
         fix = "use the same loss on logits (BCEWithLogitsLoss), or end the network in a sigmoid"
         yield error("no-probabilities", seen, why, fix)
 
 
 def unreachable_targets(case: Case) -> Iterator[Finding]:
-    """Values that the network cannot output, because it ends in a rectifier, a sigmoid or a tanh."""
+    """Targets outside the range of the network's last activation (ReLU, sigmoid, tanh)."""
     target = case.all_targets
     if case.output_kind is not OutputKind.VALUES or target.shape[1:] != case.outputs.shape[1:]:
         return
@@ -93,7 +93,7 @@ def unreachable_targets(case: Case) -> Iterator[Finding]:
         outside = (target < low) | (target > high)
         if outside.any() and case.holds_for_any_weights(lambda z: within(low, high, to_predictions(z))):  # noqa: B023
             seen = (
-                f"{outside.sum()} of {target.numel()} targets lie outside {low:g} to {high:g}, where all outputs stay"
+                f"{outside.sum()} of {target.numel()} targets are outside the range of the outputs, {low:g} to {high:g}"
             )
             seen += case.ending or ", whatever the weights"
             fix = "let the network end in a linear layer, or rescale the targets"
@@ -102,11 +102,11 @@ def unreachable_targets(case: Case) -> Iterator[Finding]:
 
 
 def mixed_examples(case: Case) -> Iterator[Finding]:
-    """Outputs that depend on the other examples of the batch in evaluation mode too."""
+    """Outputs that depend on the other examples of the batch even in evaluation mode."""
     if not isinstance(case.inputs, Tensor) or len(case.inputs) < 4:
         return
     if any(getattr(module, "track_running_stats", None) is False for module in case.network.modules()):
-        return  # such a layer uses the statistics of the batch in evaluation mode too
+        return  # such a layer uses the statistics of the batch even in evaluation mode
     together, half = case.eval_outputs
     if not isinstance(half, Tensor) or together.shape[1:] != half.shape[1:] or len(together) != len(case.inputs[:16]):
         return
@@ -114,28 +114,28 @@ def mixed_examples(case: Case) -> Iterator[Finding]:
     if difference > 1e-2 * together.std() + 1e-6:
         seen = f"outputs change by up to {difference:.4g} when other examples leave the batch, in evaluation mode"
         why = "the prediction for an example must not depend on the rest of its batch"
-        fix = "look for a view, reshape, mean or softmax along dimension 0 of the batch"
+        fix = "search for a view, reshape, mean or softmax along dimension 0 of the batch"
         yield warning("examples-mixed", seen, why, fix)
 
 
 def sum_to_one(outputs: Tensor) -> bool:
-    """Whether outputs (N, C, ...) are probabilities of C classes."""
+    """Return whether outputs (N, C, ...) are probabilities of C classes."""
     return bool((outputs >= 0).all() and ((outputs.float().sum(1) - 1).abs() < _TOLERANCE).all())
 
 
 def are_log_probabilities(outputs: Tensor) -> bool:
-    """Whether outputs (N, C, ...) are logarithms of such probabilities, along dimension 1 or the last."""
+    """Return whether outputs (N, C, ...) are log-probabilities along dimension 1 or the last dimension."""
     dimensions = {1, outputs.ndim - 1}
     return any(bool((outputs.float().logsumexp(d).abs() < _TOLERANCE).all()) for d in dimensions)
 
 
 def within(low: float, high: float, outputs: Tensor) -> bool:
-    """Whether all outputs lie in this range."""
+    """Return whether all outputs are in a range."""
     return bool(((outputs >= low) & (outputs <= high)).all())
 
 
 def _lowest_loss(case: Case) -> float | None:
-    """The loss of the best outputs between 0 and 1; None if it is not known."""
+    """Return the loss of the best outputs between 0 and 1; None if it is not known."""
     target, outputs = case.target, case.outputs.detach()
     indices = not target.is_floating_point()
     if indices and (target.ndim != 1 or outputs.ndim != 2 or target.min() < 0):

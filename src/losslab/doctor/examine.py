@@ -1,4 +1,4 @@
-"""Runs all checks on one batch."""
+"""Running all checks on one batch."""
 
 import logging
 import warnings
@@ -54,16 +54,15 @@ def examine(
     Nothing changes: parameters, gradients, buffers, modes and the state of random generators stay the same.
 
     Args:
-        network: maps inputs to outputs.
-        loss: a function of outputs and target, of torch, of this package or any other callable.
-        batch: inputs and target, in this order; anything after them is not used.
-        optimizer: will train the network.
-        lr: learning rate of plain gradient descent, if there is no optimizer.
-        examples: the network runs on at most this many examples; targets are examined in full.
+        network: the network, a function of the inputs.
+        loss: the loss of torch, losslab or another library: a function of outputs and target.
+        batch: inputs and target, in this order; further elements are ignored.
+        optimizer: the optimizer that will train the network.
+        lr: the learning rate of plain gradient descent, if there is no optimizer.
+        examples: the maximum number of examples on which the network runs; all targets are examined.
 
     Returns:
-        The findings, the most severe first. It raises nothing itself: an exception of the network or the loss on this
-        batch is a finding.
+        The findings, the most severe first. An exception of the network or the loss is a finding, too.
     """
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         seen = f"the batch is a {type(batch).__name__}, not inputs and target"
@@ -93,7 +92,7 @@ class _FunctionNetwork(nn.Module):
 
 
 def _unwrapped(network: Any) -> nn.Module:
-    """The network inside a compiled or a (distributed) data-parallel one; a function as a network."""
+    """Return the network inside a compiled or data-parallel network; wrap a function as a network."""
     if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
         network = network.module
     network = getattr(network, "_orig_mod", network)
@@ -108,10 +107,10 @@ def _run_checks(case: Case) -> list[Finding]:
     of_targets = _findings_of(_TARGET_CHECKS, case) if case.has_tensors else []
     findings = of_targets + _findings_of(_INPUT_CHECKS, case)
     findings += _findings_of(_OUTPUT_CHECKS, case) if case.has_tensors else []
-    findings += _findings_of((checks_optimizer.foreign_optimizer,), case)
+    findings += _findings_of((checks_optimizer.optimizer_without_parameters,), case)
     finite = not isinstance(case.outputs, Tensor) or bool(case.outputs.isfinite().all())
     if any(finding.severity is Severity.ERROR for finding in of_targets) or not finite:
-        return findings  # on a GPU an index out of range would end the use of the device by this process
+        return findings  # on a GPU, an index out of range would make the device unusable in this process
     try:
         case.value  # noqa: B018 -- likewise
     except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
@@ -127,6 +126,6 @@ def _findings_of(checks: tuple[Check, ...], case: Case) -> list[Finding]:
     for check in checks:
         try:
             findings += check(case)
-        except Exception:  # a check that cannot read the case reports nothing; training goes on
+        except Exception:  # a failed check reports nothing, and training continues
             logger.debug("check %s.%s failed", check.__module__, check.__name__, exc_info=True)
     return findings

@@ -8,28 +8,31 @@ from losslab.errors import message_of
 
 
 class Severity(StrEnum):
-    """How certain it is that something is wrong."""
+    """The certainty of a problem."""
 
     ERROR = "error"
-    """Certain: training would fail, or learn something else than intended."""
+    """Certain: training would fail, or would not learn the intended task."""
     WARNING = "warning"
     """Likely."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: what was seen, why it matters, and how to fix it."""
+    """A problem: the observation, why it matters, and how to fix it."""
 
     severity: Severity
     name: str
-    """Short and stable, such as "softmax-in-network"."""
+    """A short and stable name, such as "softmax-in-network"."""
     seen: str
+    """The observation."""
     why: str
+    """Why it matters."""
     fix: str
+    """How to fix it."""
 
     @property
     def line(self) -> str:
-        """What was seen and the fix, on one line."""
+        """The observation and the fix, on one line."""
         return f"{self.name}: {self.seen}; {self.fix}"
 
     def __str__(self) -> str:
@@ -37,12 +40,12 @@ class Finding:
 
 
 def error(name: str, seen: str, why: str, fix: str) -> Finding:
-    """Make a finding of severity ERROR."""
+    """Create a finding of severity ERROR."""
     return Finding(Severity.ERROR, name, seen, why, fix)
 
 
 def warning(name: str, seen: str, why: str, fix: str) -> Finding:
-    """Make a finding of severity WARNING."""
+    """Create a finding of severity WARNING."""
     return Finding(Severity.WARNING, name, seen, why, fix)
 
 
@@ -52,7 +55,7 @@ def by_severity(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """All findings as text, three lines each; "nothing found" if there are none."""
+    """Return all findings as text, three lines each; "nothing found" if there are none."""
     return "\n".join(str(finding) for finding in by_severity(findings)) or "nothing found"
 
 
@@ -68,28 +71,28 @@ _FIXES = (
     ("can't be cast", "make the target real: target.float()"),
     ("expected scalar type", "use target.long() for class indices, target.float() for real values and 0/1 labels"),
     ("cannot be multiplied", "the size of an example must be in_features of the first layer: see its shape above"),
-    ("to have", "the inputs must be (N, channels, height, width) with as many channels as the first layer takes"),
+    ("to have", "the inputs must be (N, channels, height, width), with the number of channels of the first layer"),
     ("weight tensor should be defined", "give one class weight for each output"),
-    ("Assertion", "a class index lies outside 0..C-1: labels count from 0"),
-    ("missing", "wrap it: examine(network, lambda outputs, target: loss(...), batch) passes what it needs"),
+    ("Assertion", "a class index is outside 0..C-1: labels count from 0"),
+    ("missing", "pass the missing arguments: examine(network, lambda outputs, target: loss(...), batch)"),
 )
 
 
 def exception_finding(name: str, part: str, cause: Exception, **arguments: object) -> Finding:
-    """The finding that a part raised an exception, with its message, its arguments, and a fix if one is known."""
+    """Return the finding that a part raised an exception, with message, arguments, and a fix if one is known."""
     message = message_of(cause, 300)
     shapes = ", ".join(f"{key} {_dtype_and_shape(value)}" for key, value in arguments.items())
-    fix = next((fix for sign, fix in _FIXES if sign in message), "fix what it says; its arguments are listed above")
+    fix = next((fix for sign, fix in _FIXES if sign in message), "see the exception message and the arguments above")
     seen = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
     return error(name, seen, "training would end with this exception", fix)
 
 
 def _dtype_and_shape(value: object) -> str:
-    """The dtype and shape of a tensor, as in "float32 (8, 3)"; the type of anything else."""
+    """Return the dtype and shape of a tensor, as in "float32 (8, 3)", or the type of another object."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     return type(value).__name__ if shape is None or dtype is None else f"{dtype_name(dtype)} {tuple(shape)}"
 
 
 def dtype_name(dtype: object) -> str:
-    """The name of a dtype, as in "float32"."""
+    """Return the name of a dtype, as in "float32"."""
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Observes a network and leaves it unchanged: its layers, its outputs under other weights, and its whole state."""
+"""Observing a network without changing it: its layers, its outputs under other weights, and its state."""
 
 import random
 import sys
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The first scale detects most. All outputs of one sign happen by chance in every second draw, but never in all 16.
+# The first scale detects most cases. Outputs of one sign occur by chance in every second draw, but not in all 16.
 _SCALES = (10.0, 1.0, 3.0, 30.0) * 4
 _ROWS = 8
 
 
 def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
-    """Yield the outputs under random weights around the network's own, at several scales.
+    """Yield the outputs for random changes of the weights, at several scales.
 
-    Outputs that the architecture does not bound leave any range at one of the scales. The inputs are drawn instead if
-    there are no weights.
+    Outputs that the architecture does not bound leave any range at one of the scales. Without weights, the inputs are
+    changed instead.
     """
     generator = torch.Generator().manual_seed(0)
     inputs = inputs[:_ROWS] if isinstance(inputs, Tensor) else inputs
@@ -34,7 +34,7 @@ def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
 
 
 def _size(parameter: Tensor) -> Tensor:
-    """The root mean square of a parameter, but at least that of a usual initialisation: 1 / √fan_in."""
+    """Return the root mean square of a parameter, but at least that of a usual initialisation: 1 / √fan_in."""
     fan_in = parameter[0].numel() if parameter.ndim > 1 and len(parameter) else 4
     return parameter.square().mean().sqrt().clamp(min=fan_in**-0.5)
 
@@ -47,7 +47,7 @@ _SQUASHING = (
     nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.ReLU,
     nn.ReLU6, nn.Softplus, nn.Softsign,
 )  # fmt: skip
-"""Layers whose outputs do not cover all numbers."""
+"""Layers with a restricted range of outputs."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Layers:
     squashed: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
 
     def last(self, outputs: Tensor) -> str | None:
-        """The squashing layer that gives the network's outputs, as in "Softmax (layer 3)"; None if there is none."""
+        """Return the squashing layer at the end of the network, as in "Softmax (layer 3)", or None."""
         for name, (module, output) in self.squashed.items():
             if output.data_ptr() == outputs.data_ptr():  # also through a squeeze or a flatten
                 return f"{type(module).__name__} (layer {name})" if name else type(module).__name__
@@ -77,7 +77,7 @@ class Layers:
 
 @contextmanager
 def record_layers(network: nn.Module) -> Iterator[Layers]:
-    """Record what passes through the layers of a network."""
+    """Record inputs and outputs of layers of a network."""
     layers = Layers()
     with ExitStack() as hooks:
         for name, module in network.named_modules():
@@ -92,10 +92,10 @@ def record_layers(network: nn.Module) -> Iterator[Layers]:
 
 @contextmanager
 def preserve_state(*parts: Any) -> Iterator[None]:
-    """Restore, at exit, everything that calling these modules may change.
+    """Restore at exit the state that calling these modules may change.
 
-    That is the state of every random generator (torch's on each device, Python's, NumPy's if it is loaded), and the
-    buffers, mode and attributes of each module. Gradients are not restored: take them with torch.autograd.grad.
+    This includes all random generators (of torch on each device, of Python, and of NumPy if it is loaded), and the
+    buffers, mode and attributes of each module. Gradients are not restored: compute them with torch.autograd.grad.
     Parameters are not restored either: a network whose `forward` overwrites them is changed.
     """
     modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]

@@ -1,4 +1,4 @@
-"""What a sweep shows: a live table of its running jobs, and a closing table of all. Imports no torch."""
+"""The terminal output of a sweep: a live table of running jobs, and a closing table of all jobs. Imports no torch."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ logger = logging.getLogger("losslab")
 class LiveTable:
     """Shows the running jobs with their epoch and metric, and logs a line for each job that ends.
 
-    Without a terminal there is no table, and a line for each job that starts.
+    Without a terminal there is no table, but a line for each job that starts.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -43,7 +43,7 @@ class LiveTable:
         self._live.stop()
 
     def log_existing(self, jobs: Sequence[Job]) -> None:
-        """Log how many of these jobs an earlier call finished or began."""
+        """Log how many of these jobs an earlier command finished or started."""
         done, resumed = sum(job.done_before for job in jobs), sum(job.resumes for job in jobs)
         if done or resumed:
             new = len(jobs) - done - resumed
@@ -94,9 +94,9 @@ def _progress(job: Job) -> str:
 
 
 def closing_table(sweep: Sweep, width: int) -> str:
-    """A row for each job that started: its label, its state, its metric on validation and test.
+    """Return a table of the jobs that started: label, state, and the metric on validation and test.
 
-    Below it are the reasons of failures, and the number of jobs that did not start.
+    The reasons of failures and the number of jobs that did not start follow below.
     """
     started = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
     names = dict.fromkeys(str(job.progress["metric"]) for job in started if "metric" in job.progress)
@@ -121,7 +121,7 @@ def closing_table(sweep: Sweep, width: int) -> str:
 
 
 def close(sweep: Sweep | None) -> bool:
-    """Write the summary of a sweep, log its table and how to complete it → whether all its jobs are done."""
+    """Write the summary of a sweep, log its table and the command to complete it; return whether all jobs are done."""
     if sweep is None:
         return True
     written, console = sweep.write(), get_console()

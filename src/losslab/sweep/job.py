@@ -1,4 +1,4 @@
-"""The jobs that Hydra composes, and what each process of such a job runs. Imports no torch."""
+"""Composing jobs with Hydra, and running a composed job in each of its processes. Imports no torch."""
 
 import copy
 import logging
@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
-from losslab.sweep.state import Job, Sweep, Task
+from losslab.sweep.state import Job, JobCall, Sweep
 from losslab.training.config import register, resolve
 from losslab.training.distributed import environment
 
@@ -32,9 +32,9 @@ class HydraJobs:
     """Composes the jobs of a sweep.
 
     Args:
-        context: of Hydra.
-        task: of Hydra. It holds the ProcessContext of its process as `task.context`.
-        compose: composes the configuration of a job from its overrides.
+        context: the context of Hydra.
+        task: the task function of Hydra. `task.context` is the ProcessContext of its process.
+        compose: a function that composes the configuration of a job from its overrides.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class HydraJobs:
         self.context, self.task, self.compose = context, task, compose
 
     def prepare(self, job: Job, sweep: Sweep, folder: Path | None = None) -> None:
-        """Compose a job, to run in `folder`, or in a folder that its number and its configuration name.
+        """Compose a job that runs in `folder`, by default a folder named after its number and configuration.
 
-        What keeps it from being composed becomes the reason of its failure when its turn comes.
+        A composition error is stored; the job fails with it when it is scheduled.
         """
         job.task = job.config = None
         try:
@@ -58,7 +58,7 @@ class HydraJobs:
                         folder = sweep.folder / str(config.hydra.sweep.subdir)
                 config.hydra.sweep.subdir = os.path.relpath(folder, sweep.folder)
                 config.hydra.runtime.output_dir = str(folder)
-            job.task = Task(
+            job.task = JobCall(
                 run_composed, (self.context, self.task, config), config.trainer, folder / f"{config.hydra.job.name}.log"
             )
             job.config = _resolved(config)
@@ -69,9 +69,9 @@ class HydraJobs:
         config = self.compose(job.overrides)
         with read_write(config), open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
-            config.hydra.sweep.dir = str(sweep.folder)  # resolved once, not again in each process
+            config.hydra.sweep.dir = str(sweep.folder)  # resolved here once, not in each process
             handlers = OmegaConf.select(config, "hydra.job_logging.root.handlers") or []
-            if {"console", "file"} <= set(handlers):  # what a job prints goes to the same file
+            if {"console", "file"} <= set(handlers):  # the stdout of a job is written to the same file
                 config.hydra.job_logging.root.handlers = [name for name in handlers if name != "console"]
         if not isinstance(config.seed, int):  # a part of the folder's name
             raise LabError(f"seed must be a whole number, got {config.seed!r}")
@@ -79,7 +79,7 @@ class HydraJobs:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration that a job will train, as its process will resolve it."""
+    """Return the resolved configuration of a job, as its process will resolve it."""
     plain = copy.deepcopy(config)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
@@ -89,7 +89,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def _hydra_config(config: DictConfig) -> Iterator[None]:
-    """Have ${hydra:...} refer to this job."""
+    """Let ${hydra:...} refer to this job."""
     before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, config  # type: ignore[assignment]
     try:
         yield
@@ -98,13 +98,13 @@ def _hydra_config(config: DictConfig) -> Iterator[None]:
 
 
 def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: bool) -> Any:
-    """Run a job in one of its processes → what its task returns.
+    """Run a job in one of its processes, and return the result of its task.
 
     Args:
-        context: of Hydra.
-        task: of Hydra.
-        config: of the job.
-        resumes: whether it resumes the run in its folder.
+        context: the context of Hydra.
+        task: the task function of Hydra.
+        config: the composed configuration of the job.
+        resumes: whether the job resumes the run in its folder.
     """
     ignore_output_errors()
     first = environment.current_rank().rank == 0
@@ -113,11 +113,11 @@ def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, 
     setup_globals()
     Singleton._instances.pop(HydraConfig, None)  # noqa: SLF001
     JobRuntime.instance().set("name", config.hydra.job.name)
-    if resumes or not first:  # .hydra/ is there already
+    if resumes or not first:  # .hydra/ exists already
         with read_write(config), open_dict(config):
             config.hydra.output_subdir = None
     if not first:
-        context.callbacks.callbacks = []  # the user's Hydra callbacks are called once a job
+        context.callbacks.callbacks = []  # the user's Hydra callbacks are called once per job
         logging.getLogger().addHandler(logging.NullHandler())
     result = run_job(
         hydra_context=context,
@@ -129,16 +129,16 @@ def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, 
     )
     if result.status is JobStatus.COMPLETED:
         return result.return_value
-    error: BaseException = result._return_value  # noqa: SLF001 -- the public one also writes to stderr
+    error: BaseException = result._return_value  # noqa: SLF001 -- the public attribute also writes to stderr
     log_failure(error, traceback=config.traceback)
     raise error
 
 
 def log_failure(error: BaseException, *, traceback: bool) -> None:
-    """Log the error that ends a process of a job: a LabError in one line, others with their traceback."""
+    """Log the error that ends a process of a job: a LabError in one line, other errors with their traceback."""
     rank = environment.current_rank().rank
     if not isinstance(error, LabError) or traceback:
-        print_traceback(error)  # what a job prints goes to its log
+        print_traceback(error)  # stderr of a job is written to its log
     elif rank == 0:
         logger.error("%s", error)
     else:

@@ -1,4 +1,4 @@
-"""Hydra's launcher for `-m`: each job runs in processes of its own. Imports no torch."""
+"""The Hydra launcher for `-m`: each job runs in its own processes. Imports no torch."""
 
 import dataclasses
 import logging
@@ -27,18 +27,18 @@ logger = logging.getLogger("losslab")
 
 
 class Launcher(HydraLauncher):
-    """Runs the jobs of a sweep side by side; the failure of one does not touch the others.
+    """Runs the jobs of a sweep in parallel; the failure of one job does not affect the others.
 
     Args:
-        n_jobs: as for `GpuSlots`.
+        n_jobs: the number of simultaneous jobs, see `GpuSlots`.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
-        self.n_jobs = GpuSlots(n_jobs).n_jobs  # checked before the folder of the sweep is made
+        self.n_jobs = GpuSlots(n_jobs).n_jobs  # checked before the folder of the sweep is created
         self._existing: ExistingRuns | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives to a launcher."""
+        """Store the objects that Hydra passes to a launcher."""
         context = dataclasses.replace(hydra_context)  # for the processes of the jobs
         loader = _CachingLoader(config, hydra_context.config_loader)
         hydra_context.config_loader = loader  # type: ignore[assignment]
@@ -47,34 +47,34 @@ class Launcher(HydraLauncher):
         self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run these jobs → what each returned, in order. A sweeper may call it again with more jobs."""
+        """Run jobs and return their results in order. A sweeper may call this again with more jobs."""
         config = self._config
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         sweep: Sweep | None = self._context.sweep
         if sweep is None:
-            sweep = self._begin(Path(config.hydra.sweep.dir).absolute())
-        spawn.process_context()  # it imports torch while the jobs are composed
+            sweep = self._open_sweep(Path(config.hydra.sweep.dir).absolute())
+        spawn.process_context()  # imports torch in the forkserver while the jobs are composed
         jobs = sweep.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
         for job in jobs:
             self._jobs.prepare(job, sweep)
         run_jobs(sweep, jobs, self._jobs.prepare, self._existing, self._context)
         self._check_direction(jobs)
-        # Hydra's basic sweeper gives up at the first failure that it hears of. Here the closing table reports them.
+        # Hydra's basic sweeper stops at the first reported failure. Instead, the closing table reports failures.
         silent = _sweeper(config).endswith("BasicSweeper")
         return [_returned(job, silent=silent) for job in jobs]
 
-    def _begin(self, folder: Path) -> Sweep:
-        """Lock the folder of a new sweep, or of one that is to be completed.
+    def _open_sweep(self, folder: Path) -> Sweep:
+        """Lock the folder of a new sweep or of a sweep to complete.
 
         Raises:
-            LabError: another process runs a sweep in it, or its summary is not a sweep's.
+            LabError: another process runs a sweep in the folder, or its summary is not that of a sweep.
         """
         config = self._config
         batch_size = OmegaConf.select(config, "hydra.sweeper.max_batch_size")
         all_known = _sweeper(config).endswith("BasicSweeper") and batch_size is None
         sweep = Sweep(folder, sys.argv[1:], all_known=all_known, n_jobs=self.n_jobs)
-        sweep.hold()
+        sweep.lock()
         summary = folder / runs.SUMMARY
         again = summary.is_file() and summary.stat().st_size > 0
         try:
@@ -85,12 +85,12 @@ class Launcher(HydraLauncher):
         unfinished = None if again else find_unfinished(folder, sweep.command)
         if unfinished is not None:
             logger.info(
-                "unfinished    another of the same command, which resume=%s completes", runs.display_path(unfinished)
+                "unfinished    another sweep of the same command; resume=%s completes it", runs.display_path(unfinished)
             )
         return sweep
 
     def _check_direction(self, jobs: list[Job]) -> None:
-        """Refuse to search for the worst value: Optuna minimizes by default, and a higher accuracy is better."""
+        """Refuse to search for the worst value: Optuna minimizes by default, but a higher accuracy is better."""
         direction = OmegaConf.select(self._config, "hydra.sweeper.direction")
         direction = getattr(direction, "name", direction)
         if self._config.optimized_metric is not None or direction not in {"minimize", "maximize"}:
@@ -98,12 +98,12 @@ class Launcher(HydraLauncher):
         for job in jobs:
             best = f"{job.progress.get('mode', direction[:3])}imize"
             if best != direction:
-                worst = f"hydra.sweeper.direction={direction} would look for the worst {job.progress['metric']}"
+                worst = f"hydra.sweeper.direction={direction} would search for the worst {job.progress['metric']}"
                 raise LabError(f"{worst}: set it to {best}")
 
 
 class _CachingLoader:
-    """Hydra's config loader, which keeps what it composes for a job: a sweeper validates each job before the launch."""
+    """Hydra's config loader with a cache, because a sweeper composes each job for validation before the launch."""
 
     def __init__(self, sweep_config: DictConfig, loader: Any) -> None:
         self._sweep_config, self._loader = sweep_config, loader
@@ -119,7 +119,7 @@ class _CachingLoader:
         return config
 
     def take(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job, composed again only if it was not kept."""
+        """Remove the configuration of a job from the cache and return it; compose it if it is not cached."""
         config: DictConfig | None = self._composed.pop(tuple(overrides), None)
         return config or self._loader.load_sweep_config(self._sweep_config, list(overrides))
 
@@ -129,7 +129,7 @@ def _sweeper(config: DictConfig) -> str:
 
 
 class _Failure(JobReturn):
-    """A failed job, of which Hydra does not write to stderr: the live table has reported it."""
+    """The result of a failed job that Hydra does not report on stderr, since the live table has reported it."""
 
     @property
     def return_value(self) -> NoReturn:

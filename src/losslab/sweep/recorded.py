@@ -1,6 +1,6 @@
-"""Completes a sweep from the job configurations that its folder records. Imports no torch.
+"""Completing a sweep from the job configurations recorded in its folder. Imports no torch.
 
-The folder may come from somebody else: its configurations pass the same checks as the config.json of a run.
+The folder is untrusted: its configurations pass the same checks as the config.json of a run.
 """
 
 import re
@@ -21,7 +21,7 @@ from losslab.runs.sweep_summary import read_summary_rows
 from losslab.runs.trust import check_targets, check_write_paths
 from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
 from losslab.sweep.scheduler import GpuSlots, run_jobs
-from losslab.sweep.state import Job, Sweep, Task
+from losslab.sweep.state import Job, JobCall, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
 
@@ -29,7 +29,7 @@ _Recorded = tuple[Sweep, list[dict[str, Any]]]
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a folder is that of a sweep, and not of a run."""
+    """Return whether a folder is the folder of a sweep rather than of a run."""
     return (folder / runs.SUMMARY).is_file() and not (folder / "config.json").exists()
 
 
@@ -41,25 +41,25 @@ def complete(
     changes: Mapping[str, str],
     trusted: Sequence[str] = (),
 ) -> None:
-    """Run what is missing of a sweep.
+    """Run the jobs of a sweep that are not done.
 
     Args:
-        folder: of the sweep.
-        function: trains a resolved configuration; the second argument says whether it resumes a run.
-        context: of this process.
-        changes: settings to change, by their keys; none of them changes a result.
-        trusted: packages that the configurations may name beside losslab's list.
+        folder: the folder of the sweep.
+        function: a function that trains a resolved configuration; its second argument is whether to resume the run.
+        context: the context of this process.
+        changes: the settings to change, by config key; none of them changes a result.
+        trusted: the packages that the user trusts, besides those on the allow-list.
 
     Raises:
         LabError: the folder records no jobs, or one that is not allowed.
     """
-    spawn.process_context()  # it imports torch meanwhile
+    spawn.process_context()  # imports torch in the forkserver meanwhile
     sweep, rows = _read(folder.absolute())
-    sweep.hold()
+    sweep.lock()
     settings = dict(changes)
     if "hydra.launcher.n_jobs" in settings:
         sweep.n_jobs = OmegaConf.from_dotlist([f"n_jobs={settings.pop('hydra.launcher.n_jobs')}"])["n_jobs"]
-    GpuSlots(sweep.n_jobs)  # raises if it is no number of jobs
+    GpuSlots(sweep.n_jobs)  # raises if n_jobs is invalid
     for job, row in zip(sweep.add([row["overrides"] for row in rows], 0), rows, strict=True):
         job.number, job.reason = row["job"], row["reason"]
         if row["config"] is not None:
@@ -76,7 +76,7 @@ def complete(
         _check_run_folder(run_folder, sweep.folder)
         job.config = relocate(job.config, run_folder)
         check_write_paths(job.config, run_folder, trusted)
-        job.task = Task(function, (job.config,), job.config["trainer"], run_folder / "train.log")
+        job.task = JobCall(function, (job.config,), job.config["trainer"], run_folder / "train.log")
 
     for job in sweep.jobs:
         prepare(job, sweep, None if job.config is None else Path(job.config["run_dir"]))
@@ -84,10 +84,10 @@ def complete(
 
 
 def relocate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The configuration of a run whose folder was moved: every mention of the old folder becomes the new one.
+    """Return the configuration of a run whose folder was moved: the old path of the folder is replaced everywhere.
 
     Raises:
-        LabError: it does not record the old folder.
+        LabError: the configuration does not record the old path.
     """
     old = config.get("run_dir")
     if not isinstance(old, str) or not old or "\0" in old:
@@ -105,14 +105,14 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 
 def change(config: dict[str, Any], settings: Mapping[str, str]) -> None:
-    """Change settings of a configuration, as KEY=VALUE on the command line does."""
+    """Change settings of a configuration, like KEY=VALUE on the command line."""
     for key, text in settings.items():
         group, _, name = key.rpartition(".")
         (config[group] if group else config)[name] = OmegaConf.from_dotlist([f"value={text}"])["value"]
 
 
 def _check_targets(configs: Sequence[dict[str, Any] | None], source: Path, trusted: Sequence[str]) -> None:
-    """Check what the configurations of all jobs name; in a child process, since this imports torch."""
+    """Check the `_target_`s in the configurations of all jobs. Call this in a child process, since it imports torch."""
     for config in configs:
         check_targets(config, source, trusted)
 
@@ -125,47 +125,47 @@ def _check_run_folder(folder: Path, sweep: Path) -> None:
 
 
 def _read(folder: Path) -> _Recorded:
-    """Read the jobs of a sweep: from jobs.json, or from the runs of a sweep of a version that wrote none."""
+    """Read the jobs of a sweep from jobs.json, or from its runs if an early version did not write jobs.json."""
     link = next((path for path in folder.iterdir() if path.is_symlink()), None)
     if link is not None:
         raise LabError(
             f"{link} is a symbolic link; writing would leave the folder of the sweep: replace the link by its target"
         )
-    file, begun = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
+    file, started = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
     if not file.exists():
-        if not begun:
-            raise LabError(f"{folder} holds no sweep that had begun: delete it and start the sweep again")
+        if not started:
+            raise LabError(f"{folder} contains no started sweep: delete it and start the sweep again")
         return _read_old(folder)
-    command = read_command(folder) if begun else []
+    command = read_command(folder) if started else []
     advice = f"type the command of the sweep again with run_dir={runs.display_path(folder)}"
     content = read_json(file, advice)
     rows: Any = content.get("jobs") if isinstance(content, dict) else None
-    problem = next(filter(None, map(_problem, rows)), None) if isinstance(rows, list) else "it holds no list of jobs"
+    problem = next(filter(None, map(_problem, rows)), None) if isinstance(rows, list) else "it has no list of jobs"
     if problem is None and len({row["job"] for row in rows}) < len(rows):
-        problem = "two jobs have one number"
+        problem = "two jobs have the same number"
     folders = [row["folder"] for row in rows if row["config"] is not None] if problem is None else []
     if len(set(folders)) < len(folders):
-        problem = "two jobs have one folder"
+        problem = "two jobs have the same folder"
     if problem is not None:
-        raise LabError(f"{file} does not hold the jobs of a sweep ({problem}): {advice}")
+        raise LabError(f"{file} does not contain the jobs of a sweep ({problem}): {advice}")
     if content.get("all_known") is not True:
         raise LabError(
-            f"{runs.display_path(folder)} is a search, which chooses its jobs as it goes. To continue it, type its "
-            f"command again (a storage keeps its trials): {repeated_command(folder, command)}"
+            f"{runs.display_path(folder)} is a search, which chooses later jobs by earlier results. To continue it, "
+            f"type its command again (a storage keeps its trials): {repeated_command(folder, command)}"
         )
     return Sweep(folder, command, n_jobs=content.get("n_jobs")), rows
 
 
 def _problem(row: Any) -> str | None:
-    """What is wrong with a job in jobs.json; None if nothing is."""
+    """Return the problem of a job in jobs.json, or None if it is valid."""
     if not isinstance(row, dict) or not {"job", "overrides", "folder", "config", "reason"} <= row.keys():
         return "a job lacks a key"
     number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        return "the number of a job is no number"
+        return "a job number is not an integer ≥ 0"
     texts = [row["reason"] or "", *(overrides if isinstance(overrides, list) else [None])]
     if not all(isinstance(text, str) for text in texts):
-        return f"the overrides or the reason of job {number} are no strings"
+        return f"the overrides or the reason of job {number} are not strings"
     if config is None:
         return None
     if not isinstance(folder, str) or Path(folder).name != folder or folder in {"", ".."} or "\0" in folder:
@@ -175,16 +175,17 @@ def _problem(row: Any) -> str | None:
 
 
 def _read_old(folder: Path) -> _Recorded:
-    """The jobs of a sweep whose version wrote no jobs.json: all of them must have left a config.json."""
+    """Read the jobs of a sweep without jobs.json: each must have a run folder with a config.json."""
     command, rows = read_command(folder), read_summary_rows(folder, ended=True)
     names = [row.get("folder") for row in rows]
-    begun = [
+    started = [
         name is not None and Path(name).name == name and (folder / name / "config.json").is_file() for name in names
     ]
-    if not all(begun):
+    if not all(started):
         raise LabError(
-            f"{begun.count(False)} of {len(rows)} jobs never started, and {runs.display_path(folder)} does not hold "
-            f"their configurations. To complete the sweep, type its command again: {repeated_command(folder, command)}"
+            f"{started.count(False)} of {len(rows)} jobs never started, and {runs.display_path(folder)} does not "
+            "contain their configurations. To complete the sweep, type its command again: "
+            f"{repeated_command(folder, command)}"
         )
     n_jobs = [
         int(part.partition("=")[2]) for part in command if re.fullmatch(r"hydra\.launcher\.n_jobs=-?\d{1,4}", part)

@@ -1,4 +1,4 @@
-"""The runs in the folder of a sweep, which its jobs take over, and the commands that resume. Imports no torch."""
+"""The existing runs of a sweep, which its jobs take over, and the commands that resume. Imports no torch."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ logger = logging.getLogger("losslab")
 
 FLAGS = ("-m", "--multirun")
 _COMPARED_SWEEPS = 20
-"""How many earlier sweeps are compared with a new one, the newest first."""
+"""The number of earlier sweeps that are compared with a new one, the newest first."""
 _DEPENDENCIES = (
     "losslab.",
     "torch.",
@@ -34,18 +34,18 @@ _DEPENDENCIES = (
     "lightning.pytorch.callbacks.",
     "lightning.Trainer",
 )
-"""What need not be trusted by name; to look up more would import it."""
+"""Prefixes of names that need no trust; to check further names would import their modules."""
 
 
 def resume_command(folder: Path, config: Any) -> str:
-    """The command that resumes the run or sweep in a folder, with the packages that its configuration needs trusted."""
+    """Return the command that resumes the run or sweep in a folder, including trust=[...] for its packages."""
     packages = trust.packages_to_trust(config)
     trusted = [f"trust=[{','.join(packages)}]"] if packages else []
     return shlex.join([*_program(), f"resume={runs.display_path(folder)}", *trusted])
 
 
 def completing_command(sweep: Sweep) -> str:
-    """The command that completes a sweep."""
+    """Return the command that completes a sweep."""
     if not sweep.all_known:
         return repeated_command(sweep.folder, sweep.command)
     targets = {str(value) for job in sweep.jobs for key, value in trust.leaves(job.config) if key.endswith("_target_")}
@@ -54,11 +54,11 @@ def completing_command(sweep: Sweep) -> str:
 
 
 def repeated_command(folder: Path, command: Sequence[str]) -> str:
-    """The command of a sweep again, in its folder."""
+    """Return the original command of a sweep, with its folder as run_dir."""
     left_out = ("run_dir", "hydra.sweep.dir", "trust")
     kept = [part for part in command if part.lstrip("+").partition("=")[0] not in left_out]
     path = str(runs.display_path(folder))
-    if not re.fullmatch(r"[\w./-]+", path, re.ASCII):  # as Hydra reads a string that may hold anything
+    if not re.fullmatch(r"[\w./-]+", path, re.ASCII):  # quoted by the rules of Hydra
         path = "'" + path.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
     return shlex.join([*_program(), *kept, f"run_dir={path}"])
 
@@ -68,7 +68,7 @@ def _program() -> list[str]:
 
 
 def refuse_other_keys(keys: Iterable[str], allowed: Sequence[str], purpose: str, alternative: str) -> None:
-    """Refuse settings beside resume= that would make another run or sweep, and name the alternative.
+    """Refuse settings next to resume= that would change the run or sweep, and suggest the alternative.
 
     Raises:
         LabError: a key is not allowed.
@@ -76,16 +76,16 @@ def refuse_other_keys(keys: Iterable[str], allowed: Sequence[str], purpose: str,
     other = next((key for key in keys if key not in allowed), None)
     if other is not None:
         raise LabError(
-            f"resume= {purpose} with its own settings, and {other} cannot be changed (only {', '.join(allowed)} can): "
+            f"resume= {purpose} with its recorded settings; {other} cannot be changed (only {', '.join(allowed)} can): "
             f"leave it out, or {alternative}"
         )
 
 
 def read_command(sweep: Path) -> list[str]:
-    """The command line that summary.json records.
+    """Read the command line of a sweep from summary.json.
 
     Raises:
-        LabError: it records none.
+        LabError: the file does not record it.
     """
     summary = sweep / runs.SUMMARY
     try:
@@ -98,13 +98,13 @@ def read_command(sweep: Path) -> list[str]:
 
 
 def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:
-    """The newest unfinished sweep of the same command beside a new one, if it has a default name."""
+    """Find the newest sweep of the same command, if unfinished, among sweeps with default names next to this folder."""
     for other in sorted(folder.parent.glob("sweep-*"), reverse=True)[:_COMPARED_SWEEPS]:
         try:
             if other != folder and read_command(other) == list(command):
                 states = {job["state"] for job in read_summary_rows(other)}
                 return other if states & {State.FAILED, State.INTERRUPTED} else None
-        except (LabError, OSError):  # it could not be completed
+        except (LabError, OSError):  # a damaged sweep cannot be completed
             continue
     return None
 
@@ -114,11 +114,12 @@ class ExistingRun:
     """A run in the folder of a sweep."""
 
     run: RunFolder
-    exactly: str
+    exact_identity: str
+    """See `losslab.runs.config.exact_identity`."""
     number: int | None
-    """Of its job; None if nothing records it."""
+    """The number of its job; None if not recorded."""
     seconds: float | None
-    """How long it ran; None if the call that ran it did not live to record it."""
+    """The duration of the run; None if not recorded because the sweep was killed."""
 
     @property
     def metrics(self) -> dict[str, float] | None:
@@ -130,20 +131,20 @@ class ExistingRun:
 
 
 class ExistingRuns:
-    """The runs in the folder of a sweep. One job takes over each.
+    """The runs in the folder of a sweep. Each run is taken over by at most one job.
 
     Args:
-        sweep: the folder.
+        sweep: the folder of the sweep.
 
     Raises:
-        LabError: its summary is damaged.
+        LabError: the summary of the sweep is damaged.
     """
 
     def __init__(self, sweep: Path) -> None:
         rows = read_summary_rows(sweep, ended=True)
-        self._home = sweep.resolve()
+        self._root = sweep.resolve()
         named = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
-        self._rows = {path: row for path, row in named.items() if self._home in path.parents}
+        self._rows = {path: row for path, row in named.items() if self._root in path.parents}
         self._runs: defaultdict[str, list[ExistingRun]] = defaultdict(list)
         self._numbers: dict[int, Path | None] = {}
         for path in sweep.iterdir() if sweep.is_dir() else ():
@@ -157,8 +158,8 @@ class ExistingRuns:
 
     def _add(self, run: RunFolder) -> None:
         config, path = run.read_unchecked_config(), run.path.resolve()
-        if self._home not in path.parents:  # by a link
-            raise LabError(f"{run.path} leads out of the folder of the sweep")
+        if self._root not in path.parents:  # by a link
+            raise LabError(f"{run.path} is a link out of the folder of the sweep")
         row = self._rows.get(path, {})
         number = row.get("job", _number(path))
         seconds = row.get("seconds") if row.get("state") is State.DONE else None
@@ -171,27 +172,27 @@ class ExistingRuns:
         """The rows of the summary whose runs exist and were not taken over."""
         return [row for path, row in self._rows.items() if path.is_dir()]
 
-    def take(self, config: Mapping[str, Any]) -> ExistingRun | None:
-        """Take the run of this resolved configuration; None if there is none, or a job has taken it already."""
+    def take_run(self, config: Mapping[str, Any]) -> ExistingRun | None:
+        """Return and remove the run with this resolved configuration; None if there is none left."""
         same = self._runs.get(identity(config))
         if not same:
             return None
         text = exact_identity(config)
-        run = same.pop(next((index for index, each in enumerate(same) if each.exactly == text), 0))
+        run = same.pop(next((index for index, each in enumerate(same) if each.exact_identity == text), 0))
         self._rows.pop(run.run.path.resolve(), None)
         return run
 
     def number(self, wanted: int, folder: Path | None) -> int:
-        """A number for a job: the wanted one, or the first free one if another folder has that.
+        """Return a number for a job: the wanted number, or the first free number if another folder has it.
 
         Args:
-            wanted: its index among the jobs, or its earlier number.
-            folder: where it runs or would run under this number; None if no existing folder may be used.
+            wanted: the index of the job, or its earlier number.
+            folder: the folder of the job with this number; None if no existing folder may be used.
         """
         path = None if folder is None else folder.resolve()
         if wanted in self._numbers and (path is None or self._numbers[wanted] != path):
             wanted = next(free for free in count() if free not in self._numbers)
-        self._numbers[wanted] = None  # no other job gets it
+        self._numbers[wanted] = None  # reserved
         if path is not None:
             self._rows.pop(path, None)
         return wanted
@@ -200,12 +201,12 @@ class ExistingRuns:
 def take_over(
     existing: ExistingRuns, jobs: Sequence[Job], sweep: Sweep, prepare: Callable[[Job, Sweep, Path | None], None]
 ) -> None:
-    """Have jobs take over the existing runs of their configurations: a finished one is done, others are resumed.
+    """Let jobs take over the existing runs with their configurations: finished runs are done, others are resumed.
 
     A job keeps its number and its folder unless another run has them.
     """
     for job in jobs:
-        run = None if job.config is None else existing.take(job.config)
+        run = None if job.config is None else existing.take_run(job.config)
         if job.config is not None and run is not None:
             wanted = job.number if run.number is None else run.number
             job.number = existing.number(wanted, run.run.path)
@@ -222,7 +223,7 @@ def take_over(
 
 
 def _restore(job: Job, existing: ExistingRun) -> None:
-    """Fill in what became of the run that a job takes over. The value of its task is one of its metrics."""
+    """Copy the state and results of the existing run that a job takes over. The value of its task is a metric."""
     metrics = existing.metrics
     job.done_before, job.resumes = metrics is not None, metrics is None
     if metrics is None or job.config is None:
@@ -241,7 +242,7 @@ def _number(path: Path) -> int | None:
 
 
 def _epoch_seconds(run: RunFolder) -> float:
-    """The seconds of all epochs of a run."""
+    """Return the total seconds of all epochs of a run."""
     with contextlib.suppress(OSError, ValueError):
         return sum(float(line.rpartition(",")[2]) for line in runs.read_text(run.timing).splitlines()[1:])
     return 0.0

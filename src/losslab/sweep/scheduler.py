@@ -1,7 +1,4 @@
-"""Runs the jobs of a sweep in processes, as many at a time as the machine has GPUs or as is asked for.
-
-Imports no torch.
-"""
+"""Running the jobs of a sweep in processes, by default one job per GPU at a time. Imports no torch."""
 
 import time
 from collections.abc import Callable, Collection
@@ -21,13 +18,13 @@ from losslab.training.distributed.worker import WorkerOptions
 
 
 class GpuSlots:
-    """The GPUs of this machine, and how many jobs may run on them.
+    """The GPUs of this machine, and the number of jobs that may run on them.
 
     Args:
-        n_jobs: how many jobs run at a time. None for one on each GPU, or one if there is none; -1 for one on each core.
+        n_jobs: the maximum number of simultaneous jobs. None for one per GPU, or one without GPUs; -1 for one per core.
 
     Raises:
-        LabError: it is no such number.
+        LabError: `n_jobs` is not valid.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
@@ -37,23 +34,23 @@ class GpuSlots:
         self._gpus: list[str] | None = None
 
     def gpus(self) -> list[str]:
-        """The GPUs that jobs may use."""
+        """Return the GPUs that jobs may use."""
         if self._gpus is None:
             self._gpus = spawn.visible_gpus()
         return self._gpus
 
-    def at_a_time(self, trainer: Any) -> int:
-        """How many jobs run at a time."""
+    def max_jobs(self, trainer: Any) -> int:
+        """Return the maximum number of simultaneous jobs with this trainer configuration."""
         if self.n_jobs is None:
             return max(1, len(self.gpus())) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
         return cores() if self.n_jobs == -1 else self.n_jobs
 
     def gpus_for(self, trainer: Any, world_size: int, in_use: Collection[list[str]]) -> list[str] | None:
-        """The GPUs for a job: [] if it needs none or chooses them itself, None if it must wait.
+        """Return the GPUs for a job: [] if it needs none or its configuration chooses them, None if it must wait.
 
         Args:
-            trainer: its configuration.
-            world_size: the number of its processes.
+            trainer: the trainer configuration of the job.
+            world_size: the number of processes of the job.
             in_use: the GPUs of each running job.
         """
         devices = trainer.get("devices", 1)
@@ -62,17 +59,17 @@ class GpuSlots:
             return []
         load = {gpu: sum(gpu in each for each in in_use) for gpu in self.gpus()}
         least_used = sorted(self.gpus(), key=lambda gpu: load[gpu])[:world_size]
-        shared = (self.n_jobs or 0) * world_size > len(self.gpus())  # more jobs were asked for than there are GPUs
+        shared = (self.n_jobs or 0) * world_size > len(self.gpus())  # the user requested more jobs than GPUs
         return least_used if not in_use or shared or all(load[gpu] == 0 for gpu in least_used) else None
 
 
 class JobScheduler:
-    """Starts jobs of a sweep, and watches them to their end.
+    """Starts jobs of a sweep, and follows them until they end.
 
     Args:
-        slots: where they may run.
-        sweep: of the jobs.
-        jobs: some of the sweep's.
+        slots: the GPUs and the maximum number of simultaneous jobs.
+        sweep: the sweep of the jobs.
+        jobs: the jobs to run, which may be a part of the sweep.
     """
 
     def __init__(self, slots: GpuSlots, sweep: Sweep, jobs: list[Job]) -> None:
@@ -83,10 +80,10 @@ class JobScheduler:
         self._limit = 1
 
     def run(self, table: LiveTable) -> None:
-        """Run all jobs. If this is interrupted, end those that run."""
+        """Run all jobs. An interrupt ends the running jobs."""
         try:
             while self.waiting or self.running:
-                table.refresh()  # before the first start, which takes seconds
+                table.refresh()  # before the first job starts, which takes seconds
                 self._fill(table)
                 self._watch(table)
         except BaseException:
@@ -96,28 +93,28 @@ class JobScheduler:
             self.sweep.write()
 
     def _fill(self, table: LiveTable) -> None:
-        """Start as many jobs as may run."""
+        """Start waiting jobs up to the maximum number."""
         while self.waiting and len(self.running) < self._limit:
             if not self._start(self.waiting[0], table):
                 break
 
     def _start(self, job: Job, table: LiveTable) -> bool:
-        """Start a job → whether it started or failed; otherwise it must wait for a GPU."""
+        """Start a job, or let it fail. Return False if it must wait for a GPU."""
         if job.task is None:
             return self._refuse(job, str(job.reason), table)
         trainer = job.task.trainer
         try:
-            self._limit = self.slots.at_a_time(trainer)
+            self._limit = self.slots.max_jobs(trainer)
             world_size = environment.requested_processes(trainer, lambda: len(self.slots.gpus()))
             gpus = self.slots.gpus_for(trainer, world_size, self._gpus.values())
         except LabError as error:
             return self._refuse(job, " ".join(str(error).split()), table)
         if gpus is None:
             return False
-        # Counted as if no job were done before: with more threads, a run would end with other digits.
-        at_a_time = min(self._limit, len(self.jobs))
-        variables = {"LOSSLAB_JOBS": str(at_a_time)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-        options = WorkerOptions(variables, job.task.log, spawn.threads_per_process(at_a_time * world_size))
+        # Includes jobs that were done before: with another number of threads, results would differ in the last digits.
+        max_jobs = min(self._limit, len(self.jobs))
+        variables = {"LOSSLAB_JOBS": str(max_jobs)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
+        options = WorkerOptions(variables, job.task.log, spawn.threads_per_process(max_jobs * world_size))
         run = WorkerGroup(job.task.function, [(*job.task.arguments, job.resumes)] * world_size, options)
         self.waiting.remove(job)
         job.state, job.folder, job.reason = State.RUNNING, job.task.log.parent, None
@@ -146,7 +143,7 @@ class JobScheduler:
         assert outcome is not None  # noqa: S101
         job.value, job.reason = outcome.value, outcome.reason
         if outcome.reason is None:
-            job.state = State.DONE  # also if it was interrupted: too late
+            job.state = State.DONE  # even if the job was interrupted: the interrupt came too late
         elif job.state is State.RUNNING:
             job.state = State.FAILED
         table.log_end(job)
@@ -173,20 +170,20 @@ def run_jobs(
     existing: ExistingRuns | None,
     context: ProcessContext,
 ) -> None:
-    """Run jobs of a sweep. The runs that its folder holds are taken over: only what is missing is run.
+    """Run jobs of a sweep. Existing runs in its folder are taken over, and only the missing jobs are run.
 
     Args:
-        sweep: whose folder this process has locked.
-        jobs: prepared, and contained in the sweep.
-        prepare: gives a job another number or folder.
+        sweep: the sweep, whose folder this process has locked.
+        jobs: the prepared jobs, which are part of the sweep.
+        prepare: a function that prepares a job again, with its current number and a folder.
         existing: the runs in the folder; None for a new sweep.
-        context: of this process. It gets the sweep before the first job starts.
+        context: the context of this process. Its `sweep` is set before the first job starts.
     """
     if existing is not None:
         take_over(existing, jobs, sweep, prepare)
         sweep.other_rows = existing.remaining_rows
     sweep.write_jobs()
-    sweep.write()  # not earlier: an interrupt before this leaves the summary as it was
+    sweep.write()  # not earlier: an interrupt before this does not change the summary
     context.sweep = sweep
     with spawn.termination_raises_exit(), LiveTable(sweep) as table:
         table.log_existing(jobs)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep while it runs, and the two files about them: jobs.json and summary.json. Imports no torch."""
+"""The jobs of a running sweep, and their files jobs.json and summary.json. Imports no torch."""
 
 import contextlib
 import json
@@ -20,19 +20,19 @@ from losslab.runs.sweep_summary import State
 logger = logging.getLogger("losslab")
 
 _WRITE_EVERY = 5.0
-"""Seconds between two versions of summary.json."""
+"""The minimum number of seconds between two writes of summary.json."""
 
 
-class Task(NamedTuple):
-    """What the processes of a job call."""
+class JobCall(NamedTuple):
+    """The function call that each process of a job makes."""
 
     function: Callable[..., Any]
-    """Takes the arguments, and then whether the job resumes a run."""
+    """The function, called with the arguments and whether the job resumes a run."""
     arguments: tuple[Any, ...]
     trainer: Any
-    """The configuration of the trainer, which says how many processes and GPUs the job needs."""
+    """The trainer configuration, which determines the number of processes and GPUs."""
     log: Path
-    """The file that takes what the job prints, in the run folder."""
+    """The file for stdout and stderr of the job, in the run folder."""
 
 
 @dataclass
@@ -43,27 +43,27 @@ class Job:
     overrides: list[str]
     """The overrides of this job."""
     label: str = ""
-    """Those of them that not all jobs share."""
+    """The overrides that not all jobs share."""
     config: dict[str, Any] | None = None
-    """Its resolved configuration; None if it cannot be composed or resolved."""
+    """The resolved configuration; None if the job cannot be composed or resolved."""
     composed: Any = None
-    """Its configuration as Hydra composed it, with the key `hydra`; None of a job that was read from jobs.json."""
-    task: Task | None = None
-    """None if it cannot be composed."""
+    """The configuration as composed by Hydra, with the key `hydra`; None if the job was read from jobs.json."""
+    task: JobCall | None = None
+    """The function call that runs the job; None if the job cannot be composed."""
     state: State = State.WAITING
     folder: Path | None = None
-    """Its run folder, once it has started."""
+    """The run folder, once the job has started."""
     reason: str | None = None
-    """Why it failed, in one line."""
+    """The reason of a failure, in one line."""
     seconds: float = 0.0
     value: Any = None
-    """What its task returned: the metric that a sweeper optimises."""
+    """The result of the task: the metric that a sweeper optimises."""
     progress: dict[str, Any] = field(default_factory=dict)
-    """What its first process last reported."""
+    """The newest progress reported by rank 0."""
     done_before: bool = False
-    """Whether an earlier call finished it."""
+    """Whether an earlier command finished the job."""
     resumes: bool = False
-    """Whether it resumes the run in its folder."""
+    """Whether the job resumes the run in its folder."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def monitored_value(self) -> str:
-        """The monitored metric: of the newest epoch while the job runs, then of the best one."""
+        """The monitored metric as text: of the newest epoch while the job runs, of the best epoch afterwards."""
         name = self.progress.get("metric")
         value = self.metrics.get(str(name)) if self.state is State.DONE else self.progress.get("value")
         return f"{name} {value:.4g}" if value is not None else ""
@@ -87,11 +87,11 @@ class Sweep:
     """The jobs of one sweep.
 
     Args:
-        folder: of the sweep.
+        folder: the folder of the sweep.
         command: the command line of the sweep without the program.
-        all_known: whether all its jobs are known before the first one starts. A search decides on the next job by the
-            results of those before.
-        n_jobs: how many jobs run at a time, as for `GpuSlots`.
+        all_known: whether all jobs are known before the first one starts. A search chooses later jobs by earlier
+            results.
+        n_jobs: the number of simultaneous jobs, see `GpuSlots`.
     """
 
     def __init__(
@@ -103,16 +103,16 @@ class Sweep:
         self.n_jobs = n_jobs
         self.jobs: list[Job] = []
         self.other_rows: list[dict[str, Any]] = []
-        """The rows in summary.json of runs in the folder that this command does not ask for."""
+        """Rows of summary.json for runs in the folder that are not among the jobs of this command."""
         self._written = 0.0
         self._warned = False
         self._lock = contextlib.ExitStack()
 
-    def hold(self) -> None:
-        """Lock the folder for as long as this process lives.
+    def lock(self) -> None:
+        """Lock the folder until this process ends.
 
         Raises:
-            LabError: another process runs a sweep in it.
+            LabError: another process runs a sweep in the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock.enter_context(runs.lock(self.folder))
@@ -121,12 +121,12 @@ class Sweep:
         """Add jobs.
 
         Args:
-            overrides: of each job.
+            overrides: the overrides of each job.
             first: the number of the first job.
-            common: the command line's overrides.
+            common: the overrides on the command line.
         """
         added = [Job(first + index, list(each)) for index, each in enumerate(overrides)]
-        # Hydra may spell an override in another way than the command line (True for true): then all jobs share it.
+        # Hydra may spell a common override differently (True for true); such an override is shared by all jobs.
         shared = set(common).union(set.intersection(*map(set, overrides)) if len(added) > 1 else ())
         for job in added:
             job.label = " ".join(override for override in job.overrides if override not in shared)
@@ -152,7 +152,7 @@ class Sweep:
         """Write jobs.json, from which the sweep can be completed.
 
         Raises:
-            LabError: it cannot be written.
+            LabError: the file cannot be written.
         """
         jobs = [
             {
@@ -170,12 +170,12 @@ class Sweep:
             raise _no_space(self.folder / runs.JOBS, error) from error
 
     def write(self, *, now: bool = True) -> bool:
-        """Write summary.json, at most every few seconds unless `now` → whether that did not fail.
+        """Write summary.json, at most every few seconds unless `now`, and return whether it succeeded.
 
-        A failure is reported once and ends no job.
+        A failure is reported once and does not end jobs.
 
         Raises:
-            LabError: it cannot be written and there is no earlier version.
+            LabError: the file cannot be written and there is no earlier version.
         """
         if not now and time.monotonic() - self._written < _WRITE_EVERY:
             return True
@@ -197,7 +197,7 @@ class Sweep:
         if not summary.is_file() or not summary.stat().st_size:
             raise _no_space(summary, error) from error
         self._warned = True
-        logger.warning("cannot write %s (%s): its last version stays, and the jobs go on", summary, error.strerror)
+        logger.warning("cannot write %s (%s): its last version is kept, the jobs continue", summary, error.strerror)
 
     def _row(self, job: Job) -> dict[str, Any]:
         return {
@@ -216,4 +216,4 @@ class Sweep:
 
 
 def _no_space(file: Path, error: OSError) -> LabError:
-    return LabError(f"cannot write {file} ({error.strerror}): free some space, or set run_dir to a folder elsewhere")
+    return LabError(f"cannot write {file} ({error.strerror}): free some space, or set run_dir to another disk")

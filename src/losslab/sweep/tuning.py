@@ -1,16 +1,16 @@
-"""Checks of a hyperparameter search. Imports no torch."""
+"""Checks for hyperparameter searches. Imports no torch."""
 
 import logging
 from typing import Any
 
 from losslab.errors import LabError
 
-# Optuna would repeat on stderr what the live table shows.
+# Optuna would repeat the information of the live table on stderr.
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 def one_loss(config: Any, trial: Any) -> None:  # noqa: ARG001 -- the signature that Optuna's sweeper requires
-    """Refuse to search over losses: the search would give better ones more trials, which is no fair comparison.
+    """Refuse to search over losses: better losses would get more trials, which would make the comparison unfair.
 
     Raises:
         LabError: the search is over several losses.

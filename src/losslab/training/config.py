@@ -59,7 +59,7 @@ def register(context: ProcessContext | None = None) -> None:
     OmegaConf.register_new_resolver("run_name", runs.default_name, replace=True)
     OmegaConf.register_new_resolver("sweep_path", folders.sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
-    OmegaConf.register_new_resolver("on_first_rank", _on_first_rank, replace=True)
+    OmegaConf.register_new_resolver("on_first_rank", _value_on_first_rank, replace=True)
     OmegaConf.register_new_resolver("better", optimization_direction, replace=True)
 
 
@@ -68,7 +68,7 @@ def _divisor(number: int, limit: int | None) -> int:
     return math.gcd(number, limit) if isinstance(limit, int) and limit > 0 else number
 
 
-def _on_first_rank(value: str, otherwise: str | None) -> str | None:
+def _value_on_first_rank(value: str, otherwise: str | None) -> str | None:
     """Return `value` on rank 0 and `otherwise` on other ranks: only rank 0 writes train.log."""
     return value if environment.current_rank().rank == 0 else otherwise
 

@@ -31,9 +31,9 @@ def sweep(tmp_path):
 
 def test_a_run_is_recognised_by_its_configuration_whatever_its_number(sweep):
     existing = ExistingRuns(sweep)
-    taken = [existing.take(config(loss, seed)) for loss, seed in [("l1", 1), ("l1", 0), ("mse", 1), ("mse", 0)]]
+    taken = [existing.take_run(config(loss, seed)) for loss, seed in [("l1", 1), ("l1", 0), ("mse", 1), ("mse", 0)]]
     assert [run and run.number for run in taken] == [None, 2, 1, 0]
-    assert existing.take(config("mse", 0)) is None  # one job each
+    assert existing.take_run(config("mse", 0)) is None  # one job each
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_a_run_is_recognised_by_its_configuration_whatever_its_number(sweep):
     ],
 )
 def test_a_run_is_recognised_despite_settings_that_change_no_result(sweep, values, same):
-    assert (ExistingRuns(sweep).take(config(**values)) is not None) is same
+    assert (ExistingRuns(sweep).take_run(config(**values)) is not None) is same
 
 
 def test_two_folders_of_images_are_two_data_sets(tmp_path):
     images = {"choices": folders.config()["choices"] | {"data": "image_folder"}}
     folders.run(tmp_path / "0-run", data__dir="/a", **images)
-    assert ExistingRuns(tmp_path).take(config(data__dir="/b", **images)) is None
-    assert ExistingRuns(tmp_path).take(config(data__dir="/a", **images)) is not None
+    assert ExistingRuns(tmp_path).take_run(config(data__dir="/b", **images)) is None
+    assert ExistingRuns(tmp_path).take_run(config(data__dir="/a", **images)) is not None
 
 
 def test_a_configuration_that_is_composed_for_another_folder_is_the_same_run():
@@ -72,7 +72,7 @@ def test_runs_that_differ_in_settings_without_effect_are_each_taken_by_their_own
     for number in range(2):
         folders.run(tmp_path / f"{number}-run", data__workers=number)
     existing = ExistingRuns(tmp_path)
-    assert [existing.take(config(data__workers=workers)).number for workers in (1, 0)] == [1, 0]
+    assert [existing.take_run(config(data__workers=workers)).number for workers in (1, 0)] == [1, 0]
 
 
 def test_a_new_job_keeps_its_number_unless_a_folder_has_it(sweep):
@@ -118,16 +118,16 @@ def test_a_killed_sweep_is_not_taken_for_a_running_one(sweep):
     killed = written(sweep, *zip([State.RUNNING, State.RUNNING, State.WAITING], names, strict=True))
     ended = [State.DONE, State.INTERRUPTED, State.INTERRUPTED]
     assert [job["state"] for job in read_summary_rows(sweep)] == ended
-    killed.hold()
+    killed.lock()
     assert [job["state"] for job in read_summary_rows(sweep)] == [State.RUNNING, State.RUNNING, State.WAITING]
     with pytest.raises(LabError, match="another process is training"):
-        Sweep(sweep).hold()
+        Sweep(sweep).lock()
 
 
 def test_rows_of_runs_that_no_job_takes_over_stay_in_the_summary(sweep):
     written(sweep, (State.DONE, "0-mlp-digits-mse-s0"), (State.FAILED, "1-mlp-digits-mse-s1"), (State.FAILED, None))
     existing = ExistingRuns(sweep)
-    assert existing.take(config("mse", 0)) is not None
+    assert existing.take_run(config("mse", 0)) is not None
     assert [row["folder"] for row in existing.remaining_rows] == ["1-mlp-digits-mse-s1"]
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_run_is_not_taken_over_and_keeps_its_number(sweep, caplog):
     (sweep / "1-mlp-digits-mse-s1" / "config.json").write_text("{")
     existing = ExistingRuns(sweep)
     assert "not taken over: cannot read" in caplog.text
-    assert existing.take(config("mse", 1)) is None
+    assert existing.take_run(config("mse", 1)) is None
     assert existing.number(1, None) == 3
 
 
@@ -147,8 +147,8 @@ def test_runs_elsewhere_are_not_taken_over(tmp_path, caplog):
     (sweep / "0-run").symlink_to(other)
     folders.summary(sweep, {"folder": "../victim"}, {"folder": str(victim)}, {"folder": "."})
     existing = ExistingRuns(sweep)
-    assert existing.take(config()) is None
-    assert existing.take(config(seed=1)) is None
+    assert existing.take_run(config()) is None
+    assert existing.take_run(config(seed=1)) is None
     assert "0-run leads out of the folder of the sweep" in caplog.text
 
 

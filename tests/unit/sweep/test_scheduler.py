@@ -7,7 +7,7 @@ import pytest
 from losslab.runs.sweep_summary import State
 from losslab.sweep import scheduler
 from losslab.sweep.display import LiveTable
-from losslab.sweep.state import Sweep, Task
+from losslab.sweep.state import JobCall, Sweep
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult
 
 
@@ -35,7 +35,7 @@ def two_gpus(monkeypatch, tmp_path):
         sweep = Sweep(tmp_path)
         jobs = sweep.add([[f"seed={number}"] for number in range(len(trainers))], 0)
         for job, trainer in zip(jobs, trainers, strict=True):
-            job.task = Task(print, (), trainer, tmp_path / "run" / "train.log")
+            job.task = JobCall(print, (), trainer, tmp_path / "run" / "train.log")
         jobs_of_sweep = scheduler.JobScheduler(scheduler.GpuSlots(n_jobs), sweep, jobs)
         table = LiveTable(sweep)
 
