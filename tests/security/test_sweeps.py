@@ -56,7 +56,7 @@ def complete(monkeypatch):
     monkeypatch.setattr(recorded, "run_jobs", run_jobs)
     monkeypatch.setattr(recorded.spawn, "run_in_subprocess", lambda task, *arguments: task(*arguments))
     monkeypatch.setattr(recorded.spawn, "process_context", lambda: None)
-    monkeypatch.setattr(Sweep, "hold", lambda _: None)  # a refusal ends the process, and with it the lock
+    monkeypatch.setattr(Sweep, "lock", lambda _: None)  # a refusal ends the process, and with it the lock
 
     def complete(folder, *trusted):
         recorded.complete(folder, print, ProcessContext(), changes={}, trusted=trusted)

@@ -152,8 +152,8 @@ def _read_composed(folder: RunFolder) -> dict[str, Any]:
             folder.read_config()  # raises: not a run folder, but it contains runs
         raise LabError(f"{folder.path} contains no started run: delete it and start the run again") from error
     if interpolation is not None or not named:
-        problem = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
-        raise LabError(f"{source} is untrusted and is not resolved ({problem}): start the run again")
+        reason = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
+        raise LabError(f"{source} is untrusted and is not resolved ({reason}): start the run again")
     try:
         config = resolve(OmegaConf.create(plain), choices, str(folder.path))
     except OmegaConfBaseException as error:
