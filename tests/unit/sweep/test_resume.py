@@ -149,7 +149,7 @@ def test_runs_elsewhere_are_not_taken_over(tmp_path, caplog):
     existing = ExistingRuns(sweep)
     assert existing.take_run(config()) is None
     assert existing.take_run(config(seed=1)) is None
-    assert "0-run leads out of the folder of the sweep" in caplog.text
+    assert "0-run is a link out of the folder of the sweep" in caplog.text
 
 
 def test_an_unfinished_sweep_of_the_same_command_is_found_beside_a_new_one(tmp_path):
