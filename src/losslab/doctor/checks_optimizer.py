@@ -180,7 +180,7 @@ def large_weight_decay(case: Case) -> Iterator[Finding]:
 def zero_class_weight(case: Case) -> Iterator[Finding]:
     """Classes with weight 0 that are not ignored. Weights computed by a rule may be 0 for classes without examples."""
     weight = setting(case.loss, "weight")
-    if not case.takes_indices or not isinstance(weight, Tensor) or setting(case.loss, "rule") is not None:
+    if not case.takes_indices or not isinstance(weight, Tensor) or setting(case.loss, "weight_rule") is not None:
         return
     if weight.ndim != 1 or len(weight) != case.outputs.shape[1]:
         return
