@@ -72,7 +72,9 @@ def old_command() -> None:
 def _run(verb: str) -> None:
     if verb == "train" and {"-h", "--help"} & set(sys.argv[1:]):
         from losslab.cli.help import help_text  # noqa: PLC0415
+        from losslab.io.terminal import ignore_output_errors  # noqa: PLC0415
 
+        ignore_output_errors()  # `--help | head -1`
         sys.stdout.write(help_text())
         return
     if find_spec("hydra") is None:  # not the Python in which losslab was installed

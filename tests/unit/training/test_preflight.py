@@ -112,7 +112,7 @@ def test_batch_norm_needs_examples_on_every_rank():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with pytest.raises(LabError, match=r"last batch of an epoch has 1 examples.*network\.1"):
         preflight.check_batch_norm(network, 129, 64, 2)
-    with pytest.raises(LabError, match="3 examples: too few for the BatchNorm of 4 processes"):
+    with pytest.raises(LabError, match="3 examples, too few for BatchNorm on 4 processes"):
         preflight.check_batch_norm(network, 3, None, 4)
     preflight.check_batch_norm(nn.Linear(3, 4), 129, 64, 2)
 

@@ -142,7 +142,7 @@ def test_loss_without_class_weights_is_an_error(build, overrides):
     "wrong", [{"start": -1}, {"start": 1.5}, {"beta": 1.0}, {"start": float("nan")}, {"start": float("inf")}]
 )
 def test_invalid_arguments_are_an_error(wrong):
-    with pytest.raises(LabError, match=r"a start of 0 or more"):
+    with pytest.raises(LabError, match=r"needs a start .an epoch ≥ 0, or a fraction"):
         DeferredReweighting(**wrong)
 
 

@@ -67,5 +67,5 @@ def test_network_that_cannot_be_traced_has_no_graph(build, caplog, monkeypatch):
     experiment = build("trainer.max_epochs=2")
     monkeypatch.setattr("torch.jit.trace", lambda *_, **__: 1 / 0)
     experiment.trainer.fit(experiment.learner, datamodule=experiment.data)
-    assert "graph page stays empty" in caplog.text
+    assert "graph page of TensorBoard stays empty" in caplog.text
     assert experiment.trainer.global_step == 2
