@@ -28,6 +28,19 @@ def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
     Raises:
         LabError: the file cannot be read, or holds no such distributions.
     """
+    rows = _read(path)
+    count, classes = len(predictions), predictions.spec.targets
+    is_subset = size > count and not np.array_equal(predictions.index, np.arange(count))
+    if rows.ndim != 2 or rows.shape[1] != classes or len(rows) not in {count, size if is_subset else count}:
+        other = f", or ({size}, {classes}) in the order of the whole set" if is_subset else ""
+        raise LabError(f"{path} holds an array of shape {rows.shape}, this split needs ({count}, {classes}){other}")
+    _check_distributions(rows, path)
+    rows = rows.astype(np.float64)
+    rows /= rows.sum(1, keepdims=True)  # sums of half-precision rows are off in the third digit
+    return rows if len(rows) == count else rows[predictions.index]
+
+
+def _read(path: Path) -> Array:
     try:
         with open_regular_file(path) as file:
             rows = np.load(file, allow_pickle=False)
@@ -39,15 +52,7 @@ def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         content = f"an array of {rows.dtype}" if isinstance(rows, np.ndarray) else "several arrays"
         raise LabError(f"{path} holds {content}: soft labels are one array of numbers, written with np.save")
-    count, classes = len(predictions), predictions.spec.targets
-    is_subset = size > count and not np.array_equal(predictions.index, np.arange(count))
-    if rows.ndim != 2 or rows.shape[1] != classes or len(rows) not in {count, size if is_subset else count}:
-        other = f", or ({size}, {classes}) in the order of the whole set" if is_subset else ""
-        raise LabError(f"{path} holds an array of shape {rows.shape}, this split needs ({count}, {classes}){other}")
-    _check_distributions(rows, path)
-    rows = rows.astype(np.float64)
-    rows /= rows.sum(1, keepdims=True)  # sums of half-precision rows are off in the third digit
-    return rows if len(rows) == count else rows[predictions.index]
+    return rows
 
 
 def _check_distributions(rows: Array, path: Path) -> None:
