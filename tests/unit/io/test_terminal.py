@@ -60,6 +60,7 @@ def test_help_into_a_closed_pipe_is_no_error(tmp_path):
     assert (process.wait(120), said) == (0, b"")
 
 
+@pytest.mark.slow
 def test_run_finishes_without_stdout_and_stderr(tmp_path):
     command = ["sh", "-c", '"$0" "$@" >&- 2>&-', sys.executable, str(ROOT / "train.py"), *RUN, "callbacks=none"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0

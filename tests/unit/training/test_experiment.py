@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning import Callback
+from quick import sample
 
 from losslab.errors import LabError
 from losslab.io.conf_groups import choices
@@ -36,7 +37,13 @@ TRAINED = {(TWINS[catalog.wants(name)[0]], name) for name in catalog.names()}
 TRAINED |= {("digits", name) for name in FITTING["breast_cancer"]} | {("counts", "poisson_nll"), ("counts", "tweedie")}
 
 
-@pytest.mark.parametrize(("data", "loss"), sorted(TRAINED))
+QUICK_LOSSES = (
+    ("line", "mse"), ("line", "gaussian_nll"), ("counts", "poisson_nll"), ("breast_cancer", "bce"),
+    ("digits", "cross_entropy"), ("digits", "distillation"), ("digits", "gjs"), ("digits", "nce_rce"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "loss"), sample(sorted(TRAINED), *QUICK_LOSSES))
 def test_loss_trains_on_fitting_data(train, a_teacher, data, loss):
     taught = (f"teacher={a_teacher}",) if loss == "distillation" else ()
     network = NETWORK.get(data, ("model=mlp", "model.hidden=[8]"))
@@ -56,12 +63,15 @@ def test_data_that_do_not_fit_are_refused_and_fitting_losses_named(build, data, 
     assert one_that_fits in named
 
 
-@pytest.mark.parametrize(("loss", "accuracy"), [("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.3)])
+@pytest.mark.parametrize(
+    ("loss", "accuracy"), sample([("cross_entropy", 0.9), ("mse", 0.9), ("l1", 0.3)], ("cross_entropy", 0.9))
+)
 def test_classes_are_learnt(train, loss, accuracy):
     _, results = train("model=mlp", "data=digits", f"loss={loss}", "trainer.max_epochs=15", "logger=none")
     assert results["test/accuracy"] > accuracy
 
 
+@pytest.mark.slow
 def test_outliers_move_mse_more_than_huber_and_l1(train):
     error = {
         loss: train("experiment=outliers", f"loss={loss}", "logger=none")[1]["test/mse"]
@@ -70,8 +80,12 @@ def test_outliers_move_mse_more_than_huber_and_l1(train):
     assert error["mse"] > 100 * error["huber"] > 100 * error["l1"]
 
 
-@pytest.mark.parametrize("optimizer", choices("optimizer"))
-@pytest.mark.parametrize("scheduler", choices("scheduler"))
+PAIRS = [(optimizer, scheduler) for optimizer in choices("optimizer") for scheduler in choices("scheduler")]
+# Each optimizer and each scheduler once.
+QUICK_PAIRS = PAIRS[:: len(choices("scheduler")) + 1]
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), sample(PAIRS, *QUICK_PAIRS))
 def test_every_optimizer_works_with_every_scheduler(train, optimizer, scheduler):
     experiment, _ = train(
         "model=mlp", "data=diabetes", f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.lr=1e-3",
@@ -155,7 +169,7 @@ def test_callback_choices_can_be_combined(build):
     assert {"EMAWeightAveraging", "EarlyStopping", "BestAndLastCheckpoint"} <= names
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", sample(["32-true", "64-true", "bf16-mixed"], "bf16-mixed"))
 def test_cnn_trains_in_every_cpu_precision(train, precision):
     experiment, results = train(
         "model=cifar_cnn", "data=digits", f"trainer.precision={precision}", "trainer.limit_train_batches=2", *QUICK

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from quick import sample
 from torch import nn
 
 from losslab.doctor import report
@@ -24,8 +25,11 @@ def restless(network: nn.Module) -> nn.Module:
     return nn.Sequential(network, nn.Dropout(0.3), nn.Linear(10, 10), nn.BatchNorm1d(10), nn.Dropout(0.3))
 
 
-@pytest.mark.parametrize("extra", [[], ["data.crop=2"], ["trainer.accumulate_grad_batches=2"], ["compile=true"]])
-@pytest.mark.parametrize("model", ["cifar_cnn", "mlp"])
+EXTRAS = ([], ["data.crop=2"], ["trainer.accumulate_grad_batches=2"], ["compile=true"])
+RUNS = [(model, extra) for model in ("cifar_cnn", "mlp") for extra in EXTRAS]
+
+
+@pytest.mark.parametrize(("model", "extra"), sample(RUNS, ("cifar_cnn", ["data.crop=2"]), ("mlp", [])))
 def test_examination_does_not_change_the_run(build, monkeypatch, model, extra):
     compile_in_place = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
@@ -85,7 +89,9 @@ LOSSES = {
 PRESETS = [(model, data) for data in LOSSES for model in ("linear", "mlp")] + [("cifar_cnn", "digits")]
 
 
-@pytest.mark.parametrize(("model", "data"), PRESETS)
+@pytest.mark.parametrize(
+    ("model", "data"), sample(PRESETS, ("linear", "line"), ("mlp", "breast_cancer"), ("cifar_cnn", "digits"))
+)
 def test_presets_have_no_findings(build, model, data):
     for loss, optimizer in product(LOSSES[data], ("sgd", "adam")):
         rate = ["optimizer.lr=1e-3"] if (model, data, optimizer) == ("linear", "digits", "sgd") else []
