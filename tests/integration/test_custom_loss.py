@@ -46,7 +46,7 @@ def test_parameters_of_a_loss_are_trained_saved_and_evaluated(train):
     )
     assert results["test/accuracy"] > 0.8
     learnt = trained.learner.loss.criterion.W
-    with pytest.raises(LabError, match=r"_target_ names pytorch_metric.* --trust pytorch_metric_learning"):
+    with pytest.raises(LabError, match=r"_target_ is pytorch_metric.* --trust pytorch_metric_learning"):
         RunFolder(trained.folder.path).read_config()
     again = experiment.rebuild(trained.folder, trained.folder.read_config())
     assert not torch.equal(again.learner.loss.criterion.W, learnt)

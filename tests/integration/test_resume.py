@@ -121,7 +121,7 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(damage, interrupted, caplo
         content[len(content) // 2] ^= 1
         last.write_bytes(content[:-100] if damage == "cut off" else content)
     assert resumed(kept[3], *RUNS["plateau"]) == outcome(whole)
-    assert "resuming from the one before" in caplog.text
+    assert "resuming from the checkpoint before" in caplog.text
     assert "last.ckpt" in caplog.text
 
 
@@ -158,7 +158,9 @@ def test_weights_pth_never_holds_another_epoch_than_the_best(interrupted, monkey
     _, kept = interrupted(*RUNS["plateau"])
     best = checkpoint.read_best
     monkeypatch.setattr(checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
-    with pytest.raises(LabError, match=r"best\.ckpt is of epoch 78, .* the weights of epoch \d are gone"):
+    with pytest.raises(
+        LabError, match=r"best\.ckpt was saved in epoch 78, .* the best epoch is \d, whose weights are not saved"
+    ):
         resumed(kept[-2], *RUNS["plateau"])
 
 
@@ -342,8 +344,8 @@ def test_run_that_another_process_trains_is_refused(place):
     [
         (["resume=nowhere"], "resume=nowhere: there is no such folder"),
         (["resume=empty"], "empty contains no started run: delete it and start the run again"),
-        (["resume=half", "optimizer.lr=0.1"], "optimizer.lr cannot be said anew"),
-        (["resume=half", "-m"], "-m cannot be said anew"),
+        (["resume=half", "optimizer.lr=0.1"], "optimizer.lr cannot be changed"),
+        (["resume=half", "-m"], "-m cannot be changed"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused_in_one_line(place, arguments, said):

@@ -73,8 +73,8 @@ def test_a_wrong_number_or_word_in_an_output_is_detected():
     [
         "training on the test split",
         "never stepping",
-        "divided by the number of batches",
-        "a gradient of zero is taken for the optimum",
+        "averaging the batch means",
+        "taking a zero gradient for the optimum",
         "the smaller loss is the better one",
     ],
 )

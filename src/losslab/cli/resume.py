@@ -50,6 +50,7 @@ def resume(arguments: Sequence[str]) -> NoReturn:
             show_all=show_all,
         )
     register()
+    settings |= {flag: "" for flag in FLAGS if flag in arguments}  # a run is no sweep
     with one_line_errors(show_all=show_all):
         _resume(RunFolder(path, trusted), settings)
     leave(0)
