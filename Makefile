@@ -14,7 +14,7 @@ STARTS := tests/integration
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
-	@echo "make test                                        the quick tests, in about five minutes"
+	@echo "make test                                        the quick tests"
 	@echo "make check                                       everything: ruff, mypy, import-linter, quick and slow tests"
 	@echo "make soak [SOAK='--only kills']                  the campaigns of docs/reliability.md, which take hours"
 	@echo "make format | lock | clean                       format the code | renew requirements.lock | remove .venv"
