@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from losslab import runs
 from losslab.errors import LabError
@@ -16,7 +18,6 @@ from losslab.runs import folder
 from losslab.training import config
 
 ROOT = Path(__file__).parents[2]
-NAME = ("linear", "line", "mse", 0, None, None)
 
 
 def _claim(cwd, barrier, answers, path):
@@ -24,10 +25,12 @@ def _claim(cwd, barrier, answers, path):
     folder.secrets.token_hex = lambda _: (
         f"{random.SystemRandom().randrange(256):04x}"
     )  # so that many draw the same name
+    config.register()
+    cfg = OmegaConf.create({"run_dir": path, "claimed": "${run_path:${run_dir},null,linear,line,mse,0,null,null}"})
     barrier.wait()
     try:
-        answers.put(config._run_path(path, None, *NAME))
-    except LabError as error:
+        answers.put(cfg.claimed)
+    except InterpolationResolutionError as error:
         answers.put(f"refused: {error}")
 
 
