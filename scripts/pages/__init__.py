@@ -1,5 +1,6 @@
-"""Documentation pages made of experiments: commands that are run, their recorded results, and text and figures of them.
+"""Documentation pages that are generated from experiments.
 
-`experiments` runs and records, `page` writes a page and finds out whether it is stale; `choosing_guide` is
-docs/choosing.md, `lessons` is docs/lessons.md. Run by `python scripts/pages`.
+`experiments` runs commands and records their results. `page` writes a page from the recorded results and detects
+whether it is stale. `choosing_guide` defines docs/choosing.md, and `lessons` defines docs/lessons.md. The command is
+`python scripts/pages`.
 """

@@ -1,4 +1,4 @@
-"""Run the experiments of a documentation page, and write it: `python scripts/pages choosing|lessons [NAME ...]`."""
+"""Run the experiments of a documentation page and write it: `python scripts/pages choosing|lessons [NAME ...]`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: its tensors here are tiny
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the tensors here are tiny
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
@@ -17,13 +17,13 @@ PAGES = {page.name: page for page in (choosing_guide.PAGE, lessons.PAGE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all experiments of a page, or those that are named, and write the page with its figures."""
-    parser = argparse.ArgumentParser(description="Run the experiments of a documentation page, and write it again.")
-    parser.add_argument("page", choices=PAGES, help="docs/PAGE.md")
+    """Run all or some experiments of a page, and write the page with its figures."""
+    parser = argparse.ArgumentParser(description="Run the experiments of a documentation page, and write the page.")
+    parser.add_argument("page", choices=PAGES, help="page to write: docs/PAGE.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run (default: all)")
     parser.add_argument("--text", action="store_true", help="run nothing: write the page from the recorded results")
     parser.add_argument(
-        "--resume", action="store_true", help="run only experiments without results of their present definition"
+        "--resume", action="store_true", help="run only experiments without results for their current definition"
     )
     options = parser.parse_args(arguments)
     page, docs = PAGES[options.page], ROOT / "docs"

@@ -1,4 +1,4 @@
-"""Experiments of a page: their results are recorded in runs.csv, and how they were made in campaign.json."""
+"""Run experiments and record them: results in runs.csv, definitions and conditions in campaign.json."""
 
 import csv
 import importlib.metadata
@@ -21,17 +21,17 @@ from losslab.io.tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_OPTIONS = ("trainer=cpu",)
-"""Added to each command when it is run."""
+"""Options added to each command when it is run."""
 _SWEEP_OPTIONS = (*RUN_OPTIONS, "hydra.launcher.n_jobs=2")
 _COLUMNS = ("experiment", "label", "seed", "metric", "value")
 
 Records = dict[str, dict[str, Any]]
-"""By experiment, its definition when it was run, the versions and the seconds it took."""
+"""Experiment name → its definition when it was run, the versions, and its duration in seconds."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One value of one run."""
+    """Value of one metric of one run."""
 
     experiment: str
     label: str
@@ -41,27 +41,27 @@ class Result:
 
 
 class Experiment(Protocol):
-    """One or more commands whose results a page shows."""
+    """One or more commands whose results are shown on a page."""
 
     @property
     def name(self) -> str:
-        """Name on the command line, and anchor of its section."""
+        """Name on the command line, and anchor of the section on the page."""
 
     @property
     def definition(self) -> dict[str, Any]:
-        """Everything that determines the results: they are stale if it changes."""
+        """Everything that determines the results; if it changes, the recorded results are stale."""
 
     def run(self, work_dir: Path, results_dir: Path) -> list[Result]:
         """Run the commands.
 
         Args:
-            work_dir: empty working directory.
-            results_dir: folder of the page's results, for further files.
+            work_dir: empty working directory for the commands.
+            results_dir: folder of the page's results, for additional files.
         """
 
 
 def run_experiments(experiments: Iterable[Experiment], folder: Path) -> None:
-    """Run experiments one after the other; each replaces its earlier results in the folder as soon as it is done."""
+    """Run experiments one after the other; each replaces its earlier results as soon as it has finished."""
     folder.mkdir(exist_ok=True)
     for experiment in experiments:
         start = perf_counter()
@@ -77,7 +77,7 @@ def run_experiments(experiments: Iterable[Experiment], folder: Path) -> None:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Read all recorded results; none if there is no file."""
+    """Read all recorded results; an empty list if there is no file."""
     file = folder / "runs.csv"
     if not file.is_file():
         return []
@@ -89,14 +89,14 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def read_records(folder: Path) -> Records:
-    """Read how the results were made; nothing if there is no file."""
+    """Read the records of all experiments; an empty dictionary if there is no file."""
     file = folder / "campaign.json"
     records: Records = json.loads(file.read_text()) if file.is_file() else {}
     return records
 
 
 def find_stale(experiments: Iterable[Experiment], records: Records) -> list[str]:
-    """Names of the experiments without results of their present definition."""
+    """List the experiments whose definition differs from the recorded one, or that were never run."""
     return [
         experiment.name
         for experiment in experiments
@@ -105,14 +105,14 @@ def find_stale(experiments: Iterable[Experiment], records: Records) -> list[str]
 
 
 def conditions() -> str:
-    """Date, number of cores and versions."""
+    """Describe the conditions of a run: date, number of cores and versions."""
     names = ("torch", "lightning", "scikit-learn")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}"
 
 
 def summarize_conditions(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Conditions of all records, and minutes that they took in all, for the text of a page."""
+    """Summarise the conditions of all records and their total duration in minutes, for the text of a page."""
     return {
         "conditions": "; ".join(dict.fromkeys(record["conditions"] for record in records)),
         "minutes": f"{sum(record['seconds'] for record in records) / 60:.0f}",
@@ -120,7 +120,7 @@ def summarize_conditions(records: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def run_sweep(command: str, work_dir: Path) -> Path:
-    """Run the command of a sweep → the sweep's folder.
+    """Run the command of a sweep, and return the sweep folder.
 
     Raises:
         LabError: the command failed.
@@ -132,7 +132,7 @@ def run_sweep(command: str, work_dir: Path) -> Path:
 
 
 def run_command(command: str, work_dir: Path, options: tuple[str, ...] = RUN_OPTIONS) -> None:
-    """Run `python SCRIPT ...` with some more options.
+    """Run a command `python SCRIPT ...` with additional options.
 
     Raises:
         LabError: the command failed.

@@ -1,4 +1,4 @@
-"""A documentation page: its experiments, its text as a function of their recorded results, and its figures."""
+"""A documentation page: its experiments, and the functions that make its text and figures from their results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from pages.experiments import Experiment, Records, Result, find_stale, read_reco
 
 @dataclass(frozen=True)
 class Page:
-    """docs/NAME.md, with the results of its experiments in docs/NAME."""
+    """The page docs/NAME.md; the results of its experiments are in the folder docs/NAME."""
 
     name: str
     experiments: Sequence[Experiment]
     text: Callable[[list[Result], Records, Path], str]
-    """From results, records and the folder docs, the content of the page."""
+    """Function (results, records, docs folder) → content of the page."""
     write_figures: Callable[[list[Result], Records, Path], None]
-    """Write the figures of the same."""
+    """Function (results, records, docs folder) that writes the figures."""
 
     def write(self, docs: Path) -> None:
         """Write the figures, then the page."""
@@ -25,7 +25,7 @@ class Page:
         (docs / f"{self.name}.md").write_text(self.text(*content))
 
     def stale(self, docs: Path) -> list[str]:
-        """Names of experiments that must run again, and of the page if its text is not that of the results."""
+        """List the experiments that must run again, and the page if its text does not match the recorded results."""
         current = (docs / f"{self.name}.md").read_text() == self.text(*self._content(docs))
         experiments = find_stale(self.experiments, read_records(docs / self.name))
         return experiments if current else [*experiments, f"{self.name}.md"]

@@ -1,4 +1,4 @@
-"""docs/choosing.md: a decision table of losses, shown by sweeps, and what the gradient of a loss says about it."""
+"""docs/choosing.md: a decision table of losses with the results of sweeps, and a section on gradients."""
 
 from pages.choosing_guide import gradients
 from pages.choosing_guide.gradient_runs import CLIPPING, LEARNING_RATES

@@ -1,4 +1,4 @@
-"""Situations of classification: kinds of targets, wrong labels, rare classes, probabilities, other networks."""
+"""Rows of the decision table for classification tasks."""
 
 from pages.choosing_guide.situation import Situation, Sweep
 
@@ -13,9 +13,9 @@ _TAIL = ("imbalance=long_tail", "imbalance.ratio=20")
 _ANNEALED = ("callbacks=anneal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
 _LAST = "trainer.check_val_every_n_epoch=20"
 _WRONG_LABELS = (
-    "Of each class {share} of the training labels are any other class alike. After 100 epochs cross_entropy has learnt "
-    "many of them by heart (`train/accuracy_given`); after 20 it has not: stopping early is the cheapest tolerance, if "
-    "one knows when. Validation and test labels are right."
+    "{share} of the training labels of each class are replaced by another class, drawn uniformly. cross_entropy has "
+    "memorised many of the wrong labels after 100 epochs (`train/accuracy_given`), but not after 20: early stopping is "
+    "the cheapest remedy if the right epoch is known. Validation and test labels are correct."
 )
 
 
@@ -31,8 +31,8 @@ SITUATIONS = (
         title="binary classification",
         first="bce",
         compare="squared_hinge, mse",
-        reason="It is the likelihood of a yes or no, proper, and its gradient p − y does not vanish on what is "
-        "confidently wrong.",
+        reason="It is the negative log-likelihood of a Bernoulli distribution and a proper scoring rule. Its gradient "
+        "p − y does not vanish for confident mistakes.",
         source="Cox 1958, *The regression analysis of binary sequences*",
         sweeps=(Sweep(("model=mlp", "data=breast_cancer", *_SPLIT, "loss=bce,squared_hinge,mse")),),
         metrics=("test/accuracy", "test/nll"),
@@ -44,8 +44,8 @@ SITUATIONS = (
         title="multi-class classification",
         first="cross_entropy",
         compare="rescaled_mse, bce (one-vs-all)",
-        reason="It is the likelihood of the class, proper, and what everyone's settings were tuned for; squared error "
-        "on the logits does about as well in large comparisons.",
+        reason="It is the negative log-likelihood of the class and a proper scoring rule, and common settings were "
+        "tuned for it. Squared error on the logits is about as accurate in large comparisons.",
         source="Good 1952, *Rational decisions*; Hui & Belkin 2021, *Evaluation of neural architectures trained with "
         "square loss vs cross-entropy in classification tasks*",
         sweeps=(Sweep((*_DIGITS, "loss=cross_entropy,rescaled_mse,bce")),),
@@ -54,26 +54,26 @@ SITUATIONS = (
     ),
     Situation(
         name="multilabel",
-        title="several labels at once",
+        title="several labels per example",
         first="bce",
-        compare="sigmoid_focal, where few of many labels are yes",
-        reason="Labels that do not exclude each other are so many yes-or-no questions; where nearly all answers are "
-        "no, the easy ones drown the others and want turning down.",
+        compare="sigmoid_focal, if few of many labels are positive",
+        reason="Labels that do not exclude each other are separate binary targets. If nearly all of them are negative, "
+        "the easy negatives dominate the loss and should have less weight.",
         source="Ridnik et al. 2021, *Asymmetric loss for multi-label classification*; Lin et al. 2017, *Focal loss for "
         "dense object detection*",
         sweeps=(Sweep((*_DIGITS, "loss=bce,sigmoid_focal")),),
         metrics=("test/accuracy", "test/nll"),
         baseline="loss=bce",
-        limits="There is no multi-label data set yet: the ten digits, one-vs-all, stand in, where exactly one label of "
-        "ten is yes.",
+        limits="losslab has no multi-label data set yet. The ten digits are used one-vs-all instead, so exactly one of "
+        "ten labels is positive.",
     ),
     Situation(
         name="soft",
         title="soft labels: mixed images, or annotators who disagree",
-        first="cross_entropy, which takes probabilities",
+        first="cross_entropy, which accepts probabilities as targets",
         compare="kl_div (the same gradient), bce",
-        reason="It is linear in the target, so a mixed label costs the mixture of what its parts cost, and the least "
-        "expected cost is at the target's own probabilities.",
+        reason="It is linear in the target, so the loss of a mixed label is the weighted sum of the losses of its "
+        "parts. It is minimal at the target probabilities.",
         source="Zhang et al. 2018, *mixup: beyond empirical risk minimization*; Gneiting & Raftery 2007, *Strictly "
         "proper scoring rules, prediction, and estimation*",
         sweeps=(
@@ -85,40 +85,40 @@ SITUATIONS = (
     ),
     Situation(
         name="some_noise",
-        title="wrong labels, fewer than about 20 to 40 %",
-        first="gce (q 0.7)",
+        title="wrong labels, less than about 20 to 40 %",
+        first="gce (q = 0.7)",
         compare="cross_entropy, sce, bi_tempered",
-        reason="It weighs an example's gradient by p^q, so that what the network cannot believe counts less, and still "
-        "learns nearly as fast as cross-entropy.",
+        reason="It multiplies the gradient of cross-entropy by p^q, so labels to which the network assigns a low "
+        "probability have less weight. It still trains nearly as fast as cross-entropy.",
         source="Zhang & Sabuncu 2018, *Generalized cross entropy loss for training deep neural networks with noisy "
         "labels*; Wang et al. 2019, *Symmetric cross entropy for robust learning with noisy labels*",
         sweeps=_noisy(0.2, "gce,cross_entropy,sce,bi_tempered"),
         metrics=("test/accuracy",),
         baseline="loss=gce",
-        limits=_WRONG_LABELS.format(share="a fifth"),
+        limits=_WRONG_LABELS.format(share="One fifth"),
     ),
     Situation(
         name="much_noise",
         title="wrong labels, more than about 20 to 40 %",
         first="nce_rce",
         compare="nce_agce, mae, cross_entropy",
-        reason="Both its terms are symmetric: the sum over all classes is constant, so uniform label noise does not "
-        "move its minimum; the first term learns, the second alone would learn too slowly.",
+        reason="Both terms are symmetric: their sum over all classes is constant, so uniform label noise does not move "
+        "the minimum. The first term makes training fast enough; the second term alone would train too slowly.",
         source="Ma et al. 2020, *Normalized loss functions for deep learning with noisy labels*; Ghosh, Kumar & Sastry "
         "2017, *Robust loss functions under label noise for deep neural networks*; Zhou et al. 2021, *Asymmetric loss "
         "functions for learning with noisy labels*",
         sweeps=_noisy(0.6, "nce_rce,nce_agce,mae,gce,cross_entropy"),
         metrics=("test/accuracy",),
         baseline="loss=nce_rce",
-        limits=_WRONG_LABELS.format(share="three fifths"),
+        limits=_WRONG_LABELS.format(share="Three fifths"),
     ),
     Situation(
         name="imbalance",
-        title="long tail, imbalance: every class matters alike",
-        first="logit_adjusted (tau 1)",
-        compare="balanced_softmax (the same at tau 1), ldam with deferred re-weighting, class_balanced, cross_entropy",
-        reason="Adding the logarithm of the class frequencies to the logits in training makes the balanced error what "
-        "is minimised, while the effect of class weights fades once a network fits all its training examples.",
+        title="class imbalance (long tail), all classes equally important",
+        first="logit_adjusted (tau = 1)",
+        compare="balanced_softmax (equal at tau = 1), ldam with deferred re-weighting, class_balanced, cross_entropy",
+        reason="It adds the logarithm of the class frequencies to the logits in training, so training minimises the "
+        "balanced error. The effect of class weights, in contrast, fades once a network fits all training examples.",
         source="Menon et al. 2021, *Long-tail learning via logit adjustment*; Ren et al. 2020, *Balanced meta-softmax "
         "for long-tailed visual recognition*; Cao et al. 2019, *Learning imbalanced datasets with "
         "label-distribution-aware margin loss*; Cui et al. 2019, *Class-balanced loss based on effective number of "
@@ -133,16 +133,18 @@ SITUATIONS = (
         ),
         metrics=("test/recall", "test/accuracy"),
         baseline="loss=logit_adjusted",
-        limits="Of the digits in training the 0 is twenty times as frequent as the 9, in between as in Cao et al.; in "
-        "the test set they are about equally frequent. Recall is the mean over the classes.",
+        limits="In the training set the digit 0 is twenty times as frequent as the digit 9; the frequency decreases "
+        "exponentially from 0 to 9 (Cao et al.). In the test set the digits are about equally frequent. Recall is the "
+        "mean over the classes.",
     ),
     Situation(
         name="probabilities",
-        title="the probabilities are used downstream",
-        first="cross_entropy, then a temperature fitted on validation data",
-        compare="brier, label_smoothing, focal, focal annealed to cross_entropy",
-        reason="Only a proper score is least at the true probabilities; label smoothing and focal move that minimum on "
-        "purpose, which offsets overconfidence where there is some and makes underconfident where there is none.",
+        title="the predicted probabilities are used",
+        first="cross_entropy, then temperature scaling fitted on validation data",
+        compare="brier, label_smoothing, focal, focal annealed to cross_entropy (gamma from 2 to 0)",
+        reason="Only a proper scoring rule has its minimum at the true probabilities. label_smoothing and focal move "
+        "the minimum towards less confident predictions: this counteracts overconfidence, and makes a calibrated "
+        "network underconfident.",
         source="Gneiting & Raftery 2007, *Strictly proper scoring rules, prediction, and estimation*; Guo et al. 2017, "
         "*On calibration of modern neural networks*; Mukhoti et al. 2020, *Calibrating deep neural networks using "
         "focal loss*",
@@ -158,8 +160,8 @@ SITUATIONS = (
         title="a small network, trained from scratch",
         first="cross_entropy",
         compare="rescaled_mse, label_smoothing, gce",
-        reason="A network that cannot fit its training data needs no protection from fitting them too well, and losses "
-        "that turn hard examples down make it fit less.",
+        reason="A network that cannot fit its training data does not overfit. Losses that give hard examples less "
+        "weight make it fit even less.",
         source="Hui & Belkin 2021, as above; Ma et al. 2020, as above, for underfitting of robust losses",
         sweeps=(Sweep((*_DIGITS, "model.hidden=[8]", "loss=cross_entropy,rescaled_mse,label_smoothing,gce")),),
         metrics=("test/accuracy", "test/nll"),
@@ -167,27 +169,27 @@ SITUATIONS = (
     ),
     Situation(
         name="finetuning",
-        title="a network whose features are reused: fixed, or fine-tuned",
-        first="cross_entropy, for the features and for the fine-tuning",
+        title="transfer: the features of a network are reused, fixed or fine-tuned",
+        first="cross_entropy, for pretraining and for fine-tuning",
         compare="label_smoothing, cosine_softmax",
-        reason="On ImageNet losses that beat it there gave fixed features that transfer worse, and once the whole "
-        "network was fine-tuned the loss it was trained with mattered little.",
+        reason="Losses that were more accurate than cross_entropy on ImageNet gave fixed features that transfer worse. "
+        "When the whole network was fine-tuned, the loss of the pretraining mattered little.",
         source="Kornblith et al. 2021, *Why do better loss functions lead to less transferable features?*",
         setup=_TEACHER,
         sweeps=(Sweep((*_LARGE, *_FROM_TEACHER, "loss=cross_entropy,label_smoothing,rescaled_mse")),),
         metrics=("test/accuracy", "test/nll"),
         baseline="loss=cross_entropy",
-        limits="Offline there is no second data set of images: the runs show how one fine-tunes under another loss "
-        "(`ckpt_path=`), on the data the network already knows, and nothing of transfer. All seeds share one split and "
-        "one start, so the intervals cover the order of the batches alone.",
+        limits="There is no second image data set that needs no download. The runs show how to fine-tune with another "
+        "loss (`ckpt_path=`), on the data of the pretraining; they do not measure transfer. All seeds share one split "
+        "and the same initial weights, so the intervals include the effect of the batch order only.",
     ),
     Situation(
         name="distillation",
-        title="a large network teaches a small one",
+        title="knowledge distillation from a large network to a small one",
         first="distillation (T² KL, mixed with cross_entropy)",
         compare="cross_entropy without a teacher; label_smoothing",
-        reason="The teacher's probabilities of the wrong classes say which classes resemble each other, which labels "
-        "do not; train the teacher without label smoothing, which erases that.",
+        reason="The teacher's probabilities of the wrong classes show which classes are similar; labels do not. Train "
+        "the teacher without label smoothing, which removes this information.",
         source="Hinton, Vinyals & Dean 2015, *Distilling the knowledge in a neural network*; Müller, Kornblith & "
         "Hinton 2019, *When does label smoothing help?*",
         setup=_TEACHER,
@@ -199,6 +201,6 @@ SITUATIONS = (
         ),
         metrics=("test/accuracy", "test/nll"),
         baseline="loss=distillation teacher=outputs/teacher",
-        limits="All seeds share one split of the data, because the teacher has seen its training part.",
+        limits="All seeds share one split of the data, because the teacher was trained on its training part.",
     ),
 )

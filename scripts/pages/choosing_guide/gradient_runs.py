@@ -1,4 +1,4 @@
-"""Experiments of the section on gradients: gradient clipping, and one learning rate for all losses."""
+"""Experiments of the section "Loss and gradient": gradient clipping, and one learning rate for all losses."""
 
 from pages.choosing_guide.situation import Situation, Sweep
 

@@ -1,4 +1,4 @@
-"""First gradients of all losses on one untrained network and batch, and gradients of confident mistakes."""
+"""Initial gradients of all losses for one untrained network and batch, and gradients of confident mistakes."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ _TICKS = (0.01, 0.1, 1, 10, 100)
 
 @dataclass(frozen=True)
 class Setting:
-    """A data set on which losses are compared, and the loss that they are compared with."""
+    """A data set on which the gradients of losses are compared, and the reference loss."""
 
     name: str
     overrides: tuple[str, ...]
@@ -51,19 +51,19 @@ COUNTS = Setting("counts", ("data=counts",), "mse")
 
 @dataclass(frozen=True)
 class FirstGradient:
-    """First gradient of one loss."""
+    """Initial gradient of one loss."""
 
     setting: str
     reference: str
     loss: str
     norm: float
-    """Of the gradient of the mean loss over all training examples by all parameters."""
+    """L2 norm of the gradient of the mean training loss with respect to all parameters."""
     ratio: float
-    """To the norm under the reference."""
+    """This norm divided by the norm under the reference loss."""
 
 
 def measure() -> list[FirstGradient]:
-    """Measure every loss of the catalog, in each setting from the longest gradient to the shortest."""
+    """Measure every loss of the catalog; each setting is sorted from the largest norm to the smallest."""
     losses: dict[Setting, dict[str, Any]] = {DIGITS: {}, DIABETES: {}, COUNTS: {}}
     for name in catalog.names():
         config = catalog.config(name)
@@ -93,21 +93,21 @@ def _measure_setting(setting: Setting, losses: dict[str, Any]) -> Iterator[First
 
 
 def _norm(learner: Learner, batch: Batch) -> float:
-    """‖∂ mean loss / ∂ parameters‖."""
+    """Compute ‖∂ mean loss / ∂ parameters‖."""
     inputs = batch.inputs.double()
     target = encode(batch.target, learner.spec.kind, learner.kind, learner.spec.targets, torch.float64)
     for module in learner.loss.modules():
         if isinstance(module, Distillation):
-            module._teacher = (_teacher(inputs, batch.target),)  # noqa: SLF001 -- instead of a run folder
+            module._teacher = (_teacher(inputs, batch.target),)  # noqa: SLF001 -- replaces the run folder
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for the views that gjs draws
+        torch.manual_seed(0)  # fixes the views that gjs draws
         outputs = learner.loss.loss_inputs(learner.network(inputs), inputs, learner.network)
         gradients: Any = torch.autograd.grad(learner.loss(outputs, target), list(learner.network.parameters()))
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
 def _teacher(inputs: Tensor, target: Tensor) -> nn.Module:
-    """A network that was trained on the examples: an untrained one has nothing to teach."""
+    """Train a teacher on the examples, because the gradient of distillation depends on what the teacher predicts."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = mlp(tuple(inputs.shape[1:]), _CLASSES).double()
@@ -120,7 +120,10 @@ def _teacher(inputs: Tensor, target: Tensor) -> nn.Module:
 
 
 def confident_slopes() -> dict[str, list[float]]:
-    """∂loss/∂z at each margin, by the right class's logit among ten, or by the one logit of a positive label."""
+    """Compute ∂loss/∂z at each margin.
+
+    z is the logit of the correct class, where the other nine logits are 0, or the single logit of a positive label.
+    """
     positive, first = torch.ones(len(MARGINS), 1).double(), torch.zeros(len(MARGINS), dtype=torch.int64)
     cross_entropy, brier, squared, bce = CrossEntropy(), Brier(), RescaledMSE(), BCE()
     return {
@@ -143,11 +146,11 @@ def save(gradients: Sequence[FirstGradient], folder: Path) -> None:
     """Write initial_gradients.png and initial_gradients.csv."""
     save_png(draw(gradients), folder / "initial_gradients.png")
     rows = ((one.setting, one.reference, one.loss, f"{one.norm:.5g}", f"{one.ratio:.5g}") for one in gradients)
-    write_csv(folder / "initial_gradients.csv", ["place", "reference", "loss", "norm", "ratio"], rows)
+    write_csv(folder / "initial_gradients.csv", ["setting", "reference", "loss", "norm", "ratio"], rows)
 
 
 def read(folder: Path) -> list[FirstGradient]:
-    """Read the numbers that `save` wrote."""
+    """Read the CSV file that `save` wrote."""
     with (folder / "initial_gradients.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
     return [
@@ -157,7 +160,7 @@ def read(folder: Path) -> list[FirstGradient]:
 
 
 def draw(gradients: Sequence[FirstGradient]) -> "Figure":
-    """Draw a bar for each loss: the length of its first gradient relative to the reference, on a log axis."""
+    """Draw a bar for each loss: the norm of its initial gradient relative to the reference, on a log axis."""
     panels = [[one for one in gradients if one.setting == name] for name in _TITLES]
     figure = new_figure(9.6, 9.2)
     figure.suptitle(_finding(gradients), fontsize="large")
@@ -165,7 +168,7 @@ def draw(gradients: Sequence[FirstGradient]) -> "Figure":
     for cell, panel in zip((grid[:, 0], grid[0, 1], grid[1, 1]), panels, strict=True):
         _draw_bars(figure.add_subplot(cell), panel)
     figure.supxlabel(
-        "length of the gradient of the mean loss over all training examples, by all weights (log axis)",
+        "norm of the gradient of the mean training loss with respect to all weights (log axis)",
         fontsize="medium",
     )
     return figure
@@ -176,8 +179,8 @@ def _finding(gradients: Sequence[FirstGradient]) -> str:
     longest, shortest = max(ratios, key=ratios.__getitem__), min(ratios, key=ratios.__getitem__)
     times = f"{float(f'{ratios[longest] / ratios[shortest]:.2g}'):,.0f}"
     return (
-        f"On the same untrained network and examples the first gradient\n"
-        f"of {longest} is about {times} times as long as that of {shortest}"
+        f"For the same untrained network and examples, the norm of the initial gradient\n"
+        f"of {longest} is about {times} times that of {shortest}"
     )
 
 
@@ -201,7 +204,7 @@ def _draw_bars(axes: "Axes", panel: list[FirstGradient]) -> None:
     axes.get_yticklabels()[names.index(reference)].set_fontweight("bold")
     axes.margins(y=0.01)
     axes.tick_params(axis="y", labelsize="small", length=0)
-    axes.set_title(f"{_TITLES[panel[0].setting]}: times {reference}'s", fontsize="medium")
+    axes.set_title(f"{_TITLES[panel[0].setting]}: relative to {reference}", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Values of a finished run: its metrics, and two that are no metrics."""
+"""Values of a finished run: its metrics, and two quantities that are not in metrics.json."""
 
 from math import nan
 from pathlib import Path
@@ -15,12 +15,12 @@ from losslab.training.experiment import Experiment
 
 
 def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:
-    """Measure a run.
+    """Measure one quantity of a run.
 
     Args:
-        name: of a metric in metrics.json, "share below" or "error of log σ".
-        folder: of the run.
-        metrics: of the run.
+        name: name of a metric in metrics.json, "share below" or "error of log σ".
+        folder: run folder.
+        metrics: content of metrics.json.
     """
     if name == "share below":
         return share_below(folder)
@@ -30,7 +30,7 @@ def measure(name: str, folder: Path, metrics: dict[str, float]) -> float:
 
 
 def share_below(folder: Path) -> float:
-    """Share of the test targets below the prediction, with the weights of the last epoch."""
+    """Compute the share of the test targets below the prediction, with the weights of the last epoch."""
     experiment, test = _load_last(folder)
     with torch.no_grad():
         predictions = experiment.learner.predictions(experiment.learner(test.inputs))
@@ -38,16 +38,16 @@ def share_below(folder: Path) -> float:
 
 
 def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
-    """Root mean square of log(predicted σ / true σ) over the test inputs.
+    """Compute the root mean square of log(predicted σ / true σ) over the test inputs.
 
-    The variance of a loss that predicts none is the mean squared error in training, the same for all examples.
+    A loss that does not predict a variance gets the mean squared training error as the variance of all examples.
     """
     experiment, test = _load_last(folder)
     train, loss = experiment.data.splits["train"], experiment.learner.loss
     (noise,) = experiment.data.corruptions
-    assert isinstance(noise, Heteroscedastic)  # noqa: S101 -- for the type checker, as the next
-    assert isinstance(train, Examples)  # noqa: S101
-    own_noise = experiment.config["data"]["noise"]  # of the data themselves, in every split
+    assert isinstance(noise, Heteroscedastic)  # noqa: S101 -- for the type checker
+    assert isinstance(train, Examples)  # noqa: S101 -- for the type checker
+    own_noise = experiment.config["data"]["noise"]  # standard deviation of the noise in all splits
     true = noise.deviation(train, test.inputs).square() + own_noise**2
     predicted = torch.full_like(true, metrics["train/mse_given"])
     if isinstance(loss, GaussianNLL):
@@ -57,7 +57,7 @@ def deviation_error(folder: Path, metrics: dict[str, float]) -> float:
 
 
 def _load_last(folder: Path) -> tuple[Experiment, Examples]:
-    """A run with the weights of its last epoch, and its test examples."""
+    """Load a run with the weights of its last epoch, and its test examples."""
     run = RunFolder(folder)
     experiment = lab.rebuild(run, run.read_config())
     weights.load(experiment.learner, run.last)

@@ -1,4 +1,4 @@
-"""A row of the decision table: a situation, the loss to try first, and the sweeps that compare it with others."""
+"""A row of the decision table: a task, the recommended loss, and the sweeps that compare it with other losses."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from pages.experiments import Result, run_command, run_sweep
 
 SEEDS = 4
 BARE = ("callbacks=none", "logger=none")
-"""Saves final values only, which are then those of the last epoch's weights."""
+"""Overrides with which a run saves only its final values, measured with the weights of the last epoch."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,21 @@ class Sweep:
     bare: bool = True
     seeds: int = SEEDS
     label: str = ""
-    """Label of its runs on the page; by default, the settings that only it has."""
+    """Label of its runs on the page; "" for the settings in which it differs from the other sweeps."""
 
     @property
     def command(self) -> str:
-        """The command as it is shown and run."""
+        """Shell command that runs the sweep, as shown on the page."""
         seeds = ",".join(map(str, range(self.seeds)))
         return shlex.join(["python", "train.py", "-m", *self.settings, f"seed={seeds}", *(BARE if self.bare else ())])
 
 
 @dataclass(frozen=True)
 class Situation:
-    """A situation, the loss to try first, and why."""
+    """A task, the loss to try first, and the reason."""
 
     name: str
-    """Anchor of its section, and name of its experiment."""
+    """Anchor of the section on the page, and name of the experiment."""
     title: str
     first: str
     compare: str
@@ -44,32 +44,32 @@ class Situation:
     sweeps: tuple[Sweep, ...]
     metrics: tuple[str, ...]
     baseline: str
-    """Label of the runs that the others are compared with; "" for none."""
+    """Label of the runs with which the others are compared; "" for no comparison."""
     levels: bool = False
-    """Whether runs are compared with the level τ of their label instead of with each other."""
+    """Whether to compare each run with the τ in its label instead of with a baseline."""
     setup: str = ""
-    """A command that the sweeps depend on."""
+    """Command to run before the sweeps; "" for none."""
     limits: str = ""
-    """What the project's data cannot show."""
+    """Notes on the data and the metrics, and what the runs cannot show."""
     test_examples: int = 270
-    """Of a classifier: 15 % of the digits by default."""
+    """Number of test examples of a classification task: by default 15 % of the digits."""
 
     @property
     def commands(self) -> list[str]:
-        """All commands in order."""
+        """All commands, in the order in which they are run."""
         return [*filter(None, [self.setup]), *(sweep.command for sweep in self.sweeps)]
 
     @property
     def definition(self) -> dict[str, list[str]]:
-        """The commands: they determine the results."""
+        """What determines the results: the commands."""
         return {"commands": self.commands}
 
     def step(self, metric: str) -> float:
-        """Smallest possible change of a metric: one test example of an accuracy; 0 for other metrics."""
+        """Smallest possible change of a metric: one test example for an accuracy, 0 for other metrics."""
         return 1 / self.test_examples if metric == "test/accuracy" else 0.0
 
-    def run(self, work_dir: Path, results_dir: Path) -> list[Result]:  # noqa: ARG002 -- it writes no further files
-        """Run the commands, and measure each run."""
+    def run(self, work_dir: Path, results_dir: Path) -> list[Result]:  # noqa: ARG002 -- writes no additional files
+        """Run the commands and measure each run."""
         if self.setup:
             run_command(self.setup, work_dir)
         return [result for sweep in self.sweeps for result in self._run_sweep(sweep, work_dir)]
@@ -86,7 +86,7 @@ class Situation:
         return results
 
     def label(self, overrides: list[str]) -> str:
-        """Label of a run: its overrides that are not the same in all sweeps without a label of their own."""
+        """Label of a run: its loss, and the overrides that differ between the sweeps without an explicit label."""
         sweeps = [sweep.settings for sweep in self.sweeps if not sweep.label]
         shared = set.intersection(*map(set, sweeps)) if len(sweeps) > 1 else set()
         settings = [setting for sweep in sweeps for setting in sweep]

@@ -1,4 +1,4 @@
-"""Results of a situation as a table and in a few words."""
+"""Results of a situation as a Markdown table, and as a summary for the decision table."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from pages.choosing_guide.situation import Situation
 from pages.experiments import Result
 
 Values = dict[str, dict[str, list[float]]]
-"""By label and metric, the values of the seeds in order."""
+"""Label → metric → values, ordered by seed."""
 
 
 def values_of(situation: Situation, results: Sequence[Result]) -> Values:
-    """Results of one situation."""
+    """Collect the results of one situation."""
     values: Values = {}
     own = [result for result in results if result.experiment == situation.name]
     for result in sorted(own, key=lambda result: result.seed):
@@ -22,9 +22,9 @@ def values_of(situation: Situation, results: Sequence[Result]) -> Values:
 
 
 def table(situation: Situation, results: Sequence[Result]) -> str:
-    """Table with a row for each label: means, and differences from the baseline."""
+    """Format a table with one row per label: means, and differences from the baseline."""
     values = values_of(situation, results)
-    versus = ["asked for"] if situation.levels else ["minus the first line"] if situation.baseline else []
+    versus = ["target share"] if situation.levels else ["difference from first row"] if situation.baseline else []
     head = ["runs", *(cell for metric in situation.metrics for cell in (metric, *versus))]
     labels = sorted(values, key=lambda label: label != situation.baseline)
     rows = [
@@ -35,22 +35,23 @@ def table(situation: Situation, results: Sequence[Result]) -> str:
 
 
 def describe(situation: Situation, results: Sequence[Result]) -> str:
-    """Verdicts by the first metric on all other losses, compared with the baseline."""
+    """Summarise how the other losses compare with the baseline in the first metric."""
     values, metric = values_of(situation, results), situation.metrics[0]
     if situation.levels:
         right = [label for label, each in values.items() if mean_estimate(each[metric]).contains(_level(label))]
-        return f"{metric} as asked for, within its interval: {', '.join(map(_short, right)) or 'none'}"
+        return f"{metric}: the interval contains τ with {', '.join(map(_short, right)) or 'no loss'}"
     labels_of: dict[str, list[str]] = {}
     for label in values:
         if label != situation.baseline:
             word = _verdict(_difference(situation, values, label, metric), metric)
             labels_of.setdefault(word, []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
-    return f"by {metric}, " + "; ".join(f"{word}: {', '.join(labels_of[word])}" for word in order if word in labels_of)
+    verdicts = [f"{word} with {', '.join(labels_of[word])}" for word in order if word in labels_of]
+    return f"{metric}: {'; '.join(verdicts)}"
 
 
 def count_differences(situations: Sequence[Situation], results: Sequence[Result]) -> int:
-    """Number of differences that the page judges."""
+    """Count the differences on the page that have a verdict."""
     compared = [situation for situation in situations if situation.baseline]
     return sum(len(each.metrics) * (len(values_of(each, results)) - 1) for each in compared)
 
@@ -59,7 +60,7 @@ def _cells(situation: Situation, values: Values, label: str, metric: str) -> lis
     estimate = mean_estimate(values[label][metric], situation.step(metric))
     if situation.levels:
         level = _level(label)
-        inside = "within" if estimate.contains(level) else "outside"
+        inside = "inside" if estimate.contains(level) else "outside"
         return [format_estimate(estimate), f"{level:g}: {inside} the interval"]
     if not situation.baseline:
         return [format_estimate(estimate)]

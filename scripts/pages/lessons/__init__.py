@@ -1,4 +1,4 @@
-"""docs/lessons.md: presets of conf/experiment that each show one effect of a loss."""
+"""docs/lessons.md: experiments of conf/experiment, each of which shows one effect of a loss."""
 
 from pages.lessons import calibration, classification, regression
 from pages.lessons.figure import write_figures

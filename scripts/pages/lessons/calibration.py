@@ -1,18 +1,18 @@
-"""Lessons on calibration: whether predicted probabilities equal observed frequencies."""
+"""Lessons on calibration: do the predicted probabilities agree with the observed frequencies?"""
 
 from pages.lessons import curves
 from pages.lessons.lesson import Claim, Lesson, Panel
 
 _METRICS = ("test/ece", "test/nll")
-_BAND = "the bars are 95 % intervals of the share"
-_BLURRED = "Digits of 2×2 pixels, 60 % of which are right: cross-entropy is too sure"
-_SHARP = "Digits of 8×8 pixels, 98 % of which are right: cross-entropy is as sure as it may be"
+_BAND = "bars: 95 % interval of the accuracy"
+_BLURRED = "Digits of 2×2 pixels (60 % accuracy): cross-entropy is overconfident"
+_SHARP = "Digits of 8×8 pixels (98 % accuracy): cross-entropy is well calibrated"
 
 
 def _reliability(within: str) -> curves.CurvesSpec:
     return curves.CurvesSpec(
-        "confidence: probability of the answer",
-        "share of right answers",
+        "confidence (probability of the predicted class)",
+        "accuracy (share of correct predictions)",
         curves.reliability_curve,
         _BAND,
         within=within,
@@ -23,18 +23,18 @@ def _reliability(within: str) -> curves.CurvesSpec:
 
 FOCAL = Lesson(
     name="focal_and_calibration",
-    title="The focal loss makes a network less sure, for better and for worse",
-    finding="Trained for long, a network is too sure; the focal loss brings it nearer to honesty",
+    title="Focal loss lowers confidence, which improves or worsens calibration",
+    finding="After long training the network is overconfident; focal loss improves its calibration",
     panels=(
         Panel(
-            "After 40 epochs, when cross-entropy is too sure",
+            "After 40 epochs: cross-entropy is overconfident",
             "loss.gamma=0.0",
             _METRICS,
             (Claim("loss.gamma=2.0", "test/ece", "better"), Claim("loss.gamma=5.0", "test/ece", "better")),
             within="trainer.max_epochs=40",
         ),
         Panel(
-            "After 8 epochs, when it is not",
+            "After 8 epochs: cross-entropy is not overconfident",
             "loss.gamma=0.0",
             _METRICS,
             (Claim("loss.gamma=2.0", "test/ece", "worse"), Claim("loss.gamma=5.0", "test/ece", "worse")),
@@ -42,21 +42,24 @@ FOCAL = Lesson(
         ),
     ),
     curves=_reliability("trainer.max_epochs=40"),
-    observation="Below the diagonal a network is surer than it is right. γ = 0 is cross-entropy, which lies below it "
-    "after long training; γ = 2 comes near. With a fifth of the training it is not too sure, and the same γ makes the "
-    "calibration error larger: the focal loss is no cure for it, but a push in one direction.",
-    explanation="(1 - p)^γ turns examples down that are already sure, so the last steps towards p = 1 are not taken. "
-    "It is not proper: if the truth is q, the expected loss is least at a p that lies nearer to even odds than q. The "
-    "push goes one way, whichever way would have been right.",
-    suggestions="`callbacks=anneal callbacks.anneal.parameter=gamma callbacks.anneal.end=0`, which ends with a proper "
-    "loss; `data.size=8`, where 98 % of the answers are right; a temperature fitted on validation data.",
+    observation="Points below the diagonal are overconfident: the confidence is higher than the accuracy. After long "
+    "training, γ = 0 (cross-entropy) is below the diagonal and γ = 2 is close to it. After a fifth of the training the "
+    "network is not overconfident, and the same γ increases the calibration error. Focal loss lowers the confidence in "
+    "both cases; it does not calibrate a network in general.",
+    explanation="The factor (1 - p)^γ reduces the weight of examples that are already classified with high confidence, "
+    "so p is not driven all the way to 1. Focal loss is not a proper scoring rule: if the true probability is q, its "
+    "expected value is minimal at a p that is closer to 1/2 than q. It lowers the confidence whether or not the "
+    "network is overconfident.",
+    suggestions="`callbacks=anneal callbacks.anneal.parameter=gamma callbacks.anneal.end=0`, so that training ends "
+    "with cross-entropy, a proper scoring rule; `data.size=8`, where 98 % of the predictions are correct; temperature "
+    "scaling fitted on validation data.",
     not_retested=("trainer.max_epochs=40",),
 )
 
 SMOOTHING = Lesson(
     name="label_smoothing_and_calibration",
-    title="Label smoothing helps who is too sure, and harms who is not",
-    finding="A network that is too sure comes nearer to honesty with smoothed labels",
+    title="Label smoothing improves the calibration of overconfident networks only",
+    finding="Label smoothing improves the calibration of an overconfident network",
     panels=(
         Panel(
             _BLURRED,
@@ -80,12 +83,13 @@ SMOOTHING = Lesson(
         ),
     ),
     curves=_reliability("data.size=2"),
-    observation="On blurred digits the calibration error falls by a third or more. On sharp ones it grows tenfold, in "
-    "proportion to the smoothing, although decisions are no worse: ask what the probabilities are for.",
-    explanation="The gradient by the logits is p - t with t = 1 - ε + ε/C for the label: at ε = 0.2 and ten classes "
-    "it is 0 at p = 0.82 and turns round above. A network that is right in 98 % of all cases says 0.8, and the "
-    "difference is the calibration error of the second table.",
-    suggestions="`loss.label_smoothing=0.02`; `loss=smoothed loss@loss.loss=focal`; how it works against label noise: "
+    observation="On digits of 2×2 pixels, label smoothing lowers the calibration error by a third or more. On digits "
+    "of 8×8 pixels, it raises the calibration error up to tenfold, in proportion to the smoothing, although the "
+    "accuracy is no lower. Do not use label smoothing on such data if you need calibrated probabilities.",
+    explanation="The gradient with respect to the logit of the label is p - t, where t = 1 - ε + ε/C. For ε = 0.2 and "
+    "ten classes it is 0 at p = 0.82, and it is positive above. A network that is correct in 98 % of all cases "
+    "therefore predicts about 0.8. The difference is the calibration error in the second table.",
+    suggestions="`loss.label_smoothing=0.02`; `loss=smoothed loss@loss.loss=focal`; its effect under label noise: "
     "`noise=symmetric noise.rate=0.2`.",
     quick_overrides=("trainer.max_epochs=15",),
     not_retested=("data.size=2",),

@@ -1,20 +1,20 @@
-"""Lessons of classification: underfitting, label noise, squared errors, rare classes."""
+"""Lessons on classification: underfitting, label noise, squared error, class imbalance, vanishing gradients."""
 
 from pages.lessons import curves
 from pages.lessons.lesson import Claim, Lesson, Panel
 
-_BAND = "the band is from the lowest to the highest seed"
+_BAND = "band: minimum to maximum over the seeds"
 
 
 def _mae(rate: str, *claims: Claim) -> Panel:
-    title = f"SGD at a rate of {rate}"
+    title = f"SGD with a learning rate of {rate}"
     return Panel(title, "loss=cross_entropy", ("train/accuracy", "test/accuracy"), claims, f"optimizer.lr={rate}")
 
 
 MAE = Lesson(
     name="mae_underfits",
-    title="The absolute error underfits",
-    finding="At the same rate the absolute error learns half of what it is trained on",
+    title="Absolute error on probabilities underfits",
+    finding="At the same learning rate, absolute error fits only half of the training examples",
     panels=(
         _mae("0.1", Claim("loss=mae", "train/accuracy", "worse", high=0.7)),
         _mae("0.5", Claim("loss=mae", "train/accuracy", "worse", high=0.97)),
@@ -22,15 +22,16 @@ MAE = Lesson(
     curves=curves.CurvesSpec(
         "epochs", "train/accuracy", curves.history_curve("train/accuracy"), _BAND, within="optimizer.lr=0.1"
     ),
-    observation="At the same rate and after as many epochs the absolute error knows about half of the examples it was "
-    "trained on, and cross-entropy nearly all. It does not overfit: it does not fit. A higher rate makes up for a "
-    "part of it.",
-    explanation="By the logit of the right class cross-entropy has the gradient -(1 - p), the absolute error 1 - p has "
-    "-p (1 - p): the same, times p. With ten classes p begins near 0.1, so training begins ten times slower, and a "
-    "class whose p falls while others are learnt is learnt slower still. The factor is not the same for all examples, "
-    "so no learning rate makes up for it.",
-    suggestions="`optimizer=adam`, which makes up for the length of the gradient and not for its shares; `loss=gce "
-    "loss.q=0.7`, in between; `loss=nce_mae`, which adds a loss that starts.",
+    observation="At the same learning rate and after the same number of epochs, a network trained with absolute error "
+    "classifies about half of its training examples correctly, and a network trained with cross-entropy nearly all of "
+    "them. This is underfitting, not overfitting. A higher learning rate removes a part of the difference.",
+    explanation="With respect to the logit of the correct class, the gradient of cross-entropy is -(1 - p). The "
+    "gradient of the absolute error 1 - p is -p (1 - p), which is smaller by the factor p. With ten classes p is about "
+    "0.1 at the start, so training starts ten times slower. A class whose p decreases while other classes are learned "
+    "is learned even more slowly. The factor differs between examples, so no learning rate compensates for it.",
+    suggestions="`optimizer=adam`, which compensates for the norm of the gradient but not for the relative weights of "
+    "the examples; `loss=gce loss.q=0.7`, which is between the two losses; `loss=nce_mae`, which adds nce, a loss "
+    "whose gradient does not have the factor p.",
     quick_overrides=("trainer.max_epochs=15",),
     not_retested=("optimizer.lr=0.5",),
 )
@@ -42,46 +43,47 @@ def _noise(rate: str, title: str, *claims: Claim) -> Panel:
 
 NOISE = Lesson(
     name="robust_losses_under_label_noise",
-    title="Robust losses learn the digits, cross-entropy learns the labels",
-    finding="Four labels in ten are wrong: cross-entropy learns the digits, and then the errors by heart",
+    title="Cross-entropy memorises wrong labels, robust losses do not",
+    finding="With 40 % wrong labels, cross-entropy learns the digits, then memorises the wrong labels",
     panels=(
         _noise(
             "0.4",
-            "Four training labels in ten are wrong",
+            "40 % of the training labels are wrong",
             Claim("loss=cross_entropy", "test/accuracy", "baseline", high=0.75),
             Claim("loss=gce", "test/accuracy", "better", low=0.85),
             Claim("loss=nce_rce", "test/accuracy", "better", low=0.9),
         ),
         _noise(
             "0.0",
-            "All labels are right",
+            "All labels are correct",
             Claim("loss=gce", "test/accuracy", "not distinguishable"),
             Claim("loss=nce_rce", "test/accuracy", "not distinguishable"),
         ),
     ),
     curves=curves.CurvesSpec(
-        "epochs", "val/accuracy, by true labels", curves.history_curve("val/accuracy"), _BAND, within="noise.rate=0.4"
+        "epochs", "val/accuracy (true labels)", curves.history_curve("val/accuracy"), _BAND, within="noise.rate=0.4"
     ),
-    observation="In its first epochs cross-entropy is as good as the others. Then its accuracy falls, epoch by epoch, "
-    "while it gets more of the labels it is given right (`train/accuracy_given` in history.csv): it learns the wrong "
-    "ones by heart. The robust losses leave them alone.",
-    explanation="Cross-entropy's gradient by the logit of the label is -(1 - p): longest for the labels that the "
-    "network does not believe, which are the wrong ones. Under nce_rce the losses of all labels of an example add up "
-    "to a constant, so labels that are wrong at random add a constant to the expected loss and leave its minimum "
-    "where it was. gce multiplies cross-entropy's gradient by p^q, so that what is not believed hardly counts.",
-    suggestions="`noise=pair_flip`, whose errors are not spread over all classes; `noise.rate=0.8`; "
-    "`callbacks=early_stopping`, which stops cross-entropy where its accuracy was highest, if there are clean examples "
-    "to tell.",
+    observation="In the first epochs cross-entropy is as accurate as the other losses. Then its accuracy decreases "
+    "from epoch to epoch, while its accuracy on the given labels increases (`train/accuracy_given` in history.csv): it "
+    "memorises the wrong labels. The robust losses do not memorise them.",
+    explanation="The gradient of cross-entropy with respect to the logit of the label is -(1 - p). It is largest for "
+    "labels to which the network assigns a low probability, and these are mostly the wrong labels. nce_rce is "
+    "symmetric: for each example, the losses of all labels add up to a constant. Labels that are wrong at random "
+    "therefore add a constant to the expected loss and do not move its minimum. gce multiplies the gradient of "
+    "cross-entropy by p^q, so labels with a low probability have hardly any effect.",
+    suggestions="`noise=pair_flip`, whose wrong labels are not spread over all classes; `noise.rate=0.8`; "
+    "`callbacks=early_stopping`, which stops cross-entropy at its highest validation accuracy, but needs examples with "
+    "correct labels.",
     quick_overrides=("trainer.max_epochs=30",),
 )
 
 SQUARED = Lesson(
     name="mse_as_a_classifier",
-    title="The squared error classifies well, and its probabilities are poor",
-    finding="The squared error decides as well as cross-entropy; as probabilities its outputs are too unsure",
+    title="Squared error classifies accurately but predicts poor probabilities",
+    finding="Squared error is as accurate as cross-entropy, but its probabilities are underconfident",
     panels=(
         Panel(
-            "The network's outputs against 0 and 1 (mse), its softmax against 0 and 1 (brier)",
+            "mse: squared error of the outputs and the targets 0 and 1; brier: squared error of the softmax",
             "loss=cross_entropy",
             ("test/accuracy", "test/nll"),
             (
@@ -92,26 +94,29 @@ SQUARED = Lesson(
         ),
     ),
     curves=curves.CurvesSpec("epochs", "val/nll", curves.history_curve("val/nll"), _BAND, log=True),
-    observation="The tutorials' warning, that the squared error must not be used for classes, is not what comes out: "
-    "its accuracy is no lower, here even a little higher. What is worse is what it says of its own certainty.",
-    explanation="Least squares estimates the mean of a target of 0 and 1, which is the probability, so its largest "
-    "output is the right decision. Its gradient on the outputs, 2 (z - t)/C, never fades for what is wrong. But "
-    "nothing keeps the outputs between 0 and 1: they are cut off and divided by their sum to be read as "
-    "probabilities, and an error of 0.05 in each of nine zeros takes a third off the rest. What the warning is about "
-    "is the squared error of a softmax from a bad start: the lesson [vanishing_gradients](#vanishing_gradients).",
-    suggestions="`loss=rescaled_mse loss.k=5 loss.m=5`, which weighs the right class (Hui & Belkin 2021); "
-    "`optimizer=sgd`; `data.size=3`, where fewer digits can be told.",
+    observation="Tutorials warn against squared error for classification. These runs do not confirm the warning: the "
+    "accuracy of squared error is no lower than that of cross-entropy, and even slightly higher here. Its "
+    "probabilities are worse (test/nll).",
+    explanation="Least squares estimates the mean of a target that is 0 or 1. This mean is the probability of the "
+    "class, so the class with the largest output is the right prediction. The gradient with respect to the outputs, 2 "
+    "(z - t)/C, does not vanish for wrong predictions. But the outputs are not restricted to the range from 0 to 1. To "
+    "use them as probabilities, they are clamped and divided by their sum, and an error of 0.05 in each of the nine "
+    "outputs for the wrong classes lowers the probability of the correct class by a third. The warning applies to the "
+    "squared error of a softmax that starts from confident wrong predictions: see the lesson "
+    "[vanishing_gradients](#vanishing_gradients).",
+    suggestions="`loss=rescaled_mse loss.k=5 loss.m=5`, which gives the correct class more weight (Hui & Belkin 2021); "
+    "`optimizer=sgd`; `data.size=3`, where the digits are harder to distinguish.",
 )
 
 _TAIL = ("test/recall", "test/accuracy")
 
 TAIL = Lesson(
     name="long_tail",
-    title="A long tail wants its logits adjusted",
-    finding="Under a long tail the rare digits are not found; adjusted logits find more of them",
+    title="Logit adjustment improves the recall of rare classes",
+    finding="With a long-tailed training set, rare digits have a low recall; logit adjustment raises it",
     panels=(
         Panel(
-            "Class 0 has 50 times as many training examples as class 9; the test set has about as many of each",
+            "Class 0 has 50 times as many training examples as class 9; the test set is about balanced",
             "loss=cross_entropy",
             _TAIL,
             (
@@ -121,21 +126,22 @@ TAIL = Lesson(
         ),
     ),
     curves=curves.CurvesSpec(
-        "digit: 0 is the most frequent in training, 9 the rarest",
-        "recall: share of its test images found",
+        "digit (0 is the most frequent in training, 9 the rarest)",
+        "recall on the test set",
         curves.recall_by_class,
         _BAND,
         markers=True,
     ),
-    observation="Cross-entropy finds nearly all of the frequent digits and loses many of the rare ones. Adjusted "
-    "logits find more of the rare ones and give up little among the frequent. Class weights and ldam could not be "
-    "told from cross-entropy here.",
-    explanation="Cross-entropy estimates p(y|x), which holds how frequent y is: where x is in doubt the frequent "
-    "class wins. With log p(y) added to the logits in training alone, the network's own logits need not hold it. "
-    "Class weights multiply gradients, and these are near zero for every training example once a network fits them "
-    "all: they change the way, and hardly the end.",
+    observation="Cross-entropy recognises nearly all of the frequent digits and misses many of the rare ones. Logit "
+    "adjustment recognises more of the rare digits and loses little on the frequent ones. Class weights "
+    "(class_balanced) and ldam are not distinguishable from cross-entropy here.",
+    explanation="Cross-entropy estimates p(y|x), which depends on the class prior p(y): if x is ambiguous, the "
+    "frequent class is predicted. Logit adjustment adds log p(y) to the logits in training only, so the network's own "
+    "logits do not have to represent the prior. Class weights multiply gradients, and once a network fits all training "
+    "examples, their gradients are near zero. Class weights therefore change the course of training, but hardly its "
+    "result.",
     suggestions="`imbalance.ratio=10`; `loss=logit_adjusted loss.tau=2`; `loss=ldam callbacks=deferred_reweighting`; "
-    "the classes one by one: `losslab evaluate RUN_FOLDER`.",
+    "`losslab evaluate RUN_FOLDER` for the recall of each class.",
     quick_seeds=5,
 )
 
@@ -143,11 +149,11 @@ _START = ("train/accuracy", "test/accuracy")
 
 VANISHING = Lesson(
     name="vanishing_gradients",
-    title="The squared error of a softmax does not leave a bad start",
-    finding="From a start that is sure and wrong, the squared error of a softmax gives whole classes up",
+    title="Squared error on the softmax does not recover from confident mistakes",
+    finding="After a start with confident mistakes, squared error on the softmax never learns some classes",
     panels=(
         Panel(
-            "The last layer begins a hundred times too large: sure, and mostly wrong",
+            "The initial weights of the last layer are 100 times the usual ones: confident, mostly wrong predictions",
             "loss=cross_entropy",
             _START,
             (
@@ -157,7 +163,7 @@ VANISHING = Lesson(
             within="model.gain=100.0",
         ),
         Panel(
-            "The usual start: undecided",
+            "The usual initial weights: uncertain predictions",
             "loss=cross_entropy",
             _START,
             (Claim("loss=brier", "test/accuracy", "not distinguishable"),),
@@ -166,21 +172,21 @@ VANISHING = Lesson(
     ),
     curves=curves.CurvesSpec(
         "epochs",
-        "pull on the logit of the right class, |∂ℓ/∂z_y|:\nmedian of the training examples that are wrong",
+        "|∂ℓ/∂z_y| for the logit of the correct class,\nmedian over misclassified training examples",
         curves.gradient_on_wrong,
         _BAND,
         within="model.gain=100.0",
         log=True,
     ),
-    observation="From an undecided start the two learn alike. From a start that is sure and wrong cross-entropy still "
-    "learns every training example (its curve ends where a seed has none left that is wrong). Under the squared error "
-    "whole digits are never said, and what pulls at their logits at the end is a millionth: a gradient of zero, far "
-    "from any minimum.",
-    explanation="By the logit of the right class cross-entropy has the gradient p_y - 1: where p_y is 0 it pulls "
-    "hardest. The squared error Σ (p - t)² has 2 p_y ((p_y - 1) - Σ_j p_j (p_j - t_j)), the same shape times p_y: a "
-    "class that is held for impossible is not pulled at. What Adam makes of such a gradient is set by the other "
-    "classes' examples.",
+    observation="With the usual initial weights, the two losses learn equally well. After a start with confident "
+    "mistakes, cross-entropy still learns every training example (its curve ends when a seed has no misclassified "
+    "examples left). With squared error on the softmax, some digits are never predicted. At the end the gradient with "
+    "respect to their logits is about 1e-6: it is almost zero, far from any minimum.",
+    explanation="With respect to the logit of the correct class, the gradient of cross-entropy is p_y - 1, which is "
+    "largest where p_y is 0. The gradient of the squared error Σ (p - t)² is 2 p_y ((p_y - 1) - Σ_j p_j (p_j - t_j)). "
+    "It has the factor p_y, so a class with a probability near 0 has almost no gradient. Adam rescales gradients, but "
+    "the scale is determined by the examples of the other classes.",
     suggestions="`model.gain=10`; `loss=mae`, which has the same factor; `loss=mse`, the squared error of the outputs "
-    "themselves, which has none; `losslab explain RUN_FOLDER` for the gradients of each layer.",
+    "themselves, which does not have it; `losslab explain RUN_FOLDER` for the gradients of each layer.",
     quick_overrides=("trainer.max_epochs=15",),
 )

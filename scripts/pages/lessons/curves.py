@@ -1,4 +1,4 @@
-"""Curves of a lesson's figure: computed from the runs of its sweep, and kept as CSV."""
+"""Curves of a lesson's figure: computed from the runs of its sweep, and saved as CSV."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
@@ -16,20 +16,20 @@ from losslab.analysis.dynamics.record import Numbers, Record
 from losslab.io.tables import write_csv
 
 Row = tuple[float, float, float, float]
-"""x, mean, and the lower and upper end of the band."""
+"""x, mean, lower end and upper end of the band."""
 
 
 @dataclass(frozen=True)
 class CurvesSpec:
-    """What the curves show, with one curve for each group."""
+    """What the curves of a figure show; there is one curve for each group of runs."""
 
     x_label: str
     y_label: str
     rows: Callable[[Group], list[Row]]
     band: str
-    """What the band around a curve shows."""
+    """Text that says what the band around a curve shows."""
     within: str = ""
-    """Setting of the groups that are shown, such as "noise.rate=0.4"; "" for all groups."""
+    """Override of the groups to show, such as "noise.rate=0.4"; "" for all groups."""
     log: bool = False
     diagonal: bool = False
     """Whether to draw the diagonal of perfect calibration."""
@@ -49,7 +49,7 @@ class Point:
 
 
 def collect_points(spec: CurvesSpec, groups: Iterable[Group]) -> list[Point]:
-    """Compute the curves of the groups that are shown."""
+    """Compute the curves of the groups that the figure shows."""
     shown = [group for group in groups if not spec.within or spec.within in group.name]
     return [
         Point(" ".join(part for part in group.name if part != spec.within), *row)
@@ -65,14 +65,14 @@ def write_points(points: Sequence[Point], file: Path) -> None:
 
 
 def read_points(file: Path) -> list[Point]:
-    """Read the points that `write_points` wrote."""
+    """Read the CSV file that `write_points` wrote."""
     with file.open(newline="") as lines:
         _, *rows = csv.reader(lines)
     return [Point(series, *map(float, numbers)) for series, *numbers in rows]
 
 
 def history_curve(column: str) -> Callable[[Group], list[Row]]:
-    """A column of history.csv over epochs: mean, lowest and highest seed."""
+    """Return a function that reads a column of history.csv over epochs: mean, minimum and maximum over the seeds."""
 
     def rows(group: Group) -> list[Row]:
         curve = read_histories([group], [column]).curve(group, column)
@@ -82,9 +82,10 @@ def history_curve(column: str) -> Callable[[Group], list[Row]]:
 
 
 def gradient_on_wrong(group: Group) -> list[Row]:
-    """Median of |∂ℓ/∂z_y| over the tracked examples that are classified wrong, over epochs: mean, lowest, highest seed.
+    """Compute the median of |∂ℓ/∂z_y| over the misclassified tracked examples, for each epoch.
 
-    Ends at the last epoch in which every seed has wrong examples.
+    Rows contain the mean, minimum and maximum over the seeds. Epochs in which a seed has no misclassified examples are
+    left out.
     """
     seeds = [_median_gradients(run) for run in group.runs]
     epochs = sorted(set.intersection(*map(set, seeds)))
@@ -96,7 +97,7 @@ def _over_seeds(x: float, values: Sequence[float]) -> Row:
 
 
 def _median_gradients(run: Run) -> dict[int, float]:
-    import torch  # noqa: PLC0415 -- not before --help
+    import torch  # noqa: PLC0415 -- slow to import
     from hydra.utils import instantiate  # noqa: PLC0415
 
     record = Record.load(run.folder.dynamics)
@@ -113,7 +114,7 @@ def _median_gradients(run: Run) -> dict[int, float]:
 
 
 def recall_by_class(group: Group) -> list[Row]:
-    """Recall of each class on the test set: mean, lowest and highest seed."""
+    """Compute the recall of each class on the test set: mean, minimum and maximum over the seeds."""
     recalls = []
     for _, predicted, truth in map(_predictions, group.runs):
         recalls.append([float((predicted[truth == c] == c).mean()) for c in range(int(truth.max()) + 1)])
@@ -121,7 +122,10 @@ def recall_by_class(group: Group) -> list[Row]:
 
 
 def reliability_curve(group: Group) -> list[Row]:
-    """Share of right answers over mean confidence, in tenths of the confidence, with its 95 % interval; all seeds."""
+    """Compute the accuracy over the mean confidence, in ten bins of the confidence, with its 95 % interval.
+
+    The predictions of all seeds are pooled; bins with fewer than 20 predictions are left out.
+    """
     parts = [_predictions(run) for run in group.runs]
     confidence = np.concatenate([part[0] for part in parts])
     right = np.concatenate([part[1] == part[2] for part in parts])
@@ -137,7 +141,7 @@ def reliability_curve(group: Group) -> list[Row]:
 
 
 def _predictions(run: Run) -> tuple[Numbers, Numbers, Numbers]:
-    """Confidence, predicted class and true class of the test examples, with the weights of the last epoch."""
+    """Return confidence, predicted class and true class of the test examples, with the weights of the last epoch."""
     from losslab.analysis.evaluate.evaluation import evaluate  # noqa: PLC0415 -- imports torch
     from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
 

@@ -20,18 +20,18 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 _LINES = ("-", "--", "-.", (0, (1, 1)), "-", "--")
 
 Style = dict[str, tuple[str, str, Any]]
-"""Colour, marker and line style by label: the same on both sides."""
+"""Label → (colour, marker, line style), the same in both halves of the figure."""
 
 
 def write_figures(lessons: Iterable[Lesson], results: Sequence[Result], records: Records, folder: Path) -> None:
-    """Write NAME.png for each lesson with results."""
+    """Write NAME.png for each lesson that has results."""
     for lesson in (lesson for lesson in lessons if lesson.name in records):
         figure = draw(lesson, lesson.groups(results), read_points(folder / f"{lesson.name}.csv"))
         save_png(figure, folder / f"{lesson.name}.png")
 
 
 def draw(lesson: Lesson, groups: Sequence[Group], points: Sequence[Point]) -> "Figure":
-    """Draw recorded results and curves."""
+    """Draw the figure of a lesson from recorded results and curves."""
     comparisons = [panel.compare(groups)[0] for panel in lesson.panels]
     labels = sorted({group.label for comparison in comparisons for group in comparison.groups})
     style = {label: (COLOURS[i], _MARKERS[i], _LINES[i]) for i, label in enumerate(labels)}
@@ -47,7 +47,7 @@ def draw(lesson: Lesson, groups: Sequence[Group], points: Sequence[Point]) -> "F
 
 
 def short_label(label: str) -> str:
-    """A label without group prefixes, one part a line."""
+    """Shorten a label: one override per line, without the config group."""
     return label.replace("trainer.", "").replace("loss.", "").replace(" ", "\n")
 
 
@@ -56,7 +56,7 @@ def _draw_curves(axes: "Axes", lesson: Lesson, points: Sequence[Point], style: S
 
     spec = lesson.curves
     if spec.diagonal:
-        axes.plot([0, 1], [0, 1], ":", color=GREY, label="as sure as right")
+        axes.plot([0, 1], [0, 1], ":", color=GREY, label="perfect calibration")
         axes.set_aspect("equal")
     for label in sorted({point.series for point in points}):
         colour, marker, line = style[label]
@@ -86,7 +86,7 @@ def _draw_curves(axes: "Axes", lesson: Lesson, points: Sequence[Point], style: S
 
 
 def _draw_final(axes: "Axes", panel: Panel, comparison: MetricComparison, style: Style) -> None:
-    """Draw seeds, mean and interval of each group in the first metric of a panel, the baseline first."""
+    """Draw the seeds, mean and interval of each group in one metric; the baseline is the first row."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     groups = sorted(comparison.groups, key=lambda group: group is not comparison.reference)

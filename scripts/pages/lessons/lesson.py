@@ -1,4 +1,4 @@
-"""A lesson: a preset of conf/experiment, what its runs must show, and the text around it."""
+"""A lesson: an experiment of conf/experiment, the claims that its runs must confirm, and its text."""
 
 import re
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ _PART = re.compile(r"^# (Question|Command|Cost|Expected):\s+(.*(?:\n# {5,}.*)*)"
 
 @dataclass(frozen=True)
 class Preset:
-    """conf/experiment/NAME.yaml: its sweep, and the question, cost and expectation in its first lines."""
+    """Content of conf/experiment/NAME.yaml: the sweep, and the question, command, cost and expected result."""
 
     question: str
     command: str
     cost: str
     expected: str
     body: list[str]
-    """All lines without comments."""
+    """All lines of the file, without comments."""
     sweep: dict[str, list[str]]
-    """Values of each swept key."""
+    """Swept key → its values."""
 
     @classmethod
     def read(cls, name: str) -> "Preset":
-        """Read the preset of this name."""
+        """Read conf/experiment/NAME.yaml."""
         text = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
         parts = {key.lower(): re.sub(r"\s*\n#\s+", " ", words) for key, words in _PART.findall(text)}
         body = [bare for line in text.splitlines() if (bare := re.sub(r"\s*(^|\s)#.*", "", line).rstrip())]
@@ -44,14 +44,14 @@ class Preset:
         return cls(**parts, body=body, sweep={key: _values(str(value)) for key, value in params.items()})
 
     def jobs(self, seeds: int) -> list[list[str]]:
-        """Overrides of its jobs, for the first seeds."""
+        """Overrides of each job of the sweep, with only the first `seeds` seeds."""
         values = {key: each[:seeds] if key == "seed" else each for key, each in self.sweep.items()}
         pairs = [[f"{key}={value}" for value in each] for key, each in values.items()]
         return [[f"experiment={self.name}", *job] for job in product(*pairs)]
 
     @property
     def name(self) -> str:
-        """Name on the command line."""
+        """Name of the experiment on the command line."""
         return self.command.rpartition("=")[2]
 
 
@@ -62,33 +62,34 @@ def _values(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Claim:
-    """An expected verdict: tested on the recorded results, and on smaller runs in the tests."""
+    """An expected verdict. The tests check it on the recorded results and on smaller runs."""
 
     group: str
-    """Label of the group in its panel, such as "loss=huber"."""
+    """Label of a group of the panel, such as "loss=huber"."""
     metric: str
     verdict: str
-    """On its difference from the baseline: "better", "worse", "not distinguishable"; or "baseline"."""
+    """Verdict on its difference from the baseline: "better", "worse" or "not distinguishable"; or "baseline" itself."""
     low: float = -inf
-    """Bounds of its mean in the recorded results."""
+    """Lower bound of the mean in the recorded results."""
     high: float = inf
+    """Upper bound of the mean in the recorded results."""
     retested: bool = True
-    """Whether the smaller runs of the tests can show it."""
+    """Whether the smaller runs of the tests can confirm the claim."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A table: groups that share a setting, compared with one of them."""
+    """Groups of runs that are compared with one of them: one table per metric."""
 
     title: str
     baseline: str
     metrics: tuple[str, ...]
     claims: tuple[Claim, ...]
     within: str = ""
-    """Setting that all its groups share, such as "noise.rate=0.4"; "" for all groups."""
+    """Override of the groups in this panel, such as "noise.rate=0.4"; "" for all groups of the lesson."""
 
     def compare(self, groups: Sequence[Group]) -> list[MetricComparison]:
-        """Compare the groups of the panel by each of its metrics."""
+        """Compare the groups of the panel in each of its metrics."""
         inside = [
             Group(tuple(part for part in group.name if part != self.within), group.settings, group.runs)
             for group in groups
@@ -98,12 +99,12 @@ class Panel:
         return [compare_metric(inside, metric, baseline) for metric in self.metrics]
 
     def check(self, claim: Claim, groups: Sequence[Group], *, bounds: bool = True) -> str:
-        """Why a claim of the panel does not hold; "" if it does.
+        """Explain why a claim of the panel does not hold; "" if it holds.
 
         Args:
-            claim: to check.
-            groups: of the lesson.
-            bounds: whether the mean must also lie within the bounds of the claim.
+            claim: claim to check.
+            groups: all groups of the lesson.
+            bounds: whether the mean must also be within the bounds of the claim.
         """
         comparison = self.compare(groups)[self.metrics.index(claim.metric)]
         group = next(group for group in comparison.groups if group.label == claim.group)
@@ -121,38 +122,38 @@ class Lesson:
     """One section of docs/lessons.md."""
 
     name: str
-    """Of its preset, section and figure."""
+    """Name of the experiment, section and figure."""
     title: str
     finding: str
-    """What the figure shows, in one line."""
+    """Title of the figure: what it shows, in one line."""
     panels: tuple[Panel, ...]
     curves: CurvesSpec
     observation: str
     explanation: str
     suggestions: str
     quick_overrides: tuple[str, ...] = ()
-    """Overrides that make the preset small enough for a test."""
+    """Overrides that make the experiment small enough for a test."""
     quick_seeds: int = 3
     not_retested: tuple[str, ...] = ()
-    """`Panel.within` of the panels that are not run again in tests."""
+    """`Panel.within` of the panels that the tests do not run again."""
 
     @cached_property
     def preset(self) -> Preset:
-        """Its file in conf/experiment."""
+        """Content of the experiment's file in conf/experiment."""
         return Preset.read(self.name)
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The command and the preset: they determine the results."""
+        """What determines the results: the command and the content of the preset."""
         return {"command": self.preset.command, "preset": self.preset.body}
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Metrics of all its panels."""
+        """Metrics of all panels, without duplicates."""
         return tuple(dict.fromkeys(metric for panel in self.panels for metric in panel.metrics))
 
     def run(self, work_dir: Path, results_dir: Path) -> list[Result]:
-        """Run the preset, and write the curves of its figure."""
+        """Run the sweep, and write the curves of the figure."""
         groups = compare([run_sweep(self.preset.command, work_dir)], self.metrics).groups
         write_points(collect_points(self.curves, groups), results_dir / f"{self.name}.csv")
         return [
@@ -163,7 +164,7 @@ class Lesson:
         ]
 
     def groups(self, results: Sequence[Result]) -> list[Group]:
-        """Groups made from recorded results."""
+        """Make groups from recorded results."""
         by_label: dict[str, dict[int, dict[str, float]]] = {}
         for result in results:
             if result.experiment == self.name:
@@ -172,6 +173,6 @@ class Lesson:
 
 
 def make_group(name: Sequence[str], seeds: dict[int, dict[str, float]]) -> Group:
-    """A group of which only the parts of its name and the metrics by seed are known."""
+    """Make a group from the parts of its name and the metrics of each seed; its runs have no folder."""
     runs = [Run(RunFolder(Path()), {"seed": seed}, metrics, 0.0) for seed, metrics in sorted(seeds.items())]
     return Group(tuple(name), {}, tuple(runs))

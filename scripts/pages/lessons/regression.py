@@ -1,15 +1,15 @@
-"""Lessons of regression."""
+"""Lessons on regression: outliers and gradient clipping."""
 
 from pages.lessons import curves
 from pages.lessons.lesson import Claim, Lesson, Panel
 
 HUBER = Lesson(
     name="huber_beats_mse",
-    title="Huber's loss beats the squared error, where there are outliers",
-    finding="With a tenth of outliers the squared error settles far from the law; huber and l1 do not",
+    title="Huber loss beats squared error if there are outliers",
+    finding="With 10 % outliers, squared error converges far from the true function; huber and l1 do not",
     panels=(
         Panel(
-            "A tenth of the training targets is thrown upwards, by 20 on average",
+            "One tenth of the training targets is shifted upwards, by 20 on average",
             "loss=mse",
             ("test/mse",),
             (
@@ -20,7 +20,7 @@ HUBER = Lesson(
             within="noise.rate=0.1",
         ),
         Panel(
-            "No outliers: Gaussian noise of deviation 0.1, and so a test MSE of 0.01 at best",
+            "No outliers: Gaussian noise with standard deviation 0.1, so the best possible test MSE is 0.01",
             "loss=mse",
             ("test/mse",),
             (
@@ -32,32 +32,34 @@ HUBER = Lesson(
     ),
     curves=curves.CurvesSpec(
         "epochs",
-        "val/mse, of clean targets",
+        "val/mse (clean targets)",
         curves.history_curve("val/mse"),
-        "the band is from the lowest to the highest seed",
+        "band: minimum to maximum over the seeds",
         within="noise.rate=0.1",
         log=True,
     ),
-    observation="With outliers the squared error has hundreds of times the test MSE of the two robust losses. "
-    "Without them the three come within a few per cent of each other: robustness is nearly free here.",
-    explanation="The squared error's gradient is 2r: a target that lies 20 off pulls as hard as two hundred that lie "
-    "0.1 off. Its minimum is the mean, which a tenth of outliers at +20 moves by 2, and 2² is about what is measured. "
-    "Huber's gradient is r up to δ = 1 and ±1 from there on, so an outlier pulls as hard as one that lies 1 off: that "
-    "leaves a shift of about 0.1·1/0.9 = 0.11, whose square and the noise's 0.01 make the 0.02 of the table. The "
-    "absolute error's minimum is the median, which moves by 0.01.",
-    suggestions="`loss=huber loss.delta=0.135` (1.345 deviations of the noise); `loss=tukey`, which lets go of "
-    "outliers; `noise.sides=two`, where the mean stays in place and the squared error is merely less exact.",
+    observation="With outliers, the test MSE of squared error is hundreds of times that of the two robust losses. "
+    "Without outliers, the three losses differ by at most a few per cent: here robustness costs almost nothing.",
+    explanation="The gradient of the squared error is 2r for a residual r: a target that is off by 20 has as much "
+    "influence as two hundred targets that are off by 0.1. The squared error is minimal at the mean. Outliers of +20 "
+    "in one tenth of the targets shift the mean by 2, and the measured test MSE is about 2². The gradient of huber is "
+    "r up to δ = 1 and ±1 beyond, so an outlier has the same influence as a target that is off by 1. This leaves a "
+    "shift of about 0.1·1/0.9 = 0.11. Its square plus the noise variance 0.01 is the 0.02 in the table. The absolute "
+    "error is minimal at the median, which shifts by 0.01.",
+    suggestions="`loss=huber loss.delta=0.135` (1.345 standard deviations of the noise); `loss=tukey`, whose gradient "
+    "is 0 for large residuals; `noise.sides=two`, where the mean does not shift and squared error is only less "
+    "precise.",
     quick_overrides=("trainer.max_epochs=30",),
     quick_seeds=5,
 )
 
 CLIPPING = Lesson(
     name="clipping",
-    title="Clipping steadies the training, and does not mend the loss",
-    finding="Clipping takes the leaps out of the training; what the outliers teach stays",
+    title="Gradient clipping stabilises training but does not make the loss robust",
+    finding="Clipping removes the jumps in training; the effect of the outliers on the result remains",
     panels=(
         Panel(
-            "All four, beside the squared error without clipping",
+            "All four, compared with squared error without clipping",
             "loss=mse trainer.gradient_clip_val=null",
             ("test/mae",),
             (
@@ -66,7 +68,7 @@ CLIPPING = Lesson(
             ),
         ),
         Panel(
-            "All four, beside huber without clipping",
+            "All four, compared with huber without clipping",
             "loss=huber trainer.gradient_clip_val=null",
             ("test/mae",),
             (
@@ -77,19 +79,19 @@ CLIPPING = Lesson(
     ),
     curves=curves.CurvesSpec(
         "epochs",
-        "val/mse, of clean targets",
+        "val/mse (clean targets)",
         curves.history_curve("val/mse"),
-        "the band is from the lowest to the highest seed",
+        "band: minimum to maximum over the seeds",
         log=True,
     ),
-    observation="Without clipping the squared error leaps from epoch to epoch: a batch with large outliers throws the "
-    "weights off. With gradients of length 1 at most it goes down, and ends with less than half of the error. Huber "
-    "ends lower still, with clipping and without.",
-    explanation="A clipped gradient is shorter and points where it pointed before: to the outliers, whose share in "
-    "the batch's sum of 2r is as large as ever. Clipping bounds what a batch does to the weights. Huber bounds what "
-    "each example does to the batch: the direction is another one. Where all examples are one batch, clipping does "
-    "not even move the place where the gradient is zero.",
-    suggestions="`trainer.gradient_clip_val=0.1`; `optimizer.lr=0.1`, at which the squared error without clipping "
-    "ends in NaN and the run says in which layer; `optimizer=adam`, whose steps are bounded anyway.",
+    observation="Without clipping, the validation error of squared error jumps from epoch to epoch: a batch with large "
+    "outliers moves the weights far away. With a gradient norm of at most 1, the validation error decreases, and the "
+    "final test MAE is less than half. Huber ends lower still, with and without clipping.",
+    explanation="A clipped gradient is shorter but has the same direction: the outliers keep their share of 2r, summed "
+    "over the batch. Clipping bounds the effect of each batch on the weights. Huber bounds the effect of each example "
+    "on the gradient of the batch, which changes the direction of the gradient. If all examples are in one batch, "
+    "clipping does not even move the point at which the gradient is zero.",
+    suggestions="`trainer.gradient_clip_val=0.1`; `optimizer.lr=0.1`, at which squared error without clipping ends in "
+    "NaN and the run names the layer; `optimizer=adam`, whose steps are bounded anyway.",
     quick_seeds=5,
 )

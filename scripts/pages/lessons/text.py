@@ -1,4 +1,4 @@
-"""Text of docs/lessons.md: a section for each lesson, with its preset, tables and explanation."""
+"""Text of docs/lessons.md: a section for each lesson, with its command, tables and explanation."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,35 @@ from pages.experiments import Records, Result, summarize_conditions
 from pages.lessons.lesson import Claim, Lesson, Panel
 
 _HEAD = """\
-# Lessons: what a loss changes, each in one command
+# Lessons: what a loss changes, in one command each
 
-Each lesson is a preset: a question, a command that anyone can repeat in some minutes on two CPU cores, and a result
-that `tests/unit/scripts/test_lessons.py` asserts of the numbers below, and of smaller runs of its own. The data are
-small and need no download; what is shown is an example of an effect, not its size elsewhere. Presets that judge the
-last epoch, so that nothing is chosen by validation, keep no checkpoints: their runs are there to be compared.
+Each lesson is a configuration in `conf/experiment/`. It has a question, a command that takes a few minutes on two CPU
+cores, and an expected result. `tests/unit/scripts/test_lessons.py` asserts the expected result, for the numbers below
+and for smaller runs. The data sets are small and need no download. A lesson is an example of an effect; the size of the
+effect can be different on other data. Some experiments set `callbacks.checkpoints=null`: they save no checkpoints and
+evaluate the last epoch, so nothing is selected on validation data.
 
 {contents}
 
-How to read the tables: n is the number of seeds, and a seed decides the initial weights, the order of the batches,
-the faults put into the training data, and how the data are drawn or split. A value is the mean over the seeds ± half
-of its 95 % interval (Student's t). All groups of a table saw the same seeds, so differences are taken seed by seed, and
-their intervals are corrected for the number of differences in the table (Holm): *better* and *worse* mean that such an
-interval leaves out 0; *not distinguishable* does not say that there is no difference. Where values differ many times,
-means are geometric, and multiples take the place of differences. What is measured are the weights of the last epoch,
-against true labels and values. The learning rate is the same for all losses of a table.
+How to read the tables:
 
-`python scripts/pages lessons [NAME ...]` runs the presets and renews this page, its figures and its tables. The runs:
-{conditions}; {minutes} minutes in all, two at a time.
+- n is the number of seeds. The seed determines the initial weights, the order of the batches, the corruption of the
+  training data, and how the data are generated or split.
+- A value is the mean over the seeds ± half the width of its 95 % confidence interval (Student's t).
+- All groups of a table have the same seeds, so differences are computed per seed. Their intervals are corrected for the
+  number of differences in the table (Holm). *Better* and *worse* mean that the corrected interval excludes 0; *not
+  distinguishable* does not prove that there is no difference.
+- If the values differ by large factors, the table shows geometric means, and ratios instead of differences.
+- All values are measured with the weights of the last epoch, against the true labels and values.
+- All losses of a table have the same learning rate.
+
+`python scripts/pages lessons [NAME ...]` runs the experiments and writes this page with its figures. The runs:
+{conditions}; {minutes} minutes in total, two at a time.
 """
 
 
 def text(lessons: Sequence[Lesson], results: Sequence[Result], records: Records) -> str:
-    """The content of the page, with the lessons that have results."""
+    """Return the content of the page, with the lessons that have results."""
     shown = [lesson for lesson in lessons if lesson.name in records]
     contents = "\n".join(f"- [{lesson.title}](#{lesson.name})" for lesson in shown)
     head = _HEAD.format(contents=contents, **summarize_conditions([records[lesson.name] for lesson in shown]))
@@ -45,12 +50,12 @@ def _section(lesson: Lesson, groups: Sequence[Group]) -> str:
         f'<a id="{lesson.name}"></a>\n\n## {lesson.title}',
         f"**Question:** {preset.question}",
         f"```bash\n{preset.command}\n```",
-        f"**Expected:** {preset.expected} ({preset.cost})",
+        f"**Expected result:** {preset.expected} (Cost: {preset.cost})",
         f"![{lesson.finding}](lessons/{lesson.name}.png)",
         *(_panel(panel, groups) for panel in lesson.panels),
-        f"**What one sees.** {lesson.observation}",
-        f"**Why.** {lesson.explanation}",
-        f"**Try.** {lesson.suggestions}",
+        f"**Result.** {lesson.observation}",
+        f"**Explanation.** {lesson.explanation}",
+        f"**Try next.** {lesson.suggestions}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -59,7 +64,7 @@ def _panel(panel: Panel, groups: Sequence[Group]) -> str:
     within = f" (`{panel.within}`)" if panel.within else ""
     tables = [markdown_table(metric_rows(comparison), left=(0, 4)) for comparison in panel.compare(groups)]
     claims = "; ".join(_claim(claim, panel) for claim in panel.claims if claim.verdict != "baseline")
-    return "\n\n".join([f"*{panel.title}{within}*", *tables, f"Asserted: {claims}."])
+    return "\n\n".join([f"*{panel.title}{within}*", *tables, f"Asserted by the tests: {claims}."])
 
 
 def _claim(claim: Claim, panel: Panel) -> str:

@@ -88,7 +88,7 @@ def test_the_figure_shows_the_recorded_results(lesson, recorded):
     points = curves.read_points(DOCS / "lessons" / f"{lesson.name}.csv")
     drawn = figure.draw(lesson, lesson.groups(recorded), points)
     left, *right = drawn.axes
-    shown = {label.get_text() for label in left.get_legend().get_texts()} - {"as sure as right"}
+    shown = {label.get_text() for label in left.get_legend().get_texts()} - {"perfect calibration"}
     assert shown == {figure.short_label(point.series) for point in points}
     assert len(right) == len(lesson.panels)
     assert (DOCS / "lessons" / f"{lesson.name}.png").is_file()
