@@ -1,11 +1,11 @@
-"""Measure faults of public implementations of losses: `python scripts/audit.py [LIBRARY ...]`."""
+"""Audit public implementations of losses: `python scripts/audit.py [LIBRARY ...]`."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: its tensors here are tiny
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the tensors here are tiny
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 

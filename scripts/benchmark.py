@@ -1,4 +1,4 @@
-"""Time the project and comparable programs: `python scripts/benchmark.py [SECTION ...]`, on an idle machine."""
+"""Time losslab and comparable programs: `python scripts/benchmark.py [SECTION ...]`, on an idle machine."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-sys.path.insert(0, str(ROOT / "scripts"))  # for spawned processes too
+sys.path.insert(0, str(ROOT / "scripts"))  # also for spawned processes
 
 from benchmarks import deterministic, images, linear, page
 
@@ -24,11 +24,11 @@ SECTIONS: dict[str, Callable[[int], str]] = {
 
 
 def main() -> None:
-    """Run the sections, print them, and with --write replace them in docs/benchmarks.md."""
-    parser = argparse.ArgumentParser(description="Time the project and comparable programs in turn.")
+    """Run and print the sections; --write also replaces them in docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description="Time losslab and comparable programs alternately.")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="number of runs of each program (default: 5)")
-    parser.add_argument("--write", action="store_true", help="replace these sections of docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="also replace these sections in docs/benchmarks.md")
     options = parser.parse_args()
     unknown = set(options.sections) - set(SECTIONS)
     if unknown or options.rounds < 1:

@@ -1,4 +1,4 @@
-"""Count what the architecture limits: `python scripts/count.py` prints files, lines, entries and module-level state."""
+"""Check the size limits of the code: `python scripts/count.py` counts files, lines, entries and mutable state."""
 
 import ast
 import sys
@@ -23,11 +23,11 @@ class Count:
     limit: float
     at_least: bool = False
     details: tuple[str, ...] = ()
-    """What was counted, if that helps to find it."""
+    """The counted items, if they help to find the cause."""
 
     @property
     def holds(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the value is within the limit."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Count:
 
 
 def counts(src: Path = SRC) -> list[Count]:
-    """All counts of a source tree."""
+    """Count everything in a source tree."""
     files = sorted(src.rglob("*.py"))
     lines = [len(file.read_text().splitlines()) for file in files]
     ignored = {"__init__.py", "py.typed", "__pycache__"}
@@ -49,16 +49,16 @@ def counts(src: Path = SRC) -> list[Count]:
         Count("median lines of a file", median(lines), 100, at_least=True),
         Count("lines", sum(lines), 26_600),
         Count("entries at the root of losslab", len(entries), 12),
-        Count("module-level names that change", len(state), 0, details=tuple(state)),
+        Count("module-level mutable names", len(state), 0, details=tuple(state)),
     ]
 
 
 def mutable_state(source: str) -> list[str]:
-    """Module-level names that a function of the module rebinds, or whose object it changes in place.
+    """Find the module-level names that a function of the module rebinds, or whose value it changes in place.
 
-    Finds `global`, assignments to items and attributes, and calls of mutating methods. Caches of functions
-    (`functools.cache`) and changes made by other modules are not found. A `ContextVar` is not counted: it is set for a
-    context, not for the module.
+    The search covers `global` statements, assignments to items and attributes, and calls of mutating methods. It does
+    not find function caches (`functools.cache`) or changes made by other modules. A `ContextVar` is not counted,
+    because its value belongs to a context, not to the module.
     """
     module = ast.parse(source)
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -67,7 +67,7 @@ def mutable_state(source: str) -> list[str]:
 
 
 def _module_names(module: ast.Module) -> set[str]:
-    """Names that are assigned at module level, without imports, functions, classes and context variables."""
+    """Names assigned at module level, except imports, functions, classes and context variables."""
     names: set[str] = set()
     for statement in module.body:
         if "ContextVar(" in ast.unparse(getattr(statement, "value", None) or ast.Pass()):
@@ -78,7 +78,7 @@ def _module_names(module: ast.Module) -> set[str]:
 
 
 def _changed(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
-    """Names of other scopes that a function rebinds or changes."""
+    """Names from outer scopes that a function rebinds or changes in place."""
     nodes = [*ast.walk(function)]
     rebound = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
     local = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
@@ -92,14 +92,14 @@ def _changed(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name at the start of `name.attribute[item]...`; "" if it starts with something else."""
+    """Return the name at the start of `name.attribute[item]...`; "" if the expression does not start with a name."""
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def main() -> None:
-    """Print all counts; the exit code is 1 if a limit is not kept."""
+    """Print all counts; the exit code is 1 if a value exceeds its limit."""
     found = counts()
     print("\n".join(map(str, found)))
     sys.exit(not all(count.holds for count in found))

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """Consequence of a fault for users of the loss, the worst first."""
+    """Consequence of a fault for users of the loss; the first is the worst."""
 
     NOT_FINITE = "NaN or infinity"
     WRONG_GRADIENT = "wrong gradient"
@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Result of one measurement: a sentence with its numbers, and whether the finding holds."""
+    """Result of a measurement: the measured numbers as text, and whether the finding holds."""
 
     seen: str
     holds: bool
@@ -30,13 +30,13 @@ class Finding:
 
     Args:
         function: dotted name of the loss.
-        fault: what is wrong, in one sentence.
+        fault: description of the fault in one sentence.
         claim: what the documentation or the paper says.
-        source: of the claim.
-        severity: its consequence.
-        losslab: how losslab avoids the fault, or that it does not.
-        documented: whether the library's documentation describes the fault.
-        measure: runs the installed implementation.
+        source: source of the claim.
+        severity: consequence of the fault.
+        losslab: what losslab does instead, or whether it has the same fault.
+        documented: whether the documentation of the library mentions the fault.
+        measure: function that runs the installed implementation.
     """
 
     function: str
@@ -50,18 +50,19 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """Test id."""
+        """Name of the finding in the tests."""
         return f"{self.function.partition('.')[0]}-{self.measure.__name__}"
 
     @property
     def kind(self) -> str:
-        """Severity, and whether the library documents it."""
+        """Severity as text, with "documented" if the library documents the fault."""
         return f"{self.severity}, documented" if self.documented else str(self.severity)
 
     def check(self) -> Evidence:
-        """Measure the installed version, without its warnings.
+        """Measure the installed version; its warnings are suppressed.
 
-        If it raises, the finding no longer holds: a later version may refuse the input or lack the function.
+        If the measurement raises an exception, the finding no longer holds: a later version may refuse the input or
+        lack the function.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,7 +76,7 @@ class Finding:
 def finding(
     function: str, *, claim: str, source: str, severity: Severity, losslab: str, documented: bool = False
 ) -> Callable[[Callable[[], Evidence]], Finding]:
-    """Decorator that makes a Finding of a function that measures; its docstring is the fault."""
+    """Decorator that turns a measuring function into a Finding; the function's docstring describes the fault."""
 
     def make(measure: Callable[[], Evidence]) -> Finding:
         fault = (measure.__doc__ or "").strip()
@@ -85,5 +86,5 @@ def finding(
 
 
 def status(evidence: Evidence) -> str:
-    """Whether the finding holds, as text."""
+    """Describe whether the finding holds."""
     return "holds" if evidence.holds else "fixed in the installed version"

@@ -1,4 +1,4 @@
-"""The audited libraries, their installed versions, and the audit of one."""
+"""The audited libraries, their installed versions, and the audit of one library."""
 
 import importlib
 import importlib.metadata
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from audits.finding import Evidence, Finding, Severity
 
-# Name on the command line: distribution, and the modules of this package with its findings.
+# Name on the command line → (distribution, modules of this package that contain its findings).
 LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "torch": ("torch", ("torch_numerics", "torch_definitions", "torch_misuse", "torch_precision")),
     "torchvision": ("torchvision", ("torchvision",)),
@@ -21,7 +21,7 @@ LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings in one library with their evidence, or why it was skipped."""
+    """Findings in one library with their evidence, or the reason why it was skipped."""
 
     library: str
     version: str
@@ -30,16 +30,16 @@ class Audit:
 
     @property
     def heading(self) -> str:
-        """Library, version and number of findings that hold."""
+        """Heading with library, version and number of findings that hold."""
         holding = sum(evidence.holds for _, evidence in self.results)
         return f"{self.library} {self.version}: {holding} of {len(self.results)} findings hold"
 
 
 def findings(library: str) -> list[Finding]:
-    """Findings in a library, the most relevant first.
+    """Load the findings in a library, the most relevant first.
 
     Raises:
-        ImportError: it is not installed, or cannot be imported.
+        ImportError: the library is not installed or cannot be imported.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ def findings(library: str) -> list[Finding]:
 
 
 def version(library: str) -> str:
-    """Installed version; "" if it is not installed."""
+    """Installed version of a library; "" if it is not installed."""
     try:
         return importlib.metadata.version(LIBRARIES[library][0])
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +56,7 @@ def version(library: str) -> str:
 
 
 def audit(library: str) -> Audit:
-    """Measure all findings in a library, unless it is not installed."""
+    """Measure all findings in a library, or skip it if it is not installed."""
     installed = version(library)
     if not installed:
         return Audit(library, "", [], f"{library} is not installed: skipped")
@@ -68,7 +68,7 @@ def audit(library: str) -> Audit:
 
 
 def count(audits: Iterable[Audit]) -> dict[str, int]:
-    """Number of findings of each severity that hold, the worst first; those that do not hold count as fixed."""
+    """Count the findings that hold by severity, the worst first; findings that do not hold count as "fixed"."""
     counts = dict.fromkeys([*map(str, Severity), "fixed"], 0)
     for one in audits:
         for found, evidence in one.results:

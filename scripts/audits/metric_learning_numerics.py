@@ -1,4 +1,4 @@
-"""pytorch-metric-learning: values and gradients that are wrong, flat or not finite."""
+"""pytorch-metric-learning: values and gradients that are wrong, constant or not finite."""
 
 from functools import partial
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from audits.finding import Evidence, Severity, finding
 from audits.measure import precision, say, value_and_gradient
 
-NONE = "no metric-learning losses in the catalogue"
+NONE = "no metric-learning losses in the catalog"
 
 
 def proxy_nca(scale: float) -> losses.ProxyNCALoss:
-    """The loss with the proxies (1, 0) and (-1, 0)."""
+    """Build the loss with the proxies (1, 0) and (-1, 0)."""
     loss = losses.ProxyNCALoss(num_classes=2, embedding_size=2, softmax_scale=scale)
     with torch.no_grad():
         loss.proxies.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
@@ -26,15 +26,15 @@ def proxy_nca(scale: float) -> losses.ProxyNCALoss:
     claim="-log p, which grows with the distance; here 4 x 32 = 128 for the wrong example, 64 for both",
     source="Movshovitz-Attias et al., No fuss distance metric learning using proxies, 2017",
     severity=Severity.WRONG_GRADIENT,
-    losslab=f"{NONE}; its losses work on log p, so that none goes flat on what is confidently wrong",
+    losslab=f"{NONE}; its losses compute with log p, so that no gradient vanishes by underflow",
 )
 def wrong_examples_are_dropped() -> Evidence:
-    """Examples whose probability underflows to 0 are removed from the loss: the most wrong ones do not count."""
+    """Examples whose probability underflows to 0 are removed from the loss, so the largest errors do not count."""
     loss = proxy_nca(32.0)
     value, gradient = value_and_gradient(lambda e: loss(e, torch.tensor([0, 1])), [[1.0, 0.01], [1.0, 0.01]])
     alone, _ = value_and_gradient(lambda e: loss(e, torch.tensor([1])), [[1.0, 0.01]])
     seen = (
-        f"softmax_scale 32, a right and an opposite example: value {say(value)}, gradient of the opposite one "
+        f"softmax_scale 32, a correct and an opposite example: value {say(value)}, gradient of the opposite one "
         f"{say(gradient[1])}; the opposite one alone: value {say(alone)}"
     )
     return Evidence(seen, holds=float(value) < 1)
@@ -42,13 +42,13 @@ def wrong_examples_are_dropped() -> Evidence:
 
 @finding(
     "pytorch_metric_learning.losses.NTXentLoss",
-    claim="-log(exp(s₊/τ) / Σ exp(s/τ)), about 2/τ where the positive is opposite and the negative equal",
+    claim="-log(exp(s₊/τ) / Σ exp(s/τ)), about 2/τ if the positive is opposite and the negative equal",
     source="Chen et al., A simple framework for contrastive learning, 2020",
     severity=Severity.WRONG_GRADIENT,
-    losslab=f"{NONE}; its losses work on logarithms from log_softmax",
+    losslab=f"{NONE}; its losses compute with the logarithms of log_softmax",
 )
 def flat_beyond_the_smallest_number() -> Evidence:
-    """The smallest number is added inside the logarithm: beyond 87 (9.7 in float16) value and gradient are flat."""
+    """The smallest float is added inside the logarithm, so value and gradient saturate from 87 on (9.7 in float16)."""
     pairs = tuple(torch.tensor(index) for index in ([0, 0], [1, 1], [0], [2]))
     points = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, 0.2]])
     found = []
@@ -66,7 +66,7 @@ def flat_beyond_the_smallest_number() -> Evidence:
 
 
 def _exact_ntxent(points: Tensor, temperature: float) -> Tensor:
-    """The loss of the first point, with the second as its positive and the third as its negative."""
+    """Compute the loss of the first point; the second is its positive, and the third its negative."""
     scaled = F.cosine_similarity(points[:1], points[1:]) / temperature
     return scaled.logsumexp(0) - scaled[0]
 
@@ -79,7 +79,7 @@ def _exact_ntxent(points: Tensor, temperature: float) -> Tensor:
     losslab=f"{NONE}; its losses are finite for all finite outputs",
 )
 def equal_embeddings() -> Evidence:
-    """The cosine is not clamped before arccos: of equal embeddings it rounds to 1 or above, and NaN follows."""
+    """The cosine is not clamped before arccos: for equal embeddings it rounds to 1 or more, which gives NaN."""
     loss = losses.TupletMarginLoss()
     values, gradients = 0, 0
     for place in range(50):
@@ -98,10 +98,10 @@ def equal_embeddings() -> Evidence:
     claim="the loss of the pairs given in indices_tuple, here a positive pair at distance 2",
     source="pytorch-metric-learning documentation",
     severity=Severity.WRONG_VALUE,
-    losslab="one example has the loss it has in a batch: per_example is tested to score each by itself",
+    losslab="an example has the same loss alone and in a batch: the tests check this for per_example",
 )
 def single_pair_is_free() -> Evidence:
-    """One positive and one negative pair cost 0, without a gradient; the same pairs given twice do not."""
+    """The loss of one positive and one negative pair is 0, without a gradient; if each is given twice, it is not."""
     loss = losses.ContrastiveLoss()
     points = [[1.0, 0.0], [-1.0, 0.1], [1.0, 0.1]]
     single = tuple(torch.tensor([index]) for index in (0, 1, 0, 2))

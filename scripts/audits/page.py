@@ -7,22 +7,23 @@ from datetime import UTC, datetime
 from audits.finding import Evidence, Finding, status
 from audits.libraries import Audit, count
 
-HEAD = """# Public implementations of losses, audited
+HEAD = """# Audit of public implementations of losses
 
-Where a public implementation of a loss is wrong, or is not what its paper or its documentation says. Every entry runs
-the installed implementation and says what it saw. Made by
+This page lists public implementations of losses that are wrong, or that differ from their paper or their documentation.
+Each entry runs the installed implementation and shows what was measured. The page is made by
 
     python scripts/audit.py --markdown > docs/audit.md
 
-and tested by `tests/unit/scripts/test_audit.py`, which fails when an entry no longer holds. `python scripts/audit.py
-timm kornia` audits some libraries only; one that is not installed is skipped.
+`tests/unit/scripts/test_audit.py` fails if an entry no longer holds. `python scripts/audit.py timm kornia` audits only
+the named libraries. Libraries that are not installed are skipped.
 
-*Documented* means that the library's documentation says so: a difference to know about, not a fault.
+*Documented* means that the documentation of the library mentions the behaviour: you should know about it, but it is not
+a fault.
 """
 
 
 def page(audits: list[Audit]) -> str:
-    """The content of the page."""
+    """Return the content of the page."""
     audited = [one for one in audits if not one.skipped]
     versions = ", ".join(f"{one.library} {one.version}" for one in audited)
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on a CPU: {versions}."
@@ -45,7 +46,7 @@ def _entries(one: Audit) -> Iterator[str]:
 
 
 def entry(found: Finding) -> str:
-    """The part of an entry that is the same on every machine."""
+    """Format the part of an entry that is the same on every machine."""
     return (
         f"### {found.function}\n\n**{escape(found.fault)}** ({found.kind})\n\n"
         f"- Claim: {escape(found.claim)}.\n- Source: {escape(found.source)}.\n"
@@ -59,7 +60,7 @@ def _seen(evidence: Evidence) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape Markdown's special characters, which formulas and argument names are full of."""
+    """Escape the special characters of Markdown, which occur in formulas and argument names."""
     for letter in "\\*_<>|":
         text = text.replace(letter, f"\\{letter}")
     return text

@@ -1,4 +1,4 @@
-"""The audit as text for the terminal."""
+"""Terminal output of the audit."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ _COLOURS = {
 
 
 def show(one: Audit, console: Console) -> None:
-    """Print the findings in a library, or in one line why it was skipped."""
+    """Print the findings of a library, or one line that says why the library was skipped."""
     if one.skipped:
         console.print(Text(one.skipped, style="dim"))
         return
@@ -56,8 +56,8 @@ def _details(found: Finding, evidence: Evidence) -> Table:
 
 
 def summary(audits: list[Audit]) -> Table:
-    """Table of the number of findings of each severity, and the libraries."""
-    table = Table(caption="* the library's documentation says so", caption_justify="left", box=SIMPLE_HEAD)
+    """Make a table of the number of findings by severity and library."""
+    table = Table(caption="* documented by the library", caption_justify="left", box=SIMPLE_HEAD)
     for name in ("findings that hold", "", "in"):
         table.add_column(name, justify="left" if name else "right")
     for kind, total in count(audits).items():

@@ -1,4 +1,4 @@
-"""timm: values and gradients that floating point or a clamp makes wrong."""
+"""timm: values and gradients that are wrong because of floating-point arithmetic or a clamp."""
 
 from functools import partial
 
@@ -14,13 +14,13 @@ _ASL = "Ridnik et al., Asymmetric loss for multi-label classification, 2021"
 
 @finding(
     "timm.loss.AsymmetricLossMultiLabel",
-    claim="(1 - p)^γ₊ (-log p) for a positive label; at γ₊ = 0 that is binary cross-entropy, with gradient -1",
+    claim="(1 - p)^γ₊ (-log p) for a positive label; for γ₊ = 0 this is binary cross-entropy, with gradient -1",
     source=f"{_ASL}; timm documents the eps",
     severity=Severity.WRONG_GRADIENT,
-    losslab="no loss clamps a probability: bce and sigmoid_focal work on log σ(z)",
+    losslab="no loss clamps a probability: bce and sigmoid_focal compute with log σ(z)",
 )
 def confident_and_wrong() -> Evidence:
-    """A clamp at 1e-8: a positive label with a logit below -18.4 has no gradient, and is never learnt."""
+    """A clamp at 1e-8: a positive label with a logit below -18.4 has no gradient and is never learned."""
     target = torch.ones(1, 3)
     for_gamma = {}
     for gamma in (1, 0):
@@ -36,13 +36,13 @@ def confident_and_wrong() -> Evidence:
 
 @finding(
     "timm.loss.AsymmetricLossMultiLabel",
-    claim="p_m^γ₋ (-log(1 - p_m)), p_m = max(p - 0.05, 0), which is 0 with gradient 0 where p < 0.05",
+    claim="p_m^γ₋ (-log(1 - p_m)) with p_m = max(p - 0.05, 0), which is 0 with gradient 0 for p < 0.05",
     source=_ASL,
     severity=Severity.NOT_FINITE,
     losslab="sigmoid_focal is finite for every γ ≥ 0 at every logit",
 )
 def gradient_below_gamma_one() -> Evidence:
-    """For 0 < γ₋ < 1 every easy negative (p < 0.05, so z < -2.94) has a NaN gradient, from the first step on."""
+    """For 0 < γ₋ < 1, every easy negative (p < 0.05, so z < -2.94) has a NaN gradient, from the first step on."""
     loss = timm.loss.AsymmetricLossMultiLabel(gamma_neg=0.5, reduction="none")
     value, gradient = value_and_gradient(lambda z: loss(z, torch.zeros(1, 2)), [[-4.0, -1.0]])
     seen = f"γ₋ = 0.5, negative label, z = -4, -1: value {say(value)}; gradient {say(gradient)}"
@@ -54,10 +54,10 @@ def gradient_below_gamma_one() -> Evidence:
     claim="12 times the Jensen-Shannon divergence of the splits, finite with a finite gradient",
     source="Hendrycks et al., AugMix, 2020 (the authors' code does the same)",
     severity=Severity.NOT_FINITE,
-    losslab="js and gjs are written on log-probabilities, finite for all finite logits",
+    losslab="js and gjs compute with log-probabilities and are finite for all finite logits",
 )
 def divergence_of_zero() -> Evidence:
-    """Where a probability underflows to 0 (logits 104 apart in float32, 18 in float16) the gradient is NaN."""
+    """If a probability underflows to 0 (logits that differ by 104 in float32, 18 in float16), the gradient is NaN."""
     loss = timm.loss.JsdCrossEntropy(num_splits=3, smoothing=0)
     found = []
     for dtype, margin in ((torch.float32, 90.0), (torch.float32, 110.0), (torch.float16, 18.0)):
@@ -69,13 +69,13 @@ def divergence_of_zero() -> Evidence:
 
 @finding(
     "timm.loss.PolyBinaryCrossEntropy",
-    claim="(1 - p)^γ (-log p) + ε (1 - p)^(γ + 1), whose gradient vanishes where p = 1",
+    claim="(1 - p)^γ (-log p) + ε (1 - p)^(γ + 1), whose gradient is 0 at p = 1",
     source="Leng et al., PolyLoss, 2022",
     severity=Severity.NOT_FINITE,
     losslab="poly1 and sigmoid_focal are finite for all finite logits",
 )
 def poly_below_gamma_one() -> Evidence:
-    """For 0 < γ < 1 the gradient of a confident and right example (|z| ≥ 17) is NaN."""
+    """For 0 < γ < 1, the gradient of a confident correct example (|z| ≥ 17) is NaN."""
     loss = timm.loss.PolyBinaryCrossEntropy(gamma=0.5, reduction="none")
     value, gradient = value_and_gradient(lambda z: loss(z, torch.ones(1, 2)), [[5.0, 17.0]])
     seen = f"γ = 0.5, positive label, z = 5, 17: value {say(value)}; gradient {say(gradient)}"
@@ -84,13 +84,13 @@ def poly_below_gamma_one() -> Evidence:
 
 @finding(
     "timm.loss.AsymmetricLossSingleLabel",
-    claim="(1 - p)^γ₊ (-log p), whose gradient vanishes where p = 1",
+    claim="(1 - p)^γ₊ (-log p), whose gradient is 0 at p = 1",
     source=_ASL,
     severity=Severity.NOT_FINITE,
-    losslab="focal writes (1 - p)^γ as exp(γ log(1 - p)), exact also where p rounds to 1",
+    losslab="focal computes (1 - p)^γ as exp(γ log(1 - p)), which is exact even where p rounds to 1",
 )
 def single_label_below_gamma_one() -> Evidence:
-    """For 0 < γ₊ < 1 the gradient of a confident and right example (margin ≥ 17) is NaN for all classes."""
+    """For 0 < γ₊ < 1, the gradient of a confident correct example (margin ≥ 17) is NaN for all classes."""
     loss = timm.loss.AsymmetricLossSingleLabel(gamma_pos=0.5, gamma_neg=0.5, eps=0.0)
     value, gradient = value_and_gradient(lambda z: loss(z, torch.zeros(1).long()), margins([18.0], 3))
     return Evidence(
@@ -107,7 +107,7 @@ def single_label_below_gamma_one() -> Evidence:
     documented=True,
 )
 def detached_weights() -> Evidence:
-    """With that option the gradient is not that of the value: training minimises another function than it reports."""
+    """With this option, the gradient is not that of the value: training minimises another function than it reports."""
     loss = timm.loss.AsymmetricLossMultiLabel(clip=None, disable_torch_grad_focal_loss=True)
 
     def positive(logits: Tensor) -> Tensor:
@@ -121,20 +121,20 @@ def detached_weights() -> Evidence:
 
 @finding(
     "timm.loss.PolyCrossEntropy",
-    claim="computes in at least the precision of its input",
+    claim="the computation has at least the precision of its input",
     source="torch's own losses, which keep float64",
     severity=Severity.WRONG_VALUE,
-    losslab="half precision is raised to float32, float64 stays",
+    losslab="half precision is converted to float32; float64 is kept",
 )
 def double_is_lost() -> Evidence:
-    """Logits in float64 are silently computed in float32, so that no gradcheck through the loss can pass."""
+    """float64 logits are silently converted to float32, so gradcheck through the loss cannot pass."""
     logits = torch.tensor([[0.1, 0.2, 0.7]], dtype=torch.float64)
     value = timm.loss.PolyCrossEntropy(epsilon=0.0)(logits, torch.tensor([0]))
     error = abs(float(value) - float(-logits.log_softmax(1)[0, 0]))
     asymmetric, ones = timm.loss.AsymmetricLossMultiLabel(), torch.ones_like(logits)
     others = (asymmetric, timm.loss.PolyBinaryCrossEntropy(), timm.loss.ZlprLoss(), timm.loss.TwoWayLoss())
     singles = [type(loss).__name__ for loss in others if loss(logits, ones).dtype == torch.float32]
-    seen = f"float64 in, {precision(value.dtype)} out, off by {error:.0e}; likewise {', '.join(singles)}"
+    seen = f"float64 input, {precision(value.dtype)} output, off by {error:.0e}; also {', '.join(singles)}"
     return Evidence(seen, holds=value.dtype != torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""torch: losses that are not what their name or their paper says."""
+"""torch: losses that differ from their name or their paper."""
 
 import math
 
@@ -12,13 +12,13 @@ from audits.measure import say, slope, value_and_gradient
 
 @finding(
     "torch.nn.functional.cross_entropy",
-    claim="label_smoothing mixes the target with the uniform distribution; the optimum is that mixture",
+    claim="label_smoothing mixes the target with the uniform distribution; the optimum is this mixture",
     source="Szegedy et al., Rethinking the Inception architecture, 2016; torch documentation (issue 104776)",
     severity=Severity.DIFFERS,
-    losslab="cross_entropy equals torch's; the doctor warns of the two together and shows the optimum they move to",
+    losslab="cross_entropy equals torch's; the doctor warns about the combination and shows the resulting optimum",
 )
 def weights_with_smoothing() -> Evidence:
-    """Class weights also weight the smoothed part: the optimum moves to the heavy class, even past a certain label."""
+    """Class weights also apply to the smoothed part, so the optimum moves from the true label to the heavy class."""
     plain, weighted = (_optimum(torch.tensor(w, dtype=torch.float64)) for w in ([1.0, 1.0], [1.0, 50.0]))
     seen = (
         f"smoothing 0.1, every label class 0: the optimal p is ({say(plain)}) without weights and ({say(weighted)}) "
@@ -28,7 +28,7 @@ def weights_with_smoothing() -> Evidence:
 
 
 def _optimum(weight: Tensor) -> Tensor:
-    """The softmax (2,) at which the loss of label 0 is least."""
+    """Find the softmax (2,) that minimises the loss of label 0."""
     logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
@@ -51,23 +51,23 @@ def _optimum(weight: Tensor) -> Tensor:
     documented=True,
 )
 def kl_mean() -> Evidence:
-    """The default reduction divides by the number of elements: the divergence is C times too small."""
+    """The default reduction divides by the number of elements, so the divergence is C times too small."""
     log_q, target = torch.full((4, 100), 0.01).log(), F.one_hot(torch.arange(4), 100).float()
     default, right = F.kl_div(log_q, target), F.kl_div(log_q, target, reduction="batchmean")
-    seen = f"100 classes, uniform against certain: {say(default)} by default; log 100 = {say(right)} by batchmean"
+    seen = f"100 classes, uniform p, one-hot target: {say(default)} by default; log 100 = {say(right)} with batchmean"
     return Evidence(seen, holds=abs(float(default) - math.log(100)) > 0.1)
 
 
 @finding(
     "torch.nn.functional.cross_entropy",
-    claim="a class index is a one-hot distribution",
-    source="torch documentation gives the two means, Σ w_y below an index and N below probabilities",
+    claim="a class index is equivalent to a one-hot distribution",
+    source="torch documents both means: division by Σ w_y for indices, and by N for probabilities",
     severity=Severity.DIFFERS,
-    losslab="cross_entropy equals torch's in both; its example_weight says which mean is taken",
+    losslab="cross_entropy equals torch's in both cases; its example_weight defines the mean",
     documented=True,
 )
 def weighted_means() -> Evidence:
-    """With class weights an index and the same target as one-hot give different losses, by the mean weight."""
+    """With class weights, an index and the equivalent one-hot target give losses that differ by the mean weight."""
     logits, label, weight = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0]), torch.tensor([10.0, 1.0])
     index = F.cross_entropy(logits, label, weight=weight)
     soft = F.cross_entropy(logits, F.one_hot(label, 2).float(), weight=weight)
@@ -79,11 +79,11 @@ def weighted_means() -> Evidence:
     claim="full=True adds the terms in log k!, so that exp(-loss) is the Poisson distribution",
     source="definition of the distribution; torch documents Stirling's approximation",
     severity=Severity.WRONG_VALUE,
-    losslab="poisson_nll takes log k! = log Γ(k + 1), which is exact",
+    losslab="poisson_nll computes log k! = log Γ(k + 1) exactly",
     documented=True,
 )
 def stirling() -> Evidence:
-    """full=True approximates log k! where k > 1: the probabilities of all counts do not sum to 1."""
+    """full=True approximates log k! for k > 1, so the probabilities of all counts do not sum to 1."""
     counts = torch.arange(60, dtype=torch.float64)
     loss = F.poisson_nll_loss(torch.full_like(counts, math.log(2)), counts, full=True, reduction="none")
     exact = -torch.distributions.Poisson(torch.tensor(2.0, dtype=torch.float64)).log_prob(counts)
@@ -97,11 +97,11 @@ def stirling() -> Evidence:
     claim="Σ_k max(0, 1 - z_y + z_k) over the wrong classes, or its largest term",
     source="Weston & Watkins 1999; Crammer & Singer 2001; torch documents the division by C",
     severity=Severity.DIFFERS,
-    losslab="multi_margin follows torch; its card states the value at uniform logits as a function of K",
+    losslab="multi_margin follows torch; its card has the value at uniform logits as a function of K",
     documented=True,
 )
 def margin_over_classes() -> Evidence:
-    """The sum over wrong classes is divided by all C classes: it is neither paper's hinge, and shrinks as 1/C."""
+    """The sum over the wrong classes is divided by C, so it is the hinge loss of neither paper and decreases as 1/C."""
     value = F.multi_margin_loss(torch.zeros(1, 10), torch.tensor([0]))
     seen = f"10 classes, zero logits: {say(value)}; Weston & Watkins 9, Crammer & Singer 1"
     return Evidence(seen, holds=min(abs(float(value) - 9), abs(float(value) - 1)) > 1e-3)
@@ -112,18 +112,18 @@ def margin_over_classes() -> Evidence:
     claim="eps clamps var for stability; the clamping is ignored with respect to autograd",
     source="torch documentation",
     severity=Severity.WRONG_GRADIENT,
-    losslab="gaussian_nll has the variance softplus(v) + ε of an unconstrained output v: no clamp",
+    losslab="gaussian_nll uses the variance softplus(v) + ε of an unconstrained output v, without a clamp",
     documented=True,
 )
 def variance_under_eps() -> Evidence:
-    """Below eps the value does not depend on the variance, but its gradient is that at eps, of order 1/eps²."""
+    """Below eps the value does not depend on the variance, but the gradient is that at eps, of order 1/eps²."""
 
     def loss(var: Tensor) -> Tensor:
         return F.gaussian_nll_loss(torch.zeros_like(var), torch.ones_like(var), var)
 
     _, gradient = value_and_gradient(loss, [1e-8], torch.float64)
     exact = slope(loss, [1e-8], 1e-9)
-    seen = f"residual 1, var 1e-8, by var: autograd {say(gradient)}; central differences {say(exact)}"
+    seen = f"residual 1, var 1e-8, ∂loss/∂var: autograd {say(gradient)}; central differences {say(exact)}"
     return Evidence(seen, holds=bool((gradient - exact).abs().max() > 1))
 
 

@@ -1,4 +1,4 @@
-"""torch: gradients that are wrong or missing, values that are not finite."""
+"""torch: wrong or missing gradients, and values that are not finite."""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,13 @@ from audits.measure import margins, say, slope, value_and_gradient
 
 @finding(
     "torch.nn.functional.binary_cross_entropy",
-    claim="-log(1 - p), with p = σ(z); at z = 17 and target 0 that is 17, with gradient 1",
-    source="torch documents the clamp of the logarithm at -100, but not what it does to σ(z)",
+    claim="-log(1 - p) with p = σ(z); for z = 17 and target 0 this is 17, with gradient 1",
+    source="torch documents that the logarithm is clamped at -100, but not the effect for p = σ(z)",
     severity=Severity.WRONG_GRADIENT,
-    losslab="bce takes logits, so nothing saturates",
+    losslab="bce takes logits, so its gradient does not vanish",
 )
 def confident_and_wrong() -> Evidence:
-    """On σ(z) a confidently wrong example of z ≥ 17 costs 100 and has no gradient: it is never learnt."""
+    """For p = σ(z), a confident mistake (z ≥ 17) has a loss of 100 and a gradient of 0, so it is never corrected."""
     value, gradient = value_and_gradient(
         lambda z: F.binary_cross_entropy(z.sigmoid(), torch.zeros_like(z), reduction="none"), [16.0, 17.0, 20.0]
     )
@@ -26,13 +26,13 @@ def confident_and_wrong() -> Evidence:
 
 @finding(
     "torch.nn.functional.soft_margin_loss",
-    claim="log(1 + exp(-y z)), which at y z = -90 is 90, with gradient ∓1",
+    claim="log(1 + exp(-y z)); for y z = -90 this is 90, with gradient ∓1",
     source="torch documentation",
     severity=Severity.NOT_FINITE,
-    losslab="bce on one logit is the same function, from a stable log σ",
+    losslab="bce on one logit is the same function, computed with a stable log σ",
 )
 def soft_margin_overflows() -> Evidence:
-    """The exponential overflows: a wrong example with |z| ≥ 89 (12 in float16) costs infinity, with a NaN gradient."""
+    """The exponential overflows: a mistake with |z| ≥ 89 (12 in float16) has an infinite loss and a NaN gradient."""
     value, gradient = value_and_gradient(
         lambda z: F.soft_margin_loss(z, torch.ones_like(z), reduction="none"), [-20.0, -90.0]
     )
@@ -46,12 +46,12 @@ def soft_margin_overflows() -> Evidence:
 @finding(
     "torch.nn.functional.ctc_loss",
     claim="a function of log_probs, differentiable with respect to each input node",
-    source="torch documentation (issues 52241, 181534); Graves et al. 2006, equation 16, is the gradient by the logits",
+    source="torch documentation (issues 52241, 181534); Graves et al. 2006, equation 16, has the logit gradient",
     severity=Severity.WRONG_GRADIENT,
-    losslab="not in the catalogue; every loss of it passes gradcheck in float64",
+    losslab="not in the catalog; every loss of the catalog passes gradcheck in float64",
 )
 def ctc_gradient() -> Evidence:
-    """Autograd gives the gradient by the logits before log_softmax, not the gradient of the value by log_probs."""
+    """Autograd returns the gradient with respect to the logits before log_softmax, not with respect to log_probs."""
     log_probs = torch.linspace(-1, 1, 12, dtype=torch.float64).sin().view(4, 1, 3).log_softmax(2)
 
     def loss(given: Tensor) -> Tensor:
@@ -65,29 +65,29 @@ def ctc_gradient() -> Evidence:
 
 @finding(
     "torch.nn.functional.kl_div",
-    claim="log_target=True only says that the target is given as a logarithm, to avoid numerical issues",
+    claim="log_target=True only means that the target is given as a logarithm, to avoid numerical issues",
     source="torch documentation; Kullback & Leibler 1951 for 0 log 0 = 0",
     severity=Severity.NOT_FINITE,
-    losslab="kl_div takes probabilities and knows that 0 log 0 = 0",
+    losslab="kl_div takes probabilities and uses 0 log 0 = 0",
 )
 def log_target_of_zero() -> Evidence:
-    """With log_target=True a target probability of 0 gives NaN, where the same target as a probability is finite."""
+    """With log_target=True, a target probability of 0 gives NaN; the same target as a probability is finite."""
     target = torch.tensor([[0.5, 0.5, 0.0]])
     log_q = torch.tensor([[0.4, 0.4, 0.2]]).log()
     logs = F.kl_div(log_q, target.log(), log_target=True, reduction="batchmean")
     plain = F.kl_div(log_q, target, reduction="batchmean")
-    return Evidence(f"log_target=True: {say(logs)}; the same as probabilities: {say(plain)}", holds=bool(logs.isnan()))
+    return Evidence(f"log_target=True: {say(logs)}; as probabilities: {say(plain)}", holds=bool(logs.isnan()))
 
 
 @finding(
     "torch.nn.functional.cross_entropy",
-    claim="ignore_index: the target contributes nothing",
+    claim="a target that equals ignore_index contributes nothing",
     source="torch documentation",
     severity=Severity.NOT_FINITE,
-    losslab="gives torch's NaN too, being a drop-in; the doctor refuses a batch in which every target is ignored",
+    losslab="also NaN, as a drop-in replacement; the doctor refuses a batch in which every target is ignored",
 )
 def all_ignored() -> Evidence:
-    """A batch whose every target is ignored has the value NaN (0/0), which poisons every mean it enters."""
+    """If every target of a batch is ignored, the value is NaN (0/0), and so is every mean that includes it."""
     value, gradient = value_and_gradient(lambda z: F.cross_entropy(z, torch.full((2,), -100)), margins([1.0, 2.0]))
     return Evidence(f"value {say(value)}; largest gradient {say(gradient.abs().max())}", holds=bool(value.isnan()))
 

@@ -1,4 +1,4 @@
-"""torch: values that rounding, overflow or a constant makes wrong."""
+"""torch: values that are wrong because of rounding, overflow or an added constant."""
 
 import math
 from functools import partial
@@ -12,13 +12,13 @@ from audits.measure import say, value_and_gradient
 
 @finding(
     "torch.nn.functional.cross_entropy",
-    claim="the mean of the examples' losses, here log 10 = 2.303",
+    claim="the mean of the losses of the examples, here log 10 = 2.303",
     source="torch documentation",
     severity=Severity.NOT_FINITE,
-    losslab="every loss raises half precision to float32 before it computes",
+    losslab="every loss converts half precision to float32 before it computes anything",
 )
 def half_precision_mean() -> Evidence:
-    """In float16 on the CPU the sum of 30,000 examples overflows: the mean is infinite, or NaN without a gradient."""
+    """In float16 on the CPU, the sum of 30,000 examples overflows: the mean is infinite, or NaN without a gradient."""
     found = []
     for count in (24_000, 30_000, 70_000):
         target = torch.zeros(count, dtype=torch.int64)
@@ -36,10 +36,10 @@ def half_precision_mean() -> Evidence:
     claim="-log p, which for two classes is log(1 + exp(-margin))",
     source="torch documentation",
     severity=Severity.WRONG_VALUE,
-    losslab="cross_entropy is torch's log_softmax too: in 64-true, or as bce on one logit, the value is exact",
+    losslab="cross_entropy also uses torch's log_softmax; the value is exact in 64-true, or with bce on one logit",
 )
 def small_losses_round() -> Evidence:
-    """In float32 the loss of a confident and right example is off by 17 % at a margin of 15, and 0 from 17 on."""
+    """In float32, the loss of a confident correct example is off by 17 % at a margin of 15, and 0 from 17 on."""
     found = []
     for margin in (9.0, 15.0, 17.0):
         softmax = F.cross_entropy(torch.tensor([[margin, 0.0]]), torch.tensor([0]))
@@ -52,14 +52,14 @@ def small_losses_round() -> Evidence:
 
 @finding(
     "torch.nn.functional.pairwise_distance",
-    claim="the distance of two points, which is 0 for equal ones and the same both ways",
+    claim="a distance, which is 0 for equal points and symmetric",
     source="definition of a metric; torch documents ‖x - y + eps e‖, which triplet_margin_loss uses",
     severity=Severity.WRONG_VALUE,
-    losslab="not in the catalogue",
+    losslab="not in the catalog",
     documented=True,
 )
 def distance_to_itself() -> Evidence:
-    """A constant is added to the difference: a point has a distance to itself, and the distance has a direction."""
+    """A constant is added to the difference, so d(a, a) is not 0 and d(a, b) differs from d(b, a)."""
     point = torch.zeros(1, 10_000)
     near = point + 1e-6
     distances = torch.cat([F.pairwise_distance(*pair) for pair in ((point, point), (point, near), (near, point))])

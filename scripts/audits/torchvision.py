@@ -1,4 +1,4 @@
-"""torchvision: its detection losses."""
+"""torchvision: detection losses."""
 
 import torch
 from torchvision import ops
@@ -9,13 +9,13 @@ from audits.measure import focal, precision, say, value_and_gradient
 
 @finding(
     "torchvision.ops.sigmoid_focal_loss",
-    claim="-α (1 - p)^γ log p for every γ ≥ 0, whose gradient vanishes where p = 1",
+    claim="-α (1 - p)^γ log p for every γ ≥ 0, whose gradient is 0 at p = 1",
     source="Lin et al., Focal loss for dense object detection, 2017",
     severity=Severity.NOT_FINITE,
-    losslab="focal and sigmoid_focal write (1 - p)^γ as exp(γ log(1 - p))",
+    losslab="focal and sigmoid_focal compute (1 - p)^γ as exp(γ log(1 - p))",
 )
 def gradient_below_gamma_one() -> Evidence:
-    """For 0 < γ < 1 the gradient of a confident and right example (logit ≥ 17) is NaN, and so the whole step."""
+    """For 0 < γ < 1, the gradient of a confident correct example (logit ≥ 17) is NaN, and so is the whole step."""
     value, gradient = value_and_gradient(
         lambda z: ops.sigmoid_focal_loss(z, torch.ones_like(z), alpha=-1, gamma=0.5), [5.0, 17.0, 20.0]
     )
@@ -28,10 +28,10 @@ def gradient_below_gamma_one() -> Evidence:
     claim="-α (1 - p)^γ log p",
     source="Lin et al., Focal loss for dense object detection, 2017",
     severity=Severity.WRONG_VALUE,
-    losslab="sigmoid_focal works on log σ(z) and log σ(-z), in at least float32",
+    losslab="sigmoid_focal computes with log σ(z) and log σ(-z), in at least float32",
 )
 def focal_cancels() -> Evidence:
-    """1 - p is subtracted: the loss of a confident example is off by some 10 %, or 0, long before it underflows."""
+    """1 - p is a subtraction, so the loss of a confident example is off by about 10 %, or 0, far from underflow."""
     parts = []
     for dtype, logit in ((torch.float32, 15.0), (torch.float32, 20.0), (torch.float16, 8.0)):
         value, _ = value_and_gradient(
@@ -47,10 +47,10 @@ def focal_cancels() -> Evidence:
     claim="1 - IoU + distance + α v for any two boxes; v compares arctan(w/h)",
     source="Zheng et al., Distance-IoU loss, 2020; eps is documented to prevent division by zero",
     severity=Severity.NOT_FINITE,
-    losslab="not in the catalogue; its losses are finite for all finite outputs",
+    losslab="not in the catalog; the losses of the catalog are finite for all finite outputs",
 )
 def box_without_height() -> Evidence:
-    """A predicted box of height 0 has a finite loss and a NaN gradient: eps does not guard w/h."""
+    """A predicted box of height 0 has a finite loss and a NaN gradient, because eps does not protect w/h."""
     target = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     value, gradient = value_and_gradient(lambda box: ops.complete_box_iou_loss(box, target), [[0.0, 0.0, 1.0, 0.0]])
     point, _ = value_and_gradient(lambda box: ops.complete_box_iou_loss(box, target), [[0.0, 0.0, 0.0, 0.0]])

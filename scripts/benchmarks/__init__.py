@@ -1,1 +1,1 @@
-"""Sections of docs/benchmarks.md: the project's programs are timed in turn with those in `peers`."""
+"""Sections of docs/benchmarks.md: losslab and the programs in `peers` are timed alternately."""

@@ -1,4 +1,4 @@
-"""Cost of `trainer.deterministic=true`: the same training with and without it, in turn."""
+"""Cost of `trainer.deterministic=true`: the same training is timed with and without it, alternately."""
 
 import tempfile
 from collections.abc import Callable
@@ -16,7 +16,7 @@ OFF, ON = "trainer.deterministic=false", "trainer.deterministic=true"
 
 
 def cost(rounds: int) -> str:
-    """Time cifar_cnn, on the GPU if there is one, and the three points on the CPU."""
+    """Time cifar_cnn (on the GPU if there is one) and the regression on three points (on the CPU)."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     job = Job("cifar_cnn", "32-true", device, steps=300 if device == "cuda" else 40)
     images = in_own_processes({OFF: (_default, job), ON: (_deterministic, job)}, rounds, "deterministic, cifar_cnn")
@@ -25,10 +25,10 @@ def cost(rounds: int) -> str:
     finally:
         torch.use_deterministic_algorithms(mode=False)
     return section(
-        "What deterministic mode costs",
+        "Cost of deterministic mode",
         rounds,
-        table(images, (f"cifar_cnn, {device}", "images a second", "times the usual"), OFF, ".0f"),
-        table(points, ("three points, 1000 epochs, cpu", "seconds", "times the usual"), OFF, ".3f"),
+        table(images, (f"cifar_cnn, {device}", "images per second", "ratio to false"), OFF, ".0f"),
+        table(points, ("three points, 1000 epochs, cpu", "seconds", "ratio to false"), OFF, ".3f"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Training on images compared with PIL and with a plain loop on the same tensors, and the time of callbacks."""
+"""Speed of training on images, compared with PIL and with a plain loop on the same tensors; cost of callbacks."""
 
 import os
 from collections.abc import Callable
@@ -10,17 +10,18 @@ import torch
 from rich.progress import track
 
 from benchmarks import losslab_training
-from benchmarks.page import promise, section, table
+from benchmarks.page import section, table, target
 from benchmarks.peers import images_pil, images_raw
 from benchmarks.timing import Job, Numbers, in_own_processes, in_turn, ratio
 from losslab.cli.process import keep_freed_memory
 from losslab.data.transforms import Augment
 
-PIL, RAW, OURS = "PIL, a DataLoader and a plain loop", "plain loop, our tensors", "python train.py"
+PIL, RAW, OURS = "PIL, a DataLoader and a plain loop", "plain loop, losslab's tensors", "python train.py"
 NOISE = (
-    "Random bytes of CIFAR-10's shape, so that nothing needs to be downloaded; crop, flip and normalisation as for\n"
-    "CIFAR-10; set-up and the first steps are not counted. `python train.py` includes metrics, guard, gradient norms,\n"
-    "history and TensorBoard; the plain loop has the same tensors, augmentation and memory settings, and nothing else."
+    "The images are random bytes with the shape of CIFAR-10, so nothing is downloaded. Crop, flip and normalisation\n"
+    "are those of CIFAR-10. Set-up and the first steps are not timed. `python train.py` includes metrics, the guard,\n"
+    "gradient norms, history and TensorBoard. The plain loop has the same tensors, augmentation and memory settings,\n"
+    "and nothing else."
 )
 
 
@@ -29,39 +30,39 @@ def cnn(rounds: int) -> str:
     single, half = Job("cifar_cnn", "32-true"), Job("cifar_cnn", "bf16-mixed")
     pil, numbers = _rates(single, half, rounds, "cnn", (0, 1, 2))
     ratios = {
-        "at least 2.5 times PIL in bf16-mixed": (ratio(numbers[f"{OURS}, bf16-mixed"], numbers[pil]), 2.5),
-        "at least 1.7 times PIL in float32": (ratio(numbers[f"{OURS}, float32"], numbers[pil]), 1.7),
-        "at least 0.95 of the plain loop in bf16-mixed": (
+        "at least 2.5 times the rate of PIL, in bf16-mixed": (ratio(numbers[f"{OURS}, bf16-mixed"], numbers[pil]), 2.5),
+        "at least 1.7 times the rate of PIL, in float32": (ratio(numbers[f"{OURS}, float32"], numbers[pil]), 1.7),
+        "at least 0.95 times the rate of the plain loop, in bf16-mixed": (
             ratio(numbers[f"{OURS}, bf16-mixed"], numbers[f"{RAW}, bf16-mixed"]), 0.95
         ),
     }  # fmt: skip
-    promises = [promise(text, value, at_least.__le__) for text, (value, at_least) in ratios.items()]
-    title = f"cifar_cnn on the CPU: images a second in training, batches of {half.batch_size}"
+    targets = [target(text, value, at_least.__le__) for text, (value, at_least) in ratios.items()]
+    title = f"cifar_cnn on the CPU: training images per second, batches of {half.batch_size}"
     return section(
         title,
         rounds,
-        table(numbers, ("program", "images a second", "times PIL"), pil, ".0f"),
-        "\n".join(promises),
+        table(numbers, ("program", "images per second", "ratio to PIL"), pil, ".0f"),
+        "\n".join(targets),
         NOISE,
     )
 
 
 def gpu(rounds: int) -> str:
     """Time cifar_cnn and resnet18 on a GPU."""
-    title = "Images a second in training on a GPU"
+    title = "Training images per second on a GPU"
     if not torch.cuda.is_available():
-        return f"## {title}\n\nThere is no GPU here: `python scripts/benchmark.py gpu --write` fills this where one is."
+        return f"## {title}\n\nNot measured: run `python scripts/benchmark.py gpu --write` on a machine with a GPU."
     cores = os.cpu_count() or 1
     tables = []
     for model in ("cifar_cnn", "resnet18"):
         single = Job(model, "32-true", "cuda", images=50_000, warm_up=30, steps=300)
         pil, numbers = _rates(single, replace(single, precision="bf16-mixed"), rounds, model, (cores // 2, cores))
-        tables.append(f"### {model}\n\n" + table(numbers, ("program", "images a second", "times PIL"), pil, ".0f"))
+        tables.append(f"### {model}\n\n" + table(numbers, ("program", "images per second", "ratio to PIL"), pil, ".0f"))
     return section(title, rounds, *tables, NOISE)
 
 
 def augment(rounds: int) -> str:
-    """Time crop, flip and normalisation on one core, batched and one by one."""
+    """Time crop, flip and normalisation on one core, for batches and for single images."""
     count = 1024
     images = images_raw.examples(count).inputs
     dataset = images_pil.Images(count)
@@ -77,44 +78,49 @@ def augment(rounds: int) -> str:
             count,
         )
 
-    keep_freed_memory()  # as in a run, for both programs
+    keep_freed_memory()  # for both programs, as in a run
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     names = "torchvision, image by image", "batches of 128"
     numbers = in_turn({names[0]: one_by_one, names[1]: at_once}, rounds, "augment")
     torch.set_num_threads(threads)
     return section(
-        "Random crop, flip and normalisation, images a second on one core",
+        "Random crop, flip and normalisation: images per second on one core",
         rounds,
-        table(numbers, ("program", "images a second", "times torchvision"), names[0], ".0f"),
-        promise("at least 40 times", ratio(numbers[names[1]], numbers[names[0]]), lambda value: value >= 40),
-    )
-
-
-def callbacks(rounds: int) -> str:
-    """Time the non-finite guard and the gradient norms as shares of a CNN step."""
-    job = Job("cifar_cnn", "bf16-mixed", warm_up=5, steps=60)
-    numbers: Numbers = {name: [] for name in _PROMISED}
-    for number in track(range(rounds + 1), "callbacks: rounds (the first warms up)"):
-        for every in (50, 1):
-            guard, norms = losslab_training.callback_shares(job, f"trainer.log_every_n_steps={every}").values()
-            if number:
-                numbers[f"gradient norms, every {every}. step"].append(100 * norms)
-                numbers["guard, every step"] += [100 * guard] if every == 1 else []
-    rows = [
-        f"| {name} | {median(values):.2f} ({min(values):.2f} - {max(values):.2f}) | {_PROMISED[name]:.0f} |"
-        for name, values in numbers.items()
-    ]
-    return section(
-        "What guard and gradient norms take of a step of cifar_cnn (CPU, bf16-mixed, batches of 128)",
-        rounds,
-        "\n".join(
-            ["| callback | per cent of a step, median (least - most) | promised |", "| --- | --- | --- |", *rows]
+        table(numbers, ("program", "images per second", "ratio to torchvision"), names[0], ".0f"),
+        target(
+            "at least 40 times the rate of torchvision",
+            ratio(numbers[names[1]], numbers[names[0]]),
+            lambda value: value >= 40,
         ),
     )
 
 
-_PROMISED = {"guard, every step": 1.0, "gradient norms, every 50. step": 3.0, "gradient norms, every 1. step": 3.0}
+def callbacks(rounds: int) -> str:
+    """Time the non-finite guard and the gradient norms, as percentages of a training step of cifar_cnn."""
+    job = Job("cifar_cnn", "bf16-mixed", warm_up=5, steps=60)
+    numbers: Numbers = {name: [] for name in _TARGETS}
+    for number in track(range(rounds + 1), "callbacks: rounds (the first warms up)"):
+        for every in (50, 1):
+            guard, norms = losslab_training.callback_shares(job, f"trainer.log_every_n_steps={every}").values()
+            if number:
+                numbers[_EVERY[every]].append(100 * norms)
+                numbers["guard, every step"] += [100 * guard] if every == 1 else []
+    rows = [
+        f"| {name} | {median(values):.2f} ({min(values):.2f} - {max(values):.2f}) | {_TARGETS[name]:.0f} |"
+        for name, values in numbers.items()
+    ]
+    return section(
+        "Cost of the guard and of gradient norms in a step of cifar_cnn (CPU, bf16-mixed, batches of 128)",
+        rounds,
+        "\n".join(
+            ["| callback | % of a step, median (minimum - maximum) | target: at most |", "| --- | --- | --- |", *rows]
+        ),
+    )
+
+
+_EVERY = {50: "gradient norms, every 50 steps", 1: "gradient norms, every step"}
+_TARGETS = {"guard, every step": 1.0, _EVERY[50]: 3.0, _EVERY[1]: 3.0}
 
 
 def _per_second(work: Callable[[], object], count: int) -> float:
@@ -124,7 +130,11 @@ def _per_second(work: Callable[[], object], count: int) -> float:
 
 
 def _rates(single: Job, half: Job, rounds: int, what: str, workers: tuple[int, ...]) -> tuple[str, Numbers]:
-    """Rates of all programs, and the name of the PIL peer: the number of workers that was fastest in one round."""
+    """Measure the rates of all programs; the PIL program has the number of workers that was fastest in one round.
+
+    Returns:
+        Name of the PIL program, and the rates by program.
+    """
     peers = {f"{PIL}, {number} workers, float32": replace(single, workers=number) for number in workers}
     tried = in_own_processes({name: (images_pil.rate, job) for name, job in peers.items()}, 1, f"{what}: workers")
     pil = max(tried, key=lambda name: tried[name][0])

@@ -1,4 +1,4 @@
-"""Training of a network on random images by losslab, with the callbacks of a default run."""
+"""Time how losslab trains a network on random images, with the callbacks of a default run."""
 
 import logging
 import tempfile
@@ -19,7 +19,7 @@ from losslab.training.experiment import Experiment, build, run
 
 
 class Noise(CIFAR10):
-    """CIFAR-10 with random images, which need no download."""
+    """CIFAR-10 with random images instead of a download."""
 
     images = 10_000
 
@@ -27,7 +27,7 @@ class Noise(CIFAR10):
         """Download nothing."""
 
     def load(self) -> dict[str, Examples]:
-        """Use the same images in every split."""
+        """Return the same images for every split."""
         self.transform = normalise()
         return dict.fromkeys(("train", "val", "test"), examples(self.images))
 
@@ -45,7 +45,7 @@ class _StopCallback(Callback):
 
 
 def build_experiment(job: Job, folder: str, *overrides: str) -> tuple[Experiment, _StopCallback]:
-    """Build an experiment with the callback that stops it."""
+    """Build an experiment, and the callback that times and stops it."""
     keep_freed_memory()
     logging.getLogger("losslab").setLevel(logging.ERROR)
     Noise.images = job.images
@@ -59,7 +59,7 @@ def build_experiment(job: Job, folder: str, *overrides: str) -> tuple[Experiment
 
 
 def rate(job: Job, *overrides: str) -> float:
-    """Measure images a second."""
+    """Measure the training images per second."""
     with tempfile.TemporaryDirectory() as folder:
         experiment, stop = build_experiment(job, folder, *overrides)
         run(experiment)
@@ -67,7 +67,7 @@ def rate(job: Job, *overrides: str) -> float:
 
 
 def callback_shares(job: Job, *overrides: str) -> dict[str, float]:
-    """Measure the time of the guard and of the gradient norms, as shares of the timed steps."""
+    """Measure the time of the guard and of the gradient norms, as shares of the time of the steps."""
     with tempfile.TemporaryDirectory() as folder:
         experiment, stop = build_experiment(job, folder, *overrides)
         seconds_of = {kind.__name__: 0.0 for kind in (FiniteGuard, GradientNorms)}

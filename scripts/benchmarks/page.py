@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, whose sections are replaced one by one."""
+"""The page docs/benchmarks.md, whose sections can be replaced separately."""
 
 import importlib.metadata
 import os
@@ -17,18 +17,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Renewed by `python scripts/benchmark.py --write`, or section by section. What is absolute depends on the machine; what
-is compared ran in turn with what it is compared with, and a ratio is the median of the rounds' own ratios.
+This page is written by `python scripts/benchmark.py --write`; `python scripts/benchmark.py sweep --write` replaces one
+section only. Absolute values depend on the machine. Programs that are compared are run alternately (A B A B ...), and a
+ratio is the median of the ratios of all rounds.
 """
 
 
 def sections(text: str) -> dict[str, str]:
-    """Sections of a page by name."""
+    """Split the page into its sections: name → text."""
     return dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=\n<!-- |\Z)", text, flags=re.DOTALL))
 
 
 def write(new: dict[str, str], order: list[str]) -> None:
-    """Replace these sections, and keep the others."""
+    """Replace these sections of the page and keep the others."""
     existing = sections(PAGE.read_text()) if PAGE.is_file() else {}
     existing |= new
     parts = [f"<!-- {name} -->\n{existing[name].strip()}\n" for name in order if name in existing]
@@ -36,27 +37,27 @@ def write(new: dict[str, str], order: list[str]) -> None:
 
 
 def section(title: str, rounds: int, *paragraphs: str) -> str:
-    """A section with a title, the conditions and paragraphs."""
-    return "\n\n".join([f"## {title}", f"{conditions()}; median of {rounds} rounds in turn.", *paragraphs])
+    """Format a section: title, conditions and paragraphs."""
+    return "\n\n".join([f"## {title}", f"{conditions()}; median of {rounds} alternating rounds.", *paragraphs])
 
 
 def table(numbers: Numbers, headings: tuple[str, str, str], peer: str, form: str = ".2f") -> str:
-    """Table with a row for each program: median (least - most), and its ratio to the peer."""
+    """Format a table with one row per program: median, minimum and maximum, and the ratio to the peer."""
     name, unit, times = headings
-    rows = [f"| {name} | {unit}, median (least - most) | {times} |", "| --- | --- | --- |"]
+    rows = [f"| {name} | {unit}, median (minimum - maximum) | {times} |", "| --- | --- | --- |"]
     for program, values in numbers.items():
         spread = " - ".join(format(value, form) for value in (min(values), max(values)))
         rows.append(f"| {program} | {format(median(values), form)} ({spread}) | {ratio(values, numbers[peer]):.2f} |")
     return "\n".join(rows)
 
 
-def promise(text: str, value: float, holds: Callable[[float], bool]) -> str:
-    """A promise, the measured value, and whether it holds."""
-    return f"Promised: {text}. Measured: {value:.2f}{'' if holds(value) else ', which does not hold'}."
+def target(text: str, value: float, holds: Callable[[float], bool]) -> str:
+    """Format a target, the measured value, and whether the target is met."""
+    return f"Target: {text}. Measured: {value:.2f}{'' if holds(value) else ' (target not met)'}."
 
 
 def conditions() -> str:
-    """Date, processor and versions."""
+    """Describe the conditions: date, processor and versions."""
     names = ("torch", "torchvision", "lightning", "hydra-core")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -67,7 +68,7 @@ def conditions() -> str:
 
 
 def _cpu() -> str:
-    """Name of the processor, and its instructions for bfloat16."""
+    """Describe the processor: its name, and its instructions for bfloat16."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")

@@ -1,4 +1,4 @@
-"""Programs timed in turn (A B C A B C ...), so that a machine that slows down affects all of them alike."""
+"""Time programs alternately (A B C A B C ...), so that a machine that slows down affects all of them equally."""
 
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
@@ -14,43 +14,43 @@ from rich.progress import track
 from torch import nn
 
 Numbers = dict[str, list[float]]
-"""By program, one number for each round."""
+"""Program → one number per round."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A network to train on random images; the rate is measured over `steps` after `warm_up`."""
+    """A network to train on random images. Its rate is measured over `steps` steps, after `warm_up` steps."""
 
     model: str
     precision: str
     device: str = "cpu"
     workers: int = 0
-    """DataLoader workers of the peer that loads images one by one."""
+    """Number of DataLoader workers, for the program that loads single images."""
     images: int = 10_000
     batch_size: int = 128
     warm_up: int = 10
     steps: int = 50
 
     def network(self) -> nn.Module:
-        """Make the network on its device."""
+        """Build the network on its device."""
         make = getattr(import_module(f"losslab.models.{self.model}"), self.model)
         network: nn.Module = make(input_shape=(3, 32, 32), outputs=10).to(self.device)
         return network
 
     @property
     def autocast(self) -> torch.autocast:
-        """The autocast context of the precision."""
+        """Autocast context for the precision."""
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
 
 class Stopwatch:
-    """Counts steps, and has the rate in images a second after the last timed step."""
+    """Counts steps; after the last timed step, `rate` is the number of images per second."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.steps, self.started, self.rate = job, 0, 0.0, 0.0
 
     def step(self) -> bool:
-        """Count a step → whether it was the last timed one."""
+        """Count a step, and return whether it was the last timed one."""
         self.steps += 1
         if self.steps == self.job.warm_up:
             self.started = self._now()
@@ -65,7 +65,7 @@ class Stopwatch:
 
 
 def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str) -> Numbers:
-    """Measure each program once a round, after a warm-up round."""
+    """Measure each program once per round, after a warm-up round."""
     numbers: Numbers = {name: [] for name in measures}
     for number in track(range(rounds + 1), f"{what}: rounds (the first warms up)"):
         for name, measure in measures.items():
@@ -76,7 +76,7 @@ def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str)
 
 
 def in_own_processes(programs: Mapping[str, tuple[Callable[[Job], float], Job]], rounds: int, what: str) -> Numbers:
-    """Measure each program in a process of its own, so that memory and thread settings of one do not affect another."""
+    """Measure each program in a separate process, so that its memory and thread settings do not affect the others."""
     context = multiprocessing.get_context("spawn")
     measures: dict[str, Callable[[], float]] = {}
     pipes: list[Connection] = []
@@ -93,7 +93,7 @@ def in_own_processes(programs: Mapping[str, tuple[Callable[[Job], float], Job]],
     finally:
         for pipe, process in zip(pipes, processes, strict=True):
             pipe.close()
-            process.join()  # otherwise it would still be exiting while others are timed
+            process.join()  # otherwise it could still be exiting while other programs are timed
 
 
 def _remote_measure(pipe: Connection) -> Callable[[], float]:
@@ -115,5 +115,5 @@ def _serve(pipe: Connection, rate: Callable[[Job], float], job: Job) -> None:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of each round."""
+    """Median of the ratios of the rounds."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))

@@ -1,1 +1,1 @@
-"""Programs that the project is compared with, written as tutorials do."""
+"""Programs with which losslab is compared, written as in tutorials."""

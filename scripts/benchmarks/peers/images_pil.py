@@ -20,7 +20,7 @@ AUGMENT = transforms.Compose(
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
-    """Random images and labels, read as torchvision's CIFAR10 does."""
+    """Random images and labels, read in the same way as by torchvision's CIFAR10."""
 
     def __init__(self, count: int) -> None:
         random = np.random.default_rng(0)
@@ -35,7 +35,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
 
 
 def rate(job: Job) -> float:
-    """Measure images a second."""
+    """Measure the training images per second."""
     loader = DataLoader(
         Images(job.images),
         batch_size=job.batch_size,

@@ -1,4 +1,4 @@
-"""Peer: a plain training loop on the project's tensors and augmentation, without callbacks and metrics."""
+"""Peer: a plain training loop on losslab's tensors and augmentation, without callbacks and metrics."""
 
 import torch
 
@@ -11,20 +11,20 @@ from losslab.data.transforms import Augment, Normalise
 
 
 def examples(count: int) -> Examples:
-    """Random images (N, 32, 32, 3) in uint8, and labels."""
+    """Make random uint8 images (N, 32, 32, 3) and labels (N,)."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=random)
     return Examples.of(images, torch.randint(10, (count,), generator=random))
 
 
 def normalise() -> Normalise:
-    """Transform from uint8 to about -2 to 2."""
+    """Make the transform of uint8 pixels to values from about -2 to 2."""
     half = torch.full((3,), 127.5)
     return Normalise(half, half / 2)
 
 
 def rate(job: Job) -> float:
-    """Measure images a second."""
+    """Measure the training images per second."""
     keep_freed_memory()
     loader = Loader(
         examples(job.images).to(torch.device(job.device)),

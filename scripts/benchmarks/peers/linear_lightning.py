@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Regression(lightning.LightningModule):
-    """A linear model under MSE that logs its loss every step."""
+    """A linear model that is trained with MSE and logs its loss in every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,7 +16,7 @@ class Regression(lightning.LightningModule):
         self.losses: list[float] = []
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
-        """One batch."""
+        """Compute the loss of one batch."""
         x, y = batch
         loss: torch.Tensor = self.criterion(self.model(x), y)
         self.log("train/loss", loss)
@@ -24,7 +24,7 @@ class Regression(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain gradient descent."""
+        """Return plain SGD."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 

@@ -1,10 +1,10 @@
-"""Peer: a tutorial's training loop on three points, and a plot of its losses."""
+"""Peer: the training loop of a tutorial on three points, and a plot of its losses."""
 
 import torch
 
 
 def train() -> list[float]:
-    """1000 steps of gradient descent → their losses."""
+    """Take 1000 steps of gradient descent, and return their losses."""
     x = torch.tensor([[1.0], [2.0], [3.0]])
     y = 2 * x
     model = torch.nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""A tutorial's training loop: forward, zero_grad, backward, step, and nothing else."""
+"""The training loop of a tutorial: only forward, zero_grad, backward and step."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from benchmarks.timing import Job, Stopwatch
 
 
 def rate(job: Job, network: nn.Module, loader: Iterable[Any]) -> float:
-    """Measure images a second on batches that start with inputs and class indices."""
+    """Measure the training images per second; the first two items of a batch are images and labels."""
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     stopwatch = Stopwatch(job)
