@@ -76,9 +76,9 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
     ("arguments", "said"),
     [
         (["nowhere"], "there is no folder nowhere"),
-        (["empty"], "no run lies in empty: name folders that `train` wrote, or one above them"),
+        (["empty"], "no run was found in empty: name run or sweep folders, or a folder above them"),
         (["runs", "--metric", "test/acc"], "there is no metric test/acc; there is test/accuracy"),
-        (["runs", "--baseline", "loss=x"], "baseline loss=x is in no group; there are: loss=a; loss=b"),
+        (["runs", "--baseline", "loss=x"], "baseline loss=x matches no group; there are: loss=a; loss=b"),
         (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is no number"),
         (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--reach", "val/accuracy=inf"], "the value to reach in val/accuracy must be a finite number"),

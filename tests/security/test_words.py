@@ -65,7 +65,7 @@ def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_pat
     report.write_report(compare([two]), tmp_path)
     text = (tmp_path / "comparison.md").read_text()
     assert "failed: x touch pwned" in text
-    assert "is no name of a value" in text
+    assert "is not the name of a value" in text
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
 
 

@@ -1,15 +1,18 @@
-"""`compare`: from run folders to groups, their differences, curves and notes."""
+"""`compare`: validates its arguments, reads and groups runs, and returns their differences, curves and notes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
+from numbers import Real
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from losslab.analysis.compare import arguments, tables
-from losslab.analysis.compare.curves import Histories, TimeToReach, is_loss, read_histories, time_to_reach
+from losslab.analysis.compare import curves, tables
 from losslab.analysis.compare.differences import SCALES, MetricComparison, Scale, compare_metric
-from losslab.analysis.compare.grouping import Group, group_runs
+from losslab.analysis.compare.grouping import Group, find_baseline, group_runs, labels_by_value, shorten
 from losslab.analysis.compare.notes import write_notes
 from losslab.analysis.compare.read import RunCollection, read_runs
 from losslab.errors import LabError
@@ -18,6 +21,7 @@ from losslab.io.tables import markdown_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_DEFAULT_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
 NOTHING_FINISHED = "no run is finished: there is nothing to compare"
 
 
@@ -27,12 +31,12 @@ class Comparison:
 
     collection: RunCollection
     groups: tuple[Group, ...]
-    """In the order of their first runs."""
+    """All groups, in the order of their first runs."""
     metrics: tuple[str, ...]
-    """None if no run is finished."""
+    """The metrics to compare by; empty if no run is finished."""
     baseline: Group | None = None
     reach: tuple[str, float | None] | None = None
-    """A curve, and the value to reach in it."""
+    """A curve, and the value to reach in it; None for the defaults."""
     scale: Scale = "auto"
     """Whether to compare by differences or by ratios."""
 
@@ -48,22 +52,22 @@ class Comparison:
 
     @cached_property
     def notes(self) -> list[str]:
-        """How to read the tables, and what may mislead: one or two sentences each."""
+        """Notes on how to read the tables and on possible misinterpretations, one or two sentences each."""
         return write_notes(self.groups, self.by_metric, self.scale)
 
     def table_markdown(self, metric: str | None = None) -> str:
-        """Table with a row for each group: mean ± 95 % interval, n, difference from the reference and verdict.
+        """Format a Markdown table of the groups: n, mean ± 95 % interval, difference from the reference and verdict.
 
-        Args:
-            metric: one of `metrics`; None for the first. LabError for another, or if no run is finished.
+        Raises:
+            LabError: the metric is not one of `metrics` (None for the first), or no run is finished.
         """
         return markdown_table(tables.metric_rows(self._find(metric)), left=(0, 4))
 
     def figure(self, metric: str | None = None) -> "Figure":
-        """Figure of each group's seeds, mean and interval, and beside it the differences from the reference.
+        """Draw the seeds, mean and interval of each group, and next to them the differences from the reference.
 
-        Args:
-            metric: one of `metrics`; None for the first. LabError for another, or if no run is finished.
+        Raises:
+            LabError: the metric is not one of `metrics` (None for the first), or no run is finished.
         """
         from losslab.analysis.compare.figures import draw_metric  # noqa: PLC0415
 
@@ -79,34 +83,34 @@ class Comparison:
         return self.by_metric[self.metrics[0] if metric is None else metric]
 
     @cached_property
-    def histories(self) -> Histories:
-        """Curves of all runs that count: the metrics on validation and training data, and the losses."""
+    def histories(self) -> curves.Histories:
+        """The curves of all compared runs: the metrics on the validation and training data, and the losses."""
         names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
         requested = [self.reach[0]] if self.reach is not None else []
-        return read_histories(self.groups, [*requested, *names, "train/loss", "val/loss"])
+        return curves.read_histories(self.groups, [*requested, *names, "train/loss", "val/loss"])
 
     @cached_property
-    def time_to_reach(self) -> TimeToReach | None:
-        """When each group reached the value; None if there is no such curve."""
-        default = (next((name for name in self.histories.names if not is_loss(name)), ""), None)
+    def time_to_reach(self) -> curves.TimeToReach | None:
+        """When each group reached the value; None if no run has the curve."""
+        default = (next((name for name in self.histories.names if not curves.is_loss(name)), ""), None)
         metric, value = self.reach or default
-        return time_to_reach(self.ordered, self.histories, metric, value) if metric else None
+        return curves.time_to_reach(self.ordered, self.histories, metric, value) if metric else None
 
     def curves_figure(self) -> "Figure":
-        """Figure of the curves of all groups with a band over seeds; losses are relative to their first value."""
+        """Draw the curves of all groups, each with a band over its seeds; losses are divided by their first value."""
         from losslab.analysis.compare.figures import draw_curves  # noqa: PLC0415
 
         return draw_curves(self.ordered, self.histories, self.time_to_reach)
 
     @property
     def not_counted(self) -> list[tuple[str, str]]:
-        """Everything that was found and does not count: which run, job or folder, and why."""
+        """Name and reason of each run, job and folder that is excluded from the comparison or from its curves."""
         found = [
             *((f"{group.label} seed={run.seed}", run.problem) for group in self.groups for run in group.excluded),
             *self.collection.problems,
             *self.histories.problems,
         ]
-        # Text of an untrusted folder may not start a line.
+        # Line breaks in the text of an untrusted folder could forge lines of the report.
         return [(" ".join(what.split()), " ".join(why.split())) for what, why in found]
 
 
@@ -117,34 +121,121 @@ def compare(
     reach: tuple[str, float | None] | None = None,
     scale: Scale = "auto",
 ) -> Comparison:
-    """Group all runs in these folders and below by their configurations, and compare the groups.
+    """Group all runs in these folders and their subfolders by configuration, and compare the groups.
 
     Args:
         folders: one or more run folders, sweep folders, or folders above them.
         metrics: one or more final values to compare by; None for those of the task (test/accuracy, test/nll and
             test/ece; test/mse and test/mae).
         baseline: values that name the group to compare with, such as "loss=cross_entropy"; None for the best group.
-        reach: a curve and a value, such as ("val/accuracy", 0.6); None for the metric of the task, and the value that
-            the worst group reaches on average.
-        scale: "difference", "ratio" (of values above 0), or "auto": ratios for errors without an upper bound (mse,
-            mae, nll) if the means of groups differ more than tenfold.
+        reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6); None for the first metric and the
+            value that the worst group reaches on average.
+        scale: "difference"; "ratio", for values above 0; or "auto": ratios for errors without an upper bound (mse,
+            mae, nll) if the largest mean is more than ten times the smallest, otherwise differences.
 
     Raises:
         LabError: there is no run, the runs share no metric, a metric, curve or baseline does not exist, a value has no
             ratio, or an argument has a wrong type.
     """
-    paths = arguments.check_folders(folders)
-    metric_names = arguments.check_names("metrics", metrics)
-    baseline_values = arguments.check_names("baseline", baseline)
-    target = arguments.check_reach(reach)
+    paths = _as_list(folders, str | PathLike)
+    if not paths:
+        raise LabError(f"folders must be one or more paths of runs or of folders above them, got {folders!r:.60}")
+    metric_names, baseline_values = _check_strings("metrics", metrics), _check_strings("baseline", baseline)
+    target = _check_reach(reach)
     if scale not in SCALES:
         raise LabError(f"there is no scale {scale!r:.60}; there are {', '.join(SCALES)}")
-    collection = read_runs(paths)
+    collection = read_runs([Path(path) for path in paths])
     groups = group_runs(collection.runs)
-    chosen = arguments.choose_metrics(groups, metric_names)
-    reference = None if baseline_values is None else arguments.find_baseline(groups, baseline_values)
+    chosen = _choose_metrics(groups, metric_names)
+    reference = None if baseline_values is None else find_baseline(groups, baseline_values)
     comparison = Comparison(collection, tuple(groups), chosen, reference, target, scale)
     _ = comparison.by_metric  # raises here for values without a ratio
     if target is not None:
-        arguments.check_curve(groups, target[0], chosen)
+        _check_name("curve", target[0], curves.history_columns(groups), groups, chosen, "no run has a history")
     return comparison
+
+
+def _as_list(value: object, kind: Any) -> list[Any] | None:
+    """Convert one or more objects of a type to a list; None for anything else."""
+    several = [*value] if isinstance(value, Iterable) and not isinstance(value, kind) else [value]
+    return several if all(isinstance(one, kind) for one in several) else None
+
+
+def _check_strings(argument: str, value: object) -> list[str] | None:
+    """Convert one or more strings to a list; None stays None. Raises LabError for anything else."""
+    strings = _as_list(value, str)
+    if strings is None and value is not None:
+        raise LabError(f"{argument} must be one or more strings, got {value!r:.60}")
+    return strings
+
+
+def _check_reach(reach: object) -> tuple[str, float | None] | None:
+    """Validate a pair of a metric and a finite number or None; None stays None. Raises LabError for anything else."""
+    match reach:
+        case None:
+            return None
+        case [str(metric), None]:
+            return metric, None
+        case [str(metric), value]:
+            if isinstance(value, Real) and not isinstance(value, bool):
+                with suppress(OverflowError):
+                    if isfinite(value):
+                        return metric, float(value)
+            raise LabError(
+                f"the value to reach in {metric} must be a finite number, such as {metric}=0.6, got {value!r:.60}"
+            )
+    raise LabError(f'reach must be a curve and a value, such as ("val/accuracy", 0.6), got {reach!r:.60}')
+
+
+def _choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the requested metrics, or the default metrics that all groups with finite values have in common.
+
+    Raises:
+        LabError: a metric does not exist, is a loss with another meaning in each group, or none is in common.
+    """
+    by_group: dict[str, list[str]] = {}
+    for group in groups:
+        names = dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)
+        if names:  # otherwise all runs of the group diverged
+            by_group[group.label] = [*names]
+    every = [*dict.fromkeys(name for names in by_group.values() for name in names)]
+    if requested:
+        for metric in requested:
+            _check_name("metric", metric, every, groups, _defaults(every), "no run is finished")
+        return tuple(dict.fromkeys(requested))
+    shared = _defaults([name for name in every if all(name in names for names in by_group.values())])
+    if by_group and not shared:
+        metrics = labels_by_value((", ".join(_defaults(names)) or "none", label) for label, names in by_group.items())
+        each = "; ".join(f"{names} of {shorten(labels)}" for names, labels in metrics.items())
+        raise LabError(f"these runs have no metric in common, compare them separately: {each}")
+    return shared
+
+
+def _defaults(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the default metrics of the test split, or else of the validation split, or else of the training split."""
+    for split in ("test", "val", "train"):
+        found = tuple(f"{split}/{name}" for name in _DEFAULT_METRICS if f"{split}/{name}" in names)
+        if found:
+            return found
+    return ()
+
+
+def _check_name(
+    what: str, name: str, available: Sequence[str], groups: Sequence[Group], instead: Sequence[str], none: str
+) -> None:
+    """Raise LabError for a name that does not exist, or for a loss if the groups were trained with different losses.
+
+    The message suggests `instead` for such a loss, and says `none` if nothing is available.
+    """
+    losses = {
+        tuple(sorted((key, str(value)) for key, value in group.settings.items() if key.startswith("loss.")))
+        for group in groups
+    }
+    comparable = [each for each in available if len(losses) < 2 or not curves.is_loss(each)]
+    if name not in available:
+        verb = "is" if len(comparable) == 1 else "are"
+        there_are = f"; there {verb} {', '.join(comparable)}" if comparable else f": {none}"
+        raise LabError(f"there is no {what} {name or repr(name)}{there_are}")
+    if name not in comparable:
+        advice = f"compare by one of {', '.join(instead)}" if instead else "these runs have no other metric"
+        raise LabError(f"{name} has another meaning for every loss: {advice}")

@@ -1,9 +1,10 @@
-"""Learning curves of runs and groups, and the time that runs take to reach a value."""
+"""Learning curves of runs and groups, and the time until runs reach a value."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from itertools import accumulate
-from math import ceil, floor, inf, isfinite, isinf, log10
+from math import inf, isfinite, isinf
 from operator import ge, le
 from statistics import fmean, median
 
@@ -15,17 +16,17 @@ from losslab.io.metric_names import direction
 from losslab.io.untrusted import open_regular_file
 
 _LONGEST_HEAD = 1 << 20
-"""Bytes of a history's first line that are read."""
+"""The most bytes to read of the first line of history.csv."""
 
 
 def is_loss(name: str) -> bool:
-    """Whether a metric is in the unit of each run's own loss."""
+    """Whether a metric is a loss, whose values can be compared only between runs with the same loss."""
     return "loss" in name.split("/")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean, lowest and highest value of a group's seeds over epochs."""
+    """The mean, lowest and highest value over the seeds of a group, for each epoch."""
 
     epochs: Sequence[int]
     mean: Sequence[float]
@@ -36,35 +37,30 @@ class Curve:
 
 @dataclass
 class Histories:
-    """Values by epoch of all runs that count."""
+    """The values of all compared runs over epochs."""
 
     wanted: tuple[str, ...]
     columns: dict[Run, dict[str, list[float]]] = field(default_factory=dict)
-    """By run and column name, the values of all epochs; "step", and "seconds" since the start if they were recorded."""
+    """The values of all epochs, by run and column; with "step", and "seconds" since the start if they were recorded."""
     problems: list[tuple[str, str]] = field(default_factory=list)
-    """Runs without curves because a file is damaged: which, and why."""
+    """Folder and reason of each run that has no curves because a file is damaged."""
 
     @property
     def names(self) -> list[str]:
-        """Wanted columns that at least one run has."""
+        """The wanted columns that at least one run has."""
         return [name for name in self.wanted if any(name in table for table in self.columns.values())]
 
     def points(self, run: Run, name: str) -> dict[int, float]:
-        """Finite values of a run by epoch: not every epoch is validated."""
+        """Return the finite values of a run by epoch. Epochs without validation have none."""
         table = self.columns.get(run, {})
         pairs = zip(table.get("epoch", ()), table.get(name, ()), strict=False)
         return {int(epoch): value for epoch, value in pairs if isfinite(value)}
 
     def curve(self, group: Group, name: str, *, relative: bool = False) -> Curve | None:
-        """Curve of a group, over the epochs that all its seeds have, so that every mean is over the same runs.
+        """Average a column of history.csv over a group, for the epochs that all its runs have.
 
-        Args:
-            group: whose runs to average.
-            name: of a column of history.csv.
-            relative: whether to divide each run by its first value.
-
-        Returns:
-            None if there are no common epochs, or with `relative` if a run starts at or below 0.
+        With `relative`, each run is divided by its first value. Returns None if there are no common epochs, or if
+        `relative` is set and a run starts at or below 0.
         """
         runs_points = [points for run in group.runs if (points := self.points(run, name))]
         starts = [points[min(points)] if relative else 1.0 for points in runs_points]
@@ -79,7 +75,7 @@ class Histories:
 
 
 def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
-    """Read the wanted columns. A run without a history has no curves; one with a damaged history becomes a problem."""
+    """Read the wanted columns. A run without history.csv has no curves; a damaged file is added to the problems."""
     histories = Histories(tuple(dict.fromkeys(wanted)))
     for run in (run for group in groups for run in group.runs):
         try:
@@ -96,7 +92,7 @@ def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
 
 
 def history_columns(groups: Iterable[Group]) -> list[str]:
-    """Names of all metrics in the histories of runs."""
+    """Return the names of all metrics in the history.csv files of these groups."""
     names: dict[str, None] = {}
     for run in (run for group in groups for run in group.runs):
         if run.folder.history.is_file():
@@ -107,29 +103,32 @@ def history_columns(groups: Iterable[Group]) -> list[str]:
 
 @dataclass(frozen=True)
 class RunTime:
-    """When a run first reached the value."""
+    """The time at which a run first reached the value."""
 
     run: Run
     epoch: float
-    """Infinite if it never did."""
+    """The number of the epoch; infinite if the run never reached the value."""
     seconds: float | None
-    """Wall time until then; None if it was not recorded."""
+    """The wall time until then, infinite if never reached; None if it was not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTime:
-    """When the runs of a group first reached the value."""
+    """The times at which the runs of a group first reached the value."""
 
     group: Group
     runs: tuple[RunTime, ...]
-    """Of each run with a history."""
+    """The time of each run that has a history."""
     epochs: int
-    """Number of epochs of the longest run."""
+    """The number of epochs of the longest run."""
     seconds: float
-    """Wall time of the longest run."""
+    """The wall time of the longest run."""
 
     def cells(self) -> tuple[str, str, str]:
-        """Runs that reached it, epochs and seconds: medians with their range; ">20" if not within 20 epochs."""
+        """Format the share of runs that reached the value, and median and range of epochs and seconds.
+
+        Runs that did not reach it count as longer than the longest run, such as ">20" epochs.
+        """
         epochs = [time.epoch for time in self.runs]
         seconds = [time.seconds for time in self.runs if time.seconds is not None]
         return (
@@ -141,21 +140,21 @@ class GroupTime:
 
 @dataclass(frozen=True, eq=False)
 class TimeToReach:
-    """When each group reached a value of a metric."""
+    """The times at which all groups reached a value of a metric."""
 
     metric: str
     value: float
     groups: tuple[GroupTime, ...]
     requested: bool = True
-    """Whether the caller named the value, instead of the default."""
+    """Whether the caller chose the value; otherwise it is the default."""
 
 
 def time_to_reach(
     groups: Sequence[Group], histories: Histories, metric: str, value: float | None = None
 ) -> TimeToReach | None:
-    """When the runs of each group first reach a value; None if no run has a history of the metric.
+    """Find when the runs of each group first reach a value; None if no run has a history of the metric.
 
-    Without a value, it is the one that the worst group reaches on average, rounded so that it is easier to reach.
+    The default value is what the worst group reaches on average, rounded to a value that is easier to reach.
     """
     level = _default_level(groups, histories, metric) if value is None else value
     if level is None:
@@ -174,23 +173,16 @@ def _median_and_range(values: Sequence[float], form: str, never: str) -> str:
 
 def _default_level(groups: Sequence[Group], histories: Histories, metric: str) -> float | None:
     rising = direction(metric) == "max"
-    best = max if rising else min
+    best, worst = (max, min) if rising else (min, max)
     means = []
     for group in groups:
         reached = [best(points.values()) for run in group.runs if (points := histories.points(run, metric))]
-        means += [fmean(reached)] if reached else []
+        if reached:
+            means.append(fmean(reached))
     if not means:
         return None
-    return _round(min(means) if rising else max(means), down=rising)
-
-
-def _round(value: float, *, down: bool) -> float:
-    """Round down or up to two significant digits."""
-    if value == 0:
-        return 0.0
-    digits = 1 - floor(log10(abs(value)))
-    scaled = value * 10.0**digits
-    return round((floor(scaled + 1e-9) if down else ceil(scaled - 1e-9)) / 10.0**digits, max(0, digits))
+    two_digits = Context(prec=2, rounding=ROUND_FLOOR if rising else ROUND_CEILING)
+    return float(two_digits.create_decimal(f"{worst(means):.10g}"))  # ten digits drop the rounding error of a mean
 
 
 def _group_time(group: Group, histories: Histories, metric: str, level: float) -> GroupTime:
@@ -203,7 +195,7 @@ def _group_time(group: Group, histories: Histories, metric: str, level: float) -
             columns = histories.columns[run]
             clock = columns.get("seconds", [])
             complete = len(clock) == len(columns["epoch"])
-            until = inf if isinf(first) else clock[columns["epoch"].index(first)] if complete else None
-            times.append(RunTime(run, first, until if complete else None))
+            clock_at = dict(zip(columns["epoch"], clock, strict=True)) if complete else {}
+            times.append(RunTime(run, first, clock_at.get(first, inf) if complete else None))
             epochs, seconds = max(epochs, *points), max([seconds, *clock[-1:]])
     return GroupTime(group, tuple(times), epochs, seconds)

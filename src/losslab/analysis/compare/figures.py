@@ -1,4 +1,4 @@
-"""Figures of a comparison: seeds, means and differences in a metric, and curves of all groups."""
+"""Figures of a comparison: seeds, means and differences of a metric, and curves of all groups."""
 
 from collections.abc import Iterable, Sequence
 from math import inf, log, log10
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Interval = Estimate | GeometricEstimate | None
 Window = tuple[float, float]
 
-# Okabe and Ito's colours; black for the reference and for differences that were not tested.
+# Colours of Okabe and Ito; black for the reference and for differences that were not tested.
 _VERDICT_COLOURS = {"better": "#009E73", "worse": "#D55E00", "": "#000000"}
 _NO_DIFFERENCE = "#6E6E6E"
 _MAX_GROUPS = 60
@@ -31,7 +31,7 @@ _MAX_TICKS = 7
 
 
 def draw_metric(comparison: MetricComparison) -> "Figure":
-    """Draw groups from best to worst: seeds as dots, mean and 95 % interval; beside them the differences."""
+    """Draw groups from best to worst: seeds as dots, mean and 95 % interval, and next to them the differences."""
     measured = [group for group in comparison.groups if group.values(comparison.metric)]
     groups, left_out = measured[:_MAX_GROUPS], len(measured) - _MAX_GROUPS
     both = bool(comparison.differences)
@@ -46,14 +46,13 @@ def draw_metric(comparison: MetricComparison) -> "Figure":
             axes.set_xscale("log")
         else:
             axes.xaxis.set_major_formatter("{x:g}")
-    _draw_seeds(panels[0], comparison, groups)
-    if both:
-        _draw_differences(panels[1], comparison, groups)
-    for axes in panels:
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
+    _draw_seeds(panels[0], comparison, groups)
+    if both:
+        _draw_differences(panels[1], comparison, groups)
     return figure
 
 
@@ -118,7 +117,7 @@ def _draw_interval(axes: "Axes", row: int, mean: float | None, interval: Interva
 
 
 def _window(points: Sequence[float], *, ratios: bool) -> Window:
-    """Range to draw intervals in. Intervals of ratios may be so wide that all points would fall on one another."""
+    """Return the range in which intervals are drawn; very wide intervals of ratios would hide all other differences."""
     if not ratios:
         return -inf, inf
     low, high = log(min(points)), log(max(points))
@@ -128,7 +127,7 @@ def _window(points: Sequence[float], *, ratios: bool) -> Window:
 
 def _arrow_legend(intervals: Iterable[Interval], window: Window) -> str:
     outside = any(each is not None and (each.low < window[0] or each.high > window[1]) for each in intervals)
-    return "\n(an arrow: it goes further)" if outside else ""
+    return "\n(an arrow: it extends further)" if outside else ""
 
 
 def _colour(comparison: MetricComparison, group: Group) -> str:
@@ -138,17 +137,17 @@ def _colour(comparison: MetricComparison, group: Group) -> str:
 
 
 def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None) -> "Figure":
-    """Draw a panel for each metric; losses are relative to their first value, because they share no unit.
+    """Draw a panel for each metric, with the value of `reach` as a line in the panel of its metric.
 
-    Args:
-        groups: sorted, the best first: the first eight have colours, the others are grey.
-        histories: of their runs.
-        reach: whose value to draw as a line in the panel of its metric.
+    The first eight groups are coloured, all others are grey. Losses are divided by their first value, because values
+    of different losses cannot be compared.
     """
-    relative = {
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    all_curves = {
         name: [histories.curve(group, name, relative=is_loss(name)) for group in groups] for name in histories.names
     }
-    curves = {name: of_groups for name, of_groups in relative.items() if any(of_groups)}
+    curves = {name: of_groups for name, of_groups in all_curves.items() if any(of_groups)}
     rows = max(1, -(-len(curves) // 2))
     _, labels = group_labels(groups)
     legend_columns = 2 if max(map(len, labels), default=0) > 24 else 4
@@ -165,21 +164,24 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
         title = name
         if is_loss(name):
             left_out = sum(bool(histories.curve(group, name)) for group in groups) - sum(map(bool, of_groups))
-            title += ": each its own loss, relative to its first value"
+            title += ": each run has its own loss, relative to its first value"
             title += f"\n({left_out} that start at or below 0 left out)" if left_out else ""
         axes.set_title(title, fontsize="small", loc="left")
         axes.set_xlim(first - margin, last + margin)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    handles = _legend_handles(labels)
+    others = len(labels) - len(_CURVE_COLOURS)
+    legend = [*zip(_CURVE_COLOURS, [shorten(label, 60) for label in labels], strict=False)]
+    legend += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
+    handles = [Line2D([], [], color=colour, label=label) for colour, label in legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False)
-    title = "Mean over seeds; the band is from the lowest to the highest seed"
+    title = "Mean over seeds; the band extends from the lowest to the highest seed"
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     return figure
 
 
 def epoch_ticks(epochs: Iterable[int]) -> list[int]:
-    """Epochs to mark, at most seven: all, or round ones, or every n-th."""
+    """Choose at most seven epochs to mark on an axis: all epochs, or round numbers, or every n-th epoch."""
     every = sorted({*epochs})
     if len(every) <= _MAX_TICKS:
         return every
@@ -192,7 +194,7 @@ def epoch_ticks(epochs: Iterable[int]) -> list[int]:
 
 def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None]) -> None:
     curves = [(rank, curve) for rank, curve in enumerate(curves_of_groups) if curve]
-    for rank, curve in reversed(curves):  # the best on top
+    for rank, curve in reversed(curves):  # so that the best is drawn on top
         coloured = rank < len(_CURVE_COLOURS)
         colour = _CURVE_COLOURS[rank] if coloured else _OTHER_CURVES
         marker = "." if len(curve.epochs) <= 30 else None
@@ -212,7 +214,7 @@ def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None]) -> None:
 
 
 def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
-    """Label the value to reach beside the panel, and draw its line unless that would squash the curves."""
+    """Label the value to reach at the right edge, and draw its line unless the curves would then be too flat."""
     scale = log10 if axes.get_yscale() == "log" else float
     low, high = map(scale, axes.get_ylim())
     height = (scale(reach.value) - low) / (high - low) if scale is float or reach.value > 0 else -inf
@@ -225,12 +227,3 @@ def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
         f"to reach:\n{reach.value:g}{outside}", (1, y), xycoords=("axes fraction", unit), xytext=(3, 0),
         textcoords="offset points", ha="left", va="center", fontsize="x-small", annotation_clip=False,
     )  # fmt: skip
-
-
-def _legend_handles(labels: Sequence[str]) -> list[object]:
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-
-    others = len(labels) - len(_CURVE_COLOURS)
-    entries = [*zip(_CURVE_COLOURS, [shorten(label, 60) for label in labels], strict=False)]
-    entries += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
-    return [Line2D([], [], color=colour, label=label) for colour, label in entries]

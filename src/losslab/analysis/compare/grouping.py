@@ -1,24 +1,25 @@
-"""Groups of runs whose configurations differ only in the seed, and their names."""
+"""Groups of runs whose configurations differ only in the seed; how groups are named, and found by name."""
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from losslab.analysis.compare.read import Run
+from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.runs.config import changes_no_result
 
 Settings = dict[str, Any]
-"""Values of a configuration by dotted key, such as "optimizer.lr"."""
+"""The values of a configuration by dotted key, such as "optimizer.lr"."""
 
 _NAMED_GROUPS = (*conf_groups.SETTINGS, "mix")
 _KEY_ORDER = ("loss", "model", "data", "mix", "imbalance", "noise", "optimizer", "trainer", "scheduler", "callbacks")
 
 _DEFAULT_PER_RUN = ("data.seed",)
-"""Keys that depend on the seed in configurations that were written without `per_run`."""
+"""The keys that depend on the seed, for older configurations without the key `per_run`."""
 
 _ENVIRONMENT = re.compile(
     r"(compile|data\.verify|trainer\.(accelerator|devices|num_nodes|strategy|deterministic|benchmark)|made_with\..*)"
@@ -27,52 +28,51 @@ _ENVIRONMENT = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one configuration."""
+    """The runs of one configuration."""
 
     name: tuple[str, ...]
-    """Settings that distinguish it from the other groups, such as ("loss=focal", "loss.gamma=2")."""
+    """The settings that distinguish this group from the other groups, such as ("loss=focal", "loss.gamma=2")."""
     settings: Settings
     runs: tuple[Run, ...]
-    """Finished runs, one for each seed, sorted by seed."""
+    """One finished run per seed, sorted by seed."""
     repeated: tuple[Run, ...] = ()
-    """Older finished runs of the same seeds, which are not counted."""
+    """Older finished runs with the same seeds, which are excluded from the comparison."""
     excluded: tuple[Run, ...] = ()
     """Failed, unfinished and damaged runs."""
 
     @property
     def label(self) -> str:
-        """The name as one text."""
+        """The name as one string."""
         return " ".join(self.name)
 
     def values(self, metric: str) -> dict[int, float]:
-        """Final values of a metric by seed, of the runs that have it."""
+        """The final values of a metric by seed, for the runs that have this metric."""
         return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Group runs by their settings, in the order of the first runs. The newest finished run of a seed counts."""
+    """Group runs by settings, in the order of the first runs. Of the finished runs with one seed, use the newest."""
     members: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
     for run in runs:
         settings = result_settings(run)
         members.setdefault(frozenset(settings.items()), (settings, []))[1].append(run)
     names = group_names([settings for settings, _ in members.values()])
-    return [_group(name, *each) for name, each in zip(names, members.values(), strict=True)]
-
-
-def _group(name: tuple[str, ...], settings: Settings, members: Sequence[Run]) -> Group:
-    finished = sorted((run for run in members if not run.problem), key=lambda run: run.written)
-    newest = {run.seed: run for run in finished}
-    counted = tuple(newest[seed] for seed in sorted(newest))
-    repeated = tuple(run for run in finished if newest[run.seed] is not run)
-    return Group(name, settings, counted, repeated, tuple(run for run in members if run.problem))
+    groups = []
+    for name, (settings, members_of_group) in zip(names, members.values(), strict=True):
+        finished = sorted((run for run in members_of_group if not run.problem), key=lambda run: run.written)
+        newest = {run.seed: run for run in finished}
+        repeated = tuple(run for run in finished if newest[run.seed] is not run)
+        excluded = tuple(run for run in members_of_group if run.problem)
+        groups.append(Group(name, settings, tuple(newest[seed] for seed in sorted(newest)), repeated, excluded))
+    return groups
 
 
 def result_settings(run: Run) -> Settings:
-    """Settings of a run that can change its result, except the seed.
+    """Return the settings of a run that can change its result, except the seed.
 
-    In values that depend on the seed, run name or run folder, these are replaced by "{seed}", "{name}" and
-    "{run_dir}", so that all seeds have the same settings. Null values are dropped: configurations of older versions
-    lack keys that newer ones set to null.
+    Values that depend on the seed, the run name or the run folder contain "{seed}", "{name}" and "{run_dir}" in their
+    place, so that all seeds have the same settings. Null values are dropped, because configurations of older versions
+    lack keys that newer versions set to null.
     """
     settings = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
     per_run = {*run.config.get("per_run", _DEFAULT_PER_RUN)}
@@ -83,22 +83,22 @@ def result_settings(run: Run) -> Settings:
 
 
 def environment_settings(run: Run) -> Settings:
-    """Settings that should change a result by rounding at most: devices and versions."""
+    """Return the settings, such as devices and versions, that should change a result only by rounding errors."""
     return {key: value for key, value in _flatten(run.config) if _ENVIRONMENT.fullmatch(key) and value is not None}
 
 
 def format_value(value: Any) -> str:
-    """Format a value as on the command line."""
+    """Format a value as it is typed on the command line."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def shorten(labels: Sequence[str]) -> str:
-    """Join labels by commas; of more than four only the first three."""
+    """Join labels by commas; if there are more than four, only the first three and the number of the others."""
     return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
 
 
 def labels_by_value(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The different labels of each value in pairs of a value and a label."""
+    """Collect the distinct labels of each value, from pairs of a value and a label."""
     labels: dict[str, dict[str, None]] = {}
     for value, label in pairs:
         labels.setdefault(value, {})[label] = None
@@ -106,7 +106,7 @@ def labels_by_value(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all values by dotted key, each printable on one line: the configuration may be untrusted."""
+    """Yield dotted keys and values, each printable on one line, because the configuration may be untrusted."""
     if isinstance(config, dict):
         for key, value in config.items():
             name = str(key) if str(key).isprintable() else json.dumps(str(key))
@@ -125,10 +125,10 @@ def _without_run(value: Any, run: Run) -> str:
 
 
 def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
-    """Name each of several different settings by parts such as "loss=focal".
+    """Return a name for each of several different settings, a tuple of parts such as "loss=focal".
 
-    Choices come first (loss=focal), then single values (loss.gamma=2). A part is added only where it distinguishes
-    settings that have the same name so far.
+    Choices of config groups (loss=focal) precede single values (loss.gamma=2). A part is added only to settings that
+    have the same name without it, and only if they differ in its value.
     """
     names: list[tuple[str, ...]] = [()] * len(settings)
     for key in _naming_keys(settings):
@@ -144,35 +144,46 @@ def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
 
 
 def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Settings that differ between groups and are not in their names: by key, the value of each group.
+    """Find settings that differ between groups and are missing from their names → the value of each group, by key.
 
-    A difference in the result may come from them. Values that belong to a choice (gamma of the focal loss) are only
-    compared between groups with the same choice.
+    Such a setting may be the cause of a difference in the results. Values that belong to a choice (gamma of the focal
+    loss) are compared only between groups with the same choice.
     """
     settings = [group.settings for group in groups]
     differing: dict[str, list[str]] = {}
     for key in _naming_keys(settings):
         values = [_value(key, each) for each in settings]
         shown = key.removesuffix("._target_")
-        unnamed = [not any(part.startswith(f"{shown}=") for part in group.name) for group in groups]
-        for indices in _comparable(key, settings):
-            if len({values[index] for index in indices}) > 1 and any(unnamed[index] for index in indices):
-                differing.setdefault(shown, values)
+        config_group, is_value, _ = key.partition(".")
+        values_of_choice, unnamed_choices = defaultdict(set), set()
+        for group, value in zip(groups, values, strict=True):
+            choice = _value(config_group, group.settings) if is_value and config_group in _NAMED_GROUPS else ""
+            values_of_choice[choice].add(value)
+            if not any(part.startswith(f"{shown}=") for part in group.name):
+                unnamed_choices.add(choice)
+        if any(len(values_of_choice[choice]) > 1 for choice in unnamed_choices):
+            differing.setdefault(shown, values)
     return differing
 
 
-def _comparable(key: str, settings: Sequence[Settings]) -> list[list[int]]:
-    """Indices of the settings between which a key is compared: keys of a loss between settings with that loss."""
-    group = key.partition(".")[0] if "." in key else ""
-    indices = defaultdict(list)
-    for index, each in enumerate(settings):
-        indices[_value(group, each) if group in _NAMED_GROUPS else ""].append(index)
-    return [*indices.values()]
+def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
+    """Find the one group with these values, such as ["loss=focal", "loss.gamma=2"].
 
-
-def matches(settings: Settings, values: dict[str, str]) -> bool:
-    """Whether settings have these values, given as text: {"loss": "focal", "loss.gamma": "2"}."""
-    return all(_equal(_value(key, settings), value) for key, value in values.items())
+    Raises:
+        LabError: no group or several groups have these values.
+    """
+    parts = " ".join(values).split()
+    if not parts or not all("=" in part for part in parts):
+        raise LabError(f"a baseline is named by its values, such as loss=cross_entropy, got {' '.join(values)!r}")
+    key, count = Counter(part.partition("=")[0] for part in parts).most_common(1)[0]
+    if count > 1:
+        raise LabError(f"baseline {' '.join(parts)} names {key} more than once: there is one baseline, name {key} once")
+    pairs = [part.partition("=")[::2] for part in parts]
+    matching = [group for group in groups if all(_equal(_value(key, group.settings), value) for key, value in pairs)]
+    if len(matching) == 1:
+        return matching[0]
+    what = "matches several groups, add a setting in which they differ" if matching else "matches no group; there are"
+    raise LabError(f"baseline {' '.join(values)} {what}: {'; '.join(group.label for group in matching or groups)}")
 
 
 def _equal(value: str, other: str) -> bool:
@@ -183,7 +194,7 @@ def _equal(value: str, other: str) -> bool:
 
 
 def _naming_keys(settings: Sequence[Settings]) -> list[str]:
-    """Keys that may distinguish settings, the plainest first."""
+    """Return the keys that may be part of a name, the most important first."""
     keys = dict.fromkeys(key for each in settings for key in each if not key.startswith("choices."))
     order = {group: rank for rank, group in enumerate(_KEY_ORDER)}
     single = sorted(keys, key=lambda key: order.get(key.partition(".")[0], len(order)))
@@ -191,7 +202,7 @@ def _naming_keys(settings: Sequence[Settings]) -> list[str]:
 
 
 def _value(key: str, settings: Settings) -> str:
-    """Value of settings at a naming key, as text."""
+    """Return the value of a key of `_naming_keys` as text."""
     if key in conf_groups.SETTINGS:
         choice = settings.get(f"choices.{key}")
         target = settings.get(f"{key}._target_")

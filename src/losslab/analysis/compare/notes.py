@@ -1,4 +1,4 @@
-"""Notes below the tables of a comparison: how to read them, and what may mislead."""
+"""Notes below the tables of a comparison: how to read the tables, and possible misinterpretations."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -17,7 +17,7 @@ _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate"
 
 
 def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricComparison], scale: Scale) -> list[str]:
-    """Write one or two sentences for each thing to know; `scale` is the one that was requested."""
+    """Write all notes that apply, one or two sentences each; `scale` is the argument of `compare`."""
     comparisons = [*by_metric.values()]
     notes = [*_intervals(comparisons), *_ratios(comparisons, scale), *_few_seeds(groups, comparisons)]
     notes += _splits([*by_metric])
@@ -29,33 +29,33 @@ def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricCompariso
 def _intervals(comparisons: Sequence[MetricComparison]) -> Iterator[str]:
     if any(comparison.estimate(group) is not None for comparison in comparisons for group in comparison.groups):
         yield (
-            "± is half of Student's 95 % interval of the mean over n seeds: what other seeds would give, not what "
-            "another test set would."
+            "± is half of Student's 95 % interval of the mean over n seeds. It describes the variation between seeds, "
+            "not between test sets."
         )
     tested = [comparison for comparison in comparisons if comparison.differences and comparison.family_size]
     if tested:
         yield (
-            f"Differences and ratios are taken seed by seed, {_correction(tested)}“Not distinguishable” means that 0 "
-            "(of ratios 1) lies inside the interval; it does not mean that there is no difference."
+            f"Differences and ratios are taken seed by seed, {_correction(tested)}“Not distinguishable” means that the "
+            "interval contains 0 (of ratios 1); it does not mean that there is no difference."
         )
 
 
 def _correction(comparisons: Sequence[MetricComparison]) -> str:
-    """How the intervals are corrected for the number of differences in a metric."""
+    """Describe how the intervals are corrected for the number of differences in a metric."""
     sizes = {comparison.family_size for comparison in comparisons}
     if sizes == {1}:
-        return "and there is one in a metric: a claim is wrong with a probability of at most 5 %. "
+        return "and there is one per metric: a verdict “better” or “worse” is wrong with a probability of at most 5 %. "
     low, high = min(sizes), max(sizes)
     count, more = (f"all {high}", "") if low == high else ("all", f" ({low} to {high} of them)")
     family = (
         f"{count} differences from the baseline in a metric{more}"
         if comparisons[0].has_baseline
-        else f"{count} pairs of groups in a metric{more}, because the best group was found in the same data"
+        else f"{count} pairs of groups in a metric{more}, because the best group was selected on the same data"
     )
     return (
-        f"and their intervals are corrected for {family} (Holm): any claim among them is wrong with a probability of "
-        "at most 5 %. That holds for the verdicts; it is not promised that all intervals contain their true values at "
-        "once. "
+        f"and their intervals are corrected for {family} (Holm): the probability that any verdict “better” or "
+        "“worse” among them is wrong is at most 5 %. It is not guaranteed that all intervals contain their true values "
+        "simultaneously. "
     )
 
 
@@ -65,7 +65,7 @@ def _ratios(comparisons: Sequence[MetricComparison], scale: Scale) -> Iterator[s
         why = (
             "as requested"
             if scale == "ratio"
-            else "because where errors lie far apart, large errors vary more than small errors are large "
+            else "because the errors of groups differ more than tenfold, and large errors vary more between seeds "
             "(--scale difference compares by differences)"
         )
         yield f"{', '.join(metrics)}: means are geometric and groups are compared by their ratio, {why}."
@@ -74,26 +74,27 @@ def _ratios(comparisons: Sequence[MetricComparison], scale: Scale) -> Iterator[s
 def _few_seeds(groups: Sequence[Group], comparisons: Sequence[MetricComparison]) -> Iterator[str]:
     counts = {len(group.values(comparison.metric)) for group in groups for comparison in comparisons} - {0}
     if counts == {1}:
-        yield "One seed each: no interval exists and nothing can be told apart. Add seeds: seed=0,1,2,3,4."
+        yield "Each group has one seed: there are no intervals and no verdicts. Train more seeds: seed=0,1,2,3,4."
     elif 1 in counts:
-        yield "A group with one seed has no interval."
+        yield "Groups with one seed have no interval."
     for comparison in comparisons:
         by_group = [(group.label, group.values(comparison.metric)) for group in comparison.groups]
         constant = [label for label, values in by_group if len(values) > 1 and len({*values.values()}) == 1]
         if constant and comparison.step == 0:
             yield (
-                f"{comparison.metric} is the same for all seeds in {shorten(constant)}: ± 0 there says nothing about "
-                "chance, only that the seed changed nothing."
+                f"{comparison.metric} is the same for all seeds in {shorten(constant)}: ± 0 means that the seed has no "
+                "effect there, not that the value is exact."
             )
 
 
 def _splits(metrics: Sequence[str]) -> Iterator[str]:
-    validation = [metric for metric in metrics if metric.startswith("val/")]
-    if validation:
-        yield f"{', '.join(validation)}: of the best epoch, which was chosen on the same examples, so it flatters."
-    training = [metric for metric in metrics if metric.startswith("train/")]
-    if training:
-        yield f"{', '.join(training)}: of the training examples, during training."
+    for split, meaning in (
+        ("val/", "optimistic, because the best epoch was selected on the same examples"),
+        ("train/", "measured on the training examples, during training"),
+    ):
+        measured = [metric for metric in metrics if metric.startswith(split)]
+        if measured:
+            yield f"{', '.join(measured)}: {meaning}."
 
 
 def _unnamed_settings(groups: Sequence[Group]) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _unnamed_settings(groups: Sequence[Group]) -> Iterator[str]:
     ]
     if parts:
         more = f" and {len(parts) - 6} more" if len(parts) > 6 else ""
-        yield f"Beside their names, groups differ in {'; '.join(parts[:6])}{more}."
+        yield f"Besides the settings in their names, groups differ in {'; '.join(parts[:6])}{more}."
 
 
 def _values_in_groups(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -128,7 +129,7 @@ def _missing_seeds(groups: Sequence[Group]) -> Iterator[str]:
         own = {run.seed for run in group.runs}
         missing = [str(seed) for seed in every if seed not in own]
         if own and missing:
-            yield f"{group.label} has no result for seed {shorten(missing)}, so these are not part of its differences."
+            yield f"{group.label} has no result for seed {shorten(missing)}, so its differences exclude these seeds."
 
 
 def _repeated_runs(groups: Sequence[Group]) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Runs read from folders, with every value checked as it is read, and the reason for each run that does not count."""
+"""Reading runs from folders: every value is validated, and a run that cannot be used keeps the reason."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,56 +17,54 @@ from losslab.runs.sweep_summary import State, read_summary_rows
 
 _COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
-"""Metrics that are a share of examples, or a mean of shares or of differences between shares."""
+"""Metrics between 0 and 1: fractions of the examples, and means of such fractions or of their differences."""
 _LARGEST = 1e100
-"""No metric comes near it, and the squares of squares that intervals are made of overflow far above it."""
+"""Limit of a metric. Real values are far smaller, and the fourth power of a larger value would overflow a float."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run as its folder shows it."""
+    """The configuration and the final metrics of a run, as found in its folder."""
 
     folder: RunFolder
     config: dict[str, Any]
     metrics: dict[str, float]
-    """Final values; empty for a run that is not finished."""
+    """The final value of each metric; empty if the run is not finished."""
     written: float
-    """When it ended, or last wrote something, in seconds since 1970."""
+    """When metrics.json was written (config.json if the run is not finished), in seconds since 1970."""
     problem: str = ""
-    """Why it does not count, in one line; "" if it does."""
+    """Why the run is excluded from the comparison, in one line; "" if it is included."""
 
     @property
     def seed(self) -> int:
-        """The seed of all its random draws."""
-        seed: int = self.config["seed"]
-        return seed
+        """The seed of the run."""
+        return int(self.config["seed"])
 
     @cached_property
     def choices(self) -> dict[str, str | None]:
-        """Choice of each config group; empty for a run that was built without Hydra."""
+        """The choice in each config group; empty if the run was built without Hydra."""
         return self.config.get("choices") or {}
 
 
 @dataclass
 class RunCollection:
-    """Runs and sweeps found in folders."""
+    """The runs and sweeps that were found in folders."""
 
     runs: list[Run] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
-    """Jobs without a run folder and folders that cannot be read: which, and why."""
+    """Name and reason of each job without a run folder and of each folder that cannot be read."""
     sweeps: list[Path] = field(default_factory=list)
 
 
-def read_runs(folders: Iterable[Path]) -> RunCollection:
-    """Read all runs in these folders and below, each once.
+def read_runs(folders: Sequence[Path]) -> RunCollection:
+    """Read all runs in these folders and their subfolders, each once.
 
     Raises:
         LabError: a folder does not exist, or there is no run.
     """
-    folders = [Path(folder) for folder in folders]
     for folder in folders:
         if not folder.is_dir():
-            raise LabError(f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}")
+            raise LabError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
     found = runs.find_runs(folders)
     collection = RunCollection(sweeps=found.sweeps)
     collection.problems += [(str(runs.display_path(folder)), "cannot be read") for folder in found.unreadable]
@@ -78,13 +76,16 @@ def read_runs(folders: Iterable[Path]) -> RunCollection:
             collection.problems.append((str(runs.display_path(run.path)), f"damaged: {error}"))
     if not collection.runs and not collection.problems:
         raise LabError(
-            f"no run lies in {', '.join(map(str, folders))}: name folders that `train` wrote, or one above them"
+            f"no run was found in {', '.join(map(str, folders))}: name run or sweep folders, or a folder above them"
         )
     return collection
 
 
 def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, str]:
-    """Problem of each run that is a job of a sweep, "" if there is none. Jobs without a run folder are added."""
+    """Read the problem of each run that is a job of a sweep, "" if it has none.
+
+    The problems of jobs without a run folder are added to the collection.
+    """
     job_problems: dict[Path, str] = {}
     run_folders = {run.path.resolve() for run in found.runs}
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
@@ -97,14 +98,14 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, s
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
                 job_problems[path] = _job_problem(row)
-            elif sweep in found.sweeps:  # not if a single run of the sweep was named
+            elif sweep in found.sweeps:  # skipped if the user named a single run of the sweep
                 name = f"{runs.display_path(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
                 collection.problems.append((name, _job_problem(row) or "its folder is gone"))
     return job_problems
 
 
 def _job_problem(job: dict[str, Any]) -> str:
-    """State and reason of a job that is not done."""
+    """Format the state of a job and its reason; "" if the job is done."""
     reason = job.get("reason")
     return "" if job["state"] is State.DONE else f"{job['state']}: {reason}" if reason else str(job["state"])
 
@@ -112,7 +113,7 @@ def _job_problem(job: dict[str, Any]) -> str:
 def _read_run(folder: RunFolder, job_problem: str) -> Run:
     config = folder.read_unchecked_config()
     try:
-        metrics = check_metrics(json.loads(read_text(folder.metrics)))
+        metrics = _check_metrics(json.loads(read_text(folder.metrics)))
         return Run(folder, config, metrics, folder.metrics.stat().st_mtime)
     except FileNotFoundError:
         problem = job_problem or _progress(folder, config)
@@ -130,44 +131,46 @@ def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
-    """Read some columns of history.csv or timing.csv, those that exist; NaN for cells that are empty or not finite.
+    """Read the wanted columns of history.csv or timing.csv that exist; NaN for cells that are empty or not finite.
 
     Raises:
         LabError: the file is damaged.
     """
     try:
-        head, *rows = read_text(file).splitlines()
-        names = head.split(",")
-        indices = {name: names.index(name) for name in wanted if name in names}
-        whole = all(row.count(",") == len(names) - 1 for row in rows)
-        cells = [row.split(",", 1 + max(indices.values(), default=0)) for row in rows]
-        found = {name: [_parse_cell(name, row[at]) for row in cells] for name, at in indices.items()} if whole else {}
+        return _parse_columns(read_text(file), wanted)
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read {file} ({error})") from error
-    if not whole:
-        raise LabError(f"cannot read {file} (a line is cut off)")
-    return found
 
 
-def check_metrics(content: Any) -> dict[str, float]:
-    """Check the content of a metrics.json → its values. Null values, which were not finite, are dropped.
+def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, list[float]]:
+    head, *rows = table.splitlines()
+    names = head.split(",")
+    if any(row.count(",") != len(names) - 1 for row in rows):
+        raise ValueError("a line is cut off")
+    indices = {name: names.index(name) for name in wanted if name in names}
+    cells = [row.split(",", 1 + max(indices.values(), default=0)) for row in rows]
+    return {name: [_parse_cell(name, row[index]) for row in cells] for name, index in indices.items()}
+
+
+def _check_metrics(content: Any) -> dict[str, float]:
+    """Validate the content of metrics.json and return its values, without null, which stands for NaN and infinity.
 
     Raises:
-        ValueError: it is no mapping from names to numbers, it is empty, or a name is not printable on one line.
+        ValueError: it is not a mapping from names to numbers, is empty, or a name is not printable on one line.
     """
     if not isinstance(content, Mapping) or not content:
         raise ValueError("no values by name")
-    unprintable = next((name for name in content if not str(name).isprintable()), None)
-    if unprintable is not None:
-        raise ValueError(f"{ascii(unprintable)[:80]} is no name of a value")
+    for name in content:
+        if not str(name).isprintable():
+            raise ValueError(f"{ascii(name)[:80]} is not the name of a value")
     return {name: _check_value(name, value) for name, value in content.items() if value is not None}
 
 
 def _check_value(name: str, value: Any) -> float:
-    """Check that a value is a number that a metric of this name can have, or raise ValueError."""
+    """Convert to float, or raise ValueError if a metric of this name cannot have this value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is {value!r:.40}, no number")  # noqa: TRY004 -- of a file's content
-    if not abs(value) < _LARGEST:  # NaN is not
+        raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- of a file's content
+    if not abs(value) < _LARGEST:  # also true for NaN
         raise ValueError(f"{name} is {value!r:.40}")
     is_share = "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
     if is_share and not -1e-6 <= value <= 1 + 1e-6:
@@ -176,10 +179,10 @@ def _check_value(name: str, value: Any) -> float:
 
 
 def _parse_cell(name: str, text: str) -> float:
-    """Parse a cell of a table of epochs, or raise ValueError; NaN if it is empty or not finite."""
+    """Parse a cell of history.csv or timing.csv, or raise ValueError; NaN if it is empty or not finite."""
     value = float(text or "nan")
     if name in _COUNTS and not (0 <= value < 1e15 and value.is_integer()):
-        raise ValueError(f"{name} is {text or 'empty'}, no count")
+        raise ValueError(f"{name} is {text or 'empty'}, not a count")
     if name == "seconds" and not 0 <= value < 1e15:
         raise ValueError(f"{name} is {text or 'empty'}")
     return _check_value(name, value) if isfinite(value) else nan

@@ -1,4 +1,4 @@
-"""comparison.md with its figures, and comparison.csv and runs.csv for other programs."""
+"""Files of a comparison: comparison.md with its figures, comparison.csv and runs.csv."""
 
 from collections.abc import Iterator, Sequence
 from math import isinf
@@ -18,7 +18,7 @@ from losslab.io.tables import markdown_table, write_csv
 from losslab.io.terminal import printable
 
 Section = tuple[str, str]
-"""A heading, and the text below it."""
+"""A heading, and the Markdown text below it."""
 Row = tuple[object, ...]
 
 _COMPARISON_COLUMNS = (
@@ -29,7 +29,7 @@ _RUN_COLUMNS = ("group", "seed", "metric", "value", "note", "folder")
 
 
 def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
-    """Write the page, its figures and tables into an existing folder → their paths. Links at these are replaced."""
+    """Write the page, its figures and tables into an existing folder → their paths. Symbolic links are replaced."""
     figures = {figure_name(metric): comparison.figure(metric) for metric in comparison.metrics}
     if comparison.histories.names:
         figures["curves.png"] = comparison.curves_figure()
@@ -44,12 +44,12 @@ def write_report(comparison: Comparison, folder: Path, sections: Sequence[Sectio
 
 
 def figure_name(metric: str) -> str:
-    """File name of a metric's figure."""
+    """Return the file name of the figure of a metric."""
     return f"{metric.replace('/', '-')}.png"
 
 
 def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
-    """The text of comparison.md."""
+    """Return the text of comparison.md."""
     parts = []
     for metric in comparison.metrics:
         finding = tables.describe(comparison.by_metric[metric])
@@ -69,26 +69,26 @@ def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """Number of runs and groups, such as "6 runs in 2 groups"."""
+    """Return the number of runs and groups, such as "6 runs in 2 groups"."""
     groups, runs = len(comparison.groups), sum(len(group.runs) for group in comparison.groups)
     return f"{runs} run{'s' * (runs != 1)} in {groups} group{'s' * (groups != 1)}"
 
 
 def reach_title(reach: TimeToReach) -> str:
-    """Heading of the table of times, with the value and where it comes from."""
+    """Return the heading of the table of times, with the value, and its meaning if it is the default."""
     default = "" if reach.requested else ", which the worst group reaches on average"
     return f"Time to reach {reach.metric}={reach.value:g}{default}"
 
 
 def reach_rows(reach: TimeToReach) -> list[tuple[str, ...]]:
-    """Table with a head and a row for each group: runs that reached the value, median epochs and seconds."""
+    """Return a header and a row per group: how many runs reached the value, median epochs and median seconds."""
     head, labels = tables.group_labels([time.group for time in reach.groups])
     rows = [(label, *time.cells()) for label, time in zip(labels, reach.groups, strict=True)]
     return [(head, "reached by", "epochs: median (range)", "seconds: median (range)"), *rows]
 
 
 def _comparison_row(comparison: MetricComparison, group: Group) -> Row:
-    """Unrounded values; None where there is none, such as the interval of a single seed."""
+    """Return unrounded values, with None for a missing value, such as the interval of a single seed."""
     scale, count = "ratio" if comparison.ratios else "difference", len(group.values(comparison.metric))
     ends = _ends(comparison.estimate(group))
     row = (comparison.metric, scale, group.label, count, comparison.mean(group), *ends)

@@ -1,4 +1,4 @@
-"""Means over seeds, their confidence intervals, and paired tests corrected by Holm's method."""
+"""Means over seeds with confidence intervals, and paired tests with Holm's correction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,27 +22,23 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval."""
+        """The lower end of the interval."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        """Upper end of the interval."""
+        """The upper end of the interval."""
         return self.mean + self.half_width
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval."""
+        """Whether 0 is outside the interval."""
         return abs(self.mean) > self.half_width
-
-    def contains(self, value: float) -> bool:
-        """Whether a value lies inside the interval."""
-        return abs(self.mean - value) <= self.half_width
 
 
 @dataclass(frozen=True)
 class GeometricEstimate:
-    """A geometric mean, or a ratio of two, with its confidence interval."""
+    """A geometric mean, or a ratio of two geometric means, with a confidence interval."""
 
     mean: float
     low: float
@@ -50,17 +46,17 @@ class GeometricEstimate:
 
     @classmethod
     def from_logarithms(cls, estimate: Estimate) -> Self:
-        """Transform the estimate of a mean of natural logarithms back."""
+        """Convert the estimate of a mean of natural logarithms by exponentiation."""
         return cls(*map(exp_or_inf, (estimate.mean, estimate.low, estimate.high)))
 
     @property
     def unbounded(self) -> bool:
-        """Whether the interval is (0, inf): two seeds and many groups can overflow a float."""
+        """Whether the interval is (0, inf) because its ends overflow, as they can with two seeds and many groups."""
         return self.low == 0 and self.high == inf
 
 
 def exp_or_inf(exponent: float) -> float:
-    """e^exponent, or infinity where that overflows."""
+    """Return e^exponent, or infinity if that overflows."""
     try:
         return exp(exponent)
     except OverflowError:
@@ -68,13 +64,13 @@ def exp_or_inf(exponent: float) -> float:
 
 
 def mean_estimate(values: Sequence[float], step: float = 0.0, level: float = LEVEL) -> Estimate:
-    """Student's t interval of the mean of at least two values.
+    """Return the mean of at least two values, one per seed, with Student's t interval.
 
     Args:
-        values: one value a seed.
-        step: smallest possible change of a value. The standard deviation is taken to be at least this large; otherwise
-            a few accuracies that agree by chance would have an interval of width 0.
-        level: probability that the interval misses the true mean.
+        values: the values.
+        step: the smallest possible change of a value. The standard deviation is assumed to be at least this large;
+            otherwise a few accuracies that are equal by chance would have an interval of width 0.
+        level: the probability that the interval does not contain the true mean.
     """
     quantile = float(stdtrit(len(values) - 1, 1 - level / 2))
     return Estimate(fmean(values), quantile * _standard_error(values, step))
@@ -83,13 +79,13 @@ def mean_estimate(values: Sequence[float], step: float = 0.0, level: float = LEV
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], step: float = 0.0, level: float = LEVEL
 ) -> Estimate:
-    """Mean difference of runs that are paired by seed: a pair has the same initial weights, batches and data."""
+    """Return the mean difference of runs paired by seed: the runs of a pair share initial weights, batches and data."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     return mean_estimate(differences, step if any(differences) else 0.0, level)
 
 
 def paired_p_value(values: Sequence[float], baseline: Sequence[float], step: float = 0.0) -> float:
-    """P value of the paired t test, consistent with the interval of `paired_difference`."""
+    """Return the p value of the paired t test, which is consistent with the interval of `paired_difference`."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     if not any(differences):
         return 1.0
@@ -100,12 +96,13 @@ def paired_p_value(values: Sequence[float], baseline: Sequence[float], step: flo
 
 
 def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
-    """Significance level of each test of a family under Holm's step-down correction.
+    """Return the significance level of each test of a family under Holm's step-down correction.
 
-    The i-th smallest p value of m is tested at level / (m - i + 1), until one is not rejected. That test and all
-    later ones keep its level. So p ≤ its level, and an interval of that level excludes 0, exactly where Holm rejects.
-    The probability of any false rejection in the family is at most `level`. Each interval also misses its own true
-    difference with at most that probability; simultaneous coverage of all intervals is not promised.
+    The i-th smallest of m p values is tested at level / (m - i + 1), until a test does not reject. This test and all
+    later tests get the same level. So Holm's method rejects exactly the tests with p ≤ their level, which are those
+    whose interval at that level excludes 0. The probability of any false rejection in the family is at most `level`.
+    The probability that an interval does not contain its own true difference is also at most `level`; simultaneous
+    coverage of all intervals is not guaranteed.
 
     Source: Holm 1979, *A simple sequentially rejective multiple test procedure*.
     """
@@ -121,7 +118,7 @@ def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
 
 
 def verdict(difference: Estimate, *, higher_is_better: bool) -> str:
-    """Verdict on a difference from the reference: "better", "worse", "equal" or "not distinguishable"."""
+    """Return the verdict on a difference from the reference: "better", "worse", "equal" or "not distinguishable"."""
     if difference.mean == difference.half_width == 0:
         return "equal"
     if not difference.excludes_zero:
@@ -129,16 +126,16 @@ def verdict(difference: Estimate, *, higher_is_better: bool) -> str:
     return "better" if (difference.mean > 0) == higher_is_better else "worse"
 
 
-def resolution(shares: Sequence[float]) -> float:
-    """Smallest possible change of shares of examples, such as accuracies, estimated from the shares themselves.
+def resolution(fractions: Sequence[float]) -> float:
+    """Estimate the smallest possible change of fractions of examples, such as accuracies, from their values.
 
-    All shares are multiples of it: one example, or several if the shares happen to have a common factor. 0 if they are
-    no shares of up to 100,000 examples.
+    All fractions are multiples of the result. It is 1 / (number of examples), or a multiple if the fractions have a
+    common factor; 0 if the values are not fractions of up to 100,000 examples.
     """
-    fractions = [Fraction(share).limit_denominator(100_000) for share in shares]
-    if any(abs(float(fraction) - share) > 1e-12 for fraction, share in zip(fractions, shares, strict=True)):
+    exact = [Fraction(value).limit_denominator(100_000) for value in fractions]
+    if any(abs(float(fraction) - value) > 1e-12 for fraction, value in zip(exact, fractions, strict=True)):
         return 0.0
-    examples = lcm(*(fraction.denominator for fraction in fractions))
+    examples = lcm(*(fraction.denominator for fraction in exact))
     return 1 / examples if 1 < examples <= 100_000 else 0.0
 
 

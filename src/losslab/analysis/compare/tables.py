@@ -1,4 +1,4 @@
-"""Estimates as text, and the comparison of a metric as a table and as a sentence."""
+"""Formatting of estimates, and of the comparison of a metric as a table and as a sentence."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,8 @@ NO_VALUE = "–"
 def format_estimate(estimate: Estimate | GeometricEstimate, *, signed: bool = False) -> str:
     """Format a mean ± half width with two significant digits of the half width, or a geometric mean with its interval.
 
-    Shows more digits if the interval excludes 0 (a ratio: 1) and rounding would hide that.
-
-    Args:
-        estimate: mean of a group, or difference or ratio of two groups.
-        signed: whether it is a difference or ratio.
+    Differences and ratios of groups are `signed`. More digits are shown if the interval excludes 0 (for a ratio: 1) and
+    rounding would hide this.
     """
     if isinstance(estimate, GeometricEstimate):
         return _format_geometric(estimate, ratio=signed)
@@ -34,7 +31,7 @@ def format_estimate(estimate: Estimate | GeometricEstimate, *, signed: bool = Fa
 
 
 def _format_decimals(value: float, decimals: int, half_width: float, sign: str = "") -> str:
-    """Format with a number of decimals; with an exponent if the interval is very wide or very narrow."""
+    """Format with this number of decimals, or with an exponent if the interval is very wide or very narrow."""
     if half_width < 1e5 and decimals <= _FLOAT_DIGITS:
         return f"{value:{sign}z.{max(0, decimals)}f}"
     rounded = round(value, decimals)
@@ -49,27 +46,24 @@ def _format_geometric(estimate: GeometricEstimate, *, ratio: bool) -> str:
     times = "×" if ratio else ""
     if estimate.unbounded:
         return f"{times}{_format_digits(estimate.mean)} (unbounded)"
-    digits, nearest = 3, estimate.low if estimate.low > 1 else estimate.high
-    while (
-        ratio
-        and not estimate.low <= 1 <= estimate.high
-        and digits < _FLOAT_DIGITS
-        and _format_digits(nearest, digits) == "1"
-    ):
-        digits += 1
+    digits = 3
+    if ratio and not estimate.low <= 1 <= estimate.high:
+        nearest = estimate.low if estimate.low > 1 else estimate.high
+        while digits < _FLOAT_DIGITS and _format_digits(nearest, digits) == "1":
+            digits += 1
     mean, low, high = (_format_digits(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
     return f"{times}{mean} ({low} to {high})"
 
 
 def _format_digits(value: float, digits: int = 3) -> str:
-    """Format with significant digits, as a plain number if that is short."""
+    """Format with this number of significant digits, without an exponent if that is short."""
     if value >= 1e6 or 0 < value < 1e-5:
         return f"{value:.{digits - 1}e}"
     return f"{float(f'{value:.{digits}g}'):,.{max(10, digits)}g}"
 
 
 def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
-    """Table with a head and a row for each group: name, n, mean ± interval, difference from the reference, verdict."""
+    """Return a header and a row per group: name, n, mean ± interval, difference from the reference, verdict."""
     head, labels = group_labels(comparison.groups)
     reference = comparison.reference
     name = labels[comparison.groups.index(reference)] if reference is not None else ""
@@ -86,7 +80,7 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
 
 
 def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """Column head and group labels: "loss" and "focal", ... if every name is loss=...; else "runs" and full names."""
+    """Return a header and labels: "loss" and "focal", ... if all names are loss=..., else "runs" and full names."""
     keys = {part.partition("=")[0] for group in groups for part in group.name}
     if len(keys) == 1 and all(len(group.name) == 1 for group in groups):
         return keys.pop(), [group.name[0].partition("=")[2] for group in groups]
@@ -94,23 +88,25 @@ def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
 
 
 def best_mean(metric: str) -> str:
-    """Name the best mean of a metric: "highest mean" or "lowest mean"."""
+    """Return the phrase for the best mean of a metric: "highest mean" or "lowest mean"."""
     return f"{'highest' if direction(metric) == 'max' else 'lowest'} mean"
 
 
 def describe(comparison: MetricComparison) -> str:
-    """One sentence with the reference and the verdicts on all other groups."""
+    """Describe the reference and the verdicts on all other groups in one sentence."""
     metric, reference = comparison.metric, comparison.reference
     labels = dict(zip(comparison.groups, group_labels(comparison.groups)[1], strict=True))
     if reference is None:
         return f"no group has a {metric} to compare with"
     name = labels[reference]
-    start = f"{metric} beside {name}: " if comparison.has_baseline else f"{name} has the {best_mean(metric)} {metric}; "
-    return start + (_verdicts(comparison.differences, labels) or "there is nothing to compare it with")
+    verdicts = _verdicts(comparison.differences, labels) or "there is nothing to compare it with"
+    if comparison.has_baseline:
+        return f"{metric} relative to {name}: {verdicts}"
+    return f"{name} has the {best_mean(metric)} {metric}; {verdicts}"
 
 
 def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, str]:
-    """Difference from the reference, and verdict."""
+    """Return the cells with the difference from the reference and the verdict."""
     if group is comparison.reference:
         return "", "baseline" if comparison.has_baseline else best_mean(comparison.metric)
     difference = comparison.difference(group)

@@ -1,4 +1,4 @@
-"""Groups as runs of TensorBoard: the mean of their seeds with a band. Uses TensorBoard's own classes, without torch."""
+"""TensorBoard events of groups: the mean over seeds with a band. Uses the classes of TensorBoard, without torch."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +16,14 @@ from losslab.analysis.compare.grouping import Group
 from losslab.io import untrusted
 
 _LOW, _HIGH = "within seeds/low", "within seeds/high"
-"""Prefixes of the ends of the bands, which sort after "train" and "val"."""
+"""Tag prefixes of the ends of the bands, chosen so that they are sorted after "train" and "val"."""
 
 
 def write_events(groups: Sequence[Group], histories: Histories, folder: Path) -> None:
-    """Write a folder of events for each group; events of an earlier call are replaced.
+    """Write a folder of events for each group, and replace the events of an earlier call.
 
-    Points are written at the steps of their epochs, as in the runs. Losses are relative to their first value, because
-    they share no unit.
+    The global step is that of the runs at the end of each epoch. Losses are divided by their first value, because
+    values of different losses cannot be compared.
 
     Raises:
         LabError: the folder, or the folder of a group, is a link.
@@ -60,7 +60,7 @@ def _events(group: Group, histories: Histories) -> Iterator[Event]:
 
 
 def _layout(tags: Iterable[str]) -> Summary:
-    """Layout of the custom scalars page: a chart with a band for each metric."""
+    """Return the layout of the page "Custom Scalars": a chart with a band for each metric."""
     bands = {tag: MarginChartContent.Series(value=tag, lower=f"{_LOW}/{tag}", upper=f"{_HIGH}/{tag}") for tag in tags}
     charts = [Chart(title=tag, margin={"series": [band]}) for tag, band in bands.items()]
     layout = Layout(category=[Category(title="mean over seeds, from the lowest to the highest", chart=charts)])

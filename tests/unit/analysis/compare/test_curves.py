@@ -97,7 +97,7 @@ def test_an_unknown_curve_and_the_loss_of_different_losses_are_refused(tmp_path)
         compare([tmp_path], reach=("val/acc", 0.5))
     with pytest.raises(LabError, match=r"there is no curve val/acc; there are train/loss, val/loss, val/accuracy$"):
         compare([tmp_path / "a0"], reach=("val/acc", 0.5))
-    with pytest.raises(LabError, match="val/loss means something else under every loss"):
+    with pytest.raises(LabError, match="val/loss has another meaning for every loss"):
         compare([tmp_path], reach=("val/loss", 0.5))
 
 
@@ -137,7 +137,7 @@ def test_panels_share_their_x_axis_and_mark_existing_epochs(tmp_path):
     ((first, last),) = spans
     assert first < 1
     assert last > 30
-    assert "val/loss: each its own loss, relative to its first value" in axes
+    assert "val/loss: each run has its own loss, relative to its first value" in axes
 
 
 def reach_label(comparison):

@@ -6,8 +6,7 @@ import pytest
 from folders import config, run
 
 from losslab.analysis.compare import compare
-from losslab.analysis.compare.arguments import find_baseline
-from losslab.analysis.compare.grouping import group_runs, unnamed_differences
+from losslab.analysis.compare.grouping import find_baseline, group_runs, unnamed_differences
 from losslab.analysis.compare.read import Run, read_runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -183,10 +182,10 @@ def test_a_baseline_is_named_by_its_values():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("loss=l1", "baseline loss=l1 is in no group; there are: loss=mse; loss=focal loss.gamma=2"),
-        ("loss=focal", "is in several groups, add what tells them apart: loss=focal loss.gamma=2; loss=focal loss.ga"),
+        ("loss=l1", "baseline loss=l1 matches no group; there are: loss=mse; loss=focal loss.gamma=2"),
+        ("loss=focal", "matches several groups, add a setting in which they differ: loss=focal loss.gamma=2; loss=f"),
         ("focal", "a baseline is named by its values"),
-        ("loss=mse loss=focal", "names loss more than once: there is one baseline, name its value once"),
+        ("loss=mse loss=focal", "names loss more than once: there is one baseline, name loss once"),
     ],
 )
 def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):

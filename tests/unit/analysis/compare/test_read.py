@@ -180,9 +180,9 @@ def test_missing_folders_and_folders_without_a_run_are_refused(tmp_path):
     with pytest.raises(LabError, match="there is no folder"):
         read_runs([tmp_path / "nowhere"])
     (tmp_path / "file").touch()
-    with pytest.raises(LabError, match="is no folder"):
+    with pytest.raises(LabError, match="is not a folder"):
         read_runs([tmp_path / "file"])
-    with pytest.raises(LabError, match="no run lies in"):
+    with pytest.raises(LabError, match="no run was found in"):
         read_runs([tmp_path])
 
 

@@ -30,7 +30,7 @@ def test_the_report_has_tables_figures_notes_and_what_is_not_counted(runs, tmp_p
     assert all(file.stat().st_size for file in written)
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("# 9 runs in 4 groups\n")
-    assert "test/accuracy beside a: b and c are better" in text
+    assert "test/accuracy relative to a: b and c are better" in text
     assert "| b | 3 | 0.61 ± 0.25 | +0.403 ± 0.055 | better |" in text
     assert "## Time to reach val/accuracy=" in text
     assert "## More\n\nsaid" in text

@@ -32,7 +32,7 @@ def test_a_run_is_selected_once_even_if_named_twice(tmp_path):
 
 
 def test_folders_without_a_finished_run_are_rejected(tmp_path):
-    with pytest.raises(LabError, match="no run lies in"):
+    with pytest.raises(LabError, match="no run was found in"):
         select_runs([tmp_path])
     folders.run(tmp_path / "a", metrics=False)
     with pytest.raises(LabError, match="holds no run that is finished"):

@@ -126,7 +126,7 @@ def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained,
     command.compare([str(trained), "--matrix", "--output", str(tmp_path / "out")])
     assert "**" not in caplog.text
     assert "[x]: the loss it was trained with" in caplog.text
-    assert caplog.text.index("measured by") < caplog.text.index("One seed each")
+    assert caplog.text.index("measured by") < caplog.text.index("Each group has one seed")
 
 
 def test_colours_compare_models_under_one_loss_only(matrix):
