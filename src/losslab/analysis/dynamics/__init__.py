@@ -1,8 +1,8 @@
 """Training dynamics: outputs, loss, margin and gradient of fixed training examples, recorded over the epochs.
 
-callback    the Lightning callback `Dynamics`, which records snapshots, writes dynamics.npz and draws the figures
-record      the arrays of dynamics.npz; imports no torch
-recording   one snapshot of the recorded examples; `gradients` computes its gradients
+callback    the Lightning callback `Dynamics`, which takes snapshots, writes dynamics.npz and draws the figures
+recording   takes one snapshot of the recorded examples
+record      the arrays in dynamics.npz; imports no torch
 metrics     metrics of a record, with definitions and sources; imports no torch
-figures     the figures of one run, or of several side by side; imports no torch
+figures     figures of one run, or of several runs side by side; imports no torch
 """

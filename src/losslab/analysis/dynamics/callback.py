@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from losslab.analysis.dynamics import metrics, recording
 from losslab.analysis.dynamics.record import Record, Snapshot
-from losslab.data.batch import Batch
+from losslab.data.batch import Batch, Examples
 from losslab.data.loader import Loader
 from losslab.data.module import ExperimentDataModule
 from losslab.data.transforms import encode_classes
@@ -31,63 +31,21 @@ logger = logging.getLogger(__name__)
 _DEFAULT_SNAPSHOTS = 20
 
 
-class RecordedExamples:
-    """Examples of the training split, read once, without those that the loss ignores.
-
-    Args:
-        trainer: with its data set up.
-        learner: on its device.
-        count: the most examples to record.
-        seed: of the draw. Under overfit_batches the draw is from the batches that are trained on.
-
-    Raises:
-        LabError: the loss ignores all examples drawn.
-    """
-
-    def __init__(self, trainer: Trainer, learner: Learner, count: int, seed: int) -> None:
-        data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self.trainer, self.learner, self.data = trainer, learner, data
-        source, size = data.splits["train"], data.splits["train"].size
-        if trainer.overfit_batches:  # type: ignore[attr-defined]
-            size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
-        drawn = source.take(recording.draw_rows(size, count, seed).to(source.device))
-        self._mix = None if data.mix is None else partial(encode_classes, learner.spec.targets)
-        batch = Batch(*drawn) if self._mix is None else self._mix(Batch(*drawn))
-        counted = recording.has_weight(learner, batch.target.to(learner.device)).to(drawn.device)
-        if not counted.any():
-            raise LabError(
-                "callbacks.dynamics has no example to record: the loss gives each of those drawn the weight 0"
-            )
-        self.examples = drawn.take(counted.nonzero()[:, 0])
-
-    def batches(self) -> Iterator[Batch]:
-        """All examples as training sees them, but unaugmented, in batches about as large as in training."""
-        device = self.learner.device
-        loader = Loader(
-            self.examples,
-            max(32, self.data.batch_size or self.examples.size),
-            transform=self.data.transform,
-            mix=self._mix,
-            device=device if device.type == "cuda" else torch.device("cpu"),
-        )
-        convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
-        return (move(convert(batch), device) for batch in loader)
-
-
 class Dynamics(Callback):
-    """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws them.
+    """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws figures.
 
-    It takes a snapshot before the first step, every few epochs and at the end, unaugmented and in evaluation mode. The
-    run does not change, and the snapshots do not depend on the number of processes. `analysis.dynamics.record` and
-    `metrics` define the numbers.
+    A snapshot is taken before the first step, every few epochs and at the end, without augmentation and in evaluation
+    mode. The run does not change, and the snapshots do not depend on the number of processes. The modules `record` and
+    `metrics` define the recorded quantities.
 
     Args:
         run_dir: the run folder.
-        title: of the figures.
-        examples: the most examples to record.
-        every: epochs between two snapshots; None for about twenty snapshots in all.
-        seed: of the draw of examples.
-        every_seconds: the least time between two writes of the file. It is also written when training ends or fails.
+        title: the title of the figures.
+        examples: the maximum number of examples to record.
+        every: the number of epochs between two snapshots; None for about twenty snapshots in total.
+        seed: the seed for the choice of examples.
+        every_seconds: the minimum time between two writes of the file, which is also written when training ends or
+            fails.
         draw: whether to draw the figures at the end of training.
     """
 
@@ -102,9 +60,9 @@ class Dynamics(Callback):
         *,
         draw: bool = True,
     ) -> None:
-        for name, value in (("examples", examples), ("every", every)):
-            if (value is None and name != "every") or (value is not None and (not isinstance(value, int) or value < 1)):
-                raise LabError(f"callbacks.dynamics.{name} must be a whole number, 1 or more: got {value!r}")
+        for name, value in (("examples", examples), ("every", 1 if every is None else every)):
+            if not isinstance(value, int) or value < 1:
+                raise LabError(f"callbacks.dynamics.{name} must be an integer of at least 1, got {value!r}")
         self.folder, self.title = RunFolder(Path(run_dir)), title
         self._files = BestEffortWriter(self.folder)
         self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
@@ -120,26 +78,31 @@ class Dynamics(Callback):
             steps = trainer.estimated_stepping_batches  # infinite if the number of epochs is not known
             per_epoch = max(1.0, float(trainer.num_training_batches) / trainer.accumulate_grad_batches)
             self._every = 1 if math.isinf(steps) else max(1, math.ceil(steps / per_epoch / _DEFAULT_SNAPSHOTS))
-        self._recorded = RecordedExamples(trainer, pl_module, self.examples, self.seed)
-        self._description = recording.describe_examples(pl_module, self._recorded.batches())
+        self._examples = self._draw_examples(trainer, pl_module)
+        self._recorded = recording.describe_examples(pl_module, self._batches(trainer, pl_module))
         if not self.snapshots:  # not resumed
             self._take_snapshot(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        # Tensors instead of arrays: torch.load(weights_only=True) reads them.
-        looks = [{name: _to_tensor(value) for name, value in vars(each).items()} for each in self.snapshots]
-        return {"every": self._every, "looks": looks}
+        # torch.load(weights_only=True) reads tensors, but not arrays. Checkpoints have the key "looks".
+        snapshots = [
+            {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in fields}
+            for fields in (vars(snapshot).items() for snapshot in self.snapshots)
+        ]
+        return {"every": self._every, "looks": snapshots}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._every = state_dict["every"]
-        looks = state_dict["looks"]
-        self.snapshots = [Snapshot(**{name: _to_array(value) for name, value in each.items()}) for each in looks]
+        self.snapshots = [
+            Snapshot(**{name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in fields})
+            for fields in (snapshot.items() for snapshot in state_dict["looks"])
+        ]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch + 1
-        # Not in on_train_end: by then averaged weights may have replaced the trained ones.
+        # In on_train_end, averaged weights may already have replaced the trained weights.
         if epoch % self._every == 0 or is_last_epoch(trainer):
             self._take_snapshot(trainer, pl_module, epoch)
 
@@ -162,14 +125,47 @@ class Dynamics(Callback):
                 self._write(pl_module)
 
     def record(self, learner: Learner) -> Record:
-        """The record of all snapshots so far."""
+        """Return the record of all snapshots so far."""
         name = str(getattr(learner.loss, "name", type(learner.loss).__name__))
         layers, line = recording.layer_titles(learner.network), recording.LINE
-        return Record.of(learner.spec.task.value, name, layers, line, self._description, self.snapshots)
+        return Record.of(learner.spec.task.value, name, layers, line, self._recorded, self.snapshots)
+
+    def _draw_examples(self, trainer: Trainer, learner: Learner) -> Examples:
+        """Draw the examples to record from the training split, and drop those that the loss ignores.
+
+        With overfit_batches, they are drawn from the batches that are trained on.
+
+        Raises:
+            LabError: the loss ignores all drawn examples.
+        """
+        data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        source, size = data.splits["train"], data.splits["train"].size
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
+            size = min(size, int(trainer.num_training_batches) * (data.batch_size or size))
+        drawn = source.take(recording.draw_rows(size, self.examples, self.seed).to(source.device))
+        batch = Batch(*drawn) if data.mix is None else encode_classes(learner.spec.targets, Batch(*drawn))
+        target = learner.encode_target(batch.target.to(learner.device), torch.float32)
+        rows = (learner.loss.example_weight(target) > 0).to(drawn.device).nonzero()[:, 0]
+        if not len(rows):
+            raise LabError("callbacks.dynamics has no example to record: all drawn examples have weight 0 in the loss")
+        return drawn.take(rows)
+
+    def _batches(self, trainer: Trainer, learner: Learner) -> Iterator[Batch]:
+        """Yield all examples as in training, but without augmentation, in batches of about the size in training."""
+        data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        loader = Loader(
+            self._examples,
+            max(32, data.batch_size or self._examples.size),
+            transform=data.transform,
+            mix=None if data.mix is None else partial(encode_classes, learner.spec.targets),
+            device=learner.device if learner.device.type == "cuda" else torch.device("cpu"),
+        )
+        convert, move = trainer.precision_plugin.convert_input, trainer.strategy.batch_to_device
+        return (move(convert(batch), learner.device) for batch in loader)
 
     def _take_snapshot(self, trainer: Trainer, learner: Learner, epoch: int) -> None:
         context = trainer.precision_plugin.forward_context()
-        batches = self._recorded.batches()
+        batches = self._batches(trainer, learner)
         self.snapshots.append(recording.take_snapshot(learner, batches, epoch, trainer.global_step, context))
         if self._thins and len(self.snapshots) > 2 * _DEFAULT_SNAPSHOTS:  # the number of epochs was not known
             self.snapshots, self._every = self.snapshots[::2], 2 * self._every
@@ -189,11 +185,3 @@ class Dynamics(Callback):
     def _write(self, learner: Learner) -> None:
         self._last_write = time.monotonic()
         self.record(learner).save(self.folder.dynamics)
-
-
-def _to_tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _to_array(value: Any) -> Any:
-    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -19,46 +19,46 @@ Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Examples:
-    """The recorded training examples, the same in every snapshot."""
+class RecordedExamples:
+    """The recorded training examples, which are the same in every snapshot."""
 
     index: NDArray[np.int64]
     """Index of each example in its data set (n,)."""
     target: NDArray[Any]
-    """What the loss learns from, of the data's target kind: (n,) or (n, ...)."""
+    """The targets of the loss, of the kind that the data module provides: (n,) or (n, ...)."""
     truth: NDArray[Any]
-    """What metrics compare with: (n,) or (n, ...)."""
+    """The targets of the metrics: (n,) or (n, ...)."""
     corrupted: NDArray[np.bool_]
-    """Whether the target (of probabilities, their likeliest class) differs from the truth (n,)."""
+    """Whether the target differs from the truth (n,); probabilities are represented by the most likely class."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All recorded examples at one moment, without augmentation and in evaluation mode."""
+    """The recorded examples at one time in training, without augmentation and in evaluation mode."""
 
     epoch: Any
     """The number of finished epochs, an int; 0 is before the first step."""
     step: Any
     """The number of optimizer steps, an int."""
     outputs: Numbers
-    """z, the raw outputs of the network (n, Z)."""
+    """The raw outputs z of the network (n, Z)."""
     loss: Numbers
-    """ℓ of each example, with the loss's own weights (n,)."""
+    """The loss ℓ of each example, including the weights of the loss (n,)."""
     margin: Numbers
-    """Margin of the target, see `recording.margin`; in a regression the residual (n,)."""
+    """The margin of the target (n,), see `recording.margin`; in a regression the residual."""
     truth_margin: Numbers
-    """Margin of the truth (n,)."""
+    """The margin of the truth (n,)."""
     gradient: Numbers
-    """‖∂ℓ/∂z‖₂ of each example (n,)."""
+    """The gradient norm ‖∂ℓ/∂z‖₂ of each example (n,)."""
     flow: Numbers
-    """Root mean square of each layer's gradient of the mean loss (G,)."""
+    """The root mean square of the gradient of the mean loss in each layer (G,)."""
     slope: Numbers
-    """‖∂ℓ/∂z‖₂ along `recording.LINE` (P,), NaN where the loss has none."""
+    """The gradient norm ‖∂ℓ/∂z‖₂ along `recording.LINE` (P,), see `recording.loss_slope`."""
 
 
 @dataclass(frozen=True)
-class Record(Snapshot, Examples):
-    """All L snapshots of a run: the fields of `Snapshot`, stacked along a first axis. The fields are dynamics.npz's."""
+class Record(Snapshot, RecordedExamples):
+    """All L snapshots of a run, stacked along a new first axis. The fields are the arrays in dynamics.npz."""
 
     epoch: NDArray[np.int64]
     step: NDArray[np.int64]
@@ -66,7 +66,7 @@ class Record(Snapshot, Examples):
     """A value of `losslab.targets.Task`."""
     loss_name: str
     layers: NDArray[np.str_]
-    """Names in the order of the network (G,)."""
+    """The names of the layers in the order of the network (G,)."""
     line: Numbers
     """The margins or residuals at which `slope` was computed (P,)."""
 
@@ -77,10 +77,10 @@ class Record(Snapshot, Examples):
         loss_name: str,
         layers: Sequence[str],
         line: Numbers,
-        examples: Examples,
+        examples: RecordedExamples,
         snapshots: Sequence[Snapshot],
     ) -> Self:
-        """Stack one or more snapshots."""
+        """Stack one or more snapshots into a record."""
         arrays: dict[str, Any] = {
             name: np.stack([getattr(each, name) for each in snapshots]) for name in vars(snapshots[0])
         }
@@ -89,7 +89,7 @@ class Record(Snapshot, Examples):
 
     @property
     def is_regression(self) -> bool:
-        """Whether margins are residuals."""
+        """Whether the task is regression, so that margins are residuals."""
         return self.task == "regression"
 
     @property
@@ -97,15 +97,27 @@ class Record(Snapshot, Examples):
         """Whether some targets are wrong and some are right."""
         return bool(self.corrupted.any() and not self.corrupted.all())
 
+    @property
+    def groups(self) -> dict[str, NDArray[np.bool_]]:
+        """Masks (n,) of the examples with right and with wrong targets, by name; or of all examples without noise."""
+        if not self.has_noise:
+            return {"examples": np.ones(len(self.index), dtype=np.bool_)}
+        what = "value" if self.is_regression else "label"
+        return {f"right {what}": ~self.corrupted, f"wrong {what}": self.corrupted}
+
+    def time_of(self, row: int) -> str:
+        """Return the time of a snapshot: "before training" or "epoch 3"."""
+        epoch = int(self.epoch[row])
+        return "before training" if epoch == 0 else f"epoch {epoch}"
+
     def finite(self) -> Self | None:
-        """Drop the snapshots with NaN or infinite values; None if no snapshot is left."""
-        measured = (self.loss, self.margin, self.truth_margin, self.gradient)
-        keep = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in measured])
+        """Return the record without snapshots that contain NaN or infinity; None if no snapshot is left."""
+        keep = np.isfinite([self.loss, self.margin, self.truth_margin, self.gradient]).all(axis=(0, 2))
         kept = {field.name: getattr(self, field.name)[keep] for field in fields(Snapshot)}
         return replace(self, **kept) if keep.any() else None
 
     def save(self, path: Path) -> None:
-        """Write the file atomically."""
+        """Write dynamics.npz atomically."""
         arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _SHAPES}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
@@ -113,7 +125,7 @@ class Record(Snapshot, Examples):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read and validate the file.
+        """Read and validate dynamics.npz.
 
         Raises:
             LabError: the file does not exist, is damaged, or has other arrays.
@@ -134,16 +146,12 @@ _SHAPES = {
     "outputs": ("f", "LnZ"), "loss": ("f", "Ln"), "margin": ("f", "Ln"), "truth_margin": ("f", "Ln"),
     "gradient": ("f", "Ln"), "flow": ("f", "LG"), "slope": ("f", "LP"),
 }  # fmt: skip
-"""Allowed dtype kinds (as in np.dtype.kind) and axes of each array; * stands for any further axes."""
+"""The allowed dtype kinds (as in np.dtype.kind) and the axes of each array; * stands for any further axes."""
 _TASKS = ("regression", "binary", "multiclass", "multilabel")
 
 
 def _validate(arrays: dict[str, NDArray[Any]]) -> None:
-    """Check dtypes and shapes; the first array with an axis defines its length, which must not be 0.
-
-    Raises:
-        ValueError: an array does not fit; the message names it.
-    """
+    """Check dtypes and shapes, or raise ValueError. The first array with an axis defines the length of this axis."""
     sizes: dict[str, int] = {}
     for name, (kinds, axes) in _SHAPES.items():
         array, named = arrays[name], axes.rstrip("*")

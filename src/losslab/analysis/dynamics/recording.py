@@ -1,4 +1,4 @@
-"""One snapshot of the recorded examples, with its gradients, that leaves the run unchanged."""
+"""Taking a snapshot of the recorded examples and their gradients, without a change of the run."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from losslab.analysis.dynamics.record import Examples, Numbers, Snapshot
+from losslab.analysis.dynamics.record import Numbers, RecordedExamples, Snapshot
 from losslab.data import random_keys
 from losslab.data.batch import Batch
 from losslab.doctor.probe import preserve_state
@@ -16,29 +16,24 @@ from losslab.models.learner import Learner, uncompiled
 from losslab.targets import Kind, Task, encode
 
 LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
-"""Margins or residuals from -1000 to 1000, denser around 0 (P,)."""
+"""Margins or residuals from -1000 to 1000 at which the slope of the loss is computed, denser around 0 (P,)."""
 _MAX_CLASSES = 10
-_STREAM = 1  # separates these draws from the other draws for statistics
+_STREAM = 1  # makes these random draws independent of others that also use random_keys.STATISTICS
 
 
 def draw_rows(size: int, count: int, seed: int) -> Tensor:
-    """Draw `count` of the rows 0..size-1, or all if there are no more → ascending int64."""
+    """Draw `count` of the rows 0..size-1, or take all if there are fewer → int64, ascending."""
     rows = torch.randperm(size, generator=random_keys.generator(seed, random_keys.STATISTICS, _STREAM))[:count]
     return rows.sort().values
 
 
-def has_weight(learner: Learner, target: Tensor) -> Tensor:
-    """Whether the loss counts an example: its weight is not 0 and its target not ignored → bool (N,)."""
-    return learner.loss.example_weight(learner.encode_target(target, torch.float32)) > 0
-
-
-def describe_examples(learner: Learner, batches: Iterable[Batch]) -> Examples:
-    """What all snapshots of these examples share."""
+def describe_examples(learner: Learner, batches: Iterable[Batch]) -> RecordedExamples:
+    """Collect the data of these examples that are the same in all snapshots."""
     target, truth, index = (torch.cat(parts).cpu() for parts in zip(*(batch[1:] for batch in batches), strict=True))
     corrupted = (_as_truth(learner, target) != truth).reshape(len(index), -1).any(1)
     columns = (index, target, truth, corrupted)
     arrays = ((part.float() if part.dtype is torch.bfloat16 else part).numpy() for part in columns)  # no bf16 in NumPy
-    return Examples(*arrays)
+    return RecordedExamples(*arrays)
 
 
 def take_snapshot(
@@ -48,10 +43,10 @@ def take_snapshot(
     step: int,
     context: AbstractContextManager[object] | None = None,
 ) -> Snapshot:
-    """Run all batches forward in evaluation mode and backward from the loss.
+    """Compute outputs, losses and gradients of all batches in evaluation mode.
 
-    The run does not change: generators, layer statistics and `.grad` stay as they are. The batches, on the learner's
-    device, are the same in each snapshot; the context is a fresh forward context of the trainer's precision plugin.
+    Random number generators, layer statistics and `.grad` do not change. The batches are on the learner's device.
+    `context` is a new forward context of the trainer's precision plugin.
     """
     columns: list[tuple[Tensor, ...]] = []
     parameters = {name: p for name, p in learner.network.named_parameters() if p.requires_grad}
@@ -60,7 +55,7 @@ def take_snapshot(
     with preserve_state(learner.network, learner.loss), uncompiled(learner.network), context or nullcontext():
         learner.network.eval()
         learner.loss.eval()
-        torch.default_generator.manual_seed(0)  # a loss with a random view sees the same view in every snapshot
+        torch.default_generator.manual_seed(0)  # a loss that draws a random view draws the same one in every snapshot
         if learner.device.type in {"cuda", "mps"}:
             getattr(torch, learner.device.type).manual_seed(0)
         for batch in batches:
@@ -81,7 +76,7 @@ def take_snapshot(
 def _forward_backward(
     learner: Learner, batch: Batch, parameters: dict[str, nn.Parameter]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], Tensor]:
-    """Outputs, loss, both margins and gradient norm of each example; gradients of the summed loss; summed weight ()."""
+    """Return the columns of a snapshot for each example, the gradients of the summed loss, and the summed weight ()."""
     with torch.enable_grad():
         raw = learner.network(batch.inputs)
         outputs = raw.to(torch.promote_types(raw.dtype, torch.float32))
@@ -96,11 +91,12 @@ def _forward_backward(
 
 
 def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
-    """By how much the network's scores s favour a reference, which is a target or a truth → (N,).
+    """Compute how much the network's scores s favour a reference, which is the target or the truth → (N,).
 
-    Multiclass: s_y - max_{k≠y} s_k, positive where y is predicted (y the likeliest class of probabilities). Binary and
-    multilabel: the smallest ±(z - c) over the columns, c the decision threshold; positive where all labels are right.
-    Regression: the residual s - t, or the root mean square of several residuals.
+    Multiclass: s_y - max_{k≠y} s_k, where y is the class of the reference; positive if y is predicted.
+    Binary and multilabel: the smallest ±(z - c) over the labels, where c is the decision threshold and + belongs to
+    label 1; positive if all labels are predicted.
+    Regression: the residual s - t; for several values, the root mean square of their residuals.
     """
     scores = learner.predictions(outputs)
     reference = _as_truth(learner, reference)
@@ -115,13 +111,13 @@ def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
 
 
 def _as_truth(learner: Learner, reference: Tensor) -> Tensor:
-    """A target in the form of a truth: probabilities become their likeliest class."""
+    """Convert a target to the form of the truth: probabilities to the most likely class."""
     soft = learner.spec.kind is Kind.PROBABILITIES and reference.is_floating_point()
     return reference.argmax(1) if soft else reference
 
 
 def decision_threshold(learner: Learner) -> float:
-    """The output at which a label has probability 1/2: 0 for logits, 1/2 where outputs are probabilities."""
+    """Return the output at which a label has probability 1/2: 0 for logits, 1/2 if the outputs are probabilities."""
     candidates = torch.tensor([[0.0], [0.5]], device=learner.device).expand(2, learner.spec.targets)
     probabilities = learner.probabilities(candidates)
     assert probabilities is not None  # noqa: S101 -- for the type checker: never called for a regression
@@ -130,23 +126,21 @@ def decision_threshold(learner: Learner) -> float:
 
 
 def layer_titles(network: nn.Module) -> list[str]:
-    """Name and class of each layer with parameters of its own, in the order of the network, such as "0 Conv2d"."""
+    """Return name and class of each layer that owns parameters, in the order of the network, such as "0 Conv2d"."""
     classes = {name: type(layer).__name__ for name, layer in network.named_modules()}
     return [f"{name} {classes[name]}" if name in classes else name for name in _by_layer(network, {})]
 
 
 def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
-    """Root mean square of each layer's gradient → (G,), NaN for layers without trainable parameters."""
+    """Compute the root mean square of the gradient in each layer → (G,), NaN for frozen layers."""
     nan = torch.full((), torch.nan, device=next(iter(gradients.values())).device)
-    by_layer = _by_layer(network, gradients).values()
-    rms: Numbers = (
-        torch.stack([torch.cat(parts).square().mean() if parts else nan for parts in by_layer]).sqrt().cpu().numpy()
-    )
+    squares = [torch.cat(parts).square().mean() if parts else nan for parts in _by_layer(network, gradients).values()]
+    rms: Numbers = torch.stack(squares).sqrt().cpu().numpy()
     return rms
 
 
 def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-    """The gradients of each layer's parameters (...,), flat, by layer name."""
+    """Return the flattened gradients of the parameters of each layer, by layer name."""
     layers: dict[str, list[Tensor]] = {}
     for name, _ in network.named_parameters():
         parts = layers.setdefault(name.rpartition(".")[0] or type(network).__name__.lower(), [])
@@ -156,11 +150,11 @@ def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, lis
 
 
 def loss_slope(learner: Learner) -> Numbers:
-    """‖∂ℓ/∂z‖₂ along `LINE` → (P,), all NaN for a loss that needs more than the outputs.
+    """Compute ‖∂ℓ/∂z‖₂ at the margins in `LINE` → (P,), all NaN for a loss that needs more than the outputs.
 
-    The outputs at margin m depend on the task. Multiclass: z = (m, 0, ..., 0) with the first class right, as in
-    docs/losses.md, averaged over which of the first ten classes is right. Binary and multilabel: z = ±m in all columns,
-    averaged over both labels. Regression: residual m in all columns.
+    Multiclass: output m for the target class and 0 for the others, averaged over the first ten classes as target.
+    Binary and multilabel: the margin m for all labels, averaged over all labels 1 and all labels 0.
+    Regression: the residual m for all values.
     """
     loss, spec = learner.loss, learner.spec
     batches = []
@@ -177,7 +171,7 @@ def loss_slope(learner: Learner) -> Numbers:
 
 
 def _outputs_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of outputs with these margins and their targets; none if a regression's outputs are not its predictions."""
+    """Return pairs of outputs with these margins and targets; none if a regression transforms its outputs."""
     task, columns, count = learner.spec.task, learner.spec.targets, len(line)
     if task is Task.REGRESSION:
         outputs = line.new_zeros(count, learner.loss.outputs(columns))

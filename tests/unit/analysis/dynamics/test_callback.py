@@ -187,7 +187,7 @@ def test_snapshots_are_also_written_during_training(build):
 
 @pytest.mark.parametrize("override", ["examples=0", "examples=null", "every=0", "every=1.5"])
 def test_invalid_arguments_are_rejected(build, override):
-    with pytest.raises(LabError, match=r"callbacks\.dynamics\.(examples|every) must be a whole number"):
+    with pytest.raises(LabError, match=r"callbacks\.dynamics\.(examples|every) must be an integer"):
         build(*DIGITS, "callbacks=dynamics", f"callbacks.dynamics.{override}")
 
 

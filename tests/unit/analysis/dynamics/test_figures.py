@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from losslab.analysis.dynamics.figures import distributions, draw_all, over_epochs
-from losslab.analysis.dynamics.record import Examples, Record, Snapshot
+from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot
 from losslab.analysis.dynamics.recording import LINE
 from losslab.errors import LabError
 
@@ -26,7 +26,9 @@ def make_record(scale=1.0, *, noise=0.0, task="multiclass", snapshots=3):
         rows.append(
             Snapshot(epoch, epoch, margin[:, None], loss, margin, margin, loss / scale, flow, np.exp(-(LINE**2)))
         )
-    return Record.of(task, "Mine", ["0 A", "1 B", "2 C"], LINE, Examples(numbers, numbers, numbers, corrupted), rows)
+    return Record.of(
+        task, "Mine", ["0 A", "1 B", "2 C"], LINE, RecordedExamples(numbers, numbers, numbers, corrupted), rows
+    )
 
 
 def texts(figure):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from losslab.analysis.dynamics import metrics
-from losslab.analysis.dynamics.record import Examples, Record, Snapshot
+from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot
 from losslab.errors import LabError
 
 
@@ -25,7 +25,7 @@ def record(loss, margin=None, gradient=None, corrupted=None, epochs=None, task="
         for row, epoch in enumerate(epochs or range(len(loss)))
     ]  # fmt: skip
     return Record.of(
-        task, "Mine", ["0 A", "1 B", "2 C"], np.zeros(2), Examples(numbers, numbers, numbers, wrong), snapshots
+        task, "Mine", ["0 A", "1 B", "2 C"], np.zeros(2), RecordedExamples(numbers, numbers, numbers, wrong), snapshots
     )
 
 

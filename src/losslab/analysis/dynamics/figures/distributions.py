@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.analysis.dynamics.figures.style import (
-    DrawnFigure,
-    Records,
-    add_findings,
-    draw_histogram,
-    format_number,
-    format_percent,
-    select_snapshots,
-    when,
-)
+from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
+from losslab.analysis.dynamics.metrics import hardest_share
 from losslab.analysis.dynamics.record import Numbers, Record
 from losslab.io.figures import COLOURS, GREY, new_figure
 
@@ -33,7 +25,7 @@ def draw_losses(records: Records) -> DrawnFigure:
     """
     values = {label: normalise_loss(record) if len(records) > 1 else record.loss for label, record in records.items()}
     edges, logarithmic = loss_bins(list(values.values()))
-    rows = max(len(select_snapshots(record)) for record in records.values())
+    rows = max(len(_select_snapshots(record)) for record in records.values())
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.2 * rows + 1.5)
     grid = figure.subplots(rows, len(records), squeeze=False, sharex=True)
     for column, (label, record) in enumerate(records.items()):
@@ -52,16 +44,48 @@ def _draw_rows(
     column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
 ) -> "list[Axes]":
     """Draw a histogram of values (L, n) into each axes, at some snapshots → the axes that are used."""
-    snapshots = select_snapshots(record)
+    snapshots = _select_snapshots(record)
     for axes in column[len(snapshots) :]:
         axes.set_axis_off()
     used = list(column[: len(snapshots)])
     for axes, row in zip(used, snapshots, strict=True):
-        draw_histogram(axes, record, values[row], edges, open_below=open_below)
-        axes.set_title(when(record, row), fontsize="small", loc="right", pad=2)
+        _draw_histogram(axes, record, values[row], edges, open_below=open_below)
+        axes.set_title(record.time_of(row), fontsize="small", loc="right", pad=2)
     if record.has_noise:
         used[0].legend(fontsize="small", loc="upper left")
     return used
+
+
+def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
+    """Draw the share of examples in each bin, a histogram for each group; the tallest bin fills the height.
+
+    Values (n,) beyond the edges count in the outermost bins. If the histogram is `open_below`, its first bin holds all
+    smaller values, and may be cut off so that the others are visible.
+    """
+    tops = []
+    for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
+        inside = np.clip(values[members], edges[0], edges[-1])
+        share = np.histogram(inside, edges)[0] / len(record.index)
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
+        axes.stairs(share, edges, color=colour, linewidth=1)
+        tops.append((share[0], share.max(), share[1:].max()))
+    first, top, inner = np.max(tops, axis=0).tolist()
+    if open_below and first > 2 * inner > 0:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        axes.annotate(
+            f" ← {format_percent(first)} in this bin", (1 / (len(edges) - 1), 0.86), xycoords="axes fraction",
+            fontsize="small", color=GREY, va="center", bbox=box,
+        )  # fmt: skip
+        top = inner
+    top = top or 1.0
+    axes.set_ylim(0, 1.08 * top)
+    axes.set_yticks([top], [format_percent(top)], fontsize="small")
+    axes.set_xlim(float(edges[0]), float(edges[-1]))
+
+
+def _select_snapshots(record: Record, most: int = 5) -> NDArray[np.int64]:
+    """Rows of the first snapshot, the last, and some evenly between them."""
+    return np.unique(np.linspace(0, len(record.epoch) - 1, most).round().astype(np.int64))
 
 
 def normalise_loss(record: Record) -> Numbers:
@@ -93,11 +117,9 @@ def loss_finding(record: Record) -> str:
         right, wrong = (format_number(float(np.median(last[row]))) for row in (~record.corrupted, record.corrupted))
         what = "values" if record.is_regression else "labels"
         return f"at the end the median loss is {wrong} with wrong {what}, {right} with right ones"
-    shifted = last - min(0.0, float(last.min()))
-    count, total = max(1, len(last) // 10), float(shifted.sum(dtype=np.float64))
-    share = float(np.sort(shifted)[-count:].sum(dtype=np.float64)) / total if total > 0 else 0.1
-    median = format_number(float(np.median(last)))
-    return f"at the end the hardest 10 % of examples make up {format_percent(share)} of the loss (median {median})"
+    share = hardest_share(last - min(0.0, float(last.min())))
+    part, median = format_percent(0.1 if np.isnan(share) else share), format_number(float(np.median(last)))
+    return f"at the end the hardest 10 % of examples make up {part} of the loss (median {median})"
 
 
 def draw_margins(records: Records) -> DrawnFigure:
@@ -107,7 +129,7 @@ def draw_margins(records: Records) -> DrawnFigure:
     several runs the gradients of each are divided by the largest that is shown.
     """
     edges = dict(zip(records, margin_bins([*records.values()]), strict=True))
-    rows = max(len(select_snapshots(record)) for record in records.values())
+    rows = max(len(_select_snapshots(record)) for record in records.values())
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.05 * rows + 3.4)
     grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex="col", height_ratios=[2.6, *[1] * rows])
     for column, (label, record) in enumerate(records.items()):
@@ -137,14 +159,14 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
     from matplotlib import colormaps  # noqa: PLC0415 -- not needed to train
 
     inside = (record.line >= edges[0]) & (record.line <= edges[-1]) & np.isfinite(record.slope[-1])
-    snapshots = select_snapshots(record)
+    snapshots = _select_snapshots(record)
     largest = max([1e-30, *record.slope[-1][inside], *(record.gradient[row].max() for row in snapshots)])
     unit = 1.0 if single else float(largest)
     shades = colormaps["viridis"](np.linspace(0, 0.92, len(snapshots)))
     for row, colour in zip(snapshots, shades, strict=True):
         axes.plot(
             record.margin[row][:_MAX_DOTS], record.gradient[row][:_MAX_DOTS] / unit, ".", color=colour, markersize=5,
-            alpha=0.5, label=when(record, row), markeredgewidth=0, zorder=3,
+            alpha=0.5, label=record.time_of(row), markeredgewidth=0, zorder=3,
         )  # fmt: skip
     if inside.any():
         label = "all other outputs equal" if record.task == "multiclass" else "the loss itself"
@@ -163,8 +185,8 @@ def margin_bins(records: list[Record]) -> list[Numbers]:
     ranges = []
     for record in records:  # a range with 0 and 99.8 % of the margins at each snapshot
         outside = 0.01 if record.is_regression else 0.001  # residuals have long tails
-        ends = [np.quantile(row, (outside, 1 - outside)) for row in record.margin[select_snapshots(record)]]
-        ranges.append((min(0.0, *(float(end[0]) for end in ends)), max(0.0, *(float(end[1]) for end in ends))))
+        ends = np.quantile(record.margin[_select_snapshots(record)], (outside, 1 - outside), axis=1)
+        ranges.append((min(0.0, float(ends.min())), max(0.0, float(ends.max()))))
     widths = [high - low for low, high in ranges]
     if max(widths) <= _MAX_WIDTH_RATIO * min(widths):
         ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))] * len(records)

@@ -4,26 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from losslab.analysis.dynamics.figures.style import (
-    DrawnFigure,
-    Records,
-    add_findings,
-    example_groups,
-    format_number,
-    format_percent,
-    is_steep,
-    style_epoch_axes,
-    when,
-)
-from losslab.analysis.dynamics.metrics import (
-    NO_GRADIENT_SHARE,
-    flow_ratio,
-    hardest_share,
-    loss_auroc,
-    margin_auroc,
-    mispredicted,
-    no_gradient,
-)
+from losslab.analysis.dynamics import metrics
+from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
 from losslab.analysis.dynamics.record import Numbers, Record
 from losslab.io.figures import COLOURS, GREY, line_styles, new_figure
 
@@ -46,30 +28,30 @@ def draw_gradients(records: Records) -> DrawnFigure:
         line: dict[str, Any] = {**style, "marker": "." if len(record.epoch) <= 50 else None, "label": label}
         norms = record.gradient.mean(axis=1, dtype=np.float64)
         norm.plot(record.epoch, norms if single else norms / norms[0], **line)
-        share.plot(record.epoch, [hardest_share(gradient) for gradient in record.gradient], **line)
+        share.plot(record.epoch, [metrics.hardest_share(gradient) for gradient in record.gradient], **line)
         _draw_without_gradient(without, record, line, single=single)
     if not single:
         figure.legend(*norm.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
-    style_epoch_axes(norm, "mean gradient norm with respect to the outputs")
+    _style_epoch_axes(norm, "mean gradient norm with respect to the outputs")
     norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ that before training")
-    if is_steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
+    if _is_steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
         norm.set_yscale("log")
-    style_epoch_axes(share, "share of the gradient from the hardest 10 %")
+    _style_epoch_axes(share, "share of the gradient from the hardest 10 %")
     share.axhline(0.1, color=GREY, linewidth=1, linestyle=":")
     share.annotate("all gradients equal", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set(ylabel="share of Σ ‖∂ℓ/∂z‖", ylim=(0, 1.02))
-    style_epoch_axes(without, "examples without gradient" if single else "no gradient (shaded: mispredicted)")
-    without.set_ylabel(f"share below {NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
+    _style_epoch_axes(without, "examples without gradient" if single else "no gradient (shaded: mispredicted)")
+    without.set_ylabel(f"share below {metrics.NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
     without.set_ylim(0, 1.28 if without.get_legend() else 1.02)  # room for the legend
     without.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     return add_findings(figure, {label: gradient_finding(record) for label, record in records.items()})
 
 
 def _draw_without_gradient(axes: "Axes", record: Record, line: dict[str, Any], *, single: bool) -> None:
-    without = no_gradient(record)
+    without = metrics.no_gradient(record)
     if single and not record.is_regression:
-        wrong = mispredicted(record)
+        wrong = metrics.mispredicted(record)
         shares = [(without & members).mean(axis=1) for members in (~wrong, wrong)]
         names = ("predicted as their target", "not predicted as their target")
         axes.stackplot(record.epoch, *shares, colors=COLOURS[:2], alpha=0.6, labels=names)
@@ -77,27 +59,27 @@ def _draw_without_gradient(axes: "Axes", record: Record, line: dict[str, Any], *
         return
     axes.plot(record.epoch, without.mean(axis=1), **line)
     if not record.is_regression:
-        shaded = (without & mispredicted(record)).mean(axis=1)
+        shaded = (without & metrics.mispredicted(record)).mean(axis=1)
         axes.fill_between(record.epoch, shaded, color=line["color"], alpha=0.25, linewidth=0)
 
 
 def gradient_finding(record: Record) -> str:
     """How the gradient is shared among the examples at the end."""
-    start, end = (hardest_share(record.gradient[row]) for row in (0, -1))
+    start, end = (metrics.hardest_share(record.gradient[row]) for row in (0, -1))
     shares = f"{format_percent(end)} of the gradient at the end, {format_percent(start)} at the start"
     words = "at the end no example has a gradient" if np.isnan(end) else f"the hardest 10 % give {shares}"
-    without = no_gradient(record)[-1]
+    without = metrics.no_gradient(record)[-1]
     share = format_percent(float(without.mean()))
     if record.is_regression:
         return f"{words}; {share} of the examples give none"
-    wrong = format_percent(float((without & mispredicted(record)[-1]).mean()))
+    wrong = format_percent(float((without & metrics.mispredicted(record)[-1]).mean()))
     return f"{words}; {share} give none ({wrong} although mispredicted)"
 
 
 def draw_layers(records: Records) -> DrawnFigure:
     """Draw a map of layers by snapshots for each run; with several runs relative to each run's last layer."""
     single = len(records) == 1
-    maps = {label: _log10(record.flow if single else flow_ratio(record)) for label, record in records.items()}
+    maps = {label: _log10(record.flow if single else metrics.flow_ratio(record)) for label, record in records.items()}
     finite = np.concatenate([flow[np.isfinite(flow)] for flow in maps.values()])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     most_layers = max(len(record.layers) for record in records.values())
@@ -121,14 +103,13 @@ def draw_layers(records: Records) -> DrawnFigure:
 
 
 def _log10(flow: Numbers) -> Numbers:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm = np.log10(flow.T.astype(np.float64))
-    return np.where(np.isfinite(logarithm), logarithm, np.nan)
+    valid = np.isfinite(flow) & (flow > 0)
+    return np.log10(flow, out=np.full(flow.shape, np.nan), where=valid, dtype=np.float64).T
 
 
 def layer_finding(record: Record) -> str:
     """Whether gradients vanish or explode on their way to the first layers."""
-    ratio = flow_ratio(record)[:, :-1]
+    ratio = metrics.flow_ratio(record)[:, :-1]
     if not np.isfinite(ratio).any():
         return "no gradient reaches the last layer"
     least, most = (np.unravel_index(pick(ratio), ratio.shape) for pick in (np.nanargmin, np.nanargmax))
@@ -136,7 +117,7 @@ def layer_finding(record: Record) -> str:
         if bad:
             return (
                 f"gradients {verb}: layer {record.layers[at[1]]} has {ratio[at]:.1e} times that of the last layer "
-                f"({when(record, int(at[0]))})"
+                f"({record.time_of(int(at[0]))})"
             )
     low, high = (format_number(float(ratio[at])) for at in (least, most))
     return f"the gradient reaches all layers: within {low} to {high} times the last layer's"
@@ -156,11 +137,11 @@ def draw_noise(records: Records) -> DrawnFigure:
         if single:
             _draw_loss_bands(panels[0], record)
             small = "large residuals so far" if record.is_regression else "small area under the margin"
-            panels[1].plot(record.epoch, loss_auroc(record), color=COLOURS[0], label="large loss")
-            panels[1].plot(record.epoch, margin_auroc(record), "--", color=COLOURS[2], label=small)
+            panels[1].plot(record.epoch, metrics.loss_auroc(record), color=COLOURS[0], label="large loss")
+            panels[1].plot(record.epoch, metrics.margin_auroc(record), "--", color=COLOURS[2], label=small)
         else:
-            panels[0].plot(record.epoch, loss_auroc(record), label=label, **style)
-            panels[1].plot(record.epoch, margin_auroc(record), label=label, **style)
+            panels[0].plot(record.epoch, metrics.loss_auroc(record), label=label, **style)
+            panels[1].plot(record.epoch, metrics.margin_auroc(record), label=label, **style)
         if labels:
             colours = (COLOURS[1], COLOURS[2]) if single else (style["color"], style["color"])
             as_wrong, as_truth = _predicted_shares(record)
@@ -174,7 +155,7 @@ def draw_noise(records: Records) -> DrawnFigure:
         "examples with a wrong label are predicted as" if single else "predicted as the wrong label (dashed: truth)"
     )
     for axes, title in zip(panels, titles, strict=False):
-        style_epoch_axes(axes, title)
+        _style_epoch_axes(axes, title)
         axes.legend(fontsize="small")
     for axes in panels[1:2] if single else panels[:2]:
         axes.set(ylabel="AUROC", ylim=(min(0.45, axes.get_ylim()[0]), 1.02))
@@ -185,11 +166,11 @@ def draw_noise(records: Records) -> DrawnFigure:
 
 
 def _draw_loss_bands(axes: "Axes", record: Record) -> None:
-    for name, colour, members in example_groups(record):
+    for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
         low, median, high = np.quantile(record.loss[:, members], (0.1, 0.5, 0.9), axis=1)
         axes.fill_between(record.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(record.epoch, median, color=colour, label=f"{name}: median, 10 % to 90 %")
-    if is_steep(np.quantile(record.loss, 0.1, axis=1)) or is_steep(np.median(record.loss, axis=1)):
+    if _is_steep(np.quantile(record.loss, 0.1, axis=1)) or _is_steep(np.median(record.loss, axis=1)):
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(1e-6 * float(record.loss.max()), axes.get_ylim()[0]))
     axes.set_ylabel("loss of an example")
@@ -203,7 +184,7 @@ def _predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
 
 def noise_finding(record: Record) -> str:
     """When the loss detects wrong labels best, and how many are memorised."""
-    auroc = loss_auroc(record)
+    auroc = metrics.loss_auroc(record)
     trained = np.flatnonzero(record.epoch > 0)
     if not trained.size or np.isnan(auroc[trained]).all():
         return "not trained yet"
@@ -217,3 +198,16 @@ def noise_finding(record: Record) -> str:
         return words
     memorised, truth = (format_percent(float(share[-1])) for share in _predicted_shares(record))
     return f"{words}; {memorised} are memorised, {truth} are predicted as the truth"
+
+
+def _style_epoch_axes(axes: "Axes", title: str) -> None:
+    """Label axes over epochs."""
+    axes.set_xlabel("epoch")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+
+
+def _is_steep(values: Numbers, times: float = 50) -> bool:
+    """Whether values are positive and far enough apart for a logarithmic axis."""
+    finite: Numbers = values[np.isfinite(values)]
+    return bool(finite.size and finite.min() > 0 and finite.max() > times * finite.min())
