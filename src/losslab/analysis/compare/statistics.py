@@ -35,6 +35,10 @@ class Estimate:
         """Whether 0 is outside the interval."""
         return abs(self.mean) > self.half_width
 
+    def contains(self, value: float) -> bool:
+        """Return whether a value is inside the interval."""
+        return abs(self.mean - value) <= self.half_width
+
 
 @dataclass(frozen=True)
 class GeometricEstimate:
