@@ -10,13 +10,13 @@ import tarfile
 import folders
 import pytest
 
-from losslab.data import cifar10_files
+from losslab.data import cifar10
 from losslab.data.cifar10 import CIFAR10
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.training import reopen
 
-FOLDER = cifar10_files.FOLDER
+FOLDER = cifar10.FOLDER
 
 
 def member(name, content=b"x", **more):
@@ -65,7 +65,7 @@ ALL = OUTSIDE | {
 
 def write(folder, members):
     folder.mkdir()
-    with tarfile.open(folder / cifar10_files.ARCHIVE, "w:gz") as tar:
+    with tarfile.open(folder / cifar10.ARCHIVE, "w:gz") as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
     return folder
@@ -98,19 +98,19 @@ def test_unchecked_they_are_unpacked_outside(name, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     folder = write(tmp_path / "data", OUTSIDE[name](out))
-    with tarfile.open(folder / cifar10_files.ARCHIVE) as tar:
+    with tarfile.open(folder / cifar10.ARCHIVE) as tar:
         tar.extractall(folder, filter="fully_trusted")  # noqa: S202
     assert (out / "canary").exists() or (tmp_path / "canary").exists()
 
 
 def test_decompression_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("losslab.data.cifar10_files._MAX_UNPACKED_BYTES", 4 << 20)
+    monkeypatch.setattr("losslab.data.cifar10._MAX_UNPACKED_BYTES", 4 << 20)
     said = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
     assert "unpacks to more than" in said
     (tmp_path / "other").mkdir()
     header = member("x", bytes(32 << 20), type=tarfile.XHDTYPE)
     packed = header[0].tobuf() + header[1]
-    (tmp_path / "other" / cifar10_files.ARCHIVE).write_bytes(gzip.compress(packed))
+    (tmp_path / "other" / cifar10.ARCHIVE).write_bytes(gzip.compress(packed))
     assert "unpacks to more than" in refused(tmp_path / "other")
 
 
@@ -118,7 +118,7 @@ def test_batch_files_are_neither_executed_nor_waited_for(tmp_path):
     canary = tmp_path / "canary"
     batches = tmp_path / FOLDER
     batches.mkdir()
-    for name in (*cifar10_files.TRAIN, *cifar10_files.TEST):
+    for name in (*cifar10.TRAIN, *cifar10.TEST):
         (batches / name).write_bytes(evil(canary))
     assert "it names posix.system" in refused(tmp_path)
     assert not canary.exists()
@@ -126,14 +126,14 @@ def test_batch_files_are_neither_executed_nor_waited_for(tmp_path):
     assert canary.exists()  # the negative control
     (batches / "data_batch_1").unlink()
     os.mkfifo(batches / "data_batch_1")
-    assert "is no file" in refused(tmp_path)
+    assert "it is not a regular file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("asked", [(), ("dir=FRESH",), ("dir=FRESH", "verify=false"), ("subset=5",)])
 def test_finished_run_downloads_nothing_that_its_folder_names(asked, tmp_path, monkeypatch):
     fetched = []
     monkeypatch.setattr(
-        cifar10_files, "ensure_downloaded", lambda *given, **verify: fetched.append((*given, *verify.values()))
+        cifar10, "ensure_downloaded", lambda *given, **verify: fetched.append((*given, *verify.values()))
     )
     (tmp_path / "victim").mkdir()
     given = {"url": "http://127.0.0.1:9/evil.tar.gz", "verify": False, "dir": str(tmp_path / "victim"), "subset": 9}
@@ -152,7 +152,7 @@ def test_finished_run_downloads_nothing_that_its_folder_names(asked, tmp_path, m
         data.prepare_data()
         assert fetched == [(tmp_path / "fresh", None, len(changed) == 1)]  # its public home
         return
-    with pytest.raises(LabError, match=r"nothing is fetched .*--data dir=FOLDER"):
+    with pytest.raises(LabError, match=r"cannot start a download: pass --data dir=FOLDER"):
         data.prepare_data()
     assert not fetched
     assert not [*(tmp_path / "victim").iterdir()]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from losslab.data import image_folder
-from losslab.data.corruption import cifar10n
+from losslab.data.corruption import label_noise
 from losslab.errors import LabError
 
 
@@ -29,4 +29,4 @@ def test_compressed_labels_are_refused(tmp_path):
         for name in stored.namelist():
             packed.writestr(name, stored.read(name))
     with pytest.raises(LabError, match="is compressed, or its members exceed the file size"):
-        cifar10n.read_arrays(tmp_path / "packed.pt", ["aggre_label"])
+        label_noise.read_arrays(tmp_path / "packed.pt", ["aggre_label"])

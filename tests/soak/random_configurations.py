@@ -33,7 +33,7 @@ from PIL import Image
 from losslab import CONF, runs
 from losslab.cli import process
 from losslab.cli import run as run_command
-from losslab.data import cifar10_files
+from losslab.data import cifar10
 from losslab.errors import LabError
 from losslab.targets import Kind, choose_kind
 from losslab.training import config as training_config
@@ -186,13 +186,11 @@ def _write_images(folder: Path) -> None:
         (folder / split / colour).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (8, 8), colour).save(folder / split / colour / f"{number}.png")
-    (folder / cifar10_files.FOLDER).mkdir()
+    (folder / cifar10.FOLDER).mkdir()
     numbers = np.random.default_rng(0)
-    for name in (*cifar10_files.TRAIN, *cifar10_files.TEST):
+    for name in (*cifar10.TRAIN, *cifar10.TEST):
         pixels, labels = numbers.integers(0, 256, (8, 3072), dtype=np.uint8), numbers.integers(0, 10, 8).tolist()
-        (folder / cifar10_files.FOLDER / name).write_bytes(
-            pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2)
-        )
+        (folder / cifar10.FOLDER / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2))
 
 
 def _keys(overrides: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A user's own images in one folder per class, decoded into memory or batch by batch."""
+"""`ImageFolder`: a user's own images, with one folder for each class, decoded into memory or batch by batch."""
 
 import logging
 import os
@@ -27,45 +27,41 @@ from losslab.targets import Kind, Task
 logger = logging.getLogger(__name__)
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""The formats of EXTENSIONS. PIL detects formats by content, and passes some others to programs (Ghostscript)."""
+"""Formats of the files in EXTENSIONS. PIL would decode some other formats by external programs (Ghostscript)."""
 _SAMPLE = 5_000
-"""Number of training images that mean and std are estimated from, to within a hundredth of a standard deviation."""
+"""Number of training images from which mean and std are estimated, to within a hundredth of a standard deviation."""
 
 
 class ImageFiles:
-    """A split of image files.
+    """A split of image files, which are decoded when they are read.
 
-    Args:
-        folder: folder of the images.
-        paths: paths relative to it.
-        labels: class index of each image.
-        side: side in pixels of the square that each image is resized and cropped to.
+    `paths` are relative to `folder`. Images are resized and cropped to squares of `side` × `side` pixels.
     """
 
     device = torch.device("cpu")
 
     def __init__(self, folder: Path, paths: Sequence[str], labels: Sequence[int], side: int) -> None:
         self.folder, self.side = folder, side
-        # One array instead of a list of str: reference counts of a million objects would unshare forked memory pages.
+        # An array, because reference counts of a million str objects would unshare memory pages of forked processes.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.target = torch.tensor(labels)
         self.size, self.shape = len(paths), torch.Size((side, side, 3))  # (height, width, channels)
-        self.nbytes = self.size * self.shape.numel()  # of all images, decoded
+        self.nbytes = self.size * self.shape.numel()  # memory that all decoded images take
 
     def take(self, rows: Tensor) -> Examples:
-        """Decode the images of these rows. Raises LabError, which names the file, if one cannot be read."""
+        """Decode the images in these rows. Raises LabError, which names the file, if an image cannot be read."""
         with allow_large_images():
             return self._examples(rows, map(self._decode, rows.tolist()))
 
     def read(self, rows: Tensor, description: str) -> Examples:
-        """Decode many images as `take` does, in one thread per core, with a progress bar on a terminal."""
+        """Decode many images like `take`, in one thread per core, with a progress bar on a terminal."""
         hidden = not get_console().is_terminal
         with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._decode, rows.tolist())
             try:
                 return self._examples(rows, track(decoded, description, len(rows), transient=True, disable=hidden))
             finally:
-                threads.shutdown(cancel_futures=True)  # stop at the first file that cannot be read
+                threads.shutdown(cancel_futures=True)  # if a file cannot be read, decode no others
 
     def _examples(self, rows: Tensor, decoded: Iterable[Tensor]) -> Examples:
         images = torch.empty(len(rows), *self.shape, dtype=torch.uint8)
@@ -79,21 +75,19 @@ class ImageFiles:
 
 
 class ImageFolder(ExperimentDataModule):
-    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, resized; in memory as uint8 if they fit.
+    """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, in memory as uint8 if they fit.
 
-    Classes are the folders of train/ in alphabetical order, without names that begin with a dot. The shorter side is
-    resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that do not fit into
-    memory are decoded by worker processes during training; the batches are bit-identical either way.
+    The classes are the folders in train/, in alphabetical order, except names that begin with a dot. The shorter side
+    of an image is resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that
+    do not fit into memory are decoded by worker processes during training; the batches are bit-identical either way.
 
     Args:
-        dir: folder that holds train/, val/ and test/.
-        size: side of the images in pixels.
-        crop: padding of the random crop in training, in pixels; 0 for no crop.
-        flip: mirror training images at random.
-        cutout: side of the cutout square in training; 0 for no cutout.
+        dir: folder that contains train/, val/ and test/.
+        size: side of the resized images in pixels.
+        crop, flip, cutout: augmentation of the training images; see `Augment`.
         in_memory: whether to hold all images in memory; None to do so if they take at most half of the free memory.
         workers: number of worker processes if the images are not in memory; None for one per core, at most 8.
-        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
+        batch_size, eval_batch_size, seed: see `ExperimentDataModule`.
     """
 
     def __init__(
@@ -113,10 +107,10 @@ class ImageFolder(ExperimentDataModule):
         super().__init__(batch_size, eval_batch_size, seed)
         self.dir, self.size, self.in_memory = Path(dir).expanduser(), size, in_memory
         if size < 1:
-            raise LabError(f"data.size is a number of pixels, 1 or more: got {size}")
+            raise LabError(f"data.size must be 1 or more pixels, got {size}")
         if in_memory not in (True, False, None) or not (workers is None or (isinstance(workers, int) and workers >= 0)):
             raise LabError(
-                f"data.in_memory must be true, false or null, and data.workers a number from 0 or null (automatic): "
+                f"data.in_memory must be true, false or null, and data.workers must be 0 or more, or null (automatic): "
                 f"got {in_memory!r} and {workers!r}"
             )
         self.workers = min(8, cores()) if workers is None else workers
@@ -124,13 +118,13 @@ class ImageFolder(ExperimentDataModule):
         names = tuple(path.name for path in _subfolders(self.dir / "train"))
         if not names:
             raise LabError(
-                f"{self.dir / 'train'} holds no folders: data.dir needs one for each class in train/, val/ and test/"
+                f"{self.dir / 'train'} contains no folders: put a folder for each class into train/, val/ and test/"
             )
         self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
 
     def load(self) -> Mapping[str, Source]:
         files = {split: self._find(split) for split in ("train", "val", "test")}
-        # Sampled the same way in both cases, for equal normalisation, and not by the run's seed: all seeds share it.
+        # The sample is the same in both cases and for all seeds, so the normalisation is, too.
         random = random_keys.generator(0, random_keys.STATISTICS)
         sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
         if not self._fits_in_memory(files):
@@ -152,40 +146,39 @@ class ImageFolder(ExperimentDataModule):
         return fits
 
     def _find(self, split: str) -> ImageFiles:
-        paths: list[str] = []
-        labels: list[int] = []
-        for folder in _subfolders(self.dir / split):
-            if folder.name not in self.spec.class_names:
+        folder, classes = self.dir / split, self.spec.class_names
+        images = {subfolder.name: sorted(find_images(subfolder)) for subfolder in _subfolders(folder)}
+        for name in images:
+            if name not in classes:
                 raise LabError(
-                    f"{folder} has no counterpart in {self.dir / 'train'}: every class must have training images"
+                    f"{folder / name} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 )
-            images = sorted(find_images(folder))
-            paths += (f"{folder.name}/{path}" for path in images)
-            labels += [self.spec.class_names.index(folder.name)] * len(images)
-        if not paths:
-            raise LabError(f"no images in {self.dir / split}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
-        missing = sorted(set(self.spec.class_names) - {self.spec.class_names[label] for label in set(labels)})
+        if not any(images.values()):
+            raise LabError(f"no images in {folder}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
+        missing = ", ".join(name for name in classes if not images.get(name))
         if missing and split == "train":
             raise LabError(
-                f"{self.dir / split} holds no images of {', '.join(missing)}: put some there or remove the folder, "
-                f"as a class without training images cannot be learnt"
+                f"{folder} contains no images of {missing}: put some there or remove the folder, as a class without "
+                f"training images cannot be learnt"
             )
         if missing:
-            logger.warning("%s holds no images of %s", self.dir / split, ", ".join(missing))
-        return ImageFiles(self.dir / split, paths, labels, self.size)
+            logger.warning("%s contains no images of %s", folder, missing)
+        paths = [f"{name}/{path}" for name in classes for path in images.get(name, ())]
+        labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
+        return ImageFiles(folder, paths, labels, self.size)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise LabError(
-            f"{folder} is no folder: data.dir must hold train/, val/ and test/, a folder for each class in each"
+            f"{folder} is not a folder: data.dir must contain train/, val/ and test/, each with a folder for each class"
         )
-    # Names with a dot are Jupyter's .ipynb_checkpoints and macOS's ._NAME.
+    # Jupyter creates .ipynb_checkpoints, and macOS creates ._NAME.
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def find_images(folder: Path) -> list[str]:
-    """Paths, relative to the folder, of all files below it that have an image extension."""
+    """Find all files with an image extension in a folder and its subfolders → paths relative to the folder."""
     paths = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -197,8 +190,8 @@ def find_images(folder: Path) -> list[str]:
 def decode(path: Path, side: int) -> Tensor:
     """Decode an image file as RGB, resize its shorter side to `side`, crop the centre → uint8 (side, side, 3).
 
-    Resizes and crops as torchvision's Resize and CenterCrop do. Applies the EXIF orientation; of 16-bit images keeps
-    the upper 8 bits. Raises LabError, which names the file, if it cannot be read.
+    Resizes and crops as torchvision's Resize and CenterCrop do, applies the EXIF orientation, and keeps the upper 8
+    bits of 16-bit images. Raises LabError, which names the file, if the file cannot be read.
     """
     from torchvision.transforms import v2  # noqa: PLC0415 -- half a second to import
 
@@ -206,9 +199,8 @@ def decode(path: Path, side: int) -> Tensor:
         with open_regular_file(path) as file, Image.open(file, formats=_FORMATS) as image:
             colour = _to_eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
     except UnidentifiedImageError as error:
-        raise LabError(
-            f"cannot read the image {path} (it is none of {', '.join(_FORMATS)}): repair or remove it"
-        ) from error
+        formats = ", ".join(_FORMATS)
+        raise LabError(f"cannot read the image {path} (it is none of {formats}): repair or remove it") from error
     except Exception as error:
         # PIL raises OSError, SyntaxError, struct.error, zlib.error and others for damaged files.
         raise LabError(f"cannot read the image {path} ({message_of(error)}): repair or remove it") from error
@@ -222,13 +214,13 @@ def _to_eight_bits(image: Image.Image, image_format: str | None) -> Image.Image:
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
-        raise ValueError(f"mode {image.mode} does not say what is white, save it with 8 or 16 bits")
+        raise ValueError(f"mode {image.mode} does not define which value is white, save it with 8 or 16 bits")
     return image
 
 
 @contextmanager
 def allow_large_images() -> Iterator[None]:
-    """Suppress PIL's warning for images of over 89 million pixels; it still raises for over 179 million."""
+    """Suppress PIL's warning about images of over 89 million pixels. PIL still raises for over 179 million."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield

@@ -1,19 +1,20 @@
 """Memory and CPU cores that are available to this process."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def available_memory() -> int:
-    """Bytes that this process may still allocate, limited by the machine and by its control groups (container, SLURM).
+    """Bytes that this process may still allocate, limited by the machine and by control groups (container, SLURM).
 
-    The ranks of a run and the parallel jobs of a sweep divide it evenly.
+    The memory is divided evenly among the ranks of a run and the parallel jobs of a sweep.
     """
     return max(0, min([_machine(), *_groups()])) // _processes()
 
 
 def cores() -> int:
-    """CPU cores for this process: the ones it may run on, divided evenly among ranks and parallel jobs."""
+    """Number of CPU cores for this process: those it may run on, divided evenly among ranks and parallel jobs."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, allowed // _processes())
 
@@ -24,7 +25,7 @@ def format_bytes(size: int) -> str:
 
 
 def _processes() -> int:
-    """Ranks of this run on this machine × jobs that the sweep runs in parallel."""
+    """Number of ranks of this run on this machine × number of jobs that the sweep runs in parallel."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get("LOSSLAB_JOBS", "1"))
 
 
@@ -43,24 +44,22 @@ _V2 = ("memory.max", "memory.current", "inactive_file")
 
 def _groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """Remaining memory of each control group (version 1 or 2) that contains this process; [] without control groups."""
+    remaining: list[int] = []
     try:
         entries = [line.split(":", 2) for line in own.read_text(encoding="ascii").splitlines()]
     except OSError:
-        return []
-    remaining: list[int | None] = []
+        return remaining
     for _, controllers, path in entries:
         if controllers in {"", "memory"}:  # version 2 names no controller
             top, names = (root / "memory", _V1) if controllers else (root, _V2)
             group = top / path.lstrip("/")
-            remaining += [_remaining(each, *names) for each in (group, *group.parents) if each.is_relative_to(top)]
-    return [size for size in remaining if size is not None]
+            for each in (group, *group.parents):
+                with suppress(OSError, ValueError):  # the group does not exist here, or its limit is "max"
+                    remaining += [_remaining(each, *names)] if each.is_relative_to(top) else []
+    return remaining
 
 
-def _remaining(group: Path, limit: str, usage: str, inactive: str) -> int | None:
-    try:
-        maximum = int((group / limit).read_text(encoding="ascii"))
-        used = int((group / usage).read_text(encoding="ascii"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):  # the group does not exist here, or its limit is "max"
-        return None
+def _remaining(group: Path, limit: str, usage: str, inactive: str) -> int:
+    maximum, used = (int((group / name).read_text(encoding="ascii")) for name in (limit, usage))
+    stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
     return maximum - used + int(stat.get(inactive, 0))  # the kernel frees inactive file pages on demand

@@ -1,22 +1,23 @@
-"""`ExperimentDataModule`, the base class of all data sets, and the seeded random split."""
+"""`ExperimentDataModule`, the base class of all data sets, and `DataMetadata`, what a run stores about its data."""
 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import DataSpec, Examples, Source
+from losslab.data.batch import Batch, DataSpec, Examples, Source
 from losslab.data.corruption import manifest as manifests
-from losslab.data.corruption.base import Corruption, as_training_split
+from losslab.data.corruption.base import Corruption
 from losslab.data.loader import Loader
 from losslab.data.machine import format_bytes
-from losslab.data.metadata import DataMetadata
 from losslab.data.transforms import Augment, Mix, Normalise, encode_classes
 from losslab.errors import LabError, message_of
 from losslab.targets import Kind, Task
@@ -24,13 +25,73 @@ from losslab.targets import Kind, Task
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class DataMetadata:
+    """The `DataSpec` of the data, and statistics of the training split."""
+
+    spec: DataSpec
+    normalise: Normalise | None
+    """Normalisation of uint8 images; None if the inputs are not normalised."""
+    class_counts: Tensor | None
+    """Number of training targets of each class (C,); None for regression."""
+    foreign_transform: str | None = None
+    """Name of an input transform from outside losslab, which cannot be stored."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of data.json. `from_json` restores float64 numbers exactly."""
+        spec, scale, counts = self.spec, self.normalise, self.class_counts
+        return {
+            "task": spec.task.value,
+            "kind": spec.kind.value,
+            "input_shape": list(spec.input_shape),
+            "targets": spec.targets,
+            "class_names": list(spec.class_names),
+            "class_counts": None if counts is None else counts.tolist(),
+            "normalise": None if scale is None else {"mean": scale.mean.tolist(), "std": scale.std.tolist()},
+            "foreign_transform": self.foreign_transform,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], path: Path) -> Self:
+        """Restore what `as_json` returned. Raises LabError, which names `path`, if the content is damaged."""
+        try:
+            shape, names = tuple(content["input_shape"]), tuple(content["class_names"])
+            spec = DataSpec(Task(content["task"]), Kind(content["kind"]), shape, content["targets"], names)
+            scale, counts = content["normalise"], content["class_counts"]
+            normalise = None
+            if scale is not None:
+                normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
+            class_counts = None if counts is None else torch.tensor(counts)
+            _validate(spec, normalise, class_counts)
+            metadata = cls(spec, normalise, class_counts, content["foreign_transform"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else message_of(error)
+            raise LabError(
+                f"{path} is damaged ({reason}): delete it, and the data themselves are read instead"
+            ) from error
+        return metadata
+
+    def check_compatible(self, spec: DataSpec) -> None:
+        """Raise LabError unless other data have the task and the classes that the run was trained for."""
+        if spec.task is not self.spec.task or spec.targets != self.spec.targets:
+            raise LabError(
+                f"the data are {_describe(spec)}, but the run was trained on {_describe(self.spec)}: choose other data"
+            )
+        for trained, given in zip(self.spec.class_names, spec.class_names, strict=False):
+            if trained != given:
+                raise LabError(
+                    f"the run was trained on a class {trained} where these data have {given}: name the classes as in "
+                    f"training"
+                )
+
+
 class ExperimentDataModule(LightningDataModule, ABC):
-    """A data set with train, val and test splits. A subclass declares its `spec` and implements `load`.
+    """Base class of data sets with the splits train, val and test. A subclass sets `spec` and implements `load`.
 
     Args:
         batch_size: global training batch size; None for full batches.
         eval_batch_size: batch size of validation and test; None for full batches. Results do not depend on it.
-        seed: seed of order and augmentation, normally that of the run.
+        seed: seed of the order and the augmentation, usually the seed of the run.
     """
 
     spec: DataSpec
@@ -39,86 +100,84 @@ class ExperimentDataModule(LightningDataModule, ABC):
     mix: Mix | None = None
     corruptions: Sequence[Corruption] = ()
     manifest: manifests.Manifest | None = None
-    """What the corruptions changed; set by `setup`."""
+    """Record of what the corruptions changed; `setup` sets it."""
     expected_manifest: manifests.Manifest | None = None
-    """The manifest of the run that is rebuilt or resumed; `setup` raises if `manifest` differs from it."""
+    """Manifest of the run that is rebuilt or resumed; `setup` raises LabError if `manifest` differs from it."""
     may_download: bool = True
+    """Whether `prepare_data` may download files."""
     workers = 0
     """Number of worker processes for splits that are not in memory."""
     val_split = "val"
-    """The split of `val_dataloader`; "train" to evaluate on the training data."""
+    """Split that `val_dataloader` reads; "train" to evaluate on the training data."""
     training_metadata: DataMetadata | None = None
-    """Metadata of a finished run's training data; takes precedence when the run is evaluated on other data."""
+    """Metadata of a finished run's training data; used in place of `metadata` if the run is evaluated on other data."""
 
-    def __init__(self, batch_size: int | None, eval_batch_size: int | None, seed: int) -> None:
+    def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and (not isinstance(size, int) or size < 1):
                 raise LabError(f"data.{name} must be 1 or more, or null for all examples at once: got {size}")
         if not isinstance(seed, int):
-            raise LabError(f"data.seed must be a whole number, got {seed!r}")
+            raise LabError(f"data.seed must be an integer, got {seed!r}")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.splits: Mapping[str, Source] = {}
         self._loaders: list[Loader] = []
 
     @abstractmethod
     def load(self) -> Mapping[str, Source]:
-        """Read the data → the splits "train", "val" and "test". May set `transform` from the training split."""
+        """Read the data → the splits "train", "val" and "test". May set `transform`, fitted to the training split."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
-        """Read the data once, and move them to the GPU that trains on them if they fit."""
+        """Read the data in the first call, and move them to the GPU of the trainer if they fit."""
         if not self.splits:
             try:
-                self.splits = self._corrupted(self.load())
+                splits = self.load()
+                if self.corruptions:
+                    train, self.manifest = manifests.apply(splits["train"], self.corruptions, self.spec)
+                    splits = {**splits, "train": train}
             except (MemoryError, RuntimeError, OverflowError) as error:  # torch raises these for absurd sizes
                 raise LabError(f"the data cannot be created with these settings: {message_of(error)}") from error
+            if self.expected_manifest is not None:
+                manifests.verify(self.manifest, self.expected_manifest)
+            self.splits = splits
             if self.training_metadata is not None and self.training_metadata.normalise is not None:
                 self.transform = self.training_metadata.normalise
         device = self._device()
         in_memory = {name: source for name, source in self.splits.items() if isinstance(source, Examples)}
         if device.type == "cuda" and any(examples.device != device for examples in in_memory.values()):
-            needed = sum(examples.nbytes for examples in in_memory.values())
+            needed = sum(tensor.nbytes for examples in in_memory.values() for tensor in examples)
             free = torch.cuda.mem_get_info(device)[0]
             if needed > free / 2:
                 sizes = format_bytes(needed), format_bytes(free)
-                logger.info("the data stay in the host's memory: %s, and %s free on %s", *sizes, device)
+                logger.info("the data stay in host memory: they take %s, and %s are free on %s", *sizes, device)
             else:
                 self.splits = {**self.splits, **{name: examples.to(device) for name, examples in in_memory.items()}}
 
     def corrupt(self, corruptions: Sequence[Corruption]) -> None:
-        """Corrupt the training split in this order when it is read. Raises LabError if a corruption does not fit."""
+        """Apply corruptions, in this order, when the training split is read. Raises LabError if one does not fit."""
         for corruption in corruptions:
             corruption.check(self.spec)
         self.corruptions = corruptions
 
-    def _corrupted(self, splits: Mapping[str, Source]) -> Mapping[str, Source]:
-        if self.corruptions:
-            clean = as_training_split(splits["train"])
-            train, self.manifest = manifests.apply(clean, self.corruptions, self.spec)
-            splits = {**splits, "train": train}
-        if self.expected_manifest is not None:
-            manifests.verify(self.manifest, self.expected_manifest)
-        return splits
-
     def enable_mixing(self, mix: Mix) -> None:
-        """Mix training batches; targets become probabilities. Raises LabError unless the data are images in classes."""
+        """Mix training batches; targets become probabilities. Raises LabError if the data are not images in classes."""
         if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
-            raise LabError("mix= mixes images and their classes: these data have none")
+            raise LabError("mix= needs images with class indices: use data=cifar10, digits or image_folder, or no mix=")
         self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
 
     @property
     def class_counts(self) -> Tensor | None:
-        """Number of training examples with each class as target, int64 (C,) on the CPU; None for values.
+        """Number of training examples of each class, int64 (C,) on the CPU; None for regression.
 
-        For probabilities their rounded sums; for labels how often each is 1, (K,). Indices outside 0..C-1 are not
-        counted. Raises LabError before `setup`.
+        For probabilities, the rounded sum of each class; for 0/1 labels, the number of ones of each label, (K,).
+        Indices outside 0..C-1 are not counted. Raises LabError before `setup`.
         """
         if self.spec.kind is Kind.VALUES:
             return None
         if self.training_metadata is not None:
             return self.training_metadata.class_counts
         if not self.splits:
-            raise LabError("class counts are known once the data were read: call setup() first")
+            raise LabError("class counts are available after the data are read: call setup() first")
         target = self.splits["train"].target.cpu()
         if target.is_floating_point():
             return target.double().sum(0).round().long()
@@ -127,70 +186,89 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     @property
     def metadata(self) -> DataMetadata:
-        """What a finished run stores about its training data. Requires `setup`."""
+        """Properties of the training data that a run stores. Requires `setup`."""
         transform = self.transform
-        normalise = transform if isinstance(transform, Normalise) else None
-        foreign = None if transform is normalise else getattr(transform, "__name__", type(transform).__name__)
-        return DataMetadata(self.spec, normalise, self.class_counts, foreign)
+        if transform is None or isinstance(transform, Normalise):
+            return DataMetadata(self.spec, transform, self.class_counts)
+        name = getattr(transform, "__name__", type(transform).__name__)
+        return DataMetadata(self.spec, None, self.class_counts, foreign_transform=name)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
-        """End the loaders' worker processes."""
+        """Stop the worker processes of all loaders."""
         for loader in self._loaders:
             loader.close()
         self._loaders.clear()
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented batches; with `overfit_batches`, the same plain batches in every epoch."""
+        """Shuffled and augmented batches; with `overfit_batches`, the same unaugmented batches in every epoch."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        augment, mix = (None, None) if overfit else (self.augment, self.mix)
-        return self._loader("train", self.batch_size, shuffle=not overfit, augment=augment, mix=mix)
+        return self._loader("train", self.batch_size, random=not overfit)
 
     def val_dataloader(self) -> Loader:
-        """Every validation example once, in order."""
+        """All validation examples, in order."""
         return self._loader(self.val_split, self.eval_batch_size)
 
     def test_dataloader(self) -> Loader:
-        """Every test example once, in order."""
+        """All test examples, in order."""
         return self._loader("test", self.eval_batch_size)
 
     predict_dataloader = test_dataloader
 
-    def _loader(
-        self,
-        split: str,
-        batch_size: int | None,
-        *,
-        shuffle: bool = False,
-        augment: Augment | None = None,
-        mix: Mix | None = None,
-    ) -> Loader:
-        source, classes = self.splits[split], self.spec.targets
-        encoding = None if self.mix is None else partial(encode_classes, classes)
+    def _loader(self, split: str, batch_size: int | None, *, random: bool = False) -> Loader:
+        """Make a loader; if `random`, its batches are shuffled, augmented and mixed."""
+        source, trainer, classes = self.splits[split], self.trainer, self.spec.targets
+        mix: Callable[..., Batch] | None = None
+        if self.mix is not None:
+            mix = partial(self.mix, classes, self.seed) if random else partial(encode_classes, classes)
         loader = Loader(
             source,
             batch_size or max(1, source.size),
             seed=self.seed,
-            shuffle=shuffle,
-            augment=augment,
+            shuffle=random,
+            augment=self.augment if random else None,
             transform=self.transform,
-            mix=encoding if mix is None else partial(mix, classes, self.seed),
-            rank=self.trainer.global_rank if self.trainer is not None else 0,
-            world_size=self.trainer.world_size if self.trainer is not None else 1,
+            mix=mix,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
             workers=self.workers,
-            device=self._device() if self.trainer is not None else None,
+            device=self._device() if trainer is not None else None,
         )
         self._loaders.append(loader)
         return loader
 
     def _device(self) -> torch.device:
-        """The GPU that the trainer uses, else the CPU: Lightning moves batches to other accelerators."""
+        """The GPU that the trainer uses, otherwise the CPU: Lightning moves batches to other accelerators."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return device if device.type == "cuda" else torch.device("cpu")
 
 
 def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """Split rows 0..count-1 at random into disjoint sorted parts of these sizes. Raises LabError if they do not fit."""
+    """Draw disjoint sorted parts of these sizes from rows 0..count-1. Raises LabError if they do not fit."""
     if sum(sizes) > count or any(size < 1 for size in sizes):
         raise LabError(f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}")
     rows = torch.randperm(count, generator=random_keys.generator(seed, random_keys.SPLIT))
     return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
+
+
+def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor | None) -> None:
+    """Raise ValueError if a value is impossible."""
+    sizes, names = (spec.targets, *spec.input_shape), spec.class_names
+    if not spec.input_shape or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError("invalid targets or input_shape")
+    n_names = 2 if spec.task is Task.BINARY else spec.targets
+    if len(names) not in {0, n_names} or not all(isinstance(name, str) for name in names):
+        raise ValueError("invalid class_names")
+    if normalise is not None:
+        mean, std = normalise.mean, normalise.std
+        fits = len(spec.input_shape) == 3 and mean.shape == std.shape == spec.input_shape[:1]
+        if not (fits and mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise ValueError("invalid normalise")
+    if class_counts is not None and class_counts.shape != (spec.targets,):
+        raise ValueError("invalid class_counts")
+
+
+def _describe(spec: DataSpec) -> str:
+    """The task and the number of targets, such as "multiclass with 10 classes"."""
+    units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
+    plural = "" if spec.targets == 1 else "es" if spec.task is Task.MULTICLASS else "s"
+    return f"{spec.task} with {spec.targets} {units[spec.task]}{plural}"

@@ -1,7 +1,7 @@
-"""Keyed random draws: each generator's seed is a hash of (seed, purpose, epoch, batch).
+"""Keyed random draws: the seed of each generator is a hash of (seed, purpose, epoch, batch number).
 
-Two losses trained with one seed get the same initial weights, batches and augmentations, and a resumed run draws what
-the uninterrupted run would have drawn.
+So losses that are trained with one seed get the same initial weights, batches and augmentations, and a resumed run
+draws the same numbers as an uninterrupted run.
 """
 
 from hashlib import blake2b
@@ -13,17 +13,15 @@ LONG_TAIL, LABEL_NOISE, VALUE_NOISE = range(8, 11)
 
 
 def key(seed: int, purpose: int, *position: int) -> int:
-    """A 63-bit seed: equal for equal arguments, unrelated for different ones.
+    """Hash the arguments to a 63-bit seed.
 
-    Args:
-        seed: seed of the run, of the split or of the synthetic data.
-        purpose: one of the constants above; two purposes never share draws.
-        position: usually (epoch,) or (epoch, batch).
+    `purpose` is one of the constants above, so that no two purposes share draws. `position` is usually (epoch,) or
+    (epoch, batch number).
     """
     # numpy's SeedSequence takes twenty times as long, as much as a training step of a tiny network.
     return int.from_bytes(blake2b(repr((seed, purpose, *position)).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:
-    """A CPU generator seeded by `key`, so that draws do not depend on the device of the data."""
+    """Create a CPU generator with the seed `key(...)`. On the CPU, draws do not depend on the device of the data."""
     return torch.Generator().manual_seed(key(seed, purpose, *position))

@@ -1,4 +1,4 @@
-"""Synthetic regression data: three points on a line, a noisy linear law, and Poisson counts."""
+"""Synthetic regression data: three points on a line, a noisy linear function, and Poisson counts."""
 
 import torch
 
@@ -14,14 +14,11 @@ _SPLITS = ("train", "val", "test")
 class Line(ExperimentDataModule):
     """x = [1, 2, 3], y = [2, 4, 6]: y = 2x, without noise.
 
-    The three points are train, val and test at once: this data set shows how a loss is minimised, not how a network
+    All three splits contain the same three points: this data set shows how a loss is minimised, not how a network
     generalises.
     """
 
     spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(1,), targets=1)
-
-    def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
-        super().__init__(batch_size, eval_batch_size, seed)
 
     def load(self) -> dict[str, Examples]:
         x = torch.tensor([[1.0], [2.0], [3.0]])
@@ -31,14 +28,14 @@ class Line(ExperimentDataModule):
 class LinearSynthetic(ExperimentDataModule):
     """y = w·x + b + noise, with x and w standard normal.
 
-    With noise=outliers or noise=heteroscedastic, the metrics show which loss recovers the law.
+    With noise=outliers or noise=heteroscedastic, the metrics show which loss recovers the noiseless function.
 
     Args:
         n: number of examples in each split.
         features: number of features of an example.
         noise: standard deviation of the Gaussian noise on y.
-        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
-        data_seed: seed of the law and the examples.
+        data_seed: seed of w, b and the examples.
+        batch_size, eval_batch_size, seed: see `ExperimentDataModule`.
     """
 
     def __init__(
@@ -53,10 +50,7 @@ class LinearSynthetic(ExperimentDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         if n < 1 or features < 1 or noise < 0:
-            raise LabError(
-                f"linear_synthetic needs n ≥ 1, features ≥ 1 and noise ≥ 0: got n={n}, features={features}, "
-                f"noise={noise}"
-            )
+            raise LabError(f"linear_synthetic needs n ≥ 1, features ≥ 1, noise ≥ 0: got {n}, {features}, {noise}")
         self.n, self.noise, self.data_seed = n, noise, data_seed
         self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1)
 
@@ -74,16 +68,16 @@ class LinearSynthetic(ExperimentDataModule):
 class Counts(ExperimentDataModule):
     """y ~ Poisson(exp(w·x + log rate)), with x standard normal and w of length `effect`.
 
-    The truth is the drawn count, so the best possible predictions, the rates, have a squared error of the mean rate:
-    rate · exp(effect²/2).
+    The truth is the drawn count. So even the best predictions, the rates themselves, have a mean squared error of the
+    mean rate, rate · exp(effect²/2).
 
     Args:
         n: number of examples in each split.
         features: number of features of an example.
         rate: expected count at x = 0.
-        effect: standard deviation of the logarithm of the rate over the examples.
-        batch_size, eval_batch_size, seed: as for `ExperimentDataModule`.
-        data_seed: seed of the law and the examples.
+        effect: standard deviation of the log rate over the examples.
+        data_seed: seed of w and the examples.
+        batch_size, eval_batch_size, seed: see `ExperimentDataModule`.
     """
 
     def __init__(
@@ -100,8 +94,8 @@ class Counts(ExperimentDataModule):
         super().__init__(batch_size, eval_batch_size, seed)
         if n < 1 or features < 1 or not 0 < rate < 1e6 or not 0 <= effect <= 3:
             raise LabError(
-                f"counts needs n ≥ 1, features ≥ 1, rate in 0..1e6 (not 0) and effect in 0..3: "
-                f"got n={n}, features={features}, rate={rate}, effect={effect}"
+                f"counts needs n ≥ 1, features ≥ 1, 0 < rate < 1e6 and 0 ≤ effect ≤ 3: got n={n}, features={features}, "
+                f"rate={rate}, effect={effect}"
             )
         self.n, self.rate, self.effect, self.data_seed = n, rate, effect, data_seed
         self.spec = DataSpec(Task.REGRESSION, Kind.VALUES, input_shape=(features,), targets=1, counts=True)

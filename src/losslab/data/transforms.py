@@ -1,4 +1,4 @@
-"""Transforms of whole batches of images: augmentation, normalisation, MixUp and CutMix, random views for a loss."""
+"""Transforms of whole batches of images: augmentation, normalisation, MixUp, CutMix, and random views for losses."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -18,42 +18,41 @@ _GREY = 127
 class Augment:
     """Random crop, horizontal flip and cutout of a batch of uint8 images.
 
-    The distribution is that of torchvision's RandomCrop(size, padding=crop) and RandomHorizontalFlip(), followed by
-    cutout (DeVries & Taylor 2017). Parameters are drawn for the global batch and applied to any part of it.
+    The distribution is the same as with torchvision's RandomCrop(size, padding=crop) and RandomHorizontalFlip(),
+    followed by cutout (DeVries & Taylor 2017). Parameters are drawn for the global batch and applied to parts of it.
 
     Args:
-        crop: padding in pixels before a window of the image's own size is cut; 0 for no crop.
-        flip: mirror left to right with probability 1/2.
-        cutout: side of a grey square with its centre anywhere in the image; 0 for no cutout.
-        reflect: pad by reflection instead of with black.
-        alternate: mirror each image in every second epoch instead of at random: one half of the images in even epochs,
-            the other half in odd ones (Jordan 2024, arXiv 2404.00498). Implemented by `BatchPlan`, which knows the
-            epoch.
+        crop: pixels of padding before a window of the original size is cut at random; 0 for no crop.
+        flip: whether to mirror images left to right with probability 1/2.
+        cutout: side in pixels of a grey square with its centre anywhere in the image; 0 for no cutout.
+        reflect: whether to pad by reflection instead of with black.
+        alternate: whether to mirror each image in every second epoch instead of at random: about half of the images in
+            even epochs, the others in odd epochs (Jordan 2024, arXiv 2404.00498). `BatchPlan` implements this.
     """
 
     def __init__(
         self, crop: int = 0, *, flip: bool = False, cutout: int = 0, reflect: bool = False, alternate: bool = False
     ) -> None:
         if crop < 0 or cutout < 0:
-            raise LabError(f"crop and cutout are pixels, 0 or more: got crop={crop}, cutout={cutout}")
+            raise LabError(f"crop and cutout must be 0 or more pixels: got crop={crop}, cutout={cutout}")
         if alternate and not flip:
             raise LabError("alternate=true needs flip=true: set flip=true too")
         self.crop, self.flip, self.cutout, self.reflect, self.alternate = crop, flip, cutout, reflect, alternate
 
     def draw(self, count: int, height: int, width: int, random: torch.Generator) -> Tensor:
-        """Draw the parameters of `count` images → int64 (count, 5): window y and x, flipped, cutout's y and x."""
+        """Draw parameters for `count` images → int64 (count, 5): window y and x, mirrored, cutout y and x."""
         if self.crop > max(height, width):
-            raise LabError(f"crop={self.crop} leaves nothing of images of {height}×{width} pixels: lower data.crop")
+            raise LabError(f"crop={self.crop} is larger than the images ({height}×{width} pixels): lower data.crop")
         ends = (2 * self.crop + 1, 2 * self.crop + 1, 1 + self.flip, height, width)
         return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment uint8 images (N, H, W, channels) by the draws (N, 5) on the same device → the same shape."""
+        """Augment uint8 images (N, H, W, channels) with the draws (N, 5), on one device → the same shape."""
         if self.crop:
             padded = _pad_reflect(images, self.crop) if self.reflect else F.pad(images, (0, 0, *(self.crop,) * 4))
             images = _crop(padded, images.shape, draws[:, 0], draws[:, 1])
         if self.flip:
-            # One index_select of whole images from both versions is faster than torch.where, which reads every byte.
+            # index_select of whole images is faster than torch.where, which reads every byte of both versions.
             both, count = torch.cat((images, images.flip(2))), len(images)
             images = both.index_select(0, torch.arange(count, device=images.device) + count * draws[:, 2])
         if self.cutout:
@@ -63,8 +62,8 @@ class Augment:
 
 def _pad_reflect(images: Tensor, padding: int) -> Tensor:
     if padding >= min(images.shape[1:3]):
-        sides = "×".join(str(side) for side in images.shape[1:3])
-        raise LabError(f"a crop that reflects must be smaller than the image: got {padding} for {sides} pixels")
+        height, width = images.shape[1:3]
+        raise LabError(f"with reflect=true, crop must be smaller than the image: {padding} for {height}×{width} pixels")
     for axis in (1, 2):  # by indices: F.pad(mode="reflect") does not support uint8
         size = images.shape[axis]
         source = torch.arange(-padding, size + padding, device=images.device).abs()
@@ -73,33 +72,29 @@ def _pad_reflect(images: Tensor, padding: int) -> Tensor:
 
 
 def _crop(padded: Tensor, shape: torch.Size, top: Tensor, left: Tensor) -> Tensor:
-    """Cut a window at (top, left) out of each padded image."""
+    """Cut a window of this shape at (top, left) from each padded image."""
     count, height, width, channels = shape
-    # `windows` is an overlapping view with one row per start byte; index_select copies the chosen rows line by line,
+    # `windows` is an overlapping view with one row per start byte. index_select copies the chosen rows line by line,
     # ten times as fast as advanced indexing by image, row and column.
     image, line, pixel, _ = padded.stride()
-    starts = max(0, padded.numel() - (height - 1) * line - width * channels + 1)  # 0 if a rank's share is empty
+    starts = max(0, padded.numel() - (height - 1) * line - width * channels + 1)  # 0 if a rank's shard is empty
     windows = padded.as_strided((starts, height, width * channels), (1, line, 1))
     chosen = torch.arange(count, device=padded.device) * image + top * line + left * pixel
     return windows.index_select(0, chosen).view(shape)
 
 
 def _cut_out(images: Tensor, side: int, y: Tensor, x: Tensor) -> Tensor:
-    def inside(size: int, centre: Tensor) -> Tensor:
-        position = torch.arange(size, device=images.device)
-        start = centre[:, None] - side // 2
-        return (position >= start) & (position < start + side)
-
-    square = inside(images.shape[1], y)[:, :, None] & inside(images.shape[2], x)[:, None, :]
-    return images.masked_fill(square[..., None], _GREY)
+    inside = []
+    for size, centre in zip(images.shape[1:3], (y, x), strict=True):
+        offset = torch.arange(size, device=images.device) - (centre[:, None] - side // 2)
+        inside.append((offset >= 0) & (offset < side))
+    return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], _GREY)
 
 
 class Normalise:
-    """uint8 images (N, H, W, channels) → float (N, channels, H, W) in channels_last memory, (x - mean) / std.
+    """(x - mean) / std: uint8 images (N, H, W, channels) → float (N, channels, H, W) in channels_last memory.
 
-    Args:
-        mean: of each channel, in pixel values from 0 to 255.
-        std: of each channel, in the same units.
+    `mean` and `std` (channels,) are on the scale of the pixels, 0 to 255.
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
@@ -109,7 +104,7 @@ class Normalise:
 
     @classmethod
     def from_images(cls, images: Tensor) -> Self:
-        """Use the mean and standard deviation of uint8 images (N, H, W, channels).
+        """Compute mean and std from uint8 images (N, H, W, channels).
 
         The sums are exact, so the order of the images does not matter. A constant channel is mapped to 0.
         """
@@ -134,9 +129,9 @@ class Normalise:
         return pixels.view(images.shape).permute(0, 3, 1, 2)
 
     def _line(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-        """Scale and shift repeated along an image line, which is five times as fast as broadcasting over 3 channels.
+        """Scale and shift, repeated along an image line: five times as fast as broadcasting over 3 channels.
 
-        Cached per device: copying them for each batch would synchronise with the GPU.
+        They are cached per device, because a copy for each batch would synchronise with the GPU.
         """
         if (device, width) not in self._lines:
             lines = (values.float().repeat(width).to(device) for values in (self.scale, self.shift))
@@ -145,15 +140,15 @@ class Normalise:
 
 
 class Mix:
-    """Mixes the examples of a training batch by torchvision's MixUp or CutMix.
+    """Mixes the examples of a training batch with torchvision's MixUp or CutMix.
 
-    Targets become class probabilities; the truth stays. Draws are keyed by (seed, epoch, batch) and made for the
-    global batch.
+    Targets become class probabilities; the truth does not change. Random draws are made for the global batch and
+    depend on (seed, epoch, batch number) only.
 
     Args:
-        transform: torchvision.transforms.v2.MixUp or CutMix; called with alpha=, it must return a transform of images
-            (N, channels, height, width) and probabilities (N, C).
-        alpha: parameter > 0 of the Beta distribution of the mixing share.
+        transform: torchvision.transforms.v2.MixUp or CutMix, or another function of `alpha` that returns a transform of
+            images (N, channels, height, width) and probabilities (N, C).
+        alpha: parameter > 0 of the Beta distribution of the mixing ratio.
     """
 
     def __init__(self, transform: Callable[..., Any], alpha: float) -> None:
@@ -162,7 +157,7 @@ class Mix:
         self.transform = transform(alpha=alpha)
 
     def __call__(self, classes: int, seed: int, batch: Batch, epoch: int, number: int) -> Batch:
-        """Mix batch `number` of an epoch. Its targets are class indices (N,) or probabilities (N, C)."""
+        """Mix batch `number` of an epoch, whose targets are class indices (N,) or probabilities (N, C)."""
         encoded = encode_classes(classes, batch)
         if len(batch.truth) == 0:
             return encoded
@@ -173,21 +168,21 @@ class Mix:
 
 
 def encode_classes(classes: int, batch: Batch, *_: int) -> Batch:
-    """The batch with class indices encoded as probabilities (N, C)."""
+    """Encode the class indices of a batch as probabilities (N, C). Probabilities do not change."""
     if batch.target.is_floating_point():
         return batch
     return batch._replace(target=encode(batch.target, Kind.INDEX, Kind.PROBABILITIES, classes, torch.float32))
 
 
 class RandomShift:
-    """Random views for losses that compare two views of an example: shifts by some pixels, and optionally mirrors.
+    """Shifts images by a random number of pixels, for losses that compare two views of an example.
 
-    Pixels that enter at the border are reflected. Draws come from torch's global generator, which the learner seeds
-    at each step, so a resumed run gets the same views.
+    The border is filled by reflection. Random draws come from torch's global generator, which the learner seeds at each
+    step, so a resumed run gets the same views.
 
     Args:
         pixels: largest shift up, down, left and right.
-        flip: mirror left to right with probability 1/2; unsuitable for digits.
+        flip: whether to mirror images left to right with probability 1/2; unsuitable for digits.
     """
 
     def __init__(self, pixels: int = 2, *, flip: bool = False) -> None:
@@ -196,11 +191,11 @@ class RandomShift:
         self.pixels, self.flip = pixels, flip
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float images (N, channels, H, W) → the same shape in channels_last memory. Raises LabError for others."""
+        """Shift float images (N, channels, H, W) → the same shape in channels_last memory."""
         if images.ndim != 4 or self.pixels >= min(images.shape[2:]):
             raise LabError(
-                f"RandomShift moves images (N, channels, H, W) of more than {self.pixels} pixels, got inputs "
-                f"{tuple(images.shape)}: choose another view, or loss.view=null"
+                f"RandomShift needs images (N, channels, H, W) of more than {self.pixels} pixels a side, got inputs of "
+                f"shape {tuple(images.shape)}: choose another view, or set loss.view=null"
             )
         count, _, height, width = images.shape
         padded = F.pad(images, (self.pixels,) * 4, mode="reflect")

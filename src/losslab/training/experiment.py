@@ -13,8 +13,7 @@ from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
 from losslab.data.batch import DataSpec
-from losslab.data.metadata import DataMetadata
-from losslab.data.module import ExperimentDataModule
+from losslab.data.module import DataMetadata, ExperimentDataModule
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from losslab.data import cifar10_files
-from losslab.data.metadata import DataMetadata
+from losslab.data import cifar10
+from losslab.data.module import DataMetadata
 from losslab.errors import LabError
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder
@@ -77,7 +77,7 @@ def reopen(request: EvaluationRequest) -> Experiment:
     checkpoint = find_checkpoint(folder, request.checkpoint)
     overrides = parse_data_overrides(request.data, config["data"])
     data = locate_data(folder, config["data"], overrides)
-    if "dir" in overrides and not Path(str(overrides["dir"]), cifar10_files.FOLDER).is_dir():
+    if "dir" in overrides and not Path(str(overrides["dir"]), cifar10.FOLDER).is_dir():
         # Data are downloaded into this folder from their public source and verified, not from the URL in the run.
         data = data | {key: value for key, value in (("url", None), ("verify", True)) if key in data}
     experiment = rebuild(folder, config | {"data": data | overrides})

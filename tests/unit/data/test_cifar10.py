@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision.datasets import cifar
 
-from losslab.data import cifar10, cifar10_files
+from losslab.data import cifar10
 from losslab.data.cifar10 import CIFAR10
 from losslab.errors import LabError
 
@@ -25,10 +25,10 @@ REQUESTS = 2
 
 
 def write_batches(folder: Path) -> None:
-    batches = folder / cifar10_files.FOLDER
+    batches = folder / cifar10.FOLDER
     batches.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name in (*cifar10_files.TRAIN, *cifar10_files.TEST):
+    for name in (*cifar10.TRAIN, *cifar10.TEST):
         data = random.integers(0, 256, (SIZE, 3072), dtype=np.uint8)
         labels = random.integers(0, 10, SIZE).tolist()
         batch = {b"data": data, b"labels": labels, b"batch_label": b"x", b"filenames": [b"a.png"] * SIZE}
@@ -42,14 +42,14 @@ def official(tmp_path, monkeypatch):
     write_batches(source)
     sums = {
         p.name: hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest()
-        for p in (source / cifar10_files.FOLDER).iterdir()
+        for p in (source / cifar10.FOLDER).iterdir()
     }
-    monkeypatch.setattr(cifar.CIFAR10, "train_list", [[name, sums[name]] for name in cifar10_files.TRAIN])
-    monkeypatch.setattr(cifar.CIFAR10, "test_list", [[name, sums[name]] for name in cifar10_files.TEST])
-    archive = source / cifar10_files.ARCHIVE
+    monkeypatch.setattr(cifar.CIFAR10, "train_list", [[name, sums[name]] for name in cifar10.TRAIN])
+    monkeypatch.setattr(cifar.CIFAR10, "test_list", [[name, sums[name]] for name in cifar10.TEST])
+    archive = source / cifar10.ARCHIVE
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(source / cifar10_files.FOLDER, cifar10_files.FOLDER)
-    monkeypatch.setattr(cifar10_files, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+        tar.add(source / cifar10.FOLDER, cifar10.FOLDER)
+    monkeypatch.setattr(cifar10, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     return source
 
 
@@ -71,7 +71,7 @@ def server(official):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/{cifar10_files.ARCHIVE}", asked
+        yield f"http://127.0.0.1:{running.server_port}/{cifar10.ARCHIVE}", asked
         running.shutdown()
 
 
@@ -88,7 +88,7 @@ def test_downloads_verifies_and_unpacks_once(server, tmp_path):
     ready(tmp_path / "data", url=url)
     assert len(asked) == REQUESTS
     left = {path.name for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"}
-    assert left == {cifar10_files.FOLDER, cifar10_files.ARCHIVE}
+    assert left == {cifar10.FOLDER, cifar10.ARCHIVE}
 
 
 def test_an_unpacked_folder_needs_no_download(official):
@@ -97,8 +97,8 @@ def test_an_unpacked_folder_needs_no_download(official):
 
 
 def test_images_and_labels_keep_the_order_of_the_batches(official):
-    images, labels = cifar10_files.read_batches(official, cifar10_files.TEST, verify=True)
-    batch = pickle.loads((official / cifar10_files.FOLDER / "test_batch").read_bytes())
+    images, labels = cifar10.read_batches(official, cifar10.TEST, verify=True)
+    batch = pickle.loads((official / cifar10.FOLDER / "test_batch").read_bytes())
     expected = torch.from_numpy(batch[b"data"]).view(-1, 3, 32, 32).permute(0, 2, 3, 1)
     assert torch.equal(images, expected)
     assert labels.tolist() == batch[b"labels"]
@@ -107,29 +107,29 @@ def test_images_and_labels_keep_the_order_of_the_batches(official):
 def test_an_existing_archive_is_unpacked_without_a_network(official, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / cifar10_files.ARCHIVE).write_bytes((official / cifar10_files.ARCHIVE).read_bytes())
+    (folder / cifar10.ARCHIVE).write_bytes((official / cifar10.ARCHIVE).read_bytes())
     ready(folder, url="http://127.0.0.1:9/nothing-listens-here")
 
 
 def test_a_damaged_archive_is_refused_and_kept(official, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    whole = (official / cifar10_files.ARCHIVE).read_bytes()
-    (folder / cifar10_files.ARCHIVE).write_bytes(whole[: len(whole) // 2])
+    whole = (official / cifar10.ARCHIVE).read_bytes()
+    (folder / cifar10.ARCHIVE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LabError, match=r"damaged or is not the official .* delete it and run again"):
         ready(folder)
     with pytest.raises(LabError, match=r"damaged .*delete it and run again, or put"):
         ready(folder, verify=False)
-    assert not (folder / cifar10_files.FOLDER).exists()
-    assert (folder / cifar10_files.ARCHIVE).read_bytes() == whole[: len(whole) // 2]
+    assert not (folder / cifar10.FOLDER).exists()
+    assert (folder / cifar10.ARCHIVE).read_bytes() == whole[: len(whole) // 2]
 
 
 def test_a_wrong_download_never_gets_the_final_name(server, tmp_path, monkeypatch):
     url, _ = server
-    monkeypatch.setattr(cifar10_files, "SHA256", "0" * 64)
+    monkeypatch.setattr(cifar10, "SHA256", "0" * 64)
     with pytest.raises(LabError, match="not the official CIFAR-10"):
         ready(tmp_path / "data", url=url)
-    assert not (tmp_path / "data" / cifar10_files.ARCHIVE).exists()
+    assert not (tmp_path / "data" / cifar10.ARCHIVE).exists()
 
 
 def test_a_failed_download_names_the_file_and_the_folder(tmp_path):
@@ -140,7 +140,7 @@ def test_a_failed_download_names_the_file_and_the_folder(tmp_path):
 
 def test_a_re_encoded_copy_needs_verify_false_and_warns(official, caplog):
     cifar10._warn_unverified.cache_clear()
-    path = official / cifar10_files.FOLDER / "data_batch_3"
+    path = official / cifar10.FOLDER / "data_batch_3"
     batch = pickle.loads(path.read_bytes())
     batch[b"data"][0] ^= 1
     path.write_bytes(pickle.dumps(batch, protocol=2))
@@ -177,14 +177,14 @@ class LyingType:
 )
 def test_nothing_but_a_batch_is_unpickled(official, content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (official / cifar10_files.FOLDER / "test_batch").write_bytes(content)
+    (official / cifar10.FOLDER / "test_batch").write_bytes(content)
     with pytest.raises(LabError, match="run again"):
         ready(official, verify=False)
     assert not Path("hostile-was-here").exists()
 
 
 def test_labels_outside_the_classes_are_refused(official):
-    path = official / cifar10_files.FOLDER / "test_batch"
+    path = official / cifar10.FOLDER / "test_batch"
     batch = pickle.loads(path.read_bytes())
     batch[b"labels"][0] = 10
     path.write_bytes(pickle.dumps(batch))
@@ -193,7 +193,7 @@ def test_labels_outside_the_classes_are_refused(official):
 
 
 def test_a_missing_file_is_named(official):
-    (official / cifar10_files.FOLDER / "data_batch_2").unlink()
+    (official / cifar10.FOLDER / "data_batch_2").unlink()
     with pytest.raises(LabError, match=r"cannot read .*data_batch_2"):
         ready(official)
 
@@ -218,15 +218,15 @@ def test_training_validation_and_test_share_no_image(official):
 def test_concurrent_processes_download_once(server, tmp_path):
     url, asked = server
     folder = str(tmp_path / "data")
-    ask = f"from losslab.data import cifar10_files as c; c.ensure_downloaded(c.Path({folder!r}), {url!r}, verify=False)"
+    ask = f"from losslab.data import cifar10 as c; c.ensure_downloaded(c.Path({folder!r}), {url!r}, verify=False)"
     children = [subprocess.Popen([sys.executable, "-c", ask]) for _ in range(3)]
     assert [child.wait(120) for child in children] == [0, 0, 0]
     assert len(asked) == REQUESTS
-    cifar10_files.read_batches(tmp_path / "data", cifar10_files.TEST, verify=False)
+    cifar10.read_batches(tmp_path / "data", cifar10.TEST, verify=False)
 
 
 def test_the_real_cifar_10_is_read_in_its_official_order(real_cifar):
-    images, labels = cifar10_files.read_batches(real_cifar, cifar10_files.TEST, verify=False)
+    images, labels = cifar10.read_batches(real_cifar, cifar10.TEST, verify=False)
     assert images.shape == (10_000, 32, 32, 3)
     assert labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert torch.bincount(labels).tolist() == [1000] * 10

@@ -49,9 +49,9 @@ def test_normalisation_uses_all_training_pixels(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "train").rename(f / "training"), "train is no folder"),
+        (lambda f: (f / "train").rename(f / "training"), "train is not a folder"),
         (lambda f: (f / "test" / "green").mkdir(), "green has no counterpart"),
-        (lambda f: (f / "train" / "green").mkdir(), "train holds no images of green: put some there or remove"),
+        (lambda f: (f / "train" / "green").mkdir(), "train contains no images of green: put some there or remove"),
         (lambda f: (f / "test" / "red" / "0.png").write_bytes(b"no image"), "cannot read the image"),
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
     ],
@@ -86,7 +86,7 @@ def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path, ending):
 
 def test_a_float_image_is_refused(tmp_path):
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(LabError, match=r"float.tif \(mode F does not say what is white"):
+    with pytest.raises(LabError, match=r"float.tif \(mode F does not define which value is white"):
         image_folder.decode(tmp_path / "float.tif", 8)
 
 

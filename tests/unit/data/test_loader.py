@@ -148,7 +148,7 @@ def test_a_batch_is_a_function_of_epoch_and_number():
     loader.set_epoch(2)
     plan = loader.plan
     for number, batch in enumerate(loader):
-        rows = plan.rows(plan.order(2), number)
+        rows = plan.shard_rows(plan.order(2), number)
         draws = plan.draws(2, number, rows)
         assert torch.equal(batch.index, rows)
         assert torch.equal(batch.inputs, loader.transform(plan.augment(images().inputs[rows], draws)))

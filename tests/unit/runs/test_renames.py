@@ -43,6 +43,7 @@ losslab.networks.linear.mlp losslab.networks.resnet18.resnet18 losslab.teacher.n
 MORE = """
 losslab.losses.ClassLoss losslab.losses.Loss losslab.losses.ResidualLoss losslab.losses.base.Loss
 losslab.losses.class_loss.ClassLoss losslab.losses.residual.ResidualLoss losslab.losses.adapter.Adapted
+losslab.data.corruption.cifar10n.HumanNoise
 losslab.data.faults.fault.Fault losslab.data.module.MemoryDataModule losslab.data.normalise.Normalise
 losslab.data.augment.Augment losslab.networks.cosine.CosineLinear losslab.learner.Classifier losslab.metrics.ECE
 """

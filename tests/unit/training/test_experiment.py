@@ -223,12 +223,12 @@ def test_deterministic_mode_is_that_of_lightning(build):
         (["trainer.precision=17-mixed"], "17-mixed"),
         (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
         (["optimizer.lr=-1"], "Invalid learning rate"),
-        (["data=image_folder", "data.dir=/nowhere"], "is no folder"),
+        (["data=image_folder", "data.dir=/nowhere"], "is not a folder"),
         (["data=linear_synthetic", "noise=outliers", "noise.rate=2"], "noise.rate must be a share from 0 to 1, got 2"),
         (["data.batch_size=2.5"], "data.batch_size must be 1 or more"),
         (["data.batch_size=abc"], "data.batch_size must be 1 or more"),
-        (["data.seed=abc"], "data.seed must be a whole number"),
-        (["data=digits", "loss=mse", "data.size=0"], "data.size is a number of pixels"),
+        (["data.seed=abc"], "data.seed must be an integer"),
+        (["data=digits", "loss=mse", "data.size=0"], "data.size must be 1 or more pixels"),
         (["loss=huber", "loss.delta=abc"], "delta must be a number in .* got '"),
         (["model=mlp", "model.hidden=5"], "model.hidden must be a list .whole number each., got 5"),
         (["trainer.check_val_every_n_epoch=0"], "must be above 0"),
@@ -367,7 +367,7 @@ def test_last_epoch_is_always_validated():
 
 @pytest.mark.parametrize("seed", ["-1", "abc", "1.5", "99999999999999"])
 def test_invalid_seed_is_refused_in_one_line(build, seed):
-    with pytest.raises(LabError, match="seed must be a whole number"):
+    with pytest.raises(LabError, match="seed must be an? (integer|whole number)"):
         build(f"seed={seed}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from losslab.data.metadata import DataMetadata
+from losslab.data.module import DataMetadata
 from losslab.errors import LabError, message_of
 from losslab.io import atomic
 from losslab.models.learner import Learner

@@ -1,10 +1,9 @@
-"""`Corruption`, the base class, and the training splits that corruptions work on, in memory or on disk."""
+"""`Corruption`, the base class, and the training splits that corruptions change, in memory or on disk."""
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from losslab.data.batch import DataSpec, Examples, Source
@@ -13,12 +12,9 @@ from losslab.targets import Kind, Task
 
 
 class Subset:
-    """Rows of a source that is not in memory, with new targets. The truth is the source's target.
+    """Selected rows, int64 (N,), of a source that is not in memory, with new targets (N,) or (N, K).
 
-    Args:
-        source: source to read from.
-        rows: int64 (N,), the selected rows of the source.
-        target: targets of these rows, (N,) or (N, K).
+    The truth is the target of the source.
     """
 
     def __init__(self, source: Source, rows: Tensor, target: Tensor) -> None:
@@ -26,52 +22,46 @@ class Subset:
         self.size, self.shape, self.device = len(rows), source.shape, source.device
 
     def take(self, rows: Tensor) -> Examples:
-        """Read the examples of these rows; `index` is their index in the source."""
+        """Read the examples in these rows of the subset. Their `index` is the row in the source."""
         return self.source.take(self.index[rows])._replace(target=self.target[rows])
 
 
 TrainingSplit = Examples | Subset
-"""A training split: target, truth and index of all its examples are in memory."""
-
-
-def as_training_split(source: Source) -> TrainingSplit:
-    """The source itself if it is in memory, else a `Subset` of all its rows."""
-    return source if isinstance(source, Examples) else Subset(source, torch.arange(source.size), source.target)
+"""A training split. Target, truth and index of all examples are in memory, the inputs perhaps not."""
 
 
 def select_rows(train: TrainingSplit, rows: Tensor) -> TrainingSplit:
-    """The examples of these rows, which keep their index."""
+    """Return a split of the examples in these rows. They keep their index."""
     if isinstance(train, Examples):
         return train.take(rows)
     return Subset(train.source, train.index[rows], train.target[rows])
 
 
 def with_target(train: TrainingSplit, target: Tensor) -> TrainingSplit:
-    """The same examples with other targets; the truth stays."""
+    """Return a split of the same examples with other targets and the same truth."""
     return train._replace(target=target) if isinstance(train, Examples) else Subset(train.source, train.index, target)
 
 
 @dataclass(frozen=True)
 class Corruption(ABC):
-    """A corruption of the training split. The dataclass fields of a subclass are its parameters."""
+    """Base class of corruptions of the training split. The dataclass fields of a subclass are its parameters."""
 
     group: ClassVar[str]
     """Config group: "noise" or "imbalance"."""
     kind: ClassVar[str]
-    """Option in that group, such as "symmetric"."""
+    """Name of the corruption in its config group, such as "symmetric"."""
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameter values by name."""
-        return asdict(self)
-
-    @abstractmethod
     def check(self, spec: DataSpec) -> None:
-        """Raise LabError, which names one that fits, unless the corruption fits the data, which are not yet read."""
+        """Raise LabError if the corruption does not fit data of this spec. By default, it fits classes and labels."""
+        if spec.kind is Kind.PROBABILITIES:
+            raise LabError(f"{self.group}={self.kind} needs class indices, and these targets are probabilities")
+        if spec.task is Task.REGRESSION:
+            fits = "noise=outliers or heteroscedastic" if self.group == "noise" else "~imbalance (or imbalance=none)"
+            raise LabError(f"{self.group}={self.kind} is for classes, and these data have values: use {fits}")
 
     @abstractmethod
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Return the corrupted split, with the same truth and inputs. Raises LabError if it cannot be corrupted so."""
+        """Return the corrupted split; truth and inputs do not change. Raises LabError if that is not possible."""
 
     def require(self, name: str, expected: str, *, holds: bool) -> None:
         """Raise LabError "GROUP.NAME must be EXPECTED, got VALUE" unless `holds`."""
@@ -79,18 +69,10 @@ class Corruption(ABC):
             raise LabError(f"{self.group}.{name} must be {expected}, got {getattr(self, name)!r}")
 
     def require_seed(self, seed: Any) -> None:
-        """Raise LabError unless the seed is a whole number."""
-        self.require("seed", "a whole number", holds=isinstance(seed, int) and not isinstance(seed, bool))
-
-    def require_classes(self, spec: DataSpec) -> None:
-        """Raise LabError unless the targets are class indices or 0/1 labels."""
-        if spec.kind is Kind.PROBABILITIES:
-            raise LabError(f"{self.group}={self.kind} changes classes, and the targets of these data are probabilities")
-        if spec.task is Task.REGRESSION:
-            fits = "noise=outliers or heteroscedastic" if self.group == "noise" else "~imbalance (or imbalance=none)"
-            raise LabError(f"{self.group}={self.kind} is for classes, and these data have values: use {fits}")
+        """Raise LabError unless the seed is an integer."""
+        self.require("seed", "an integer", holds=isinstance(seed, int) and not isinstance(seed, bool))
 
 
 def is_number(value: Any, low: float, high: float) -> bool:
-    """Whether the value is a number (no bool) from low to high."""
+    """Whether the value is a number, and not a bool, from low to high."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -14,18 +14,12 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _LIGHT_GREY = *COLOURS[:2], "#CCCCCC"
 _MAX_NAMED_CLASSES = 12
-"""With more classes, names and numbers are omitted."""
+"""Names and numbers are left out for more classes."""
 _MAX_POINTS = 2_000
 
 
 def draw(manifest: Manifest, train: TrainingSplit, title: str) -> "Figure":
-    """Draw what the corruptions changed.
-
-    Args:
-        manifest: manifest of the training split.
-        train: the split, of which values are drawn.
-        title: title of the run.
-    """
+    """Draw the changes that the manifest records. For regression, also values of `train` are drawn."""
     last = manifest["faults"][-1]
     heteroscedastic = last["kind"] == Heteroscedastic.kind
     panels = 2 if heteroscedastic or "transitions" in last else 1
@@ -44,14 +38,13 @@ def draw(manifest: Manifest, train: TrainingSplit, title: str) -> "Figure":
 
 
 def _draw_transitions(axes: "Axes", record: dict[str, Any]) -> None:
-    """Share and number of examples of each true class with each given label."""
+    """Draw the share and the number of examples of each true class that have each given label."""
     table, names = record["transitions"], list(record["transitions"])
     counts = [[table[true].get(given, 0) for given in names] for true in names]
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     axes.figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    axes.set_xlabel("given label")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="given label", ylabel="true class")
     axes.set_title(f"{record['changed']:,} of {record['of']:,} labels are wrong", fontsize="medium")
     if len(names) > _MAX_NAMED_CLASSES:
         return
@@ -65,7 +58,7 @@ def _draw_transitions(axes: "Axes", record: dict[str, Any]) -> None:
 
 
 def _draw_class_sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
-    """Number of examples of each class: available, kept for training, and by given label."""
+    """Draw the number of examples of each class: available, kept for training, and by given label."""
     first, last = records[0], records[-1]
     names = list(first["classes"])
     positions = range(len(names))
@@ -81,9 +74,7 @@ def _draw_class_sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
         axes.plot(positions, given, "_", color=_ORANGE, ms=14, mew=3, label="given labels")
         title += f", {_range(last['classes'])} as labelled"
     axes.set_title(title, fontsize="medium")
-    axes.set_xlabel("class")
-    axes.set_ylabel("training examples")
-    axes.set_ylim(0, 1.2 * axes.dataLim.y1)  # room for the legend
+    axes.set(xlabel="class", ylabel="training examples", ylim=(0, 1.2 * axes.dataLim.y1))  # room for the legend
     axes.legend(loc="upper right", fontsize="small", ncols=3)
     if len(names) <= _MAX_NAMED_CLASSES:
         _label_classes(axes, names)
@@ -102,19 +93,18 @@ def _label_classes(axes: "Axes", names: list[str]) -> None:
 
 
 def _draw_values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
-    """Given values over true values."""
+    """Draw given values over true values."""
     true, given = (values[:_MAX_POINTS, 0].cpu().tolist() for values in (train.truth, train.target))
     ends = [min(true), max(true)]
     axes.plot(ends, ends, color=_LIGHT_GREY, linewidth=3, zorder=0, label="given = true")
     axes.plot(true, given, ".", color=_BLUE, alpha=0.6, label="a training example")
-    axes.set_xlabel("true value")
-    axes.set_ylabel("given value")
+    axes.set(xlabel="true value", ylabel="given value")
     axes.set_title(f"{record['changed']:,} of {record['of']:,} values are wrong", fontsize="medium")
     axes.legend(fontsize="small")
 
 
 def _draw_spread(axes: "Axes", record: dict[str, Any], train: Examples) -> None:
-    """Added noise over the feature that its standard deviation depends on."""
+    """Draw the noise over the feature on which its standard deviation depends."""
     corruption = Heteroscedastic(**record["parameters"])
     feature = train.inputs.flatten(1)[:_MAX_POINTS, corruption.feature].cpu()
     noise = (train.target - train.truth)[:_MAX_POINTS, 0].cpu()
@@ -123,7 +113,6 @@ def _draw_spread(axes: "Axes", record: dict[str, Any], train: Examples) -> None:
     axes.plot(feature.tolist(), noise.tolist(), ".", color=_BLUE, alpha=0.6, label="a training example")
     for sign, label in ((1, "two standard deviations"), (-1, None)):
         axes.plot(feature[order].tolist(), (sign * two_deviations[order]).tolist(), color=_ORANGE, label=label)
-    axes.set_xlabel(f"feature {corruption.feature}")
-    axes.set_ylabel("given − true value")
+    axes.set(xlabel=f"feature {corruption.feature}", ylabel="given − true value")
     axes.set_title("the noise grows with the feature", fontsize="medium")
     axes.legend(fontsize="small")

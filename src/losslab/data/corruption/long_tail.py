@@ -5,7 +5,6 @@ from math import floor, inf
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec
@@ -18,13 +17,13 @@ from losslab.targets import Task
 class LongTail(Corruption):
     """Class i keeps floor(n · ratio^(-i/(C - 1))) examples (Cao et al. 2019, "Label-distribution-aware margin loss").
 
-    n, the size of class 0, is as large as the available examples of all classes allow. Which examples are kept depends
-    on the seed and the class only, so a larger ratio keeps a subset of a smaller one. Inputs are normalised by the
-    statistics of the uncorrupted split: an image is the same input at any ratio.
+    n, the size of class 0, is the largest that the available examples of all classes allow. The choice of examples
+    depends on the seed and the class only, so a larger ratio keeps a subset of what a smaller ratio keeps. The inputs
+    are normalised by the statistics of the uncorrupted split, so they do not depend on the ratio.
 
     Args:
-        ratio: size of the largest class divided by that of the smallest, 1 or more.
-        seed: seed of the draws.
+        ratio: size of the largest class divided by the size of the smallest class, 1 or more.
+        seed: seed of the random draws.
     """
 
     ratio: float
@@ -33,15 +32,13 @@ class LongTail(Corruption):
     kind: ClassVar[str] = "long_tail"
 
     def __post_init__(self) -> None:
-        self.require("ratio", "a number from 1", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
+        self.require("ratio", "a number, 1 or more", holds=is_number(self.ratio, 1, inf) and self.ratio < inf)
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
-        self.require_classes(spec)
+        super().check(spec)
         if spec.task is Task.MULTILABEL:
-            raise LabError(
-                "imbalance=long_tail is for classes that exclude each other, and these data have several labels"
-            )
+            raise LabError("imbalance=long_tail needs classes that exclude each other: these data have several labels")
 
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         """Keep some examples of each class, in their original order."""
@@ -53,21 +50,20 @@ class LongTail(Corruption):
         if min(sizes) < 1:
             fewest = min(available)
             empty = available.index(0) if fewest == 0 else sizes.index(0)
-            remedy = f"choose one of at most {fewest:,}" if fewest else "a class without any cannot be made rarer"
+            remedy = f"choose a ratio of at most {fewest:,}" if fewest else "leave out imbalance=long_tail"
             raise LabError(
                 f"imbalance.ratio={self.ratio:g} leaves class {spec.names[empty]} none of its "
                 f"{available[empty]:,} training examples: {remedy}"
             )
-        kept = [self._draw(rows, size, label) for label, (rows, size) in enumerate(zip(members, sizes, strict=True))]
+        kept = []
+        for label, (rows, size) in enumerate(zip(members, sizes, strict=True)):
+            random = random_keys.generator(self.seed, random_keys.LONG_TAIL, label)
+            kept.append(rows[torch.randperm(len(rows), generator=random)[:size]])
         return select_rows(train, torch.cat(kept).sort().values)
 
     def sizes(self, available: list[int]) -> list[int]:
         """Number of examples that each class keeps, given how many are available."""
         shares = [self.ratio ** (-label / (len(available) - 1)) for label in range(len(available))]
-        # 1e-9 compensates for powers that should be whole numbers and come out slightly below.
+        # 1e-9, because rounding errors could make a power that is an integer slightly smaller.
         largest = min(floor(count / share + 1e-9) for count, share in zip(available, shares, strict=True))
         return [floor(largest * share + 1e-9) for share in shares]
-
-    def _draw(self, rows: Tensor, size: int, label: int) -> Tensor:
-        random = random_keys.generator(self.seed, random_keys.LONG_TAIL, label)
-        return rows[torch.randperm(len(rows), generator=random)[:size]]

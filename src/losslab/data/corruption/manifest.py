@@ -1,26 +1,28 @@
-"""The manifest of the corruptions (RUN/faults.json): what they changed, and a checksum of the training data."""
+"""The manifest of the corruptions (faults.json in a run folder): their changes, and a checksum of the training data."""
 
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from math import isclose
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from losslab.data.batch import DataSpec
-from losslab.data.corruption.base import Corruption, TrainingSplit
+from losslab.data.batch import DataSpec, Examples, Source
+from losslab.data.corruption.base import Corruption, Subset, TrainingSplit
 from losslab.errors import LabError
 from losslab.targets import Task
 
 Manifest = dict[str, Any]
-"""JSON content. "faults" has one record per corruption; "examples" and "sha256" describe the final training split."""
+"""JSON content. "faults" has a record of each corruption; "examples" and "sha256" describe the final training split."""
 
 
-def apply(train: TrainingSplit, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
-    """Apply corruptions in turn → the corrupted split and its manifest. Raises LabError if one cannot be applied."""
-    records = []
+def apply(source: Source, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
+    """Apply corruptions in order → the corrupted split and its manifest. Raises LabError if one cannot be applied."""
+    rows, records = torch.arange(source.size), []
+    train: TrainingSplit = source if isinstance(source, Examples) else Subset(source, rows, source.target)
     for corruption in corruptions:
         before, train = train, corruption(train, spec)
         records.append(_record(corruption, before, train, spec))
@@ -41,46 +43,44 @@ def checksum(train: TrainingSplit) -> str:
 
 
 def verify(manifest: Manifest | None, expected: Manifest) -> None:
-    """Raise LabError unless the training data are those of a run.
+    """Raise LabError unless the training data are the same as in a run.
 
-    Labels must be equal. Values may differ in their last bits, as sums and exponentials do between processors.
+    Labels must be equal. Values may differ in their last bits, because processors round sums and exponentials
+    differently.
     """
     actual = manifest or {}
     same = actual.get("sha256") == expected.get("sha256")
     if not same and actual.get("examples") == expected.get("examples") and "targets" in actual:
-        with suppress(KeyError, TypeError):  # a damaged file matches nothing
+        with suppress(KeyError, TypeError):  # a damaged faults.json matches nothing
             pairs = [(actual["targets"][key], expected["targets"][key]) for key in ("mean", "std")]
             same = all(isclose(ours, theirs, rel_tol=1e-4) for ours, theirs in pairs)
     if not same:
         raise LabError(
-            f"the training data are not those of this run (SHA-256 {str(actual.get('sha256'))[:12]}…, but "
+            f"the training data differ from the data of this run (SHA-256 {str(actual.get('sha256'))[:12]}…, but "
             f"{str(expected.get('sha256'))[:12]}… in its faults.json): data.dir or noise.file has changed, or another "
-            f"version of losslab made the run; restore the data, or train it again"
+            f"version of losslab made the run; restore the data, or train again"
         )
 
 
 def describe(manifest: Manifest) -> dict[str, str]:
-    """A line for each group, such as "symmetric, rate 0.4, 1,234 of 3,086 labels wrong"."""
-    return {record["group"]: f"{_settings(record)}, {_effect(record)}" for record in manifest["faults"]}
-
-
-def _settings(record: dict[str, Any]) -> str:
-    shown = {name: value for name, value in record["parameters"].items() if name not in ("seed", "file")}
-    return ", ".join([record["kind"], *(f"{name} {value}" for name, value in shown.items())])
-
-
-def _effect(record: dict[str, Any]) -> str:
-    if record["group"] == "imbalance":
-        sizes = record["classes"].values()
-        kept = f"{record['examples']:,} of {record['examples_before']:,} examples kept"
-        return f"{kept}, {max(sizes):,} to {min(sizes):,} a class"
-    changed = "values changed" if "moved" in record else "labels wrong"
-    return f"{record['changed']:,} of {record['of']:,} {changed}"
+    """Describe each corruption by its group, such as "symmetric, rate 0.4, 1,234 of 3,086 labels wrong"."""
+    lines = {}
+    for record in manifest["faults"]:
+        shown = [f"{name} {value}" for name, value in record["parameters"].items() if name not in {"seed", "file"}]
+        if record["group"] == "imbalance":
+            sizes = record["classes"].values()
+            kept = f"{record['examples']:,} of {record['examples_before']:,} examples kept"
+            effect = f"{kept}, {max(sizes):,} to {min(sizes):,} a class"
+        else:
+            changed = "values changed" if "moved" in record else "labels wrong"
+            effect = f"{record['changed']:,} of {record['of']:,} {changed}"
+        lines[record["group"]] = ", ".join([record["kind"], *shown, effect])
+    return lines
 
 
 def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit, spec: DataSpec) -> dict[str, Any]:
-    """What one corruption changed: counts, and the moments of the noise or the class sizes and transitions."""
-    record: dict[str, Any] = {"group": corruption.group, "kind": corruption.kind, "parameters": corruption.parameters}
+    """Record the changes of one corruption: counts, and the moments of the noise or the class sizes and transitions."""
+    record: dict[str, Any] = {"group": corruption.group, "kind": corruption.kind, "parameters": asdict(corruption)}
     record |= {"examples_before": before.size, "examples": after.size}
     if corruption.group == "noise":
         changed = after.target != after.truth
@@ -103,7 +103,7 @@ def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit,
 
 
 def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
-    """Number of examples of each class, or with each label."""
+    """Number of examples of each class, or with a 1 for each label."""
     if spec.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
@@ -112,13 +112,13 @@ def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
 
 
 def _valid_labels(target: Tensor, spec: DataSpec) -> Tensor:
-    """Class indices, int64, without those outside the classes."""
+    """Class indices, int64. Indices outside 0..C-1 are left out."""
     labels = target if spec.task is Task.MULTICLASS else target.squeeze(1).long()
     return labels[(labels >= 0) & (labels < len(spec.names))]
 
 
 def _transitions(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:
-    """Number of examples by true class and given class, without zeros."""
+    """Number of examples for each pair of true class and given class; pairs without examples are left out."""
     pairs = torch.bincount(true * len(classes) + given, minlength=len(classes) ** 2).view(len(classes), -1).tolist()
     return {
         name: {other: count for other, count in zip(classes, row, strict=True) if count}

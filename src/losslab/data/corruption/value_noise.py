@@ -1,6 +1,5 @@
-"""Noise on regression targets: outliers, and Gaussian noise whose standard deviation depends on the inputs."""
+"""Noise on regression targets: outliers, and Gaussian noise whose standard deviation depends on a feature."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -17,38 +16,30 @@ from losslab.targets import Task
 
 @dataclass(frozen=True)
 class ValueNoise(Corruption):
-    """Base class of additive noise on values."""
+    """Base class of noise that is added to regression targets."""
 
     group: ClassVar[str] = "noise"
 
     def check(self, spec: DataSpec) -> None:
         if spec.task is not Task.REGRESSION:
             raise LabError(
-                f"noise={self.kind} is for values, and these data have classes: use noise=symmetric or pair_flip, and "
-                f"on CIFAR-10 also asymmetric or human"
+                f"noise={self.kind} is for values, and these data have classes: use noise=symmetric or pair_flip, or, "
+                f"on CIFAR-10, asymmetric or human"
             )
-
-    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Add the noise to the targets (N, D)."""
-        return with_target(train, train.target + self.noise(train, spec).to(train.target.dtype))
-
-    @abstractmethod
-    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:
-        """Draw the noise → (N, D)."""
 
 
 @dataclass(frozen=True)
 class Outliers(ValueNoise):
     """round(rate · N) examples get an exponentially distributed error, by default upwards only.
 
-    Symmetric errors would leave the conditional mean, which squared error estimates, where it was. The outliers of a
-    lower rate are among those of a higher rate. Counts stay counts.
+    Symmetric errors would not change the conditional mean, which squared error estimates. A higher rate gives the
+    outliers of a lower rate and others. The errors of counts are rounded up, so the targets are still counts.
 
     Args:
         rate: share of the examples that become outliers, 0 to 1.
         size: mean absolute error of an outlier, in units of the target.
-        sides: "one" for upwards, "two" for up and down with equal probability.
-        seed: seed of the draws.
+        sides: "one" for errors upwards, "two" for errors up and down with equal probability.
+        seed: seed of the random draws.
     """
 
     rate: float
@@ -68,7 +59,7 @@ class Outliers(ValueNoise):
         if spec.counts and self.sides == "two":
             raise LabError("noise.sides=two would make counts negative: use noise.sides=one")
 
-    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
         chosen = torch.randperm(train.size, generator=random)[: round(self.rate * train.size)]
         # Drawn for all examples, so that the error of an example depends neither on the rate nor on `sides`.
@@ -78,7 +69,7 @@ class Outliers(ValueNoise):
             errors *= 2 * torch.randint(2, errors.shape, generator=random) - 1
         noise = torch.zeros_like(errors)
         noise[chosen] = errors[chosen]
-        return noise
+        return with_target(train, train.target + noise)
 
 
 @dataclass(frozen=True)
@@ -87,9 +78,9 @@ class Heteroscedastic(ValueNoise):
 
     Args:
         scale: standard deviation of the noise at the feature's mean, in units of the target.
-        growth: growth of its logarithm per standard deviation of the feature; 0 for homoscedastic noise.
+        growth: factor in the exponent; 0 for homoscedastic noise.
         feature: column index of the feature in the flattened inputs.
-        seed: seed of the draws.
+        seed: seed of the random draws.
     """
 
     scale: float = 0.5
@@ -101,24 +92,27 @@ class Heteroscedastic(ValueNoise):
     def __post_init__(self) -> None:
         self.require("scale", "a number above 0", holds=is_number(self.scale, 0, inf) and 0 < self.scale < inf)
         self.require("growth", "a number from -10 to 10", holds=is_number(self.growth, -10, 10))
-        self.require("feature", "a column, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0)
+        self.require(
+            "feature", "a column index, 0 or more", holds=is_number(self.feature, 0, inf) and self.feature % 1 == 0
+        )
         self.require_seed(self.seed)
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
         features = torch.Size(spec.input_shape).numel()
-        self.require("feature", f"a column, 0 to {features - 1:,}", holds=self.feature < features)
+        self.require("feature", f"a column index, 0 to {features - 1:,}", holds=self.feature < features)
         if spec.counts:
             raise LabError("noise=heteroscedastic adds Gaussian noise, and these are counts: use noise=outliers")
 
-    def noise(self, train: TrainingSplit, spec: DataSpec) -> Tensor:  # noqa: ARG002
+    def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:  # noqa: ARG002
         if not isinstance(train, Examples):
-            raise LabError("noise=heteroscedastic depends on the inputs of all examples: it needs data in memory")
+            raise LabError("noise=heteroscedastic reads the inputs of all examples, so the data must be in memory")
         random = random_keys.generator(self.seed, random_keys.VALUE_NOISE)
-        return self.deviation(train, train.inputs)[:, None] * torch.randn(train.target.shape, generator=random)
+        noise = self.deviation(train, train.inputs)[:, None] * torch.randn(train.target.shape, generator=random)
+        return with_target(train, train.target + noise)
 
     def deviation(self, train: Examples, inputs: Tensor) -> Tensor:
-        """Standard deviation of the noise at `inputs` (N, ...) → (N,); `train` standardises the feature."""
+        """Standard deviation of the noise at `inputs` (N, ...) → (N,). The feature is standardised as in `train`."""
         column = int(self.feature)
         reference, values = (each.flatten(1)[:, column].double() for each in (train.inputs, inputs))
         spread = reference.std(correction=0)

@@ -211,7 +211,7 @@ def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
         ("size", "KEY=VALUE"),
         ("size=[1", "--data size="),
         ("size=16", "cannot load .* into this network"),
-        ("size=0", "data.size is a number of pixels"),
+        ("size=0", "data.size must be 1 or more pixels"),
     ],
 )
 def test_invalid_data_options_are_rejected_in_one_line(runs, data, message):

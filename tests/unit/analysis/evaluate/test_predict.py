@@ -88,11 +88,13 @@ def test_data_with_other_classes_are_rejected(photos, tmp_path):
         (tmp_path / "other" / split).mkdir(parents=True)
         for old, new in (("ant", "ant"), ("bee", "bee"), ("cow", "dog")):
             (tmp_path / "other" / split / new).symlink_to(photos / "data" / split / old)
-    with pytest.raises(LabError, match="the run learnt a class cow where these data have dog"):
+    with pytest.raises(LabError, match="the run was trained on a class cow where these data have dog"):
         evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split / "dog").unlink()
-    with pytest.raises(LabError, match=r"these data are multiclass with 2 classes, but the run learnt .* 3 classes"):
+    with pytest.raises(
+        LabError, match=r"the data are multiclass with 2 classes, but the run was trained on .* 3 classes"
+    ):
         evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
 
 

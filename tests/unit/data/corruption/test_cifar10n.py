@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from losslab.data.batch import DataSpec, Examples
-from losslab.data.cifar10 import CIFAR10
-from losslab.data.cifar10_files import CLASSES
-from losslab.data.corruption.cifar10n import HumanNoise
+from losslab.data.cifar10 import CIFAR10, CLASSES
+from losslab.data.corruption.label_noise import HumanNoise
 from losslab.data.corruption.long_tail import LongTail
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -68,7 +67,7 @@ def test_a_file_in_another_order_is_refused(file, arrays):
 
 def test_a_file_with_fewer_images_is_refused(file, arrays):
     train = some_of(arrays, torch.arange(COUNT))
-    with pytest.raises(LabError, match="labels of 500 images, and these data have one with the number 999"):
+    with pytest.raises(LabError, match="labels of 500 images, too few for the image with index 999"):
         HumanNoise(str(file))(train._replace(index=train.index + 500), FACTS)
 
 
@@ -103,9 +102,9 @@ class LyingType:
     [
         ({"clean_label": Hostile(), "worse_label": 1}, "cannot read"),
         ({"clean_label": LyingType(), "worse_label": 1}, "cannot read"),
-        ({"clean_label": np.array([[1]]), "worse_label": np.array([1])}, "no row of whole numbers"),
-        ({"clean_label": np.array([0.5]), "worse_label": np.array([1])}, "no row of whole numbers"),
-        ({"clean_label": np.array([1])}, "holds no worse_label"),
+        ({"clean_label": np.array([[1]]), "worse_label": np.array([1])}, "not one row of integers"),
+        ({"clean_label": np.array([0.5]), "worse_label": np.array([1])}, "not one row of integers"),
+        ({"clean_label": np.array([1])}, "contains no worse_label"),
         ({"clean_label": np.array([10]), "worse_label": np.array([1])}, "labels from 0 to 9"),
         ({"clean_label": np.array([-1]), "worse_label": np.array([1])}, "labels from 0 to 9"),
     ],

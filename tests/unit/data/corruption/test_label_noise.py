@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losslab.data.batch import DataSpec, Examples
-from losslab.data.cifar10_files import CLASSES
-from losslab.data.corruption.base import Subset, as_training_split, select_rows
+from losslab.data.cifar10 import CLASSES
+from losslab.data.corruption.base import Subset, select_rows
 from losslab.data.corruption.label_noise import Asymmetric, PairFlip, Symmetric
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
@@ -137,7 +137,7 @@ def test_labels_are_flipped_independently():
 def test_a_source_on_disk_gets_the_same_labels_as_one_in_memory():
     truth = drawn(10, 200)
     odd, rows = torch.arange(1, 200, 2), torch.tensor([3, 99, 4])
-    streamed = Symmetric(0.5)(select_rows(as_training_split(Files(truth)), odd), spec(10))
+    streamed = Symmetric(0.5)(select_rows(Subset(Files(truth), torch.arange(200), truth), odd), spec(10))
     held = Symmetric(0.5)(select_rows(examples(truth), odd), spec(10))
     assert isinstance(streamed, Subset)
     assert torch.equal(streamed.target, held.target)
@@ -154,7 +154,7 @@ def test_a_source_on_disk_gets_the_same_labels_as_one_in_memory():
         ({"rate": "much"}, r"noise.rate must be a share from 0 to 1, got 'much'"),
         ({"rate": True}, "noise.rate must be a share"),
         ({"rate": float("nan")}, "noise.rate must be a share"),
-        ({"rate": 0.1, "seed": 0.5}, "noise.seed must be a whole number, got 0.5"),
+        ({"rate": 0.1, "seed": 0.5}, "noise.seed must be an integer, got 0.5"),
     ],
 )
 def test_invalid_rates_and_seeds_are_refused(options, message):
@@ -167,9 +167,9 @@ def test_invalid_rates_and_seeds_are_refused(options, message):
     [
         (Symmetric(0.1), DataSpec(Task.REGRESSION, Kind.VALUES, (1,), 1), "use noise=outliers or heteroscedastic"),
         (Symmetric(0.1), DataSpec(Task.MULTICLASS, Kind.PROBABILITIES, (1,), 3), "are probabilities"),
-        (PairFlip(0.1), LABELS, "several labels take noise=symmetric"),
-        (Asymmetric(0.1), spec(10), "these data have no airplane, .* noise=pair_flip fits classes of any names"),
-        (Asymmetric(0.1), BINARY, "noise=pair_flip fits"),
+        (PairFlip(0.1), LABELS, "use noise=symmetric for several labels"),
+        (Asymmetric(0.1), spec(10), "these data have no airplane, .*: use noise=pair_flip"),
+        (Asymmetric(0.1), BINARY, "use noise=pair_flip"),
     ],
 )
 def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, data, message):

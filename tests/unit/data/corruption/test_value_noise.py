@@ -93,8 +93,8 @@ def test_noise_is_a_function_of_the_seed(noise):
         (Outliers, {"rate": 0.1, "sides": "three"}, "noise.sides must be one or two, got 'three'"),
         (Heteroscedastic, {"scale": -1}, "noise.scale must be a number above 0"),
         (Heteroscedastic, {"growth": 11}, "noise.growth must be a number from -10 to 10"),
-        (Heteroscedastic, {"feature": 0.5}, "noise.feature must be a column"),
-        (Heteroscedastic, {"seed": "x"}, "noise.seed must be a whole number"),
+        (Heteroscedastic, {"feature": 0.5}, "noise.feature must be a column index, 0 or more"),
+        (Heteroscedastic, {"seed": "x"}, "noise.seed must be an integer"),
     ],
 )
 def test_invalid_parameters_are_refused(noise, options, message):
@@ -108,7 +108,7 @@ def test_invalid_parameters_are_refused(noise, options, message):
         (Outliers(0.1), DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 3), "use noise=symmetric or pair_flip"),
         (Outliers(0.1, sides="two"), Counts().spec, "negative: use noise.sides=one"),
         (Heteroscedastic(), Counts().spec, "these are counts: use noise=outliers"),
-        (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column, 0 to 2, got 3"),
+        (Heteroscedastic(feature=3), VALUES, "noise.feature must be a column index, 0 to 2, got 3"),
     ],
 )
 def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, spec, message):
@@ -118,5 +118,5 @@ def test_unsuitable_data_are_refused_with_a_noise_that_fits(noise, spec, message
 
 def test_heteroscedastic_noise_needs_data_in_memory():
     train = examples()
-    with pytest.raises(LabError, match="it needs data in memory"):
+    with pytest.raises(LabError, match="the data must be in memory"):
         Heteroscedastic()(Subset(train, train.index, train.target), VALUES)
