@@ -127,14 +127,14 @@ def _log_tables(comparison: "Comparison") -> None:
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
     """Evaluate every model under every loss. Only this needs torch."""
     with imports_without_gc():
-        from losslab.analysis.loss_matrix import measure, report  # noqa: PLC0415
+        from losslab.analysis import loss_matrix  # noqa: PLC0415
 
     def show_progress(several: Sequence["Run"]) -> Iterable["Run"]:
         return track(several, "measuring", console=get_console(), transient=True)
 
-    matrix = measure(comparison.ordered, all_losses=which == "all", trusted=trusted, track=show_progress)
-    report.write(matrix, folder)
-    logger.info("\n%s", report.TITLE)
-    logger.info("%s", tables.wrap_text(report.legend(matrix, _EMPHASIS)))
-    logger.info("%s", tables.terminal_table(report.table(matrix, _EMPHASIS), instead=_TOO_WIDE))
-    return report.TITLE, report.section(matrix)
+    matrix = loss_matrix.measure(comparison.ordered, all_losses=which == "all", trusted=trusted, track=show_progress)
+    loss_matrix.write(matrix, folder)
+    logger.info("\n%s", loss_matrix.TITLE)
+    logger.info("%s", tables.wrap_text(loss_matrix.legend(matrix, _EMPHASIS)))
+    logger.info("%s", tables.terminal_table(loss_matrix.table(matrix, _EMPHASIS), instead=_TOO_WIDE))
+    return loss_matrix.TITLE, loss_matrix.section(matrix)

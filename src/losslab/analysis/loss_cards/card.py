@@ -1,4 +1,4 @@
-"""The card of a loss as text: what it declares, and what a numerical search finds if it declares nothing."""
+"""The card of a loss as text: the facts that the loss declares, or that a numerical search finds if it has no card."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,14 @@ _FOUND = " (found by search)"
 
 
 def facts(loss: Loss) -> dict[str, str]:
-    """Facts of a loss as text, by name."""
+    """Return the facts of a loss as text, by name."""
     card = loss.card
     found = {"formula": card.plain, "source": card.source} if card is not None else {}
     found["targets"] = ", ".join(_KINDS[kind] for kind in loss.wants)
     for name, declared in loss.hyperparameters.items():
         value = float(getattr(loss, name))
         found[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
-    if isinstance(loss, Adapted):  # works for one number of classes only, and the search needs several
+    if isinstance(loss, Adapted):  # it works for one number of classes, but the search needs several
         return found | {"scores": loss.form.route.value}
     found |= _classification_facts(loss, card) if is_classification(loss) else _regression_facts(loss, card)
     return found | {"note": card.note} if card is not None and card.note else found
@@ -45,13 +45,9 @@ def text(name: str, loss: Loss, width: int = 100) -> str:
 
 
 def markdown(name: str, loss: Loss, summary: str, figures: str) -> str:
-    """Format a card as a section of docs/losses.md.
+    """Format a card as a section of docs/losses.md, with the summary as the first paragraph.
 
-    Args:
-        name: of the loss.
-        loss: at the hyperparameters to show.
-        summary: first paragraph.
-        figures: folder of the figures, relative to the page.
+    `figures` is the folder of the figures, relative to the page.
     """
     card = loss.card
     escaped = {label: fact.replace("|", "\\|") for label, fact in facts(loss).items() if label != "formula"}
@@ -118,7 +114,7 @@ def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str
 
 
 def _formula(loss: Loss, formula: str) -> str:
-    """A formula in K with its value for ten classes; the value alone if the formula is long or a number."""
+    """Format a formula in K with its value for ten classes; only the value if the formula is long or a number."""
     value = f"{claims.evaluate_formula(formula, loss, 10):.4g}"
     if value == formula:
         return value
@@ -128,7 +124,7 @@ def _formula(loss: Loss, formula: str) -> str:
 
 
 def _yes(declared: bool | None, find: Callable[[], bool]) -> str:
-    """Return yes or no, as declared or, if nothing is declared, as found by a search."""
+    """Format a declared fact as yes or no; if it is None, the result of a search."""
     if declared is None:
         return f"{'yes' if find() else 'no'}{_FOUND}"
     return "yes" if declared else "no"

@@ -1,4 +1,4 @@
-"""Value and gradient of a loss along a line of outputs, at several values of its first hyperparameter."""
+"""Value and gradient of a loss along a line of outputs, for several values of its first hyperparameter."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Curve:
-    """Value and gradient of one loss at the points of the line."""
+    """The value and gradient of one loss at the points of the line."""
 
     label: str
     value: list[float]
@@ -36,28 +36,25 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Content of a figure."""
+    """The curves in a figure."""
 
     axis: str
-    """Label of the x axis."""
+    """The label of the x axis."""
     x: list[float]
     curves: list[Curve]
-    """The loss as it is configured comes first."""
+    """The curve of the configured loss, then those for other values of its first hyperparameter."""
     reference: Curve
-    """Cross-entropy or the squared error at the same points."""
+    """The curve of the (binary) cross-entropy or squared error, for comparison."""
 
 
 def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = None) -> Curves:
     """Compute the curves of a loss.
 
-    A loss of classes is shown over the margin m of ten classes, z = (m, 0, ..., 0) with the first class right; a loss
-    of 0/1 labels over the one logit of a positive label; a loss of values over the residual. The reference is the
-    squared error, or the cross-entropy for these targets.
+    For class targets, the x axis is the margin m in z = (m, 0, ..., 0), where the target is the first of ten classes.
+    For 0/1 labels it is the logit z of one label 1, for values the residual z - t.
 
-    Args:
-        name: label of a loss without hyperparameters.
-        config: of the loss, as composed.
-        losses: by label, instead of the loss at the values of its first hyperparameter that its card lists.
+    The curves are those of `losses` by label, by default the configured loss and its variants with the other values of
+    its first hyperparameter that it declares to be worth trying; without hyperparameters, its label is `name`.
     """
     losses = losses or _variants(name, config)
     first = next(iter(losses.values()))
@@ -81,7 +78,7 @@ def _variants(name: str, config: dict[str, Any]) -> dict[str, Loss]:
 
 
 def _line(loss: Loss) -> tuple[str, float, str, Loss]:
-    """Axis label, the largest point of the line, and the reference after its name."""
+    """Return the label of the x axis, the end of the line, and the name and the loss of the reference."""
     if not is_classification(loss):
         return "residual z - t" if _prediction_at_0(loss) == 0 else "output z, right at 0", 5, "mse", MSE()
     if loss.wants[0] is Kind.BINARY:
@@ -91,7 +88,7 @@ def _line(loss: Loss) -> tuple[str, float, str, Loss]:
 
 
 def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
-    """Evaluate a loss at points (P,) of the first output. All other outputs are 0, or alternate between 1 and -1."""
+    """Evaluate a loss at points x (P,) of the first output. The others are 0, or with `spread` alternately 1 and -1."""
     x, loss = x.clone().requires_grad_(), with_class_counts(loss, CLASSES, equal=True)
     if not is_classification(loss):
         target, targets = _prediction_at_0(loss).expand(len(x), 1), 1
@@ -105,7 +102,7 @@ def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
     outputs = torch.cat([x[:, None], rest], dim=1)
     try:
         inputs = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
-    except LabError:  # no teacher is configured: use one that finds all classes equally likely
+    except LabError:  # no teacher is configured: use a teacher with equal probabilities of all classes
         inputs = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
     value = loss.per_example(inputs, target)
     (gradient,) = torch.autograd.grad(value.sum(), x)
@@ -113,7 +110,7 @@ def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
 
 
 def _depends_on_direction_only(loss: Loss) -> bool:
-    """Whether scaling the outputs does not change the loss: it is constant where all other outputs are 0."""
+    """Return whether the loss does not change if the outputs are scaled; its curve with all other outputs 0 is flat."""
     if not is_classification(loss):
         return False
     outputs, target = sample_outputs(loss, 1, columns=CLASSES), targets_of_each_class(loss, CLASSES, 1)[0]
@@ -122,5 +119,5 @@ def _depends_on_direction_only(loss: Loss) -> bool:
 
 
 def _prediction_at_0(loss: Loss) -> Tensor:
-    """The value () that an output of 0 predicts."""
+    """Return the prediction () for an output of 0."""
     return loss.to_predictions(torch.zeros(1, n_output_columns(loss), dtype=torch.float64))[0, 0]

@@ -1,12 +1,16 @@
-"""Trained models measured under every loss."""
+"""The loss matrix: trained models measured by every loss, and outputs translated from one loss to another."""
 
 import json
+from functools import cache
 
 import pytest
+import torch
 
+from losslab.analysis import loss_matrix
 from losslab.analysis.compare import compare
-from losslab.analysis.loss_matrix import Cell, Matrix, measure, report
+from losslab.analysis.loss_matrix import Cell, Matrix, measure, translate
 from losslab.cli import compare as command
+from losslab.losses import BCE, MSE, Brier, CrossEntropy, GaussianNLL, PoissonNLL, catalog
 from losslab.training import experiment
 from losslab.training.config import compose
 
@@ -65,13 +69,13 @@ def test_a_run_without_weights_is_listed_with_its_reason(trained, tmp_path):
     comparison = compare([folder, trained / "focal"])
     found = measure(comparison.groups)
     assert any("no checkpoint" in reason for reason in found.reasons)
-    assert "Not measured:" in report.section(found)
+    assert "Not measured:" in loss_matrix.section(found)
 
 
 def test_the_section_marks_own_losses_and_the_csv_has_every_cell(matrix, tmp_path):
-    text = report.section(matrix)
+    text = loss_matrix.section(matrix)
     assert text.count("**") == 2 * len(matrix.groups)
-    report.write(matrix, tmp_path)
+    loss_matrix.write(matrix, tmp_path)
     lines = (tmp_path / "matrix.csv").read_text().splitlines()
     assert lines[0] == "trained_with,measured_by,value,how"
     assert len(lines) == 1 + 3 * 3
@@ -92,32 +96,32 @@ def test_many_losses_are_rows_of_the_text_table_and_figure(matrix):
     names = [one.label.removeprefix("loss=") for one in matrix.groups]
     losses = [*names, *(f"other{number}" for number in range(9))]
     many = of(matrix.groups, losses)
-    assert "Each column is a kind of model, each row the mean loss" in report.section(many)
-    assert "Numbers of one row can be compared; those of one column cannot" in report.section(many)
-    head, *rows = report.table(many)
+    assert "Each column is a group of models. Each row is one loss" in loss_matrix.section(many)
+    assert "Compare values within a row, not within a column" in loss_matrix.section(many)
+    head, *rows = loss_matrix.table(many)
     assert head == ("measured by", *names)
     assert [row[0] for row in rows] == losses
     assert rows[0] == (losses[0], "**1.5**", "2.5", "3.5")
-    assert "within a row" in report.legend(many, "[{}]")
-    axes = report.draw(many).axes[0]
+    assert "within a row" in loss_matrix.legend(many, "[{}]")
+    axes = loss_matrix.draw(many).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == losses
     assert [label.get_text() for label in axes.get_xticklabels()] == names
 
 
 def test_few_losses_are_columns(matrix):
-    assert "Each row is a kind of model, each column the mean loss" in report.section(matrix)
-    assert report.table(matrix)[0] == ("trained with", *matrix.losses)
-    assert "within a column" in report.legend(matrix, "[{}]")
+    assert "Each row is a group of models. Each column is one loss" in loss_matrix.section(matrix)
+    assert loss_matrix.table(matrix)[0] == ("trained with", *matrix.losses)
+    assert "within a column" in loss_matrix.legend(matrix, "[{}]")
 
 
 def test_stars_are_explained_only_if_there_is_one(matrix):
     plain = of(matrix.groups, matrix.losses)
-    assert "*: the outputs were translated" in report.legend(matrix, "[{}]")
-    assert "marked *" in report.section(matrix)
-    assert "*: translated" in report.draw(matrix).axes[0].get_xlabel()
-    assert "translated" not in report.legend(plain, "[{}]")
-    assert "marked *" not in report.section(plain)
-    assert report.draw(plain).axes[0].get_xlabel() == "bold: its own loss"
+    assert "*: the outputs were translated" in loss_matrix.legend(matrix, "[{}]")
+    assert "marked *" in loss_matrix.section(matrix)
+    assert "*: translated" in loss_matrix.draw(matrix).axes[0].get_xlabel()
+    assert "translated" not in loss_matrix.legend(plain, "[{}]")
+    assert "marked *" not in loss_matrix.section(plain)
+    assert loss_matrix.draw(plain).axes[0].get_xlabel() == "bold: its own loss"
 
 
 def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained, tmp_path, caplog, monkeypatch):
@@ -130,8 +134,77 @@ def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained,
 
 
 def test_colours_compare_models_under_one_loss_only(matrix):
-    figure = report.draw(matrix)
+    figure = loss_matrix.draw(matrix)
     shades = figure.axes[0].images[0].get_array()
     assert (shades.min(axis=0) == 0).all()
     assert (shades.max(axis=0) == 1).all()
     assert "lowest for the model that was trained with it" in figure.get_suptitle()
+
+
+named = cache(catalog.make)
+
+
+def scores(*shape):
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def probabilities(outputs, loss):
+    found = loss.to_probabilities(outputs)
+    return found / found.sum(1, keepdim=True)
+
+
+def test_outputs_stay_as_they_are_if_both_losses_read_them_alike():
+    outputs = scores(20, 4)
+    found, how = translate(outputs, CrossEntropy(), Brier(), values=False, exclusive=True)
+    assert how == "as they are"
+    assert torch.equal(found, outputs.double())
+
+
+@pytest.mark.parametrize("training", ["cross_entropy", "bce", "mse", "squared_hinge"])
+@pytest.mark.parametrize("measuring", ["cross_entropy", "bce", "mse", "squared_hinge", "ldam", "rescaled_mse"])
+def test_translated_outputs_have_the_same_probabilities(training, measuring):
+    training, measuring = named(training), named(measuring)
+    outputs = scores(20, 4)
+    found, how = translate(outputs, training, measuring, values=False, exclusive=True)
+    assert how
+    expected = probabilities(outputs.double(), training)
+    torch.testing.assert_close(probabilities(found, measuring), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_probabilities_of_labels_need_not_sum_to_1():
+    outputs = scores(20, 3)
+    found, how = translate(outputs, BCE(), MSE(), values=False, exclusive=False)
+    assert how == "translated"
+    torch.testing.assert_close(found, outputs.double().sigmoid(), rtol=1e-3, atol=1e-5)
+
+
+def test_there_is_no_translation_if_no_outputs_have_the_meaning():
+    spread = torch.tensor([[50.0, 0.0, 0.0]])  # surer than unit vectors at this temperature can be
+    found = translate(
+        spread, CrossEntropy(), catalog.make("logit_norm", "loss.temperature=1.0"), values=False, exclusive=True
+    )
+    assert found[1] == ""
+
+
+def test_values_are_translated_through_linear_and_exponential_readings():
+    outputs = scores(20, 1)
+    _, how = translate(outputs, MSE(), named("huber"), values=True, exclusive=False)
+    assert how == "as they are"
+    found, how = translate(outputs, PoissonNLL(), MSE(), values=True, exclusive=False)
+    assert how == "translated"
+    torch.testing.assert_close(found, outputs.double().exp())
+    found, how = translate(outputs.exp(), MSE(), PoissonNLL(), values=True, exclusive=False)
+    assert how == "translated"
+    torch.testing.assert_close(found, outputs.double(), atol=1e-6, rtol=1e-6)
+
+
+def test_a_mean_can_be_read_from_mean_and_variance_but_not_the_reverse():
+    assert translate(scores(9, 1), MSE(), GaussianNLL(), values=True, exclusive=False)[1] == ""
+    outputs = scores(9, 2)
+    found, how = translate(outputs, GaussianNLL(), MSE(), values=True, exclusive=False)
+    assert how == "translated"
+    torch.testing.assert_close(found, GaussianNLL().to_predictions(outputs.double()))
+
+
+def test_values_below_0_have_no_translation_to_a_logarithmic_reading():
+    assert translate(scores(9, 1), MSE(), PoissonNLL(), values=True, exclusive=False)[1] == ""

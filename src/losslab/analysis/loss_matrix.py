@@ -1,0 +1,325 @@
+"""The loss matrix: the mean test loss of trained models, measured by every loss, as a table and as a heatmap."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import nan
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from losslab.analysis.compare.grouping import Group, Settings, group_names, labels_by_value, shorten
+from losslab.analysis.compare.read import Run
+from losslab.analysis.compare.tables import NO_VALUE, group_labels
+from losslab.analysis.outputs import SplitOutputs, collect_outputs
+from losslab.errors import LabError
+from losslab.io.figures import new_figure, save_png
+from losslab.io.tables import markdown_table, write_csv
+from losslab.losses import catalog
+from losslab.losses.base import Loss
+from losslab.targets import Task, choose_kind, encode
+from losslab.training.experiment import Experiment
+from losslab.training.instantiate import make_loss
+from losslab.training.reopen import EvaluationRequest, reopen
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_COLUMNS = 10
+TITLE = "Trained with, measured by"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The mean loss of a group of models, measured by one loss."""
+
+    value: float | None
+    """The mean loss on the test set, averaged over seeds; None if it cannot be measured."""
+    how: str
+    """"own" (the training loss), "as they are" or "translated" (the outputs); or why the loss cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The mean losses of all groups of models, measured by all losses."""
+
+    groups: tuple[Group, ...]
+    losses: tuple[str, ...]
+    cells: dict[tuple[Group, str], Cell]
+
+    @property
+    def losses_in_rows(self) -> bool:
+        """Whether losses are rows and groups are columns, because too many columns do not fit on a page."""
+        return len(self.losses) > _MAX_COLUMNS
+
+    @property
+    def translated(self) -> bool:
+        """Whether the outputs of some cell were translated."""
+        return any(cell.how == "translated" for cell in self.cells.values())
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """The empty cells, as "GROUP under LOSS", by the reason why they are empty."""
+        empty = {key: cell.how for key, cell in self.cells.items() if cell.value is None}
+        return labels_by_value((why, f"{group.label} under {loss}") for (group, loss), why in empty.items())
+
+
+def measure(
+    groups: Sequence[Group],
+    *,
+    all_losses: bool = False,
+    trusted: Sequence[str] = (),
+    track: Callable[[list[Run]], Iterable[Run]] = iter,
+) -> Matrix:
+    """Restore every compared run, and measure each loss on its test set.
+
+    Args:
+        groups: the groups whose runs are measured.
+        all_losses: whether to measure all losses of the catalog, in addition to those that a group was trained with.
+        trusted: the packages that the configurations of the runs may name, besides those that losslab trusts.
+        track: a function that wraps the runs to show the progress.
+
+    Raises:
+        LabError: the configuration of a run names a package that is not trusted.
+    """
+    groups = [group for group in groups if group.runs]
+    group_of = {run: group for group in groups for run in group.runs}
+    requests = {run: EvaluationRequest(run.folder.path, trusted=tuple(trusted)) for run in group_of}
+    for request in requests.values():
+        request.folder.read_config()  # raises for an untrusted run before the first run is measured
+    losses = _losses(groups, all_losses=all_losses)
+    seeds: dict[tuple[Group, str], list[Cell]] = {}
+    for run in track([*group_of]):
+        for name, cell in _measure_run(run, requests[run], losses).items():
+            seeds.setdefault((group_of[run], name), []).append(cell)
+    cells = {}
+    for key, several in seeds.items():
+        values = [cell.value for cell in several if cell.value is not None]
+        empty = next((cell for cell in several if cell.value is None), None)
+        cells[key] = empty or Cell(fmean(values), several[0].how)
+    used = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
+    return Matrix(tuple(groups), used, {key: cell for key, cell in cells.items() if key[1] in used})
+
+
+def _losses(groups: Sequence[Group], *, all_losses: bool) -> dict[str, dict[str, Any]]:
+    """Return the configurations of the losses to measure, by name."""
+    trained: dict[frozenset[tuple[str, Any]], tuple[Settings, dict[str, Any]]] = {}
+    for group in groups:
+        settings = {key: value for key, value in group.settings.items() if key.startswith(("loss.", "choices.loss"))}
+        trained.setdefault(frozenset(settings.items()), (settings, group.runs[0].config["loss"]))
+    names = [" ".join(name).removeprefix("loss=") for name in group_names([each for each, _ in trained.values()])]
+    configs = dict(zip(names, (config for _, config in trained.values()), strict=True))
+    return configs | {name: catalog.config(name) for name in catalog.names() if all_losses and name not in configs}
+
+
+def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]:
+    try:
+        experiment = reopen(request)
+        test = collect_outputs(experiment, "test")
+    except LabError as error:
+        return dict.fromkeys(losses, Cell(None, str(error)))
+    return {
+        name: Cell(test.mean_loss, "own") if config == run.config["loss"] else _measure_under(config, experiment, test)
+        for name, config in losses.items()
+    }
+
+
+def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOutputs) -> Cell:
+    spec, trained = experiment.learner.spec, experiment.learner.loss
+    try:
+        loss = make_loss(config, spec.kind, spec.targets)
+        kind = choose_kind(spec.kind, loss.wants)
+    except LabError:
+        kind = None
+    if kind is None:
+        return Cell(None, "the loss takes other targets")
+    if loss.n_views > 1:
+        return Cell(None, "the loss needs a teacher or other views of the inputs")
+    if any(True for _ in loss.parameters()):
+        return Cell(None, "the loss has parameters that it learns with its own network")
+    values = spec.task is Task.REGRESSION
+    outputs, how = translate(test.outputs, trained, loss, values=values, exclusive=spec.task is Task.MULTICLASS)
+    if not how:
+        return Cell(None, "no outputs of the loss have the same predictions")
+    counts = getattr(experiment.data, "class_counts", None)
+    if counts is not None:
+        loss.set_class_counts(counts)
+    target = encode(test.target, spec.kind, kind, spec.targets, torch.float64)
+    with torch.no_grad():
+        total = loss.double().total(outputs, target)
+    return Cell(float(total.value / total.weight), how)
+
+
+def translate(outputs: Tensor, trained: Loss, measuring: Loss, *, values: bool, exclusive: bool) -> tuple[Tensor, str]:
+    """Find outputs for the measuring loss with the same predictions as the network's outputs under its training loss.
+
+    A loss converts outputs (N, ...) to predictions by `to_predictions` (values (N, D)) or `to_probabilities` ((N, C) or
+    (N, K)). If both losses convert the outputs to the same predictions, the outputs stay "as they are". Otherwise the
+    inverses of an identity, an exponential, a linear function, a sigmoid and a softmax are applied to the predictions.
+    The first result that the measuring loss converts to the same predictions is returned as "translated".
+
+    Predictions are `values` or probabilities; those of `exclusive` classes are normalised, as the metrics do.
+
+    Returns:
+        The outputs in float64, and "as they are" or "translated"; "" if there are no such outputs.
+    """
+    outputs = outputs.double()
+    predict = measuring.to_predictions if values else measuring.to_probabilities
+    predictions = trained.to_predictions(outputs) if values else trained.to_probabilities(outputs)
+    if trained.outputs_per_target == measuring.outputs_per_target and _close(_try(predict, outputs), predictions):
+        return outputs, "as they are"
+    if measuring.outputs_per_target > 1:
+        return outputs, ""
+    predictions = predictions / predictions.sum(1, keepdim=True) if exclusive else predictions
+    for candidate in _candidates(predict, predictions, values=values):
+        found = _try(predict, candidate)
+        if found is not None and exclusive:
+            found = found / found.sum(1, keepdim=True)
+        if candidate.isfinite().all() and _close(found, predictions):
+            return candidate, "translated"
+    return outputs, ""
+
+
+def _try(predict: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor | None:
+    try:
+        return predict(outputs)
+    except (RuntimeError, ValueError):  # the loss takes outputs of another shape
+        return None
+
+
+def _close(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def _candidates(predict: Callable[[Tensor], Tensor], predictions: Tensor, *, values: bool) -> Iterator[Tensor]:
+    """Yield candidates for outputs with these predictions, one for each form that `predict` may have."""
+    if values:
+        yield predictions
+        yield predictions.log()
+        return
+    columns = predictions.shape[1]
+    probes = torch.tensor([0.0, 0.5, 1.0, 0.0]).to(predictions)[:, None].repeat(1, columns)
+    probes[3, 0] = 1  # 1 in the first column, 0 in the others
+    answers = _try(predict, probes)
+    if answers is None:
+        return
+    zero, half, one, first = answers
+    inside = predictions.clamp(1e-12, 1 - 1e-12)
+    yield (predictions - zero) / (half - zero) / 2
+    yield (inside.logit() - zero.logit()) / (one.logit() - zero.logit())
+    if columns > 1:
+        yield inside.log() / (first[0] / first[1]).log()
+
+
+def write(matrix: Matrix, folder: Path) -> None:
+    """Write matrix.png, and matrix.csv with a row per cell."""
+    save_png(draw(matrix), folder / "matrix.png")
+    rows = ((group.label, loss, cell.value, cell.how) for (group, loss), cell in matrix.cells.items())
+    write_csv(folder / "matrix.csv", ["trained_with", "measured_by", "value", "how"], rows)
+
+
+def section(matrix: Matrix) -> str:
+    """Return the section of comparison.md, without its heading."""
+    parts = [_explanation(matrix), f"![{TITLE}](matrix.png)", markdown_table(table(matrix))]
+    if matrix.reasons:
+        parts += ["Not measured:", "\n".join(f"- {shorten(cells)}: {why}" for why, cells in matrix.reasons.items())]
+    return "\n\n".join(parts)
+
+
+def table(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
+    """Return a header and a row per group, or per loss if there are many; `own` formats values of the training loss."""
+    rows, columns, keys = _arrange(matrix)
+    body = [(name, *(_format(matrix.cells[key], own) for key in line)) for name, line in zip(rows, keys, strict=True)]
+    return [("measured by" if matrix.losses_in_rows else "trained with", *columns), *body]
+
+
+def _arrange(matrix: Matrix) -> tuple[Sequence[str], Sequence[str], list[tuple[tuple[Group, str], ...]]]:
+    """Return the names of the rows, the names of the columns, and the keys of the cells in each row."""
+    _, names = group_labels(matrix.groups)
+    keys = [tuple((group, loss) for loss in matrix.losses) for group in matrix.groups]
+    return (matrix.losses, names, [*zip(*keys, strict=True)]) if matrix.losses_in_rows else (names, matrix.losses, keys)
+
+
+def legend(matrix: Matrix, own: str) -> str:
+    """Return the line below the table in a terminal."""
+    return (
+        f"mean loss on the test set, to be compared within a {'row' if matrix.losses_in_rows else 'column'}; "
+        f"{own.format('x')}: the loss it was trained with{'; *: the outputs were translated' * matrix.translated}"
+    )
+
+
+def _explanation(matrix: Matrix) -> str:
+    models, losses = ("column", "row") if matrix.losses_in_rows else ("row", "column")
+    translated = (
+        "A loss measures the outputs as they are if it converts them to the same predictions (probabilities or values) "
+        "as the training loss. For other losses (marked *), the outputs are translated: replaced by outputs that this "
+        "loss converts to the same predictions, such as the logarithms of probabilities for a softmax, or log-odds for "
+        "a sigmoid. A loss that depends on more than the predictions, such as the size of logits, then measures the "
+        "translation, not the model."
+    )
+    return (
+        f"Each {models} is a group of models. Each {losses} is one loss: its mean on the test set, averaged over seeds "
+        f"(bold: the loss that the models were trained with). Compare values within a {losses}, not within a {models}, "
+        "because every loss has its own scale. "
+    ) + (translated if matrix.translated else "Every loss measures the outputs as they are.")
+
+
+def draw(matrix: Matrix) -> "Figure":
+    """Draw a heatmap. Colours compare the values of one loss; values of different losses have different scales."""
+    rows, columns, keys = _arrange(matrix)
+    sides = ("trained with", "mean loss on the test set, measured by")
+    row_height = 0.36
+    if matrix.losses_in_rows:
+        sides, row_height = sides[::-1], 0.24
+    figure = new_figure(max(6.4, 2.6 + 0.8 * len(columns)), 2.2 + row_height * len(rows), dpi=160)
+    figure.suptitle(_finding(matrix), fontsize="medium", fontweight="bold")
+    axes = figure.subplots()
+    shades = [[_shade(matrix, *key) for key in line] for line in keys]
+    image = axes.imshow(shades, cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
+    for row, column in product(range(len(rows)), range(len(columns))):
+        cell, shade = matrix.cells[keys[row][column]], shades[row][column]
+        axes.text(
+            column, row, _format(cell), ha="center", va="center", fontsize="x-small",
+            weight="bold" if cell.how == "own" else "normal", color="white" if shade > 0.55 else "black",
+        )  # fmt: skip
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="left", rotation_mode="anchor", fontsize="small")
+    axes.set_yticks(range(len(rows)), rows, fontsize="small")
+    axes.set_ylabel(sides[0], fontsize="small")
+    axes.set_title(sides[1], fontsize="small", loc="left")
+    axes.set_xlabel(f"bold: its own loss{'; *: translated' * matrix.translated}", fontsize="small")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, ticks=[0, 1], fraction=0.05, pad=0.02)
+    bar.ax.set_yticklabels(["lowest", "highest"], fontsize="small")
+    bar.ax.set_ylabel("under one loss", fontsize="small")
+    return figure
+
+
+def _finding(matrix: Matrix) -> str:
+    if len(matrix.groups) == 1:
+        return f"Trained with {group_labels(matrix.groups)[1][0]}"
+    own = [key for key, cell in matrix.cells.items() if cell.how == "own"]
+    lowest = sum(_shade(matrix, *key) == 0 for key in own)
+    are = "is" if lowest == 1 else "are"
+    return f"Of {len(own)} losses {lowest} {are} lowest for the model that was trained with it"
+
+
+def _shade(matrix: Matrix, group: Group, loss: str) -> float:
+    """Scale a cell to 0 for the lowest value of its loss and 1 for the highest; NaN if it is empty."""
+    value = matrix.cells[group, loss].value
+    if value is None:
+        return nan
+    column = [cell.value for each in matrix.groups if (cell := matrix.cells[each, loss]).value is not None]
+    low, high = min(column), max(column)
+    return (value - low) / (high - low) if high > low else 0.0
+
+
+def _format(cell: Cell, own: str = "{}") -> str:
+    if cell.value is None:
+        return NO_VALUE
+    value = f"{cell.value:.3g}"
+    return own.format(value) if cell.how == "own" else value + "*" * (cell.how == "translated")
