@@ -1,10 +1,10 @@
-"""Exceptions for wrong input, as opposed to wrong code."""
+"""Exceptions for wrong input, as opposed to errors in the code."""
 
 
 class LabError(ValueError):
-    """The input is wrong. The message is one line that says what is wrong, where, and how to fix it.
+    """The input of the user is wrong. The message has one line and says what is wrong, where, and how to fix it.
 
-    The commands print this line alone and exit with code 1; with `traceback=true` they print the traceback too.
+    A command prints only this line and exits with code 1; with `traceback=true` it also prints the traceback.
     """
 
 
@@ -12,9 +12,9 @@ class NonFiniteError(LabError):
     """A loss, gradient or weight became NaN or infinite. The message names the step, the loss and the layer."""
 
     on_all_ranks = False
-    """Whether all ranks of the run raise it."""
+    """Whether all ranks of the run raise this exception."""
 
 
 def message_of(error: BaseException, limit: int | None = None) -> str:
-    """The message of an exception on one line, cut to `limit` characters; the name of its type if it is empty."""
+    """Return the message of an exception as one line of at most `limit` characters; without a message, its type."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

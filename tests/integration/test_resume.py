@@ -121,7 +121,7 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(damage, interrupted, caplo
         content[len(content) // 2] ^= 1
         last.write_bytes(content[:-100] if damage == "cut off" else content)
     assert resumed(kept[3], *RUNS["plateau"]) == outcome(whole)
-    assert "resuming from the checkpoint before" in caplog.text
+    assert "resuming from the previous checkpoint" in caplog.text
     assert "last.ckpt" in caplog.text
 
 

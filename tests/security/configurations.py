@@ -32,7 +32,7 @@ LIVE: dict[str, Any] = {
     "shutil": node("shutil.copyfile", __file__, "{canary}"),
     "shutil by an alias": node("torchmetrics.utilities.imports.shutil.copyfile", __file__, "{canary}"),
     "losslab's own writer": node("losslab.io.atomic.write_bytes", PATH, node("builtins.bytes", 3)),
-    "losslab's own JSON writer": node("losslab.io.json_files.write_json", PATH, 3),
+    "losslab's own JSON writer": node("losslab.io.atomic.write_json", PATH, 3),
     "losslab's private function": node("losslab.analysis.compare.report.Path.touch", PATH),
     "a partial that is called": node("functools.reduce", node("builtins.open", _partial_=True), ["{canary}", "w"]),
     "functools.partial": node("builtins.list", node("builtins.map", node("functools.partial", OPENED), [])),

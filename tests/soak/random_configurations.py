@@ -35,6 +35,7 @@ from losslab.cli import process
 from losslab.cli import run as run_command
 from losslab.data import cifar10
 from losslab.errors import LabError
+from losslab.io import conf_groups
 from losslab.targets import Kind, choose_kind
 from losslab.training import config as training_config
 from losslab.training import experiment, instantiate
@@ -60,7 +61,8 @@ _DATA = {
 }
 _IMAGES = "given"
 """The folder of the image files, inside the working directory of a trial."""
-_GROUPS = ("loss", "optimizer", "scheduler", "mix", "imbalance", "noise", "callbacks", "logger", "debug")
+_GROUPS = tuple(name for name in conf_groups.NAMES if name not in {"model", "data", "trainer", "experiment"})
+"""The groups of which a trial chooses some; it always chooses a model, data and a trainer."""
 _PRECISIONS = (
     "32-true",
     "64-true",

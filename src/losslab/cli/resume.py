@@ -20,10 +20,10 @@ from losslab.cli.process import (
 )
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors
-from losslab.io.untrusted import find_unknown_interpolation, read_yaml
+from losslab.io.untrusted import check_folder, find_unknown_interpolation, read_yaml
 from losslab.runs import RunFolder, trust
 from losslab.runs.config import CHANGEABLE_ON_RESUME, find_problem
-from losslab.runs.trust import check_resumable, check_targets
+from losslab.runs.trust import check_targets, check_write_paths
 from losslab.sweep import display, recorded
 from losslab.sweep.job import log_failure
 from losslab.sweep.resume import FLAGS, refuse_other_keys
@@ -135,7 +135,8 @@ def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = N
         recorded.change(config, settings or {})
         config["trust"] = list(folder.trusted)  # never from the folder
         check_targets(config, folder.path, folder.trusted)  # again, since it was changed; it is not changed after this
-    check_resumable(config, folder.path, folder.trusted)
+    check_write_paths(config, folder.path, folder.trusted)
+    check_folder(folder.path)
     return config, started
 
 

@@ -1,5 +1,6 @@
-"""Reading and writing of files and terminals, without knowledge of losses or runs.
+"""Reads and writes files, and prints to the terminal. Independent of losses and runs.
 
-Writers: `atomic` (whole files and checksums), `json_files`, `tables` (CSV, Markdown, terminal), `figures` (PNG),
-`terminal` (log lines). Readers of untrusted files: `untrusted`, and `torch_files`, which imports torch.
+Writers: `atomic` (whole files, JSON, checksums), `tables` (CSV, Markdown, terminal), `figures` (PNG), `terminal` (log
+messages). Readers of untrusted files: `untrusted`, and `torch_files`, which imports torch. Names: `conf_groups`,
+`metric_names`.
 """

@@ -1,18 +1,19 @@
-"""Atomic file writes: after a crash, the old or the new file is there, never a part of it. Imports no torch.
+"""Writes files atomically: after a crash, the old or the new file exists, never a part of it. Imports no torch.
 
 A file is written under a temporary name in the same folder (a rename is atomic only within a file system), flushed to
-disk with fsync, and renamed; then the folder is flushed too. A file NAME.sha256 next to it may contain its checksum in
-the format of `sha256sum`.
+disk with fsync, and renamed; then the folder is flushed too. A checksum, if there is one, is in NAME.sha256 next to the
+file, in the format of `sha256sum`.
 """
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from math import isfinite
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from losslab.io.untrusted import open_regular_file, read_text
 
@@ -25,24 +26,22 @@ def checksum_path(path: Path) -> Path:
 
 
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file and its checksum. Until the rename, the previous file stays and matches its checksum.
+    """Write a file and its checksum. The function `write` writes the content into an open file.
 
-    Args:
-        path: the path of the file; missing folders are created.
-        write: a function that writes the content into an open file.
+    The previous file and its checksum match until the new file replaces it.
 
     Raises:
         OSError: there is no space or no permission. The previous file is untouched.
     """
-    with _temporary(path, write) as temporary:
-        digest = _digest(temporary)
-        # While the rename is pending, the checksum file lists both digests, so that either content matches.
-        previous = _read_digests(path)
+    previous = _read_digests(path)
+    with _replace(path) as file:
+        write(file)
+        file.flush()
+        digest = _digest(Path(file.name))
+        # While the rename is pending, the checksum file lists both digests, so that it matches either content.
         _write_digests(path, [digest, *previous])
-        temporary.replace(path)
-        _fsync_folder(path.parent)
-        if previous:
-            _write_digests(path, [digest])
+    if previous:
+        _write_digests(path, [digest])
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,9 +50,28 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: there is no space or no permission. The previous file is untouched.
     """
-    with _temporary(path, lambda file: file.write(content)) as temporary:
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+    with _replace(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in the format of `to_json`.
+
+    Raises:
+        OSError: there is no space or no permission. The previous file is untouched.
+    """
+    write_bytes(path, to_json(content).encode())
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Format a mapping as indented JSON. NaN and infinity, which JSON cannot represent, become null."""
+    return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False) + "\n"
+
+
+def _replace_non_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace_non_finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def copy(source: Path, path: Path) -> None:
@@ -62,17 +80,16 @@ def copy(source: Path, path: Path) -> None:
     Raises:
         OSError: the source cannot be read or is not a regular file, or there is no space or no permission.
     """
-    with open_regular_file(source) as file, _temporary(path, partial(shutil.copyfileobj, file)) as temporary:
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+    with open_regular_file(source) as content, _replace(path) as file:
+        shutil.copyfileobj(content, file)
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file and its checksum within a folder. At any moment one of the two names has a matching checksum."""
+    """Rename a file and its checksum within a folder. At any time the file at one of the two paths has its checksum."""
     digests, previous = _read_digests(path), _read_digests(to)
     if digests:
         _write_digests(to, [*digests, *previous])
-    else:  # the checksum of the replaced file is wrong for this one
+    else:  # the checksum at `to` is that of the file to be replaced
         checksum_path(to).unlink(missing_ok=True)
     path.replace(to)
     _fsync_folder(path.parent)
@@ -97,17 +114,18 @@ def matches_checksum(path: Path) -> bool | None:
 
 
 @contextmanager
-def _temporary(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
-    """Write a temporary file in the same folder and flush it; remove it on exit unless it was renamed."""
+def _replace(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file, which replaces the file at `path` at the end, unless an exception is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # left by a killed process with the same process id
         with temporary.open("xb") as file:  # "x" never writes through a link of that name
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        yield temporary
+        temporary.replace(path)
+        _fsync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The configuration groups in conf/: a table of their properties, and their choices. Imports no torch."""
+"""The config groups in conf/, with their properties and choices. Imports no torch."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ from losslab import CONF
 
 
 class ConfigGroup(NamedTuple):
-    """A folder of conf/, one file of which is chosen: `loss=focal`."""
+    """A folder of conf/. A run chooses one of its files, as in `loss=focal`."""
 
     name: str
     required: bool = False
     """Whether every run needs a choice."""
     unset: bool = False
-    """Whether nothing is chosen by default; its keys may be set only together with a choice."""
+    """Whether the default is no choice. Keys of the group may be set only together with a choice."""
     corrupts: bool = False
     """Whether the choice corrupts the training data. Corruptions are applied in the order of the table."""
     recorded: bool = True
     """Whether config.json records the choice, under `choices`."""
     setting: bool = False
-    """Whether runs are compared by this choice."""
+    """Whether `losslab compare` groups runs by the choice."""
 
 
 GROUPS = (
@@ -44,15 +44,15 @@ UNSET = tuple(group.name for group in GROUPS if group.unset)
 CORRUPTIONS = tuple(group.name for group in GROUPS if group.corrupts)
 RECORDED = tuple(group.name for group in GROUPS if group.recorded)
 SETTINGS = ("loss", *(group.name for group in GROUPS if group.setting and group.name != "loss"))
-"""The groups by whose choices runs are compared, the loss first."""
+"""The groups by whose choices `losslab compare` groups runs; the loss is the first."""
 
 
 def choices(group: str) -> list[str]:
-    """Return the choices of a group, in alphabetical order."""
+    """Return the names of the choices of a group, in alphabetical order."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def unset_group_message(group: str, key: str) -> str:
-    """Return the message for a key that is set although its group has no choice."""
+    """Return the error message for a key that is set although nothing is chosen for its group."""
     offered = ", ".join(choice for choice in choices(group) if choice != "none")
     return f"{group}.{key} is set, but no {group} is chosen: choose {group}={offered}"

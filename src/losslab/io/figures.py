@@ -1,7 +1,8 @@
-"""PNG figures: their only writer, and the colours and line styles that all figures share. Imports matplotlib lazily."""
+"""Writes PNG figures, and defines the colours and line styles of all figures. Imports matplotlib only when needed."""
 
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""The colour-blind safe palette of Okabe and Ito, without yellow, which is too light for a line."""
+"""The colour-blind safe palette of Okabe and Ito, without its yellow, which is too light for a line."""
 GREY = "#777777"
 LINE_STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
-"""One line style per colour, so that figures can be read in black and white."""
+"""As many line styles as colours, so that figures can be read in black and white."""
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Yield matplotlib options (color, linestyle) for successive lines; the first 49 pairs differ."""
-    number = 0
-    while True:
+    """Yield the matplotlib options color and linestyle of one line after another; the first 49 pairs differ."""
+    for number in count():
         style = LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]
         yield {"color": COLOURS[number % len(COLOURS)], "linestyle": style}
-        number += 1
 
 
 def new_figure(width: float, height: float, *, dpi: int = 110, layout: Any = "constrained") -> "Figure":
-    """Create a figure of a size in inches, without pyplot."""
+    """Create a figure without pyplot. Width and height are in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import, and not needed to train
 
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
@@ -46,7 +45,7 @@ def rasterize(figure: "Figure") -> NDArray[np.uint8]:
 
 
 def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
-    """Encode a figure or pixels as PNG, without the version of matplotlib: equal figures give equal bytes."""
+    """Encode a figure or pixels as PNG. Equal figures give equal bytes, since the version of matplotlib is left out."""
     content = BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image  # noqa: PLC0415
@@ -58,7 +57,7 @@ def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
 
 
 def save_png(picture: "Figure | NDArray[np.uint8]", path: Path) -> None:
-    """Write a figure or pixels to a PNG file, atomically. A link at that path is replaced.
+    """Write a figure or pixels to a PNG file, atomically. A symbolic link at that path is replaced.
 
     Raises:
         OSError: the file cannot be written.

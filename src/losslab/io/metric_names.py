@@ -1,12 +1,11 @@
-"""Whether a metric is better when lower or higher. Imports no torch."""
+"""Names of metrics: which ones are monitored, and whether lower values are better. Imports no torch."""
 
 _LOWER_IS_BETTER = {"loss", "mse", "mae", "nll", "brier", "ece"}
 
-
 MONITORED = ("val/accuracy", "val/mse")
-"""The metrics that select the best epoch: accuracy in classification, mean squared error in regression."""
+"""The metrics that select the best epoch: accuracy for classification, mean squared error for regression."""
 
 
 def direction(metric: str) -> str:
-    """Return "min" if lower values of a metric (such as "val/ece"), loss or loss term are better, otherwise "max"."""
+    """Return "min" if lower values of a metric, loss or loss term such as "val/ece" are better, otherwise "max"."""
     return "min" if _LOWER_IS_BETTER.intersection(metric.removesuffix("_given").split("/")) else "max"

@@ -1,4 +1,4 @@
-"""The only writers of tables: as CSV, as Markdown, and for the terminal."""
+"""Formats tables as CSV, as Markdown, and for the terminal."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -18,14 +18,14 @@ from losslab.io.terminal import printable
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Format rows as CSV; None becomes an empty field, control characters are escaped."""
+    """Format rows as CSV. None becomes an empty field; control characters are escaped."""
     lines = StringIO()
     csv.writer(lines, lineterminator="\n").writerows(rows)
     return printable(lines.getvalue())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file atomically. A link at that path is replaced.
+    """Write a CSV file atomically. A symbolic link at that path is replaced.
 
     Raises:
         OSError: the file cannot be written.
@@ -34,11 +34,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Format rows as a Markdown table. The first row is the header.
+    """Format rows of cells as a Markdown table. The first row is the header.
 
-    Args:
-        rows: the cells.
-        left: the indices of the left-aligned columns; the others are right-aligned.
+    `left` contains the indices of the left-aligned columns; the others are right-aligned.
     """
     header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     rule = [":---" if index in left else "---:" for index in range(len(header))]
@@ -48,14 +46,11 @@ def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) ->
 def terminal_table(
     rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, width: int | None = None, instead: str | None = None
 ) -> str:
-    """Format rows as plain text. The first row is the header.
+    """Format rows of cells as plain text of a width in characters; the default is the width of the terminal.
 
-    Args:
-        rows: the cells.
-        left: the indices of the left-aligned columns; the others are right-aligned.
-        width: the width in characters; by default, the width of the terminal. Cells of the first column are wrapped to
-            fit, other cells are cut.
-        instead: the text to return if cells would have to be cut.
+    The first row is the header. `left` contains the indices of the left-aligned columns; the others are right-aligned.
+    To fit, cells of the first column are wrapped, and other cells are cut. If `instead` is given, it is returned if
+    cells would have to be cut.
     """
     header, *body = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -74,7 +69,7 @@ def terminal_table(
 
 
 def wrap_text(text: str) -> str:
-    """Wrap a paragraph to the width of the terminal; words that do not fit, such as paths, are not broken."""
+    """Wrap a paragraph to the width of the terminal. Words longer than a line, such as paths, are not broken."""
     return fill(text, _terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

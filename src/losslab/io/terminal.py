@@ -1,7 +1,7 @@
-"""Terminal output: log messages without control characters, and streams that may be closed at any time.
+"""Prints to the terminal without control characters, and continues when stdout or stderr are closed.
 
 Text from untrusted files may contain escape sequences, which move the cursor, change colours or reverse the direction
-of writing. So all text is printed through `printable`.
+of writing. So `printable` escapes them in all text that is printed.
 """
 
 import codecs
@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records as printable text; also used for log files, since they may be shown in a terminal."""
+    """Formats log records as printable text, also for log files, since a terminal may show them."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record, with its traceback if it has one."""
@@ -54,10 +54,10 @@ def print_traceback(error: BaseException) -> None:
 
 
 class _ForgivingFile(io.FileIO):
-    """A terminal, pipe or file whose write errors are ignored."""
+    """An output file that ignores errors of writing."""
 
     def write(self, content: Any, /) -> int:
-        """Write the content, or drop it, and return the number of bytes consumed."""
+        """Write the content, or drop it if that fails, and return the number of bytes written or dropped."""
         size = memoryview(content).nbytes
         try:
             written: int | None = super().write(content)
@@ -67,15 +67,15 @@ class _ForgivingFile(io.FileIO):
 
 
 def ignore_output_errors() -> None:
-    """Let stdout and stderr drop output that cannot be written (`| head -1`, `> /dev/full`); train.log has all output.
+    """Make stdout and stderr drop output that they cannot write, as with `| head -1` or `> /dev/full`.
 
-    Only for commands whose result is not their output.
+    Call this only in commands whose result is not their output. The file train.log still contains all log messages.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed (`>&-`)
+        if stream is None:  # it was closed by `>&-`
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- open until exit
-        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not a test's or notebook's
+        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not in tests, notebooks
             setattr(sys, name, _forgiving(stream))
 
 
@@ -95,27 +95,23 @@ def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def escape_unprintable_output() -> None:
-    """Print characters missing from a stream's encoding as similar ASCII, and warnings as printable text."""
+    """Print characters that the encoding of a stream lacks as similar ASCII, and warnings as printable text."""
     if warnings.formatwarning is _format_warning:
-        warnings.formatwarning = _format_printable_warning
+        warnings.formatwarning = lambda *arguments, **options: printable(_format_warning(*arguments, **options))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="losslab.plain")
 
 
-def _format_printable_warning(*arguments: Any, **options: Any) -> str:
-    return printable(_format_warning(*arguments, **options))
-
-
 class ConsoleHandler(logging.Handler):
-    """Prints log messages above a progress bar, warnings and errors in colour, and never wraps paths or commands."""
+    """Prints log messages above the progress bar, with warnings and errors in colour, and does not wrap lines."""
 
     def __init__(self) -> None:
         super().__init__()
         escape_unprintable_output()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message, errors to stderr."""
+        """Print one message: to stderr if it is an error, otherwise to stdout."""
         is_error = record.levelno >= logging.ERROR
         style = "red" if is_error else "yellow" if record.levelno >= logging.WARNING else None
         console = Console(stderr=True) if is_error else get_console()

@@ -1,7 +1,7 @@
-"""Reading untrusted files in the format of torch.save: only tensors, numbers and strings in plain containers.
+"""Reads untrusted files in the format of torch.save: only tensors, numbers and strings in plain containers.
 
-torch's own `weights_only=True` executes no code either. But it decompresses without limit, instantiates classes that
-any library has declared safe, and accepts tensors whose shape exceeds their storage.
+torch.load with `weights_only=True` executes no code either. But it decompresses without limit, instantiates classes
+that any library has declared safe, and accepts tensors whose shape exceeds their storage.
 """
 
 import pickletools
@@ -21,7 +21,7 @@ _PICKLED_NAMES = frozenset({
     "collections OrderedDict", "collections Counter", "torch Size", "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
 })  # fmt: skip
-"""The globals allowed in the pickle of a checkpoint, besides the storage classes and dtypes of torch."""
+"""The globals that the pickle of a checkpoint may contain, besides the storage classes and dtypes of torch."""
 _FORBIDDEN_OPCODES = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX"})
 _MAX_DEPTH, _MAX_VALUES = 50, 20_000_000
 
@@ -31,13 +31,16 @@ def load(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the content is not allowed; the message is one line.
+        ValueError: the content is not allowed. The message has one line.
         Exception: torch may raise any exception for a damaged file.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     with open_regular_file(path) as file:
-        _check_names(read_pickle(file))
+        for opcode, argument, _ in pickletools.genops(read_pickle(file)):
+            if opcode.name in _FORBIDDEN_OPCODES or (opcode.name == "GLOBAL" and not _is_allowed(str(argument))):
+                name = ascii(argument)[1:-1] if argument else f"a global by {opcode.name}"
+                raise ValueError(f"it refers to {name}, which no checkpoint contains")
     content = torch.load(path, map_location="cpu", weights_only=True)
     values, depth = _measure(content, {}, 0)
     if values > _MAX_VALUES or depth > _MAX_DEPTH:
@@ -67,13 +70,6 @@ def read_pickle(file: BinaryIO) -> bytes:
         return archive.read(pickles[0])
 
 
-def _check_names(pickle: bytes) -> None:
-    for opcode, argument, _ in pickletools.genops(pickle):
-        if opcode.name in _FORBIDDEN_OPCODES or (opcode.name == "GLOBAL" and not _is_allowed(str(argument))):
-            name = ascii(argument)[1:-1] if argument else f"a global by {opcode.name}"
-            raise ValueError(f"it refers to {name}, which no checkpoint contains")
-
-
 def _is_allowed(name: str) -> bool:
     module, _, attribute = name.partition(" ")
     is_storage = module in {"torch", "torch.storage"} and attribute.endswith("Storage")
@@ -82,7 +78,7 @@ def _is_allowed(name: str) -> bool:
 
 
 def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Return the number of values in a tree, counting a shared container each time, and the depth of the tree."""
+    """Return the number of values in a tree and its depth. A container that occurs twice is counted twice."""
     if type(value) in _SCALARS:
         return 1, 0
     if id(value) in measured:

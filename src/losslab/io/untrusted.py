@@ -1,19 +1,20 @@
-"""Reading untrusted files and checking untrusted folders. Imports no torch.
+"""Reads untrusted files and checks untrusted folders. Imports no torch.
 
-A folder that was copied from elsewhere may contain symbolic links, through which a write leaves the folder, and pipes,
-which block the process that opens them.
+A folder that was copied from elsewhere may contain symbolic links, through which a file outside of the folder would be
+overwritten, and pipes, which block the process that opens them.
 """
 
 import errno
+import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 
 _MAX_BYTES = 64 << 20
 _MAX_YAML_BYTES = 1 << 18
@@ -23,9 +24,9 @@ _CONF_RESOLVERS = re.compile(r"\$\{(?:divisor:\d+,(?:\d+|null|-)|oc\.env:LOSSLAB
 
 
 def check_output_path(path: Path, folder: Path) -> None:
-    """Check that writing to `path` follows no symbolic link below `folder`.
+    """Check that no part of `path` below `folder` is a symbolic link, through which a write would leave the folder.
 
-    Links on the way to the folder, and any path outside of it, are fine: the user typed those.
+    Links above the folder, and paths outside of it, are allowed, since the user typed them.
 
     Raises:
         LabError: a part of the path below the folder is a symbolic link.
@@ -42,29 +43,25 @@ def check_output_path(path: Path, folder: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Check that no file below a folder, at any depth, redirects or blocks a run that writes into the folder.
 
-    A link to a name in the same directory is allowed: last.ckpt may be one.
+    A link to a name in the same directory is allowed, since last.ckpt may be such a link.
 
     Raises:
         LabError: there is a symbolic link to another directory, a pipe, a socket or a device.
         OSError: a subfolder cannot be read.
     """
-    for entry in _walk(folder):
-        if entry.is_symlink():
-            target = str(Path(entry).readlink())
-            if "/" in target or target in {".", ".."}:
-                _raise_link(Path(entry))
-        elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode) and not entry.is_dir(follow_symlinks=False):
-            raise LabError(f"{entry.path} is a pipe, a socket or a device, which would block the run: remove it")
-
-
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    folders = [os.fspath(folder)]
+    folders = [Path(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                path = Path(entry)
+                if entry.is_symlink():
+                    target = str(path.readlink())
+                    if "/" in target or target in {".", ".."}:
+                        _raise_link(path)
+                elif entry.is_dir():
+                    folders.append(path)
+                elif not entry.is_file():
+                    raise LabError(f"{path} is a pipe, a socket or a device, which would block the run: remove it")
 
 
 def _raise_link(link: Path) -> NoReturn:
@@ -77,7 +74,8 @@ def open_regular_file(path: Path) -> BufferedReader:
     Raises:
         OSError: the file cannot be opened, or is a pipe, a device or a folder.
     """
-    # O_NONBLOCK does not wait for the writer of a pipe. fstat checks the file that was opened, even if it is replaced.
+    # With O_NONBLOCK, opening a pipe does not wait for its writer. fstat checks the file that was opened, even if
+    # another file replaces it meanwhile.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
@@ -101,14 +99,27 @@ def read_text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
     r"""Read a UTF-8 text file, with `\n` as line ending.
 
     Raises:
-        OSError: see `read_bytes`.
+        OSError: `read_bytes` raises it.
         ValueError: the file is not UTF-8.
     """
     return read_bytes(path, max_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_json(path: Path, advice: str = "") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LabError: the file cannot be read; the message ends with `advice`.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        ending = f": {advice}" if advice else ""
+        raise LabError(f"cannot read {path} ({error}){ending}") from error
+
+
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file written by Hydra into plain containers; interpolations are not resolved.
+    """Read a YAML file written by Hydra into plain containers. Interpolations are not resolved.
 
     Raises:
         OSError: the file cannot be read.
@@ -126,16 +137,14 @@ def read_yaml(path: Path) -> Any:
             raise ValueError(f"{path} contains a YAML alias; Hydra never writes aliases")
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(f"{path} is not YAML ({message_of(error, 100)})") from error
 
 
 def find_unknown_interpolation(config: Any) -> str | None:
-    """Find an interpolation of a kind that conf/ does not use; it could resolve to anything.
+    """Return a string of a configuration whose interpolation could resolve to anything; None if there is none.
 
-    A string may contain one reference to a single value, and one call of `divisor` or `oc.env:LOSSLAB_DATA`.
-
-    Returns:
-        The string with the unknown interpolation, or None.
+    The interpolations of conf/ are allowed: a string may contain one reference to a single value, and one call of
+    `divisor` or `oc.env:LOSSLAB_DATA`.
     """
     nodes = [config]
     while nodes:

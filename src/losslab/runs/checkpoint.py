@@ -1,4 +1,4 @@
-"""Finding and validating the checkpoint from which an interrupted run resumes."""
+"""Finds and validates the checkpoint from which an interrupted run resumes."""
 
 import logging
 import os
@@ -25,54 +25,51 @@ _OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict,
 _LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"}
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
 _OWN_FILES = frozenset({"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"})
-"""Keys under which ModelCheckpoint lists the files that it wrote and may delete later."""
+"""Keys of the state of ModelCheckpoint that list files, which it may delete later."""
 
 
 class ResumePoint(NamedTuple):
     """The checkpoint from which a run resumes."""
 
     path: Path
-    """The path of the checkpoint."""
     step: int
-    """The number of optimizer steps so far."""
+    """The number of optimizer steps before the checkpoint."""
     results: dict[str, Any] | None
-    """The results of training, if training is over."""
+    """The results of training, if training has ended."""
 
 
 def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | None:
-    """Find the newest intact checkpoint of a run; None if no checkpoint was written yet.
+    """Find the newest intact checkpoint of a run; return None if no checkpoint was written yet.
 
-    If last.ckpt is damaged, it is renamed and the checkpoint before it is used, with a warning.
-
-    Args:
-        folder: the run folder.
-        tidy: whether to rename and delete files; True on one rank only.
+    If last.ckpt is damaged, log a warning and use previous.ckpt. With `tidy`, which only one rank may set, also rename
+    the damaged file and delete temporary files.
 
     Raises:
         LabError: there are checkpoints, but all are damaged.
     """
     if tidy:
         for directory in (folder.path, folder.last.parent):
-            for path in directory.glob(".*.tmp"):  # left by a process that was killed while it wrote
+            for path in directory.glob(".*.tmp"):  # left by a process that was killed while it wrote a file
                 path.unlink(missing_ok=True)
     damaged: list[str] = []
     for path in (path for path in (folder.last, folder.previous) if os.path.lexists(path)):
         state, problem = _read_intact(path)
         if state is not None:
-            if _best_epoch(state) is not None:
-                read_best(folder)  # the end of training needs it
+            callbacks = state.get("callbacks", {}).values()
+            if any(isinstance(each, dict) and each.get("best_epoch") is not None for each in callbacks):
+                read_best(folder)  # which the end of training needs
             if damaged and tidy:
-                logger.warning("%s: resuming from the checkpoint before, %s", "; ".join(damaged), display_path(path))
-                # As last.ckpt it would replace the intact previous.ckpt when the next checkpoint is written.
+                logger.warning("%s: resuming from the previous checkpoint, %s", "; ".join(damaged), display_path(path))
+                # Otherwise it would replace the intact previous.ckpt when the next checkpoint is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
                 atomic.checksum_path(folder.last).unlink(missing_ok=True)
             return ResumePoint(path, state["global_step"], state.get("trained"))
         damaged.append(f"{display_path(path)} {problem}")
     if damaged:
         # best.ckpt was saved after a validation: a run resumed from it would give other results.
-        best_is_intact = _read_intact(folder.best)[0] is not None
-        weights = f"the weights of its best epoch with ckpt_path={display_path(folder.best)}"
-        start = weights if best_is_intact else "the beginning"
+        start = "the beginning"
+        if _read_intact(folder.best)[0] is not None:
+            start = f"the weights of its best epoch with ckpt_path={display_path(folder.best)}"
         raise LabError(f"{'; '.join(damaged)}: no intact checkpoint to resume from. Start a new run from {start}")
     return None
 
@@ -92,38 +89,27 @@ def read_best(folder: RunFolder) -> dict[str, Any]:
     return state
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read an untrusted checkpoint: plain containers, numbers and tensors."""
-    state: dict[str, Any] = torch_files.load(path)
-    return state
-
-
 def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """Return a checkpoint that a run can resume from and "", or None and the problem."""
+    """Return the content of a checkpoint from which a run can resume, and ""; otherwise None and the problem."""
     try:
         if atomic.matches_checksum(path) is False:
             return None, "is damaged (SHA-256 mismatch)"
-        state = read(path)
+        state = torch_files.load(path)
     except FileNotFoundError:
         return None, "is a broken symbolic link"
     except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything
-        own = type(error) is ValueError and "weights_only" not in str(error)  # torch would advise to execute the file
+        # A message of torch is not repeated: it suggests weights_only=False, which executes the file.
+        own = type(error) is ValueError and "weights_only" not in str(error)
         return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
-    problem = find_problem(state, path.parent.parent)
+    problem = next(_problems(state, path.parent.parent), None)
     return (state, "") if problem is None else (None, f"cannot be resumed from ({problem})")
-
-
-def _best_epoch(state: dict[str, Any]) -> int | None:
-    kept = [each for each in state.get("callbacks", {}).values() if isinstance(each, dict)]
-    return next((each["best_epoch"] for each in kept if each.get("best_epoch") is not None), None)
 
 
 @contextmanager
 def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[None]:
-    """Replace an exception before the first training batch by one line: the checkpoint does not fit the run.
+    """Raise a LabError that says that the checkpoint does not fit the run, if training fails before its first batch.
 
-    Raises:
-        LabError: another exception was raised before the first training batch.
+    A LabError that training itself raises is not replaced. Without a checkpoint, this does nothing.
     """
     if start is None:
         yield
@@ -132,10 +118,8 @@ def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[No
     trainer.callbacks.append(callback)  # type: ignore[attr-defined]
     try:
         yield
-    except LabError:
-        raise
     except Exception as error:
-        if callback.reached:
+        if callback.reached or isinstance(error, LabError):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise LabError(
@@ -147,22 +131,15 @@ class _FirstBatch(Callback):
     reached = False
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Record that the checkpoint was restored."""
+        """Record that Lightning has restored the checkpoint."""
         self.reached = True
 
 
-def find_problem(state: Any, folder: Path) -> str | None:
-    """Return the problem that keeps a run from resuming from a checkpoint, judged by the checkpoint alone; or None.
-
-    Args:
-        state: the content of the checkpoint.
-        folder: the folder of its run.
-    """
-    return next(_problems(state, folder), None)
-
-
 def _problems(state: Any, folder: Path) -> Iterator[str]:
-    """Yield problems in order. Use only the first: each check assumes that the earlier ones passed."""
+    """Yield the reasons why the run in this folder cannot resume from a checkpoint with this content.
+
+    Only the first is valid: each check assumes that the earlier ones passed.
+    """
     if not isinstance(state, dict):
         yield f"it is a {type(state).__name__}"
     missing = [name for name in _REQUIRED if name not in state]
@@ -175,7 +152,7 @@ def _problems(state: Any, folder: Path) -> Iterator[str]:
     for name, kept in state.get("callbacks", {}).items():
         for text in foreign_paths(kept, folder):
             yield f"its {ascii(name)[1:-1][:40]} would write to {ascii(text)[:80]}"
-    # Lightning would migrate such a key of an early version to the state of a callback, unchecked.
+    # Lightning would convert such a key of an early version to the state of a callback, which would not be checked.
     yield from (f"it contains {ascii(key)[1:-1][:40]}" for key in state if str(key).startswith("checkpoint_callback"))
 
 
@@ -203,20 +180,21 @@ def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]
 
 
 def _are_counts(node: Any) -> bool:
-    """Return whether all leaves are integers ≥ -1 (-1: a batch that will be counted again)."""
+    """Return whether all leaves of a tree are integers ≥ -1; -1 is a count that the resumed loop first raises to 0."""
     if isinstance(node, dict | list):
         return all(map(_are_counts, node.values() if isinstance(node, dict) else node))
     return isinstance(node, int) and node >= -1
 
 
 def foreign_paths(state: Any, folder: Path) -> Iterator[str]:
-    """Yield the paths in a callback's state that are outside of the run folder.
+    """Yield the paths in the state of a callback that are outside of the run folder.
 
-    ModelCheckpoint's own files may be listed with the path of the folder before it was moved: Lightning deletes
-    nothing there.
+    If the run folder was moved, ModelCheckpoint may list its own files with their old paths: Lightning deletes nothing
+    there.
     """
     root, dirpath = folder.resolve(), state.get("dirpath") if isinstance(state, dict) else None
-    was_moved = isinstance(dirpath, str) and _is_elsewhere(dirpath, root)
+    is_old_path = isinstance(dirpath, str) and PurePath(dirpath).is_absolute() and not is_address(dirpath)
+    was_moved = is_old_path and not Path(str(dirpath)).resolve().is_relative_to(root)
     for keys, text in _texts(state, ()):
         if is_address(text) or has_parent_reference(text):
             yield text
@@ -227,12 +205,8 @@ def foreign_paths(state: Any, folder: Path) -> Iterator[str]:
                 yield text
 
 
-def _is_elsewhere(path: str, root: Path) -> bool:
-    return PurePath(path).is_absolute() and not is_address(path) and not Path(path).resolve().is_relative_to(root)
-
-
 def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield all strings in a tree, including dict keys, each with the keys on the way to it."""
+    """Yield all strings in a tree, including dict keys, each together with the keys that lead to it."""
     if isinstance(node, str):
         yield keys, node
     elif isinstance(node, dict):

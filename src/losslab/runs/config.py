@@ -1,4 +1,4 @@
-"""The resolved configuration of a run: validation, hyperparameters, and identity. Imports no torch."""
+"""Validation, hyperparameters and identity of the resolved configuration of a run. Imports no torch."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from losslab.io import conf_groups
-from losslab.io.json_files import to_json
+from losslab.io.atomic import to_json
 
 _SECTIONS = (*conf_groups.REQUIRED, "choices")
 _OPTIONAL_SECTIONS = ("callbacks", "logger", *conf_groups.UNSET)
@@ -15,7 +15,7 @@ _REQUIRED_KEYS = (("choices", "loss"), ("scheduler", "scheduler"), ("scheduler",
 CHANGEABLE_ON_RESUME = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
 """Keys that may be changed when a run is resumed."""
 _BOOKKEEPING = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
-"""Keys that record folder, versions and choices of a run."""
+"""Keys that record the folder, the versions and the choices of a run."""
 RESULT_NEUTRAL_KEYS = frozenset({
     *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "train", "test", "examine", "logger", "noise.file",
     "data.url", "data.in_memory", "data.eval_batch_size", "trainer.enable_model_summary", "trainer.log_every_n_steps",
@@ -23,15 +23,13 @@ RESULT_NEUTRAL_KEYS = frozenset({
     "callbacks.gradient_norms", "callbacks.dynamics", "callbacks.path", "callbacks.dashboard", "callbacks.progress_bar",
     "callbacks.history", "callbacks.checkpoints.run_dir", "callbacks.checkpoints.every_seconds",
 })  # fmt: skip
-"""Keys that change no result, and so do all keys below them: runs that differ only in these are repetitions."""
+"""Keys that do not change the results, nor do the keys below them. Runs that differ only in these are repetitions."""
 
 
 def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
-    """Return whether a dotted key changes no result.
+    """Return whether a key, such as "data.workers", does not change the results of a run.
 
-    Args:
-        key: a dotted key such as "data.workers".
-        choices: the choices of the configuration groups. With data=image_folder, `data.dir` changes the data.
+    `choices` are the choices of the config groups: `data.dir` changes the results only with data=image_folder.
     """
     if key == "data.dir" and choices.get("data") == "image_folder":
         return False
@@ -42,12 +40,12 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
 
 
 def find_problem(config: Any) -> str | None:
-    """Return the first problem of a run's configuration, or None if it is valid."""
+    """Return the first problem of a configuration, or None if it is the valid configuration of a run."""
     return next(_problems(config), None)
 
 
 def _problems(config: Any) -> Iterator[str]:
-    """Yield problems in order. Use only the first: each check assumes that the earlier ones passed."""
+    """Yield the problems of a configuration. Use only the first: each check assumes that the earlier ones passed."""
     if not isinstance(config, dict):
         yield "it is not a mapping"
     missing = [key for key in ("seed", "name", *_SECTIONS) if key not in config]
@@ -60,18 +58,18 @@ def _problems(config: Any) -> Iterator[str]:
         if key != "scheduler" and not isinstance(config[key].get("_target_"), str):
             yield f"its {key} has no _target_"
     if not isinstance(config["seed"], int) or isinstance(config["seed"], bool):
-        yield "its seed is not a whole number"
+        yield "its seed is not an integer"
     for choice in config["choices"].values():
         if not (choice is None or (isinstance(choice, str) and choice.isprintable())):
-            yield "its choices do not map groups to names"
+            yield "its choices do not map groups to names of choices"
     per_run = config.get("per_run", [])
     if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
-        yield "its per_run is not a list of keys"
+        yield "its per_run is not a list of config keys"
     yield from (f"it lacks {section}.{key}" for section, key in _REQUIRED_KEYS if key not in config[section])
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of a run: choices, seed, and the options of loss, optimizer, data and trainer."""
+    """Return the hyperparameters of a run: seed, choices, options of loss, optimizer, corruptions, data and trainer."""
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
     sections = {name: config.get(name) or {} for name in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
     values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
@@ -86,31 +84,29 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Return a string that is equal for configurations of the same run, wherever its folder is located.
+    """Return a string that is equal for resolved configurations of the same run, wherever its folder is located.
 
-    It ignores folder, versions, choices, and the keys that may change on resume.
-
-    Args:
-        config: the resolved configuration, from `training.config.resolve` or config.json.
+    It ignores the folder, the versions, the choices, and the keys that may be changed when the run is resumed.
     """
-    plain = json.loads(to_json(config))
-    image_folder = (config.get("choices") or {}).get("data") == "image_folder"
-    for dotted in (*_BOOKKEEPING, *CHANGEABLE_ON_RESUME):
-        section, _, key = dotted.rpartition(".")
-        values = plain.get(section) if section else plain
-        if isinstance(values, dict) and not (image_folder and dotted == "data.dir"):
-            values.pop(key, None)
-    return _without_folder(plain, str(config["run_dir"]))
+    ignored = {*_BOOKKEEPING, *CHANGEABLE_ON_RESUME}
+    if (config.get("choices") or {}).get("data") == "image_folder":
+        ignored.discard("data.dir")
+    return _canonical_json(config, ignored)
 
 
 def exact_identity(config: Mapping[str, Any]) -> str:
-    """Return an `identity` that also distinguishes settings that change no result."""
+    """Return an `identity` that ignores only the folder and the versions."""
+    return _canonical_json(config, {"made_with"})
+
+
+def _canonical_json(config: Mapping[str, Any], ignored: set[str]) -> str:
+    """Return a configuration as JSON without the ignored keys, and with {run_dir} in place of the run folder."""
     plain = json.loads(to_json(config))
-    plain.pop("made_with", None)
-    return _without_folder(plain, str(config["run_dir"]))
-
-
-def _without_folder(plain: dict[str, Any], run_dir: str) -> str:
+    for dotted in ignored:
+        section, _, key = dotted.rpartition(".")
+        values = plain.get(section) if section else plain
+        if isinstance(values, dict):
+            values.pop(key, None)
     # 1 and 1.0 stay different: as a limit, Lightning takes 1 as one batch and 1.0 as all batches.
     text = json.dumps(plain, sort_keys=True)
-    return re.sub(rf'"{re.escape(json.dumps(run_dir)[1:-1])}(?=["/])', '"{run_dir}', text)
+    return re.sub(rf'"{re.escape(json.dumps(str(config["run_dir"]))[1:-1])}(?=["/])', '"{run_dir}', text)

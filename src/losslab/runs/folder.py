@@ -1,30 +1,35 @@
-"""The folder of one run: paths, readers, and default names. Imports no torch.
+"""Run folders: paths and readers of one run, default names, and the search for runs and sweeps. Imports no torch.
 
-A run folder is untrusted. So a configuration that will be instantiated is read only with `read_config`, and a command
-that reads runs writes only to paths from `output`.
+Run folders are untrusted. So a configuration that will be instantiated is read only with `read_config`, and a command
+that reads runs writes only to paths that `output` has checked.
 """
 
-import json
+import os
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
 from losslab.io import atomic
-from losslab.io.json_files import read_json
-from losslab.io.untrusted import check_output_path, read_text, read_yaml
+from losslab.io.untrusted import check_output_path, read_json, read_yaml
 from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import check_targets
 
-_RESTORE = "bring the file back, or train the run again"
+SUMMARY = "summary.json"
+"""The file in a sweep's folder that lists the states of its jobs."""
+JOBS = "jobs.json"
+"""The file in a sweep's folder that lists the resolved configurations of its jobs; `resume=` reads it."""
+
+_RESTORE = "restore the file, or train the run again"
 _DELETE = "delete it, and the data themselves are read instead"
 
 
 class _PathBelow:
-    """A path below the run folder."""
+    """An attribute of `RunFolder`: the path of one of its files or subfolders."""
 
     def __init__(self, *parts: str) -> None:
         self.parts = parts
@@ -35,11 +40,11 @@ class _PathBelow:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. The package's docstring describes its files."""
+    """The folder of one run. The docstring of the package describes its files."""
 
     path: Path
     trusted: tuple[str, ...] = field(default=(), compare=False)
-    """Packages that the user trusts, besides those on the allow-list, when the run is instantiated."""
+    """Packages whose classes may be instantiated, in addition to those on the allow-list."""
 
     config = _PathBelow("config.json")
     best = _PathBelow("checkpoints", "best.ckpt")
@@ -56,29 +61,26 @@ class RunFolder:
     figures = _PathBelow("figures")
     exported = _PathBelow("exported.pt2")
     teacher = _PathBelow("teacher")
-    """A run folder with the teacher's configuration and weights."""
+    """A run folder with the configuration and the weights of the teacher."""
 
     def evaluation(self, name: str) -> Path:
-        """Return the folder of one evaluation."""
+        """Return the folder of an evaluation."""
         return self.path / "evaluation" / name
 
     def output(self, path: Path) -> Path:
-        """Check and return a path for writing.
-
-        Args:
-            path: a path below this folder; or any other path, which the user chose.
+        """Return the path if it is safe to write to. A path outside of this folder is safe, since the user chose it.
 
         Raises:
-            LabError: the path follows a symbolic link below this folder.
+            LabError: the path contains a symbolic link below this folder.
         """
         check_output_path(path, self.path)
         return path
 
     def copy_teacher(self, teacher: "RunFolder") -> None:
-        """Copy a teacher's configuration and weights into this folder, which then suffices to evaluate the run.
+        """Copy a teacher's configuration and weights into this folder, so that it alone suffices to evaluate the run.
 
         Raises:
-            LabError: the folder for the copy is a symbolic link.
+            LabError: `self.teacher` is a symbolic link.
             OSError: a file cannot be copied.
         """
         copy = RunFolder(self.output(self.teacher))
@@ -89,7 +91,7 @@ class RunFolder:
         """Return the path of a checkpoint.
 
         Args:
-            name: "best" (the last checkpoint if nothing was validated), "last", or a path.
+            name: "best" (the same as "last" if nothing was validated), "last", or a path.
 
         Raises:
             LabError: there was a best epoch, but its checkpoint is missing.
@@ -98,37 +100,32 @@ class RunFolder:
             return self.last if name == "last" else Path(name)
         if self.best.is_file():
             return self.best
-        epoch = self._best_epoch if self.last.is_file() else None
+        try:
+            epoch = read_json(self.metrics, "").get("best_epoch") if self.last.is_file() else None
+        except (LabError, AttributeError):  # the run has not finished, or the file is damaged
+            epoch = None
         if epoch is None:
             return self.last
         weights = f", or --ckpt {self.weights} (the network only; not for explain)" if self.weights.is_file() else ""
         raise LabError(
-            f"{self.best}, the checkpoint of the best epoch {epoch}, is missing: bring it back, "
+            f"{self.best}, the checkpoint of the best epoch {epoch}, is missing: restore it, "
             f"or use --ckpt last{weights}"
         )
 
-    @property
-    def _best_epoch(self) -> Any:
-        try:
-            return json.loads(read_text(self.metrics)).get("best_epoch")
-        except (OSError, ValueError, AttributeError):  # the run has not finished, or the file is damaged
-            return None
-
     def read_config(self) -> dict[str, Any]:
-        """Read the configuration to instantiate the run: all its `_target_`s are on the allow-list or trusted.
+        """Read the configuration, and check that each `_target_` in it may be instantiated.
 
         Raises:
-            LabError: see `read_unchecked_config`; or a `_target_` is not allowed.
+            LabError: `read_unchecked_config` raises it; or a `_target_` is neither on the allow-list nor trusted.
         """
         config = self.read_unchecked_config()
         check_targets(config, self.config, self.trusted)
         return config
 
     def read_unchecked_config(self) -> dict[str, Any]:
-        """Read the configuration to look up settings; do not instantiate anything from it.
+        """Read the configuration to look up settings. Nothing in it may be instantiated.
 
-        Old names of classes are replaced by current ones. `trust` is taken from this object; the value in the file is
-        ignored.
+        Old names of classes are replaced by current names. The key `trust` is replaced by the packages in `trusted`.
 
         Raises:
             LabError: this is not a run folder, or its configuration is damaged.
@@ -144,7 +141,7 @@ class RunFolder:
         return {**rename_targets(config), "trust": list(self.trusted)}
 
     def read_faults(self) -> dict[str, Any] | None:
-        """Read the description of the corruptions of the training data; None if there are none.
+        """Read the manifest of the corruptions of the training data; None if the data are not corrupted.
 
         Raises:
             LabError: the file is damaged.
@@ -152,7 +149,7 @@ class RunFolder:
         return self._read_object(self.faults, "does not describe the corruptions", _RESTORE)
 
     def read_metadata(self) -> dict[str, Any] | None:
-        """Read the metadata of the data; None if an early version of losslab trained the run.
+        """Read the metadata of the data; None if an early version of losslab, which wrote none, trained the run.
 
         Raises:
             LabError: the file is damaged.
@@ -170,43 +167,75 @@ class RunFolder:
 
     @property
     def launch_dir(self) -> Path | None:
-        """The working directory of the training, which relative paths in the configuration refer to."""
+        """The directory in which training was started; relative paths in the configuration refer to it.
+
+        It is None if it is not recorded. It is untrusted: use it only to find data and for hints.
+        """
         try:
             folder = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"]
-        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is used only for a hint
+        except (OSError, ValueError, KeyError, TypeError):  # the file is missing or damaged
             return None
         return Path(folder) if isinstance(folder, str) and folder and "\0" not in folder else None
 
 
-def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
-    """Return the default name of a run: MODEL-DATA-LOSS-sSEED, with DATA such as digits+symmetric.
+@dataclass
+class FoundRuns:
+    """Runs, sweeps and unreadable folders. Each is listed once, even if several links lead to it."""
 
-    Args:
-        model: the choice of the configuration group.
-        data: the choice of the configuration group.
-        loss: the choice of the configuration group.
-        seed: the seed of the run.
-        corruptions: the choices of imbalance and noise; None and "none" are left out.
+    runs: list[RunFolder] = field(default_factory=list)
+    sweeps: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+
+
+def find_runs(folders: Iterable[Path]) -> FoundRuns:
+    """Find all runs and sweeps in these folders and their subfolders. Run folders are not searched."""
+    found, visited, waiting = FoundRuns(), set[str](), [*folders][::-1]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in visited:
+            continue
+        visited.add(real)
+        if (folder / "config.json").is_file():
+            found.runs.append(RunFolder(folder))
+            continue
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: _sort_key(entry.name))
+        except OSError:
+            found.unreadable.append(folder)
+            continue
+        if any(entry.name == SUMMARY for entry in entries):
+            found.sweeps.append(folder)
+        waiting += [folder / entry.name for entry in reversed(entries) if entry.is_dir() and entry.name[0] != "."]
+    return found
+
+
+def _sort_key(name: str) -> tuple[int, str]:
+    """Sort the jobs of a sweep by number: 2-a before 10-a."""
+    number = name.partition("-")[0]
+    return (int(number) if number.isdecimal() else -1, name)
+
+
+def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
+    """Return the default name of a run: MODEL-DATA-LOSS-sSEED.
+
+    `model`, `data`, `loss` and `corruptions` are choices of config groups. DATA names the corruptions too, as in
+    digits+symmetric; a corruption that is None or "none" is left out.
     """
     chosen = [choice for choice in corruptions if choice not in (None, "none")]
     return f"{model}-{'+'.join((data, *chosen))}-{loss}-s{seed}"
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:
-    """Return outputs/NAME/TIMESTAMP, which is unique, or outputs/NAME/JOB for a cluster job."""
+    """Return the default folder of a run: outputs/NAME/TIMESTAMP, or outputs/NAME/JOB for a job of a cluster."""
     return f"outputs/{name}/{job or timestamp()}"
 
 
-def default_sweep_dir() -> str:
-    """Return outputs/sweep-TIMESTAMP."""
-    return f"outputs/sweep-{timestamp()}"
-
-
 def timestamp() -> str:
-    """Return the time to the second, and four random characters, since runs may start in the same second."""
+    """Return the current time, and four random hexadecimal digits, since runs may start in the same second."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def display_path(path: Path) -> Path:
-    """Return a path relative to the working directory, if it is inside."""
+    """Return a path relative to the working directory; a path outside of that directory is returned unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

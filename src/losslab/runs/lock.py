@@ -1,30 +1,26 @@
-"""Claiming the folder of a new run or sweep, and locking a folder while a process writes to it. Imports no torch."""
+"""Claims the folder of a new run or sweep, and locks a folder while a process writes to it. Imports no torch."""
 
-import contextlib
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from losslab.errors import LabError
-from losslab.runs.folder import RunFolder
-from losslab.runs.search import JOBS, SUMMARY
-
-_PROBE_BYTES = 1 << 16
+from losslab.runs.folder import JOBS, SUMMARY, RunFolder
 
 
 class FolderTakenError(LabError):
-    """The folder belongs to another run."""
+    """The folder of a new run belongs to another run, or is not empty."""
 
 
 def claim(path: Path, first_file: str = "train.log") -> list[Path]:
-    """Create the folder of a new run. If two runs claim the same folder, one is refused.
+    """Create the folder of a new run or sweep. If two processes claim the same folder, only one of them gets it.
 
     Args:
         path: the folder, which must be empty or missing.
-        first_file: the file whose creation decides which run gets the folder.
+        first_file: the file that both processes try to create; the process that creates it gets the folder.
 
     Returns:
         The folders that were created, innermost first, for `discard`.
@@ -42,9 +38,7 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
         (path / first_file).touch(exist_ok=False)
         _check_space(path / first_file)
     except FileExistsError as error:
-        raise FolderTakenError(
-            f"{path} was claimed by another run a moment ago: set run_dir to another folder"
-        ) from error
+        raise FolderTakenError(f"another run has just claimed {path}: set run_dir to another folder") from error
     except OSError as error:
         _remove_empty(made)
         raise LabError(
@@ -54,12 +48,10 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
 
 
 def _check_space(file: Path) -> None:
-    """Write and truncate a file to find out now whether the disk is full; remove it if so."""
+    """Write and truncate a file, so that a full disk raises OSError now; in this case, remove the file."""
     try:
-        with file.open("wb") as stream:
-            stream.write(bytes(_PROBE_BYTES))
-            stream.flush()
-            stream.truncate(0)
+        file.write_bytes(bytes(1 << 16))
+        os.truncate(file, 0)
     except OSError:
         file.unlink()
         raise
@@ -67,12 +59,12 @@ def _check_space(file: Path) -> None:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        with contextlib.suppress(OSError):  # not empty: another process wrote to it
+        with suppress(OSError):  # not empty, since another process wrote to it
             folder.rmdir()
 
 
 def discard(path: Path, made: list[Path]) -> None:
-    """Undo `claim` for a run that was refused before it started."""
+    """Undo `claim` for a run that was refused before it wrote its configuration."""
     if RunFolder(path).config.exists() or not path.is_dir():
         return
     shutil.rmtree(path / ".hydra", ignore_errors=True)
@@ -89,7 +81,7 @@ def discard_sweep(path: Path, made: list[Path]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Lock the folder of a run, if it exists. The lock is released when the process ends for any reason.
+    """Lock a folder, if it exists. The operating system releases the lock when the process ends for any reason.
 
     Raises:
         LabError: another process holds the lock.
@@ -99,13 +91,12 @@ def lock(path: Path) -> Iterator[None]:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise LabError(f"another process is training in {path}: wait until it ends, or end it") from error
-    except OSError:  # a file system without locks
-        pass
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError(f"another process is training in {path}: wait until it ends, or end it") from error
+        except OSError:  # the file system does not support locks
+            pass
         yield
     finally:
         os.close(descriptor)

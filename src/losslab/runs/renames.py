@@ -1,11 +1,13 @@
-"""Old dotted names of classes and functions, so that configurations that use them keep working. Imports no torch.
+"""Old names of classes and functions that a configuration may contain as `_target_`. Imports no torch.
 
-If you move or rename a class or function that can be a `_target_`, add its old name.
+If you move or rename a class or function that can be a `_target_`, add its old name, so that old run folders and YAML
+files keep working.
 """
 
 from typing import Any
 
 RENAMES = {
+    "losslab.callbacks": "losslab.training.callbacks",
     "losslab.callbacks.anneal": "losslab.training.callbacks.loss_schedules",
     "losslab.callbacks.checkpoints.BestAndLast": "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint",
     "losslab.callbacks.dashboard": "losslab.training.callbacks.tensorboard",
@@ -13,11 +15,7 @@ RENAMES = {
     "losslab.callbacks.dynamics": "losslab.analysis.dynamics.callback",
     "losslab.callbacks.gradients": "losslab.training.callbacks.gradient_norms",
     "losslab.callbacks.guard": "losslab.training.callbacks.non_finite",
-    "losslab.callbacks.history": "losslab.training.callbacks.history",
-    "losslab.callbacks.lookahead": "losslab.training.callbacks.lookahead",
     "losslab.callbacks.path.Path": "losslab.training.callbacks.weight_trajectory.WeightTrajectory",
-    "losslab.callbacks.progress": "losslab.training.callbacks.progress",
-    "losslab.callbacks.whitening": "losslab.training.callbacks.whitening",
     "losslab.data.augment": "losslab.data.transforms",
     "losslab.data.breast_cancer": "losslab.data.sklearn_datasets",
     "losslab.data.corruption.cifar10n": "losslab.data.corruption.label_noise",
@@ -64,11 +62,11 @@ RENAMES = {
     "losslab.teacher": "losslab.training.teacher",
     "losslab.tensorboard": "losslab.training.loggers",
 }
-"""The old name of a module, class or function → its current name. The longest matching prefix of a name is used."""
+"""Maps old dotted names of packages, modules, classes and functions to current ones. The longest prefix decides."""
 
 
 def current_name(target: str) -> str:
-    """Return the current name for an old dotted name; other names are returned unchanged."""
+    """Return the current name for an old dotted name; return any other name unchanged."""
     parts = target.split(".")
     for end in range(len(parts), 1, -1):
         prefix = ".".join(parts[:end])
@@ -78,7 +76,7 @@ def current_name(target: str) -> str:
 
 
 def rename_targets(config: Any) -> Any:
-    """Return a copy of a configuration with the current name in every `_target_`."""
+    """Return a copy of a configuration in which every `_target_` is a current name."""
     if isinstance(config, dict):
         return {
             key: current_name(value) if key == "_target_" and isinstance(value, str) else rename_targets(value)

@@ -1,15 +1,13 @@
-"""Reading summary.json, which contains the state of each job of a sweep. Imports no torch."""
+"""Reads summary.json, which lists the state of each job of a sweep. Imports no torch."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
-from losslab.io.untrusted import read_text
-from losslab.runs.folder import RunFolder
+from losslab.io.untrusted import read_json
+from losslab.runs.folder import SUMMARY, RunFolder
 from losslab.runs.lock import is_unlocked
-from losslab.runs.search import SUMMARY
 
 
 class State(StrEnum):
@@ -23,14 +21,11 @@ class State(StrEnum):
 
 
 def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]]:
-    """Read the rows of a sweep's summary; an empty list if the summary is missing or empty.
+    """Read the rows of a sweep's summary, one per job. The list is empty if the summary is missing or empty.
 
-    A killed sweep leaves jobs in the state "running" or "waiting": these are returned as done if their run has
-    finished, otherwise as interrupted.
-
-    Args:
-        folder: the folder of the sweep.
-        ended: whether the sweep's process has ended; by default determined by the folder's lock.
+    A killed sweep leaves jobs in the state "running" or "waiting". They are returned as done if their run has finished,
+    otherwise as interrupted. `ended` says whether the process of the sweep has ended; the default is to test whether
+    the folder is locked.
 
     Raises:
         LabError: the file is damaged.
@@ -38,10 +33,7 @@ def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[s
     file = folder / SUMMARY
     if not file.exists() or not file.stat().st_size:
         return []
-    try:
-        content = json.loads(read_text(file))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"cannot read {file} ({error})") from error
+    content = read_json(file)
     jobs = content.get("jobs") if isinstance(content, dict) else None
     if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
         raise LabError(f"cannot read {file} (it does not contain the jobs of a sweep)")

@@ -1,7 +1,7 @@
-"""The allow-list of `_target_`s in run folders, and the paths that a resumed run may write to. Imports no torch.
+"""Checks which `_target_`s and which paths an untrusted configuration may contain. Imports no torch.
 
-A `_target_` in a configuration is imported and called when it is instantiated. So an untrusted configuration is checked
-as a whole first: each `_target_` must be on the allow-list below, or in a package that the user trusts
+Hydra imports and calls each `_target_` when it instantiates a configuration. So an untrusted configuration is first
+checked as a whole: each `_target_` must be on the allow-list below, or in a package that the user trusts
 (`--trust PACKAGE`, `trust=[PACKAGE]`).
 """
 
@@ -14,10 +14,9 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.utils import get_class, get_object
 
 from losslab.errors import LabError
-from losslab.io.untrusted import check_folder
 
 _MODULES = {
     "losslab.losses": ("losslab.losses.base.Loss",),
@@ -32,7 +31,7 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""Modules whose public classes are allowed if they derive from one of these bases; without bases, all functions."""
+"""Modules whose public classes are allowed if they derive from one of these bases; without bases, its functions are."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -55,10 +54,9 @@ _NAMES = frozenset({
     "torchvision.transforms.v2.CutMix",
     "torchvision.transforms.v2.MixUp",
 })  # fmt: skip
-"""Further allowed functions and classes.
+"""Further functions and classes that are allowed.
 
-The only loggers are those that write files: others send data to servers. Likewise, metrics of text and images are not
-allowed because they download models.
+Loggers that send data to servers are not allowed, nor are metrics of text and images, which download models.
 """
 _ALIASES = {
     "torch.nn": ("torch.nn.modules",),
@@ -66,9 +64,9 @@ _ALIASES = {
 }
 """Modules that re-export names of other modules."""
 _LIBRARIES = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
-"""Packages that cannot be trusted as a whole."""
+"""Packages that `--trust` does not accept as a whole."""
 _TRUSTABLE_BY_NAME = ("lightning.pytorch.loggers.", "torchmetrics.")
-"""Prefixes of names in these packages that the user may trust one by one."""
+"""Prefixes of names in these packages that `--trust` accepts one by one."""
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_DEPTH = 50
 
@@ -77,16 +75,13 @@ _ADDRESS = re.compile(r"^\s*~|://|::|\0")
 _ABSOLUTE = re.compile(r"^[/\\]|^[A-Za-z]:")
 _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
-"""A template of a file name that no values can turn into a path; `{epoch:c}` could become a dot or a slash."""
+"""A template of a file name that stays a file name for all values; `{epoch:c}` could become a dot or a slash."""
 _WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
 """Callbacks that write to the working directory unless this option is set."""
 
 
 def parse_packages(packages: object) -> tuple[str, ...]:
-    """Validate names of packages or modules to trust.
-
-    Args:
-        packages: a name such as "timm" or "my_package.losses", or several names, or None.
+    """Validate the names of packages or modules to trust: "timm", ["timm", "my_package.losses"] or None.
 
     Raises:
         LabError: a name is not a dotted name.
@@ -95,7 +90,7 @@ def parse_packages(packages: object) -> tuple[str, ...]:
     if not isinstance(names, Iterable) or not all(
         isinstance(name, str) and _DOTTED_NAME.fullmatch(name) for name in names
     ):
-        raise LabError(f"trust needs names of packages, as in trust=[my_package], but is {packages!r}")
+        raise LabError(f"trust needs names of packages, as in trust=[my_package], got {packages!r}")
     return tuple(names)
 
 
@@ -105,20 +100,16 @@ def parse_option(value: str) -> list[str]:
 
 
 def is_trusted(target: str, trusted: Collection[str]) -> bool:
-    """Return whether a name is one of the trusted packages or modules, or inside one."""
+    """Return whether a dotted name is that of a trusted package or module, or of something inside one."""
     return any(target == package or target.startswith(f"{package}.") for package in trusted)
 
 
 def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> None:
-    """Check that each `_target_` in a configuration is on the allow-list or trusted.
-
-    Args:
-        config: a resolved configuration, such as the content of config.json.
-        source: the file of the configuration, for the message.
-        trusted: the packages that the user trusts.
+    """Check that each `_target_` in a resolved configuration is on the allow-list or in a trusted package.
 
     Raises:
         LabError: a `_target_` is not allowed, or the configuration contains an interpolation or is nested too deeply.
+            The message names `source`, the file of the configuration.
     """
     for key, value in leaves(config):
         if isinstance(value, str) and "${" in value:
@@ -133,13 +124,13 @@ def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> N
 
 
 def packages_to_trust(config: Any) -> list[str]:
-    """Return the packages that the user must trust to reopen a run of this configuration."""
+    """Return the packages that the user must trust to reopen a run with this configuration."""
     targets = (str(value) for key, value in leaves(config) if key.rpartition(".")[2] == "_target_")
     return sorted({_package_of(target) for target in targets if not _is_listed(target)})
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of each leaf, of each `_target_`, and of each key with an interpolation.
+    """Yield the dotted key and the value of each leaf and of each `_target_`, and the keys that contain `${`.
 
     Raises:
         LabError: the configuration is nested too deeply.
@@ -162,7 +153,7 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
     if not isinstance(target, str) or not _DOTTED_NAME.fullmatch(target):
-        return f"is not a dotted name but {ascii(target)[:60]}: nothing was instantiated"
+        return f"is not a dotted name ({ascii(target)[:60]}): nothing was instantiated"
     if is_trusted(target, trusted) or _is_listed(target):
         return None
     package = target.partition(".")[0]
@@ -179,13 +170,11 @@ def _package_of(target: str) -> str:
     return target if package in _LIBRARIES else package
 
 
-def _is_listed(target: str) -> bool:
-    return target in _NAMES or _is_listed_class(target)
-
-
 @cache
-def _is_listed_class(target: str) -> bool:
-    """Return whether a name is that of a public class or function that `_MODULES` allows. Imports only its module."""
+def _is_listed(target: str) -> bool:
+    """Return whether a name is on the allow-list. This imports nothing but modules in `_MODULES`, and base classes."""
+    if target in _NAMES:
+        return True
     module, _, name = target.rpartition(".")
     packages = _ALIASES.get(module) or tuple(each for each in _MODULES if f"{module}.".startswith(f"{each}."))
     if not packages or name.startswith("_"):
@@ -198,24 +187,18 @@ def _is_listed_class(target: str) -> bool:
     package = next((each for each in packages if defined_in.startswith(f"{each}.")), None)
     if package is None:
         return False  # the module only imports it from elsewhere
-    bases = tuple(map(_import_class, _MODULES[package]))
+    bases = tuple(map(get_class, _MODULES[package]))
     allowed = isinstance(value, type) and issubclass(value, bases) if bases else inspect.isfunction(value)
     return allowed and get_object(target) is value
 
 
-def _import_class(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    value: type = getattr(import_module(module), name)
-    return value
-
-
 def is_path_key(key: str) -> bool:
-    """Return whether a key is the name of a path option, such as run_dir, dirpath or exclude_batches_path."""
+    """Return whether an option is a path by its name, such as run_dir, dirpath or exclude_batches_path."""
     return bool(_PATH_KEY.search(key))
 
 
 def is_address(text: str) -> bool:
-    """Return whether libraries interpret a string as a home folder or a URL, such as `local://~/Documents`."""
+    """Return whether libraries may interpret a string as a URL or as a path in the home folder: `local://~/file`."""
     return bool(_ADDRESS.search(text))
 
 
@@ -224,21 +207,11 @@ def has_parent_reference(text: str) -> bool:
     return ".." in PurePath(text.replace("\\", "/")).parts
 
 
-def check_resumable(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
-    """Check that a resumed run writes only into its own folder.
-
-    Raises:
-        LabError: see `check_write_paths`; or the folder contains a symbolic link to another directory, or a pipe.
-    """
-    check_write_paths(config, folder, trusted)
-    check_folder(folder)
-
-
 def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
-    """Check that the callbacks and loggers of a configuration write below a folder, which need not exist yet.
+    """Check that the callbacks and loggers of a configuration write only below a folder, which need not exist yet.
 
     Raises:
-        LabError: an option of an untrusted callback or logger is a path outside of the folder, or a URL.
+        LabError: an option of a callback or logger that is not trusted is a path outside of the folder, or a URL.
     """
     run_dir, root = config.get("run_dir"), folder.resolve()
     if not isinstance(run_dir, str):
@@ -254,13 +227,13 @@ def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[
             for key, value in [*leaves(options), *unset]:
                 if not _stays_below(key.split("."), value, run_dir, root):
                     raise LabError(
-                        f"{group}.{name}.{key} leads out of the run folder ({ascii(value)[:80]}): "
+                        f"{group}.{name}.{key} is outside of the run folder ({ascii(value)[:80]}): "
                         f"nothing was instantiated. If this is intended, add trust=[{target}]"
                     )
 
 
 def _stays_below(keys: list[str], value: Any, run_dir: str, root: Path) -> bool:
-    """Return whether the value of an option lets a callback or logger write only below `root`."""
+    """Return whether a callback or logger with this value of an option writes only below `root`."""
     if value is None or value == run_dir:
         return True
     if isinstance(value, str) and is_address(value):

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from losslab import runs
 from losslab.errors import LabError
-from losslab.io.json_files import read_json
-from losslab.io.untrusted import check_folder
+from losslab.io.untrusted import check_folder, read_json
 from losslab.runs import RunFolder
 from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets

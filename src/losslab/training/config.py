@@ -114,7 +114,7 @@ class _Folders:
             raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
         if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
             return run_dir
-        path = self._claim(run_dir, runs.default_sweep_dir, runs.SUMMARY)
+        path = self._claim(run_dir, lambda: f"outputs/sweep-{runs.timestamp()}", runs.SUMMARY)
         self.context.sweep_folders.append(Path(path).absolute())
         return path
 

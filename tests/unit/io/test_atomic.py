@@ -1,6 +1,7 @@
 """A file is complete or absent, whenever its writer is killed."""
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,16 @@ def test_moved_file_without_a_checksum_gets_none(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         atomic.move(first, second)
     assert (second.read_bytes(), atomic.matches_checksum(second)) == (b"newer", None)
+
+
+def test_json_is_written_completely_or_not_at_all(tmp_path):
+    path = tmp_path / "metrics.json"
+    atomic.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        atomic.write_json(path, {"a": object()})
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_nan_and_infinity_become_null(tmp_path):
+    atomic.write_json(tmp_path / "metrics.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": None, "b": None, "c": 1.5}

@@ -62,7 +62,7 @@ def test_best_checkpoint_is_the_last_only_if_nothing_was_validated(tmp_path):
     run.best.parent.mkdir()
     run.last.touch()
     with pytest.raises(
-        LabError, match=r"best.ckpt, the checkpoint of the best epoch 2, is missing: bring it back, or use --ckpt last$"
+        LabError, match=r"best.ckpt, the checkpoint of the best epoch 2, is missing: restore it, or use --ckpt last$"
     ):
         run.checkpoint("best")
     run.weights.touch()

@@ -5,8 +5,8 @@ import json
 import folders
 import pytest
 
-from losslab import runs
 from losslab.errors import LabError
+from losslab.io.atomic import to_json
 from losslab.io.metric_names import MONITORED
 from losslab.models import metrics
 from losslab.runs.config import identity
@@ -64,7 +64,7 @@ def test_two_folders_of_images_are_two_data_sets(tmp_path):
 def test_a_configuration_that_is_composed_for_another_folder_is_the_same_run():
     first, second = (compose(["loss=huber", "loss.delta=2"], folder) for folder in ("/a/0-run", "/b/7-run"))
     assert first != second
-    assert identity(first) == identity(json.loads(runs.to_json(second)) | {"made_with": {}})
+    assert identity(first) == identity(json.loads(to_json(second)) | {"made_with": {}})
     assert identity(first) != identity(compose(["loss=huber", "loss.delta=3"], "/a/0-run"))
 
 

@@ -18,8 +18,8 @@ from losslab.analysis.evaluate.evaluation import Evaluation
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.errors import LabError
 from losslab.io import untrusted
+from losslab.io.atomic import write_json
 from losslab.io.figures import save_png
-from losslab.io.json_files import write_json
 from losslab.io.tables import write_csv
 from losslab.targets import Task
 from losslab.training.reopen import EvaluationRequest

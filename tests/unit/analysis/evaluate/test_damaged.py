@@ -58,7 +58,7 @@ def test_a_missing_best_checkpoint_is_not_replaced_by_the_last(copy):
     copy.best.unlink()
     rejected(
         copy,
-        r"best.ckpt, the checkpoint of the best epoch \d, is missing: bring it back, or use --ckpt last, "
+        r"best.ckpt, the checkpoint of the best epoch \d, is missing: restore it, or use --ckpt last, "
         r"or --ckpt .*weights.pth",
     )
     assert evaluation.evaluate(EvaluationRequest(copy.path, checkpoint="last"))
