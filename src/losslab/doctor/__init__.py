@@ -1,4 +1,4 @@
-"""Examines a network, a loss and a batch before the first step, and reports problems. Requires only torch.
+"""Examines a network, a loss and a batch before the first step, and reports problems. Imports only torch.
 
 from losslab.doctor import examine, report
 

@@ -1,4 +1,4 @@
-"""Checks of the loss: it is a finite number, its gradient reaches the network, and it is lowest at correct outputs."""
+"""Checks whether the loss is a finite number, is lowest at correct outputs, and has a gradient for all parameters."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from losslab.doctor.case import Case
 from losslab.doctor.checks_outputs import are_log_probabilities, within
 from losslab.doctor.finding import Finding, error, warning
+from losslab.doctor.training_setup import Setup
 from losslab.losses.adapter.output_kind import OutputKind
 from losslab.losses.adapter.probe import finite_value
 from losslab.losses.base import Loss
@@ -16,134 +16,121 @@ from losslab.losses.base import Loss
 _LOGIT = 5.0
 _LARGE_LOGITS = (50.0, 500.0)
 _FAR_BELOW_0 = -20.0
-_CERTAIN = 0.9
-"""Targets with a class probability above this are treated as that class."""
 
 
-def single_finite_loss(case: Case) -> Iterator[Finding]:
-    """A loss that is not a single finite number."""
-    value = case.value
+def single_finite_loss(setup: Setup) -> Iterator[Finding]:
+    """Find a loss that is not a single finite number."""
+    value = setup.value
     if not isinstance(value, Tensor):
-        seen, why = f"the loss returned a {type(value).__name__}", "without a tensor there is no gradient"
-        yield error("loss-no-tensor", seen, why, "return the tensor, without .item()")
+        problem, why = f"the loss returned a {type(value).__name__}", "only a tensor has a gradient"
+        yield error("loss-no-tensor", problem, why, "return a tensor, without .item()")
     elif value.numel() != 1:
-        seen = f"the loss returned {value.numel()} numbers, {tuple(value.shape)}"
+        problem = f"the loss returned {value.numel()} numbers, {tuple(value.shape)}"
         fix = 'use reduction="mean", or .mean()'
-        yield error("loss-not-one-number", seen, "only a single number has a gradient", fix)
+        yield error("loss-not-one-number", problem, "only a single number has a gradient", fix)
     elif not value.isfinite().all():
-        seen = f"the loss is {case.number} though the outputs are finite"
-        why = "its gradient makes all weights NaN with the first step"
-        yield error("loss-not-finite", seen, why, "look for log(0), 0/0 or a sqrt of a negative number in the loss")
+        problem = f"the loss is {setup.number}, though the outputs are finite"
+        why = "with the first step, its gradient makes all weights NaN"
+        yield error("loss-not-finite", problem, why, "look for log(0), 0/0 or a sqrt of a negative number in the loss")
 
 
-def unreached_parameters(case: Case) -> Iterator[Finding]:
-    """Parameters that are frozen, or detached from the loss."""
-    if not case.trainable:
-        if list(case.network.parameters()):
+def unreached_parameters(setup: Setup) -> Iterator[Finding]:
+    """Find parameters that are frozen, or on which the loss does not depend."""
+    if not setup.trainable:
+        if list(setup.network.parameters()):
             fix = "set requires_grad_(True) on the parameters to train"
             yield error("frozen", "no parameter of the network requires a gradient", "nothing would be learnt", fix)
         return
-    if case.number is None:
+    if setup.number is None:
         return
-    if not case.value.requires_grad:
-        part = "loss" if getattr(case.outputs, "requires_grad", False) else "network"
-        seen = f"the {part} cuts the gradient off: its result does not require one"
+    if not setup.value.requires_grad:
+        part = "loss" if getattr(setup.outputs, "requires_grad", False) else "network"
+        problem = f"the {part} interrupts the gradient: its result does not require one"
         fix = f"search the {part} for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
-        yield error("detached", seen, "nothing would be learnt", fix)
+        yield error("detached", problem, "nothing would be learnt", fix)
         return
-    without = [name for name, gradient in case.gradients.items() if gradient is None]
-    if len(without) == len(case.gradients):
-        seen = "the loss does not depend on any parameter of the network"
-        yield error("detached", seen, "nothing would be learnt", "search the network for .detach() or .data")
+    without = [name for name, gradient in setup.gradients.items() if gradient is None]
+    if len(without) == len(setup.gradients):
+        problem = "the loss does not depend on any parameter of the network"
+        yield error("detached", problem, "nothing would be learnt", "search the network for .detach() or .data")
     elif without:
-        seen = f"the loss does not depend on {len(without)} of {len(case.gradients)} parameters: {_listed(without)}"
+        problem = f"the loss does not depend on {len(without)} of {len(setup.gradients)} parameters: {_listed(without)}"
         fix = "use them in forward, search for .detach(), or set requires_grad_(False) if this is intended"
-        yield warning("unused-parameters", seen, "they would keep their initial values", fix)
+        yield warning("unused-parameters", problem, "they would keep their initial values", fix)
 
 
-def nonfinite_gradient(case: Case) -> Iterator[Finding]:
-    """A finite loss with a gradient that is not finite."""
-    if not _is_differentiable(case) or not case.value.isfinite().all():
+def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
+    """Find a gradient that is not finite, although the loss is."""
+    if not _is_differentiable(setup) or not setup.value.isfinite().all():
         return
-    bad = [name for name, gradient in case.gradients.items() if gradient is not None and not gradient.isfinite().all()]
+    bad = [name for name, gradient in setup.gradients.items() if gradient is not None and not gradient.isfinite().all()]
     if bad:
-        seen = f"the loss is {case.number:.4g}, but its gradient is NaN or infinite in {_listed(bad)}"
+        problem = f"the loss is {setup.number:.4g}, but its gradient is NaN or infinite in {_listed(bad)}"
         why = "the first step makes these weights NaN"
         fix = "look for sqrt, norm or a power below 1 at 0, and for a NaN in the branch that torch.where does not take"
-        yield error("gradient-not-finite", seen, why, fix)
+        yield error("gradient-not-finite", problem, why, fix)
 
 
-def zero_gradient(case: Case) -> Iterator[Finding]:
-    """Outputs that are the same for all inputs and cannot change, or a gradient of 0."""
-    if not _is_differentiable(case) or not isinstance(case.inputs, Tensor) or not case.has_tensors or not case.number:
+def zero_gradient(setup: Setup) -> Iterator[Finding]:
+    """Find outputs that are the same for all inputs and cannot change, or a gradient of 0."""
+    if (
+        not _is_differentiable(setup)
+        or not isinstance(setup.inputs, Tensor)
+        or not setup.has_tensors
+        or not setup.number
+    ):
         return
-    gradients = {name: gradient for name, gradient in case.gradients.items() if gradient is not None}
-    if any(gradient.any() for name, gradient in gradients.items() if case.trainable[name].ndim > 1):
+    gradients = {name: gradient for name, gradient in setup.gradients.items() if gradient is not None}
+    if any(gradient.any() for name, gradient in gradients.items() if setup.trainable[name].ndim > 1):
         return
-    outputs = case.eval_outputs[0]
-    if len(outputs) > 1 and not _are_equal(case.inputs[: len(outputs)]) and _are_equal(outputs):
-        layer = case.layers.last(case.outputs)
+    outputs = setup.eval_outputs[0]
+    if len(outputs) > 1 and not _are_equal(setup.inputs[: len(outputs)]) and _are_equal(outputs):
+        layer = setup.layers.last(setup.outputs)
         last = f" ({layer})" if layer else ""
-        seen = f"all {len(outputs)} outputs are the same, and no weight has a gradient{last}"
+        problem = f"the outputs of all {len(outputs)} examples are the same, and the gradient of all weights is 0{last}"
         why = "the network ignores its inputs and can only learn a constant"
         fix = "look for units that are all 0 (a large negative bias, weights of 0), or a softmax over a single number"
-        yield error("dead-network", seen, why, fix)
+        yield error("dead-network", problem, why, fix)
     elif not any(gradient.any() for gradient in gradients.values()):
-        seen = f"the loss is {case.number:.4g}, and its gradient is 0 in every parameter"
-        why = "no step changes the weights"
+        problem = f"the loss is {setup.number:.4g}, and its gradient is 0 in every parameter"
+        why = "the steps do not change the weights"
         fix = "look for rounding, argmax or a clamp between weights and loss, or outputs so large that they saturate"
-        yield error("gradient-zero", seen, why, fix)
+        yield error("gradient-zero", problem, why, fix)
 
 
-def upside_down(case: Case) -> Iterator[Finding]:
-    """A loss that is lower for wrong outputs than for correct outputs, as with a reversed sign."""
-    values = None if case.maximizes else lower_when_wrong(case)
-    # A non-negative loss may be intended: distances, ranks, complementary labels.
-    if values is None or (values[1] >= 0 and one_hot_target(case) is not None and not isinstance(case.loss, Loss)):
+def upside_down(setup: Setup) -> Iterator[Finding]:
+    """Find a loss that is lower for wrong outputs than for correct outputs, as with the wrong sign."""
+    values = None if setup.maximizes else lower_when_wrong(setup)
+    # A loss ≥ 0 may be intended to be so: for distances, ranks or complementary labels.
+    if values is None or (values[1] >= 0 and setup.one_hot_target is not None and not isinstance(setup.loss, Loss)):
         return
-    seen = f"the loss is {values[0]:.4g} where the outputs are correct, and {values[1]:.4g} where they are wrong"
-    why = "minimising it favours wrong outputs"
+    problem = f"the loss is {values[0]:.4g} where the outputs are correct, and {values[1]:.4g} where they are wrong"
+    why = "minimising the loss makes the outputs wrong"
     fix = "change the sign of the loss, or use an optimizer with maximize=True"
-    yield error("loss-upside-down", seen, why, fix)
+    yield error("loss-upside-down", problem, why, fix)
 
 
-def unbounded(case: Case) -> Iterator[Finding]:
-    """A loss that is unbounded below as the logits of the correct classes grow, unless the network bounds them."""
-    hot = one_hot_target(case)
-    if hot is None or case.maximizes or case.output_kind is OutputKind.LOG_PROBABILITIES or case.torch_class:
+def unbounded(setup: Setup) -> Iterator[Finding]:
+    """Find a loss without a lower bound as the logits of the correct classes grow, unless the network bounds them."""
+    hot = setup.one_hot_target
+    if hot is None or setup.maximizes or setup.output_kind is OutputKind.LOG_PROBABILITIES or setup.torch_class:
         return
-    values = [finite_value(case.loss, size * hot, case.target) for size in _LARGE_LOGITS]
+    values = [finite_value(setup.loss, size * hot, setup.target) for size in _LARGE_LOGITS]
     near, far = (None if value is None else float(value) for value in values)
-    if near is None or far is None or far > _FAR_BELOW_0 or far > 5 * min(near, 0.0) or _bounds_outputs(case):
+    if near is None or far is None or far > _FAR_BELOW_0 or far > 5 * min(near, 0.0) or _bounds_outputs(setup):
         return
-    seen = (
+    problem = (
         f"the loss is {near:.4g} where the outputs of the correct classes are {_LARGE_LOGITS[0]:g}, "
         f"and {far:.4g} where they are {_LARGE_LOGITS[1]:g}"
     )
-    why = "it has no minimum: it decreases forever as outputs grow, like a loss of log-probabilities applied to logits"
+    why = "it decreases without limit as the outputs grow, like a loss of log-probabilities that is applied to logits"
     fix = "take torch.log_softmax(outputs, dim=1) first, or use a loss on logits (cross-entropy)"
-    yield error("loss-unbounded", seen, why, fix)
+    yield error("loss-unbounded", problem, why, fix)
 
 
-def one_hot_target(case: Case) -> Tensor | None:
-    """Return the targets as one-hot rows in the shape of the outputs (N, C, ...); None if they are not classes."""
-    if not case.has_tensors or case.outputs.ndim < 2 or case.outputs.shape[1] < 2:
-        return None
-    if case.output_kind in {OutputKind.VALUES, OutputKind.LOG_VALUES}:
-        return None
-    target, outputs = case.target, case.outputs.detach()
-    if target.is_floating_point():
-        certain = target.shape == outputs.shape and bool((target >= 0).all() and (target.amax(1) > _CERTAIN).all())
-        target = target.argmax(1) if certain and bool(((target.sum(1) - 1).abs() < 1e-2).all()) else target
-    if target.is_floating_point() or target.shape != outputs.shape[:1] + outputs.shape[2:]:
-        return None
-    indices = target.long().clamp(0, outputs.shape[1] - 1).unsqueeze(1)
-    return torch.zeros_like(outputs).scatter_(1, indices, 1.0)
-
-
-def lower_when_wrong(case: Case) -> tuple[float, float] | None:
-    """Return the loss of correct and of wrong outputs if the latter is lower, otherwise None."""
-    values = [finite_value(case.loss, outputs, case.target) for outputs in _correct_and_wrong(case)]
+def lower_when_wrong(setup: Setup) -> tuple[float, float] | None:
+    """Return the loss of correct outputs and that of wrong outputs, if wrong outputs have the lower loss."""
+    values = [finite_value(setup.loss, outputs, setup.target) for outputs in _correct_and_wrong(setup)]
     if not values or any(value is None for value in values):
         return None
     correct, *wrong = (float(value) for value in values if value is not None)
@@ -151,30 +138,33 @@ def lower_when_wrong(case: Case) -> tuple[float, float] | None:
     return (correct, max(wrong)) if max(wrong) < correct - margin else None
 
 
-def _correct_and_wrong(case: Case) -> list[Tensor]:
-    """Return correct outputs, then wrong outputs; for values, one on each side: no convex loss is lower at both."""
-    if case.torch_class:
+def _correct_and_wrong(setup: Setup) -> list[Tensor]:
+    """Return correct outputs, and one or two wrong outputs; an empty list if they are not known.
+
+    For values there is a wrong output on each side, because no convex loss is lower at both.
+    """
+    if setup.torch_class:
         return []
-    hot = one_hot_target(case)
+    hot = setup.one_hot_target
     if hot is not None:
         return [_LOGIT * hot, -_LOGIT * hot]
-    target, outputs = case.target, case.outputs.detach()
-    if not case.has_tensors or target.shape != outputs.shape or not target.is_floating_point():
+    target, outputs = setup.target, setup.outputs.detach()
+    if not setup.has_tensors or target.shape != outputs.shape or not target.is_floating_point():
         return []
-    if isinstance(case.loss, Loss) and not torch.equal(case.loss.to_predictions(outputs), outputs):
-        return []  # correct outputs are not the target itself
+    if isinstance(setup.loss, Loss) and not torch.equal(setup.loss.to_predictions(outputs), outputs):
+        return []  # the correct outputs are not equal to the target
     distance = 5 * target.std(correction=0).clamp(min=0.1)
     return [(target + side * distance).to(outputs.dtype) for side in (0, 1, -1)]
 
 
-def _bounds_outputs(case: Case) -> bool:
+def _bounds_outputs(setup: Setup) -> bool:
     """Return whether the network keeps its outputs in a range where such a loss has a minimum."""
     upper_bounds = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
-    return are_log_probabilities(case.outputs.detach()) or any(map(case.holds_for_any_weights, upper_bounds))
+    return are_log_probabilities(setup.outputs.detach()) or any(map(setup.holds_for_any_weights, upper_bounds))
 
 
-def _is_differentiable(case: Case) -> bool:
-    return case.number is not None and bool(case.trainable) and case.value.requires_grad
+def _is_differentiable(setup: Setup) -> bool:
+    return setup.number is not None and bool(setup.trainable) and setup.value.requires_grad
 
 
 def _are_equal(rows: Tensor) -> bool:

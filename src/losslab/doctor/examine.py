@@ -1,4 +1,4 @@
-"""Running all checks on one batch."""
+"""Runs all checks on one batch."""
 
 import logging
 import warnings
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from losslab.doctor import checks_data, checks_loss, checks_optimizer, checks_outputs
-from losslab.doctor.case import Case
 from losslab.doctor.finding import Finding, Severity, by_severity, error, exception_finding
 from losslab.doctor.probe import preserve_state
+from losslab.doctor.training_setup import Setup
 from losslab.losses.adapter.probe import Criterion
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[Setup], Iterator[Finding]]
 
 _TARGET_CHECKS: tuple[Check, ...] = (
     checks_data.broadcast_shapes, checks_data.single_logit, checks_data.class_indices, checks_data.soft_targets,
@@ -49,37 +49,35 @@ def examine(
     lr: float | None = None,
     examples: int = 32,
 ) -> list[Finding]:
-    """Examine one batch before the first step.
-
-    Nothing changes: parameters, gradients, buffers, modes and the state of random generators stay the same.
+    """Examine a network, a loss and one batch before the first step. Nothing is changed, not even random generators.
 
     Args:
         network: the network, a function of the inputs.
-        loss: the loss of torch, losslab or another library: a function of outputs and target.
-        batch: inputs and target, in this order; further elements are ignored.
+        loss: a loss of torch, losslab or another library, a function of outputs and target.
+        batch: inputs and target, in this order. Further elements are ignored.
         optimizer: the optimizer that will train the network.
         lr: the learning rate of plain gradient descent, if there is no optimizer.
-        examples: the maximum number of examples on which the network runs; all targets are examined.
+        examples: the maximum number of examples on which the network runs. All targets are examined.
 
     Returns:
-        The findings, the most severe first. An exception of the network or the loss is a finding, too.
+        The findings, errors first. An exception that the network or the loss raises is also a finding.
     """
     if not isinstance(batch, tuple | list) or len(batch) < 2:
-        seen = f"the batch is a {type(batch).__name__}, not inputs and target"
+        problem = f"the batch is a {type(batch).__name__}, not a pair of inputs and target"
         fix = "give examine(network, loss, (inputs, target))"
-        return [error("batch-no-pair", seen, "there is nothing to examine", fix)]
+        return [error("batch-no-pair", problem, "there is nothing to examine", fix)]
     network = _unwrapped(network)
     if any(is_lazy(parameter) for parameter in network.parameters()):
         network, optimizer = deepcopy(network), None  # the optimizer holds the parameters of the original
     with preserve_state(network, loss), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # training repeats every warning of torch
+        warnings.simplefilter("ignore")  # training will repeat every warning of torch
         was_eval = not network.training
         if was_eval:
             network.train()
         network.__dict__["_compiled_call_impl"] = None  # a network compiled in place would compile for this batch
         device = next((p.device for p in network.parameters()), None)
         inputs, target = (part.to(device) if isinstance(part, Tensor) and device else part for part in batch[:2])
-        return by_severity(_run_checks(Case(network, loss, inputs, target, examples, optimizer, lr, was_eval)))
+        return by_severity(_run_checks(Setup(network, loss, inputs, target, examples, optimizer, lr, was_eval)))
 
 
 class _FunctionNetwork(nn.Module):
@@ -92,40 +90,40 @@ class _FunctionNetwork(nn.Module):
 
 
 def _unwrapped(network: Any) -> nn.Module:
-    """Return the network inside a compiled or data-parallel network; wrap a function as a network."""
+    """Return the network inside a compiled or data-parallel network; convert a function to a network."""
     if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
         network = network.module
     network = getattr(network, "_orig_mod", network)
     return network if isinstance(network, nn.Module) else _FunctionNetwork(network)
 
 
-def _run_checks(case: Case) -> list[Finding]:
+def _run_checks(setup: Setup) -> list[Finding]:
     try:
-        case.outputs  # noqa: B018 -- computed once and kept by the case
+        setup.outputs  # noqa: B018 -- computed here once, and cached
     except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
-        return [exception_finding("network-raises", "the network", cause, inputs=case.inputs)]
-    of_targets = _findings_of(_TARGET_CHECKS, case) if case.has_tensors else []
-    findings = of_targets + _findings_of(_INPUT_CHECKS, case)
-    findings += _findings_of(_OUTPUT_CHECKS, case) if case.has_tensors else []
-    findings += _findings_of((checks_optimizer.optimizer_without_parameters,), case)
-    finite = not isinstance(case.outputs, Tensor) or bool(case.outputs.isfinite().all())
+        return [exception_finding("network-raises", "the network", cause, inputs=setup.inputs)]
+    of_targets = _findings_of(_TARGET_CHECKS, setup) if setup.has_tensors else []
+    findings = of_targets + _findings_of(_INPUT_CHECKS, setup)
+    findings += _findings_of(_OUTPUT_CHECKS, setup) if setup.has_tensors else []
+    findings += _findings_of((checks_optimizer.optimizer_without_parameters,), setup)
+    finite = not isinstance(setup.outputs, Tensor) or bool(setup.outputs.isfinite().all())
     if any(finding.severity is Severity.ERROR for finding in of_targets) or not finite:
         return findings  # on a GPU, an index out of range would make the device unusable in this process
     try:
-        case.value  # noqa: B018 -- likewise
+        setup.value  # noqa: B018 -- computed here once, and cached
     except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything
         if any(finding.severity is Severity.ERROR for finding in findings):
             return findings
-        raised = exception_finding("loss-raises", "the loss", cause, outputs=case.outputs, target=case.target)
+        raised = exception_finding("loss-raises", "the loss", cause, outputs=setup.outputs, target=setup.target)
         return [*findings, raised]
-    return findings + _findings_of(_LOSS_CHECKS, case)
+    return findings + _findings_of(_LOSS_CHECKS, setup)
 
 
-def _findings_of(checks: tuple[Check, ...], case: Case) -> list[Finding]:
+def _findings_of(checks: tuple[Check, ...], setup: Setup) -> list[Finding]:
     findings: list[Finding] = []
     for check in checks:
         try:
-            findings += check(case)
+            findings += check(setup)
         except Exception:  # a failed check reports nothing, and training continues
             logger.debug("check %s.%s failed", check.__module__, check.__name__, exc_info=True)
     return findings

@@ -1,14 +1,15 @@
-"""The findings of an examination, and the report that lists them."""
+"""Problems that an examination finds, and the report that lists them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from losslab.errors import message_of
 
 
 class Severity(StrEnum):
-    """The certainty of a problem."""
+    """How certain a problem is."""
 
     ERROR = "error"
     """Certain: training would fail, or would not learn the intended task."""
@@ -18,73 +19,65 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem: the observation, why it matters, and how to fix it."""
+    """A problem of a network, a loss, a batch or an optimizer."""
 
     severity: Severity
     name: str
-    """A short and stable name, such as "softmax-in-network"."""
-    seen: str
-    """The observation."""
+    """A short name, such as "softmax-in-network", which stays the same in later versions."""
+    problem: str
+    """What was observed."""
     why: str
-    """Why it matters."""
+    """Why this is a problem."""
     fix: str
-    """How to fix it."""
+    """How to fix the problem."""
 
     @property
     def line(self) -> str:
-        """The observation and the fix, on one line."""
-        return f"{self.name}: {self.seen}; {self.fix}"
+        """The name, the problem and the fix, on one line."""
+        return f"{self.name}: {self.problem}; {self.fix}"
 
     def __str__(self) -> str:
-        return f"{self.severity} {self.name}: {self.seen}\n  why: {self.why}\n  fix: {self.fix}"
+        return f"{self.severity} {self.name}: {self.problem}\n  why: {self.why}\n  fix: {self.fix}"
 
 
-def error(name: str, seen: str, why: str, fix: str) -> Finding:
-    """Create a finding of severity ERROR."""
-    return Finding(Severity.ERROR, name, seen, why, fix)
-
-
-def warning(name: str, seen: str, why: str, fix: str) -> Finding:
-    """Create a finding of severity WARNING."""
-    return Finding(Severity.WARNING, name, seen, why, fix)
+error = partial(Finding, Severity.ERROR)
+warning = partial(Finding, Severity.WARNING)
 
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort errors before warnings, otherwise in the given order."""
+    """Return the errors, then the warnings, otherwise in the same order."""
     return sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """Return all findings as text, three lines each; "nothing found" if there are none."""
+    """Return the findings as text, three lines each, errors first; "nothing found" if there are none."""
     return "\n".join(str(finding) for finding in by_severity(findings)) or "nothing found"
 
 
 _FIXES = (
-    (
-        "more than 1 value per channel",
-        "BatchNorm needs at least two examples: use larger batches, or drop the last one",
-    ),
+    ("more than 1 value per channel", "BatchNorm needs two or more examples: use larger batches, or drop the last"),
     ("on the same device", "move everything to one device: network.to(device), loss.to(device), and each batch"),
     ("Input type", "give the network its own dtype: inputs.float(), and divide bytes by 255"),
     ("same dtype", "use one dtype: inputs.float() for a network in float32, and target.float() for real values"),
     ("Found dtype", "convert the target to the dtype of the outputs: target.to(outputs.dtype)"),
     ("can't be cast", "make the target real: target.float()"),
     ("expected scalar type", "use target.long() for class indices, target.float() for real values and 0/1 labels"),
-    ("cannot be multiplied", "the size of an example must be in_features of the first layer: see its shape above"),
+    ("cannot be multiplied", "the size of an example must be in_features of the first layer: see the shapes above"),
     ("to have", "the inputs must be (N, channels, height, width), with the number of channels of the first layer"),
     ("weight tensor should be defined", "give one class weight for each output"),
-    ("Assertion", "a class index is outside 0..C-1: labels count from 0"),
+    ("Assertion", "a class index is outside of 0..C-1: the first class is 0"),
     ("missing", "pass the missing arguments: examine(network, lambda outputs, target: loss(...), batch)"),
 )
+"""The fix for an exception whose message contains the first string."""
 
 
 def exception_finding(name: str, part: str, cause: Exception, **arguments: object) -> Finding:
-    """Return the finding that a part raised an exception, with message, arguments, and a fix if one is known."""
+    """Return the finding that the network or the loss raised an exception. `arguments` are those that it was given."""
     message = message_of(cause, 300)
     shapes = ", ".join(f"{key} {_dtype_and_shape(value)}" for key, value in arguments.items())
     fix = next((fix for sign, fix in _FIXES if sign in message), "see the exception message and the arguments above")
-    seen = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
-    return error(name, seen, "training would end with this exception", fix)
+    problem = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
+    return error(name, problem, "training would end with this exception", fix)
 
 
 def _dtype_and_shape(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Observing a network without changing it: its layers, its outputs under other weights, and its state."""
+"""Observes a network without changing it: its layers, its outputs with other weights, and its state."""
 
 import random
 import sys
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The first scale detects most cases. Outputs of one sign occur by chance in every second draw, but not in all 16.
 _SCALES = (10.0, 1.0, 3.0, 30.0) * 4
+"""The first scale decides most cases. Outputs of one sign occur by chance in half of the draws, but not in all 16."""
 _ROWS = 8
 
 
 def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
-    """Yield the outputs for random changes of the weights, at several scales.
+    """Yield the outputs of a network with randomly changed weights, at several scales of change.
 
-    Outputs that the architecture does not bound leave any range at one of the scales. Without weights, the inputs are
-    changed instead.
+    Outputs that the architecture does not bound leave any range at one of the scales. If the network has no weights,
+    the inputs are changed instead.
     """
     generator = torch.Generator().manual_seed(0)
     inputs = inputs[:_ROWS] if isinstance(inputs, Tensor) else inputs
@@ -34,7 +34,7 @@ def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
 
 
 def _size(parameter: Tensor) -> Tensor:
-    """Return the root mean square of a parameter, but at least that of a usual initialisation: 1 / √fan_in."""
+    """Return the root mean square of a parameter, but at least 1 / √fan_in, that of a usual initialisation."""
     fan_in = parameter[0].numel() if parameter.ndim > 1 and len(parameter) else 4
     return parameter.square().mean().sqrt().clamp(min=fan_in**-0.5)
 
@@ -47,44 +47,46 @@ _SQUASHING = (
     nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.ReLU,
     nn.ReLU6, nn.Softplus, nn.Softsign,
 )  # fmt: skip
-"""Layers with a restricted range of outputs."""
+"""Layers whose outputs have a restricted range."""
 
 
 @dataclass
 class Layers:
-    """The first layer with weights and its input, and the output of each squashing layer, by name."""
+    """Records of a forward pass: the first layer with weights, and all layers with a restricted range of outputs."""
 
-    first: tuple[str, nn.Module, Tensor] | None = None
+    first: tuple[nn.Module, Tensor] | None = None
+    """The first layer with weights, and its input."""
     squashed: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
+    """The layers with a restricted range, by name, and their outputs."""
 
     def last(self, outputs: Tensor) -> str | None:
-        """Return the squashing layer at the end of the network, as in "Softmax (layer 3)", or None."""
+        """Return the layer whose outputs are those of the network, as in "Softmax (layer 3)"; None if none is."""
         for name, (module, output) in self.squashed.items():
             if output.data_ptr() == outputs.data_ptr():  # also through a squeeze or a flatten
                 return f"{type(module).__name__} (layer {name})" if name else type(module).__name__
         return None
 
-    def record_input(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Record the input of the first layer with weights: a forward pre-hook."""
+    def record_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Record the input of the first layer with weights. This is a forward pre-hook."""
         if self.first is None and inputs and isinstance(inputs[0], Tensor):
-            self.first = name, module, inputs[0].detach()
+            self.first = module, inputs[0].detach()
 
     def record_output(self, name: str, module: nn.Module, _: Any, output: Any) -> None:
-        """Record the output of a squashing layer: a forward hook."""
+        """Record the output of a layer with a restricted range. This is a forward hook, once `name` is bound."""
         if isinstance(output, Tensor):
             self.squashed[name] = module, output.detach()
 
 
 @contextmanager
 def record_layers(network: nn.Module) -> Iterator[Layers]:
-    """Record inputs and outputs of layers of a network."""
+    """Record inputs and outputs of the layers of a network in its forward passes within the context."""
     layers = Layers()
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if list(module.children()):
                 continue
             if list(module.parameters()):
-                hooks.enter_context(module.register_forward_pre_hook(partial(layers.record_input, name)))
+                hooks.enter_context(module.register_forward_pre_hook(layers.record_input))
             if isinstance(module, _SQUASHING):
                 hooks.enter_context(module.register_forward_hook(partial(layers.record_output, name)))
         yield layers
@@ -92,13 +94,12 @@ def record_layers(network: nn.Module) -> Iterator[Layers]:
 
 @contextmanager
 def preserve_state(*parts: Any) -> Iterator[None]:
-    """Restore at exit the state that calling these modules may change.
+    """Restore at exit the state that a call of these modules may change.
 
-    This includes all random generators (of torch on each device, of Python, and of NumPy if it is loaded), and the
-    buffers, mode and attributes of each module. Gradients are not restored: compute them with torch.autograd.grad.
-    Parameters are not restored either: a network whose `forward` overwrites them is changed.
+    This includes all random generators (of torch on each device, of Python, and of NumPy if it is imported), and the
+    buffers, mode and attributes of each module. Parameters are not restored, so a `forward` that overwrites them
+    changes the network. Gradients are not restored: compute them with torch.autograd.grad.
     """
-    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
     numpy = sys.modules.get("numpy")
     with ExitStack() as stack:
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
@@ -108,12 +109,14 @@ def preserve_state(*parts: Any) -> Iterator[None]:
         stack.callback(random.setstate, random.getstate())
         if numpy is not None:
             stack.callback(numpy.random.set_state, numpy.random.get_state())
-        for module in modules:
-            stack.callback(_module_restorer(module))
+        for part in parts:
+            for module in part.modules() if isinstance(part, nn.Module) else ():
+                stack.callback(_module_restorer(module))
         yield
 
 
 def _module_restorer(module: nn.Module) -> Callable[[], None]:
+    """Return a function that restores the current buffers and attributes of a module."""
     attributes = dict(vars(module))
     dicts = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]

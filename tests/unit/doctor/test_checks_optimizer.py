@@ -60,7 +60,7 @@ def test_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
 def test_finding_names_the_first_missed_parameter():
     body = network()
     found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=SGD(body[1:].parameters(), lr=0.1))
-    assert found[0].seen.endswith("0.weight")
+    assert found[0].problem.endswith("0.weight")
 
 
 def test_learning_rate_of_0_without_an_optimizer_is_an_error():
@@ -89,7 +89,7 @@ def test_finding_names_the_class_of_weight_0(case):
     loss, wrong = WEIGHTS[case]
     found = examine(network(), loss, (X, LABELS))
     assert [finding.name for finding in found] == ["class-weight-zero"] * wrong, report(found)
-    assert all("class 2 " in finding.seen for finding in found)
+    assert all("class 2 " in finding.problem for finding in found)
 
 
 @pytest.mark.parametrize(

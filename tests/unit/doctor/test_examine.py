@@ -121,7 +121,7 @@ def test_lazy_network_stays_lazy():
 
 def test_finding_of_an_exception_has_a_fix():
     found = examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (X.double(), LABELS))[0]
-    assert "float64 (32, 8)" in found.seen
+    assert "float64 (32, 8)" in found.problem
     assert "inputs.float()" in found.fix
     found = examine(nn.Linear(8, 5), nn.GaussianNLLLoss(), (X, X[:, :5]))[0]
     assert "lambda outputs, target" in found.fix
@@ -146,7 +146,7 @@ def test_lowest_loss_under_a_second_softmax_is_the_textbooks():
     network = nn.Sequential(nn.Linear(8, 10), nn.Softmax(1))
     finding = examine(network, nn.CrossEntropyLoss(), (X, LABELS))[0]
     assert "cannot fall below 1.4612" in finding.why
-    assert "Softmax (layer 1)" in finding.seen
+    assert "Softmax (layer 1)" in finding.problem
 
 
 def test_optimal_probabilities_are_where_the_loss_is_lowest():

@@ -221,6 +221,6 @@ def test_wrong_setup_has_exactly_one_finding(wrong):
     network, loss, target, severity, name = WRONG[wrong]
     found = examine(network, loss, (X, target))
     assert [(finding.severity, finding.name) for finding in found] == [(severity, name)], report(found)
-    assert found[0].seen
+    assert found[0].problem
     assert found[0].why
     assert found[0].fix

@@ -1,4 +1,4 @@
-"""The objects to examine (network, loss, batch and optimizer), and the values that they compute together."""
+"""The network, loss, batch and optimizer to examine, and the values that they compute together."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,13 +14,16 @@ from losslab.losses.adapter.output_kind import OutputKind, identify, setting, to
 from losslab.losses.adapter.probe import Criterion, finite_value
 from losslab.losses.base import Loss
 
+_CERTAIN = 0.9
+"""A row of probabilities with one above this is treated as the index of that class."""
+
 
 @dataclass
-class Case:
-    """A network, a loss and a batch to examine, and the values that they compute.
+class Setup:
+    """A network, a loss, a batch and an optimizer to examine, and the values that they compute.
 
-    The network runs on the first `max_examples` examples; all targets are examined. Each value is computed once, when
-    a check first needs it, and in training mode unless stated otherwise.
+    The network runs on `inputs` and `target`, the first `max_examples` examples of the batch. Each value is computed
+    once, when a check first needs it, and in training mode unless its docstring says otherwise.
     """
 
     network: nn.Module
@@ -31,22 +34,13 @@ class Case:
     optimizer: torch.optim.Optimizer | None = None
     lr: float | None = None
     was_eval: bool = False
-    """Whether the caller's network was in evaluation mode."""
+    """Whether the network was in evaluation mode before the examination."""
 
-    @cached_property
-    def inputs(self) -> Any:
-        """The inputs of the network, (N, ...)."""
-        return self._first(self.all_inputs)
-
-    @cached_property
-    def target(self) -> Any:
-        """The targets of these N examples."""
-        return self._first(self.all_targets)
-
-    def _first(self, part: Any) -> Any:
-        tensors = isinstance(self.all_inputs, Tensor) and isinstance(self.all_targets, Tensor)
-        divisible = tensors and self.all_inputs.shape[:1] == self.all_targets.shape[:1] != ()
-        return part[: self.max_examples] if divisible else part
+    def __post_init__(self) -> None:
+        self.inputs, self.target = self.all_inputs, self.all_targets
+        are_tensors = isinstance(self.inputs, Tensor) and isinstance(self.target, Tensor)
+        if are_tensors and self.inputs.shape[:1] == self.target.shape[:1] != ():
+            self.inputs, self.target = self.inputs[: self.max_examples], self.target[: self.max_examples]
 
     @cached_property
     def _forward(self) -> tuple[Any, Layers]:
@@ -55,29 +49,29 @@ class Case:
 
     @property
     def outputs(self) -> Any:
-        """The outputs of the network, with their graph."""
+        """The outputs of the network for `inputs`, with their graph."""
         return self._forward[0]
 
     @property
     def layers(self) -> Layers:
-        """The layers recorded during the forward pass."""
+        """Records of the layers in the forward pass."""
         return self._forward[1]
 
     @property
     def ending(self) -> str:
-        """The end of a sentence that names the squashing layer at the end of the network; empty if there is none."""
+        """The end of a sentence, which names the squashing layer that the network ends in; empty if there is none."""
         layer = self.layers.last(self.outputs)
         return f": the network ends in {layer}" if layer else ""
 
     @property
     def has_tensors(self) -> bool:
-        """Whether outputs and target are tensors, and the outputs are not empty and of floating point."""
+        """Whether outputs and target are tensors, and the outputs are floats and not empty."""
         both = isinstance(self.outputs, Tensor) and isinstance(self.target, Tensor)
         return both and self.outputs.is_floating_point() and self.outputs.ndim > 0 and self.outputs.numel() > 0
 
     @cached_property
     def torch_class(self) -> type[nn.Module] | None:
-        """The class in torch.nn if the loss is an instance of it or its functional form."""
+        """The class in torch.nn of which the loss is an instance or the functional form; None for other losses."""
         return torch_class(self.loss)
 
     @cached_property
@@ -88,8 +82,8 @@ class Case:
     @property
     def takes_only_indices(self) -> bool:
         """Whether the loss takes log-probabilities as outputs, and only class indices as targets."""
-        found = self.output_kind is OutputKind.LOG_PROBABILITIES and not self.target.is_floating_point()
-        return self.torch_class is nn.NLLLoss or found
+        with_indices = self.output_kind is OutputKind.LOG_PROBABILITIES and not self.target.is_floating_point()
+        return self.torch_class is nn.NLLLoss or with_indices
 
     @property
     def takes_indices(self) -> bool:
@@ -99,36 +93,52 @@ class Case:
 
     @property
     def ignore_index(self) -> int | None:
-        """The class index that the loss ignores."""
+        """The class index whose examples the loss ignores; None if there is none."""
         default = None if isinstance(self.loss, Loss | nn.MultiMarginLoss) else -100
         index: int | None = setting(self.loss, "ignore_index", default=default)
         return index
 
     @property
     def counted_targets(self) -> Tensor:
-        """All class indices of the batch except the ignored index."""
+        """The class indices of the whole batch without the ignored index."""
         targets: Tensor = self.all_targets
         return targets if self.ignore_index is None else targets[targets != self.ignore_index]
 
     @cached_property
     def accepts_all_targets(self) -> bool:
-        """Whether the loss of zero outputs is finite for all targets of the batch.
+        """Whether the loss of outputs that are 0 is finite for all targets of the batch.
 
-        It is computed on the CPU: on a GPU, an index out of range makes the device unusable in this process.
+        It is computed on the CPU, since on a GPU an index out of range makes the device unusable in this process.
         """
         on_gpu = isinstance(self.loss, nn.Module) and self.all_targets.device.type != "cpu"
         loss = deepcopy(self.loss).cpu() if on_gpu else self.loss  # type: ignore[attr-defined]
         zeros = torch.zeros(len(self.all_targets), *self.outputs.shape[1:], dtype=self.outputs.dtype)
         return finite_value(loss, zeros, self.all_targets.cpu()) is not None
 
+    @property
+    def one_hot_target(self) -> Tensor | None:
+        """The targets as one-hot rows in the shape of the outputs, (N, C, ...); None if they are not classes."""
+        if not self.has_tensors or self.outputs.ndim < 2 or self.outputs.shape[1] < 2:
+            return None
+        if self.output_kind in {OutputKind.VALUES, OutputKind.LOG_VALUES}:
+            return None
+        target, outputs = self.target, self.outputs.detach()
+        if target.is_floating_point() and target.shape == outputs.shape:
+            is_certain = bool((target >= 0).all() and (target.amax(1) > _CERTAIN).all())
+            target = target.argmax(1) if is_certain and bool(((target.sum(1) - 1).abs() < 1e-2).all()) else target
+        if target.is_floating_point() or target.shape != outputs.shape[:1] + outputs.shape[2:]:
+            return None
+        indices = target.long().clamp(0, outputs.shape[1] - 1).unsqueeze(1)
+        return torch.zeros_like(outputs).scatter_(1, indices, 1.0)
+
     @cached_property
     def value(self) -> Any:
-        """The return value of the loss, with its graph."""
+        """The return value of the loss for `outputs` and `target`, with its graph."""
         return self.loss(self.outputs, self.target)
 
     @property
     def number(self) -> float | None:
-        """The loss as a number; None if it is not a single number."""
+        """The value of the loss as a float; None if it is not a single number."""
         single = isinstance(self.value, Tensor) and self.value.numel() == 1
         return float(self.value.detach()) if single else None
 
@@ -139,7 +149,7 @@ class Case:
 
     @cached_property
     def gradients(self) -> dict[str, Tensor | None]:
-        """The gradients of the trainable parameters, by name; None for a parameter that the loss does not depend on."""
+        """The gradient of each trainable parameter by name; None if the loss does not depend on the parameter."""
         grads = torch.autograd.grad(self.value, list(self.trainable.values()), allow_unused=True, retain_graph=True)
         return dict(zip(self.trainable, grads, strict=True))
 
@@ -150,7 +160,7 @@ class Case:
 
     @cached_property
     def eval_outputs(self) -> tuple[Any, Any]:
-        """Outputs in evaluation mode for up to 16 examples, and for only the first half of these examples."""
+        """The outputs for up to 16 examples in evaluation mode, and the outputs for only the first half of them."""
         some = cloned(self.inputs[:16])
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
@@ -162,7 +172,7 @@ class Case:
                 module.training = mode
 
     def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
-        """Return whether a condition holds for the outputs with the current and with randomly changed weights."""
+        """Return whether the outputs meet a condition with the current weights and with randomly changed weights."""
         if not condition(self.outputs.detach()):
             return False
         count = 0
@@ -175,7 +185,7 @@ class Case:
 
     @property
     def linear_layer(self) -> nn.Linear | None:
-        """The only layer with trainable parameters if it is linear; None for other networks."""
+        """The layer with the trainable parameters, if it is the only one and linear; otherwise None."""
         layers = [m for m in self.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not self.has_tensors or self.outputs.ndim != 2:
             return None
@@ -183,10 +193,5 @@ class Case:
 
 
 def cloned(inputs: Any) -> Any:
-    """Return a copy of inputs, since a network may modify them in place."""
+    """Return a copy of the inputs, since a network may modify them in place."""
     return inputs.clone() if isinstance(inputs, Tensor) else inputs
-
-
-def nonfinite_rows(tensor: Tensor) -> int:
-    """Return the number of rows with NaN or infinity."""
-    return int((~tensor.isfinite()).reshape(len(tensor), -1).any(1).sum())
