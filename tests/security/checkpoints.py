@@ -1,6 +1,6 @@
-"""Files that are handed over as checkpoints, and do something to whoever loads them, or never end.
+"""Malicious checkpoints: they execute code when they are loaded, or need unlimited time or memory.
 
-Each is written by a function of (file, canary); those of LIVE make the file `canary` where torch loads them unchecked.
+Each is written by a function of (path, canary). Those in LIVE create the file `canary` if torch loads them unchecked.
 """
 
 import io
@@ -19,7 +19,7 @@ GOOD = {"0.weight": torch.ones(2, 2)}
 
 
 class Call:
-    """Pickled as a call, which unpickling makes."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -96,7 +96,7 @@ def bomb(path: Path, _: Path) -> None:
 
 
 def overlapping(path: Path, _: Path) -> None:
-    """An archive whose entries are all the same bytes."""
+    """Write an archive whose entries all refer to the same bytes."""
     zipped(pickle.dumps({}, 2), path, a=bytes(1 << 16))
     with zipfile.ZipFile(path, "a") as archive:
         entry = archive.getinfo("archive/data/a")
@@ -116,7 +116,7 @@ def laughs(path: Path, _: Path) -> None:
 
 
 def storage_of(path: Path, numbers: int) -> None:
-    """A tensor that says its storage holds so many numbers; it holds four."""
+    """Write a tensor whose storage has four numbers, but claims to have another number of them."""
     saved(GOOD, path)
     with zipfile.ZipFile(path) as archive:
         content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
@@ -168,7 +168,7 @@ REASONS = {
     "a pipe": "it is not a regular file",
     "a device": "it is not a regular file",
 }
-"""Where it matters what refuses them: torch alone would, if at all, when it is too late."""
+"""Expected reasons of the refusal, for files that torch would refuse too late or not at all."""
 
 
 def without(content, name):
@@ -201,11 +201,11 @@ CHANGES: dict[str, Callable[[dict], object]] = {
     "results in a list": lambda content: content | {"trained": [1]},
     "a version that is none": lambda content: content | {"pytorch-lightning_version": 3},
 }
-"""What can be wrong with a checkpoint that is well-formed."""
+"""Changes that make the content of an intact checkpoint invalid."""
 
 
 def kept(**state):
-    """What ModelCheckpoint says of itself; it removes what it once wrote."""
+    """Replace the state of ModelCheckpoint, which lists the files that it may delete."""
     return lambda content: content | {"callbacks": content["callbacks"] | {"ModelCheckpoint": state}}
 
 
@@ -228,4 +228,4 @@ STRAYS: dict[str, Callable[[dict], object]] = {
         "checkpoint_callback_best_model_path": "local://~/Documents", "pytorch-lightning_version": "0.9.0",
     },
 }  # fmt: skip
-"""What a callback that a configuration may name would remove or overwrite, where it believed its checkpoint."""
+"""Changes after which a callback would delete or overwrite files outside of the run folder."""

@@ -1,7 +1,8 @@
-"""Configurations that do something when they are made: each as what stands at one place of a run's config.json.
+"""Malicious configurations: each is the value of one key in the config.json of a run.
 
-`{canary}` is a file that whoever executes them makes. Those of LIVE do so if Hydra makes them unchecked, but for some
-that its own block-list stops; those of STILL do something else, or nothing that a test could live with.
+`{canary}` is a file that is created if the configuration is executed. Most of those in LIVE create it if Hydra
+instantiates them unchecked; Hydra's block-list stops the others. Those in STILL do something else, or something that a
+test cannot execute.
 """
 
 from typing import Any
@@ -127,7 +128,7 @@ ALL: dict[str, Any] = LIVE | STILL | {"deep below": deep()}
 
 
 def filled(value: Any, canary: str) -> Any:
-    """With the file that is to be made."""
+    """Return the configuration with the path of the canary."""
     if isinstance(value, dict):
         return {key: filled(each, canary) for key, each in value.items()}
     if isinstance(value, list):

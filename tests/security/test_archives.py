@@ -1,4 +1,4 @@
-"""Archives that are handed over as CIFAR-10: nothing lands outside, nothing is executed, nothing fills the disk."""
+"""Malicious archives of CIFAR-10 write no file outside of the data folder, execute no code and do not fill the disk."""
 
 import gzip
 import io
@@ -49,7 +49,7 @@ OUTSIDE = {
     ],
     "a folder that is a link": lambda out: [linked(FOLDER, str(out)), member(f"{FOLDER}/canary")],
 }  # fmt: skip
-"""Of these something lands outside where they are unpacked unchecked."""
+"""Archives that write a file outside of the folder if they are unpacked unchecked."""
 
 ALL = OUTSIDE | {
     "a link to a file": lambda _: [linked(f"{FOLDER}/test_batch", "/etc/passwd")],
@@ -93,7 +93,7 @@ def test_foreign_members_are_not_unpacked(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_unchecked_they_are_unpacked_outside(name, tmp_path):
+def test_malicious_archives_write_outside_if_they_are_unpacked_unchecked(name, tmp_path):
     """The negative control."""
     out = tmp_path / "out"
     out.mkdir()
@@ -105,8 +105,8 @@ def test_unchecked_they_are_unpacked_outside(name, tmp_path):
 
 def test_decompression_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("losslab.data.cifar10._MAX_UNPACKED_BYTES", 4 << 20)
-    said = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
-    assert "unpacks to more than" in said
+    message = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
+    assert "unpacks to more than" in message
     (tmp_path / "other").mkdir()
     header = member("x", bytes(32 << 20), type=tarfile.XHDTYPE)
     packed = header[0].tobuf() + header[1]

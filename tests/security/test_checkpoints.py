@@ -1,4 +1,4 @@
-"""Nothing in a checkpoint is executed, waited for or believed; anything else is refused in one line."""
+"""An untrusted checkpoint executes no code and blocks no process. If it does not fit, it is refused in one line."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import ALL, CHANGES, LIVE, REASONS, STRAYS
 
 from losslab.errors import LabError
-from losslab.io import atomic
+from losslab.io import atomic, torch_files
 from losslab.runs import RunFolder, checkpoint
 from losslab.sweep.recorded import relocate
 from losslab.training import experiment, weights
@@ -26,13 +26,13 @@ def test_malicious_file_is_refused_and_not_executed(name, tmp_path):
     folder, canary = RunFolder(tmp_path), tmp_path / "canary"
     folder.last.parent.mkdir()
     ALL[name](folder.last, canary)
-    ways = (
+    readers = (
         lambda: weights.load_network(nn.Sequential(nn.Linear(2, 2)), folder.last),
         lambda: checkpoint.find_resume_point(folder),
     )
-    for way in ways:
+    for read in readers:
         with pytest.raises(LabError, match=r"last\.ckpt") as found:
-            way()
+            read()
         assert "\n" not in str(found.value)
         assert "weights_only" not in str(found.value)
         assert REASONS.get(name, "") in str(found.value)
@@ -40,7 +40,7 @@ def test_malicious_file_is_refused_and_not_executed(name, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_loaded_unsafely_they_are_executed(tmp_path):
+def test_malicious_files_execute_code_if_they_are_loaded_unsafely(tmp_path):
     """The negative control."""
     for name, write in LIVE.items():
         file, canary = tmp_path / "file", tmp_path / "canary"
@@ -53,12 +53,12 @@ def test_loaded_unsafely_they_are_executed(tmp_path):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """The folder of a run, and what a checkpoint in the midst of it holds."""
+    """The folder of a run, and the content of a checkpoint from before the end of training."""
     path = tmp_path_factory.mktemp("interrupted") / "run"
     options = ["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", "trainer.max_epochs=3"]
     run = experiment.build(compose([*options, "callbacks.checkpoints.every_seconds=0"], str(path)))
     experiment.run(run)
-    content = checkpoint.read(run.folder.last)
+    content = torch_files.load(run.folder.last)
     content.pop("trained")
     run.folder.metrics.unlink()
     return run.folder.path, content
@@ -91,16 +91,16 @@ def test_run_does_not_resume_from_a_checkpoint_with_foreign_paths(name, interrup
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_paths_that_a_callback_wrote_are_allowed(moved, tmp_path):
-    home = tmp_path / "run"
-    home.mkdir()
-    place = Path("/before/run") if moved else home
-    kept = {
-        "monitor": "val/accuracy", "dirpath": f"{place}/checkpoints", "best_model_path": f"{place}/checkpoints/a.ckpt",
-        "best_k_models": {f"{place}/checkpoints/a.ckpt": torch.tensor(0.5)}, "kth_best_model_path": "",
+def test_paths_of_files_that_a_callback_wrote_are_allowed(moved, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    written = Path("/before/run") / "checkpoints" if moved else folder / "checkpoints"
+    state = {
+        "monitor": "val/accuracy", "dirpath": f"{written}", "best_model_path": f"{written}/a.ckpt",
+        "best_k_models": {f"{written}/a.ckpt": torch.tensor(0.5)}, "kth_best_model_path": "",
     }  # fmt: skip
-    assert not [*checkpoint.foreign_paths(kept, home)]
-    (home / "checkpoints").mkdir()
-    (home / "checkpoints" / "link").symlink_to(tmp_path)
-    through = kept | {"dirpath": "/", "best_model_path": f"{home}/checkpoints/link/victim"}
-    assert [*checkpoint.foreign_paths(through, home)]
+    assert not [*checkpoint.foreign_paths(state, folder)]
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "link").symlink_to(tmp_path)
+    through_link = state | {"dirpath": "/", "best_model_path": f"{folder}/checkpoints/link/victim"}
+    assert [*checkpoint.foreign_paths(through_link, folder)]

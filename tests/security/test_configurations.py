@@ -1,4 +1,4 @@
-"""Nothing that the configuration of somebody else's run names is called or imported unless it is listed."""
+"""A `_target_` in an untrusted configuration is neither imported nor called unless it is on the allow-list."""
 
 import contextlib
 import gc
@@ -42,7 +42,7 @@ PLACES = (
 
 @pytest.fixture
 def canary(tmp_path, monkeypatch):
-    """A file that whoever executes anything makes; the folder that is worked in holds a module that makes it too."""
+    """A file that malicious code creates. Importing `hostile_module` from the working directory creates it too."""
     file = tmp_path / "canary"
     here = tmp_path / "here"
     here.mkdir()
@@ -53,8 +53,8 @@ def canary(tmp_path, monkeypatch):
     return file
 
 
-def doors(folder: Path):
-    """All ways by which the configuration of a run is made to something."""
+def readers(folder: Path):
+    """Return all functions that instantiate the configuration of a run."""
     return (
         lambda: evaluation.evaluate(EvaluationRequest(folder)),
         lambda: predict.load_classifier(folder),
@@ -65,14 +65,15 @@ def doors(folder: Path):
     )
 
 
-def refused(ways):
-    said = []
-    for way in ways:
+def refused(functions):
+    """Check that each function raises a LabError of one line, and return the messages."""
+    messages = []
+    for function in functions:
         with pytest.raises(LabError) as found:
-            way()
+            function()
         assert "\n" not in str(found.value)
-        said.append(str(found.value))
-    return said
+        messages.append(str(found.value))
+    return messages
 
 
 def put(config, place, value):
@@ -83,12 +84,12 @@ def put(config, place, value):
 
 
 def sound(path: Path = Path("run")):
-    """A configuration that is refused for nothing."""
+    """Return a configuration that no check refuses."""
     return folders.config(path=str(path), loss___target_="losslab.losses.mse.MSE", ckpt_path=None)
 
 
 def run(path: Path, config=None) -> Path:
-    """A folder of it."""
+    """Create a run folder with this configuration."""
     folders.run(path)
     (path / "config.json").write_text(json.dumps(config or sound(path)))
     return path
@@ -97,8 +98,8 @@ def run(path: Path, config=None) -> Path:
 CHOICES = "model: mlp, data: digits, loss: mse, optimizer: adam, scheduler: constant, trainer: cpu"
 
 
-def begun(path: Path, config, hydra=f"{{hydra: {{runtime: {{choices: {{{CHOICES}}}}}}}}}") -> RunFolder:
-    """A run that was killed before it wrote its config.json."""
+def not_started(path: Path, config, hydra=f"{{hydra: {{runtime: {{choices: {{{CHOICES}}}}}}}}}") -> RunFolder:
+    """Create the folder of a run that was killed before it wrote its config.json."""
     (path / ".hydra").mkdir(parents=True)
     (path / ".hydra" / "config.yaml").write_text(config if isinstance(config, str) else yaml.dump(config))
     (path / ".hydra" / "hydra.yaml").write_text(hydra)
@@ -110,26 +111,26 @@ def test_unlisted_target_is_neither_called_nor_imported(name, tmp_path, canary):
     place = PLACES[list(ALL).index(name) % len(PLACES)]
     config = sound() | {"trust": ["os", "builtins", "hostile_module"]}
     put(config, place, filled(ALL[name], str(canary)))
-    for line in refused(doors(run(tmp_path / "run", config))):
+    for line in refused(readers(run(tmp_path / "run", config))):
         assert f"{place}." in line or f"its {place} has no _target_" in line, line
     register()
-    refused([lambda: command.read_configuration(begun(tmp_path / "begun", config))])
+    refused([lambda: command.read_configuration(not_started(tmp_path / "not-started", config))])
     assert not canary.exists()
     assert "hostile_module" not in sys.modules
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_the_list_they_are_called(canary):
-    """The negative control: these are not refused for being harmless. Hydra's own block-list stops the others."""
+def test_malicious_targets_are_called_if_they_are_not_checked(canary):
+    """The negative control: the targets are not harmless. Hydra's block-list stops some of them."""
     hit = []
     for name, value in LIVE.items():
         sys.modules.pop("hostile_module", None)
-        with contextlib.suppress(Exception):  # most are none of what is expected there: they were made all the same
+        with contextlib.suppress(Exception):  # most results have the wrong type, but the target was called
             instantiate({"part": filled(value, str(canary))})
         if canary.exists():
             hit.append(name)
             canary.rmdir() if canary.is_dir() else canary.unlink()
-    gc.collect()  # the files that are still open, while nobody minds
+    gc.collect()  # closes the files that are still open, while warnings are ignored
     assert len(hit) >= 28, sorted(set(LIVE) - set(hit))
 
 
@@ -195,7 +196,7 @@ def test_teacher_is_read_with_the_packages_trusted_around_it(tmp_path):
     with pytest.raises(LabError, match=r"is my_teacher\.Network, which losslab does not know"):
         teacher.network_of(str(folder))
     with teacher.trusting(("my_teacher",)), pytest.raises(LabError, match=r"model: .*my_teacher"):
-        teacher.network_of(str(folder))  # it is imported, and does not exist
+        teacher.network_of(str(folder))  # the package is imported, but does not exist
     with pytest.raises(LabError, match="which losslab does not know"):
         teacher.network_of(str(folder))
 
@@ -227,7 +228,7 @@ def test_teacher_is_read_with_the_packages_trusted_around_it(tmp_path):
         ("run_dir", None),
     ],
 )
-def test_resumed_run_writes_into_its_folder_alone(place, value, tmp_path):
+def test_resumed_run_writes_only_into_its_folder(place, value, tmp_path):
     config = sound()
     assert command.read_configuration(RunFolder(run(tmp_path / "sound", config)))
     put(config, place, value)
@@ -256,12 +257,12 @@ def test_working_directory_does_not_matter(place, tmp_path, monkeypatch):
     config = sound()
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
     folder = RunFolder(run(tmp_path / "run", config))
-    monkeypatch.chdir(folder.path)  # in which each of them would be a folder of that name
+    monkeypatch.chdir(folder.path)  # where each path would be relative to the run folder
     refused([lambda: command.read_configuration(folder)])
 
 
 def test_name_of_the_folder_is_not_taken_for_a_target(tmp_path, monkeypatch):
-    """Whoever resumes types the name of the folder, which takes the place of run_dir wherever that stands."""
+    """The path that the user types replaces run_dir everywhere in the configuration, but not in a `_target_`."""
     config = sound(Path("torch.nn.Flatten")) | {"data": node("torch.nn.Flatten", file="canary", allow_pickle=True)}
     run(tmp_path / "numpy.load", config)
     monkeypatch.chdir(tmp_path)
@@ -271,14 +272,14 @@ def test_name_of_the_folder_is_not_taken_for_a_target(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["", None, 3, "a\0b", ["run"]])
-def test_run_dir_that_is_no_path_is_refused(place, tmp_path):
+def test_run_dir_that_is_not_a_path_is_refused(place, tmp_path):
     folder = run(tmp_path / "run", sound() | {"run_dir": place})
     (line,) = refused([lambda: command.read_configuration(RunFolder(folder))])
     assert "its run_dir is not a path" in line
 
 
 def test_new_path_of_the_folder_is_checked_too(tmp_path):
-    """The typed place of a folder may be anything."""
+    """The path that the user types may contain anything."""
     config = sound() | {"notes": "run"}
     folder = RunFolder(run(tmp_path / "${oc.env:HOME}", config))
     (line,) = refused([lambda: command.read_configuration(folder)])
@@ -301,7 +302,7 @@ def test_logging_configuration_of_the_folder_is_ignored(tmp_path, canary):
         "callbacks": {"a": filled(OPENED, str(canary))},
     }
     folder = RunFolder(run(tmp_path / "run"))
-    begun(folder.path, {}, yaml.dump({"hydra": hydra}))
+    not_started(folder.path, {}, yaml.dump({"hydra": hydra}))
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
         command.read_configuration(folder)
@@ -336,7 +337,7 @@ LAUGHS = "a: &a [1,1]\n" + "".join(f"{b}: &{b} [*{a},*{a}]\n" for a, b in zip("a
 def test_only_known_interpolations_are_resolved(change, tmp_path, canary):
     register()
     config = change if isinstance(change, str) else sound() | {"tags": [1]} | change
-    (line,) = refused([lambda: command.read_configuration(begun(tmp_path / "run", config))])
+    (line,) = refused([lambda: command.read_configuration(not_started(tmp_path / "run", config))])
     assert os.environ["HOME"] not in line
     assert not canary.exists()
 
@@ -344,10 +345,10 @@ def test_only_known_interpolations_are_resolved(change, tmp_path, canary):
 def test_interpolations_of_conf_are_resolved(tmp_path):
     register()
     plain = sound(tmp_path / "run") | {"name": "${data.batch_size}-${oc.env:LOSSLAB_DATA,data}", "trust": ["os"]}
-    for key in ("choices", "per_run", "made_with"):  # which are added when it is resolved
+    for key in ("choices", "per_run", "made_with"):  # are added when the configuration is resolved
         plain.pop(key, None)
     plain["trainer"] |= {"check_val_every_n_epoch": "${divisor:10,${trainer.max_epochs}}"}
-    config, started = command.read_configuration(begun(tmp_path / "run", OmegaConf.to_yaml(plain)))
+    config, started = command.read_configuration(not_started(tmp_path / "run", OmegaConf.to_yaml(plain)))
     assert (config["name"], started) == (f"32-{os.environ.get('LOSSLAB_DATA', 'data')}", False)
     assert config["trainer"]["check_val_every_n_epoch"] == 1
     assert config["trust"] == []

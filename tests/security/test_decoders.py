@@ -1,4 +1,4 @@
-"""What decodes images and labels is asked for these alone."""
+"""The decoders of images and labels refuse other formats."""
 
 import subprocess
 import zipfile

@@ -1,4 +1,4 @@
-"""Nothing is written through a link in a folder that somebody else made."""
+"""No file is written through a symbolic link in an untrusted folder."""
 
 import os
 import sys
@@ -15,18 +15,18 @@ from losslab.training.config import register
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_configurations import begun, run, sound
+from test_configurations import not_started, run, sound
 
 
 @pytest.fixture
 def victim(tmp_path):
-    """A folder of the user's, which must stay as it is."""
-    place = tmp_path / "victim"
-    place.mkdir()
-    (place / "profile").write_text("# mine\n")
-    yield place
-    assert [path.name for path in place.iterdir()] == ["profile"]
-    assert (place / "profile").read_text() == "# mine\n"
+    """A folder of the user, which must not change."""
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "profile").write_text("# mine\n")
+    yield folder
+    assert [path.name for path in folder.iterdir()] == ["profile"]
+    assert (folder / "profile").read_text() == "# mine\n"
 
 
 PLACES = (
@@ -48,9 +48,11 @@ def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_p
         resume.read_configuration(RunFolder(folder))
 
 
-def test_run_that_had_not_begun_is_not_started_there_either(tmp_path, victim):
-    added = ("choices", "per_run", "made_with")  # when it is resolved
-    folder = begun(tmp_path / "run", {key: one for key, one in sound(tmp_path / "run").items() if key not in added})
+def test_run_that_had_not_started_is_not_started_with_a_link_either(tmp_path, victim):
+    added = ("choices", "per_run", "made_with")  # are added when the configuration is resolved
+    folder = not_started(
+        tmp_path / "run", {key: one for key, one in sound(tmp_path / "run").items() if key not in added}
+    )
     register()
     (folder.path / "teacher").mkdir()
     (folder.path / "teacher" / "weights.pth").symlink_to(victim / "profile")
@@ -73,7 +75,7 @@ def test_pipe_is_refused(tmp_path):
 
 
 def test_links_of_lightning_and_to_the_folder_are_allowed(tmp_path):
-    """A checkpoint named last.ckpt may be a link to one beside it, which may be gone: that is said later."""
+    """last.ckpt may be a link to another checkpoint in its folder. If that is missing, a later check reports it."""
     folder = RunFolder(run(tmp_path / "run"))
     folder.last.parent.mkdir()
     folder.last.symlink_to("epoch=3.ckpt")
@@ -81,19 +83,19 @@ def test_links_of_lightning_and_to_the_folder_are_allowed(tmp_path):
     assert resume.read_configuration(RunFolder(tmp_path / "latest"))
 
 
-def test_teacher_is_copied_through_no_link(tmp_path, victim):
-    taught_by = RunFolder(folders.run(tmp_path / "teacher"))
-    taught_by.weights.write_bytes(b"weights")
+def test_teacher_is_not_copied_through_a_link(tmp_path, victim):
+    teacher = RunFolder(folders.run(tmp_path / "teacher"))
+    teacher.weights.write_bytes(b"weights")
     folder = RunFolder(folders.run(tmp_path / "run"))
     folder.teacher.mkdir()
     for name in ("config.json", "weights.pth"):
         (folder.teacher / name).symlink_to(victim / "profile")
-    folder.copy_teacher(taught_by)
+    folder.copy_teacher(teacher)
     assert (folder.teacher / "weights.pth").read_bytes() == b"weights"
     other = RunFolder(folders.run(tmp_path / "other"))
     other.teacher.symlink_to(victim)
     with pytest.raises(LabError, match="teacher is a symbolic link"):
-        other.copy_teacher(taught_by)
+        other.copy_teacher(teacher)
 
 
 def test_link_with_the_temporary_name_is_not_written_through(tmp_path, victim):

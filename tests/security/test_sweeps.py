@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep of one job that did not start, and what may not be written beside it."""
+    """A sweep with one job that did not start, next to a folder that must stay empty."""
     folder = tmp_path / "here" / "sweep"
     folder.mkdir(parents=True)
     (tmp_path / "here" / "victim").mkdir()
@@ -106,10 +106,10 @@ def test_a_job_writes_into_its_folder_alone(key, value, sweep, complete):
 
 
 @pytest.mark.parametrize("name", ["../victim", "a/b", "/somewhere", "..", ".", "", "a\0b", None, 3, "${oc.env:HOME}"])
-def test_the_folder_of_a_job_lies_in_the_sweep(name, sweep, complete):
+def test_the_folder_of_a_job_must_be_in_the_sweep(name, sweep, complete):
     record(sweep, job(sweep) | {"folder": name})
-    said = refused(complete, sweep)
-    assert "not in the sweep" in said or "is not a folder in" in said or "contains an interpolation" in said
+    message = refused(complete, sweep)
+    assert "not in the sweep" in message or "is not a folder in" in message or "contains an interpolation" in message
 
 
 @pytest.mark.parametrize("place", ["folder", "inside", "beside", "pipe", "log"])
@@ -125,8 +125,8 @@ def test_links_and_pipes_are_refused(place, sweep, complete):
             os.mkfifo(folder / "history.csv")
         else:
             (folder / {"inside": ".hydra", "log": "train.log"}[place]).symlink_to(victim / "new")
-    said = refused(complete, sweep)
-    assert "is a symbolic link" in said or "is not a folder in" in said or "a pipe" in said
+    message = refused(complete, sweep)
+    assert "is a symbolic link" in message or "is not a folder in" in message or "a pipe" in message
 
 
 def test_a_run_in_another_folder_of_the_sweep_is_checked_too(sweep, complete):

@@ -1,4 +1,4 @@
-"""No reader of a folder that somebody else made waits for a pipe."""
+"""No reader of an untrusted folder waits for a pipe."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from losslab.sweep.resume import ExistingRun, ExistingRuns, _epoch_seconds
 from losslab.sweep.state import Job
 from losslab.training import weights
 
-WAYS = {
+READERS = {
     "checkpoints/best.ckpt.sha256": lambda run: weights.load_network(nn.Linear(1, 1), run.best),
     "checkpoints/best.ckpt": lambda run: atomic.matches_checksum(run.best),
     "metrics.json": lambda run: (
@@ -44,11 +44,11 @@ WAYS = {
 
 
 @contextmanager
-def at_once():
-    def late(*_):
-        pytest.fail("it is waited for")
+def fails_after_20_seconds():
+    def fail(*_):
+        pytest.fail("the reader waits for the pipe")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(20)
     try:
         yield
@@ -57,7 +57,7 @@ def at_once():
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", READERS)
 def test_pipe_is_not_waited_for(name, tmp_path):
     run = RunFolder(folders.run(tmp_path / "run", metrics=False))
     run.best.parent.mkdir()
@@ -65,8 +65,8 @@ def test_pipe_is_not_waited_for(name, tmp_path):
     atomic.checksum_path(run.best).write_text("0  best.ckpt\n")
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
-    with at_once(), suppress(LabError, OSError):
-        WAYS[name](run)
+    with fails_after_20_seconds(), suppress(LabError, OSError):
+        READERS[name](run)
 
 
 def test_regular_file_is_read(tmp_path):

@@ -1,4 +1,4 @@
-"""Texts of a folder that somebody else made break no lines and control no terminal."""
+"""Texts from an untrusted folder start no new lines and do not control the terminal."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def lines(text):
 
 @pytest.fixture
 def two(tmp_path):
-    """A folder of two runs."""
+    """A folder that contains two runs."""
     for loss in ("a", "b"):
         run(tmp_path / "runs" / loss, loss, metrics={"test/accuracy": 0.5})
     return tmp_path / "runs"
@@ -122,14 +122,14 @@ def test_warning_of_a_library_is_printable():
 
 
 def test_view_of_a_sweep_is_printable(tmp_path, monkeypatch):
-    shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
-    monkeypatch.setattr(display, "get_console", lambda: shown)
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
+    monkeypatch.setattr(display, "get_console", lambda: console)
     made = state.Sweep(tmp_path)
     made.jobs = [state.Job(0, [], label="a\x1b]0;b", state=State.RUNNING)]
     with display.LiveTable(made) as view:
         view.refresh()
         made.jobs[0].state, made.jobs[0].reason = State.FAILED, "c\x1b]0;d"
         view.log_end(made.jobs[0])
-    assert "\x1b]" not in shown.file.getvalue()
-    assert r"a\x1b]0;b" in shown.file.getvalue()
-    assert r"c\x1b]0;d" in shown.file.getvalue()
+    assert "\x1b]" not in console.file.getvalue()
+    assert r"a\x1b]0;b" in console.file.getvalue()
+    assert r"c\x1b]0;d" in console.file.getvalue()

@@ -1,4 +1,4 @@
-"""Commands on a folder that somebody else made write into it alone, and print its texts escaped."""
+"""Commands on an untrusted folder write only into this folder, and escape its texts when they print them."""
 
 import logging
 import os
@@ -22,11 +22,11 @@ PLAIN = r"a\x1b]0;owned\x07b\x1b[2J\u202ec\r\x9bd"
 
 @pytest.fixture
 def victim(tmp_path):
-    place = tmp_path / "victim"
-    place.mkdir()
-    (place / "profile").write_text("mine")
-    yield place
-    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("profile", "mine")]
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "profile").write_text("mine")
+    yield folder
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("profile", "mine")]
 
 
 @pytest.fixture

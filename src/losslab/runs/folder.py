@@ -100,10 +100,7 @@ class RunFolder:
             return self.last if name == "last" else Path(name)
         if self.best.is_file():
             return self.best
-        try:
-            epoch = read_json(self.metrics, "").get("best_epoch") if self.last.is_file() else None
-        except (LabError, AttributeError):  # the run has not finished, or the file is damaged
-            epoch = None
+        epoch = self._best_epoch if self.last.is_file() else None
         if epoch is None:
             return self.last
         weights = f", or --ckpt {self.weights} (the network only; not for explain)" if self.weights.is_file() else ""
@@ -111,6 +108,13 @@ class RunFolder:
             f"{self.best}, the checkpoint of the best epoch {epoch}, is missing: restore it, "
             f"or use --ckpt last{weights}"
         )
+
+    @property
+    def _best_epoch(self) -> Any:
+        try:
+            return read_json(self.metrics).get("best_epoch")
+        except (LabError, AttributeError):  # the run has not finished, or the file is damaged
+            return None
 
     def read_config(self) -> dict[str, Any]:
         """Read the configuration, and check that each `_target_` in it may be instantiated.
