@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, without training."""
+"""Creates run folders with the files that training writes, but without training."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ PER_RUN = ["seed", "name", "run_dir", "data.seed", "callbacks.history.run_dir", 
 
 
 def config(loss: str = "mse", seed: int = 0, path: str = "outputs/run", **values: Any) -> dict[str, Any]:
-    """A configuration; `values` are further ones by dotted key, written with __ for the dot."""
-    found: dict[str, Any] = {
+    """Return the configuration of a run, with further `values`: `loss__gamma=2` sets the config key loss.gamma."""
+    result: dict[str, Any] = {
         "seed": seed,
         "name": f"mlp-digits-{loss}-s{seed}",
         "tags": [],
@@ -35,38 +35,38 @@ def config(loss: str = "mse", seed: int = 0, path: str = "outputs/run", **values
         "per_run": PER_RUN,
     }
     for key, value in values.items():
-        *path_to, last = key.split("__")
-        place = found
-        for part in path_to:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
+        *sections, last = key.split("__")
+        section = result
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return result
 
 
 def run(folder: Path, loss: str = "mse", seed: int = 0, *, metrics: Any = None, epochs: int = 3, **values: Any) -> Path:
-    """A finished run, or with metrics=False one that is not."""
-    found = RunFolder(folder)
-    runs.write_json(found.config, config(loss, seed, str(folder), **values))
+    """Create the folder of a finished run; with metrics=False, of a run that has not finished."""
+    files = RunFolder(folder)
+    runs.write_json(files.config, config(loss, seed, str(folder), **values))
     rows = [
         f"{at},{10 * at},{1 / at},{2.0 / at + seed / 100},{1 - 0.5 / at + seed / 1000}" for at in range(1, epochs + 1)
     ]
-    found.history.write_text("\n".join(["epoch,step,train/loss,val/loss,val/accuracy", *rows]) + "\n")
-    found.timing.write_text("epoch,seconds\n" + "".join(f"{at},0.5\n" for at in range(1, epochs + 1)))
+    files.history.write_text("\n".join(["epoch,step,train/loss,val/loss,val/accuracy", *rows]) + "\n")
+    files.timing.write_text("epoch,seconds\n" + "".join(f"{at},0.5\n" for at in range(1, epochs + 1)))
     if metrics is not False:
-        runs.write_json(found.metrics, metrics or {"best_epoch": epochs, "test/accuracy": 0.5, "test/nll": 1.0})
+        runs.write_json(files.metrics, metrics or {"best_epoch": epochs, "test/accuracy": 0.5, "test/nll": 1.0})
     return folder
 
 
-def accuracies(place: Path, **values: dict[int, float]) -> Path:
-    """Runs of several losses: the test accuracy of each seed."""
+def accuracies(folder: Path, **values: dict[int, float]) -> Path:
+    """Create a run for each loss and seed, with this test accuracy: `mse={0: 0.5, 1: 0.6}`."""
     for loss, seeds in values.items():
         for seed, value in seeds.items():
-            run(place / f"{loss}-s{seed}", loss, seed, metrics={"test/accuracy": value})
-    return place
+            run(folder / f"{loss}-s{seed}", loss, seed, metrics={"test/accuracy": value})
+    return folder
 
 
 def summary(sweep: Path, *jobs: dict[str, Any]) -> None:
-    """What a sweep says of its jobs."""
-    usual = {"overrides": [], "folder": None, "state": "done", "reason": None}
-    rows = [usual | {"job": number} | job for number, job in enumerate(jobs)]
+    """Write the summary of a sweep with these jobs."""
+    defaults = {"overrides": [], "folder": None, "state": "done", "reason": None}
+    rows = [defaults | {"job": number} | job for number, job in enumerate(jobs)]
     (sweep / "summary.json").write_text(json.dumps({"jobs": rows}))

@@ -39,7 +39,8 @@ def resume(arguments: Sequence[str]) -> NoReturn:
     settings = dict(argument.partition("=")[::2] for argument in arguments if argument not in FLAGS)
     path = Path(settings.pop("resume"))
     with one_line_errors(show_all=show_all):
-        trusted = trust.parse_packages(trust.parse_option(settings.pop("trust", "[]")))
+        packages = settings.pop("trust", "").removeprefix("[").removesuffix("]").split(",")
+        trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
     if trusted:
         add_working_directory_to_path()
     if recorded.is_sweep(path):

@@ -73,21 +73,16 @@ def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
 
 def zero_gradient(setup: Setup) -> Iterator[Finding]:
     """Find outputs that are the same for all inputs and cannot change, or a gradient of 0."""
-    if (
-        not _is_differentiable(setup)
-        or not isinstance(setup.inputs, Tensor)
-        or not setup.has_tensors
-        or not setup.number
-    ):
+    has_loss = isinstance(setup.inputs, Tensor) and setup.has_tensors and bool(setup.number)
+    if not has_loss or not _is_differentiable(setup):
         return
     gradients = {name: gradient for name, gradient in setup.gradients.items() if gradient is not None}
     if any(gradient.any() for name, gradient in gradients.items() if setup.trainable[name].ndim > 1):
         return
     outputs = setup.eval_outputs[0]
     if len(outputs) > 1 and not _are_equal(setup.inputs[: len(outputs)]) and _are_equal(outputs):
-        layer = setup.layers.last(setup.outputs)
-        last = f" ({layer})" if layer else ""
-        problem = f"the outputs of all {len(outputs)} examples are the same, and the gradient of all weights is 0{last}"
+        problem = f"the outputs of all {len(outputs)} examples are the same, and the gradient of all weights is 0"
+        problem += setup.ending
         why = "the network ignores its inputs and can only learn a constant"
         fix = "look for units that are all 0 (a large negative bias, weights of 0), or a softmax over a single number"
         yield error("dead-network", problem, why, fix)
@@ -124,7 +119,7 @@ def unbounded(setup: Setup) -> Iterator[Finding]:
         f"and {far:.4g} where they are {_LARGE_LOGITS[1]:g}"
     )
     why = "it decreases without limit as the outputs grow, like a loss of log-probabilities that is applied to logits"
-    fix = "take torch.log_softmax(outputs, dim=1) first, or use a loss on logits (cross-entropy)"
+    fix = "apply torch.log_softmax(outputs, dim=1) first, or use a loss on logits (cross-entropy)"
     yield error("loss-unbounded", problem, why, fix)
 
 

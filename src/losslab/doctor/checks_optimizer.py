@@ -89,9 +89,7 @@ def unstable_learning_rate(setup: Setup) -> Iterator[Finding]:
     if not largest > 0 or lr <= factor / largest:
         return
     bound = f"{factor / largest:.4g}"
-    problem = (
-        f"learning rate {lr:g} for a linear model whose mean squared error has a Hessian with λmax = {largest:.4g}"
-    )
+    problem = f"learning rate {lr:g} for a linear model and mean squared error; its Hessian has λmax = {largest:.4g}"
     why = f"above {formula} = {bound}, each step increases the error, and the loss diverges"
     yield warning("learning-rate-too-high", problem, why, f"set the learning rate below {bound}")
 

@@ -59,13 +59,6 @@ class Layers:
     squashed: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
     """The layers with a restricted range, by name, and their outputs."""
 
-    def last(self, outputs: Tensor) -> str | None:
-        """Return the layer whose outputs are those of the network, as in "Softmax (layer 3)"; None if none is."""
-        for name, (module, output) in self.squashed.items():
-            if output.data_ptr() == outputs.data_ptr():  # also through a squeeze or a flatten
-                return f"{type(module).__name__} (layer {name})" if name else type(module).__name__
-        return None
-
     def record_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Record the input of the first layer with weights. This is a forward pre-hook."""
         if self.first is None and inputs and isinstance(inputs[0], Tensor):
@@ -78,9 +71,8 @@ class Layers:
 
 
 @contextmanager
-def record_layers(network: nn.Module) -> Iterator[Layers]:
+def record_layers(network: nn.Module, layers: Layers) -> Iterator[None]:
     """Record inputs and outputs of the layers of a network in its forward passes within the context."""
-    layers = Layers()
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if list(module.children()):
@@ -89,7 +81,7 @@ def record_layers(network: nn.Module) -> Iterator[Layers]:
                 hooks.enter_context(module.register_forward_pre_hook(layers.record_input))
             if isinstance(module, _SQUASHING):
                 hooks.enter_context(module.register_forward_hook(partial(layers.record_output, name)))
-        yield layers
+        yield
 
 
 @contextmanager

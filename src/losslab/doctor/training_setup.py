@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from losslab.doctor.probe import Layers, random_reweightings, record_layers
+from losslab.doctor.probe import Layers, preserve_state, random_reweightings, record_layers
 from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
 from losslab.losses.adapter.probe import Criterion, finite_value
 from losslab.losses.base import Loss
@@ -35,6 +35,8 @@ class Setup:
     lr: float | None = None
     was_eval: bool = False
     """Whether the network was in evaluation mode before the examination."""
+    layers: Layers = field(default_factory=Layers)
+    """Records of the layers in the forward pass that computes `outputs`."""
 
     def __post_init__(self) -> None:
         self.inputs, self.target = self.all_inputs, self.all_targets
@@ -43,25 +45,18 @@ class Setup:
             self.inputs, self.target = self.inputs[: self.max_examples], self.target[: self.max_examples]
 
     @cached_property
-    def _forward(self) -> tuple[Any, Layers]:
-        with record_layers(self.network) as layers:
-            return self.network(cloned(self.inputs)), layers
-
-    @property
     def outputs(self) -> Any:
         """The outputs of the network for `inputs`, with their graph."""
-        return self._forward[0]
-
-    @property
-    def layers(self) -> Layers:
-        """Records of the layers in the forward pass."""
-        return self._forward[1]
+        with record_layers(self.network, self.layers):
+            return self.network(cloned(self.inputs))
 
     @property
     def ending(self) -> str:
-        """The end of a sentence, which names the squashing layer that the network ends in; empty if there is none."""
-        layer = self.layers.last(self.outputs)
-        return f": the network ends in {layer}" if layer else ""
+        """The end of a sentence, such as ": the network ends in Softmax (layer 3)"; empty for other last layers."""
+        for name, (module, output) in self.layers.squashed.items():
+            if output.data_ptr() == self.outputs.data_ptr():  # also through a squeeze or a flatten
+                return f": the network ends in {type(module).__name__}" + (f" (layer {name})" if name else "")
+        return ""
 
     @property
     def has_tensors(self) -> bool:
@@ -162,14 +157,9 @@ class Setup:
     def eval_outputs(self) -> tuple[Any, Any]:
         """The outputs for up to 16 examples in evaluation mode, and the outputs for only the first half of them."""
         some = cloned(self.inputs[:16])
-        modes = {module: module.training for module in self.network.modules()}
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                return self.network(some), self.network(some[: max(1, len(some) // 2)])
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with preserve_state(self.network), torch.no_grad():
+            self.network.eval()
+            return self.network(some), self.network(some[: max(1, len(some) // 2)])
 
     def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
         """Return whether the outputs meet a condition with the current weights and with randomly changed weights."""

@@ -148,15 +148,6 @@ def _problems(state: Any, folder: Path) -> Iterator[str]:
     present = {name: kind for name, kind in (_REQUIRED | _OPTIONAL).items() if name in state}
     yield from (f"its {name} is a {type(state[name]).__name__}" for name in _of_other_type(state, present))
     yield from (f"its learner has no valid {name}" for name in _of_other_type(state["learner"], _LEARNER))
-    yield from _content_problems(state)
-    for name, kept in state.get("callbacks", {}).items():
-        for text in foreign_paths(kept, folder):
-            yield f"its {ascii(name)[1:-1][:40]} would write to {ascii(text)[:80]}"
-    # Lightning would convert such a key of an early version to the state of a callback, which would not be checked.
-    yield from (f"it contains {ascii(key)[1:-1][:40]}" for key in state if str(key).startswith("checkpoint_callback"))
-
-
-def _content_problems(state: dict[str, Any]) -> Iterator[str]:
     if not _are_counts([state["global_step"], state["epoch"], *state["loops"].values(), state["learner"]["loader"]]):
         yield "a progress counter is not an integer ≥ -1"
     if not state["optimizer_states"] or not set(state["loops"].get("fit_loop") or ()) >= _LOOPS:
@@ -169,6 +160,13 @@ def _content_problems(state: dict[str, Any]) -> Iterator[str]:
         yield "its results ('trained') are not numbers"
     if {"_class_path", "_instantiator"} & state.get("hyper_parameters", {}).keys():
         yield "its hyper_parameters name a class to instantiate"
+    yield from (
+        f"its {ascii(name)[1:-1][:40]} would write to {ascii(path)[:80]}"
+        for name, callback_state in state.get("callbacks", {}).items()
+        for path in foreign_paths(callback_state, folder)
+    )
+    # Lightning would convert such a key of an early version to the state of a callback, which would not be checked.
+    yield from (f"it contains {ascii(key)[1:-1][:40]}" for key in state if str(key).startswith("checkpoint_callback"))
 
 
 def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]:

@@ -88,10 +88,9 @@ class RunFolder:
         atomic.copy(teacher.weights if teacher.weights.is_file() else teacher.checkpoint("best"), copy.weights)
 
     def checkpoint(self, name: str) -> Path:
-        """Return the path of a checkpoint.
+        """Return the path of the checkpoint "best" or "last", or any other path unchanged.
 
-        Args:
-            name: "best" (the same as "last" if nothing was validated), "last", or a path.
+        If nothing was validated, "best" is the last checkpoint.
 
         Raises:
             LabError: there was a best epoch, but its checkpoint is missing.

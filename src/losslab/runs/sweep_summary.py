@@ -38,9 +38,8 @@ def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[s
     if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
         raise LabError(f"cannot read {file} (it does not contain the jobs of a sweep)")
     rows = [job | {"state": State(job["state"])} for job in jobs]
-    if ended is None:
-        ended = is_unlocked(folder)
-    return [_final_state(row, folder) for row in rows] if ended else rows
+    has_ended = is_unlocked(folder) if ended is None else ended
+    return [_final_state(row, folder) for row in rows] if has_ended else rows
 
 
 def _final_state(row: dict[str, Any], sweep: Path) -> dict[str, Any]:

@@ -94,11 +94,6 @@ def parse_packages(packages: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def parse_option(value: str) -> list[str]:
-    """Split the value of the option `trust=[a,b]` into names."""
-    return [name.strip() for name in value.removeprefix("[").removesuffix("]").split(",") if name.strip()]
-
-
 def is_trusted(target: str, trusted: Collection[str]) -> bool:
     """Return whether a dotted name is that of a trusted package or module, or of something inside one."""
     return any(target == package or target.startswith(f"{package}.") for package in trusted)

@@ -34,7 +34,7 @@ def test_large_features_are_found():
     assert "standardise" in found[0].fix
 
 
-def test_nan_in_the_inputs_is_found_unless_the_network_fills_it_in():
+def test_nan_in_the_inputs_is_found_unless_the_network_replaces_it():
     inputs = X.clone()
     inputs[3, 2] = torch.nan
     assert names(examine(nn.Linear(8, 5), nn.CrossEntropyLoss(), (inputs, LABELS))) == ["inputs-not-finite"]

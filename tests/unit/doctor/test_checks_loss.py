@@ -1,4 +1,4 @@
-"""Losses with the wrong sign or without a minimum, and sound ones that look like them."""
+"""Losses with the wrong sign or without a minimum, and sound losses that are similar."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ class NegatedMSE(losses.MSE):
 
 
 class OfLogs(losses.CrossEntropy):
-    """Takes log-probabilities, but is given logits."""
+    """A loss of log-probabilities, which is given logits."""
 
     def score(self, outputs, target):
         return -outputs.gather(1, target[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""Settings of loss and optimizer that prevent training, and sound ones."""
+"""Settings of loss and optimizer that prevent training, and sound settings."""
 
 from functools import partial
 
@@ -123,7 +123,7 @@ LINE = torch.tensor([[1.0], [2.0], [3.0]])
 
 
 @pytest.mark.parametrize(
-    ("options", "bound", "stands"),
+    ("options", "bound", "formula"),
     [
         ({}, 0.1803, "2/λmax"),
         ({"momentum": 0.9}, 0.3426, "2(1+β)/λmax"),
@@ -131,13 +131,13 @@ LINE = torch.tensor([[1.0], [2.0], [3.0]])
     ],
 )
 @pytest.mark.parametrize("loss", [nn.MSELoss(), losses.MSE(), F.mse_loss])
-def test_largest_stable_learning_rate_of_the_three_points_is_the_textbooks(loss, options, bound, stands):
+def test_largest_stable_learning_rate_of_the_three_points_is_that_of_the_textbook(loss, options, bound, formula):
     network = nn.Linear(1, 1)
     for lr in (bound - 2e-4, bound + 2e-4):
         optimizer = torch.optim.SGD(network.parameters(), lr=lr, **options)
         found = examine(network, loss, (LINE, 2 * LINE), optimizer=optimizer)
         assert names(found) == ["learning-rate-too-high"] * (lr > bound)
-    assert f"{stands} = {bound:.4g}"[:-1] in found[0].why
+    assert f"{formula} = {bound:.4g}"[:-1] in found[0].why
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 3.0}])

@@ -1,4 +1,4 @@
-"""`examine` leaves no trace and raises nothing; and findings that need more than a table of set-ups."""
+"""`examine` changes nothing and raises nothing; and findings that need more than a table of setups."""
 
 import random
 import subprocess
@@ -22,7 +22,7 @@ def names(found) -> list[str]:
     return [finding.name for finding in found]
 
 
-def test_doctor_imports_torch_alone():
+def test_doctor_imports_no_library_but_torch():
     code = (
         "import sys, losslab.doctor\n"
         "print(sorted({'hydra', 'omegaconf', 'lightning', 'torchmetrics', 'rich'} & set(sys.modules)))"
@@ -32,7 +32,7 @@ def test_doctor_imports_torch_alone():
 
 
 class Restless(nn.Module):
-    """Its forward pass changes random state, attributes, buffers, lists and dicts."""
+    """A network whose forward pass changes random generators, attributes, buffers, lists and dicts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Restless(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_examine_leaves_no_trace(training):
+def test_examine_changes_nothing(training):
     torch.manual_seed(0)
     network, loss = Restless(), nn.CrossEntropyLoss()
     network.train(training)
@@ -75,7 +75,7 @@ def test_examine_leaves_no_trace(training):
     assert not optimizer.state
 
 
-def test_batch_may_hold_more_than_inputs_and_target():
+def test_batch_may_contain_more_than_inputs_and_target():
     batch = Batch(X, LABELS, LABELS, torch.arange(32))
     assert not examine(nn.Linear(8, 5), losses.CrossEntropy(), batch)
     assert not examine(nn.Linear(8, 5), losses.CrossEntropy(), [X, LABELS, "anything"])
@@ -142,7 +142,7 @@ def test_outputs_that_share_a_sign_by_chance_are_not_rectified():
         assert not found, report(found)
 
 
-def test_lowest_loss_under_a_second_softmax_is_the_textbooks():
+def test_lowest_loss_with_a_second_softmax_is_that_of_the_textbook():
     network = nn.Sequential(nn.Linear(8, 10), nn.Softmax(1))
     finding = examine(network, nn.CrossEntropyLoss(), (X, LABELS))[0]
     assert "cannot fall below 1.4612" in finding.why
@@ -158,7 +158,7 @@ def test_optimal_probabilities_are_where_the_loss_is_lowest():
 
     def closure():
         descent.zero_grad()
-        # The sum: the mean divides by the example's weight, which moves no optimum.
+        # The mean would divide by the weight of the example, which does not change the optimum.
         loss = F.cross_entropy(logits, torch.tensor([0]), weight=weight, label_smoothing=smoothing, reduction="sum")
         loss.backward()
         return loss

@@ -1,4 +1,4 @@
-"""Sound set-ups, for which there must be no finding: a grid of networks, losses and data."""
+"""Sound setups, which must have no findings: a grid of networks, losses and data."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_check_fails")
 
 
 class Residual(nn.Module):
-    """Zero at the start, as residual branches are often initialised."""
+    """A residual block whose branch starts at 0, as is common."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 def networks(outputs: int) -> dict[str, nn.Module]:
-    """Networks that take 8 standard normal features."""
+    """Return networks whose inputs are 8 features, normally distributed with standard deviation 1."""
     zero = nn.Linear(16, outputs)
     nn.init.zeros_(zero.weight)
     nn.init.zeros_(zero.bias)
@@ -250,7 +250,7 @@ COUNT_LOSSES = ("poisson_nll", "tweedie")
 
 
 def target_of(name: str, kind: Kind, columns: int) -> torch.Tensor:
-    """A target of this kind, with this number of columns if the kind allows it."""
+    """Return a target of this kind, with this number of columns if the kind allows it."""
     if name in COUNT_LOSSES:
         return (3 * MANY[:, :columns].abs()).round()
     return {
@@ -284,7 +284,7 @@ def test_every_loss_of_the_catalog_has_no_findings_on_its_first_kind_of_target(n
 
 
 class ValuesFirst(Loss):
-    """Without `to_probabilities`, so that the default of the base class is softmax."""
+    """A loss without `to_probabilities`; the base class uses a softmax by default."""
 
     wants = (Kind.VALUES, Kind.BINARY, Kind.INDEX)
 
@@ -297,7 +297,7 @@ class BinaryOnly(ValuesFirst):
 
 
 @pytest.mark.parametrize("loss", [ValuesFirst(), BinaryOnly()])
-def test_custom_loss_without_to_probabilities_does_not_count_as_a_loss_of_classes(loss):
+def test_custom_loss_without_to_probabilities_is_not_taken_for_a_loss_of_classes(loss):
     found = examine(nn.Linear(8, 1), loss, (torch.randn(64, 8), (MANY[:, :1] > 0).float()))
     assert not found, report(found)
 

@@ -1,4 +1,4 @@
-"""Wrong set-ups, each with its only finding. The sound ones are in test_sound_setups.py."""
+"""Wrong setups, each with its only finding. The sound setups are in test_sound_setups.py."""
 
 from functools import partial
 

@@ -65,11 +65,11 @@ def test_killed_at_any_moment_the_old_or_the_new_file_is_intact(tmp_path):
             assert killed(moment, when, path, "new").returncode == -9
             assert path.read_bytes() in {b"old" * 100, b"new" * 100}, (moment, when)
             assert atomic.matches_checksum(path), (moment, when)
-    assert path.read_bytes() == b"new" * 100, "killed after the last of all"
+    assert path.read_bytes() == b"new" * 100, "killed after the last call"
 
 
-def test_plain_write_leaves_half_a_file_and_the_checksum_tells(tmp_path):
-    """The control: without it, it would not be known that the kills above hit anything."""
+def test_plain_write_leaves_half_a_file_and_the_checksum_does_not_match(tmp_path):
+    """The negative control: a kill leaves half a file if it is not written atomically."""
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(b"old" * 100))
     assert killed(1, "after", path, "new", how="plain").returncode == -9
@@ -89,7 +89,7 @@ def test_flipped_bit_does_not_match_and_a_missing_checksum_is_none(tmp_path):
     assert atomic.matches_checksum(path) is None
 
 
-def test_sha256sum_agrees(tmp_path):
+def test_sha256sum_verifies_the_checksum(tmp_path):
     atomic.write_with_checksum(tmp_path / "file", lambda file: file.write(b"x"))
     done = subprocess.run(
         ["sha256sum", "--check", "file.sha256"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -97,7 +97,7 @@ def test_sha256sum_agrees(tmp_path):
     assert (done.returncode, done.stdout) == (0, "file: OK\n")
 
 
-def test_failed_write_leaves_the_previous_file_alone(tmp_path):
+def test_failed_write_leaves_the_previous_file_unchanged(tmp_path):
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(b"old"))
 
@@ -112,7 +112,7 @@ def test_failed_write_leaves_the_previous_file_alone(tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == {"file", "file.sha256"}
 
 
-def test_moved_file_matches_under_one_of_its_names(tmp_path, monkeypatch):
+def test_killed_move_leaves_a_file_that_matches_its_checksum(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
     for path in (first, second):
         atomic.write_with_checksum(path, lambda file, path=path: file.write(path.name.encode()))
@@ -132,7 +132,7 @@ def test_moved_file_matches_under_one_of_its_names(tmp_path, monkeypatch):
     assert atomic.matches_checksum(second)
 
 
-def test_moved_file_without_a_checksum_gets_none(tmp_path, monkeypatch):
+def test_moved_file_without_a_checksum_has_none_afterwards(tmp_path, monkeypatch):
     first, second = tmp_path / "last", tmp_path / "previous"
     atomic.write_with_checksum(second, lambda file: file.write(b"older"))
     first.write_bytes(b"newer")
@@ -140,7 +140,7 @@ def test_moved_file_without_a_checksum_gets_none(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic, "_fsync_folder", killed)  # right after the file was renamed
+    monkeypatch.setattr(atomic, "_fsync_folder", killed)  # is called right after the file is renamed
     with pytest.raises(KeyboardInterrupt):
         atomic.move(first, second)
     assert (second.read_bytes(), atomic.matches_checksum(second)) == (b"newer", None)

@@ -1,4 +1,4 @@
-"""CSV, Markdown and terminal tables, PNG figures."""
+"""Tables as CSV, as Markdown and for the terminal; PNG figures."""
 
 import csv
 import io
@@ -35,14 +35,14 @@ def test_markdown_aligns_numbers_right_and_escapes_bars():
 
 def test_terminal_table_fits_the_width_or_is_replaced():
     text = terminal_table(ROWS, width=20)
-    assert "[red]" in text  # no markup of rich
+    assert "[red]" in text  # is not interpreted as markup by rich
     assert max(map(len, text.splitlines())) <= 20
     wide = [("x" * 10, "y" * 10), ("1", "2" * 10)]
     assert terminal_table(wide, width=8, instead="too wide") == "too wide"
     assert terminal_table(wide, width=80, instead="too wide") != "too wide"
 
 
-def test_line_styles_repeat_no_pair_for_49_lines():
+def test_49_lines_have_different_pairs_of_colour_and_style():
     styles = line_styles()
     pairs = [tuple(next(styles).values()) for _ in range(len(COLOURS) ** 2)]
     assert len(set(pairs)) == 49

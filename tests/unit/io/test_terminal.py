@@ -1,4 +1,4 @@
-"""Output that cannot be written never ends a run."""
+"""A run does not end because its output cannot be written."""
 
 import os
 import pty
@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[3]
 RUN = ("trainer=cpu", "trainer.max_epochs=30", "logger=none", "run_dir=run")
 
 
-def start(place, *words, **streams):
+def start(folder, *words, **streams):
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL, **streams,
     )  # fmt: skip
 
@@ -23,12 +23,14 @@ def test_run_finishes_silently_when_its_reader_is_gone(tmp_path):
     process = start(tmp_path, *RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith(b"model")
     process.stdout.close()  # as `| head -1` does
-    said = process.stderr.read()
+    errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(120) == 0, said
-    assert said == b""
+    assert process.wait(120) == 0, errors
+    assert errors == b""
     assert (tmp_path / "run" / "metrics.json").is_file()
-    assert "metric " in (tmp_path / "run" / "train.log").read_text(), "the log lacks what the terminal did not take"
+    assert "metric " in (tmp_path / "run" / "train.log").read_text(), (
+        "the log lacks output that the terminal did not take"
+    )
 
 
 @pytest.mark.slow
@@ -43,11 +45,11 @@ def test_run_finishes_on_a_full_output_device(words, runs, tmp_path):
 
 @pytest.mark.slow
 def test_run_finishes_when_its_terminal_is_closed(tmp_path):
-    ours, theirs = pty.openpty()
-    process = start(tmp_path, *RUN, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    assert b"model" in os.read(ours, 1000)
-    os.close(ours)
+    terminal, process_side = pty.openpty()
+    process = start(tmp_path, *RUN, stdout=process_side, stderr=process_side)
+    os.close(process_side)
+    assert b"model" in os.read(terminal, 1000)
+    os.close(terminal)
     assert process.wait(120) == 0
     assert (tmp_path / "run" / "metrics.json").is_file()
 
@@ -55,9 +57,9 @@ def test_run_finishes_when_its_terminal_is_closed(tmp_path):
 def test_help_into_a_closed_pipe_is_no_error(tmp_path):
     process = start(tmp_path, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    said = process.stderr.read()
+    errors = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(120), said) == (0, b"")
+    assert (process.wait(120), errors) == (0, b"")
 
 
 @pytest.mark.slow

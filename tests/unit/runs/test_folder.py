@@ -30,7 +30,7 @@ def without(key):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         ([], "it is not a mapping"),
         (None, "it is not a mapping"),
@@ -46,16 +46,16 @@ def without(key):
         (folders.config() | {"choices": {}}, "it lacks choices.loss"),
     ],
 )
-def test_incomplete_configuration_is_refused_with_the_problem(tmp_path, content, said):
+def test_incomplete_configuration_is_refused_with_the_problem(tmp_path, content, problem):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(
         LabError, match=r"^[^\n]*config.json is not the configuration of a run: [^\n]*or train [^\n]*$"
     ) as found:
         RunFolder(tmp_path).read_config()
-    assert said in str(found.value)
+    assert problem in str(found.value)
 
 
-def test_best_checkpoint_is_the_last_only_if_nothing_was_validated(tmp_path):
+def test_best_checkpoint_is_the_last_checkpoint_only_if_nothing_was_validated(tmp_path):
     run = RunFolder(folders.run(tmp_path / "run", metrics={"epochs": 3}))
     assert run.checkpoint("best") == run.last
     runs.write_json(run.metrics, {"best_epoch": 2})

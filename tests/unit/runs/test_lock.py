@@ -1,4 +1,4 @@
-"""Claiming the folder of a new run."""
+"""A folder is claimed by one run. A refused run leaves nothing behind."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def test_refused_run_leaves_an_existing_folder(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
-def test_run_that_has_begun_is_not_discarded(tmp_path):
+def test_run_that_has_started_is_not_discarded(tmp_path):
     made = runs.claim(tmp_path / "run")
     write_as_hydra_does(tmp_path / "run")
     (tmp_path / "run" / "config.json").touch()

@@ -1,11 +1,11 @@
-"""Configurations that name classes by the names of an early version keep working."""
+"""Configurations that contain class names of an early version keep working."""
 
 import pytest
 from hydra.utils import get_object
 
 from losslab.runs.renames import RENAMES, current_name, rename_targets
 
-# Every `_target_` in conf/ of version 0.1, before its modules were moved.
+# Each `_target_` in conf/ of version 0.1.
 TARGETS = """
 losslab.callbacks.anneal.Anneal losslab.callbacks.checkpoints.BestAndLast losslab.callbacks.dashboard.Dashboard
 losslab.callbacks.deferred_reweighting.DeferredReweighting losslab.callbacks.dynamics.Dynamics
@@ -39,7 +39,7 @@ losslab.networks.airbench.Airbench losslab.networks.cifar_cnn.cifar_cnn losslab.
 losslab.networks.linear.mlp losslab.networks.resnet18.resnet18 losslab.teacher.network_of losslab.tensorboard.RunLogger
 """
 
-# What a user's own YAML may have named besides.
+# Further names that the YAML files of users may contain.
 MORE = """
 losslab.losses.ClassLoss losslab.losses.Loss losslab.losses.ResidualLoss losslab.losses.base.Loss
 losslab.losses.class_loss.ClassLoss losslab.losses.residual.ResidualLoss losslab.losses.adapter.Adapted
@@ -54,7 +54,7 @@ def test_old_target_resolves(target):
     assert callable(get_object(current_name(target)))
 
 
-def test_current_names_stay():
+def test_current_names_are_not_changed():
     for name in ("losslab.losses.focal.Focal", "torch.nn.MSELoss", "losslab", "losslab.learners.Learner", "", "a..b"):
         assert current_name(name) == name
     for name in RENAMES.values():
@@ -66,7 +66,7 @@ def test_longest_prefix_is_renamed():
     assert current_name("losslab.networks.linear.mlp") == "losslab.models.linear.mlp"
 
 
-def test_targets_are_renamed_at_any_depth_and_nothing_else():
+def test_only_targets_are_renamed_at_any_depth():
     old = {"_target_": "losslab.teacher.network_of", "a": [{"_target_": "losslab.metrics.ECE"}], "b": "losslab.metrics"}
     assert rename_targets(old) == {
         "_target_": "losslab.training.teacher.network_of",
