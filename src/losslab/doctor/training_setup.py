@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.doctor.probe import Layers, preserve_state, random_reweightings, record_layers
+from losslab.doctor.probe import Layers, random_reweightings, record_layers
 from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
 from losslab.losses.adapter.probe import Criterion, finite_value
 from losslab.losses.base import Loss
@@ -157,9 +157,14 @@ class Setup:
     def eval_outputs(self) -> tuple[Any, Any]:
         """The outputs for up to 16 examples in evaluation mode, and the outputs for only the first half of them."""
         some = cloned(self.inputs[:16])
-        with preserve_state(self.network), torch.no_grad():
-            self.network.eval()
-            return self.network(some), self.network(some[: max(1, len(some) // 2)])
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                return self.network(some), self.network(some[: max(1, len(some) // 2)])
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
         """Return whether the outputs meet a condition with the current weights and with randomly changed weights."""
