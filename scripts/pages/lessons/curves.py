@@ -11,7 +11,6 @@ import numpy as np
 
 from losslab.analysis.compare import Group, Run
 from losslab.analysis.compare.curves import read_histories
-from losslab.analysis.dynamics import metrics
 from losslab.analysis.dynamics.record import Numbers, Record
 from losslab.io.tables import write_csv
 
@@ -104,7 +103,7 @@ def _median_gradients(run: Run) -> dict[int, float]:
     loss = instantiate(run.config["loss"]).per_example
     target = torch.from_numpy(record.target)
     medians = {}
-    for epoch, outputs, wrong in zip(record.epoch.tolist(), record.outputs, metrics.mispredicted(record), strict=True):
+    for epoch, outputs, wrong in zip(record.epoch.tolist(), record.outputs, record.mispredicted(), strict=True):
         if wrong.any():
             z = torch.from_numpy(outputs[wrong]).double().requires_grad_()
             y = target[wrong]

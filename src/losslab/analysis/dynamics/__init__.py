@@ -2,7 +2,6 @@
 
 callback    the Lightning callback `Dynamics`, which takes snapshots, writes dynamics.npz and draws the figures
 recording   takes one snapshot of the recorded examples
-record      the arrays in dynamics.npz; imports no torch
-metrics     metrics of a record, with definitions and sources; imports no torch
+record      the arrays in dynamics.npz and their metrics; imports no torch
 figures     figures of one run, or of several runs side by side; imports no torch
 """

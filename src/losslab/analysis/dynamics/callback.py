@@ -13,7 +13,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from losslab.analysis.dynamics import metrics, recording
+from losslab.analysis.dynamics import recording
 from losslab.analysis.dynamics.record import Record, Snapshot
 from losslab.data.batch import Batch, Examples
 from losslab.data.loader import Loader
@@ -35,8 +35,8 @@ class Dynamics(Callback):
     """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws figures.
 
     A snapshot is taken before the first step, every few epochs and at the end, without augmentation and in evaluation
-    mode. The run does not change, and the snapshots do not depend on the number of processes. The modules `record` and
-    `metrics` define the recorded quantities.
+    mode. The run does not change, and the snapshots do not depend on the number of processes.
+    `losslab.analysis.dynamics.record` defines the recorded values.
 
     Args:
         run_dir: the run folder.
@@ -175,7 +175,7 @@ class Dynamics(Callback):
 
     def _log(self, trainer: Trainer, record: Record) -> None:
         for each in trainer.loggers:
-            each.log_metrics(metrics.newest_scalars(record), trainer.global_step)
+            each.log_metrics(record.newest_scalars(), trainer.global_step)
         histograms = {"loss": record.loss[-1], "residual" if record.is_regression else "margin": record.margin[-1]}
         for writer in summary_writers(trainer):
             for name, values in histograms.items():

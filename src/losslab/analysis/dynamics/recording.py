@@ -156,25 +156,24 @@ def loss_slope(learner: Learner) -> Numbers:
     Binary and multilabel: the margin m for all labels, averaged over all labels 1 and all labels 0.
     Regression: the residual m for all values.
     """
-    loss, spec = learner.loss, learner.spec
-    batches = []
-    if loss.n_views == 1 and (spec.task is Task.REGRESSION or loss.outputs_per_target == 1):
-        dtype = torch.float32 if learner.device.type == "mps" else torch.float64
-        batches = _outputs_along(learner, torch.as_tensor(LINE, device=learner.device, dtype=dtype))
     norms = []
-    for outputs, target in batches:
+    for outputs, target in _outputs_along_line(learner):
         outputs.requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(loss.per_example(outputs, target).sum(), outputs)
+            (gradient,) = torch.autograd.grad(learner.loss.per_example(outputs, target).sum(), outputs)
         norms.append(gradient.norm(dim=1))
     return torch.stack(norms).mean(0).cpu().double().numpy() if norms else np.full(len(LINE), np.nan)
 
 
-def _outputs_along(learner: Learner, line: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs of outputs with these margins and targets; none if a regression transforms its outputs."""
-    task, columns, count = learner.spec.task, learner.spec.targets, len(line)
+def _outputs_along_line(learner: Learner) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs of outputs with the margins in `LINE` and targets; none if margins do not determine the loss."""
+    loss, task, columns, count = learner.loss, learner.spec.task, learner.spec.targets, len(LINE)
+    if loss.n_views > 1 or (task is not Task.REGRESSION and loss.outputs_per_target > 1):
+        return []
+    dtype = torch.float32 if learner.device.type == "mps" else torch.float64
+    line = torch.as_tensor(LINE, device=learner.device, dtype=dtype)
     if task is Task.REGRESSION:
-        outputs = line.new_zeros(count, learner.loss.outputs(columns))
+        outputs = line.new_zeros(count, loss.outputs(columns))
         outputs[:, :columns] = line[:, None]
         same = torch.equal(learner.predictions(outputs), outputs[:, :columns])
         return [(outputs, line.new_zeros(count, columns))] if same else []

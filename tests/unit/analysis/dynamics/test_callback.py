@@ -10,7 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from losslab.analysis.dynamics.figures import draw_all
-from losslab.analysis.dynamics.metrics import loss_auroc, mispredicted, no_gradient
 from losslab.analysis.dynamics.record import Record
 from losslab.errors import LabError
 from losslab.training import experiment as lab
@@ -144,7 +143,7 @@ def test_the_share_of_positive_margins_is_the_accuracy(train):
     learner.load_state_dict(last)
     with torch.no_grad():
         right = (learner.probabilities(learner.network(split.inputs)) > 0.5) == (split.truth > 0.5)
-    assert (~mispredicted(recorded(experiment))[-1]).mean() == pytest.approx(right.float().mean().item())
+    assert (~recorded(experiment).mispredicted()[-1]).mean() == pytest.approx(right.float().mean().item())
 
 
 def test_ignored_classes_and_classes_of_weight_0_are_not_recorded(train):
@@ -209,7 +208,7 @@ def test_tensorboard_has_the_scalars_histograms_and_figures(drawn):
     tags = read.Tags()
     assert {f"dynamics/{name}" for name in names} <= set(tags["scalars"])
     auroc = [event.value for event in read.Scalars("dynamics/noise_auroc")]
-    assert auroc == pytest.approx(loss_auroc(record), abs=1e-6)
+    assert auroc == pytest.approx(record.loss_auroc(), abs=1e-6)
     assert {"dynamics/loss", "dynamics/margin"} <= set(tags["histograms"])
     assert len(read.Histograms("dynamics/loss")) == len(record.epoch) == 3
     names = {f"figures/dynamics_{name}" for name in ("loss", "margin", "gradient", "noise", "layers")}
@@ -248,7 +247,7 @@ def noisy(build):
 def test_cross_entropy_detects_wrong_labels_before_it_memorises_them(noisy):
     record = recorded(noisy["cross_entropy"])
     assert 0.35 < record.corrupted.mean() < 0.45
-    auroc = loss_auroc(record)
+    auroc = record.loss_auroc()
     assert abs(auroc[0] - 0.5) < 0.1
     assert auroc[1] > 0.95
     assert auroc[-1] < auroc[1] - 0.05
@@ -261,6 +260,6 @@ def test_mae_gives_mispredicted_examples_no_gradient(noisy):
     lost = {}
     for loss, experiment in noisy.items():
         record = recorded(experiment)
-        lost[loss] = (no_gradient(record) & mispredicted(record))[-1].mean()
+        lost[loss] = (record.no_gradient() & record.mispredicted())[-1].mean()
     assert lost["cross_entropy"] == 0
     assert lost["mae"] > 0.3

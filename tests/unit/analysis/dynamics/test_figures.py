@@ -86,7 +86,7 @@ def test_a_negative_loss_is_normalised_from_its_minimum():
 
 
 def test_runs_of_different_tasks_are_rejected():
-    with pytest.raises(LabError, match="runs of binary and regression cannot share a figure: explain each by itself"):
+    with pytest.raises(LabError, match="runs of binary and regression cannot share a figure: explain each separately"):
         draw_all({"a": make_record(task="binary"), "b": make_record(task="regression")})
 
 

@@ -1,8 +1,8 @@
-"""Figures of training dynamics, of one run or of several side by side. `draw_all` draws every figure that applies.
+"""Figures of training dynamics, of one run or of several runs side by side: `draw_all` draws all that apply.
 
 distributions   histograms of losses and of margins
 over_epochs     gradient norms of examples and of layers, and examples with wrong labels
-style           what the figures share
+style           titles and number formats
 """
 
 from losslab.analysis.dynamics.figures import distributions, over_epochs
@@ -14,7 +14,7 @@ __all__ = ["DrawnFigure", "Records", "draw_all"]
 
 
 def draw_all(records: Records) -> dict[str, DrawnFigure]:
-    """Draw every figure that applies to these runs, by file name.
+    """Draw all figures that apply to these runs, by file name.
 
     Raises:
         LabError: the runs have different tasks, or every snapshot of a run has NaN or infinite values.
@@ -23,11 +23,11 @@ def draw_all(records: Records) -> dict[str, DrawnFigure]:
     for label, record in records.items():
         finite = record.finite()
         if finite is None:
-            raise LabError(f"{label}: every snapshot has NaN or infinite values, there is nothing to draw")
+            raise LabError(f"{label}: every snapshot has NaN or infinite values, so there is nothing to draw")
         kept[label] = finite
     tasks = {record.task for record in kept.values()}
     if len(tasks) > 1:
-        raise LabError(f"runs of {' and '.join(sorted(tasks))} cannot share a figure: explain each by itself")
+        raise LabError(f"runs of {' and '.join(sorted(tasks))} cannot share a figure: explain each separately")
     margin = "dynamics_residual" if tasks == {"regression"} else "dynamics_margin"
     drawn = {
         "dynamics_loss": distributions.draw_losses(kept),

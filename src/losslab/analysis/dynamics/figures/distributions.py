@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
-from losslab.analysis.dynamics.metrics import hardest_share
-from losslab.analysis.dynamics.record import Numbers, Record
+from losslab.analysis.dynamics.record import Numbers, Record, hardest_share
 from losslab.io.figures import COLOURS, GREY, new_figure
 
 if TYPE_CHECKING:
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
 
 _MAX_DOTS = 1000
 _MAX_WIDTH_RATIO = 4
-"""Runs share an axis of margins unless one range is wider than another by more than this."""
+"""Runs share an x axis of margins if no range is wider than another by more than this factor."""
 
 
 def draw_losses(records: Records) -> DrawnFigure:
-    """Draw a column for each run, and in it a histogram of the losses at some snapshots.
+    """Draw a column per run with histograms of the losses at some snapshots.
 
-    With several runs each loss is divided by its mean in the first snapshot, so that all share an axis.
+    With several runs, the losses of each are divided by their mean in the first snapshot, so that all share an x axis.
     """
     values = {label: normalise_loss(record) if len(records) > 1 else record.loss for label, record in records.items()}
     edges, logarithmic = loss_bins(list(values.values()))
@@ -43,7 +42,7 @@ def draw_losses(records: Records) -> DrawnFigure:
 def _draw_rows(
     column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
 ) -> "list[Axes]":
-    """Draw a histogram of values (L, n) into each axes, at some snapshots → the axes that are used."""
+    """Draw a histogram of the values (L, n) at some snapshots into the axes of a column → the axes that are used."""
     snapshots = _select_snapshots(record)
     for axes in column[len(snapshots) :]:
         axes.set_axis_off()
@@ -57,10 +56,10 @@ def _draw_rows(
 
 
 def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
-    """Draw the share of examples in each bin, a histogram for each group; the tallest bin fills the height.
+    """Draw the share of examples in each bin, as one histogram per group, scaled to the tallest bin.
 
-    Values (n,) beyond the edges count in the outermost bins. If the histogram is `open_below`, its first bin holds all
-    smaller values, and may be cut off so that the others are visible.
+    Values (n,) beyond the edges are counted in the outermost bins. With `open_below`, the first bin contains all
+    smaller values, and is cut off if the other bins would be too small to see.
     """
     tops = []
     for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
@@ -84,22 +83,22 @@ def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Number
 
 
 def _select_snapshots(record: Record, most: int = 5) -> NDArray[np.int64]:
-    """Rows of the first snapshot, the last, and some evenly between them."""
+    """Return the rows of the first snapshot, the last, and some in between at even distances."""
     return np.unique(np.linspace(0, len(record.epoch) - 1, most).round().astype(np.int64))
 
 
 def normalise_loss(record: Record) -> Numbers:
-    """Each loss over its mean in the first snapshot → (L, n). Negative losses are first shifted to start at 0."""
+    """Divide the losses by their mean in the first snapshot → (L, n). Negative losses are shifted to start at 0."""
     low = min(0.0, float(record.loss.min()))
     start = float(np.mean(record.loss[0], dtype=np.float64)) - low
     return (record.loss - low) / (start or 1.0)
 
 
 def loss_bins(values: list[Numbers]) -> tuple[Numbers, bool]:
-    """Bin edges for all values, and whether they are logarithmic.
+    """Return bin edges for all values, and whether they are logarithmic.
 
-    They are if at some snapshot half of the losses are far below the largest. They then span at most nine decades, and
-    no more than it takes to show 98 % of the losses that are not 0.
+    They are logarithmic if at some snapshot half of the losses are far below the largest loss. They then start at the
+    quantile of 2 % of the losses above 0, and span at most nine decades.
     """
     low, high = min(float(part.min()) for part in values), max(float(part.max()) for part in values)
     medians = [float(np.median(row)) for part in values for row in part]
@@ -111,7 +110,7 @@ def loss_bins(values: list[Numbers]) -> tuple[Numbers, bool]:
 
 
 def loss_finding(record: Record) -> str:
-    """How the loss is distributed at the end."""
+    """Describe the distribution of the loss at the end of training."""
     last = record.loss[-1]
     if record.has_noise:
         right, wrong = (format_number(float(np.median(last[row]))) for row in (~record.corrupted, record.corrupted))
@@ -123,10 +122,10 @@ def loss_finding(record: Record) -> str:
 
 
 def draw_margins(records: Records) -> DrawnFigure:
-    """Draw a column for each run: gradient norm over margin, and below it histograms of margins at some snapshots.
+    """Draw a column per run: gradient norm over margin, and below it histograms of the margins at some snapshots.
 
-    The dots are recorded examples at these snapshots, the line is the loss itself (see `gradients.loss_slope`). With
-    several runs the gradients of each are divided by the largest that is shown.
+    The dots are recorded examples at these snapshots, the line is computed from the loss (see `recording.loss_slope`).
+    With several runs, the gradients of each are divided by the largest one in the figure.
     """
     edges = dict(zip(records, margin_bins([*records.values()]), strict=True))
     rows = max(len(_select_snapshots(record)) for record in records.values())
@@ -181,9 +180,9 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
 
 
 def margin_bins(records: list[Record]) -> list[Numbers]:
-    """Bin edges of each run; the same for all unless their ranges differ too much."""
+    """Return the bin edges of each run, which are the same for all runs unless their ranges differ too much."""
     ranges = []
-    for record in records:  # a range with 0 and 99.8 % of the margins at each snapshot
+    for record in records:  # the range contains 0 and 99.8 % of the margins at each snapshot
         outside = 0.01 if record.is_regression else 0.001  # residuals have long tails
         ends = np.quantile(record.margin[_select_snapshots(record)], (outside, 1 - outside), axis=1)
         ranges.append((min(0.0, float(ends.min())), max(0.0, float(ends.max()))))
@@ -199,7 +198,7 @@ def margin_bins(records: list[Record]) -> list[Numbers]:
 
 
 def margin_finding(record: Record) -> str:
-    """Where the margins are at the end, and which of them the gradient comes from."""
+    """Describe the margins at the end of training, and which of them contribute the gradient."""
     last, gradient = record.margin[-1], record.gradient[-1].astype(np.float64)
     position = np.abs(last) if record.is_regression else last
     order = np.argsort(-position if record.is_regression else position)

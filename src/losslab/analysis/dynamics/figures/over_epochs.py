@@ -4,22 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from losslab.analysis.dynamics import metrics
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
-from losslab.analysis.dynamics.record import Numbers, Record
+from losslab.analysis.dynamics.record import NO_GRADIENT_SHARE, Numbers, Record, hardest_share
 from losslab.io.figures import COLOURS, GREY, line_styles, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RATIO = 1e4
-"""A layer's gradient vanishes (explodes) if it is this many times smaller (larger) than the last layer's."""
+"""The gradient of a layer vanishes (explodes) if it is smaller (larger) than that of the last layer by this factor."""
 
 
 def draw_gradients(records: Records) -> DrawnFigure:
     """Draw three panels over epochs: mean norm, share of the hardest tenth, share of examples without gradient.
 
-    With several runs, a line each, the norms are divided by their mean in the first snapshot.
+    With several runs, each is a line, and its norms are divided by their mean in the first snapshot.
     """
     single = len(records) == 1
     figure = new_figure(12.0, 3.9 if single else 4.3)
@@ -28,7 +27,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
         line: dict[str, Any] = {**style, "marker": "." if len(record.epoch) <= 50 else None, "label": label}
         norms = record.gradient.mean(axis=1, dtype=np.float64)
         norm.plot(record.epoch, norms if single else norms / norms[0], **line)
-        share.plot(record.epoch, [metrics.hardest_share(gradient) for gradient in record.gradient], **line)
+        share.plot(record.epoch, [hardest_share(gradient) for gradient in record.gradient], **line)
         _draw_without_gradient(without, record, line, single=single)
     if not single:
         figure.legend(*norm.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
@@ -42,16 +41,16 @@ def draw_gradients(records: Records) -> DrawnFigure:
                    fontsize="small", color=GREY)  # fmt: skip
     share.set(ylabel="share of Σ ‖∂ℓ/∂z‖", ylim=(0, 1.02))
     _style_epoch_axes(without, "examples without gradient" if single else "no gradient (shaded: mispredicted)")
-    without.set_ylabel(f"share below {metrics.NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
+    without.set_ylabel(f"share below {NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
     without.set_ylim(0, 1.28 if without.get_legend() else 1.02)  # room for the legend
     without.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     return add_findings(figure, {label: gradient_finding(record) for label, record in records.items()})
 
 
 def _draw_without_gradient(axes: "Axes", record: Record, line: dict[str, Any], *, single: bool) -> None:
-    without = metrics.no_gradient(record)
+    without = record.no_gradient()
     if single and not record.is_regression:
-        wrong = metrics.mispredicted(record)
+        wrong = record.mispredicted()
         shares = [(without & members).mean(axis=1) for members in (~wrong, wrong)]
         names = ("predicted as their target", "not predicted as their target")
         axes.stackplot(record.epoch, *shares, colors=COLOURS[:2], alpha=0.6, labels=names)
@@ -59,27 +58,27 @@ def _draw_without_gradient(axes: "Axes", record: Record, line: dict[str, Any], *
         return
     axes.plot(record.epoch, without.mean(axis=1), **line)
     if not record.is_regression:
-        shaded = (without & metrics.mispredicted(record)).mean(axis=1)
+        shaded = (without & record.mispredicted()).mean(axis=1)
         axes.fill_between(record.epoch, shaded, color=line["color"], alpha=0.25, linewidth=0)
 
 
 def gradient_finding(record: Record) -> str:
-    """How the gradient is shared among the examples at the end."""
-    start, end = (metrics.hardest_share(record.gradient[row]) for row in (0, -1))
+    """Describe how much of the gradient comes from the hardest examples at the end of training."""
+    start, end = (hardest_share(record.gradient[row]) for row in (0, -1))
     shares = f"{format_percent(end)} of the gradient at the end, {format_percent(start)} at the start"
     words = "at the end no example has a gradient" if np.isnan(end) else f"the hardest 10 % give {shares}"
-    without = metrics.no_gradient(record)[-1]
+    without = record.no_gradient()[-1]
     share = format_percent(float(without.mean()))
     if record.is_regression:
         return f"{words}; {share} of the examples give none"
-    wrong = format_percent(float((without & metrics.mispredicted(record)[-1]).mean()))
+    wrong = format_percent(float((without & record.mispredicted()[-1]).mean()))
     return f"{words}; {share} give none ({wrong} although mispredicted)"
 
 
 def draw_layers(records: Records) -> DrawnFigure:
-    """Draw a map of layers by snapshots for each run; with several runs relative to each run's last layer."""
+    """Draw a heatmap of layers and snapshots per run; with several runs, gradients are relative to the last layer."""
     single = len(records) == 1
-    maps = {label: _log10(record.flow if single else metrics.flow_ratio(record)) for label, record in records.items()}
+    maps = {label: _log10(record.flow if single else record.flow_ratio()) for label, record in records.items()}
     finite = np.concatenate([flow[np.isfinite(flow)] for flow in maps.values()])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     most_layers = max(len(record.layers) for record in records.values())
@@ -108,8 +107,8 @@ def _log10(flow: Numbers) -> Numbers:
 
 
 def layer_finding(record: Record) -> str:
-    """Whether gradients vanish or explode on their way to the first layers."""
-    ratio = metrics.flow_ratio(record)[:, :-1]
+    """Describe whether gradients vanish or explode on their way back to the first layers."""
+    ratio = record.flow_ratio()[:, :-1]
     if not np.isfinite(ratio).any():
         return "no gradient reaches the last layer"
     least, most = (np.unravel_index(pick(ratio), ratio.shape) for pick in (np.nanargmin, np.nanargmax))
@@ -124,9 +123,9 @@ def layer_finding(record: Record) -> str:
 
 
 def draw_noise(records: Records) -> DrawnFigure:
-    """Draw detectors of wrong labels, and what wrongly labelled examples are predicted as, over epochs.
+    """Draw how well wrong labels are detected, and how wrongly labelled examples are predicted, over epochs.
 
-    A single run also shows the losses under right and wrong labels. Several runs have a line each.
+    For a single run, the losses of right and wrong labels are also drawn. Several runs have one line each.
     """
     noisy = {label: record for label, record in records.items() if record.has_noise}
     single = len(noisy) == 1
@@ -137,11 +136,11 @@ def draw_noise(records: Records) -> DrawnFigure:
         if single:
             _draw_loss_bands(panels[0], record)
             small = "large residuals so far" if record.is_regression else "small area under the margin"
-            panels[1].plot(record.epoch, metrics.loss_auroc(record), color=COLOURS[0], label="large loss")
-            panels[1].plot(record.epoch, metrics.margin_auroc(record), "--", color=COLOURS[2], label=small)
+            panels[1].plot(record.epoch, record.loss_auroc(), color=COLOURS[0], label="large loss")
+            panels[1].plot(record.epoch, record.margin_auroc(), "--", color=COLOURS[2], label=small)
         else:
-            panels[0].plot(record.epoch, metrics.loss_auroc(record), label=label, **style)
-            panels[1].plot(record.epoch, metrics.margin_auroc(record), label=label, **style)
+            panels[0].plot(record.epoch, record.loss_auroc(), label=label, **style)
+            panels[1].plot(record.epoch, record.margin_auroc(), label=label, **style)
         if labels:
             colours = (COLOURS[1], COLOURS[2]) if single else (style["color"], style["color"])
             as_wrong, as_truth = _predicted_shares(record)
@@ -177,14 +176,14 @@ def _draw_loss_bands(axes: "Axes", record: Record) -> None:
 
 
 def _predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
-    """Shares of the wrongly labelled examples that are predicted as their wrong label and as the truth → (L,) each."""
+    """Compute the shares of wrongly labelled examples predicted as their label and as the truth → (L,) each."""
     wrong = record.corrupted
     return (record.margin[:, wrong] > 0).mean(axis=1), (record.truth_margin[:, wrong] > 0).mean(axis=1)
 
 
 def noise_finding(record: Record) -> str:
-    """When the loss detects wrong labels best, and how many are memorised."""
-    auroc = metrics.loss_auroc(record)
+    """Describe when the loss detects wrong labels best, and how many wrong labels are memorised."""
+    auroc = record.loss_auroc()
     trained = np.flatnonzero(record.epoch > 0)
     if not trained.size or np.isnan(auroc[trained]).all():
         return "not trained yet"
@@ -201,13 +200,13 @@ def noise_finding(record: Record) -> str:
 
 
 def _style_epoch_axes(axes: "Axes", title: str) -> None:
-    """Label axes over epochs."""
+    """Set title, label and grid of axes over epochs."""
     axes.set_xlabel("epoch")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
 
 
 def _is_steep(values: Numbers, times: float = 50) -> bool:
-    """Whether values are positive and far enough apart for a logarithmic axis."""
+    """Return whether values are positive and span a range that needs a logarithmic axis."""
     finite: Numbers = values[np.isfinite(values)]
     return bool(finite.size and finite.min() > 0 and finite.max() > times * finite.min())

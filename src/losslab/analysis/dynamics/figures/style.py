@@ -1,4 +1,4 @@
-"""What the figures of training dynamics share: layout, histograms, the snapshots shown, and number formats."""
+"""Titles and number formats of the figures of training dynamics."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Records = Mapping[str, Record]
-"""Runs by their labels in a figure."""
+"""The records of runs, by their labels in a figure."""
 
 
 class DrawnFigure(NamedTuple):
-    """A figure and its findings: a sentence for each run, which starts with the run's label if there are several."""
+    """A figure and its findings: one sentence per run, which starts with the label of the run if there are several."""
 
     figure: "Figure"
     findings: list[str]
 
 
 def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:
-    """Write the findings above a figure: one run's as its title, a line each for several."""
+    """Write the findings above a figure: the finding of a single run as the title, or one line per run."""
     width = int(13.5 * figure.get_figwidth())  # in characters
     lines = [f"{label}: {finding}" for label, finding in findings.items()]
     if len(findings) > 1:
@@ -33,11 +33,11 @@ def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:
 
 
 def format_number(value: float) -> str:
-    """A number with two significant digits."""
+    """Format a number with two significant digits."""
     return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def format_percent(share: float) -> str:
-    """A share in per cent, with a decimal where it is small or nearly all."""
+    """Format a share in percent, with a decimal if it is close to 0 or 1."""
     digits = 0 if 0.095 <= share <= 0.905 or share in {0.0, 1.0} else 1
     return f"{100 * share:.{digits}f} %"

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losslab.analysis.dynamics import metrics
-from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot
+from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot, auroc, hardest_share
 from losslab.errors import LabError
 
 
@@ -30,62 +29,62 @@ def record(loss, margin=None, gradient=None, corrupted=None, epochs=None, task="
 
 
 def test_equal_gradients_give_the_hardest_tenth_a_tenth():
-    assert metrics.hardest_share(np.ones(30)) == pytest.approx(0.1)
+    assert hardest_share(np.ones(30)) == pytest.approx(0.1)
 
 
 def test_hardest_share_counts_the_largest_gradients_and_rounds_up():
     gradient = np.array([1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5.0])
-    assert metrics.hardest_share(gradient) == pytest.approx(0.9)  # 2 of 11
-    assert math.isnan(metrics.hardest_share(np.zeros(10)))
+    assert hardest_share(gradient) == pytest.approx(0.9)  # 2 of 11
+    assert math.isnan(hardest_share(np.zeros(10)))
 
 
 def test_no_gradient_is_relative_to_the_first_snapshot():
     each = record([[1, 3], [1, 1], [0, 1]], gradient=[[1, 3], [0.0019, 0.0021], [0, 2]])
-    assert metrics.no_gradient(each).tolist() == [[False, False], [True, False], [True, False]]
+    assert each.no_gradient().tolist() == [[False, False], [True, False], [True, False]]
     small = replace(each, gradient=each.gradient * 1e-5)
-    assert (metrics.no_gradient(small) == metrics.no_gradient(each)).all()
+    assert (small.no_gradient() == each.no_gradient()).all()
 
 
 def test_auroc_is_the_probability_that_a_wrong_label_scores_higher():
     corrupted = np.array([True, True, False, False, False])
-    assert metrics.auroc(np.array([3.0, 1.0, 2.0, 0.0, 0.5]), corrupted) == pytest.approx(5 / 6)
-    assert metrics.auroc(np.array([1.0, 1, 1, 1, 1]), corrupted) == pytest.approx(1 / 2)
+    assert auroc(np.array([3.0, 1.0, 2.0, 0.0, 0.5]), corrupted) == pytest.approx(5 / 6)
+    assert auroc(np.array([1.0, 1, 1, 1, 1]), corrupted) == pytest.approx(1 / 2)
 
 
 def test_auroc_is_nan_without_wrong_or_without_right_labels():
-    assert math.isnan(metrics.auroc(np.arange(3.0), np.zeros(3, dtype=bool)))
-    assert math.isnan(metrics.auroc(np.arange(3.0), np.ones(3, dtype=bool)))
-    assert math.isnan(metrics.auroc(np.array([0, np.nan, 1]), np.array([True, False, False])))
+    assert math.isnan(auroc(np.arange(3.0), np.zeros(3, dtype=bool)))
+    assert math.isnan(auroc(np.arange(3.0), np.ones(3, dtype=bool)))
+    assert math.isnan(auroc(np.array([0, np.nan, 1]), np.array([True, False, False])))
 
 
 def test_area_under_margin_leaves_out_the_snapshot_before_training():
     each = record(np.ones((3, 2)), margin=[[100, -100], [1, 2], [3, -4]])
-    area = metrics.area_under_margin(each)
+    area = each.area_under_margin()
     assert np.isnan(area[0]).all()
     assert area[1:].tolist() == [[1, 2], [2, -1]]
 
 
 def test_large_residuals_of_either_sign_mark_wrong_values():
     each = record(np.ones((2, 3)), margin=[[0, 0, 0], [-5, 4, 1]], corrupted=[True, True, False], task="regression")
-    assert metrics.margin_auroc(each)[1] == 1
+    assert each.margin_auroc()[1] == 1
 
 
 def test_forgetting_is_a_change_from_right_to_wrong():
     each = record(np.ones((5, 3)), margin=[[1, -1, 1], [-1, -1, 1], [1, -1, 1], [0, 1, 1], [1, 1, 1]])
-    assert metrics.forgetting_events(each).tolist() == [2, 0, 0]
+    assert each.forgetting_events().tolist() == [2, 0, 0]
 
 
 def test_scalars_include_noise_auroc_only_with_wrong_labels():
     clean = record([[1, 2], [1, 2]])
     noisy = record([[1, 2], [1, 2]], corrupted=[False, True])
     plain = {"dynamics/gradient_share_hardest_10", "dynamics/no_gradient", "dynamics/gradient_norm_logits"}
-    assert set(metrics.newest_scalars(clean)) == plain
-    assert set(metrics.newest_scalars(noisy)) == plain | {"dynamics/noise_auroc", "dynamics/noise_auroc_margin"}
-    assert metrics.newest_scalars(noisy)["dynamics/gradient_norm_logits"] == pytest.approx(1.5)
+    assert set(clean.newest_scalars()) == plain
+    assert set(noisy.newest_scalars()) == plain | {"dynamics/noise_auroc", "dynamics/noise_auroc_margin"}
+    assert noisy.newest_scalars()["dynamics/gradient_norm_logits"] == pytest.approx(1.5)
 
 
 def test_flow_ratio_divides_by_the_last_layer():
-    assert metrics.flow_ratio(record([[1, 2]])).tolist() == [[pytest.approx(1e-3), pytest.approx(0.1), 1]]
+    assert record([[1, 2]]).flow_ratio().tolist() == [[pytest.approx(1e-3), pytest.approx(0.1), 1]]
 
 
 def test_a_record_survives_saving_and_loading(tmp_path):
