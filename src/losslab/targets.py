@@ -1,4 +1,4 @@
-"""The kinds of target, and `encode`, the only function that converts a target from one kind to another.
+"""The kinds of target, and `encode`, the only function that converts targets to another kind.
 
 Letters used in all docstrings of this package:
 
@@ -17,20 +17,20 @@ from losslab.errors import LabError
 
 
 class Kind(StrEnum):
-    """What a target contains. A data module declares the kind it provides, a loss the kinds it accepts."""
+    """Kinds of target. A data module declares the kind that it provides, and a loss the kinds that it accepts."""
 
     INDEX = "index"
     """Class indices y, int64 (N,)."""
     PROBABILITIES = "probabilities"
-    """Class probabilities t, float (N, C), rows sum to 1. One-hot rows are a special case."""
+    """Class probabilities t, float (N, C), whose rows sum to 1. One-hot rows are a special case."""
     BINARY = "binary"
-    """Independent 0/1 labels, float (N, K): one column for a binary problem, several for a multilabel one."""
+    """Independent 0/1 labels, float (N, K): one column for binary, several columns for multilabel classification."""
     VALUES = "values"
     """Real values, float (N, D)."""
 
 
 class Task(StrEnum):
-    """The problem that a data set poses. It decides the learner, the metrics and the monitored metric."""
+    """Machine learning task of a data set. It determines the learner, the metrics and the monitored metric."""
 
     REGRESSION = "regression"
     BINARY = "binary"
@@ -39,11 +39,14 @@ class Task(StrEnum):
 
 
 _FROM_INDEX = (Kind.PROBABILITIES, Kind.BINARY)
-"""What indices can be written as. Any other conversion would lose or invent information."""
+"""Kinds to which class indices can be converted. Other conversions would lose or invent information."""
 
 
 def choose_kind(kind: Kind, wants: tuple[Kind, ...]) -> Kind | None:
-    """The kind to convert targets of this kind to for a loss that `wants` these kinds; None if there is none."""
+    """Choose the kind to which a loss that accepts the kinds in `wants` gets targets of this kind converted.
+
+    Returns None if the loss accepts neither this kind nor a kind to which it can be converted.
+    """
     if kind in wants:
         return kind
     if kind is Kind.INDEX:
@@ -55,15 +58,15 @@ def encode(target: Tensor, kind: Kind, wanted: Kind, columns: int, dtype: torch.
     """Convert a target to another kind.
 
     Args:
-        target: in the shape that its kind prescribes.
-        kind: the kind of the target.
-        wanted: the kind that the loss accepts, from `choose_kind`.
-        columns: C, for indices that become columns.
-        dtype: of the new columns; a target that keeps its kind keeps its dtype.
+        target: target in the shape of its kind.
+        kind: kind of the target.
+        wanted: kind that the loss accepts, from `choose_kind`.
+        columns: number of columns C for class indices.
+        dtype: dtype of the columns.
 
     Returns:
-        The target itself, or (N, C) columns of 0 and 1 for indices. An index outside 0..C-1 becomes a row of NaN, so
-        that no loss mistakes it for "no class".
+        The target itself if it has the wanted kind, otherwise columns of 0 and 1 (N, C). An index outside 0..C-1 gives
+        a row of NaN, because a row of zeros would mean "none of the classes".
 
     Raises:
         LabError: the conversion would lose or invent information, such as probabilities to indices.
@@ -72,7 +75,7 @@ def encode(target: Tensor, kind: Kind, wanted: Kind, columns: int, dtype: torch.
         return target
     if kind is not Kind.INDEX or wanted not in _FROM_INDEX:
         raise LabError(f"{kind} targets cannot become {wanted} targets without losing or inventing information")
-    # A comparison, because torch.func.vmap cannot trace F.one_hot and because it accepts any index.
+    # A comparison instead of F.one_hot, which torch.func.vmap cannot trace and which rejects indices outside 0..C-1.
     columns_of_0_and_1 = (target.unsqueeze(-1) == torch.arange(columns, device=target.device)).to(dtype)
     valid = ((target >= 0) & (target < columns)).unsqueeze(-1)
     return columns_of_0_and_1.where(valid, torch.nan)

@@ -13,26 +13,24 @@ from losslab.models.cnn import image_shape
 WHITEN = 2
 """Side in pixels of the patches that the first layer whitens."""
 MOMENTUM = 0.4
-"""Of the running statistics. A run takes a few hundred steps, too few for torch's default of 0.1."""
+"""Momentum of batch normalisation. torch's default, 0.1, is too slow for runs of a few hundred steps."""
 
 
 class Airbench(nn.Module):
     """A whitening 2×2 convolution, three blocks of two 3×3 convolutions, and a linear layer.
 
-    1,971,640 parameters for 3×32×32 inputs and 10 outputs.
-
-    The weight of the first layer is frozen: `losslab.training.callbacks.whitening.Whitening` computes it from the
-    training images. In eval mode the outputs of several views of an image are averaged (test-time augmentation).
+    It has 1,971,640 parameters for 3×32×32 inputs and 10 outputs. The weight of the first layer is frozen;
+    `losslab.training.callbacks.whitening.Whitening` computes it from the training images. In eval mode, the outputs are
+    averaged over several views of an image (test-time augmentation).
 
     Args:
-        input_shape: (channels, height, width) of an image.
-        outputs: number of outputs.
-        widths: channels of the three blocks.
-        mirror: in eval mode, average over the image and its mirror image.
-        shift: in eval mode, average also over views shifted up-left and down-right by this many pixels, together with
-            half of the weight; 0 for no shift.
-        bias_scale: factor on the learning rate of the batch normalisations' biases.
-        output_scale: factor on the linear layer's outputs.
+        input_shape: (channels, height, width) of the images.
+        widths: number of channels in each of the three blocks.
+        mirror: whether the views in eval mode include mirror images.
+        shift: pixels by which two more views in eval mode are shifted up-left and down-right; 0 for no shifted views.
+            The shifted views have half of the weight.
+        bias_scale: factor on the learning rate of the biases after batch normalisation.
+        output_scale: factor on the outputs of the linear layer.
     """
 
     def __init__(
@@ -67,9 +65,9 @@ class Airbench(nn.Module):
         """(N, channels, height, width) → (N, outputs)."""
         if self.training or not (self.mirror or self.shift):
             return self._scores(inputs)
-        # One batch of all views is faster on a GPU than a batch for each.
+        # On a GPU, one batch of all views is faster than one batch for each view.
         scores = self._scores(torch.cat(_views(inputs, self.shift, mirror=self.mirror)))
-        # In float32: the mean of six bfloat16 scores needs more digits than bfloat16 has, or classes would tie.
+        # In float32, because rounding the mean of six scores to bfloat16 would make some classes equal.
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         by_shift = scores.view(3 if self.shift else 1, -1, len(inputs), scores.shape[1]).mean(1)
         if not self.shift:
@@ -86,8 +84,8 @@ class Airbench(nn.Module):
 class ScaledBias(nn.Module):
     """Adds a bias per channel whose learning rate under SGD is `scale` times that of other parameters.
 
-    The parameter is the bias divided by √scale, so its gradient and the effect of its step are both multiplied by
-    √scale. Weight decay is unaffected, and no parameter groups are needed.
+    The parameter is the bias divided by √scale, so its gradient and the effect of a step are both multiplied by √scale.
+    The effect of weight decay does not change, and no parameter groups are needed.
     """
 
     def __init__(self, channels: int, scale: float) -> None:
@@ -117,7 +115,7 @@ def _convolution(before: int, width: int) -> nn.Conv2d:
 
 
 def _views(inputs: Tensor, shift: int, *, mirror: bool) -> list[Tensor]:
-    """The images (N, ...), shifted up-left and shifted down-right, each followed by its mirror image."""
+    """Return the images (N, ...), then shifted up-left, then down-right, each followed by its mirror images."""
     views = [inputs]
     if shift:
         height, width = inputs.shape[2:]

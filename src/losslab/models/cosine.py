@@ -1,4 +1,4 @@
-"""A last layer whose outputs are cosines, for losses with `cosine_outputs`."""
+"""`CosineLinear`, a last layer whose outputs are cosines, for losses with `cosine_outputs`."""
 
 import torch
 import torch.nn.functional as F
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from losslab.errors import LabError
 
 _MIN_NORM = 1e-6
-"""Norms are clamped to it: the gradient of v / |v| grows without bound towards |v| = 0."""
+"""Lower limit of norms, because the gradient of v / |v| grows without bound as |v| approaches 0."""
 
 
 class CosineLinear(nn.Linear):
-    """Cosines of the angles between the features and the weight rows: features (N, F) → (N, C), in [-1, 1].
+    """Cosines of the angles between features (N, F) and the C weight rows → (N, C) in [-1, 1].
 
-    No bias. Zero features give zeros. Half precision is raised to float32.
+    There is no bias. Features that are all 0 give outputs of 0. Half precision is converted to float32.
     """
 
     def __init__(
@@ -23,17 +23,17 @@ class CosineLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
         """(N, F) → (N, C)."""
-        # Losses multiply cosines by 20 or 30, and would multiply half precision's rounding errors, too.
+        # Losses multiply cosines by 20 or 30, and with them the rounding errors of half precision.
         precision = torch.promote_types(input.dtype, torch.float32)
         features = F.normalize(input.to(precision), dim=1, eps=_MIN_NORM)
         return F.linear(features, F.normalize(self.weight.to(precision), dim=1, eps=_MIN_NORM))
 
 
 def with_cosine_outputs(network: nn.Module) -> nn.Module:
-    """Replace the last nn.Linear by a CosineLinear with the same weight, in place if it is not the whole network.
+    """Replace the last nn.Linear of a network by a CosineLinear with the same weight → the network.
 
-    Draws nothing, so all initial weights stay. A network with an `output_scale` gets an output_scale of 1. Raises
-    LabError if the network does not end in an nn.Linear.
+    The network is changed in place, unless it is the nn.Linear itself. No random numbers are drawn, so the initial
+    weights do not change. An attribute `output_scale` is set to 1. Raises LabError if the last layer is another one.
     """
     names = [name for name, module in network.named_modules() if not list(module.children())]
     last = network.get_submodule(names[-1])

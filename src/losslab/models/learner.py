@@ -1,4 +1,4 @@
-"""The LightningModules: a network, a loss, metrics, and one step that has no branches on the loss."""
+"""`Learner`, the LightningModule of network, loss and metrics, and its subclasses `Regressor` and `Classifier`."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -23,26 +23,26 @@ from losslab.targets import Task, choose_kind, encode
 
 
 class Learner(LightningModule):
-    """Base class: trains and evaluates a network with a loss. `Regressor` and `Classifier` interpret the outputs.
+    """Base class of the LightningModules that train and evaluate a network with a loss.
 
     Args:
-        network: maps inputs to outputs (N, loss.outputs(targets)).
-        loss: any loss that takes the targets of the data, as they are or encoded.
+        network: module that maps inputs to outputs (N, loss.outputs(targets)).
+        loss: loss that accepts the targets of the data, either unchanged or encoded.
         spec: specification of the data.
-        optimizer: called with the parameters, returns an optimizer.
-        scheduler: called with the optimizer, returns a learning-rate scheduler; None for a constant rate.
-        interval: "step" or "epoch", when the scheduler steps.
-        seed: seed of draws inside the network (dropout).
-        track_given_labels: whether to score training outputs against the given targets, too, as
-            train/accuracy_given or train/mse_given. Under label noise, the difference from the score against the
-            truth shows how many wrong labels the network has memorised.
+        optimizer: function of the parameters that returns an optimizer.
+        scheduler: function of the optimizer that returns a learning-rate scheduler; None for a constant rate.
+        interval: "step" or "epoch", how often the scheduler steps.
+        seed: seed of random draws inside the network (dropout).
+        track_given_labels: whether to compare training outputs with the given targets, too, as train/accuracy_given or
+            train/mse_given. Under label noise, the difference from the metric that uses the truth shows how many wrong
+            labels the network has memorised.
 
     Raises:
-        LabError: the loss cannot take these targets.
+        LabError: the loss does not accept these targets.
     """
 
     train_metric: str
-    """Name of the metric that is computed on every training batch; it must be cheap."""
+    """Name of the metric that is computed for every training batch. It must be cheap to compute."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Learner(LightningModule):
         self.values: dict[str, float] = {}
         """Newest value of each epoch metric by name, for callbacks."""
         self.updated_this_epoch: set[str] = set()
-        """Names in `values` that are of the current epoch: not every epoch has validation."""
+        """Names of the metrics in `values` that were computed in this epoch. Not every epoch has validation."""
         self._saved: dict[str, Any] | None = None  # state from the checkpoint, restored when training starts
-        self._accumulated_weight: Tensor | None = None  # of the batches accumulated for the next optimizer step
+        self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this some fifty times a step; nn.Module.__setattr__ would search for parameters each time.
+        # Lightning sets this about fifty times a step, and nn.Module.__setattr__ searches for parameters each time.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -88,12 +88,12 @@ class Learner(LightningModule):
 
     @property
     def monitor(self) -> str:
-        """Name of the metric for checkpoints, early stopping, tuning and comparison: never the loss."""
+        """Name of the metric for checkpoints, early stopping, tuning and comparison. It is never the loss."""
         return f"val/{MONITOR[self.spec.task]}"
 
     @property
     def monitor_mode(self) -> str:
-        """Better direction of the monitored metric, "min" or "max"."""
+        """Whether lower ("min") or higher ("max") values of the monitored metric are better."""
         return monitor_mode(self.spec.task)
 
     @cached_property
@@ -103,7 +103,7 @@ class Learner(LightningModule):
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of all metrics of a run: `epoch_metric_names` and those of the test set."""
+        """Names of all metrics of a run: `epoch_metric_names` and the metrics of the test set."""
         return [*self.epoch_metric_names, *self._evaluation_names("test")]
 
     def _evaluation_names(self, split: str) -> list[str]:
@@ -114,7 +114,7 @@ class Learner(LightningModule):
         return {name: self.values[name] for name in self.epoch_metric_names if name in self.updated_this_epoch}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Raw outputs of the network."""
+        """Compute the raw outputs of the network."""
         outputs: Tensor = self.network(inputs)
         return outputs
 
@@ -123,15 +123,15 @@ class Learner(LightningModule):
         return self.loss.to_predictions(_at_least_float32(outputs))
 
     def probabilities(self, outputs: Tensor) -> Tensor | None:
-        """Predicted probabilities, as the loss defines them; None for regression."""
-        raise NotImplementedError
+        """Predicted probabilities, as the loss defines them, at least float32 → (N, C) or (N, K); None for values."""
+        return None
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Sum of `train_metric` over the batch → ()."""
+        """Sum of `train_metric` over the examples of a batch → ()."""
         raise NotImplementedError
 
     def encode_target(self, target: Tensor, dtype: torch.dtype) -> Tensor:
-        """The target in the kind that the loss takes. New columns get this dtype, but at least float32."""
+        """Encode the target for the loss. New columns have this dtype, or float32 if it is half precision."""
         return encode(target, self.spec.kind, self.kind, self.spec.targets, torch.promote_types(dtype, torch.float32))
 
     def setup(self, stage: str) -> None:
@@ -140,7 +140,7 @@ class Learner(LightningModule):
             self.loss.set_class_counts(counts.to(self.device))
 
     def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute outputs (N, ...), summed loss () and summed weight () of a batch, and update the averages."""
+        """Compute outputs (N, ...), sum of losses () and sum of weights () of a batch, and update the averages."""
         outputs = self(batch.inputs)
         target = self.encode_target(batch.target, outputs.dtype)
         total, weight, terms = self.loss.total(self.loss.loss_inputs(outputs, batch.inputs, self.network), target)
@@ -158,17 +158,17 @@ class Learner(LightningModule):
                 self._given_average.update(self.batch_metric_sum(outputs, batch.target), size)
         if self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1:
             return total / weight
-        # The weight of the whole step is not known before `backward`, which divides by it. Dividing by the weight of
-        # a full step here gives half precision gradients of the usual size.
+        # The weight of the whole step is known in `backward`, which divides by it. Dividing by the size of a full step
+        # here gives gradients in half precision their usual size.
         weight = weight.detach()
         self._accumulated_weight = weight if self._accumulated_weight is None else self._accumulated_weight + weight
         return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._full_step_size)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Backpropagate; before the optimizer steps, scale the gradient to that of the mean over the whole step.
+        """Backpropagate. Before the optimizer steps, scale the gradient to the mean over all examples of the step.
 
-        Lightning averages the gradients of ranks and of accumulated batches with equal weights. A step here minimises
-        one weighted mean over all its examples, however they are divided into batches and ranks.
+        Lightning gives equal weights to the gradients of all ranks and accumulated batches. Here, a step minimises one
+        weighted mean over all its examples, independently of how they are divided into batches and ranks.
         """
         loss.backward(*args, **kwargs)
         # Lightning uses the same private method to decide whether the optimizer steps.
@@ -184,7 +184,7 @@ class Learner(LightningModule):
 
     @property
     def _full_step_size(self) -> int:
-        """Number of examples in an optimizer step, except the last step of an epoch."""
+        """Number of examples in an optimizer step. The last step of an epoch can have fewer."""
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
@@ -195,7 +195,7 @@ class Learner(LightningModule):
         return self._evaluation_step(batch, "test")
 
     def _evaluation_step(self, batch: Batch, split: str) -> Tensor:
-        """Update loss and metrics → raw outputs, for callbacks."""
+        """Update loss and metrics → raw outputs, which callbacks receive."""
         outputs, _, _ = self.step(batch, split)
         self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
         return outputs
@@ -206,13 +206,14 @@ class Learner(LightningModule):
         return self.predictions(outputs) if probabilities is None else probabilities
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what an interrupted epoch needs to continue. A collective: all ranks must call it together."""
+        """Add the state from which an interrupted epoch continues. All ranks must call this together."""
         sums = torch.stack([average.sums for average in self.averages["train"].values()])
+        loader: Any = self.trainer.train_dataloader
         checkpoint["learner"] = {
-            "sums": _gather(sums),  # (ranks, averages, 2)
+            "sums": self.trainer.strategy.all_gather(sums).view(-1, *sums.shape).cpu(),  # (ranks, averages, 2)
             "values": dict(self.values),
             "fresh": sorted(self.updated_this_epoch),
-            "loader": self._train_loader.state_dict(),
+            "loader": loader.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -222,25 +223,22 @@ class Learner(LightningModule):
         saved, self._saved = self._saved, None
         if saved is None:
             return
-        # Lightning restores the loader, too, but not if a scheduler has asked for the number of steps before.
-        self._train_loader.load_state_dict(saved["loader"])
+        # Lightning restores the loader, too, but not if a scheduler asked for the number of steps before.
+        loader: Any = self.trainer.train_dataloader
+        loader.load_state_dict(saved["loader"])
         self.values, self.updated_this_epoch = dict(saved["values"]), set(saved["fresh"])
-        if self.global_rank < len(saved["sums"]):  # a rank that the saved run did not have starts from 0
+        if self.global_rank < len(saved["sums"]):  # additional ranks start from 0
             for average, sums in zip(self.averages["train"].values(), saved["sums"][self.global_rank], strict=True):
-                average.sums = sums
-
-    @property
-    def _train_loader(self) -> Any:
-        return self.trainer.train_dataloader
+                average.sums.copy_(sums)
 
     def on_train_epoch_start(self) -> None:
         self.updated_this_epoch.clear()
         self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Keyed like every other draw: a resumed run gets the same dropout masks.
+        # Keyed like all random draws, so that a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
-        # torch.manual_seed would record a stack trace for every device type that is not available.
+        # torch.manual_seed would record a stack trace for each device type that is not available.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -254,7 +252,7 @@ class Learner(LightningModule):
         self._reset_metrics("val")
 
     def on_validation_epoch_start(self) -> None:
-        # Batch-norm statistics differ between ranks: evaluate those of rank 0, which the checkpoint holds.
+        # Batch-norm statistics differ between ranks. Evaluate with those of rank 0, which the checkpoint contains.
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 distributed.broadcast(buffer, src=0)
@@ -268,7 +266,6 @@ class Learner(LightningModule):
                 average.to(self.device)
             if split in self.evaluation_metrics:
                 self.evaluation_metrics[split].to(self.device)
-                self.evaluation_metrics[split].reset()
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")
@@ -287,8 +284,8 @@ class Learner(LightningModule):
         new = {f"{split}/{name}": value.item() for name, value in values.items()}
         self.values |= new
         self.updated_this_epoch |= new.keys()
-        # The same as self.log, which takes half a millisecond a value: the values are already reduced over examples
-        # and ranks. Early stopping and schedulers read callback_metrics.
+        # self.log would take half a millisecond a value, and these are already reduced over examples and ranks. Early
+        # stopping and schedulers read callback_metrics.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in new.items()})
         for logger in self.loggers:
             logger.log_metrics(new, self.global_step)
@@ -303,53 +300,46 @@ class Learner(LightningModule):
         scheduler = self.scheduler(optimizer, **arguments)
         config = {"scheduler": scheduler, "interval": self.interval}
         if isinstance(scheduler, ReduceLROnPlateau):
-            # Only in epochs with validation, so that no missing metric is awaited and no old one counted twice.
+            # Step in epochs with validation only: the others have no new value of the metric.
             config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def _total_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
         if steps == inf:
-            raise LabError("this scheduler needs an end: set trainer.max_epochs or trainer.max_steps")
+            raise LabError("this scheduler needs a number of steps: set trainer.max_epochs or trainer.max_steps")
         return int(steps)
 
 
 class Regressor(Learner):
-    """A learner whose outputs are values."""
+    """Learner for regression: outputs are values."""
 
     train_metric = "mse"
 
-    def probabilities(self, outputs: Tensor) -> None:
-        """None: values are not probabilities."""
-
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Sum of the squared errors, averaged over the values of an example."""
+        """Sum of the squared errors of all examples, each averaged over its values."""
         return (self.predictions(outputs) - truth).square().mean(1).sum()
 
 
 class Classifier(Learner):
-    """A learner whose outputs are scores of classes or labels; the loss defines the probabilities they stand for."""
+    """Learner for classification: outputs are scores of classes or labels."""
 
     train_metric = "accuracy"
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Predicted probabilities, as the loss defines them, in float32 or float64 → (N, C) or (N, K)."""
         return self.loss.to_probabilities(_at_least_float32(outputs))
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Number of correct predictions; for labels, the mean over an example's labels."""
+        """Number of correct predictions; with several labels, the sum of each example's share of correct labels."""
         if self.spec.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
 
 
 def missing_scheduler_arguments(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
-    """Arguments that only the run knows and the configuration leaves open: number of steps, mode of the metric.
+    """Values of scheduler arguments that depend on the run: the number of steps, and the mode of the monitored metric.
 
-    Args:
-        scheduler: learning-rate scheduler class, or a partial of one.
-        mode: "min" or "max", the better direction of the monitored metric.
-        steps: returns the number of steps of the run; called only if the scheduler needs it.
+    Arguments that the configuration sets are left out. `steps` is called only if the scheduler needs it.
     """
     open_names = set(inspect.signature(scheduler).parameters) - set(getattr(scheduler, "keywords", {}))
     step_names = open_names & {"total_steps", "T_max"}
@@ -360,13 +350,13 @@ def missing_scheduler_arguments(scheduler: Callable[..., Any], mode: str, steps:
 
 
 def learner_for(task: Task) -> type[Learner]:
-    """The learner class of a task."""
+    """Return the class of the learner for a task."""
     return Regressor if task is Task.REGRESSION else Classifier
 
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run a network that was compiled in place as eager code: for tracing, and for hooks on its layers."""
+    """Run a network that was compiled in place as eager code, for tracing or for hooks on its layers."""
     compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
     try:
         yield
@@ -376,12 +366,3 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
 
 def _at_least_float32(outputs: Tensor) -> Tensor:
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-
-
-def _gather(tensor: Tensor) -> Tensor:
-    """All-gather tensors of equal shape → (world_size, ...) on the CPU."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor[None].cpu()
-    gathered = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(gathered, tensor)
-    return torch.stack(gathered).cpu()

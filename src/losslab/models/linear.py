@@ -13,7 +13,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn
 
 
 def linear(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """torch.nn.Linear, after torch.nn.Flatten if inputs have more than one dimension."""
+    """Create a torch.nn.Linear, after a torch.nn.Flatten if an input has more than one dimension."""
     layer = nn.Linear(prod(input_shape), outputs)
     return layer if len(input_shape) == 1 else nn.Sequential(nn.Flatten(), layer)
 
@@ -27,13 +27,8 @@ def mlp(
 ) -> nn.Sequential:
     """A multi-layer perceptron: a linear layer and an activation for each hidden width, then a linear layer.
 
-    Args:
-        input_shape: shape of one example.
-        outputs: number of outputs.
-        hidden: widths of the hidden layers, each ≥ 1.
-        activation: relu, gelu, tanh, sigmoid or none.
-        gain: factor > 0 on the initial weights and biases of the last layer. With a large gain an untrained classifier
-            is confident and mostly wrong.
+    `activation` is relu, gelu, tanh, sigmoid or none. `gain` > 0 multiplies the initial weights and biases of the last
+    layer. With a large gain, an untrained classifier is confident and mostly wrong.
     """
     if activation not in _ACTIVATIONS or any(width < 1 for width in hidden) or not 0 < gain < inf:
         raise LabError(
