@@ -11,19 +11,21 @@ from hydra.utils import instantiate
 
 from losslab import CONF
 from losslab.losses import Loss, catalog
-from losslab.losses.contract import CHECKS, CLAIMS, run_check
 from losslab.losses.contract.behaviour import (
+    CHECKS,
     compiles_into_one_graph,
     has_the_gradient_of_its_value,
-    is_stable_far_out,
+    is_stable_at_large_outputs,
     propagates_nan,
     takes_one_hot_for_a_class,
 )
+from losslab.losses.contract.claims import CLAIMS
+from losslab.losses.contract.report import run_check
 from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
 NAMES = catalog.names()
 # The checks that another value of a hyperparameter can fail. The others depend on the code alone.
-NUMERICAL = (has_the_gradient_of_its_value, is_stable_far_out, propagates_nan, takes_one_hot_for_a_class)
+NUMERICAL = (has_the_gradient_of_its_value, is_stable_at_large_outputs, propagates_nan, takes_one_hot_for_a_class)
 # Compiled in the quick tests too: one loss for each way in which the formulas are written.
 COMPILED_QUICKLY = {
     "barron",

@@ -1,5 +1,5 @@
-"""Adapter: makes a `Loss` of a criterion of any origin, such as torch.nn, another library or a user's function.
+"""The adapter: makes a criterion of any origin, such as torch.nn, another library or a user's function, into a `Loss`.
 
-`adapt` is the entry point and `Adapted` its result. `probe` finds out how the criterion is called, `per_example` how it
-scores single examples, and `output_kind` what it takes the outputs of the network for, which the doctor uses too.
+`adapted` has the entry point `adapt` and its result `Adapted`. `probe` finds out how the criterion is called and how it
+scores single examples; `output_kind` finds out how it interprets the outputs of the network, also for the doctor.
 """

@@ -1,6 +1,7 @@
-"""Makes a `Loss` of a criterion of any origin: torch.nn, timm, kornia, pytorch-metric-learning, a user's function."""
+"""Makes a criterion of torch.nn, timm, kornia, pytorch-metric-learning or a user into a `Loss`."""
 
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -8,8 +9,7 @@ from torch import Tensor
 
 from losslab.errors import LabError, message_of
 from losslab.losses.adapter.output_kind import OutputKind, find_classifier, infer
-from losslab.losses.adapter.per_example import Route, broadcasts, find_form, unreduced
-from losslab.losses.adapter.probe import Criterion, Probe, find_call, name_of, trial_conditions
+from losslab.losses.adapter.probe import Criterion, Probe, Route, find_call, find_form, name_of, unreduced
 from losslab.losses.base import Loss, Total
 from losslab.targets import Kind
 
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
-    """Make a Loss of a criterion(outputs, target) of any origin. A Loss is returned unchanged.
+    """Make a criterion of any origin into a Loss. A Loss is returned unchanged.
 
-    The target kind, the per-example form and the kind of outputs are found by calling copies of the criterion on a
-    small fixed batch; the criterion and the global random state do not change. Nothing is inserted before or after the
-    criterion: one that takes log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss) gets the network's
+    Calls of copies of the criterion on small fixed batches show the kind of target, the per-example form and the
+    meaning of the outputs; the criterion and the global random state do not change. Nothing is inserted before or after
+    the criterion: if it takes log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss), it gets the network's
     outputs as they are.
 
     Args:
-        criterion: a torch.nn.Module or a function of two tensors that returns one number, or one per example.
+        criterion: a torch.nn.Module or a function of outputs and target that returns one number, or one per example.
         kind: the kind of target that the data provide.
-        targets: C classes, K labels or D values.
+        targets: number of classes C, labels K or values D.
 
     Raises:
         LabError: the criterion cannot be called on such targets, or does not depend on all of them.
@@ -36,8 +36,11 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
         return criterion
     if isinstance(criterion, type) or not callable(criterion):
         text = " ".join(repr(criterion).split())
-        raise LabError(f"a loss must be a function of outputs and target or a torch.nn.Module, got {text}")
-    with trial_conditions():
+        raise LabError(f"a loss must be a function of outputs and target, or a torch.nn.Module: got {text}")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=r"(?s).*(target size|broadcast)")
+        torch.manual_seed(0)
         try:
             loss = Adapted(criterion, find_call(criterion, kind, targets))
         except LabError:
@@ -46,16 +49,38 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
             raise LabError(
                 f"loss {name_of(criterion)} raises on a small batch of random outputs: {message_of(error)}"
             ) from error
-    loss.log_limitations()
+    _log_limitations(loss)
     return loss
 
 
+def _log_limitations(loss: "Adapted") -> None:
+    """Log a warning for each curve or metric that has an unusual meaning, or none, under this criterion."""
+    if loss.form.route is Route.WHOLE:
+        logger.warning(
+            "%s scores a batch as a whole and has no per-example form: curves are means over batches, and training and "
+            "curves depend on data.batch_size, gradient accumulation and the number of processes",
+            loss.name,
+        )
+    if loss.form.summed:
+        logger.warning(
+            "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "
+            "data.batch_size to take the same steps",
+            loss.name,
+        )
+    if loss.output_kind is OutputKind.UNKNOWN and loss.classifier is None:
+        logger.warning(
+            "under %s the outputs are not estimates of the target (they may be embeddings): only the loss has a "
+            "meaning, not the metrics that compare outputs and target, such as accuracy or mse",
+            loss.name,
+        )
+
+
 class Adapted(Loss):
-    """The result of `adapt`. `forward` returns the criterion's own value, except under `reduction="sum"`.
+    """The loss that `adapt` returns. `forward` returns the value of the criterion, except under `reduction="sum"`.
 
     A sum over the batch becomes the mean over its examples, as for all losses of this package. Class weights and an
-    ignored index weight the mean as in the criterion. A criterion that scores a batch as a whole (pairs, triplets,
-    ranks) can be trained with too: its value counts as the loss of each example, and `per_example` raises.
+    ignored index weight the mean as in the criterion. Training also works with a criterion that scores a batch as a
+    whole (pairs, triplets, rankings): its value counts as the loss of each example, and `per_example` raises LabError.
     """
 
     def __init__(self, criterion: Criterion, probe: Probe) -> None:
@@ -64,17 +89,12 @@ class Adapted(Loss):
         self.call, self.targets, self.bounded = probe.call, probe.targets, probe.bounded
         self.wants = (probe.call.kind,)
         self.form = find_form(probe)
-        if self.form.route is Route.WHOLE and broadcasts(probe):
-            raise LabError(
-                f"{self.name} broadcasts: it pairs the outputs of each example with the targets of all; give outputs "
-                f"and target one shape inside it, e.g. target.view_as(outputs)"
-            )
         self.output_kind = infer(probe)
         self.classifier = find_classifier(criterion, probe.call.width, probe.targets)
         self.criterion = unreduced(criterion, self.form.route)
 
     def outputs(self, targets: int) -> int:  # noqa: ARG002 -- the loss was adapted for one number of targets
-        """The number of outputs that the network needs: one per target, or the width of an embedding."""
+        """Number of outputs that the network needs: one per target, or the width of an embedding."""
         return self.call.width
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -84,18 +104,18 @@ class Adapted(Loss):
         return self.form.scores(self.criterion, self.call, outputs, target)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight of each example in the mean, as the criterion weights it → (N,)."""
+        """The weight (N,) that the criterion gives each example in the mean."""
         return self.form.weights(self.criterion, self.targets, target)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of scores and weights. The value of a whole batch counts once per example."""
+        """The sums of scores and weights. The value of a batch scored as a whole counts once per example."""
         outputs, target = self._prepare(outputs, target)
         if len(outputs) == 0:
-            # A rank without examples: its parameters still take part, or the other ranks wait for their gradients.
+            # On a rank without examples the parameters need a gradient too, because the other ranks wait for it.
             zero = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())
             return Total(zero, torch.zeros_like(zero.detach()), {})
         try:
-            if self.form.route in {Route.ELEMENTS, Route.ENTRIES}:
+            if self.form.route is Route.ELEMENTS:
                 scores = self.form.scores(self.criterion, self.call, outputs, target)
                 return Total(scores.sum(), self.example_weight(target).to(scores.dtype).sum(), {})
             value = self.call(self.criterion, outputs, target).mean()
@@ -110,35 +130,22 @@ class Adapted(Loss):
         return Total(value if self.form.summed else value * count, count, {})
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """Class scores (N, C) of the criterion's own classifier; values (N, D), e^z for logarithms of values."""
+        """The class scores (N, C) of the criterion's own classifier, or the values (N, D) that outputs stand for."""
         if self.classifier is None:
             return outputs.exp() if self.output_kind is OutputKind.LOG_VALUES else outputs
-        own = next((parameter.dtype for parameter in self.parameters()), torch.float32)
-        precision = torch.promote_types(outputs.dtype, own) if own is torch.float64 else own
-        logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(precision))
+        dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
+        logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(dtype))
         return logits
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities that `output_kind` implies; with its own classifier, the softmax of its logits."""
-        return self.output_kind.probabilities(self.to_predictions(outputs))
-
-    def log_limitations(self) -> None:
-        """Log a warning for each curve or metric that has an unusual meaning under this criterion, or none."""
-        if self.form.route is Route.WHOLE:
-            logger.warning(
-                "%s scores a batch as a whole and has no per-example form: curves are means over batches, and "
-                "training and curves depend on data.batch_size, gradient accumulation and the number of processes",
-                self.name,
-            )
-        if self.form.summed:
-            logger.warning(
-                "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "
-                "data.batch_size to take the same steps",
-                self.name,
-            )
-        if self.output_kind is OutputKind.UNKNOWN and self.classifier is None:
-            logger.warning(
-                "under %s the outputs are no estimates of the target (they may be embeddings): metrics that compare "
-                "the two, such as accuracy or mse, mean nothing; only the loss can be followed",
-                self.name,
-            )
+        """The probabilities that `output_kind` implies; the softmax if the criterion has a classifier."""
+        predictions = self.to_predictions(outputs)
+        match self.output_kind:
+            case OutputKind.BINARY_LOGITS:
+                return torch.sigmoid(predictions)
+            case OutputKind.LOG_PROBABILITIES:
+                return torch.exp(predictions)
+            case OutputKind.PROBABILITIES | OutputKind.VALUES:  # clamped as in ResidualLoss, for logarithms
+                return predictions.clamp(torch.finfo(torch.float32).eps, 1.0)
+            case _:
+                return torch.softmax(predictions, dim=1)

@@ -1,8 +1,8 @@
-"""What a criterion takes the outputs of a network for: logits, probabilities, values, ...
+"""How a criterion interprets the outputs of a network: as logits, probabilities, values, ...
 
-The evidence, from certain to likely: the class of the criterion, equality with a loss of torch on random outputs, and
-the behaviour of its value and gradient. `identify` reports only what is certain, for the doctor, which must not raise
-false alarms. `infer` decides on what is likely, for the adapter, whose losses need metrics that can read the outputs.
+The class of the criterion and equality with a loss of torch on random outputs are certain evidence; the behaviour of
+its value and gradient is likely evidence. `identify` uses certain evidence only: the doctor must not raise false
+alarms. `infer` uses both, for the adapter, because metrics need an interpretation of the outputs.
 """
 
 from enum import StrEnum
@@ -19,38 +19,26 @@ from losslab.targets import Kind, encode
 
 
 class OutputKind(StrEnum):
-    """What the outputs of a network stand for under a criterion."""
+    """The meaning of the outputs z under a criterion."""
 
     LOGITS = "logits"
-    """Of exclusive classes: p = softmax(z)."""
+    """Logits of exclusive classes: p = softmax(z)."""
     BINARY_LOGITS = "binary logits"
-    """Of independent labels: p = σ(z)."""
+    """Logits of independent labels: p = σ(z)."""
     SCORES = "class scores"
-    """Of exclusive classes, of which only differences matter, as under a margin loss."""
+    """Scores of exclusive classes, of which only the differences matter, as under a margin loss."""
     SIGNED_SCORES = "signed scores"
-    """For targets of -1 and 1."""
+    """Scores for targets of -1 and 1."""
     LOG_PROBABILITIES = "log-probabilities"
-    """p = exp(z)."""
+    """Logarithms of probabilities: p = exp(z)."""
     PROBABILITIES = "probabilities"
-    """p = z, where the criterion accepts nothing outside [0, 1]."""
+    """Probabilities p = z; the criterion accepts nothing outside [0, 1]."""
     VALUES = "values"
-    """Estimates of the target itself: of values, or of probabilities that may lie outside [0, 1]."""
+    """Estimates of the target itself: of values, or of probabilities, which may then be outside [0, 1]."""
     LOG_VALUES = "logarithms of values"
-    """Of the value to regress, such as a Poisson rate."""
+    """Logarithms of the value to regress, such as a Poisson rate."""
     UNKNOWN = "unknown"
-    """Not identified, or not comparable with the target, as embeddings are."""
-
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """(N, C) → (N, C)."""
-        match self:
-            case OutputKind.BINARY_LOGITS:
-                return torch.sigmoid(outputs)
-            case OutputKind.LOG_PROBABILITIES:
-                return torch.exp(outputs)
-            case OutputKind.PROBABILITIES | OutputKind.VALUES:  # clamped as in ResidualLoss, for logarithms
-                return outputs.clamp(torch.finfo(torch.float32).eps, 1.0)
-            case _:
-                return torch.softmax(outputs, dim=1)
+    """Not identified, or not comparable with the target, as embeddings."""
 
 
 _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
@@ -69,30 +57,30 @@ _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
     nn.HuberLoss: (F.huber_loss, OutputKind.VALUES),
     nn.PoissonNLLLoss: (F.poisson_nll_loss, OutputKind.LOG_VALUES),
 }
-"""Losses of torch, each with the function that computes the same."""
+"""Losses of torch: for each class, the function that computes the same and the meaning of its outputs."""
 
 
 def torch_class(criterion: Criterion) -> type[nn.Module] | None:
-    """The class in torch.nn that this criterion is an instance or the functional form of; None for all others."""
+    """The class in torch.nn if the criterion is an instance of it or its functional form; None for other criteria."""
     function = criterion.func if isinstance(criterion, partial) else criterion
     classes = (cls for cls, (same, _) in _TORCH.items() if isinstance(criterion, cls) or function is same)
     return next(classes, None)
 
 
 def is_known(criterion: Criterion) -> bool:
-    """Whether the kind of outputs follows from the class of the criterion."""
+    """Whether the class of the criterion determines the meaning of the outputs."""
     return isinstance(criterion, Loss) or torch_class(criterion) is not None
 
 
 def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
-    """A hyperparameter: an attribute of a module, or a keyword of a functools.partial."""
+    """The value of a hyperparameter: an attribute of a module, or a keyword argument of a functools.partial."""
     if isinstance(criterion, partial):
         return criterion.keywords.get(name, default)
     return getattr(criterion, name, default)
 
 
 def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind:
-    """What a criterion takes outputs (N, ...) of this shape for, if it is certain; otherwise UNKNOWN."""
+    """The meaning of outputs (N, ...) of this shape under a criterion if it is certain; otherwise UNKNOWN."""
     if isinstance(criterion, Loss):
         return _declared(criterion, outputs)
     known = torch_class(criterion)
@@ -101,10 +89,10 @@ def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKin
     if known is not None:
         return _TORCH[known][1]
     if isinstance(criterion, nn.Module) and type(criterion).__module__.startswith("torch.nn."):
-        return OutputKind.UNKNOWN  # torch's others take more than two arguments or a target in a format of their own
+        return OutputKind.UNKNOWN  # other losses of torch take more than two arguments, or another format of target
     random = torch.Generator().manual_seed(0)
     drawn = torch.randn(outputs.shape, generator=random).to(outputs.dtype)
-    target = target.cpu()  # on a GPU an index out of range ends the use of the device by this process
+    target = target.cpu()  # on a GPU, an index out of range makes the device unusable in this process
     if not target.is_floating_point() and outputs.ndim > 1:
         target = target.clamp(0, outputs.shape[1] - 1)
     equal = _equal_to_torch(criterion, drawn, target)
@@ -114,14 +102,18 @@ def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKin
 
 
 def infer(probe: Probe) -> OutputKind:
-    """What the outputs most likely stand for, judged by values and gradients of the criterion.
+    """The most likely meaning of the outputs, judged by values and gradients of the criterion.
 
-    A criterion that is linear in the outputs takes log-probabilities; one that is lowest where the outputs equal the
-    target takes estimates of it; one whose gradient in a column does not depend on the other columns takes independent
-    labels.
+    If the criterion is lowest where the outputs equal the target, they are estimates of it. If it is linear in the
+    outputs, they are log-probabilities. If the gradient in a column does not depend on the other columns, they are
+    logits of independent labels.
     """
     if probe.call.kind is Kind.VALUES:
-        return _infer_from_values(probe)
+        target = probe.batches[0][1]  # positive
+        ideals = {OutputKind.VALUES: target, OutputKind.LOG_VALUES: target.log()}
+        shifts = (-3.0, -1.0, 1.0, 3.0)
+        fitting = (kind for kind, z in ideals.items() if _is_lowest(probe, z, [z + shift for shift in shifts], target))
+        return next(fitting, OutputKind.UNKNOWN)
     if probe.call.width != probe.targets or _is_same_for_renamed_classes(probe):
         return OutputKind.UNKNOWN
     equal = _equal_to_torch(partial(probe.call, copy_of(probe.original)), *probe.batches[0])
@@ -129,7 +121,8 @@ def infer(probe: Probe) -> OutputKind:
         return equal
     if _is_lowest_at_target(probe):
         return OutputKind.PROBABILITIES if probe.bounded else OutputKind.VALUES
-    if _is_linear(probe):
+    first, *others = [probe.gradient(*batch) for batch in probe.batches]
+    if all(torch.equal(first, other) for other in others):
         return OutputKind.LOG_PROBABILITIES
     labels = probe.call.kind is Kind.BINARY and not probe.call.integers
     independent = labels or probe.targets == 1 or _is_separable(probe)
@@ -137,9 +130,9 @@ def infer(probe: Probe) -> OutputKind:
 
 
 def find_classifier(criterion: Criterion, width: int, classes: int) -> str | None:
-    """The attribute that maps embeddings (N, width) to class logits (N, C), if a criterion has one.
+    """The name of the attribute that maps embeddings (N, width) to class logits (N, C); None if there is none.
 
-    It is `get_logits` of the losses of pytorch-metric-learning, or the only fitting torch.nn.Linear of a module.
+    This is `get_logits` of the losses of pytorch-metric-learning, or the only torch.nn.Linear with this shape.
     """
     if callable(getattr(criterion, "get_logits", None)):
         return "get_logits"
@@ -150,14 +143,14 @@ def find_classifier(criterion: Criterion, width: int, classes: int) -> str | Non
 
 
 def _declared(loss: Loss, outputs: Tensor) -> OutputKind:
-    """What a loss of this package says itself, by the kinds it wants and by its `to_probabilities`."""
+    """The meaning that a loss of this package declares, by its `wants` and `to_probabilities`."""
     if loss.wants[0] is Kind.VALUES:
-        return OutputKind.VALUES  # its probabilities may be the default of the base class, and mean nothing
+        return OutputKind.VALUES  # `to_probabilities` may be the base class's, which has no meaning here
     columns = outputs.shape[1] if outputs.ndim > 1 else 1
     logits = torch.linspace(-2, 3, 2 * columns, device=outputs.device).view(2, columns)
     try:
         probabilities = loss.to_probabilities(logits)
-    except Exception:  # noqa: BLE001 -- a user's own loss, which need not have probabilities
+    except Exception:  # noqa: BLE001 -- a user's loss, which may have no probabilities
         probabilities = logits
     if loss.wants[0] is not Kind.BINARY and torch.allclose(probabilities, logits.softmax(1)):
         return OutputKind.LOGITS
@@ -167,7 +160,7 @@ def _declared(loss: Loss, outputs: Tensor) -> OutputKind:
 
 
 def _equal_to_torch(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind | None:
-    """What the loss of torch that has the same value on random outputs takes them for; None if no loss has."""
+    """The meaning of the outputs under the loss of torch that has the same value on them; None if there is none."""
     for kind, reference, drawn in (
         (OutputKind.VALUES, F.mse_loss, outputs),
         (OutputKind.VALUES, F.l1_loss, outputs),
@@ -201,17 +194,8 @@ def _is_close(value: Tensor, other: Tensor | None) -> bool:
     return other is not None and bool(torch.isclose(value.double(), other.double(), rtol=1e-4, atol=1e-7).all())
 
 
-def _infer_from_values(probe: Probe) -> OutputKind:
-    """Whether the loss is lowest where the outputs equal the target, or its logarithm as under a Poisson log-rate."""
-    target = probe.batches[0][1]  # positive
-    for kind, best in ((OutputKind.VALUES, target), (OutputKind.LOG_VALUES, target.log())):
-        if _is_lowest(probe, best, [best + shift for shift in (-3.0, -1.0, 1.0, 3.0)], target):
-            return kind
-    return OutputKind.UNKNOWN
-
-
 def _is_same_for_renamed_classes(probe: Probe) -> bool:
-    """Whether the loss only tells classes apart: it stays the same when all of them are renamed."""
+    """Whether renaming all classes does not change the loss, as under a loss of pairs."""
     if probe.call.kind is not Kind.INDEX:
         return False
     return all(
@@ -220,13 +204,8 @@ def _is_same_for_renamed_classes(probe: Probe) -> bool:
     )
 
 
-def _is_linear(probe: Probe) -> bool:
-    first, *others = [probe.gradient(*batch) for batch in probe.batches]
-    return all(torch.equal(first, other) for other in others)
-
-
 def _is_lowest_at_target(probe: Probe) -> bool:
-    """Whether no other outputs do as well as the target itself, written as columns."""
+    """Whether the target itself, written as columns, has a lower loss than other outputs."""
     target = columns = probe.batches[0][1]
     if target.ndim == 1:
         columns = encode(target, Kind.INDEX, Kind.PROBABILITIES, probe.targets, torch.float32)
@@ -235,22 +214,21 @@ def _is_lowest_at_target(probe: Probe) -> bool:
 
 
 def _is_lowest(probe: Probe, best: Tensor, others: list[Tensor], target: Tensor) -> bool:
-    """Whether the loss of the best outputs is below that of each of the others by more than rounding."""
-    lowest = _value_or_infinity(probe, best, target)
-    return all(lowest + 1e-5 * lowest.abs() < _value_or_infinity(probe, outputs, target) for outputs in others)
+    """Whether the best outputs have a lower loss than each of the others, by more than rounding."""
+
+    def value_of(outputs: Tensor) -> Tensor:
+        try:
+            return probe.value(outputs, target).nan_to_num(torch.inf)
+        except Exception:  # noqa: BLE001 -- foreign code may raise anything, here because it does not accept the outputs
+            return torch.tensor(torch.inf)
+
+    lowest = value_of(best)
+    return all(lowest + 1e-5 * lowest.abs() < value_of(outputs) for outputs in others)
 
 
 def _is_separable(probe: Probe) -> bool:
-    """Whether the gradient in the other columns stays the same when the first column changes."""
+    """Whether a change of the first column does not change the gradient in the other columns."""
     outputs, target = probe.batches[0]
     changed = outputs.clone()
     changed[:, 0] = probe.batches[1][0][:, 0]
     return torch.allclose(probe.gradient(outputs, target)[:, 1:], probe.gradient(changed, target)[:, 1:])
-
-
-def _value_or_infinity(probe: Probe, outputs: Tensor, target: Tensor) -> Tensor:
-    """The loss; infinity where the criterion does not accept these outputs."""
-    try:
-        return probe.value(outputs, target).nan_to_num(torch.inf)
-    except Exception:  # noqa: BLE001 -- foreign code may raise anything
-        return torch.tensor(torch.inf)

@@ -1,10 +1,9 @@
-"""Finds out how a criterion of unknown origin is called, on a copy of it and small fixed batches."""
+"""Finds out how a criterion is called and how it scores single examples, by calls of copies on small fixed batches."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -15,21 +14,22 @@ from losslab.errors import LabError, message_of
 from losslab.targets import Kind, encode
 
 Criterion = Callable[[Any, Any], Any]
+"""A loss function of outputs and target: a function, or a module such as torch.nn.MSELoss."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """Calls a criterion with outputs (N, width) and a target of one kind."""
+    """A way to call a criterion: with outputs (N, width) and a target of one kind."""
 
     kind: Kind
     width: int
     flat: bool = False
-    """Whether outputs and target of one column are passed as (N,)."""
+    """Whether outputs and target with one column are passed in shape (N,)."""
     integers: bool = False
     """Whether columns of 0 and 1 are passed as int64."""
 
     def __call__(self, criterion: Criterion, outputs: Tensor, target: Tensor) -> Any:
-        """The result of the criterion, with autocast disabled: float32 outputs are scored in float32."""
+        """Call the criterion without autocast, so that float32 outputs are scored in float32."""
         if self.flat:
             outputs, target = outputs.squeeze(1), target.squeeze(1)
         with torch.autocast(outputs.device.type, enabled=False):
@@ -38,22 +38,30 @@ class Call:
 
 @dataclass
 class Probe:
-    """A copy of a criterion, how to call it, and batches to call it on."""
+    """A copy of a criterion, a way to call it, and batches to call it on."""
 
     original: Criterion
     call: Call
+    kind: Kind
+    """The kind of target that the data provide."""
     targets: int
-    """C classes, K labels or D values."""
-    batches: list[tuple[Tensor, Tensor]]
-    """Random outputs (N, width) of different scales, the last within [0, 1], each with the same target."""
+    """Number of classes C, labels K or values D."""
     bounded: bool = False
-    """Whether all outputs of the batches lie within [0, 1] because the criterion accepts no others."""
+    """Whether all outputs are in [0, 1], because the criterion accepts no others."""
+    batches: list[tuple[Tensor, Tensor]] = field(init=False)
+    """Random outputs (N, width) with a target. The scale of the outputs differs; the last ones are in [0, 1]."""
 
     def __post_init__(self) -> None:
         self.criterion = copy_of(self.original)
+        random = torch.Generator().manual_seed(0)
+        target = encode(_target(self, random), self.kind, self.call.kind, self.targets, torch.float32)
+        shape = len(target), self.call.width
+        normal = [scale * torch.randn(shape, generator=random) for scale in (1.0, 3.0, 0.3)]
+        outputs = [*(z.sigmoid() if self.bounded else z for z in normal), torch.rand(shape, generator=random)]
+        self.batches = [(z, target) for z in outputs]
 
     def value(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch; the mean over its elements if the criterion does not reduce → ()."""
+        """The loss of a batch → (). If the criterion does not reduce, this is the mean of its elements."""
         value = self.call(self.criterion, outputs, target)
         if not isinstance(value, Tensor):
             raise TypeError(f"it returns {type(value).__name__}, not a tensor")
@@ -83,20 +91,20 @@ def copy_of(criterion: Criterion) -> Criterion:
 
 
 def class_weight(criterion: Criterion, classes: int) -> Tensor | None:
-    """The criterion's class weights (C,), if it has any."""
+    """The class weights (C,) of a criterion; None if it has none."""
     weight = getattr(criterion, "weight", None)
     return weight if isinstance(weight, Tensor) and weight.shape == (classes,) else None
 
 
 def ignored_index(criterion: Criterion) -> int | None:
-    """The criterion's `ignore_index`, if it has one."""
+    """The `ignore_index` of a criterion; None if it has none."""
     index = getattr(criterion, "ignore_index", None)
     return index if isinstance(index, int) else None
 
 
 @torch.no_grad()
 def finite_value(criterion: Criterion, outputs: Tensor, target: Tensor) -> Tensor | None:
-    """The loss if it is a single finite number; None if it is not, or if the criterion raises."""
+    """The loss; None if it is not a single finite number, or if the criterion raises an error."""
     try:
         value = criterion(outputs, target)
     except Exception:  # noqa: BLE001 -- foreign code may raise anything
@@ -104,29 +112,19 @@ def finite_value(criterion: Criterion, outputs: Tensor, target: Tensor) -> Tenso
     return value if isinstance(value, Tensor) and value.numel() == 1 and bool(value.isfinite().all()) else None
 
 
-@contextmanager
-def trial_conditions() -> Iterator[None]:
-    """Seed and afterwards restore torch's random state, silence warnings, and make those about broadcasting errors."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message=r"(?s).*(target size|broadcast)")
-        torch.manual_seed(0)
-        yield
-
-
 def find_call(criterion: Criterion, kind: Kind, targets: int) -> Probe:
-    """Try the target kind of the data as it is, then what `encode` can make of it; return the first that works.
+    """Try the target kind of the data, then the kinds that `encode` can convert it to; return the first that works.
 
     Raises:
-        LabError: none works. It lists what was tried and how it failed.
+        LabError: none works. The message lists what was tried and how it failed.
     """
     reasons: dict[str, str] = {}
     ran = False
     for call in _calls(criterion, kind, targets):
         if call.flat and ran:
-            continue  # it takes columns; (N,) would mean one example of N classes to it
+            continue  # the criterion takes columns; it would take shape (N,) for one example of N classes
         for bounded in (False, True):
-            probe = Probe(criterion, call, targets, _batches(criterion, call, kind, targets, bounded), bounded)
+            probe = Probe(criterion, call, kind, targets, bounded)
             error = _call_error(probe)
             reason = error or _degeneracy(probe)
             if reason is None:
@@ -138,68 +136,52 @@ def find_call(criterion: Criterion, kind: Kind, targets: int) -> Probe:
     tried = "; ".join(f"{shapes}: {reason}" for shapes, reason in list(reasons.items())[:3])
     raise LabError(
         f"loss {name_of(criterion)} cannot be used on {kind} targets of {targets} columns. Tried {tried}. Choose "
-        f"another loss, or wrap it in a losslab.losses.Loss with score(outputs, target) -> (N,)"
+        "another loss, or write a losslab.losses.Loss with score(outputs, target) -> (N,) that calls it"
     )
 
 
-def _calls(criterion: Criterion, kind: Kind, targets: int) -> Iterator[Call]:
-    call = Call(kind, targets)
-    yield call
-    if kind is Kind.INDEX:
-        # A loss with its own classifier takes embeddings, as wide as one dimension of a parameter.
-        parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
-        widths = {size for parameter in parameters for size in parameter.shape}
-        for width in sorted(widths - {targets, 0}, reverse=True):
-            yield Call(kind, width)
-        yield Call(Kind.PROBABILITIES, targets)
-        yield Call(Kind.BINARY, targets, integers=True)
-        return
-    if targets == 1:
-        yield replace(call, flat=True)
-    if kind is Kind.BINARY:
-        yield replace(call, integers=True)
-        if targets == 1:
-            yield replace(call, flat=True, integers=True)
+def _calls(criterion: Criterion, kind: Kind, targets: int) -> list[Call]:
+    if kind is not Kind.INDEX:
+        return [
+            Call(kind, targets, flat, integers)
+            for integers in ((False, True) if kind is Kind.BINARY else (False,))
+            for flat in ((False, True) if targets == 1 else (False,))
+        ]
+    # A loss with its own classifier takes embeddings, whose width is one of the sizes of a parameter.
+    parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
+    widths = {size for parameter in parameters for size in parameter.shape} - {targets, 0}
+    return [
+        *(Call(kind, width) for width in (targets, *sorted(widths, reverse=True))),
+        Call(Kind.PROBABILITIES, targets),
+        Call(Kind.BINARY, targets, integers=True),
+    ]
 
 
-def _batches(
-    criterion: Criterion, call: Call, kind: Kind, targets: int, bounded: bool
-) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
-    random = torch.Generator().manual_seed(0)
-    target = encode(_target(criterion, kind, targets, call.width, random), kind, call.kind, targets, torch.float32)
-    normal = [scale * torch.randn(len(target), call.width, generator=random) for scale in (1.0, 3.0, 0.3)]
-    uniform = torch.rand(len(target), call.width, generator=random)
-    return [(outputs.sigmoid() if bounded else outputs, target) for outputs in normal] + [(uniform, target)]
+def _target(probe: Probe, random: torch.Generator) -> Tensor:
+    """A target with all classes or labels, whose N differs from all other sizes, so that no dimension fits by chance.
 
-
-def _target(criterion: Criterion, kind: Kind, targets: int, width: int, random: torch.Generator) -> Tensor:
-    """A target with every kind of example, whose N differs from all other sizes, so that no dimension fits by chance.
-
-    Each class occurs three or four times in a row, because losses of pairs need pairs.
+    At most 16 classes are used, among them those with the largest and the smallest weight, but not the ignored one.
+    Each occurs three or four times in a row, because losses of pairs need pairs.
     """
-    if kind is Kind.INDEX:
-        classes = _classes_to_try(criterion, targets)
-        return classes.repeat_interleave(4 if 3 * len(classes) in {targets, width} else 3)
+    targets = probe.targets
+    if probe.kind is Kind.INDEX:
+        classes: Tensor = torch.linspace(0, targets - 1, min(targets, 14)).long().unique()
+        weight, ignored = class_weight(probe.original, targets), ignored_index(probe.original)
+        if weight is not None:
+            classes = torch.cat([classes, torch.stack([weight.argmin(), weight.argmax()]).cpu()]).unique()
+        if ignored is not None:
+            classes = classes[classes != ignored]
+        return classes.repeat_interleave(4 if 3 * len(classes) in {targets, probe.call.width} else 3)
     rows = 14 if targets == 12 else 12
-    if kind is Kind.BINARY:
+    if probe.kind is Kind.BINARY:
         labels = torch.arange(rows)[:, None] + torch.arange(targets)
         return (labels % 2).float()
-    if kind is Kind.PROBABILITIES:
+    if probe.kind is Kind.PROBABILITIES:
         return torch.randn(rows, targets, generator=random).softmax(1)
     return torch.rand(rows, targets, generator=random) + 0.5
 
 
-def _classes_to_try(criterion: Criterion, classes: int) -> Tensor:
-    """At most 16 classes, among them those of the largest and the smallest weight, without the ignored one."""
-    spread = torch.linspace(0, classes - 1, min(classes, 14)).long()
-    weight = class_weight(criterion, classes)
-    extremes = torch.stack([weight.argmin(), weight.argmax()]).cpu() if weight is not None else spread[:0]
-    chosen: Tensor = torch.cat([spread, extremes]).unique()
-    ignored = ignored_index(criterion)
-    return chosen if ignored is None else chosen[chosen != ignored]
-
-
-# Only their documentation says how these read a target: on 0 and 1 they compute something too.
+# Criteria that compute a value from targets of 0 and 1 too, although their documentation prescribes other targets.
 _OTHER_TARGET_FORMATS = {
     "HingeEmbeddingLoss": "its input is a distance and its target -1 or 1",
     "hinge_embedding_loss": "its input is a distance and its target -1 or 1",
@@ -209,7 +191,7 @@ _OTHER_TARGET_FORMATS = {
 
 
 def _call_error(probe: Probe) -> str | None:
-    """What goes wrong in this call; None if nothing does."""
+    """The reason why the criterion cannot be called in this way; None if it can."""
     if name_of(probe.criterion) in _OTHER_TARGET_FORMATS:
         return _OTHER_TARGET_FORMATS[name_of(probe.criterion)]
     try:
@@ -222,17 +204,21 @@ def _call_error(probe: Probe) -> str | None:
 
 
 def _degeneracy(probe: Probe) -> str | None:
-    """Why the values cannot be a loss of all these examples; None if they can."""
+    """The reason why the values cannot be a loss of all these examples; None if they can."""
     gradients = torch.stack([probe.gradient(*batch) for batch in probe.batches])
     if not gradients.abs().sum((0, 2)).all():
         return "the loss of some examples does not depend on their outputs"
     if not _depends_on_every_target(probe):
         return "the loss does not depend on the targets of all examples"
-    return "it takes targets of -1 and 1, not of 0 and 1" if _takes_signs(probe) else None
+    if probe.call.kind in {Kind.BINARY, Kind.PROBABILITIES}:
+        values = torch.stack([probe.value(z, torch.zeros_like(target)) for z, target in probe.batches])
+        if (values == values[0]).all() and values[0] != 0:  # targets of 0 remove the outputs from the formula
+            return "it takes targets of -1 and 1, not of 0 and 1"
+    return None
 
 
 def _depends_on_every_target(probe: Probe) -> bool:
-    """Whether a change of any single target changes the loss."""
+    """Whether the loss changes whenever the target of one example changes."""
     target = probe.batches[0][1]
     # The first shift by which every example gets a different target.
     shifted = [target.roll(shift, 0) for shift in (1, 3, 4)]
@@ -245,9 +231,120 @@ def _depends_on_every_target(probe: Probe) -> bool:
     return True
 
 
-def _takes_signs(probe: Probe) -> bool:
-    """Whether labels of 0 make the loss a constant other than 0, so that labels of -1 and 1 are expected."""
-    if probe.call.kind not in {Kind.BINARY, Kind.PROBABILITIES}:
+class Route(StrEnum):
+    """How the losses of single examples are obtained from a criterion. `losslab show` prints the value."""
+
+    ELEMENTS = "per example, unreduced"
+    """The criterion's `reduction` is set to "none", or it does not reduce at all."""
+    MAPPED = "per example, by torch.func.vmap"
+    SINGLES = "per example, by one call for each"
+    WHOLE = "of the whole batch only"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the value of a criterion is made up of scores: Σ scores / Σ weights, or Σ scores if `summed`."""
+
+    route: Route
+    over_columns: str = "mean"
+    """Whether the score of an example is the "mean" or the "sum" of its elements."""
+    weighting: str = "one"
+    """The weight of an example: 1 ("one"), 0 if ignored, else 1 ("counted"), or that of its class ("class")."""
+    summed: bool = False
+
+    def scores(self, criterion: Criterion, call: Call, outputs: Tensor, target: Tensor) -> Tensor:
+        """The losses (N,) of the examples under a criterion that `unreduced` returned."""
+        if self.route is Route.SINGLES:
+            singles = zip(outputs.split(1), target.split(1), strict=True)
+            return torch.stack([call(criterion, z, y).mean() for z, y in singles])
+        if self.route is Route.MAPPED:
+            mapped: Tensor = torch.func.vmap(lambda z, y: call(criterion, z[None], y[None]).mean())(outputs, target)
+            return mapped
+        elements = call(criterion, outputs, target).reshape(len(outputs), -1)
+        scores: Tensor = elements.sum(1) if self.over_columns == "sum" else elements.mean(1)
+        return scores
+
+    def weights(self, criterion: Criterion, targets: int, target: Tensor) -> Tensor:
+        """The weights (N,) of the examples in the mean."""
+        if self.weighting == "one":
+            return torch.ones(target.shape[:1], device=target.device)
+        ignored = ignored_index(criterion)
+        counted = torch.ones_like(target, dtype=torch.bool) if ignored is None else target != ignored
+        weight = class_weight(criterion, targets)
+        if weight is None or self.weighting == "counted":
+            return counted.float()
+        return weight[target.where(counted, 0)] * counted
+
+
+def unreduced(criterion: Criterion, route: Route) -> Criterion:
+    """A shallow copy of the criterion that does not reduce; it shares the criterion's parameters and buffers."""
+    if route is not Route.ELEMENTS or not hasattr(criterion, "reduction"):
+        return criterion
+    clone = copy.copy(criterion)
+    clone.reduction = "none"
+    return clone
+
+
+def find_form(probe: Probe) -> Form:
+    """The first form with independent scores that make up the criterion's own value on all batches.
+
+    Raises:
+        LabError: there is none, because the criterion broadcasts outputs and target to (N, N).
+    """
+    batches, ignored = [*probe.batches], ignored_index(probe.original)
+    if probe.call.kind is Kind.INDEX and ignored is not None:
+        batches += [(z, y.masked_fill(torch.arange(len(y)) % 4 == 1, ignored)) for z, y in probe.batches]
+    for form in _forms(probe):
+        # Fresh copies, because a criterion may keep state between calls.
+        criterion, fresh = unreduced(copy_of(probe.original), form.route), replace(probe)
+        try:
+            if all(_holds(form, criterion, fresh, *batch) for batch in batches):
+                return form
+        except Exception:  # noqa: BLE001, S112 -- foreign code may raise anything
+            continue
+    if _broadcasts(probe):
+        raise LabError(
+            f"{name_of(probe.original)} broadcasts: it pairs the outputs of each example with the targets of all; give "
+            "outputs and target the same shape inside it, e.g. target.view_as(outputs)"
+        )
+    return Form(Route.WHOLE)
+
+
+def _forms(probe: Probe) -> Iterator[Form]:
+    # The most specific weighting comes first: on batches that do not show the difference, a simpler one fits too.
+    weightings = ["one"]
+    if probe.call.kind is Kind.INDEX and ignored_index(probe.original) is not None:
+        weightings.insert(0, "counted")
+    if probe.call.kind is Kind.INDEX and class_weight(probe.original, probe.targets) is not None:
+        weightings.insert(0, "class")
+    for over_columns in ("mean", "sum"):
+        for weighting in weightings:
+            yield Form(Route.ELEMENTS, over_columns, weighting)
+            yield Form(Route.ELEMENTS, over_columns, "one", summed=True)
+    for route in (Route.MAPPED, Route.SINGLES):
+        yield Form(route)
+        yield Form(route, summed=True)
+
+
+def _holds(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
+    """Whether the scores of a form make up the value of a batch, and do not depend on the other examples in it."""
+    scores = form.scores(criterion, probe.call, outputs, target)
+    weights = form.weights(criterion, probe.targets, target)
+    if scores.shape != (len(outputs),) or not weights.sum() > 0:
         return False
-    values = torch.stack([probe.value(z, torch.zeros_like(target)) for z, target in probe.batches])
-    return bool((values == values[0]).all() and values[0] != 0)
+    if form.route is Route.ELEMENTS:
+        parts = [(outputs[rows], target[rows]) for rows in (slice(0, 5), slice(5, None))]
+        separate = torch.cat([form.scores(criterion, probe.call, *part) for part in parts])
+        if not torch.allclose(separate, scores, rtol=1e-4, atol=1e-6):
+            return False
+    value = scores.sum() if form.summed else scores.sum() / weights.sum()
+    return torch.allclose(value, probe.value(outputs, target), rtol=1e-4, atol=1e-6)
+
+
+def _broadcasts(probe: Probe) -> bool:
+    """Whether the value is the mean over all N² pairs of the outputs of one example and the target of another."""
+    outputs, target = probe.batches[0]
+    if probe.call.kind is Kind.INDEX:
+        return False  # class indices (N,) and outputs (N, C) do not broadcast
+    pairs = [probe.value(z, y) for z in outputs.split(1) for y in target.split(1)]
+    return torch.allclose(torch.stack(pairs).mean(), probe.value(outputs, target), rtol=1e-4)

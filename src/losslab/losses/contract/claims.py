@@ -1,4 +1,4 @@
-"""Checks of the claims of a card against a numerical search. Each returns how the claim is refuted, or None."""
+"""Checks of the claims of a card by a numerical search. Each returns a description of the counterexample, or None."""
 
 import math
 from typing import Any
@@ -9,36 +9,35 @@ from losslab.losses.contract import search
 from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
 SIZES = (2, 3, 10)
-"""Numbers of classes that formulas in K are evaluated at."""
+"""The numbers of classes K at which formulas are evaluated."""
 
 
 def evaluate_formula(formula: str, loss: Loss, classes: int) -> float:
-    """The value of a card's formula in K and the loss's hyperparameters."""
+    """The value of a formula of a card, which may contain K and the names of hyperparameters of the loss."""
     import sympy  # noqa: PLC0415 -- takes half a second to import
 
     names: dict[str, Any] = {"K": classes} | {name: float(getattr(loss, name)) for name in loss.hyperparameters}
     value = sympy.sympify(formula, locals={name: sympy.Float(value) for name, value in names.items()})
     if value is sympy.nan:
-        value = sympy.sympify(0)  # 0 log 0, at the end of a hyperparameter's range
+        return 0.0  # 0 log 0, at the end of a hyperparameter's range
     return float(value)
 
 
 def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
-    """The declared formula holds for several numbers of classes."""
+    """The value at uniform logits is the declared one, for several numbers of classes."""
     if card.uniform is None:
         return None
     for classes in SIZES:
         found = search.value_at_uniform_logits(with_class_counts(loss, classes, equal=True), classes)
         claimed = evaluate_formula(card.uniform, loss, classes)
         if not math.isclose(found, claimed, rel_tol=1e-6, abs_tol=1e-9):
-            return (
-                f"at uniform logits with {classes} classes it is {found:.6g}, declared {card.uniform} = {claimed:.6g}"
-            )
+            where = f"the value at uniform logits with {classes} classes"
+            return f"{where} is {found:.6g}, but the card declares {card.uniform} = {claimed:.6g}"
     return None
 
 
 def symmetry(loss: Loss, card: Card) -> str | None:
-    """Σ_k L(z, k) is the declared constant, or varies if none is declared."""
+    """Σ_k L(z, k) is the declared constant. If none is declared, it varies."""
     if not is_classification(loss):
         return None
     for classes in SIZES[1:]:
@@ -46,16 +45,17 @@ def symmetry(loss: Loss, card: Card) -> str | None:
         varies = high - low > 1e-6 * max(1.0, abs(high))
         if card.symmetric is None:
             if not varies:
-                return f"Σ_k L(z, k) is {low:.6g} for all z found, declared not symmetric"
+                return f"Σ_k L(z, k) is {low:.6g} at all outputs tried, but the card declares no constant"
             continue
         claimed = evaluate_formula(card.symmetric, loss, classes)
         if varies or not math.isclose(low, claimed, rel_tol=1e-5, abs_tol=1e-6):
-            return f"Σ_k L(z, k) runs from {low:.6g} to {high:.6g}, declared {card.symmetric} = {claimed:.6g}"
+            found = f"Σ_k L(z, k) is between {low:.6g} and {high:.6g}"
+            return f"{found}, but the card declares {card.symmetric} = {claimed:.6g}"
     return None
 
 
 def bounds(loss: Loss, card: Card) -> str | None:
-    """No value found lies beyond the declared bounds, and some come close to each."""
+    """All values found are within the declared bounds, and some are close to each bound."""
     for classes in SIZES:
         ready = with_class_counts(loss, classes, equal=True)
         found = search.value_range(ready, classes, card.overflows_at)
@@ -64,95 +64,95 @@ def bounds(loss: Loss, card: Card) -> str | None:
             if bound is None:
                 continue
             claimed = evaluate_formula(bound, loss, classes)
+            declared = f"the declared bound {claimed:.6g} with {classes} classes"
             if math.isinf(claimed):
                 before = search.value_range(ready, classes, card.overflows_at, near=True)[number]
                 # With limited outputs the value is unbounded because of the targets, and grows less in the search.
                 enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
                 if extreme * side < enough:
-                    return f"it is declared unbounded, but further out {before:.6g} grows to {extreme:.6g} only"
+                    return f"the card declares no bound, but at larger outputs {before:.6g} becomes only {extreme:.6g}"
             elif (extreme - claimed) * side > 1e-6 * max(1.0, abs(claimed)):
-                return f"it reaches {extreme:.6g}, beyond the declared bound {claimed:.6g} (with {classes} classes)"
+                return f"the value {extreme:.6g} is beyond {declared}"
             elif (claimed - extreme) * side > max(0.05, 0.05 * abs(claimed)):
-                return (
-                    f"it stays {abs(claimed - extreme):.3g} from the declared bound {claimed:.6g} ({classes} classes)"
-                )
+                return f"no value found is closer than {abs(claimed - extreme):.3g} to {declared}"
     return None
 
 
 def convexity(loss: Loss, card: Card) -> str | None:
-    """The loss lies below all chords found, or above one if it is declared not convex."""
+    """The loss is below all chords found. If it is declared not convex, it is above one of them."""
     if card.convex is None:
         return None
     violation = search.convexity_violation(with_class_counts(loss, 3))
     if card.convex and violation > 0:
-        return f"it is declared convex, but lies {violation:.3g} above a chord"
+        return f"the card declares the loss convex, but it is {violation:.3g} above a chord"
     if not card.convex and violation <= 0:
-        return "it is declared not convex, but no chord was found to be violated"
+        return "the card declares the loss not convex, but it is below all chords found"
     return None
 
 
 def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
-    """Adding a number to all outputs changes nothing, or something if it is declared not invariant."""
+    """The loss does not change if a number is added to all outputs. If it is declared not invariant, it changes."""
     if not is_classification(loss):
         return None
     change = search.shift_sensitivity(with_class_counts(loss, 3), 3)
     if card.shift_invariant and change > 1e-7:
-        return f"it is declared invariant to shifts, but one changed it by {change:.3g}"
+        return f"the card declares the loss invariant to shifts, but a shift changed it by {change:.3g}"
     if not card.shift_invariant and change <= 1e-7:
-        return "it is declared not invariant to shifts, but none changed it"
+        return "the card declares the loss not invariant to shifts, but no shift changed it"
     return None
 
 
 def properness(loss: Loss, card: Card) -> str | None:
-    """The true probabilities minimise the expected loss, or do not if it is declared improper."""
+    """The true probabilities minimise the expected loss. If it is declared improper, they do not."""
     if card.proper is None or not is_classification(loss):
         return None
     distance = search.properness_gap(with_class_counts(loss, 3, equal=True))
     if card.proper and distance > 1e-4:
-        return f"it is declared proper, but the minimum of the expected loss is {distance:.3g} away from the truth"
+        minimum = "the minimum of the expected loss is"
+        return f"the card declares the loss proper, but {minimum} {distance:.3g} from the true probabilities"
     if not card.proper and distance < 1e-4:
-        return "it is declared improper, but the minimum of the expected loss was at the truth"
+        return "the card declares the loss improper, but the true probabilities minimise the expected loss"
     return None
 
 
 def estimate(loss: Loss, card: Card) -> str | None:
     """The best constant prediction is the declared property of the targets."""
     if is_classification(loss) or (card.elicits is None and card.low is None):
-        return None  # a loss made of others claims nothing
+        return None  # the card of a loss made of other losses makes no claim
     found = search.best_constant(loss)
     named = {"mean": 4.0, "median": 1.0}
     if card.elicits is None:
         equal = [name for name, value in named.items() if math.isclose(found, value, abs_tol=1e-4)]
-        return f"the best estimate is the {equal[0]}, which is not declared" if equal else None
+        return f"the best estimate is the {equal[0]}, but the card does not declare it" if equal else None
     claimed = named.get(card.elicits)
     if claimed is None:  # the quantile of level q of n values is the ⌈n q⌉th
         claimed = search.TARGETS[math.ceil(len(search.TARGETS) * float(card.elicits)) - 1]
     if math.isclose(found, claimed, rel_tol=1e-3, abs_tol=1e-3):
         return None
-    return f"the best estimate is {found:.6g}, declared the {card.elicits}, which is {claimed:g}"
+    return f"the best estimate is {found:.6g}, but the card declares the {card.elicits}, which is {claimed:g}"
 
 
 def slope_near(loss: Loss, card: Card) -> str | None:
-    """The gradient where the outputs are right behaves as declared."""
+    """Where the outputs are right, the gradient behaves as declared."""
     if card.near is None:
         return None
     return _compare_slopes("near", search.gradients_near(with_class_counts(loss, 3, equal=True)), card.near)
 
 
 def slope_far(loss: Loss, card: Card) -> str | None:
-    """The gradient where the outputs are wrong behaves as declared."""
+    """Where the outputs are wrong, the gradient behaves as declared."""
     if card.far is None:
         return None
     return _compare_slopes("far from", search.gradients_far(with_class_counts(loss, 3), card.overflows_at), card.far)
 
 
 def classify_slope(gradients: list[float]) -> Slope:
-    """The behaviour of gradients taken at increasing distances."""
+    """The behaviour of the gradients at increasing distances."""
     # From the fourth point on (a margin or residual of 30) a gradient of 0 counts as flat, not as rounding.
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
     largest = max(gradients)
-    # It must still be falling at the end: one that is merely smaller than an earlier peak does not fade.
+    # A gradient that fades must also fall at the end, not only be smaller than an earlier peak.
     if gradients[-1] < 0.05 * largest and gradients[-1] <= 0.5 * gradients[-2]:
         return Slope.FADES
     return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS
@@ -163,7 +163,7 @@ def _compare_slopes(where: str, gradients: list[float], declared: Slope) -> str 
     if found is declared:
         return None
     words = ["is exactly 0" if slope is Slope.ZERO else str(slope) for slope in (found, declared)]
-    return f"{where} the target the gradient {words[0]}, declared: {words[1]}"
+    return f"{where} the target the gradient {words[0]}, but the card declares that it {words[1]}"
 
 
 CLAIMS = (

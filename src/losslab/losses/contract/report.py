@@ -1,13 +1,14 @@
-"""The result of the contract's checks on a loss, as text."""
+"""Runs the checks of the contract on a loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from losslab.errors import message_of
 from losslab.losses.adapter.adapted import Adapted
-from losslab.losses.adapter.per_example import Route
+from losslab.losses.adapter.probe import Route
 from losslab.losses.base import Loss
-from losslab.losses.contract import run_check
-from losslab.losses.contract.behaviour import CHECKS, FOREIGN_CHECKS, is_stable_far_out
+from losslab.losses.contract.behaviour import CHECKS, FOREIGN_CHECKS, is_stable_at_large_outputs
 from losslab.losses.contract.claims import CLAIMS
 from losslab.losses.contract.sample_inputs import with_class_counts
 from losslab.targets import Kind
@@ -19,39 +20,38 @@ class CheckResult:
 
     name: str
     failure: str | None
-    """A description of the failure; None if the check holds."""
+    """A description of the failure; None if the check passed."""
 
     def __str__(self) -> str:
         return f"  holds   {self.name}" if self.failure is None else f"  BROKEN  {self.name}: {self.failure}"
 
 
 def check_loss(loss: Loss) -> list[CheckResult]:
-    """Check a loss for each kind of target that it takes, and every claim of its card.
+    """Check the behaviour of a loss for each kind of target that it takes, and every claim of its card.
 
-    An adapted criterion of another library gets only the checks of `FOREIGN_CHECKS`; one that scores a batch as a whole
-    gets none.
+    An adapted criterion of another library is checked with `FOREIGN_CHECKS` only, and not at all if it scores a batch
+    as a whole.
     """
-    checks: tuple[Callable[[Loss, Kind], str | None], ...] = FOREIGN_CHECKS if isinstance(loss, Adapted) else CHECKS
-    if getattr(loss, "bounded", False):
-        checks = tuple(check for check in checks if check is not is_stable_far_out)  # it does not accept such outputs
-    if isinstance(loss, Adapted) and loss.form.route is Route.WHOLE:
-        return []
-    results = [CheckResult(_words(check.__name__), _first_failure(check, loss)) for check in checks]
+    checks: tuple[Callable[[Loss, Kind], str | None], ...] = CHECKS
+    if isinstance(loss, Adapted):
+        checks = () if loss.form.route is Route.WHOLE else FOREIGN_CHECKS
+        if loss.bounded:  # the criterion does not accept large outputs
+            checks = tuple(check for check in checks if check is not is_stable_at_large_outputs)
+    results = []
+    for check in checks:
+        failures = ((kind, run_check(check, with_class_counts(loss), kind)) for kind in loss.wants)
+        failure = next((f"{text} ({kind} targets)" for kind, text in failures if text is not None), None)
+        results.append(CheckResult(check.__name__.replace("_", " "), failure))
     if loss.card is not None:
-        results += [
-            CheckResult(f"card: {_words(claim.__name__)}", run_check(claim, loss, loss.card)) for claim in CLAIMS
-        ]
+        for claim in CLAIMS:
+            name = f"card: {claim.__name__.replace('_', ' ')}"
+            results.append(CheckResult(name, run_check(claim, loss, loss.card)))
     return results
 
 
-def _first_failure(check: Callable[..., str | None], loss: Loss) -> str | None:
-    """The failure for the first kind of target with one."""
-    for kind in loss.wants:
-        failure = run_check(check, with_class_counts(loss), kind)
-        if failure is not None:
-            return f"{failure} ({kind} targets)"
-    return None
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def run_check(check: Callable[..., str | None], *args: Any) -> str | None:
+    """Run a check → a description of the failure, which may be an exception that the loss raised; None if it passes."""
+    try:
+        return check(*args)
+    except Exception as error:  # noqa: BLE001 -- any exception of the loss is a failure
+        return f"{type(error).__name__}: {message_of(error)}"[:300]

@@ -1,4 +1,4 @@
-"""Numerical search for the facts of a loss, on random and on extreme outputs, in float64."""
+"""Numerical search for facts of a loss, on random and extreme outputs in float64."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -19,16 +19,14 @@ from losslab.losses.contract.sample_inputs import (
 )
 from losslab.targets import Kind
 
-_SCALES = (0.1, 1.0, 3.0, 10.0)
 TARGETS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
-"""Values to estimate, with mean 4 and median 1. They are counts, so that losses of counts accept them too."""
+"""Values to estimate, with mean 4 and median 1. They are integers, so that losses of counts accept them."""
 
 
 def random_outputs(loss: Loss, classes: int, each: int = 200) -> Tensor:
-    """Random outputs of several sizes → (N, classes · columns per class)."""
-    shape = each, classes * n_output_columns(loss)
-    draws = [torch.randn(shape, generator=seeded_generator(n), dtype=torch.float64) for n in range(len(_SCALES))]
-    return torch.cat([scale * drawn for scale, drawn in zip(_SCALES, draws, strict=True)])
+    """Random outputs of several scales → (N, classes · columns per class)."""
+    draw = partial(torch.randn, each, classes * n_output_columns(loss), dtype=torch.float64)
+    return torch.cat([scale * draw(generator=seeded_generator(n)) for n, scale in enumerate((0.1, 1.0, 3.0, 10.0))])
 
 
 def value_at_uniform_logits(loss: Loss, classes: int) -> float:
@@ -44,13 +42,9 @@ def range_of_class_sums(loss: Loss, classes: int) -> tuple[float, float]:
 
 
 def value_range(loss: Loss, classes: int, limit: float = math.inf, *, near: bool = False) -> tuple[float, float]:
-    """The smallest and the largest value found.
+    """The smallest and the largest value found at outputs up to 1e4 (classes), or up to 1e12 and `limit` (values).
 
-    Args:
-        loss: the loss.
-        classes: the number of classes.
-        limit: the largest output of a loss of values.
-        near: search outputs up to 300 (classes) or 1e6 (values) instead of 1e4 or 1e12.
+    With `near`, outputs go up to 300 (classes) or 1e6 (values) only.
     """
     if is_classification(loss):
         one = torch.eye(classes)
@@ -61,28 +55,23 @@ def value_range(loss: Loss, classes: int, limit: float = math.inf, *, near: bool
         end = min(1e6, limit / 2) if near else min(1e12, limit)
         sizes = torch.tensor([0.0, *np.geomspace(1e-3, end, 60)], dtype=torch.float64)
         spread = torch.cat([sizes, -sizes.clamp(max=limit)])[:, None]
-        targets = torch.tensor(TARGETS, dtype=torch.float64)[:, None]
-        # Outputs spread around the target and around 0, with several values for the other outputs of each target.
-        further = torch.tensor([-30.0, -3.0, 0.0, 6.0, 30.0], dtype=torch.float64)[:, None]
-        values = torch.cat(
-            [
-                loss.per_example(
-                    _side_by_side(spread + (target if spread_from_target else 0), rest, n_output_columns(loss)), target
-                )
-                for target in targets.unsqueeze(1).expand(-1, len(spread), -1)
-                for rest in further
-                for spread_from_target in (True, False)
-            ]
-        )
+        # Outputs are spread around the target and around 0; other outputs for the same target take several values.
+        columns = n_output_columns(loss)
+        cases = [(t, rest, centre) for t in TARGETS for rest in (-30.0, -3.0, 0.0, 6.0, 30.0) for centre in (t, 0.0)]
+        scores = [
+            loss.per_example(_side_by_side(spread + centre, rest, columns), torch.full_like(spread, target))
+            for target, rest, centre in cases
+        ]
+        values = torch.cat(scores)
     return values.min().item(), values.max().item()
 
 
-def _side_by_side(first: Tensor, rest: Tensor, columns: int) -> Tensor:
-    return torch.cat([first, *[rest.expand_as(first)] * (columns - 1)], dim=1)
+def _side_by_side(first: Tensor, rest: float, columns: int) -> Tensor:
+    return torch.cat([first, first.new_full((len(first), columns - 1), rest)], dim=1)
 
 
 def convexity_violation(loss: Loss, classes: int = 3) -> float:
-    """The largest amount by which the loss lies above a chord; if positive, it is not convex in the outputs."""
+    """The largest distance of the loss above a chord; if positive, the loss is not convex in the outputs."""
     generator = seeded_generator(7)
     worst = -math.inf
     for centre in random_outputs(loss, classes, 400).split(400):
@@ -122,7 +111,7 @@ def _distance(loss: Loss, truth: Tensor) -> float:
     classes = len(truth)
 
     def expected(z: Tensor) -> Tensor:
-        # Only the network's own outputs are free; those of other views are 0.
+        # Only the network's own outputs vary; those of other views are 0.
         outputs = torch.cat([z, torch.zeros(classes * n_output_columns(loss) - len(z), dtype=z.dtype)])[None]
         if classes > 1:
             return (costs_of_each_class(loss, outputs, classes)[0] * truth).sum()
@@ -166,14 +155,14 @@ def best_constant(loss: Loss) -> float:
 
 
 def gradients_near(loss: Loss) -> list[float]:
-    """Gradient sizes at increasing margins, or decreasing residuals."""
+    """Sizes of the gradient at increasing margins, or decreasing residuals."""
     if is_classification(loss):
         return [_at_margin(loss, margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, (1.0, 1e-3, 1e-6, 1e-12))
 
 
 def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
-    """Gradient sizes at decreasing (negative) margins, or increasing residuals."""
+    """Sizes of the gradient at decreasing (negative) margins, or increasing residuals."""
     if is_classification(loss):
         return [_at_margin(loss, -margin) for margin in (0.0, 3.0, 10.0, 30.0, 300.0, 1e7)]
     return _at_residuals(loss, [size for size in (1.0, 5.0, 10.0, 30.0, 1e6, 1e30, 1e100) if size < limit])
@@ -182,7 +171,7 @@ def gradients_far(loss: Loss, limit: float = math.inf) -> list[float]:
 def _at_margin(loss: Loss, margin: float) -> float:
     classes = 1 if loss.wants[0] is Kind.BINARY else 3
     outputs = torch.zeros(1, classes * n_output_columns(loss), dtype=torch.float64)
-    # A margin is large for cosines far earlier: further out float64 cannot tell a small gradient from 0.
+    # For cosines a smaller margin is already large: at a larger one the gradient rounds to 0 in float64.
     outputs[0, 0] = margin / 30 if loss.cosine_outputs else margin
     if classes == 1:
         return _gradient(loss, outputs, torch.ones(1, 1, dtype=torch.float64))
@@ -190,8 +179,8 @@ def _at_margin(loss: Loss, margin: float) -> float:
 
 
 def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
-    # Only the first of the outputs for a value estimates it.
-    make = partial(_side_by_side, rest=torch.zeros(1, 1, dtype=torch.float64), columns=n_output_columns(loss))
+    # Only the first of the outputs for a value is an estimate of it.
+    make = partial(_side_by_side, rest=0.0, columns=n_output_columns(loss))
     # The target that outputs of 0 predict: 0, or a rate of 1 if the outputs are logarithms.
     target = loss.to_predictions(make(torch.zeros(1, 1, dtype=torch.float64))).clone()
     both = [
@@ -204,6 +193,6 @@ def _at_residuals(loss: Loss, sizes: Iterable[float]) -> list[float]:
 def _gradient(loss: Loss, outputs: Tensor, target: Tensor, columns: int | None = None) -> float:
     leaf = outputs.requires_grad_()
     (gradient,) = torch.autograd.grad(loss.per_example(leaf, target).sum(), leaf)
-    # Not the norm: the square of a gradient of 1e-260 would underflow to 0.
+    # The maximum and not the norm, because the square of a gradient of 1e-260 underflows to 0.
     size: float = gradient[:, :columns].abs().max().item()
     return size
