@@ -46,7 +46,7 @@ def configuration(name: str, teacher: Path) -> dict[str, Any]:
         return _compose(*_SMALL[:2], *_IMAGES, "loss=distillation", f"teacher={teacher}")
     if name in ("poisson_nll", "tweedie"):
         data = ["data=counts", "data.batch_size=120"]
-    elif {Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY} & set(catalog.wants(name)):
+    elif {Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY} & set(catalog.make(name).wants):
         data = _IMAGES
     else:
         data = ["data=diabetes", "data.batch_size=120"]

@@ -1,7 +1,7 @@
-"""The base classes of all losses: `Loss` scores each example and averages; the others serve one kind of target each."""
+"""The base classes of losses: `Loss`, and its subclasses for classes, residuals and independent labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, dataclass_transform
 
 import torch
@@ -9,93 +9,95 @@ from torch import Tensor, nn
 
 from losslab.errors import LabError
 from losslab.losses.card import Card
-from losslab.losses.class_weights import ClassWeights, WeightRule, class_weight_tensor
 from losslab.losses.hyperparameters import HasHyperparameters, argument, hyperparameter
 from losslab.targets import Kind
 
+WeightRule = Callable[[Tensor], Tensor]
+"""A function that computes class weights, float (C,), from class counts, int64 (C,)."""
+ClassWeights = Sequence[float] | Tensor | WeightRule | None
+"""One weight per class (C,), or a rule such as `losslab.losses.imbalance.balanced`; None for no weights."""
+
 
 class Total(NamedTuple):
-    """Sums over a batch, which add up across batches and ranks where means do not."""
+    """Sums over a batch. Unlike means, they can be added over batches and ranks."""
 
     value: Tensor
-    """Σ per_example → ()."""
+    """The sum of `per_example`, ()."""
     weight: Tensor
-    """Σ example_weight → ()."""
+    """The sum of `example_weight`, ()."""
     terms: Mapping[str, Tensor]
-    """For a loss made of several terms, Σ of each term by name, unweighted → () each."""
+    """The sum of each term by name, without its weight, () each; empty for a loss that is not a sum of terms."""
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(hyperparameter, argument))
 class Loss(HasHyperparameters, ABC):
-    """A loss scores each example; `forward` is the weighted mean of the scores, a drop-in criterion for any loop.
+    """A loss that scores each example. `forward` returns the weighted mean of the scores, as the losses of torch.nn do.
 
-    A subclass sets `wants`, the kinds of target that it takes in order of preference, declares its hyperparameters
-    (see `losslab.losses.hyperparameters`) and its `card`, and writes `score`. It may override the other methods. A loss
-    is a pure function of tensors: it keeps no state between calls and does not branch on values.
+    A subclass sets `wants`, declares its hyperparameters (see `losslab.losses.hyperparameters`) and its `card`, and
+    defines `score`. It may override the other methods. A loss is a pure function of tensors: it keeps no state between
+    calls, and its control flow does not depend on values.
 
-    Shapes: outputs are (N, C) with an INDEX target (N,), and have the target's shape with any other kind. With
-    `outputs_per_target` or `n_views` above 1 they have that many times as many columns.
+    Shapes: with an INDEX target (N,), outputs are (N, C); with another kind they have the shape of the target. If
+    `outputs_per_target` or `n_views` is above 1, they have that many times as many columns.
     """
 
     wants: tuple[Kind, ...] = ()
+    """The kinds of target that the loss accepts, in order of preference."""
     outputs_per_target: int = 1
     """Outputs of the network for each target: 2 for a mean and a variance. All means come first, then all variances."""
     n_views: int = 1
-    """Sets of outputs that are scored together (see `loss_inputs`): 2 for a student and its teacher."""
+    """Number of sets of outputs that are scored together (see `loss_inputs`): 2 for a student and its teacher."""
     cosine_outputs: bool = False
     """Whether outputs must be cosines: the network's last layer is then replaced (see `losslab.models.cosine`)."""
     term_names: tuple[str, ...] = ()
-    """The names of the terms in `Total.terms`, for a loss made of several."""
+    """The names of the terms in `Total.terms`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for former, name in (("views", "n_views"), ("seen", "loss_inputs")):
-            if former in vars(cls):  # a loss that was written with the former name
+            if former in vars(cls):  # the loss was written when the attribute had this name
                 setattr(cls, name, vars(cls)[former])
 
     @property
     def card(self) -> Card | None:
-        """The facts that are claimed of this loss at its hyperparameters; None if there are none.
+        """The facts that the loss declares at its current hyperparameters; None if it declares none.
 
-        A class attribute where they depend on no hyperparameter.
+        If they do not depend on hyperparameters, a subclass sets a class attribute instead.
         """
         return None
 
     @abstractmethod
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The formula. Called with outputs of at least float32 and matching shapes (N, ...) → (N,)."""
+        """The formula: outputs of at least float32 and a target of matching shape (N, ...) → (N,)."""
 
     def per_example(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each example.
+        """The loss of each example → (N,), in float32 or float64.
 
         Args:
-            outputs: raw outputs of the network. Half precision is raised to float32; float64 stays.
-            target: of a kind in `wants`.
-
-        Returns:
-            (N,), in the precision of the computation.
+            outputs: raw outputs of the network. Half precision is converted to float32; float64 is kept.
+            target: a target of a kind in `wants`.
 
         Raises:
-            LabError: the shapes would broadcast, or class indices are not integers.
+            LabError: the shapes do not match, or class indices are not int64.
         """
         return self.score(*self._prepare(outputs, target))
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight (N,) of each example in the mean: 1, unless the loss weights or ignores classes."""
+        """The weight of each example in the mean → (N,): 1, unless the loss weights or ignores classes."""
         return torch.ones(target.shape[:1], device=target.device)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of scores and weights of a batch."""
+        """The sums of the scores and weights of a batch."""
         scores = self.per_example(outputs, target)
         return Total(scores.sum(), self.example_weight(target).to(scores.dtype).sum(), {})
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The weighted mean of the batch → (). An empty batch gives NaN, as torch's own losses do."""
+        """The weighted mean of the scores of a batch → (); NaN for an empty batch, as with torch's losses."""
         total = self.total(outputs, target)
         return total.value / total.weight
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The class probabilities that outputs (N, C) stand for under this loss; metrics use them → (N, C)."""
+        """The class probabilities that outputs (N, C) stand for under this loss → (N, C). Metrics use them."""
         return torch.softmax(outputs, dim=1)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
@@ -103,21 +105,21 @@ class Loss(HasHyperparameters, ABC):
         return outputs
 
     def outputs(self, targets: int) -> int:
-        """How many outputs the network needs for this many targets."""
+        """Number of outputs that the network needs for this number of targets."""
         return targets * self.outputs_per_target
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002
-        """The tensor to score: the network's outputs (N, C), then the other views the loss needs (N, n_views C)."""
+        """The tensor to score: the network's outputs (N, C), followed by other views if needed → (N, n_views · C)."""
         return outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Receive the class counts of the training data, int64 (C,). A loss made of others passes them on."""
+        """Receive the class counts of the training data, int64 (C,), and pass them on to losses that are submodules."""
         for part in self.children():
             if isinstance(part, Loss):
                 part.set_class_counts(counts)
 
     def _check_outputs(self, outputs: Tensor, target: Tensor) -> None:
-        """Raise LabError unless both are dense tensors, and outputs real numbers of the right number of dimensions."""
+        """Raise LabError unless both are dense tensors and outputs are real, with the right number of dimensions."""
         name = type(self).__name__
         for label, value in (("outputs", outputs), ("the target", target)):
             if not isinstance(value, Tensor):
@@ -132,14 +134,14 @@ class Loss(HasHyperparameters, ABC):
         if classes and outputs.ndim > 2:
             raise LabError(
                 f"{name}: outputs must be (N, C), got {tuple(outputs.shape)}: where every pixel is an example, use "
-                "outputs.movedim(1, -1).flatten(0, -2) and the target likewise"
+                "outputs.movedim(1, -1).flatten(0, -2), and flatten the target in the same way"
             )
         if outputs.ndim < 1 + classes or 0 in outputs.shape[1:]:
             expected = "(N, C)" if classes else "(N, D)"
             raise LabError(f"{name}: outputs must be {expected} with at least one column, got {tuple(outputs.shape)}")
 
     def _prepare(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check outputs and target, and raise both to the precision of the computation."""
+        """Check outputs and target, and convert both to the precision of the computation."""
         self._check_outputs(outputs, target)
         name, factor = type(self).__name__, self.outputs_per_target * self.n_views
         if outputs.dtype.itemsize < torch.float32.itemsize:
@@ -147,10 +149,10 @@ class Loss(HasHyperparameters, ABC):
         if target.dtype.is_floating_point:
             expected = (*target.shape[:-1], *(factor * columns for columns in target.shape[-1:]))
             if expected != outputs.shape:
-                wider = "" if factor == 1 else f" (the target's shape with {factor} times as many columns)"
+                wider = "" if factor == 1 else f", but the outputs {factor} times as many columns"
                 raise LabError(
-                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have one shape"
-                    f"{wider} (they would broadcast or mismatch): reshape the target, e.g. target.view(outputs.shape)"
+                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have the same shape"
+                    f"{wider} (else they broadcast or mismatch): reshape the target, e.g. target.view(outputs.shape)"
                 )
             return outputs, target.to(outputs.dtype)
         if Kind.INDEX not in self.wants:
@@ -160,33 +162,32 @@ class Loss(HasHyperparameters, ABC):
             )
         if target.dtype != torch.int64 or target.shape != outputs.shape[:1] or outputs.ndim != 2:
             raise LabError(
-                f"{name}: class indices must be int64 (N,) beside outputs (N, C), got {target.dtype} "
-                f"{tuple(target.shape)} beside {tuple(outputs.shape)}"
+                f"{name}: class indices must be int64 (N,) with outputs (N, C), got {target.dtype} "
+                f"{tuple(target.shape)} with {tuple(outputs.shape)}"
             )
         if outputs.shape[1] % factor:
-            raise LabError(f"{name} scores {factor} outputs for each class: {outputs.shape[1]} columns are no multiple")
+            raise LabError(
+                f"{name} needs {factor} outputs for each class: {outputs.shape[1]} columns are not a multiple"
+            )
         return outputs, target
 
 
-_CLASS_KINDS: tuple[Kind, ...] = (Kind.INDEX, Kind.PROBABILITIES)
-
-
 class ClassLoss(Loss):
-    """A loss for one class among C: a subclass computes the cost of each class, and the target selects or mixes them.
+    """A loss for one class among C: a subclass computes the loss of each class, and the target selects or mixes them.
 
-    A soft target t costs the expected loss of a class drawn from it, Σ_k t_k L(z, k).
+    With soft targets t it is the expected loss of a class drawn from t, Σ_k t_k L(z, k).
 
     Args:
         weight: one weight per class (C,), each ≥ 0, or a rule that computes them from the class counts (see
-            `losslab.losses.class_weights`). As in torch's cross-entropy, the mean divides by the weights of the
+            `losslab.losses.imbalance`). As in torch's cross-entropy, the mean divides by the weights of the
             indices, and by N for soft targets.
         ignore_index: examples with this index count neither in the sum nor in the mean.
     """
 
-    wants = _CLASS_KINDS
+    wants = (Kind.INDEX, Kind.PROBABILITIES)
     supports_class_weights = True
-    """Whether class weights are defined: not where the loss is no sum over classes."""
-    # Declared for type checkers, which then know that the constructors of subclasses take both.
+    """Whether class weights are possible; they are not if the loss is not linear in the target."""
+    # Declared so that type checkers know that the constructors of subclasses take both.
     weight: Any = argument(default=None, kw_only=True)
     ignore_index: int = argument(default=-100, kw_only=True)
 
@@ -200,15 +201,15 @@ class ClassLoss(Loss):
 
     @abstractmethod
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The cost of each class if it were the label: outputs (N, C) → (N, C)."""
+        """The loss of each class as the label: outputs (N, C) → (N, C)."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, C), (N,) or (N, C) → (N,)."""
+        """Outputs (N, C), target (N,) or (N, C) → (N,)."""
         costs = self.classwise(outputs)
         expected = (len(outputs), outputs.shape[1] // self.n_views)
         if costs.shape != expected:
             raise LabError(
-                f"{type(self).__name__}.classwise must give a cost of each class, {expected}: got {tuple(costs.shape)}"
+                f"{type(self).__name__}.classwise must return a loss per class, {expected}: got {tuple(costs.shape)}"
             )
         return self.pick(self.weighted(costs), target)
 
@@ -221,12 +222,14 @@ class ClassLoss(Loss):
                 )
             return costs
         if len(self.weight) != costs.shape[1]:
-            raise LabError(f"weight must hold one number a class: got {len(self.weight)} for {costs.shape[1]} classes")
+            raise LabError(
+                f"weight must have one number per class: got {len(self.weight)} for {costs.shape[1]} classes"
+            )
         weight: Tensor = self.weight.to(costs.dtype)
         return costs * weight
 
     def pick(self, costs: Tensor, target: Tensor) -> Tensor:
-        """The cost of the target: costs (N, C), target (N,) or (N, C) → (N,), 0 where it is ignored."""
+        """Select or mix costs (N, C) by the target (N,) or (N, C) → (N,), 0 where the target is ignored."""
         if target.dtype.is_floating_point:
             return (target * costs).sum(1)
         counted = target != self.ignore_index
@@ -234,7 +237,7 @@ class ClassLoss(Loss):
         return costs.gather(1, label.unsqueeze(1)).squeeze(1).where(counted, 0)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The class weight of each index, 0 where ignored; 1 for soft targets → (N,)."""
+        """The class weight of each index, 0 where the target is ignored; 1 for soft targets → (N,)."""
         if target.dtype.is_floating_point:
             return super().example_weight(target)
         counted = target != self.ignore_index
@@ -244,7 +247,7 @@ class ClassLoss(Loss):
         return weight * counted
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Compute the class weights, if they are given by a rule."""
+        """Compute the class weights if `weight` is a rule."""
         if self.weight_rule is not None:
             self.weight = self.weight_rule(counts)
 
@@ -252,10 +255,10 @@ class ClassLoss(Loss):
 class ClassCountLoss(ClassLoss):
     """A loss for one class among C that depends on the class counts of the training data.
 
-    A class that does not occur is treated like the rarest one that does, so that nothing becomes infinite.
+    A class without examples is treated like the rarest class with examples, so that nothing becomes infinite.
 
     Args:
-        counts: n, how often each class occurs (C,), not all 0; None to receive it through `set_class_counts`.
+        counts: the number n of examples of each class (C,), not all 0; None to wait for `set_class_counts`.
         weight, ignore_index: see `ClassLoss`.
     """
 
@@ -271,7 +274,7 @@ class ClassCountLoss(ClassLoss):
             self._set_counts(torch.as_tensor(counts if isinstance(counts, Tensor) else list(counts)))
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Receive the counts and compute the weights of a rule, unless the constructor was given counts."""
+        """Receive the counts, and compute the weights if they are a rule, unless the constructor got `counts`."""
         if not self._fixed_counts:
             self._set_counts(counts)
 
@@ -279,12 +282,10 @@ class ClassCountLoss(ClassLoss):
         """The counts (C,), none of them 0, in the precision of outputs (N, C). Raises LabError unless there are C."""
         name = type(self).__name__
         if self.counts is None:
-            raise LabError(
-                f"{name} does not know the class counts: give counts=[...], or call set_class_counts(counts)"
-            )
+            raise LabError(f"{name} needs the class counts: pass counts=[...], or call set_class_counts(counts)")
         if len(self.counts) != outputs.shape[1]:
             raise LabError(
-                f"{name}: counts must hold one number a class: {len(self.counts)} for {outputs.shape[1]} classes"
+                f"{name}: counts must have one number per class: got {len(self.counts)} for {outputs.shape[1]} classes"
             )
         counts: Tensor = self.counts.to(outputs.dtype)
         return counts
@@ -293,7 +294,7 @@ class ClassCountLoss(ClassLoss):
         numbers = counts.double()
         if numbers.ndim != 1 or not (numbers >= 0).all() or not numbers.any():
             raise LabError(
-                f"{type(self).__name__}: counts must hold one number ≥ 0 a class, not all of them 0: got {counts}"
+                f"{type(self).__name__}: counts must have one number ≥ 0 per class, not all of them 0: got {counts}"
             )
         self.counts = numbers.clamp(min=float(numbers[numbers > 0].min()))
         super().set_class_counts(counts)
@@ -302,7 +303,7 @@ class ClassCountLoss(ClassLoss):
 class ResidualLoss(Loss):
     """A loss of the residual r = z - t, averaged over the outputs of an example.
 
-    The outputs estimate the target itself, whether that is a value or the probability of a class.
+    The outputs are estimates of the target itself: of values or of class probabilities.
     """
 
     wants = (Kind.VALUES, Kind.PROBABILITIES, Kind.BINARY)
@@ -312,28 +313,39 @@ class ResidualLoss(Loss):
         """The loss of each residual → the same shape."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, D), (N, D) → (N,)."""
+        """Outputs (N, D), target (N, D) → (N,)."""
         return mean_over_outputs(self.penalty(outputs - target))
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """The outputs themselves, clamped to [ε, 1] so that a logarithm can be taken → (N, C).
 
-        ε is float32's 1.2e-7, the floor of scikit-learn's log_loss. Rows need not sum to 1: the metrics of exclusive
-        classes normalise them.
+        ε = 1.2e-7 is the resolution of float32, as in scikit-learn's log_loss. Rows need not sum to 1: the metrics of
+        exclusive classes normalise them.
         """
         return outputs.clamp(torch.finfo(torch.float32).eps, 1.0)
 
 
 class SigmoidLoss(Loss):
-    """A loss of independent labels, each with a logit z; classes are labels one-vs-all."""
+    """A loss of independent labels with one logit z each. Classes are treated as independent labels, one-vs-all."""
 
     wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), an independent probability per column → (N, K)."""
+        """σ(z), the probability of each label → (N, K)."""
         return torch.sigmoid(outputs)
 
 
 def mean_over_outputs(values: Tensor) -> Tensor:
-    """Element losses (N, ...) → (N,), so that the mean over examples is torch's mean over elements."""
+    """The mean over all dimensions but the first: (N, ...) → (N,)."""
     return values.flatten(1).mean(1) if values.ndim > 1 else values
+
+
+def class_weight_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
+    """Class weights as a tensor (C,). Raises LabError if one is negative or not a number, or all are 0."""
+    if weight is None:
+        return None
+    values = weight.flatten().tolist() if isinstance(weight, Tensor) else weight
+    numeric = not isinstance(values, str) and all(isinstance(value, int | float) for value in values)
+    if not numeric or not values or not all(value >= 0 for value in values) or not any(values):
+        raise LabError(f"weight must have one number ≥ 0 per class, not all of them 0: got {values}")
+    return weight if isinstance(weight, Tensor) else torch.tensor([float(value) for value in values])

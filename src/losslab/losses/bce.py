@@ -1,4 +1,4 @@
-"""Binary cross-entropy on logits, and its sum form for one label among many classes."""
+"""Binary cross-entropy on logits, and a form summed over the outputs for one label among many classes."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import SigmoidLoss, mean_over_outputs
+from losslab.losses.base import SigmoidLoss, class_weight_tensor, mean_over_outputs
 from losslab.losses.card import Card, Slope
-from losslab.losses.class_weights import class_weight_tensor
 
 
 class BCE(SigmoidLoss):
     """Binary cross-entropy on logits: -w t log σ(z) - (1 - t) log(1 - σ(z)), averaged over the outputs.
 
-    For binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits, with the
-    class index encoded as 0/1 columns). Calls F.binary_cross_entropy_with_logits, which is stable for every logit.
+    It is for binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits, with
+    the class index encoded as 0/1 columns). It calls F.binary_cross_entropy_with_logits, which is stable at all logits.
 
     Args:
         pos_weight: w, the weight of a positive label: one number, or one per column.
@@ -34,13 +33,14 @@ class BCE(SigmoidLoss):
     def card(self) -> Card:
         return Card(
             formula=r"-\frac{1}{K} \sum_k \bigl(w\, t_k \log \sigma(z_k) + (1 - t_k) \log(1 - \sigma(z_k))\bigr)",
-            plain="-w t log σ(z) - (1 - t) log(1 - σ(z)), mean over the outputs",
+            plain="-w t log σ(z) - (1 - t) log(1 - σ(z)), averaged over the outputs",
             source="Cox, The regression analysis of binary sequences, 1958",
             far=Slope.STAYS,
             convex=True,
             uniform="log(2)" if self.pos_weight is None else None,
             proper=self.pos_weight is None,
-            note="One-vs-all with many classes, nearly all labels are 0: it starts at log 2 and learns that first.",
+            note="With many classes as one-vs-all, nearly all labels are 0. The loss starts at log 2, and the network "
+            "first learns that most labels are 0.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class BCE(SigmoidLoss):
 class PriorSigmoid(SigmoidLoss):
     """Sigmoid cross-entropy: Σ_k -t_k log σ(z_k - log K) - (1 - t_k) log(1 - σ(z_k - log K)), summed over K outputs.
 
-    For classes as one-vs-all, where one of K labels is 1: subtracting log K from every output gives an initial
+    It is for classes as one-vs-all, where one of K labels is 1: subtracting log K from every output gives an initial
     probability of 1/(K + 1). With one output it is binary cross-entropy.
     """
 
@@ -68,8 +68,8 @@ class PriorSigmoid(SigmoidLoss):
         convex=True,
         uniform="log(1 + K) + (K - 1) * log((K + 1) / K)",
         proper=True,
-        note="A sum over the outputs: its gradient is K times that of bce. Made for one label among many: where "
-        "several labels are 1, the initial probability is too low.",
+        note="It is a sum over the outputs, so its gradient is K times that of bce. It is made for one label among "
+        "many: if several labels are 1, the initial probability is too low.",
     )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class PriorSigmoid(SigmoidLoss):
         return mean_over_outputs(losses) * outputs.shape[-1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z - log K), an independent probability per column → (N, K)."""
+        """σ(z - log K), the probability of each label → (N, K)."""
         return torch.sigmoid(_shifted(outputs))
 
 

@@ -1,4 +1,4 @@
-"""Bi-tempered logistic loss."""
+"""The bi-tempered logistic loss."""
 
 import torch
 from torch import Tensor
@@ -10,14 +10,14 @@ from losslab.losses.numerics import log_tempered_softmax, scalar, sum_of_others,
 
 
 class BiTempered(ClassLoss):
-    """Bi-tempered logistic loss: -log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), with p the tempered softmax.
+    """Bi-tempered logistic loss: -log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), where p is the tempered softmax.
 
     log_t u = (u^(1 - t) - 1) / (1 - t), and the p_k = exp_t2(z_k - λ) sum to 1. t1 < 1 bounds the loss, which limits
     the influence of outliers; t2 > 1 gives p heavy tails, so that wrong labels near the boundary have less effect.
     t1 = t2 = 1 is cross-entropy.
 
-    A soft target t costs the expected loss. The paper uses a Bregman divergence there, which is lower by a constant
-    that depends on t alone and is 0 at p = t; the gradients are the same.
+    With a soft target t it is the expected loss. The paper uses a Bregman divergence there. It has the same gradients:
+    it is lower by a constant that depends on t alone, and is 0 at p = t.
     """
 
     t1: float | Tensor = hyperparameter(
@@ -33,7 +33,7 @@ class BiTempered(ClassLoss):
         return Card(
             formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
             r"p_k = \exp_{t_2}(z_k - \lambda)",
-            plain="-log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), p = tempered softmax",
+            plain="-log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), where p = tempered softmax(z)",
             source="Amid et al., Robust bi-tempered logistic loss based on Bregman divergences, 2019",
             far=Slope.STAYS if plain else Slope.FADES,
             convex=plain,
@@ -41,17 +41,17 @@ class BiTempered(ClassLoss):
             uniform="(1 - K**(t1 - 1)) / ((1 - t1) * (2 - t1))" if bounded else "log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="Metrics use the probabilities of the tempered softmax. With t2 > 1 margins must be far larger than a "
-            "softmax's for the same confidence.",
+            note="Metrics use the probabilities of the tempered softmax. With t2 > 1 the same confidence needs much "
+            "larger margins than with the softmax.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         log_p, rest = log_tempered_softmax(outputs, self.t2)
         r = scalar(1 - self.t1, outputs)
-        # Term k of the sum nearly cancels the surprise of class k where p_k is near 1.
+        # Where p_k is near 1, term k of the sum nearly cancels the first term of the loss of class k.
         powers = torch.exp((1 + r) * log_p)
         own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)
-        own = torch.where(rest < _SMALL, _own_near_1(rest, r), own)
+        own = torch.where(rest < 0.05, _own_near_1(rest, r), own)
         return own + sum_of_others(powers) / (1 + r)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
@@ -60,13 +60,10 @@ class BiTempered(ClassLoss):
 
 
 def _own_near_1(rest: Tensor, r: Tensor) -> Tensor:
-    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a series in 1 - p that starts with (1 - p)²/2 → (N, C)."""
+    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a power series in 1 - p, whose first term is (1 - p)²/2 → (N, C)."""
     total, coefficient = torch.zeros_like(rest), torch.ones_like(r)
     power = rest.square()
     for n in range(14):
         total = total + coefficient * power / (n + 2)
         coefficient, power = coefficient * (n + 1 - r) / (n + 1), power * rest
     return total
-
-
-_SMALL = 0.05

@@ -1,4 +1,4 @@
-"""Squared errors of a classifier: on its probabilities (Brier score) and on its logits."""
+"""Squared errors of a classifier: on its probabilities (the Brier score) and on its logits."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from losslab.losses.numerics import log_softmax_tails, sum_of_others
 
 
 class Brier(ClassLoss):
-    """Brier score: (1 - p_y)² + Σ_{i≠y} p_i² with p = softmax(z): C times the mean squared error to one-hot targets.
+    """Brier score: (1 - p_y)² + Σ_{i≠y} p_i² with p = softmax(z), C times the mean squared error to one-hot targets.
 
-    A soft target costs Σ_k t_k L(z, k), which exceeds the squared distance Σ (p - t)² by 1 - Σ t² and has the same
-    gradient. For exclusive classes; a binary problem is a problem with two classes.
+    With a soft target it is the expected loss Σ_k t_k L(z, k). This exceeds the squared distance Σ (p - t)² by
+    1 - Σ t², and has the same gradient. Classes are exclusive; a binary problem has two classes.
     """
 
     @property
@@ -25,8 +25,8 @@ class Brier(ClassLoss):
             high="2",
             uniform="(K - 1) / K",
             proper=self.weight is None,
-            note="Its gradient fades where the network is confident and wrong: it learns little from wrong labels, and "
-            "little after a bad start.",
+            note="Its gradient fades to 0 where the network is confident and wrong. So wrong labels have little "
+            "influence, and training hardly recovers from a bad start.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -37,21 +37,21 @@ class Brier(ClassLoss):
 class RescaledMSE(ClassLoss):
     """Rescaled squared error on logits: (1/C) (k (z_y - M)² + Σ_{i≠y} z_i²).
 
-    At k = M = 1 it is the squared error between the logits and one-hot targets. With many classes the zeros outweigh
-    the one; k and M compensate for that.
+    At k = M = 1 it is the squared error between the logits and one-hot targets. With many classes the targets of 0
+    outweigh the target of 1; k and M compensate for that.
     """
 
     k: float | Tensor = hyperparameter(
-        "k, the weight of the label's output relative to each other output",
+        "k, the weight of the output of the label, relative to every other output",
         "(0, inf)",
-        "the paper's for fewer than 42 classes; 15 for ImageNet's 1000",
+        "the paper's for fewer than 42 classes; 15 for the 1000 of ImageNet",
         (1.0, 5.0, 15.0),
         default=1.0,
     )
     m: float | Tensor = hyperparameter(
-        "M, the target of the label's output",
+        "M, the target of the output of the label",
         "(0, inf)",
-        "the paper's for fewer than 42 classes; 15 from 42 on, 30 for ImageNet's 1000",
+        "the paper's for fewer than 42 classes; 15 from 42, 30 for the 1000 of ImageNet",
         (1.0, 15.0, 30.0),
         default=1.0,
     )
@@ -68,14 +68,14 @@ class RescaledMSE(ClassLoss):
             convex=True,
             uniform="k * m**2 / K",
             proper=self.weight is None,
-            note="An output beyond M costs as much as one that falls short. The gradient grows with k and M, so the "
-            "learning rate must shrink.",
+            note="An output above M has the same loss as an output equally far below. The gradient is larger at larger "
+            "k and M, so the learning rate must be smaller.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         squares = outputs.square()
-        # The squares of the other outputs are summed from the left and from the right: total - z² would cancel, and a
-        # matrix product would be computed in half precision under autocast.
+        # The squares of the other outputs are summed from the left and from the right, because total - z² would cancel,
+        # and a matrix product would run in half precision under autocast.
         zero = torch.zeros_like(squares[:, :1])
         left = torch.cat([zero, squares[:, :-1]], 1).cumsum(1)
         right = torch.cat([squares[:, 1:], zero], 1).flip(1).cumsum(1).flip(1)
@@ -83,9 +83,9 @@ class RescaledMSE(ClassLoss):
         return (self.k * (outputs - self.m).square() + others) / outputs.shape[1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The q whose expected loss has its minimum at z = q k M / (q k + 1 - q), clamped to [ε, 1] → (N, C).
+        """The q that solves z = q k M / (q k + 1 - q), the minimum of the expected loss, clamped to [ε, 1] → (N, C).
 
-        z/M at k = 1. Rows need not sum to 1: the metrics of exclusive classes normalise them.
+        At k = 1 it is z/M. Rows need not sum to 1: the metrics of exclusive classes normalise them.
         """
         share = (outputs / self.m).clamp(0, 1)
         return (share / (self.k * (1 - share) + share)).clamp(min=torch.finfo(torch.float32).eps)

@@ -1,10 +1,11 @@
-"""Cross-entropy, with all options of torch's, and two relatives: the KL divergence and Poly-1."""
+"""Cross-entropy with all options of torch's, the KL divergence, Poly-1, and knowledge distillation."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from losslab.errors import LabError
 from losslab.losses.base import ClassLoss, Loss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import argument, hyperparameter
@@ -15,13 +16,13 @@ from losslab.targets import Kind
 class CrossEntropy(ClassLoss):
     """Cross-entropy: -Σ_k w_k t_k log p_k with p = softmax(z); for a class index, -w_y log p_y.
 
-    The negative log-likelihood of a categorical model; ∂/∂z = p - t at unit weights. Equals F.cross_entropy, but is
-    written out, because label smoothing (Szegedy et al. 2016) must also work as a tensor.
+    It is the negative log-likelihood of a categorical model; with weights of 1, ∂/∂z = p - t. It equals
+    F.cross_entropy, but is written out, because the label smoothing (Szegedy et al. 2016) may be a tensor.
     """
 
     weight: Any = argument(default=None)  # the first argument, as in torch
     label_smoothing: float | Tensor = hyperparameter(
-        "ε, with which targets become (1 - ε) t + ε/K",
+        "ε, the share of the target that is spread over all classes: (1 - ε) t + ε/K",
         "[0, 1]",
         "torch's 0; Szegedy et al. use 0.1",
         (0.0, 0.1, 0.3),
@@ -31,6 +32,7 @@ class CrossEntropy(ClassLoss):
     @property
     def card(self) -> Card:
         plain = float(self.label_smoothing) == 0
+        others = "label_smoothing * (K - 1) / K"  # the smoothed probability of all other classes
         return Card(
             formula=r"-\log p_y"
             if plain
@@ -42,11 +44,11 @@ class CrossEntropy(ClassLoss):
             near=Slope.FADES if plain else Slope.STAYS,
             far=Slope.STAYS,
             convex=True,
-            low="0" if plain else _LEAST_SMOOTHED,
+            low="0" if plain else f"-(1 - {others}) * log(1 - {others}) - {others} * log(label_smoothing / K)",
             uniform="log(K)",
             shift_invariant=True,
             proper=plain and self.weight is None,
-            note="The gradient at the logits is p - t: at most 1 for each example, however wrong it is.",
+            note="The gradient at each logit is p - t: it is at most 1, however wrong the output is.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -61,18 +63,11 @@ class CrossEntropy(ClassLoss):
         return smoothed if target.dtype.is_floating_point else smoothed.where(target != self.ignore_index, 0)
 
 
-# The entropy of the smoothed target, which is the minimum.
-_LEAST_SMOOTHED = (
-    "-(1 - label_smoothing * (K - 1) / K) * log(1 - label_smoothing * (K - 1) / K)"
-    " - (K - 1) * label_smoothing / K * log(label_smoothing / K)"
-)
-
-
 class KLDiv(Loss):
     """Kullback-Leibler divergence KL(t ‖ p) = Σ_k t_k log(t_k / p_k) with p = softmax(z).
 
-    Cross-entropy minus the entropy of the target: the same gradients, and 0 at p = t. Takes logits and averages over
-    examples (torch's "batchmean"), never over elements.
+    It is cross-entropy minus the entropy of the target, with the same gradients, and is 0 at p = t. The outputs are
+    logits. The mean is over examples (reduction="batchmean" of torch), not over elements.
     """
 
     wants = (Kind.PROBABILITIES,)
@@ -96,13 +91,13 @@ class KLDiv(Loss):
 class Poly1(ClassLoss):
     """Poly-1 loss: -log p_y + ε (1 - p_y).
 
-    Cross-entropy is Σ_j (1 - p_y)^j / j; Poly-1 changes the first coefficient to 1 + ε. ε = 0 is cross-entropy.
+    Cross-entropy is Σ_j (1 - p_y)^j / j; Poly-1 changes the first coefficient to 1 + ε. At ε = 0 it is cross-entropy.
     """
 
     epsilon: float | Tensor = hyperparameter(
-        "ε, added to cross-entropy's first coefficient of 1",
+        "ε, which is added to the first coefficient of cross-entropy",
         "[-1, inf)",
-        "the paper's on ImageNet, as optax cites it; -1 for detection",
+        "the paper's on ImageNet, as optax cites it; it uses -1 for detection",
         (-1.0, 0.0, 1.0, 2.0),
         default=2.0,
     )
@@ -119,24 +114,85 @@ class Poly1(ClassLoss):
             uniform="log(K) + epsilon * (K - 1) / K",
             shift_invariant=True,
             proper=epsilon == 0 and self.weight is None,
-            note="A positive ε makes the network overconfident, a negative one underconfident. The gradient of a "
-            "half-learnt example is up to 1 + ε times cross-entropy's.",
+            note="A positive ε makes the network overconfident, a negative ε underconfident. The gradient is up to 1 + "
+            "ε times that of cross-entropy.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         log_p, log_rest = log_softmax_tails(outputs)
         rest = log_rest.exp()
         # At ε = -1 and p → 1 the two terms of the formula cancel, so there the higher powers are summed directly.
-        return (1 + self.epsilon) * rest + torch.where(rest < _SMALL, _higher_powers(rest), -log_p - rest)
-
-
-_SMALL = 0.1
-"""Below this, 16 terms are exact in float64."""
+        return (1 + self.epsilon) * rest + torch.where(rest < 0.1, _higher_powers(rest), -log_p - rest)
 
 
 def _higher_powers(x: Tensor) -> Tensor:
-    """x²/2 + x³/3 + ... + x¹⁷/17."""
+    """x²/2 + x³/3 + ... + x¹⁷/17 = -log(1 - x) - x, to float64 precision for x < 0.1."""
     total = torch.zeros_like(x)
     for power in range(17, 1, -1):
         total = total * x + 1 / power
     return total * x.square()
+
+
+class Distillation(Loss):
+    """Knowledge distillation: T² KL(softmax(v/T) ‖ softmax(z/T)) of a student's logits z and a teacher's logits v.
+
+    The target is not used. The factor T² keeps the size of the gradient the same at every T. Combine this loss with
+    cross-entropy in a WeightedSum, as conf/loss/distillation.yaml does.
+
+    Args:
+        teacher: a trained network from inputs to logits (N, C), which `loss_inputs` calls; None if the outputs already
+            contain both logits.
+    """
+
+    wants = (Kind.INDEX, Kind.PROBABILITIES)
+    n_views = 2
+    temperature: float | Tensor = hyperparameter(
+        "T, the temperature of both softmaxes; a high T gives small probabilities more weight",
+        "(0, inf)",
+        "within the paper's 2.5 to 20",
+        (1.0, 4.0),
+        default=4.0,
+    )
+
+    teacher: nn.Module | None = argument(default=None)
+
+    def __post_init__(self) -> None:
+        teacher = self.teacher
+        del self.teacher
+        # A module in a tuple is not a submodule, so the teacher is not trained, counted or saved with the run.
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(requires_grad=False),)
+
+    card = Card(
+        formula=r"T^2 \sum_k q_k \log \frac{q_k}{p_k}, \quad "
+        r"q = \mathrm{softmax}(v / T), \; p = \mathrm{softmax}(z / T)",
+        plain="T² Σ_k q_k log(q_k / p_k) with q = softmax(v/T) of the teacher and p = softmax(z/T)",
+        source="Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015",
+        near=Slope.STAYS,
+        far=Slope.STAYS,
+        convex=False,
+        uniform="0",
+        shift_invariant=True,
+        proper=False,
+        note="It does not use the labels, only the outputs of the teacher. It is convex in the student's logits, but "
+        "not in both logits together.",
+    )
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 -- the teacher replaces it
+        """Outputs (N, 2C), any target → (N,)."""
+        student, teacher = (outputs / self.temperature).chunk(2, dim=1)
+        log_q = torch.log_softmax(teacher, dim=1)
+        divergence = (log_q.exp() * (log_q - torch.log_softmax(student, dim=1))).sum(1)
+        return self.temperature**2 * divergence
+
+    def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- the base's
+        """The student's and the teacher's logits → (N, 2C). Raises LabError if there is no teacher with C outputs."""
+        if not self._teacher:
+            raise LabError("distillation needs a teacher: teacher=RUN_FOLDER")
+        teacher = self._teacher[0].to(inputs)
+        with torch.no_grad():
+            logits = teacher(inputs)
+        if logits.shape != outputs.shape:
+            raise LabError(
+                f"the teacher has {logits.shape[1]} outputs and the student {outputs.shape[1]}: use the same data set"
+            )
+        return torch.cat([outputs, logits.to(outputs.dtype)], dim=1)

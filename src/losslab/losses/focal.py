@@ -1,4 +1,4 @@
-"""Focal loss on softmax and on sigmoid probabilities."""
+"""The focal loss on softmax probabilities and on sigmoid probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from losslab.losses.numerics import log_softmax_tails
 class Focal(ClassLoss):
     """Focal loss on softmax probabilities: -Σ_k t_k (1 - p_k)^γ log p_k; for a class index, -(1 - p_y)^γ log p_y.
 
-    Examples of which the network is already sure count less. γ = 0 is cross-entropy. `weight` is the paper's α.
+    Examples with a large p_y count less. At γ = 0 it is cross-entropy. `weight` is the paper's α.
     """
 
     gamma: float | Tensor = hyperparameter(
@@ -32,13 +32,13 @@ class Focal(ClassLoss):
             uniform="((K - 1) / K) ** gamma * log(K)",
             shift_invariant=True,
             proper=plain and self.weight is None,
-            note="Its gradient is smaller than cross-entropy's on easy examples, so at the same learning rate it "
-            "learns more slowly. Its probabilities are underconfident.",
+            note="Its gradient on easy examples is smaller than that of cross-entropy, so at the same learning rate "
+            "training is slower. Its probabilities are underconfident.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        # For γ < 1 a power of 1 - p has an infinite slope at p = 1, and 1 - p rounds to 0 long before the exact loss
-        # does. Written as exp(γ log(1 - p)) with an exact log(1 - p), value and gradient stay finite.
+        # For γ < 1 a power of 1 - p has an infinite slope at p = 1, and 1 - p rounds to 0 before the exact loss does.
+        # Written as exp(γ log(1 - p)) with an exact log(1 - p), value and gradient are finite.
         log_p, log_rest = log_softmax_tails(outputs)
         return -torch.exp(self.gamma * log_rest) * log_p
 
@@ -46,13 +46,13 @@ class Focal(ClassLoss):
 class SigmoidFocal(SigmoidLoss):
     """Focal loss of independent labels: -α (1 - p)^γ log p for a 1, -(1 - α) p^γ log(1 - p) for a 0, p = σ(z).
 
-    Averaged over the outputs: torchvision's sigmoid_focal_loss with reduction="mean". Object detectors use its sum
-    divided by the number of positive anchors. For binary and multi-label problems, and classes as one-vs-all. A label t
-    between 0 and 1 costs the mixture of both.
+    It is averaged over the outputs, as torchvision's sigmoid_focal_loss with reduction="mean"; object detectors use its
+    sum divided by the number of positive anchors. It is for binary and multi-label problems, and classes as one-vs-all.
+    A label t between 0 and 1 mixes both cases.
     """
 
     alpha: float | Tensor = hyperparameter(
-        "α, the weight of a positive label; a negative one has 1 - α",
+        "α, the weight of a positive label; a negative label has 1 - α",
         "(0, 1)",
         "the paper's",
         (0.25, 0.5, 0.75),
@@ -68,19 +68,19 @@ class SigmoidFocal(SigmoidLoss):
         return Card(
             formula=r"\frac{1}{K} \sum_k -\alpha t_k (1 - p_k)^\gamma \log p_k"
             r" - (1 - \alpha) (1 - t_k)\, p_k^\gamma \log(1 - p_k) \quad p = \sigma(z)",
-            plain="-α t (1 - p)^γ log p - (1 - α) (1 - t) p^γ log(1 - p), p = σ(z), mean over the outputs",
+            plain="-α t (1 - p)^γ log p - (1 - α) (1 - t) p^γ log(1 - p), p = σ(z), averaged over the outputs",
             source="Lin et al., Focal loss for dense object detection, 2017",
             far=Slope.STAYS,
             convex=plain,
             uniform="(alpha + (K - 1) * (1 - alpha)) * 2**(-gamma) * log(2) / K",
             proper=plain and float(self.alpha) == 0.5,
             note="The paper initialises the last bias to -log 99, so that the many easy negatives do not dominate. The "
-            "larger γ, the smaller the best α. Its probabilities are underconfident.",
+            "best α is smaller if γ is larger. Its probabilities are underconfident.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         log_p, log_rest = F.logsigmoid(outputs), F.logsigmoid(-outputs)
-        # For γ < 1 a power of p has an infinite slope at p = 0; exp(γ log p) has not.
+        # For γ < 1 a power of p has an infinite slope at p = 0, unlike exp(γ log p).
         positive = self.alpha * target * torch.exp(self.gamma * log_rest) * log_p
         negative = (1 - self.alpha) * (1 - target) * torch.exp(self.gamma * log_p) * log_rest
         return mean_over_outputs(-positive - negative)

@@ -11,11 +11,11 @@ from losslab.losses.hyperparameters import hyperparameter
 
 
 class _Margin(SigmoidLoss):
-    """A loss of the amount by which an output z falls short of +1 for a label 1, or exceeds -1 for a label 0."""
+    """A loss of the amount by which an output z is below +1 for a label 1, or above -1 for a label 0."""
 
     @abstractmethod
     def penalty(self, shortfall: Tensor) -> Tensor:
-        """The cost of each shortfall ≥ 0 → the same shape."""
+        """The loss of each amount ≥ 0 → the same shape."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         positive = self.penalty((1 - outputs).clamp(min=0))
@@ -26,22 +26,23 @@ class _Margin(SigmoidLoss):
 class Hinge(_Margin):
     """Hinge loss: max(0, 1 - s z) with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
-    The loss of support vector machines. For binary problems (one output), multi-label problems (K outputs), and classes
-    as one-vs-all. Labels are 0 and 1, not ±1. A label t between them costs t max(0, 1 - z) + (1 - t) max(0, 1 + z). Its
-    σ(z) is no estimate of a probability, but above 1/2 where the decision is 1.
+    This is the loss of support vector machines. It is for binary problems (one output), multi-label problems (K
+    outputs), and classes as one-vs-all. Labels are 0 and 1, not ±1; for a label t between them the loss is
+    t max(0, 1 - z) + (1 - t) max(0, 1 + z). σ(z) does not estimate a probability: it only is above 1/2 if z > 0.
     """
 
     card = Card(
         formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k) \quad s_k = 2 t_k - 1",
-        plain="max(0, 1 - s z), s = 2t - 1, mean over the outputs",
+        plain="max(0, 1 - s z), s = 2t - 1, averaged over the outputs",
         source="Cortes & Vapnik, Support-vector networks, 1995",
         near=Slope.ZERO,
         far=Slope.STAYS,
         convex=True,
         uniform="1",
         proper=False,
-        note="Examples that are right by a margin of 1 teach nothing. Its outputs tell which label is more likely, "
-        "but not how likely. One-vs-all, all outputs are negative where no class has more than half of the cases.",
+        note="Examples that are right by a margin of 1 have no gradient. The sign of an output shows which label is "
+        "more likely, but not how likely. With classes as one-vs-all, all outputs are negative if no class has a "
+        "probability above 1/2.",
     )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
@@ -51,12 +52,12 @@ class Hinge(_Margin):
 class SquaredHinge(_Margin):
     """Squared hinge loss: max(0, 1 - s z)² with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
-    Like `Hinge`, but smooth: its outputs estimate 2 P(t = 1) - 1.
+    It is like `Hinge`, but smooth, and its outputs estimate 2 P(t = 1) - 1.
     """
 
     card = Card(
         formula=r"\frac{1}{K} \sum_k \max(0, 1 - s_k z_k)^2 \quad s_k = 2 t_k - 1",
-        plain="max(0, 1 - s z)², s = 2t - 1, mean over the outputs",
+        plain="max(0, 1 - s z)², s = 2t - 1, averaged over the outputs",
         source="Zhang, Statistical behavior and consistency of classification methods based on convex risk "
         "minimization, 2004",
         near=Slope.ZERO,
@@ -64,31 +65,31 @@ class SquaredHinge(_Margin):
         convex=True,
         uniform="1",
         proper=True,
-        note="Examples that are right by a margin of 1 teach nothing. The gradient of wrong ones grows with their "
-        "distance.",
+        note="Examples that are right by a margin of 1 have no gradient. The gradient of wrong examples grows with "
+        "their distance from the margin.",
     )
 
     def penalty(self, shortfall: Tensor) -> Tensor:
         return shortfall.square()
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """(z + 1)/2, the probability of 1 at the minimum of the expected loss, clamped to [ε, 1] → (N, K)."""
+        """(z + 1)/2, the probability of a 1 for which z minimises the expected loss, clamped to [ε, 1] → (N, K)."""
         return ((outputs + 1) / 2).clamp(torch.finfo(torch.float32).eps, 1.0)
 
 
 class MultiMargin(ClassLoss):
     """Multi-class margin loss: (1/C) Σ_{i≠y} max(0, m - z_y + z_i)^p, times the weight of the class.
 
-    The label's output must exceed every other by m. Equals torch.nn.MultiMarginLoss (which allows p = 1 and 2 only):
-    the mean divides by N even with class weights. Soft targets compare all pairs of classes and take C times the
-    memory.
+    The output of the label must exceed every other output by m. The loss equals torch.nn.MultiMarginLoss, which allows
+    p = 1 and 2 only: the mean divides by N even with class weights. Soft targets compare all pairs of classes and need
+    C times the memory.
     """
 
     p: float | Tensor = hyperparameter(
-        "p, the power of the shortfall", "[1, 2]", "torch.nn.MultiMarginLoss", (1.0, 1.5, 2.0), default=1.0
+        "p, the power of the missing margin", "[1, 2]", "torch.nn.MultiMarginLoss", (1.0, 1.5, 2.0), default=1.0
     )
     margin: float | Tensor = hyperparameter(
-        "m, the required lead", "(0, inf)", "torch.nn.MultiMarginLoss", (0.5, 1.0, 3.0), default=1.0
+        "m, the required margin", "(0, inf)", "torch.nn.MultiMarginLoss", (0.5, 1.0, 3.0), default=1.0
     )
 
     @property
@@ -103,12 +104,12 @@ class MultiMargin(ClassLoss):
             uniform="margin**p * (K - 1) / K",
             shift_invariant=True,
             proper=False,
-            note="Examples with a lead of m over every other class teach nothing. The probabilities are the softmax of "
-            "scores: only their order is meaningful.",
+            note="Examples with a margin of m to every other class have no gradient. The probabilities are the softmax "
+            "of the outputs: only their order has a meaning.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The cost of each class → (N, C), through an intermediate (N, C, C)."""
+        """The loss of each class → (N, C), computed from an intermediate (N, C, C)."""
         own = torch.eye(outputs.shape[1], dtype=torch.bool, device=outputs.device)
         return self._cost(outputs.unsqueeze(2), outputs.unsqueeze(1), own)
 
@@ -121,7 +122,7 @@ class MultiMargin(ClassLoss):
         return self.pick(self.weighted(costs.unsqueeze(1).expand_as(outputs)), target)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """1 regardless of class weights; 0 where ignored → (N,)."""
+        """1 even with class weights, and 0 where the target is ignored → (N,)."""
         if target.dtype.is_floating_point:
             return super().example_weight(target)
         return (target != self.ignore_index).float()

@@ -1,4 +1,4 @@
-"""Numeric hyperparameters of a loss: declared once in the class body, from which its constructor follows."""
+"""Numeric hyperparameters of a loss. They are declared in the class body, and the constructor is made from that."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,29 +12,23 @@ from losslab.errors import LabError
 
 @dataclass(frozen=True)
 class Parameter:
-    """A numeric hyperparameter."""
+    """The declaration of a numeric hyperparameter."""
 
     meaning: str
-    """In a few words, with its symbol in the formula."""
+    """The meaning in a few words, with the symbol in the formula."""
     range: str
     """The interval in which the loss is defined, such as "(0, 1]" or "[0, inf)". Numbers outside it are rejected."""
     origin: str
     """The source of the default value."""
     tried: tuple[float, ...]
-    """Values worth comparing: figures show them, and the contract is checked at each."""
+    """Values worth comparing. Figures show them, and the tests check the contract at each of them."""
 
     def contains(self, value: float) -> bool:
-        """Whether a value lies in the range. NaN never does."""
-        low, high = self.ends
+        """Whether a value is in the range; NaN is not."""
+        low, high = map(float, self.range[1:-1].split(","))
         above = value > low if self.range[0] == "(" else value >= low
         below = value < high if self.range[-1] == ")" else value <= high
         return above and below
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The lower and the upper end of the range."""
-        low, high = self.range[1:-1].split(",")
-        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -48,20 +42,20 @@ class _Argument:
 
 
 def hyperparameter(meaning: str, range: str, origin: str, tried: tuple[float, ...], *, default: float) -> Any:  # noqa: A002
-    """Declare a hyperparameter in a class body: the fields of `Parameter`, and the constructor's default.
+    """Declare a hyperparameter in a class body by the fields of `Parameter` and the default of the constructor.
 
-    As in `gamma: float | Tensor = hyperparameter("γ, the focus", "[0, inf)", "the paper's", (0.5, 2), default=2.0)`.
+    Example: `gamma: float | Tensor = hyperparameter("γ, the focus", "[0, inf)", "the paper's", (0.5, 2), default=2.0)`
     """
     return _Argument(default, parameter=Parameter(meaning, range, origin, tried))
 
 
 def argument(*, default: Any = inspect.Parameter.empty, init: bool = True, kw_only: bool = False) -> Any:
-    """Declare a constructor argument that is no hyperparameter; the constructor sets the attribute.
+    """Declare another constructor argument. The constructor assigns it to the attribute of this name.
 
     Args:
-        default: the default value; without one the argument is required.
-        init: False fixes the argument of a base class at the default: the constructor does not take it.
-        kw_only: take it by name only.
+        default: the default value. Without one the argument is required.
+        init: False if the constructor does not take this argument of a base class, but fixes it at the default.
+        kw_only: True if the argument is passed by name only.
     """
     return _Argument(default, init, kw_only)
 
@@ -69,14 +63,14 @@ def argument(*, default: Any = inspect.Parameter.empty, init: bool = True, kw_on
 class HasHyperparameters(nn.Module):
     """A module with numeric hyperparameters, each a float or a 0-dim tensor.
 
-    A class that declares its hyperparameters with `hyperparameter` (and other arguments with `argument`) needs no
-    constructor: it gets one that takes its own arguments first, then those of its base class's constructor, sets them,
-    and calls `__post_init__` if the class defines it. Its docstring lists them. A class with an `__init__` keeps it,
-    and calls `set_hyperparameter` itself.
+    A class that declares its hyperparameters with `hyperparameter`, and other arguments with `argument`, gets a
+    constructor. It takes the class's own arguments first, then those of the base class; it assigns them, and calls
+    `__post_init__` if the class defines it. The hyperparameters are added to the docstring of the class. A class that
+    defines `__init__` keeps it, and must call `set_hyperparameter` there.
     """
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {}
-    """By name, which is that of the attribute and of the constructor's argument."""
+    """The declarations by name: the name of the attribute and of the constructor's argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,12 +93,12 @@ class HasHyperparameters(nn.Module):
             cls.__init__ = _constructor(cls, own)  # type: ignore[method-assign]
 
     def set_hyperparameter(self, name: str, value: float | Tensor) -> None:
-        """Set a declared hyperparameter: a number as a float, a tensor as a buffer that follows the device.
+        """Set a declared hyperparameter: a number becomes a float, a tensor becomes a buffer that follows the device.
 
-        The buffer is not persistent, because a hyperparameter is configuration, not something learnt.
+        The buffer is not persistent, because a hyperparameter belongs to the configuration, not to the learnt state.
 
         Raises:
-            LabError: a number is outside the declared range. A tensor's value is not checked: that would branch on it.
+            LabError: a number is outside the declared range. The value of a tensor is not checked.
         """
         if isinstance(value, Tensor):
             self.__dict__.pop(name, None)
@@ -117,14 +111,14 @@ class HasHyperparameters(nn.Module):
         setattr(self, name, float(value))
 
     hold = set_hyperparameter
-    """The former name of `set_hyperparameter`, kept for losses that call it."""
+    """The former name of `set_hyperparameter`, kept for users' losses that call it."""
 
 
 def find_hyperparameter(loss: nn.Module, path: str) -> tuple[HasHyperparameters, str]:
-    """The part of a loss that has a hyperparameter, and the name of the attribute in it.
+    """The module in a loss that has a hyperparameter, and the name of the hyperparameter in it.
 
-    `path` is written as under `loss.` on the command line, such as "gamma" or "terms.mae.weight". Raises LabError,
-    which lists the hyperparameters there are, if it is none of them.
+    `path` is the config key without `loss.`, such as "gamma" or "terms.mae.weight". Raises LabError, which lists the
+    hyperparameters of the loss, if there is none at this path.
     """
     owners = {
         f"{prefix}.{name}".lstrip("."): (module, name)
@@ -133,12 +127,12 @@ def find_hyperparameter(loss: nn.Module, path: str) -> tuple[HasHyperparameters,
         for name in module.hyperparameters
     }
     if path not in owners:
-        raise LabError(f"{path} is no hyperparameter of this loss: it has {', '.join(owners) or 'none'}")
+        raise LabError(f"{path} is not a hyperparameter of this loss: it has {', '.join(owners) or 'none'}")
     return owners[path]
 
 
 def _constructor(cls: type[HasHyperparameters], own: Mapping[str, _Argument]) -> Callable[..., None]:
-    """The `__init__` of a class that declares its arguments in its body."""
+    """Make the `__init__` of a class that declares its arguments in its body."""
     kinds = inspect.Parameter
     first, *rest = inspect.signature(cls.__init__).parameters.values()
     inherited = {each.name: each for each in rest if each.kind not in {kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD}}

@@ -1,24 +1,51 @@
-"""Cross-entropy for imbalanced classes: adjusted logits, and margins that depend on the class counts."""
+"""For imbalanced classes: rules for class weights, and losses with adjusted logits or margins that depend on counts."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from losslab.errors import LabError
 from losslab.losses.base import ClassCountLoss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails
 
 
-class LogitAdjusted(ClassCountLoss):
-    """Logit-adjusted cross-entropy: -log softmax(z + τ log n)_y, n the class counts.
+def balanced(counts: Tensor) -> Tensor:
+    """Inverse class frequencies N / (C n_k), which give all classes the same total weight → (C,).
 
-    The class frequencies are accounted for in the loss, so the outputs need not learn them: softmax(z) is the
-    prediction for classes of equal frequency. Nothing is added when the classifier is used. At τ = 1 it is the balanced
-    softmax, n_y exp(z_y) / Σ_k n_k exp(z_k); at τ = 0 it is cross-entropy.
+    This is class_weight="balanced" of scikit-learn. A class without examples gets 0.
+    """
+    present = counts.clamp(min=1)
+    return torch.where(counts > 0, counts.sum() / (len(counts) * present), 0.0).float()
+
+
+def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
+    """Class weights (1 - β) / (1 - β^n_k), scaled to sum to C → (C,). They are 1 at β = 0.
+
+    As β → 1 they approach inverse frequencies. A class without examples gets 0. Raises LabError unless β is in [0, 1)
+    and a count is not 0. Cui et al., "Class-balanced loss based on effective number of samples", 2019.
+    """
+    if not 0 <= beta < 1:
+        raise LabError(f"effective_number: beta must be a number in [0, 1), got {beta!r}")
+    if not counts.any():
+        raise LabError("effective_number: all class counts are 0")
+    # expm1 computes 1 - β^n exactly even where β^n rounds to 1. At β = 0 every effective number is 1.
+    numbers = counts.double()
+    effective = -torch.expm1(numbers * torch.log(torch.tensor(beta, dtype=torch.float64)))
+    weights = torch.where(counts > 0, (1 - beta) / torch.where(counts > 0, effective, 1.0), 0.0)
+    return (weights * len(counts) / weights.sum()).float()
+
+
+class LogitAdjusted(ClassCountLoss):
+    """Logit-adjusted cross-entropy: -log softmax(z + τ log n)_y, where n are the class counts.
+
+    The loss contains the class frequencies, so that the outputs do not: softmax(z) is the prediction for classes of
+    equal frequency. The adjustment is used in training only. At τ = 1 it is the balanced softmax,
+    n_y exp(z_y) / Σ_k n_k exp(z_k); at τ = 0 it is cross-entropy.
 
     Args:
-        counts: n (C,); None to receive them from the data. A class that does not occur counts like the rarest.
+        counts: the class counts n (C,); None to use those of the data. A class without examples counts as the rarest.
     """
 
     tau: float | Tensor = hyperparameter(
@@ -37,13 +64,13 @@ class LogitAdjusted(ClassCountLoss):
             uniform="log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="The value at uniform outputs and properness are for equal counts. Otherwise softmax(z) estimates the "
-            "probabilities divided by n^τ, which is better for the mean accuracy of the classes (τ = 1) and worse for "
-            "the likelihood of a test set as imbalanced as the training data.",
+            note="The value at uniform logits and the fact that it is proper are for equal counts. Otherwise "
+            "softmax(z) estimates the probabilities divided by n^τ. At τ = 1 this improves the mean accuracy of the "
+            "classes, but it reduces the likelihood of a test set with the imbalance of the training data.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        # In float32 a number of order 1 is lost when added to outputs of 10,000, but not to their log-softmax.
+        # In float32 the sum of outputs of 10,000 and a number near 1 loses digits; with their log-softmax it does not.
         log_p = torch.log_softmax(outputs, dim=1)
         return -torch.log_softmax(log_p + self.tau * self.positive_counts(outputs).log(), dim=1)
 
@@ -51,12 +78,12 @@ class LogitAdjusted(ClassCountLoss):
 class LDAM(ClassCountLoss):
     """Label-distribution-aware margin loss: cross-entropy of s c with c_y reduced by Δ_y, Δ_k = m (n_min / n_k)^¼.
 
-    The outputs c are cosines; the rarer a class, the larger the margin by which it must win. An experiment replaces the
-    network's last layer accordingly; in your own loop `losslab.models.cosine` does so. The paper applies class weights
+    The outputs c are cosines. A rarer class must win by a larger margin. An experiment replaces the network's last
+    layer by one with cosine outputs; in your own loop, use `losslab.models.cosine`. The paper applies class weights
     late in training (`callbacks=deferred_reweighting`).
 
     Args:
-        counts: n (C,); None to receive them from the data. A class that does not occur has the margin of the rarest.
+        counts: the class counts n (C,); None to use those of the data. A class without examples counts as the rarest.
     """
 
     cosine_outputs = True
@@ -64,7 +91,7 @@ class LDAM(ClassCountLoss):
         "m, the margin of the rarest class", "[0, inf)", "the authors' code", (0.0, 0.2, 0.5), default=0.5
     )
     s: float | Tensor = hyperparameter(
-        "s, the scale of the cosines (an inverse temperature)",
+        "s, the scale of the cosines, which is an inverse temperature",
         "(0, inf)",
         "the authors' code",
         (1.0, 10.0, 30.0),
@@ -83,8 +110,8 @@ class LDAM(ClassCountLoss):
             uniform="log(1 + (K - 1) * exp(s * max_m))",
             shift_invariant=True,
             proper=float(self.max_m) == 0 and self.weight is None,
-            note="The facts hold for any outputs; the value at uniform outputs is for equal counts. It starts higher "
-            "than cross-entropy, by up to s m, and its gradient is s times as large at the same cosines.",
+            note="The facts are for any outputs, not only cosines; the value at uniform logits is for equal counts. "
+            "The loss starts higher than cross-entropy, by up to s m, and its gradient is s times as large.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -92,7 +119,7 @@ class LDAM(ClassCountLoss):
         margin = self.max_m * (counts.min() / counts) ** 0.25
         log_p, log_rest = log_softmax_tails(self.s * outputs)
         # The log-odds against a class are log(1 - p_k) - log p_k, and its margin adds s Δ_k to them.
-        # Beyond the threshold softplus is the identity: at torch's default of 20 the tenth digit would be wrong.
+        # Above the threshold softplus is the identity: with torch's default of 20 the tenth digit would be wrong.
         return F.softplus(log_rest - log_p + self.s * margin, threshold=40)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:

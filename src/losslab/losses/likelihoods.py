@@ -16,11 +16,11 @@ from losslab.targets import Kind
 class GaussianNLL(Loss):
     """Gaussian negative log-likelihood: (log σ² + (t - μ)²/σ²)/2, σ² = softplus(v) + ε, averaged over the targets.
 
-    The network has two outputs for each target: of outputs (N, 2D) the first D are the means μ, the others the raw
-    variances v. It learns how uncertain each prediction is, and noisy examples count less.
+    The network has two outputs for each target: of outputs (N, 2D), the first D columns are the means μ, and the others
+    the raw variances v. It learns how uncertain each prediction is, and noisy examples count less.
 
     Args:
-        full: add the constant log(2π)/2, like `full` of torch.nn.GaussianNLLLoss.
+        full: whether to add the constant log(2π)/2, like `full` of torch.nn.GaussianNLLLoss.
     """
 
     wants = (Kind.VALUES,)
@@ -48,16 +48,16 @@ class GaussianNLL(Loss):
             convex=False,
             low="log(eps) / 2" + (" + log(2*pi) / 2" if self.full else ""),
             elicits="mean",
-            note="The slopes are those of the mean. At a correct mean the variance keeps shrinking: without noise the "
-            "loss falls to log(ε)/2, and gradients grow to r/ε. The gradient of the mean is r/σ², so examples with a "
-            "large variance are learnt late: standardise the targets.",
+            note="The gradients above are those of the mean. Where the mean is right, the variance decreases: without "
+            "noise the loss falls to log(ε)/2, and gradients grow to r/ε. The gradient of the mean is r/σ², so "
+            "examples with a large variance are learnt late: standardise the targets.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, 2D), (N, D) → (N,)."""
+        """Outputs (N, 2D), target (N, D) → (N,)."""
         variance = self.variances(outputs)
         residual = self.to_predictions(outputs) - target
-        # The square of a large residual overflows where its ratio to a large variance does not.
+        # The square of a large residual overflows; the product with its ratio to a large variance does not.
         constant = log(2 * pi) / 2 if self.full else 0.0
         return mean_over_outputs((variance.log() + residual * (residual / variance)) / 2 + constant)
 
@@ -73,12 +73,12 @@ class GaussianNLL(Loss):
 class PoissonNLL(Loss):
     """Poisson negative log-likelihood: exp(z) - t z, averaged over the targets; with `full`, + log t!.
 
-    For counts t = 0, 1, 2, ... The outputs z are the logarithms of the rates; `to_predictions` gives the rates.
-    Equals torch.nn.PoissonNLLLoss with its defaults, which omit log t! because it has no gradient.
+    It is for counts t = 0, 1, 2, ... The outputs z are the logarithms of the rates; `to_predictions` returns the rates.
+    It equals torch.nn.PoissonNLLLoss with its defaults, which omit log t! because it has no gradient.
 
     Args:
-        full: add log t! = lgamma(t + 1), which makes the value a likelihood. It is exact; torch's `full` uses
-            Stirling's approximation, 0.652 instead of 0.693 at t = 2.
+        full: whether to add log t! = lgamma(t + 1), which makes the value a likelihood. It is exact; torch's `full`
+            uses Stirling's approximation, which is 0.652 instead of 0.693 at t = 2.
     """
 
     wants = (Kind.VALUES,)
@@ -96,8 +96,8 @@ class PoissonNLL(Loss):
             low="0" if self.full else "-oo",
             elicits="mean",
             overflows_at=88.0,
-            note="The gradient exp(z) - t explodes where the rate is far too high and is at most t where it is too "
-            "low: use a small learning rate, clip gradients, or start at the logarithm of the mean count. For a "
+            note="The gradient exp(z) - t grows exponentially where the rate is too high, and is at most t where it is "
+            "too low: use a small learning rate, clip gradients, or start at the logarithm of the mean count. For a "
             "constant count t the minimum is at z = log t.",
         )
 
@@ -113,11 +113,11 @@ class PoissonNLL(Loss):
 class Tweedie(Loss):
     """Tweedie loss: (e^((2-p) z) - 1)/(2-p) - t (e^((1-p) z) - 1)/(1-p), averaged over the targets.
 
-    For targets t ≥ 0 with a variance proportional to a power p of their mean: p = 1 for counts, p = 2 for positive
-    amounts with a constant relative error, and p between for amounts that are often exactly 0 (claims, rain, sales).
-    The outputs z are the logarithms of the means; `to_predictions` gives the means.
+    It is for targets t ≥ 0 whose variance is proportional to a power p of their mean: p = 1 for counts, p = 2 for
+    positive amounts with a constant relative error, and p between 1 and 2 for amounts that are often exactly 0 (claims,
+    rain, sales). The outputs z are the logarithms of the means; `to_predictions` returns the means.
 
-    It is half the deviance plus a term that does not depend on z, chosen so that both ends are limits: p = 1 is
+    It is half the deviance, plus a term that does not depend on z and makes the loss continuous in p: p = 1 is
     poisson_nll - 1, and p = 2 is z + t/e^z - t, the likelihood of a gamma (or exponential) distribution.
     """
 
@@ -139,8 +139,8 @@ class Tweedie(Loss):
             low="-oo",
             elicits="mean",
             overflows_at=88 / max(power - 1, 2 - power),
-            note="The gradient grows exponentially where the mean is far too high (p < 2) or, for t > 0, far too low "
-            "(p > 1): use a small learning rate, or start at the logarithm of the mean target.",
+            note="The gradient grows exponentially where the mean is too high (p < 2) and, for t > 0, where it is too "
+            "low (p > 1): use a small learning rate, or start at the logarithm of the mean target.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:

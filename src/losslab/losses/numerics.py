@@ -1,28 +1,23 @@
-"""Functions with accurate values and gradients where the plain formula loses digits.
-
-Among them are the softmax, exact in both tails, and the tempered softmax for all temperatures ≥ 1.
-"""
+"""Functions whose values and gradients stay accurate where the plain formula loses digits."""
 
 import torch
 from torch import Tensor
-
-_SERIES_TERMS = 9  # of the series in u for |u| < 0.1: further terms are below float64's resolution
 
 
 def expm1(x: Tensor) -> Tensor:
     """exp(x) - 1 → the same shape, with an exact gradient exp(x) even where x is far below 0.
 
-    torch.expm1 computes its gradient as value + 1, which is 0 once the value rounds to -1.
+    torch.expm1 computes its gradient as value + 1, which is 0 where the value rounds to -1.
     """
     below = x < -0.5
     return torch.where(below, x.clamp(max=0).exp() - 1, torch.expm1(x))
 
 
 def expm1_over(k: Tensor, x: Tensor) -> Tensor:
-    """(exp(k x) - 1)/k → the shape of x, differentiable by both; x where k = 0."""
+    """(exp(k x) - 1)/k → the shape of x, differentiable with respect to both; x where k = 0."""
     u = k * x
     small = u.abs() < 0.1
-    # where() differentiates both sides, so each gets arguments at which it is finite.
+    # where() differentiates both sides, so each side gets arguments at which it is finite.
     return torch.where(small, x * _series(u.where(small, 0)), expm1(u.where(~small, 1)) / k.where(~small, 1))
 
 
@@ -37,34 +32,33 @@ def log1p_square(x: Tensor) -> Tensor:
 
 
 def _series(u: Tensor) -> Tensor:
-    """(exp(u) - 1)/u for |u| < 0.1 → the same shape: 1 + u/2 + u²/6 + ..."""
+    """(exp(u) - 1)/u for |u| < 0.1 → the same shape: 1 + u/2 + u²/6 + ... up to the resolution of float64."""
     total = torch.ones_like(u)
-    for n in range(_SERIES_TERMS, 1, -1):
+    for n in range(9, 1, -1):
         total = 1 + u / n * total
     return total
 
 
 def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithms of p and 1 - p for p = softmax(outputs), to full relative precision: (N, C) → two of (N, C).
+    """The logarithms of p and 1 - p for p = softmax(outputs), to full relative precision: (N, C) → (N, C) each.
 
-    torch's log-softmax rounds log p and its gradient to 0 once 1 - p is below the resolution of 1, at a margin of 17 in
-    float32. This function computes with distances from the largest output, so that neither probabilities near 1 or 0
-    nor their gradients cancel.
+    torch's log-softmax rounds log p and its gradient to 0 where 1 - p is below the resolution of the dtype, in float32
+    from a margin of 17. This function uses distances from the largest output, so nothing cancels near p = 0 or p = 1.
     """
     top = outputs.argmax(1, keepdim=True)
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
-    # Of the largest from itself it is the constant 0, lest a gradient of 1 be added and taken away again.
+    # The distance of the largest from itself is a constant, so that its gradients of 1 and -1 need not cancel.
     distance = (outputs - outputs.gather(1, top)).masked_fill(is_top, 0)
     # The odds of all other classes together against the largest: p_top = 1 / (1 + odds).
     log_odds = torch.logsumexp(distance.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     log_p = distance - torch.log1p(log_odds.exp())
-    # where() differentiates both sides: the side that is not used must be finite too, or its NaN would spread.
+    # where() differentiates both sides, so the side that is not used must be finite too.
     small = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
     return log_p, torch.where(is_top, log_odds + log_p, small)
 
 
 def sum_of_others(values: Tensor) -> Tensor:
-    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), exact for the largest too, where total - value cancels."""
+    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), without cancellation for the largest value."""
     top = values.argmax(1, keepdim=True)
     is_top = torch.zeros_like(values, dtype=torch.bool).scatter(1, top, value=True)
     others = values.masked_fill(is_top, 0).sum(1, keepdim=True)
@@ -76,25 +70,21 @@ def scalar(value: float | Tensor, like: Tensor) -> Tensor:
     return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
 
 
-_STEPS = 12
-"""Newton's method converged in 10 steps for 2 to 50,000 classes, t from 1 to 10, and distances up to 1e8."""
-
-
 def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The log p and the 1 - p of p = exp_t(z - λ) = [1 + (1 - t) (z - λ)]^(1/(1 - t)), where λ makes Σ_k p_k = 1.
+    """The log p and 1 - p of the tempered softmax p = [1 + (1 - t) (z - λ)]^(1/(1 - t)), where λ makes Σ_k p_k = 1.
 
     t is in [1, 10]; t = 1 is the softmax. λ has no closed form: a fixed number of Newton steps finds it.
     """
     s = scalar(t - 1, outputs)
     top = outputs.argmax(1, keepdim=True)
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
-    # Of the largest from itself it is the constant 0, lest a gradient of 1 be added and taken away again.
+    # The distance of the largest from itself is a constant, as in log_softmax_tails.
     distance = (outputs - outputs.gather(1, top)).neg().masked_fill(is_top, 0)
     excess = torch.zeros_like(distance[:, :1])
-    for _ in range(_STEPS):
+    for _ in range(12):  # 10 steps were enough for 2 to 50,000 classes, t from 1 to 10, and distances up to 1e8
         excess = _newton_step(excess, distance.detach(), s.detach())
-    # At the solution the derivative of a Newton step is that of the solution (implicit function theorem). After a
-    # second step the second derivatives are right too.
+    # At the solution, a Newton step has the derivative of the solution (implicit function theorem). With a second step
+    # the second derivatives are exact too.
     for _ in range(2):
         excess = _newton_step(excess, distance, s)
     log_p = -_log1p_over(s, distance + excess)
@@ -103,9 +93,10 @@ def log_tempered_softmax(outputs: Tensor, t: float | Tensor) -> tuple[Tensor, Te
 
 
 def _newton_step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
-    """A Newton step, from below, towards the excess λ - max z at which the p sum to 1.
+    """A Newton step, from below, towards the excess λ - max z at which Σ_k p_k = 1.
 
-    It solves (Σ_k p_k)^(-s) = 1. The left side is concave in λ: steps never overshoot, and for equal z one is enough.
+    The equation is (Σ_k p_k)^(-s) = 1. Its left side is concave in λ, so steps never overshoot; for equal z one step is
+    enough.
     """
     log_p = -_log1p_over(s, distance + excess)
     log_sum = torch.logsumexp(log_p, dim=1, keepdim=True)
@@ -132,7 +123,7 @@ def tempered_surprise(log_p: Tensor, r: Tensor) -> Tensor:
 
 
 def _tempered_series(v: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """The polynomial where v is small; elsewhere any finite value, because where() differentiates it."""
+    """The polynomial where v is small; a finite value elsewhere, because where() differentiates it there too."""
     v = v.where(v.abs() < _SMALL, 0)
     total = torch.full_like(v, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
@@ -141,8 +132,8 @@ def _tempered_series(v: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 _SMALL = 0.05
-"""The series below are used for |v| less than this."""
+"""The bound on |v| below which the series are used."""
 _LOG1P = tuple((-1) ** n / (n + 1) for n in range(13))
 """Coefficients of log(1 + v) / v, exact in float64 for |v| < 0.05."""
 _EXPM1 = (1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 362880)
-"""Coefficients of (e^v - 1) / v, likewise."""
+"""Coefficients of (e^v - 1) / v, exact in float64 for |v| < 0.05."""

@@ -1,4 +1,4 @@
-"""Weighted sum of losses."""
+"""Losses made of other losses: a weighted sum, and label smoothing."""
 
 import re
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from losslab.errors import LabError
 from losslab.losses.base import ClassLoss, Loss, Total
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import HasHyperparameters, argument, hyperparameter
+from losslab.targets import Kind
 
 
 class Term(HasHyperparameters):
-    """A loss and its weight in a sum."""
+    """A term of a weighted sum: a loss and its weight."""
 
     loss: Loss = argument()
     weight: float | Tensor = hyperparameter(
@@ -23,15 +24,15 @@ class Term(HasHyperparameters):
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, Loss):
-            raise LabError(f"a term of a weighted_sum needs a loss, got {self.loss!r}")
+            raise LabError(f"a term of a weighted_sum must contain a loss, got {self.loss!r}")
 
 
 class WeightedSum(Loss):
-    """Σ_i λ_i L_i(z, t). Each term is logged unweighted, as train/loss/NAME.
+    """The weighted sum Σ_i λ_i L_i(z, t). Each term is logged as train/loss/NAME, without its weight.
 
     Args:
-        terms: by name, {"loss": a Loss, "weight": λ ≥ 0}. All get the same targets, so they must share a kind of target
-            and have the same class weights.
+        terms: for each name a mapping {"loss": a Loss, "weight": λ ≥ 0}. All terms get the same target, so they must
+            accept the same kind of target and have the same class weights.
 
     Raises:
         LabError: there are no terms, or they are incompatible.
@@ -41,22 +42,21 @@ class WeightedSum(Loss):
         super().__init__()
         for name, term in terms.items():
             if not isinstance(term, Mapping) or set(term) - {"loss", "weight"}:
-                raise LabError(f"a term of a weighted_sum has a loss and a weight, and nothing else: see terms.{name}")
+                raise LabError(f"a term of a weighted_sum has only the keys loss and weight: see terms.{name}")
         self.terms = nn.ModuleDict({name: Term(**term) for name, term in terms.items()})
         losses = self._losses
+        names = ", ".join(type(loss).__name__ for loss in losses) or "none"
         kinds = [kind for kind in losses[0].wants if all(kind in loss.wants for loss in losses)] if losses else []
         if not kinds:
-            raise LabError(f"weighted_sum needs terms that take one kind of target: got {_names(losses) or 'none'}")
+            raise LabError(f"weighted_sum needs terms that accept the same kind of target: got {names}")
         if len({_weighting(loss) for loss in losses}) > 1 or len({loss.outputs_per_target for loss in losses}) > 1:
             raise LabError(
                 "the terms of a weighted_sum must have the same weight, ignore_index and number of outputs per target: "
-                f"{_names(losses)} differ"
+                f"{names} differ"
             )
         if len([loss for loss in losses if loss.n_views > 1]) > 1:
-            raise LabError(
-                f"only one term of a weighted_sum can score more than the network's outputs: {_names(losses)}"
-            )
-        # Attributes of the class in a single loss; here they depend on the terms.
+            raise LabError(f"only one term of a weighted_sum can score more than the network's outputs: got {names}")
+        # In other losses these are attributes of the class. Here they depend on the terms.
         self.wants = tuple(kinds)
         self.outputs_per_target = losses[0].outputs_per_target
         self.n_views = max(loss.n_views for loss in losses)
@@ -87,37 +87,37 @@ class WeightedSum(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, n_views C), a target that all terms take → (N,)."""
+        """Outputs (N, n_views · C), a target that all terms accept → (N,)."""
         return self._add(self._scores(outputs, target))
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of scores and weights of a batch, and of each term separately."""
+        """The sums of the scores and weights of a batch, and the sum of each term."""
         scores = self._scores(*self._prepare(outputs, target))
         value = self._add(scores)
         terms = {name: score.detach().sum() for name, score in scores.items()}
         return Total(value.sum(), self.example_weight(target).to(value.dtype).sum(), terms)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The example weight that all terms share → (N,)."""
-        return self._first.example_weight(target)
+        """The weight of each example, which is the same in all terms → (N,)."""
+        return self._losses[0].example_weight(target)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """The probabilities of the first term → (N, C)."""
-        return self._first.to_probabilities(outputs)
+        return self._losses[0].to_probabilities(outputs)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """The predictions of the first term → (N, C) or (N, D)."""
-        return self._first.to_predictions(outputs)
+        return self._losses[0].to_predictions(outputs)
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
-        """The inputs of the term with several views, if there is one → (N, n_views C)."""
+        """The tensor that the term with several views scores, if there is one → (N, n_views · C)."""
         for loss in self._losses:
             if loss.n_views > 1:
                 return loss.loss_inputs(outputs, inputs, network)
         return outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Pass the counts on to each term."""
+        """Pass the class counts on to each term."""
         for loss in self._losses:
             loss.set_class_counts(counts)
 
@@ -129,12 +129,8 @@ class WeightedSum(Loss):
     def _losses(self) -> list[Loss]:
         return [term.loss for term in self._terms]
 
-    @property
-    def _first(self) -> Loss:
-        return self._losses[0]
-
     def _scores(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
-        # The network's own outputs come first: a term with one view gets only those.
+        # The network's own outputs come first; a term with one view gets only these.
         columns = outputs.shape[-1] // self.n_views
         return {
             name: loss.score(outputs[..., : columns * loss.n_views], target)
@@ -146,12 +142,8 @@ class WeightedSum(Loss):
         return torch.stack(weighted).sum(0)
 
 
-def _names(losses: list[Loss]) -> str:
-    return ", ".join(type(loss).__name__ for loss in losses)
-
-
 def _weighting(loss: Loss) -> object:
-    """The settings by which a loss weights examples, comparable between losses."""
+    """The class weights and ignored index of a loss, in a form that can be compared."""
     if not isinstance(loss, ClassLoss):
         return None, -100
     weight = None if loss.weight is None else tuple(loss.weight.tolist())
@@ -159,7 +151,7 @@ def _weighting(loss: Loss) -> object:
 
 
 def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | None:
-    """The weighted sum of a fact that is a formula, with hyperparameters replaced by their values."""
+    """The weighted sum of a fact that is a formula, with values instead of the hyperparameters."""
     parts = []
     for weight, loss, card in terms:
         formula: str | None = getattr(card, fact)
@@ -171,3 +163,54 @@ def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -
             formula = re.sub(rf"\b{name}\b", f"({float(getattr(loss, name))!r})", formula)
         parts.append(f"{weight!r} * ({formula})")
     return " + ".join(parts) or "0"
+
+
+class Smoothed(Loss):
+    """Label smoothing L(z, (1 - ε) t + ε/C) of any loss L that accepts probabilities and has no class weights."""
+
+    wants = (Kind.PROBABILITIES,)
+    loss: Loss = argument()
+    epsilon: float | Tensor = hyperparameter(
+        "ε, the share of the target that is spread over all classes",
+        "[0, 1]",
+        "the paper's",
+        (0.0, 0.1, 0.3),
+        default=0.1,
+    )
+
+    def __post_init__(self) -> None:
+        loss = self.loss
+        if Kind.PROBABILITIES not in loss.wants or loss.n_views * loss.outputs_per_target > 1:
+            raise LabError(f"smoothed needs a loss that accepts class probabilities: {type(loss).__name__} does not")
+        if getattr(loss, "weight", None) is not None or getattr(loss, "weight_rule", None) is not None:
+            raise LabError("smoothed needs a loss without class weights: with smoothed targets they move the optimum")
+
+    @property
+    def card(self) -> Card | None:
+        inner = self.loss.card
+        if inner is None:
+            return None
+        return Card(
+            formula=rf"L(z, (1 - \varepsilon) t + \varepsilon / K), \quad L(z, t) = {inner.formula}",
+            plain=f"L(z, (1 - ε) t + ε/K) with L(z, t) = {inner.plain}",
+            source=f"Szegedy et al., Rethinking the Inception architecture for computer vision, 2016; {inner.source}",
+            near=None,
+            far=None,
+            convex=True if inner.convex else None,
+            low=None,
+            high=None,
+            shift_invariant=inner.shift_invariant,
+            note="With smoothing, the optimal probabilities are less than 1; class weights would move them further.",
+        )
+
+    def score(self, outputs: Tensor, target: Tensor) -> Tensor:
+        smooth = (1 - self.epsilon) * target + self.epsilon / target.shape[1]
+        return self.loss.score(outputs, smooth)
+
+    def to_probabilities(self, outputs: Tensor) -> Tensor:
+        """The probabilities of the inner loss → (N, C)."""
+        return self.loss.to_probabilities(outputs)
+
+    def to_predictions(self, outputs: Tensor) -> Tensor:
+        """The predictions of the inner loss → (N, C)."""
+        return self.loss.to_predictions(outputs)

@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 
 from losslab import losses
 from losslab.doctor import Severity, examine, report
-from losslab.losses.class_weights import balanced
+from losslab.losses.imbalance import balanced
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 X = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))

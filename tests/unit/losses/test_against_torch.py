@@ -23,7 +23,7 @@ def test_the_tutorials_numbers():
 
 
 def test_a_column_against_a_row_is_an_error_where_torch_only_warns():
-    with pytest.raises(LabError, match=r"\(3, 1\) and target \(3,\) must have one shape"):
+    with pytest.raises(LabError, match=r"\(3, 1\) and target \(3,\) must have the same shape"):
         MSE()(torch.zeros(3, 1), torch.zeros(3))
 
 
@@ -180,5 +180,5 @@ def test_a_classwise_that_reduces_is_named():
         def classwise(self, outputs):
             return outputs.softmax(1).sum(1)
 
-    with pytest.raises(LabError, match=r"Reduced\.classwise must give a cost of each class, \(8, 5\): got \(8,\)"):
+    with pytest.raises(LabError, match=r"Reduced\.classwise must return a loss per class, \(8, 5\): got \(8,\)"):
         Reduced()(Z, Y)

@@ -45,7 +45,7 @@ def test_what_is_wrong_is_found(case):
         (MSE(), torch.zeros(2, 5).to_sparse(), torch.zeros(2, 5), r"use .to_dense\(\)"),
         (MSE(), torch.zeros(()), torch.zeros(()), r"outputs must be \(N, D\)"),
         (GaussianNLL(), torch.zeros(2, 3), torch.zeros(2, 1), "2 times as many columns"),
-        (Distillation(), torch.zeros(2, 5), LABELS, "scores 2 outputs for each class: 5 columns are no multiple"),
+        (Distillation(), torch.zeros(2, 5), LABELS, "needs 2 outputs for each class: 5 columns are not a multiple"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_words_of_the_lab(loss, outputs, target, line):

@@ -67,7 +67,7 @@ def test_smoothing_cross_entropy_is_its_label_smoothing():
 
 
 def test_smoothed_needs_probabilities():
-    with pytest.raises(LabError, match="smoothed needs a loss on class probabilities: Distillation is none"):
+    with pytest.raises(LabError, match="smoothed needs a loss that accepts class probabilities: Distillation does not"):
         Smoothed(Distillation())
 
 

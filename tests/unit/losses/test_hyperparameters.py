@@ -35,8 +35,8 @@ from losslab.losses import (
     catalog,
     hyperparameter,
 )
-from losslab.losses.class_weights import balanced
 from losslab.losses.hyperparameters import HasHyperparameters, find_hyperparameter
+from losslab.losses.imbalance import balanced
 from losslab.targets import Kind
 
 Z = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
@@ -169,7 +169,7 @@ def test_a_hyperparameter_is_found_by_its_path():
     loss = WeightedSum({"focal": {"loss": Focal(), "weight": 2.0}, "ce": {"loss": CrossEntropy()}})
     assert find_hyperparameter(loss, "terms.focal.weight") == (loss.terms["focal"], "weight")
     assert find_hyperparameter(loss, "terms.focal.loss.gamma") == (loss.terms["focal"].loss, "gamma")
-    with pytest.raises(LabError, match=r"gamma is no hyperparameter of this loss: it has terms\.focal\.weight, "):
+    with pytest.raises(LabError, match=r"gamma is not a hyperparameter of this loss: it has terms\.focal\.weight, "):
         find_hyperparameter(loss, "gamma")
     with pytest.raises(LabError, match="it has none"):
         find_hyperparameter(nn.Linear(1, 1), "gamma")

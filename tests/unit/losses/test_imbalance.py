@@ -8,7 +8,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from losslab.errors import LabError
 from losslab.losses import BCE, LDAM, CosineSoftmax, CrossEntropy, LogitAdjusted, SigmoidFocal, catalog
-from losslab.losses.class_weights import effective_number
+from losslab.losses.imbalance import effective_number
 
 Z = 2 * torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 4, 2, 1, 1, 3, 0, 2])
@@ -93,12 +93,12 @@ def test_weights_that_are_a_rule_are_made_of_the_same_counts():
 
 @pytest.mark.parametrize("make", [LogitAdjusted, LDAM])
 def test_what_is_wrong_with_counts_is_one_line_that_names_the_fix(make):
-    with pytest.raises(LabError, match=r"give counts=\[...\], or call set_class_counts"):
+    with pytest.raises(LabError, match=r"pass counts=\[...\], or call set_class_counts"):
         make()(Z, Y)
     with pytest.raises(LabError, match="3 for 5 classes"):
         make(counts=[1, 2, 3])(Z, Y)
     for wrong in ([1, -1], [0, 0]):
-        with pytest.raises(LabError, match="counts must hold one number ≥ 0 a class"):
+        with pytest.raises(LabError, match="counts must have one number ≥ 0 per class"):
             make(counts=wrong)
 
 

@@ -46,6 +46,7 @@ losslab.losses.class_loss.ClassLoss losslab.losses.residual.ResidualLoss losslab
 losslab.data.corruption.cifar10n.HumanNoise
 losslab.data.faults.fault.Fault losslab.data.module.MemoryDataModule losslab.data.normalise.Normalise
 losslab.data.augment.Augment losslab.networks.cosine.CosineLinear losslab.learner.Classifier losslab.metrics.ECE
+losslab.losses.mae.GCE losslab.losses.huber.LogCosh
 """
 
 

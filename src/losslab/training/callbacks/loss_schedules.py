@@ -10,8 +10,8 @@ from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.losses.base import ClassLoss
-from losslab.losses.class_weights import effective_number
 from losslab.losses.hyperparameters import find_hyperparameter
+from losslab.losses.imbalance import effective_number
 from losslab.models.learner import Learner
 
 _SHAPES: dict[str, Callable[[float], float]] = {
@@ -89,7 +89,7 @@ class DeferredReweighting(Callback):
 
     Args:
         start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs: 160 or 0.8 of 200.
-        beta: the argument of `losslab.losses.class_weights.effective_number`.
+        beta: the argument of `losslab.losses.imbalance.effective_number`.
 
     Raises:
         LabError: start is neither, or beta is outside [0, 1).

@@ -4,7 +4,7 @@ from lightning import Callback
 
 from losslab.errors import LabError
 from losslab.losses import ClassLoss
-from losslab.losses.class_weights import effective_number
+from losslab.losses.imbalance import effective_number
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.callbacks.loss_schedules import Anneal, DeferredReweighting, first_epoch
@@ -51,7 +51,7 @@ def test_anneal_moves_the_weight_of_a_term(train):
 @pytest.mark.parametrize(
     ("parameter", "end", "message"),
     [
-        ("alpha", 0, "alpha is no hyperparameter of this loss: it has gamma"),
+        ("alpha", 0, "alpha is not a hyperparameter of this loss: it has gamma"),
         ("gamma", -1, r"gamma must be a number in \[0, inf\), got -1"),
     ],
 )
