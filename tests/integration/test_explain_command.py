@@ -105,7 +105,7 @@ def test_figures_of_several_runs_are_written_into_a_new_folder(seeds, mlp, linea
         (["MLP", "--what", "linear"], "linear: MLP is not a run of the linear model (model=linear)\n"),
         (["MLP", "--what", "barrier"], "barrier: a line needs two ends: name two or more runs of one network\n"),
         (["MLP", "--output", "file"], "file is a file: name another folder with --output\n"),
-        (["MLP", "--points", "1"], "points must be a whole number from 2 to 1001, got 1"),
+        (["MLP", "--points", "1"], "points must be an integer from 2 to 1001, got 1"),
     ],
 )
 def test_an_explanation_that_does_not_apply_is_reported_in_one_line(mlp, tmp_path, arguments, message):

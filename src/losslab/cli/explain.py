@@ -7,9 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 
 from losslab import runs as folders
-from losslab.analysis.explain import EXPLANATIONS
+from losslab.analysis.explain import (
+    CHECKPOINTS,
+    DEFAULTS,
+    EXPLANATIONS,
+    SPLITS,
+    LandscapeOptions,
+    validate_integer,
+)
 from losslab.analysis.explain.figures import write_tensorboard_images
-from losslab.analysis.explain.options import CHECKPOINTS, DEFAULTS, SPLITS, LandscapeOptions, validate_number
 from losslab.analysis.explain.select_runs import select_runs
 from losslab.cli.options import add_trust_option, refuse_file, start_command
 from losslab.cli.process import imports_without_gc, keep_freed_memory, leave, one_line_errors
@@ -91,7 +97,7 @@ def _number(name: str) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         try:
-            return validate_number(name, int(text) if text.removeprefix("-").isdecimal() else text)
+            return validate_integer(name, int(text) if text.removeprefix("-").isdecimal() else text)
         except ValueError as error:  # a LabError, or a number with more digits than Python reads
             raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -1,25 +1,75 @@
-"""Explanations: figures of what finished runs learnt and how, one module each. Imports no torch.
+"""Explanations: figures of what finished runs have learned and how, one module each. Imports no torch.
 
-Each module has `explain(runs, output)`, or `explain(runs, output, options)` where it takes LandscapeOptions. It draws
-into `output`, or into the figures/ of the one run, logs a line for each finding, and returns the paths of the figures.
+Each module has `explain(runs, output)`, or `explain(runs, output, options)` if it takes LandscapeOptions. It draws into
+`output`, or by default into figures/ of a single run, logs its findings, and returns the paths of the figures.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-Config = dict[str, Any]
+from losslab.errors import LabError
+
+LIMITS = {"points": (2, 1001), "examples": (2, 2**63 - 1), "seed": (0, 2**63 - 1)}
+"""Smallest and largest value of each integer option."""
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+"""Name of each split in a sentence."""
+CHECKPOINTS = ("best", "last")
+
+
+def validate_integer(name: str, value: Any) -> int:
+    """Check the value of an option in `LIMITS` and return it.
+
+    Raises:
+        LabError: the value is not an integer or is outside its limits.
+    """
+    low, high = LIMITS[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        most = f"to {high}" if high < 2**63 - 1 else "to 2⁶³ - 1"
+        raise LabError(f"{name} must be an integer from {low} {most}, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class LandscapeOptions:
+    """Options of `landscape` and `barrier`, which evaluate a network at many points of weight space.
+
+    Raises:
+        LabError: a value is invalid.
+    """
+
+    points: int = 21
+    """Number of points along each side of a plane, or on a line with both ends."""
+    examples: int = 1000
+    """Number of unaugmented examples to draw from the split."""
+    split: str = "train"
+    """Split of the examples: "train", "val" or "test"."""
+    seed: int = 0
+    """Seed of the drawn examples and of the random directions."""
+    ckpt: str = "best"
+    """Checkpoint with the weights: "best" or "last"."""
+
+    def __post_init__(self) -> None:
+        for name in LIMITS:
+            validate_integer(name, getattr(self, name))
+        for name, allowed in (("split", SPLITS), ("ckpt", CHECKPOINTS)):
+            if getattr(self, name) not in allowed:
+                raise LabError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+
+
+DEFAULTS = LandscapeOptions()
 
 
 class Explanation(NamedTuple):
     """An explanation that `losslab explain` can draw."""
 
     module_name: str
-    applies: Callable[[Config], bool]
-    """Whether it can explain a run with this configuration."""
+    applies: Callable[[dict[str, Any]], bool]
+    """Returns whether a run with this configuration can be explained."""
     needs: str
-    """The kind of run it needs, in words."""
+    """Description of the runs that can be explained, for messages."""
     takes_options: bool = False
 
     @property
@@ -28,15 +78,15 @@ class Explanation(NamedTuple):
         return import_module(self.module_name)
 
 
-def _is_linear(config: Config) -> bool:
+def _is_linear(config: dict[str, Any]) -> bool:
     return bool(config["model"]["_target_"] == "losslab.models.linear.linear")
 
 
-def _is_network(config: Config) -> bool:
+def _is_network(config: dict[str, Any]) -> bool:
     return not _is_linear(config)
 
 
-def _records_dynamics(config: Config) -> bool:
+def _records_dynamics(config: dict[str, Any]) -> bool:
     return bool((config.get("callbacks") or {}).get("dynamics"))
 
 
@@ -47,4 +97,4 @@ EXPLANATIONS = {
     "barrier": Explanation(f"{__name__}.barrier", _is_network, _NETWORK, takes_options=True),
     "dynamics": Explanation(f"{__name__}.dynamics", _records_dynamics, "a run with callbacks=dynamics"),
 }
-"""By the name that `--what` takes."""
+"""All explanations by the name that --what takes."""

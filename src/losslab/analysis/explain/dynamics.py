@@ -1,4 +1,4 @@
-"""Explanation `dynamics`: the figures of what the callback `dynamics` recorded. Imports no torch."""
+"""Explanation `dynamics`: figures of the record of the callback `dynamics`. Imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ _MAX_RUNS = 6
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
-    """Draw dynamics_*.png, several runs side by side on the same axes → their paths.
+    """Draw dynamics_*.png, with several runs side by side on the same axes, and return their paths.
 
-    The runs are finished, or were interrupted after the first snapshot.
+    Unfinished runs can be drawn after their first snapshot.
 
     Raises:
-        LabError: a run has no record, there are too many runs, or their tasks differ.
+        LabError: a run has no record, there are too many runs, or the tasks of the runs differ.
     """
     figures_folder(runs, output)
     if len(runs) > _MAX_RUNS:
-        raise LabError(f"{len(runs)} runs do not fit side by side: name {_MAX_RUNS} at most")
+        raise LabError(f"{len(runs)} runs do not fit side by side: name at most {_MAX_RUNS} runs")
     configs = [run.read_unchecked_config() for run in runs]
     records = {}
     for label, run, config in zip(run_labels(configs), runs, configs, strict=True):
@@ -32,7 +32,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
             choices = {path.stem for path in (CONF / "callbacks").glob("*.yaml")} - {"default", "none", "dynamics"}
             present = [name for name in config.get("callbacks") or {} if name in choices]
             override = f"'callbacks=[{','.join([*present, 'dynamics'])}]'" if present else "callbacks=dynamics"
-            raise LabError(f"{run.path} holds no {run.dynamics.name}: train it again with {override}")
+            raise LabError(f"{run.path} contains no {run.dynamics.name}: train it again with {override}")
         records[label] = Record.load(run.dynamics)
     drawn = draw_all(records)
     return [save_figure(each.figure, name, runs, output, each.findings) for name, each in drawn.items()]

@@ -1,12 +1,13 @@
-"""Figures of explanations: contours, the files they are written to, and TensorBoard images. Imports no torch."""
+"""Figures of explanations: contour plots, PNG and CSV files, and TensorBoard images. Imports no torch."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from losslab.errors import LabError
 from losslab.io import tables
@@ -18,30 +19,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger("losslab")
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Array = NDArray[np.float64]
 
 
 def figures_folder(runs: Sequence[RunFolder], output: Path | None) -> Path:
-    """The folder for figures of these runs: `output`, or for one run its own figures/.
+    """Return the folder for figures of these runs: `output`, or figures/ in the run folder of a single run.
 
     Raises:
-        LabError: there is no run, there are several but no `output`, or a link in a run folder leads outside.
+        LabError: there are no runs, there are several runs but no `output`, or a symbolic link leaves a run folder.
     """
     if not runs:
-        raise LabError("there is nothing to explain: name a run")
+        raise LabError("no runs to explain: name a run folder")
     if output is not None:
         for run in runs:
             run.output(output)
         return output
     if len(runs) != 1:
-        raise LabError("figures of several runs need a folder of their own: name one with --output")
+        raise LabError("figures of several runs need an output folder: name one with --output")
     return runs[0].output(runs[0].figures)
 
 
 def save_figure(
     figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | None, findings: Sequence[str]
 ) -> Path:
-    """Write NAME.png to the figures folder, replacing a file or link of that name, and log its findings → its path."""
+    """Write NAME.png to the folder of `figures_folder`, log the findings, and return the path.
+
+    An existing file or link of that name is replaced.
+    """
     path = figures_folder(runs, output) / f"{name}.png"
     save_png(figure, path)
     for number, finding in enumerate(findings):
@@ -50,12 +54,12 @@ def save_figure(
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
-    """Write the numbers of a figure as CSV."""
+    """Write the numbers of a figure to a CSV file with 9 significant digits."""
     tables.write_csv(path, columns, ([f"{value:.9g}" for value in row] for row in rows))
 
 
 def write_tensorboard_images(name: str, figures: Sequence[Path], folder: Path) -> None:
-    """Write the PNG files of an explanation into their own TensorBoard event file, replacing an earlier one."""
+    """Write the PNG files of an explanation to a TensorBoard event file of their own, replacing an earlier one."""
     from PIL import Image  # noqa: PLC0415 -- needed once, at the end
     from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
     from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
@@ -74,8 +78,8 @@ def write_tensorboard_images(name: str, figures: Sequence[Path], folder: Path) -
     writer.close()
 
 
-def contour_levels(low: float, high: float) -> tuple[Numbers, bool]:
-    """Levels for contours, and whether they are logarithmic, as they are if a loss spans more than a decade."""
+def contour_levels(low: float, high: float) -> tuple[Array, bool]:
+    """Return contour levels from low to high, and whether they are logarithmic: if the range exceeds a decade."""
     if high <= low:
         return np.array([low - 0.5, low + 0.5]), False
     if low >= 0 and high > 10 * low:
@@ -83,15 +87,15 @@ def contour_levels(low: float, high: float) -> tuple[Numbers, bool]:
     return np.linspace(low, high, 12), False
 
 
-def round_levels(low: float, high: float) -> Numbers:
-    """About ten evenly spaced round levels from below `low` to above `high`."""
+def round_levels(low: float, high: float) -> Array:
+    """Return about ten evenly spaced round levels that cover the range from low to high."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     return np.asarray(MaxNLocator(11).tick_values(low, high if high > low else low + 1))
 
 
-def level_formatter(levels: Numbers) -> Callable[..., str]:
-    """A formatter with as few digits as keep the levels distinct, and without exponents below 100,000."""
+def level_formatter(levels: Array) -> Callable[..., str]:
+    """Return a formatter with just enough digits to distinguish the levels, and without exponents below 100,000."""
     digits = next((n for n in range(2, 8) if len({f"{level:.{n}g}" for level in levels}) == len(levels)), 8)
     largest = np.abs(levels).max()
     precision = max(digits, len(str(int(largest)))) if largest < 1e5 else digits
@@ -99,15 +103,17 @@ def level_formatter(levels: Numbers) -> Callable[..., str]:
 
 
 def draw_contours(
-    axes: "Axes", x: Numbers, y: Numbers, values: Numbers, scale: tuple[Numbers, bool], unit: str, cmap: str
+    axes: "Axes", x: Array, y: Array, values: Array, unit: str, *, cmap: str = "viridis", levels: Array | None = None
 ) -> None:
-    """Draw values (Y, X) at x (X,) and y (Y,) as shades with contour lines, and a colour bar with their unit.
+    """Draw values (Y, X) at x (X,) and y (Y,) as filled contours with labelled lines, and a colour bar with their unit.
 
-    `scale` holds the levels, and whether they are logarithmic.
+    By default, the levels are those of `contour_levels`; given levels are linear.
     """
     from matplotlib.colors import LogNorm, Normalize  # noqa: PLC0415
 
-    levels, logarithmic = scale
+    values, logarithmic = np.ma.masked_invalid(values), False
+    if levels is None:
+        levels, logarithmic = contour_levels(*((values.min(), values.max()) if values.count() else (0.0, 1.0)))
     norm = (LogNorm if logarithmic else Normalize)(levels[0], levels[-1])
     shades = (np.geomspace if logarithmic else np.linspace)(levels[0], levels[-1], 60)
     filled = axes.contourf(x, y, values, shades, norm=norm, cmap=cmap, extend="both")

@@ -1,4 +1,4 @@
-"""The runs that `explain` draws for the folders it is given, and their labels in a figure. Imports no torch."""
+"""Selection of the runs that `explain` draws, and their labels in figures. Imports no torch."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,13 @@ _MAX_SETTINGS = 3
 
 
 def select_runs(paths: Sequence[Path], trusted: Sequence[str] = ()) -> list[RunFolder]:
-    """The runs to explain, each once: run folders themselves, and some runs of each folder of runs, such as a sweep.
+    """Return the runs to explain, without duplicates, for paths of run folders and of folders of runs, such as a sweep.
 
-    Of a folder of runs these are the first seed of each configuration, or all seeds if there is one configuration.
-
-    Args:
-        paths: of run folders, and of folders of runs.
-        trusted: packages that the runs' configurations may name, beside those on losslab's list.
+    From a folder of runs, the first seed of each configuration is selected, or all seeds if there is one configuration.
+    `trusted` names packages that the configurations may name besides those on the allow-list.
 
     Raises:
-        LabError: a folder does not exist or holds no finished run.
+        LabError: a folder does not exist or contains no finished run.
     """
     runs: dict[Path, RunFolder] = {}
     for path in paths:
@@ -41,7 +38,7 @@ def _select_from(path: Path) -> list[Path]:
     result = read_runs([path])
     groups = [each for each in group_runs(result.runs) if each.runs]
     if not groups:
-        raise LabError(f"{display_path(path)} holds no run that is finished")
+        raise LabError(f"{display_path(path)} contains no finished run")
     several = len(groups) > 1
     chosen = [run.folder.path for each in groups for run in (each.runs[:1] if several else each.runs)]
     rule = "the first seed of each configuration" if several else "all seeds of the one configuration"
@@ -50,31 +47,25 @@ def _select_from(path: Path) -> list[Path]:
 
 
 def run_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Each run's loss, with the settings that distinguish it from runs of the same loss: "huber, delta 0.1, seed 1"."""
-    names = _distinct_names(configs, _GROUPS)
+    """Return a unique label for each run, see `distinct_labels`: "huber, delta 0.1, seed 1"."""
+    names = distinct_labels(configs, _GROUPS)
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
-def loss_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Each run's loss, with the settings of the loss that distinguish it: "huber, delta 0.1"."""
-    return _distinct_names(configs, ("loss",))
-
-
-def settings(config: dict[str, Any], groups: Sequence[str] = _GROUPS) -> Iterator[tuple[str, Any]]:
-    """All scalar settings by their dotted keys, except those that follow from the seed or the run's name."""
+def settings(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """Return the scalar settings of config groups by dotted key, except settings derived from the seed or run name."""
     derived = set(config.get("per_run") or ()) - {"seed"}
-    for each in groups:
-        for key, value in _leaves(each, config.get(each)):
-            if key not in derived:
-                yield key, value
+    leaves = (leaf for group in groups for leaf in _leaves(group, config.get(group)))
+    return {key: value for key, value in leaves if key not in derived}
 
 
-def _distinct_names(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
+def distinct_labels(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
+    """Label each run by its loss and by the settings of these config groups that differ between runs of that loss."""
     losses = []
     for config in configs:
         choice = config["choices"]["loss"]
         losses.append(str(config["loss"]["_target_"]).rpartition(".")[2] if choice == "custom" else choice)
-    all_settings = [dict(settings(config, groups)) for config in configs]
+    all_settings = [settings(config, groups) for config in configs]
     names = []
     for loss, own in zip(losses, all_settings, strict=True):
         same_loss = [other for name, other in zip(losses, all_settings, strict=True) if name == loss]

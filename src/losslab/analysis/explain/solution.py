@@ -1,4 +1,4 @@
-"""A finished run, reopened with the weights it learnt, and the examples that it is explained on."""
+"""Finished runs, reopened with their trained weights, and the examples that they are evaluated on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losslab.analysis.explain.select_runs import loss_labels, run_labels
+from losslab.analysis.explain.select_runs import distinct_labels, run_labels
 from losslab.data.batch import Batch
 from losslab.data.module import split_rows
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
 from losslab.targets import Task
-from losslab.training import weights
-from losslab.training.experiment import Experiment, rebuild
+from losslab.training.experiment import Experiment
+from losslab.training.reopen import EvaluationRequest, reopen
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A run with its weights loaded and its data set up."""
+    """A finished run with its weights loaded and its data set up."""
 
     label: str
-    """Distinguishes the run from the others in a figure."""
+    """Label that distinguishes the run from the other runs in a figure."""
     loss: str
-    """Distinguishes its loss from the others' losses."""
+    """Label that distinguishes the loss from the losses of the other runs."""
     folder: RunFolder
     config: dict[str, Any]
     experiment: Experiment
@@ -39,28 +39,28 @@ class Solution:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The parameters of the network ("network.…") and of the loss ("loss.…")."""
-        modules = {"network": self.learner.network, "loss": self.learner.loss}
-        named = ((part, *pair) for part, module in modules.items() for pair in module.named_parameters())
-        return {f"{part}.{name}": value.detach() for part, name, value in named}
+        learner = self.learner
+        parts = [("network", learner.network), ("loss", learner.loss)]
+        return {f"{part}.{name}": p.detach() for part, module in parts for name, p in module.named_parameters()}
 
     @property
     def is_regression(self) -> bool:
-        """Whether the metric is the mean squared error, else it is the error rate."""
+        """Whether the metric is the mean squared error; otherwise it is the error rate."""
         return self.learner.spec.task is Task.REGRESSION
 
     @property
     def metric_name(self) -> str:
-        """The metric in words."""
+        """Name of the metric in a sentence."""
         return "mean squared error" if self.is_regression else "error rate"
 
     @property
     def metric_scale(self) -> int:
-        """The factor from metric to axis units: error rates are drawn in per cent."""
+        """Factor that converts the metric to the unit of an axis: error rates are drawn in per cent."""
         return 1 if self.is_regression else 100
 
     @property
     def metric_axis(self) -> str:
-        """The label of an axis of the metric."""
+        """Axis label of the metric."""
         return self.metric_name if self.is_regression else f"{self.metric_name} (%)"
 
 
@@ -71,13 +71,11 @@ def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]
         LabError: a run or checkpoint does not exist, weights are not finite, or the data are not available.
     """
     configs = [run.read_config() for run in runs]
+    labels, losses = run_labels(configs), distinct_labels(configs, ["loss"])
     solutions = []
-    for label, loss, run, config in zip(run_labels(configs), loss_labels(configs), runs, configs, strict=True):
-        experiment = rebuild(run, config)
+    for label, loss, run, config in zip(labels, losses, runs, configs, strict=True):
+        experiment = reopen(EvaluationRequest(run.path, checkpoint=checkpoint, trusted=run.trusted))
         learner, data = experiment.learner, experiment.data
-        path = run.checkpoint(checkpoint)
-        weights.load(learner, path)
-        weights.check_finite(learner, path)
         data.prepare_data()
         data.setup()
         if data.class_counts is not None:
@@ -89,13 +87,9 @@ def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]
 
 
 def load_batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:
-    """Examples of a split, unaugmented, in the network's dtype and on its device.
+    """Load unaugmented examples of a split ("train", "val" or "test") in the network's dtype and on its device.
 
-    Args:
-        solution: the run whose data they are.
-        split: "train", "val" or "test".
-        count: how many to draw at random; None, or more than there are, for all.
-        seed: of the draw.
+    If the split has more than `count` examples, `count` of them are drawn at random with the seed.
     """
     data, learner = solution.experiment.data, solution.learner
     source = data.splits[split]
@@ -115,5 +109,5 @@ def load_batches(solution: Solution, split: str, count: int | None, seed: int) -
 
 
 def corruption_differs(runs: Sequence[RunFolder]) -> bool:
-    """Whether the runs learnt from differently corrupted training data."""
+    """Return whether the runs learned from differently corrupted training data."""
     return len({(run.read_faults() or {}).get("sha256") for run in runs}) > 1

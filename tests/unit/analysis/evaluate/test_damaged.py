@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from losslab.analysis.evaluate import evaluation, export, predict
-from losslab.analysis.explain import EXPLANATIONS
-from losslab.analysis.explain.options import LandscapeOptions
+from losslab.analysis.explain import EXPLANATIONS, LandscapeOptions
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder

@@ -1,13 +1,12 @@
-"""Explanation `barrier`: scores and barriers on lines between solutions, and runs that no line connects."""
+"""Explanation `barrier`: scores and barriers on lines between solutions, and incompatible runs."""
 
 import numpy as np
 import pytest
 import torch
 
-from losslab.analysis.explain import barrier
+from losslab.analysis.explain import LandscapeOptions, barrier
 from losslab.analysis.explain.barrier import Line, interpolate, mix_weights
 from losslab.analysis.explain.forward_passes import ForwardPasses
-from losslab.analysis.explain.options import LandscapeOptions
 from losslab.analysis.explain.solution import load_batches, load_solutions
 from losslab.errors import LabError
 
@@ -75,6 +74,6 @@ def test_runs_with_other_noise_are_rejected_and_another_draw_is_noted(folders, t
     with caplog.at_level("INFO"):
         barrier.explain(noisy, tmp_path, few)
     assert "with the noise and the imbalance that cross_entropy, seed 0 learnt from" in notes[0]
-    assert "the lowest and the highest of 3: all are in barrier.csv" in caplog.messages[-1]
+    assert "the lowest and the highest of 3 barriers: see barrier.csv for all" in caplog.messages[-1]
     barrier.explain(folders, tmp_path, few)
     assert "noise" not in notes[1]

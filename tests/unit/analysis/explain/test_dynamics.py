@@ -59,14 +59,14 @@ def test_a_run_without_a_record_is_rejected_with_the_override_to_record_one(runs
         explain([RunFolder(tmp_path)], None)
     config["callbacks"] = {"history": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(LabError, match=re.escape("holds no dynamics.npz: train it again with callbacks=dynamics")):
+    with pytest.raises(LabError, match=re.escape("contains no dynamics.npz: train it again with callbacks=dynamics")):
         explain([runs[0], RunFolder(tmp_path)], tmp_path)
 
 
 def test_several_runs_without_output_and_too_many_runs_are_rejected(runs, tmp_path):
     with pytest.raises(LabError, match="name one with --output"):
         explain(runs, None)
-    with pytest.raises(LabError, match="7 runs do not fit side by side: name 6 at most"):
+    with pytest.raises(LabError, match="7 runs do not fit side by side: name at most 6 runs"):
         explain([runs[0]] * 7, tmp_path)
 
 

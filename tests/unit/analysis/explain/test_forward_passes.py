@@ -42,6 +42,20 @@ def test_recomputed_statistics_undo_a_scale(resnet):
     assert abs(old.score(doubled).loss / old.score({}).loss - 1) > 1e-3
 
 
+def test_weights_of_the_loss_are_substituted(folders, monkeypatch):
+    """As with a foreign criterion that has learned parameters, which it uses for losses and for predictions."""
+    (solution,) = load_solutions(folders[:1], "best")
+    loss, passes = solution.learner.loss, ForwardPasses(solution, load_batches(solution, "train", 50, 0))
+    total, to_predictions = loss.total, loss.to_predictions
+    loss.scale = torch.nn.Parameter(torch.tensor(1.0))
+    monkeypatch.setattr(loss, "total", lambda outputs, target: total(loss.scale * outputs, target))
+    monkeypatch.setattr(loss, "to_predictions", lambda outputs: to_predictions(loss.scale * outputs))
+    score = passes.score({"loss.scale": torch.tensor(-2.0)})
+    assert passes.score({}) != score
+    loss.scale.data.fill_(-2)
+    assert passes.score({}) == score
+
+
 def test_the_learner_does_not_change(folders):
     (solution,) = load_solutions(folders[:1], "best")
     before = {name: value.clone() for name, value in solution.learner.state_dict().items()}

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from losslab.analysis.explain import barrier, landscape
+from losslab.analysis.explain import LandscapeOptions, barrier, landscape
 from losslab.analysis.explain.forward_passes import ForwardPasses
 from losslab.analysis.explain.landscape import compute_landscape, draw, filter_normalised
-from losslab.analysis.explain.options import LandscapeOptions
 from losslab.analysis.explain.solution import load_batches, load_solutions
 from losslab.analysis.outputs import collect_outputs
 
@@ -67,7 +66,7 @@ def test_the_centre_has_the_loss_and_error_rate_of_the_run(folders):
     result = compute_landscape(passes, 3, 0)
     every = collect_outputs(solution.experiment, "train")
     wrong = (every.outputs.argmax(1) != every.truth).double().mean()
-    for score in (result.centre, passes.score({}), passes.score(passes.solution.weights)):
+    for score in (result.score_at(0), passes.score({}), passes.score(passes.solution.weights)):
         assert score.loss == pytest.approx(every.mean_loss, rel=1e-5)
         assert score.metric == pytest.approx(float(wrong), abs=1e-9)
     assert passes.examples == len(every.truth)
@@ -84,7 +83,7 @@ def test_a_point_of_the_plane_has_the_loss_of_a_network_with_those_weights(folde
     alone = loss(
         network(torch.cat([batch.inputs for batch in batches])), torch.cat([batch.target for batch in batches])
     )
-    assert result.side.tolist() == [-1, 0, 1]
+    assert result.plane_axis.tolist() == [-1, 0, 1]
     assert result.plane[0, 2, 0] == pytest.approx(float(alone), rel=1e-5), "x is 1 and y is -1"
     assert result.lines[0, ::2] == pytest.approx(result.plane[1])
     assert result.lines[1, ::2] == pytest.approx(result.plane[:, 1])

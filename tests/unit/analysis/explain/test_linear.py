@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from PIL import Image
 from scipy.optimize import linprog
 
 from losslab.analysis.explain import linear
-from losslab.analysis.explain.linear import outliers, surface
-from losslab.analysis.explain.linear.problem import find_minimum
+from losslab.analysis.explain.linear import figures
+from losslab.analysis.explain.linear.figures import plane_through
 from losslab.analysis.explain.linear.run import LinearRun
-from losslab.analysis.explain.linear.surface import plane_through
+from losslab.analysis.explain.linear.training_loss import Minimum, find_minimum
 from losslab.analysis.explain.solution import load_solutions
 from losslab.errors import LabError
 from losslab.io import atomic
@@ -25,7 +26,7 @@ OUTLIERS = ("data=linear_synthetic", "noise=outliers", "noise.rate=0.1", "data.n
 @pytest.fixture(autouse=True)
 def _coarse_grid(monkeypatch):
     """Evaluate surfaces at fewer points, as no test looks at the contours."""
-    monkeypatch.setattr(surface, "_GRID", 21)
+    monkeypatch.setattr(figures, "_GRID", 21)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ class Absolute:
     def __init__(self, features, target):
         self.features, self.target = features, target
 
-    def loss(self, weights):
+    def value(self, weights):
         return float(np.abs(self.features @ weights - self.target).mean())
 
     def gradient(self, weights):
@@ -103,11 +104,11 @@ class Absolute:
 
 @pytest.mark.parametrize("starts", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(with_outliers, starts):
-    problem = with_outliers[1].problem
-    features = np.c_[problem.inputs.numpy(), np.ones(len(problem.inputs))]
-    solved = Absolute(features, problem.target.numpy().ravel()).programme
+    loss = with_outliers[1].loss
+    features = np.c_[loss.inputs.numpy(), np.ones(len(loss.inputs))]
+    solved = Absolute(features, loss.target.numpy().ravel()).programme
     points = np.random.default_rng(0).normal(size=(starts, 11))
-    for minimum in (with_outliers[1].minimum, *(find_minimum(problem, [point]) for point in points)):
+    for minimum in (with_outliers[1].minimum, *(find_minimum(loss, [point]) for point in points)):
         assert minimum.reached
         assert minimum.loss == pytest.approx(solved.fun, abs=1e-9)
         assert minimum.weights == pytest.approx(solved.x[:11], abs=1e-6)
@@ -119,15 +120,15 @@ def test_a_minimum_at_an_edge_is_found_in_40_dimensions(seed, offset):
     random = np.random.default_rng(seed)
     features = random.normal(size=(600, 40))
     target = features @ random.normal(size=40) + random.standard_t(2, size=600) + offset * (random.random(600) < 0.2)
-    problem = Absolute(features, target)
-    minimum = find_minimum(problem, [np.zeros(40), np.full(40, 100.0)])
+    absolute = Absolute(features, target)
+    minimum = find_minimum(absolute, [np.zeros(40), np.full(40, 100.0)])
     assert minimum.reached
-    assert minimum.loss == pytest.approx(problem.programme.fun, rel=1e-9)
+    assert minimum.loss == pytest.approx(absolute.programme.fun, rel=1e-9)
 
 
 def test_an_unbounded_loss_has_no_minimum():
     class Falling:
-        def loss(self, weights):
+        def value(self, weights):
             return float(np.abs(weights[0]) + weights[1])
 
         def gradient(self, weights):
@@ -141,7 +142,7 @@ def separable(loss):
     x, sign = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]]), np.array([-1.0, -1, 1, 1])
 
     class Margins:
-        def loss(self, weights):
+        def value(self, weights):
             return float(loss(sign * (x @ weights))[0].mean())
 
         def gradient(self, weights):
@@ -174,7 +175,7 @@ def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
     with caplog.at_level("INFO"):
         (path,) = linear.explain([folder], None)
     assert caplog.messages == ["surface     bce: no minimum within reach"]
-    figure = surface.draw([run], plane_through(run.centre, [run.trajectory.weights], np.eye(31)))
+    figure = figures.draw_surfaces([run])
     (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
     assert "minimum of this loss" not in [text.get_text() for text in legend.get_texts()]
     assert np.ptp(legend.axes.get_xlim()) < 100, "what is drawn lies around the path"
@@ -183,37 +184,37 @@ def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
 
 def test_the_minimum_of_squared_errors_is_least_squares(with_outliers):
     mse = with_outliers[0]
-    features = np.c_[mse.problem.inputs.numpy(), np.ones(len(mse.problem.inputs))]
-    solved = np.linalg.lstsq(features, mse.problem.target.numpy(), rcond=None)[0].ravel()
+    features = np.c_[mse.loss.inputs.numpy(), np.ones(len(mse.loss.inputs))]
+    solved = np.linalg.lstsq(features, mse.loss.target.numpy(), rcond=None)[0].ravel()
     assert mse.minimum.weights == pytest.approx(solved, abs=1e-6)
-    clean = np.linalg.lstsq(features, mse.problem.truth.numpy(), rcond=None)[0].ravel()
-    assert mse.problem.true_weights == pytest.approx(clean, abs=1e-9)
+    clean = np.linalg.lstsq(features, mse.loss.truth.numpy(), rcond=None)[0].ravel()
+    assert mse.loss.true_weights == pytest.approx(clean, abs=1e-9)
 
 
 def test_outputs_that_are_not_values_have_a_minimum_but_no_true_weights(runs):
     (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
     run = LinearRun.of(load_solutions([folder], "last")[0])
-    assert run.problem.true_weights is None, "outputs are logarithms of the values"
+    assert run.loss.true_weights is None, "outputs are logarithms of the values"
     assert run.minimum.reached
-    assert run.minimum.loss < run.problem.loss(run.end)
+    assert run.minimum.loss < run.loss.value(run.end)
 
 
 def test_batched_losses_equal_single_ones(line, with_outliers):
     random = np.random.default_rng(0)
     for run in (*line, *with_outliers):
         points = random.normal(size=(300, len(run.end)))
-        alone = [run.problem.loss(point) for point in points]
-        assert run.problem.losses(points) == pytest.approx(np.array(alone), rel=1e-12)
+        alone = [run.loss.value(point) for point in points]
+        assert run.loss.values(points) == pytest.approx(np.array(alone), rel=1e-12)
 
 
 def test_outliers_move_the_minimum_of_the_squared_error_most(with_outliers, line):
-    assert outliers.outlier_share(line[0]) == 0
-    assert outliers.outlier_share(with_outliers[0]) == pytest.approx(0.1)
-    moved = {run.label: outliers.Shift.of(run) for run in with_outliers}
-    assert moved["mse"].size == pytest.approx(
-        np.linalg.norm(with_outliers[0].minimum.weights - with_outliers[0].problem.true_weights), abs=1e-6
+    assert line[0].outlier_share == 0
+    assert with_outliers[0].outlier_share == pytest.approx(0.1)
+    moved = {run.solution.label: run.outlier_shift for run in with_outliers}
+    assert moved["mse"] == pytest.approx(
+        np.linalg.norm(with_outliers[0].minimum.weights - with_outliers[0].loss.true_weights), abs=1e-6
     )
-    assert moved["mse"].size > 5 * moved["huber"].size > 5 * moved["l1"].size > 0
+    assert moved["mse"] > 5 * moved["huber"] > 5 * moved["l1"] > 0
 
 
 def test_the_plane_contains_a_planar_path():
@@ -233,8 +234,7 @@ def test_without_a_path_the_plane_is_spanned_by_the_extreme_eigenvectors():
 
 
 def test_several_runs_share_the_axes_but_not_the_colour_scale(line):
-    plane = plane_through(line[0].minimum.weights, [], np.eye(2))
-    panels = [axes for axes in surface.draw(line, plane).axes if axes.get_xlabel() == "weight w"]
+    panels = [axes for axes in figures.draw_surfaces(line).axes if axes.get_xlabel() == "weight w"]
     assert len(panels) == 3
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
     bars = {bar.get_ylabel() for axes in panels for bar in axes.child_axes}
@@ -319,7 +319,9 @@ def test_similar_distances_are_drawn_on_a_linear_axis_from_0(end):
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    outliers._draw_distances(axes, [outliers.Shift("mse", [], np.array([3.8]), np.zeros(1), np.array([end]))])
+    run = SimpleNamespace(solution=SimpleNamespace(label="mse"), outlier_shift=3.8, end=np.array([end]))
+    run.clean_minimum = Minimum(np.zeros(1), 0.0, reached=True)
+    figures._draw_shifts(axes, [run])
     low, high = axes.get_xlim()
     assert axes.get_xscale() == ("log" if end == 0.01 else "linear")
     assert low == 0 or end == 0.01

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from losslab.analysis.explain import EXPLANATIONS
-from losslab.analysis.explain.options import LandscapeOptions
+from losslab.analysis.explain import EXPLANATIONS, LandscapeOptions
 from losslab.cli.explain import _parser
 from losslab.errors import LabError
 
@@ -27,7 +26,7 @@ def test_invalid_values_are_rejected(options):
 
 
 def test_limits_are_valid():
-    assert LandscapeOptions(points=1001, examples=2, seed=2**63 - 1).split_name == "training"
+    assert LandscapeOptions(points=1001, examples=2, seed=2**63 - 1).split == "train"
 
 
 @pytest.mark.parametrize("typed", ["1", "x", "1002", "1.5", "", str(10**30), "-3", "٣x", "9" * 5000])
@@ -35,7 +34,7 @@ def test_the_command_line_rejects_invalid_numbers_in_words(typed, capsys):
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(["run", f"--points={typed}"])
     stderr = capsys.readouterr().err
-    assert "argument --points: points must be a whole number from 2 to 1001" in stderr or "digits" in stderr
+    assert "argument --points: points must be an integer from 2 to 1001" in stderr or "digits" in stderr
     assert "_number" not in stderr
 
 

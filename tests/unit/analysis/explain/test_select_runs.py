@@ -35,5 +35,5 @@ def test_folders_without_a_finished_run_are_rejected(tmp_path):
     with pytest.raises(LabError, match="no run was found in"):
         select_runs([tmp_path])
     folders.run(tmp_path / "a", metrics=False)
-    with pytest.raises(LabError, match="holds no run that is finished"):
+    with pytest.raises(LabError, match="contains no finished run"):
         select_runs([tmp_path])

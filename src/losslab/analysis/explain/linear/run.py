@@ -1,53 +1,49 @@
-"""A run of the linear model: its problem, the minimum of its loss, and the trajectory of its weights."""
+"""A run of the linear model: the minimum of its loss, the trajectory of its weights, and the effect of outliers."""
 
 import csv
 from dataclasses import dataclass
 from functools import cached_property
-from io import TextIOWrapper
 from typing import Self
 
 import numpy as np
 
-from losslab.analysis.explain.linear.problem import Minimum, Problem, Vector, find_minimum
+from losslab.analysis.explain.figures import Array
+from losslab.analysis.explain.linear.training_loss import Minimum, TrainingLoss, find_minimum
 from losslab.analysis.explain.solution import Solution
 from losslab.errors import LabError
-from losslab.io.untrusted import open_regular_file
+from losslab.io.untrusted import read_text
 from losslab.runs import RunFolder
 
 _DELETE = "delete it to see the surface alone"
 _MAX_WEIGHT = 1e30
-"""Larger weights cannot come from a run that can be drawn."""
+"""Larger weights are treated as damage: a run with such weights cannot be drawn."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """All weights of a run before its first step and after each of its epochs, as path.csv holds them."""
+    """The weights of a run before its first step and after its epochs, as recorded in path.csv."""
 
-    epochs: Vector
-    """(K,), from 0."""
-    steps: Vector
-    """(K,), from 0."""
-    weights: Vector
-    """(K, P)."""
+    epochs: Array
+    """Epoch numbers (K,), starting at 0."""
+    steps: Array
+    """Step numbers (K,), starting at 0."""
+    weights: Array
+    """Weights θ (K, P)."""
 
     @classmethod
-    def read(cls, run: RunFolder, names: list[str], end: Vector | None = None) -> Self | None:
-        """Read path.csv of a run; None if the file does not exist or has no step.
+    def read(cls, run: RunFolder, names: list[str], end: Array | None = None) -> Self | None:
+        """Read path.csv of a run whose weights have these names; None if the file does not exist or has no step.
 
-        Args:
-            run: the run folder.
-            names: of the weights (P,).
-            end: the weights at which the trajectory must end (P,); None if they are not known.
+        If `end` (P,) is given, it must be the last row.
 
         Raises:
-            LabError: the file is damaged, or of another network or run.
+            LabError: the file is damaged, or belongs to another network or run.
         """
         path = run.weight_trajectory
         if not path.is_file():
             return None
         try:
-            with TextIOWrapper(open_regular_file(path), encoding="utf-8", newline="") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
+            header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
             table = np.array(rows, dtype=float).reshape(len(rows), len(header))
         except (OSError, ValueError, csv.Error) as error:
             raise LabError(f"{path} is damaged ({error}): {_DELETE}") from error
@@ -62,38 +58,32 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class LinearRun:
-    """A run with everything that is drawn of it."""
+    """A run of the linear model with everything that its figures show."""
 
     solution: Solution
-    problem: Problem
+    loss: TrainingLoss
     minimum: Minimum
     trajectory: Trajectory | None
 
     @classmethod
     def of(cls, solution: Solution) -> Self:
         """Find the minimum of a run's loss and read its trajectory."""
-        problem = Problem(solution)
-        # The path ends elsewhere if the run was interrupted, or if a foreign callback may have averaged the weights.
+        loss = TrainingLoss(solution)
+        # The last row is not the final weights if the run was interrupted, or if another callback averaged the weights.
         targets = [str(each.get("_target_")) for each in (solution.config.get("callbacks") or {}).values() if each]
         own = all(target.startswith("losslab.") or target.endswith(".EarlyStopping") for target in targets)
-        end = problem.learnt if own and solution.folder.metrics.is_file() else None
-        trajectory = Trajectory.read(solution.folder, problem.names, end)
-        return cls(solution, problem, find_minimum(problem, problem.starts), trajectory)
+        end = loss.trained_weights if own and solution.folder.metrics.is_file() else None
+        return cls(solution, loss, find_minimum(loss, loss.starts), Trajectory.read(solution.folder, loss.names, end))
 
     @property
-    def label(self) -> str:
-        """Distinguishes the run from the others."""
-        return self.solution.label
-
-    @property
-    def end(self) -> Vector:
-        """The weights at the end of training, before any averaging, θ (P,)."""
-        return self.problem.learnt if self.trajectory is None else self.trajectory.weights[-1]
+    def end(self) -> Array:
+        """Weights at the end of training, before they are averaged, θ (P,)."""
+        return self.loss.trained_weights if self.trajectory is None else self.trajectory.weights[-1]
 
     @cached_property
-    def curvature(self) -> tuple[Vector, Vector]:
-        """Eigenvalues (P,), largest first, and eigenvectors (P, P), in columns, of the Hessian at the minimum."""
-        values, vectors = np.linalg.eigh(self.problem.hessian(self.minimum.weights))
+    def curvature(self) -> tuple[Array, Array]:
+        """Eigenvalues (P,), in descending order, and eigenvectors (P, P), as columns, of the Hessian at the minimum."""
+        values, vectors = np.linalg.eigh(self.loss.hessian(self.minimum.weights))
         return values[::-1], vectors[:, ::-1]
 
     @property
@@ -102,23 +92,40 @@ class LinearRun:
         return bool(self.minimum.reached and self.curvature[0][0] > 0 and np.isfinite(self.curvature[0]).all())
 
     @property
-    def centre(self) -> Vector:
-        """The centre of the figure, θ (P,): the minimum, or the end of training if there is none."""
+    def centre(self) -> Array:
+        """Centre of the figure, θ (P,): the minimum, or the end of training if there is no minimum."""
         return self.minimum.weights if self.minimum.reached else self.end
 
     @property
     def constant_lr(self) -> float | None:
-        """The learning rate of plain SGD at a constant rate; None for any other optimizer or scheduler."""
+        """Learning rate of plain SGD with a constant rate; None for any other optimizer or scheduler."""
         optimizer, scheduler = self.solution.config["optimizer"], self.solution.config["choices"].get("scheduler")
         plain = optimizer["_target_"] == "torch.optim.SGD" and not optimizer.get("momentum")
         return float(optimizer["lr"]) if plain and scheduler == "constant" else None
 
     @property
     def max_stable_lr(self) -> float:
-        """2/λ: beyond it full-batch gradient descent diverges from the minimum."""
+        """Learning rate 2/λ above which full-batch gradient descent diverges from the minimum."""
         return float(2 / self.curvature[0][0])
 
-    def distance_to_truth(self, weights: Vector) -> float | None:
-        """Distance from weights θ (P,) to the true weights; None if these are not known."""
-        truth = self.problem.true_weights
+    @cached_property
+    def clean_minimum(self) -> Minimum:
+        """Minimum of the loss on the true targets, that is, without outliers."""
+        loss = TrainingLoss(self.solution, clean=True)
+        return find_minimum(loss, [self.minimum.weights, *loss.starts])
+
+    @property
+    def outlier_shift(self) -> float:
+        """Distance by which the outliers move the minimum."""
+        return float(np.linalg.norm(self.minimum.weights - self.clean_minimum.weights))
+
+    @property
+    def outlier_share(self) -> float:
+        """Share of the training targets that differ from the truth."""
+        target, truth = self.loss.target, self.loss.truth
+        return float((target != truth).double().mean()) if target.shape == truth.shape else 0.0
+
+    def distance_to_truth(self, weights: Array) -> float | None:
+        """Distance of weights θ (P,) from the true weights; None if the true weights are not known."""
+        truth = self.loss.true_weights
         return None if truth is None else float(np.linalg.norm(weights - truth))

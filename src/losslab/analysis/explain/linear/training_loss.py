@@ -1,32 +1,27 @@
-"""The training loss of a linear model as a function of its weights, and the minimum of that function."""
+"""The training loss of a linear model as a function of its weights, and the minimum of this function."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from losslab.analysis.explain.figures import Array
 from losslab.analysis.explain.solution import Solution, load_batches
 from losslab.data.batch import Batch
 from losslab.errors import LabError
 from losslab.training.callbacks.weight_trajectory import element_names
 
-Vector = np.ndarray[Any, np.dtype[np.float64]]
 _MAX_WEIGHTS = 100
 _CHUNK = 256
 
 
-class Problem:
-    """The mean loss of a run on all training examples, in float64, as a function of the weights θ (P,).
+class TrainingLoss:
+    """Mean loss over all training examples of a run, in float64, as a function of the network's weights θ (P,).
 
-    θ holds the network's parameters in their order.
-
-    Args:
-        solution: a run whose network has few weights.
-        clean: use the truth as targets.
+    θ is the concatenation of the flattened parameters. With `clean`, the true targets replace the given targets.
 
     Raises:
         LabError: the network has too many weights.
@@ -42,47 +37,47 @@ class Problem:
         self.names = [name for key, shape in self._shapes.items() for name in element_names(key, shape)]
         if len(self.names) > _MAX_WEIGHTS:
             raise LabError(
-                f"{solution.folder.path} has {len(self.names):,} weights: a surface is drawn of {_MAX_WEIGHTS} or less"
+                f"{solution.folder.path} has {len(self.names):,} weights: a surface is drawn for at most {_MAX_WEIGHTS}"
             )
 
     @property
-    def learnt(self) -> Vector:
-        """The weights of the run → θ (P,)."""
+    def trained_weights(self) -> Array:
+        """The weights of the run, θ (P,)."""
         return torch.cat([value.flatten() for value in self.learner.network.parameters()]).numpy().copy()
 
     @property
-    def starts(self) -> list[Vector]:
-        """Starting points of the search for the minimum: the learnt weights and the true ones."""
-        return [self.learnt] if self.true_weights is None else [self.learnt, self.true_weights]
+    def starts(self) -> list[Array]:
+        """Starting points of the search for the minimum: the trained weights, and the true weights if known."""
+        return [self.trained_weights, *([] if self.true_weights is None else [self.true_weights])]
 
-    def loss(self, weights: Vector) -> float:
-        """The mean loss at θ (P,)."""
+    def value(self, weights: Array) -> float:
+        """Compute the mean loss at θ (P,)."""
         with torch.no_grad():
             return float(self._loss(torch.from_numpy(weights)))
 
-    def losses(self, weights: Vector) -> Vector:
-        """The mean loss at M points θ (M, P) → (M,)."""
+    def values(self, weights: Array) -> Array:
+        """Compute the mean loss at M points θ (M, P) → (M,)."""
         with torch.no_grad():
             try:
                 losses = torch.func.vmap(self._loss, chunk_size=_CHUNK)(torch.from_numpy(weights))
             except (RuntimeError, ValueError):  # a foreign criterion that branches on values
-                return np.array([self.loss(each) for each in weights])
+                return np.array([self.value(each) for each in weights])
         return losses.numpy()
 
-    def gradient(self, weights: Vector) -> Vector:
-        """The gradient at θ → (P,)."""
+    def gradient(self, weights: Array) -> Array:
+        """Compute the gradient at θ → (P,)."""
         point = torch.from_numpy(weights).requires_grad_()
         (gradient,) = torch.autograd.grad(self._loss(point), point)
         return gradient.numpy()
 
-    def hessian(self, weights: Vector) -> Vector:
-        """The Hessian at θ → (P, P); 0 for a piecewise linear loss."""
+    def hessian(self, weights: Array) -> Array:
+        """Compute the Hessian at θ → (P, P); it is 0 for a piecewise linear loss."""
         hessian: Tensor = torch.autograd.functional.hessian(self._loss, torch.from_numpy(weights))
         return hessian.numpy()
 
     @cached_property
-    def true_weights(self) -> Vector | None:
-        """The least-squares solution for the true targets → θ (P,); None if outputs are not the predicted values."""
+    def true_weights(self) -> Array | None:
+        """Least-squares fit to the true targets, θ (P,); None if the network's outputs are not the predicted values."""
         loss, features = self.learner.loss, self.inputs.flatten(1)
         probe = torch.ones(1, loss.outputs(self.learner.spec.targets), dtype=torch.float64)
         layer = next(module for module in self.learner.network.modules() if isinstance(module, nn.Linear))
@@ -103,75 +98,77 @@ class Problem:
 
 
 _FLAT = 1e-6
-"""A gradient norm, relative to the loss, that counts as 0."""
+"""Largest gradient norm, relative to the loss, that counts as 0."""
 _FAR = 1e6
-"""A weight of this size means that the search diverged."""
+"""Weight from which a search counts as diverged."""
 _ROUNDING = 1e-12
-"""A change of the loss, relative to its whole decrease, that may be rounding."""
+"""Largest change of the loss, relative to its total decrease, that may be a rounding error."""
 _SMOOTH = 1e-9
-"""A loss that leaves a plateau at an edge changes at first by more than this."""
+"""Smallest first change of the loss, relative to its total decrease, at the edge of a plateau."""
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """The lowest point found."""
+    """The point with the lowest loss that a search found."""
 
-    weights: Vector
-    """θ (P,)."""
+    weights: Array
+    """Weights θ (P,) of the point."""
     loss: float
     reached: bool
-    """Whether it is a minimum: the gradient is 0, or the tangents of a convex loss allow nothing lower."""
+    """Whether the point is a minimum: its gradient is 0, or tangents of a convex loss show that no point is lower."""
 
 
-def find_minimum(problem: Problem, starts: Sequence[Vector]) -> Minimum:
-    """The lowest minimum found from these starting points.
+def find_minimum(loss: TrainingLoss, starts: Sequence[Array]) -> Minimum:
+    """Search the minimum of a loss from several starting points.
 
-    BFGS follows a smooth loss to a gradient of 0. For a loss with edges (L1, the pinball loss) it ends near an edge;
-    cutting planes then find the exact minimum. A loss that falls forever with growing weights, as that of separable
-    classes, has no minimum, however flat it is where the search ends.
+    BFGS minimises a smooth loss until its gradient is 0. For a loss with edges (L1, the pinball loss) it stops near an
+    edge, and cutting planes then find the exact minimum. A loss that keeps falling as the weights grow, such as
+    cross-entropy on separable classes, has no minimum, even if its gradient is 0 where the search stops.
     """
     from scipy.optimize import minimize  # noqa: PLC0415
 
     ends = []
-    with np.errstate(all="ignore"):  # a point that overflows is no minimum
+    with np.errstate(all="ignore"):  # a point where the loss overflows is not a minimum
         for start in starts:
-            end = minimize(problem.loss, start, jac=problem.gradient, method="BFGS", options={"gtol": 1e-10})
-            scale = max(1.0, abs(problem.loss(end.x)))
-            flat = bool(np.linalg.norm(problem.gradient(end.x)) <= _FLAT * scale)
+            end = minimize(loss.value, start, jac=loss.gradient, method="BFGS", options={"gtol": 1e-10})
+            scale = max(1.0, abs(loss.value(end.x)))
+            flat = bool(np.linalg.norm(loss.gradient(end.x)) <= _FLAT * scale)
             ends.append(Minimum(end.x, float(end.fun), flat))
         best = min(ends, key=lambda end: end.loss)
-        if not np.abs(best.weights).max() < _FAR or _falls_further(problem, best):
+        if not np.abs(best.weights).max() < _FAR or _falls_further(loss, best):
             return replace(best, reached=False)
-        return best if best.reached else _cutting_planes(problem, best)
+        return best if best.reached else _cutting_planes(loss, best)
 
 
-def _falls_further(problem: Problem, end: Minimum) -> bool:
-    """Whether the loss keeps falling beyond the end of a search, away from 0, or did until rounding hid it."""
-    decrease = problem.loss(np.zeros_like(end.weights)) - end.loss
+def _falls_further(loss: TrainingLoss, end: Minimum) -> bool:
+    """Return whether the loss keeps falling on the ray from 0 through `end`, or has fallen until rounding hides it."""
+    decrease = loss.value(np.zeros_like(end.weights)) - end.loss
     if not decrease > 0:
         return False
-    beyond = problem.loss(2 * end.weights) - end.loss
+    beyond = loss.value(2 * end.weights) - end.loss
     if not abs(beyond) <= _ROUNDING * decrease:
         return bool(beyond < 0)
-    # Level beyond. A plateau starts at an edge; a decrease that rounding hides fades out smoothly.
-    rises = (problem.loss(0.9**step * end.weights) - end.loss for step in range(1, 100))
+    # The loss is constant beyond `end`. A plateau starts at an edge; a decrease that rounding hides fades smoothly.
+    rises = (loss.value(0.9**step * end.weights) - end.loss for step in range(1, 100))
     first = next((rise for rise in rises if abs(rise) > _ROUNDING * decrease), np.inf)
     return bool(0 < first < _SMOOTH * decrease)
 
 
-def _cutting_planes(problem: Problem, start: Minimum, cuts: int = 500) -> Minimum:
-    """Minimise the lower bound that the tangents so far give to a convex loss, within a box around the best point.
+def _cutting_planes(training_loss: TrainingLoss, start: Minimum, cuts: int = 500) -> Minimum:
+    """Minimise a convex loss by Kelley's cutting planes (1960) within a box around the best point.
 
-    Kelley's cutting planes (1960) alone need thousands of tangents in ten dimensions. The box keeps the tangents where
-    they are useful (Marsten, Hogan and Blankenship, "The Boxstep method for large-scale optimization", 1975).
+    The tangents of a convex loss bound it from below. Each step minimises this bound by linear programming and adds the
+    tangent at its minimum. Without the box, ten dimensions need thousands of tangents (Marsten, Hogan and Blankenship,
+    "The Boxstep method for large-scale optimization", 1975).
     """
     from scipy.optimize import linprog  # noqa: PLC0415
 
     best, radius = start, 1.0
     size = len(start.weights)
-    tangents = [(start.loss, problem.gradient(start.weights), start.weights)]
+    tangents = [(start.loss, training_loss.gradient(start.weights), start.weights)]
     for _ in range(cuts):
-        # Variables: the step and the bound relative to `best`, in units of the radius, as the tolerance is absolute.
+        # The variables are the step and the bound relative to `best`. Both are divided by the radius, because the
+        # tolerance of linprog is absolute.
         slopes = np.array([[*slope, -1.0] for _, slope, _ in tangents])
         heights = np.array([(best.loss - loss - slope @ (best.weights - at)) / radius for loss, slope, at in tangents])
         solved = linprog(np.eye(size + 1)[size], A_ub=slopes, b_ub=heights, bounds=[*[(-1, 1)] * size, (None, None)])
@@ -179,7 +176,7 @@ def _cutting_planes(problem: Problem, start: Minimum, cuts: int = 500) -> Minimu
             return best
         promised, at_edge = -solved.fun * radius, np.abs(solved.x[:size]).max() > 1 - 1e-6
         tolerance = 1e-10 * max(1.0, abs(best.loss))
-        if promised < -tolerance:  # a tangent lies above the loss, which is therefore not convex
+        if promised < -tolerance:  # a tangent is above the loss, so the loss is not convex
             return best
         if promised <= tolerance:
             if not at_edge or radius >= 1:
@@ -187,7 +184,7 @@ def _cutting_planes(problem: Problem, start: Minimum, cuts: int = 500) -> Minimu
             radius *= 10
             continue
         at = best.weights + radius * solved.x[:size]
-        loss, slope = problem.loss(at), problem.gradient(at)
+        loss, slope = training_loss.value(at), training_loss.gradient(at)
         tangents.append((loss, slope, at))
         good = best.loss - loss >= 0.1 * promised
         if loss < best.loss:
