@@ -53,7 +53,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         raise LabError(f"--top must be 1 or more, got {options.top}")
     classifier = predict.load_classifier(RunFolder(options.run_folder, tuple(options.trust)), options.ckpt)
     paths, unreadable = predict.find_files(options.images)
-    best = min(options.top, len(classifier.names))
+    best = min(options.top, len(classifier.spec.names))
     header = ["image", *(f"{name}_{rank}" for rank in range(1, best + 1) for name in ("class", "probability"))]
     rows: list[list[str]] = []
     width = max((len(str(path)) for path in paths), default=0)
@@ -61,7 +61,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         if isinstance(answer, str):
             unreadable.append(answer)
             continue
-        top = _top(answer, classifier.names, best)
+        top = _top(answer, classifier.spec.names, best)
         logger.info("%-*s  %s", width, path, "  ".join(f"{name} {probability:.4f}" for name, probability in top))
         rows.append([str(path), *(cell for name, value in top for cell in (name, f"{value:.7g}"))])
     if options.csv is not None and rows:

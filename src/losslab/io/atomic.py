@@ -17,8 +17,6 @@ from typing import IO, Any
 
 from losslab.io.untrusted import open_regular_file, read_text
 
-_CHUNK = 1 << 20
-
 
 def checksum_path(path: Path) -> Path:
     """Return the path of a file's checksum."""
@@ -37,7 +35,7 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
     with _replace(path) as file:
         write(file)
         file.flush()
-        digest = _digest(Path(file.name))
+        digest = sha256(Path(file.name))
         # While the rename is pending, the checksum file lists both digests, so that it matches either content.
         _write_digests(path, [digest, *previous])
     if previous:
@@ -110,7 +108,7 @@ def matches_checksum(path: Path) -> bool | None:
         OSError: the file cannot be read.
     """
     digests = _read_digests(path)
-    return _digest(path) in digests if digests else None
+    return sha256(path) in digests if digests else None
 
 
 @contextmanager
@@ -137,18 +135,20 @@ def _write_digests(path: Path, digests: list[str]) -> None:
 
 def _read_digests(path: Path) -> list[str]:
     try:
-        lines = read_text(checksum_path(path), _CHUNK).splitlines()
+        lines = read_text(checksum_path(path), max_bytes=1 << 20).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     return [line.split()[0] for line in lines if line.strip()]
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 digest of a regular file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open_regular_file(path) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation of a run on a split: reopen it, collect its outputs, compute all metrics."""
+"""Evaluation of a run on a split: reopens the run, collects its outputs, and computes all metrics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +30,19 @@ class Evaluation:
     experiment: Experiment
     predictions: Predictions
     values: dict[str, float]
-    """Metrics by their names (SPLIT/METRIC)."""
+    """Metrics by name (SPLIT/METRIC)."""
     curves: list[metrics.Curves]
-    """ROC and PR; empty in a regression."""
+    """ROC and PR curves; empty for a regression."""
     human: Array | None = None
-    """Human distributions over the classes (N, C), if requested."""
+    """Human label distributions (N, C), if a file of them was given."""
     soft_labels: Path | None = None
-    """The file that holds them."""
+    """File with the human label distributions."""
 
 
 def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -> Evaluation:
-    """Reopen a run and evaluate it on a split. Each of several processes evaluates a share, and all get the result.
+    """Reopen a run and evaluate it on a split, optionally against human label distributions (see `soft_labels.load`).
 
-    Args:
-        request: which run, weights, split and data.
-        soft_labels_file: human distributions over the classes (see `soft_labels.load`).
+    With several processes, each evaluates a part of the split, and all return the whole result.
 
     Raises:
         LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
@@ -52,7 +50,7 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     experiment, split = reopen(request), request.split
     task = experiment.data.spec.task
     if soft_labels_file is not None and task is not Task.MULTICLASS:
-        raise LabError(f"--soft-labels are distributions over exclusive classes, these data are {task}: leave it out")
+        raise LabError(f"--soft-labels need data with exclusive classes, these data are {task}: leave the option out")
     bar = _ProgressBar(split)
     experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     try:
@@ -60,26 +58,25 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     finally:
         bar.progress.stop()
     if not len(outputs.index):
-        raise LabError(f"the split {split} holds no examples")
+        raise LabError(f"the split {split} contains no examples: choose another split")
     predictions = interpret_outputs(experiment.learner, outputs)
     values = _logged_metrics(experiment, split, outputs) | metrics.extra_metrics(predictions)
-    kinds = () if task is Task.REGRESSION else ("roc", "pr")
-    curves = [metrics.compute_curves(predictions, kind) for kind in kinds]
+    curves = [] if task is Task.REGRESSION else [metrics.compute_curves(predictions, kind) for kind in ("roc", "pr")]
     for each in curves:
         values |= each.areas()
     human = None
     if soft_labels_file is not None:
         sources = [source for source in experiment.data.splits.values() if isinstance(source, Examples)]
-        data_set_size = 1 + max((int(source.index.max()) for source in sources), default=-1)  # at least
-        human = soft_labels.load(soft_labels_file, predictions, data_set_size)
+        min_size = 1 + max((int(source.index.max()) for source in sources), default=-1)
+        human = soft_labels.load(soft_labels_file, predictions, min_size)
         values |= soft_labels.soft_metrics(predictions, human)
     values = {f"{split}/{name}": value for name, value in values.items()}
     return Evaluation(request, experiment, predictions, values, curves, human, soft_labels_file)
 
 
 def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -> dict[str, float]:
-    """The metrics that training logs, by name without the split."""
-    prefix = "val/" if split == "train" else f"{split}/"  # `collect_outputs` logs those of train as val
+    """Return the metrics that training logs, by name without the split."""
+    prefix = "val/" if split == "train" else f"{split}/"  # `collect_outputs` logs the metrics of train as val
     logged = experiment.learner.values.items()
     values = {name.removeprefix(prefix): value for name, value in logged if name.startswith(prefix)}
     if experiment.trainer.world_size > 1:
@@ -88,7 +85,7 @@ def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -
 
 
 def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, float]:
-    """The logged metrics summed batch by batch as in one process: sums over ranks differ in the last digits."""
+    """Sum the logged metrics in the batches and the order of one process: sums over ranks differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(outputs.index)
     device = next(learner.parameters()).device
     logged, loss = EvaluationMetrics(learner.spec).without_sync(), torch.zeros((), dtype=torch.float64)
@@ -106,7 +103,7 @@ def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, fl
 
 
 class _ProgressBar(Callback):
-    """Shows the number of evaluated batches on a terminal."""
+    """Shows on a terminal how many batches are evaluated."""
 
     def __init__(self, split: str) -> None:
         shown = environment.current_rank().rank == 0 and get_console().is_terminal
@@ -114,13 +111,13 @@ class _ProgressBar(Callback):
         self.split, self._task = split, self.progress.add_task(f"evaluating {split}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Show the bar."""
+        """Start the bar."""
         batches = trainer.num_test_batches if self.split == "test" else trainer.num_val_batches
         self.progress.update(self._task, total=float(sum(batches)))
         self.progress.start()
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        """Advance by a batch."""
+        """Advance the bar by a batch."""
         self.progress.advance(self._task)
 
     on_test_start = on_validation_start

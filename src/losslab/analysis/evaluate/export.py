@@ -23,12 +23,9 @@ _CHECKED_EXAMPLES = 64
 
 
 class Program(nn.Module):
-    """Normalisation, network and conversion of outputs to probabilities in one module.
+    """Normalisation of uint8 images, network, and conversion of its outputs to probabilities or values in one module.
 
-    Args:
-        learner: the network, and the loss that defines what its outputs mean.
-        metadata: how uint8 images are normalised.
-        raw: return the network's own outputs.
+    With `raw`, the outputs of the network are not converted.
     """
 
     scale: Tensor | None
@@ -45,14 +42,10 @@ class Program(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Compute predictions.
+        """Compute class probabilities (N, C) that sum to 1, label probabilities (N, K), or values (N, D).
 
-        Args:
-            inputs: uint8 pixels (N, channels, H, W) if the data are normalised images, otherwise inputs (N, ...)
-                prepared as in training.
-
-        Returns:
-            Class probabilities (N, C) that sum to 1, label probabilities (N, K), or values (N, D).
+        Inputs are uint8 pixels (N, channels, H, W) if the data are normalised images, otherwise (N, ...) prepared as in
+        training.
         """
         if self.scale is not None and self.shift is not None:
             inputs = torch.addcmul(self.shift, inputs.float(), self.scale)
@@ -68,101 +61,88 @@ class Program(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """An exported program."""
+    """An exported program, with descriptions of its inputs and outputs."""
 
     path: Path
     inputs: str
-    """What the program takes, in words."""
     outputs: str
-    """What it returns, in words."""
     names: tuple[str, ...]
-    """Names of the classes or labels in the order of the outputs; empty for one label and for values."""
+    """Names of the classes or labels in the order of the outputs; empty for a single label and for values."""
     examples: int
-    """How many examples it was checked on."""
+    """Number of examples on which the program was compared with the model."""
     difference: float
-    """The largest difference from the model's outputs."""
+    """Largest absolute difference from the outputs of the model."""
 
 
 def export(request: EvaluationRequest, path: Path | None = None, *, raw: bool = False) -> Export:
-    """Write the network of a run as a program for any batch size, after comparing it with the model.
+    """Export the network of a run for any batch size, and compare the program with the model before it is written.
 
-    Args:
-        request: which run, weights and data; it is checked on examples of the split.
-        path: of the file; None for RUN/exported.pt2.
-        raw: export the network's own outputs instead of probabilities or values.
+    They are compared on examples of the split of the request. The default path is RUN/exported.pt2. With `raw`, the
+    program returns the outputs of the network instead of probabilities or values.
 
     Raises:
         LabError: the run cannot be opened, the file exists or is below a link out of the run folder, the network
-            cannot be exported, or the program's outputs differ from the model's.
+            cannot be exported, or the outputs of the program differ from those of the model.
     """
     experiment = reopen(request)
     path = path or experiment.folder.exported
     experiment.folder.output(path.parent)
     if os.path.lexists(path):
         raise LabError(f"{path} already exists: name another file with --output, or remove it")
-    inputs, expected, metadata = _examples(experiment, request.split, raw=raw)
-    program = Program(experiment.learner, metadata, raw=raw)
+    data = experiment.data
+    data.prepare_data()
+    data.setup()
+    program = Program(experiment.learner.eval(), data.training_metadata or data.metadata, raw=raw)
+    inputs, expected = _examples(experiment, request.split, program)
     program = copy.deepcopy(program).to(memory_format=torch.contiguous_format)  # torch.export warns of other formats
-    descriptions = _describe_inputs(program, inputs), _describe_outputs(program)
-    spec = program.spec
-    names = tuple(spec.names) if spec.task in {Task.MULTICLASS, Task.MULTILABEL} else ()
+    takes, returns = _describe(program, inputs)
+    names = tuple(program.spec.names) if program.spec.task in {Task.MULTICLASS, Task.MULTILABEL} else ()
     with tempfile.TemporaryDirectory(prefix="losslab-") as folder:
         file = Path(folder) / "exported.pt2"
-        content = {"inputs": descriptions[0], "outputs": descriptions[1], "class_names": list(names)}
+        content = {"inputs": takes, "outputs": returns, "class_names": list(names)}
         _trace(program, inputs, file, json.dumps(content, ensure_ascii=False))
         difference = _check_difference(file, inputs, expected)
         try:
             atomic.copy(file, path)
         except OSError as error:
             raise LabError(f"cannot write {path} ({error.strerror}): name another file with --output") from error
-    return Export(path, *descriptions, names, len(inputs), difference)
+    return Export(path, takes, returns, names, len(inputs), difference)
 
 
-def _examples(experiment: Experiment, split: str, *, raw: bool) -> tuple[Tensor, Tensor, DataMetadata]:
-    """Examples as the program takes them, the model's outputs for them, and the metadata of the training data."""
-    data, learner = experiment.data, experiment.learner.eval()
-    data.prepare_data()
-    data.setup()
-    metadata = data.training_metadata or data.metadata
+def _examples(experiment: Experiment, split: str, program: Program) -> tuple[Tensor, Tensor]:
+    """Return examples as inputs of the program, and the outputs that the model computes for them."""
+    data, learner = experiment.data, experiment.learner
     source = data.splits[split]
     inputs = source.take(torch.arange(min(_CHECKED_EXAMPLES, source.size), device=source.device)).inputs.cpu()
     prepared = inputs if data.transform is None else data.transform(inputs)
-    dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
     with torch.no_grad():
-        outputs = learner(prepared.to(dtype))
+        outputs = learner(prepared.to(program.dtype))
         probabilities = learner.probabilities(outputs)
-        expected = outputs if raw else learner.predictions(outputs) if probabilities is None else probabilities
-        if not raw and learner.spec.task is Task.MULTICLASS:
-            expected = expected / expected.sum(1, keepdim=True).clamp(min=torch.finfo(expected.dtype).tiny)
+        expected = outputs if program.raw else learner.predictions(outputs) if probabilities is None else probabilities
+        if not program.raw and learner.spec.task is Task.MULTICLASS:
+            expected = normalise_rows(expected)
     if not torch.isfinite(expected).all():
-        raise LabError(
-            "the outputs of this run are NaN or infinite: it diverged, export another checkpoint with --ckpt"
-        )
-    if metadata.normalise is not None:
-        prepared = inputs.permute(0, 3, 1, 2).contiguous()
-    return prepared, expected, metadata
+        raise LabError("the outputs of this run are NaN or infinite: export another checkpoint with --ckpt")
+    return prepared if program.scale is None else inputs.permute(0, 3, 1, 2).contiguous(), expected
 
 
 def _trace(program: Program, inputs: Tensor, file: Path, facts: str) -> None:
     batch = inputs if len(inputs) > 1 else torch.cat([inputs, inputs])  # torch would specialise a batch size of 1
+    shapes = {"inputs": {0: torch.export.Dim("batch")}}
     try:
         with torch.no_grad():
-            traced = torch.export.export(
-                program, (batch,), dynamic_shapes={"inputs": {0: torch.export.Dim("batch")}}, strict=False
-            )
+            traced = torch.export.export(program, (batch,), dynamic_shapes=shapes, strict=False)
         torch.export.save(traced, file, extra_files={"losslab.json": facts})
-    except Exception as error:
-        reason = message_of(error, 200)  # torch.export raises many types
-        raise LabError(
-            f"torch.export cannot trace this network ({reason}): its forward must not branch on values or sizes"
-        ) from error
+    except Exception as error:  # torch.export raises many types
+        problem = f"torch.export cannot trace this network ({message_of(error, 200)})"
+        raise LabError(f"{problem}: its forward must not branch on values or sizes") from error
 
 
 def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
-    """Run the written program with several batch sizes → the largest difference from the expected outputs.
+    """Run the written program with several batch sizes → its largest difference from the expected outputs.
 
     Raises:
-        LabError: the difference is larger than rounding.
+        LabError: the difference is larger than rounding errors.
     """
     loaded = torch.export.load(file).module()
     largest = 0.0
@@ -177,21 +157,17 @@ def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
     return largest
 
 
-def _describe_inputs(program: Program, inputs: Tensor) -> str:
-    shape = ", ".join(str(size) for size in inputs.shape[1:])
-    if program.scale is not None:
-        return f"uint8 (N, {shape}): pixels from 0 to 255, channels first, any N; normalised inside"
+def _describe(program: Program, inputs: Tensor) -> tuple[str, str]:
+    """Describe the inputs and the outputs of a program."""
+    spec, shape = program.spec, ", ".join(str(size) for size in inputs.shape[1:])
     dtype = str(inputs.dtype).removeprefix("torch.")
-    return f"{dtype} (N, {shape}): prepared as the training data were (standardised, ...), any N"
-
-
-def _describe_outputs(program: Program) -> str:
-    spec = program.spec
-    if program.raw:
-        return "the network's raw outputs"
-    return {
+    takes = f"{dtype} (N, {shape}): prepared like the training data (standardised, ...), any N"
+    if program.scale is not None:
+        takes = f"uint8 (N, {shape}): pixels from 0 to 255, channels first, any N; the program normalises them"
+    returns = {
         Task.MULTICLASS: f"probabilities (N, {spec.targets}), each row summing to 1",
         Task.BINARY: f"the probability (N, 1) of {spec.names[-1]}",
         Task.MULTILABEL: f"a probability for each of the labels (N, {spec.targets})",
         Task.REGRESSION: f"values (N, {spec.targets})",
-    }[spec.task]
+    }
+    return takes, "the network's raw outputs" if program.raw else returns[spec.task]

@@ -1,4 +1,4 @@
-"""Figures of an evaluation; their titles state the result."""
+"""Figures of an evaluation, with the result in their titles."""
 
 from itertools import product
 from textwrap import fill
@@ -16,61 +16,59 @@ from losslab.io.figures import COLOURS, new_figure
 from losslab.models.metrics import ECE
 from losslab.targets import Task
 
-STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS[:-1])]
-"""Distinct line styles; black is left for averages."""
+_STYLES: list[dict[str, Any]] = [
+    {"color": colour, "linestyle": style, "linewidth": 1.3} for style, colour in product(("-", "--", ":"), COLOURS[:-1])
+]
+"""Line styles of classes; black is the colour of averages."""
 _MAX_COLUMNS = 6
-"""Only the first of more predicted values per example are drawn."""
+"""Largest number of predicted values per example that are drawn."""
 _MAX_BARS = 500
-"""Predicted deviations are drawn as bars for up to this many examples."""
+"""Largest number of examples for which predicted deviations are drawn as bars."""
 _IMAGES_PER_ROW = 5
 _MAX_CELLS_WITH_COUNTS = 25
-"""Up to this many classes the cells of a confusion matrix show their counts."""
-_MAX_COLOURED = 12
-"""Up to this many classes each curve has its own colour, otherwise only the worst."""
-_WORST = 5
+"""Largest number of classes for which the cells of a confusion matrix show their counts."""
+_MAX_COLOURED, _WORST = 12, 5
+"""Largest number of classes whose curves all have colours; of more classes, only the 5 worst have."""
+_CURVE_LABELS = {
+    "roc": ("AUC", "false-positive rate", "true-positive rate"),
+    "pr": ("AP", "recall", "precision"),
+}
+"""Name of the area, label of the x axis, and label of the y axis."""
 _AVERAGES: dict[str, dict[str, Any]] = {
     "micro": {"color": "#000000", "linestyle": (0, (1, 1)), "linewidth": 2.5},
     "macro": {"color": "#000000", "linestyle": "-", "linewidth": 2.5},
 }
 
 
-def new_panels(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """A figure of this size in inches, and its axes row by row."""
-    figure = new_figure(width, height, dpi=120)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-
-
 def add_note(figure: Figure, note: str) -> Figure:
-    """Add a note in small print: below, or above if a legend is below or the layout is fixed."""
+    """Add a note in small print below the panels, or above if a legend is below or the layout is fixed."""
     width, height = figure.get_size_inches()
     lines, style = fill(note, int(18 * width), break_on_hyphens=False), dict[str, Any](fontsize=7, color="0.35")
     if figure.get_layout_engine() is None:
         figure.text(0.5, 1 - 0.36 / height, lines, ha="center", va="top", **style)  # below the title
-    elif figure.legends:
-        figure.suptitle(lines, **style)
     else:
-        figure.supxlabel(lines, **style)
+        draw_text = figure.suptitle if figure.legends else figure.supxlabel
+        draw_text(lines, **style)
     return figure
 
 
 def shorten(name: str, length: int = 14) -> str:
-    """A name cut to this length."""
+    """Cut a name to a length."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun, such as "1 example" or "2,000 examples"."""
+    """Format a count with its noun, such as "1 example" or "2,000 examples"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def draw_predictions(predictions: Predictions) -> Figure:
-    """Draw prediction against truth, a panel for each value, with bars of one predicted standard deviation."""
+    """Draw prediction against truth with bars of one predicted standard deviation, in a panel for each value."""
     count = min(predictions.truth.shape[1], _MAX_COLUMNS)
     rows, columns = -(-count // 3), min(count, 3)
-    figure, panels = new_panels(5.4 * columns, 5.2 * rows, rows=rows, columns=columns)
-    for column, axes in zip(range(count), panels, strict=False):
+    figure = new_figure(5.4 * columns, 5.2 * rows, dpi=120)
+    for column in range(count):
+        axes = figure.add_subplot(rows, columns, column + 1)
         truth, prediction = predictions.truth[:, column], predictions.prediction[:, column]
         ends = [min(truth.min(), prediction.min()), max(truth.max(), prediction.max())]
         axes.plot(ends, ends, color="0.4", linestyle="--", linewidth=1, label="prediction = truth")
@@ -79,29 +77,28 @@ def draw_predictions(predictions: Predictions) -> Figure:
             bars = predictions.deviation[:, column]
             axes.errorbar(truth, prediction, yerr=bars, label="± predicted deviation", **style)
         _draw_points(axes, truth, prediction, predictions)
-        axes.set(xlabel=f"truth{_unit(column, count)}", ylabel=f"prediction{_unit(column, count)}")
+        unit = f" {column}" if count > 1 else " (units of the target)"
+        axes.set(xlabel=f"truth{unit}", ylabel=f"prediction{unit}")
         error, variance = prediction - truth, truth.var()
         r2 = f"R² {1 - (error**2).mean() / variance:.4f}, " if variance > 0 and len(truth) > 1 else ""
         axes.set_title(f"{r2}MSE {(error**2).mean():.4g} over {plural(len(truth), 'example')}", fontsize=11)
         axes.legend(fontsize=9)
         axes.grid(alpha=0.3)
-    for axes in panels[count:]:
-        axes.set_axis_off()
     return figure
 
 
 def draw_residuals(predictions: Predictions) -> Figure:
-    """Draw residual against prediction and the residuals' histogram, a row for each value."""
+    """Draw residual against prediction, and the histogram of the residuals, in a row for each value."""
     count = min(predictions.truth.shape[1], _MAX_COLUMNS)
-    options: dict[str, Any] = {"gridspec_kw": {"width_ratios": [3, 1]}, "sharey": "row"}
-    figure, panels = new_panels(8.4, 4.2 * count, rows=count, columns=2, **options)
-    for column in range(count):
-        left, right = panels[2 * column : 2 * column + 2]
+    figure = new_figure(8.4, 4.2 * count, dpi=120)
+    panels = figure.subplots(count, 2, squeeze=False, sharey="row", width_ratios=[3, 1])
+    for column, (left, right) in enumerate(panels):
         prediction = predictions.prediction[:, column]
         residual = prediction - predictions.truth[:, column]
         left.axhline(0, color="0.4", linestyle="--", linewidth=1)
         _draw_points(left, prediction, residual, predictions)
-        left.set(xlabel=f"prediction{_unit(column, count)}", ylabel="residual (prediction − truth)")
+        unit = f" {column}" if count > 1 else " (units of the target)"
+        left.set(xlabel=f"prediction{unit}", ylabel="residual (prediction − truth)")
         spread = f"mean {residual.mean():.4g}, standard deviation {residual.std():.4g}"
         left.set_title(f"Residuals of {plural(len(residual), 'example')}: {spread}", fontsize=11)
         if predictions.mislabelled.any():
@@ -115,7 +112,7 @@ def draw_residuals(predictions: Predictions) -> Figure:
 
 
 def _draw_points(axes: Axes, x: Array, y: Array, predictions: Predictions) -> None:
-    """Draw examples as points, and as crosses where the target is not the truth."""
+    """Draw examples as points, or as crosses if the target is not the truth."""
     wrong = predictions.mislabelled
     alpha = 0.7 if len(x) <= 1000 else 0.25
     axes.plot(x[~wrong], y[~wrong], "o", markersize=3.5, color=COLOURS[0], alpha=alpha)
@@ -124,22 +121,19 @@ def _draw_points(axes: Axes, x: Array, y: Array, predictions: Predictions) -> No
         axes.plot(x[wrong], y[wrong], "x", markersize=5, color=COLOURS[1], label=label)
 
 
-def _unit(column: int, count: int) -> str:
-    return f" {column}" if count > 1 else " (units of the target)"
-
-
 def draw_calibration(predictions: Predictions) -> Figure:
-    """Draw the reliability diagram over the bins of the metric ECE, and how many examples lie in each bin.
+    """Draw the reliability diagram with the bins of the metric ECE, and the number of examples in each bin.
 
-    Multiclass: accuracy against confidence. Binary and multilabel: frequency of a label against its probability, all
-    labels together.
+    It shows accuracy against confidence, or for a binary or multilabel task the frequency of a label against its
+    probability, with all labels together.
     """
     ece = calibration(predictions)
     count, confidence, correct = (total.numpy() for total in (ece.count, ece.confidence, ece.correct))
     bins, filled = len(count), count > 0
     middle = (np.arange(bins) + 0.5)[filled] / bins
     count, confidence, correct = count[filled], confidence[filled] / count[filled], correct[filled] / count[filled]
-    figure, (above, below) = new_panels(5.4, 6.0, rows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    figure = new_figure(5.4, 6.0, dpi=120)
+    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated", zorder=3)
     bars: dict[str, Any] = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[5]}
     above.bar(middle, correct, label="observed", **bars)
@@ -159,7 +153,7 @@ def draw_calibration(predictions: Predictions) -> Figure:
 
 
 def calibration(predictions: Predictions) -> ECE:
-    """The metric ECE with its bins filled, without synchronisation as every process has all examples."""
+    """Return the metric ECE, updated with all examples."""
     ece = ECE()
     ece.set_dtype(torch.float64)
     probabilities, truth = torch.as_tensor(predictions.probabilities), torch.from_numpy(predictions.truth)
@@ -170,7 +164,7 @@ def calibration(predictions: Predictions) -> ECE:
 
 
 def _describe_calibration(ece: ECE, predictions: Predictions) -> tuple[str, str, str]:
-    """The labels of both axes, and the title."""
+    """Return the labels of both axes, and the title."""
     value = float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
     gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
     x, y, tendency = "probability of a label", "frequency of the label", "too high" if gap > 0 else "too low"
@@ -178,13 +172,13 @@ def _describe_calibration(ece: ECE, predictions: Predictions) -> tuple[str, str,
         x, y = "confidence (probability of the predicted class)", "accuracy"
         tendency = "over-confident" if gap > 0 else "under-confident"
     elif predictions.spec.task is Task.BINARY:
-        x, y = (f"{what} of {predictions.class_names[1]}" for what in ("probability", "frequency"))
+        x, y = (f"{what} of {predictions.spec.names[1]}" for what in ("probability", "frequency"))
     return x, y, f"ECE {value:.4f}: on average {abs(gap):.3f} {tendency}"
 
 
 def draw_confusion(predictions: Predictions) -> Figure:
-    """Draw the confusion matrix: counts as numbers, shares of the true class as colours."""
-    matrix, rows = confusion_matrix(predictions), predictions.class_names
+    """Draw the confusion matrix with counts as numbers and shares of the true class as colours."""
+    matrix, rows = confusion_matrix(predictions), predictions.spec.names
     if predictions.spec.task is Task.MULTILABEL:
         columns, title = ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, rows)
         x, y = "decision on the label", "label"
@@ -192,7 +186,8 @@ def draw_confusion(predictions: Predictions) -> Figure:
         columns, title, x, y = rows, _confusion_title(matrix, rows), "prediction", "truth"
     height = float(np.clip(0.5 * len(rows) + 1.9, 4.2, 14))
     width = height + 1.0 if len(rows) == len(columns) else max(5.5, 0.8 * len(columns) + 2)
-    figure, (axes,) = new_panels(width, height)
+    figure = new_figure(width, height, dpi=120)
+    axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for names, axis in ((columns, axes.xaxis), (rows, axes.yaxis)):
@@ -205,8 +200,7 @@ def draw_confusion(predictions: Predictions) -> Figure:
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if share[row, column] < 0.55 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05)
-    bar.set_label("share of the row")
+    figure.colorbar(image, ax=axes, fraction=0.05, label="share of the row")
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=11, wrap=True)
     return figure
@@ -231,10 +225,11 @@ def _multilabel_title(matrix: Array, names: list[str]) -> str:
 
 
 def draw_curves(curves: Curves, predictions: Predictions) -> Figure:
-    """Draw the curve of each class against the rest, and their averages; in a binary task one curve."""
-    area = "AUC" if curves.kind == "roc" else "AP"
+    """Draw the curve of each class against the rest, and the average curves; in a binary task, a single curve."""
+    area, x, y = _CURVE_LABELS[curves.kind]
     several = len(curves.each) + len(curves.missing) > 1
-    figure, (axes,) = new_panels(8.0 if several else 5.4, 5.4)
+    figure = new_figure(8.0 if several else 5.4, 5.4, dpi=120)
+    axes = figure.subplots()
     _draw_chance(curves, axes, predictions)
     steps: dict[str, Any] = {} if curves.kind == "roc" else {"drawstyle": "steps-post"}
     for curve, style in _with_styles(curves.each):
@@ -243,11 +238,8 @@ def draw_curves(curves: Curves, predictions: Predictions) -> Figure:
     for curve in curves.averages:
         label = f"{curve.name} average  {curve.area:.4f}"
         axes.plot(curve.x, curve.y, label=label, **(steps if curve.name == "micro" else {}), **_AVERAGES[curve.name])
-    if curves.kind == "roc":
-        axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-    else:
-        axes.set(xlabel="recall", ylabel="precision")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=_curves_title(curves, area, predictions))
+    axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_title(_curves_title(curves, area, predictions))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
     beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
@@ -266,13 +258,12 @@ def _draw_chance(curves: Curves, axes: Axes, predictions: Predictions) -> None:
 
 
 def _with_styles(each: list[Curve]) -> list[tuple[Curve, dict[str, Any]]]:
-    """Curves in drawing order with their styles; grey ones first."""
+    """Return the curves with their styles in the order in which they are drawn, grey curves first."""
     if len(each) <= _MAX_COLOURED:
-        return [(curve, style | {"linewidth": 1.3}) for curve, style in zip(each, STYLES, strict=False)]
+        return list(zip(each, _STYLES, strict=False))
     by_area = sorted(each, key=lambda curve: curve.area)
     grey: dict[str, Any] = {"color": "0.8", "linestyle": "-", "linewidth": 0.8}
-    worst = [(curve, style | {"linewidth": 1.3}) for curve, style in zip(by_area[:_WORST], STYLES, strict=False)]
-    return [(curve, grey) for curve in by_area[_WORST:]] + worst
+    return [(curve, grey) for curve in by_area[_WORST:]] + list(zip(by_area[:_WORST], _STYLES, strict=False))
 
 
 def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
@@ -288,21 +279,15 @@ def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
 
 
 def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure:
-    """Draw the images of these rows with truth, target, prediction and loss; framed where target is not truth."""
+    """Draw the images of these rows with truth, target, prediction and loss; framed if the target is not the truth."""
     images = load_images(source, predictions.index[rows])
     count = -(-len(rows) // _IMAGES_PER_ROW)
     height = 0.4 + 2.75 * count
+    # The layout is fixed, because constrained layout takes a second for 25 captions.
     figure = new_figure(10.5, height, dpi=120, layout=None)
-    # A fixed layout: the automatic one takes a second for 25 captions.
-    layout = {"left": 0.01, "right": 0.99, "bottom": 0.1 / height, "top": 1 - 1.05 / height, "wspace": 0.06}
-    layout["hspace"] = 0.36
-    panels = list(figure.subplots(count, _IMAGES_PER_ROW, squeeze=False, gridspec_kw=layout).flat)
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, row, image in zip(panels, rows, images, strict=False):
-        axes.set_axis_on()
-        axes.set_xticks([])
-        axes.set_yticks([])
+    figure.subplots_adjust(0.01, 0.1 / height, 0.99, 1 - 1.05 / height, wspace=0.06, hspace=0.36)
+    for number, (row, image) in enumerate(zip(rows, images, strict=True), 1):
+        axes = figure.add_subplot(count, _IMAGES_PER_ROW, number, xticks=[], yticks=[])
         axes.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest")
         wrong = bool(predictions.mislabelled[row])
         for spine in axes.spines.values():
@@ -316,11 +301,11 @@ def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure
 
 
 def load_images(source: Source, index: Array) -> list[Array]:
-    """The images of examples by their index: (H, W, 3) or (H, W), as bytes or scaled to 0..1."""
+    """Load the images of examples by index → arrays (H, W, 3) or (H, W), as uint8 or scaled to 0..1."""
     rows = torch.from_numpy(index)
-    if isinstance(source, Examples):  # in other sources the index is the row
-        row_of = {number: row for row, number in enumerate(source.index.tolist())}
-        rows = torch.tensor([row_of[number] for number in rows.tolist()], dtype=torch.int64).to(source.device)
+    if isinstance(source, Examples):  # in other sources, the index is the row
+        indices, order = source.index.sort()
+        rows = order[torch.searchsorted(indices, rows.to(source.device))]
     images = source.take(rows).inputs.cpu()
     if images.dtype != torch.uint8:  # network inputs (N, channels, H, W)
         images = images.permute(0, 2, 3, 1).double()
@@ -330,7 +315,7 @@ def load_images(source: Source, index: Array) -> list[Array]:
 
 
 def _caption(predictions: Predictions, row: int) -> str:
-    names, task = predictions.class_names, predictions.spec.task
+    names, task = predictions.spec.names, predictions.spec.task
 
     def in_words(values: Array) -> str:
         if task is Task.REGRESSION:

@@ -1,6 +1,6 @@
-"""Metrics of a split that training does not log: per class, averaged, and as curves. scikit-learn computes them.
+"""Metrics that training does not log: per class, as averages over classes, and as curves, computed by scikit-learn.
 
-Metrics that training logs (accuracy, NLL, ...) are not computed again here, so that each has one value.
+Metrics that training logs (accuracy, NLL, ...) are not computed again, so that each metric has a single value.
 """
 
 from dataclasses import dataclass, field
@@ -11,25 +11,22 @@ from sklearn import metrics as sk
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.targets import Task
 
-TOP = 5
-
 
 def classification_report(predictions: Predictions) -> str:
-    """scikit-learn's classification report, with 4 digits and the names of the classes."""
+    """Return scikit-learn's classification report with 4 digits and the names of the classes."""
     present = _present_classes(predictions)
-    names = [predictions.class_names[number] for number in present]
+    names = [predictions.spec.names[number] for number in present]
     options = {"labels": present, "target_names": names, "digits": 4, "zero_division": 0}
-    text: str = sk.classification_report(*_columns(predictions), **options)
-    return text
+    return str(sk.classification_report(*_columns(predictions), **options))
 
 
 def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """The numbers of the report: precision, recall, f1 and support by class and by average."""
+    """Return the values of the report by class and by average: precision, recall, f1, and support of each class."""
     present = _present_classes(predictions)
     names = ("precision", "recall", "f1", "support")
     columns, options = _columns(predictions), {"labels": present, "zero_division": 0}
     rows = zip(present, *sk.precision_recall_fscore_support(*columns, **options), strict=True)
-    table = {predictions.class_names[k]: dict(zip(names, map(float, row), strict=True)) for k, *row in rows}
+    table = {predictions.spec.names[k]: dict(zip(names, map(float, row), strict=True)) for k, *row in rows}
     for average in ("macro", "weighted"):
         values = sk.precision_recall_fscore_support(*columns, average=average, **options)[:3]
         table[f"{average} avg"] = dict(zip(names[:3], map(float, values), strict=True))
@@ -37,24 +34,21 @@ def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
 
 
 def confusion_matrix(predictions: Predictions) -> Array:
-    """Counts by true class (rows) and predicted class (C, C); for labels TN, FP, FN and TP of each (K, 4)."""
-    matrix: Array
+    """Count examples by true class (rows) and predicted class → (C, C); for labels: TN, FP, FN and TP → (K, 4)."""
     if predictions.spec.task is Task.MULTILABEL:
-        matrix = sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction).reshape(-1, 4)
-    else:
-        matrix = sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.class_names)))
-    return matrix
+        return np.reshape(sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction), (-1, 4))
+    return np.asarray(sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.spec.names))))
 
 
 def _present_classes(predictions: Predictions) -> list[int]:
-    """The classes that occur among the truths or the predictions; all labels of a multilabel task."""
+    """Return the classes that are the truth or the prediction of an example; in a multilabel task, all labels."""
     if predictions.spec.task is Task.MULTILABEL:
         return list(range(predictions.spec.targets))
     return [int(number) for number in np.union1d(predictions.truth, predictions.prediction)]
 
 
 def _columns(predictions: Predictions) -> tuple[Array, Array]:
-    """Truth and prediction as scikit-learn takes them."""
+    """Return truth and prediction in the shape that scikit-learn expects."""
     if predictions.spec.task is Task.BINARY:
         return predictions.truth[:, 0], predictions.prediction[:, 0]
     return predictions.truth, predictions.prediction
@@ -62,7 +56,7 @@ def _columns(predictions: Predictions) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve over all thresholds, of one class against the rest or of an average."""
+    """A curve over all thresholds, for one class against the rest or for an average."""
 
     name: str
     x: Array
@@ -75,44 +69,40 @@ class Curves:
     """ROC curves (x: false-positive rate, y: true-positive rate) or PR curves (x: recall, y: precision) of a split."""
 
     kind: str
-    """roc or pr."""
+    """"roc" or "pr"."""
     each: list[Curve] = field(default_factory=list)
-    """One for each class or label; in a binary task only for class 1."""
+    """Curves of the classes or labels; in a binary task, only the curve of class 1."""
     averages: list[Curve] = field(default_factory=list)
-    """micro and macro, if there are several classes."""
+    """The curves "micro" and "macro", if there are several classes."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Classes without a curve, with the reason."""
+    """Reasons why classes have no curve, by class name."""
 
     @property
     def area_name(self) -> str:
-        """The metric's name in measures.json."""
+        """Name of the area in measures.json."""
         return "roc_auc" if self.kind == "roc" else "average_precision"
 
     def areas(self) -> dict[str, float]:
-        """The areas of the averages, or of the only curve, by metric name."""
-        suffixes = {"micro": "/micro", "macro": ""}
-        return {f"{self.area_name}{suffixes.get(each.name, '')}": each.area for each in self.averages or self.each}
+        """Return the areas of the averages, or of a single curve, by metric name."""
+        names = {"micro": f"{self.area_name}/micro"}
+        return {names.get(each.name, self.area_name): each.area for each in self.averages or self.each}
 
 
 def compute_curves(predictions: Predictions, kind: str) -> Curves:
-    """The "roc" or "pr" curves of a classifier.
+    """Compute the "roc" or "pr" curves of a classifier.
 
-    The micro curve is that of all decisions (example, class) together, the macro curve the mean of the classes' curves
-    at equal x. The macro area is the mean of the classes' areas, as in scikit-learn's roc_auc_score and
-    average_precision_score.
+    The micro curve treats each pair (example, class) as a decision. The macro curve is the mean of the class curves at
+    equal x, and its area the mean of their areas, as in scikit-learn's roc_auc_score and average_precision_score.
     """
     assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
-    names, task = predictions.class_names, predictions.spec.task
-    if task is Task.MULTICLASS:
-        truth = predictions.truth[:, None] == np.arange(len(names))
-    else:
-        truth = predictions.truth == 1
-        names = names[1:] if task is Task.BINARY else names
+    names, task = predictions.spec.names, predictions.spec.task
+    truth = predictions.truth[:, None] == np.arange(len(names)) if task is Task.MULTICLASS else predictions.truth == 1
+    names = names[1:] if task is Task.BINARY else names
     curves = Curves(kind)
     for column, name in enumerate(names):
         positive = truth[:, column]
         if positive.all() or not positive.any():
-            curves.missing[name] = f"{'every' if positive.all() else 'no'} example of this split is of it"
+            curves.missing[name] = f"{'every' if positive.all() else 'no'} example of this split is positive"
         else:
             curves.each.append(_curve(kind, name, positive, predictions.probabilities[:, column]))
     if len(names) > 1 and curves.each:
@@ -135,14 +125,14 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
     for curve in each:
         if kind == "roc":
             heights.append(np.interp(grid, curve.x, curve.y))
-        else:  # a step function: the precision at the smallest sufficient recall
+        else:  # a step function: the precision at the smallest recall that is at least x
             recall, precision = curve.x[::-1], curve.y[::-1]
             heights.append(precision[np.searchsorted(recall, grid)])
     return Curve("macro", grid, np.mean(heights, axis=0), float(np.mean([curve.area for curve in each])))
 
 
 def extra_metrics(predictions: Predictions) -> dict[str, float]:
-    """Top-5 accuracy and Matthews' correlation of classes, or further errors of a regression."""
+    """Compute top-5 accuracy and Matthews' correlation of a classifier, or further errors of a regression."""
     task = predictions.spec.task
     extra: dict[str, float] = {}
     if task is Task.REGRESSION:
@@ -154,9 +144,9 @@ def extra_metrics(predictions: Predictions) -> dict[str, float]:
         if predictions.deviation is not None:
             extra["coverage95"] = float(np.mean(np.abs(error) <= 1.959964 * predictions.deviation))
         return extra
-    if task is Task.MULTICLASS and predictions.spec.targets > TOP:
+    if task is Task.MULTICLASS and predictions.spec.targets > 5:
         labels = range(predictions.spec.targets)
-        extra["top5"] = float(sk.top_k_accuracy_score(predictions.truth, predictions.scores, k=TOP, labels=labels))
+        extra["top5"] = float(sk.top_k_accuracy_score(predictions.truth, predictions.scores, k=5, labels=labels))
     if task is not Task.MULTILABEL:
         extra["mcc"] = float(sk.matthews_corrcoef(*_columns(predictions)))
     return extra

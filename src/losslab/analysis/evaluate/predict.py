@@ -1,8 +1,7 @@
-"""Classification of image files with a finished run, without the data set it was trained on."""
+"""Classification of image files with a finished run, without its data set."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +21,8 @@ from losslab.training.reopen import reopen_network
 _BATCH_SIZE = 64
 
 
-@dataclass(frozen=True)
-class ImageClassifier:
-    """A network that classifies square images."""
-
-    program: Callable[[Tensor], Tensor]
-    """From uint8 pixels (N, 3, side, side) to probabilities."""
-    names: tuple[str, ...]
-    side: int
-    device: torch.device
-
-
-def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> ImageClassifier:
-    """Load a run that classifies images.
+def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
+    """Load a run that classifies square images as a program from uint8 pixels (N, 3, side, side) to probabilities.
 
     Raises:
         LabError: the run cannot be opened, or does not classify images.
@@ -44,24 +32,24 @@ def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> ImageCla
     spec = metadata.spec
     if len(spec.input_shape) != 3 or spec.task is Task.REGRESSION:
         shape = "×".join(str(size) for size in spec.input_shape)
-        raise LabError(f"{run.path} learnt {spec.task} on inputs of {shape}: predict takes runs that classify images")
+        raise LabError(f"{run.path} learnt {spec.task} on inputs of {shape}: predict needs an image classifier")
     channels, height, width = spec.input_shape
     if metadata.normalise is None or channels != 3 or height != width:
         how = metadata.foreign_transform or f"not normalised, {channels} channels of {height}×{width}"
-        raise LabError(f"{run.path} learnt from images that predict cannot prepare ({how}): use Python instead")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ImageClassifier(Program(learner, metadata).to(device), tuple(spec.names), height, device)
+        raise LabError(f"{run.path} learnt from images that predict cannot prepare ({how}): prepare them in Python")
+    return Program(learner, metadata).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Image files, those of folders sorted by name, and an error message for each path without any."""
+    """Return the image files, in folders sorted by name, and an error message for each path without images."""
     files: list[Path] = []
     errors: list[str] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(find_images(path))
             files += [path / name for name in inside]
-            errors += [] if inside else [f"no images in {path}"]
+            if not inside:
+                errors.append(f"no images in {path}")
         elif path.is_file():
             files.append(path)
         else:
@@ -69,8 +57,8 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return files, errors
 
 
-def classify(classifier: ImageClassifier, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Yield each file, in order, with its class probabilities (C,), or with the reason why it cannot be read.
+def classify(classifier: Program, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+    """Yield each file with its class probabilities (C,), or with an error message if it cannot be read.
 
     Raises:
         LabError: probabilities are NaN or infinite.
@@ -80,14 +68,14 @@ def classify(classifier: ImageClassifier, paths: Sequence[Path]) -> Iterator[tup
     with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
         for start in starts:
             batch = paths[start : start + _BATCH_SIZE]
-            decoded = list(threads.map(partial(_decode, side=classifier.side), batch))
+            decoded = list(threads.map(partial(_decode, side=classifier.spec.input_shape[1]), batch))
             images = [image for image in decoded if isinstance(image, Tensor)]
             probabilities = iter(_probabilities(classifier, torch.stack(images)) if images else ())
             for path, image in zip(batch, decoded, strict=True):
                 result = image if isinstance(image, str) else next(probabilities)
                 if isinstance(result, Tensor) and not torch.isfinite(result).all():
                     problem = f"the probabilities for {path} are NaN or infinite"
-                    raise LabError(f"{problem}: the run diverged, name other weights with --ckpt")
+                    raise LabError(f"{problem}: the run diverged, choose another checkpoint with --ckpt")
                 yield path, result
 
 
@@ -98,9 +86,9 @@ def _decode(path: Path, side: int) -> Tensor | str:
         return str(error)
 
 
-def _probabilities(classifier: ImageClassifier, images: Tensor) -> Tensor:
-    """Class probabilities (N, C) of uint8 images (N, side, side, 3), on the CPU. One label becomes two classes."""
-    pixels = images.to(classifier.device).permute(0, 3, 1, 2)
+def _probabilities(classifier: Program, images: Tensor) -> Tensor:
+    """Classify uint8 images (N, side, side, 3) → (N, C) on the CPU; a binary label becomes two classes."""
+    pixels = images.to(next(classifier.parameters()).device).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        probabilities = classifier.program(pixels).double().cpu()
+        probabilities = classifier(pixels).double().cpu()
     return torch.cat([1 - probabilities, probabilities], dim=1) if probabilities.shape[1] == 1 else probabilities

@@ -1,4 +1,4 @@
-"""What the outputs of a network mean: its prediction for each example of a split, with truth, target and loss."""
+"""Predictions of a network for each example of a split, with truth, target and loss."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -24,59 +24,52 @@ class Predictions:
 
     spec: DataSpec
     index: Array
-    """int64 (N,)."""
+    """Index of each example in the data set, int64 (N,)."""
     truth: Array
-    """Classes (N,), 0/1 labels (N, K) or values (N, D)."""
+    """True classes (N,), 0/1 labels (N, K) or values (N, D)."""
     target: Array
-    """Targets of the loss: in the form of the truth, or class probabilities (N, C)."""
+    """Targets of the loss, in the shape of the truth or as class probabilities (N, C)."""
     prediction: Array
     """Predicted classes (N,), 0/1 labels (N, K) or values (N, D)."""
     loss: Array
     """Loss of each example (N,)."""
     probabilities: Array | None = None
-    """Of classes (N, C), with rows that sum to 1, or of labels (N, K); None in a regression."""
+    """Probabilities of classes (N, C), in rows that sum to 1, or of labels (N, K); None for a regression."""
     scores: Array | None = None
-    """Multiclass only: the scores (N, C) whose argmax is the predicted class."""
+    """Class scores (N, C), whose argmax is the predicted class; multiclass only."""
     deviation: Array | None = None
-    """Predicted standard deviations (N, D), if the network predicts them."""
+    """Predicted standard deviations (N, D); None if the network does not predict them."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
-    def class_names(self) -> list[str]:
-        """Names of the classes or labels."""
-        return self.spec.names
-
-    @property
     def target_class(self) -> Array:
-        """Multiclass only: the class of the target, the likeliest one of probabilities (N,)."""
+        """Class of each target (N,): for probabilities, the most likely class. Multiclass only."""
         return self.target if self.target.ndim == 1 else self.target.argmax(1)
 
     @property
     def confidence(self) -> Array:
-        """The probability of each predicted class (N,) or label (N, K)."""
+        """Probability of each predicted class (N,) or label (N, K)."""
         assert self.probabilities is not None  # noqa: S101 -- for the type checker
         if self.spec.task is Task.MULTICLASS:
             return self.probabilities[np.arange(len(self)), self.prediction]
-        confidence: Array = np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
-        return confidence
+        return np.where(self.prediction == 1, self.probabilities, 1 - self.probabilities)
 
     @property
     def mislabelled(self) -> Array:
-        """Whether the target differs from the truth, by label noise or as an outlier (N,)."""
+        """Whether each target differs from the truth, by label noise or as an outlier, bool (N,)."""
         target = self.target_class if self.spec.task is Task.MULTICLASS else self.target
-        differs: Any = target != self.truth
-        mislabelled: Array = differs.reshape(len(self), -1).any(axis=1)
-        return mislabelled
+        differs = np.reshape(target != self.truth, (len(self), -1))
+        return np.asarray(differs.any(axis=1))
 
     def highest_loss(self, count: int) -> Array:
-        """Rows of the highest losses, highest first; ties in the order of the data set."""
+        """Return the rows of the highest losses, in descending order; equal losses keep the order of the data set."""
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
 def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
-    """Turn the outputs of a split into predictions, as the learner's loss defines them.
+    """Convert the outputs of a split to predictions; the learner's loss defines what the outputs mean.
 
     Raises:
         LabError: some outputs are NaN or infinite.
@@ -85,18 +78,16 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
     if invalid.any():
         first = int(split.index[invalid][0])
         raise LabError(
-            f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first of "
+            f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first is "
             f"example {first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
         )
     spec = learner.spec
     outputs = split.outputs.to(next(learner.parameters()).device)
     with torch.no_grad():
-        scores = learner.predictions(outputs)
-        probabilities = learner.probabilities(outputs)
-        loss = learner.loss
+        scores, probabilities, loss = learner.predictions(outputs), learner.probabilities(outputs), learner.loss
         deviation = loss.variances(outputs).sqrt() if isinstance(loss, GaussianNLL) else None
     prediction = scores
-    if probabilities is not None:  # the same decisions as those of the metrics
+    if probabilities is not None:  # the same decisions as in the metrics
         multiclass = spec.task is Task.MULTICLASS
         prediction = scores.argmax(1) if multiclass else (probabilities > 0.5).long()
         probabilities = normalise_rows(probabilities.double()) if multiclass else probabilities

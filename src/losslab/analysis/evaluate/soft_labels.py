@@ -1,4 +1,4 @@
-"""Comparison of a network with human uncertainty: a distribution over the classes for each example, as in CIFAR-10H."""
+"""Comparison of a network with human label distributions over the classes, as in CIFAR-10H."""
 
 from pathlib import Path
 
@@ -11,29 +11,24 @@ from losslab.errors import LabError, message_of
 from losslab.io.untrusted import open_regular_file
 
 _FLOOR = np.finfo(np.float32).eps
-"""Smallest probability in a logarithm, as in the metric NLL."""
+"""Lower bound of probabilities in a logarithm, as in the metric NLL."""
 
 
 def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
-    """Read the human distributions for the examples of a split → float64 (N, C).
+    """Read the human label distributions for the examples of a split → float64 (N, C).
 
-    The file has a row for each example of the split, by ascending index. If the split was drawn from a larger data set,
-    the file may instead have a row for each example of that data set, by index.
-
-    Args:
-        path: a .npy file of shape (N, C) whose rows sum to 1.
-        predictions: of the split.
-        size: the number of examples in the data set that the split was drawn from.
+    The .npy file has a row, which sums to 1, for each example of the split in the order of the index. If the split is
+    part of a data set of `size` examples, the file may instead have a row for each example of the data set.
 
     Raises:
-        LabError: the file cannot be read, or holds no such distributions.
+        LabError: the file cannot be read, or does not contain such distributions.
     """
     rows = _read(path)
     count, classes = len(predictions), predictions.spec.targets
     is_subset = size > count and not np.array_equal(predictions.index, np.arange(count))
     if rows.ndim != 2 or rows.shape[1] != classes or len(rows) not in {count, size if is_subset else count}:
-        other = f", or ({size}, {classes}) in the order of the whole set" if is_subset else ""
-        raise LabError(f"{path} holds an array of shape {rows.shape}, this split needs ({count}, {classes}){other}")
+        other = f", or ({size}, {classes}) in the order of the whole data set" if is_subset else ""
+        raise LabError(f"{path} contains an array of shape {rows.shape}, this split needs ({count}, {classes}){other}")
     _check_distributions(rows, path)
     rows = rows.astype(np.float64)
     rows /= rows.sum(1, keepdims=True)  # sums of half-precision rows are off in the third digit
@@ -45,13 +40,12 @@ def _read(path: Path) -> Array:
         with open_regular_file(path) as file:
             rows = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
-        raise LabError(f"no file of soft labels at {path}") from error
+        raise LabError(f"there is no file of soft labels at {path}") from error
     except (OSError, ValueError, EOFError) as error:
-        reason = message_of(error, 99)
-        raise LabError(f"cannot read {path} as a NumPy array ({reason}): write it with np.save") from error
+        raise LabError(f"cannot read {path} ({message_of(error, 99)}): write a NumPy array with np.save") from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         content = f"an array of {rows.dtype}" if isinstance(rows, np.ndarray) else "several arrays"
-        raise LabError(f"{path} holds {content}: soft labels are one array of numbers, written with np.save")
+        raise LabError(f"{path} contains {content}: soft labels are one array of numbers, written with np.save")
     return rows
 
 
@@ -61,18 +55,18 @@ def _check_distributions(rows: Array, path: Path) -> None:
     if invalid.any():
         first = int(np.flatnonzero(invalid)[0])
         raise LabError(
-            f"{path}: rows must be probabilities of 0 or more that sum to 1, {int(invalid.sum()):,} of {len(rows):,} "
-            f"are not; row {first} sums to {rows[first].sum():.4g} (of counts, divide each row by its sum)"
+            f"{path}: rows must be probabilities that sum to 1, but {int(invalid.sum()):,} of {len(rows):,} are not; "
+            f"row {first} sums to {rows[first].sum():.4g} (divide counts by the sum of their row)"
         )
 
 
 def soft_metrics(predictions: Predictions, human: Array) -> dict[str, float]:
     """Compare the network's probabilities p with human distributions h (N, C). Logarithms are natural.
 
-    Cross-entropy H(h, p) and KL(h‖p) = H(h, p) - H(h) as in Peterson et al., Human uncertainty makes classification
-    more robust, 2019 (CIFAR-10H). "accuracy" is the mean probability that a human chooses the predicted class,
-    "agreement" how often it is the class that most humans choose, "entropy_correlation" Spearman's correlation of the
-    network's entropy and the human one.
+    Cross-entropy H(h, p) and KL(h‖p) = H(h, p) - H(h) are those of Peterson et al., Human uncertainty makes
+    classification more robust, 2019 (CIFAR-10H). "accuracy" is the mean human probability of the predicted class,
+    "agreement" is the share of examples for which it has the largest human probability, and "entropy_correlation" is
+    Spearman's correlation between the entropies of p and h.
     """
     assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
     probabilities = predictions.probabilities
@@ -92,12 +86,10 @@ def soft_metrics(predictions: Predictions, human: Array) -> dict[str, float]:
 
 
 def cross_entropy(human: Array, probabilities: Array) -> Array:
-    """-Σ h log p of each example (N,)."""
-    value: Array = -(human * np.log(np.maximum(probabilities, _FLOOR))).sum(1)
-    return value
+    """Compute -Σ h log p of each example → (N,)."""
+    return np.asarray(-(human * np.log(np.maximum(probabilities, _FLOOR))).sum(1))
 
 
 def entropy(probabilities: Array) -> Array:
-    """-Σ p log p of each row (N,)."""
-    value: Array = 0.0 - xlogy(probabilities, probabilities).sum(1)  # avoids -0.0
-    return value
+    """Compute -Σ p log p of each row → (N,)."""
+    return np.asarray(0.0 - xlogy(probabilities, probabilities).sum(1))  # avoids -0.0

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -97,7 +96,7 @@ def test_complex_weights_and_invalid_loss_numbers_are_rejected(copy):
     rejected(copy, "best.ckpt contains a tensor of torch.complex64 instead of a weight under 'network.1.weight'")
 
 
-def test_a_file_that_is_no_checkpoint_is_rejected_without_advice_to_unpickle_it(copy):
+def test_a_file_that_is_not_a_checkpoint_is_rejected_without_advice_to_unpickle_it(copy):
     copy.best.write_bytes(b"no checkpoint")
     rejected(
         copy, r"^((?!weights_only).)*damaged or not a checkpoint .it is not a torch.save file: .*: choose another$"
@@ -132,7 +131,7 @@ def test_invalid_metadata_files_are_rejected_with_the_file_name(copy, content):
 def test_non_finite_probabilities_are_rejected(copy, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     classifier = predict.load_classifier(copy.path)
-    broken = replace(classifier, program=lambda pixels: torch.full((len(pixels), 10), torch.nan))
     assert list(predict.classify(classifier, [tmp_path / "black.png"]))
+    classifier.forward = lambda pixels: torch.full((len(pixels), 10), torch.nan)
     with pytest.raises(LabError, match=r"the probabilities for .*black.png are NaN or infinite"):
-        list(predict.classify(broken, [tmp_path / "black.png"]))
+        list(predict.classify(classifier, [tmp_path / "black.png"]))

@@ -42,7 +42,7 @@ def test_files_of_training_do_not_change(runs, evaluated):
 
 
 @pytest.mark.parametrize("name", ["digits", "cancer", "labels", "noisy"])
-def test_the_report_is_that_of_scikit_learn(name, evaluated, rows, content):
+def test_the_report_equals_that_of_scikit_learn(name, evaluated, rows, content):
     table = rows(evaluated(name) / "predictions.csv")
     if name == "labels":
         names = ["low", "middle", "never"]
@@ -64,7 +64,7 @@ def test_the_report_is_that_of_scikit_learn(name, evaluated, rows, content):
 _SIDES = ("truth", "prediction")
 
 
-def test_areas_are_those_of_scikit_learn(evaluated, rows, content):
+def test_areas_equal_those_of_scikit_learn(evaluated, rows, content):
     where = evaluated("digits")
     probabilities, table = np.load(where / "probabilities.npy"), rows(where / "predictions.csv")
     truth = np.array([int(row["truth"]) for row in table])
@@ -113,8 +113,8 @@ def test_regression_has_residuals_and_predicted_deviations(evaluated, rows, cont
 def test_a_missing_class_has_no_curve_but_a_reason(runs):
     result = evaluation.evaluate(EvaluationRequest(runs("noisy"), data=("only=1",), trusted=("labelled",)))
     for curves in result.curves:
-        assert curves.missing["dark"] == "no example of this split is of it"
-        assert curves.missing["grey"] == "every example of this split is of it"
+        assert curves.missing["dark"] == "no example of this split is positive"
+        assert curves.missing["grey"] == "every example of this split is positive"
         assert not curves.each
         assert not curves.averages
     assert report.evaluation_name(result.request, None) == "test+only=1"
@@ -149,7 +149,7 @@ def test_other_weights_and_data_have_their_own_folders(tmp_path):
 def test_a_folder_with_other_files_is_not_overwritten(runs, evaluated, tmp_path):
     result = evaluation.evaluate(EvaluationRequest(runs("values")))
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(LabError, match=r"holds something else .* --output"):
+    with pytest.raises(LabError, match=r"contains something other than this evaluation: .* --output"):
         report.write_evaluation(result, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     own = evaluated("values")
@@ -179,7 +179,7 @@ def test_a_request_accepts_strings_and_rejects_unknown_splits(runs):
             EvaluationRequest(runs("digits"), split)
 
 
-def test_other_data_are_normalised_like_the_runs_own(runs):
+def test_other_data_are_normalised_with_the_statistics_of_the_run(runs):
     own = reopen(EvaluationRequest(runs("digits")))
     other = reopen(EvaluationRequest(runs("digits"), data=("split_seed=5",)))
     for experiment in (own, other):
@@ -258,7 +258,7 @@ def test_non_finite_outputs_are_rejected(runs, monkeypatch):
 
     plain = Learner.forward
     monkeypatch.setattr(Learner, "forward", lambda self, x: plain(self, x).index_fill(0, torch.tensor([0]), torch.nan))
-    with pytest.raises(LabError, match=r"the outputs of 1 of 270 examples are NaN or infinite, the first of example"):
+    with pytest.raises(LabError, match=r"the outputs of 1 of 270 examples are NaN or infinite, the first is example 6"):
         evaluation.evaluate(EvaluationRequest(runs("digits")))
 
 
@@ -290,13 +290,15 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
 
 def test_figures_name_run_weights_and_examples(runs):
     result = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
-    assert report._note(result) == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    assert (
+        report._note(result, report.evaluation_settings(result))
+        == "mlp-digits-cross_entropy-s0 · last.ckpt · 270 test examples"
+    )
     for name, stem in (("digits", "class"), ("labels", "label")):
         other = evaluation.evaluate(EvaluationRequest(runs(name), trusted=("labelled",)))
         title = report.figures.draw_curves(other.curves[0], other.predictions).axes[0].get_title()
         assert f"; lowest: {stem} " in title
-    drawn = report._figures(result, result.predictions.highest_loss(5))
-    for stem, draw in drawn.items():
-        figure = report.figures.add_note(draw(), "small print")
+    for stem, drawn in report._draw_figures(result, result.predictions.highest_loss(5)):
+        figure = report.figures.add_note(drawn, "small print")
         texts = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
         assert "small print" in texts, stem

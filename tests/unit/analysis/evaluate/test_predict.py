@@ -48,7 +48,7 @@ def test_files_get_the_probabilities_of_the_evaluation(photos):
     finally:
         (photos / "gone").rename(photos / "data")
     assert not wrong
-    assert classifier.names == ("ant", "bee", "cow")
+    assert classifier.spec.names == ["ant", "bee", "cow"]
     assert len(classified) == len(predictions) == 12
     assert np.abs(torch.stack([each for _, each in classified]).numpy() - predictions.probabilities).max() < 1e-6
 
@@ -99,7 +99,7 @@ def test_data_with_other_classes_are_rejected(photos, tmp_path):
 
 
 def test_a_run_that_does_not_classify_images_is_rejected(runs):
-    with pytest.raises(LabError, match="learnt regression on inputs of 10: predict takes runs that classify images"):
+    with pytest.raises(LabError, match="learnt regression on inputs of 10: predict needs an image classifier"):
         predict.load_classifier(runs("values"))
     with pytest.raises(LabError, match="that predict cannot prepare"):
         predict.load_classifier(RunFolder(runs("noisy"), ("labelled",)))

@@ -49,7 +49,7 @@ def test_certain_humans_and_networks_give_finite_metrics():
     assert np.isnan(metrics["soft/entropy_correlation"])
 
 
-def test_rows_are_those_of_the_split_or_of_the_data_set(tmp_path):
+def test_the_file_has_rows_for_the_split_or_for_the_data_set(tmp_path):
     np.save(tmp_path / "people.npy", HUMAN.astype(np.float32))
     read = soft_labels.load(tmp_path / "people.npy", predictions(HUMAN))
     assert np.allclose(read, HUMAN, atol=1e-6)
@@ -60,7 +60,7 @@ def test_rows_are_those_of_the_split_or_of_the_data_set(tmp_path):
     assert np.allclose(soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN, index), 100), whole[index])
     with pytest.raises(LabError, match=r"shape \(100, 3\), this split needs \(40, 3\)$"):
         soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN), 100)
-    with pytest.raises(LabError, match=r"this split needs \(40, 3\), or \(99, 3\) in the order of the whole set"):
+    with pytest.raises(LabError, match=r"this split needs \(40, 3\), or \(99, 3\) in the order of the whole data set"):
         soft_labels.load(tmp_path / "whole.npy", predictions(HUMAN, index), 99)
 
 
@@ -70,11 +70,11 @@ def test_rows_are_those_of_the_split_or_of_the_data_set(tmp_path):
         (HUMAN[:, :2], r"shape \(40, 2\), this split needs \(40, 3\)"),
         (HUMAN[:, 0], r"shape \(40,\), this split needs"),
         (HUMAN[:-1], r"shape \(39, 3\)"),
-        (HUMAN * 50, "40 of 40 are not; row 0 sums to 50 .*divide each row by its sum"),
+        (HUMAN * 50, "40 of 40 are not; row 0 sums to 50 .*divide counts by the sum of their row"),
         (np.where(np.arange(N)[:, None] == 7, np.nan, HUMAN), "1 of 40 are not; row 7"),
         (np.where(np.arange(N)[:, None] == 7, np.array([[1.5, -0.5, 0]]), HUMAN), "1 of 40 are not; row 7"),
         (HUMAN.astype(object), "cannot read"),
-        (np.full((N, C), "a"), "holds an array of <U1"),
+        (np.full((N, C), "a"), "contains an array of <U1"),
         (None, "no file of soft labels at"),
         (b"no array", "cannot read"),
     ],
@@ -92,7 +92,7 @@ def test_invalid_distributions_are_rejected_in_one_line(tmp_path, content, messa
 
 def test_an_archive_of_several_arrays_is_rejected(tmp_path):
     np.savez(tmp_path / "people.npz", HUMAN)
-    with pytest.raises(LabError, match="holds several arrays"):
+    with pytest.raises(LabError, match="contains several arrays"):
         soft_labels.load(tmp_path / "people.npz", predictions(HUMAN))
 
 

@@ -51,7 +51,7 @@ def with_outliers(runs):
     return [LinearRun.of(solution) for solution in load_solutions(runs("mse", "l1", "huber", options=options), "last")]
 
 
-def test_the_hessian_of_the_three_points_is_the_known_one(line):
+def test_the_hessian_of_the_three_points_has_the_known_eigenvalues(line):
     mse, l1, huber = line
     assert mse.curvature[0].tolist() == pytest.approx([11.0929, 0.2404], abs=5e-5)
     assert mse.max_stable_lr == pytest.approx(0.1803, abs=5e-5)
@@ -59,7 +59,7 @@ def test_the_hessian_of_the_three_points_is_the_known_one(line):
     assert not l1.is_curved
 
 
-def test_the_recorded_path_is_the_closed_form_of_gradient_descent(line):
+def test_the_recorded_path_equals_the_closed_form_of_gradient_descent(line):
     mse = line[0]
     values, vectors = mse.curvature
     start, solved = mse.trajectory.weights[0], np.array([2.0, 0.0])
@@ -103,7 +103,7 @@ class Absolute:
 
 
 @pytest.mark.parametrize("starts", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_the_minimum_of_absolute_errors_is_that_of_the_linear_programme(with_outliers, starts):
+def test_the_minimum_of_absolute_errors_equals_that_of_the_linear_programme(with_outliers, starts):
     loss = with_outliers[1].loss
     features = np.c_[loss.inputs.numpy(), np.ones(len(loss.inputs))]
     solved = Absolute(features, loss.target.numpy().ravel()).programme
@@ -182,7 +182,7 @@ def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
     assert linear.explain([folder, folder], path.parent / "two")
 
 
-def test_the_minimum_of_squared_errors_is_least_squares(with_outliers):
+def test_the_minimum_of_squared_errors_is_the_least_squares_solution(with_outliers):
     mse = with_outliers[0]
     features = np.c_[mse.loss.inputs.numpy(), np.ones(len(mse.loss.inputs))]
     solved = np.linalg.lstsq(features, mse.loss.target.numpy(), rcond=None)[0].ravel()
@@ -191,7 +191,7 @@ def test_the_minimum_of_squared_errors_is_least_squares(with_outliers):
     assert mse.loss.true_weights == pytest.approx(clean, abs=1e-9)
 
 
-def test_outputs_that_are_not_values_have_a_minimum_but_no_true_weights(runs):
+def test_a_loss_of_other_outputs_than_values_has_a_minimum_but_no_true_weights(runs):
     (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
     run = LinearRun.of(load_solutions([folder], "last")[0])
     assert run.loss.true_weights is None, "outputs are logarithms of the values"
