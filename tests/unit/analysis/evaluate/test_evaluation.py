@@ -256,10 +256,10 @@ def _refused(run, checkpoint, message):
 def test_non_finite_outputs_are_rejected(runs, monkeypatch):
     from losslab.models.learner import Learner
 
-    plain = Learner.forward
+    request, plain = EvaluationRequest(runs("digits")), Learner.forward  # trained before the patch
     monkeypatch.setattr(Learner, "forward", lambda self, x: plain(self, x).index_fill(0, torch.tensor([0]), torch.nan))
     with pytest.raises(LabError, match=r"the outputs of 1 of 270 examples are NaN or infinite, the first is example 6"):
-        evaluation.evaluate(EvaluationRequest(runs("digits")))
+        evaluation.evaluate(request)
 
 
 def test_a_folder_of_runs_is_rejected_with_the_name_of_one(runs, tmp_path):
