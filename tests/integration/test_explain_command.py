@@ -103,7 +103,7 @@ def test_figures_of_several_runs_are_written_into_a_new_folder(seeds, mlp, linea
     [
         (["nowhere"], "nowhere is not a run folder: it contains no config.json\n"),
         (["MLP", "--what", "linear"], "linear: MLP is not a run of the linear model (model=linear)\n"),
-        (["MLP", "--what", "barrier"], "barrier: a line needs two ends: name two or more runs of one network\n"),
+        (["MLP", "--what", "barrier"], "barrier: a single run has no barrier: name two or more runs of one network\n"),
         (["MLP", "--output", "file"], "file is a file: name another folder with --output\n"),
         (["MLP", "--points", "1"], "points must be an integer from 2 to 1001, got 1"),
     ],

@@ -35,7 +35,7 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
         LabError: there is only one run, or the runs have different networks or data.
     """
     if len(runs) < 2:
-        raise LabError("a barrier needs two ends: name two or more runs of one network")
+        raise LabError("a single run has no barrier: name two or more runs of one network")
     folder = figures_folder(runs, output)
     solutions = load_solutions(runs, options.ckpt)
     check_compatible(solutions)

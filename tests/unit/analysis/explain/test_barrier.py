@@ -46,7 +46,7 @@ def test_mixing_weights_equally_gives_their_mean():
 def test_incompatible_runs_are_rejected_in_one_line(folders, train, tmp_path):
     wide = train(*DIGITS, "model.hidden=[8]", "loss=cross_entropy")[0].folder
     split = train(*DIGITS, "data.split_seed=1", "loss=cross_entropy")[0].folder
-    with pytest.raises(LabError, match="two ends"):
+    with pytest.raises(LabError, match="a single run has no barrier"):
         barrier.explain(folders[:1], tmp_path)
     with pytest.raises(LabError, match="different networks"):
         barrier.explain([folders[0], wide], tmp_path)
