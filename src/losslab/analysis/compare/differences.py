@@ -8,18 +8,9 @@ from math import log
 from statistics import fmean
 from typing import Literal, get_args
 
+from losslab.analysis.compare import statistics
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.statistics import (
-    Estimate,
-    GeometricEstimate,
-    exp_or_inf,
-    holm_levels,
-    mean_estimate,
-    paired_difference,
-    paired_p_value,
-    resolution,
-    verdict,
-)
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.errors import LabError
 from losslab.io.metric_names import direction
 
@@ -91,7 +82,7 @@ class MetricComparison:
     def estimate(self, group: Group) -> Estimate | GeometricEstimate | None:
         """Return the mean of a group with its 95 % interval over seeds; None if it has fewer than two values."""
         values = [*self.values.get(group, {}).values()]
-        return self._convert(mean_estimate(values, self.step)) if len(values) > 1 else None
+        return self._convert(statistics.mean_estimate(values, self.step)) if len(values) > 1 else None
 
     def difference(self, group: Group) -> Difference | None:
         """Return the difference of a group from the reference; None for the reference, or if either has no value."""
@@ -104,13 +95,14 @@ class MetricComparison:
         level = self.levels.get(frozenset((group, reference)))
         if level is None:
             return Difference(group, reference, mean, len(values), unpaired)
-        p, interval = paired_p_value(values, others, self.step), paired_difference(values, others, self.step, level)
-        word = verdict(interval, higher_is_better=direction(self.metric) == "max")
+        p = statistics.paired_p_value(values, others, self.step)
+        interval = statistics.paired_difference(values, others, self.step, level)
+        word = statistics.verdict(interval, higher_is_better=direction(self.metric) == "max")
         return Difference(group, reference, mean, len(values), unpaired, p, self._convert(interval), level, word)
 
     def _mean(self, values: Iterable[float]) -> float:
         mean = fmean(values)
-        return exp_or_inf(mean) if self.ratios else mean
+        return statistics.exp_or_inf(mean) if self.ratios else mean
 
     def _convert(self, estimate: Estimate) -> Estimate | GeometricEstimate:
         return GeometricEstimate.from_logarithms(estimate) if self.ratios else estimate
@@ -146,13 +138,13 @@ def compare_metric(
         reference = baseline if baseline in values else None
     step = 0.0
     if metric.rpartition("/")[2] == "accuracy" and not ratios:
-        step = resolution([value for group in measured for value in values[group].values()])
+        step = statistics.resolution([value for group in measured for value in values[group].values()])
     p_values = {}
     for pair in combinations(measured, 2):
         paired = _pair_by_seed(*(values[group] for group in pair))
         if len(paired[0]) > 1 and (baseline is None or baseline in pair):
-            p_values[frozenset(pair)] = paired_p_value(*paired, step)
-    levels = dict(zip(p_values, holm_levels([*p_values.values()]), strict=True))
+            p_values[frozenset(pair)] = statistics.paired_p_value(*paired, step)
+    levels = dict(zip(p_values, statistics.holm_levels([*p_values.values()]), strict=True))
     return MetricComparison(metric, ordered, values, reference, baseline is not None, ratios, step, levels)
 
 

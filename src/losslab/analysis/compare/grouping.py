@@ -82,9 +82,10 @@ def result_settings(run: Run) -> Settings:
     return {key: value for key, value in settings.items() if value is not None and not _ENVIRONMENT.fullmatch(key)}
 
 
-def environment_settings(run: Run) -> Settings:
-    """Return the settings, such as devices and versions, that should change a result only by rounding errors."""
-    return {key: value for key, value in _flatten(run.config) if _ENVIRONMENT.fullmatch(key) and value is not None}
+def environment_settings(run: Run) -> dict[str, str]:
+    """Return the settings that should change a result only by rounding errors: devices and versions."""
+    found = ((key, value) for key, value in _flatten(run.config) if _ENVIRONMENT.fullmatch(key))
+    return {key: format_value(value) for key, value in found if value is not None}
 
 
 def format_value(value: Any) -> str:

@@ -3,14 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from losslab.analysis.compare.differences import MetricComparison, Scale
-from losslab.analysis.compare.grouping import (
-    Group,
-    environment_settings,
-    format_value,
-    labels_by_value,
-    shorten,
-    unnamed_differences,
-)
+from losslab.analysis.compare.grouping import Group, environment_settings, labels_by_value, shorten, unnamed_differences
 
 _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset")
 """Settings of the data that do not change the validation and test sets."""
@@ -115,9 +108,7 @@ def _values_in_groups(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _data_settings(groups: Sequence[Group]) -> Iterator[str]:
     keys = {key for group in groups for key in group.settings if key.startswith(("data.", "choices.data"))}
     evaluation = {key for key in keys if key.removeprefix("data.") not in _TRAINING_ONLY}
-    differing = sorted(
-        key for key in evaluation if len({format_value(group.settings.get(key)) for group in groups}) > 1
-    )
+    differing = sorted(key for key in evaluation if len({str(group.settings.get(key)) for group in groups}) > 1)
     if differing:
         shown = ", ".join(key.removeprefix("choices.") for key in differing if not key.endswith("_target_"))
         yield f"Groups differ in {shown}: they may not have been measured on the same examples."
@@ -149,8 +140,6 @@ def _repeated_runs(groups: Sequence[Group]) -> Iterator[str]:
 def _environments(groups: Sequence[Group]) -> Iterator[str]:
     found = [(group, environment_settings(run)) for group in groups for run in group.runs]
     for key in dict.fromkeys(key for _, settings in found for key in settings):
-        each = _values_in_groups(
-            (format_value(settings[key]) if key in settings else "unknown", group.label) for group, settings in found
-        )
+        each = _values_in_groups((settings.get(key, "unknown"), group.label) for group, settings in found)
         if len(each) > 1:
             yield f"Not all runs have the same {key}, which should change results by rounding only: {'; '.join(each)}."

@@ -106,8 +106,9 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, s
 
 def _job_problem(job: dict[str, Any]) -> str:
     """Format the state of a job and its reason; "" if the job is done."""
-    reason = job.get("reason")
-    return "" if job["state"] is State.DONE else f"{job['state']}: {reason}" if reason else str(job["state"])
+    if job["state"] is State.DONE:
+        return ""
+    return f"{job['state']}: {job['reason']}" if job.get("reason") else str(job["state"])
 
 
 def _read_run(folder: RunFolder, job_problem: str) -> Run:

@@ -70,8 +70,8 @@ def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
 
 def summary(comparison: Comparison) -> str:
     """Return the number of runs and groups, such as "6 runs in 2 groups"."""
-    groups, runs = len(comparison.groups), sum(len(group.runs) for group in comparison.groups)
-    return f"{runs} run{'s' * (runs != 1)} in {groups} group{'s' * (groups != 1)}"
+    groups, count = len(comparison.groups), sum(len(group.runs) for group in comparison.groups)
+    return f"{count} run{'s' * (count != 1)} in {groups} group{'s' * (groups != 1)}"
 
 
 def reach_title(reach: TimeToReach) -> str:

@@ -30,11 +30,6 @@ class Estimate:
         """The upper end of the interval."""
         return self.mean + self.half_width
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return abs(self.mean) > self.half_width
-
     def contains(self, value: float) -> bool:
         """Return whether a value is inside the interval."""
         return abs(self.mean - value) <= self.half_width
@@ -125,7 +120,7 @@ def verdict(difference: Estimate, *, higher_is_better: bool) -> str:
     """Return the verdict on a difference from the reference: "better", "worse", "equal" or "not distinguishable"."""
     if difference.mean == difference.half_width == 0:
         return "equal"
-    if not difference.excludes_zero:
+    if difference.contains(0):
         return "not distinguishable"
     return "better" if (difference.mean > 0) == higher_is_better else "worse"
 

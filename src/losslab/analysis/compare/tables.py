@@ -23,10 +23,9 @@ def format_estimate(estimate: Estimate | GeometricEstimate, *, signed: bool = Fa
     if half == 0:
         return f"{mean:+.3g} ± 0" if signed and mean else f"{mean:.4g} ± 0"
     digits = fewest = 1 - _exponent(half)
-    while (
-        estimate.excludes_zero and digits < fewest + _FLOAT_DIGITS and abs(round(mean, digits)) == round(half, digits)
-    ):
-        digits += 1
+    if not estimate.contains(0):
+        while digits < fewest + _FLOAT_DIGITS and abs(round(mean, digits)) == round(half, digits):
+            digits += 1
     return f"{_format_decimals(mean, digits, half, '+' * signed)} ± {_format_decimals(half, digits, half)}"
 
 
