@@ -58,7 +58,7 @@ class Examples(NamedTuple):
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Examples":
-        """Apply a function to every tensor, and only once if target and truth are the same tensor."""
+        """Apply a function to every tensor. If target and truth are the same tensor, so are their results."""
         target = function(self.target)
         truth = target if self.truth is self.target else function(self.truth)
         return Examples(function(self.inputs), target, truth, function(self.index))

@@ -1,4 +1,4 @@
-"""CIFAR-10: the data module, the download, and a reader that executes no content of damaged or hostile files."""
+"""CIFAR-10: data module, download, and a reader that never executes the content of damaged or hostile files."""
 
 import gzip
 import hashlib
@@ -209,7 +209,7 @@ def _unpack(archive: Path, into: Path) -> None:
 
 
 class _LimitedReader:
-    """A stream that raises ValueError after _MAX_UNPACKED_BYTES bytes, as protection against archive bombs."""
+    """Stream that raises ValueError after _MAX_UNPACKED_BYTES bytes, as protection against decompression bombs."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._remaining = file, _MAX_UNPACKED_BYTES

@@ -124,7 +124,7 @@ class ImageFolder(ExperimentDataModule):
 
     def load(self) -> Mapping[str, Source]:
         files = {split: self._find(split) for split in ("train", "val", "test")}
-        # The sample is the same in both cases and for all seeds, so the normalisation is, too.
+        # The same sample in both cases and for all seeds, so that the normalisation is the same, too.
         random = random_keys.generator(0, random_keys.STATISTICS)
         sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
         if not self._fits_in_memory(files):

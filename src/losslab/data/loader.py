@@ -89,9 +89,8 @@ class Prefetcher:
         self._positions: list[tuple[int, int]] = []  # (epoch, batch number) of each batch to read
         self._plan = plan
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*suggested max number of worker.*"
-            )  # the user chooses `workers`
+            # torch warns about more workers than cores, but the user chooses `workers`.
+            warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
             self._loader: DataLoader[Any] = DataLoader(
                 _BatchDataset(source, plan),
                 batch_size=None,

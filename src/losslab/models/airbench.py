@@ -67,7 +67,7 @@ class Airbench(nn.Module):
             return self._scores(inputs)
         # On a GPU, one batch of all views is faster than one batch for each view.
         scores = self._scores(torch.cat(_views(inputs, self.shift, mirror=self.mirror)))
-        # In float32, because rounding the mean of six scores to bfloat16 would make some classes equal.
+        # In float32, because rounding the mean of six scores to bfloat16 could make scores of two classes equal.
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         by_shift = scores.view(3 if self.shift else 1, -1, len(inputs), scores.shape[1]).mean(1)
         if not self.shift:

@@ -33,7 +33,7 @@ def with_cosine_outputs(network: nn.Module) -> nn.Module:
     """Replace the last nn.Linear of a network by a CosineLinear with the same weight → the network.
 
     The network is changed in place, unless it is the nn.Linear itself. No random numbers are drawn, so the initial
-    weights do not change. An attribute `output_scale` is set to 1. Raises LabError if the last layer is another one.
+    weights do not change. `output_scale`, if it exists, is set to 1. Raises LabError if the last layer is not linear.
     """
     names = [name for name, module in network.named_modules() if not list(module.children())]
     last = network.get_submodule(names[-1])

@@ -106,7 +106,7 @@ class NLL(Average):
 
 
 class Brier(Average):
-    """Brier score Σ_k (p_k - t_k)², from 0 to 2 for exclusive classes (Brier 1950), from 0 to 1 for one label."""
+    """Brier score Σ_k (p_k - t_k)² (Brier 1950): from 0 to 2 for exclusive classes, from 0 to 1 for one label."""
 
     def update(self, probabilities: Tensor, truth: Tensor) -> None:  # type: ignore[override]
         """Add a batch: probabilities (N, C) and classes (N,), or probabilities (N, K) and 0/1 labels (N, K)."""

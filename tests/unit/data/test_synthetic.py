@@ -32,7 +32,7 @@ def splits(**options):
     return data.splits
 
 
-def test_counts_are_whole_numbers_and_the_truth_is_the_target():
+def test_counts_are_integers_and_the_truth_is_the_target():
     data = Counts(n=50)
     data.setup()
     assert (data.spec.task, data.spec.kind, data.spec.targets) == (Task.REGRESSION, Kind.VALUES, 1)

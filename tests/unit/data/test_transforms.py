@@ -264,7 +264,7 @@ def test_views_are_a_function_of_torchs_seed():
 
 
 @pytest.mark.parametrize("inputs", [torch.zeros(3, 10), torch.zeros(3, 1, 2, 2)])
-def test_shift_refuses_inputs_that_are_no_images_or_too_small(inputs):
+def test_shift_refuses_inputs_that_are_not_images_or_too_small(inputs):
     with pytest.raises(LabError, match="RandomShift needs images"):
         RandomShift(2)(inputs)
 

@@ -52,7 +52,7 @@ class Corruption(ABC):
     """Name of the corruption in its config group, such as "symmetric"."""
 
     def check(self, spec: DataSpec) -> None:
-        """Raise LabError if the corruption does not fit data of this spec. By default, it fits classes and labels."""
+        """Raise LabError if the corruption does not fit data of this spec. By default, only classes and labels fit."""
         if spec.kind is Kind.PROBABILITIES:
             raise LabError(f"{self.group}={self.kind} needs class indices, and these targets are probabilities")
         if spec.task is Task.REGRESSION:

@@ -1,4 +1,4 @@
-"""Label noise: exact shares of wrong labels in each class, and human labels, read without executing file content."""
+"""Label noise: an exact share of wrong labels in each class, or the human labels of CIFAR-10N."""
 
 import zipfile
 from abc import abstractmethod
@@ -32,7 +32,7 @@ class LabelNoise(Corruption):
     """Base class: round(rate · n) of the n examples of each class get the label of another class.
 
     The choice of examples depends on the seed and the class only: all kinds of noise choose the same examples, and a
-    higher rate chooses the examples of a lower rate and others.
+    higher rate chooses the same examples as a lower rate, and more.
 
     Args:
         rate: share of wrong labels in each class, 0 to 1.
@@ -193,7 +193,7 @@ def _labels(array: Array, path: Path, classes: int) -> Tensor:
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
-    """Read arrays by name. Raises LabError if the file or an array is missing or cannot be read."""
+    """Read arrays by name, without executing content of the file. Raises LabError if reading fails."""
     if not path.is_file():
         raise LabError(f"noise=human needs the labels of CIFAR-10N, and there is no {path}: set noise.file ({_HOME})")
     try:

@@ -103,7 +103,7 @@ def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit,
 
 
 def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
-    """Number of examples of each class, or with a 1 for each label."""
+    """Number of examples of each class or, for several labels, number of ones of each label."""
     if spec.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:

@@ -32,8 +32,8 @@ class ValueNoise(Corruption):
 class Outliers(ValueNoise):
     """round(rate · N) examples get an exponentially distributed error, by default upwards only.
 
-    Symmetric errors would not change the conditional mean, which squared error estimates. A higher rate gives the
-    outliers of a lower rate and others. The errors of counts are rounded up, so the targets are still counts.
+    Symmetric errors would not change the conditional mean, which squared error estimates. A higher rate gives the same
+    outliers as a lower rate, and more. The errors of counts are rounded up, so the targets are still counts.
 
     Args:
         rate: share of the examples that become outliers, 0 to 1.

@@ -15,7 +15,7 @@ from losslab.data.corruption.long_tail import LongTail
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
-FACTS = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 32, 32), 10, CLASSES)
+SPEC = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 32, 32), 10, CLASSES)
 COUNT = 500
 
 
@@ -45,7 +45,7 @@ def some_of(arrays, rows):
 @pytest.mark.parametrize("labels", ["worse", "aggre", "random1", "random2", "random3"])
 def test_labels_are_looked_up_by_index(file, arrays, labels):
     rows = torch.tensor([77, 3, 499, 250])
-    train = HumanNoise(str(file), labels)(some_of(arrays, rows), FACTS)
+    train = HumanNoise(str(file), labels)(some_of(arrays, rows), SPEC)
     name = labels.replace("random", "random_label") if "random" in labels else f"{labels}_label"
     assert train.target.tolist() == arrays[name][rows.numpy()].tolist()
     assert train.truth.tolist() == arrays["clean_label"][rows.numpy()].tolist()
@@ -54,7 +54,7 @@ def test_labels_are_looked_up_by_index(file, arrays, labels):
 
 def test_labels_follow_the_examples_after_a_long_tail(file, arrays):
     whole = some_of(arrays, torch.arange(COUNT))
-    tail = HumanNoise(str(file))(LongTail(3)(whole, FACTS), FACTS)
+    tail = HumanNoise(str(file))(LongTail(3)(whole, SPEC), SPEC)
     assert tail.size < COUNT
     assert tail.target.tolist() == arrays["worse_label"][tail.index.numpy()].tolist()
 
@@ -62,13 +62,13 @@ def test_labels_follow_the_examples_after_a_long_tail(file, arrays):
 def test_a_file_in_another_order_is_refused(file, arrays):
     backwards = some_of(arrays, torch.arange(COUNT))._replace(index=torch.arange(COUNT).flip(0))
     with pytest.raises(LabError, match=r"another order: its clean_label differs from the labels of 4\d\d of 500"):
-        HumanNoise(str(file))(backwards, FACTS)
+        HumanNoise(str(file))(backwards, SPEC)
 
 
 def test_a_file_with_fewer_images_is_refused(file, arrays):
     train = some_of(arrays, torch.arange(COUNT))
     with pytest.raises(LabError, match="labels of 500 images, too few for the image with index 999"):
-        HumanNoise(str(file))(train._replace(index=train.index + 500), FACTS)
+        HumanNoise(str(file))(train._replace(index=train.index + 500), SPEC)
 
 
 def test_other_data_are_refused_before_they_are_read():
@@ -81,7 +81,7 @@ def test_unknown_labels_and_a_missing_file_are_refused(arrays):
     with pytest.raises(LabError, match=r"noise.labels must be one of worse, aggre, random1.* got 'best'"):
         HumanNoise("nowhere", labels="best")
     with pytest.raises(LabError, match=r"there is no nowhere.pt: set noise.file \(http"):
-        HumanNoise("nowhere.pt")(some_of(arrays, torch.arange(3)), FACTS)
+        HumanNoise("nowhere.pt")(some_of(arrays, torch.arange(3)), SPEC)
 
 
 class Hostile:
@@ -114,7 +114,7 @@ def test_nothing_but_labels_is_read_from_a_torch_file(tmp_path, monkeypatch, con
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / "labels.pt")
     with pytest.raises(LabError, match=message) as error:
-        HumanNoise("labels.pt")(Examples.of(torch.zeros(1, 1), torch.tensor([1])), FACTS)
+        HumanNoise("labels.pt")(Examples.of(torch.zeros(1, 1), torch.tensor([1])), SPEC)
     assert "\n" not in str(error.value)
     assert not Path("hostile-was-here").exists()
 
@@ -123,7 +123,7 @@ def test_nothing_but_labels_is_read_from_a_torch_file(tmp_path, monkeypatch, con
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps({"clean_label": 1})[:-3])
     with pytest.raises(LabError, match=r"cannot read .* as labels of CIFAR-10N") as error:
-        HumanNoise(str(tmp_path / name))(Examples.of(torch.zeros(1, 1), torch.tensor([1])), FACTS)
+        HumanNoise(str(tmp_path / name))(Examples.of(torch.zeros(1, 1), torch.tensor([1])), SPEC)
     assert "\n" not in str(error.value)
 
 

@@ -49,19 +49,19 @@ class Files:
 def test_the_exact_share_of_each_class_gets_another_class(noise, classes, count, rate, seed, data):
     truth = drawn(classes, count, data.draw(st.integers(0, 5)))
     clean = truth.clone()
-    spoilt = noise(rate, seed)(examples(truth), spec(classes))
+    noisy = noise(rate, seed)(examples(truth), spec(classes))
     for label in range(classes):
         members = truth == label
-        assert (spoilt.target[members] != label).sum() == round(rate * int(members.sum()))
-    assert ((spoilt.target >= 0) & (spoilt.target < classes)).all()
-    assert torch.equal(spoilt.truth, clean)
+        assert (noisy.target[members] != label).sum() == round(rate * int(members.sum()))
+    assert ((noisy.target >= 0) & (noisy.target < classes)).all()
+    assert torch.equal(noisy.truth, clean)
     assert torch.equal(truth, clean)
-    assert torch.equal(spoilt.index, torch.arange(count))
+    assert torch.equal(noisy.index, torch.arange(count))
 
 
 def test_symmetric_noise_is_uniform_over_the_other_classes():
-    spoilt = Symmetric(1.0)(examples(torch.full((9000,), 3)), spec(10))
-    counts = torch.bincount(spoilt.target, minlength=10)
+    noisy = Symmetric(1.0)(examples(torch.full((9000,), 3)), spec(10))
+    counts = torch.bincount(noisy.target, minlength=10)
     assert counts[3] == 0
     assert (counts[torch.arange(10) != 3] - 1000).abs().max() < 5 * 1000**0.5
 
