@@ -1,4 +1,4 @@
-"""What the pages show is what the commands gave, and what they link to is there."""
+"""The documentation pages show the recorded results, and the targets of their links exist."""
 
 import re
 from pathlib import Path
@@ -10,19 +10,19 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def table(text: str, head: str) -> list[str]:
-    """The lines of the Markdown table that begins with this."""
+    """Return the lines of the Markdown table that starts with `head`."""
     lines = text[text.index(head) :].splitlines()
     return lines[: next(at for at, line in enumerate(lines) if not line.startswith("|"))]
 
 
-def test_the_readme_opens_with_the_table_of_the_comparison():
+def test_the_readme_shows_the_table_of_the_comparison():
     shown = table((ROOT / "README.md").read_text(), "| loss | n | test/accuracy |")
     assert len(shown) == 2 + 6
     assert shown == table((ROOT / "docs/cifar10_losses/comparison.md").read_text(), "| loss | n | test/accuracy |")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")

@@ -1,4 +1,4 @@
-"""The code blocks and the commands of docs/tutorials.md, run: they print what the page says."""
+"""The code blocks of docs/tutorials.md print the output that the page shows, and its commands work."""
 
 import contextlib
 import io
@@ -24,19 +24,19 @@ BLOCK = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?%?")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    ((?:python|losslab) .*)$", PAGE, re.MULTILINE)]
 TRAINING = [arguments[1:] for program, *arguments in COMMANDS if program == "python"]
-ACCURACY = Decimal(3)  # in percent: small networks end elsewhere on another machine
+ACCURACY = Decimal(3)  # percentage points: the accuracy of small networks depends on the machine
 
 
 def printed(code, names):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of some mistakes torch warns
+        warnings.simplefilter("ignore")  # torch warns about some of the mistakes
         exec(compile(code, "docs/tutorials.md", "exec"), names)  # noqa: S102
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 def agree(said, found):
-    """Whether two texts have the same words, and numbers that are equal to the last digit said but one unit."""
+    """Whether two texts have the same words and numbers; numbers may differ by one unit in the last digit of `said`."""
     if NUMBER.sub("#", said).split() != NUMBER.sub("#", found).split():
         return False
     return all(near(*pair) for pair in zip(NUMBER.findall(said), NUMBER.findall(found), strict=True))
@@ -104,7 +104,7 @@ def trained(arguments, folder):
     return run(build(config))
 
 
-def test_a_split_is_evaluated_alike_in_batches_and_at_once(tmp_path):
+def test_metrics_do_not_depend_on_the_evaluation_batch_size(tmp_path):
     pair = [command for command in TRAINING if any("eval_batch_size" in argument for argument in command)]
     one, other = (trained(command, tmp_path / str(number)) for number, command in enumerate(pair))
     assert one.keys() == other.keys()

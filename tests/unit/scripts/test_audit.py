@@ -1,3 +1,5 @@
+"""The audit of public losses: its findings, the page docs/audit.md, the terminal output, and losslab's own losses."""
+
 import math
 import re
 import sys
@@ -22,7 +24,7 @@ PAGE = (ROOT / "docs" / "audit.md").read_text()
 
 @finding("somewhere.loss", claim="1", source="here", severity=Severity.WRONG_VALUE, losslab="1")
 def refused() -> Evidence:
-    """It takes what it should refuse."""
+    """It accepts what it should refuse."""
     message = "a shape that would broadcast\nand more"
     raise ValueError(message)
 
@@ -34,7 +36,7 @@ def test_a_finding_holds_on_the_installed_version(found):
         f"{found.function} no longer has this fault ({found.fault} Now: {evidence.seen}): change scripts/audits, and "
         f"write docs/audit.md with `python scripts/audit.py --markdown`"
     )
-    assert re.search(r"\d|nan|inf", evidence.seen), "evidence is a number"
+    assert re.search(r"\d|nan|inf", evidence.seen), "the evidence contains a number"
 
 
 def test_names_of_findings_are_unique():
@@ -85,7 +87,7 @@ def test_the_terminal_shows_the_evidence_within_its_width(width, monkeypatch, ca
     assert "nan" in out
 
 
-def test_an_unknown_library_is_named(monkeypatch, capsys):
+def test_an_unknown_library_is_an_error_that_names_it(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["audit.py", "tensorflow"])
     with pytest.raises(SystemExit):
         command.main()
@@ -99,7 +101,7 @@ def test_the_references_are_exact():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_our_focal_loss_neither_cancels_nor_is_nan(gamma, dtype):
+def test_our_focal_loss_is_accurate_and_has_finite_gradients(gamma, dtype):
     loss = Focal(gamma)
     for margin in (5.0, 6.0):
         value, _ = value_and_gradient(lambda z: loss(z, torch.tensor([0])), margins([margin]), dtype)

@@ -1,4 +1,4 @@
-"""docs/choosing.md: its statements about gradients, its tables, and that it is up to date."""
+"""docs/choosing.md: its statements about gradients are correct, and the page is up to date with its results."""
 
 import json
 from math import exp, log
@@ -110,12 +110,12 @@ def first_gradients():
 
 
 @pytest.mark.slow  # builds a network for every loss
-def test_every_loss_of_the_catalog_has_a_first_gradient(first_gradients):
+def test_every_loss_of_the_catalog_has_an_initial_gradient(first_gradients):
     assert {one.loss for one in first_gradients} == set(catalog.names())
 
 
 @pytest.mark.slow  # builds a network for every loss
-def test_the_recorded_first_gradients_are_up_to_date(first_gradients):
+def test_the_recorded_initial_gradients_are_up_to_date(first_gradients):
     kept = {(one.setting, one.loss): one.ratio for one in gradients.read(DOCS / "figures")}
     fresh = {(one.setting, one.loss): one.ratio for one in first_gradients}
     assert kept == pytest.approx(fresh, rel=0.02), "write it again: python scripts/pages choosing --text"
@@ -155,7 +155,7 @@ def situation(*sweeps):
     return Situation("some", "", "", "", "", "", sweeps, ("test/mse",), "loss=mse")
 
 
-def test_the_label_of_a_run_has_the_settings_that_differ_in_its_situation():
+def test_the_label_of_a_run_contains_the_settings_that_differ_between_the_runs():
     swept = situation(Sweep(("model=linear", "loss=huber", "loss.delta=0.1,1.0")), Sweep(("model=linear", "loss=mse")))
     assert swept.label(["model=linear", "loss=huber", "loss.delta=0.1", "seed=0"]) == "loss=huber loss.delta=0.1"
     assert swept.label(["model=linear", "loss=mse", "seed=1"]) == "loss=mse"
@@ -175,7 +175,7 @@ def test_a_table_has_means_differences_and_verdicts():
 
 
 @pytest.mark.parametrize(("loss", "error"), [("mse", 1.0), ("gaussian_nll", 0.0)])
-def test_the_error_of_log_sigma_is_0_for_the_true_sigma_and_its_spread_for_a_constant(train, loss, error):
+def test_the_error_of_log_sigma_is_0_for_the_true_sigma_and_its_standard_deviation_for_a_constant(train, loss, error):
     settings = ("data=linear_synthetic", "data.n=2000", "data.noise=0", "noise=heteroscedastic", "noise.scale=0.02")
     experiment, _ = train(*settings, f"loss={loss}", "trainer.max_epochs=1", "logger=none")
     if loss == "gaussian_nll":  # where σ² is small, softplus(v) is exp(v): v = 2 log σ, which is linear
@@ -190,14 +190,14 @@ def test_the_error_of_log_sigma_is_0_for_the_true_sigma_and_its_spread_for_a_con
     assert found == pytest.approx(error, abs=0.05)
 
 
-def test_an_unknown_experiment_is_named(capsys):
+def test_an_unknown_experiment_is_an_error_that_names_it(capsys):
     with pytest.raises(SystemExit):
         command.main(["choosing", "everything"])
     assert "there is no experiment everything on this page; there are gaussian, outliers" in capsys.readouterr().err
 
 
 class Counted:
-    """An experiment that counts how often it was run."""
+    """Experiment that counts how often it is run."""
 
     def __init__(self, name):
         self.name, self.definition, self.runs = name, {"commands": [name]}, 0
@@ -225,7 +225,7 @@ def test_each_experiment_replaces_its_own_results(page, tmp_path):
     assert page.stale(tmp_path / "docs") == []
 
 
-def test_resume_runs_only_experiments_without_results_of_their_present_definition(page, tmp_path):
+def test_resume_runs_only_experiments_without_results_for_their_current_definition(page, tmp_path):
     command.main(["own", "a"])
     command.main(["own", "--resume"])
     assert [one.runs for one in page.experiments] == [1, 1]
@@ -238,7 +238,7 @@ def test_resume_runs_only_experiments_without_results_of_their_present_definitio
     assert "torch " in record["conditions"]
 
 
-def test_the_text_alone_runs_nothing(page, capsys):
+def test_text_runs_no_experiment(page, capsys):
     command.main(["own", "--text"])
     assert [one.runs for one in page.experiments] == [0, 0]
     with pytest.raises(SystemExit):

@@ -1,11 +1,11 @@
-"""The counts that the architecture limits."""
+"""The source tree keeps the limits of scripts/count.py."""
 
 import pytest
 from count import Count, counts, main, mutable_state
 
 
 @pytest.mark.parametrize("count", counts(), ids=lambda count: count.name)
-def test_the_source_keeps_the_limits_of_the_architecture(count):
+def test_the_source_tree_is_within_the_limits(count):
     assert count.holds, str(count)
 
 
@@ -28,7 +28,7 @@ def test_module_level_names_that_functions_change_are_found(function, names):
     assert mutable_state(f"A = 0\nB: dict = {{}}\nC = object()\n\n{function}\n") == names
 
 
-def test_a_limit_that_is_not_kept_is_shown_and_fails(capsys, monkeypatch):
+def test_an_exceeded_limit_is_shown_and_sets_the_exit_code(capsys, monkeypatch):
     broken = [Count("lines", 30_000, 25_000), Count("median lines of a file", 80, 100, at_least=True)]
     monkeypatch.setattr("count.counts", lambda: broken)
     with pytest.raises(SystemExit) as error:

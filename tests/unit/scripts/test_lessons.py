@@ -1,4 +1,4 @@
-"""docs/lessons.md: its claims hold of the recorded results and of smaller runs, and it is up to date."""
+"""docs/lessons.md: its claims hold for the recorded results and for smaller runs, and the page is up to date."""
 
 import re
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_a_preset_has_its_question_command_cost_and_expected_result(lesson):
 
 
 @each
-def test_every_claim_holds_of_the_recorded_results(lesson, recorded):
+def test_every_claim_holds_for_the_recorded_results(lesson, recorded):
     groups = lesson.groups(recorded)
     assert {len(one.runs) for one in groups} == {len(lesson.preset.sweep["seed"])}
     found = [panel.check(claim, groups) for panel in lesson.panels for claim in panel.claims]
@@ -73,7 +73,7 @@ def test_every_claim_holds_of_the_recorded_results(lesson, recorded):
     assert not any(found), found
 
 
-def test_a_claim_that_does_not_hold_is_found(recorded):
+def test_a_claim_that_does_not_hold_is_reported(recorded):
     lesson = LESSONS[0]
     panel = lesson.panels[0]
     groups, claim = lesson.groups(recorded), panel.claims[1]
@@ -105,7 +105,7 @@ def test_suggested_overrides_can_be_built(lesson, tmp_path):
 
 
 def panels_to_retest(lesson):
-    """Panels with the claims that smaller runs must show, and the labels of the groups to run for them."""
+    """Yield panels with the claims that smaller runs must confirm, and the labels of the groups to run for them."""
     for panel in (panel for panel in lesson.panels if panel.within not in lesson.not_retested):
         claims = [claim for claim in panel.claims if claim.retested and claim.verdict in {"better", "worse"}]
         if claims:
@@ -113,7 +113,7 @@ def panels_to_retest(lesson):
 
 
 def run_smaller(lesson, names, folder):
-    """Groups of these names, from runs of the preset with fewer seeds and epochs."""
+    """Run the preset with fewer seeds and epochs, and return the groups with these names."""
     found = {}
     for job in lesson.preset.jobs(lesson.quick_seeds):
         name, seed = tuple(sorted(job[1:-1], key=lambda part: not part.startswith("loss"))), int(job[-1][5:])
@@ -134,7 +134,7 @@ def one_thread():
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @each
-def test_smaller_runs_show_the_claims_of_a_lesson(lesson, tmp_path):
+def test_smaller_runs_confirm_the_claims_of_a_lesson(lesson, tmp_path):
     needed = list(panels_to_retest(lesson))
     assert needed
     for panel, claims, labels in needed:
@@ -157,7 +157,7 @@ def test_calibrated_predictions_lie_on_the_diagonal(monkeypatch):
         assert share == pytest.approx(mean, abs=0.04)
 
 
-def test_recall_is_the_share_of_a_class_that_is_found(monkeypatch):
+def test_recall_is_the_share_of_a_class_that_is_predicted_correctly(monkeypatch):
     guess, truth = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
     answers = iter([(None, guess, truth), (None, truth, truth)])
     monkeypatch.setattr(curves, "_predictions", lambda _: next(answers))
@@ -165,7 +165,7 @@ def test_recall_is_the_share_of_a_class_that_is_found(monkeypatch):
     assert rows == [(0, 0.75, 0.5, 1.0), (1, 0.75, 0.5, 1.0)]
 
 
-def test_the_gradient_on_the_right_logit_is_p_minus_1_for_cross_entropy_and_times_p_for_brier(monkeypatch):
+def test_the_gradient_of_the_correct_logit_is_p_minus_1_for_cross_entropy_and_has_the_factor_p_for_brier(monkeypatch):
     outputs = np.array([[[0.0, 12.0, 0.0], [9.0, 0.0, 0.0]]])
     record = SimpleNamespace(epoch=np.array([4]), outputs=outputs, target=np.zeros(2, dtype=int))
     record.margin = np.array([[-12.0, 9.0]])
@@ -196,7 +196,7 @@ def test_a_preset_is_read_with_its_sweep():
     assert len(preset.jobs(2)) == len(list(product(preset.sweep["loss"], values, range(2))))
 
 
-def test_an_unknown_lesson_is_named(capsys):
+def test_an_unknown_lesson_is_an_error_that_names_it(capsys):
     with pytest.raises(SystemExit):
         command.main(["lessons", "all_of_it"])
     assert "there is no experiment all_of_it" in capsys.readouterr().err
