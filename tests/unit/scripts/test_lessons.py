@@ -168,7 +168,7 @@ def test_recall_is_the_share_of_a_class_that_is_predicted_correctly(monkeypatch)
 def test_the_gradient_of_the_correct_logit_is_p_minus_1_for_cross_entropy_and_has_the_factor_p_for_brier(monkeypatch):
     outputs = np.array([[[0.0, 12.0, 0.0], [9.0, 0.0, 0.0]]])
     record = SimpleNamespace(epoch=np.array([4]), outputs=outputs, target=np.zeros(2, dtype=int))
-    record.margin = np.array([[-12.0, 9.0]])
+    record.mispredicted = lambda: np.array([[True, False]])
     monkeypatch.setattr(curves.Record, "load", lambda _: record)
     gradients = {}
     for name in ("cross_entropy", "brier"):
