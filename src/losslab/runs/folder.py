@@ -199,7 +199,7 @@ def find_runs(folders: Iterable[Path]) -> FoundRuns:
         if real in visited:
             continue
         visited.add(real)
-        if (folder / "config.json").is_file():
+        if RunFolder(folder).config.is_file():
             found.runs.append(RunFolder(folder))
             continue
         try:
@@ -214,7 +214,7 @@ def find_runs(folders: Iterable[Path]) -> FoundRuns:
 
 
 def _sort_key(name: str) -> tuple[int, str]:
-    """Sort the jobs of a sweep by number: 2-a before 10-a."""
+    """Return a key that sorts the folders of a sweep's jobs by number: 2-a before 10-a."""
     number = name.partition("-")[0]
     return (int(number) if number.isdecimal() else -1, name)
 

@@ -29,7 +29,7 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
         FolderTakenError: the folder is not empty, or another run has just claimed it.
         LabError: the folder is not writable.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -40,11 +40,11 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
     except FileExistsError as error:
         raise FolderTakenError(f"another run has just claimed {path}: set run_dir to another folder") from error
     except OSError as error:
-        _remove_empty(made)
+        _remove_empty(created)
         raise LabError(
             f"cannot write to the run folder {path} ({error.strerror}): set run_dir to a writable folder"
         ) from error
-    return made
+    return created
 
 
 def _check_space(file: Path) -> None:
@@ -63,20 +63,20 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def discard(path: Path, made: list[Path]) -> None:
+def discard(path: Path, created: list[Path]) -> None:
     """Undo `claim` for a run that was refused before it wrote its configuration."""
     if RunFolder(path).config.exists() or not path.is_dir():
         return
     shutil.rmtree(path / ".hydra", ignore_errors=True)
     (path / "train.log").unlink(missing_ok=True)
-    _remove_empty(made)
+    _remove_empty(created)
 
 
-def discard_sweep(path: Path, made: list[Path]) -> None:
+def discard_sweep(path: Path, created: list[Path]) -> None:
     """Undo `claim` for a sweep that was refused before its first job started."""
     for name in (SUMMARY, JOBS, "multirun.yaml"):
         (path / name).unlink(missing_ok=True)
-    _remove_empty(made)
+    _remove_empty(created)
 
 
 @contextmanager

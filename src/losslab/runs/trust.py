@@ -108,10 +108,7 @@ def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> N
     """
     for key, value in leaves(config):
         if isinstance(value, str) and "${" in value:
-            raise LabError(
-                f"{source}: {key} contains an interpolation, but the configuration must be resolved: "
-                "nothing was instantiated"
-            )
+            raise LabError(f"{source}: {key} contains an interpolation and is not resolved: nothing was instantiated")
         if key.rpartition(".")[2] == "_target_":
             problem = _target_problem(value, trusted)
             if problem is not None:
@@ -153,9 +150,7 @@ def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
         return None
     package = target.partition(".")[0]
     if package in sys.stdlib_module_names or (package in _LIBRARIES and not target.startswith(_TRUSTABLE_BY_NAME)):
-        return (
-            f"is {target}, which is not on the list of allowed targets (docs/reliability.md): nothing was instantiated"
-        )
+        return f"is {target}, which is not on the allow-list (docs/reliability.md): nothing was instantiated"
     option = f"--trust {_package_of(target)}, or trust=[{_package_of(target)}] of train.py"
     return f"is {target}, which losslab does not know: nothing was instantiated. If you trust it, add {option}"
 
@@ -167,7 +162,7 @@ def _package_of(target: str) -> str:
 
 @cache
 def _is_listed(target: str) -> bool:
-    """Return whether a name is on the allow-list. This imports nothing but modules in `_MODULES`, and base classes."""
+    """Return whether a name is on the allow-list. Only modules in `_MODULES` and base classes are imported."""
     if target in _NAMES:
         return True
     module, _, name = target.rpartition(".")
