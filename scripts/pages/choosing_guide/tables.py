@@ -46,7 +46,7 @@ def describe(situation: Situation, results: Sequence[Result]) -> str:
             word = _verdict(_difference(situation, values, label, metric), metric)
             labels_of.setdefault(word, []).append(_short(label))
     order = ("worse", "better", "not distinguishable", "equal")
-    verdicts = [f"{word} with {', '.join(labels_of[word])}" for word in order if word in labels_of]
+    verdicts = [f"{_join(labels_of[word])} {word}" for word in order if word in labels_of]
     return f"{metric}: {'; '.join(verdicts)}"
 
 
@@ -80,6 +80,10 @@ def _verdict(difference: Estimate, metric: str) -> str:
 
 def _level(label: str) -> float:
     return float(label.rpartition("loss.tau=")[2])
+
+
+def _join(labels: Sequence[str]) -> str:
+    return f"{', '.join(labels[:-1])} and {labels[-1]} are" if labels[1:] else f"{labels[0]} is"
 
 
 def _short(label: str) -> str:
