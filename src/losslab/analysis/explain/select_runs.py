@@ -27,7 +27,7 @@ def select_runs(paths: Sequence[Path], trusted: Sequence[str] = ()) -> list[RunF
     """
     runs: dict[Path, RunFolder] = {}
     for path in paths:
-        # A path that does not exist counts as a run: reading it raises.
+        # A path that does not exist counts as a run folder, so that reading it raises the error.
         is_run = not path.is_dir() or RunFolder(path).config.is_file()
         for folder in [path] if is_run else _select_from(path):
             runs[folder.resolve()] = RunFolder(folder, tuple(trusted))

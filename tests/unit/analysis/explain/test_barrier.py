@@ -10,16 +10,6 @@ from losslab.analysis.explain.forward_passes import ForwardPasses
 from losslab.analysis.explain.solution import load_batches, load_solutions
 from losslab.errors import LabError
 
-DIGITS = (
-    "model=mlp",
-    "data=digits",
-    "data.size=8",
-    "logger=none",
-    "test=false",
-    "examine=false",
-    "trainer.max_epochs=2",
-)
-
 
 def test_the_ends_of_a_line_have_the_scores_of_the_solutions(folders):
     first, second = load_solutions(folders, "best")
@@ -43,9 +33,9 @@ def test_mixing_weights_equally_gives_their_mean():
     assert [mix_weights(start, stop, share)["w"].tolist() for share in (0.0, 0.5, 1.0)] == [[0, 2], [2, 2], [4, 2]]
 
 
-def test_incompatible_runs_are_rejected_in_one_line(folders, train, tmp_path):
-    wide = train(*DIGITS, "model.hidden=[8]", "loss=cross_entropy")[0].folder
-    split = train(*DIGITS, "data.split_seed=1", "loss=cross_entropy")[0].folder
+def test_incompatible_runs_are_rejected_in_one_line(folders, digits, train, tmp_path):
+    wide = train(*digits, "model.hidden=[8]", "loss=cross_entropy")[0].folder
+    split = train(*digits, "data.split_seed=1", "loss=cross_entropy")[0].folder
     with pytest.raises(LabError, match="a single run has no barrier"):
         barrier.explain(folders[:1], tmp_path)
     with pytest.raises(LabError, match="different networks"):
@@ -54,15 +44,15 @@ def test_incompatible_runs_are_rejected_in_one_line(folders, train, tmp_path):
         barrier.explain([folders[0], split], tmp_path)
 
 
-NOISY = (*DIGITS, "loss=cross_entropy", "noise=symmetric", "trainer.max_epochs=1")
-
-
 @pytest.mark.slow
-def test_runs_with_other_noise_are_rejected_and_another_draw_is_noted(folders, train, tmp_path, monkeypatch, caplog):
+def test_runs_with_other_noise_are_rejected_and_another_draw_is_noted(
+    folders, digits, train, tmp_path, monkeypatch, caplog
+):
+    options = (*digits, "loss=cross_entropy", "trainer.max_epochs=1")
     few = LandscapeOptions(points=3, examples=40)
-    noisy = [train(*NOISY, f"seed={seed}")[0].folder for seed in (0, 1, 2)]
-    more = train(*NOISY, "noise.rate=0.1")[0].folder
-    rare = train(*DIGITS, "loss=cross_entropy", "imbalance=long_tail", "trainer.max_epochs=1")[0].folder
+    noisy = [train(*options, "noise=symmetric", f"seed={seed}")[0].folder for seed in (0, 1, 2)]
+    more = train(*options, "noise=symmetric", "noise.rate=0.1")[0].folder
+    rare = train(*options, "imbalance=long_tail")[0].folder
     for other, key in ((folders[0], "noise"), (more, r"noise\.rate"), (rare, "imbalance")):
         with pytest.raises(LabError, match=f"different data: {key}.* differs"):
             barrier.explain([noisy[0], other], tmp_path, few)

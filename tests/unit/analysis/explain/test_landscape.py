@@ -13,16 +13,6 @@ from losslab.analysis.explain.landscape import compute_landscape, draw, filter_n
 from losslab.analysis.explain.solution import load_batches, load_solutions
 from losslab.analysis.outputs import collect_outputs
 
-DIGITS = (
-    "model=mlp",
-    "data=digits",
-    "data.size=8",
-    "logger=none",
-    "test=false",
-    "examine=false",
-    "trainer.max_epochs=2",
-)
-
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
@@ -125,8 +115,8 @@ def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
     ],
     ids=lambda options: "-".join(options[:2]),
 )
-def test_every_kind_of_run_has_a_landscape_and_a_barrier(train, folders, tmp_path, options):
-    chosen = dict(option.split("=", 1) for option in (*DIGITS, *options))
+def test_every_kind_of_run_has_a_landscape_and_a_barrier(train, digits, folders, tmp_path, options):
+    chosen = dict(option.split("=", 1) for option in (*digits, *options))
     if chosen["data"] != "digits":
         chosen.pop("data.size")
     if chosen["loss"] == "distillation":

@@ -296,7 +296,7 @@ def test_a_path_of_another_run_is_rejected_in_one_line(line, tmp_path, damage, p
     folder = RunFolder(shutil.copytree(line[1].solution.folder.path, tmp_path / "run"))
     rows = folder.weight_trajectory.read_text().splitlines()
     folder.weight_trajectory.write_bytes("\n".join(damage(rows)).encode(errors="surrogateescape"))
-    with pytest.raises(LabError, match=f"path.csv {problem}.*: delete it to see the surface alone$"):
+    with pytest.raises(LabError, match=f"path.csv {problem}.*: delete it to draw the surface without the path$"):
         linear.explain([folder], None)
 
 

@@ -83,7 +83,7 @@ def draw_surfaces(runs: Sequence[LinearRun]) -> Figure:
         figure = new_figure(5 * columns, rows * panel_height + 3.8, dpi=120)
         heights = (rows * panel_height + 0.4, 3.4)
         surfaces, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
-        surfaces.suptitle("The same weights in every panel, each with the units of its own loss", fontsize=10)
+        surfaces.suptitle("All panels show the same weights, each with the values of its own loss", fontsize=10)
         _draw_distances(below.subplots(), runs)
     panels = [surfaces.add_subplot(rows, columns, number) for number in range(1, len(runs) + 1)]
     for axes, run in zip(panels, runs, strict=True):
@@ -189,7 +189,7 @@ def _draw_directions(axes: Axes, run: LinearRun) -> None:
     if not run.minimum.reached:  # the loss keeps falling as the weights grow
         axes.plot(steps, np.linalg.norm(weights, axis=1), color=COLOURS[0], linewidth=1.8)
         axes.set_ylabel("norm of the weights")
-        axes.set_title("no minimum within reach, hence no Hessian at it;\nthe norm of the weights instead", fontsize=10)
+        axes.set_title("no minimum within reach, so there is no Hessian;\nthis is the norm of the weights", fontsize=10)
         return
     offset = weights - run.minimum.weights
     lines: dict[str, tuple[Array, float | None]]

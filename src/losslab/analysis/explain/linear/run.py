@@ -14,7 +14,7 @@ from losslab.errors import LabError
 from losslab.io.untrusted import read_text
 from losslab.runs import RunFolder
 
-_DELETE = "delete it to see the surface alone"
+_DELETE = "delete it to draw the surface without the path"
 _MAX_WEIGHT = 1e30
 """Larger weights are treated as damage: a run with such weights cannot be drawn."""
 

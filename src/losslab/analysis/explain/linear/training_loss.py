@@ -141,7 +141,7 @@ def find_minimum(loss: TrainingLoss, starts: Sequence[Array]) -> Minimum:
 
 
 def _falls_further(loss: TrainingLoss, end: Minimum) -> bool:
-    """Return whether the loss keeps falling on the ray from 0 through `end`, or has fallen until rounding hides it."""
+    """Return whether the loss keeps falling on the ray from 0 through `end`, or fell until rounding hid it."""
     decrease = loss.value(np.zeros_like(end.weights)) - end.loss
     if not decrease > 0:
         return False
@@ -174,11 +174,11 @@ def _cutting_planes(training_loss: TrainingLoss, start: Minimum, cuts: int = 500
         solved = linprog(np.eye(size + 1)[size], A_ub=slopes, b_ub=heights, bounds=[*[(-1, 1)] * size, (None, None)])
         if solved.x is None:
             return best
-        promised, at_edge = -solved.fun * radius, np.abs(solved.x[:size]).max() > 1 - 1e-6
+        predicted, at_edge = -solved.fun * radius, np.abs(solved.x[:size]).max() > 1 - 1e-6
         tolerance = 1e-10 * max(1.0, abs(best.loss))
-        if promised < -tolerance:  # a tangent is above the loss, so the loss is not convex
+        if predicted < -tolerance:  # a tangent is above the loss, so the loss is not convex
             return best
-        if promised <= tolerance:
+        if predicted <= tolerance:
             if not at_edge or radius >= 1:
                 return Minimum(best.weights, best.loss, reached=True)
             radius *= 10
@@ -186,7 +186,7 @@ def _cutting_planes(training_loss: TrainingLoss, start: Minimum, cuts: int = 500
         at = best.weights + radius * solved.x[:size]
         loss, slope = training_loss.value(at), training_loss.gradient(at)
         tangents.append((loss, slope, at))
-        good = best.loss - loss >= 0.1 * promised
+        good = best.loss - loss >= 0.1 * predicted
         if loss < best.loss:
             best = Minimum(at, loss, reached=False)
         if not good:
