@@ -1,1 +1,1 @@
-"""What is read off finished runs."""
+"""Analysis of finished runs: evaluation, comparison, explanations, training dynamics, loss matrix, loss cards."""

@@ -39,12 +39,12 @@ class SplitOutputs:
 def collect_outputs(experiment: Experiment, split: str) -> SplitOutputs:
     """Run the learner once over a split without augmentation.
 
-    With several processes each evaluates its share, and every process gets the whole result. Also fills
+    With several processes, each evaluates its part of the split and returns the whole result. Also fills
     `learner.values` with the metrics of the split, as `evaluate` does; those of "train" are named "val/...".
 
     Args:
-        experiment: with the weights to evaluate already loaded.
-        split: "train", "val" or "test".
+        experiment: the experiment with loaded weights.
+        split: the split, "train", "val" or "test".
 
     Raises:
         LabError: the data cannot be loaded.
