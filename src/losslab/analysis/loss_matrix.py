@@ -28,7 +28,6 @@ from losslab.training.reopen import EvaluationRequest, reopen
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MAX_COLUMNS = 10
 TITLE = "Trained with, measured by"
 
 
@@ -53,7 +52,7 @@ class Matrix:
     @property
     def losses_in_rows(self) -> bool:
         """Whether losses are rows and groups are columns, because too many columns do not fit on a page."""
-        return len(self.losses) > _MAX_COLUMNS
+        return len(self.losses) > 10
 
     @property
     def translated(self) -> bool:

@@ -83,7 +83,7 @@ def test_the_section_marks_own_losses_and_the_csv_has_every_cell(matrix, tmp_pat
 
 
 def of(groups, losses, how=("own", "as they are")):
-    """A matrix of invented numbers."""
+    """Make a matrix of invented numbers."""
     cells = {
         (one, loss): Cell(1.5 + row + column, how[row != column])
         for row, one in enumerate(groups)
@@ -153,7 +153,7 @@ def probabilities(outputs, loss):
     return found / found.sum(1, keepdim=True)
 
 
-def test_outputs_stay_as_they_are_if_both_losses_read_them_alike():
+def test_outputs_stay_as_they_are_if_both_losses_have_the_same_predictions():
     outputs = scores(20, 4)
     found, how = translate(outputs, CrossEntropy(), Brier(), values=False, exclusive=True)
     assert how == "as they are"
@@ -178,7 +178,7 @@ def test_probabilities_of_labels_need_not_sum_to_1():
     torch.testing.assert_close(found, outputs.double().sigmoid(), rtol=1e-3, atol=1e-5)
 
 
-def test_there_is_no_translation_if_no_outputs_have_the_meaning():
+def test_there_is_no_translation_if_no_outputs_have_the_same_predictions():
     spread = torch.tensor([[50.0, 0.0, 0.0]])  # surer than unit vectors at this temperature can be
     found = translate(
         spread, CrossEntropy(), catalog.make("logit_norm", "loss.temperature=1.0"), values=False, exclusive=True
@@ -186,7 +186,7 @@ def test_there_is_no_translation_if_no_outputs_have_the_meaning():
     assert found[1] == ""
 
 
-def test_values_are_translated_through_linear_and_exponential_readings():
+def test_values_are_translated_between_losses_with_linear_and_exponential_predictions():
     outputs = scores(20, 1)
     _, how = translate(outputs, MSE(), named("huber"), values=True, exclusive=False)
     assert how == "as they are"
@@ -198,7 +198,7 @@ def test_values_are_translated_through_linear_and_exponential_readings():
     torch.testing.assert_close(found, outputs.double(), atol=1e-6, rtol=1e-6)
 
 
-def test_a_mean_can_be_read_from_mean_and_variance_but_not_the_reverse():
+def test_mean_and_variance_are_translated_to_a_mean_but_not_the_reverse():
     assert translate(scores(9, 1), MSE(), GaussianNLL(), values=True, exclusive=False)[1] == ""
     outputs = scores(9, 2)
     found, how = translate(outputs, GaussianNLL(), MSE(), values=True, exclusive=False)
@@ -206,5 +206,5 @@ def test_a_mean_can_be_read_from_mean_and_variance_but_not_the_reverse():
     torch.testing.assert_close(found, GaussianNLL().to_predictions(outputs.double()))
 
 
-def test_values_below_0_have_no_translation_to_a_logarithmic_reading():
+def test_values_below_0_are_not_translated_to_a_loss_with_exponential_predictions():
     assert translate(scores(9, 1), MSE(), PoissonNLL(), values=True, exclusive=False)[1] == ""

@@ -20,7 +20,7 @@ _LONGEST_HEAD = 1 << 20
 
 
 def is_loss(name: str) -> bool:
-    """Whether a metric is a loss, whose values can be compared only between runs with the same loss."""
+    """Return whether a metric is a loss, whose values can be compared only between runs with the same loss."""
     return "loss" in name.split("/")
 
 
@@ -62,16 +62,14 @@ class Histories:
         With `relative`, each run is divided by its first value. Returns None if there are no common epochs, or if
         `relative` is set and a run starts at or below 0.
         """
-        runs_points = [points for run in group.runs if (points := self.points(run, name))]
-        starts = [points[min(points)] if relative else 1.0 for points in runs_points]
-        epochs = sorted(set.intersection(*map(set, runs_points))) if runs_points else []
+        series = [points for run in group.runs if (points := self.points(run, name))]
+        starts = [points[min(points)] if relative else 1.0 for points in series]
+        epochs = sorted(set.intersection(*map(set, series))) if series else []
         if not epochs or any(start <= 0 for start in starts):
             return None
-        values = [
-            [points[epoch] / start for points, start in zip(runs_points, starts, strict=True)] for epoch in epochs
-        ]
+        values = [[points[epoch] / start for points, start in zip(series, starts, strict=True)] for epoch in epochs]
         mean, low, high = ([reduce(each) for each in values] for reduce in (fmean, min, max))
-        return Curve(epochs, mean, low, high, len(runs_points))
+        return Curve(epochs, mean, low, high, len(series))
 
 
 def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
@@ -194,8 +192,7 @@ def _group_time(group: Group, histories: Histories, metric: str, level: float) -
             first = next((epoch for epoch, value in points.items() if reached(value, level)), inf)
             columns = histories.columns[run]
             clock = columns.get("seconds", [])
-            complete = len(clock) == len(columns["epoch"])
-            clock_at = dict(zip(columns["epoch"], clock, strict=True)) if complete else {}
-            times.append(RunTime(run, first, clock_at.get(first, inf) if complete else None))
+            clock_at = dict(zip(columns["epoch"], clock, strict=True)) if len(clock) == len(columns["epoch"]) else {}
+            times.append(RunTime(run, first, clock_at.get(first, inf) if clock_at else None))
             epochs, seconds = max(epochs, *points), max([seconds, *clock[-1:]])
     return GroupTime(group, tuple(times), epochs, seconds)

@@ -16,8 +16,6 @@ from losslab.io.metric_names import direction
 
 Scale = Literal["auto", "difference", "ratio"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
-_RATIO_THRESHOLD = 10
-"""With scale="auto", errors are compared by ratios if the largest mean is more than this multiple of the smallest."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class MetricComparison:
         if self.reference is None:
             return ()
         others = (group for group in self.groups if group in self.values and group is not self.reference)
-        return tuple(self._difference(group, self.reference) for group in others)
+        return tuple(self._compare(group, self.reference) for group in others)
 
     def mean(self, group: Group) -> float | None:
         """Return the mean of a group over its seeds; None if it has no value."""
@@ -88,7 +86,7 @@ class MetricComparison:
         """Return the difference of a group from the reference; None for the reference, or if either has no value."""
         return next((difference for difference in self.differences if difference.group is group), None)
 
-    def _difference(self, group: Group, reference: Group) -> Difference:
+    def _compare(self, group: Group, reference: Group) -> Difference:
         values, others = _pair_by_seed(self.values[group], self.values[reference])
         unpaired = len(self.values[group].keys() ^ self.values[reference].keys())
         mean = self._mean(value - other for value, other in zip(values, others, strict=True)) if values else None
@@ -162,7 +160,7 @@ def _use_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:
                 )
     means = [fmean(group.values(metric).values()) for group in groups if group.values(metric)]
     unbounded = metric.rpartition("/")[2] in {"mse", "mae", "nll"}
-    return scale == "ratio" or (unbounded and bool(means) and max(means) > _RATIO_THRESHOLD * min(means))
+    return scale == "ratio" or (unbounded and bool(means) and max(means) > 10 * min(means))
 
 
 def _pair_by_seed(values: Mapping[int, float], others: Mapping[int, float]) -> tuple[list[float], list[float]]:

@@ -127,7 +127,7 @@ def _window(points: Sequence[float], *, ratios: bool) -> Window:
 
 def _arrow_legend(intervals: Iterable[Interval], window: Window) -> str:
     outside = any(each is not None and (each.low < window[0] or each.high > window[1]) for each in intervals)
-    return "\n(an arrow: it extends further)" if outside else ""
+    return "\n(arrow: the interval extends further)" if outside else ""
 
 
 def _colour(comparison: MetricComparison, group: Group) -> str:

@@ -18,9 +18,6 @@ Settings = dict[str, Any]
 _NAMED_GROUPS = (*conf_groups.SETTINGS, "mix")
 _KEY_ORDER = ("loss", "model", "data", "mix", "imbalance", "noise", "optimizer", "trainer", "scheduler", "callbacks")
 
-_DEFAULT_PER_RUN = ("data.seed",)
-"""The keys that depend on the seed, for older configurations without the key `per_run`."""
-
 _ENVIRONMENT = re.compile(
     r"(compile|data\.verify|trainer\.(accelerator|devices|num_nodes|strategy|deterministic|benchmark)|made_with\..*)"
 )
@@ -46,23 +43,23 @@ class Group:
         return " ".join(self.name)
 
     def values(self, metric: str) -> dict[int, float]:
-        """The final values of a metric by seed, for the runs that have this metric."""
+        """Return the final values of a metric by seed, for the runs that have this metric."""
         return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Group runs by settings, in the order of the first runs. Of the finished runs with one seed, use the newest."""
-    members: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
+    by_settings: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
     for run in runs:
         settings = result_settings(run)
-        members.setdefault(frozenset(settings.items()), (settings, []))[1].append(run)
-    names = group_names([settings for settings, _ in members.values()])
+        by_settings.setdefault(frozenset(settings.items()), (settings, []))[1].append(run)
+    names = group_names([settings for settings, _ in by_settings.values()])
     groups = []
-    for name, (settings, members_of_group) in zip(names, members.values(), strict=True):
-        finished = sorted((run for run in members_of_group if not run.problem), key=lambda run: run.written)
+    for name, (settings, members) in zip(names, by_settings.values(), strict=True):
+        finished = sorted((run for run in members if not run.problem), key=lambda run: run.written)
         newest = {run.seed: run for run in finished}
         repeated = tuple(run for run in finished if newest[run.seed] is not run)
-        excluded = tuple(run for run in members_of_group if run.problem)
+        excluded = tuple(run for run in members if run.problem)
         groups.append(Group(name, settings, tuple(newest[seed] for seed in sorted(newest)), repeated, excluded))
     return groups
 
@@ -75,7 +72,7 @@ def result_settings(run: Run) -> Settings:
     lack keys that newer versions set to null.
     """
     settings = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
-    per_run = {*run.config.get("per_run", _DEFAULT_PER_RUN)}
+    per_run = run.config.get("per_run", ["data.seed"])  # the default is for older configurations
     for key, value in _flatten(run.config):
         if key != "seed" and not changes_no_result(key, run.choices):
             settings[key] = _without_run(value, run) if key in per_run else value

@@ -15,11 +15,8 @@ from losslab.io.untrusted import read_bytes
 from losslab.runs import RunFolder, read_text
 from losslab.runs.sweep_summary import State, read_summary_rows
 
-_COUNTS = ("epoch", "step")
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
 """Metrics between 0 and 1: fractions of the examples, and means of such fractions or of their differences."""
-_LARGEST = 1e100
-"""Limit of a metric. Real values are far smaller, and the fourth power of a larger value would overflow a float."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +168,7 @@ def _check_value(name: str, value: Any) -> float:
     """Convert to float, or raise ValueError if a metric of this name cannot have this value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- of a file's content
-    if not abs(value) < _LARGEST:  # also true for NaN
+    if not abs(value) < 1e100:  # NaN, or so large that the statistics would overflow
         raise ValueError(f"{name} is {value!r:.40}")
     is_share = "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
     if is_share and not -1e-6 <= value <= 1 + 1e-6:
@@ -182,7 +179,7 @@ def _check_value(name: str, value: Any) -> float:
 def _parse_cell(name: str, text: str) -> float:
     """Parse a cell of history.csv or timing.csv, or raise ValueError; NaN if it is empty or not finite."""
     value = float(text or "nan")
-    if name in _COUNTS and not (0 <= value < 1e15 and value.is_integer()):
+    if name in {"epoch", "step"} and not (0 <= value < 1e15 and value.is_integer()):
         raise ValueError(f"{name} is {text or 'empty'}, not a count")
     if name == "seconds" and not 0 <= value < 1e15:
         raise ValueError(f"{name} is {text or 'empty'}")

@@ -25,7 +25,6 @@ _COMPARISON_COLUMNS = (
     "metric", "scale", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
     "difference_high", "p", "level", "verdict",
 )  # fmt: skip
-_RUN_COLUMNS = ("group", "seed", "metric", "value", "note", "folder")
 
 
 def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
@@ -39,7 +38,7 @@ def write_report(comparison: Comparison, folder: Path, sections: Sequence[Sectio
     rows = [_comparison_row(each, group) for each in comparison.by_metric.values() for group in each.groups]
     write_csv(folder / "comparison.csv", _COMPARISON_COLUMNS, rows)
     rows = [row for group in comparison.ordered for row in _run_rows(comparison, group)]
-    write_csv(folder / "runs.csv", _RUN_COLUMNS, rows)
+    write_csv(folder / "runs.csv", ("group", "seed", "metric", "value", "note", "folder"), rows)
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from losslab.analysis.compare.differences import Difference, MetricComparison
+from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.io.metric_names import direction
@@ -97,8 +97,13 @@ def describe(comparison: MetricComparison) -> str:
     labels = dict(zip(comparison.groups, group_labels(comparison.groups)[1], strict=True))
     if reference is None:
         return f"no group has a {metric} to compare with"
-    name = labels[reference]
-    verdicts = _verdicts(comparison.differences, labels) or "there is nothing to compare it with"
+    name, sentences = labels[reference], []
+    for verdict in ("better", "worse", "not distinguishable", "equal", ""):
+        names = [labels[each.group] for each in comparison.differences if each.verdict == verdict]
+        if names:
+            several = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) < 6 else f"{len(names)} others are"
+            sentences.append(f"{several if names[1:] else f'{names[0]} is'} {verdict or 'without a verdict'}")
+    verdicts = "; ".join(sentences) or "there is nothing to compare it with"
     if comparison.has_baseline:
         return f"{metric} relative to {name}: {verdicts}"
     return f"{name} has the {best_mean(metric)} {metric}; {verdicts}"
@@ -118,13 +123,3 @@ def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, 
         mean = f"×{difference.mean:.3g}" if comparison.ratios else f"{difference.mean:+.3g}"
         return f"{mean}{pairs}", "one seed: no verdict"
     return f"{format_estimate(difference.interval, signed=True)}{pairs}", difference.verdict
-
-
-def _verdicts(differences: Sequence[Difference], labels: dict[Group, str]) -> str:
-    sentences = []
-    for verdict in ("better", "worse", "not distinguishable", "equal", ""):
-        names = [labels[each.group] for each in differences if each.verdict == verdict]
-        if names:
-            several = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) < 6 else f"{len(names)} others are"
-            sentences.append(f"{several if names[1:] else f'{names[0]} is'} {verdict or 'without a verdict'}")
-    return "; ".join(sentences)

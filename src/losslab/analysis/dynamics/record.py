@@ -216,7 +216,6 @@ _SHAPES = {
     "gradient": ("f", "Ln"), "flow": ("f", "LG"), "slope": ("f", "LP"),
 }  # fmt: skip
 """The allowed dtype kinds (as in np.dtype.kind) and the axes of each array; * stands for any further axes."""
-_TASKS = ("regression", "binary", "multiclass", "multilabel")
 
 
 def _validate(arrays: dict[str, NDArray[Any]]) -> None:
@@ -228,7 +227,7 @@ def _validate(arrays: dict[str, NDArray[Any]]) -> None:
         lengths = zip(named, array.shape, strict=False)
         if array.dtype.kind not in kinds or not fits or any(sizes.setdefault(a, s) != s or not s for a, s in lengths):
             raise ValueError(f"its {name} is an array of {array.dtype} {array.shape}")
-    if str(arrays["task"]) not in _TASKS:
+    if str(arrays["task"]) not in {"regression", "binary", "multiclass", "multilabel"}:
         raise ValueError(f"its task is {arrays['task']}")
 
 

@@ -17,7 +17,6 @@ from losslab.targets import Kind, Task, encode
 
 LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
 """Margins or residuals from -1000 to 1000 at which the slope of the loss is computed, denser around 0 (P,)."""
-_MAX_CLASSES = 10
 _STREAM = 1  # makes these random draws independent of others that also use random_keys.STATISTICS
 
 
@@ -181,7 +180,7 @@ def _outputs_along_line(learner: Learner) -> list[tuple[Tensor, Tensor]]:
         margins, threshold = line[:, None].expand(-1, columns), decision_threshold(learner)
         return [(threshold + sign * margins, torch.full_like(margins, float(sign > 0))) for sign in (1, -1)]
     pairs = []
-    for right in range(min(columns, _MAX_CLASSES)):
+    for right in range(min(columns, 10)):
         outputs = line.new_zeros(count, columns)
         outputs[:, right] = line
         target = torch.full((count,), right, device=line.device)

@@ -21,7 +21,6 @@ from losslab.losses.cross_entropy import CrossEntropy
 from losslab.losses.mse import MSE
 from losslab.targets import Kind
 
-POINTS = 61
 CLASSES = 10
 
 
@@ -59,7 +58,7 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     losses = losses or _variants(name, config)
     first = next(iter(losses.values()))
     axis, largest, reference_name, reference = _line(first)
-    x = torch.linspace(-largest, largest, POINTS, dtype=torch.float64)
+    x = torch.linspace(-largest, largest, 61, dtype=torch.float64)
     spread = _depends_on_direction_only(first)
     if spread:
         axis = f"output of the right class among {CLASSES}, others at ±1"

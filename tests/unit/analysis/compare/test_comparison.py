@@ -1,4 +1,4 @@
-"""Arguments of `compare` from Python, and the errors for wrong ones."""
+"""Arguments of `compare` in Python, and the errors for wrong arguments."""
 
 import numpy as np
 import pytest

@@ -164,7 +164,7 @@ def test_the_value_to_reach_in_a_logarithmic_panel_may_be_below_0(tmp_path):
     assert reach_label(compare([tmp_path], reach=("val/accuracy", 0.05)))[0] == 1
 
 
-def test_the_title_tells_a_default_value_to_reach(tmp_path):
+def test_the_title_marks_a_default_value_to_reach(tmp_path):
     runs = every_tenth(tmp_path)
     chosen = "Time to reach val/accuracy=0.6, which the worst group reaches on average"
     assert report.reach_title(compare([runs]).time_to_reach) == chosen

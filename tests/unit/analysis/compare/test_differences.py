@@ -58,7 +58,7 @@ def test_errors_far_apart_are_compared_by_ratios_and_others_by_differences(tmp_p
     assert compare([near], scale="ratio").by_metric["test/mse"].ratios
 
 
-def test_a_ratio_is_not_distinguishable_exactly_where_1_lies_inside(tmp_path):
+def test_a_ratio_is_not_distinguishable_if_and_only_if_its_interval_contains_1(tmp_path):
     runs = errors(tmp_path, a=[0.1, 0.2, 0.3], b=[0.3, 0.1, 0.2], c=[9.0, 8.0, 9.0])
     for one in compare([runs], baseline="loss=a").by_metric["test/mse"].differences:
         assert (one.interval.low <= 1 <= one.interval.high) == (one.verdict == "not distinguishable")
@@ -99,7 +99,7 @@ def test_an_interval_of_ratios_that_overflows_is_unbounded(tmp_path):
     arrows = [line for line in figure.axes[1].lines if line.get_marker() in {"<", ">"}]
     assert len(arrows) >= 2 * len(wide)
     assert all(math.isfinite(value) and value > 0 for axes in figure.axes for value in axes.get_xlim())
-    assert "an arrow: it extends further" in figure.axes[1].get_xlabel()
+    assert "arrow: the interval extends further" in figure.axes[1].get_xlabel()
 
 
 def test_the_family_is_the_differences_from_the_baseline_or_all_pairs(tmp_path):
@@ -116,7 +116,7 @@ def test_intervals_have_the_levels_of_holms_correction(tmp_path):
     assert by_p[0].interval == paired_difference(own, base, step=found.step, level=0.025)
 
 
-def test_a_verdict_is_not_distinguishable_exactly_where_0_lies_inside(tmp_path):
+def test_a_difference_is_not_distinguishable_if_and_only_if_its_interval_contains_0(tmp_path):
     generator = np.random.default_rng(0)
     values = {f"l{at}": dict(enumerate((0.5 + generator.normal(size=4) / 30).tolist())) for at in range(12)}
     values |= {f"m{at}": dict(enumerate((0.7 + generator.normal(size=4) / 30).tolist())) for at in range(3)}

@@ -1,4 +1,4 @@
-"""Runs read from folders, and problems of those that do not count."""
+"""Reading runs from folders, and the problems of excluded runs."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_a_run_counts_once_even_if_several_paths_lead_to_it(tmp_path):
     assert len(read_runs([tmp_path / "link", tmp_path / "sweep"]).runs) == 1
 
 
-def test_a_teacher_kept_inside_a_run_is_no_run_of_its_own(tmp_path):
+def test_the_teacher_folder_inside_a_run_is_not_read_as_a_run(tmp_path):
     run(tmp_path / "pupil")
     run(tmp_path / "pupil" / "teacher")
     assert paths(read_runs([tmp_path])) == ["pupil"]

@@ -113,14 +113,14 @@ def test_intervals_exclude_0_exactly_where_holm_rejects():
 
 
 def simulated(runs, seeds, *shifts):
-    """By run, the values of groups that share what a seed does to all of them."""
+    """Yield, for each run, the values of groups that share the random effect of each seed."""
     generator = np.random.default_rng(2)
     for _ in range(runs):
         shared = generator.normal(size=seeds)
         yield [(shared + shift + generator.normal(scale=0.5, size=seeds)).tolist() for shift in shifts]
 
 
-def test_without_differences_about_5_percent_of_families_have_a_false_claim():
+def test_without_differences_about_5_percent_of_families_have_a_false_verdict():
     false, runs = 0, 1500
     for baseline, *others in simulated(runs, 5, 0, 0, 0, 0):
         p_values = [paired_p_value(values, baseline) for values in others]

@@ -14,7 +14,7 @@ COUNT = 100
 
 
 def make_record(scale=1.0, *, noise=0.0, task="multiclass", snapshots=3):
-    """A record whose losses fall tenfold per snapshot, times a scale."""
+    """Make a record whose losses decrease tenfold per snapshot."""
     draws = np.random.default_rng(0)
     numbers = np.arange(COUNT)
     corrupted = draws.random(COUNT) < noise

@@ -1,4 +1,4 @@
-"""Metrics of training dynamics on cases worked out by hand, and dynamics.npz."""
+"""Metrics of a record of training dynamics, compared with results by hand, and dynamics.npz."""
 
 import math
 from dataclasses import replace

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_DOTS = 1000
-_MAX_WIDTH_RATIO = 4
-"""Runs share an x axis of margins if no range is wider than another by more than this factor."""
 
 
 def draw_losses(records: Records) -> DrawnFigure:
@@ -180,14 +178,14 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
 
 
 def margin_bins(records: list[Record]) -> list[Numbers]:
-    """Return the bin edges of each run, which are the same for all runs unless their ranges differ too much."""
+    """Return the bin edges of each run, the same for all unless a range is more than four times as wide as another."""
     ranges = []
     for record in records:  # the range contains 0 and 99.8 % of the margins at each snapshot
         outside = 0.01 if record.is_regression else 0.001  # residuals have long tails
         ends = np.quantile(record.margin[_select_snapshots(record)], (outside, 1 - outside), axis=1)
         ranges.append((min(0.0, float(ends.min())), max(0.0, float(ends.max()))))
     widths = [high - low for low, high in ranges]
-    if max(widths) <= _MAX_WIDTH_RATIO * min(widths):
+    if max(widths) <= 4 * min(widths):
         ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))] * len(records)
     bins: list[Numbers] = []
     for record, (low, high) in zip(records, ranges, strict=True):
