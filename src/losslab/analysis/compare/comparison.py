@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losslab.analysis.compare import curves, tables
+from losslab.analysis.compare import curves, figures, tables
 from losslab.analysis.compare.differences import SCALES, MetricComparison, Scale, compare_metric
 from losslab.analysis.compare.grouping import Group, find_baseline, group_runs, labels_by_value, shorten
 from losslab.analysis.compare.notes import write_notes
@@ -69,9 +69,7 @@ class Comparison:
         Raises:
             LabError: the metric is not one of `metrics` (None for the first), or no run is finished.
         """
-        from losslab.analysis.compare.figures import draw_metric  # noqa: PLC0415
-
-        return draw_metric(self._find(metric))
+        return figures.draw_metric(self._find(metric))
 
     def _find(self, metric: str | None) -> MetricComparison:
         if not self.metrics:
@@ -98,9 +96,7 @@ class Comparison:
 
     def curves_figure(self) -> "Figure":
         """Draw the curves of all groups, each with a band over its seeds; losses are divided by their first value."""
-        from losslab.analysis.compare.figures import draw_curves  # noqa: PLC0415
-
-        return draw_curves(self.ordered, self.histories, self.time_to_reach)
+        return figures.draw_curves(self.ordered, self.histories, self.time_to_reach)
 
     @property
     def not_counted(self) -> list[tuple[str, str]]:

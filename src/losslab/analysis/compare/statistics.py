@@ -63,13 +63,10 @@ def exp_or_inf(exponent: float) -> float:
 
 
 def mean_estimate(values: Sequence[float], step: float = 0.0, level: float = LEVEL) -> Estimate:
-    """Return the mean of at least two values, one per seed, with Student's t interval.
+    """Return the mean of at least two values, one per seed, with Student's t interval at a significance level.
 
-    Args:
-        values: the values.
-        step: the smallest possible change of a value. The standard deviation is assumed to be at least this large;
-            otherwise a few accuracies that are equal by chance would have an interval of width 0.
-        level: the probability that the interval does not contain the true mean.
+    The standard deviation is assumed to be at least `step`, the smallest possible change of a value. Otherwise a few
+    accuracies that are equal by chance would have an interval of width 0.
     """
     quantile = float(stdtrit(len(values) - 1, 1 - level / 2))
     return Estimate(fmean(values), quantile * _standard_error(values, step))

@@ -14,6 +14,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from losslab.analysis.dynamics import recording
+from losslab.analysis.dynamics.figures import draw_all
 from losslab.analysis.dynamics.record import Record, Snapshot
 from losslab.data.batch import Batch, Examples
 from losslab.data.loader import Loader
@@ -65,8 +66,7 @@ class Dynamics(Callback):
                 raise LabError(f"callbacks.dynamics.{name} must be an integer of at least 1, got {value!r}")
         self.folder, self.title = RunFolder(Path(run_dir)), title
         self._files = BestEffortWriter(self.folder)
-        self.examples, self.seed, self.every_seconds = examples, seed, every_seconds
-        self.draw = draw
+        self.examples, self.seed, self.every_seconds, self.draw = examples, seed, every_seconds, draw
         self.snapshots: list[Snapshot] = []
         self._every, self._thins = every or 1, every is None
         self._last_write = time.monotonic()
@@ -113,8 +113,6 @@ class Dynamics(Callback):
             self._take_snapshot(trainer, pl_module, trainer.current_epoch + 1)
         self._files.require(self.folder.dynamics, lambda: self._write(pl_module))
         if self.draw:
-            from losslab.analysis.dynamics.figures import draw_all  # noqa: PLC0415 -- imports matplotlib
-
             for name, drawn in draw_all({self.title: self.record(pl_module)}).items():
                 logger.info("%-11s %s", "dynamics", drawn.findings[0])
                 save_figure(drawn.figure, name, trainer, self._files)

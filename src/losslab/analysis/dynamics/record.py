@@ -91,8 +91,8 @@ class Record(Snapshot, RecordedExamples):
         arrays: dict[str, Any] = {
             name: np.stack([getattr(each, name) for each in snapshots]) for name in vars(snapshots[0])
         }
-        names = np.array(layers, dtype=np.str_)
-        return cls(task=task, loss_name=loss_name, layers=names, line=line, **vars(examples), **arrays)
+        arrays["layers"] = np.array(layers, dtype=np.str_)
+        return cls(task=task, loss_name=loss_name, line=line, **vars(examples), **arrays)
 
     @property
     def is_regression(self) -> bool:

@@ -84,7 +84,6 @@ def draw_layers(records: Records) -> DrawnFigure:
     most_layers = max(len(record.layers) for record in records.values())
     figure = new_figure(7.2 if single else 1.6 + 3.6 * len(records), min(12.0, 1.9 + 0.36 * most_layers))
     panels = figure.subplots(1, len(records), squeeze=False)[0]
-    image: Any = None
     panels[0].set_ylabel("layer, inputs first")
     for axes, (label, record) in zip(panels, records.items(), strict=True):
         image = axes.imshow(maps[label], aspect="auto", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
