@@ -303,8 +303,7 @@ def _finding(matrix: Matrix) -> str:
         return f"Trained with {group_labels(matrix.groups)[1][0]}"
     own = [key for key, cell in matrix.cells.items() if cell.how == "own"]
     lowest = sum(_shade(matrix, *key) == 0 for key in own)
-    are = "is" if lowest == 1 else "are"
-    return f"Of {len(own)} losses {lowest} {are} lowest for the model that was trained with it"
+    return f"For {lowest} of {len(own)} losses, the model that was trained with it has the lowest value"
 
 
 def _shade(matrix: Matrix, group: Group, loss: str) -> float:

@@ -138,7 +138,7 @@ def test_colours_compare_models_under_one_loss_only(matrix):
     shades = figure.axes[0].images[0].get_array()
     assert (shades.min(axis=0) == 0).all()
     assert (shades.max(axis=0) == 1).all()
-    assert "lowest for the model that was trained with it" in figure.get_suptitle()
+    assert "the model that was trained with it has the lowest value" in figure.get_suptitle()
 
 
 named = cache(catalog.make)
