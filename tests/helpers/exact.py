@@ -1,4 +1,4 @@
-"""Losses and their gradients to a hundred digits, for logits where floating point gives up."""
+"""Compares losses and their gradients with results of 160 digits, at extreme logits."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -26,10 +26,10 @@ def softmax(logits: Sequence[mp.mpf]) -> list[mp.mpf]:
 
 
 def check(loss: Loss, formula: Formula, dtype: torch.dtype, rtol: float, noise: float = 0.0) -> None:
-    """Hold value and gradient for class 0 at every extreme against a formula of the logits.
+    """Check value and gradient of a loss for class 0 against a formula, at all extreme logits.
 
-    What is too small for the type may be 0; everything else must agree to `rtol` of itself, a gradient to `rtol` of its
-    largest entry or to `noise`.
+    The relative error must be at most `rtol`. For a gradient, an absolute error of `noise`, or of `rtol` times its
+    largest entry, is also allowed. Numbers that are too small for the dtype may be 0.
     """
     for row in EXTREMES:
         outputs = torch.tensor([row], dtype=dtype, requires_grad=True)
@@ -46,10 +46,10 @@ def check(loss: Loss, formula: Formula, dtype: torch.dtype, rtol: float, noise: 
 def _exact(formula: Formula, row: tuple[float, ...]) -> tuple[float, list[float]]:
     with mp.workdps(DIGITS):
         value = formula([mp.mpf(z) for z in row])
-        return float(value), [float(_slope(formula, row, place)) for place in range(len(row))]
+        return float(value), [float(_slope(formula, row, index)) for index in range(len(row))]
 
 
-def _slope(formula: Formula, row: tuple[float, ...], place: int) -> mp.mpf:
+def _slope(formula: Formula, row: tuple[float, ...], index: int) -> mp.mpf:
     step = mp.mpf(10) ** (-DIGITS // 3)
-    above, below = ([mp.mpf(z) + sign * step * (k == place) for k, z in enumerate(row)] for sign in (1, -1))
+    above, below = ([mp.mpf(z) + sign * step * (k == index) for k, z in enumerate(row)] for sign in (1, -1))
     return (formula(above) - formula(below)) / (2 * step)

@@ -1,4 +1,4 @@
-"""A disk that is full at times."""
+"""Simulates a disk that is full."""
 
 import errno
 import io
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Disk:
-    """The disk of a folder: while it is `full`, a write there writes half of its bytes and raises an error."""
+    """The disk of a folder. While it is `full`, a write in the folder writes half of the bytes and raises OSError."""
 
     def __init__(self, folder, monkeypatch):
         self.full, self.refused = False, set()
@@ -18,7 +18,7 @@ class Disk:
             inside = not isinstance(path, int) and Path(path).is_relative_to(folder)
             return _File(file, self, Path(path).name) if inside and set(mode) & set("wxa") else file
 
-        monkeypatch.setattr(io, "open", open_on_disk)  # which pathlib calls
+        monkeypatch.setattr(io, "open", open_on_disk)  # pathlib calls it
 
 
 class _File:

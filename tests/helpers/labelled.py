@@ -1,4 +1,4 @@
-"""Data modules for tests, importable by name: multilabel data, and images with noisy targets."""
+"""Data modules for tests, which configurations name: multilabel data, and images with noisy targets."""
 
 import torch
 
@@ -8,7 +8,7 @@ from losslab.targets import Kind, Task
 
 
 class ThreeLabels(ExperimentDataModule):
-    """Three labels, each whether a feature is above a threshold; the third is never 1."""
+    """Three labels. Each says whether a feature is above a threshold; the third is always 0."""
 
     spec = DataSpec(Task.MULTILABEL, Kind.BINARY, (4,), 3, class_names=("low", "middle", "never"))
 
@@ -22,7 +22,7 @@ class ThreeLabels(ExperimentDataModule):
 
 
 class NoisyImages(ExperimentDataModule):
-    """Float images of one channel in three classes; every seventh target is wrong; `only` keeps one class."""
+    """Float images with one channel and three classes. Every seventh target is wrong. `only` keeps one class."""
 
     spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (1, 8, 8), 3, class_names=("dark", "grey", "bright"))
 

@@ -1,4 +1,4 @@
-"""Commands as processes, and what became of processes."""
+"""Starts commands as processes, and checks whether processes are alive."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def wait_for(condition, seconds: float = 20) -> bool:
 
 
 def start(*overrides, cwd, **variables):
-    """`python train.py OVERRIDES`, in a process group of its own as a terminal would have it."""
+    """Start `python train.py OVERRIDES` in a new process group, as a terminal does."""
     paths = [str(ROOT / "tests" / "helpers"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *overrides],
@@ -42,7 +42,7 @@ def start(*overrides, cwd, **variables):
 
 
 def sweep(*overrides, cwd):
-    """`python train.py -m run_dir=sweep OVERRIDES` → its exit code, stdout, stderr and summary."""
+    """Run `python train.py -m run_dir=sweep OVERRIDES`; return its exit code, stdout, stderr and summary."""
     process = start("-m", "run_dir=sweep", *overrides, cwd=cwd)
     out, errors = process.communicate(timeout=600)
     return process.returncode, out, errors, json.loads((cwd / "sweep" / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""Parametrised tests of which a sample is quick and the rest is slow: `make test` runs the sample, `make check` all."""
+"""Samples of parametrised tests: `make test` runs only the sample, `make check` runs all."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def sample(cases: Iterable[Any], *quick: Any) -> list[Any]:
-    """Parameters for `pytest.mark.parametrize`: those in `quick` as they are, the others marked slow.
+    """Return parameters for `pytest.mark.parametrize`: all cases, of which those not in `quick` are marked as slow.
 
     Raises:
         ValueError: a quick case is not among the cases.

@@ -1,4 +1,4 @@
-"""The outcome of a run as SHA-256 digests."""
+"""SHA-256 digests of the results of a run."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from losslab.runs import RunFolder
 
 
 def outcome(path: Path | str) -> dict[str, str]:
-    """SHA-256 of a finished run's weights, of the state of optimizer and scheduler, and of its tables."""
+    """Return the SHA-256 digests of a finished run: its weights, its optimizer and scheduler states, and its tables."""
     run = RunFolder(Path(path))
     last = torch.load(run.last, weights_only=True)
     best = torch.load(run.best, weights_only=True) if run.best.is_file() else last

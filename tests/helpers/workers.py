@@ -1,4 +1,4 @@
-"""Tasks and callbacks that run in the worker processes of tests, which import them by name."""
+"""Tasks and callbacks of tests that run in worker processes, which import them by name."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def rank_and_threads() -> tuple[int, int, int]:
 
 
 def report() -> bool:
-    """Report progress on every rank → whether this is a worker."""
+    """Report progress on all ranks, and return whether this process is a worker."""
     worker.report_progress({"rank": environment.current_rank().rank})
     return worker.is_worker()
 
@@ -63,14 +63,14 @@ def build(folder: str, overrides: list[str]) -> experiment.Experiment:
 
 
 def train(folder: str, overrides: list[str]) -> dict[str, Any]:
-    """Train as the command line would → final values and weights."""
+    """Train as the command line does; return final values and weights."""
     built = build(folder, overrides)
     results = experiment.run(built)
     return {"results": results, "weights": {k: v.tolist() for k, v in built.learner.network.state_dict().items()}}
 
 
 def keep(folder: str, overrides: list[str]) -> int:
-    """Train, and copy the run folder each time that last.ckpt was written → the number of copies."""
+    """Train, and copy the run folder whenever last.ckpt was written; return the number of copies."""
     copies, save = [], checkpoint.save
 
     def save_and_copy(state: dict[str, Any], path: Path) -> None:
@@ -88,7 +88,7 @@ def keep(folder: str, overrides: list[str]) -> int:
 
 
 def resume(folders: list[str], overrides: list[str]) -> None:
-    """Resume runs, as the command line would."""
+    """Resume runs as the command line does."""
     for folder in folders:
         experiment.run(build(folder, overrides), resume=True)
 
@@ -102,7 +102,7 @@ class Normalised(torch.nn.Sequential):
 
 
 def count(cases: list[tuple[int, int]]) -> list[tuple[float, float]]:
-    """Test accuracy and loss of one untrained network on the first n digits in batches of b, for each (n, b)."""
+    """Return test accuracy and loss of an untrained network on the first n digits in batches of b, for each (n, b)."""
     overrides = ["model=mlp", "data=digits", "loss=cross_entropy", "trainer=cpu", "trainer.precision=64-true"]
     cfg = compose([*overrides, "logger=none", "callbacks=none", "trainer.enable_progress_bar=false"], "unused")
     built = experiment.build(cfg)
@@ -118,7 +118,7 @@ def count(cases: list[tuple[int, int]]) -> list[tuple[float, float]]:
 
 
 class Stock(LightningModule):
-    """Evaluation with the mean of batch means and Lightning's own sampler."""
+    """A module that computes the mean of batch means, as Lightning does by default."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,11 +146,11 @@ def stock(right: list[int]) -> dict[str, float]:
 
 
 def fail(kind: str, on_rank: int = 0) -> str:
-    """Fail in some way on one rank, while the others wait for it."""
+    """Fail in this way on one rank, while the other ranks wait for it."""
     if environment.current_rank().rank != on_rank:
         torch.distributed.barrier()
         return "unreachable"
-    time.sleep(0.3)  # the others are waiting by now
+    time.sleep(0.3)  # until the other ranks wait
     _end(kind)
     return "survived"
 
@@ -202,7 +202,7 @@ def spawn_and_wait(pids: str) -> None:
 
 
 class Sabotage(Callback):
-    """Ends the runs that are planned to fail, in their second epoch. The plan names them LOSS-WORLD_SIZE-SEED."""
+    """Ends the runs in `plan`, whose keys are LOSS-WORLD_SIZE-SEED, in their second epoch."""
 
     def __init__(self, plan: dict[str, str]) -> None:
         self.plan = plan
@@ -279,7 +279,7 @@ class AsksToStop(Callback):
 
 
 class Poison(Callback):
-    """Makes one number on rank 1 NaN or infinite in the step after `after` steps, and counts batches since."""
+    """Makes one number on rank 1 NaN or infinite in the step after `after` steps, and counts batches from there."""
 
     def __init__(self, where: str, after: int, folder: RunFolder) -> None:
         self.where, self.after, self.folder = where, after, folder
@@ -302,7 +302,7 @@ class Poison(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step >= self.after:
             self.since += 1
-            if trainer.is_global_zero:  # which alone writes: another rank could look during a rename
+            if trainer.is_global_zero:  # only rank 0 writes: another rank could read during a rename
                 self.saved = self.saved or self.files()
             if trainer.global_rank == 1 and trainer.global_step == self.after and self.where == "inputs":
                 batch.inputs[2] = torch.nan
@@ -322,7 +322,7 @@ class Poison(Callback):
 
 
 def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = "on") -> None:
-    """Train once for each case, poisoned on rank 1, and write a report for each case and rank."""
+    """Train once for each case, with `Poison` on rank 1, and write a report for each case and rank."""
     rank = environment.current_rank().rank
     for name, (where, overrides) in cases.items():
         path = Path(folder) / name
@@ -334,11 +334,11 @@ def poisoned(folder: str, cases: dict[str, tuple[str, list[str]]], guard: str = 
             if isinstance(callback, FiniteGuard):
                 callback.deferred = name.endswith("deferred")
                 if guard == "alone":
-                    callback.on_train_start = lambda *_: None  # it does not learn that there are other ranks
+                    callback.on_train_start = lambda *_: None  # it does not find out about other ranks
         message = ""
         try:
             experiment.run(built)
-        except Exception as error:  # noqa: BLE001 -- the test checks which one
+        except Exception as error:  # noqa: BLE001 -- the test checks the type
             message = f"{type(error).__name__}: {error}"
         finite = all(torch.isfinite(weight).all().item() for weight in built.learner.parameters())
         kept = rank > 0 or poison.files() == poison.saved
