@@ -45,7 +45,7 @@ def unnormalised_inputs(setup: Setup) -> Iterator[Finding]:
     if size <= _LARGE:
         return
     low, high = inputs.min().item(), inputs.max().item()
-    problem = f"inputs of the first layer with weights from {low:.4g} to {high:.4g} (root mean square {size:.4g})"
+    problem = f"the first layer with weights has inputs from {low:.4g} to {high:.4g} (root mean square {size:.4g})"
     why = "initialisations expect inputs of size 1: gradients grow with larger inputs, and training diverges or is slow"
     fix = "standardise each input: subtract its mean over the training set and divide by its standard deviation"
     if inputs.ndim > 3 and low >= 0 and 100 < high <= 255:
