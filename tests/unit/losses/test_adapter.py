@@ -184,7 +184,7 @@ def test_function_of_flat_tensors_is_called_with_flat_tensors():
     torch.testing.assert_close(loss(outputs, target), (outputs - target).square().mean())
 
 
-def test_broadcasting_criterion_is_refused():
+def test_broadcasting_criterion_is_rejected():
     # (N, 1) against (N,) gives (N, N): torch's own losses warn about it, a plain difference does not.
     with pytest.raises(LabError, match="target size"):
         adapt(lambda z, y: F.mse_loss(z, y.squeeze(1)), V, 1)

@@ -16,13 +16,13 @@ Y = torch.tensor([0, 4, 2, 1, 1, 3, 0, 2])
 T = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(1)
 
 
-def test_the_tutorials_numbers():
+def test_numbers_of_the_tutorial():
     outputs, target = torch.tensor([1.0, 1.0, 3.0]), torch.tensor([1.0, 1.0, 5.0])
     assert L1()(outputs, target).item() == pytest.approx(0.6667, abs=5e-5)
     assert MSE()(outputs, target).item() == pytest.approx(1.3333, abs=5e-5)
 
 
-def test_a_column_against_a_row_is_an_error_where_torch_only_warns():
+def test_outputs_and_target_that_broadcast_raise_an_error():
     with pytest.raises(LabError, match=r"\(3, 1\) and target \(3,\) must have the same shape"):
         MSE()(torch.zeros(3, 1), torch.zeros(3))
 
@@ -40,7 +40,7 @@ def test_a_column_against_a_row_is_an_error_where_torch_only_warns():
         (KLDiv(), lambda z, t: F.kl_div(z.log_softmax(1), t, reduction="batchmean")),
     ],
 )
-def test_drop_in_for_torchs_elementwise_losses(ours, theirs):
+def test_elementwise_losses_equal_torch(ours, theirs):
     outputs, again = (3 * Z).requires_grad_(), (3 * Z).requires_grad_()
     ours(outputs, T).backward()
     theirs(again, T).backward()
@@ -54,7 +54,7 @@ WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0], dtype=torch.float64)
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("soft", [False, True])
-def test_drop_in_for_torchs_cross_entropy(weight, smoothing, soft):
+def test_cross_entropy_equals_torch(weight, smoothing, soft):
     target = T if soft else Y
     ours = CrossEntropy(weight=weight, label_smoothing=smoothing)
     outputs, again = Z.clone().requires_grad_(), Z.clone().requires_grad_()
@@ -66,7 +66,7 @@ def test_drop_in_for_torchs_cross_entropy(weight, smoothing, soft):
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_ignored_examples_count_neither_in_the_sum_nor_in_the_mean(weight):
+def test_ignored_examples_are_excluded_from_the_sum_and_the_mean(weight):
     target = Y.clone()
     target[[1, 5]] = 3
     ours = CrossEntropy(weight=weight, ignore_index=3, label_smoothing=0.1)
@@ -75,17 +75,17 @@ def test_ignored_examples_count_neither_in_the_sum_nor_in_the_mean(weight):
     assert ours.per_example(Z, target)[[1, 5]].tolist() == [0, 0]
 
 
-def test_cross_entropys_gradient_is_p_minus_y_over_n():
+def test_gradient_of_cross_entropy_is_p_minus_y_over_n():
     outputs = Z.clone().requires_grad_()
     CrossEntropy()(outputs, Y).backward()
     torch.testing.assert_close(outputs.grad, (Z.softmax(1) - F.one_hot(Y, 5)) / 8)
 
 
-def test_at_uniform_logits_cross_entropy_is_ln_10():
+def test_cross_entropy_at_uniform_logits_is_ln_10():
     assert CrossEntropy()(torch.zeros(4, 10), torch.arange(4)).item() == pytest.approx(2.3026, abs=5e-5)
 
 
-def test_kl_is_cross_entropy_less_the_entropy_of_the_target():
+def test_kl_is_cross_entropy_minus_the_entropy_of_the_target():
     entropy = -(T * T.log()).sum(1)
     torch.testing.assert_close(KLDiv().per_example(Z, T), CrossEntropy().per_example(Z, T) - entropy)
 
@@ -131,7 +131,7 @@ def test_huber_is_smooth_l1_times_its_delta():
     torch.testing.assert_close(Huber(0.7)(Z, T), 0.7 * SmoothL1(0.7)(Z, T))
 
 
-def test_squared_error_on_classes_is_torchs_on_one_hot_targets():
+def test_squared_error_on_classes_equals_torch_on_one_hot_targets():
     hot = encode(Y, Kind.INDEX, Kind.PROBABILITIES, 5, torch.float64)
     torch.testing.assert_close(MSE()(Z, hot), F.mse_loss(Z, F.one_hot(Y, 5).double()))
 
@@ -149,33 +149,33 @@ def test_squared_error_on_classes_is_torchs_on_one_hot_targets():
         lambda: Focal(float("nan")),
     ],
 )
-def test_parameters_outside_their_range_are_refused(wrong):
+def test_hyperparameters_outside_their_range_are_rejected(wrong):
     with pytest.raises(LabError, match="must"):
         wrong()
 
 
-def test_a_wrong_number_of_class_weights_is_refused():
+def test_a_wrong_number_of_class_weights_is_rejected():
     with pytest.raises(LabError, match="got 2 for 5 classes"):
         CrossEntropy(weight=[1.0, 2.0])(Z, Y)
 
 
-def test_parameters_are_no_part_of_a_checkpoint():
+def test_hyperparameters_are_not_in_the_state_dict():
     assert not CrossEntropy(weight=[1.0, 2.0], label_smoothing=torch.tensor(0.1)).state_dict()
 
 
 @pytest.mark.parametrize("logits", [[1.0, -torch.inf, 0.0], [3e38, -3e38, 0.0]])
-def test_a_class_that_is_ruled_out_costs_nothing_as_in_torch(logits):
+def test_a_logit_of_minus_infinity_gives_finite_losses_as_in_torch(logits):
     outputs, target = torch.tensor([logits]), torch.tensor([0])
     torch.testing.assert_close(CrossEntropy()(outputs, target), F.cross_entropy(outputs, target))
 
 
-def test_what_is_ignored_may_be_anything():
+def test_ignored_examples_may_have_any_outputs():
     outputs, target = Z.clone(), Y.clone()
     outputs[2], target[2] = torch.nan, -100
     torch.testing.assert_close(CrossEntropy()(outputs, target), F.cross_entropy(outputs, target))
 
 
-def test_a_classwise_that_reduces_is_named():
+def test_a_classwise_that_reduces_raises_an_error_with_the_name():
     class Reduced(ClassLoss):
         def classwise(self, outputs):
             return outputs.softmax(1).sum(1)

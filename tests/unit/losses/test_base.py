@@ -15,7 +15,7 @@ LABELS = torch.tensor([0, 1])
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
-def test_any_tensors_are_scored_or_refused_in_one_line(dice):
+def test_any_tensors_are_scored_or_rejected_with_a_one_line_error(dice):
     case = draw(dice)
     assert find_problem(case) is None, str(case)
 
@@ -28,7 +28,7 @@ def test_any_tensors_are_scored_or_refused_in_one_line(dice):
         Sample("mse", torch.zeros(2, 3), torch.zeros(2, 3, device="meta"), valid=False),  # torch's own words
     ],
 )
-def test_what_is_wrong_is_found(case):
+def test_wrong_outputs_and_targets_raise_an_error_with_the_fix(case):
     assert find_problem(case) is not None
 
 
@@ -48,11 +48,11 @@ def test_what_is_wrong_is_found(case):
         (Distillation(), torch.zeros(2, 5), LABELS, "needs 2 outputs for each class: 5 columns are not a multiple"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_words_of_the_lab(loss, outputs, target, line):
+def test_objects_that_are_not_dense_tensors_raise_lab_error(loss, outputs, target, line):
     with pytest.raises(LabError, match=line):
         loss(outputs, target)
 
 
-def test_an_8_bit_float_is_raised_as_half_precision_is():
+def test_8_bit_floats_are_converted_to_float32():
     outputs = torch.tensor([[1.0, 2.0, 0.5]]).to(torch.float8_e4m3fn)
     assert CrossEntropy()(outputs, LABELS[:1]) == CrossEntropy()(outputs.float(), LABELS[:1])

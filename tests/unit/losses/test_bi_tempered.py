@@ -29,13 +29,13 @@ def divergence(loss, outputs, target):
 OFFICIAL = torch.tensor([[-0.5, 0.1, 2.0], [0.1, 1.5, -5.0], [4.0, -3.0, -6.0]], dtype=torch.float64)
 
 
-def test_the_official_codes_values_for_soft_targets():
+def test_values_of_the_official_code_for_soft_targets():
     labels = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.2, 0.8, 0.0]], dtype=torch.float64)
     published = torch.tensor([0.02301914, 0.18972909, 0.93874922], dtype=torch.float64)
     torch.testing.assert_close(divergence(BiTempered(0.5, 1.5), OFFICIAL, labels), published, rtol=0, atol=1e-5)
 
 
-def test_the_official_codes_values_for_smoothed_labels():
+def test_values_of_the_official_code_for_smoothed_labels():
     # Its smoothing gives the right class 1 - ε and the others ε / (K - 1), here ε = 0.1.
     labels = torch.full((3, 3), 0.05, dtype=torch.float64).fill_diagonal_(0.9)
     published = torch.tensor([0.76652711, 0.08627685, 1.35443510], dtype=torch.float64)
@@ -43,18 +43,18 @@ def test_the_official_codes_values_for_smoothed_labels():
 
 
 @pytest.mark.parametrize(("t1", "t2", "published"), [(0.9, 1.1, 0.45677936), (0.8, 1.2, 0.34298314)])
-def test_the_official_codes_values_at_other_temperatures(t1, t2, published):
+def test_values_of_the_official_code_at_other_temperatures(t1, t2, published):
     labels = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
     found = divergence(BiTempered(t1, t2), OFFICIAL[:1], labels).item()
     assert found == pytest.approx(published, abs=1e-5)
 
 
-def test_at_temperatures_of_1_the_official_codes_value_is_cross_entropy_and_no_divergence():
+def test_official_code_gives_cross_entropy_at_temperatures_of_1():
     labels = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
     assert BiTempered(1.0, 1.0)(OFFICIAL[:1], labels).item() == pytest.approx(1.6583576, abs=1e-6)
 
 
-def test_the_official_codes_tempered_softmax_at_4_up_to_its_own_error():
+def test_tempered_softmax_at_4_equals_the_official_code_up_to_its_error():
     # Its five iterations end before they converge: the first row sums to 1.00003.
     published = [[0.3205458, 0.32714278, 0.3523402], [0.3430056, 0.36491093, 0.29220778]]
     found = BiTempered(t2=4.0).to_probabilities(OFFICIAL)[:2]
@@ -81,7 +81,7 @@ def test_two_classes_at_t2_2_have_a_closed_form():
 
 @pytest.mark.parametrize(("t1", "t2"), [(1.0, 1.0), (1.0 - 1e-9, 1.0 + 1e-9), (1.0, 1.0 + 1e-12)])
 @pytest.mark.parametrize("target", [Y, T])
-def test_towards_temperatures_of_1_it_becomes_cross_entropy_in_value_and_gradient(t1, t2, target):
+def test_loss_approaches_cross_entropy_as_both_temperatures_go_to_1(t1, t2, target):
     outputs, again = Z.clone().requires_grad_(), Z.clone().requires_grad_()
     ours, theirs = BiTempered(t1, t2)(outputs, target), CrossEntropy()(again, target)
     torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=0)
@@ -91,14 +91,14 @@ def test_towards_temperatures_of_1_it_becomes_cross_entropy_in_value_and_gradien
 
 
 @pytest.mark.parametrize("t2", [1.0, 1.3])
-def test_with_t1_0_it_is_half_the_squared_error_of_the_probabilities(t2):
+def test_t1_0_is_half_the_squared_error_of_the_probabilities(t2):
     loss = BiTempered(0.0, t2)
     squared = (loss.to_probabilities(Z) - F.one_hot(Y, 5)).square().sum(1)
     torch.testing.assert_close(loss.per_example(Z, Y), squared / 2)
 
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.2), (0.0, 1.0), (0.5, 4.0)])
-def test_the_gradient_is_the_papers_through_the_escort_distribution(t1, t2):
+def test_gradient_equals_the_papers_formula_with_the_escort_distribution(t1, t2):
     loss, outputs = BiTempered(t1, t2), Z.clone().requires_grad_()
     loss.per_example(outputs, T).sum().backward()
     p = loss.to_probabilities(Z)
@@ -107,11 +107,11 @@ def test_the_gradient_is_the_papers_through_the_escort_distribution(t1, t2):
     torch.testing.assert_close(outputs.grad, pull - escort * pull.sum(1, keepdim=True))
 
 
-def test_second_derivatives_are_right_too():
+def test_second_derivatives_are_exact():
     assert torch.autograd.gradgradcheck(lambda z: BiTempered(0.8, 1.5)(z, Y[:2]), (Z[:2].clone().requires_grad_(),))
 
 
-def test_derivatives_by_the_temperatures_are_right_at_1_too():
+def test_derivatives_by_the_temperatures_are_exact_even_at_1():
     def scored(t1, t2):
         return BiTempered(t1, t2)(Z, Y)
 
@@ -150,12 +150,12 @@ def exact(t1, t2):
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.2), (0.0, 1.5), (1.0, 4.0), (0.5, 1.01)])
 @pytest.mark.parametrize(("dtype", "rtol", "noise"), [(torch.float32, 5e-4, 1e-7), (torch.float64, 1e-9, 1e-15)])
-def test_value_and_gradient_are_right_however_sure_or_wrong_the_network_is(t1, t2, dtype, rtol, noise):
+def test_value_and_gradient_are_accurate_at_all_confidences(t1, t2, dtype, rtol, noise):
     # Where several classes share the first place, what is left of them in the gradient is rounding noise.
     check(BiTempered(t1, t2), exact(t1, t2), dtype, rtol, noise)
 
 
 @pytest.mark.parametrize("wrong", [lambda: BiTempered(t1=1.1), lambda: BiTempered(t2=0.9), lambda: BiTempered(t2=11)])
-def test_temperatures_outside_their_range_are_refused(wrong):
+def test_temperatures_outside_their_range_are_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):
         wrong()

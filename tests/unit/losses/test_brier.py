@@ -25,13 +25,13 @@ def test_rescaled_mse_by_hand():
     assert loss(torch.tensor([[8.0, 1.0, -2.0]]), torch.tensor([0])).item() == pytest.approx((3 * 4 + 1 + 4) / 3)
 
 
-def test_rescaled_mse_at_1_and_1_is_the_squared_error_to_one_hot_targets():
+def test_rescaled_mse_with_k_1_and_m_1_is_the_squared_error_to_one_hot_targets():
     torch.testing.assert_close(RescaledMSE().per_example(Z, Y), MSE().per_example(Z, HOT))
     torch.testing.assert_close(gradient(RescaledMSE(), T), gradient(MSE(), T))
 
 
 @pytest.mark.parametrize(("k", "m"), [(1.0, 1.0), (15.0, 30.0)])
-def test_rescaled_mses_outputs_say_how_probable_a_class_is(k, m):
+def test_probabilities_of_rescaled_mse_minimise_the_expected_loss(k, m):
     loss, truth = RescaledMSE(k, m), torch.tensor([0.7, 0.2, 0.1, 0.0], dtype=torch.float64)
     best = truth * k * m / (truth * k + 1 - truth)
     outputs = best[None].clone().requires_grad_()
@@ -40,7 +40,7 @@ def test_rescaled_mses_outputs_say_how_probable_a_class_is(k, m):
     torch.testing.assert_close(loss.to_probabilities(best[None])[0], truth, atol=2e-7, rtol=0)
 
 
-def test_the_brier_score_is_scikit_learns():
+def test_brier_score_equals_scikit_learn():
     p = Z.softmax(1)
     theirs = brier_score_loss(Y, p, labels=range(5), scale_by_half=False)
     assert Brier()(Z, Y).item() == pytest.approx(theirs)
@@ -50,7 +50,7 @@ def test_the_brier_score_is_the_squared_error_on_probabilities_summed_over_the_c
     torch.testing.assert_close(Brier().per_example(Z, Y), 5 * MSE().per_example(Z.softmax(1), HOT))
 
 
-def test_a_soft_target_costs_its_own_doubt_more_than_the_squared_distance():
+def test_brier_score_of_a_soft_target_exceeds_the_squared_distance_by_a_constant():
     distance = (Z.softmax(1) - T).square().sum(1)
     torch.testing.assert_close(Brier().per_example(Z, T), distance + 1 - T.square().sum(1))
 

@@ -28,7 +28,7 @@ def test_a_weighted_sum_is_the_sum_of_its_terms():
     torch.testing.assert_close(loss.per_example(Z, Y), expected)
 
 
-def test_its_terms_are_told_unweighted():
+def test_terms_are_reported_without_their_weights():
     loss = weighted(ce=(CrossEntropy(), 0.25), focal=(Focal(), 3.0))
     value, weight, terms = loss.total(Z, Y)
     torch.testing.assert_close(terms["ce"] / weight, CrossEntropy()(Z, Y))
@@ -61,7 +61,7 @@ def test_terms_that_do_not_fit_each_other_are_rejected(terms, message):
         weighted(**terms)
 
 
-def test_smoothing_cross_entropy_is_its_label_smoothing():
+def test_smoothed_cross_entropy_equals_label_smoothing():
     hot = torch.eye(5, dtype=torch.float64)[Y]
     torch.testing.assert_close(Smoothed(CrossEntropy(), 0.3)(Z, hot), CrossEntropy(label_smoothing=0.3)(Z, Y))
 
@@ -71,12 +71,12 @@ def test_smoothed_needs_probabilities():
         Smoothed(Distillation())
 
 
-def test_distillation_at_temperature_1_is_kl_to_the_teachers_probabilities():
+def test_distillation_at_temperature_1_is_kl_to_the_probabilities_of_the_teacher():
     both = torch.cat([Z, V], 1)
     torch.testing.assert_close(Distillation(1.0).per_example(both, Y), KLDiv().per_example(Z, V.softmax(1)))
 
 
-def test_distillations_gradient_keeps_its_size_when_softened():
+def test_gradient_of_distillation_keeps_its_size_at_a_high_temperature():
     # For T → ∞ the gradient is that of the squared distance of the centred logits, (z - v) / K: Hinton et al., eq. 4.
     centred = (Z - Z.mean(1, keepdim=True)) - (V - V.mean(1, keepdim=True))
     student = Z.clone().requires_grad_()
@@ -84,7 +84,7 @@ def test_distillations_gradient_keeps_its_size_when_softened():
     torch.testing.assert_close(student.grad, centred / 5, rtol=1e-3, atol=1e-4)
 
 
-def test_a_teacher_of_other_classes_or_none_is_refused():
+def test_a_missing_teacher_or_a_teacher_with_other_classes_is_rejected():
     with pytest.raises(LabError, match="teacher=RUN_FOLDER"):
         Distillation().loss_inputs(Z, Z, torch.nn.Identity())
     with pytest.raises(LabError, match="the teacher has 3 outputs and the student 5"):
@@ -113,7 +113,7 @@ def test_a_student_learns_from_a_run_and_is_evaluated_without_it(train, teacher,
     assert measured["test/loss/teacher"] == pytest.approx(results["test/loss/teacher"], rel=1e-6)
 
 
-def test_a_student_with_the_weight_of_labels_alone_learns_what_it_would_without_a_teacher(train, teacher):
+def test_a_student_with_a_teacher_weight_of_0_learns_as_without_a_teacher(train, teacher):
     common = ("model=mlp", "data=digits", "trainer.max_epochs=2", "logger=none")
     taught, _ = train(
         *common, "loss=distillation", f"teacher={teacher.folder.path}",
@@ -124,12 +124,12 @@ def test_a_student_with_the_weight_of_labels_alone_learns_what_it_would_without_
         torch.testing.assert_close(ours, theirs)
 
 
-def test_without_a_teacher_the_command_line_says_what_to_add():
+def test_a_command_without_a_teacher_says_what_to_add():
     with pytest.raises(LabError, match=r"a value is missing: add teacher=\.\.\."):
         compose(["model=mlp", "data=digits", "loss=distillation"], "unused")
 
 
-def test_a_teacher_that_is_no_run_is_refused_in_one_line(build, tmp_path):
+def test_a_teacher_that_is_not_a_run_folder_is_rejected(build, tmp_path):
     with pytest.raises(LabError, match="is not a run folder"):
         build("model=mlp", "data=digits", "loss=distillation", f"teacher={tmp_path}")
 

@@ -50,7 +50,7 @@ FALSE = [
 
 
 @pytest.mark.parametrize(("loss", "claim", "lie"), FALSE, ids=lambda part: getattr(part, "__name__", None) or str(part))
-def test_a_false_claim_is_caught_and_the_true_one_is_not(loss, claim, lie):
+def test_a_false_claim_is_refuted_and_the_true_claim_is_not(loss, claim, lie):
     card = loss.card
     assert isinstance(card, Card)
     assert claim(loss, card) is None
@@ -104,7 +104,7 @@ class Broken(MSE):
         ("empty", behaviour.is_nan_on_an_empty_batch),
     ],
 )
-def test_a_broken_promise_is_caught(how, check):
+def test_a_loss_that_breaks_a_guarantee_fails_the_check(how, check):
     assert check(MSE(), Kind.VALUES) is None
     assert check(Broken(how), Kind.VALUES) is not None
 
@@ -117,6 +117,6 @@ def test_a_broken_promise_is_caught(how, check):
         ("item", behaviour.maps_over_examples),
     ],
 )
-def test_a_loss_that_looks_at_values_neither_compiles_nor_maps(how, check):
+def test_a_loss_that_branches_on_values_fails_compile_and_vmap(how, check):
     assert run_check(check, MSE(), Kind.VALUES) is None
     assert run_check(check, Broken(how), Kind.VALUES) is not None

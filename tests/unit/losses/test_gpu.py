@@ -20,7 +20,7 @@ def value_and_gradient(loss, outputs, target):
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_a_loss_is_the_same_on_a_gpu_and_never_waits_for_it(name):
+def test_a_loss_is_the_same_on_a_gpu_and_never_synchronizes(name):
     loss = with_class_counts(catalog.make(name))
     outputs, target = sample_outputs(loss, 64), sample_target(loss.wants[0], 64)
     value, gradient = value_and_gradient(loss, outputs, target)

@@ -29,25 +29,25 @@ def test_values_by_hand():
     assert SquaredHinge().per_example(outputs, label).tolist() == [0, 0.25, 4, 0]
 
 
-def test_the_binary_hinge_is_scikit_learns():
+def test_binary_hinge_equals_scikit_learn():
     label, outputs = LABELS[:, :1], Z[:, :1]
     assert Hinge()(outputs, label).item() == pytest.approx(hinge_loss(label.flatten(), outputs.flatten()))
 
 
 @pytest.mark.parametrize(("loss", "power"), [(Hinge(), 1), (SquaredHinge(), 2)])
-def test_each_label_has_a_hinge_of_its_own(loss, power):
+def test_hinge_is_averaged_over_the_labels(loss, power):
     expected = ((1 - (2 * LABELS - 1) * Z).clamp(min=0) ** power).mean(1)
     torch.testing.assert_close(loss.per_example(Z, LABELS), expected)
 
 
 @pytest.mark.parametrize("loss", [Hinge(), SquaredHinge()])
-def test_a_soft_label_is_the_mixture_of_both_labels(loss):
+def test_soft_label_mixes_the_losses_of_both_labels(loss):
     ones, zeros = torch.ones_like(T), torch.zeros_like(T)
     mixture = 0.3 * loss.per_example(Z, ones) + 0.7 * loss.per_example(Z, zeros)
     torch.testing.assert_close(loss.per_example(Z, 0.3 * ones), mixture)
 
 
-def test_the_squared_hinges_outputs_are_least_at_the_probability_they_stand_for():
+def test_squared_hinge_is_lowest_at_the_output_of_the_true_probability():
     outputs = torch.linspace(-2, 2, 4001, dtype=torch.float64)[:, None]
     best = outputs[SquaredHinge().per_example(outputs, torch.full_like(outputs, 0.8)).argmin()]
     assert SquaredHinge().to_probabilities(best[None]).item() == pytest.approx(0.8, abs=1e-3)
@@ -56,13 +56,13 @@ def test_the_squared_hinges_outputs_are_least_at_the_probability_they_stand_for(
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("margin", [1.0, 2.5])
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_drop_in_for_torchs_multi_margin(p, margin, weight):
+def test_multi_margin_equals_torch(p, margin, weight):
     ours = value_and_gradient(MultiMargin(p, margin, weight), Y)
     theirs = value_and_gradient(lambda z, y: F.multi_margin_loss(z, y, p=p, margin=margin, weight=weight), Y)
     torch.testing.assert_close(ours, theirs)
 
 
-def test_multi_margin_of_soft_targets_is_the_expected_cost_of_a_class_drawn_from_them():
+def test_multi_margin_of_soft_targets_is_the_expected_loss():
     loss = MultiMargin(2.0, weight=WEIGHT)
     each = torch.stack([loss.per_example(Z, torch.full((8,), k)) for k in range(5)], 1)
     torch.testing.assert_close(loss.per_example(Z, T), (T * each).sum(1))
@@ -70,20 +70,20 @@ def test_multi_margin_of_soft_targets_is_the_expected_cost_of_a_class_drawn_from
     torch.testing.assert_close(loss.per_example(Z, hot), loss.per_example(Z, Y))
 
 
-def test_ignored_examples_count_neither_in_the_sum_nor_in_multi_margins_mean():
+def test_multi_margin_ignores_examples_in_the_sum_and_in_the_mean():
     target, kept = Y.clone(), [0, 2, 3, 4, 6, 7]
     target[[1, 5]] = -100
     loss = MultiMargin(weight=WEIGHT)
     torch.testing.assert_close(loss(Z, target), loss(Z[kept], Y[kept]))
 
 
-def test_a_shortfall_much_smaller_than_the_margin_is_exact():
+def test_missing_margin_much_smaller_than_the_margin_is_exact():
     outputs = torch.tensor([[0.0, 1e-5 - 1, -5.0]])
     expected = (1 + outputs[0, 1].double()) ** 2 / 3
     assert MultiMargin(p=2)(outputs, torch.tensor([0])).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_two_classes_whose_outputs_oppose_each_other_share_half_a_hinge():
+def test_multi_margin_of_two_opposite_outputs_is_half_a_hinge():
     outputs = torch.cat([Z[:, :1], -Z[:, :1]], 1) / 2
     torch.testing.assert_close(
         MultiMargin().per_example(outputs, Y % 2), Hinge().per_example(Z[:, :1], 1.0 - (Y % 2)[:, None]) / 2

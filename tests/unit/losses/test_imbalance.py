@@ -44,7 +44,7 @@ def test_adjustment_is_for_training_only():
     torch.testing.assert_close(LogitAdjusted(2.0, COUNTS).to_probabilities(Z), Z.softmax(1))
 
 
-def test_equal_counts_change_nothing():
+def test_equal_counts_do_not_change_the_loss():
     torch.testing.assert_close(LogitAdjusted(1.0, [7] * 5)(Z, Y), CrossEntropy()(Z, Y))
     assert LDAM(0.0, counts=COUNTS)(Z, Y).item() == pytest.approx(CosineSoftmax(1 / 30)(Z, Y).item())
 
@@ -57,7 +57,7 @@ def test_ldams_margins_by_hand():
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_ldam_is_cross_entropy_of_scaled_cosines_with_the_labels_margin_taken_off(weight):
+def test_ldam_is_cross_entropy_of_scaled_cosines_minus_the_margin_of_the_label(weight):
     cosines = Z / Z.abs().max()
     margins = 0.5 * (25 / COUNTS.double()) ** 0.25
     expected = F.cross_entropy(30 * (cosines - HOT * margins), Y, weight)
@@ -67,14 +67,14 @@ def test_ldam_is_cross_entropy_of_scaled_cosines_with_the_labels_margin_taken_of
 
 
 @pytest.mark.parametrize("make", [LogitAdjusted, LDAM])
-def test_a_class_that_does_not_occur_counts_like_the_rarest(make):
+def test_a_class_without_examples_counts_as_the_rarest(make):
     absent, rarest = make(counts=[500, 0, 20, 3, 0]), make(counts=[500, 3, 20, 3, 3])
     torch.testing.assert_close(absent.per_example(Z, Y), rarest.per_example(Z, Y))
     assert gradient(absent, Y).isfinite().all()
 
 
 @pytest.mark.parametrize("make", [LogitAdjusted, LDAM])
-def test_counts_are_learnt_from_the_data_unless_given_by_hand(make):
+def test_counts_are_taken_from_the_data_unless_given(make):
     given, learnt = make(counts=COUNTS.flip(0)), make()
     for loss in (given, learnt):
         loss.set_class_counts(COUNTS)
@@ -84,7 +84,7 @@ def test_counts_are_learnt_from_the_data_unless_given_by_hand(make):
     torch.testing.assert_close(learnt(Z, Y), given(Z, Y))
 
 
-def test_weights_that_are_a_rule_are_made_of_the_same_counts():
+def test_a_rule_for_weights_gets_the_same_counts():
     given, learnt = LDAM(counts=COUNTS, weight=effective_number), LDAM(weight=effective_number)
     learnt.set_class_counts(COUNTS)
     for loss in (given, learnt):
@@ -92,7 +92,7 @@ def test_weights_that_are_a_rule_are_made_of_the_same_counts():
 
 
 @pytest.mark.parametrize("make", [LogitAdjusted, LDAM])
-def test_what_is_wrong_with_counts_is_one_line_that_names_the_fix(make):
+def test_wrong_counts_raise_a_one_line_error_with_the_fix(make):
     with pytest.raises(LabError, match=r"pass counts=\[...\], or call set_class_counts"):
         make()(Z, Y)
     with pytest.raises(LabError, match="3 for 5 classes"):
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_counts_is_one_line_that_names_the_fix(make):
 
 @pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
 @pytest.mark.parametrize("alpha", [0.25, 0.6])
-def test_drop_in_for_torchvisions_sigmoid_focal_loss(alpha, gamma):
+def test_sigmoid_focal_equals_torchvision(alpha, gamma):
     loss = SigmoidFocal(alpha, gamma)
 
     def theirs(z, t):
@@ -125,11 +125,11 @@ def test_sigmoid_focal_is_exact_where_torchvisions_gradient_is_nan(gamma):
     assert gradient(loss, label, outputs).item() == pytest.approx(-(1 + gamma) * expected.item(), rel=1e-5, abs=0)
 
 
-def test_sigmoid_focal_at_one_half_and_0_is_half_of_binary_cross_entropy():
+def test_sigmoid_focal_at_alpha_one_half_and_gamma_0_is_half_of_binary_cross_entropy():
     torch.testing.assert_close(SigmoidFocal(0.5, 0.0)(Z, T), BCE()(Z, T) / 2)
 
 
-def test_weighted_cross_entropy_weighs_as_scikit_learn_balances():
+def test_balanced_weights_equal_scikit_learn():
     loss = catalog.make("weighted_cross_entropy")
     loss.set_class_counts(COUNTS)
     labels = torch.arange(5).repeat_interleave(COUNTS)
@@ -137,7 +137,7 @@ def test_weighted_cross_entropy_weighs_as_scikit_learn_balances():
     torch.testing.assert_close(loss(Z, Y), F.cross_entropy(Z, Y, expected), rtol=1e-6, atol=0)
 
 
-def test_class_balanced_weighs_by_the_effective_number():
+def test_class_balanced_uses_the_effective_number():
     loss = catalog.make("class_balanced")
     loss.set_class_counts(COUNTS)
     weight = (1 - 0.9999) / (1 - 0.9999 ** COUNTS.double())

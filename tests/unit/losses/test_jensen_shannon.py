@@ -44,12 +44,12 @@ def exact(pi):
 
 @pytest.mark.parametrize("pi", [1e-9, 1e-3, 0.1, 0.7, 0.999, 1 - 1e-9])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_value_and_gradient_are_exact_however_sure_or_wrong_the_network_is(pi, dtype, rtol):
+def test_value_and_gradient_are_exact_at_all_confidences(pi, dtype, rtol):
     check(JS(pi), exact(pi), dtype, rtol)
 
 
 @pytest.mark.parametrize("pi", [0.1, 0.5, 0.9])
-def test_js_is_its_definition_for_classes_and_for_soft_targets(pi):
+def test_js_equals_its_definition_for_classes_and_for_soft_targets(pi):
     hot = F.one_hot(Y, 5).double()
     torch.testing.assert_close(JS(pi).per_example(Z, Y), definition(hot, [Z.softmax(1)], pi))
     torch.testing.assert_close(JS(pi).per_example(Z, T), definition(T, [Z.softmax(1)], pi))
@@ -57,7 +57,7 @@ def test_js_is_its_definition_for_classes_and_for_soft_targets(pi):
 
 
 @pytest.mark.parametrize("pi", [0.1, 0.5, 0.9])
-def test_gjs_is_its_definition_for_classes_and_for_soft_targets(pi):
+def test_gjs_equals_its_definition_for_classes_and_for_soft_targets(pi):
     hot, views = F.one_hot(Y, 5).double(), [Z.softmax(1), AGAIN.softmax(1)]
     torch.testing.assert_close(GJS(pi).per_example(BOTH, Y), definition(hot, views, pi))
     torch.testing.assert_close(GJS(pi).per_example(BOTH, T), definition(T, views, pi))
@@ -69,20 +69,20 @@ def test_gjs_of_views_that_agree_is_js(target):
     torch.testing.assert_close(found, JS(0.3).per_example(Z, target))
 
 
-def test_gjs_is_js_of_the_mean_prediction_and_the_views_own_divergence():
+def test_gjs_is_js_of_the_mean_prediction_plus_the_divergence_of_the_views():
     mean = ((Z.softmax(1) + AGAIN.softmax(1)) / 2).log()
     own = definition(Z.softmax(1), [AGAIN.softmax(1)], 0.5) * 0.5 * math.log(2)
     torch.testing.assert_close(GJS(0.3).per_example(BOTH, Y), JS(0.3).per_example(mean, Y) - own / math.log(0.7))
 
 
-def test_js_is_0_for_soft_targets_that_are_met_and_only_there():
+def test_js_is_0_only_where_the_prediction_equals_the_soft_target():
     torch.testing.assert_close(JS(0.4).per_example(T.log(), T), torch.zeros(8, dtype=torch.float64))
     assert (JS(0.4).per_example(Z, T) > 1e-3).all()
 
 
 @pytest.mark.parametrize("pi", [1e-9, 1e-12])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_js_with_pi_towards_0_becomes_cross_entropy_in_value_and_gradient(pi, dtype):
+def test_js_approaches_cross_entropy_as_pi_goes_to_0(pi, dtype):
     outputs, again = (Z.to(dtype).clone().requires_grad_() for _ in range(2))
     ours, theirs = JS(pi)(outputs, Y), CrossEntropy()(again, Y)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
@@ -91,14 +91,14 @@ def test_js_with_pi_towards_0_becomes_cross_entropy_in_value_and_gradient(pi, dt
     torch.testing.assert_close(outputs.grad, again.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_js_with_pi_towards_1_becomes_mae_as_slowly_as_1_over_a_logarithm():
+def test_js_approaches_mae_as_pi_goes_to_1():
     distances = [(JS(1 - w).per_example(Z, Y) - MAE().per_example(Z, Y)).abs().max() for w in (1e-2, 1e-4, 1e-8)]
     # Each halving of 1/|log w| halves the distance.
     assert distances[1] / distances[0] == pytest.approx(0.5, abs=0.02)
     assert distances[2] / distances[1] == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_published_codes_value_with_its_weights_for_cifar_10():
+def test_value_of_the_published_code_with_its_weights_for_cifar_10():
     # The clamps of that code, at 1e-7, change nothing here.
     hot, p = F.one_hot(Y, 5).double(), Z.softmax(1)
     mean = (0.7 * hot + 0.3 * p).log()
@@ -107,7 +107,7 @@ def test_the_published_codes_value_with_its_weights_for_cifar_10():
 
 
 @pytest.mark.parametrize("pi", [1e-9, 0.3, 1 - 1e-9])
-def test_a_soft_target_may_rule_classes_out_and_its_loss_is_exact_in_float32_too(pi):
+def test_a_soft_target_with_zeros_has_an_exact_loss_in_float32(pi):
     target = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.2, 0.3, 0.5]])
     outputs, precise = (torch.tensor([[3.0, -1.0, 0.0]] * 3, dtype=t) for t in (torch.float32, torch.float64))
     for leaf in (outputs, precise):
@@ -118,7 +118,7 @@ def test_a_soft_target_may_rule_classes_out_and_its_loss_is_exact_in_float32_too
     torch.testing.assert_close(JS(pi)(precise[:1], target[:1]), JS(pi)(precise[:1], torch.tensor([0])))
 
 
-def test_views_that_agree_have_no_distance_however_light_the_target_is():
+def test_equal_views_have_no_divergence_at_any_weight_of_the_target():
     outputs = torch.cat([Z, Z], 1).float()
     torch.testing.assert_close(GJS(1e-9)(outputs, Y), JS(1e-9)(Z.float(), Y))
 
@@ -128,7 +128,7 @@ class TwiceAsLarge(torch.nn.Module):
         return 2 * inputs
 
 
-def test_gjs_sees_another_view_while_training_and_the_same_outputs_twice_otherwise():
+def test_gjs_uses_another_view_in_training_and_the_outputs_twice_in_evaluation():
     loss = GJS(view=lambda inputs: inputs + 1)
     outputs = TwiceAsLarge()(Z)
     torch.testing.assert_close(loss.loss_inputs(outputs, Z, TwiceAsLarge()), torch.cat([2 * Z, 2 * Z + 2], 1))
@@ -137,7 +137,7 @@ def test_gjs_sees_another_view_while_training_and_the_same_outputs_twice_otherwi
 
 
 @pytest.mark.parametrize(("loss", "outputs"), [(JS(), Z), (GJS(), BOTH)])
-def test_an_ignored_index_counts_neither_in_the_sum_nor_in_the_mean(loss, outputs):
+def test_an_ignored_index_is_excluded_from_the_sum_and_the_mean(loss, outputs):
     target = Y.clone()
     target[[1, 5]] = -100
     counted = target != -100
@@ -145,6 +145,6 @@ def test_an_ignored_index_counts_neither_in_the_sum_nor_in_the_mean(loss, output
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.0, -0.1, math.nan])
-def test_a_weight_that_leaves_nothing_to_compare_is_refused(wrong):
+def test_a_weight_outside_0_to_1_is_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):
         JS(wrong)

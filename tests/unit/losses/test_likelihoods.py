@@ -17,7 +17,7 @@ COUNTS = torch.poisson(Z.exp(), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_gaussian_is_torchs_of_the_means_and_the_softened_variances(full):
+def test_gaussian_equals_torch_with_softplus_variances(full):
     outputs, again = BOTH.clone().requires_grad_(), BOTH.clone().requires_grad_()
     mine = GaussianNLL(full=full)(outputs, T)
     theirs = F.gaussian_nll_loss(again[:, :3], T, F.softplus(again[:, 3:]) + 1e-6, full=full, eps=1e-12)
@@ -27,13 +27,13 @@ def test_gaussian_is_torchs_of_the_means_and_the_softened_variances(full):
     torch.testing.assert_close(outputs.grad, again.grad)
 
 
-def test_with_its_constant_gaussian_is_the_distributions_own_likelihood():
+def test_full_gaussian_equals_the_likelihood_of_the_distribution():
     loss = GaussianNLL(full=True)
     normal = Normal(loss.to_predictions(BOTH), loss.variances(BOTH).sqrt())
     torch.testing.assert_close(loss.per_example(BOTH, T), -normal.log_prob(T).mean(1))
 
 
-def test_gaussian_reads_the_means_first_and_then_the_raw_variances():
+def test_gaussian_takes_the_means_first_and_then_the_raw_variances():
     loss = GaussianNLL(eps=0.5)
     outputs = torch.tensor([[1.0, 2.0, 0.0, math.log(math.e - 1)]])
     assert loss.outputs(2) == 4
@@ -41,7 +41,7 @@ def test_gaussian_reads_the_means_first_and_then_the_raw_variances():
     torch.testing.assert_close(loss.variances(outputs), torch.tensor([[math.log(2) + 0.5, 1.5]]))
 
 
-def test_at_a_variance_of_1_gaussian_is_half_the_squared_error():
+def test_gaussian_with_a_variance_of_1_is_half_the_squared_error():
     raw = math.log(math.expm1(1 - 1e-6))
     outputs = torch.cat([Z, torch.full_like(Z, raw)], 1)
     torch.testing.assert_close(GaussianNLL()(outputs, T), MSE()(Z, T) / 2)
@@ -68,7 +68,7 @@ def test_outputs_without_variances_are_an_error():
         GaussianNLL()(Z, T)
 
 
-def test_poisson_is_torchs_by_default():
+def test_poisson_equals_torch_by_default():
     outputs, again = Z.clone().requires_grad_(), Z.clone().requires_grad_()
     mine, theirs = PoissonNLL()(outputs, COUNTS), F.poisson_nll_loss(again, COUNTS)
     torch.testing.assert_close(mine, theirs)
@@ -78,19 +78,19 @@ def test_poisson_is_torchs_by_default():
     torch.testing.assert_close(outputs.grad, (Z.exp() - COUNTS) / Z.numel())
 
 
-def test_with_its_constant_poisson_is_the_distributions_own_likelihood():
+def test_full_poisson_equals_the_likelihood_of_the_distribution():
     expected = -Poisson(Z.exp()).log_prob(COUNTS).mean(1)
     torch.testing.assert_close(PoissonNLL(full=True).per_example(Z, COUNTS), expected)
 
 
 @pytest.mark.parametrize(("count", "apart"), [(0, 0), (1, 0), (2, 0.0413), (3, 0.0277), (30, 0.00278)])
-def test_torchs_constant_is_stirlings_approximation_of_ours(count, apart):
+def test_full_poisson_of_torch_uses_stirlings_approximation(count, apart):
     z, t = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), float(count), dtype=torch.float64)
     exact, theirs = PoissonNLL(full=True)(z, t), F.poisson_nll_loss(z, t, full=True)
     assert exact.item() - theirs.item() == pytest.approx(apart, rel=0.01)
 
 
-def test_poissons_predictions_are_rates_and_the_best_is_the_mean_count():
+def test_predictions_of_poisson_are_rates_and_the_best_is_the_mean_count():
     target = torch.tensor([[0.0], [1.0], [5.0]])
     outputs = torch.full((3, 1), math.log(2.0), requires_grad=True)
     torch.testing.assert_close(PoissonNLL().to_predictions(outputs), torch.full((3, 1), 2.0))
@@ -98,7 +98,7 @@ def test_poissons_predictions_are_rates_and_the_best_is_the_mean_count():
     assert outputs.grad.sum().item() == pytest.approx(0, abs=1e-6)
 
 
-def test_poisson_overflows_where_its_card_says_and_not_before():
+def test_poisson_overflows_exactly_above_the_output_on_its_card():
     card = PoissonNLL().card
     rates = torch.tensor([[card.overflows_at], [card.overflows_at + 1]]).exp()
     assert rates.isfinite().flatten().tolist() == [True, False]

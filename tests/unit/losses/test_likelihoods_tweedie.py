@@ -22,21 +22,21 @@ def both(loss, outputs, target):
 
 
 @pytest.mark.parametrize("power", [1.0, 1.2, 1.5, 1.9, 2.0])
-def test_differences_of_it_are_half_those_of_scikit_learns_deviance(power):
+def test_differences_are_half_those_of_scikit_learns_deviance(power):
     other = Z + 0.3 * T
     ours = Tweedie(power)(Z, T) - Tweedie(power)(other, T)
     theirs = [mean_tweedie_deviance(T.flatten(), z.exp().flatten(), power=power) for z in (Z, other)]
     assert ours.item() == pytest.approx((theirs[0] - theirs[1]) / 2)
 
 
-def test_at_power_1_it_is_the_poisson_loss_less_1():
+def test_power_1_is_the_poisson_loss_minus_1():
     value, gradient = both(Tweedie(1.0), Z, T)
     expected, expected_gradient = both(PoissonNLL(), Z, T)
     torch.testing.assert_close(value, expected - 1)
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_at_power_2_it_is_the_likelihood_of_an_exponential_distribution():
+def test_power_2_is_the_likelihood_of_an_exponential_distribution():
     likelihood = -torch.distributions.Exponential((-Z).exp()).log_prob(T).mean()
     torch.testing.assert_close(Tweedie(2.0)(Z, T), likelihood - T.mean())
 
@@ -62,7 +62,7 @@ def test_value_and_gradient_are_exact(power, size, dtype):
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
-def test_the_slope_in_the_power_is_that_of_the_formula(power):
+def test_derivative_by_the_power_is_exact(power):
     p = torch.tensor(power, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(Tweedie(p)(Z, T), p)
     step = 1e-3 if power in {1.0, 2.0} else 1e-5

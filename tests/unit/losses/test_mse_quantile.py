@@ -18,12 +18,12 @@ def test_values_by_hand():
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.5, 0.9])
-def test_quantile_is_scikit_learns_pinball_loss(tau):
+def test_quantile_equals_scikit_learns_pinball_loss(tau):
     assert Quantile(tau)(Z, T).item() == pytest.approx(mean_pinball_loss(T.numpy(), Z.numpy(), alpha=tau))
 
 
 @pytest.mark.parametrize(("half", "whole"), [(Quantile, L1), (Expectile, MSE)])
-def test_at_one_half_it_is_half_a_symmetric_loss(half, whole):
+def test_tau_one_half_is_half_of_the_symmetric_loss(half, whole):
     outputs, again = Z.clone().requires_grad_(), Z.clone().requires_grad_()
     mine, other = half(0.5)(outputs, T), whole()(again, T) / 2
     mine.backward()
@@ -32,7 +32,7 @@ def test_at_one_half_it_is_half_a_symmetric_loss(half, whole):
     torch.testing.assert_close(outputs.grad, again.grad)
 
 
-def test_quantile_has_no_gradient_at_the_target_itself_as_l1_has_none():
+def test_quantile_has_no_gradient_at_the_target_like_l1():
     outputs = torch.zeros(1, 1, requires_grad=True)
     Quantile(0.9)(outputs, torch.zeros(1, 1)).backward()
     assert outputs.grad.item() == 0
@@ -45,7 +45,7 @@ def test_the_best_constant_is_the_quantile(tau):
     assert target[costs.argmin()].item() == torch.quantile(target, tau).round().item()
 
 
-def test_at_the_expectile_the_weighted_residuals_cancel():
+def test_weighted_residuals_cancel_at_the_expectile():
     target = torch.tensor([[0.0], [1.0], [10.0]], dtype=torch.float64)
     best = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([best], tolerance_grad=1e-12, tolerance_change=0, max_iter=100)
@@ -63,6 +63,6 @@ def test_at_the_expectile_the_weighted_residuals_cancel():
 
 @pytest.mark.parametrize("loss", [Quantile, Expectile])
 @pytest.mark.parametrize("tau", [0.0, 1.0, -0.1, float("nan")])
-def test_a_level_outside_0_to_1_is_refused(loss, tau):
+def test_a_level_outside_0_to_1_is_rejected(loss, tau):
     with pytest.raises(LabError, match=r"tau must be a number in \(0, 1\)"):
         loss(tau)

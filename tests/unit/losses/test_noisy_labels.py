@@ -27,12 +27,12 @@ FORMULAS = [
 
 @pytest.mark.parametrize(("loss", "formula"), FORMULAS)
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_value_and_gradient_are_exact_however_sure_or_wrong_the_network_is(loss, formula, dtype, rtol):
+def test_value_and_gradient_are_exact_at_all_confidences(loss, formula, dtype, rtol):
     check(loss, formula, dtype, rtol)
 
 
 @pytest.mark.parametrize("size", [0.1, 3.0, 30.0])
-def test_log_softmax_with_exact_tails_is_torchs(size):
+def test_log_softmax_tails_equal_torchs_log_softmax(size):
     log_p, log_rest = log_softmax_tails(size * Z)
     torch.testing.assert_close(log_p, F.log_softmax(size * Z, dim=1))
     torch.testing.assert_close(log_rest.exp(), 1 - F.softmax(size * Z, dim=1), rtol=1e-9, atol=1e-15)
@@ -50,7 +50,7 @@ def test_mae_is_half_the_absolute_error_of_the_probabilities():
     torch.testing.assert_close(MAE().per_example(Z, Y), absolute / 2)
 
 
-def test_rce_is_published_codes_which_clamps_the_target_at_1e_minus_4():
+def test_rce_equals_the_published_code_which_clamps_the_target_at_1e_minus_4():
     published = -(Z.softmax(1) * F.one_hot(Y, 5).double().clamp(min=1e-4).log()).sum(1)
     torch.testing.assert_close(RCE().per_example(Z, Y), published)
 
@@ -66,7 +66,7 @@ def test_gce_with_q_1_is_mae():
 
 @pytest.mark.parametrize("q", [1e-6, 1e-12, 1e-30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gce_with_q_towards_0_becomes_cross_entropy_in_value_and_gradient(q, dtype):
+def test_gce_approaches_cross_entropy_as_q_goes_to_0(q, dtype):
     outputs, again = (Z.to(dtype).clone().requires_grad_() for _ in range(2))
     ours, theirs = GCE(q)(outputs, Y), CrossEntropy()(again, Y)
     torch.testing.assert_close(ours, theirs, rtol=3e-5, atol=0)
@@ -76,7 +76,7 @@ def test_gce_with_q_towards_0_becomes_cross_entropy_in_value_and_gradient(q, dty
 
 
 @pytest.mark.parametrize("q", [0.1, 0.7, 1.0])
-def test_gces_gradient_is_cross_entropys_times_p_to_the_q(q):
+def test_gradient_of_gce_is_that_of_cross_entropy_times_p_to_the_q(q):
     outputs = Z.clone().requires_grad_()
     GCE(q).per_example(outputs, Y).sum().backward()
     p = Z.softmax(1)
@@ -92,7 +92,7 @@ def test_symmetric_losses_sum_to_a_constant_over_the_classes(loss, total):
 @pytest.mark.parametrize(
     "wrong", [lambda: GCE(0.0), lambda: GCE(1.1), lambda: RCE(0.0), lambda: RCE(4.0), lambda: GCE(math.nan)]
 )
-def test_parameters_outside_their_range_are_refused(wrong):
+def test_hyperparameters_outside_their_range_are_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):
         wrong()
 

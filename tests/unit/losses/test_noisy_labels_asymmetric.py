@@ -30,7 +30,7 @@ def aul(a, p):
     + [(AUL(a, p), aul(a, p)) for a in (1.0 + 2**-20, 5.5, 100.0) for p in (0.01, 1.0, 3.0)],
 )
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-4), (torch.float64, 1e-10)])
-def test_value_and_gradient_are_exact_however_sure_or_wrong_the_network_is(loss, formula, dtype, rtol):
+def test_value_and_gradient_are_exact_at_all_confidences(loss, formula, dtype, rtol):
     check(loss, formula, dtype, rtol)
 
 
@@ -44,7 +44,7 @@ def test_aul_with_p_1_is_mae(a):
     torch.testing.assert_close(AUL(a, 1.0).per_example(Z, Y), MAE().per_example(Z, Y))
 
 
-def test_agce_with_a_towards_0_becomes_gce():
+def test_agce_approaches_gce_as_a_goes_to_0():
     torch.testing.assert_close(AGCE(1e-12, 0.7).per_example(Z, Y), GCE(0.7).per_example(Z, Y))
 
 
@@ -67,7 +67,7 @@ RATIOS = [
 
 
 @pytest.mark.parametrize(("loss", "ratio"), RATIOS)
-def test_noise_is_tolerated_from_the_declared_ratio_of_right_to_wrong_labels_on(loss, ratio):
+def test_noise_is_tolerated_above_the_declared_ratio_of_right_to_wrong_labels(loss, ratio):
     p = torch.linspace(1e-6, 1 - 1e-6, 20_001, dtype=torch.float64)
     assert expected(loss, p, 1.01 * ratio).argmin() == len(p) - 1
     assert expected(loss, p, 0.97 * ratio).argmin() < len(p) - 1
@@ -77,6 +77,6 @@ def test_noise_is_tolerated_from_the_declared_ratio_of_right_to_wrong_labels_on(
     "wrong",
     [lambda: AGCE(a=0.0), lambda: AGCE(q=0.0), lambda: AUL(a=1.0), lambda: AUL(p=0.0), lambda: AUL(p=math.nan)],
 )
-def test_parameters_outside_their_range_are_refused(wrong):
+def test_hyperparameters_outside_their_range_are_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):
         wrong()

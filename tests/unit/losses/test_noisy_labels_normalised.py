@@ -30,7 +30,7 @@ def share(gamma):
     [(NCE(), share(0)), (NFL(0.0), share(0)), (NFL(0.5), share(0.5)), (NFL(5.0), share(5)), (NFL(500.0), share(500))],
 )
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 5e-4), (torch.float64, 1e-9)])
-def test_value_and_gradient_are_exact_however_sure_or_wrong_the_network_is(loss, formula, dtype, rtol):
+def test_value_and_gradient_are_exact_at_all_confidences(loss, formula, dtype, rtol):
     check(loss, formula, dtype, rtol)
 
 
@@ -44,7 +44,7 @@ def test_at_uniform_logits_each_of_ten_classes_has_a_tenth_and_the_gradient_is_e
     torch.testing.assert_close(others, torch.full((9,), -outputs.grad[0, 3].item() / 9))
 
 
-def test_nces_gradient_at_uniform_logits_is_1_over_k_log_k():
+def test_gradient_of_nce_at_uniform_logits_is_1_over_k_log_k():
     # ∂/∂z_y of log p_y / S with S = Σ_k log p_k: (1 - 1/K) / S, and S itself does not move.
     outputs = torch.zeros(1, 10, requires_grad=True)
     NCE()(outputs, torch.tensor([3])).backward()
@@ -52,7 +52,7 @@ def test_nces_gradient_at_uniform_logits_is_1_over_k_log_k():
 
 
 @pytest.mark.parametrize(("ours", "plain"), [(NCE(), CrossEntropy()), (NFL(2.0), Focal(2.0))])
-def test_is_its_loss_divided_by_the_sum_over_the_classes(ours, plain):
+def test_normalised_loss_is_the_loss_divided_by_its_sum_over_classes(ours, plain):
     each = plain.classwise(Z)
     torch.testing.assert_close(ours.per_example(Z, Y), plain.per_example(Z, Y) / each.sum(1))
 
@@ -62,7 +62,7 @@ def test_nfl_with_gamma_0_is_nce():
 
 
 @pytest.mark.parametrize("loss", [NCE(), NFL(0.5), NFL(5.0)])
-def test_sums_to_1_over_the_classes(loss):
+def test_normalised_losses_sum_to_1_over_the_classes(loss):
     torch.testing.assert_close(loss.classwise(Z).sum(1), torch.ones(8, dtype=torch.float64))
 
 
@@ -73,7 +73,7 @@ def published_nfl(outputs, target, gamma):
     return (focal.gather(1, target[:, None]).squeeze(1) / focal.sum(1)).mean()
 
 
-def test_a_detached_focus_is_published_codes_update_which_is_not_the_gradient_of_its_value():
+def test_detach_focus_gives_the_update_of_the_published_code():
     ours, theirs, true = (Z.clone().requires_grad_() for _ in range(3))
     published_nfl(theirs, Y, 0.5).backward()
     NFL(0.5, detach_focus=True)(ours, Y).backward()
@@ -84,13 +84,13 @@ def test_a_detached_focus_is_published_codes_update_which_is_not_the_gradient_of
     assert (ours.grad - true.grad).norm() > 0.1 * true.grad.norm()
 
 
-def test_with_gamma_0_there_is_no_focus_to_detach_on_sure_examples_either():
+def test_detach_focus_changes_nothing_at_gamma_0():
     ours, theirs = ((20 * Z).clone().requires_grad_() for _ in range(2))
     NFL(0.0, detach_focus=True).per_example(ours, Z.argmax(1)).sum().backward()
     NCE().per_example(theirs, Z.argmax(1)).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=0)
 
 
-def test_a_negative_gamma_is_refused():
+def test_a_negative_gamma_is_rejected():
     with pytest.raises(LabError, match="must be a number in"):
         NFL(-0.5)

@@ -22,7 +22,7 @@ def grid(steps=60):
 
 
 @pytest.mark.parametrize("loss", [MAE(), RCE(), NCE(), NFL(0.5), NFL(2.0), GCE(1.0)])
-def test_for_a_symmetric_loss_the_noisy_risk_is_the_clean_one_scaled_and_moved(loss):
+def test_noisy_risk_of_a_symmetric_loss_is_a_linear_function_of_the_clean_risk(loss):
     # Ghosh et al. 2017: with Σ_k L = S, noise η makes (1 - η K/(K - 1)) risk + η S/(K - 1).
     clean, noisy = loss.classwise(grid()) @ CLEAN, loss.classwise(grid()) @ NOISY
     total = loss.classwise(grid()).sum(1)
@@ -31,7 +31,7 @@ def test_for_a_symmetric_loss_the_noisy_risk_is_the_clean_one_scaled_and_moved(l
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), GCE(0.5)])
-def test_for_cross_entropy_the_best_prediction_moves_with_the_noise(loss: Loss):
+def test_noise_changes_the_best_prediction_of_cross_entropy(loss: Loss):
     clean, noisy = loss.classwise(grid()) @ CLEAN, loss.classwise(grid()) @ NOISY
     assert noisy.argmin() != clean.argmin()
     if isinstance(loss, CrossEntropy):
@@ -49,7 +49,7 @@ def test_for_cross_entropy_the_best_prediction_moves_with_the_noise(loss: Loss):
         ("nce_aul", {"nce": 1.0, "aul": 4.0}, {"aul": {"a": 6.3, "p": 1.5}}),
     ],
 )
-def test_compositions_are_the_sums_of_their_papers(name, weights, parameters):
+def test_composed_losses_are_the_sums_in_the_papers(name, weights, parameters):
     outputs, target = grid(), torch.arange(len(grid())) % 3
     made = {term: catalog.make(term) for term in weights}
     for term, values in parameters.items():

@@ -44,7 +44,7 @@ def test_values_by_hand(loss, value):
         (Welsch, kornia.losses.welsch_loss),
     ],
 )
-def test_at_c_1_and_on_scaled_residuals_it_is_kornias(ours, theirs):
+def test_robust_losses_equal_kornia_at_c_1(ours, theirs):
     for c in (1.0, 2.5):
         outputs, again = R.clone().requires_grad_(), R.clone().requires_grad_()
         mine, other = ours(c)(outputs, ZERO), theirs(again / c, ZERO, reduction="mean")
@@ -54,14 +54,14 @@ def test_at_c_1_and_on_scaled_residuals_it_is_kornias(ours, theirs):
         torch.testing.assert_close(outputs.grad, again.grad)
 
 
-def test_charbonnier_is_the_image_restorers_up_to_a_factor_and_a_constant():
+def test_charbonnier_is_the_form_of_image_restoration_up_to_a_factor_and_a_constant():
     epsilon = 1e-3
     theirs = (R.square() + epsilon**2).sqrt()
     torch.testing.assert_close(epsilon * Charbonnier(epsilon).penalty(R) + epsilon, theirs)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_near_the_target_it_is_half_the_scaled_squared_error(loss):
+def test_loss_near_the_target_is_half_the_scaled_squared_error(loss):
     outputs = 1e-4 * R
     torch.testing.assert_close(loss(2.0)(outputs, ZERO), MSE()(outputs, ZERO) / 8, rtol=1e-6, atol=0)
 
@@ -81,7 +81,7 @@ def test_value_and_gradient_are_exact_from_tiny_to_huge_residuals(loss, size, c,
     assert gradients.flatten().tolist() == pytest.approx([slope / c, -slope / c], rel=precision, abs=tiny)
 
 
-def test_the_difference_of_an_exponential_and_1_keeps_its_slope_where_torchs_loses_it():
+def test_expm1_keeps_its_gradient_where_that_of_torch_is_0():
     x = torch.tensor([-30.0], requires_grad=True)
     expm1(x).backward()
     assert x.grad.item() == pytest.approx(9.3576e-14, rel=1e-4)
@@ -99,7 +99,7 @@ def test_a_bounded_loss_ignores_an_outlier(loss):
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, Huber, LogCosh, SmoothL1, Tukey])
-def test_where_the_residual_is_exactly_zero_the_second_derivative_is_still_one(loss):
+def test_second_derivative_is_1_at_a_residual_of_0(loss):
     """A step at |r| = 0 would hide a point that is met exactly from the Hessian."""
 
     def value(residual):

@@ -42,7 +42,7 @@ def slopes(residual: torch.Tensor, alpha: float, c: float = 1.0):
     ("alpha", "named"),
     [(2.0, None), (1.0, Charbonnier), (0.0, Cauchy), (-2.0, GemanMcClure), (-inf, Welsch)],
 )
-def test_its_special_cases_are_the_named_losses(alpha, named, c, as_tensor):
+def test_special_cases_of_alpha_equal_the_named_losses(alpha, named, c, as_tensor):
     outputs, again = R.clone().requires_grad_(), R.clone().requires_grad_()
     barron = Barron(torch.tensor(alpha, dtype=torch.float64) if as_tensor else alpha, c)
     mine = barron.per_example(outputs, torch.zeros_like(R))
@@ -78,7 +78,7 @@ def test_no_square_overflows_in_float32(alpha, size):
 
 @pytest.mark.parametrize("alpha", [a for a in ALPHAS if -100 < a != 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_slope_in_alpha_is_exact_also_near_0_and_2(alpha, dtype):
+def test_derivative_by_alpha_is_exact_even_near_0_and_2(alpha, dtype):
     alpha = torch.tensor(alpha, dtype=dtype).item()
     rounding = torch.finfo(dtype).eps
     for size in SIZES[1:-1]:
@@ -91,7 +91,7 @@ def test_the_slope_in_alpha_is_exact_also_near_0_and_2(alpha, dtype):
         assert found == pytest.approx(expected, rel=1e4 * rounding, abs=30 * rounding * value)
 
 
-def test_at_alpha_2_where_the_slope_in_alpha_is_infinite_it_is_that_of_the_nearest_neighbour():
+def test_infinite_derivative_at_alpha_2_is_replaced_by_that_of_the_nearest_number():
     residual = torch.tensor([[3.0]])
     at, below = (slopes(residual, alpha)[2] for alpha in (2.0, 2 - 2**-23))
     assert at == pytest.approx(below, rel=0.1)
@@ -110,11 +110,11 @@ def test_alpha_may_be_learnt():
     assert alpha < 1.95
 
 
-def test_less_alpha_is_less_loss():
+def test_a_smaller_alpha_gives_a_smaller_loss():
     values = torch.stack([Barron(alpha).per_example(R, torch.zeros_like(R)) for alpha in (-inf, -2, 0, 1, 1.5, 2)])
     assert (values.diff(dim=0) >= 0).all()
 
 
-def test_alpha_above_2_is_no_robust_loss_and_refused_as_a_number():
+def test_alpha_above_2_is_rejected():
     with pytest.raises(LabError, match=r"alpha must be a number in \[-inf, 2\], got 3"):
         Barron(alpha=3)

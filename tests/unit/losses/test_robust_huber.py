@@ -31,7 +31,7 @@ def test_value_and_gradient_are_exact_from_tiny_to_huge_residuals(size, dtype):
     assert outputs.grad.flatten().tolist() == pytest.approx([slope, -slope], rel=precision, abs=tiny)
 
 
-def test_the_curvature_is_that_of_log_cosh():
+def test_second_derivative_of_log_cosh_is_exact():
     for size in (0.0, 0.3, 1.5, 5.0):
         r = torch.tensor(size, dtype=torch.float64)
         curvature = torch.func.grad(torch.func.grad(lambda z: LogCosh().penalty(z)))(r)

@@ -28,7 +28,7 @@ def test_logit_norm_is_cross_entropy_of_normalised_outputs():
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e3, 1e30])
-def test_logit_norm_does_not_see_the_size_of_the_outputs(size):
+def test_logit_norm_does_not_depend_on_the_size_of_the_outputs(size):
     small, large = Z.float(), Z.float() * size
     torch.testing.assert_close(LogitNorm()(large, Y), LogitNorm()(small, Y), rtol=1e-3, atol=0)
     torch.testing.assert_close(
@@ -36,13 +36,13 @@ def test_logit_norm_does_not_see_the_size_of_the_outputs(size):
     )
 
 
-def test_logit_norm_of_zeros_is_finite_and_turns_them():
+def test_logit_norm_at_zeros_is_finite_with_a_gradient():
     slope = gradient(LogitNorm(), Y, torch.zeros(8, 5))
     assert slope.isfinite().all()
     assert (slope.gather(1, Y[:, None]) < 0).all()
 
 
-def test_logit_norms_gradient_stands_upright_on_the_outputs():
+def test_gradient_of_logit_norm_is_orthogonal_to_the_outputs():
     torch.testing.assert_close((gradient(LogitNorm(1.0), Y) * Z).sum(1), torch.zeros(8).double(), atol=1e-6, rtol=0)
 
 
@@ -55,14 +55,14 @@ def test_cosine_softmax_is_cross_entropy_at_a_temperature(temperature):
     assert loss.cosine_outputs
 
 
-def test_the_logit_penalty_adds_to_cross_entropy():
+def test_logit_penalty_is_added_to_cross_entropy():
     penalty = 0.01 * Z.square().sum(1)
     torch.testing.assert_close(LogitPenalty(0.01).per_example(Z, Y), CrossEntropy().per_example(Z, Y) + penalty)
     expected = (Z.softmax(1) - HOT + 0.02 * Z) / 8
     torch.testing.assert_close(gradient(LogitPenalty(0.01), Y), expected)
 
 
-def test_sigmoid_sums_over_the_classes_and_begins_at_the_prior():
+def test_sigmoid_sums_over_the_classes_and_starts_at_the_prior():
     shifted = Z - math.log(5)
     expected = F.binary_cross_entropy_with_logits(shifted, HOT, reduction="none").sum(1)
     torch.testing.assert_close(PriorSigmoid().per_example(Z, HOT), expected)
@@ -84,7 +84,7 @@ def test_poly1_at_epsilon_0_is_cross_entropy():
         torch.testing.assert_close(Poly1(0.0).per_example(Z, target), CrossEntropy().per_example(Z, target))
 
 
-def test_poly1s_gradient():
+def test_gradient_of_poly1():
     p = Z.softmax(1).gather(1, Y[:, None])
     torch.testing.assert_close(gradient(Poly1(2.0), Y), (1 + 2 * p) * (Z.softmax(1) - HOT) / 8)
 
@@ -103,6 +103,6 @@ def test_poly1_is_exact_in_float32_where_its_terms_cancel(epsilon, margin):
     assert outputs.grad[0, 0].item() == pytest.approx(float(slope), rel=1e-5, abs=0)
 
 
-def test_poly1_of_a_class_that_is_ruled_out_costs_the_others_nothing():
+def test_poly1_with_a_logit_of_minus_infinity_keeps_other_classes_finite():
     outputs = torch.tensor([[1.0, -torch.inf, 0.0]])
     assert Poly1(0.0)(outputs, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(-1)))
