@@ -45,7 +45,7 @@ def test_the_readme_has_the_three_commands():
 def test_check_tests_the_contract(folder):
     done = run(folder, COMMANDS[0])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"contract    (\d+) of \1 hold", done.stdout)
+    assert re.search(r"contract    (\d+) of \1 checks passed", done.stdout)
     assert "convex                            no (found by search)" in done.stdout
     assert "nothing" in done.stdout, "the doctor has examined it too"
 
@@ -62,7 +62,7 @@ def test_check_reports_what_is_wrong_with_a_loss(folder):
     (folder / "broken.py").write_text(beside_others)
     done = run(folder, "losslab check loss=custom loss._target_=broken.Mine")
     assert done.returncode == 1
-    assert "BROKEN  scores each example by itself" in done.stdout
+    assert "FAILED  scores each example by itself" in done.stdout
 
 
 def test_a_mistyped_path_is_reported_in_one_line(folder):

@@ -76,7 +76,9 @@ def _keeps_contract(loss: "Loss") -> bool:
     name = getattr(loss, "name", type(loss).__name__)
     logger.info("%s\n", card.text(name, loss))
     verdicts = check_loss(loss)
-    logger.info("contract    %d of %d hold", sum(verdict.failure is None for verdict in verdicts), len(verdicts))
+    logger.info(
+        "contract    %d of %d checks passed", sum(verdict.failure is None for verdict in verdicts), len(verdicts)
+    )
     for verdict in verdicts:
         logger.info("%s", verdict)
     logger.info("")

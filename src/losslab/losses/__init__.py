@@ -8,7 +8,6 @@ that every loss passes. `adapter` makes criteria of other libraries into losses.
 from losslab.losses.base import ClassLoss, Loss, ResidualLoss
 from losslab.losses.bce import BCE, PriorSigmoid
 from losslab.losses.bi_tempered import BiTempered
-from losslab.losses.brier import Brier, RescaledMSE
 from losslab.losses.card import BoundedCard, Card, Parameter, Slope
 from losslab.losses.cross_entropy import CrossEntropy, Distillation, KLDiv, Poly1
 from losslab.losses.focal import Focal, SigmoidFocal
@@ -17,7 +16,7 @@ from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.imbalance import LDAM, LogitAdjusted
 from losslab.losses.jensen_shannon import GJS, JS
 from losslab.losses.likelihoods import GaussianNLL, PoissonNLL, Tweedie
-from losslab.losses.mse import L1, MSE, Expectile, Quantile
+from losslab.losses.mse import L1, MSE, Brier, Expectile, Quantile, RescaledMSE
 from losslab.losses.noisy_labels import AGCE, AUL, GCE, MAE, NCE, NFL, RCE
 from losslab.losses.robust import Barron, Cauchy, Charbonnier, GemanMcClure, Huber, LogCosh, SmoothL1, Tukey, Welsch
 from losslab.losses.scaled_logits import CosineSoftmax, LogitNorm, LogitPenalty

@@ -153,7 +153,6 @@ class Distillation(Loss):
         (1.0, 4.0),
         default=4.0,
     )
-
     teacher: nn.Module | None = argument(default=None)
 
     def __post_init__(self) -> None:

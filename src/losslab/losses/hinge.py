@@ -28,7 +28,8 @@ class Hinge(_Margin):
 
     This is the loss of support vector machines. It is for binary problems (one output), multi-label problems (K
     outputs), and classes as one-vs-all. Labels are 0 and 1, not ±1; for a label t between them the loss is
-    t max(0, 1 - z) + (1 - t) max(0, 1 + z). σ(z) does not estimate a probability: it only is above 1/2 if z > 0.
+    t max(0, 1 - z) + (1 - t) max(0, 1 + z). σ(z) does not estimate a probability: it only shows the decision, which is
+    1 above 1/2.
     """
 
     card = Card(

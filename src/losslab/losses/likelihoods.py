@@ -32,7 +32,6 @@ class GaussianNLL(Loss):
         (1e-6, 1e-2),
         default=1e-6,
     )
-
     full: bool = argument(default=False, kw_only=True)
 
     @property
@@ -82,7 +81,6 @@ class PoissonNLL(Loss):
     """
 
     wants = (Kind.VALUES,)
-
     full: bool = argument(default=False, kw_only=True)
 
     @property

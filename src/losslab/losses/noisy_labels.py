@@ -214,7 +214,6 @@ class NFL(ClassLoss):
         (0.0, 0.5, 2.0, 5.0),
         default=0.5,
     )
-
     detach_focus: bool = argument(default=False, kw_only=True)
 
     @property

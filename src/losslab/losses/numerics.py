@@ -14,7 +14,7 @@ def expm1(x: Tensor) -> Tensor:
 
 
 def expm1_over(k: Tensor, x: Tensor) -> Tensor:
-    """(exp(k x) - 1)/k → the shape of x, differentiable with respect to both; x where k = 0."""
+    """(exp(k x) - 1)/k, which is x at k = 0 → the shape of x. It is differentiable with respect to both."""
     u = k * x
     small = u.abs() < 0.1
     # where() differentiates both sides, so each side gets arguments at which it is finite.
@@ -49,7 +49,7 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
     is_top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, top, value=True)
     # The distance of the largest from itself is a constant, so that its gradients of 1 and -1 need not cancel.
     distance = (outputs - outputs.gather(1, top)).masked_fill(is_top, 0)
-    # The odds of all other classes together against the largest: p_top = 1 / (1 + odds).
+    # The odds of all other classes together against the largest, so that p_top = 1 / (1 + odds).
     log_odds = torch.logsumexp(distance.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     log_p = distance - torch.log1p(log_odds.exp())
     # where() differentiates both sides, so the side that is not used must be finite too.
@@ -58,7 +58,7 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_others(values: Tensor) -> Tensor:
-    """Σ_{j ≠ k} of values ≥ 0 for each k: (N, C) → (N, C), without cancellation for the largest value."""
+    """The sum of the other values, Σ_{j ≠ k} v_j, for each k: (N, C), all ≥ 0 → (N, C). Nothing cancels."""
     top = values.argmax(1, keepdim=True)
     is_top = torch.zeros_like(values, dtype=torch.bool).scatter(1, top, value=True)
     others = values.masked_fill(is_top, 0).sum(1, keepdim=True)
@@ -105,19 +105,19 @@ def _newton_step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
 
 
 def _log1p_over(s: Tensor, u: Tensor) -> Tensor:
-    """log(1 + s u) / s for u ≥ 0; u at s = 0."""
+    """log(1 + s u) / s for u ≥ 0, which is u at s = 0."""
     v = s * u
     return torch.where(v < _SMALL, u * _tempered_series(v, _LOG1P), torch.log1p(v) / s.where(s > 0, 1.0))
 
 
 def _expm1_over(s: Tensor, u: Tensor) -> Tensor:
-    """(e^(s u) - 1) / s for u ≥ 0 up to rounding; u at s = 0."""
+    """(e^(s u) - 1) / s for u ≥ 0 (up to rounding), which is u at s = 0."""
     v = s * u
     return torch.where(v.abs() < _SMALL, u * _tempered_series(v, _EXPM1), torch.expm1(v) / s.where(s > 0, 1.0))
 
 
 def tempered_surprise(log_p: Tensor, r: Tensor) -> Tensor:
-    """-log_t p = (1 - p^r) / r with r = 1 - t ≥ 0; -log p at r = 0: (N, C) → (N, C)."""
+    """-log_t p = (1 - p^r) / r with r = 1 - t ≥ 0, which is -log p at r = 0: (N, C) → (N, C)."""
     v = r * log_p
     return torch.where(v > -_SMALL, -log_p * _tempered_series(v, _EXPM1), -expm1(v) / r.where(r > 0, 1.0))
 

@@ -134,15 +134,11 @@ def estimate(loss: Loss, card: Card) -> str | None:
 
 def slope_near(loss: Loss, card: Card) -> str | None:
     """Where the outputs are right, the gradient behaves as declared."""
-    if card.near is None:
-        return None
     return _compare_slopes("near", search.gradients_near(with_class_counts(loss, 3, equal=True)), card.near)
 
 
 def slope_far(loss: Loss, card: Card) -> str | None:
     """Where the outputs are wrong, the gradient behaves as declared."""
-    if card.far is None:
-        return None
     return _compare_slopes("far from", search.gradients_far(with_class_counts(loss, 3), card.overflows_at), card.far)
 
 
@@ -151,16 +147,15 @@ def classify_slope(gradients: list[float]) -> Slope:
     # From the fourth point on (a margin or residual of 30) a gradient of 0 counts as flat, not as rounding.
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
-    largest = max(gradients)
     # A gradient that fades must also fall at the end, not only be smaller than an earlier peak.
-    if gradients[-1] < 0.05 * largest and gradients[-1] <= 0.5 * gradients[-2]:
+    if gradients[-1] < 0.05 * max(gradients) and gradients[-1] <= 0.5 * gradients[-2]:
         return Slope.FADES
     return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS
 
 
-def _compare_slopes(where: str, gradients: list[float], declared: Slope) -> str | None:
+def _compare_slopes(where: str, gradients: list[float], declared: Slope | None) -> str | None:
     found = classify_slope(gradients)
-    if found is declared:
+    if declared is None or found is declared:
         return None
     words = ["is exactly 0" if slope is Slope.ZERO else str(slope) for slope in (found, declared)]
     return f"{where} the target the gradient {words[0]}, but the card declares that it {words[1]}"

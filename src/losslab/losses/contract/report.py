@@ -23,7 +23,7 @@ class CheckResult:
     """A description of the failure; None if the check passed."""
 
     def __str__(self) -> str:
-        return f"  holds   {self.name}" if self.failure is None else f"  BROKEN  {self.name}: {self.failure}"
+        return f"  passed  {self.name}" if self.failure is None else f"  FAILED  {self.name}: {self.failure}"
 
 
 def check_loss(loss: Loss) -> list[CheckResult]:

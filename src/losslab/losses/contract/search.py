@@ -108,6 +108,7 @@ def properness_gap(loss: Loss) -> float:
 
 
 def _distance(loss: Loss, truth: Tensor) -> float:
+    """The distance between true probabilities (C,), or that of a label 1, and the estimate with the lowest loss."""
     classes = len(truth)
 
     def expected(z: Tensor) -> Tensor:
