@@ -71,7 +71,7 @@ def train(folder: str, overrides: list[str]) -> dict[str, Any]:
 
 def keep(folder: str, overrides: list[str]) -> int:
     """Train, and copy the run folder whenever last.ckpt was written; return the number of copies."""
-    copies, save = [], checkpoint.save
+    copies, save = [], checkpoint.write_checkpoint
 
     def save_and_copy(state: dict[str, Any], path: Path) -> None:
         save(state, path)
@@ -79,11 +79,11 @@ def keep(folder: str, overrides: list[str]) -> int:
             copies.append(f"{folder}-{len(copies)}")
             shutil.copytree(folder, copies[-1])
 
-    checkpoint.save = save_and_copy
+    checkpoint.write_checkpoint = save_and_copy
     try:
         train(folder, overrides)
     finally:
-        checkpoint.save = save
+        checkpoint.write_checkpoint = save
     return len(copies)
 
 

@@ -69,7 +69,7 @@ def interrupted(tmp_path, monkeypatch):
 
     def _interrupted(*overrides):
         whole, kept = tmp_path / "whole", []
-        save = saving.save
+        save = saving.write_checkpoint
 
         def kept_too(state, path):
             save(state, path)
@@ -77,9 +77,9 @@ def interrupted(tmp_path, monkeypatch):
                 kept.append(tmp_path / f"kept{len(kept)}")
                 shutil.copytree(whole, kept[-1])
 
-        monkeypatch.setattr(saving, "save", kept_too)
+        monkeypatch.setattr(saving, "write_checkpoint", kept_too)
         experiment.run(build(whole, ALWAYS, *overrides))
-        monkeypatch.setattr(saving, "save", save)
+        monkeypatch.setattr(saving, "write_checkpoint", save)
         return whole, kept
 
     return _interrupted
@@ -267,12 +267,12 @@ def half(tmp_path_factory):
     dying = (
         "import os, signal, sys\n"
         "from losslab.training.callbacks import checkpoint\n"
-        "save = checkpoint.save\n"
+        "save = checkpoint.write_checkpoint\n"
         "def dies(state, path):\n"
         "    save(state, path)\n"
         "    if state['global_step'] == 50:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoint.save = dies\n"
+        "checkpoint.write_checkpoint = dies\n"
         "from losslab.cli.train import train\n"
         "sys.argv = ['train.py', *sys.argv[1:]]\n"
         "train()\n"

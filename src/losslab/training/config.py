@@ -1,8 +1,8 @@
-"""Composing and resolving configurations: the resolvers of conf/, and checks of keys and values. Imports no torch."""
+"""Composing, checking and resolving configurations, and the resolvers that conf/ uses. Imports no torch."""
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -18,11 +18,10 @@ from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.metric_names import direction
 from losslab.runs.renames import rename_targets
+from losslab.runs.trust import leaves
 from losslab.training.distributed import environment, spawn
 
-NOTES = "notes"
-"""The key under which users may add any values."""
-_KNOWN_KEYS = ("teacher", NOTES, "hydra", "choices")
+_KNOWN_KEYS = ("teacher", "notes", "hydra", "choices")
 """Keys that are not in train.yaml. `choices` is present when a rank resolves a configuration a second time."""
 _SWITCHES = (
     "train", "test", "compile", "traceback", "examine", "optimizer.maximize",
@@ -34,112 +33,98 @@ _STRINGS = ("name", "ckpt_path", "optimized_metric", "teacher")
 
 @dataclass
 class ProcessContext:
-    """The state of a training process: its folders and its sweep."""
+    """The state of a training process: its folders, which its resolvers choose and create, and its sweep."""
 
     claimed: list[Path] = field(default_factory=list)
     """The folders that the process created for its run or sweep."""
     sweep_folders: list[Path] = field(default_factory=list)
-    """The folder of the process's sweep, once Hydra has resolved it."""
+    """The folder of the sweep, in a list that is empty until Hydra has resolved it."""
     sweep: Any = None
-    """The `losslab.sweep.state.Sweep` that the process runs, once the first job may start."""
+    """The `losslab.sweep.state.Sweep` that the process runs; None until its jobs may start."""
     resumes: bool = False
     """Whether the process resumes the run in its folder."""
 
+    def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
+        """Create and return the folder of a run, the same on all ranks. Hydra writes to it before it calls the task."""
+        job = environment.job_id()
+
+        def default() -> str:
+            return runs.default_run_dir(name or runs.default_name(*named_by), job)
+
+        def decide() -> str:
+            path = run_dir or (default() if job is not None else None)
+            if path is not None and environment.is_restart() and Path(path).is_dir():
+                return path  # SLURM or torchrun has restarted this job
+            return self._claim(run_dir, default, attempts=100 if job is None else 1)
+
+        return environment.broadcast_decision(environment.current_rank(), decide)
+
+    def sweep_path(self, run_dir: str | None, launcher: str) -> str:
+        """Return the folder of a sweep: a new folder, or the existing folder of the sweep that is completed."""
+        if environment.current_rank().world_size > 1:
+            raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
+        if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
+            return run_dir
+        path = self._claim(run_dir, lambda: f"outputs/sweep-{runs.timestamp()}", runs.SUMMARY)
+        self.sweep_folders.append(Path(path).absolute())
+        return path
+
+    def _claim(
+        self, run_dir: str | None, default: Callable[[], str], first_file: str = "train.log", attempts: int = 100
+    ) -> str:
+        """Create `run_dir`, or a folder with a default name; if that is taken, try another default name."""
+        path = run_dir or default()
+        try:
+            self.claimed.extend(runs.claim(Path(path), first_file))
+        except runs.FolderTakenError:
+            if run_dir or attempts == 1:
+                raise
+            return self._claim(run_dir, default, first_file, attempts - 1)
+        return path
+
 
 def register(context: ProcessContext | None = None) -> None:
-    """Register the resolvers that conf/ uses, such as ${run_path:...}.
+    """Register the resolvers that conf/ uses, such as ${run_path:...}. Folders that they create are added to `context`.
 
-    Resolvers of folders are cached, since Hydra resolves them more than once and a default name contains the time.
-
-    Args:
-        context: the object that lists the folders that the resolvers create.
+    Resolvers of folders are cached, because Hydra resolves them more than once and a default name contains the time.
     """
-    folders = _Folders(context or ProcessContext())
-    OmegaConf.register_new_resolver("run_path", folders.run_path, use_cache=True, replace=True)
+    context = context or ProcessContext()
+    OmegaConf.register_new_resolver("run_path", context.run_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_name", runs.default_name, replace=True)
-    OmegaConf.register_new_resolver("sweep_path", folders.sweep_path, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_path", context.sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
-    OmegaConf.register_new_resolver("on_first_rank", _value_on_first_rank, replace=True)
+    OmegaConf.register_new_resolver("on_first_rank", _choose_by_rank, replace=True)
     OmegaConf.register_new_resolver("better", optimization_direction, replace=True)
 
 
 def _divisor(number: int, limit: int | None) -> int:
-    """Return gcd(number, limit): an event every n epochs then also happens in the last epoch."""
+    """Return gcd(number, limit), so that an event every n epochs also happens in the last epoch."""
     return math.gcd(number, limit) if isinstance(limit, int) and limit > 0 else number
 
 
-def _value_on_first_rank(value: str, otherwise: str | None) -> str | None:
+def _choose_by_rank(value: str, otherwise: str | None) -> str | None:
     """Return `value` on rank 0 and `otherwise` on other ranks: only rank 0 writes train.log."""
     return value if environment.current_rank().rank == 0 else otherwise
 
 
 def optimization_direction(data: DictConfig, metric: str | None) -> str:
     """Return "maximize" or "minimize" for a metric; None means the monitored metric of the data's task."""
-    plain = OmegaConf.to_container(data, resolve=True)
-    return f"{spawn.run_in_subprocess(_mode, plain, metric)}imize"
+    if metric:
+        return f"{direction(metric)}imize"
+    return f"{spawn.run_in_subprocess(_monitor_mode, OmegaConf.to_container(data, resolve=True))}imize"
 
 
-def _mode(data: dict[str, Any], metric: str | None) -> str:
+def _monitor_mode(data: dict[str, Any]) -> str:
     from losslab.models import metrics  # noqa: PLC0415
-    from losslab.training import experiment  # noqa: PLC0415
+    from losslab.training.instantiate import make  # noqa: PLC0415
 
-    return direction(metric) if metric else metrics.monitor_mode(experiment.data_spec(data).task)
-
-
-@dataclass
-class _Folders:
-    """Resolvers that choose and create the folder of a run or sweep: Hydra writes to it before it calls the task."""
-
-    context: ProcessContext
-
-    def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
-        """Return the folder of a run, which is the same on all ranks."""
-
-        def decide() -> str:
-            job = environment.job_id()
-
-            def default() -> str:
-                return runs.default_run_dir(name or runs.default_name(*named_by), job)
-
-            path = run_dir or (default() if job is not None else None)
-            if path is not None and environment.is_restart() and Path(path).is_dir():
-                return path  # SLURM or torchrun started this job again
-            return self._claim(run_dir, default, retry=job is None)
-
-        return environment.broadcast_decision(environment.current_rank(), decide)
-
-    def sweep_path(self, run_dir: str | None, launcher: str) -> str:
-        """Return the folder of a sweep: a new folder, or that of the sweep to complete."""
-        if environment.current_rank().world_size > 1:
-            raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
-        if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
-            return run_dir
-        path = self._claim(run_dir, lambda: f"outputs/sweep-{runs.timestamp()}", runs.SUMMARY)
-        self.context.sweep_folders.append(Path(path).absolute())
-        return path
-
-    def _claim(
-        self, run_dir: str | None, default: Callable[[], str], first: str = "train.log", *, retry: bool = True
-    ) -> str:
-        """Create `run_dir`, or a folder with a default name; if that is taken, try another default name."""
-        for attempts_left in reversed(range(100)):
-            path = run_dir or default()
-            try:
-                self.context.claimed.extend(runs.claim(Path(path), first))
-            except runs.FolderTakenError:
-                if run_dir or not retry or not attempts_left:
-                    raise
-            else:
-                return path
-        raise AssertionError  # the last attempt returns or raises
+    return metrics.monitor_mode(make("data", data).spec.task)
 
 
 def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
     """Compose and resolve the configuration of `python train.py OVERRIDES`, for `experiment.build`.
 
-    Args:
-        overrides: the overrides, such as ["model=cifar_cnn", "loss.gamma=3"].
-        run_dir: the run folder. It is not created.
+    `overrides` are, for instance, ["model=cifar_cnn", "loss.gamma=3"]. The run folder is not created.
     """
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -154,7 +139,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
     """Resolve a composed configuration to plain containers, from which an experiment is built without Hydra.
 
     Two keys are added. `choices` maps each group to its choice. `per_run` lists the keys whose values depend on the
-    seed, the name or the folder of the run: repetitions of a run differ only in these.
+    seed, the name or the folder of the run. Runs that differ only in these keys are repetitions.
 
     Raises:
         LabError: a key is unknown, or a value is missing, wrong or refers to a key that does not exist.
@@ -164,7 +149,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
             raise LabError(conf_groups.unset_group_message(group, next(iter(chosen))))
-    # The top level first: nested values may refer to it, and then missing_keys() would fail.
+    # The top level first, because missing_keys() fails if a nested value refers to a missing value there.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
@@ -180,7 +165,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
             model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise")
         )
     config = _resolved(cfg)
-    repetition = deepcopy(cfg)  # does not change the caller's configuration
+    repetition = deepcopy(cfg)  # so that the caller's configuration keeps its seed, name and folder
     with open_dict(repetition):
         repetition.seed = cfg.seed + 1 if isinstance(cfg.seed, int) else None
         repetition.name, repetition.run_dir = f"{cfg.name}+", "+"
@@ -188,12 +173,9 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
 
 
 def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Refuse a required group without a choice, and a top-level key that is never read.
+    """Raise a LabError if a required group has no choice, or if a top-level key is never read.
 
-    A key counts as read if another value refers to it, or if it is a group that the user added.
-
-    Raises:
-        LabError: there is such a group or key; the message suggests the key that was probably meant.
+    A key counts as read if an interpolation refers to it, or if it is a group that the user added.
     """
     for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
@@ -203,25 +185,18 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise LabError(f"{unread} is set but never read: did you mean scheduler.{unread}?")
     train_yaml = OmegaConf.load(CONF / "train.yaml")
     known = [*(str(key) for key in train_yaml if key != "defaults"), *conf_groups.NAMES]
-    read = {*known, *choices, *_KNOWN_KEYS, *_referenced_keys(OmegaConf.to_container(cfg, resolve=False))}
+    values = [value for _, value in leaves(OmegaConf.to_container(cfg, resolve=False))]
+    interpolations = [value for value in values if isinstance(value, str) and "${" in value]  # ${lr}, ${oc.select:lr,1}
+    read = {*known, *choices, *_KNOWN_KEYS, *re.findall(r"[A-Za-z_]\w*", " ".join(interpolations))}
     for key in map(str, cfg):
         if key not in read:
             alike = get_close_matches(key, [each for each in known if each.isidentifier()])
-            hint = f"did you mean {alike[0]}?" if alike else f"put your own keys under +{NOTES}."
+            hint = f"did you mean {alike[0]}?" if alike else "put your own keys under +notes."
             raise LabError(f"{key} is set but never read: {hint}")
 
 
-def _referenced_keys(value: Any) -> Iterator[str]:
-    """Yield the names in all interpolations, such as "lr" in ${lr} and ${oc.select:lr,1}."""
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _referenced_keys(each)
-    elif isinstance(value, str) and "${" in value:
-        yield from re.findall(r"[A-Za-z_]\w*", value)
-
-
 def _check_values(cfg: DictConfig) -> None:
-    """Check values that are not checked by a constructor."""
+    """Check the types of values that no constructor checks."""
     for name in _SWITCHES:
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
@@ -240,21 +215,12 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = f" ({error.full_key})" if error.full_key else ""
         raise LabError(f"{str(error).splitlines()[0]}{key}") from error
-    for key, text in _strings(config):
+    for key, value in leaves(config):
         try:
-            text.encode()
+            str(value).encode()
         except UnicodeEncodeError as error:
-            raise LabError(f"{key} is set to {text!a}, which cannot be encoded in UTF-8: choose another") from error
+            raise LabError(f"{key} is set to {value!a}, which cannot be encoded in UTF-8: choose another") from error
     return dict(rename_targets(config))
-
-
-def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield all strings of a configuration with their keys."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict | list):
-        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _strings(each, f"{path}.{name}".lstrip("."))
 
 
 def _differing_keys(config: Any, other: Any, path: str = "") -> list[str]:

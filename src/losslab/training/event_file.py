@@ -1,4 +1,4 @@
-"""The TensorBoard event file on a disk that may be full. Slow to import, because it imports torch.utils.tensorboard."""
+"""A TensorBoard event file on a disk that may be full. The import takes long, because of torch.utils.tensorboard."""
 
 import errno
 import logging
@@ -46,11 +46,7 @@ class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
 
 
 class RecordFile:
-    """A file of complete records. Records that cannot be written are skipped, with one warning.
-
-    Args:
-        path: the path of the file, which is created with the first record.
-    """
+    """A file of complete records, created with the first record. Records that cannot be written are skipped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,12 +55,18 @@ class RecordFile:
         self._warned = False
 
     def write(self, record: bytes) -> None:
-        """Append a record if there is room. The first record, a header, is retried together with the next."""
+        """Append a record if there is room; otherwise log a warning, once.
+
+        The first record is a header that the file needs: until there is room, it is written before the next record.
+        """
         if not self._size:
             self._first = self._first or record
             record = record if record is self._first else self._first + record
         try:
-            self._append(record)
+            with self.path.open("ab", buffering=0) as file:
+                if file.write(record) < len(record):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 -- as if write had
+            self._size += len(record)
         except OSError as error:
             with suppress(OSError):  # readers would stop at an incomplete record
                 os.truncate(self.path, self._size)
@@ -78,9 +80,3 @@ class RecordFile:
 
     def close(self) -> None:
         """Do nothing: no file is open."""
-
-    def _append(self, record: bytes) -> None:
-        with self.path.open("ab", buffering=0) as file:
-            if file.write(record) < len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._size += len(record)

@@ -1,4 +1,4 @@
-"""Building an `Experiment` from a resolved configuration (`build`), and training and testing it (`run`)."""
+"""The `Experiment` of a resolved configuration: building it, training and testing it, and evaluating it."""
 
 import json
 import logging
@@ -12,7 +12,6 @@ import torch
 from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
-from losslab.data.batch import DataSpec
 from losslab.data.module import DataMetadata, ExperimentDataModule
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
@@ -42,13 +41,10 @@ class Experiment:
 
 
 def build(config: dict[str, Any]) -> Experiment:
-    """Build an experiment. Nothing is computed or written yet.
-
-    Args:
-        config: the resolved configuration, from `training.config.compose` or `RunFolder.read_config`.
+    """Build an experiment from a resolved configuration (`config.compose`, `RunFolder.read_config`). Writes nothing.
 
     Raises:
-        LabError: the parts do not fit together, or not this machine.
+        LabError: the parts do not fit together, or this machine lacks what the trainer needs.
     """
     trusted = parse_packages(config.get("trust"))
     data: ExperimentDataModule = make("data", config["data"])
@@ -80,20 +76,14 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(config, data, learner, make_trainer(config, learner), RunFolder(Path(config["run_dir"]), trusted))
 
 
-def data_spec(data: dict[str, Any]) -> DataSpec:
-    """Return the specification of the data of a configuration, without reading them."""
-    module: ExperimentDataModule = make("data", data)
-    return module.spec
-
-
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
-    """Build the experiment of an existing run, to evaluate it on all of its data; `reopen` also loads weights.
+    """Build the experiment of an existing run, to evaluate it on all of its data. The weights are not loaded.
 
     Loggers and callbacks, which would write files, and limits on batches are removed. Missing data are not downloaded,
     because the URL would come from an untrusted folder.
 
     Raises:
-        LabError: see `build`; or the data do not have the kind of the training data.
+        LabError: see `build`; or shapes or classes of the data differ from those of the training data.
     """
     no_limits: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     no_limits |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
@@ -110,11 +100,7 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
 
 
 def build_on_any_machine(config: dict[str, Any]) -> Experiment:
-    """Build an experiment for one process on any machine, without loggers and callbacks.
-
-    Raises:
-        LabError: see `build`.
-    """
+    """Build an experiment for one process on any device, without loggers and callbacks. For errors see `build`."""
     trainer = config["trainer"] | {"accelerator": "auto", "devices": 1}
     if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
         trainer["precision"] = "32-true"
@@ -122,7 +108,7 @@ def build_on_any_machine(config: dict[str, Any]) -> Experiment:
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
-    """Return the metrics of the learner's current weights on "test" or "val"."""
+    """Return the metrics of the learner's current weights on the split "test" or "val"."""
     measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
     with suppress_lightning_noise():
         measure(experiment.learner, datamodule=experiment.data, verbose=False)
@@ -130,11 +116,7 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
 
 
 def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
-    """Train and test, write the final metrics to metrics.json, and return them.
-
-    Args:
-        experiment: the experiment, from `build`.
-        resume: whether to resume the run in its folder.
+    """Train and test, write the final metrics to metrics.json, and return them. `resume` continues an existing run.
 
     Raises:
         LabError: the data are missing, the folder contains another run, or training failed.
@@ -146,6 +128,8 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
         start = checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
         if resume:
             _announce_resume(experiment, start)
+        elif is_first:
+            _check_unused(experiment.folder)
         _prepare(experiment, start, resume=resume)
         return _train_and_test(experiment, start)
 
@@ -161,14 +145,18 @@ def _announce_resume(experiment: Experiment, start: checkpoint.ResumePoint | Non
             board.purge_after(-1 if start is None else start.step)
 
 
+def _check_unused(folder: RunFolder) -> None:
+    for file, kind in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
+        if file.exists():
+            raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
+
+
 def _prepare(experiment: Experiment, start: checkpoint.ResumePoint | None, *, resume: bool) -> None:
     """Read the data and do all remaining checks, then write the files that mark the folder as a run.
 
     A resumed run passed these checks when it started, and its files are not written again.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    if trainer.is_global_zero and not resume:
-        _check_unused(folder)
     if config["ckpt_path"] and start is None:
         weights.initialize(learner, Path(config["ckpt_path"]))
     if resume:
@@ -191,20 +179,11 @@ def _prepare(experiment: Experiment, start: checkpoint.ResumePoint | None, *, re
         learner.network.compile()  # in place, so that the names in checkpoints do not change
 
 
-def _check_unused(folder: RunFolder) -> None:
-    for file, kind in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
-        if file.exists():
-            raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
-
-
 def _check_same_data(experiment: Experiment) -> None:
-    """Check that a resumed run gets the same data as before."""
-    kept, metadata = experiment.folder.read_metadata(), experiment.data.metadata.as_json()
+    """Check that the data of a resumed run are those recorded in its data.json."""
+    recorded, now = experiment.folder.read_metadata(), json.loads(json.dumps(experiment.data.metadata.as_json()))
     # The normalisation statistics may differ in the last digit on another machine.
-    before, now = (
-        {key: value for key, value in (content or {}).items() if key != "normalise"} for content in (kept, metadata)
-    )
-    if kept is not None and before != json.loads(json.dumps(now)):
+    if recorded is not None and recorded | {"normalise": None} != now | {"normalise": None}:
         raise LabError(
             f"the data are not those that {experiment.folder.path} was trained on so far "
             f"(recorded in {experiment.folder.metadata}): set data.dir to the original data, or start a new run"
@@ -216,7 +195,7 @@ def _check_first_step(experiment: Experiment) -> None:
     device = trainer.strategy.root_device
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
-    if config.get("examine", True):  # missing in configurations of early versions
+    if config.get("examine", True):  # configurations of early versions lack this key
         preflight.examine_first_batch(learner, data, device)
 
 
@@ -256,5 +235,5 @@ def _train_and_test(experiment: Experiment, start: checkpoint.ResumePoint | None
 
 def _seed(seed: Any) -> None:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise LabError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
+        raise LabError(f"seed must be an integer from 0 to {2**32 - 1}, got {seed!r}")
     seed_everything(seed, verbose=False)

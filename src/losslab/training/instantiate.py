@@ -25,27 +25,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from losslab.data.batch import DataSpec
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.losses.adapter.adapted import adapt
 from losslab.losses.base import Loss
 from losslab.models.cosine import with_cosine_outputs
 from losslab.targets import Kind
 
 _CHECKED_PACKAGES = ("losslab", "lightning", "torch", "torchvision")
-"""Packages whose annotations are complete; other packages may accept more than their annotations allow."""
+"""Packages whose arguments are checked; those of other packages may accept more than their annotations allow."""
 _HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_")
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
 def make(key: str, config: Any, **arguments: Any) -> Any:
-    """Instantiate a part of the configuration.
-
-    Args:
-        key: the config key of the part, for messages.
-        config: the part, with a `_target_`; or None, which is returned as None.
-        arguments: further arguments of the target.
+    """Instantiate the part of the configuration with this key, or return None if it is None.
 
     Raises:
         LabError: the part cannot be instantiated, or has an argument that its target does not accept.
@@ -53,20 +48,20 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
     if config is not None and not (isinstance(config, Mapping) and isinstance(config.get("_target_"), str)):
         group = key.partition(".")[0]
         raise LabError(f"{key}: it has no _target_: set {key}._target_, or choose {group}=NAME")
-    whole = {**config, **arguments} if config else arguments
+    all_arguments = {**config, **arguments} if config else arguments
     with translate_errors(key):
         try:
             made = instantiate(config, **arguments)
         except InstantiationException as error:
             if not isinstance(error.__cause__, LabError):
-                validate_arguments(key, whole)  # raises a clearer error if an argument is wrong
+                validate_arguments(key, all_arguments)  # raises a clearer error if an argument is wrong
             raise
-        validate_arguments(key, whole)
+        validate_arguments(key, all_arguments)
         return made
 
 
 def make_partial(key: str, config: Any) -> Any:
-    """Instantiate a partial function for an optimizer or a scheduler, which is called when its arguments exist.
+    """Return a function that instantiates an optimizer or a scheduler when its arguments exist.
 
     Raises:
         LabError: see `make`; or `_partial_` is not true.
@@ -84,8 +79,7 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     Raises:
         LabError: the loss cannot be instantiated, or does not accept such targets.
     """
-    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
-    if _is_function_of_outputs(_import(str(config["_target_"])), arguments) and "_partial_" not in config:
+    if _is_function_of_outputs(config) and "_partial_" not in config:
         config = config | {"_partial_": True}
     loss = adapt(make("loss", config), kind, targets)
     if not loss.wants:
@@ -102,16 +96,15 @@ def make_loss_without_data(config: dict[str, Any], targets: int) -> Loss:
     A criterion of another library is tried with class indices first, then with values, then with 0/1 labels.
 
     Raises:
-        LabError: the loss cannot be instantiated, or accepts none of these.
+        LabError: the loss cannot be instantiated, or accepts none of these; the error is that for class indices.
     """
-    first_error: LabError | None = None
+    errors: list[LabError] = []
     for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
         try:
             return make_loss(config, kind, targets)
         except LabError as error:
-            first_error = first_error or error
-    assert first_error is not None  # noqa: S101 -- for the type checker
-    raise first_error
+            errors.append(error)
+    raise errors[0]
 
 
 def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
@@ -121,7 +114,7 @@ def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Modul
     if loss.cosine_outputs:
         network = with_cosine_outputs(network)
     if str(config["trainer"].get("precision")) == "64-true":
-        network = network.double()  # Lightning would do this later; now, so that float64 weights can be loaded
+        network = network.double()  # now, so that float64 weights can be loaded; Lightning would do it later
     return network.to(memory_format=torch.channels_last) if len(spec.input_shape) > 1 else network
 
 
@@ -136,38 +129,32 @@ def import_class(key: str, config: dict[str, Any]) -> type:
     try:
         value = getattr(importlib.import_module(module), name)
     except Exception as error:  # the import of a module may raise anything
-        raise LabError(
-            f"{key}: cannot import {target} ({' '.join(str(error).split())}): set {key}._target_ to a class"
-        ) from error
+        raise LabError(f"{key}: cannot import {target} ({message_of(error)}): set {key}._target_ to a class") from error
     if not isinstance(value, type):
         raise LabError(f"{key}: {target} is not a class: set {key}._target_ to one")
     return value
 
 
-def _import(target: str) -> Any:
-    """Import an object by its dotted name. None if its module cannot be imported: instantiating it reports the error.
+def _is_function_of_outputs(config: dict[str, Any]) -> bool:
+    """Return whether the `_target_` of a loss is a function that requires more than the configured arguments.
 
     Raises:
-        LabError: the module has no such name; the message lists similar names.
+        LabError: the module of the `_target_` has no such name; the message lists similar names.
     """
-    path, _, name = target.rpartition(".")
+    path, _, name = str(config["_target_"]).rpartition(".")
     try:
         module = importlib.import_module(path)
-    except Exception:  # noqa: BLE001 -- the import of a module may raise anything
-        return None
+    except Exception:  # noqa: BLE001 -- a module may raise anything, and `make` reports the error
+        return False
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
         similar = get_close_matches(name, dir(module)) or own
         raise LabError(f"{path} has no {name}, but {', '.join(similar) or 'nothing like it'}")
-    return getattr(module, name)
-
-
-def _is_function_of_outputs(value: Any, arguments: dict[str, Any]) -> bool:
-    """Return whether a function still requires outputs and targets after the configured arguments are bound."""
-    if not inspect.isroutine(value):
+    function = getattr(module, name)
+    if not inspect.isroutine(function):
         return False
     try:
-        inspect.signature(value).bind(**arguments)
+        inspect.signature(function).bind(**{key: value for key, value in config.items() if not key.startswith("_")})
     except (TypeError, ValueError):  # ValueError: a function written in C++ has no signature
         return True
     return False
@@ -175,7 +162,7 @@ def _is_function_of_outputs(value: Any, arguments: dict[str, Any]) -> bool:
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
-    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError of one line."""
+    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError in one line."""
     try:
         yield
     except InstantiationException as error:
@@ -192,15 +179,14 @@ def translate_errors(key: str) -> Iterator[None]:
         if "torch/optim" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).as_posix():
             raise
         raise LabError(
-            f"optimizer: it cannot take a step ({' '.join(str(error).split())}): "
-            "check the options of optimizer and scheduler"
+            f"optimizer: it cannot take a step ({message_of(error)}): check the options of optimizer and scheduler"
         ) from error
     except MisconfigurationException as error:
         raise LabError(" ".join(f"{key}: {error}".split())) from error
 
 
 def validate_arguments(key: str, config: Any) -> None:
-    """Check the arguments of a part of the configuration, and of all parts inside, against the signatures.
+    """Check the arguments of a part of the configuration, and of its nested parts, against the signatures.
 
     Raises:
         LabError: an argument does not exist, or its value does not match its annotation.
@@ -275,25 +261,18 @@ def describe_annotation(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         # Tensors are left out: they can be passed only from Python, not in a configuration.
-        options = [option for each in arguments if each is not Tensor for option in _describe_options(each)]
-        return " or ".join(dict.fromkeys(options))
+        options = " or ".join(describe_annotation(each) for each in arguments if each is not Tensor)
+        return " or ".join(dict.fromkeys(options.split(" or ")))  # each option once
     if origin is Literal:
-        return " or ".join(_describe_options(hint))
+        return " or ".join(format_value(value).strip("'") for value in arguments)
     kind = origin or hint
     if isinstance(kind, type) and issubclass(kind, Iterable) and kind not in {str, Tensor}:
         if issubclass(kind, Mapping):
             return "a mapping"
-        item = describe_annotation(arguments[0]).removeprefix("a ").replace(" or a ", " or ") if arguments else ""
-        return f"a list ({item} each)" if arguments else "a list"
+        return f"a list, each item {describe_annotation(arguments[0])}" if arguments else "a list"
     if kind in {Path, PathLike}:
         return "a path"
     return _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)} (_target_=...)")
-
-
-def _describe_options(hint: Any) -> list[str]:
-    if get_origin(hint) is Literal:
-        return [format_value(value).strip("'") for value in get_args(hint)]
-    return [describe_annotation(hint)]
 
 
 def format_value(value: Any) -> str:

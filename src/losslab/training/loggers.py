@@ -1,4 +1,4 @@
-"""The TensorBoard logger of a run: one event file in the run folder, written at intervals."""
+"""The TensorBoard logger of a run, which writes one event file into the run folder at intervals."""
 
 import time
 from collections import deque
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 class RunLogger(TensorBoardLogger):
     """Lightning's TensorBoard logger, writing directly into the run folder.
 
-    Lightning flushes the file at every log call, and TensorBoard wakes a thread for every value: together they take
-    longer than a tiny epoch. This logger collects values in memory and writes them at most `flush_secs` later. It
-    writes no hparams.yaml, because the run folder has a config.json.
-
-    Args:
-        run_dir: the run folder.
-        flush_secs: the maximum time that a value is kept in memory.
+    Lightning flushes the file at every log call, and TensorBoard wakes a thread for every value, which takes longer
+    than a tiny epoch. This logger collects values in memory and writes them at most `flush_secs` later. It writes no
+    hparams.yaml, because the run folder has a config.json.
     """
 
     def __init__(self, run_dir: str, flush_secs: float = 5.0) -> None:
@@ -34,7 +30,7 @@ class RunLogger(TensorBoardLogger):
         self._lock = Lock()
 
     def purge_after(self, step: int) -> None:
-        """Hide values of later steps in TensorBoard, which a resumed run logs again."""
+        """Let TensorBoard hide the existing values of later steps, which a resumed run logs again."""
         self._kwargs["purge_step"] = step + 1
 
     @property
@@ -45,7 +41,7 @@ class RunLogger(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> "SummaryWriter":
-        """The writer of the event file, which tolerates a full disk."""
+        """The writer of the event file; it tolerates a full disk."""
         if self._experiment is None:
             from losslab.training.event_file import RobustSummaryWriter  # noqa: PLC0415 -- only if a value is logged
 
@@ -75,7 +71,7 @@ class RunLogger(TensorBoardLogger):
     def _write(self) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 -- only if a value is logged
 
-        self._timer = None  # first: values logged from now on need another timer
+        self._timer = None  # before the values are read: values logged from now on need another timer
         writer = self.experiment._get_file_writer()  # noqa: SLF001 -- add_scalar would write an event for each value
         with self._lock:
             while self._queue:

@@ -1,4 +1,4 @@
-"""Checks before the first step: whether the parts fit together and this machine, and the checks of the doctor."""
+"""Checks before the first step: that the parts fit together and this machine can train them; the doctor's checks."""
 
 import logging
 import warnings
@@ -26,15 +26,11 @@ from losslab.training.instantiate import format_value
 logger = logging.getLogger(__name__)
 
 _UNKNOWN_TOTAL_STEPS = 1_000_000
-"""The number of steps with which a scheduler is tried."""
+"""The number of steps that `check_optimizer` passes to a scheduler; the actual number is not known yet."""
 
 
 def check_loss(loss: Loss, spec: DataSpec) -> None:
-    """Check that a loss accepts the targets of these data and their number of classes.
-
-    Raises:
-        LabError: the loss does not; the message lists losses that do.
-    """
+    """Raise a LabError, which lists fitting losses, unless a loss accepts the targets of these data."""
     if spec.targets < 1:
         raise LabError("these data have no classes")
     kind = choose_kind(spec.kind, loss.wants)
@@ -46,27 +42,18 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
         )
     if isinstance(loss, Adapted):
         return  # it was called when it was adapted
-    target = _example_targets(spec)
-    outputs = torch.zeros(len(target), loss.outputs(spec.targets) * loss.n_views)
+    targets = {
+        Kind.INDEX: torch.zeros(2, dtype=torch.int64),
+        Kind.PROBABILITIES: torch.full((2, spec.targets), 1 / spec.targets),
+    }
+    target = targets.get(spec.kind, torch.zeros(2, spec.targets))
+    outputs = torch.zeros(2, loss.outputs(spec.targets) * loss.n_views)
     loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # replaced when the data are read
     loss.per_example(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
 
 
-def _example_targets(spec: DataSpec) -> Tensor:
-    """Create two targets of the kind of the data."""
-    if spec.kind is Kind.INDEX:
-        return torch.zeros(2, dtype=torch.int64)
-    if spec.kind is Kind.PROBABILITIES:
-        return torch.full((2, spec.targets), 1 / spec.targets)
-    return torch.zeros(2, spec.targets)
-
-
 def check_optimizer(learner: Learner) -> None:
-    """Instantiate the optimizer and the scheduler, and take a step, to find wrong arguments before training.
-
-    Raises:
-        LabError: one cannot be used; the message ends with that of the original error.
-    """
+    """Raise a LabError unless the optimizer and the scheduler can be instantiated and take a step."""
     with _translate_errors("optimizer", learner.optimizer):
         optimizer = learner.optimizer(learner.parameters())
     if type(optimizer).__module__.startswith("torch.optim."):  # others may need the network's parameters
@@ -99,25 +86,17 @@ def _translate_errors(key: str, partial: Any) -> Iterator[None]:
 
 
 def check_length(config: dict[str, Any]) -> None:
-    """Check that training takes at least one step.
-
-    Raises:
-        LabError: it takes none; the message names the config key.
-    """
+    """Raise a LabError if the trainer would take no training step."""
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if config["train"] and config["trainer"].get(key) == 0:
             raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Check the numbers of the trainer, and that this machine has its devices and supports its precision.
-
-    Raises:
-        LabError: a value is wrong; the message names the config key and a value that works.
-    """
+    """Raise a LabError if a number of the trainer is wrong, or this machine lacks its devices or precision."""
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if not isinstance(trainer.get(key), int | None):
-            raise LabError(f"trainer.{key} must be a whole number, got {trainer[key]!r}")
+            raise LabError(f"trainer.{key} must be an integer, got {trainer[key]!r}")
     every, clip = trainer.get("check_val_every_n_epoch"), trainer.get("gradient_clip_val")
     accumulate = trainer.get("accumulate_grad_batches", 1)
     above_0 = (every is None or every > 0) and (clip is None or (isinstance(clip, int | float) and clip > 0))
@@ -129,7 +108,13 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     interval = trainer.get("val_check_interval")
     if isinstance(interval, int | float) and not interval > 0:
         raise LabError(f"trainer.val_check_interval must be above 0, got {interval}")
-    _check_processes(trainer)
+    if environment.current_rank().world_size == 1:  # otherwise torchrun, srun or train.py started the processes
+        count = environment.requested_processes(trainer, torch.cuda.device_count)
+        if count > 1:
+            raise LabError(
+                f"trainer.devices asks for {count} processes, but this is a single one: use `python train.py`, which "
+                "starts them, or set trainer.devices=1"
+            )
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
@@ -144,28 +129,11 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         )
 
 
-def _check_processes(trainer: dict[str, Any]) -> None:
-    if environment.current_rank().world_size > 1:
-        return  # torchrun, srun or train.py started them
-    count = environment.requested_processes(trainer, torch.cuda.device_count)
-    if count > 1:
-        raise LabError(
-            f"trainer.devices asks for {count} processes, but this is a single one: use `python train.py`, which "
-            "starts them, or set trainer.devices=1"
-        )
-
-
 def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, world_size: int) -> None:
-    """Warn that BatchNorm uses the statistics of each rank's share of a batch; refuse shares that are too small.
+    """Warn that BatchNorm uses the statistics of each rank's share of a batch.
 
-    Args:
-        network: the network to train.
-        examples: the number of examples of the training split.
-        batch_size: the batch size over all ranks; None for one batch of all examples.
-        world_size: the number of ranks.
-
-    Raises:
-        LabError: a rank would get fewer than two examples of the last batch of an epoch.
+    Raise a LabError if a rank would get fewer than two examples of the last batch of an epoch. `batch_size` is the size
+    over all ranks; None means one batch of all examples.
     """
     names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     if not names:
@@ -185,8 +153,8 @@ def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, 
 def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
     """Let the doctor examine the first training batch: raise its errors, log its warnings.
 
-    This does not change the results of the run. All ranks examine the same whole batch, so all refuse the run or none.
-    The network is moved to the device, as in training.
+    This does not change the results of the run. All ranks examine the same whole batch, so they all come to the same
+    result. The network is moved to the device.
 
     Raises:
         LabError: the doctor reports errors; the message has a line for each.
@@ -203,7 +171,7 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: to
 
 
 def first_batch(data: ExperimentDataModule) -> Batch:
-    """Return the first batch of the first epoch, over all ranks, on the device of the data."""
+    """Return the first batch of the first epoch over all ranks, on the device of the data."""
     return data.train_dataloader().peek()
 
 
@@ -218,7 +186,7 @@ def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
 
 
 class _SameViews(Loss):
-    """A loss of several views that gets the same outputs for each view, so that the plain network suffices."""
+    """Evaluates a loss of several views on one view, whose outputs are repeated, so that the plain network suffices."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()

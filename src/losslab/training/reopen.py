@@ -1,4 +1,4 @@
-"""Reopening a finished run to evaluate, explain or export it: its experiment with trained weights."""
+"""Reopening a finished run, to evaluate, explain or export it: rebuilding its experiment with the trained weights."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,15 +15,8 @@ from losslab.data.module import DataMetadata
 from losslab.errors import LabError
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder
-from losslab.training import weights
+from losslab.training import instantiate, weights
 from losslab.training.experiment import Experiment, rebuild
-from losslab.training.instantiate import (
-    describe_annotation,
-    import_class,
-    make_loss,
-    make_network,
-    matches_annotation,
-)
 from losslab.training.teacher import trusting, with_teacher
 
 SPLITS = ("test", "val", "train")
@@ -42,11 +35,11 @@ class EvaluationRequest:
     run: Path
     """The run folder; a str is converted."""
     split: str = "test"
-    """test, val or train."""
+    """The split: test, val or train."""
     checkpoint: str = "best"
-    """best, last, or a path."""
+    """The checkpoint with the weights: best, last, or a path."""
     data: tuple[str, ...] = ()
-    """KEY=VALUE overrides of the run's data options."""
+    """Overrides of the run's data options, as KEY=VALUE."""
     trusted: tuple[str, ...] = ()
     """Packages that the user trusts, besides those on the allow-list."""
 
@@ -78,7 +71,7 @@ def reopen(request: EvaluationRequest) -> Experiment:
     overrides = parse_data_overrides(request.data, config["data"])
     data = locate_data(folder, config["data"], overrides)
     if "dir" in overrides and not Path(str(overrides["dir"]), cifar10.FOLDER).is_dir():
-        # Data are downloaded into this folder from their public source and verified, not from the URL in the run.
+        # Data may be downloaded into this folder: from their public source and verified, not from the URL in the run.
         data = data | {key: value for key, value in (("url", None), ("verify", True)) if key in data}
     experiment = rebuild(folder, config | {"data": data | overrides})
     experiment.data.may_download = "dir" in overrides
@@ -99,35 +92,31 @@ def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Lea
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     config, content, path = folder.read_config(), folder.read_metadata(), find_checkpoint(folder, checkpoint)
     if content is None:
-        return _reopen_with_data(EvaluationRequest(folder.path, checkpoint=checkpoint, trusted=folder.trusted))
+        try:
+            experiment = reopen(EvaluationRequest(folder.path, checkpoint=checkpoint, trusted=folder.trusted))
+            experiment.data.prepare_data()
+            experiment.data.setup()
+        except LabError as error:
+            raise LabError(
+                f"{folder.path} is a run of an early version without data.json, so its data are needed: {error}"
+            ) from error
+        return experiment.learner.eval(), experiment.data.metadata
     metadata = DataMetadata.from_json(content, folder.metadata)
     if folder.teacher.is_dir():
         config = with_teacher(str(folder.teacher), config)
     spec = metadata.spec
     with trusting(folder.trusted):
-        loss = make_loss(config["loss"], spec.kind, spec.targets)
+        loss = instantiate.make_loss(config["loss"], spec.kind, spec.targets)
     if metadata.class_counts is not None:
         loss.set_class_counts(metadata.class_counts)
-    learner = learner_for(spec.task)(make_network(config, spec, loss), loss, spec)
+    learner = learner_for(spec.task)(instantiate.make_network(config, spec, loss), loss, spec)
     weights.load(learner, path)
     weights.check_finite(learner, path)
     return learner.eval(), metadata
 
 
-def _reopen_with_data(request: EvaluationRequest) -> tuple[Learner, DataMetadata]:
-    try:
-        experiment = reopen(request)
-        experiment.data.prepare_data()
-        experiment.data.setup()
-    except LabError as error:
-        raise LabError(
-            f"{request.run} is a run of an early version without data.json, so its data are needed: {error}"
-        ) from error
-    return experiment.learner.eval(), experiment.data.metadata
-
-
 def find_checkpoint(folder: RunFolder, name: str) -> Path:
-    """Return the path of the checkpoint "best" or "last", or the given path.
+    """Return the path of a checkpoint, which may be "best", "last" or a path.
 
     Raises:
         LabError: the file does not exist.
@@ -141,7 +130,7 @@ def find_checkpoint(folder: RunFolder, name: str) -> Path:
 
 
 def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the data options with a `dir` that exists, resolved against the working directory or the launch directory.
+    """Return the data options with a `dir` that exists, relative to the working directory or to that of the training.
 
     Raises:
         LabError: the folder exists in neither.
@@ -162,18 +151,14 @@ def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, An
 
 
 def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
-    """Parse `KEY=VALUE` overrides of data options with the grammar of Hydra.
-
-    Args:
-        overrides: the overrides, "KEY=VALUE" or "data.KEY=VALUE".
-        data: the run's data configuration.
+    """Parse overrides "KEY=VALUE" or "data.KEY=VALUE" of data options with the grammar of Hydra.
 
     Raises:
         LabError: an override cannot be parsed, or the data do not accept the option or the value.
     """
     if not overrides:
         return {}
-    parameters = inspect.signature(import_class("data", data), eval_str=True).parameters.values()
+    parameters = inspect.signature(instantiate.import_class("data", data), eval_str=True).parameters.values()
     named = [p for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}]
     accepted = {p.name: Any if p.annotation is p.empty else p.annotation for p in named}
     known = sorted({*(key for key in data if not key.startswith("_")), *accepted})
@@ -185,8 +170,10 @@ def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict
             hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(known)}"
             name = override.removeprefix("data.").partition("=")[0]
             raise LabError(f"--data {name}: these data have no such option; {hint}")
-        if key in accepted and not matches_annotation(value, accepted[key]):
-            raise LabError(f"--data {override}: {key} must be {describe_annotation(accepted[key])}, got {value!r}")
+        if key in accepted and not instantiate.matches_annotation(value, accepted[key]):
+            raise LabError(
+                f"--data {override}: {key} must be {instantiate.describe_annotation(accepted[key])}, got {value!r}"
+            )
         values[key] = value
     return values
 

@@ -1,4 +1,4 @@
-"""The teacher for distillation: the network of a finished run."""
+"""The teacher for distillation, which is the network of a finished run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def network_of(run: str | None) -> nn.Module | None:
     if run is None:
         return None
     folder = RunFolder(Path(run), _trusted.get())
-    config = with_teacher(None, folder.read_config())  # inference with a teacher needs no teacher of the teacher
+    config = with_teacher(None, folder.read_config())  # the teacher's own teacher is not needed for inference
     data: ExperimentDataModule = make("data", config["data"])
     loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
     network = make_network(config, data.spec, loss)
@@ -49,7 +49,7 @@ def network_of(run: str | None) -> nn.Module | None:
 
 
 def with_teacher(run: str | None, config: Any) -> Any:
-    """Return a copy of a configuration with `run` as the teacher, if it has one."""
+    """Return a copy of a configuration in which `run` replaces the teacher, if there is one."""
     if not isinstance(config, dict):
         return config
     if config.get("_target_") == "losslab.training.teacher.network_of":
@@ -58,9 +58,9 @@ def with_teacher(run: str | None, config: Any) -> Any:
 
 
 class _Teacher(nn.Module):
-    """A network that returns log-probabilities (N, C), computed from its outputs by the loss of its training.
+    """A network that returns log-probabilities (N, C); the loss of its training computes them from the outputs.
 
-    For a network of logits these are the logits, up to a constant for each example.
+    For a network whose outputs are logits, these are the logits minus a constant for each example.
     """
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:

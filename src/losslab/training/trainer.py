@@ -1,4 +1,4 @@
-"""Instantiating Lightning's Trainer, with callbacks and loggers, from a configuration."""
+"""Instantiating Lightning's Trainer from a configuration, with callbacks and loggers."""
 
 import logging
 import warnings
@@ -25,10 +25,10 @@ _IGNORED_WARNINGS = (
     r".*smaller than the logging interval.*",  # a run of three points has one batch an epoch
     r".*does not have many workers.*",  # the data are in memory: workers would only copy them
     r".*Checkpoint directory .* exists and is not empty.*",
-    r".*overfit.*shuffling.*",  # losslab's loader handles overfit_batches itself
+    r".*overfit.*shuffling.*",  # the loader of losslab handles overfit_batches itself
     r".*GPU available but not used.*",  # trainer=cpu is deliberate
-    r".*was called before the ``update`` method.*",  # on a rank whose share of every batch was empty
-    r".*`srun` command is available.*",  # on the login node of a cluster
+    r".*was called before the ``update`` method.*",  # a rank whose share of every batch was empty
+    r".*`srun` command is available.*",  # the login node of a cluster
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 _NULL_CONTEXT = nullcontext()
@@ -36,7 +36,7 @@ _NULL_CONTEXT = nullcontext()
 
 @contextmanager
 def suppress_lightning_noise() -> Iterator[None]:
-    """Suppress Lightning's info messages, and warnings that a user cannot act on."""
+    """Suppress Lightning's info messages, and warnings that need no action of the user."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ class NullProfiler(PassThroughProfiler):
 
 
 def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
-    """Instantiate the Trainer of a resolved configuration. In a run of several ranks, wait for the other ranks.
+    """Instantiate the Trainer of a resolved configuration. If there are several ranks, wait until all have joined.
 
     Raises:
         LabError: the trainer, a callback or a logger cannot be instantiated, or monitors an unknown metric.
@@ -70,8 +70,8 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
         make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
     ]
     options = dict(config["trainer"])
-    # Unless disabled, Lightning adds a progress bar and a checkpoint callback. History is a Checkpoint too, and with
-    # one Lightning does not accept enable_checkpointing=False.
+    # Lightning adds a progress bar and a checkpoint callback unless they are disabled. It refuses to disable
+    # checkpoints if a callback is a Checkpoint; History is one, too.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["profiler"] = options.get("profiler") or NullProfiler()
@@ -89,19 +89,12 @@ def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
         for name, callback in (config.get("callbacks") or {}).items()
         if callback
     ]
-    disabled: dict[str, type[Callback]] = {
-        "enable_progress_bar": ProgressBar,
-        "enable_checkpointing": BestAndLastCheckpoint,
-    }
-    for option, kind in disabled.items():
-        if config["trainer"].get(option) is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, kind)]
-    return callbacks
+    switches = (("enable_progress_bar", ProgressBar), ("enable_checkpointing", BestAndLastCheckpoint))
+    disabled = tuple(kind for option, kind in switches if config["trainer"].get(option) is False)
+    return [callback for callback in callbacks if not isinstance(callback, disabled)]
 
 
-def _arguments_from_run(
-    name: str, callback: dict[str, Any], config: dict[str, Any], learner: Learner
-) -> dict[str, Any]:  # fmt: skip
+def _arguments_from_run(name: str, callback: Any, config: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """Return the arguments that the configuration of a callback leaves null: monitored metric and hyperparameters."""
     if not isinstance(callback, dict) or "_target_" not in callback:
         raise LabError(
@@ -120,7 +113,7 @@ def _arguments_from_run(
 
 
 def _distributed_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with which Lightning uses the running ranks and leaves the sharding of batches to the loader."""
+    """Return options with which Lightning uses the existing ranks and leaves the sharding of batches to the loader."""
     info = environment.current_rank()
     if info.world_size == 1:
         # In a shell or batch script of SLURM, Lightning would assume that this process is a task of the job.

@@ -1,4 +1,4 @@
-"""Loading weights from Lightning checkpoints (.ckpt) and from the plain state_dict of a network (.pth)."""
+"""Loading weights from Lightning checkpoints (.ckpt) and from files with the state_dict of a network (.pth)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _MAX_REASON = 200
 class _Weights(NamedTuple):
     network: dict[str, Tensor]
     loss: dict[str, Tensor]
-    """The learned parameters of the loss, such as the class vectors of ArcFace."""
+    """The parameters and buffers of the loss, such as the class vectors of ArcFace."""
     loss_numbers: dict[str, float]
     """The hyperparameters of the loss that a callback changed over the epochs."""
 
@@ -30,8 +30,7 @@ def load(learner: Learner, path: Path) -> None:
     Raises:
         LabError: the file is missing, damaged, or from another network, or lacks the learned parameters of the loss.
     """
-    weights = _read(path)
-    with _translate_mismatch(path):
+    with _reading(path) as weights:
         learner.network.load_state_dict(weights.network)
         if weights.loss:
             learner.loss.load_state_dict(weights.loss)
@@ -45,17 +44,13 @@ def load(learner: Learner, path: Path) -> None:
 
 
 def initialize(learner: Learner, path: Path) -> None:
-    """Initialize a new run from the weights in a file.
+    """Initialize a new run from the weights in a file. For errors see `load`.
 
-    The loss may differ from the file's; its parameters are loaded where name and shape match.
-
-    Raises:
-        LabError: the file is missing, damaged, or from another network.
+    The loss may differ from that of the file; its parameters are loaded where name and shape match.
     """
-    weights = _read(path)
-    with _translate_mismatch(path):
+    with _reading(path) as weights:
         learner.network.load_state_dict(weights.network)
-        # No buffers: the buffers of a loss, such as class weights, follow from the configuration of this run.
+        # Buffers of a loss, such as class weights, are not loaded: the configuration of this run determines them.
         fitting = {
             name: weights.loss[name]
             for name, parameter in learner.loss.named_parameters()
@@ -65,22 +60,13 @@ def initialize(learner: Learner, path: Path) -> None:
 
 
 def load_network(network: nn.Module, path: Path) -> None:
-    """Load weights into a network.
-
-    Raises:
-        LabError: the file is missing, damaged, or from another network.
-    """
-    weights = _read(path)
-    with _translate_mismatch(path):
+    """Load weights into a network. For errors see `load`."""
+    with _reading(path) as weights:
         network.load_state_dict(weights.network)
 
 
 def check_finite(module: nn.Module, path: Path) -> None:
-    """Refuse loaded weights with NaN or infinity.
-
-    Raises:
-        LabError: a tensor is not finite; the message names it.
-    """
+    """Raise a LabError that names the tensor if loaded weights contain NaN or infinity."""
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise LabError(
@@ -106,7 +92,7 @@ def _read(path: Path) -> _Weights:
         return _Weights(_check_tensors(content, path), {}, {})
     state = _check_tensors(content["state_dict"], path)
     numbers = _check_dict(content.get("loss_numbers", {}), path, "hyperparameters of the loss")
-    return _Weights(_with_prefix("network.", state), _with_prefix("loss.", state), numbers)
+    return _Weights(with_prefix("network.", state), with_prefix("loss.", state), numbers)
 
 
 def _check_dict(content: Any, path: Path, kind: str) -> dict[str, Any]:
@@ -126,14 +112,17 @@ def _check_tensors(state: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of a state_dict whose names start with a prefix, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 @contextmanager
-def _translate_mismatch(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[_Weights]:
+    """Read weights, and replace exceptions of load_state_dict by one line."""
+    weights = _read(path)
     try:
-        yield
+        yield weights
     except LabError:
         raise
     except Exception as error:  # load_state_dict may raise anything for unexpected content

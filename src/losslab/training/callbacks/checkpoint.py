@@ -1,13 +1,12 @@
-"""Checkpoints of the best and of the newest state of a run, from which it resumes bit-exactly."""
+"""The callback that saves the best and the newest state of a run, so that it can be resumed bit-exactly."""
 
 import copy
 import logging
 import math
 import time
 from collections.abc import Iterator
-from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
@@ -20,29 +19,27 @@ from losslab.models.learner import Learner
 from losslab.runs import RunFolder, checkpoint
 from losslab.training.callbacks.disk import cannot_write_message
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
+from losslab.training.weights import with_prefix
 
 logger = logging.getLogger(__name__)
 
 _LONG_VALIDATION = 1.0
-"""Seconds after which a signal does not wait for a validation to end."""
+"""A signal does not wait for the end of a validation that takes longer than this many seconds."""
 _LEARNED = ("state_dict", "current_model_state", "optimizer_states")
 """The parts of a checkpoint that must be finite. Callbacks may contain infinities, such as EarlyStopping.best_score."""
 
 
 class BestAndLastCheckpoint(Checkpoint):
-    """Writes checkpoints/best.ckpt by the learner's monitored metric, checkpoints/last.ckpt, and weights.pth.
+    """Writes checkpoints/best.ckpt, checkpoints/last.ckpt and weights.pth.
 
-    Checkpoints are written at most every `every_seconds` and at the end, since saving would take most of the time of
-    a run of a thousand tiny epochs. Until then the best state is kept in memory. A state with NaN or infinity in a
-    weight or in the optimizer's state is not written.
+    The learner's monitored metric decides which state is the best. Checkpoints are written at most every
+    `every_seconds` seconds and at the end, because saving after each of a thousand tiny epochs would take most of the
+    time. Until then the best state is kept in memory. A state with NaN or infinity in a weight or in the optimizer's
+    state is not written.
 
-    A run resumed from last.ckpt ends as if it had not been interrupted. Therefore last.ckpt is taken only after an
-    optimizer step or before an epoch. When a rank receives SIGINT or SIGTERM, all ranks end after the same step and
-    its state is written; during a long validation, the state from before the validation is written.
-
-    Args:
-        run_dir: the run folder.
-        every_seconds: the minimum time between two writes of a file.
+    A run resumed from last.ckpt ends as if it had not been interrupted. Therefore last.ckpt contains only states from
+    after an optimizer step or from the start of an epoch. When a rank receives SIGINT or SIGTERM, all ranks end after
+    the same step, and its state is written. In a long validation, the state from before the validation is written.
     """
 
     def __init__(self, run_dir: str, every_seconds: float = 30.0) -> None:
@@ -51,13 +48,13 @@ class BestAndLastCheckpoint(Checkpoint):
         self.best_values: dict[str, float] = {}
         """All values of the best epoch; empty before the first validation."""
         self.best_epoch: int | None = None
-        """Counted from 1."""
+        """The number of the best epoch, counted from 1."""
         self.signals = SignalHandler()
         self._request = SharedRequest()
         self._unwritten_best: dict[str, Any] | None = None
         self._final: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
-        self._validation_seconds = math.inf  # of the last validation
+        self._validation_seconds = math.inf  # the time that the last validation took
         self._written_at = 0.0
         self._step = self._saved_step = 0
         self._should_stop = False
@@ -69,7 +66,10 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: Learner, stage: str) -> None:
         if stage == "fit":
-            disable_lightning_signal_handling(trainer)
+            # Lightning's handler of SIGTERM would enter a barrier at an arbitrary point of the step, and before each
+            # batch all ranks would wait for a broadcast of whether rank 0 received SIGTERM.
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
             self.signals.install()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
@@ -89,19 +89,17 @@ class BestAndLastCheckpoint(Checkpoint):
             self._write_last(trainer, state)
         self._end_if_requested(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         if not stepped:
             return
         requested, phase = self._request.submit(self._request_code(trainer)), next_phase(trainer)
-        long = self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1
-        keep = phase is Phase.VALIDATION and long
-        if phase is Phase.END or not (requested or keep):
+        is_long = self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1
+        keep = phase == "validation" and is_long
+        if phase == "end" or not (requested or keep):
             return
         state = finite_state(trainer)
-        if phase is Phase.VALIDATION:
+        if phase == "validation":
             resume_at_validation(state)
         if requested:
             self._write_last(trainer, state)
@@ -111,12 +109,10 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validation_began = time.monotonic()
-        # A validation may be long and changes no weights: a single process ends at once, several must agree first.
+        # A validation changes no weights and may be long: a single process ends at once, several ranks agree first.
         self.signals.deferred = trainer.world_size > 1 or not self._can_end_in_validation(trainer)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # fmt: skip
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
         if trainer.world_size == 1 or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self._request.submit(self.signals.request()) > SAVE and self._can_end_in_validation(trainer):
@@ -182,7 +178,7 @@ class BestAndLastCheckpoint(Checkpoint):
         """End training on all ranks if one of them received a signal."""
         code = self._request.clear()
         if code > SAVE:
-            self.signals.received = code - SAVE  # possibly by another rank
+            self.signals.received = code - SAVE  # the signal may have been sent to another rank
             self._write_state_before_validation(trainer)
             trainer.strategy.barrier()  # torchrun or srun may kill the other ranks once one has exited
             raise KeyboardInterrupt
@@ -198,8 +194,8 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _write_last(self, trainer: Trainer, state: dict[str, Any]) -> None:
         self._saved_step, self._written_at = trainer.global_step, time.monotonic()
-        # best.ckpt first, because last.ckpt refers to it. But only together with last.ckpt: a run resumed from an older
-        # last.ckpt on another machine may get another best epoch.
+        # best.ckpt is written first, because last.ckpt refers to it. It is written only together with last.ckpt,
+        # because a run resumed from an older last.ckpt on another machine may get another best epoch.
         if trainer.is_global_zero and self._write_best():
             self._write(state, self.folder.last)
 
@@ -214,7 +210,7 @@ class BestAndLastCheckpoint(Checkpoint):
         try:
             if path == self.folder.last and path.is_file():
                 atomic.move(path, self.folder.previous)
-            save(state, path)
+            write_checkpoint(state, path)
         except OSError as error:  # the disk may be full now and have room before training ends
             logger.warning("%s was not written (%s): training continues with the previous one", path, error.strerror)
             return False
@@ -223,11 +219,11 @@ class BestAndLastCheckpoint(Checkpoint):
     def _write_final(self, final: dict[str, Any]) -> None:
         try:
             if self._unwritten_best is not None:
-                save(self._unwritten_best, self.folder.best)
+                write_checkpoint(self._unwritten_best, self.folder.best)
             best = final if self.best_epoch is None else self._read_best()
-            save(network_weights(best), self.folder.weights)
+            write_checkpoint(with_prefix("network.", best["state_dict"]), self.folder.weights)
             # Last, so that a run killed before this line resumes from an earlier state and repeats all of this.
-            save(final, self.folder.last)
+            write_checkpoint(final, self.folder.last)
         except OSError as error:
             path = Path(error.filename or self.folder.path)
             raise LabError(cannot_write_message(self.folder, path, error)) from error
@@ -236,7 +232,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _read_best(self) -> dict[str, Any]:
         state = checkpoint.read_best(self.folder)
-        if state["epoch"] + 1 != self.best_epoch:  # written by a process that failed after last.ckpt
+        if state["epoch"] + 1 != self.best_epoch:  # a process wrote it and failed before it wrote last.ckpt
             raise LabError(
                 f"{self.folder.best} was saved in epoch {state['epoch'] + 1}, but on this machine the best epoch is "
                 f"{self.best_epoch}, whose weights are not saved: start a new run"
@@ -251,7 +247,7 @@ def find_checkpoint_callback(trainer: Trainer) -> BestAndLastCheckpoint | None:
 
 
 def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
-    """Return epochs, steps, and the values of the best epoch, or the newest training values if there is none."""
+    """Return the numbers of epochs and steps, and the values of the best epoch or else the newest training values."""
     callback = find_checkpoint_callback(trainer)
     results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     if callback is not None and callback.best_epoch is not None:
@@ -261,11 +257,7 @@ def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 
 
 def finite_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the current state if it is finite. All ranks must call this, because each contributes its averages.
-
-    Raises:
-        NonFiniteError: the state contains NaN or infinity.
-    """
+    """Return the `current_state`, or raise a NonFiniteError if it contains NaN or infinity."""
     state = current_state(trainer)
     name = first_non_finite(state)
     if name is not None:
@@ -276,7 +268,10 @@ def finite_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def current_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the content of a checkpoint: Lightning's, and `should_stop`, which Lightning does not save."""
+    """Return the content of a checkpoint: Lightning's, and `should_stop`, which Lightning does not save.
+
+    All ranks must call this, because the checkpoint contains the averages of each rank.
+    """
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- as in save_checkpoint
     return state | {"should_stop": int(trainer.should_stop)}  # may be set before min_epochs and min_steps are reached
 
@@ -297,14 +292,7 @@ def _float_tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _float_tensors(value, f"{name}.{key}".lstrip("."))
 
 
-def network_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the state_dict of the network from the content of a checkpoint."""
-    prefix = "network."
-    weights: dict[str, Tensor] = state["state_dict"]
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-
-
-def save(state: dict[str, Any], path: Path) -> None:
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint atomically, with its checksum.
 
     Raises:
@@ -319,46 +307,35 @@ def save(state: dict[str, Any], path: Path) -> None:
         raise cause or error from None
 
 
-class Phase(Enum):
-    """The phase of training that follows an optimizer step."""
+def next_phase(trainer: Trainer) -> Literal["batch", "validation", "end"]:
+    """Return what follows the current optimizer step: a batch, a validation, or the end of the epoch or run.
 
-    BATCH = auto()
-    """The next batch."""
-    VALIDATION = auto()
-    """A validation, and then the next batch or the end of the epoch."""
-    END = auto()
-    """The end of the epoch or run."""
-
-
-def next_phase(trainer: Trainer) -> Phase:
-    """Return the phase that follows the current optimizer step. Call this in on_train_batch_end."""
+    Call this in on_train_batch_end.
+    """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
-    if _stops_early(trainer) or 0 <= trainer.max_steps <= trainer.global_step or fetcher is None:
-        return Phase.END
+    if _is_last_step(trainer) or fetcher is None:
+        return "end"
     if loop._should_check_val_fx(fetcher):  # noqa: SLF001
-        return Phase.VALIDATION
-    return Phase.END if loop.batch_progress.is_last_batch else Phase.BATCH
+        return "validation"
+    return "end" if loop.batch_progress.is_last_batch else "batch"
 
 
 def is_last_epoch(trainer: Trainer) -> bool:
     """Return whether the current epoch is the last one. Call this in on_train_epoch_end."""
-    epochs, steps = trainer.max_epochs, trainer.max_steps
-    return (
-        _stops_early(trainer)
-        or (epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
-        or 0 <= steps <= trainer.global_step
-    )
+    epochs = trainer.max_epochs
+    return _is_last_step(trainer) or (epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
 
 
-def _stops_early(trainer: Trainer) -> bool:
-    """Return whether `should_stop` is set, and min_epochs and min_steps are reached."""
-    return trainer.should_stop and trainer.fit_loop._can_stop_early  # noqa: SLF001
+def _is_last_step(trainer: Trainer) -> bool:
+    """Return whether max_steps is reached, or `should_stop` is set and min_epochs and min_steps are reached."""
+    stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early  # noqa: SLF001
+    return stops_early or 0 <= trainer.max_steps <= trainer.global_step
 
 
 def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
     """Change a state taken in on_train_epoch_start so that a resumed run starts this epoch.
 
-    Lightning resets its progress counters only after that hook, and would consider the epoch completed.
+    Lightning resets its progress counters only after that hook, so a resumed run would skip the epoch.
     """
     progress = state["loops"]["fit_loop"]
     for name, part in progress.items():
@@ -374,8 +351,8 @@ def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
 def resume_at_validation(state: dict[str, Any]) -> None:
     """Change a state taken in on_train_batch_end so that a resumed run starts with the validation that is due.
 
-    Lightning would consider the epoch completed, unless a validation is unfinished. Therefore the state counts the
-    first validation batch as started, and the training batch as completed.
+    Unless a validation is unfinished, Lightning would skip the rest of the epoch. Therefore the state counts the first
+    validation batch as started, and the training batch as completed.
     """
     progress = state["loops"]["fit_loop"]
     for counters in progress["epoch_loop.batch_progress"].values():
@@ -393,13 +370,3 @@ def _reset_counters(progress: dict[str, Any], name: str) -> None:
             value.update(dict.fromkeys(value, 0))
         elif isinstance(value, dict):
             _reset_counters(value, name)
-
-
-def disable_lightning_signal_handling(trainer: Trainer) -> None:
-    """Disable Lightning's handling of SIGTERM. Call this in `setup`.
-
-    Lightning's handler enters a barrier at an arbitrary point of the step. Also, before each batch all ranks wait for
-    a broadcast of whether rank 0 received SIGTERM.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

@@ -1,36 +1,29 @@
-"""Writing a run's files to a disk that may be full: training continues, and writing is retried."""
+"""Writing a run's files to a disk that may be full: training continues, and callbacks may try again later."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from losslab.errors import LabError
-from losslab.io.figures import save_png
+from losslab.errors import LabError, message_of
 from losslab.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
-RETRIED = "training continues, and it is written as soon as there is room"
+_RETRIED = "training continues, and it is written as soon as there is room"
 SKIPPED = "the run continues without it"
+"""The consequence that a warning names for a file that is not written later."""
 
 
 class BestEffortWriter:
-    """Writes a callback's files, and logs one warning for each file that cannot be written.
-
-    Args:
-        folder: the run folder.
-    """
+    """Writes a callback's files into the run folder, and logs one warning for each file that cannot be written."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._warned: set[Path] = set()
 
-    def attempt(self, path: Path, write: Callable[[], object], consequence: str = RETRIED) -> bool:
-        """Write a file and return whether this succeeded."""
+    def attempt(self, path: Path, write: Callable[[], object], consequence: str = _RETRIED) -> bool:
+        """Call `write`, which writes the file at `path`, and return whether it succeeded."""
         try:
             write()
         except OSError as error:
@@ -39,7 +32,7 @@ class BestEffortWriter:
         return True
 
     def require(self, path: Path, write: Callable[[], object]) -> None:
-        """Write a file that a finished run must have.
+        """Call `write`, which writes the file at `path`, without which a run must not finish.
 
         Raises:
             LabError: the file cannot be written.
@@ -52,15 +45,11 @@ class BestEffortWriter:
 
     @contextmanager
     def during_exception(self, path: Path) -> Iterator[None]:
-        """Write a file while an exception is handled. Errors are logged, so that the exception is not masked."""
+        """Log errors of writing a file while another exception is handled, which they would replace."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 -- an error of the GPU may occur again, which is not an OSError
+        except Exception as error:  # noqa: BLE001 -- not only OSError: an error of the GPU may occur again
             self._warn(path, error, "it lacks the newest values")
-
-    def write_png(self, path: Path, image: NDArray[np.uint8]) -> None:
-        """Write an image (height, width, channels) as PNG, if there is room."""
-        self.attempt(path, lambda: save_png(image, path), SKIPPED)
 
     def _warn(self, path: Path, error: Exception, consequence: str) -> None:
         if path not in self._warned:
@@ -71,7 +60,7 @@ class BestEffortWriter:
 def describe_error(error: Exception) -> str:
     """Return the reason why a file could not be written, in one line."""
     reason = error.strerror if isinstance(error, OSError) else None
-    return reason or " ".join(str(error).split()) or type(error).__name__
+    return reason or message_of(error)
 
 
 def cannot_write_message(folder: RunFolder, path: Path, error: OSError) -> str:

@@ -1,7 +1,8 @@
-"""Gradient norms for TensorBoard, and a warning when gradients vanish or explode between layers."""
+"""The callback that logs gradient norms and warns when gradients vanish or explode between layers."""
 
 import logging
 import math
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from losslab.models.learner import Learner
-from losslab.training.callbacks.async_copy import AsyncHostCopy
 
 logger = logging.getLogger(__name__)
 
@@ -17,19 +17,16 @@ logger = logging.getLogger(__name__)
 class GradientNorms(Callback):
     """Logs grad_norm/total, weights/grad_norm/LAYER and lr every `trainer.log_every_n_steps` steps.
 
-    Norms are taken before clipping. The root mean square of a layer's gradient, which does not depend on the layer's
-    size, is compared with that of the last layer, since near the optimum all gradients become small. The first time
-    that the quotient is below 1 / `ratio` or above `ratio`, a warning reports the layer as vanishing or exploding.
-
-    Args:
-        ratio: the ratio between two layers that counts as vanished or exploded.
+    Norms are measured before clipping. The root mean square (RMS) of each layer's gradient is divided by that of the
+    last layer, because near the optimum all gradients become small. If the quotient is below 1 / `ratio` or above
+    `ratio`, a warning says that the gradients vanish or explode, once for each layer.
     """
 
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
         self._warned: set[str] = set()
         self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
-        """Norms of a step (possibly still being copied from a GPU), layer sizes, step, and learning rate."""
+        """The norms of a step, which may still be copied from a GPU; the sizes of the layers; step; learning rate."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         self._report(trainer)
@@ -51,7 +48,7 @@ class GradientNorms(Callback):
         self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:
-        """Log the pending norms; on a GPU these are the norms of the previous step."""
+        """Log the pending norms and compare the layers. On a GPU the norms are those of the previous logged step."""
         if self._pending is None:
             return
         (copied, counts, step, lr), self._pending = self._pending, None
@@ -68,6 +65,7 @@ class GradientNorms(Callback):
         self._compare({name: norm / counts[name] ** 0.5 for name, norm in norms.items()}, step)
 
     def _compare(self, rms: dict[str, float], step: int) -> None:
+        """Warn about layers whose gradients vanish or explode; `rms` has the root mean square of each layer."""
         *layers, last = rms
         if rms[last] == 0:
             return
@@ -92,3 +90,28 @@ def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
         name: (torch.nn.utils.get_total_norm(grads), sum(grad.numel() for grad in grads))
         for name, grads in layers.items()
     }
+
+
+class AsyncHostCopy:
+    """A copy of a tensor (N,) on the host that does not block the host.
+
+    Reading a number from a GPU waits for all operations queued before. Instead, the constructor queues a copy to pinned
+    memory, which has usually completed one step later. On other devices the tensor is cloned. The tensor may be
+    overwritten as soon as the constructor returns.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._copied: Any = None
+        if values.device.type == "cuda":
+            self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._host.copy_(values, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        else:
+            self._host = values.clone()
+
+    def read(self) -> Tensor:
+        """Return the values, on the host."""
+        if self._copied is not None:
+            self._copied.synchronize()  # waits only for the copy, not for work queued after it
+        return self._host

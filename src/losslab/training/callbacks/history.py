@@ -1,4 +1,4 @@
-"""The table of a run with one row per epoch, and curves drawn from it."""
+"""The callback that writes a table with one row per epoch, and draws curves from it."""
 
 import time
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from losslab.io.figures import new_figure, rasterize
+from losslab.io.figures import new_figure, rasterize, save_png
 from losslab.io.tables import csv_text, write_csv
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
@@ -19,19 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RETRY_SECONDS = 1.0
-"""The minimum time between two attempts to rewrite a whole table, which may be long."""
+"""The minimum time between two attempts to rewrite a table, which may have many rows."""
 
 
 class History(Checkpoint):
     """Writes history.csv, timing.csv and figures/*.png.
 
     history.csv contains no wall times, so a repeated run writes the same bytes. In an epoch without a validation, the
-    validation columns are empty. This class is a Checkpoint only because Lightning calls other callbacks before the
-    learner has published the values of the epoch.
-
-    Args:
-        run_dir: the run folder.
-        title: the title of the figures.
+    validation columns are empty. This class is a Checkpoint because Lightning calls these last, after the learner has
+    computed the values of the epoch.
     """
 
     def __init__(self, run_dir: str, title: str = "") -> None:
@@ -55,7 +51,7 @@ class History(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        # A resumed run keeps the rows in its checkpoint; later epochs are trained again.
+        # A resumed run starts with the rows in its checkpoint, and trains the epochs after it again.
         columns = ["epoch", "step", "lr", *pl_module.epoch_metric_names]
         self._tables = [
             CsvTable(self.folder.history, columns, self.rows, self._writer),
@@ -66,7 +62,7 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started = time.perf_counter()
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # at the end of the epoch it may have changed
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # a scheduler may change it during the epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
@@ -79,7 +75,7 @@ class History(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if trainer.is_global_zero:
             history, timing = self._tables
-            # Before the last checkpoint marks training as finished: until then a resumed run repeats this.
+            # BestAndLastCheckpoint marks training as finished only after this, so a resumed run repeats it.
             self._writer.require(history.path, history.close)
             self._writer.attempt(timing.path, timing.close, SKIPPED)
             self._plot(trainer, pl_module)
@@ -104,34 +100,32 @@ class History(Checkpoint):
 
 
 class CsvTable:
-    """A CSV file to which each row is written at once. After a full disk, it is rewritten when there is room.
+    """A CSV file to which each row is written at once. If the disk is full, it is rewritten when there is room.
 
-    Args:
-        path: the path of the file, which is replaced.
-        columns: the names of the columns. Other keys of a row are ignored.
-        rows: the first rows; `add` appends to this list.
-        writer: the object that logs a warning if the file cannot be written.
+    An existing file is replaced. `add` appends to the list `rows`. Keys of a row that are not in `columns` are ignored.
     """
 
     def __init__(self, path: Path, columns: list[str], rows: list[dict[str, Any]], writer: BestEffortWriter) -> None:
         self.path, self.columns, self.rows = path, columns, rows
         self._writer = writer
         self._file: IO[str] | None = None
-        self._attempt()
+        self._attempt_rewrite()
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row, and write it if there is room."""
         self.rows.append(row)
         if self._file is None:
             if time.monotonic() - self._attempted_at >= _RETRY_SECONDS:
-                self._attempt()
+                self._attempt_rewrite()
             return
         line, file = csv_text([self._cells(row)]), self._file
         if not self._writer.attempt(self.path, lambda: file.write(line)):
-            self._abandon_file()  # it may end in half a row
+            self._file = None  # the file may end with a part of the row
+            with suppress(OSError):
+                file.close()
 
     def close(self) -> None:
-        """Make sure that all rows are in the file.
+        """Close the file, and rewrite it unless all rows were written.
 
         Raises:
             OSError: the file cannot be written.
@@ -141,26 +135,19 @@ class CsvTable:
             with suppress(OSError):  # a network file system may report a full disk only now
                 file.close()
                 return
-        self._write()
+        self._write_all()
 
-    def _attempt(self) -> None:
+    def _attempt_rewrite(self) -> None:
         self._attempted_at = time.monotonic()
-        if not self._writer.attempt(self.path, self._rewrite):
-            self._abandon_file()
+        self._writer.attempt(self.path, self._rewrite)
 
     def _rewrite(self) -> None:
-        self._write()
+        self._write_all()
         # Line-buffered: a row is passed to the operating system as soon as it is written.
         self._file = self.path.open("a", encoding="utf-8", newline="", buffering=1)
 
-    def _write(self) -> None:
+    def _write_all(self) -> None:
         write_csv(self.path, self.columns, map(self._cells, self.rows))
-
-    def _abandon_file(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(OSError):
-                file.close()
 
     def _cells(self, row: dict[str, Any]) -> list[Any]:
         return [row.get(name) for name in self.columns]
@@ -168,20 +155,14 @@ class CsvTable:
 
 def save_figure(figure: "Figure", name: str, trainer: Trainer, writer: BestEffortWriter) -> None:
     """Write a figure to figures/NAME.png and to TensorBoard."""
-    image = rasterize(figure)
-    writer.write_png(writer.folder.figures / f"{name}.png", image)
+    image, path = rasterize(figure), writer.folder.figures / f"{name}.png"
+    writer.attempt(path, lambda: save_png(image, path), SKIPPED)
     for summary in summary_writers(trainer):
         summary.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
 
 
 def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure":
-    """Plot one quantity over epochs, for training and validation.
-
-    Args:
-        rows: the rows of a history.
-        name: the quantity without its split, such as "loss".
-        title: the title of the figure.
-    """
+    """Plot one quantity, such as "loss", over the epochs of a history, for training and validation."""
     figure = new_figure(6.4, 4.0, dpi=120, layout=None)
     axes = figure.add_axes((0.12, 0.13, 0.85, 0.78))  # an automatic layout would draw the figure twice
     drawn: list[float] = []

@@ -1,4 +1,4 @@
-"""Lookahead: slow weights that follow the trained weights and replace them every few steps."""
+"""The callback for Lookahead: slow weights that follow the trained weights and replace them every few steps."""
 
 from math import inf
 from typing import Any
@@ -12,7 +12,7 @@ from losslab.models.learner import Learner
 
 
 class Lookahead(Callback):
-    """Moves slow weights towards the trained (fast) weights every few steps, and continues from them.
+    """Every few steps, moves slow weights towards the trained (fast) weights, and replaces the fast weights by them.
 
     Source: Zhang et al. 2019. As in Jordan 2024 (arXiv 2404.00498), slow = d · slow + (1 - d) · fast, where d is
     `decay` times the cube of the fraction of steps completed. Running statistics are averaged in the same way. The last
@@ -20,7 +20,7 @@ class Lookahead(Callback):
 
     Args:
         every: the number of steps between two updates.
-        decay: the weight of the slow weights at the end of the run.
+        decay: the value of d at the end of the run.
     """
 
     def __init__(self, every: int = 5, decay: float = 0.95**5) -> None:
@@ -38,19 +38,14 @@ class Lookahead(Callback):
         self._last_step, self._updated_at = int(steps), trainer.global_step
         fast = _fast_weights(pl_module)
         # A resumed run has slow weights from its checkpoint, possibly on another device.
-        self.slow = (
-            [slow.to(weight) for slow, weight in zip(self.slow, fast, strict=True)]
-            if self.slow
-            else list(map(torch.clone, fast))
-        )
+        self.slow = self.slow or list(map(torch.clone, fast))
+        self.slow = [slow.to(weight) for slow, weight in zip(self.slow, fast, strict=True)]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
         step = trainer.global_step
         if step == self._updated_at or (step % self.every and step != self._last_step):
             return
-        self._updated_at = step  # this hook is called once for each accumulated batch of a step
+        self._updated_at = step  # with accumulated batches, this hook is called several times for one step
         decay = self.decay * (step / self._last_step) ** 3
         for slow, fast in zip(self.slow, _fast_weights(pl_module), strict=True):
             slow.lerp_(fast, 1 - decay)

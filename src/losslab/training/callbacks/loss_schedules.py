@@ -1,4 +1,4 @@
-"""Changes of the loss over the epochs: annealing of a hyperparameter, and deferred class weights."""
+"""Callbacks that change the loss over the epochs: annealing of a hyperparameter, and deferred class weights."""
 
 from collections.abc import Callable
 from math import cos, inf, pi
@@ -25,7 +25,7 @@ class Anneal(Callback):
     """Moves a hyperparameter of the loss from `start` in the first epoch to `end`.
 
     The value depends only on the epoch, so a resumed run continues correctly. It is set at the start of each epoch and
-    logged as `loss/PARAMETER`. A checkpoint is evaluated with the value of its epoch, which it contains.
+    logged as `loss/PARAMETER`. A checkpoint contains the value of its epoch, with which it is evaluated.
 
     Args:
         parameter: the config key below `loss`, such as "gamma" or "terms.mae.weight".
@@ -36,12 +36,7 @@ class Anneal(Callback):
     """
 
     def __init__(
-        self,
-        parameter: str,
-        end: float,
-        start: float | None = None,
-        epochs: int | None = None,
-        shape: str = "linear",
+        self, parameter: str, end: float, start: float | None = None, epochs: int | None = None, shape: str = "linear"
     ) -> None:
         if shape not in _SHAPES or (epochs is not None and (not isinstance(epochs, int) or epochs < 1)):
             raise LabError(
@@ -58,7 +53,7 @@ class Anneal(Callback):
             self._loss.set_hyperparameter(self._name, value)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        # on_train_epoch_start is not called when a run resumes within an epoch.
+        # Lightning does not call on_train_epoch_start when a run resumes within an epoch.
         self._loss.set_hyperparameter(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -73,26 +68,26 @@ class Anneal(Callback):
     def value(self, epoch: int, max_epochs: int | None) -> float:
         """Return the value in an epoch, counted from 0."""
         assert self.start is not None  # noqa: S101 -- for the type checker: set in on_fit_start
-        epochs = self.epochs or max_epochs or 1
-        # All epochs: `end` is reached in the last epoch. With `epochs`: in the first epoch after them.
-        steps = epochs if self.epochs else max(1, epochs - 1)
+        # `end` is reached in the first epoch after `epochs`, or by default in the last epoch.
+        steps = self.epochs or max(1, (max_epochs or 1) - 1)
         return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
 
 
 class DeferredReweighting(Callback):
-    """Weights the classes of the loss by their effective number from some epoch on (DRW of Cao et al. 2019).
+    """Weights the classes of the loss by their effective number from a given epoch on (DRW of Cao et al. 2019).
 
-    Features are learned from unweighted data first; then rare classes get larger weights. The paper lowers the
-    learning rate at the same epoch. Works with every classification loss that accepts class weights, and with
-    compositions of these. The weights depend only on the epoch, so a resumed run continues correctly. The validation
-    loss is weighted too, the test loss is not.
+    The network first learns from unweighted classes; then rare classes get larger weights. The paper lowers the
+    learning rate at the same epoch. Each classification loss that accepts class weights is supported, and so are
+    losses composed of these. The weights depend only on the epoch, so a resumed run continues correctly. The
+    validation loss is weighted too, the test loss is not.
 
     Args:
-        start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs: 160 or 0.8 of 200.
+        start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs. For 200 epochs, 160 and
+            0.8 are the same.
         beta: the argument of `losslab.losses.imbalance.effective_number`.
 
     Raises:
-        LabError: start is neither, or beta is outside [0, 1).
+        LabError: start is neither an epoch nor a fraction, or beta is outside [0, 1).
     """
 
     def __init__(self, start: float = 0.8, beta: float = 0.9999) -> None:
@@ -121,7 +116,7 @@ class DeferredReweighting(Callback):
         self._weight = effective_number(counts, self.beta).to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        # on_train_epoch_start is not called when a run resumes within an epoch.
+        # Lightning does not call on_train_epoch_start when a run resumes within an epoch.
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -129,7 +124,7 @@ class DeferredReweighting(Callback):
             loss.weight = self._weight if trainer.current_epoch >= self._first else configured
 
     def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        # The test must give the same values as `losslab evaluate`, which uses no callbacks.
+        # The test after training must compute the same loss as `losslab evaluate`, which uses no callbacks.
         for loss, configured in self._configured.items():
             loss.weight = configured
 

@@ -1,9 +1,11 @@
-"""Stop a run at the first loss, gradient or weight that is NaN or infinite, and report its origin."""
+"""The callback that stops a run at the first NaN or infinite loss, gradient or weight, and reports its origin."""
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from lightning import Callback, Trainer
@@ -13,20 +15,20 @@ from torch.optim import Optimizer
 from losslab.data.batch import Batch
 from losslab.errors import NonFiniteError
 from losslab.models.learner import Learner, uncompiled
-from losslab.training.callbacks.async_copy import AsyncHostCopy
+from losslab.training.callbacks.gradient_norms import AsyncHostCopy
 
-_ADVICE = "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or inspect the data"
 _ON_GPU = "the forward pass (trainer=cpu names the layer)"
 _Position = tuple[int, int, int]
-"""Step, epoch and batch, each counted from 1."""
+"""The numbers of step, epoch and batch, each counted from 1."""
 
 
 class FiniteGuard(Callback):
     """Ends the run with a NonFiniteError that names step, batch, rank, loss and layer.
 
-    On a CPU the error is raised at once, before a bad step changes the weights. On a GPU, where reading a flag would
-    wait for the device, it is raised at the end of the next step. With a 16-bit GradScaler infinite gradients are
-    normal: such steps are skipped. Validation and test losses are checked at the end of the split.
+    On a CPU the error is raised at once, before a bad step changes the weights. On a GPU it is raised at the end of the
+    next step, because reading a result earlier would wait for the GPU. With a 16-bit GradScaler gradients are not
+    checked: infinite gradients are normal, and the scaler skips such steps. Validation and test losses are checked at
+    the end of the split.
 
     One of several ranks cannot end alone, because the others would wait for it in a collective. It continues to the
     end of the batch, where all ranks exchange their findings and raise the same error.
@@ -34,7 +36,7 @@ class FiniteGuard(Callback):
 
     def __init__(self) -> None:
         self.deferred = False
-        """Whether a flag is read one step later, as on GPUs."""
+        """Whether the results of the checks are read one step later, as on GPUs."""
         self._world_size = 1
         self._batch: Batch | None = None
         self._batch_idx = 0
@@ -42,7 +44,7 @@ class FiniteGuard(Callback):
         self._pending: _PendingFlags | None = None
         self._finding: Finding | None = None
         self._parameters: list[nn.Parameter] = []
-        self._validation, self._test = EvaluationGuard("val"), EvaluationGuard("test")
+        self._evaluations = {split: EvaluationGuard(split) for split in ("val", "test")}
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._parameters = list(pl_module.parameters())  # once: iterating over the modules costs more than the check
@@ -57,10 +59,10 @@ class FiniteGuard(Callback):
         if self.deferred:
             self._flags["loss"] = torch.isfinite(loss.detach()).reshape(1)
         elif not math.isfinite(loss.item()):
-            self._record(trainer, pl_module, "loss", locate_non_finite(pl_module, "loss", self._batch))
+            self._record(pl_module, "loss", locate_non_finite(pl_module, "loss", self._batch))
 
     def on_after_backward(self, trainer: Trainer, pl_module: Learner) -> None:
-        # While batches are accumulated, a gradient belongs to this rank alone; afterwards it is a sum over the ranks.
+        # While batches are accumulated, each rank has its own gradient; before a step it is a sum over the ranks.
         if self._world_size > 1 and not self.deferred and trainer.fit_loop._should_accumulate():  # noqa: SLF001
             self._check_gradients(trainer, pl_module)
 
@@ -72,7 +74,7 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:  # fmt: skip
         if not self._finite("weight", [parameter.detach() for parameter in self._parameters]):
-            self._record(trainer, pl_module, "weight", locate_non_finite(pl_module, "weight", batch))
+            self._record(pl_module, "weight", locate_non_finite(pl_module, "weight", batch))
         if self._flags:
             self._check_pending(pl_module)
             position = _position(trainer, "weight", batch_idx)
@@ -81,7 +83,7 @@ class FiniteGuard(Callback):
             any_rank = torch.tensor([self._finding is not None], dtype=torch.int32)
             distributed.all_reduce(any_rank, distributed.ReduceOp.MAX)
             if any_rank.item():
-                self._stop()
+                raise_on_all_ranks(self._finding, self._world_size)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._check_pending(pl_module)
@@ -96,33 +98,29 @@ class FiniteGuard(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:  # fmt: skip
-        self._validation.after_batch(trainer, pl_module, batch, batch_idx, deferred=self.deferred)
+        guard = self._evaluations["test" if trainer.testing else "val"]
+        guard.after_batch(trainer, pl_module, batch, batch_idx, deferred=self.deferred)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._validation.after_split(trainer, pl_module)
+        self._evaluations["test" if trainer.testing else "val"].after_split(trainer, pl_module)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # fmt: skip
-        self._test.after_batch(trainer, pl_module, batch, batch_idx, deferred=self.deferred)
-
-    def on_test_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        self._test.after_split(trainer, pl_module)
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
+    on_test_end = on_validation_end  # type: ignore[assignment]
 
     def _check_gradients(self, trainer: Trainer, learner: Learner) -> None:
         if self._finite("gradient", [p.grad for p in self._parameters if p.grad is not None]):
             return
-        where, summed = locate_non_finite(learner, "gradient", self._batch), False
+        where, is_sum = locate_non_finite(learner, "gradient", self._batch), False
         if self._finding is None and self._world_size > 1 and not trainer.fit_loop._should_accumulate():  # noqa: SLF001
             assert self._batch is not None  # noqa: S101 -- for the type checker
             own = locate_in_own_gradient(trainer, learner, self._batch, self._batch_idx)
-            where, summed = own or where, own is None
-        self._record(trainer, learner, "gradient", where, summed=summed)
+            where, is_sum = own or where, own is None
+        self._record(learner, "gradient", where, is_sum=is_sum)
         for parameter in self._parameters:
             parameter.grad = None  # the batch is completed, but does not change the weights
 
     def _finite(self, what: str, tensors: list[Tensor]) -> bool:
-        """Return whether all values are finite. If flags are deferred, start the check and return True."""
+        """Return whether all values are finite. If `deferred`, start the check and return True."""
         if not tensors:
             return True
         # _foreach_norm is what get_total_norm calls, at a quarter of its cost.
@@ -139,21 +137,18 @@ class FiniteGuard(Callback):
                 return True
         return False
 
-    def _record(self, trainer: Trainer, learner: Learner, what: str, where: str, *, summed: bool = False) -> None:
-        """Keep the first finding of the batch; a single process raises at once."""
-        position = _position(trainer, what, self._batch_idx)
-        self._finding = self._finding or Finding(what, where, _loss_name(learner, what), position, summed=summed)
+    def _record(
+        self, learner: Learner, what: str, where: str, position: _Position | None = None, *, is_sum: bool = False
+    ) -> None:  # fmt: skip
+        """Store the first finding of the batch; a single process raises it at once."""
+        position = position or _position(learner.trainer, what, self._batch_idx)
+        loss = describe_loss(learner) if what == "loss" else type(learner.loss).__name__
+        self._finding = self._finding or Finding(what, where, loss, position, is_sum=is_sum)
         if self._world_size == 1:
             raise NonFiniteError(str(self._finding))
 
-    def _stop(self) -> None:
-        """Raise the same error on all ranks."""
-        error = NonFiniteError(str(gather_cause(self._finding) if self._world_size > 1 else self._finding))
-        error.on_all_ranks = True
-        raise error
-
     def _check_pending(self, learner: Learner) -> None:
-        """Read the flags of the previous step, and raise if one is not set."""
+        """Read the flags of the previous step, and raise if one is False."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -164,23 +159,20 @@ class FiniteGuard(Callback):
         names = {"weight": [name for name, _ in named], "gradient": [name for name, p in named if p.grad is not None]}
         for what, finite in flags.items():
             bad = [index for index, flag in enumerate(finite) if not flag]
-            if not bad or what == "any rank" or self._finding is not None:
+            if not bad or what == "any rank":
                 continue
             where = _ON_GPU
             if what != "loss":
                 where = f"the {what} of {layer_name(names[what][bad[-1] if what == 'gradient' else bad[0]])}"
-            summed = what == "gradient" and self._world_size > 1
-            self._finding = Finding(what, where, _loss_name(learner, what), pending.position, summed=summed)
-        self._stop()
+            is_sum = what == "gradient" and self._world_size > 1
+            self._record(learner, what, where, pending.position, is_sum=is_sum)
+        raise_on_all_ranks(self._finding, self._world_size)
 
 
 class EvaluationGuard:
-    """Checks the loss of validation or test at the end of the split, and reports the first bad batch.
+    """Checks the loss of the split "val" or "test" at its end, and reports the first bad batch.
 
-    Weights do not change meanwhile, so all ranks can raise together at the end.
-
-    Args:
-        split: "val" or "test".
+    The weights do not change before the end, so all ranks can raise together there.
     """
 
     def __init__(self, split: str) -> None:
@@ -198,27 +190,19 @@ class EvaluationGuard:
             self._finding = self._finding_in(trainer, learner, batch_idx, where)
 
     def after_split(self, trainer: Trainer, learner: Learner) -> None:
-        """Raise if the loss of the split is not finite.
-
-        Raises:
-            NonFiniteError: on all ranks.
-        """
+        """Raise a NonFiniteError on all ranks if the loss of the split is not finite."""
         finding, flags = self._finding, self._flags
         self._finding, self._flags = None, []
         if math.isfinite(learner.values.get(f"{self.split}/loss", 0.0)):
             return
         if flags and not (finite := torch.stack(flags)).all():
             finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _ON_GPU)
-        if trainer.world_size > 1:
-            finding = gather_cause(finding)
-        no_finding = (
+        without_finding = (
             f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
             f"under {type(learner.loss).__name__}, though the sum of each batch is finite: is the sum of the example "
             "weights 0?"
         )
-        error = NonFiniteError(str(finding or no_finding))
-        error.on_all_ranks = True  # the loss is a sum over the ranks
-        raise error
+        raise_on_all_ranks(finding, trainer.world_size, without_finding)
 
     def _finding_in(self, trainer: Trainer, learner: Learner, batch_idx: int, where: str) -> "Finding":
         epoch = trainer.current_epoch + (self.split == "val")  # during a test current_epoch is one more
@@ -231,46 +215,55 @@ class Finding:
     """A loss, gradient or weight that is NaN or infinite, and its first occurrence."""
 
     what: str
+    """The kind of value: "loss", "gradient", "weight", "val/loss" or "test/loss"."""
     where: str
+    """The layer, batch or examples with the first non-finite value."""
     loss: str
-    """The name of the loss, with the terms of a sum that are not finite."""
+    """The name of the loss. For a weighted sum of losses, the terms that are not finite are added."""
     position: _Position
     rank: str = ""
-    """The rank; empty for a single process."""
-    summed: bool = False
+    """The rank in the words of the message; empty for a single process."""
+    is_sum: bool = False
     """Whether the value is a sum over the ranks, and this rank contributed only finite values."""
 
     def __str__(self) -> str:
         step, epoch, batch = self.position
         return (
             f"step {step} (epoch {epoch}, batch {batch}{self.rank}): a {self.what} became NaN or infinite "
-            f"under {self.loss}, first in {self.where}; {_ADVICE}"
+            f"under {self.loss}, first in {self.where}; "
+            "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or inspect the data"
         )
 
 
 def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
-    """Return the finding to report, preferably one of a single rank to one in a sum over the ranks.
+    """Return the finding to report, given one finding for each rank. None if no rank has one.
 
-    Args:
-        findings: the findings, one for each rank.
+    A value that one rank computed alone is preferred to a sum over the ranks, which it makes non-finite everywhere.
     """
     named = [replace(each, rank=f", rank {rank}") for rank, each in enumerate(findings) if each is not None]
-    own = [finding for finding in named if not finding.summed]
+    own = [finding for finding in named if not finding.is_sum]
     if own or len(named) < len(findings):  # a sum that is finite on some ranks was corrupted on the reporting rank
         return next(iter(own or named), None)
     return replace(named[0], rank=", every rank")
 
 
-def gather_cause(finding: Finding | None) -> Finding | None:
-    """Return the common cause of the findings of all ranks, on every rank. All ranks must call this."""
-    findings: list[Finding | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(findings, finding)
-    return common_cause(findings)
+def raise_on_all_ranks(finding: Finding | None, world_size: int, without_finding: str = "") -> NoReturn:
+    """Raise the same NonFiniteError on all ranks, which must all call this, each with its finding, if it has one.
+
+    `without_finding` is the message if no rank has a finding.
+    """
+    if world_size > 1:
+        findings: list[Finding | None] = [None] * world_size
+        distributed.all_gather_object(findings, finding)
+        finding = common_cause(findings)
+    error = NonFiniteError(str(finding or without_finding))
+    error.on_all_ranks = True
+    raise error
 
 
 @dataclass
 class _PendingFlags:
-    """Flags that are copied from the GPU at the end of a step and read at the end of the next step."""
+    """Flags, True for finite values, that are copied from the GPU after a step and read after the next step."""
 
     sizes: dict[str, int]
     flags: AsyncHostCopy
@@ -278,7 +271,7 @@ class _PendingFlags:
 
     @classmethod
     def start(cls, flags: dict[str, Tensor], position: _Position, world_size: int) -> "_PendingFlags":
-        """Start copying flags (n,) by name, and one flag for all ranks together."""
+        """Start copying flags (n,) by name, and a flag "any rank" that is False if one of any rank is."""
         if world_size > 1:
             all_finite = torch.cat(list(flags.values())).all().int().reshape(1)
             distributed.all_reduce(all_finite, distributed.ReduceOp.MIN)
@@ -292,16 +285,12 @@ class _PendingFlags:
 
 
 def _position(trainer: Trainer, what: str, batch_idx: int) -> _Position:
-    # Weights are checked after their step was counted, losses and gradients before.
+    # Weights are checked after Lightning has counted their step, losses and gradients before.
     return trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1
 
 
-def _loss_name(learner: Learner, what: str) -> str:
-    return describe_loss(learner) if what == "loss" else type(learner.loss).__name__
-
-
 def describe_loss(learner: Learner, split: str = "train") -> str:
-    """Return the name of the loss, with the terms of a sum whose totals over the split so far are not finite."""
+    """Return the name of the loss, and the terms of a weighted sum whose totals over the split are not finite."""
     averages, name = learner.averages[split], type(learner.loss).__name__
     terms = [term for term in learner.loss.term_names if not torch.isfinite(averages[f"loss/{term}"].total)]
     return f"{name} (its term{'s' * (len(terms) > 1)} {', '.join(terms)})" if terms else name
@@ -310,11 +299,8 @@ def describe_loss(learner: Learner, split: str = "train") -> str:
 def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
     """Describe where non-finite values occur first.
 
-    Args:
-        learner: the learner, with its current gradients and weights.
-        what: "gradient" for the layer nearest to the output, where backpropagation went wrong; "weight" for the first
-            layer; "loss" for the batch, or the first layer whose output is not finite in a second forward pass.
-        batch: the batch of a loss.
+    For "gradient" this is the layer nearest to the output, where backpropagation went wrong. For "weight" it is the
+    first layer. For "loss" it is the batch, or the first layer whose output is not finite in a second forward pass.
     """
     if what == "gradient":
         return _first_bad_gradient({name: p.grad for name, p in learner.named_parameters()}) or "no gradient"
@@ -332,8 +318,8 @@ def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
 
 
 def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int) -> str | None:
-    """Recompute the gradient of this rank's share of a batch, and describe where it is not finite; None if it is."""
-    learner.on_train_batch_start(batch, batch_idx)  # the same dropout
+    """Recompute the gradient of this rank's share of a batch. Describe where it is not finite, or return None."""
+    learner.on_train_batch_start(batch, batch_idx)  # sets the seed of the dropout masks again
     with torch.enable_grad(), trainer.precision_plugin.train_step_context():
         loss = learner.training_step(batch, batch_idx)
     parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
@@ -368,17 +354,13 @@ def _bad_scores(learner: Learner, batch: Batch) -> str:
 def _first_bad_output(network: nn.Module, inputs: Tensor) -> str | None:
     bad: list[str] = []
 
-    def add_hook(name: str, module: nn.Module) -> Any:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                bad.append(f"the output of {name} ({type(module).__name__})")
+    def check(name: str, module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            bad.append(f"the output of {name} ({type(module).__name__})")
 
-        return module.register_forward_hook(hook)
-
-    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
-    handles = [add_hook(f"network.{name}".rstrip("."), module) for name, module in leaves]
-    with torch.no_grad(), uncompiled(network):
+    with ExitStack() as hooks, torch.no_grad(), uncompiled(network):
+        for name, module in network.named_modules():
+            if not list(module.children()):
+                hooks.enter_context(module.register_forward_hook(partial(check, f"network.{name}".rstrip("."))))
         network(inputs)
-    for handle in handles:
-        handle.remove()
     return bad[0] if bad else None

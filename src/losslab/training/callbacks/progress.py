@@ -1,4 +1,4 @@
-"""A progress bar, log lines for epochs, and progress messages for the parent process."""
+"""The callback that shows a progress bar, logs epochs, and sends the progress to the parent process."""
 
 import logging
 import time
@@ -14,16 +14,16 @@ from losslab.training.distributed import worker
 logger = logging.getLogger(__name__)
 
 _FEW_BATCHES = 20
-"""With at most this many batches an epoch, the bar counts epochs."""
+"""If an epoch has at most this many batches, the bar counts epochs."""
 _REFRESH_SECONDS = 0.1
 
 
 class ProgressBar(LightningProgressBar):
-    """A rich progress bar over the batches of an epoch, or over the epochs if these are tiny.
+    """A progress bar over the batches of each epoch, or over the epochs if these are tiny, and log lines.
 
     Lightning's own bars take about a millisecond per epoch, which doubles the time of a run of tiny epochs. Every epoch
-    is logged; with more than 30 epochs every 10th, with more than 300 every 100th. Without a terminal there are only
-    log lines.
+    is logged. In a run of more than 30 epochs every 10th is, of more than 300 every 100th. Without a terminal there is
+    no bar.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class ProgressBar(LightningProgressBar):
             return
         completed = trainer.current_epoch if self._counts_epochs else batch_idx + 1
         average = pl_module.averages["train"]["loss"]
-        loss = (average.total / average.weight).item()  # of the epoch so far
+        loss = (average.total / average.weight).item()  # the average over the epoch so far
         values = f"loss {loss:.4g}  {_format_values(pl_module, pl_module.monitor)}"
         self._bar.update(self._task, completed=completed, values=values)
 

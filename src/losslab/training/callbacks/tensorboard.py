@@ -1,4 +1,4 @@
-"""The TensorBoard pages besides the curves: custom scalars, hyperparameters with results, and the network's graph."""
+"""The callback that writes TensorBoard's pages of custom scalars, hyperparameters, and the network's graph."""
 
 import logging
 import warnings
@@ -21,7 +21,7 @@ class Dashboard(Callback):
     """Writes the custom scalars, hparams and graph pages of TensorBoard.
 
     Args:
-        hparams: numbers, strings and booleans by name, for the table of hyperparameters. The results in the table are
+        hparams: the hyperparameters by name; only numbers, strings and booleans are written. The page shows them with
             the final values of the run's curves.
         graph: whether to trace the network for the graph page.
     """
@@ -45,8 +45,8 @@ class Dashboard(Callback):
     def _write_hparams(self, writer: "SummaryWriter", *, start: bool) -> None:
         from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
 
-        # Without an experiment summary, TensorBoard shows the hyperparameters of all runs as columns, and takes the
-        # results from the curves. With one, the first run would decide for all runs.
+        # An experiment summary of the first run would determine the columns for all runs. Without one, TensorBoard
+        # shows the hyperparameters of all runs, and takes the results from the curves.
         _, session_start, session_end = hparams(self.hparams, {})
         writer._get_file_writer().add_summary(session_start if start else session_end)  # noqa: SLF001
 

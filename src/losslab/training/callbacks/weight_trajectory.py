@@ -1,4 +1,4 @@
-"""The weights of a small network after every epoch, for drawing them on its loss surface."""
+"""The callback that records the weights of a small network over the epochs, to draw their path on the loss surface."""
 
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,14 @@ from losslab.runs import RunFolder
 from losslab.training.callbacks.disk import BestEffortWriter
 
 _Row = tuple[int, int, Tensor]
-"""Epoch, step and all weights (P,), on the CPU."""
+"""The epoch, the step, and all weights (P,) on the CPU."""
 
 
 class WeightTrajectory(Callback):
     """Writes path.csv: the exact values of all weights before the first step and after every epoch.
 
-    Networks with more weights are not recorded. Rows are kept in memory until the end of the run. In a run of more
-    than `rows` epochs only every second epoch is kept, then every fourth and so on, and always the last one.
-
-    Args:
-        run_dir: the run folder.
-        weights: the maximum number of weights of a network that is recorded.
-        rows: the maximum number of epochs kept.
+    Networks of more than `weights` weights are not recorded. Rows are kept in memory until the end of the run. In a run
+    of more than `rows` epochs only every second epoch is kept, then every fourth and so on, and always the last one.
     """
 
     def __init__(self, run_dir: str, weights: int = 100, rows: int = 10_000) -> None:
@@ -49,11 +44,11 @@ class WeightTrajectory(Callback):
         if self._enabled:
             self._parameters = [parameter.detach() for _, parameter in parameters]
             self._names = [element for name, weight in parameters for element in element_names(name, weight.shape)]
-            if not self._kept:  # otherwise the run is resumed
+            if not self._kept:  # a resumed run has rows from its checkpoint
                 self._record(0, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        rows = [*self._kept, *([self._newest] if self._newest is not None else [])]
+        rows = self._kept if self._newest is None else [*self._kept, self._newest]
         weights = [torch.stack([row[2] for row in rows])] if rows else []
         return {"every": self._every, "places": [row[:2] for row in rows], "weights": weights}
 

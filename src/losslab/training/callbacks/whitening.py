@@ -1,4 +1,4 @@
-"""Initialize the first layer of a network so that it whitens the patches of the training images."""
+"""The callback that initializes the first layer of a network so that it whitens the patches of the training images."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,7 +21,7 @@ class Whitening(Callback):
     Args:
         layer: the name of a convolution in the network with 2 · channels · height · width outputs and a frozen weight.
         count: the number of training images to use, from the start of the split.
-        eps: the limit for the amplification of directions of little variance.
+        eps: a constant added to each eigenvalue, so that directions of little variance are not amplified too much.
         bias_epochs: the number of epochs for which the layer's bias is trained. Afterwards backpropagation ends before
             this layer.
     """
@@ -43,16 +43,13 @@ class Whitening(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         bias = self._find_layer(pl_module).bias
         # With several ranks its gradient is still computed, because DDP waits for the gradient of every parameter.
-        if bias is not None and self._is_bias_frozen(trainer) and trainer.world_size == 1:
+        if bias is not None and trainer.current_epoch >= self.bias_epochs and trainer.world_size == 1:
             bias.requires_grad = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         bias = self._find_layer(pl_module).bias
-        if bias is not None and self._is_bias_frozen(trainer):
+        if bias is not None and trainer.current_epoch >= self.bias_epochs:
             bias.grad = None
-
-    def _is_bias_frozen(self, trainer: Trainer) -> bool:
-        return trainer.current_epoch >= self.bias_epochs
 
     def _find_layer(self, learner: Learner) -> nn.Conv2d:
         layer = dict(learner.network.named_modules()).get(self.layer)
@@ -68,7 +65,7 @@ def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, win
 
     Args:
         images: the stored images, uint8 (N, height, width, channels).
-        transform: the transform of the loader, to (N, channels, height, width).
+        transform: the function of the loader that converts them to (N, channels, height, width).
         window: the height and width of a patch.
     """
     total, count = torch.zeros(()), 0
@@ -80,7 +77,7 @@ def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, win
 
 
 def whitening(moments: Tensor, eps: float) -> Tensor:
-    """Return the whitening directions (2 D, D) of second moments (D, D): largest variance first, then negatives."""
+    """Return the whitening filters (2 D, D) for second moments (D, D): largest variance first, then their negatives."""
     variances, directions = torch.linalg.eigh(moments)
     rows = (directions / (variances + eps).sqrt()).T.flip(0)
     return torch.cat([rows, -rows])

@@ -19,12 +19,12 @@ _SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID", "SLURM
 _SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
 """The variables for tasks, nodes, rank, local rank and node rank of SLURM and of submitit's local executor."""
 _MAX_STEP = 4_000_000_000
-"""Batch scripts and interactive shells of SLURM have larger step ids."""
+"""The largest id of a step that srun started; batch scripts and interactive shells have larger ids."""
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The rank of a process: `rank` of `world_size` in total, `local_rank` of `local_world_size` on this machine."""
+    """The rank of a process among all `world_size` ranks, and its local rank among those on the same machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -45,10 +45,9 @@ class RankInfo:
 
 
 def current_rank(variables: Mapping[str, str] | None = None) -> RankInfo:
-    """Return the rank of this process; rank 0 of 1 if neither torchrun nor SLURM started it.
+    """Return the rank that environment variables give, by default those of this process.
 
-    Args:
-        variables: the environment variables; None for those of this process.
+    If neither torchrun nor SLURM started the process, it is rank 0 of 1.
 
     Raises:
         LabError: the variables are not numbers, or contradict each other.
@@ -67,7 +66,7 @@ def current_rank(variables: Mapping[str, str] | None = None) -> RankInfo:
         )
     except ValueError as error:
         raise LabError(
-            f"RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE must be whole numbers ({error}): unset them"
+            f"RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE must be integers ({error}): unset them"
         ) from error
     if not 0 <= rank < world_size or not 0 <= info.local_rank < info.local_world_size <= world_size:
         raise LabError(
@@ -80,8 +79,8 @@ def current_rank(variables: Mapping[str, str] | None = None) -> RankInfo:
 def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
     """Return the rank of a task that srun or submitit started.
 
-    SLURM_NTASKS is also set in a batch script and in an interactive shell, which are one process. Therefore only the
-    variables of a job step, which srun starts, are read.
+    Only the variables of a job step are read, because SLURM_NTASKS is also set in a batch script and in an interactive
+    shell, which are one process.
     """
     names = _SUBMITIT if _SUBMITIT[2] in variables else _SLURM
     if names[2] not in variables:
@@ -100,7 +99,7 @@ def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
 def job_id() -> str | None:
     """Return the id of the torchrun or SLURM job of this process, or None.
 
-    The id of a single process in a batch script or shell is None, because the script may start several runs.
+    For a single process in a batch script or shell it is None, because the script may start several runs.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_STEP_ID", "-1"))
     if job and (current_rank().world_size > 1 or 0 <= step < _MAX_STEP):
@@ -110,13 +109,13 @@ def job_id() -> str | None:
 
 
 def is_restart() -> bool:
-    """Return whether SLURM or torchrun has restarted this job; its run may then have started already."""
+    """Return whether SLURM or torchrun has restarted this job, whose run may then exist already."""
     counts = [os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
     return any(count not in {None, "", "0"} for count in counts)
 
 
 def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> dict[str, str]:
-    """Return MASTER_ADDR and MASTER_PORT of a SLURM step: its first machine, and a port derived from its id."""
+    """Return MASTER_ADDR and MASTER_PORT for a SLURM step: its first machine, and a port derived from its id."""
     if "SUBMITIT_LOCAL_JOB_ID" in variables:
         address, port = "127.0.0.1", 20_000 + int(variables["SUBMITIT_LOCAL_JOB_ID"]) % 40_000
     else:
@@ -132,29 +131,32 @@ def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> di
 def init_process_group(info: RankInfo, store: str | None = None) -> None:
     """Join the process group. Does nothing for a single process, or if this process has already joined.
 
-    Collectives of CPU tensors use gloo, those of GPU tensors use NCCL.
-
-    Args:
-        info: the rank of this process.
-        store: the path of the file store; None for the address set by torchrun or SLURM.
+    Collectives of CPU tensors use gloo, those of GPU tensors use NCCL. The ranks find each other through the file store
+    at the path `store`, or else at the address set by torchrun or SLURM.
     """
+    if info.world_size == 1:
+        return
     import torch  # noqa: PLC0415
+    from lightning.fabric.utilities.rank_zero import rank_zero_only as fabric_rank_zero_only  # noqa: PLC0415
+    from lightning_utilities.core.rank_zero import rank_zero_only  # noqa: PLC0415
     from torch import distributed  # noqa: PLC0415
     from torch.distributed.distributed_c10d import PrefixStore  # noqa: PLC0415
     from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415
 
-    if info.world_size == 1 or distributed.is_initialized():
+    if distributed.is_initialized():
         return
     one_machine = info.local_world_size == info.world_size
     os.environ.update(info.variables)
-    _set_lightning_rank(info.rank)
+    for function in (fabric_rank_zero_only, rank_zero_only):
+        # Lightning reads the rank when it is imported, which is too early in a process forked from a server.
+        function.rank = info.rank  # type: ignore[attr-defined]
     if store is None and "MASTER_ADDR" not in os.environ:
         os.environ.update(rendezvous_address(os.environ, one_machine=one_machine))
     if sys.platform == "linux" and one_machine:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # otherwise gloo looks up this machine's host name
     if store is None and "OMP_NUM_THREADS" not in os.environ:  # SLURM may not bind tasks to their cores
         torch.set_num_threads(min(torch.get_num_threads(), int(os.environ.get("SLURM_CPUS_PER_TASK", "1024"))))
-    # Lightning chooses the GPU of this rank, once it knows trainer.devices.
+    # Lightning chooses the GPU of this rank later, according to trainer.devices.
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= info.local_world_size
     # torchrun keeps its store across restarts, including the addresses of processes that have ended.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -167,15 +169,6 @@ def init_process_group(info: RankInfo, store: str | None = None) -> None:
             world_size=info.world_size,
             timeout=timedelta(minutes=30),
         )
-
-
-def _set_lightning_rank(rank: int) -> None:
-    # Lightning reads the rank when it is imported; in a forked process, that was before the rank was known.
-    from lightning.fabric.utilities.rank_zero import rank_zero_only as fabric  # noqa: PLC0415
-    from lightning_utilities.core.rank_zero import rank_zero_only as utilities  # noqa: PLC0415
-
-    for function in (fabric, utilities):
-        function.rank = rank  # type: ignore[attr-defined]
 
 
 def broadcast_decision(info: RankInfo, decide: Callable[[], str]) -> str:
@@ -204,7 +197,7 @@ def broadcast_decision(info: RankInfo, decide: Callable[[], str]) -> str:
 def barrier_before_exit(seconds: float = 10.0) -> None:
     """Wait a limited time for all ranks before this rank ends with an error.
 
-    torchrun and SLURM end the other ranks when one has failed, but rank 0 may still have to save.
+    torchrun and SLURM end the other ranks when one has failed, but rank 0 may need time to save.
     """
     if current_rank().world_size == 1:
         return
@@ -220,9 +213,7 @@ def barrier_before_exit(seconds: float = 10.0) -> None:
 def requested_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int]) -> int:
     """Return the number of processes that `accelerator` and `devices` of a trainer request, by Lightning's rules.
 
-    Args:
-        trainer: the `trainer` config group.
-        count_gpus: a function that returns the number of GPUs; called only if needed.
+    `count_gpus` returns the number of GPUs. It is called only if needed, because it may start a process.
 
     Raises:
         LabError: `devices` is not valid in Lightning, or `num_nodes` is not 1.

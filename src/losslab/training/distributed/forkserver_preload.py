@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-# The server does not notice the end of its parent before these imports are done.
+# The server notices the end of its parent only when these imports are done. Until then the kernel must kill it.
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which forked processes do not inherit
 if str(os.getppid()) != os.environ.get("LOSSLAB_PARENT", str(os.getppid())):
@@ -25,7 +25,7 @@ for name in (
     "torch.utils.tensorboard",
 ):
     importlib.import_module(name)
-gc.freeze()  # the children share these pages as long as no garbage collection writes to them
+gc.freeze()  # the children share the memory of these objects, because garbage collection does not write to them
 gc.enable()
-# The server has nothing to save. Unloading torch would take a second, and keep its memory until then.
+# The server has nothing to save, and unloading torch would take a second.
 atexit.register(os._exit, 0)

@@ -1,7 +1,7 @@
-"""Signals that end training after the current step, and the agreement of all ranks on that step.
+"""Signals that end training after the current step, which is the same on all ranks.
 
-Ctrl-C, SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1 and SIGUSR2 are recorded by `SignalHandler`; the checkpoint
-callback then saves the run and ends it. After SIGUSR1 and SIGUSR2 the job is requeued.
+`SignalHandler` records Ctrl-C, SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1 and SIGUSR2. The checkpoint callback then
+saves the run and ends it. After SIGUSR1 or SIGUSR2 the job is requeued.
 """
 
 import logging
@@ -21,28 +21,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 TERMINATION_SIGNALS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-"""Signals sent by `kill` and by a closed terminal."""
+"""The signals that `kill` and a closed terminal send."""
 SAVE = 1
-"""The request code for a checkpoint. SAVE + signal number requests a checkpoint and then the end of the run."""
+"""The code of a request for a checkpoint. SAVE + signal number requests a checkpoint and then the end of the run."""
 _REPEAT_SECONDS = 0.3
-"""A second signal within this time is a copy of the first, forwarded by a parent process (torchrun, srun)."""
+"""A second signal within this time counts as a copy of the first, forwarded by a parent process (torchrun, srun)."""
 
 
 def slurm_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals after which a SLURM job is saved and requeued.
-
-    These are SIGUSR1 (`#SBATCH --signal=USR1@90`) and SIGUSR2 (submitit); none outside of a SLURM job.
-    """
+    """Return the signals after which a SLURM job is saved and requeued; none outside of a SLURM job."""
     in_slurm_job = {"SLURM_JOB_ID", "SUBMITIT_EXECUTOR"} & os.environ.keys()
+    # `#SBATCH --signal=USR1@90` sends SIGUSR1, submitit sends SIGUSR2.
     return (signal.SIGUSR1, signal.SIGUSR2) if in_slurm_job else ()
 
 
 def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> None:
-    """Requeue the SLURM job of this process. Called on rank 0 after the run was saved.
+    """Requeue the SLURM job of this process. Call this on rank 0 after the run was saved.
 
-    Args:
-        number: the signal that was received.
-        handler: the previous handler of the signal; if it is a function (such as submitit's), it requeues the job.
+    If the previous `handler` of the signal is a function, such as submitit's, it is called and requeues the job.
     """
     if callable(handler):
         handler(number, None)
@@ -66,7 +62,7 @@ def not_ignored(*numbers: int) -> list[int]:
 
 @contextmanager
 def exit_on_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process at once without a traceback; for code that has nothing to save."""
+    """Let Ctrl-C end the process at once without a traceback. Use this for code that has nothing to save."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -79,7 +75,7 @@ def exit_on_ctrl_c() -> Iterator[None]:
 
 
 class SignalHandler:
-    """Records the first signal between `install` and `uninstall`; a second one ends the process."""
+    """Records the first signal between `install` and `uninstall`. A second signal ends the process."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -87,12 +83,12 @@ class SignalHandler:
         self.previous_handlers: dict[int, Any] = {}
         """The handlers that `install` replaced."""
         self.deferred = True
-        """Whether the caller checks `received` soon. If not, a signal raises KeyboardInterrupt at once."""
+        """Whether the first signal is only recorded, for a caller that reads `received`. If not, it also interrupts."""
         self._installed = False
         self._received_at = 0.0
 
     def install(self) -> None:
-        """Handle the signals from now on. Does nothing outside the main thread."""
+        """Handle the signals from now on, and forget earlier ones. Handles nothing outside the main thread."""
         self.received = None
         numbers = not_ignored(signal.SIGINT, *TERMINATION_SIGNALS)
         if threading.current_thread() is threading.main_thread() and not self._installed:
@@ -107,7 +103,7 @@ class SignalHandler:
             self._installed = False
 
     def request(self) -> int:
-        """Return the request code of the signal received by this process, or 0."""
+        """Return the request code for `SharedRequest`: SAVE + the signal that was received, or 0."""
         return 0 if self.received is None else SAVE + self.received
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -123,10 +119,10 @@ class SignalHandler:
 
 
 class SharedRequest:
-    """MAX all-reduce of a per-rank request code, known to all ranks after the same step.
+    """MAX all-reduce of a request code of each rank, so that all ranks get the same code after the same step.
 
-    After each step a rank submits its code and receives the maximum of the codes submitted after the step before, so
-    that no rank waits for the slowest. A single process receives its own code at once.
+    After each step a rank submits its code and receives the maximum of the codes submitted after the step before.
+    Therefore no rank waits for the slowest. A single process receives its own code at once.
     """
 
     def __init__(self) -> None:

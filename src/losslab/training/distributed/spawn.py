@@ -1,11 +1,10 @@
 """Starting worker processes and waiting for their result. The children execute worker.py.
 
-Each rank is a separate process, so that a crash, a leak or a full GPU affects only one run. The processes are forked
-from a server that has imported torch and lightning; on platforms without forkserver they are spawned.
+Each rank is a process, so that a crash, a leak or a full GPU affects only one run. The processes are forked from a
+server that has imported torch and lightning. On platforms without forkserver they are spawned.
 """
 
 import contextlib
-import dataclasses
 import math
 import multiprocessing
 import os
@@ -27,20 +26,18 @@ from losslab.training.distributed import signals
 from losslab.training.distributed.environment import RankInfo
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult, worker_main
 
-VICTIM_SECONDS = 5.0
-"""The time in which the other ranks may report a failure after the first one."""
-SAVE_SECONDS = 20.0
-"""The time in which a process must save its run and end after a signal."""
+_REPORT_SECONDS = 5.0
+"""After the first failure, the other ranks are killed when this time has passed."""
+_SAVE_SECONDS = 20.0
+"""After a signal, a process that has not saved its run and ended within this time is killed."""
 _INTERRUPTED = {
     128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.TERMINATION_SIGNALS)
 }
-"""The exit codes of processes that were ended by a signal."""
+"""The exit codes of processes that end after a signal."""
 
 
 class WorkerGroup:
-    """The processes of one run: one for each rank, started together and ended together.
-
-    `poll` updates `result` and `progress`.
+    """The processes of one run, one for each rank, which start and end together. `poll` updates `result`, `progress`.
 
     Args:
         task: the function that each rank calls. It must be importable, and its arguments picklable. The value of the
@@ -60,12 +57,14 @@ class WorkerGroup:
         self._deadline, self._failing = math.inf, False
         world_size = len(arguments)
         self._folder = tempfile.TemporaryDirectory(prefix="losslab-") if world_size > 1 else None
-        options = dataclasses.replace(options, store=str(Path(self._folder.name) / "store") if self._folder else None)
+        store = str(Path(self._folder.name) / "store") if self._folder else None
+        environment = dict(os.environ) | dict(options.environment)
         self._ranks: dict[BaseProcess, Connection | None] = {}
+        """The running processes, and their pipes; None for a pipe that is closed."""
         for rank, rank_arguments in enumerate(arguments):
             info = RankInfo(rank, world_size, rank, world_size)
             ours, theirs = multiprocessing.Pipe(duplex=False)
-            args = (theirs, info, options, dict(os.environ), task, rank_arguments)
+            args = (theirs, info, store, options, environment, task, rank_arguments)
             process = process_context().Process(target=worker_main, args=args)
             try:
                 process.start()
@@ -74,12 +73,9 @@ class WorkerGroup:
             theirs.close()
             self._ranks[process] = ours
 
-    def waitables(self) -> Iterator[Any]:
-        """Yield objects for `multiprocessing.connection.wait` that become ready when `poll` can read a message."""
-        for process, pipe in self._ranks.items():
-            yield process.sentinel
-            if pipe is not None:
-                yield pipe
+    def waitables(self) -> list[Any]:
+        """Return objects for `multiprocessing.connection.wait` that become ready when `poll` can read a message."""
+        return [*(process.sentinel for process in self._ranks), *filter(None, self._ranks.values())]
 
     def poll(self) -> None:
         """Read the messages of the ranks, record which ranks have ended, and end all ranks when one has failed."""
@@ -90,17 +86,15 @@ class WorkerGroup:
                 if not reported:
                     code = process.exitcode or 0
                     shell_code = 128 - code if code < 0 else code
-                    interrupted = shell_code in _INTERRUPTED
-                    self._failures.append(
-                        WorkerResult(reason=exit_reason(code), exit_code=shell_code if interrupted else 1)
-                    )
-                _signal_group(process, signal.SIGKILL)  # the processes that it started
+                    exit_code = shell_code if shell_code in _INTERRUPTED else 1
+                    self._failures.append(WorkerResult(reason=exit_reason(code), exit_code=exit_code))
+                _kill_group(process)  # the processes that it started
                 process.close()
                 del self._ranks[process]
         if self._failures and not self._failing:
-            # The first failure to arrive may be a consequence of the real one: wait for the other ranks' reports.
+            # The first reported failure may be a consequence of another rank's: wait for the other reports.
             self._failing = True
-            self._end_within(VICTIM_SECONDS)
+            self._end_within(_REPORT_SECONDS)
         if time.monotonic() > self._deadline:
             self._kill_all()
         if not self._ranks and self.result is None:
@@ -109,13 +103,19 @@ class WorkerGroup:
             if self._folder is not None:
                 self._folder.cleanup()
 
+    def wait(self) -> WorkerResult:
+        """Wait for the result and return it."""
+        while self.result is None:
+            poll([self], 1)
+        return self.result
+
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Ask all ranks to save and end. Their children get no signal, since the rest of the step may need them."""
+        """Ask all ranks to save and end. Their children get no signal, because the rest of the step may need them."""
         for process in self._ranks:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
-        self._end_within(SAVE_SECONDS)
+        self._end_within(_SAVE_SECONDS)
 
     def kill(self) -> None:
         """Kill all ranks and the processes that they started."""
@@ -146,20 +146,20 @@ class WorkerGroup:
 
     def _kill_all(self) -> None:
         for process in self._ranks:
-            if not _signal_group(process, signal.SIGKILL):
+            if not _kill_group(process):
                 process.kill()  # it has just started and does not lead a process group yet
-            process.join(VICTIM_SECONDS)
+            process.join(_REPORT_SECONDS)
 
 
 def process_context() -> Any:
-    """Return the multiprocessing context of the workers: a forkserver that imports torch, or else spawn."""
+    """Return the multiprocessing context of the workers: a forkserver that has imported torch, or else spawn."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["losslab.training.distributed.forkserver_preload"])
-    # The server imports losslab from the same path. It ignores Ctrl-C, which is meant for this process.
+    # The server imports losslab from the same path. It ignores Ctrl-C, because this process handles it.
     previous = os.environ.get("PYTHONPATH")
-    resource_tracker.ensure_running()  # otherwise the server would start it, and thereby unblock Ctrl-C
+    resource_tracker.ensure_running()  # otherwise the server would start the tracker, and thereby unblock Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LOSSLAB_PARENT": str(os.getpid())}
     try:
@@ -190,23 +190,20 @@ def wait_for_group(group: WorkerGroup) -> WorkerResult:
     """Wait for the result. The first signal to this process lets the ranks save and end, the second kills them."""
     with termination_raises_exit():
         try:
-            while group.result is None:
-                poll([group], 1)
+            return group.wait()
         except BaseException as error:
             group.interrupt(int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT)
             try:
-                while group.result is None:
-                    poll([group], 1)
+                group.wait()
             except BaseException:
                 group.kill()
                 raise
             raise
-    return group.result
 
 
 @contextmanager
 def termination_raises_exit() -> Iterator[None]:
-    """Let termination signals raise SystemExit, so that workers are ended as after a KeyboardInterrupt."""
+    """Let termination signals raise SystemExit, so that they can be caught like a KeyboardInterrupt."""
     numbers = signals.not_ignored(*signals.TERMINATION_SIGNALS)
     previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
@@ -217,7 +214,7 @@ def termination_raises_exit() -> Iterator[None]:
 
 
 def exit_reason(code: int) -> str:
-    """Return why a process without a report ended, from its exit code (negative for a signal)."""
+    """Return the reason why a process ended without a report, from its exit code (negative for a signal)."""
     if code in _INTERRUPTED:
         return "interrupted"
     if code >= 0:
@@ -228,37 +225,31 @@ def exit_reason(code: int) -> str:
 
 
 def threads_per_process(count: int) -> int | None:
-    """Return the number of threads for each of `count` simultaneous processes; None for torch's default."""
+    """Return the number of threads for each of `count` processes that run together; None for torch's default."""
     return None if count == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // count)
 
 
-def _signal_group(process: BaseProcess, number: int) -> bool:
-    """Send a signal to the process group of a worker, and return whether the group existed."""
+def _kill_group(process: BaseProcess) -> bool:
+    """Kill the process group of a worker, and return whether the group existed."""
     if process.pid is None:
         return False
     try:
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return False
     return True
 
 
 def run_in_subprocess(task: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a worker and return its value, so that this process need not import torch.
-
-    Raises:
-        LabError: the function failed.
-    """
-    group = WorkerGroup(task, [arguments], WorkerOptions())
-    while group.result is None:
-        poll([group], 1)
-    if group.result.reason is not None:
-        raise LabError(group.result.reason)
-    return group.result.value
+    """Call a function in a worker, so that this process need not import torch. Raise a LabError if it failed."""
+    result = WorkerGroup(task, [arguments], WorkerOptions()).wait()
+    if result.reason is not None:
+        raise LabError(result.reason)
+    return result.value
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the visible GPUs as in CUDA_VISIBLE_DEVICES. They are counted in a subprocess."""
+    """Return the names of the visible GPUs as in CUDA_VISIBLE_DEVICES. A subprocess counts them."""
     count: int = run_in_subprocess(_count_gpus)
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return names if len(names) == count else [str(index) for index in range(count)]

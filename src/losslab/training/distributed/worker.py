@@ -1,6 +1,6 @@
 """The code of a worker process: set up the process, call the task, report the result, exit.
 
-A worker leads its own process group. It is killed when its parent ends for any reason, and so are its children.
+A worker leads its own process group. When its parent ends for any reason, the worker and its children are killed.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.training.distributed.environment import RankInfo, init_process_group
 
 
@@ -35,8 +35,6 @@ class WorkerOptions:
     """The file for stdout and stderr; None for the parent's stdout and stderr."""
     threads: int | None = None
     """The number of torch threads; None for torch's default."""
-    store: str | None = None
-    """The path of the file store of the process group."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,11 @@ class WorkerResult:
 
 
 _send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("send_progress", default=None)
-"""Sends progress to the parent process; None in a process that is not a worker."""
+"""The function that sends progress to the parent process; None in a process that is not a worker."""
 
 
 def is_worker() -> bool:
-    """Return whether a `WorkerGroup` started this process; its parent then handles errors and chose the world size."""
+    """Return whether a `WorkerGroup` started this process, whose parent handles errors and chose the world size."""
     return _send_progress.get() is not None
 
 
@@ -73,20 +71,15 @@ def report_progress(progress: dict[str, Any]) -> None:
 def worker_main(
     pipe: Connection,
     info: RankInfo,
+    store: str | None,
     options: WorkerOptions,
     environment: dict[str, str],
     task: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Run a task in this process and exit without unloading torch.
+    """Run a task in this process, report to the parent through the pipe, and exit without unloading torch.
 
-    Args:
-        pipe: the pipe to the parent process.
-        info: the rank of this process.
-        options: the options of this process.
-        environment: the environment variables of the parent.
-        task: the function to call.
-        arguments: the arguments of the function.
+    `store` is the path of the file store of the process group; `environment` replaces the environment variables.
     """
     lock = threading.Lock()
 
@@ -100,8 +93,8 @@ def worker_main(
 
     _send_progress.set(send_progress)
     try:
-        _set_up_process(options, environment, info)
-        init_process_group(info, options.store)
+        _set_up_process(options, environment)
+        init_process_group(info, store)
         value = task(*arguments)
         send("done", value if info.rank == 0 else None)
         code = 0
@@ -115,9 +108,8 @@ def worker_main(
 
 
 def result_of_error(error: BaseException) -> WorkerResult:
-    """Return the result of a rank that was ended by an exception."""
-    line = " ".join(str(error).split())
-    name = type(error).__name__
+    """Return the result of a rank that an exception ended."""
+    line, name = message_of(error), type(error).__name__
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LabError):
         return WorkerResult(reason=line)
@@ -126,12 +118,12 @@ def result_of_error(error: BaseException) -> WorkerResult:
     if isinstance(error, KeyboardInterrupt):
         return WorkerResult(reason="interrupted", is_consequence=True, exit_code=130)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in line:
-        return WorkerResult(reason=f"ran out of memory ({line or name})"[:300], traceback=trace)
+        return WorkerResult(reason=f"ran out of memory ({line})"[:300], traceback=trace)
     lost = name.startswith("Dist") or any(word in line for word in ("gloo", "NCCL", "nccl", "Connection closed"))
     return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, is_consequence=lost)
 
 
-def _set_up_process(options: WorkerOptions, environment: dict[str, str], info: RankInfo) -> None:
+def _set_up_process(options: WorkerOptions, environment: dict[str, str]) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
     # Children of the worker, such as DataLoader workers, start by the platform's default, not from a second forkserver.
@@ -140,9 +132,7 @@ def _set_up_process(options: WorkerOptions, environment: dict[str, str], info: R
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the forkserver blocks it
     os.environ.clear()
-    os.environ.update(environment | dict(options.environment))
-    if info.world_size > 1:
-        os.environ.update(info.variables)
+    os.environ.update(environment)
     with contextlib.suppress(OSError):  # Linux: when memory runs out, kill a worker rather than its parent
         Path("/proc/self/oom_score_adj").write_text("500")
     if options.output is not None:

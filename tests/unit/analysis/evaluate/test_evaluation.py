@@ -204,9 +204,9 @@ def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
     ("data", "message"),
     [
         ("siez=16", r"no such option; did you mean size\?"),
-        ("size=big", "size must be a whole number, got 'big'"),
-        ("size=true", "size must be a whole number, got True"),
-        ("batch_size=1.5", "batch_size must be a whole number or null, got 1.5"),
+        ("size=big", "size must be an integer, got 'big'"),
+        ("size=true", "size must be an integer, got True"),
+        ("batch_size=1.5", "batch_size must be an integer or null, got 1.5"),
         ("size=1,2", "only a single value is accepted"),
         ("size", "KEY=VALUE"),
         ("size=[1", "--data size="),

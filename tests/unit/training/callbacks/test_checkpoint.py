@@ -152,10 +152,10 @@ class Full:
         pass
 
 
-def test_save_raises_the_os_error_that_torch_hides(monkeypatch, tmp_path):
+def test_write_checkpoint_raises_the_os_error_that_torch_hides(monkeypatch, tmp_path):
     monkeypatch.setattr(atomic, "write_with_checksum", lambda _, content: content(Full()))
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
+        checkpoint.write_checkpoint({"weights": torch.ones(1000)}, tmp_path / "last.ckpt")
 
 
 def test_training_continues_on_a_full_disk_and_its_end_names_the_command_to_resume(build, monkeypatch, caplog):
@@ -163,7 +163,7 @@ def test_training_continues_on_a_full_disk_and_its_end_names_the_command_to_resu
         raise OSError(errno.ENOSPC, "No space left on device")
 
     experiment = build("trainer.max_epochs=4", "callbacks.checkpoints.every_seconds=0")
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", full)
     with pytest.raises(LabError, match=r"No space left on device\): free some space, then python train.py resume="):
         lab.run(experiment)
     assert (
