@@ -121,15 +121,13 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     Raises:
         LabError: the data are missing, the folder contains another run, or training failed.
     """
-    if not resume:
-        preflight.check_length(experiment.config)
     is_first = experiment.trainer.is_global_zero
     with runs.lock(experiment.folder.path) if is_first else nullcontext():
         start = checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
         if resume:
             _announce_resume(experiment, start)
-        elif is_first:
-            _check_unused(experiment.folder)
+        else:
+            _check_new_run(experiment)
         _prepare(experiment, start, resume=resume)
         return _train_and_test(experiment, start)
 
@@ -145,9 +143,14 @@ def _announce_resume(experiment: Experiment, start: checkpoint.ResumePoint | Non
             board.purge_after(-1 if start is None else start.step)
 
 
-def _check_unused(folder: RunFolder) -> None:
+def _check_new_run(experiment: Experiment) -> None:
+    """Raise a LabError if a run would train nothing, or if its folder is in use."""
+    config, folder = experiment.config, experiment.folder
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if config["train"] and config["trainer"].get(key) == 0:
+            raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")
     for file, kind in ((folder.config, "run"), (folder.path / runs.SUMMARY, "sweep")):
-        if file.exists():
+        if experiment.trainer.is_global_zero and file.exists():
             raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
 
 

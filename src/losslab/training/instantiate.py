@@ -1,7 +1,6 @@
 """Instantiating parts of a configuration. Error messages are one line that starts with the config key.
 
-Arguments are validated against the signature of the `_target_`, since the messages of Hydra do not list the accepted
-arguments.
+Arguments are validated against the signature of the `_target_`, because Hydra's messages do not list the accepted ones.
 """
 
 import importlib
@@ -150,13 +149,12 @@ def _is_function_of_outputs(config: dict[str, Any]) -> bool:
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
         similar = get_close_matches(name, dir(module)) or own
         raise LabError(f"{path} has no {name}, but {', '.join(similar) or 'nothing like it'}")
-    function = getattr(module, name)
-    if not inspect.isroutine(function):
-        return False
-    try:
-        inspect.signature(function).bind(**{key: value for key, value in config.items() if not key.startswith("_")})
-    except (TypeError, ValueError):  # ValueError: a function written in C++ has no signature
-        return True
+    function, arguments = getattr(module, name), {key: config[key] for key in config if not key.startswith("_")}
+    if inspect.isroutine(function):
+        try:
+            inspect.signature(function).bind(**arguments)
+        except (TypeError, ValueError):  # ValueError: a function written in C++ has no signature
+            return True
     return False
 
 

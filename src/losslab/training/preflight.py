@@ -85,13 +85,6 @@ def _translate_errors(key: str, partial: Any) -> Iterator[None]:
         raise LabError(" ".join(f"{key}: {name} with {arguments} cannot be used: {error}".split())) from error
 
 
-def check_length(config: dict[str, Any]) -> None:
-    """Raise a LabError if the trainer would take no training step."""
-    for key in ("max_epochs", "max_steps", "limit_train_batches"):
-        if config["train"] and config["trainer"].get(key) == 0:
-            raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")
-
-
 def check_trainer(trainer: dict[str, Any]) -> None:
     """Raise a LabError if a number of the trainer is wrong, or this machine lacks its devices or precision."""
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
@@ -206,9 +199,8 @@ def describe_setup(choices: Mapping[str, str | None], learner: Learner, batch: B
     parameters = sum(p.numel() for p in learner.network.parameters())
     group = learner.optimizer(learner.parameters()).param_groups[0]
     name = getattr(learner.loss, "name", type(learner.loss).__name__)
-    lines = {
-        "network": f"{choices['model']}, {parameters:,} parameters",
-        "loss": f"{choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}",
-        "batch": f"{choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets",
-    }
-    return "\n".join(f"{label:<11} {value}" for label, value in lines.items())
+    return (
+        f"network     {choices['model']}, {parameters:,} parameters\n"
+        f"loss        {choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}\n"
+        f"batch       {choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets"
+    )

@@ -10,7 +10,6 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from losslab.errors import LabError
@@ -66,9 +65,7 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
         LabError: the trainer, a callback or a logger cannot be instantiated, or monitors an unknown metric.
     """
     callbacks = _make_callbacks(config, learner)
-    loggers: list[Logger] = [
-        make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item
-    ]
+    loggers = [make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item]
     options = dict(config["trainer"])
     # Lightning adds a progress bar and a checkpoint callback unless they are disabled. It refuses to disable
     # checkpoints if a callback is a Checkpoint; History is one, too.

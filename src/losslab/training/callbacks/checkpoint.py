@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from losslab.errors import LabError, NonFiniteError
@@ -46,7 +46,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.folder = RunFolder(Path(run_dir))
         self.every_seconds = every_seconds
         self.best_values: dict[str, float] = {}
-        """All values of the best epoch; empty before the first validation."""
+        """The values of all metrics in the best epoch; empty before the first validation."""
         self.best_epoch: int | None = None
         """The number of the best epoch, counted from 1."""
         self.signals = SignalHandler()
@@ -94,8 +94,7 @@ class BestAndLastCheckpoint(Checkpoint):
         if not stepped:
             return
         requested, phase = self._request.submit(self._request_code(trainer)), next_phase(trainer)
-        is_long = self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1
-        keep = phase == "validation" and is_long
+        keep = phase == "validation" and (self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1)
         if phase == "end" or not (requested or keep):
             return
         state = finite_state(trainer)
@@ -162,10 +161,8 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _is_better(self, learner: Learner) -> bool:
         value = learner.values[learner.monitor]
-        if math.isnan(value):
-            return False
         if self.best_epoch is None:
-            return True
+            return not math.isnan(value)
         best = self.best_values[learner.monitor]
         return value > best if learner.monitor_mode == "max" else value < best
 
@@ -184,7 +181,7 @@ class BestAndLastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _can_end_in_validation(self, trainer: Trainer) -> bool:
-        """Return whether the state that is being validated is on the disk or in memory."""
+        """Return whether the state that is being validated was written, or is kept in memory."""
         return self._before_validation is not None or self._saved_step == trainer.global_step
 
     def _write_state_before_validation(self, trainer: Trainer) -> None:
@@ -242,8 +239,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
 def find_checkpoint_callback(trainer: Trainer) -> BestAndLastCheckpoint | None:
     """Return the trainer's BestAndLastCheckpoint, or None."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, BestAndLastCheckpoint)), None)
+    return next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestAndLastCheckpoint)), None)
 
 
 def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:

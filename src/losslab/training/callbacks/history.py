@@ -57,8 +57,11 @@ class History(Checkpoint):
             CsvTable(self.folder.history, columns, self.rows, self._writer),
             CsvTable(self.folder.timing, ["epoch", "seconds"], self._times, self._writer),
         ]
-        if getattr(trainer.datamodule, "manifest", None):  # type: ignore[attr-defined]
-            self._plot_corruption(trainer)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "manifest", None):
+            from losslab.data.corruption import figure  # noqa: PLC0415
+
+            save_figure(figure.draw(data.manifest, data.splits["train"], self.title), "faults", trainer, self._writer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started = time.perf_counter()
@@ -91,12 +94,6 @@ class History(Checkpoint):
     def _plot(self, trainer: Trainer, learner: Learner) -> None:
         for name in ("loss", learner.monitor.removeprefix("val/")):
             save_figure(plot_curves(self.rows, name, self.title), f"{name}_curve", trainer, self._writer)
-
-    def _plot_corruption(self, trainer: Trainer) -> None:
-        from losslab.data.corruption import figure  # noqa: PLC0415
-
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        save_figure(figure.draw(data.manifest, data.splits["train"], self.title), "faults", trainer, self._writer)
 
 
 class CsvTable:

@@ -70,14 +70,12 @@ class FiniteGuard(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             self._check_gradients(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
         if not self._finite("weight", [parameter.detach() for parameter in self._parameters]):
-            self._record(pl_module, "weight", locate_non_finite(pl_module, "weight", batch))
+            self._record(pl_module, "weight", locate_non_finite(pl_module, "weight", self._batch))
         if self._flags:
             self._check_pending(pl_module)
-            position = _position(trainer, "weight", batch_idx)
+            position = _position(trainer, "weight", self._batch_idx)
             self._pending = _PendingFlags.start(self._flags, position, self._world_size)
         elif self._world_size > 1:
             any_rank = torch.tensor([self._finding is not None], dtype=torch.int32)

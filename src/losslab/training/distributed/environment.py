@@ -233,7 +233,7 @@ def requested_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int
         return max(1, count_gpus()) if on_gpu else 1
     if isinstance(devices, str):
         devices = [part for part in devices.split(",") if part.strip().isdigit()]
-    count = devices if isinstance(devices, int) else len(devices) if isinstance(devices, Sequence) else 0
-    if count < 1:
+    count = len(devices) if isinstance(devices, Sequence) else devices
+    if not isinstance(count, int) or count < 1:
         raise LabError(f"trainer.devices must be a number above 0, a list of GPUs, or auto: got {trainer['devices']!r}")
     return count

@@ -101,14 +101,14 @@ def worker_main(
     except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt are reported too
         send("failed", result_of_error(error))
         code = 1
-    for end in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(Exception):
-            end()
+            flush()
     os._exit(code)
 
 
 def result_of_error(error: BaseException) -> WorkerResult:
-    """Return the result of a rank that an exception ended."""
+    """Return the result of a rank that ends with an exception."""
     line, name = message_of(error), type(error).__name__
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LabError):
