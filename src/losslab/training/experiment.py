@@ -116,7 +116,7 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
 
 
 def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
-    """Train and test, write the final metrics to metrics.json, and return them. `resume` continues an existing run.
+    """Train and test, or resume an existing run, write the final metrics to metrics.json, and return them.
 
     Raises:
         LabError: the data are missing, the folder contains another run, or training failed.

@@ -39,7 +39,7 @@ _repr.maxstring = _repr.maxother = 60
 
 
 def make(key: str, config: Any, **arguments: Any) -> Any:
-    """Instantiate the part of the configuration with this key, or return None if it is None.
+    """Instantiate a part of the configuration; None is returned unchanged. Error messages name the config key `key`.
 
     Raises:
         LabError: the part cannot be instantiated, or has an argument that its target does not accept.
@@ -60,7 +60,7 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
 
 
 def make_partial(key: str, config: Any) -> Any:
-    """Return a function that instantiates an optimizer or a scheduler when its arguments exist.
+    """Return a partial function for an optimizer or a scheduler, which is called when its other arguments exist.
 
     Raises:
         LabError: see `make`; or `_partial_` is not true.

@@ -1,4 +1,4 @@
-"""Checks before the first step: that the parts fit together and this machine can train them; the doctor's checks."""
+"""Checks before the first step: the parts fit together, this machine can train them, the doctor finds no error."""
 
 import logging
 import warnings
@@ -86,7 +86,7 @@ def _translate_errors(key: str, partial: Any) -> Iterator[None]:
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Raise a LabError if a number of the trainer is wrong, or this machine lacks its devices or precision."""
+    """Raise a LabError if a value of the trainer is wrong or not supported by this machine."""
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if not isinstance(trainer.get(key), int | None):
             raise LabError(f"trainer.{key} must be an integer, got {trainer[key]!r}")

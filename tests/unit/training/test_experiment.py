@@ -1,4 +1,4 @@
-"""Configurations in, experiments out; and what does not fit is refused in one line that names the fix."""
+"""Configurations are built to experiments, and parts that do not fit together are refused with a one-line message."""
 
 import pytest
 import torch

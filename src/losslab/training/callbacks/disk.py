@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 _RETRIED = "training continues, and it is written as soon as there is room"
 SKIPPED = "the run continues without it"
-"""The consequence that a warning names for a file that is not written later."""
+"""The consequences that a warning names, for a file that is written later and for one that is not."""
 
 
 class BestEffortWriter:
@@ -23,7 +23,7 @@ class BestEffortWriter:
         self._warned: set[Path] = set()
 
     def attempt(self, path: Path, write: Callable[[], object], consequence: str = _RETRIED) -> bool:
-        """Call `write`, which writes the file at `path`, and return whether it succeeded."""
+        """Call `write` for the file at `path`, and return whether it succeeded."""
         try:
             write()
         except OSError as error:
@@ -32,7 +32,7 @@ class BestEffortWriter:
         return True
 
     def require(self, path: Path, write: Callable[[], object]) -> None:
-        """Call `write`, which writes the file at `path`, without which a run must not finish.
+        """Call `write` for a file at `path` that a finished run must have.
 
         Raises:
             LabError: the file cannot be written.
@@ -45,7 +45,7 @@ class BestEffortWriter:
 
     @contextmanager
     def during_exception(self, path: Path) -> Iterator[None]:
-        """Log errors of writing a file while another exception is handled, which they would replace."""
+        """Log errors of the block that writes `path`, so that they do not replace the exception being handled."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 -- not only OSError: an error of the GPU may occur again

@@ -93,7 +93,7 @@ def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
 
 
 class AsyncHostCopy:
-    """A copy of a tensor (N,) on the host that does not block the host.
+    """Copies a tensor (N,) to the host without blocking the host.
 
     Reading a number from a GPU waits for all operations queued before. Instead, the constructor queues a copy to pinned
     memory, which has usually completed one step later. On other devices the tensor is cloned. The tensor may be

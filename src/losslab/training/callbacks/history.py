@@ -26,8 +26,8 @@ class History(Checkpoint):
     """Writes history.csv, timing.csv and figures/*.png.
 
     history.csv contains no wall times, so a repeated run writes the same bytes. In an epoch without a validation, the
-    validation columns are empty. This class is a Checkpoint because Lightning calls these last, after the learner has
-    computed the values of the epoch.
+    validation columns are empty. This class is a Checkpoint, because Lightning calls checkpoint callbacks last: after
+    the learner has computed the values of the epoch.
     """
 
     def __init__(self, run_dir: str, title: str = "") -> None:

@@ -31,7 +31,7 @@ class Anneal(Callback):
         parameter: the config key below `loss`, such as "gamma" or "terms.mae.weight".
         end: the last value.
         start: the first value; None for the configured value.
-        epochs: the number of epochs until `end`. None for all epochs: `end` is reached in the last epoch.
+        epochs: the number of epochs until `end`; if None, `end` is reached in the last epoch.
         shape: "linear", "cosine" (slow at both ends) or "jump" (at once, after `epochs`).
     """
 
@@ -82,8 +82,7 @@ class DeferredReweighting(Callback):
     validation loss is weighted too, the test loss is not.
 
     Args:
-        start: the first weighted epoch, counted from 0, or a fraction below 1 of all epochs. For 200 epochs, 160 and
-            0.8 are the same.
+        start: the first weighted epoch, counted from 0, such as 160, or a fraction of all epochs, such as 0.8.
         beta: the argument of `losslab.losses.imbalance.effective_number`.
 
     Raises:

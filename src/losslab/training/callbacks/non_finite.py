@@ -234,9 +234,9 @@ class Finding:
 
 
 def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
-    """Return the finding to report, given one finding for each rank. None if no rank has one.
+    """Return the finding to report, given the findings of all ranks; None if no rank has one.
 
-    A value that one rank computed alone is preferred to a sum over the ranks, which it makes non-finite everywhere.
+    A non-finite value of one rank is the cause of non-finite sums over the ranks. Therefore it is preferred to them.
     """
     named = [replace(each, rank=f", rank {rank}") for rank, each in enumerate(findings) if each is not None]
     own = [finding for finding in named if not finding.is_sum]
@@ -246,7 +246,7 @@ def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
 
 
 def raise_on_all_ranks(finding: Finding | None, world_size: int, without_finding: str = "") -> NoReturn:
-    """Raise the same NonFiniteError on all ranks, which must all call this, each with its finding, if it has one.
+    """Raise the same NonFiniteError on all ranks. All ranks must call this, each with its own finding or None.
 
     `without_finding` is the message if no rank has a finding.
     """
@@ -261,7 +261,7 @@ def raise_on_all_ranks(finding: Finding | None, world_size: int, without_finding
 
 @dataclass
 class _PendingFlags:
-    """Flags, True for finite values, that are copied from the GPU after a step and read after the next step."""
+    """Flags (True means finite) that are copied from the GPU after a step and read after the next step."""
 
     sizes: dict[str, int]
     flags: AsyncHostCopy
@@ -316,7 +316,7 @@ def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
 
 
 def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int) -> str | None:
-    """Recompute the gradient of this rank's share of a batch. Describe where it is not finite, or return None."""
+    """Recompute the gradient of this rank's share of a batch, and describe where it is not finite; None if it is."""
     learner.on_train_batch_start(batch, batch_idx)  # sets the seed of the dropout masks again
     with torch.enable_grad(), trainer.precision_plugin.train_step_context():
         loss = learner.training_step(batch, batch_idx)

@@ -22,8 +22,8 @@ class ProgressBar(LightningProgressBar):
     """A progress bar over the batches of each epoch, or over the epochs if these are tiny, and log lines.
 
     Lightning's own bars take about a millisecond per epoch, which doubles the time of a run of tiny epochs. Every epoch
-    is logged. In a run of more than 30 epochs every 10th is, of more than 300 every 100th. Without a terminal there is
-    no bar.
+    is logged, but only every 10th in a run of more than 30 epochs, and every 100th in a run of more than 300. Without a
+    terminal there is no bar.
     """
 
     def __init__(self) -> None:
