@@ -284,7 +284,7 @@ def test_networks_have_the_documented_parameters(build):
     assert parameters("model=resnet18", "data=digits") == 11_173_962
 
 
-def test_hyperparameters_are_numbers_and_words():
+def test_hyperparameters_are_numbers_and_strings():
     table = hyperparameters(compose(["loss=huber", "optimizer=momentum"], "unused"))
     assert table["loss.delta"] == 1.0
     assert table["optimizer.momentum"] == 0.9

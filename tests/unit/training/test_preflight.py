@@ -1,4 +1,4 @@
-"""Checks before the first step refuse or warn, and otherwise change nothing."""
+"""Checks before the first step refuse a run or warn, and change nothing otherwise."""
 
 import logging
 from itertools import product
@@ -14,14 +14,14 @@ from losslab.training import experiment as lab
 from losslab.training import preflight
 
 
-def everything(experiment: lab.Experiment) -> tuple[bytes, list[bytes]]:
-    """The history to the byte, and the weights."""
+def history_and_weights(experiment: lab.Experiment) -> tuple[bytes, list[bytes]]:
+    """Return the bytes of history.csv and of the weights."""
     state = experiment.learner.network.state_dict()
     return experiment.folder.history.read_bytes(), [value.numpy().tobytes() for value in state.values()]
 
 
-def restless(network: nn.Module) -> nn.Module:
-    """With layers that draw and that keep statistics."""
+def add_random_layers(network: nn.Module) -> nn.Module:
+    """Add layers that draw random numbers or have running statistics."""
     return nn.Sequential(network, nn.Dropout(0.3), nn.Linear(10, 10), nn.BatchNorm1d(10), nn.Dropout(0.3))
 
 
@@ -39,10 +39,10 @@ def test_examination_does_not_change_the_run(build, monkeypatch, model, extra):
     for examine in ("true", "false"):
         experiment = build(*overrides, f"examine={examine}")
         torch.manual_seed(0)
-        experiment.learner.network = restless(experiment.learner.network)
+        experiment.learner.network = add_random_layers(experiment.learner.network)
         torch.manual_seed(1)
         lab.run(experiment)
-        results.append(everything(experiment))
+        results.append(history_and_weights(experiment))
     assert results[0] == results[1]
 
 
@@ -123,7 +123,7 @@ def test_batch_norm_needs_examples_on_every_rank():
     preflight.check_batch_norm(nn.Linear(3, 4), 129, 64, 2)
 
 
-def test_batch_norm_on_several_ranks_is_warned_of(caplog):
+def test_batch_norm_on_several_ranks_logs_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         preflight.check_batch_norm(nn.BatchNorm1d(4), 128, 64, 2)
     assert "sync_batchnorm" in caplog.text

@@ -18,7 +18,7 @@ def history(experiment):
 
 
 @pytest.mark.parametrize("every_seconds", [0, 30])
-def test_best_has_the_best_metric_and_last_is_the_newest(train, every_seconds):
+def test_best_has_the_best_metric_and_last_the_newest_state(train, every_seconds):
     experiment, results = train(
         "model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20",
         f"callbacks.checkpoints.every_seconds={every_seconds}",
@@ -129,7 +129,7 @@ def test_non_finite_optimizer_state_is_not_saved(build):
     assert not experiment.folder.best.exists()
 
 
-def test_last_holds_the_trained_weights_besides_their_average(train):
+def test_last_contains_the_trained_weights_and_their_average(train):
     plain, _ = train("trainer.max_epochs=10")
     averaged, _ = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
     trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]

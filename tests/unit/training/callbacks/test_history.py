@@ -30,7 +30,7 @@ def test_repeated_run_writes_the_same_bytes(train):
     assert first.folder.history.read_bytes() != other.folder.history.read_bytes()
 
 
-def test_wall_times_are_in_a_file_of_their_own(train):
+def test_wall_times_are_in_a_separate_file(train):
     experiment, _ = train("trainer.max_epochs=3")
     with experiment.folder.timing.open() as file:
         timed = list(csv.DictReader(file))
@@ -45,7 +45,7 @@ def test_two_losses_with_one_seed_have_the_same_weights_and_batches(train):
     assert rows(mse)[0]["train/mse"] == rows(l1)[0]["train/mse"]
 
 
-def test_metrics_json_holds_the_results(train):
+def test_metrics_json_contains_the_results(train):
     experiment, results = train("trainer.max_epochs=20")
     assert json.loads(experiment.folder.metrics.read_text()) == results
     assert {"epochs", "best_epoch", "train/loss", "val/mse", "test/mse", "test/r2"} <= set(results)

@@ -12,7 +12,7 @@ RUN = ("model=mlp", "data=diabetes", "data.batch_size=32", "trainer.max_epochs=2
 
 
 class Fast(Callback):
-    """The weights after each step, as the callbacks before it left them."""
+    """Records the weights after each step, after the callbacks before it have changed them."""
 
     def __init__(self):
         self.steps = []

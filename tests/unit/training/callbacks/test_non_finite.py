@@ -36,7 +36,7 @@ def test_only_finite_weights_are_saved(build):
 
 
 def stopped_by(build, where: str):
-    """Run with one poisoned number → the error message of the guard."""
+    """Run with a non-finite number at one place, and return the error message of the guard."""
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
     network = experiment.learner.network
 
@@ -57,7 +57,7 @@ def stopped_by(build, where: str):
     return str(error.value)
 
 
-def test_a_bad_weight_is_named_with_its_layer_and_step(build):
+def test_bad_weight_is_reported_with_layer_and_step(build):
     assert (
         "step 6 (epoch 1, batch 6): a weight became NaN or infinite under MSE, first in the weights of network.3"
         in stopped_by(build, "weight")
@@ -134,7 +134,7 @@ def test_deferred_evaluation_guard_names_the_batch(build):
         watch.after_split(experiment.trainer, experiment.learner)
 
 
-def test_mean_over_no_example_is_explained(build):
+def test_message_for_a_loss_without_weighted_examples_names_the_weights(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     experiment.learner.values["test/loss"] = torch.nan
     with pytest.raises(

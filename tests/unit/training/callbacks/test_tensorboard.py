@@ -1,4 +1,4 @@
-"""The event file, read as TensorBoard reads it."""
+"""The event file contains what TensorBoard shows; it is read by the code of TensorBoard."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

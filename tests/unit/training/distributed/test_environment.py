@@ -57,7 +57,7 @@ def test_contradictory_variables_are_an_error(changed):
         current_rank(RankInfo(3, 4, 1, 2, 1).variables | changed)
 
 
-def test_job_id_names_the_srun_step_but_no_shell(monkeypatch):
+def test_job_id_is_that_of_the_srun_step_and_none_in_a_shell(monkeypatch):
     for name, value in (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}).items():
         monkeypatch.setenv(name, value)
     assert environment.job_id() == "slurm-7"
@@ -81,7 +81,7 @@ def test_job_id_of_torchrun_and_slurm(monkeypatch):
     assert environment.job_id() == "slurm-7.2"
 
 
-def test_rendezvous_is_on_the_first_machine_of_the_step_with_a_port_of_its_own():
+def test_rendezvous_is_on_the_first_machine_of_the_step_with_a_port_for_each_step():
     address = environment.rendezvous_address(STEP, one_machine=False)
     assert address["MASTER_ADDR"] == "node07"
     rank_0 = STEP | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}

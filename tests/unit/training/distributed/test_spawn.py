@@ -1,4 +1,4 @@
-"""Workers report a value or a reason, and leave no process behind."""
+"""Worker processes report a value or the reason of a failure, and leave no process running."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from losslab.training.distributed.spawn import WorkerGroup, exit_reason, poll, t
 from losslab.training.distributed.worker import WorkerOptions
 
 
-def test_worker_returns_its_value_and_knows_its_rank():
+def test_worker_returns_its_value_and_rank():
     assert workers.run_ranks(workers.rank_and_threads, 1).value == (0, 1, 1)
     assert workers.run_ranks(workers.rank_and_threads, 2).value == (0, 2, 1)
 
@@ -81,7 +81,7 @@ def test_group_receives_the_progress_of_rank_0():
     assert group.progress == {"rank": 0}
 
 
-def test_process_that_is_not_a_worker_reports_to_nobody():
+def test_report_progress_does_nothing_outside_of_a_worker():
     worker.report_progress({"rank": 0})
     assert not worker.is_worker()
 
@@ -153,7 +153,7 @@ def test_ctrl_c_does_not_reach_the_forkserver():
     assert (out, errors) == ("interrupted\n", "")
 
 
-def test_unwritable_output_file_is_a_reason(tmp_path, capfd):
+def test_unwritable_output_file_is_reported(tmp_path, capfd):
     outcome = workers.run_ranks(workers.rank_and_threads, 1, output=tmp_path / ("x" * 300) / "log")
     assert "File name too long" in outcome.reason
     assert "Traceback" not in capfd.readouterr().err
