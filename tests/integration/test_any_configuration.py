@@ -32,7 +32,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["scheduler=step", "scheduler.scheduler.step_size=0"], "scheduler.scheduler: StepLR with step_size=0"),
         (
             ["scheduler=plateau", "scheduler.scheduler.patience=abc"],
-            "scheduler.scheduler.patience must be a whole",
+            "scheduler.scheduler.patience must be an integer",
         ),
         (["scheduler.interval=abc"], "scheduler.interval must be step or epoch"),
         (["+scheduler.gamma=1"], "did you mean scheduler.scheduler.gamma?"),

@@ -215,7 +215,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = f" ({error.full_key})" if error.full_key else ""
         raise LabError(f"{str(error).splitlines()[0]}{key}") from error
-    for key, value in leaves(config):
+    for key, value in reversed(list(leaves(config))):  # in the order of the configuration
         try:
             str(value).encode()
         except UnicodeEncodeError as error:
