@@ -24,11 +24,10 @@ def command(*arguments, cwd):
 def compare(monkeypatch, tmp_path):
     """The command in this process → its exit code."""
 
-    def leave(code):
+    def exit_now(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr(verb, "leave", leave)
-    monkeypatch.setattr(process, "leave", leave)
+    monkeypatch.setattr(process, "exit_now", exit_now)
     monkeypatch.chdir(tmp_path)
 
     def _compare(*arguments):
@@ -53,7 +52,7 @@ def test_the_page_of_a_sweep_is_written_into_the_sweep(tmp_path):
 def test_compare_needs_no_torch(tmp_path):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
     code = (
-        "import sys; from losslab.cli import compare; compare.leave = print;"
+        "import sys; from losslab.cli import compare, process; process.exit_now = print;"
         "compare.compare(['runs', '--tensorboard', '--output', 'out']);"
         "print([name for name in ('torch', 'lightning', 'tensorflow', 'pandas') if name in sys.modules])"
     )
@@ -69,7 +68,7 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.md").touch()
     assert compare("runs", "--output", "mine") == 1
-    assert capsys.readouterr().err == "mine holds files that are no comparison: set --output to another folder\n"
+    assert capsys.readouterr().err == "mine contains files that are not a comparison: set --output to another folder\n"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
         (["empty"], "no run was found in empty: name run or sweep folders, or a folder above them"),
         (["runs", "--metric", "test/acc"], "there is no metric test/acc; there is test/accuracy"),
         (["runs", "--baseline", "loss=x"], "baseline loss=x matches no group; there are: loss=a; loss=b"),
-        (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is no number"),
+        (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is not a number"),
         (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--reach", "val/accuracy=inf"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--baseline", "loss=a", "--baseline", "loss=b"], "baseline loss=a loss=b names loss more than once"),

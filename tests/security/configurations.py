@@ -74,7 +74,7 @@ STILL: dict[str, Any] = {
     "importlib": node("importlib.import_module", "hostile_module"),
     "runpy": node("runpy.run_path", __file__),
     "the end of the process": node("losslab.cli.process.os._exit", 3),
-    "the end of the process by losslab": node("losslab.cli.process.leave", 3),
+    "the end of the process by losslab": node("losslab.cli.process.exit_now", 3),
     "torch.hub.load": node("torch.hub.load", "nobody/nothing", "model"),
     "torch.hub.load by an alias": node("torch.nn.modules.module.torch.hub.load", "nobody/nothing", "model"),
     "torch.load": node("torch.load", "{canary}", weights_only=False),

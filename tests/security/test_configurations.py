@@ -21,7 +21,7 @@ from configurations import ALL, LIVE, OPENED, filled, node
 from losslab import CONF
 from losslab.analysis.evaluate import evaluation, export, predict
 from losslab.analysis.explain.solution import load_solutions
-from losslab.cli import resume as command
+from losslab.cli import train as command
 from losslab.errors import LabError
 from losslab.runs import RunFolder, trust
 from losslab.training import teacher

@@ -7,7 +7,7 @@ from pathlib import Path
 import folders
 import pytest
 
-from losslab.cli import resume
+from losslab.cli import train
 from losslab.errors import LabError
 from losslab.io import atomic, untrusted
 from losslab.runs import RunFolder
@@ -39,13 +39,13 @@ PLACES = (
 @pytest.mark.parametrize("leads", ["folder", "file", "nowhere", "up"])
 def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_path, victim):
     folder = run(tmp_path / "run")
-    assert resume.read_configuration(RunFolder(folder))
+    assert train.read_configuration(RunFolder(folder))
     (folder / place).unlink(missing_ok=True)
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     target = {"folder": victim, "file": victim / "profile", "nowhere": victim / "new", "up": ".."}[leads]
     (folder / place).symlink_to(target)
     with pytest.raises(LabError, match=rf"{place} is a symbolic link; .*: replace the link by its target$"):
-        resume.read_configuration(RunFolder(folder))
+        train.read_configuration(RunFolder(folder))
 
 
 def test_run_that_had_not_started_is_not_started_with_a_link_either(tmp_path, victim):
@@ -57,7 +57,7 @@ def test_run_that_had_not_started_is_not_started_with_a_link_either(tmp_path, vi
     (folder.path / "teacher").mkdir()
     (folder.path / "teacher" / "weights.pth").symlink_to(victim / "profile")
     with pytest.raises(LabError, match=r"weights\.pth is a symbolic link"):
-        resume.read_configuration(folder)
+        train.read_configuration(folder)
 
 
 def test_sweep_is_checked_with_all_its_jobs(tmp_path, victim):
@@ -71,7 +71,7 @@ def test_sweep_is_checked_with_all_its_jobs(tmp_path, victim):
 def test_pipe_is_refused(tmp_path):
     os.mkfifo(run(tmp_path / "run") / "timing.csv.old")
     with pytest.raises(LabError, match=r"timing\.csv\.old is a pipe, a socket or a device"):
-        resume.read_configuration(RunFolder(tmp_path / "run"))
+        train.read_configuration(RunFolder(tmp_path / "run"))
 
 
 def test_links_of_lightning_and_to_the_folder_are_allowed(tmp_path):
@@ -80,7 +80,7 @@ def test_links_of_lightning_and_to_the_folder_are_allowed(tmp_path):
     folder.last.parent.mkdir()
     folder.last.symlink_to("epoch=3.ckpt")
     (tmp_path / "latest").symlink_to(tmp_path / "run")
-    assert resume.read_configuration(RunFolder(tmp_path / "latest"))
+    assert train.read_configuration(RunFolder(tmp_path / "latest"))
 
 
 def test_teacher_is_not_copied_through_a_link(tmp_path, victim):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from configurations import ALL, filled, node
 
 from losslab import runs
-from losslab.cli import resume as command
+from losslab.cli import train as command
 from losslab.errors import LabError
 from losslab.sweep import recorded
 from losslab.sweep.resume import take_over

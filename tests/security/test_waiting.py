@@ -20,15 +20,15 @@ from losslab.io import atomic
 from losslab.io.untrusted import read_text
 from losslab.runs import RunFolder
 from losslab.runs.sweep_summary import State
-from losslab.sweep.resume import ExistingRun, ExistingRuns, _epoch_seconds
-from losslab.sweep.state import Job
+from losslab.sweep.resume import ExistingRuns, _epoch_seconds
+from losslab.sweep.state import Job, read_metrics
 from losslab.training import weights
 
 READERS = {
     "checkpoints/best.ckpt.sha256": lambda run: weights.load_network(nn.Linear(1, 1), run.best),
     "checkpoints/best.ckpt": lambda run: atomic.matches_checksum(run.best),
     "metrics.json": lambda run: (
-        ExistingRun(run, "", 0, None).metrics,
+        read_metrics(run),
         Job(0, [], state=State.DONE, folder=run.path).metrics,
     ),
     "timing.csv": _epoch_seconds,

@@ -277,7 +277,7 @@ def _train(overrides: list[str], folder: Path) -> str | None:
     except LabError as error:
         line = str(error)
     except Exception as error:
-        message = process.message_of(error)
+        message = process.message_for_user(error)
         if message is None:
             raise
         line = message

@@ -1,13 +1,11 @@
 """`losslab check`: the doctor, and the contract of a loss. Trains nothing and writes no run folder."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losslab.cli.options import start_command
-from losslab.cli.process import add_working_directory_to_path, imports_without_gc, leave, one_line_errors
+from losslab.cli.process import imports_without_gc, run_hydra_verb
 from losslab.runs import trust
 from losslab.training.config import compose
 
@@ -31,45 +29,38 @@ of losslab's losses. The exit code is 1 if an error was found.
 logger = logging.getLogger("losslab")
 
 
+_OVERRIDES = {"binary": ("model=mlp", "data=breast_cancer"), "values": ("model=linear",)}
+"""The default model and data for kinds of target; for classes they are model=mlp data=digits."""
+
+
 def check(arguments: Sequence[str] | None = None) -> None:
     """Examine the experiment of a command line, and exit with code 0 or 1."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"--help", "-h"} & set(arguments):
-        sys.stdout.write(_HELP)
-        return
-    add_working_directory_to_path()
-    start_command()
+    run_hydra_verb(_check, arguments, _HELP)
+
+
+def _check(arguments: list[str]) -> int:
+    """Examine the experiment, and a loss of the user or with --contract also the loss; return the exit code."""
+    with imports_without_gc():
+        from losslab.losses import catalog  # noqa: PLC0415
+        from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
+        from losslab.training import instantiate  # noqa: PLC0415
+        from losslab.training.teacher import trusting  # noqa: PLC0415
     overrides = [argument for argument in arguments if argument != "--contract"]
-    with one_line_errors(show_all="traceback=true" in arguments):
-        with imports_without_gc():
-            from losslab.losses import catalog  # noqa: PLC0415
-            from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
-            from losslab.training import instantiate  # noqa: PLC0415
-            from losslab.training.teacher import trusting  # noqa: PLC0415
-        config = compose(overrides, run_dir="unused")
-        passed = True
-        if "--contract" in arguments or config["choices"]["loss"] not in catalog.names():
-            with trusting(trust.parse_packages(config["trust"])):
-                loss = instantiate.make_loss_without_data(config["loss"], CLASSES)
-            estimates = getattr(loss, "output_kind", "") == "values"
-            overrides_for_loss = _OVERRIDES["values" if estimates else loss.wants[0]]
-            passed = _keeps_contract(loss)
-            if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
-                config = compose([*overrides_for_loss, *overrides], run_dir="unused")
-        passed &= _examine(config)
-    leave(0 if passed else 1)
+    config = compose(overrides, run_dir="unused")
+    passed = True
+    if "--contract" in arguments or config["choices"]["loss"] not in catalog.names():
+        with trusting(trust.parse_packages(config["trust"])):
+            loss = instantiate.make_loss_without_data(config["loss"], CLASSES)
+        passed = _check_contract(loss)
+        if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
+            kind = "values" if getattr(loss, "output_kind", "") == "values" else loss.wants[0]
+            config = compose([*_OVERRIDES.get(kind, ("model=mlp", "data=digits")), *overrides], run_dir="unused")
+    passed &= _examine(config)
+    return 0 if passed else 1
 
 
-_OVERRIDES = {
-    "index": ("model=mlp", "data=digits"),
-    "probabilities": ("model=mlp", "data=digits"),
-    "binary": ("model=mlp", "data=breast_cancer"),
-    "values": ("model=linear",),
-}
-"""The default model and data for each kind of target that a loss accepts."""
-
-
-def _keeps_contract(loss: "Loss") -> bool:
+def _check_contract(loss: "Loss") -> bool:
+    """Print the card of a loss and the results of the contract, and return whether the loss passes all checks."""
     from losslab.analysis.loss_cards import card  # noqa: PLC0415
     from losslab.losses.contract.report import check_loss  # noqa: PLC0415
 
@@ -86,7 +77,7 @@ def _keeps_contract(loss: "Loss") -> bool:
 
 
 def _examine(config: dict[str, Any]) -> bool:
-    """Examine an experiment, log its setup and the findings, and return whether there are no errors."""
+    """Examine an experiment, log its setup and the findings, and return whether no finding is an error."""
     from losslab.doctor import Severity, report  # noqa: PLC0415
     from losslab.training import experiment as lab  # noqa: PLC0415
     from losslab.training import preflight, weights  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`losslab compare`: which loss won, and is the difference real?"""
+"""`losslab compare`: tables and figures that show which loss is better, and whether the difference is real."""
 
 import argparse
 import logging
@@ -10,8 +10,7 @@ from rich import get_console
 from rich.progress import track
 
 from losslab import runs
-from losslab.cli.options import add_trust_option, refuse_file, start_command
-from losslab.cli.process import imports_without_gc, leave, one_line_errors
+from losslab.cli.process import add_trust_option, imports_without_gc, refuse_file, run_verb
 from losslab.errors import LabError
 from losslab.io import tables, untrusted
 
@@ -21,44 +20,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 _EMPHASIS = "[{}]"
-"""How the terminal marks what is bold on the page."""
+"""The format for text in the terminal that is bold on the page."""
 _TOO_WIDE = "(wider than this terminal: see the page)"
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
-    """Compare the runs in these folders and below."""
-    options = _parser().parse_args(arguments)
-    start_command(trusted=options.trust)
-    with one_line_errors(show_all=False):
-        from losslab.analysis.compare import comparison as lab  # noqa: PLC0415 -- not before --help
-        from losslab.analysis.compare import report  # noqa: PLC0415
-
-        comparison = lab.compare(
-            options.folders, options.metric, options.baseline, _parse_reach(options.reach), options.scale
-        )
-        if not comparison.metrics:
-            for name, reason in comparison.not_counted:
-                logger.info("%s: %s", name, reason)
-            raise LabError(lab.NOTHING_FINISHED)
-        folder = _make_folder(options.output, comparison)
-        _log_tables(comparison)
-        extra_sections = [_matrix(comparison, folder, options.matrix, options.trust)] if options.matrix else []
-        logger.info("")
-        for note in comparison.notes:
-            logger.info("%s", tables.wrap_text(f"- {note}"))
-        for name, reason in comparison.not_counted:
-            logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
-        if options.tensorboard:
-            from losslab.analysis.compare import tensorboard  # noqa: PLC0415
-
-            tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
-            logger.info("watch       tensorboard --logdir %s", runs.display_path(folder / "tensorboard"))
-        report.write_report(comparison, folder, extra_sections)
-        logger.info("page        %s", runs.display_path(folder / "comparison.md"))
-    leave(0)
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Compare the runs in and below the folders on the command line."""
     parser = argparse.ArgumentParser(
         description="Compare runs that differ in more than their seed: tables, figures, and what can be claimed.",
         epilog="Writes comparison.md with its figures, comparison.csv and runs.csv.",
@@ -77,21 +44,55 @@ def _parser() -> argparse.ArgumentParser:
     events = "also write each group as one run for TensorBoard: means and bands"
     add("--tensorboard", action="store_true", help=events)
     add("--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)")
-    return parser
+    options = parser.parse_args(arguments)
+    run_verb(lambda: _compare(options), options.trust)
 
 
-def _parse_reach(text: str | None) -> tuple[str, float | None] | None:
-    if text is None:
-        return None
+def _compare(options: argparse.Namespace) -> None:
+    from losslab.analysis.compare import comparison as lab  # noqa: PLC0415 -- not before --help
+    from losslab.analysis.compare import report  # noqa: PLC0415
+    from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
+
+    reach = None if options.reach is None else _parse_reach(options.reach)
+    comparison = lab.compare(options.folders, options.metric, options.baseline, reach, options.scale)
+    if not comparison.metrics:
+        for name, reason in comparison.not_counted:
+            logger.info("%s: %s", name, reason)
+        raise LabError(lab.NOTHING_FINISHED)
+    folder = _make_folder(options.output, comparison)
+    logger.info("%s", report.summary(comparison))
+    for by_metric in comparison.by_metric.values():
+        logger.info("%s", tables.terminal_table(metric_rows(by_metric), (0, 4), instead=_TOO_WIDE))
+    if comparison.time_to_reach is not None:
+        logger.info("\n%s", report.reach_title(comparison.time_to_reach))
+        logger.info("%s", tables.terminal_table(report.reach_rows(comparison.time_to_reach), instead=_TOO_WIDE))
+    if len(comparison.groups) == 1:
+        logger.info("All runs have one configuration: there is nothing to compare them with.")
+    extra_sections = [_matrix(comparison, folder, options.matrix, options.trust)] if options.matrix else []
+    logger.info("")
+    for note in comparison.notes:
+        logger.info("%s", tables.wrap_text(f"- {note}"))
+    for name, reason in comparison.not_counted:
+        logger.warning("%s", tables.wrap_text(f"! not counted: {name}: {reason}"))
+    if options.tensorboard:
+        from losslab.analysis.compare import tensorboard  # noqa: PLC0415
+
+        tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
+        logger.info("watch       tensorboard --logdir %s", runs.display_path(folder / "tensorboard"))
+    report.write_report(comparison, folder, extra_sections)
+    logger.info("page        %s", runs.display_path(folder / "comparison.md"))
+
+
+def _parse_reach(text: str) -> tuple[str, float | None]:
     metric, _, value = text.partition("=")
     try:
         return metric, float(value) if value else None
     except ValueError as error:
-        raise LabError(f"--reach {text}: {value} is no number: type METRIC=VALUE, as in val/accuracy=0.6") from error
+        raise LabError(f"--reach {text}: {value} is not a number: type METRIC=VALUE, as in val/accuracy=0.6") from error
 
 
 def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
-    """Create the folder to write to, or take that of an earlier comparison, whose files are replaced."""
+    """Create and return the output folder. It may contain an earlier comparison, whose files are replaced."""
     sweeps = comparison.collection.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
     folder = output or default
@@ -102,7 +103,7 @@ def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
             untrusted.check_folder(folder)
     refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
-        raise LabError(f"{folder} holds files that are no comparison: set --output to another folder")
+        raise LabError(f"{folder} contains files that are not a comparison: set --output to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,22 +111,8 @@ def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
     return folder
 
 
-def _log_tables(comparison: "Comparison") -> None:
-    from losslab.analysis.compare import report  # noqa: PLC0415
-    from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
-
-    logger.info("%s", report.summary(comparison))
-    for by_metric in comparison.by_metric.values():
-        logger.info("%s", tables.terminal_table(metric_rows(by_metric), (0, 4), instead=_TOO_WIDE))
-    if comparison.time_to_reach is not None:
-        logger.info("\n%s", report.reach_title(comparison.time_to_reach))
-        logger.info("%s", tables.terminal_table(report.reach_rows(comparison.time_to_reach), instead=_TOO_WIDE))
-    if len(comparison.groups) == 1:
-        logger.info("All runs have one configuration: there is nothing to compare them with.")
-
-
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
-    """Evaluate every model under every loss. Only this needs torch."""
+    """Evaluate every model under every loss; return the title and text of a section. Only this part needs torch."""
     with imports_without_gc():
         from losslab.analysis import loss_matrix  # noqa: PLC0415
 

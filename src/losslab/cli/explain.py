@@ -2,8 +2,9 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from losslab import runs as folders
@@ -17,10 +18,8 @@ from losslab.analysis.explain import (
 )
 from losslab.analysis.explain.figures import write_tensorboard_images
 from losslab.analysis.explain.select_runs import select_runs
-from losslab.cli.options import add_trust_option, refuse_file, start_command
-from losslab.cli.process import imports_without_gc, keep_freed_memory, leave, one_line_errors
+from losslab.cli.process import add_trust_option, imports_without_gc, keep_freed_memory, refuse_file, run_verb
 from losslab.errors import LabError
-from losslab.runs import RunFolder
 
 logger = logging.getLogger("losslab")
 
@@ -28,18 +27,16 @@ logger = logging.getLogger("losslab")
 def explain(arguments: Sequence[str] | None = None) -> None:
     """Draw explanations of finished runs."""
     options = _parser().parse_args(arguments)
-    start_command(trusted=options.trust)
-    with one_line_errors(show_all=False):
-        refuse_file(options.output)
-        selected = select_runs(options.run_folders, options.trust)
-        several = Path("outputs") / f"explanation-{folders.timestamp()}" if len(selected) > 1 else None
-        drawn = _draw(selected, options.output or several, options)
-        logger.info("%-11s %s", "figures", folders.display_path(drawn[0].parent.resolve()))
-    leave(0)
+    run_verb(lambda: _explain(options), options.trust)
 
 
-def _draw(selected: list[RunFolder], output: Path | None, options: argparse.Namespace) -> list[Path]:
-    """Draw the explanations that apply, or those that were asked for, and log why others do not apply."""
+def _explain(options: argparse.Namespace) -> None:
+    """Draw the requested explanations, by default all that apply, and log why others do not apply."""
+    refuse_file(options.output)
+    selected = select_runs(options.run_folders, options.trust)
+    output: Path | None = options.output
+    if output is None and len(selected) > 1:
+        output = Path("outputs") / f"explanation-{folders.timestamp()}"
     configs = [run.read_unchecked_config() for run in selected]
     landscape = LandscapeOptions(**{field.name: getattr(options, field.name) for field in fields(LandscapeOptions)})
     drawn: list[Path] = []
@@ -66,7 +63,7 @@ def _draw(selected: list[RunFolder], output: Path | None, options: argparse.Name
         raise LabError("; ".join(refused))
     for line in refused:
         logger.info("not drawn   %s", line)
-    return drawn
+    logger.info("figures     %s", folders.display_path(drawn[0].parent.resolve()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,19 +83,16 @@ def _parser() -> argparse.ArgumentParser:
         "seed": "for the choice of examples and the random directions (0)",
     }
     for name, words in numbers.items():
-        group.add_argument(f"--{name}", type=_number(name), default=getattr(DEFAULTS, name), metavar="N", help=words)
+        number, default = partial(_number, name), getattr(DEFAULTS, name)
+        group.add_argument(f"--{name}", type=number, default=default, metavar="N", help=words)
     group.add_argument("--split", choices=tuple(SPLITS), default="train", help="split of the examples (train)")
     group.add_argument("--ckpt", choices=CHECKPOINTS, default="best", help="checkpoint (best)")
     return parser
 
 
-def _number(name: str) -> Callable[[str], int]:
-    """A parser of one of the numbers, within its limits."""
-
-    def read(text: str) -> int:
-        try:
-            return validate_integer(name, int(text) if text.removeprefix("-").isdecimal() else text)
-        except ValueError as error:  # a LabError, or a number with more digits than Python reads
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
+def _number(name: str, text: str) -> int:
+    """Parse the number of an option and check its limits."""
+    try:
+        return validate_integer(name, int(text) if text.removeprefix("-").isdecimal() else text)
+    except ValueError as error:  # a LabError, or a number with more digits than Python reads
+        raise argparse.ArgumentTypeError(str(error)) from error

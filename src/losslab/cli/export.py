@@ -6,22 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from losslab import runs
-from losslab.cli.options import add_data_option, run_parser, start_command
-from losslab.cli.process import imports_without_gc, leave, one_line_errors
+from losslab.cli.process import add_data_option, imports_without_gc, run_parser, run_verb
 
 logger = logging.getLogger("losslab")
 
 
 def export(arguments: Sequence[str] | None = None) -> None:
     """Export the network of a run, and check the exported program."""
-    options = _parser().parse_args(arguments)
-    start_command(trusted=options.trust)
-    with one_line_errors(show_all=False):
-        _export(options)
-    leave(0)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = run_parser(
         "Write the network of a run as a torch.export program for batches of any size. It takes uint8 pixels and "
         "normalises them itself (for tables it takes the prepared features), and returns probabilities or values. Its "
@@ -30,7 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="output file (default: RUN_FOLDER/exported.pt2)")
     parser.add_argument("--raw", action="store_true", help="return the network's raw outputs instead")
     add_data_option(parser)
-    return parser
+    options = parser.parse_args(arguments)
+    run_verb(lambda: _export(options), options.trust)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """`losslab VERB`, `python train.py`, and the old commands `losslab-VERB`.
 
-Imports the module of a verb only once the verb is known, so that --help is quick.
+The module of a verb is imported only when the verb runs, so that `losslab --help` is fast.
 """
 
 import os
@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 
 VERBS = {
     "train": "train a model under a loss, or sweep over several with -m",
@@ -19,9 +20,7 @@ VERBS = {
     "predict": "classify image files with a finished run",
     "export": "write the network of a finished run as a torch.export program",
 }
-"""The verbs with their lines in `losslab --help`. A verb is the function of that name in `losslab.cli.VERB`."""
-_HYDRA_VERBS = ("train", "check")
-"""The verbs that take overrides of the configuration of a run."""
+"""The verbs, with their descriptions in `losslab --help`. `losslab.cli.VERB.VERB` is the function of a verb."""
 
 _HELP = """\
 losslab: a laboratory for loss functions. Which loss should I use, and is the difference real?
@@ -33,6 +32,33 @@ Usage: losslab VERB ...
 `losslab VERB --help` lists the arguments of a verb. `train`, `check` and `show` take Hydra overrides such as
 loss=focal loss.gamma=3; the others take run folders and options. In a checkout, `python train.py ...` is
 `losslab train ...`. Tab completion: eval "$(losslab train -sc install=bash)", also zsh and fish.
+"""
+
+_TRAIN_HELP = """\
+losslab: train a model under any loss, and see what the loss changes.
+
+Usage: python train.py GROUP=CHOICE KEY=VALUE ...      (or `losslab train`, where losslab is installed)
+
+Groups and their choices:
+
+{groups}
+
+Examples:
+  python train.py                                               three points, 1000 epochs, a loss curve
+  python train.py loss=huber data=linear_synthetic noise=outliers
+  python train.py model=cifar_cnn loss=focal loss.gamma=3       CIFAR-10, downloaded on first use
+  python train.py model=cifar_cnn data=digits trainer.max_epochs=5 optimizer=adamw optimizer.lr=1e-3
+  python train.py -m loss=mse,l1,huber seed=0,1,2               a sweep of nine runs
+  python train.py trainer=ddp                                   all GPUs of this machine
+  python train.py resume=FOLDER                                 resume an interrupted run, or complete a sweep
+
+  losslab show loss=focal                                       the card of a loss, with its value and gradient
+  losslab check model=mlp data=digits loss=focal                examine an experiment without training it
+
+  --cfg job        print the whole configuration; every value can be set
+  -m               sweep over comma-separated values
+  --hydra-help     further options of Hydra
+  Tab completion   eval "$(python train.py -sc install=bash)", also zsh and fish
 """
 
 
@@ -71,11 +97,7 @@ def old_command() -> None:
 
 def _run(verb: str) -> None:
     if verb == "train" and {"-h", "--help"} & set(sys.argv[1:]):
-        from losslab.cli.help import help_text  # noqa: PLC0415
-        from losslab.io.terminal import ignore_output_errors  # noqa: PLC0415
-
-        ignore_output_errors()  # `--help | head -1`
-        sys.stdout.write(help_text())
+        _print_train_help()
         return
     if find_spec("hydra") is None:  # not the Python in which losslab was installed
         sys.exit(
@@ -83,20 +105,33 @@ def _run(verb: str) -> None:
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    with exit_on_ctrl_c():  # imports take a second, in which Ctrl-C would show a traceback
+    with exit_on_ctrl_c():  # otherwise Ctrl-C during the imports, which take a second, would print a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
 
 
+def _print_train_help() -> None:
+    """Print the groups in conf/ with their choices. Hydra's `--help` would compose the configuration, which is slow."""
+    from losslab.io.conf_groups import NAMES, choices  # noqa: PLC0415
+    from losslab.io.terminal import ignore_output_errors  # noqa: PLC0415
+
+    ignore_output_errors()  # `--help | head -1`
+    lines = [
+        fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
+        for group in NAMES
+    ]
+    sys.stdout.write(_TRAIN_HELP.format(groups="\n".join(lines)))
+
+
 def _complete(program: str, arguments: list[str]) -> None:
-    """Print completions for the shell: of the verb, or of overrides, which Hydra completes.
+    """Print completions for the shell: the verbs, or after `train` and `check` Hydra's completions of overrides.
 
     The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
     """
     _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
     if len(words) < 2:
         sys.stdout.write(" ".join(VERBS) + "\n")
-    elif words[0] in _HYDRA_VERBS:
+    elif words[0] in {"train", "check"}:
         os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
         sys.argv = [program, *arguments[arguments.index("-sc") :]]
         _run("train")

@@ -1,5 +1,6 @@
-"""The process of a command: import path, garbage collection, one-line errors, exit codes."""
+"""Code that the verbs share: set-up of the process, errors in one line, exit codes, and common options."""
 
+import argparse
 import atexit
 import errno
 import gc
@@ -8,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,74 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab.errors import LabError
 from losslab.io import conf_groups
-from losslab.io.terminal import escape_unprintable_output, print_traceback, printable
+from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
+from losslab.runs import trust
+from losslab.training.distributed import environment
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser for a run folder, the packages to trust, and a checkpoint."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="the folder of a finished run")
+    add_trust_option(parser)
+    checkpoint = "the checkpoint (default: best, of the best epoch)"
+    parser.add_argument("--ckpt", default="best", metavar="best|last|PATH", help=checkpoint)
+    return parser
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add --trust: packages outside losslab's allow-list that the configuration of a run may use."""
+    package = "a package outside losslab that the run may use: its code will be executed; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=package)
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add --data: options of the data that replace those of the run."""
+    option = "change an option of the data, as data.KEY=VALUE of train.py does (dir=/elsewhere); may be repeated"
+    parser.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help=option)
+
+
+def refuse_file(folder: Path | None) -> None:
+    """Raise LabError if an output folder is a file."""
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise LabError(f"{folder} is a file: name another folder with --output")
+
+
+def run_hydra_verb(body: Callable[[list[str]], int | None], arguments: Sequence[str] | None, help_text: str) -> None:
+    """Run a verb that takes overrides of the configuration, or print its help."""
+    overrides = list(sys.argv[1:] if arguments is None else arguments)
+    if {"--help", "-h"} & set(overrides):
+        sys.stdout.write(help_text)
+        return
+    add_working_directory_to_path()
+    run_verb(lambda: body(overrides), show_all="traceback=true" in overrides)
+
+
+def run_verb(body: Callable[[], int | None], trusted: Sequence[str] = (), *, show_all: bool = False) -> NoReturn:
+    """Set up the process, call the body of a verb, and exit with the code that it returns; None means 0.
+
+    `show_all` is whether to show the traceback of every error.
+    """
+    with one_line_errors(show_all=show_all):
+        start_command(trusted)
+        code = body()
+    exit_now(code or 0)
+
+
+def start_command(trusted: Sequence[str] = ()) -> None:
+    """Set up logging and the import path of a command. Ranks above 0 log only errors.
+
+    Code in the working directory can be imported only if the user trusts a package, because the working directory may
+    be a folder that somebody else wrote.
+
+    Raises:
+        LabError: a name in `trusted` is not the name of a package.
+    """
+    if trust.parse_packages(trusted):
+        add_working_directory_to_path()
+    level = logging.INFO if environment.current_rank().rank == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if HOME is not writable
 
 
 def add_working_directory_to_path() -> None:
@@ -27,7 +95,7 @@ def add_working_directory_to_path() -> None:
         folder = str(Path.cwd())
     except FileNotFoundError:
         sys.stderr.write("the working directory was deleted: cd to another\n")
-        leave(1)
+        exit_now(1)
     if folder not in sys.path:
         sys.path.append(folder)
 
@@ -59,38 +127,19 @@ def keep_freed_memory() -> None:
             mallopt(option, 1 << 30)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process at once; the normal exit takes over a second to unload torch."""
+def exit_now(code: int) -> NoReturn:
+    """End the process at once. A normal exit needs over a second to unload torch."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def run_and_leave(body: Callable[[], object], close: Callable[[], bool], *, show_all: bool) -> NoReturn:
-    """Run a command that may run a sweep, and exit with its exit code.
-
-    Args:
-        body: the command.
-        close: a function that reports on the sweep and returns whether all jobs are done; called in any case.
-        show_all: whether to show every traceback.
-    """
-    try:
-        with one_line_errors(show_all=show_all, close=close):
-            body()
-    except SystemExit as ended:
-        close()
-        leave(ended.code if isinstance(ended.code, int) else 1)
-    leave(0 if close() else 1)
-
-
 @contextmanager
 def one_line_errors(*, show_all: bool, close: Callable[[], object] = bool) -> Iterator[None]:
-    """Print an error that the user can fix in one line and exit with code 1; raise other errors.
+    """Print an error that the user can fix in one line and exit with code 1. Raise other errors; with `show_all`, all.
 
-    Args:
-        show_all: whether to show every traceback.
-        close: a function that is called before an error is printed, or after an interrupt is printed.
+    `close` is called before an error is printed, or after "interrupted" is printed.
     """
     escape_unprintable_output()
     before, logging.raiseExceptions = logging.raiseExceptions, show_all  # the log may not fit on a full disk
@@ -99,20 +148,20 @@ def one_line_errors(*, show_all: bool, close: Callable[[], object] = bool) -> It
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         close()
-        leave(130)
+        exit_now(130)
     except Exception as error:
-        line = message_of(error)
+        line = message_for_user(error)
         if show_all or line is None:
             sys.excepthook = lambda _, raised, __: print_traceback(raised)
             raise
         close()
         sys.stderr.write(printable(line).replace("\n", r"\n") + "\n")
-        leave(1)
+        exit_now(1)
     finally:
         logging.raiseExceptions = before
 
 
-def message_of(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
+def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
     """Return the message for an error that the user can fix, or None if the traceback is needed."""
     cause: BaseException | None = error
     while isinstance(cause, OmegaConfBaseException):  # raised by OmegaConf from the error of a resolver
@@ -134,18 +183,13 @@ def message_of(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for
     if isinstance(error, TypeError) and frames and frames[-1].filename.endswith("hydra/_internal/defaults_list.py"):
         return "the value of a group must be the name of one of its files, such as loss=huber: an override is not"
     # Errors of submitit about a job, or about a machine without SLURM; and of Hydra about -m with --cfg.
-    foreign = type(error).__module__.startswith("submitit.") or str(error).startswith(
-        ("Could not detect", "Only one of")
-    )
-    return str(error).splitlines()[0] if foreign or isinstance(error, OmegaConfBaseException) else None
-
-
-_UNSET = re.compile(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'")
+    known = str(error).startswith(("Could not detect", "Only one of")) or isinstance(error, OmegaConfBaseException)
+    return str(error).splitlines()[0] if known or type(error).__module__.startswith("submitit.") else None
 
 
 def _hydra_message(message: str, cause: BaseException | None) -> str:
     """Return Hydra's message about a command line that it cannot compose, in one line."""
-    unset = _UNSET.match(message)
+    unset = re.match(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'", message)
     if unset is not None and unset["group"] in conf_groups.UNSET:
         return conf_groups.unset_group_message(unset["group"], unset["key"])
     if isinstance(cause, OmegaConfBaseException):

@@ -1,7 +1,6 @@
-"""What a training prints: a header before, the results after; and tables of metrics for all verbs."""
+"""The output of a training: a header at the start, the results at the end; and the table of metrics for all verbs."""
 
 import logging
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +20,7 @@ _WIDTH = 100
 
 
 def log_header(experiment: "Experiment") -> None:
-    """Log what is about to be trained, and the commands to watch and evaluate it."""
+    """Log the settings of a run, and the commands to watch and evaluate it."""
     trainer, learner, config = experiment.trainer, experiment.learner, experiment.config
     parameters = sum(p.numel() for p in learner.parameters())
     choices = config["choices"]
@@ -56,7 +55,7 @@ def _with_parameters(name: str, config: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value, or of an object in the configuration the name of its class."""
+    """Return the value as text; for the configuration of an object, the name of its class."""
     if not isinstance(value, dict):
         return str(value)
     if "_target_" in value:
@@ -65,10 +64,10 @@ def _short(value: Any) -> str:
 
 
 def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
-    """Log the final metrics, and for a linear model its weights beside the least-squares solution."""
+    """Log the final metrics, and for a linear model its weights next to the least-squares solution."""
     if "best_epoch" in results:
         best, monitor = results["best_epoch"], experiment.learner.monitor
-        line = "best epoch  %d of %d by %s: its values, and the test set under its weights"
+        line = "best epoch  %d of %d by %s: its values, and those of the test set with its weights"
         logger.info(line, best, results["epochs"], monitor)
     log_metrics(results)
     _log_weights(experiment)
@@ -80,7 +79,7 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
 
 
 def log_metrics(results: dict[str, float]) -> None:
-    """Log values named SPLIT/METRIC: a row for each metric, a column for each split."""
+    """Log the values named SPLIT/METRIC as a table: a row for each metric, a column for each split."""
     values = {name: value for name, value in results.items() if "/" in name}
     splits = list(dict.fromkeys(name.partition("/")[0] for name in values))
     rows = [["metric", *splits]]
@@ -90,19 +89,10 @@ def log_metrics(results: dict[str, float]) -> None:
     logger.info("%s", terminal_table(rows, width=_WIDTH))
 
 
-def log_columns(columns: Mapping[str, Any], indices: Iterable[int]) -> None:
-    """Log these rows of columns (N,) of numbers or strings; wider lines are cut."""
-    rows = [[*columns]]
-    for index in indices:
-        cells = (column[index] for column in columns.values())
-        rows.append([f"{cell:z.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
-    logger.info("%s", terminal_table(rows, width=_WIDTH))
-
-
 def _log_weights(experiment: "Experiment") -> None:
-    """Log each parameter of a linear regression beside the least-squares solution of the training targets.
+    """Log each parameter of a linear regression next to the least-squares solution for the training targets.
 
-    If the targets were corrupted, the solution of the clean ones is another column.
+    If the targets are corrupted, another column contains the solution for the clean targets.
     """
     network, loss = experiment.learner.network, experiment.learner.loss
     if not isinstance(network, torch.nn.Linear) or experiment.learner.spec.task is not Task.REGRESSION:
@@ -113,17 +103,17 @@ def _log_weights(experiment: "Experiment") -> None:
     train = experiment.data.splits["train"]
     if not isinstance(train, Examples):
         return  # too many examples: they are read from files during training
-    inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
-    solutions = {"least squares": train.target}
+    targets = {"least squares": train.target}
     if not torch.equal(train.target, train.truth):
-        solutions["of clean targets"] = train.truth
-    columns = [torch.cat([network.weight[0], network.bias[:1]]).tolist()]
-    columns += [
-        torch.linalg.lstsq(inputs, values[:, :1].double().cpu(), driver="gelsd").solution.flatten().tolist()
-        for values in solutions.values()
-    ]
+        targets["of clean targets"] = train.truth
+    inputs = torch.cat([train.inputs, torch.ones(len(train.inputs), 1).to(train.inputs)], dim=1).double().cpu()
+    columns = {"learnt": torch.cat([network.weight[0], network.bias[:1]])}
+    for name, values in targets.items():
+        solution = torch.linalg.lstsq(inputs, values[:, :1].double().cpu(), driver="gelsd").solution
+        columns[name] = solution.flatten()
     features = network.in_features
     names = ["weight", "bias"] if features == 1 else [*(f"weight {index}" for index in range(features)), "bias"]
-    rows = [["parameter", "learnt", *solutions]]
-    rows += [[name, *(f"{value:z.4f}" for value in values)] for name, *values in zip(names, *columns, strict=True)]
+    rows = [["parameter", *columns]]
+    for index, name in enumerate(names):
+        rows.append([name, *(f"{column[index]:z.4f}" for column in columns.values())])
     logger.info("%s", terminal_table(rows, width=_WIDTH))

@@ -5,19 +5,18 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab.cli.process import imports_without_gc, keep_freed_memory, leave
+from losslab.cli.process import exit_now, imports_without_gc, keep_freed_memory, one_line_errors
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors, printable
 from losslab.runs import RunFolder
+from losslab.sweep import display
 from losslab.sweep.resume import resume_command
-from losslab.training.distributed import environment, signals, spawn
-from losslab.training.distributed.spawn import WorkerGroup
-from losslab.training.distributed.worker import WorkerOptions
+from losslab.training.config import ProcessContext
+from losslab.training.distributed import environment, signals, spawn, worker
 
 if TYPE_CHECKING:
     from losslab.training.experiment import Experiment
@@ -25,8 +24,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 
+def run_and_exit(body: Callable[[], object], context: ProcessContext, *, show_all: bool) -> NoReturn:
+    """Call a function that trains a run or a sweep, close the sweep, and exit: with code 1 if a job is not done."""
+
+    def close() -> bool:
+        return display.close(context.sweep)
+
+    try:
+        with one_line_errors(show_all=show_all, close=close):
+            body()
+    except SystemExit as ended:
+        close()
+        exit_now(ended.code if isinstance(ended.code, int) else 1)
+    exit_now(0 if close() else 1)
+
+
 def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = False) -> float | None:
-    """Build, train and test an experiment, report on the terminal, and return the value that a sweeper optimises.
+    """Build, train and test an experiment, log the results, and return the value that a sweeper optimises.
 
     Args:
         config: the resolved configuration.
@@ -60,12 +74,16 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     if first:
         report.log_header(experiment)
     try:
-        with _full_disk_as_lab_error(experiment):
-            results = lab.run(experiment, resume=resume)
+        results = lab.run(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        _interrupted(experiment)
+        _exit_after_interrupt(experiment)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
+            raise
+        path, again = experiment.folder.path, resume_command(experiment.folder.path, experiment.config)
+        raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
     if first:
         report.log_results(experiment, results)
     value = results.get(metric)
@@ -74,26 +92,8 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     return value
 
 
-def log_refusal(error: LabError) -> None:
-    """Log the reason why a run is refused, on the terminal and in train.log."""
-    rank = environment.current_rank().rank
-    logger.error("%s", str(error) if rank == 0 else f"rank {rank}: {error}")
-
-
-@contextmanager
-def _full_disk_as_lab_error(experiment: "Experiment") -> Iterator[None]:
-    """Replace the error of a full disk by a LabError with the command that resumes the run."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
-            raise
-        path, again = experiment.folder.path, resume_command(experiment.folder.path, experiment.config)
-        raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
-
-
-def _interrupted(experiment: "Experiment") -> NoReturn:
-    """Log the command that resumes a run that was ended by a signal, after Lightning's teardown; then exit."""
+def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
+    """Exit after a signal has ended a run. Log the command that resumes the run, and requeue its SLURM job."""
     from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
 
     callback = find_checkpoint_callback(experiment.trainer)
@@ -105,21 +105,27 @@ def _interrupted(experiment: "Experiment") -> NoReturn:
         logger.error("interrupted in %s; to resume: %s", where, again)
         if number in signals.slurm_signals():
             signals.requeue_slurm_job(number, handler.previous_handlers.get(number))
-    leave(128 + number)
+    exit_now(128 + number)
+
+
+def processes_to_start(config: dict[str, Any]) -> int:
+    """Return the number of processes to start for a run; 1 if this process is a rank or a worker already."""
+    if environment.current_rank().world_size > 1 or worker.is_worker():
+        return 1
+    return environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
 
 
 def run_in_processes(task: Callable[..., float | None], arguments: tuple[Any, ...], world_size: int) -> float | None:
     """Call a task in several processes on this machine, wait for them, and return the result of rank 0.
 
     Raises:
-        LabError: a rank failed; its traceback was printed.
+        LabError: a rank failed. If the failure was unexpected, its traceback was printed.
     """
-    options = WorkerOptions(threads=spawn.threads_per_process(world_size))
-    result = spawn.wait_for_group(WorkerGroup(task, [arguments] * world_size, options))
+    options = worker.WorkerOptions(threads=spawn.threads_per_process(world_size))
+    result = spawn.wait_for_group(spawn.WorkerGroup(task, [arguments] * world_size, options))
     if result.exit_code > 128:  # a signal: all ranks have saved, and rank 0 has reported it
-        leave(result.exit_code)
+        exit_now(result.exit_code)
     if result.reason is not None:
         sys.stderr.write(printable(result.traceback))
         raise LabError(result.reason)
-    value: float | None = result.value
-    return value
+    return result.value  # type: ignore[no-any-return]

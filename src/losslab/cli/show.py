@@ -1,13 +1,12 @@
 """`losslab show`: the card of a loss, and its figure."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from losslab.cli.process import add_working_directory_to_path, imports_without_gc, leave, one_line_errors
+from losslab.cli.process import imports_without_gc, run_hydra_verb
 from losslab.errors import LabError
 from losslab.training.config import compose
 
@@ -21,33 +20,26 @@ Usage: losslab show loss=NAME [loss.KEY=VALUE ...]     the card of a loss, and a
 
 def show(arguments: Sequence[str] | None = None) -> None:
     """Print the card of a loss and draw its figure into outputs/figures, or write the page of all losses."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or {"--help", "-h"} & set(arguments):
+    run_hydra_verb(_show, arguments, _HELP)
+
+
+def _show(arguments: list[str]) -> None:
+    if not arguments:
         sys.stdout.write(_HELP)
         return
-    add_working_directory_to_path()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with one_line_errors(show_all="traceback=true" in arguments):
-        with imports_without_gc():
-            from losslab.analysis.loss_cards import report  # noqa: PLC0415
-        if arguments == ["--all"]:
-            docs = Path("docs")
-            if not docs.is_dir():
-                raise LabError("--all writes docs/losses.md: run it in a checkout of losslab")
-            report.write(docs)
-            sys.stdout.write(f"wrote {docs / 'losses.md'}\n")
-        else:
-            _show_one(arguments)
-    leave(0)
-
-
-def _show_one(arguments: list[str]) -> None:
-    from losslab.analysis.loss_cards import card, report  # noqa: PLC0415
-    from losslab.analysis.loss_cards.curves import CLASSES, curves  # noqa: PLC0415
-    from losslab.losses.adapter.adapted import Adapted  # noqa: PLC0415
-    from losslab.losses.base import Loss  # noqa: PLC0415
-    from losslab.training.instantiate import make_loss_without_data  # noqa: PLC0415
-
+    with imports_without_gc():
+        from losslab.analysis.loss_cards import card, report  # noqa: PLC0415
+        from losslab.analysis.loss_cards.curves import CLASSES, curves  # noqa: PLC0415
+        from losslab.losses.adapter.adapted import Adapted  # noqa: PLC0415
+        from losslab.losses.base import Loss  # noqa: PLC0415
+        from losslab.training.instantiate import make_loss_without_data  # noqa: PLC0415
+    if arguments == ["--all"]:
+        docs = Path("docs")
+        if not docs.is_dir():
+            raise LabError("--all writes docs/losses.md: run it in a checkout of losslab")
+        report.write(docs)
+        sys.stdout.write(f"wrote {docs / 'losses.md'}\n")
+        return
     name, config = _compose_loss(arguments)
     loss = make_loss_without_data(config, CLASSES)
     sys.stdout.write(card.text(name, loss) + "\n")
@@ -58,7 +50,7 @@ def _show_one(arguments: list[str]) -> None:
 
 
 def _compose_loss(arguments: list[str]) -> tuple[str, dict[str, Any]]:
-    """The name of the loss, and its configuration."""
+    """Return the name of the loss on the command line, and its configuration."""
     from losslab.losses import catalog  # noqa: PLC0415
 
     one_of = f"one of {', '.join(catalog.names())}"

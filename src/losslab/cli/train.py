@@ -1,78 +1,69 @@
-"""`losslab train` and `python train.py`: compose, train and test a run, or run a sweep with -m."""
+"""`losslab train` and `python train.py`: train a run, run a sweep with -m, or continue either with resume=FOLDER."""
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
-from losslab.cli import resume, run
-from losslab.cli.help import help_text
-from losslab.cli.process import add_working_directory_to_path, leave, run_and_leave
+from losslab.cli import run
+from losslab.cli.process import add_working_directory_to_path, exit_now, imports_without_gc
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors
-from losslab.sweep import display
+from losslab.io.untrusted import check_folder, find_unknown_interpolation, read_yaml
+from losslab.runs import RunFolder, trust
+from losslab.runs.config import CHANGEABLE_ON_RESUME, find_problem
+from losslab.runs.sweep_summary import State
+from losslab.sweep import recorded
+from losslab.sweep.launcher import log_failure
 from losslab.sweep.resume import FLAGS
 from losslab.training.config import ProcessContext, register, resolve
-from losslab.training.distributed import environment, spawn, worker
+from losslab.training.distributed import environment, worker
 
 logger = logging.getLogger("losslab")
 
 
 def train() -> None:
-    """Train the run or sweep of the command line, or resume one."""
+    """Train the run or sweep on the command line, or continue one."""
     ignore_output_errors()
     # Flags first: before Python 3.12, argparse rejects overrides on both sides of a flag (`loss=mse -m seed=0,1`).
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in FLAGS)
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        sys.stdout.write(help_text())
-        return
-    if any(argument.startswith("resume=") for argument in sys.argv[1:]):
-        resume.resume(sys.argv[1:])
+    context, arguments = ProcessContext(), sys.argv[1:]
+    if any(argument.startswith("resume=") for argument in arguments):
+        run.run_and_exit(lambda: _resume(arguments, context), context, show_all="traceback=true" in arguments)
     add_working_directory_to_path()
-    context = ProcessContext()
     register(context)
     # Hydra prints errors over several lines; with HYDRA_FULL_ERROR it raises them.
     show_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    run_and_leave(lambda: _hydra_main(context), lambda: display.close(context.sweep), show_all=show_all)
+    run.run_and_exit(lambda: _hydra_main(context), context, show_all=show_all)
 
 
 def _hydra_main(context: ProcessContext) -> None:
     try:
-        with _without_folder_of_refused_sweep(context):
-            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(HydraTask(context))()
-    except ValueError:
-        if context.sweep is None or context.sweep.done:
-            raise
-        sys.exit(1)  # the sweeper fails because no job succeeded
-
-
-@contextmanager
-def _without_folder_of_refused_sweep(context: ProcessContext) -> Iterator[None]:
-    """Remove the folder of a sweep whose jobs cannot be composed."""
-    try:
-        yield
-    except BaseException:
-        if context.sweep is None:
+        hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(HydraTask(context))()
+    except BaseException as error:
+        if context.sweep is None:  # the jobs cannot be composed
             for folder in context.sweep_folders:
                 runs.discard_sweep(folder, context.claimed)
+        elif isinstance(error, ValueError) and not context.sweep.count(State.DONE):
+            sys.exit(1)  # the sweeper fails because no job succeeded
         raise
 
 
 class HydraTask:
-    """The task function of Hydra: a run, or a job of a sweep.
+    """The task function of Hydra: it trains a run, or a job of a sweep.
 
-    Args:
-        context: the context of this process. It is not pickled: each process of a job has its own.
+    Its context is not pickled, because each process has its own context.
     """
 
     def __init__(self, context: ProcessContext | None = None) -> None:
@@ -84,30 +75,31 @@ class HydraTask:
     def __call__(self, cfg: DictConfig) -> float | None:
         """Train, and return the value that a sweeper optimises."""
         runtime = HydraConfig.get().runtime
-        rank, world_size = environment.current_rank().rank, environment.current_rank().world_size
+        rank = environment.current_rank()
         try:
             config = resolve(cfg, runtime.choices, runtime.output_dir)
-            if rank > 0 and not worker.is_worker():
+            if rank.rank > 0 and not worker.is_worker():
                 logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
-            if runtime.choices.get("trainer") == "slurm" and HydraConfig.get().mode is RunMode.RUN and world_size == 1:
+            alone = HydraConfig.get().mode is RunMode.RUN and rank.world_size == 1
+            if runtime.choices.get("trainer") == "slurm" and alone:
                 logger.warning("trainer=slurm submits a job only with -m: this run trains on this machine")
-            if world_size == 1 and not worker.is_worker():  # a worker's parent has chosen the number of processes
-                processes = environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
-                if processes > 1:
-                    return run.run_in_processes(_rank, (HydraConfig.instance().cfg, cfg), processes)
+            processes = run.processes_to_start(config)
+            if processes > 1:
+                return run.run_in_processes(_train_rank, (HydraConfig.instance().cfg, cfg), processes)
             return run.run(config, resume=self.context.resumes)
         except LabError as error:
             if cfg.traceback or worker.is_worker():
                 raise
-            run.log_refusal(error)
+            log_failure(error)
             if HydraConfig.get().mode is not RunMode.RUN:
                 raise  # a sweep continues, keeps the folder of the failed job, and reports it at the end
-            if rank == 0:
+            if rank.rank == 0:
                 runs.discard(Path(runtime.output_dir), self.context.claimed)
-            leave(1)
+            exit_now(1)
 
 
-def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
+def _train_rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
+    """Train one rank of a run in a process of its own."""
     task = HydraTask()
     register(task.context)
     setup_globals()
@@ -117,3 +109,143 @@ def _rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
     else:
         logging.getLogger().addHandler(logging.NullHandler())
     return task(cfg)
+
+
+def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
+    settings = dict(argument.partition("=")[::2] for argument in arguments)
+    path = Path(settings.pop("resume"))
+    packages = settings.pop("trust", "").removeprefix("[").removesuffix("]").split(",")
+    trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
+    if trusted:
+        add_working_directory_to_path()
+    if not recorded.is_sweep(path):
+        register()
+        _resume_run(RunFolder(path, trusted), settings)
+        return
+    for flag in FLAGS:
+        settings.pop(flag, None)  # a sweep may be completed with or without -m
+    again = f"type the command of the sweep again with run_dir={runs.display_path(path)}"
+    _refuse_other_keys(settings, (*CHANGEABLE_ON_RESUME, "hydra.launcher.n_jobs"), "completes a sweep", again)
+    configure_log(OmegaConf.load(CONF / "hydra" / "hydra_logging" / "losslab.yaml"))  # type: ignore[arg-type]
+    logger.info("sweep folder  %s", runs.display_path(path.absolute()))
+    recorded.complete(path, _train_job, context, changes=settings, trusted=trusted)
+
+
+def _refuse_other_keys(settings: Mapping[str, str], allowed: Sequence[str], purpose: str, alternative: str) -> None:
+    """Refuse settings next to resume= that would change the run or sweep, and suggest the alternative."""
+    other = next((key for key in settings if key not in allowed), None)
+    if other is not None:
+        raise LabError(
+            f"resume= {purpose} with its recorded settings; {other} cannot be changed (only {', '.join(allowed)} can): "
+            f"leave it out, or {alternative}"
+        )
+
+
+def _train_job(config: dict[str, Any], resumes: bool) -> float | None:
+    """Train a job of a sweep in one of its processes."""
+    _configure_logging(RunFolder(Path(config["run_dir"])), console=False)
+    try:
+        return run.run(config, resume=resumes, from_folder=True)
+    except BaseException as error:
+        log_failure(error, traceback=config.get("traceback") is True)
+        raise
+
+
+def _resume_run(folder: RunFolder, settings: Mapping[str, str]) -> None:
+    if not folder.path.is_dir():
+        raise LabError(f"resume={folder.path}: there is no such folder")
+    new = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
+    _refuse_other_keys(settings, CHANGEABLE_ON_RESUME, "continues a run", new)
+    config, started = read_configuration(folder, settings)
+    if environment.current_rank().rank == 0:
+        _configure_logging(folder)
+    else:
+        logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
+    if folder.metrics.is_file():
+        logger.info("%s is finished: there is nothing to resume", runs.display_path(folder.path))
+        return
+    try:
+        processes = run.processes_to_start(config)
+        if processes > 1:
+            run.run_in_processes(_resume_rank, (config, started), processes)
+        else:
+            run.run(config, resume=started, from_folder=True)
+    except LabError as error:
+        if config.get("traceback"):
+            raise
+        log_failure(error)
+        exit_now(1)
+
+
+def _resume_rank(config: dict[str, Any], started: bool) -> float | None:
+    _configure_logging(RunFolder(Path(config["run_dir"])))
+    return run.run(config, resume=started, from_folder=True)
+
+
+def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = None) -> tuple[dict[str, Any], bool]:
+    """Read and check the configuration of a run to resume. Return it, and whether the run had started.
+
+    The paths in the configuration are those of the current location of the folder, and the `settings` are changed. A
+    run that was killed before it wrote config.json starts with the configuration that Hydra composed.
+
+    Raises:
+        LabError: there is no configuration, or it contains a `_target_` or a path that is not allowed.
+    """
+    with imports_without_gc():  # the check of a `_target_` imports its module
+        started = folder.config.exists()
+        config = folder.read_config() if started else _read_composed(folder)
+        config = recorded.relocate(config, folder.path)
+        recorded.change(config, settings or {})
+        config["trust"] = list(folder.trusted)  # never from the folder
+        # Checked again, because it was changed. It is not changed after this.
+        trust.check_targets(config, folder.path, folder.trusted)
+    trust.check_write_paths(config, folder.path, folder.trusted)
+    check_folder(folder.path)
+    return config, started
+
+
+def _read_composed(folder: RunFolder) -> dict[str, Any]:
+    """Read and resolve the configuration that Hydra composed for a run."""
+    source = folder.path / ".hydra" / "config.yaml"
+    try:
+        plain = read_yaml(source)
+        choices = read_yaml(source.with_name("hydra.yaml"))["hydra"]["runtime"]["choices"]
+        plain.pop("trust", None)
+        interpolation = find_unknown_interpolation(plain)
+        named = all(isinstance(choice, str | None) for choice in choices.values())
+        named &= all(choices[group] for group in ("model", "data", "loss"))
+    except Exception as error:  # the file is missing, or incomplete because the run was killed
+        if runs.find_runs([folder.path]).runs:
+            folder.read_config()  # raises: not a run folder, but it contains runs
+        raise LabError(f"{folder.path} contains no started run: delete it and start the run again") from error
+    if interpolation is not None or not named:
+        reason = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
+        raise LabError(f"{source} is untrusted and is not resolved ({reason}): start the run again")
+    try:
+        config = resolve(OmegaConf.create(plain), choices, str(folder.path))
+    except OmegaConfBaseException as error:
+        raise LabError(f"{source} cannot be resolved ({str(error).splitlines()[0]}): start the run again") from error
+    problem = find_problem(config)
+    if problem is not None:
+        raise LabError(f"{source} is not the configuration of a run ({problem}): start the run again")
+    trust.check_targets(config, source, folder.trusted)
+    return config
+
+
+def _configure_logging(folder: RunFolder, *, console: bool = True) -> None:
+    """Append log messages to the run's train.log with the settings in losslab's conf/; only on rank 0.
+
+    Raises:
+        LabError: train.log is not a regular file.
+    """
+    if environment.current_rank().rank > 0:
+        logging.getLogger().addHandler(logging.NullHandler())
+        return
+    file = folder.path / "train.log"
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise LabError(f"{file} is not a regular file, but the run would write to it: remove it")
+    config: Any = OmegaConf.load(CONF / "hydra" / "job_logging" / "losslab.yaml")
+    config.handlers.file.filename = str(file)
+    if not console:
+        config.root.handlers = ["file"]
+    configure_log(config)

@@ -2,18 +2,17 @@
 
 import logging
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from rich import get_console
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from losslab import runs
+from losslab.io.tables import terminal_table
 from losslab.io.terminal import printable
 from losslab.runs.sweep_summary import State
 from losslab.sweep.resume import completing_command
@@ -37,14 +36,12 @@ class LiveTable:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def log_existing(self, jobs: Sequence[Job]) -> None:
         """Log how many of these jobs an earlier command finished or started."""
-        done, resumed = sum(job.done_before for job in jobs), sum(job.resumes for job in jobs)
+        done, resumed = sum(job.reused for job in jobs), sum(job.resumes for job in jobs)
         if done or resumed:
             new = len(jobs) - done - resumed
             logger.info("%d jobs  %d done before, %d to resume, %d to start", len(jobs), done, resumed, new)
@@ -80,9 +77,9 @@ class LiveTable:
         for job in running[:height]:
             cells = (f"job {job.number}", job.label, _progress(job), job.monitored_value, f"{job.seconds:.0f} s")
             table.add_row(*(escape(printable(cell)) for cell in cells))
-        line = ", ".join(f"{count} {state}" for state, count in self.sweep.counts.items() if count)
+        counts = ", ".join(f"{self.sweep.count(state)} {state}" for state in State if self.sweep.count(state))
         cut = f" (the first {height} are shown)" if len(running) > height else ""
-        total = f"{len(self.sweep.jobs)} jobs: {line}{cut}"
+        total = f"{len(self.sweep.jobs)} jobs: {counts}{cut}"
         return Group(table, Text(total, style="bold", no_wrap=True, overflow="ellipsis"))
 
 
@@ -93,7 +90,7 @@ def _progress(job: Job) -> str:
     return f"epoch {job.progress['epoch']:>{len(epochs)}}/{epochs}"
 
 
-def closing_table(sweep: Sweep, width: int) -> str:
+def _closing_table(sweep: Sweep) -> str:
     """Return a table of the jobs that started: label, state, and the metric on validation and test.
 
     The reasons of failures and the number of jobs that did not start follow below.
@@ -101,19 +98,13 @@ def closing_table(sweep: Sweep, width: int) -> str:
     started = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
     names = dict.fromkeys(str(job.progress["metric"]) for job in started if "metric" in job.progress)
     columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "", "state", *columns, "seconds"):
-        right = name in (*columns, "seconds", "job")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "", overflow="ellipsis")
+    rows = [["job", "state", *columns, "seconds"]]
     for job in started:
         metrics = job.metrics if job.state is State.DONE else {}
         values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
-        state = "done before" if job.done_before else job.state
-        table.add_row(*map(escape, (str(job.number), job.label, state, *values, f"{job.seconds:.1f}")))
-    console = Console(width=max(60, width), color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    lines = [line.rstrip() for line in captured.get().rstrip().splitlines()]
+        state = "done before" if job.reused else job.state
+        rows.append([f"{job.number}  {job.label}", state, *values, f"{job.seconds:.1f}"])
+    lines = [terminal_table(rows, left=(0, 1))]
     lines += [f"job {job.number} {job.state}: {job.reason}" for job in started if job.reason not in (None, job.state)]
     if len(started) < len(sweep.jobs):
         lines.append(f"{len(sweep.jobs) - len(started)} jobs did not start")
@@ -124,14 +115,14 @@ def close(sweep: Sweep | None) -> bool:
     """Write the summary of a sweep, log its table and the command to complete it; return whether all jobs are done."""
     if sweep is None:
         return True
-    written, console = sweep.write(), get_console()
-    logger.info("%s", closing_table(sweep, console.width if console.is_terminal else 160))
+    written = sweep.write()
+    logger.info("%s", _closing_table(sweep))
     summary, again = runs.display_path(sweep.folder / runs.SUMMARY), completing_command(sweep)
     if written:
         logger.info("summary     %s", summary)
-    if sweep.unsuccessful:
-        unfinished = f"{len(sweep.unsuccessful)} of {len(sweep.jobs)} jobs are not done"
-        logger.error("%s; to complete them: %s", unfinished, again)
+    unsuccessful = sweep.count(State.FAILED, State.INTERRUPTED)
+    if unsuccessful:
+        logger.error("%d of %d jobs are not done; to complete them: %s", unsuccessful, len(sweep.jobs), again)
     elif not written:
         logger.error("%s does not record that all jobs are done: free some space, then %s", summary, again)
-    return written and not sweep.unsuccessful
+    return written and not unsuccessful

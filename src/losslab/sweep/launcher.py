@@ -1,93 +1,137 @@
-"""The Hydra launcher for `-m`: each job runs in its own processes. Imports no torch."""
+"""The Hydra launcher for `-m`: it composes the jobs, and runs each in its own processes. Imports no torch."""
 
+import copy
 import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, run_job, setup_globals
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from losslab import runs
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
+from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
-from losslab.sweep.job import HydraJobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
 from losslab.sweep.scheduler import GpuSlots, run_jobs
-from losslab.sweep.state import Job, Sweep
-from losslab.training.config import ProcessContext
-from losslab.training.distributed import spawn
+from losslab.sweep.state import Job, JobCall, Sweep
+from losslab.training.config import ProcessContext, register, resolve
+from losslab.training.distributed import environment, spawn
 
 logger = logging.getLogger("losslab")
 
 
 class Launcher(HydraLauncher):
-    """Runs the jobs of a sweep in parallel; the failure of one job does not affect the others.
-
-    Args:
-        n_jobs: the number of simultaneous jobs, see `GpuSlots`.
-    """
+    """Runs `n_jobs` jobs of a sweep at a time (see `GpuSlots`). The failure of one job does not affect the others."""
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = GpuSlots(n_jobs).n_jobs  # checked before the folder of the sweep is created
         self._existing: ExistingRuns | None = None
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the objects that Hydra passes to a launcher."""
-        context = dataclasses.replace(hydra_context)  # for the processes of the jobs
-        loader = _CachingLoader(config, hydra_context.config_loader)
-        hydra_context.config_loader = loader  # type: ignore[assignment]
-        self._jobs = HydraJobs(context, task_function, loader.take)
-        self._config = config
+        """Store the objects that Hydra passes to a launcher.
+
+        A sweeper composes each job for validation before the launch. These configurations are kept for the launch.
+        """
+        self._loader = hydra_context.config_loader
+        self._hydra_context = dataclasses.replace(hydra_context)  # for the processes of the jobs
+        self._task, self._config = task_function, config
         self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
+        hydra_context.config_loader = copy.copy(self._loader)
+        hydra_context.config_loader.load_sweep_config = self._load_sweep_config  # type: ignore[method-assign]
+
+    def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        config = self._loader.load_sweep_config(master_config, sweep_overrides)
+        self._composed[tuple(sweep_overrides)] = config
+        return config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and return their results in order. A sweeper may call this again with more jobs."""
         config = self._config
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        basic = str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith("BasicSweeper")
         sweep: Sweep | None = self._context.sweep
         if sweep is None:
-            sweep = self._open_sweep(Path(config.hydra.sweep.dir).absolute())
+            is_search = not basic or OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None
+            sweep = self._open_sweep(Path(config.hydra.sweep.dir).absolute(), is_search=is_search)
         spawn.process_context()  # imports torch in the forkserver while the jobs are composed
         jobs = sweep.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
         for job in jobs:
-            self._jobs.prepare(job, sweep)
-        run_jobs(sweep, jobs, self._jobs.prepare, self._existing, self._context)
+            self._prepare(job, sweep)
+        run_jobs(sweep, jobs, self._prepare, self._existing, self._context)
         self._check_direction(jobs)
         # Hydra's basic sweeper stops at the first reported failure. Instead, the closing table reports failures.
-        silent = _sweeper(config).endswith("BasicSweeper")
-        return [_returned(job, silent=silent) for job in jobs]
+        return [_result(job, report_failure=not basic) for job in jobs]
 
-    def _open_sweep(self, folder: Path) -> Sweep:
-        """Lock the folder of a new sweep or of a sweep to complete.
-
-        Raises:
-            LabError: another process runs a sweep in the folder, or its summary is not that of a sweep.
-        """
-        config = self._config
-        batch_size = OmegaConf.select(config, "hydra.sweeper.max_batch_size")
-        all_known = _sweeper(config).endswith("BasicSweeper") and batch_size is None
-        sweep = Sweep(folder, sys.argv[1:], all_known=all_known, n_jobs=self.n_jobs)
+    def _open_sweep(self, folder: Path, *, is_search: bool) -> Sweep:
+        """Lock the folder of a new sweep, or of an existing sweep to complete, and find its existing runs."""
+        sweep = Sweep(folder, sys.argv[1:], is_search=is_search, n_jobs=self.n_jobs)
         sweep.lock()
         summary = folder / runs.SUMMARY
-        again = summary.is_file() and summary.stat().st_size > 0
-        try:
-            self._existing = ExistingRuns(folder) if again else None
-        except LabError as error:
-            raise LabError(f"{error}: set run_dir to another folder") from error
+        unfinished = None
+        if summary.is_file() and summary.stat().st_size > 0:
+            try:
+                self._existing = ExistingRuns(folder)
+            except LabError as error:
+                raise LabError(f"{error}: set run_dir to another folder") from error
+        else:
+            unfinished = find_unfinished(folder, sweep.command)
         logger.info("sweep folder  %s", runs.display_path(folder))
-        unfinished = None if again else find_unfinished(folder, sweep.command)
         if unfinished is not None:
-            logger.info(
-                "unfinished    another sweep of the same command; resume=%s completes it", runs.display_path(unfinished)
-            )
+            again = runs.display_path(unfinished)
+            logger.info("unfinished    another sweep of the same command; resume=%s completes it", again)
         return sweep
+
+    def _prepare(self, job: Job, sweep: Sweep, folder: Path | None = None) -> None:
+        """Compose a job that runs in `folder`, by default a folder named after its number and configuration.
+
+        A composition error is stored; the job fails with it when it is scheduled.
+        """
+        job.task = job.config = None
+        try:
+            if job.composed is None or job.composed.hydra.job.num != job.number:
+                job.composed = self._compose(job, sweep)
+            config: DictConfig = job.composed
+            with _hydra_config(config):
+                folder = folder or sweep.folder / str(config.hydra.sweep.subdir)
+                with read_write(config), open_dict(config):
+                    config.hydra.sweep.subdir = os.path.relpath(folder, sweep.folder)
+                    config.hydra.runtime.output_dir = str(folder)
+                log = folder / f"{config.hydra.job.name}.log"
+                job.task = JobCall(run_composed, (self._hydra_context, self._task, config), config.trainer, log)
+                plain = copy.deepcopy(config)
+                with read_write(plain), open_dict(plain):
+                    del plain["hydra"]
+                job.config = resolve(plain, config.hydra.runtime.choices, str(folder))
+        except (LabError, CompactHydraException, OmegaConfBaseException) as error:
+            job.reason = message_of(error)
+
+    def _compose(self, job: Job, sweep: Sweep) -> DictConfig:
+        config = self._composed.pop(tuple(job.overrides), None)
+        if config is None:
+            config = self._loader.load_sweep_config(self._config, job.overrides)
+        with read_write(config), open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = job.number
+            config.hydra.sweep.dir = str(sweep.folder)  # resolved here once, not in each process
+            handlers = OmegaConf.select(config, "hydra.job_logging.root.handlers") or []
+            if {"console", "file"} <= set(handlers):  # the stdout of a job is written to the same file
+                config.hydra.job_logging.root.handlers = [name for name in handlers if name != "console"]
+        if not isinstance(config.seed, int):  # a part of the folder's name
+            raise LabError(f"seed must be an integer, got {config.seed!r}")
+        return config
 
     def _check_direction(self, jobs: list[Job]) -> None:
         """Refuse to search for the worst value: Optuna minimizes by default, but a higher accuracy is better."""
@@ -102,53 +146,70 @@ class Launcher(HydraLauncher):
                 raise LabError(f"{worst}: set it to {best}")
 
 
-class _CachingLoader:
-    """Hydra's config loader with a cache, because a sweeper composes each job for validation before the launch."""
+class _ReportedFailure(JobReturn):
+    """The result of a failed job. Hydra would print the failure to stderr, but the live table has reported it."""
 
-    def __init__(self, sweep_config: DictConfig, loader: Any) -> None:
-        self._sweep_config, self._loader = sweep_config, loader
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Compose a job, as Hydra's loader does."""
-        config: DictConfig = self._loader.load_sweep_config(master_config, sweep_overrides)
-        self._composed[tuple(sweep_overrides)] = config
-        return config
-
-    def take(self, overrides: Sequence[str]) -> DictConfig:
-        """Remove the configuration of a job from the cache and return it; compose it if it is not cached."""
-        config: DictConfig | None = self._composed.pop(tuple(overrides), None)
-        return config or self._loader.load_sweep_config(self._sweep_config, list(overrides))
-
-
-def _sweeper(config: DictConfig) -> str:
-    return str(OmegaConf.select(config, "hydra.sweeper._target_"))
-
-
-class _Failure(JobReturn):
-    """The result of a failed job that Hydra does not report on stderr, since the live table has reported it."""
-
-    @property
+    @property  # type: ignore[misc]  # the parent also has a setter
     def return_value(self) -> NoReturn:
         raise self._return_value
 
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        self._return_value = value
 
-
-def _returned(job: Job, *, silent: bool) -> JobReturn:
-    failed = job.state is not State.DONE
-    result = _Failure() if failed and not silent else JobReturn()
-    result.overrides, result.working_dir = job.overrides, os.getcwd()  # noqa: PTH109 -- as Hydra does
+def _result(job: Job, *, report_failure: bool) -> JobReturn:
+    """Return the result of a job for the sweeper; without `report_failure`, a failed job counts as completed."""
+    failed = report_failure and job.state is not State.DONE
+    result = (_ReportedFailure if failed else JobReturn)(
+        overrides=job.overrides,
+        working_dir=str(Path.cwd()),
+        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+        _return_value=LabError(job.reason) if failed else job.value,
+    )
     config = job.composed
     if config is not None:
         result.task_name = config.hydra.job.name
         result.hydra_cfg = OmegaConf.create({"hydra": config.hydra})
         result.cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    result.status = JobStatus.FAILED if failed and not silent else JobStatus.COMPLETED
-    result.return_value = job.value if result.status is JobStatus.COMPLETED else LabError(job.reason)
     return result
+
+
+@contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let ${hydra:...} refer to this job."""
+    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, resumes: bool) -> Any:
+    """Run or resume a composed job in one of its processes, and return the result of Hydra's task function."""
+    ignore_output_errors()
+    first = environment.current_rank().rank == 0
+    task.context.resumes = resumes  # type: ignore[attr-defined]
+    register(task.context)  # type: ignore[attr-defined]
+    setup_globals()
+    Singleton._instances.pop(HydraConfig, None)  # noqa: SLF001
+    JobRuntime.instance().set("name", config.hydra.job.name)
+    if resumes or not first:  # .hydra/ exists already
+        with read_write(config), open_dict(config):
+            config.hydra.output_subdir = None
+    if not first:
+        context.callbacks.callbacks = []  # the user's Hydra callbacks are called once per job
+        logging.getLogger().addHandler(logging.NullHandler())
+    result = run_job(task, config, "hydra.sweep.dir", "hydra.sweep.subdir", context, configure_logging=first)
+    if result.status is JobStatus.COMPLETED:
+        return result.return_value
+    error: BaseException = result._return_value  # noqa: SLF001 -- the public attribute also writes to stderr
+    log_failure(error, traceback=config.traceback)
+    raise error
+
+
+def log_failure(error: BaseException, *, traceback: bool = False) -> None:
+    """Log the error that ends a process: a LabError in one line unless `traceback`, other errors with a traceback."""
+    rank = environment.current_rank().rank
+    if not isinstance(error, LabError) or traceback:
+        print_traceback(error)  # a job writes its stderr to its log
+    elif rank == 0:
+        logger.error("%s", error)
+    else:
+        sys.stderr.write(printable(f"rank {rank}: {error}\n"))

@@ -4,7 +4,7 @@ The folder is untrusted: its configurations pass the same checks as the config.j
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from losslab import runs
 from losslab.errors import LabError
-from losslab.io.untrusted import check_folder, read_json
+from losslab.io.untrusted import check_folder, check_output_path, read_json
 from losslab.runs import RunFolder
 from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets
@@ -23,8 +23,6 @@ from losslab.sweep.scheduler import GpuSlots, run_jobs
 from losslab.sweep.state import Job, JobCall, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
-
-_Recorded = tuple[Sweep, list[dict[str, Any]]]
 
 
 def is_sweep(folder: Path) -> bool:
@@ -46,8 +44,8 @@ def complete(
         folder: the folder of the sweep.
         function: a function that trains a resolved configuration; its second argument is whether to resume the run.
         context: the context of this process.
-        changes: the settings to change, by config key; none of them changes a result.
-        trusted: the packages that the user trusts, besides those on the allow-list.
+        changes: the settings to change, by config key. None of them may change a result.
+        trusted: the packages that the user trusts.
 
     Raises:
         LabError: the folder records no jobs, or one that is not allowed.
@@ -57,7 +55,7 @@ def complete(
     sweep.lock()
     settings = dict(changes)
     if "hydra.launcher.n_jobs" in settings:
-        sweep.n_jobs = OmegaConf.from_dotlist([f"n_jobs={settings.pop('hydra.launcher.n_jobs')}"])["n_jobs"]
+        sweep.n_jobs = _parse(settings.pop("hydra.launcher.n_jobs"))
     GpuSlots(sweep.n_jobs)  # raises if n_jobs is invalid
     for job, row in zip(sweep.add([row["overrides"] for row in rows], 0), rows, strict=True):
         job.number, job.reason = row["job"], row["reason"]
@@ -65,17 +63,23 @@ def complete(
             job.config = relocate(rename_targets(row["config"]), sweep.folder / row["folder"])
             change(job.config, settings)
             job.config["trust"] = list(trusted)
-    spawn.run_in_subprocess(_check_targets, [job.config for job in sweep.jobs], sweep.folder, trusted)
+    configs = {f"job {job.number}": job.config for job in sweep.jobs}
+    spawn.run_in_subprocess(check_targets, configs, sweep.folder / runs.JOBS, trusted)  # it imports torch
 
     def prepare(job: Job, sweep: Sweep, run_folder: Path | None = None) -> None:
         if job.config is None:
             return
         name = Path(job.config["run_dir"]).name.partition("-")[2]
-        run_folder = run_folder or sweep.folder / f"{job.number}-{name}"
-        _check_run_folder(run_folder, sweep.folder)
-        job.config = relocate(job.config, run_folder)
-        check_write_paths(job.config, run_folder, trusted)
-        job.task = JobCall(function, (job.config,), job.config["trainer"], run_folder / "train.log")
+        path = run_folder or sweep.folder / f"{job.number}-{name}"
+        if path.parent != sweep.folder or path.name == ".." or path.is_symlink() or "${" in path.name:
+            raise LabError(
+                f"{path} is not a folder in {sweep.folder}: nothing was created. Type the sweep's command again"
+            )
+        if path.exists():
+            check_folder(path)
+        job.config = relocate(job.config, path)
+        check_write_paths(job.config, path, trusted)
+        job.task = JobCall(function, (job.config,), job.config["trainer"], path / "train.log")
 
     for job in sweep.jobs:
         prepare(job, sweep, None if job.config is None else Path(job.config["run_dir"]))
@@ -91,8 +95,7 @@ def relocate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     old = config.get("run_dir")
     if not isinstance(old, str) or not old or "\0" in old:
         raise LabError(f"{folder}: its run_dir is not a path: nothing was instantiated. Start the run again")
-    moved: dict[str, Any] = _replace(config, old, str(folder))
-    return moved
+    return dict(_replace(config, old, str(folder)))
 
 
 def _replace(value: Any, old: str, new: str) -> Any:
@@ -107,29 +110,18 @@ def change(config: dict[str, Any], settings: Mapping[str, str]) -> None:
     """Change settings of a configuration, like KEY=VALUE on the command line."""
     for key, text in settings.items():
         group, _, name = key.rpartition(".")
-        (config[group] if group else config)[name] = OmegaConf.from_dotlist([f"value={text}"])["value"]
+        (config[group] if group else config)[name] = _parse(text)
 
 
-def _check_targets(configs: Sequence[dict[str, Any] | None], source: Path, trusted: Sequence[str]) -> None:
-    """Check the `_target_`s in the configurations of all jobs. Call this in a child process, since it imports torch."""
-    for config in configs:
-        check_targets(config, source, trusted)
+def _parse(text: str) -> Any:
+    """Return the value of KEY=VALUE, by the rules of YAML."""
+    return OmegaConf.from_dotlist([f"value={text}"])["value"]
 
 
-def _check_run_folder(folder: Path, sweep: Path) -> None:
-    if folder.parent != sweep or folder.is_symlink() or "${" in folder.name:
-        raise LabError(f"{folder} is not a folder in {sweep}: nothing was created. Type the sweep's command again")
-    if folder.exists():
-        check_folder(folder)
-
-
-def _read(folder: Path) -> _Recorded:
+def _read(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
     """Read the jobs of a sweep from jobs.json, or from its runs if an early version did not write jobs.json."""
-    link = next((path for path in folder.iterdir() if path.is_symlink()), None)
-    if link is not None:
-        raise LabError(
-            f"{link} is a symbolic link; writing would leave the folder of the sweep: replace the link by its target"
-        )
+    for path in folder.iterdir():
+        check_output_path(path, folder)
     file, started = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
     if not file.exists():
         if not started:
@@ -138,13 +130,7 @@ def _read(folder: Path) -> _Recorded:
     command = read_command(folder) if started else []
     advice = f"type the command of the sweep again with run_dir={runs.display_path(folder)}"
     content = read_json(file, advice)
-    rows: Any = content.get("jobs") if isinstance(content, dict) else None
-    problem = next(filter(None, map(_problem, rows)), None) if isinstance(rows, list) else "it has no list of jobs"
-    if problem is None and len({row["job"] for row in rows}) < len(rows):
-        problem = "two jobs have the same number"
-    folders = [row["folder"] for row in rows if row["config"] is not None] if problem is None else []
-    if len(set(folders)) < len(folders):
-        problem = "two jobs have the same folder"
+    problem = next(_problems(content), None)
     if problem is not None:
         raise LabError(f"{file} does not contain the jobs of a sweep ({problem}): {advice}")
     if content.get("all_known") is not True:
@@ -152,43 +138,53 @@ def _read(folder: Path) -> _Recorded:
             f"{runs.display_path(folder)} is a search, which chooses later jobs by earlier results. To continue it, "
             f"type its command again (a storage keeps its trials): {repeated_command(folder, command)}"
         )
-    return Sweep(folder, command, n_jobs=content.get("n_jobs")), rows
+    return Sweep(folder, command, n_jobs=content.get("n_jobs")), content["jobs"]
 
 
-def _problem(row: Any) -> str | None:
-    """Return the problem of a job in jobs.json, or None if it is valid."""
+def _problems(content: Any) -> Iterator[str]:
+    """Yield the problems of jobs.json. Use only the first: each check assumes that the earlier ones passed."""
+    rows: Any = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        yield "it has no list of jobs"
+    for row in rows:
+        yield from _job_problems(row)
+    if len({row["job"] for row in rows}) < len(rows):
+        yield "two jobs have the same number"
+    folders = [row["folder"] for row in rows if row["config"] is not None]
+    if len(set(folders)) < len(folders):
+        yield "two jobs have the same folder"
+
+
+def _job_problems(row: Any) -> Iterator[str]:
     if not isinstance(row, dict) or not {"job", "overrides", "folder", "config", "reason"} <= row.keys():
-        return "a job lacks a key"
+        yield "a job lacks a key"
     number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        return "a job number is not an integer ≥ 0"
+        yield "a job number is not an integer ≥ 0"
     texts = [row["reason"] or "", *(overrides if isinstance(overrides, list) else [None])]
     if not all(isinstance(text, str) for text in texts):
-        return f"the overrides or the reason of job {number} are not strings"
+        yield f"the overrides or the reason of job {number} are not strings"
     if config is None:
-        return None
+        return
     if not isinstance(folder, str) or Path(folder).name != folder or folder in {"", ".."} or "\0" in folder:
-        return f"the folder of job {number} is not in the sweep"
+        yield f"the folder of job {number} is not in the sweep"
     problem = find_problem(config)
-    return problem and f"job {number}: {problem}"
+    if problem is not None:
+        yield f"job {number}: {problem}"
 
 
-def _read_old(folder: Path) -> _Recorded:
+def _read_old(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
     """Read the jobs of a sweep without jobs.json: each must have a run folder with a config.json."""
     command, rows = read_command(folder), read_summary_rows(folder, ended=True)
-    names = [row.get("folder") for row in rows]
-    started = [
-        name is not None and Path(name).name == name and (folder / name / "config.json").is_file() for name in names
-    ]
+    run_folders = [folder / (row.get("folder") or "") for row in rows]
+    started = [path.parent == folder and (path / "config.json").is_file() for path in run_folders]
     if not all(started):
         raise LabError(
             f"{started.count(False)} of {len(rows)} jobs never started, and {runs.display_path(folder)} does not "
             "contain their configurations. To complete the sweep, type its command again: "
             f"{repeated_command(folder, command)}"
         )
-    n_jobs = [
-        int(part.partition("=")[2]) for part in command if re.fullmatch(r"hydra\.launcher\.n_jobs=-?\d{1,4}", part)
-    ]
-    configs = (RunFolder(folder / str(name)).read_unchecked_config() for name in names)
+    n_jobs = dict(part.partition("=")[::2] for part in command).get("hydra.launcher.n_jobs", "")
+    configs = [RunFolder(path).read_unchecked_config() for path in run_folders]
     jobs = [row | {"config": config, "reason": None} for row, config in zip(rows, configs, strict=True)]
-    return Sweep(folder, command, n_jobs=n_jobs[-1] if n_jobs else None), jobs
+    return Sweep(folder, command, n_jobs=int(n_jobs) if re.fullmatch(r"-?\d{1,4}", n_jobs) else None), jobs

@@ -125,7 +125,7 @@ def test_stars_are_explained_only_if_there_is_one(matrix):
 
 
 def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(command, "leave", lambda _: None)
+    monkeypatch.setattr("losslab.cli.process.exit_now", lambda _: None)
     caplog.set_level("INFO")
     command.compare([str(trained), "--matrix", "--output", str(tmp_path / "out")])
     assert "**" not in caplog.text

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def run(monkeypatch):
-    """A function that runs a command line → the verb that runs, and its sys.argv."""
+    """A function that runs a command line, and returns each verb that runs with its sys.argv."""
 
     def run(*argv, entry=main.main):
         ran = []
@@ -26,7 +26,7 @@ def run(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", main.VERBS)
-def test_a_verb_gets_its_arguments_and_its_name(verb, run):
+def test_a_verb_gets_its_arguments_and_is_named_in_usage_lines(verb, run):
     named = [(verb, [f"losslab {verb}", "a", "--b"])]
     assert run("/somewhere/bin/losslab", verb, "a", "--b") == named
     assert run("/somewhere/losslab/cli/__main__.py", verb, "a", "--b") == named
@@ -55,7 +55,7 @@ def test_every_verb_has_its_old_command():
     assert scripts == {f"losslab-{verb}": "losslab.cli.main:old_command" for verb in main.VERBS}
 
 
-def test_completion_is_installed_for_the_command_whose_verb_asks(run):
+def test_completion_can_be_installed_with_and_without_a_verb(run):
     expected = [("train", ["losslab", "-sc", "install=bash"])]
     assert run("/bin/losslab", "train", "-sc", "install=bash") == expected
     assert run("/bin/losslab", "-sc", "install=bash") == expected

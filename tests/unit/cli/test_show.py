@@ -1,5 +1,6 @@
-"""Cards in words and figures, and the page that holds them all."""
+"""The cards of losses as text and figures, and the page with all of them."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,33 +16,34 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 def show(capsys, tmp_path, monkeypatch, *arguments):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("losslab.cli.show.leave", lambda _: None)
-    monkeypatch.setattr("losslab.cli.process.leave", pytest.fail)
+    codes = []
+    monkeypatch.setattr("losslab.cli.process.exit_now", codes.append)
     show_command(arguments)
+    assert codes == [0]
     return capsys.readouterr().out
 
 
 def test_show_prints_the_card_at_the_given_hyperparameter_and_draws_its_figure(capsys, tmp_path, monkeypatch):
-    said = show(capsys, tmp_path, monkeypatch, "loss=focal", "loss.gamma=3")
-    assert "-(1 - p_y)^γ log p_y" in said
-    assert "gamma                             3;" in said
-    assert f"{0.9**3 * 2.302585:.3f}" in said
+    output = show(capsys, tmp_path, monkeypatch, "loss=focal", "loss.gamma=3")
+    assert "-(1 - p_y)^γ log p_y" in output
+    assert "gamma                             3;" in output
+    assert f"{0.9**3 * 2.302585:.3f}" in output
     with Image.open(tmp_path / "outputs/figures/focal-gamma=3.png") as image:
         assert image.size[0] > 800
 
 
-def test_a_loss_without_a_card_is_searched():
+def test_facts_of_a_loss_without_a_card_are_found_by_search():
     class Mine(ClassLoss):
         def classwise(self, outputs):
             return 1 - outputs.softmax(1)
 
-    told = card.facts(Mine())
-    assert told["symmetric"] == "yes (found by search)"
-    assert told["convex"] == "no (found by search)"
-    assert told["at uniform logits"] == "0.9000 for K = 10 (found by search)"
+    facts = card.facts(Mine())
+    assert facts["symmetric"] == "yes (found by search)"
+    assert facts["convex"] == "no (found by search)"
+    assert facts["at uniform logits"] == "0.9000 for K = 10 (found by search)"
 
 
-def test_the_first_curve_is_the_loss_as_configured_and_the_others_are_those_worth_comparing():
+def test_the_first_curve_is_the_configured_loss_and_the_others_have_typical_hyperparameters():
     shown = curves("huber", catalog.config("huber", "loss.delta=2"))
     assert [curve.label for curve in shown.curves] == ["delta = 2", "delta = 0.3", "delta = 1", "delta = 3"]
     assert shown.x[0] == -5
@@ -51,7 +53,7 @@ def test_the_first_curve_is_the_loss_as_configured_and_the_others_are_those_wort
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_every_loss_has_curves_that_are_numbers(name):
+def test_the_curves_of_every_loss_are_finite(name):
     shown = curves(name, catalog.config(name))
     assert all(abs(number) < 1e6 for curve in shown.curves for number in (*curve.value, *curve.gradient[:29]))
 
@@ -74,14 +76,14 @@ def test_the_page_has_every_figure():
     assert {path.stem for path in (DOCS / "losses").glob("*.csv")} == set(catalog.names())
 
 
-def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(capsys, monkeypatch):
-    monkeypatch.setattr("losslab.cli.process.leave", lambda _: None)
-    monkeypatch.setattr("losslab.cli.show.leave", lambda _: None)
-    show_command(["loss=focl"])
+def test_the_error_for_a_mistyped_loss_suggests_the_closest_name(capsys, monkeypatch):
+    monkeypatch.setattr("losslab.cli.process.exit_now", sys.exit)
+    with pytest.raises(SystemExit, match="1"):
+        show_command(["loss=focl"])
     assert capsys.readouterr().err == "there is no loss=focl: did you mean focal\n"
 
 
-def test_a_loss_that_is_its_own_reference_is_drawn_once():
+def test_the_reference_loss_is_drawn_once_in_its_own_figure():
     for name, labels in (("mse", ["mse"]), ("l1", ["mse", "l1"])):
         legend = report.draw(name, curves(name, catalog.config(name))).axes[0].get_legend()
         assert [text.get_text() for text in legend.get_texts()] == labels

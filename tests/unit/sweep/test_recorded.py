@@ -1,4 +1,4 @@
-"""The jobs that a sweep's folder records: how they are read, checked and given their folders."""
+"""Completing a sweep from the job configurations recorded in its folder."""
 
 import json
 
@@ -15,7 +15,7 @@ from losslab.training.config import ProcessContext
 
 @pytest.fixture
 def completed(monkeypatch):
-    """A function that completes a sweep up to the start of its jobs, in this process → the sweep."""
+    """A function that prepares a sweep for completion in this process without starting jobs, and returns the sweep."""
 
     def complete(folder, **changes):
         started = []
@@ -39,7 +39,7 @@ def config(folder, seed):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep of three jobs: the first is finished, the second began, the third did not start."""
+    """A sweep of three jobs: the first is finished, the second has started, the third has not."""
     made = Sweep(tmp_path, ["-m", "seed=0,1,2", "run_dir=old"], n_jobs=2)
     for job in made.add([["seed=0"], ["seed=1"], ["seed=2"]], 0):
         folder = tmp_path / f"{job.number}-run"
@@ -55,18 +55,18 @@ def sweep(tmp_path):
 def test_a_sweep_is_completed_from_the_configurations_of_its_jobs(sweep, completed):
     again = completed(sweep)
     assert (again.command, again.n_jobs) == (["-m", "seed=0,1,2", "run_dir=old"], 2)
-    assert [(job.number, job.label, job.done_before, job.resumes) for job in again.jobs] == [
+    assert [(job.number, job.label, job.reused, job.resumes) for job in again.jobs] == [
         (0, "seed=0", True, False), (1, "seed=1", False, True), (2, "seed=2", False, False),
     ]  # fmt: skip
     assert [job.task.log for job in again.jobs] == [sweep / f"{number}-run" / "train.log" for number in range(3)]
     assert again.jobs[2].task.arguments[0] == config(sweep / "2-run", 2) | {"trust": []}
 
 
-def test_a_moved_sweep_is_completed_where_it_is(sweep, completed, tmp_path_factory):
+def test_a_moved_sweep_is_completed_in_its_new_folder(sweep, completed, tmp_path_factory):
     moved = tmp_path_factory.mktemp("moved") / "sweep"
     sweep.rename(moved)
     again = completed(moved)
-    assert [job.done_before for job in again.jobs] == [True, False, False]
+    assert [job.reused for job in again.jobs] == [True, False, False]
     assert again.jobs[2].config == config(moved / "2-run", 2) | {"trust": []}
 
 
@@ -74,25 +74,25 @@ def test_settings_that_change_no_result_may_be_changed(sweep, completed):
     again = completed(sweep, **{"data.dir": "/there", "data.workers": "3", "hydra.launcher.n_jobs": "4"})
     assert again.n_jobs == 4
     assert [(job.config["data"]["dir"], job.config["data"]["workers"]) for job in again.jobs] == [("/there", 3)] * 3
-    assert [job.done_before for job in again.jobs] == [True, False, False]
+    assert [job.reused for job in again.jobs] == [True, False, False]
 
 
 def test_a_job_that_could_not_be_composed_fails_again_for_the_same_reason(sweep, completed):
     content = json.loads((sweep / runs.JOBS).read_text())
-    content["jobs"][2] |= {"config": None, "folder": None, "reason": "seed must be a whole number"}
+    content["jobs"][2] |= {"config": None, "folder": None, "reason": "seed must be an integer"}
     (sweep / runs.JOBS).write_text(json.dumps(content))
     job = completed(sweep).jobs[2]
-    assert (job.task, job.reason) == (None, "seed must be a whole number")
+    assert (job.task, job.reason) == (None, "seed must be an integer")
 
 
-def test_a_job_whose_folder_holds_another_run_gets_a_new_one(sweep, completed):
+def test_a_job_whose_folder_contains_another_run_gets_a_new_folder(sweep, completed):
     folders.run(sweep / "2-run", "mse", 9, metrics=False, loss___target_="losslab.losses.mse.MSE")
     job = completed(sweep).jobs[2]
     assert (job.number, job.config["run_dir"]) == (3, str(sweep / "3-run"))
     assert job.config["callbacks"]["history"]["run_dir"] == str(sweep / "3-run")
 
 
-def test_a_search_names_the_command_that_continues_it(sweep, completed, monkeypatch):
+def test_completing_a_search_is_refused_with_the_command_that_continues_it(sweep, completed, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     content = json.loads((sweep / runs.JOBS).read_text())
     (sweep / runs.JOBS).write_text(json.dumps(content | {"all_known": False}))
@@ -109,10 +109,10 @@ def test_a_sweep_without_recorded_configurations_is_completed_from_its_runs(swee
     (sweep / runs.SUMMARY).write_text(json.dumps(content | {"command": ["-m", "hydra.launcher.n_jobs=3"]}))
     again = completed(sweep)
     assert again.n_jobs == 3
-    assert [(job.done_before, job.resumes) for job in again.jobs] == [(True, False), (False, True), (False, True)]
+    assert [(job.reused, job.resumes) for job in again.jobs] == [(True, False), (False, True), (False, True)]
 
 
-def test_without_a_configuration_of_a_job_the_command_is_named(sweep, completed, monkeypatch):
+def test_a_job_without_a_configuration_is_refused_with_the_command_of_the_sweep(sweep, completed, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.chdir(sweep.parent)
     (sweep / runs.JOBS).unlink()
@@ -124,19 +124,19 @@ def test_without_a_configuration_of_a_job_the_command_is_named(sweep, completed,
         completed(sweep)
 
 
-def test_a_sweep_that_had_not_begun_is_to_be_started_again(tmp_path, completed):
+def test_a_sweep_that_had_not_started_must_be_started_again(tmp_path, completed):
     (tmp_path / runs.SUMMARY).touch()
     with pytest.raises(LabError, match="delete it and start the sweep again"):
         completed(tmp_path)
 
 
-def test_a_sweep_whose_command_is_unknown_is_not_guessed(tmp_path, completed):
+def test_a_sweep_without_a_recorded_command_is_refused(tmp_path, completed):
     (tmp_path / runs.SUMMARY).write_text('{"jobs": []}')
     with pytest.raises(LabError, match="does not record the command of the sweep: type it again with run_dir="):
         completed(tmp_path)
 
 
-def test_only_the_folder_of_a_sweep_is_taken_for_one(sweep):
+def test_only_the_folder_of_a_sweep_is_recognised_as_a_sweep(sweep):
     assert recorded.is_sweep(sweep)
     assert not recorded.is_sweep(sweep / "0-run")
     assert not recorded.is_sweep(sweep / "nothing")

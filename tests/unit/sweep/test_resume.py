@@ -1,4 +1,4 @@
-"""The runs in a sweep's folder: which jobs take them over, and which command completes the sweep."""
+"""Existing runs in the folder of a sweep: which jobs take them over, and which command completes the sweep."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_a_configuration_that_is_composed_for_another_folder_is_the_same_run():
     assert identity(first) != identity(compose(["loss=huber", "loss.delta=3"], "/a/0-run"))
 
 
-def test_runs_that_differ_in_settings_without_effect_are_each_taken_by_their_own_job(tmp_path):
+def test_jobs_take_over_the_run_with_exactly_their_settings_if_there_is_one(tmp_path):
     for number in range(2):
         folders.run(tmp_path / f"{number}-run", data__workers=number)
     existing = ExistingRuns(tmp_path)
@@ -76,21 +76,21 @@ def test_runs_that_differ_in_settings_without_effect_are_each_taken_by_their_own
 
 
 def test_a_new_job_keeps_its_number_unless_a_folder_has_it(sweep):
-    (sweep / "4-mlp-digits-mse-s3").mkdir()  # killed before there was a run
+    (sweep / "4-mlp-digits-mse-s3").mkdir()  # killed before its run started
     existing = ExistingRuns(sweep)
-    assert existing.number(0, None) == 3
-    assert existing.number(4, sweep / "4-mlp-digits-mse-s3") == 4
-    assert existing.number(5, sweep / "5-mlp-digits-mse-s4") == 5
-    assert existing.number(3, sweep / "3-mlp-digits-mse-s5") == 6
+    assert existing.reserve_number(0, None) == 3
+    assert existing.reserve_number(4, sweep / "4-mlp-digits-mse-s3") == 4
+    assert existing.reserve_number(5, sweep / "5-mlp-digits-mse-s4") == 5
+    assert existing.reserve_number(3, sweep / "3-mlp-digits-mse-s5") == 6
 
 
-def test_jobs_take_over_what_exists_and_are_prepared_for_its_folder(sweep):
+def test_jobs_take_over_existing_runs_and_are_prepared_for_their_folders(sweep):
     (sweep / "2-mlp-digits-l1-s0" / "metrics.json").unlink()
     prepared = []
     jobs = [Job(number, [], config=config(loss, seed)) for number, (loss, seed) in enumerate([("l1", 0), ("mse", 7)])]
     jobs += [Job(2, [], config=config("mse", 1) | {"optimized_metric": None}), Job(3, [])]
     take_over(ExistingRuns(sweep), jobs, Sweep(sweep), lambda job, _, folder: prepared.append((job.number, folder)))
-    assert [(job.number, job.done_before, job.resumes) for job in jobs] == [
+    assert [(job.number, job.reused, job.resumes) for job in jobs] == [
         (2, False, True), (3, False, False), (1, True, False), (4, False, False),
     ]  # fmt: skip
     assert (jobs[2].state, jobs[2].value, jobs[2].seconds) == (State.DONE, 0.1, 1.5)
@@ -112,7 +112,7 @@ def written(folder, *jobs):
     return sweep
 
 
-def test_a_killed_sweep_is_not_taken_for_a_running_one(sweep):
+def test_a_killed_sweep_is_not_mistaken_for_a_running_sweep(sweep):
     folders.run(sweep / "3-run", metrics=False)
     names = ["0-mlp-digits-mse-s0", "3-run", None]
     killed = written(sweep, *zip([State.RUNNING, State.RUNNING, State.WAITING], names, strict=True))
@@ -124,7 +124,7 @@ def test_a_killed_sweep_is_not_taken_for_a_running_one(sweep):
         Sweep(sweep).lock()
 
 
-def test_rows_of_runs_that_no_job_takes_over_stay_in_the_summary(sweep):
+def test_runs_that_no_job_takes_over_stay_in_the_summary(sweep):
     written(sweep, (State.DONE, "0-mlp-digits-mse-s0"), (State.FAILED, "1-mlp-digits-mse-s1"), (State.FAILED, None))
     existing = ExistingRuns(sweep)
     assert existing.take_run(config("mse", 0)) is not None
@@ -136,10 +136,10 @@ def test_a_damaged_run_is_not_taken_over_and_keeps_its_number(sweep, caplog):
     existing = ExistingRuns(sweep)
     assert "not taken over: cannot read" in caplog.text
     assert existing.take_run(config("mse", 1)) is None
-    assert existing.number(1, None) == 3
+    assert existing.reserve_number(1, None) == 3
 
 
-def test_runs_elsewhere_are_not_taken_over(tmp_path, caplog):
+def test_runs_outside_the_folder_of_the_sweep_are_not_taken_over(tmp_path, caplog):
     victim = folders.run(tmp_path / "victim", metrics=False)
     other = folders.run(tmp_path / "other", seed=1, metrics=False)
     sweep = tmp_path / "sweep"
@@ -152,7 +152,7 @@ def test_runs_elsewhere_are_not_taken_over(tmp_path, caplog):
     assert "0-run is a link out of the folder of the sweep" in caplog.text
 
 
-def test_an_unfinished_sweep_of_the_same_command_is_found_beside_a_new_one(tmp_path):
+def test_an_unfinished_sweep_of_the_same_command_is_found_next_to_a_new_sweep(tmp_path):
     new, old = tmp_path / "sweep-2", tmp_path / "sweep-1"
     (tmp_path / "sweep-0").mkdir()
     sweep = written(old, (State.INTERRUPTED, None), (State.DONE, None))
@@ -170,11 +170,11 @@ def test_the_completing_command_names_the_packages_to_trust(tmp_path, monkeypatc
     assert completing_command(sweep) == f"python train.py 'resume={tmp_path}/a sweep' 'trust=[mine,timm]'"
 
 
-def test_a_search_is_completed_by_its_own_command_in_its_folder(tmp_path, monkeypatch):
+def test_a_search_is_completed_by_its_original_command_with_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/losslab train"])
     command = ["experiment=tune_lr", "trust=[os]", "++trust=[os]", "run_dir=old", "hydra.sweep.dir=older", "seed=1,2"]
     folder = tmp_path / "it's, moved"
-    sweep = Sweep(folder, command, all_known=False)
+    sweep = Sweep(folder, command, is_search=True)
     repeated = completing_command(sweep)
     assert repeated == repeated_command(folder, command)
     assert repeated.startswith("losslab train experiment=tune_lr seed=1,2 ")

@@ -25,47 +25,50 @@ class FakeGroup:
 
 @pytest.fixture
 def two_gpus(monkeypatch, tmp_path):
-    """A function that starts jobs of these trainers on two GPUs → a function that may end one, and returns the GPUs."""
+    """A function that schedules jobs with these trainers on two GPUs.
+
+    It returns a function that ends one of the running jobs, if `end` is its index, starts waiting jobs, and returns the
+    GPUs of each running job.
+    """
     monkeypatch.setattr(scheduler, "WorkerGroup", FakeGroup)
     monkeypatch.setattr(scheduler.spawn, "visible_gpus", lambda: ["3", "5"])
     monkeypatch.setattr(scheduler.spawn, "poll", lambda *_: None)
     FakeGroup.started_groups = []
 
-    def begin(*trainers, n_jobs=None):
+    def schedule(*trainers, n_jobs=None):
         sweep = Sweep(tmp_path)
         jobs = sweep.add([[f"seed={number}"] for number in range(len(trainers))], 0)
         for job, trainer in zip(jobs, trainers, strict=True):
             job.task = JobCall(print, (), trainer, tmp_path / "run" / "train.log")
-        jobs_of_sweep = scheduler.JobScheduler(scheduler.GpuSlots(n_jobs), sweep, jobs)
-        table = LiveTable(sweep)
+        job_scheduler = scheduler.JobScheduler(scheduler.GpuSlots(n_jobs), sweep, jobs, LiveTable(sweep))
 
         def step(end=None):
             if end is not None:
                 FakeGroup.started_groups[end].result = WorkerResult(1.0)
-                jobs_of_sweep._watch(table)
-            jobs_of_sweep._fill(table)
-            return [group.gpus for group in jobs_of_sweep.running]
+                job_scheduler._watch()
+            job_scheduler._fill()
+            return [group.gpus for group in job_scheduler.running]
 
         return step
 
-    return begin
+    return schedule
 
 
 GPU = {"accelerator": "auto", "devices": 1}
 
 
-def test_jobs_get_one_gpu_each_in_turn(two_gpus):
+def test_each_job_gets_one_gpu_that_no_other_job_uses(two_gpus):
     step = two_gpus(GPU, GPU, GPU)
     assert step() == ["3", "5"]
     assert step(end=1) == ["3", "5"]
     assert step(end=0) == ["5"]
 
 
-def test_jobs_share_gpus_only_when_asked_to(two_gpus):
+def test_jobs_share_gpus_only_if_n_jobs_is_greater_than_the_number_of_gpus(two_gpus):
     assert two_gpus(GPU, GPU, GPU, n_jobs=3)() == ["3", "5", "3"]
 
 
-def test_a_job_of_all_gpus_waits_for_them(two_gpus):
+def test_a_job_on_all_gpus_waits_until_they_are_free(two_gpus):
     step = two_gpus(GPU, {"accelerator": "gpu", "devices": "auto"}, GPU)
     assert step() == ["3"]
     assert step(end=0) == ["3,5"]
@@ -88,11 +91,12 @@ def test_jobs_share_the_cores_of_the_machine(two_gpus, monkeypatch):
 @pytest.mark.usefixtures("two_gpus")
 def test_a_job_that_ends_before_an_interrupt_reaches_it_is_done(tmp_path):
     sweep = Sweep(tmp_path)
-    ours = scheduler.JobScheduler(scheduler.GpuSlots(), sweep, sweep.add([["seed=0"], ["seed=1"]], 0))
+    jobs = sweep.add([["seed=0"], ["seed=1"]], 0)
+    job_scheduler = scheduler.JobScheduler(scheduler.GpuSlots(), sweep, jobs, LiveTable(sweep))
     for job, result in zip(sweep.jobs, (WorkerResult(1.0), WorkerResult(reason="interrupted")), strict=True):
         group = FakeGroup(None, [()], WorkerOptions(environment={"LOSSLAB_JOBS": "1"}))
         group.interrupt = lambda group=group, result=result: setattr(group, "result", result)
-        ours.running[group], ours._gpus[group], job.state = job, [], State.RUNNING
-    ours.waiting = []
-    ours._interrupt(LiveTable(sweep))
+        job_scheduler.running[group], job_scheduler._gpus[group], job.state = job, [], State.RUNNING
+    job_scheduler.waiting = []
+    job_scheduler._interrupt()
     assert [job.state for job in sweep.jobs] == [State.DONE, State.INTERRUPTED]

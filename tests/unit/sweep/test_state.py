@@ -7,7 +7,7 @@ from losslab import runs
 from losslab.sweep.state import Sweep
 
 
-def test_the_runs_of_a_sweep_may_lie_elsewhere(tmp_path):
+def test_run_folders_of_a_sweep_may_be_outside_its_folder(tmp_path):
     sweep = Sweep(tmp_path / "sweep")
     (job,) = sweep.add([["seed=0"]], 0)
     job.folder = tmp_path / "elsewhere" / "0"
@@ -15,7 +15,7 @@ def test_the_runs_of_a_sweep_may_lie_elsewhere(tmp_path):
     assert json.loads((tmp_path / "sweep" / runs.SUMMARY).read_text())["jobs"][0]["folder"] == "../elsewhere/0"
 
 
-def test_the_label_of_a_job_leaves_out_what_all_jobs_share():
+def test_the_label_of_a_job_leaves_out_overrides_that_all_jobs_share():
     jobs = Sweep(Path()).add([["a=1", "b=True"], ["a=2", "b=True"]], 0, ["a=1,2", "b=true"])
     assert [job.label for job in jobs] == ["a=1", "a=2"]
 
@@ -23,7 +23,7 @@ def test_the_label_of_a_job_leaves_out_what_all_jobs_share():
 def test_the_configurations_of_all_jobs_are_written(tmp_path):
     sweep = Sweep(tmp_path, n_jobs=3)
     first, second = sweep.add([["seed=0"], ["seed=x"]], 4)
-    first.config, second.reason = {"run_dir": str(tmp_path / "4-run")}, "seed must be a whole number"
+    first.config, second.reason = {"run_dir": str(tmp_path / "4-run")}, "seed must be an integer"
     sweep.write_jobs()
     assert json.loads((tmp_path / runs.JOBS).read_text()) == {
         "all_known": True,
