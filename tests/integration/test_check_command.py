@@ -1,4 +1,4 @@
-"""`losslab check` as a user types it."""
+"""The command `losslab check`, in a new process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Sweeps as the command line runs them: real processes, real failures, real signals."""
+"""Sweeps from the command line, with real processes, failures and signals."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_a_signal_ends_a_run_of_several_processes_which_keeps_its_best_weights(number, code, tmp_path):
+def test_a_run_of_several_processes_keeps_its_best_weights_when_a_signal_ends_it(number, code, tmp_path):
     run = tmp_path / "run"
     temporary = Path(tempfile.mkdtemp())  # short enough for a socket
     process = start(
@@ -164,7 +164,7 @@ def test_only_jobs_that_cannot_be_composed_or_built_fail(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"), [(["loss=nothing,mse"], "loss/nothing"), (["--cfg", "job"], "Only one of --run")]
 )
-def test_a_sweep_that_cannot_begin_is_refused_and_leaves_no_folder(overrides, said, tmp_path):
+def test_a_sweep_that_cannot_be_composed_is_refused_and_leaves_no_folder(overrides, said, tmp_path):
     process = start("-m", *overrides, cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -194,7 +194,7 @@ def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
     code, _, _, summary = sweep(*SHORT, "loss._target_=mine.Mine", "trainer.devices=1,2", cwd=tmp_path)
     assert (code, summary["done"]) == (0, 2)
     evaluate = "from losslab.cli.evaluate import evaluate; evaluate(['sweep/0-linear-line-mse-s0', '--trust', 'mine'])"
-    # -P: like a console script, python does not look in the working directory
+    # -P: like a console script, Python does not import from the working directory
     done = subprocess.run([sys.executable, "-P", "-c", evaluate], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -271,7 +271,7 @@ def test_the_direction_of_a_search_follows_from_the_data():
 
 
 @pytest.mark.slow
-def test_ranks_that_torchrun_starts_are_used(tmp_path):
+def test_a_run_uses_the_ranks_that_torchrun_starts(tmp_path):
     command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "1", "--nnodes", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29543", "--rdzv-id", "job7"]
     overrides = [str(ROOT / "train.py"), *SHORT]
@@ -291,7 +291,7 @@ def test_ranks_that_torchrun_starts_are_used(tmp_path):
     assert (run / "history.csv").read_bytes() == (tmp_path / "alone" / "history.csv").read_bytes()
 
 
-def test_a_run_of_several_processes_reports_once(tmp_path):
+def test_only_rank_0_of_a_run_logs_its_settings_and_errors(tmp_path):
     process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

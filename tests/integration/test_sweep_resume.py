@@ -1,4 +1,4 @@
-"""A sweep whose parent is killed leaves no process, and is completed by its command: real processes, real signals."""
+"""A sweep whose parent process is killed leaves no process behind, and can be completed."""
 
 import json
 import os
@@ -16,7 +16,7 @@ EPOCHS = 12
 
 
 def marked(variable):
-    """The processes that inherited this variable, however they were started."""
+    """Return all processes that inherited this environment variable."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and alive(int(process.name)):
@@ -33,7 +33,7 @@ def files(run):
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
 
 
-FOUR = [  # two of them of two processes; saved before each epoch
+FOUR = [  # four jobs, two of them with two processes; each saves a checkpoint in every epoch
     "model=mlp", "data=digits", "data.size=8", "data.batch_size=90", f"trainer.max_epochs={EPOCHS}",
     "trainer=cpu", "trainer.devices=1,2", "loss=cross_entropy,mse", "callbacks.checkpoints.every_seconds=0",
     "hydra.launcher.n_jobs=2",
@@ -43,8 +43,8 @@ FOUR = [  # two of them of two processes; saved before each epoch
 def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_path):
     for name in ("pids", "killed", "whole"):
         (tmp_path / name).mkdir()
-    takes_its_time = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={tmp_path / 'pids'}"]
-    command, folder = [*FOUR, *takes_its_time], tmp_path / "killed" / "sweep"
+    slow_callback = ["+callbacks.pid._target_=workers.Pid", f"+callbacks.pid.folder={tmp_path / 'pids'}"]
+    command, folder = [*FOUR, *slow_callback], tmp_path / "killed" / "sweep"
     mark = f"LOSSLAB_TEST={tmp_path}"
     process = start("-m", "run_dir=sweep", *command, cwd=tmp_path / "killed", LOSSLAB_TEST=str(tmp_path))
     history = "*/history.csv"
@@ -59,20 +59,20 @@ def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_pa
     process.communicate(timeout=10)
     assert wait_for(lambda: not marked(mark), 10)
     done = {file.parent.name for file in folder.glob("*/metrics.json")}
-    begun = {file.parent.name for file in folder.glob("*/config.json")} - done
-    halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & begun
+    started = {file.parent.name for file in folder.glob("*/config.json")} - done
+    halfway = {file.parent.name for file in folder.glob(history) if file.read_text().count("\n") > 3} & started
     assert done
     assert halfway
     states = {job["folder"]: job["state"] for job in read_summary_rows(folder)}
     assert {name for name, state in states.items() if state is State.DONE} == done
-    assert State.RUNNING not in states.values()  # which summary.json says still
+    assert State.RUNNING not in states.values()  # although summary.json still contains it
 
     before = [files(folder / name) for name in sorted(done)]
     code, out, errors, summary = sweep(*command, cwd=tmp_path / "killed")
     assert (code, summary["done"]) == (0, 4), errors
-    assert f"4 jobs  {len(done)} done before, {len(begun)} to resume" in out
+    assert f"4 jobs  {len(done)} done before, {len(started)} to resume" in out
     assert [files(folder / name) for name in sorted(done)] == before
-    for name in halfway:  # it went on, and did not begin again
+    for name in halfway:  # the run was resumed, not started again
         assert (folder / name / "train.log").read_text().count(f"epoch  1/{EPOCHS}") == 1
     *_, whole = sweep(*FOUR, cwd=tmp_path / "whole")
     for mine, theirs in zip(summary["jobs"], whole["jobs"], strict=True):
@@ -84,8 +84,8 @@ def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_pa
 def test_a_sweep_killed_during_startup_leaves_no_process(tmp_path):
     mark = f"LOSSLAB_TEST={tmp_path}"
     process = start("-m", "run_dir=sweep", "loss=mse,l1", cwd=tmp_path, LOSSLAB_TEST=str(tmp_path))
-    assert wait_for(lambda: len(marked(mark)) == 3, 60)  # it, the server that imports torch, and what counts resources
-    os.killpg(process.pid, signal.SIGSTOP)  # and they stay where they are
+    assert wait_for(lambda: len(marked(mark)) == 3, 60)  # the command, the forkserver and the resource tracker
+    os.killpg(process.pid, signal.SIGSTOP)  # the command makes no progress until it is killed
     assert not list(tmp_path.glob("sweep/*/config.json"))
     process.send_signal(signal.SIGKILL)
     os.killpg(process.pid, signal.SIGCONT)
@@ -139,7 +139,7 @@ def test_a_search_is_completed_by_its_own_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_without_recorded_configurations_names_its_command(tmp_path):
+def test_resuming_a_sweep_without_recorded_configurations_is_refused_with_its_command(tmp_path):
     shutil.copytree(Path(__file__).parent / "old_runs" / "sweep", tmp_path / "sweep")
     process = start("resume=sweep", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)

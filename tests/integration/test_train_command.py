@@ -1,4 +1,4 @@
-"""The commands as a user types them: each test is a process of its own."""
+"""The commands as a user types them, each in a new process."""
 
 import json
 import os
@@ -34,11 +34,11 @@ def test_train_without_arguments_is_the_linear_regression_and_writes_a_complete_
     ):  # fmt: skip
         assert (run / name).is_file(), name
     relative = run.relative_to(tmp_path)
-    for said in (
+    for text in (
         "linear, 2 parameters", "mse", "precision 32-true", f"tensorboard --logdir {relative}", "epoch  100/1000",
         "epoch 1000/1000", "least squares", "weight",
     ):  # fmt: skip
-        assert said in done.stdout, said
+        assert text in done.stdout, text
     assert "least squares" in (run / "train.log").read_text()
     assert json.loads((run / "config.json").read_text())["choices"]["loss"] == "mse"
 
@@ -48,13 +48,13 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
     done = losslab("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 45
-    for said in (
+    for text in (
         "loss       agce, aul, balanced_softmax, barron",
         "model      airbench, cifar_cnn, linear",
         "Tab completion",
         "-m loss=mse,l1,huber seed=0,1,2",
     ):
-        assert said in done.stdout
+        assert text in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path):
 
 @pytest.mark.slow
 def test_train_works_in_a_checkout_that_is_not_installed(tmp_path):
-    # -S and a path made by hand: the environment's packages without the editable install's .pth file.
+    # -S and PYTHONPATH: the packages of the environment, without the .pth file of the editable install.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
         [sys.executable, "-S", str(ROOT / "train.py"), "trainer.max_epochs=2"],
@@ -181,16 +181,16 @@ def test_a_python_without_the_packages_prints_how_to_get_them(program, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("override", "message"),
     [
         ("noise.rate=0.3", "noise.rate is set, but no noise is chosen: choose noise=asymmetric, "),
         ("+imbalance.factor=10", "imbalance.factor is set, but no imbalance is chosen: choose imbalance=long_tail"),
         ("mix.alpha=1", "mix.alpha is set, but no mix is chosen: choose mix=cutmix, mixup"),
     ],
 )
-def test_a_key_of_a_group_without_a_choice_is_refused_with_the_choices(given, said, tmp_path):
-    done = losslab(given, cwd=tmp_path)
+def test_a_key_of_a_group_without_a_choice_is_refused_with_the_choices(override, message, tmp_path):
+    done = losslab(override, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(said) or done.stdout.startswith(said)
+    assert done.stderr.startswith(message) or done.stdout.startswith(message)
     assert len((done.stderr + done.stdout).splitlines()) == 1
     assert not list(tmp_path.rglob("*-s0*"))
