@@ -1,4 +1,4 @@
-"""`losslab explain`: figures that show why runs ended as they did."""
+"""`losslab explain`: figures that explain finished runs."""
 
 import argparse
 import logging

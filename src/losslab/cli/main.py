@@ -11,12 +11,12 @@ from pathlib import Path
 from textwrap import fill
 
 VERBS = {
-    "train": "train a model under a loss, or sweep over several with -m",
+    "train": "train a model with a loss; with -m, sweep over several losses, seeds or settings",
     "check": "examine an experiment before it is trained",
     "show": "print the card of a loss and draw its value and gradient",
     "evaluate": "evaluate a finished run: report, confusion matrix, calibration, residuals",
     "compare": "compare runs: which loss is better, and is the difference real?",
-    "explain": "draw why runs ended as they did: surfaces, margins, landscapes",
+    "explain": "draw figures that explain finished runs: loss surfaces, margins, barriers",
     "predict": "classify image files with a finished run",
     "export": "write the network of a finished run as a torch.export program",
 }

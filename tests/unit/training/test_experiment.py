@@ -367,7 +367,7 @@ def test_last_epoch_is_always_validated():
 
 @pytest.mark.parametrize("seed", ["-1", "abc", "1.5", "99999999999999"])
 def test_invalid_seed_is_refused_in_one_line(build, seed):
-    with pytest.raises(LabError, match=r"seed must be an? (integer|whole number)"):
+    with pytest.raises(LabError, match=r"seed must be an integer"):
         build(f"seed={seed}")
 
 
