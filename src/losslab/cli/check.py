@@ -61,11 +61,11 @@ def _check(arguments: list[str]) -> int:
 
 def _check_contract(loss: "Loss") -> bool:
     """Print the card of a loss and the results of the contract, and return whether the loss passes all checks."""
-    from losslab.analysis.loss_cards import card  # noqa: PLC0415
+    from losslab.analysis.loss_cards import card_text  # noqa: PLC0415
     from losslab.losses.contract.report import check_loss  # noqa: PLC0415
 
     name = getattr(loss, "name", type(loss).__name__)
-    logger.info("%s\n", card.text(name, loss))
+    logger.info("%s\n", card_text.text(name, loss))
     verdicts = check_loss(loss)
     logger.info(
         "contract    %d of %d checks passed", sum(verdict.failure is None for verdict in verdicts), len(verdicts)

@@ -75,7 +75,7 @@ def _evaluate_here(options: argparse.Namespace) -> None:
 
 def _log_evaluation(result: "Evaluation") -> None:
     """Log the evaluated run, its metrics, the examples of highest loss, and notes on how to read them."""
-    from losslab.analysis.evaluate.metrics import classification_report  # noqa: PLC0415
+    from losslab.analysis.evaluate.extra_metrics import classification_report  # noqa: PLC0415
     from losslab.cli.report import log_metrics  # noqa: PLC0415
     from losslab.targets import Task  # noqa: PLC0415
 

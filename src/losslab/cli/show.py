@@ -28,7 +28,7 @@ def _show(arguments: list[str]) -> None:
         sys.stdout.write(_HELP)
         return
     with imports_without_gc():
-        from losslab.analysis.loss_cards import card, report  # noqa: PLC0415
+        from losslab.analysis.loss_cards import card_text, report  # noqa: PLC0415
         from losslab.analysis.loss_cards.curves import CLASSES, curves  # noqa: PLC0415
         from losslab.losses.adapter.adapted import Adapted  # noqa: PLC0415
         from losslab.losses.base import Loss  # noqa: PLC0415
@@ -42,7 +42,7 @@ def _show(arguments: list[str]) -> None:
         return
     name, config = _compose_loss(arguments)
     loss = make_loss_without_data(config, CLASSES)
-    sys.stdout.write(card.text(name, loss) + "\n")
+    sys.stdout.write(card_text.text(name, loss) + "\n")
     changed = [argument.removeprefix("loss.") for argument in arguments if argument.startswith("loss.")]
     losses: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None
     path = report.save("-".join([name, *changed]), curves(name, config, losses), Path("outputs/figures"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from losslab.analysis.loss_cards import card, report
+from losslab.analysis.loss_cards import card_text, report
 from losslab.analysis.loss_cards.curves import curves
 from losslab.cli.show import show as show_command
 from losslab.losses import ClassLoss, catalog
@@ -37,7 +37,7 @@ def test_facts_of_a_loss_without_a_card_are_found_by_search():
         def classwise(self, outputs):
             return 1 - outputs.softmax(1)
 
-    facts = card.facts(Mine())
+    facts = card_text.facts(Mine())
     assert facts["symmetric"] == "yes (found by search)"
     assert facts["convex"] == "no (found by search)"
     assert facts["at uniform logits"] == "0.9000 for K = 10 (found by search)"

@@ -10,7 +10,8 @@ from lightning.pytorch import Callback
 from rich import get_console
 from rich.progress import Progress
 
-from losslab.analysis.evaluate import metrics, soft_labels
+from losslab.analysis.evaluate import soft_labels
+from losslab.analysis.evaluate.extra_metrics import Curves, compute_curves, scalar_metrics
 from losslab.analysis.evaluate.predictions import Array, Predictions, interpret_outputs
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.data.batch import Examples
@@ -31,7 +32,7 @@ class Evaluation:
     predictions: Predictions
     values: dict[str, float]
     """Metrics by name (SPLIT/METRIC)."""
-    curves: list[metrics.Curves]
+    curves: list[Curves]
     """ROC and PR curves; empty for a regression."""
     human: Array | None = None
     """Human label distributions (N, C), if a file of them was given."""
@@ -60,8 +61,8 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     if not len(outputs.index):
         raise LabError(f"the split {split} contains no examples: choose another split")
     predictions = interpret_outputs(experiment.learner, outputs)
-    values = _logged_metrics(experiment, split, outputs) | metrics.extra_metrics(predictions)
-    curves = [] if task is Task.REGRESSION else [metrics.compute_curves(predictions, kind) for kind in ("roc", "pr")]
+    values = _logged_metrics(experiment, split, outputs) | scalar_metrics(predictions)
+    curves = [] if task is Task.REGRESSION else [compute_curves(predictions, kind) for kind in ("roc", "pr")]
     for each in curves:
         values |= each.areas()
     human = None

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from losslab.analysis.evaluate.metrics import Curve, Curves, confusion_matrix
+from losslab.analysis.evaluate.extra_metrics import Curve, Curves, confusion_matrix
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.data.batch import Examples, Source
 from losslab.io.figures import COLOURS, new_figure

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from losslab.analysis.evaluate import figures, metrics, soft_labels
+from losslab.analysis.evaluate import extra_metrics, figures, soft_labels
 from losslab.analysis.evaluate.evaluation import Evaluation
 from losslab.analysis.evaluate.predictions import Array, Predictions
 from losslab.errors import LabError
@@ -108,10 +108,10 @@ def _write_files(evaluation: Evaluation, settings: dict[str, Any], folder: Path)
     _write_columns(folder / "worst.csv", {name: column[rows] for name, column in columns.items()})
     content: dict[str, Any] = dict(evaluation.values)
     if predictions.spec.task is not Task.REGRESSION:
-        (folder / "report.txt").write_text(metrics.classification_report(predictions), encoding="utf-8")
+        (folder / "report.txt").write_text(extra_metrics.classification_report(predictions), encoding="utf-8")
         _write_confusion(folder / "confusion.csv", predictions)
         np.save(folder / "probabilities.npy", np.asarray(predictions.probabilities, dtype=np.float32))
-        content["classes"] = metrics.class_metrics(predictions)
+        content["classes"] = extra_metrics.class_metrics(predictions)
         for curves in evaluation.curves:
             for each in curves.each:
                 content["classes"].setdefault(each.name, {})[curves.area_name] = each.area
@@ -180,7 +180,7 @@ def _write_columns(path: Path, columns: Mapping[str, Array]) -> None:
 
 def _write_confusion(path: Path, predictions: Predictions) -> None:
     """Write a row for each true class and a column for each predicted class; for each label, a row with four counts."""
-    names, matrix = predictions.spec.names, metrics.confusion_matrix(predictions)
+    names, matrix = predictions.spec.names, extra_metrics.confusion_matrix(predictions)
     header = ["truth \\ prediction", *names]
     if predictions.spec.task is Task.MULTILABEL:
         header = ["label", "true_negative", "false_positive", "false_negative", "true_positive"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import track
 
 from losslab import CONF
-from losslab.analysis.loss_cards import card
+from losslab.analysis.loss_cards import card_text
 from losslab.analysis.loss_cards.curves import Curves, curves
 from losslab.io.figures import line_styles, new_figure, save_png
 from losslab.io.tables import csv_text
@@ -99,7 +99,7 @@ def write(docs: Path) -> None:
 def page() -> str:
     """Return the text of docs/losses.md."""
     losses = {name: catalog.make(name) for name in catalog.names()}
-    cards = [card.markdown(name, loss, summary(name), "losses") for name, loss in losses.items()]
+    cards = [card_text.markdown(name, loss, summary(name), "losses") for name, loss in losses.items()]
     return "\n".join([_INTRODUCTION, *_index(losses), *cards])
 
 

@@ -131,7 +131,7 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
     return Curve("macro", grid, np.mean(heights, axis=0), float(np.mean([curve.area for curve in each])))
 
 
-def extra_metrics(predictions: Predictions) -> dict[str, float]:
+def scalar_metrics(predictions: Predictions) -> dict[str, float]:
     """Compute top-5 accuracy and Matthews' correlation of a classifier, or further errors of a regression."""
     task = predictions.spec.task
     extra: dict[str, float] = {}
