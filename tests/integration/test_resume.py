@@ -147,7 +147,7 @@ def test_run_with_a_damaged_best_checkpoint_is_refused(damage, interrupted):
     if damage == "flipped":
         folder.best.write_bytes(content)
     history = folder.history.read_bytes()
-    said = r"best\.ckpt (is damaged|is a broken symbolic link).* from the newest weights with ckpt_path=.*last\.ckpt$"
+    said = r"best\.ckpt (is damaged|is missing).* from the newest weights with ckpt_path=.*last\.ckpt$"
     with pytest.raises(LabError, match=said):
         resumed(kept[-2], *RUNS["plateau"])
     assert folder.history.read_bytes() == history
@@ -343,7 +343,7 @@ def test_run_that_another_process_trains_is_refused(place):
     ("arguments", "said"),
     [
         (["resume=nowhere"], "resume=nowhere: there is no such folder"),
-        (["resume=empty"], "empty contains no started run: delete it and start the run again"),
+        (["resume=empty"], "empty is not the folder of a started run: check the path, or start the run again"),
         (["resume=half", "optimizer.lr=0.1"], "optimizer.lr cannot be changed"),
         (["resume=half", "-m"], "-m cannot be changed"),
     ],

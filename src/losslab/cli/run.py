@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from losslab.cli.process import exit_now, imports_without_gc, keep_freed_memory, one_line_errors
 from losslab.errors import LabError
 from losslab.io.terminal import ignore_output_errors, printable
-from losslab.runs import RunFolder
+from losslab.runs import RunFolder, trust
 from losslab.sweep import display
 from losslab.sweep.resume import resume_command
 from losslab.training.config import ProcessContext
@@ -82,7 +82,7 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
             raise
-        path, again = experiment.folder.path, resume_command(experiment.folder.path, experiment.config)
+        path, again = experiment.folder.path, _resume_command(experiment)
         raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
     if first:
         report.log_results(experiment, results)
@@ -90,6 +90,10 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     del experiment
     gc.collect()  # frees its data before the next job of a sweep loads its own
     return value
+
+
+def _resume_command(experiment: "Experiment") -> str:
+    return resume_command(experiment.folder.path, trust.packages_to_trust(experiment.config))
 
 
 def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
@@ -100,7 +104,7 @@ def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
     handler = signals.SignalHandler() if callback is None else callback.signals
     number = handler.received or signal.SIGINT
     if experiment.trainer.is_global_zero:
-        trainer, again = experiment.trainer, resume_command(experiment.folder.path, experiment.config)
+        trainer, again = experiment.trainer, _resume_command(experiment)
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
         logger.error("interrupted in %s; to resume: %s", where, again)
         if number in signals.slurm_signals():

@@ -206,7 +206,7 @@ def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = N
 
 def _read_composed(folder: RunFolder) -> dict[str, Any]:
     """Read and resolve the configuration that Hydra composed for a run."""
-    source = folder.path / ".hydra" / "config.yaml"
+    source = folder.composed
     try:
         plain = read_yaml(source)
         choices = read_yaml(source.with_name("hydra.yaml"))["hydra"]["runtime"]["choices"]
@@ -217,7 +217,8 @@ def _read_composed(folder: RunFolder) -> dict[str, Any]:
     except Exception as error:  # the file is missing, or incomplete because the run was killed
         if runs.find_runs([folder.path]).runs:
             folder.read_config()  # raises: not a run folder, but it contains runs
-        raise LabError(f"{folder.path} contains no started run: delete it and start the run again") from error
+        advice = "check the path, or start the run again"
+        raise LabError(f"{folder.path} is not the folder of a started run: {advice}") from error
     if interpolation is not None or not named:
         reason = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
         raise LabError(f"{source} is untrusted and is not resolved ({reason}): start the run again")
@@ -241,7 +242,7 @@ def _configure_logging(folder: RunFolder, *, console: bool = True) -> None:
     if environment.current_rank().rank > 0:
         logging.getLogger().addHandler(logging.NullHandler())
         return
-    file = folder.path / "train.log"
+    file = folder.log
     if file.is_symlink() or (file.exists() and not file.is_file()):
         raise LabError(f"{file} is not a regular file, but the run would write to it: remove it")
     config: Any = OmegaConf.load(CONF / "hydra" / "job_logging" / "losslab.yaml")

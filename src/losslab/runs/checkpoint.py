@@ -96,7 +96,7 @@ def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
             return None, "is damaged (SHA-256 mismatch)"
         state = torch_files.load(path)
     except FileNotFoundError:
-        return None, "is a broken symbolic link"
+        return None, "is a broken symbolic link" if path.is_symlink() else "is missing"
     except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything
         # A message of torch is not repeated: it suggests weights_only=False, which executes the file.
         own = type(error) is ValueError and "weights_only" not in str(error)

@@ -60,6 +60,8 @@ class RunFolder:
     dynamics = _PathBelow("dynamics.npz")
     figures = _PathBelow("figures")
     exported = _PathBelow("exported.pt2")
+    log = _PathBelow("train.log")
+    composed = _PathBelow(".hydra", "config.yaml")
     teacher = _PathBelow("teacher")
     """A run folder with the configuration and the weights of the teacher."""
 

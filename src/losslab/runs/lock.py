@@ -38,7 +38,8 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
         (path / first_file).touch(exist_ok=False)
         _check_space(path / first_file)
     except FileExistsError as error:
-        raise FolderTakenError(f"another run has just claimed {path}: set run_dir to another folder") from error
+        problem = f"another run has just claimed {path}" if path.is_dir() else f"{path} is a file"
+        raise FolderTakenError(f"{problem}: set run_dir to another folder") from error
     except OSError as error:
         _remove_empty(created)
         raise LabError(

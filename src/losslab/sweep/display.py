@@ -1,4 +1,4 @@
-"""The terminal output of a sweep: a live table of running jobs, and a closing table of all jobs. Imports no torch."""
+"""The terminal output of a sweep: a live table of its running jobs, and a final table of its jobs. No torch."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ logger = logging.getLogger("losslab")
 class LiveTable:
     """Shows the running jobs with their epoch and metric, and logs a line for each job that ends.
 
-    Without a terminal there is no table, but a line for each job that starts.
+    If stdout is not a terminal, there is no table, and a line is also logged for each job that starts.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -40,7 +40,7 @@ class LiveTable:
         self._live.stop()
 
     def log_existing(self, jobs: Sequence[Job]) -> None:
-        """Log how many of these jobs an earlier command finished or started."""
+        """Log how many of these jobs an earlier command finished, and how many it started; nothing if none."""
         done, resumed = sum(job.reused for job in jobs), sum(job.resumes for job in jobs)
         if done or resumed:
             new = len(jobs) - done - resumed
@@ -53,12 +53,12 @@ class LiveTable:
 
     def log_end(self, job: Job) -> None:
         """Log how a job ended."""
-        start = f"job {job.number}  {job.state}"
+        job_and_state = f"job {job.number}  {job.state}"
         if job.state is State.DONE:
-            logger.info("%s in %.1f s  %s  %s", start, job.seconds, job.label, job.monitored_value)
+            logger.info("%s in %.1f s  %s  %s", job_and_state, job.seconds, job.label, job.monitored_value)
             return
-        line = f"{start} after {job.seconds:.1f} s  {job.label}: {job.reason}"
-        if self._live.is_started:  # stderr would break the live table
+        line = f"{job_and_state} after {job.seconds:.1f} s  {job.label}: {job.reason}"
+        if self._live.is_started:  # a line on stderr would break the live table
             self._live.console.print(printable(line), style="red", markup=False, highlight=False, soft_wrap=True)
         else:
             logger.error("%s", line)
@@ -84,39 +84,43 @@ class LiveTable:
 
 
 def _progress(job: Job) -> str:
+    """Return the epoch of a running job as text, such as "epoch  3/20"."""
     if "epoch" not in job.progress:
         return "starting"
     epochs = str(job.progress["epochs"])
     return f"epoch {job.progress['epoch']:>{len(epochs)}}/{epochs}"
 
 
-def _closing_table(sweep: Sweep) -> str:
-    """Return a table of the jobs that started: label, state, and the metric on validation and test.
+def _final_table(sweep: Sweep) -> str:
+    """Return a table of the jobs that started or failed: label, state, duration, monitored metric, and its test value.
 
-    The reasons of failures and the number of jobs that did not start follow below.
+    Below the table are the reasons why jobs failed or were interrupted, and the number of jobs that were not started.
     """
-    started = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
-    names = dict.fromkeys(str(job.progress["metric"]) for job in started if "metric" in job.progress)
+    shown = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
+    names = dict.fromkeys(str(job.progress["metric"]) for job in shown if "metric" in job.progress)
     columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
     rows = [["job", "state", *columns, "seconds"]]
-    for job in started:
+    for job in shown:
         metrics = job.metrics if job.state is State.DONE else {}
         values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
         state = "done before" if job.reused else job.state
         rows.append([f"{job.number}  {job.label}", state, *values, f"{job.seconds:.1f}"])
     lines = [terminal_table(rows, left=(0, 1))]
-    lines += [f"job {job.number} {job.state}: {job.reason}" for job in started if job.reason not in (None, job.state)]
-    if len(started) < len(sweep.jobs):
-        lines.append(f"{len(sweep.jobs) - len(started)} jobs did not start")
+    lines += [f"job {job.number} {job.state}: {job.reason}" for job in shown if job.reason not in (None, job.state)]
+    if len(shown) < len(sweep.jobs):
+        lines.append(f"{len(sweep.jobs) - len(shown)} jobs were not started")
     return "\n".join(lines)
 
 
 def close(sweep: Sweep | None) -> bool:
-    """Write the summary of a sweep, log its table and the command to complete it; return whether all jobs are done."""
+    """Write summary.json, log the final table and, if needed, the command that completes the sweep.
+
+    Return whether all jobs are done and this is recorded. Without a sweep, do nothing and return True.
+    """
     if sweep is None:
         return True
     written = sweep.write()
-    logger.info("%s", _closing_table(sweep))
+    logger.info("%s", _final_table(sweep))
     summary, again = runs.display_path(sweep.folder / runs.SUMMARY), completing_command(sweep)
     if written:
         logger.info("summary     %s", summary)

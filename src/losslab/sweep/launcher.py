@@ -1,4 +1,4 @@
-"""The Hydra launcher for `-m`: it composes the jobs, and runs each in its own processes. Imports no torch."""
+"""The Hydra launcher for `-m`: composes the jobs, and runs each in processes of its own. Imports no torch."""
 
 import copy
 import dataclasses
@@ -23,8 +23,8 @@ from losslab import runs
 from losslab.errors import LabError, message_of
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
+from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
-from losslab.sweep.scheduler import GpuSlots, run_jobs
 from losslab.sweep.state import Job, JobCall, Sweep
 from losslab.training.config import ProcessContext, register, resolve
 from losslab.training.distributed import environment, spawn
@@ -33,17 +33,17 @@ logger = logging.getLogger("losslab")
 
 
 class Launcher(HydraLauncher):
-    """Runs `n_jobs` jobs of a sweep at a time (see `GpuSlots`). The failure of one job does not affect the others."""
+    """Runs `n_jobs` jobs of a sweep at a time (see `JobLimits`). If one job fails, the others continue."""
 
     def __init__(self, n_jobs: int | None = None) -> None:
-        self.n_jobs = GpuSlots(n_jobs).n_jobs  # checked before the folder of the sweep is created
+        self.n_jobs = JobLimits(n_jobs).n_jobs  # checked before the folder of the sweep is created
         self._existing: ExistingRuns | None = None
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the objects that Hydra passes to a launcher.
 
-        A sweeper composes each job for validation before the launch. These configurations are kept for the launch.
+        A sweeper composes each job before the launch, to validate it. The launch uses these configurations.
         """
         self._loader = hydra_context.config_loader
         self._hydra_context = dataclasses.replace(hydra_context)  # for the processes of the jobs
@@ -73,11 +73,11 @@ class Launcher(HydraLauncher):
             self._prepare(job, sweep)
         run_jobs(sweep, jobs, self._prepare, self._existing, self._context)
         self._check_direction(jobs)
-        # Hydra's basic sweeper stops at the first reported failure. Instead, the closing table reports failures.
+        # Hydra's basic sweeper would stop at the first reported failure. The final table reports failures instead.
         return [_result(job, report_failure=not basic) for job in jobs]
 
     def _open_sweep(self, folder: Path, *, is_search: bool) -> Sweep:
-        """Lock the folder of a new sweep, or of an existing sweep to complete, and find its existing runs."""
+        """Create a sweep and lock its folder. If the folder contains an earlier sweep, find the runs in it."""
         sweep = Sweep(folder, sys.argv[1:], is_search=is_search, n_jobs=self.n_jobs)
         sweep.lock()
         summary = folder / runs.SUMMARY
@@ -91,14 +91,14 @@ class Launcher(HydraLauncher):
             unfinished = find_unfinished(folder, sweep.command)
         logger.info("sweep folder  %s", runs.display_path(folder))
         if unfinished is not None:
-            again = runs.display_path(unfinished)
-            logger.info("unfinished    another sweep of the same command; resume=%s completes it", again)
+            path = runs.display_path(unfinished)
+            logger.info("unfinished    another sweep of the same command; resume=%s completes it", path)
         return sweep
 
     def _prepare(self, job: Job, sweep: Sweep, folder: Path | None = None) -> None:
         """Compose a job that runs in `folder`, by default a folder named after its number and configuration.
 
-        A composition error is stored; the job fails with it when it is scheduled.
+        If composing fails, the error is stored in `job.reason`, and the job fails as soon as the scheduler starts it.
         """
         job.task = job.config = None
         try:
@@ -127,27 +127,27 @@ class Launcher(HydraLauncher):
             config.hydra.job.id = config.hydra.job.num = job.number
             config.hydra.sweep.dir = str(sweep.folder)  # resolved here once, not in each process
             handlers = OmegaConf.select(config, "hydra.job_logging.root.handlers") or []
-            if {"console", "file"} <= set(handlers):  # the stdout of a job is written to the same file
+            if {"console", "file"} <= set(handlers):  # stdout is written to the same file
                 config.hydra.job_logging.root.handlers = [name for name in handlers if name != "console"]
         if not isinstance(config.seed, int):  # a part of the folder's name
             raise LabError(f"seed must be an integer, got {config.seed!r}")
         return config
 
     def _check_direction(self, jobs: list[Job]) -> None:
-        """Refuse to search for the worst value: Optuna minimizes by default, but a higher accuracy is better."""
+        """Refuse a search for the worst value. Optuna minimizes by default, but a higher accuracy is better."""
         direction = OmegaConf.select(self._config, "hydra.sweeper.direction")
         direction = getattr(direction, "name", direction)
         if self._config.optimized_metric is not None or direction not in {"minimize", "maximize"}:
             return
-        for job in jobs:
-            best = f"{job.progress.get('mode', direction[:3])}imize"
-            if best != direction:
-                worst = f"hydra.sweeper.direction={direction} would search for the worst {job.progress['metric']}"
-                raise LabError(f"{worst}: set it to {best}")
+        for progress in (job.progress for job in jobs if "mode" in job.progress):
+            correct = {"min": "minimize", "max": "maximize"}[progress["mode"]]
+            if correct != direction:
+                worst = f"hydra.sweeper.direction={direction} would search for the worst {progress['metric']}"
+                raise LabError(f"{worst}: set it to {correct}")
 
 
 class _ReportedFailure(JobReturn):
-    """The result of a failed job. Hydra would print the failure to stderr, but the live table has reported it."""
+    """The result of a failed job. `return_value` does not print the failure, which is logged already."""
 
     @property  # type: ignore[misc]  # the parent also has a setter
     def return_value(self) -> NoReturn:
@@ -155,7 +155,7 @@ class _ReportedFailure(JobReturn):
 
 
 def _result(job: Job, *, report_failure: bool) -> JobReturn:
-    """Return the result of a job for the sweeper; without `report_failure`, a failed job counts as completed."""
+    """Return the result of a job for the sweeper. Without `report_failure`, a failed job is reported as completed."""
     failed = report_failure and job.state is not State.DONE
     result = (_ReportedFailure if failed else JobReturn)(
         overrides=job.overrides,
@@ -173,7 +173,7 @@ def _result(job: Job, *, report_failure: bool) -> JobReturn:
 
 @contextmanager
 def _hydra_config(config: DictConfig) -> Iterator[None]:
-    """Let ${hydra:...} refer to this job."""
+    """Let ${hydra:...} refer to the job with this configuration."""
     before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, config  # type: ignore[assignment]
     try:
         yield
@@ -194,7 +194,7 @@ def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, 
         with read_write(config), open_dict(config):
             config.hydra.output_subdir = None
     if not first:
-        context.callbacks.callbacks = []  # the user's Hydra callbacks are called once per job
+        context.callbacks.callbacks = []  # only rank 0 calls the user's Hydra callbacks
         logging.getLogger().addHandler(logging.NullHandler())
     result = run_job(task, config, "hydra.sweep.dir", "hydra.sweep.subdir", context, configure_logging=first)
     if result.status is JobStatus.COMPLETED:
@@ -205,10 +205,10 @@ def run_composed(context: HydraContext, task: TaskFunction, config: DictConfig, 
 
 
 def log_failure(error: BaseException, *, traceback: bool = False) -> None:
-    """Log the error that ends a process: a LabError in one line unless `traceback`, other errors with a traceback."""
+    """Log the error that ends a process. A LabError is logged in one line unless `traceback`; others as a traceback."""
     rank = environment.current_rank().rank
     if not isinstance(error, LabError) or traceback:
-        print_traceback(error)  # a job writes its stderr to its log
+        print_traceback(error)  # the stderr of a job is written to its log
     elif rank == 0:
         logger.error("%s", error)
     else:

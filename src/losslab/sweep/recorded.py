@@ -1,6 +1,6 @@
-"""Completing a sweep from the job configurations recorded in its folder. Imports no torch.
+"""Completes a sweep from the job configurations that its folder records. Imports no torch.
 
-The folder is untrusted: its configurations pass the same checks as the config.json of a run.
+The folder is untrusted: its configurations must pass the same checks as the config.json of a run.
 """
 
 import re
@@ -18,8 +18,8 @@ from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets
 from losslab.runs.sweep_summary import read_summary_rows
 from losslab.runs.trust import check_targets, check_write_paths
+from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
-from losslab.sweep.scheduler import GpuSlots, run_jobs
 from losslab.sweep.state import Job, JobCall, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
@@ -27,7 +27,7 @@ from losslab.training.distributed import spawn
 
 def is_sweep(folder: Path) -> bool:
     """Return whether a folder is the folder of a sweep rather than of a run."""
-    return (folder / runs.SUMMARY).is_file() and not (folder / "config.json").exists()
+    return (folder / runs.SUMMARY).is_file() and not RunFolder(folder).config.exists()
 
 
 def complete(
@@ -42,21 +42,21 @@ def complete(
 
     Args:
         folder: the folder of the sweep.
-        function: a function that trains a resolved configuration; its second argument is whether to resume the run.
-        context: the context of this process.
-        changes: the settings to change, by config key. None of them may change a result.
+        function: called as `function(config, resumes)` to train a resolved configuration.
+        context: the context of this process; its `sweep` is set.
+        changes: maps the config keys to change to their new values. They must not change the results.
         trusted: the packages that the user trusts.
 
     Raises:
-        LabError: the folder records no jobs, or one that is not allowed.
+        LabError: the folder records no jobs, or a job contains a `_target_` or a path that is not allowed.
     """
-    spawn.process_context()  # imports torch in the forkserver meanwhile
+    spawn.process_context()  # starts the forkserver, which imports torch while the jobs are read
     sweep, rows = _read(folder.absolute())
     sweep.lock()
     settings = dict(changes)
     if "hydra.launcher.n_jobs" in settings:
         sweep.n_jobs = _parse(settings.pop("hydra.launcher.n_jobs"))
-    GpuSlots(sweep.n_jobs)  # raises if n_jobs is invalid
+    JobLimits(sweep.n_jobs)  # raises if n_jobs is invalid
     for job, row in zip(sweep.add([row["overrides"] for row in rows], 0), rows, strict=True):
         job.number, job.reason = row["job"], row["reason"]
         if row["config"] is not None:
@@ -64,9 +64,10 @@ def complete(
             change(job.config, settings)
             job.config["trust"] = list(trusted)
     configs = {f"job {job.number}": job.config for job in sweep.jobs}
-    spawn.run_in_subprocess(check_targets, configs, sweep.folder / runs.JOBS, trusted)  # it imports torch
+    spawn.run_in_subprocess(check_targets, configs, sweep.folder / runs.JOBS, trusted)  # check_targets imports torch
 
     def prepare(job: Job, sweep: Sweep, run_folder: Path | None = None) -> None:
+        """Set the function call of a job that runs in `run_folder`, by default a folder with the job's number."""
         if job.config is None:
             return
         name = Path(job.config["run_dir"]).name.partition("-")[2]
@@ -79,7 +80,7 @@ def complete(
             check_folder(path)
         job.config = relocate(job.config, path)
         check_write_paths(job.config, path, trusted)
-        job.task = JobCall(function, (job.config,), job.config["trainer"], path / "train.log")
+        job.task = JobCall(function, (job.config,), job.config["trainer"], RunFolder(path).log)
 
     for job in sweep.jobs:
         prepare(job, sweep, None if job.config is None else Path(job.config["run_dir"]))
@@ -87,10 +88,10 @@ def complete(
 
 
 def relocate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the configuration of a run whose folder was moved: the old path of the folder is replaced everywhere.
+    """Return a configuration for the current location of its run folder: each value that equals run_dir is replaced.
 
     Raises:
-        LabError: the configuration does not record the old path.
+        LabError: the run_dir of the configuration is not a path.
     """
     old = config.get("run_dir")
     if not isinstance(old, str) or not old or "\0" in old:
@@ -107,26 +108,26 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 
 def change(config: dict[str, Any], settings: Mapping[str, str]) -> None:
-    """Change settings of a configuration, like KEY=VALUE on the command line."""
+    """Change settings of a configuration in place, as KEY=VALUE on the command line does."""
     for key, text in settings.items():
         group, _, name = key.rpartition(".")
         (config[group] if group else config)[name] = _parse(text)
 
 
 def _parse(text: str) -> Any:
-    """Return the value of KEY=VALUE, by the rules of YAML."""
+    """Parse the value of KEY=VALUE as YAML."""
     return OmegaConf.from_dotlist([f"value={text}"])["value"]
 
 
 def _read(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
-    """Read the jobs of a sweep from jobs.json, or from its runs if an early version did not write jobs.json."""
+    """Return a sweep without jobs, and the rows of its jobs.json, or similar rows from its runs if there is none."""
     for path in folder.iterdir():
         check_output_path(path, folder)
     file, started = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
     if not file.exists():
         if not started:
             raise LabError(f"{folder} contains no started sweep: delete it and start the sweep again")
-        return _read_old(folder)
+        return _read_from_runs(folder)  # an early version of losslab wrote no jobs.json
     command = read_command(folder) if started else []
     advice = f"type the command of the sweep again with run_dir={runs.display_path(folder)}"
     content = read_json(file, advice)
@@ -156,8 +157,9 @@ def _problems(content: Any) -> Iterator[str]:
 
 
 def _job_problems(row: Any) -> Iterator[str]:
+    """Yield the problems of a job in jobs.json. Use only the first, as for `_problems`."""
     if not isinstance(row, dict) or not {"job", "overrides", "folder", "config", "reason"} <= row.keys():
-        yield "a job lacks a key"
+        yield "a job is not a mapping, or lacks a key"
     number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         yield "a job number is not an integer ≥ 0"
@@ -173,11 +175,11 @@ def _job_problems(row: Any) -> Iterator[str]:
         yield f"job {number}: {problem}"
 
 
-def _read_old(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
-    """Read the jobs of a sweep without jobs.json: each must have a run folder with a config.json."""
+def _read_from_runs(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
+    """Return a sweep without jobs, and rows as in jobs.json from its runs. Each job must have a config.json."""
     command, rows = read_command(folder), read_summary_rows(folder, ended=True)
     run_folders = [folder / (row.get("folder") or "") for row in rows]
-    started = [path.parent == folder and (path / "config.json").is_file() for path in run_folders]
+    started = [path.parent == folder and RunFolder(path).config.is_file() for path in run_folders]
     if not all(started):
         raise LabError(
             f"{started.count(False)} of {len(rows)} jobs never started, and {runs.display_path(folder)} does not "

@@ -1,4 +1,4 @@
-"""Matching jobs of a sweep with its existing runs, and the commands that resume runs and sweeps. Imports no torch."""
+"""Matches the jobs of a sweep with existing runs, and builds the commands that resume runs and sweeps. No torch."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from losslab import runs
 from losslab.errors import LabError
 from losslab.io.metric_names import MONITORED, direction
-from losslab.runs import RunFolder, trust
+from losslab.runs import RunFolder
 from losslab.runs.config import exact_identity, identity
 from losslab.runs.sweep_summary import State, read_summary_rows
 from losslab.sweep.state import Job, Sweep, read_metrics
@@ -24,30 +24,23 @@ logger = logging.getLogger("losslab")
 
 FLAGS = ("-m", "--multirun")
 """The flags that make Hydra run a sweep."""
-_DEPENDENCIES = (
-    "losslab.", "torch.", "torchvision.", "torchmetrics.", "lightning.pytorch.callbacks.", "lightning.Trainer",
-)  # fmt: skip
-"""Prefixes of `_target_`s that need no trust. They are skipped, since the check of a `_target_` imports its module."""
 
 
-def resume_command(folder: Path, config: Any) -> str:
-    """Return the command that resumes the run or sweep in a folder, with trust=[...] for the packages in `config`."""
-    packages = trust.packages_to_trust(config)
+def resume_command(folder: Path, packages: Sequence[str]) -> str:
+    """Return the command that resumes the run or sweep in a folder, with trust=[...] for these packages."""
     trusted = [f"trust=[{','.join(packages)}]"] if packages else []
     return shlex.join([*_program(), f"resume={runs.display_path(folder)}", *trusted])
 
 
 def completing_command(sweep: Sweep) -> str:
-    """Return the command that completes a sweep."""
+    """Return the command that completes a sweep: resume=FOLDER, or for a search its original command."""
     if sweep.is_search:
         return repeated_command(sweep.folder, sweep.command)
-    targets = {str(value) for job in sweep.jobs for key, value in trust.leaves(job.config) if key.endswith("_target_")}
-    foreign = [{"_target_": target} for target in sorted(targets) if not target.startswith(_DEPENDENCIES)]
-    return resume_command(sweep.folder, foreign)
+    return resume_command(sweep.folder, sweep.packages_to_trust)
 
 
 def repeated_command(folder: Path, command: Sequence[str]) -> str:
-    """Return the original command of a sweep, with its folder as run_dir."""
+    """Return the original command of a sweep, with its current folder as run_dir and without trust=[...]."""
     left_out = ("run_dir", "hydra.sweep.dir", "trust")
     kept = [part for part in command if part.lstrip("+").partition("=")[0] not in left_out]
     path = str(runs.display_path(folder))
@@ -57,6 +50,7 @@ def repeated_command(folder: Path, command: Sequence[str]) -> str:
 
 
 def _program() -> list[str]:
+    """Return the words that start this program: `python train.py` or `losslab train`."""
     return ["python", sys.argv[0]] if Path(sys.argv[0]).name == "train.py" else ["losslab", "train"]
 
 
@@ -75,9 +69,9 @@ def read_command(sweep: Path) -> list[str]:
 
 
 def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:
-    """Find the newest sweep of the same command next to a sweep folder; None if that sweep is finished.
+    """Find the newest sweep of the same command next to a sweep folder; None if there is none or it is finished.
 
-    Only the 20 newest folders with a default name (sweep-TIMESTAMP) are searched.
+    Only the 20 newest folders with a default name (sweep-TIMESTAMP) are read.
     """
     for other in sorted(folder.parent.glob("sweep-*"), reverse=True)[:20]:
         with contextlib.suppress(LabError, OSError):  # a damaged sweep cannot be completed
@@ -88,13 +82,13 @@ def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:
 
 
 class ExistingRun(NamedTuple):
-    """A run in the folder of a sweep."""
+    """A run in the folder of a sweep, which a job with the same configuration may take over."""
 
     run: RunFolder
     exact_identity: str
-    """See `losslab.runs.config.exact_identity`."""
+    """The value of `losslab.runs.config.exact_identity` for the configuration of the run."""
     number: int | None
-    """The number of its job; None if the number is not recorded."""
+    """The number of the job that started the run; None if the number is not recorded."""
     seconds: float | None
     """The duration of the run; None if it is not recorded because the sweep was killed."""
 
@@ -113,9 +107,9 @@ class ExistingRuns:
         self._rows = {path: row for path, row in named.items() if self._root in path.parents}
         self._runs: defaultdict[str, list[ExistingRun]] = defaultdict(list)
         self._numbers: dict[int, Path | None] = {}
-        """The job numbers in use, with their folders; None if a job of this command has the number."""
+        """Maps each number in use to the folder that has it, or to None if a job of this command has reserved it."""
         for path in sweep.iterdir():
-            number = _number(path)
+            number = _job_number(path)
             if number is not None and path.is_dir():
                 self._numbers[number] = path.resolve()
         for run in runs.find_runs([sweep, *self._rows]).runs:
@@ -129,7 +123,7 @@ class ExistingRuns:
         if self._root not in path.parents:
             raise LabError(f"{run.path} is a link out of the folder of the sweep")
         row = self._rows.get(path, {})
-        number = row.get("job", _number(path))
+        number = row.get("job", _job_number(path))
         seconds = row.get("seconds") if row.get("state") is State.DONE else None
         self._runs[identity(config)].append(ExistingRun(run, exact_identity(config), number, seconds))
         if number is not None:
@@ -137,11 +131,11 @@ class ExistingRuns:
 
     @property
     def remaining_rows(self) -> list[dict[str, Any]]:
-        """The rows of the summary whose runs exist and were not taken over."""
+        """The rows of summary.json for runs that exist and that no job took over."""
         return [row for path, row in self._rows.items() if path.is_dir()]
 
     def take_run(self, config: Mapping[str, Any]) -> ExistingRun | None:
-        """Return and remove the run with this resolved configuration; None if there is none left."""
+        """Return a run with this resolved configuration, and remove it from these runs; None if there is none left."""
         same = self._runs.get(identity(config))
         if not same:
             return None
@@ -151,9 +145,9 @@ class ExistingRuns:
         return run
 
     def reserve_number(self, wanted: int, folder: Path | None) -> int:
-        """Reserve a number for a job: the wanted number, or the first free number if another folder has it.
+        """Reserve and return a number for a job: `wanted`, or the first free number if another folder has `wanted`.
 
-        `folder` is the folder that the job will use; None if it will get a new folder.
+        `folder` is the folder that the job will use; None if the job will get a new folder.
         """
         path = None if folder is None else folder.resolve()
         if wanted in self._numbers and (path is None or self._numbers[wanted] != path):
@@ -167,9 +161,10 @@ class ExistingRuns:
 def take_over(
     existing: ExistingRuns, jobs: Sequence[Job], sweep: Sweep, prepare: Callable[[Job, Sweep, Path | None], None]
 ) -> None:
-    """Let jobs take over the existing runs with their configurations: finished runs are done, others are resumed.
+    """Let each job take over an existing run with its configuration. If that run is finished, the job is done.
 
-    A job keeps its number and its folder unless another run has them.
+    Otherwise the job will resume the run. Such a job gets the number and the folder of its run; any other job keeps its
+    own, unless they are in use. `prepare` is called for each job whose number or folder may have changed.
     """
     for job in jobs:
         run = None if job.config is None else existing.take_run(job.config)
@@ -189,7 +184,7 @@ def take_over(
 
 
 def _restore(job: Job, existing: ExistingRun) -> None:
-    """Copy the state and results of the existing run that a job takes over. The value of its task is a metric."""
+    """Set the state and results of a job to those of the existing run that it takes over."""
     metrics = read_metrics(existing.run)
     job.reused, job.resumes = metrics is not None, metrics is None
     if metrics is None or job.config is None:
@@ -202,14 +197,14 @@ def _restore(job: Job, existing: ExistingRun) -> None:
     job.seconds = existing.seconds if existing.seconds is not None else _epoch_seconds(existing.run)
 
 
-def _number(path: Path) -> int | None:
-    """Return the number at the start of the name of a job's folder."""
+def _job_number(path: Path) -> int | None:
+    """Return the number at the start of a folder's name, as in 3-mlp-digits-mse-s0; None if there is none."""
     start = path.name.partition("-")[0]
     return int(start) if start.isdecimal() else None
 
 
 def _epoch_seconds(run: RunFolder) -> float:
-    """Return the total seconds of all epochs of a run."""
+    """Return the duration of all epochs of a run together, in seconds; 0 if timing.csv cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         return sum(float(line.rpartition(",")[2]) for line in runs.read_text(run.timing).splitlines()[1:])
     return 0.0

@@ -24,8 +24,9 @@ class JobCall(NamedTuple):
     """The function call that each process of a job makes."""
 
     function: Callable[..., Any]
-    """The function. It is called with `arguments`, followed by whether the job resumes a run."""
+    """The function to call, as `function(*arguments, resumes)`; `resumes` says whether the job resumes a run."""
     arguments: tuple[Any, ...]
+    """All arguments of `function` except the last."""
     trainer: Any
     """The trainer configuration, which determines the number of processes and GPUs."""
     log: Path
@@ -39,23 +40,24 @@ class Job:
     number: int
     overrides: list[str]
     label: str = ""
-    """The overrides that not all jobs of the sweep share."""
+    """The overrides of this job that not all jobs share, as text."""
     config: dict[str, Any] | None = None
     """The resolved configuration; None if the job cannot be composed or resolved."""
     composed: Any = None
-    """The configuration as composed by Hydra, with the key `hydra`; None if the job was read from jobs.json."""
+    """The configuration that Hydra composed, with the key `hydra`; None if composing failed or jobs.json was read."""
     task: JobCall | None = None
     """The function call that runs the job; None if the job cannot be composed."""
     state: State = State.WAITING
     folder: Path | None = None
     """The run folder, once the job has started."""
     reason: str | None = None
-    """The reason of a failure or interrupt, in one line."""
+    """Why the job failed or was interrupted, in one line; None if it did neither."""
     seconds: float = 0.0
+    """How long the job has run."""
     value: Any = None
-    """The return value of the task: the metric that a sweeper optimises."""
+    """The metric that a sweeper optimises, which `task` returns."""
     progress: dict[str, Any] = field(default_factory=dict)
-    """The newest progress reported by rank 0."""
+    """The newest progress that rank 0 reported: epoch, number of epochs, monitored metric and its value."""
     reused: bool = False
     """Whether an earlier command finished the job, so that its run is not trained again."""
     resumes: bool = False
@@ -63,12 +65,12 @@ class Job:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The final metrics of a finished run. Read once, because the summary is written every few seconds."""
+        """The final metrics of a finished job. They are read once, because write() needs them every few seconds."""
         return {} if self.folder is None else read_metrics(RunFolder(self.folder)) or {}
 
     @property
     def monitored_value(self) -> str:
-        """The monitored metric as text: its newest value while the job runs, its value in the best epoch afterwards."""
+        """The monitored metric as text: the newest value while the job runs, and the best epoch's once it is done."""
         name = self.progress.get("metric")
         value = self.metrics.get(str(name)) if self.state is State.DONE else self.progress.get("value")
         return f"{name} {value:.4g}" if value is not None else ""
@@ -92,10 +94,12 @@ class Sweep:
     is_search: bool = False
     """Whether the sweeper adds jobs in steps, as a search does. If not, all jobs are known before the first starts."""
     n_jobs: int | None = None
-    """The number of simultaneous jobs, see `GpuSlots`."""
+    """The maximum number of simultaneous jobs, as in `JobLimits`."""
     jobs: list[Job] = field(default_factory=list)
     other_rows: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of summary.json for runs in the folder that are not among the jobs of this command."""
+    """Rows of summary.json for runs in the folder that no job of this command took over."""
+    packages_to_trust: list[str] = field(default_factory=list)
+    """The packages that the user must trust to complete the sweep."""
     _written: float = 0.0
     _warned: bool = False
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -112,7 +116,7 @@ class Sweep:
     def add(self, overrides: Sequence[Sequence[str]], first: int, common: Sequence[str] = ()) -> list[Job]:
         """Add a job for each list of overrides, numbered from `first`, and return the added jobs.
 
-        Labels leave out the `common` overrides of the command line, and all others that the added jobs share.
+        The labels of the jobs leave out the overrides in `common` and those that all added jobs share.
         """
         shared = set(common)
         if len(overrides) > 1:  # Hydra may spell a common override differently (True for true)
@@ -128,7 +132,7 @@ class Sweep:
         return sum(job.state in states for job in self.jobs)
 
     def write_jobs(self) -> None:
-        """Write jobs.json, from which the sweep can be completed.
+        """Write jobs.json, from which `resume=` completes the sweep.
 
         Raises:
             LabError: the file cannot be written.
@@ -150,9 +154,9 @@ class Sweep:
             raise _no_space(file, error) from error
 
     def write(self, *, now: bool = True) -> bool:
-        """Write summary.json, at most every 5 seconds unless `now`, and return whether it succeeded.
+        """Write summary.json, and return False if that failed. Without `now`, skip the write within 5 s of the last.
 
-        A failure is reported once and does not end jobs.
+        Jobs continue after a failure, and only the first failure is logged.
 
         Raises:
             LabError: the file cannot be written and there is no earlier version.

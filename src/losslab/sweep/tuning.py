@@ -5,12 +5,12 @@ from typing import Any
 
 from losslab.errors import LabError
 
-# Optuna would repeat the information of the live table on stderr.
+# Optuna's messages on stderr would only repeat the live table.
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 def one_loss(config: Any, trial: Any) -> None:  # noqa: ARG001 -- the signature that Optuna's sweeper requires
-    """Refuse to search over losses: better losses would get more trials, which would make the comparison unfair.
+    """Refuse a search over losses. It would give better losses more trials, so the comparison would be unfair.
 
     Raises:
         LabError: the search is over several losses.

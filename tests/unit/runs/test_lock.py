@@ -19,6 +19,12 @@ def test_folder_that_is_not_empty_is_refused(tmp_path):
         runs.claim(tmp_path / "new")
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "new").touch()
+    with pytest.raises(LabError, match="new is a file: set run_dir to another folder"):
+        runs.claim(tmp_path / "new")
+
+
 def write_as_hydra_does(folder):
     (folder / ".hydra").mkdir()
     (folder / "train.log").touch()

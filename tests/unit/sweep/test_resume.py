@@ -12,9 +12,10 @@ from losslab.models import metrics
 from losslab.runs.config import identity
 from losslab.runs.renames import rename_targets
 from losslab.runs.sweep_summary import State, read_summary_rows
+from losslab.sweep.job_scheduler import run_jobs
 from losslab.sweep.resume import ExistingRuns, completing_command, find_unfinished, repeated_command, take_over
 from losslab.sweep.state import Job, Sweep
-from losslab.training.config import compose
+from losslab.training.config import ProcessContext, compose
 
 
 def config(loss="mse", seed=0, **values):
@@ -164,10 +165,15 @@ def test_an_unfinished_sweep_of_the_same_command_is_found_next_to_a_new_sweep(tm
 
 def test_the_completing_command_names_the_packages_to_trust(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "-m"])
+    monkeypatch.setattr("losslab.training.distributed.spawn.run_in_subprocess", lambda task, *values: task(*values))
     sweep = Sweep(tmp_path / "a sweep")
     sweep.add([["seed=0"], ["seed=1"]], 0)
     sweep.jobs[0].config = config(loss___target_="mine.losses.Mine", callbacks__a={"_target_": "timm.A"})
-    assert completing_command(sweep) == f"python train.py 'resume={tmp_path}/a sweep' 'trust=[mine,timm]'"
+    metric = {"_target_": "torchmetrics.text.BLEUScore"}
+    sweep.jobs[1].config = config(loss___target_="losslab.losses.mse.MSE", metric=metric)
+    run_jobs(sweep, [], print, None, ProcessContext())
+    packages = "mine,timm,torchmetrics.text.BLEUScore"
+    assert completing_command(sweep) == f"python train.py 'resume={tmp_path}/a sweep' 'trust=[{packages}]'"
 
 
 def test_a_search_is_completed_by_its_original_command_with_its_folder(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Running the jobs of a sweep in processes, by default one job per GPU at a time. Imports no torch."""
+"""Runs the jobs of a sweep in processes, by default one job per GPU at a time. Imports no torch."""
 
 import time
 from collections.abc import Callable, Collection
@@ -8,6 +8,7 @@ from typing import Any
 
 from losslab.data.machine import cores
 from losslab.errors import LabError, message_of
+from losslab.runs import trust
 from losslab.runs.sweep_summary import State
 from losslab.sweep.display import LiveTable
 from losslab.sweep.resume import ExistingRuns, take_over
@@ -18,11 +19,12 @@ from losslab.training.distributed.spawn import WorkerGroup
 from losslab.training.distributed.worker import WorkerOptions
 
 
-class GpuSlots:
-    """The GPUs of this machine, and the number of jobs that may run on them.
+class JobLimits:
+    """The number of jobs that may run at the same time, and the GPUs that each may use.
 
     Args:
-        n_jobs: the maximum number of simultaneous jobs. None for one per GPU, or one without GPUs; -1 for one per core.
+        n_jobs: the maximum number of simultaneous jobs; -1 means one per CPU core, None means one per GPU, or one job
+            at a time if there are no GPUs.
 
     Raises:
         LabError: `n_jobs` is not valid.
@@ -40,37 +42,42 @@ class GpuSlots:
 
     def max_jobs(self, trainer: Any) -> int:
         """Return the maximum number of simultaneous jobs with this trainer configuration."""
-        if self.n_jobs is None:
-            return max(1, len(self.gpus)) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
+        if self._requested_jobs is not None:
+            return self._requested_jobs
+        return max(1, len(self.gpus)) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
+
+    @property
+    def _requested_jobs(self) -> int | None:
         return cores() if self.n_jobs == -1 else self.n_jobs
 
     def gpus_for(self, trainer: Any, world_size: int, in_use: Collection[list[str]]) -> list[str] | None:
-        """Return the GPUs for a job: [] if it needs none or its configuration chooses them, None if it must wait.
+        """Return the GPUs to assign to a job: [] if it runs on the CPU or its configuration chooses the GPUs.
 
-        `in_use` contains the GPUs of each running job.
+        `in_use` contains the GPUs of each running job. Return None if the job must wait until they are free.
         """
         devices = trainer.get("devices", 1)
-        chosen = not isinstance(devices, int | str) or (isinstance(devices, str) and "," in devices)
-        if trainer.get("accelerator", "auto") in {"cpu", "mps"} or chosen or not self.gpus:
+        are_chosen = not isinstance(devices, int | str) or (isinstance(devices, str) and "," in devices)
+        if trainer.get("accelerator", "auto") in {"cpu", "mps"} or are_chosen or not self.gpus:
             return []
         load = {gpu: sum(gpu in each for each in in_use) for gpu in self.gpus}
         least_used = sorted(self.gpus, key=lambda gpu: load[gpu])[:world_size]
-        shared = (self.n_jobs or 0) * world_size > len(self.gpus)  # the user requested more jobs than GPUs
-        return least_used if not in_use or shared or all(load[gpu] == 0 for gpu in least_used) else None
+        # The jobs that the user requested have more processes than there are GPUs.
+        are_shared = (self._requested_jobs or 0) * world_size > len(self.gpus)
+        return least_used if not in_use or are_shared or all(load[gpu] == 0 for gpu in least_used) else None
 
 
 class JobScheduler:
-    """Starts jobs of a sweep, and follows them until they end. `jobs` may be only a part of the sweep's jobs."""
+    """Runs `jobs`, which are all jobs of a sweep or the latest batch of a search, until they end."""
 
-    def __init__(self, slots: GpuSlots, sweep: Sweep, jobs: list[Job], table: LiveTable) -> None:
-        self.slots, self.sweep, self.jobs, self.table = slots, sweep, jobs, table
+    def __init__(self, limits: JobLimits, sweep: Sweep, jobs: list[Job], table: LiveTable) -> None:
+        self.limits, self.sweep, self.jobs, self.table = limits, sweep, jobs, table
         self.waiting = [job for job in jobs if not job.reused]
         self.running: dict[WorkerGroup, Job] = {}
         self._gpus: dict[WorkerGroup, list[str]] = {}
         self._limit = 1
 
     def run(self) -> None:
-        """Run all jobs. An interrupt ends the running jobs."""
+        """Run all jobs. An exception, such as KeyboardInterrupt, interrupts the running jobs."""
         try:
             while self.waiting or self.running:
                 self.table.refresh()  # before the first job starts, which takes seconds
@@ -83,25 +90,25 @@ class JobScheduler:
             self.sweep.write()
 
     def _fill(self) -> None:
-        """Start waiting jobs up to the maximum number."""
+        """Start waiting jobs until the maximum number of jobs is running or the next job must wait for a GPU."""
         while self.waiting and len(self.running) < self._limit:
             if not self._start(self.waiting[0]):
                 break
 
     def _start(self, job: Job) -> bool:
-        """Start a job, or let it fail. Return False if it must wait for a GPU."""
+        """Start a job, or mark it as failed if it cannot start. Return False if it must wait for a GPU."""
         if job.task is None:
             return self._refuse(job, str(job.reason))
         trainer = job.task.trainer
         try:
-            self._limit = self.slots.max_jobs(trainer)
-            world_size = environment.requested_processes(trainer, lambda: len(self.slots.gpus))
-            gpus = self.slots.gpus_for(trainer, world_size, self._gpus.values())
+            self._limit = self.limits.max_jobs(trainer)
+            world_size = environment.requested_processes(trainer, lambda: len(self.limits.gpus))
+            gpus = self.limits.gpus_for(trainer, world_size, self._gpus.values())
         except LabError as error:
             return self._refuse(job, message_of(error))
         if gpus is None:
             return False
-        # Includes reused jobs: with another number of threads, results would differ in the last digits.
+        # Counts reused jobs too: the number of threads must not depend on them, since it affects the last digits.
         max_jobs = min(self._limit, len(self.jobs))
         variables = {"LOSSLAB_JOBS": str(max_jobs)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
         options = WorkerOptions(variables, job.task.log, spawn.threads_per_process(max_jobs * world_size))
@@ -113,14 +120,14 @@ class JobScheduler:
         return True
 
     def _refuse(self, job: Job, reason: str) -> bool:
-        """Let a job fail that cannot start, and return True: it does not wait any more."""
+        """Mark a waiting job as failed, and return True, since it does not wait for a GPU."""
         self.waiting.remove(job)
         job.state, job.reason = State.FAILED, reason
         self.table.log_end(job)
         return True
 
     def _watch(self) -> None:
-        """Wait a moment, then update the running jobs."""
+        """Wait at most 0.25 s for news of the running jobs, then update their states."""
         spawn.poll(list(self.running), 0.25)
         for group, job in list(self.running.items()):
             job.seconds = time.monotonic() - group.started
@@ -158,17 +165,20 @@ def run_jobs(
     existing: ExistingRuns | None,
     context: ProcessContext,
 ) -> None:
-    """Run prepared jobs of a sweep whose folder is locked. The jobs take over the `existing` runs in the folder.
+    """Run prepared jobs of a sweep whose folder is locked. Jobs take over `existing` runs in the folder if they match.
 
-    `prepare` prepares a job again, with its current number and a folder. `context.sweep` is set before the first job
-    starts.
+    `prepare` is called for each job whose number or folder changes as a result; if its folder is None, the job gets a
+    new folder. `context.sweep` is set before the first job starts.
     """
     if existing is not None:
         take_over(existing, jobs, sweep, prepare)
         sweep.other_rows = existing.remaining_rows
+    if not sweep.is_search:  # a search is completed by its original command
+        configs = [job.config for job in sweep.jobs]
+        sweep.packages_to_trust = spawn.run_in_subprocess(trust.packages_to_trust, configs)  # it imports torch
     sweep.write_jobs()
     sweep.write()  # not earlier: an interrupt before this does not change the summary
     context.sweep = sweep
     with spawn.termination_raises_exit(), LiveTable(sweep) as table:
         table.log_existing(jobs)
-        JobScheduler(GpuSlots(sweep.n_jobs), sweep, jobs, table).run()
+        JobScheduler(JobLimits(sweep.n_jobs), sweep, jobs, table).run()
