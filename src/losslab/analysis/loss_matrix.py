@@ -1,4 +1,4 @@
-"""The loss matrix: the mean test loss of trained models, measured by every loss, as a table and as a heatmap."""
+"""The loss matrix: the mean test loss of each group of models under each loss, as a table and as a heatmap."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,17 +33,18 @@ TITLE = "Trained with, measured by"
 
 @dataclass(frozen=True)
 class Cell:
-    """The mean loss of a group of models, measured by one loss."""
+    """The value of one loss for one group of models."""
 
     value: float | None
     """The mean loss on the test set, averaged over seeds; None if it cannot be measured."""
     how: str
-    """"own" (the training loss), "as they are" or "translated" (the outputs); or why the loss cannot be measured."""
+    """"own" if the loss trained the models, otherwise "as they are" or "translated", see `translate`. If the value is
+    None, the reason."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The mean losses of all groups of models, measured by all losses."""
+    """The cells for all groups of models and all losses."""
 
     groups: tuple[Group, ...]
     losses: tuple[str, ...]
@@ -51,17 +52,17 @@ class Matrix:
 
     @property
     def losses_in_rows(self) -> bool:
-        """Whether losses are rows and groups are columns, because too many columns do not fit on a page."""
+        """Whether losses are rows and groups are columns, because so many losses do not fit on a page as columns."""
         return len(self.losses) > 10
 
     @property
     def translated(self) -> bool:
-        """Whether the outputs of some cell were translated."""
+        """Whether outputs were translated for at least one cell."""
         return any(cell.how == "translated" for cell in self.cells.values())
 
     @property
     def reasons(self) -> dict[str, list[str]]:
-        """The empty cells, as "GROUP under LOSS", by the reason why they are empty."""
+        """The names of the empty cells, such as "GROUP under LOSS", by the reason why these are empty."""
         empty = {key: cell.how for key, cell in self.cells.items() if cell.value is None}
         return labels_by_value((why, f"{group.label} under {loss}") for (group, loss), why in empty.items())
 
@@ -73,13 +74,13 @@ def measure(
     trusted: Sequence[str] = (),
     track: Callable[[list[Run]], Iterable[Run]] = iter,
 ) -> Matrix:
-    """Restore every compared run, and measure each loss on its test set.
+    """Reopen every run of the groups, and compute the mean of each loss on the test set of the run.
 
     Args:
-        groups: the groups whose runs are measured.
-        all_losses: whether to measure all losses of the catalog, in addition to those that a group was trained with.
+        groups: the groups of runs. Their training losses are measured.
+        all_losses: whether to also measure all other losses of the catalog.
         trusted: the packages that the configurations of the runs may name, besides those that losslab trusts.
-        track: a function that wraps the runs to show the progress.
+        track: a function that iterates over the runs and shows the progress, such as `rich.progress.track`.
 
     Raises:
         LabError: the configuration of a run names a package that is not trusted.
@@ -90,21 +91,21 @@ def measure(
     for request in requests.values():
         request.folder.read_config()  # raises for an untrusted run before the first run is measured
     losses = _losses(groups, all_losses=all_losses)
-    seeds: dict[tuple[Group, str], list[Cell]] = {}
+    cells_of_seeds: dict[tuple[Group, str], list[Cell]] = {}
     for run in track([*group_of]):
         for name, cell in _measure_run(run, requests[run], losses).items():
-            seeds.setdefault((group_of[run], name), []).append(cell)
+            cells_of_seeds.setdefault((group_of[run], name), []).append(cell)
     cells = {}
-    for key, several in seeds.items():
-        values = [cell.value for cell in several if cell.value is not None]
-        empty = next((cell for cell in several if cell.value is None), None)
-        cells[key] = empty or Cell(fmean(values), several[0].how)
-    used = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
-    return Matrix(tuple(groups), used, {key: cell for key, cell in cells.items() if key[1] in used})
+    for key, seeds in cells_of_seeds.items():
+        values = [cell.value for cell in seeds if cell.value is not None]
+        empty = next((cell for cell in seeds if cell.value is None), None)
+        cells[key] = empty or Cell(fmean(values), seeds[0].how)
+    measured = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
+    return Matrix(tuple(groups), measured, {key: cell for key, cell in cells.items() if key[1] in measured})
 
 
 def _losses(groups: Sequence[Group], *, all_losses: bool) -> dict[str, dict[str, Any]]:
-    """Return the configurations of the losses to measure, by name."""
+    """Return the configurations of the losses to measure, by a name that distinguishes them."""
     trained: dict[frozenset[tuple[str, Any]], tuple[Settings, dict[str, Any]]] = {}
     for group in groups:
         settings = {key: value for key, value in group.settings.items() if key.startswith(("loss.", "choices.loss"))}
@@ -134,15 +135,15 @@ def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOu
     except LabError:
         kind = None
     if kind is None:
-        return Cell(None, "the loss takes other targets")
+        return Cell(None, "the loss does not take the targets of these data")
     if loss.n_views > 1:
         return Cell(None, "the loss needs a teacher or other views of the inputs")
     if any(True for _ in loss.parameters()):
-        return Cell(None, "the loss has parameters that it learns with its own network")
+        return Cell(None, "the loss has parameters that are trained together with the network")
     values = spec.task is Task.REGRESSION
     outputs, how = translate(test.outputs, trained, loss, values=values, exclusive=spec.task is Task.MULTICLASS)
     if not how:
-        return Cell(None, "no outputs of the loss have the same predictions")
+        return Cell(None, "no outputs were found that the loss converts to the same predictions")
     counts = getattr(experiment.data, "class_counts", None)
     if counts is not None:
         loss.set_class_counts(counts)
@@ -153,17 +154,22 @@ def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOu
 
 
 def translate(outputs: Tensor, trained: Loss, measuring: Loss, *, values: bool, exclusive: bool) -> tuple[Tensor, str]:
-    """Find outputs for the measuring loss with the same predictions as the network's outputs under its training loss.
+    """Find outputs that the measuring loss converts to the predictions of a network.
 
-    A loss converts outputs (N, ...) to predictions by `to_predictions` (values (N, D)) or `to_probabilities` ((N, C) or
-    (N, K)). If both losses convert the outputs to the same predictions, the outputs stay "as they are". Otherwise the
-    inverses of an identity, an exponential, a linear function, a sigmoid and a softmax are applied to the predictions.
-    The first result that the measuring loss converts to the same predictions is returned as "translated".
+    The network's predictions are its outputs (N, ...), converted by the loss that it was trained with. If the measuring
+    loss converts the outputs to the same predictions, the outputs stay "as they are". Otherwise, the inverses of some
+    functions, such as a softmax, are applied to the predictions. The first result that the measuring loss converts to
+    the same predictions is "translated".
 
-    Predictions are `values` or probabilities; those of `exclusive` classes are normalised, as the metrics do.
+    Args:
+        outputs: the outputs of the network.
+        trained: the loss that the network was trained with.
+        measuring: the loss that will measure the network.
+        values: whether the predictions are values (N, D), not probabilities of C classes or labels (N, C).
+        exclusive: whether the classes are exclusive. Their probabilities are then normalised, as in the metrics.
 
     Returns:
-        The outputs in float64, and "as they are" or "translated"; "" if there are no such outputs.
+        The outputs in float64, and "as they are" or "translated"; "" if no such outputs were found.
     """
     outputs = outputs.double()
     predict = measuring.to_predictions if values else measuring.to_probabilities
@@ -194,23 +200,23 @@ def _close(one: Tensor | None, other: Tensor) -> bool:
 
 
 def _candidates(predict: Callable[[Tensor], Tensor], predictions: Tensor, *, values: bool) -> Iterator[Tensor]:
-    """Yield candidates for outputs with these predictions, one for each form that `predict` may have."""
+    """Yield outputs that `predict` may convert to these predictions, one for each function that `predict` may be."""
     if values:
-        yield predictions
-        yield predictions.log()
+        yield predictions  # the identity
+        yield predictions.log()  # the exponential function
         return
     columns = predictions.shape[1]
     probes = torch.tensor([0.0, 0.5, 1.0, 0.0]).to(predictions)[:, None].repeat(1, columns)
     probes[3, 0] = 1  # 1 in the first column, 0 in the others
-    answers = _try(predict, probes)
-    if answers is None:
+    probabilities = _try(predict, probes)
+    if probabilities is None:
         return
-    zero, half, one, first = answers
+    zero, half, one, first = probabilities
     inside = predictions.clamp(1e-12, 1 - 1e-12)
-    yield (predictions - zero) / (half - zero) / 2
-    yield (inside.logit() - zero.logit()) / (one.logit() - zero.logit())
+    yield (predictions - zero) / (half - zero) / 2  # a linear function
+    yield (inside.logit() - zero.logit()) / (one.logit() - zero.logit())  # a sigmoid of a linear function
     if columns > 1:
-        yield inside.log() / (first[0] / first[1]).log()
+        yield inside.log() / (first[0] / first[1]).log()  # a softmax with a temperature
 
 
 def write(matrix: Matrix, folder: Path) -> None:
@@ -229,7 +235,10 @@ def section(matrix: Matrix) -> str:
 
 
 def table(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
-    """Return a header and a row per group, or per loss if there are many; `own` formats values of the training loss."""
+    """Return the table: its header, then its rows.
+
+    `own` is the format of the cells whose loss trained the models.
+    """
     rows, columns, keys = _arrange(matrix)
     body = [(name, *(_format(matrix.cells[key], own) for key in line)) for name, line in zip(rows, keys, strict=True)]
     return [("measured by" if matrix.losses_in_rows else "trained with", *columns), *body]
@@ -239,25 +248,28 @@ def _arrange(matrix: Matrix) -> tuple[Sequence[str], Sequence[str], list[tuple[t
     """Return the names of the rows, the names of the columns, and the keys of the cells in each row."""
     _, names = group_labels(matrix.groups)
     keys = [tuple((group, loss) for loss in matrix.losses) for group in matrix.groups]
-    return (matrix.losses, names, [*zip(*keys, strict=True)]) if matrix.losses_in_rows else (names, matrix.losses, keys)
+    if matrix.losses_in_rows:
+        return matrix.losses, names, [*zip(*keys, strict=True)]
+    return names, matrix.losses, keys
 
 
 def legend(matrix: Matrix, own: str) -> str:
-    """Return the line below the table in a terminal."""
+    """Return the line below the table in a terminal; `own` is the format of the cells in the table, see `table`."""
     return (
         f"mean loss on the test set, to be compared within a {'row' if matrix.losses_in_rows else 'column'}; "
-        f"{own.format('x')}: the loss it was trained with{'; *: the outputs were translated' * matrix.translated}"
+        f"{own.format('x')}: the loss that the models were trained with"
+        f"{'; *: the outputs were translated' * matrix.translated}"
     )
 
 
 def _explanation(matrix: Matrix) -> str:
     models, losses = ("column", "row") if matrix.losses_in_rows else ("row", "column")
     translated = (
-        "A loss measures the outputs as they are if it converts them to the same predictions (probabilities or values) "
-        "as the training loss. For other losses (marked *), the outputs are translated: replaced by outputs that this "
-        "loss converts to the same predictions, such as the logarithms of probabilities for a softmax, or log-odds for "
-        "a sigmoid. A loss that depends on more than the predictions, such as the size of logits, then measures the "
-        "translation, not the model."
+        "A loss measures the outputs of a model as they are if it converts them to the same predictions (probabilities "
+        "or values) as the training loss. Otherwise (cells with *), it measures translated outputs that it converts to "
+        "the same predictions: the logarithms of probabilities for a softmax, for example, or log-odds for a sigmoid. "
+        "The value of a loss that depends on more than the predictions, such as on the size of logits, then describes "
+        "the translation, not the model."
     )
     return (
         f"Each {models} is a group of models. Each {losses} is one loss: its mean on the test set, averaged over seeds "
@@ -267,7 +279,7 @@ def _explanation(matrix: Matrix) -> str:
 
 
 def draw(matrix: Matrix) -> "Figure":
-    """Draw a heatmap. Colours compare the values of one loss; values of different losses have different scales."""
+    """Draw a heatmap. Each loss has its own colour scale, because values of different losses are not comparable."""
     rows, columns, keys = _arrange(matrix)
     sides = ("trained with", "mean loss on the test set, measured by")
     row_height = 0.36
@@ -288,13 +300,15 @@ def draw(matrix: Matrix) -> "Figure":
     axes.set_yticks(range(len(rows)), rows, fontsize="small")
     axes.set_ylabel(sides[0], fontsize="small")
     axes.set_title(sides[1], fontsize="small", loc="left")
-    axes.set_xlabel(f"bold: its own loss{'; *: translated' * matrix.translated}", fontsize="small")
+    axes.set_xlabel(
+        f"bold: the loss that the models were trained with{'; *: translated' * matrix.translated}", fontsize="small"
+    )
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1], fraction=0.05, pad=0.02)
     bar.ax.set_yticklabels(["lowest", "highest"], fontsize="small")
-    bar.ax.set_ylabel("under one loss", fontsize="small")
+    bar.ax.set_ylabel("value of each loss", fontsize="small")
     return figure
 
 
@@ -302,17 +316,18 @@ def _finding(matrix: Matrix) -> str:
     if len(matrix.groups) == 1:
         return f"Trained with {group_labels(matrix.groups)[1][0]}"
     own = [key for key, cell in matrix.cells.items() if cell.how == "own"]
-    lowest = sum(_shade(matrix, *key) == 0 for key in own)
-    return f"For {lowest} of {len(own)} losses, the model that was trained with it has the lowest value"
+    lowest = {loss for group, loss in own if _shade(matrix, group, loss) == 0}
+    count = len({loss for _, loss in own})
+    return f"For {len(lowest)} of {count} losses, models that were trained with the loss have the lowest value"
 
 
 def _shade(matrix: Matrix, group: Group, loss: str) -> float:
-    """Scale a cell to 0 for the lowest value of its loss and 1 for the highest; NaN if it is empty."""
+    """Return the colour of a cell: 0 for the lowest value of its loss, 1 for the highest, NaN for an empty cell."""
     value = matrix.cells[group, loss].value
     if value is None:
         return nan
-    column = [cell.value for each in matrix.groups if (cell := matrix.cells[each, loss]).value is not None]
-    low, high = min(column), max(column)
+    values = [cell.value for each in matrix.groups if (cell := matrix.cells[each, loss]).value is not None]
+    low, high = min(values), max(values)
     return (value - low) / (high - low) if high > low else 0.0
 
 

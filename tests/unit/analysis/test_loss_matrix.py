@@ -117,11 +117,11 @@ def test_few_losses_are_columns(matrix):
 def test_stars_are_explained_only_if_there_is_one(matrix):
     plain = of(matrix.groups, matrix.losses)
     assert "*: the outputs were translated" in loss_matrix.legend(matrix, "[{}]")
-    assert "marked *" in loss_matrix.section(matrix)
+    assert "cells with *" in loss_matrix.section(matrix)
     assert "*: translated" in loss_matrix.draw(matrix).axes[0].get_xlabel()
     assert "translated" not in loss_matrix.legend(plain, "[{}]")
-    assert "marked *" not in loss_matrix.section(plain)
-    assert loss_matrix.draw(plain).axes[0].get_xlabel() == "bold: its own loss"
+    assert "cells with *" not in loss_matrix.section(plain)
+    assert loss_matrix.draw(plain).axes[0].get_xlabel() == "bold: the loss that the models were trained with"
 
 
 def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained, tmp_path, caplog, monkeypatch):
@@ -129,7 +129,7 @@ def test_the_terminal_shows_no_markdown_and_the_matrix_before_the_notes(trained,
     caplog.set_level("INFO")
     command.compare([str(trained), "--matrix", "--output", str(tmp_path / "out")])
     assert "**" not in caplog.text
-    assert "[x]: the loss it was trained with" in caplog.text
+    assert "[x]: the loss that the models were trained with" in caplog.text
     assert caplog.text.index("measured by") < caplog.text.index("Each group has one seed")
 
 
@@ -138,7 +138,16 @@ def test_colours_compare_models_under_one_loss_only(matrix):
     shades = figure.axes[0].images[0].get_array()
     assert (shades.min(axis=0) == 0).all()
     assert (shades.max(axis=0) == 1).all()
-    assert "the model that was trained with it has the lowest value" in figure.get_suptitle()
+    assert "models that were trained with the loss have the lowest value" in figure.get_suptitle()
+
+
+def test_a_loss_that_trained_several_groups_is_counted_once_in_the_title(matrix):
+    first, second, third = matrix.groups
+    values = {(first, "mse"): 1.0, (second, "mse"): 2.0, (third, "mse"): 3.0, (third, "l1"): 1.0}
+    cells = {key: Cell(value, "own") for key, value in values.items()}
+    cells |= {(group, "l1"): Cell(0.5, "as they are") for group in (first, second)}
+    title = loss_matrix.draw(Matrix(matrix.groups, ("mse", "l1"), cells)).get_suptitle()
+    assert title.startswith("For 1 of 2 losses, ")
 
 
 named = cache(catalog.make)

@@ -1,1 +1,1 @@
-"""Loss cards: the facts of a loss as text, its value and gradient as curves, and docs/losses.md with all losses."""
+"""What `losslab show` prints and draws: the facts of a loss (`Card`), its value and gradient, and docs/losses.md."""

@@ -1,4 +1,4 @@
-"""The card of a loss as text: the facts that the loss declares, or that a numerical search finds if it has no card."""
+"""The facts of a loss as text: those that its `Card` declares, and others that a numerical search finds."""
 
 import math
 from collections.abc import Callable
@@ -28,14 +28,14 @@ def facts(loss: Loss) -> dict[str, str]:
     for name, declared in loss.hyperparameters.items():
         value = float(getattr(loss, name))
         found[name] = f"{value:g}; {declared.meaning}; in {declared.range}; default: {declared.origin}"
-    if isinstance(loss, Adapted):  # it works for one number of classes, but the search needs several
+    if isinstance(loss, Adapted):  # it supports one number of classes, but the search uses several
         return found | {"scores": loss.form.route.value}
     found |= _classification_facts(loss, card) if is_classification(loss) else _regression_facts(loss, card)
     return found | {"note": card.note} if card is not None and card.note else found
 
 
 def text(name: str, loss: Loss, width: int = 100) -> str:
-    """Format a card for the terminal."""
+    """Format the facts of a loss for the terminal, below the name of the loss."""
     rows = facts(loss)
     indent = max(map(len, rows)) + 4
     lines = [name]
@@ -45,9 +45,9 @@ def text(name: str, loss: Loss, width: int = 100) -> str:
 
 
 def markdown(name: str, loss: Loss, summary: str, figures: str) -> str:
-    """Format a card as a section of docs/losses.md, with the summary as the first paragraph.
+    """Format the facts of a loss as its section of docs/losses.md.
 
-    `figures` is the folder of the figures, relative to the page.
+    The summary is the first paragraph. `figures` is the folder of the figures, relative to the page.
     """
     card = loss.card
     escaped = {label: fact.replace("|", "\\|") for label, fact in facts(loss).items() if label != "formula"}
@@ -78,7 +78,7 @@ def _classification_facts(loss: Loss, card: Card | None) -> dict[str, str]:
         "proper scoring rule": _yes(
             proper, lambda: search.properness_gap(with_class_counts(loss, 3, equal=True)) < 1e-3
         ),
-    } | _slopes(loss, card, "where it is right", "where it is wrong")
+    } | _slopes(loss, card, "at right outputs", "at wrong outputs")
 
 
 def _regression_facts(loss: Loss, card: Card | None) -> dict[str, str]:
@@ -86,7 +86,7 @@ def _regression_facts(loss: Loss, card: Card | None) -> dict[str, str]:
     if card is not None:
         names = {None: "none of mean, median, quantile", "mean": "the mean", "median": "the median"}
         found["estimates"] = names.get(card.elicits, f"the quantile of level {card.elicits}")
-    return found | _slopes(loss, card, "near the target", "far from it")
+    return found | _slopes(loss, card, "near the target", "far from the target")
 
 
 def _range(loss: Loss, card: Card | None) -> str:
@@ -114,7 +114,7 @@ def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str
 
 
 def _formula(loss: Loss, formula: str) -> str:
-    """Format a formula in K with its value for ten classes; only the value if the formula is long or a number."""
+    """Format a formula of a `Card` with its value for K = 10; only the value if the formula is long or a number."""
     value = f"{claims.evaluate_formula(formula, loss, 10):.4g}"
     if value == formula:
         return value
@@ -124,7 +124,7 @@ def _formula(loss: Loss, formula: str) -> str:
 
 
 def _yes(declared: bool | None, find: Callable[[], bool]) -> str:
-    """Format a declared fact as yes or no; if it is None, the result of a search."""
+    """Return the declared fact as "yes" or "no"; if it is None, the result of the search `find`."""
     if declared is None:
         return f"{'yes' if find() else 'no'}{_FOUND}"
     return "yes" if declared else "no"

@@ -1,4 +1,4 @@
-"""Value and gradient of a loss along a line of outputs, for several values of its first hyperparameter."""
+"""Value and gradient of a loss as one output changes, for several values of its first hyperparameter."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,42 +26,45 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Curve:
-    """The value and gradient of one loss at the points of the line."""
+    """The value and gradient of one loss at each x of a figure."""
 
     label: str
     value: list[float]
     gradient: list[float]
+    """Derivative of the value with respect to x."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves in a figure."""
+    """The curves in the figure of a loss."""
 
     axis: str
     """The label of the x axis."""
     x: list[float]
+    """The values of the output that changes."""
     curves: list[Curve]
     """The curve of the configured loss, then those for other values of its first hyperparameter."""
     reference: Curve
-    """The curve of the (binary) cross-entropy or squared error, for comparison."""
+    """The curve of the cross-entropy, the binary cross-entropy or the squared error, for comparison."""
 
 
 def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = None) -> Curves:
-    """Compute the curves of a loss.
+    """Compute the curves in the figure of a loss.
 
-    For class targets, the x axis is the margin m in z = (m, 0, ..., 0), where the target is the first of ten classes.
-    For 0/1 labels it is the logit z of one label 1, for values the residual z - t.
+    For class targets, x is the margin m in the outputs z = (m, 0, ..., 0), where the target is the first of ten
+    classes. For 0/1 labels, x is the logit z of one label that is 1. For values, x is the residual z - t.
 
-    The curves are those of `losses` by label, by default the configured loss and its variants with the other values of
-    its first hyperparameter that it declares to be worth trying; without hyperparameters, its label is `name`.
+    There is one curve for each of `losses`, whose keys are the labels. By default, these are the configured loss and
+    copies of it with the values that its first hyperparameter declares as worth trying (`tried`). A loss without
+    hyperparameters has one curve with the label `name`.
     """
     losses = losses or _variants(name, config)
     first = next(iter(losses.values()))
     axis, largest, reference_name, reference = _line(first)
     x = torch.linspace(-largest, largest, 61, dtype=torch.float64)
-    spread = _depends_on_direction_only(first)
+    spread = _ignores_scale(first)
     if spread:
-        axis = f"output of the right class among {CLASSES}, others at ±1"
+        axis = f"output of the target class (of {CLASSES} classes; the other outputs are ±1)"
     shown = [_curve(label, loss, x, spread=spread) for label, loss in losses.items()]
     return Curves(axis, x.tolist(), shown, _curve(reference_name, reference, x, spread=spread))
 
@@ -77,17 +80,18 @@ def _variants(name: str, config: dict[str, Any]) -> dict[str, Loss]:
 
 
 def _line(loss: Loss) -> tuple[str, float, str, Loss]:
-    """Return the label of the x axis, the end of the line, and the name and the loss of the reference."""
+    """Return the label of the x axis, its largest x, and the name and loss of the reference curve."""
     if not is_classification(loss):
-        return "residual z - t" if _prediction_at_0(loss) == 0 else "output z, right at 0", 5, "mse", MSE()
+        axis = "residual z - t" if _prediction_at_0(loss) == 0 else "output z (z = 0 predicts the target)"
+        return axis, 5, "mse", MSE()
     if loss.wants[0] is Kind.BINARY:
-        return "logit of a yes", 8, "bce", BCE()
+        return "logit of a label that is 1", 8, "bce", BCE()
     largest = 1 if getattr(loss, "cosine_outputs", False) else 8
-    return f"margin of the right class among {CLASSES}", largest, "cross_entropy", CrossEntropy()
+    return f"margin of the target class (of {CLASSES} classes)", largest, "cross_entropy", CrossEntropy()
 
 
 def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
-    """Evaluate a loss at points x (P,) of the first output. The others are 0, or with `spread` alternately 1 and -1."""
+    """Evaluate a loss where the first output is x (P,). The others are 0, or with `spread` alternately 1 and -1."""
     x, loss = x.clone().requires_grad_(), with_class_counts(loss, CLASSES, equal=True)
     if not is_classification(loss):
         target, targets = _prediction_at_0(loss).expand(len(x), 1), 1
@@ -95,21 +99,21 @@ def _curve(label: str, loss: Loss, x: Tensor, *, spread: bool) -> Curve:
         target, targets = torch.ones(len(x), 1, dtype=torch.float64), 1
     else:
         target, targets = targets_of_each_class(loss, CLASSES, len(x))[0], CLASSES
-    rest = torch.zeros(len(x), loss.outputs(targets) - 1, dtype=torch.float64)
+    others = torch.zeros(len(x), loss.outputs(targets) - 1, dtype=torch.float64)
     if spread:
-        rest[:, ::2], rest[:, 1::2] = 1, -1
-    outputs = torch.cat([x[:, None], rest], dim=1)
+        others[:, ::2], others[:, 1::2] = 1, -1
+    outputs = torch.cat([x[:, None], others], dim=1)
     try:
         inputs = loss.eval().loss_inputs(outputs, outputs, torch.nn.Identity())
-    except LabError:  # no teacher is configured: use a teacher with equal probabilities of all classes
+    except LabError:  # the loss has no teacher: use one that gives all classes the same probability
         inputs = torch.cat([outputs, torch.zeros_like(outputs)], dim=1)
     value = loss.per_example(inputs, target)
     (gradient,) = torch.autograd.grad(value.sum(), x)
     return Curve(label, value.tolist(), gradient.tolist())
 
 
-def _depends_on_direction_only(loss: Loss) -> bool:
-    """Return whether the loss does not change if the outputs are scaled; its curve with all other outputs 0 is flat."""
+def _ignores_scale(loss: Loss) -> bool:
+    """Return whether scaling all outputs does not change the loss. Its curve is flat if all other outputs are 0."""
     if not is_classification(loss):
         return False
     outputs, target = sample_outputs(loss, 1, columns=CLASSES), targets_of_each_class(loss, CLASSES, 1)[0]
@@ -118,5 +122,5 @@ def _depends_on_direction_only(loss: Loss) -> bool:
 
 
 def _prediction_at_0(loss: Loss) -> Tensor:
-    """Return the prediction () for an output of 0."""
+    """Return the value that the loss predicts (a scalar) where all outputs are 0."""
     return loss.to_predictions(torch.zeros(1, n_output_columns(loss), dtype=torch.float64))[0, 0]

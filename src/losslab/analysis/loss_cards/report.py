@@ -1,4 +1,4 @@
-"""The figure of a loss, and docs/losses.md: all cards and figures, with the numbers of the figures as CSV."""
+"""The figure of a loss, and docs/losses.md, which shows the facts and figures of all losses."""
 
 import csv
 from collections.abc import Iterator
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # The losses
 
-`losslab show --all` generates this page from the cards that the losses declare in their code. The tests search for
-counterexamples to every fact (`losslab.losses.contract`), for every loss with several hyperparameters. z are the
-outputs, p = softmax(z), y is the target class, t the target, K the number of classes. In the figures, the first line is
-the loss as configured; the grey line is cross-entropy (for labels binary cross-entropy, for values squared error).
-`losslab show loss=NAME [loss.KEY=VALUE]` prints one card and draws one figure.
+`losslab show --all` generates this page from the facts that each loss declares in its code. The tests search for
+counterexamples to every fact (`losslab.losses.contract`), at several values of the hyperparameters. z are the outputs,
+p = softmax(z), y is the target class, t the target, K the number of classes. In the figures, the first line is the loss
+as configured; the grey line is cross-entropy (for labels binary cross-entropy, for values squared error).
+`losslab show loss=NAME [loss.KEY=VALUE]` prints the facts of one loss and draws its figure.
 """
 
 
 def draw(name: str, shown: Curves) -> "Figure":
-    """Draw value and gradient side by side, with the reference in grey."""
+    """Draw the value and the gradient of a loss side by side, with the reference in grey."""
     figure = new_figure(9.6, 3.8)
     value, gradient = figure.subplots(1, 2)
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
@@ -47,13 +47,16 @@ def draw(name: str, shown: Curves) -> "Figure":
         axes.grid(alpha=0.3)
         _set_limits(axes, [getattr(curve, quantity) for curve in shown.curves])
     value.set_ylabel("loss of the example")
-    gradient.set_ylabel("its derivative by that output")
+    gradient.set_ylabel("derivative with respect to that output")
     value.legend(fontsize="small")
     return figure
 
 
 def _set_limits(axes: "Axes", lines: list[list[float]]) -> None:
-    """Fit the y axis to the lines, except for one extreme value at each end per line; the reference may be cut off."""
+    """Fit the y axis to the lines, which do not include the reference.
+
+    The largest and the smallest values, one of each per line, are cut off if they would triple the range.
+    """
     values = sorted(value for line in lines for value in line)
     inner = values[len(lines) : -len(lines)]
     low, high = inner[0], inner[-1]
@@ -64,7 +67,7 @@ def _set_limits(axes: "Axes", lines: list[list[float]]) -> None:
 
 
 def save(name: str, shown: Curves, folder: Path) -> Path:
-    """Write NAME.png into a folder and return its path."""
+    """Draw the figure of a loss, write it to NAME.png in a folder, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     save_png(draw(name, shown), path)
@@ -72,7 +75,7 @@ def save(name: str, shown: Curves, folder: Path) -> Path:
 
 
 def table(shown: Curves) -> str:
-    """Format the numbers of a figure as CSV with four digits; `stale` compares these."""
+    """Format the numbers of a figure as CSV with four significant digits; `stale` compares these."""
     columns = [("x", shown.x)]
     for curve in (shown.reference, *shown.curves):
         columns += [(f"{curve.label} value", curve.value), (f"{curve.label} gradient", curve.gradient)]
@@ -87,7 +90,7 @@ def summary(name: str) -> str:
 
 
 def write(docs: Path) -> None:
-    """Write docs/losses.md, its figures and their numbers."""
+    """Write docs/losses.md, its figures, and the numbers of each figure as CSV."""
     folder = docs / "losses"
     for name in track(catalog.names(), "cards"):
         shown = curves(name, catalog.config(name))
@@ -113,7 +116,7 @@ def _index(losses: dict[str, Loss]) -> Iterator[str]:
 
 
 def stale(docs: Path) -> list[str]:
-    """Return the names of outdated files: a different text of the page, or numbers that differ by more than 0.1 %."""
+    """Return the outdated files: losses.md if its text differs, CSV files if a number differs by more than 0.1 %."""
     found = [] if (docs / "losses.md").read_text() == page() else ["losses.md"]
     for name in catalog.names():
         file = docs / "losses" / f"{name}.csv"
