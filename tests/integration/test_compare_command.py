@@ -77,13 +77,13 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
         (["nowhere"], "there is no folder nowhere"),
         (["empty"], "no run was found in empty: name run or sweep folders, or a folder above them"),
         (["runs", "--metric", "test/acc"], "there is no metric test/acc; there is test/accuracy"),
-        (["runs", "--baseline", "loss=x"], "baseline loss=x matches no group; there are: loss=a; loss=b"),
+        (["runs", "--baseline", "loss=x"], "baseline loss=x matches no group; groups are: loss=a; loss=b"),
         (["runs", "--reach", "val/accuracy=much"], "--reach val/accuracy=much: much is not a number"),
         (["runs", "--reach", "val/accuracy=nan"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--reach", "val/accuracy=inf"], "the value to reach in val/accuracy must be a finite number"),
         (["runs", "--baseline", "loss=a", "--baseline", "loss=b"], "baseline loss=a loss=b names loss more than once"),
         (["zero", "--scale", "ratio"], "test/accuracy of loss=c seed=0 is 0, and only values above 0 have ratios"),
-        (["unfinished"], "no run is finished: there is nothing to compare"),
+        (["unfinished"], "no finished run has a finite metric: there is nothing to compare"),
     ],
 )
 def test_what_cannot_be_compared_is_reported_in_one_line(compare, tmp_path, capsys, arguments, said):

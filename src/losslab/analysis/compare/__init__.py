@@ -1,4 +1,4 @@
-"""Comparison of runs that differ in more than their seed: groups, paired differences, tables and figures. No torch.
+"""Comparison of configurations, each trained with several seeds: paired differences, tables and figures. No torch.
 
 from losslab.analysis.compare import compare
 

@@ -1,4 +1,4 @@
-"""`compare`: validates its arguments, reads and groups runs, and returns their differences, curves and notes."""
+"""`compare` reads runs and groups them by configuration; `Comparison` has their differences, curves and notes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DEFAULT_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
-NOTHING_FINISHED = "no run is finished: there is nothing to compare"
+NOTHING_FINISHED = "no finished run has a finite metric: there is nothing to compare"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +31,14 @@ class Comparison:
 
     collection: RunCollection
     groups: tuple[Group, ...]
-    """All groups, in the order of their first runs."""
+    """All groups, in the order in which the first run of each was found."""
     metrics: tuple[str, ...]
-    """The metrics to compare by; empty if no run is finished."""
+    """The metrics to compare by; empty if no finished run has a finite metric."""
     baseline: Group | None = None
     reach: tuple[str, float | None] | None = None
-    """A curve, and the value to reach in it; None for the defaults."""
+    """The argument `reach` of `compare`."""
     scale: Scale = "auto"
-    """Whether to compare by differences or by ratios."""
+    """The argument `scale` of `compare`."""
 
     @cached_property
     def by_metric(self) -> Mapping[str, MetricComparison]:
@@ -58,16 +58,14 @@ class Comparison:
     def table_markdown(self, metric: str | None = None) -> str:
         """Format a Markdown table of the groups: n, mean ± 95 % interval, difference from the reference and verdict.
 
-        Raises:
-            LabError: the metric is not one of `metrics` (None for the first), or no run is finished.
+        The default metric is the first of `metrics`. Raises LabError for a metric that is not in `metrics`.
         """
         return markdown_table(tables.metric_rows(self._find(metric)), left=(0, 4))
 
     def figure(self, metric: str | None = None) -> "Figure":
         """Draw the seeds, mean and interval of each group, and next to them the differences from the reference.
 
-        Raises:
-            LabError: the metric is not one of `metrics` (None for the first), or no run is finished.
+        The default metric is the first of `metrics`. Raises LabError for a metric that is not in `metrics`.
         """
         return figures.draw_metric(self._find(metric))
 
@@ -82,25 +80,25 @@ class Comparison:
 
     @cached_property
     def histories(self) -> curves.Histories:
-        """The curves of all compared runs: the metrics on the validation and training data, and the losses."""
+        """The curves of all compared runs: `metrics` on the validation and training data, and the losses."""
         names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
         requested = [self.reach[0]] if self.reach is not None else []
         return curves.read_histories(self.groups, [*requested, *names, "train/loss", "val/loss"])
 
     @cached_property
     def time_to_reach(self) -> curves.TimeToReach | None:
-        """When each group reached the value; None if no run has the curve."""
+        """When the runs of each group first reached the value of `reach`; None if no run has the curve."""
         default = (next((name for name in self.histories.names if not curves.is_loss(name)), ""), None)
         metric, value = self.reach or default
         return curves.time_to_reach(self.ordered, self.histories, metric, value) if metric else None
 
     def curves_figure(self) -> "Figure":
-        """Draw the curves of all groups, each with a band over its seeds; losses are divided by their first value."""
+        """Draw the mean curve of each group with a band over its seeds. Losses are divided by their first value."""
         return figures.draw_curves(self.ordered, self.histories, self.time_to_reach)
 
     @property
     def not_counted(self) -> list[tuple[str, str]]:
-        """Name and reason of each run, job and folder that is excluded from the comparison or from its curves."""
+        """Each run, job and folder that is excluded from the comparison or from its curves: its name and the reason."""
         found = [
             *((f"{group.label} seed={run.seed}", run.problem) for group in self.groups for run in group.excluded),
             *self.collection.problems,
@@ -121,17 +119,18 @@ def compare(
 
     Args:
         folders: one or more run folders, sweep folders, or folders above them.
-        metrics: one or more final values to compare by; None for those of the task (test/accuracy, test/nll and
-            test/ece; test/mse and test/mae).
-        baseline: values that name the group to compare with, such as "loss=cross_entropy"; None for the best group.
-        reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6); None for the first metric and the
-            value that the worst group reaches on average.
-        scale: "difference"; "ratio", for values above 0; or "auto": ratios for errors without an upper bound (mse,
-            mae, nll) if the largest mean is more than ten times the smallest, otherwise differences.
+        metrics: one or more metrics to compare by, such as "test/nll"; None for those of accuracy, nll, ece, mse and
+            mae that all groups have, on the test data if possible.
+        baseline: settings of the group to compare with, such as "loss=cross_entropy"; None for the best group.
+        reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6). None for the curve of the first
+            metric. If the value is None, it is chosen so that each group reaches it on average.
+        scale: "difference", "ratio" or "auto". Ratios need values above 0. "auto" compares by ratios if the metric is
+            an error without an upper bound (mse, mae, nll), all values are above 0, and the largest mean of a group is
+            more than ten times the smallest.
 
     Raises:
-        LabError: there is no run, the runs share no metric, a metric, curve or baseline does not exist, a value has no
-            ratio, or an argument has a wrong type.
+        LabError: there is no run, the runs share no metric, a metric, curve or baseline does not exist, ratios are
+            requested for values that are not above 0, or an argument has a wrong type.
     """
     paths = _as_list(folders, str | PathLike)
     if not paths:
@@ -145,7 +144,7 @@ def compare(
     chosen = _choose_metrics(groups, metric_names)
     reference = None if baseline_values is None else find_baseline(groups, baseline_values)
     comparison = Comparison(collection, tuple(groups), chosen, reference, target, scale)
-    _ = comparison.by_metric  # raises here for values without a ratio
+    _ = comparison.by_metric  # so that this call raises if a value has no ratio
     if target is not None:
         _check_name("curve", target[0], curves.history_columns(groups), groups, chosen, "no run has a history")
     return comparison
@@ -166,43 +165,44 @@ def _check_strings(argument: str, value: object) -> list[str] | None:
 
 
 def _check_reach(reach: object) -> tuple[str, float | None] | None:
-    """Validate a pair of a metric and a finite number or None; None stays None. Raises LabError for anything else."""
+    """Validate a pair of a curve and a finite number or None; None stays None. Raises LabError for anything else."""
     match reach:
         case None:
             return None
-        case [str(metric), None]:
-            return metric, None
-        case [str(metric), value]:
+        case [str(curve), None]:
+            return curve, None
+        case [str(curve), value]:
             if isinstance(value, Real) and not isinstance(value, bool):
                 with suppress(OverflowError):
                     if isfinite(value):
-                        return metric, float(value)
+                        return curve, float(value)
             raise LabError(
-                f"the value to reach in {metric} must be a finite number, such as {metric}=0.6, got {value!r:.60}"
+                f"the value to reach in {curve} must be a finite number, such as {curve}=0.6, got {value!r:.60}"
             )
     raise LabError(f'reach must be a curve and a value, such as ("val/accuracy", 0.6), got {reach!r:.60}')
 
 
 def _choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the requested metrics, or the default metrics that all groups with finite values have in common.
+    """Return the requested metrics, or those default metrics that all groups with finite metrics share.
 
     Raises:
-        LabError: a metric does not exist, is a loss with another meaning in each group, or none is in common.
+        LabError: a requested metric does not exist, or is a loss and the groups have different losses; or the groups
+            share no default metric.
     """
     by_group: dict[str, list[str]] = {}
     for group in groups:
         names = dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)
-        if names:  # otherwise all runs of the group diverged
+        if names:  # otherwise the group has no finished run, or all of them diverged
             by_group[group.label] = [*names]
     every = [*dict.fromkeys(name for names in by_group.values() for name in names)]
     if requested:
         for metric in requested:
-            _check_name("metric", metric, every, groups, _defaults(every), "no run is finished")
+            _check_name("metric", metric, every, groups, _defaults(every), NOTHING_FINISHED)
         return tuple(dict.fromkeys(requested))
     shared = _defaults([name for name in every if all(name in names for names in by_group.values())])
     if by_group and not shared:
         metrics = labels_by_value((", ".join(_defaults(names)) or "none", label) for label, names in by_group.items())
-        each = "; ".join(f"{names} of {shorten(labels)}" for names, labels in metrics.items())
+        each = "; ".join(f"{names} in {shorten(labels)}" for names, labels in metrics.items())
         raise LabError(f"these runs have no metric in common, compare them separately: {each}")
     return shared
 
@@ -217,11 +217,11 @@ def _defaults(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_name(
-    what: str, name: str, available: Sequence[str], groups: Sequence[Group], instead: Sequence[str], none: str
+    what: str, name: str, available: Sequence[str], groups: Sequence[Group], instead: Sequence[str], if_empty: str
 ) -> None:
     """Raise LabError for a name that does not exist, or for a loss if the groups were trained with different losses.
 
-    The message suggests `instead` for such a loss, and says `none` if nothing is available.
+    For such a loss, the message suggests the metrics `instead`. If `available` is empty, it says `if_empty`.
     """
     losses = {
         tuple(sorted((key, str(value)) for key, value in group.settings.items() if key.startswith("loss.")))
@@ -230,8 +230,8 @@ def _check_name(
     comparable = [each for each in available if len(losses) < 2 or not curves.is_loss(each)]
     if name not in available:
         verb = "is" if len(comparable) == 1 else "are"
-        there_are = f"; there {verb} {', '.join(comparable)}" if comparable else f": {none}"
+        there_are = f"; there {verb} {', '.join(comparable)}" if comparable else f": {if_empty}"
         raise LabError(f"there is no {what} {name or repr(name)}{there_are}")
     if name not in comparable:
         advice = f"compare by one of {', '.join(instead)}" if instead else "these runs have no other metric"
-        raise LabError(f"{name} has another meaning for every loss: {advice}")
+        raise LabError(f"{name} means something different for each loss: {advice}")

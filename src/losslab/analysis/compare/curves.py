@@ -15,8 +15,8 @@ from losslab.errors import LabError
 from losslab.io.metric_names import direction
 from losslab.io.untrusted import open_regular_file
 
-_LONGEST_HEAD = 1 << 20
-"""The most bytes to read of the first line of history.csv."""
+_MAX_HEADER_BYTES = 1 << 20
+"""Limit for the length of the first line of history.csv, which may be untrusted."""
 
 
 def is_loss(name: str) -> bool:
@@ -41,7 +41,7 @@ class Histories:
 
     wanted: tuple[str, ...]
     columns: dict[Run, dict[str, list[float]]] = field(default_factory=dict)
-    """The values of all epochs, by run and column; with "step", and "seconds" since the start if they were recorded."""
+    """The values of all epochs by run and column: "epoch", "step", `wanted`, and perhaps "seconds" since the start."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Folder and reason of each run that has no curves because a file is damaged."""
 
@@ -51,16 +51,16 @@ class Histories:
         return [name for name in self.wanted if any(name in table for table in self.columns.values())]
 
     def points(self, run: Run, name: str) -> dict[int, float]:
-        """Return the finite values of a run by epoch. Epochs without validation have none."""
+        """Return the finite values of a column by epoch. Epochs without a finite value are left out."""
         table = self.columns.get(run, {})
         pairs = zip(table.get("epoch", ()), table.get(name, ()), strict=False)
         return {int(epoch): value for epoch, value in pairs if isfinite(value)}
 
     def curve(self, group: Group, name: str, *, relative: bool = False) -> Curve | None:
-        """Average a column of history.csv over a group, for the epochs that all its runs have.
+        """Average a column over the runs of a group that have it, at the epochs that all of them have.
 
-        With `relative`, each run is divided by its first value. Returns None if there are no common epochs, or if
-        `relative` is set and a run starts at or below 0.
+        With `relative`, the values of each run are divided by the first. Returns None if there are no common epochs, or
+        if `relative` is set and a run starts at or below 0.
         """
         series = [points for run in group.runs if (points := self.points(run, name))]
         starts = [points[min(points)] if relative else 1.0 for points in series]
@@ -73,7 +73,7 @@ class Histories:
 
 
 def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
-    """Read the wanted columns. A run without history.csv has no curves; a damaged file is added to the problems."""
+    """Read the columns of each run. A run without history.csv has no curves; damaged files are added to `problems`."""
     histories = Histories(tuple(dict.fromkeys(wanted)))
     for run in (run for group in groups for run in group.runs):
         try:
@@ -95,37 +95,37 @@ def history_columns(groups: Iterable[Group]) -> list[str]:
     for run in (run for group in groups for run in group.runs):
         if run.folder.history.is_file():
             with open_regular_file(run.folder.history) as file:
-                names |= dict.fromkeys(file.readline(_LONGEST_HEAD).decode(errors="replace").strip().split(","))
+                names |= dict.fromkeys(file.readline(_MAX_HEADER_BYTES).decode(errors="replace").strip().split(","))
     return [name for name in names if "/" in name and name.isprintable()]
 
 
 @dataclass(frozen=True)
 class RunTime:
-    """The time at which a run first reached the value."""
+    """The time at which a run first reached the value of a `TimeToReach`."""
 
     run: Run
     epoch: float
     """The number of the epoch; infinite if the run never reached the value."""
     seconds: float | None
-    """The wall time until then, infinite if never reached; None if it was not recorded."""
+    """The wall time until the end of that epoch; infinite if the run never reached the value, None if not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTime:
-    """The times at which the runs of a group first reached the value."""
+    """The times at which the runs of a group first reached the value of a `TimeToReach`."""
 
     group: Group
     runs: tuple[RunTime, ...]
     """The time of each run that has a history."""
     epochs: int
-    """The number of epochs of the longest run."""
+    """The last epoch in which a run has a value of the metric."""
     seconds: float
-    """The wall time of the longest run."""
+    """The wall time of the longest run; 0 if no times were recorded."""
 
     def cells(self) -> tuple[str, str, str]:
-        """Format the share of runs that reached the value, and median and range of epochs and seconds.
+        """Format three cells: how many runs reached the value, and median and range of the epochs and of the seconds.
 
-        Runs that did not reach it count as longer than the longest run, such as ">20" epochs.
+        A run that did not reach the value counts as longer than the longest run, such as ">20" epochs.
         """
         epochs = [time.epoch for time in self.runs]
         seconds = [time.seconds for time in self.runs if time.seconds is not None]
@@ -142,9 +142,9 @@ class TimeToReach:
 
     metric: str
     value: float
-    groups: tuple[GroupTime, ...]
+    times: tuple[GroupTime, ...]
     requested: bool = True
-    """Whether the caller chose the value; otherwise it is the default."""
+    """Whether the caller chose the value; otherwise it is the default of `time_to_reach`."""
 
 
 def time_to_reach(
@@ -152,7 +152,8 @@ def time_to_reach(
 ) -> TimeToReach | None:
     """Find when the runs of each group first reach a value; None if no run has a history of the metric.
 
-    The default value is what the worst group reaches on average, rounded to a value that is easier to reach.
+    The default value is the mean over runs of the best value of each run, in the group in which this mean is worst. It
+    is rounded to two digits, towards values that are easier to reach.
     """
     level = _default_level(groups, histories, metric) if value is None else value
     if level is None:
@@ -180,7 +181,7 @@ def _default_level(groups: Sequence[Group], histories: Histories, metric: str) -
     if not means:
         return None
     two_digits = Context(prec=2, rounding=ROUND_FLOOR if rising else ROUND_CEILING)
-    return float(two_digits.create_decimal(f"{worst(means):.10g}"))  # ten digits drop the rounding error of a mean
+    return float(two_digits.create_decimal(f"{worst(means):.10g}"))  # ten digits remove rounding errors
 
 
 def _group_time(group: Group, histories: Histories, metric: str, level: float) -> GroupTime:

@@ -25,7 +25,7 @@ class Difference:
     group: Group
     reference: Group
     mean: float | None
-    """Group minus reference, or group divided by reference, averaged over common seeds; None if there are none."""
+    """Mean over common seeds of group minus reference, or geometric mean of their ratio; None without common seeds."""
     pairs: int
     """The number of seeds that both groups have."""
     unpaired: int
@@ -33,9 +33,9 @@ class Difference:
     p: float | None = None
     """The uncorrected p value of the paired t test; None if there are fewer than two pairs."""
     interval: Estimate | GeometricEstimate | None = None
-    """The interval at `level`, which excludes 0 (for a ratio: 1) exactly if the corrected test rejects."""
+    """The interval at `level`, which excludes 0 (for a ratio: 1) exactly if the corrected test rejects; or None."""
     level: float | None = None
-    """The significance level after Holm's correction."""
+    """The significance level after Holm's correction; None like `p`."""
     verdict: str = ""
     """"better", "worse", "not distinguishable" or "equal"; "" if there are too few pairs for a test."""
 
@@ -48,42 +48,42 @@ class MetricComparison:
     groups: tuple[Group, ...]
     """All groups sorted by mean, the best first and groups without a value last."""
     values: Mapping[Group, Mapping[int, float]]
-    """The values by seed of each group that has any; their logarithms if `ratios`."""
+    """For each group with values: the values by seed, or their logarithms if `ratios`."""
     reference: Group | None
-    """The baseline, or the group with the best mean."""
+    """The baseline (None if it has no value), or else the best group: of those with several seeds, if there are any."""
     has_baseline: bool
     """Whether the caller named the reference; otherwise it was selected by its mean."""
     ratios: bool
     """Whether groups are compared by ratios, which are differences of logarithms. Means are then geometric."""
     step: float
-    """The smallest possible change of the metric, estimated from its values."""
+    """For accuracies, their smallest possible change, estimated from the values; otherwise 0."""
     levels: Mapping[frozenset[Group], float]
     """The significance level of each tested pair of groups, after Holm's correction."""
 
     @property
     def family_size(self) -> int:
-        """The number of tests that Holm's correction is for."""
+        """The number of tests that are corrected together."""
         return len(self.levels)
 
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
-        """The differences of all other groups with values from the reference, in the order of `groups`."""
+        """The difference from the reference of each other group that has values, in the order of `groups`."""
         if self.reference is None:
             return ()
         others = (group for group in self.groups if group in self.values and group is not self.reference)
         return tuple(self._compare(group, self.reference) for group in others)
 
     def mean(self, group: Group) -> float | None:
-        """Return the mean of a group over its seeds; None if it has no value."""
+        """Return the mean of a group over its seeds; None for a group without values."""
         return self._mean(self.values[group].values()) if group in self.values else None
 
     def estimate(self, group: Group) -> Estimate | GeometricEstimate | None:
-        """Return the mean of a group with its 95 % interval over seeds; None if it has fewer than two values."""
+        """Return the mean of a group with its 95 % interval over seeds; None for a group with fewer than two values."""
         values = [*self.values.get(group, {}).values()]
         return self._convert(statistics.mean_estimate(values, self.step)) if len(values) > 1 else None
 
     def difference(self, group: Group) -> Difference | None:
-        """Return the difference of a group from the reference; None for the reference, or if either has no value."""
+        """Return the difference of a group from the reference; None for the reference, or if one has no value."""
         return next((difference for difference in self.differences if difference.group is group), None)
 
     def _compare(self, group: Group, reference: Group) -> Difference:
@@ -111,9 +111,10 @@ def compare_metric(
 ) -> MetricComparison:
     """Compare groups by one metric.
 
-    With scale="auto", errors without an upper bound (mse, mae, nll) are compared by ratios if the means of groups
-    differ by more than a factor of ten. Large errors usually also vary more between seeds, often by more than the size
-    of a small error. The interval of the difference would then be too wide to show that the small error is smaller.
+    With scale="auto", errors without an upper bound (mse, mae, nll) are compared by ratios if all are above 0 and the
+    means of groups differ by more than a factor of ten. Large errors usually also vary more between seeds, often by
+    more than the size of a small error. The interval of the difference would then be too wide to show that the small
+    error is smaller.
 
     With a baseline, the family of tests consists of the differences of all groups from it. Without a baseline, it
     consists of all pairs of groups: the best group is selected on the same data, so any pair could have been reported.
@@ -130,8 +131,8 @@ def compare_metric(
     measured = sorted(values, key=lambda group: fmean(values[group].values()), reverse=direction(metric) == "max")
     ordered = (*measured, *(group for group in groups if group not in values))
     if baseline is None:
-        repeated = [group for group in measured if len(values[group]) > 1]
-        reference = next(iter(repeated or measured), None)
+        several_seeds = [group for group in measured if len(values[group]) > 1]
+        reference = next(iter(several_seeds or measured), None)
     else:
         reference = baseline if baseline in values else None
     step = 0.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from math import inf, log, log10
-from textwrap import shorten, wrap
+from textwrap import fill, shorten, wrap
 from typing import TYPE_CHECKING
 
 from losslab.analysis.compare.curves import Curve, Histories, TimeToReach, is_loss
@@ -22,7 +22,7 @@ Window = tuple[float, float]
 
 # Colours of Okabe and Ito; black for the reference and for differences that were not tested.
 _VERDICT_COLOURS = {"better": "#009E73", "worse": "#D55E00", "": "#000000"}
-_NO_DIFFERENCE = "#6E6E6E"
+_UNDECIDED = "#6E6E6E"
 _MAX_GROUPS = 60
 
 _CURVE_COLOURS = (*COLOURS, "#B8A800")
@@ -31,7 +31,7 @@ _MAX_TICKS = 7
 
 
 def draw_metric(comparison: MetricComparison) -> "Figure":
-    """Draw groups from best to worst: seeds as dots, mean and 95 % interval, and next to them the differences."""
+    """Draw groups from best to worst: seeds as dots, mean and 95 % interval, and the differences from the reference."""
     measured = [group for group in comparison.groups if group.values(comparison.metric)]
     groups, left_out = measured[:_MAX_GROUPS], len(measured) - _MAX_GROUPS
     both = bool(comparison.differences)
@@ -86,7 +86,7 @@ def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[G
         word = "no verdict" if difference is None else difference.verdict or "no verdict"
         if group is comparison.reference:
             _draw_interval(axes, row, zero, None, colour, window)
-            word = "baseline" if comparison.has_baseline else best_mean(comparison.metric)
+            word = "baseline" if comparison.has_baseline else fill(best_mean(comparison), 16)
         elif difference is not None and difference.mean is not None:
             _draw_interval(axes, row, difference.mean, difference.interval, colour, window)
         axes.annotate(
@@ -104,7 +104,7 @@ def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[G
 
 
 def _draw_interval(axes: "Axes", row: int, mean: float | None, interval: Interval, colour: str, window: Window) -> None:
-    """Draw a mean on its interval; an end outside the window becomes an arrow at the edge."""
+    """Draw a mean on its interval; an end outside the window becomes an arrow at the edge of the window."""
     if mean is None:
         return
     if interval is not None:
@@ -117,7 +117,7 @@ def _draw_interval(axes: "Axes", row: int, mean: float | None, interval: Interva
 
 
 def _window(points: Sequence[float], *, ratios: bool) -> Window:
-    """Return the range in which intervals are drawn; very wide intervals of ratios would hide all other differences."""
+    """Return the range to which intervals are cut, because very wide intervals of ratios would hide all differences."""
     if not ratios:
         return -inf, inf
     low, high = log(min(points)), log(max(points))
@@ -133,11 +133,11 @@ def _arrow_legend(intervals: Iterable[Interval], window: Window) -> str:
 def _colour(comparison: MetricComparison, group: Group) -> str:
     difference = comparison.difference(group)
     verdict = "" if group is comparison.reference else difference.verdict if difference is not None else "no value"
-    return _VERDICT_COLOURS.get(verdict, _NO_DIFFERENCE)
+    return _VERDICT_COLOURS.get(verdict, _UNDECIDED)
 
 
 def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None) -> "Figure":
-    """Draw a panel for each metric, with the value of `reach` as a line in the panel of its metric.
+    """Draw a panel with the curves of all groups for each metric, and the value of `reach` in the panel of its metric.
 
     The first eight groups are coloured, all others are grey. Losses are divided by their first value, because values
     of different losses cannot be compared.
@@ -164,8 +164,9 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
         title = name
         if is_loss(name):
             left_out = sum(bool(histories.curve(group, name)) for group in groups) - sum(map(bool, of_groups))
-            title += ": each run has its own loss, relative to its first value"
-            title += f"\n({left_out} that start at or below 0 left out)" if left_out else ""
+            title += ": the loss of each run, divided by its first value"
+            left_out_groups = f"{left_out} group{'s' * (left_out > 1)}"
+            title += f"\n(without {left_out_groups} whose losses start at or below 0)" if left_out else ""
         axes.set_title(title, fontsize="small", loc="left")
         axes.set_xlim(first - margin, last + margin)
     for axes in panels[len(curves) :]:
@@ -181,7 +182,7 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
 
 
 def epoch_ticks(epochs: Iterable[int]) -> list[int]:
-    """Choose at most seven epochs to mark on an axis: all epochs, or round numbers, or every n-th epoch."""
+    """Choose at most seven epochs to mark on an axis: all epochs, multiples of a round number, or every n-th epoch."""
     every = sorted({*epochs})
     if len(every) <= _MAX_TICKS:
         return every
@@ -214,7 +215,7 @@ def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None]) -> None:
 
 
 def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
-    """Label the value to reach at the right edge, and draw its line unless the curves would then be too flat."""
+    """Label the value to reach at the right edge. Draw a line there, unless this would make the curves too flat."""
     scale = log10 if axes.get_yscale() == "log" else float
     low, high = map(scale, axes.get_ylim())
     height = (scale(reach.value) - low) / (high - low) if scale is float or reach.value > 0 else -inf

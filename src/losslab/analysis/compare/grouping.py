@@ -21,6 +21,7 @@ _KEY_ORDER = ("loss", "model", "data", "mix", "imbalance", "noise", "optimizer",
 _ENVIRONMENT = re.compile(
     r"(compile|data\.verify|trainer\.(accelerator|devices|num_nodes|strategy|deterministic|benchmark)|made_with\..*)"
 )
+"""Keys of settings that should change a result only by rounding errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Group:
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Group runs by settings, in the order of the first runs. Of the finished runs with one seed, use the newest."""
+    """Group runs by settings, in the order of first runs. Of several finished runs with one seed, the newest counts."""
     by_settings: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
     for run in runs:
         settings = result_settings(run)
@@ -67,8 +68,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 def result_settings(run: Run) -> Settings:
     """Return the settings of a run that can change its result, except the seed.
 
-    Values that depend on the seed, the run name or the run folder contain "{seed}", "{name}" and "{run_dir}" in their
-    place, so that all seeds have the same settings. Null values are dropped, because configurations of older versions
+    In values that depend on the run, its seed, name and folder are replaced by "{seed}", "{name}" and "{run_dir}", so
+    that the runs of all seeds have the same settings. Null values are dropped, because configurations of older versions
     lack keys that newer versions set to null.
     """
     settings = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
@@ -123,10 +124,10 @@ def _without_run(value: Any, run: Run) -> str:
 
 
 def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
-    """Return a name for each of several different settings, a tuple of parts such as "loss=focal".
+    """Return a name for the settings of each group: a tuple of parts such as "loss=focal".
 
-    Choices of config groups (loss=focal) precede single values (loss.gamma=2). A part is added only to settings that
-    have the same name without it, and only if they differ in its value.
+    Choices of config groups (loss=focal) precede single values (loss.gamma=2). A part is added to the names
+    of groups that have the same name so far, if their values differ.
     """
     names: list[tuple[str, ...]] = [()] * len(settings)
     for key in _naming_keys(settings):
@@ -142,7 +143,7 @@ def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
 
 
 def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Find settings that differ between groups and are missing from their names → the value of each group, by key.
+    """Return the settings that differ between groups but are missing from a name: one value per group, by key.
 
     Such a setting may be the cause of a difference in the results. Values that belong to a choice (gamma of the focal
     loss) are compared only between groups with the same choice.
@@ -180,7 +181,7 @@ def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
     matching = [group for group in groups if all(_equal(_value(key, group.settings), value) for key, value in pairs)]
     if len(matching) == 1:
         return matching[0]
-    what = "matches several groups, add a setting in which they differ" if matching else "matches no group; there are"
+    what = "matches several groups, add a setting in which they differ" if matching else "matches no group; groups are"
     raise LabError(f"baseline {' '.join(values)} {what}: {'; '.join(group.label for group in matching or groups)}")
 
 

@@ -14,22 +14,25 @@ def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricCompariso
     comparisons = [*by_metric.values()]
     notes = [*_intervals(comparisons), *_ratios(comparisons, scale), *_few_seeds(groups, comparisons)]
     notes += _splits([*by_metric])
-    for of_groups in (_unnamed_settings, _data_settings, _missing_seeds, _repeated_runs, _environments):
-        notes += of_groups(groups)
+    for write in (_unnamed_settings, _data_settings, _missing_seeds, _repeated_runs, _environments):
+        notes += write(groups)
     return notes
 
 
 def _intervals(comparisons: Sequence[MetricComparison]) -> Iterator[str]:
-    if any(comparison.estimate(group) is not None for comparison in comparisons for group in comparison.groups):
-        yield (
-            "± is half of Student's 95 % interval of the mean over n seeds. It describes the variation between seeds, "
-            "not between test sets."
-        )
+    scales = {each.ratios for each in comparisons if any(each.estimate(group) is not None for group in each.groups)}
+    forms = (
+        (False, "± is half the width of Student's 95 % interval of the mean over n seeds"),
+        (True, "“(a to b)” is Student's 95 % interval of the geometric mean over n seeds"),
+    )
+    if scales:
+        used = "; ".join(form for ratios, form in forms if ratios in scales)
+        yield f"{used}. It describes the variation between seeds, not between test sets."
     tested = [comparison for comparison in comparisons if comparison.differences and comparison.family_size]
     if tested:
         yield (
-            f"Differences and ratios are taken seed by seed, {_correction(tested)}“Not distinguishable” means that the "
-            "interval contains 0 (of ratios 1); it does not mean that there is no difference."
+            f"Differences and ratios are between runs with the same seed. {_correction(tested)} “Not distinguishable” "
+            "means that the interval contains 0 (for ratios: 1); it does not mean that there is no difference."
         )
 
 
@@ -37,18 +40,18 @@ def _correction(comparisons: Sequence[MetricComparison]) -> str:
     """Describe how the intervals are corrected for the number of differences in a metric."""
     sizes = {comparison.family_size for comparison in comparisons}
     if sizes == {1}:
-        return "and there is one per metric: a verdict “better” or “worse” is wrong with a probability of at most 5 %. "
+        return "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at most 5 %."
     low, high = min(sizes), max(sizes)
-    count, more = (f"all {high}", "") if low == high else ("all", f" ({low} to {high} of them)")
+    count = f"all {high}" if low == high else f"all {low} to {high}"
     family = (
-        f"{count} differences from the baseline in a metric{more}"
+        f"{count} differences from the baseline in a metric"
         if comparisons[0].has_baseline
-        else f"{count} pairs of groups in a metric{more}, because the best group was selected on the same data"
+        else f"{count} pairs of groups in a metric, because the best group was selected on the same data"
     )
     return (
-        f"and their intervals are corrected for {family} (Holm): the probability that any verdict “better” or "
-        "“worse” among them is wrong is at most 5 %. It is not guaranteed that all intervals contain their true values "
-        "simultaneously. "
+        f"Their intervals are corrected for {family} (Holm): the probability that any verdict “better” or “worse” in a "
+        "metric is wrong is at most 5 %. It is not guaranteed that all intervals contain their true values "
+        "simultaneously."
     )
 
 
@@ -67,7 +70,7 @@ def _ratios(comparisons: Sequence[MetricComparison], scale: Scale) -> Iterator[s
 def _few_seeds(groups: Sequence[Group], comparisons: Sequence[MetricComparison]) -> Iterator[str]:
     counts = {len(group.values(comparison.metric)) for group in groups for comparison in comparisons} - {0}
     if counts == {1}:
-        yield "Each group has one seed: there are no intervals and no verdicts. Train more seeds: seed=0,1,2,3,4."
+        yield "Each group has one seed: there are no intervals and no verdicts. Train with more seeds: seed=0,1,2,3,4."
     elif 1 in counts:
         yield "Groups with one seed have no interval."
     for comparison in comparisons:
@@ -75,8 +78,8 @@ def _few_seeds(groups: Sequence[Group], comparisons: Sequence[MetricComparison])
         constant = [label for label, values in by_group if len(values) > 1 and len({*values.values()}) == 1]
         if constant and comparison.step == 0:
             yield (
-                f"{comparison.metric} is the same for all seeds in {shorten(constant)}: ± 0 means that the seed has no "
-                "effect there, not that the value is exact."
+                f"{comparison.metric} is the same for all seeds in {shorten(constant)}: an interval of width 0 means "
+                "that the seed has no effect there, not that the value is exact."
             )
 
 
@@ -110,8 +113,8 @@ def _data_settings(groups: Sequence[Group]) -> Iterator[str]:
     evaluation = {key for key in keys if key.removeprefix("data.") not in _TRAINING_ONLY}
     differing = sorted(key for key in evaluation if len({str(group.settings.get(key)) for group in groups}) > 1)
     if differing:
-        shown = ", ".join(key.removeprefix("choices.") for key in differing if not key.endswith("_target_"))
-        yield f"Groups differ in {shown}: they may not have been measured on the same examples."
+        shown = dict.fromkeys(key.removeprefix("choices.").removesuffix("._target_") for key in differing)
+        yield f"Groups differ in {', '.join(shown)}: they may not have been measured on the same examples."
 
 
 def _missing_seeds(groups: Sequence[Group]) -> Iterator[str]:
@@ -120,7 +123,7 @@ def _missing_seeds(groups: Sequence[Group]) -> Iterator[str]:
         own = {run.seed for run in group.runs}
         missing = [str(seed) for seed in every if seed not in own]
         if own and missing:
-            yield f"{group.label} has no result for seed {shorten(missing)}, so its differences exclude these seeds."
+            yield f"The differences of {group.label} leave out seed {shorten(missing)}, for which it has no result."
 
 
 def _repeated_runs(groups: Sequence[Group]) -> Iterator[str]:
@@ -142,4 +145,4 @@ def _environments(groups: Sequence[Group]) -> Iterator[str]:
     for key in dict.fromkeys(key for _, settings in found for key in settings):
         each = _values_in_groups((settings.get(key, "unknown"), group.label) for group, settings in found)
         if len(each) > 1:
-            yield f"Not all runs have the same {key}, which should change results by rounding only: {'; '.join(each)}."
+            yield f"Not all runs have the same {key}, which should change results only by rounding: {'; '.join(each)}."

@@ -1,4 +1,4 @@
-"""Reading runs from folders: every value is validated, and a run that cannot be used keeps the reason."""
+"""Reads runs from folders. Every value is validated; a run that cannot be compared is kept with the reason."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from losslab.runs import RunFolder, read_text
 from losslab.runs.sweep_summary import State, read_summary_rows
 
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
-"""Metrics between 0 and 1: fractions of the examples, and means of such fractions or of their differences."""
+"""Metrics whose values are between 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class RunCollection:
 
     runs: list[Run] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
-    """Name and reason of each job without a run folder and of each folder that cannot be read."""
+    """Each job without a run folder, and each folder that cannot be read: its name, and the reason."""
     sweeps: list[Path] = field(default_factory=list)
 
 
@@ -79,9 +79,9 @@ def read_runs(folders: Sequence[Path]) -> RunCollection:
 
 
 def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, str]:
-    """Read the problem of each run that is a job of a sweep, "" if it has none.
+    """Return why each job of a sweep is not done ("" if it is done), by its resolved run folder.
 
-    The problems of jobs without a run folder are added to the collection.
+    Jobs without a run folder, and sweeps that cannot be read, are added to the problems of the collection.
     """
     job_problems: dict[Path, str] = {}
     run_folders = {run.path.resolve() for run in found.runs}
@@ -129,7 +129,7 @@ def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
-    """Read the wanted columns of history.csv or timing.csv that exist; NaN for cells that are empty or not finite.
+    """Read the wanted columns that history.csv or timing.csv has. Empty and infinite cells become NaN.
 
     Raises:
         LabError: the file is damaged.
@@ -154,10 +154,10 @@ def _check_metrics(content: Any) -> dict[str, float]:
     """Validate the content of metrics.json and return its values, without null, which stands for NaN and infinity.
 
     Raises:
-        ValueError: it is not a mapping from names to numbers, is empty, or a name is not printable on one line.
+        ValueError: it is not a mapping or is empty, a name is not printable on one line, or a value is impossible.
     """
     if not isinstance(content, Mapping) or not content:
-        raise ValueError("no values by name")
+        raise ValueError("it contains no metrics")
     for name in content:
         if not str(name).isprintable():
             raise ValueError(f"{ascii(name)[:80]} is not the name of a value")
@@ -165,11 +165,11 @@ def _check_metrics(content: Any) -> dict[str, float]:
 
 
 def _check_value(name: str, value: Any) -> float:
-    """Convert to float, or raise ValueError if a metric of this name cannot have this value."""
+    """Convert a value to float. Raises ValueError if a metric with this name cannot have it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- of a file's content
+        raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- the content of a file is wrong
     if not abs(value) < 1e100:  # NaN, or so large that the statistics would overflow
-        raise ValueError(f"{name} is {value!r:.40}")
+        raise ValueError(f"{name} is {value!r:.40}, not a finite number below 1e100")
     is_share = "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
     if is_share and not -1e-6 <= value <= 1 + 1e-6:
         raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
@@ -177,10 +177,10 @@ def _check_value(name: str, value: Any) -> float:
 
 
 def _parse_cell(name: str, text: str) -> float:
-    """Parse a cell of history.csv or timing.csv, or raise ValueError; NaN if it is empty or not finite."""
+    """Convert a cell of history.csv or timing.csv to float, NaN if it is empty or infinite. Raises ValueError."""
     value = float(text or "nan")
     if name in {"epoch", "step"} and not (0 <= value < 1e15 and value.is_integer()):
         raise ValueError(f"{name} is {text or 'empty'}, not a count")
     if name == "seconds" and not 0 <= value < 1e15:
-        raise ValueError(f"{name} is {text or 'empty'}")
+        raise ValueError(f"{name} is {text or 'empty'}, not a duration")
     return _check_value(name, value) if isfinite(value) else nan

@@ -28,7 +28,7 @@ _COMPARISON_COLUMNS = (
 
 
 def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
-    """Write the page, its figures and tables into an existing folder → their paths. Symbolic links are replaced."""
+    """Write all files of a comparison into an existing folder, and return their paths. Symbolic links are replaced."""
     figures = {figure_name(metric): comparison.figure(metric) for metric in comparison.metrics}
     if comparison.histories.names:
         figures["curves.png"] = comparison.curves_figure()
@@ -48,7 +48,7 @@ def figure_name(metric: str) -> str:
 
 
 def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
-    """Return the text of comparison.md."""
+    """Return the text of comparison.md, with additional sections after those of the comparison itself."""
     parts = []
     for metric in comparison.metrics:
         finding = tables.describe(comparison.by_metric[metric])
@@ -74,27 +74,28 @@ def summary(comparison: Comparison) -> str:
 
 
 def reach_title(reach: TimeToReach) -> str:
-    """Return the heading of the table of times, with the value, and its meaning if it is the default."""
+    """Return the heading of the table of `reach_rows`, which explains the value to reach if that is the default."""
     default = "" if reach.requested else ", which the worst group reaches on average"
     return f"Time to reach {reach.metric}={reach.value:g}{default}"
 
 
 def reach_rows(reach: TimeToReach) -> list[tuple[str, ...]]:
     """Return a header and a row per group: how many runs reached the value, median epochs and median seconds."""
-    head, labels = tables.group_labels([time.group for time in reach.groups])
-    rows = [(label, *time.cells()) for label, time in zip(labels, reach.groups, strict=True)]
+    head, labels = tables.group_labels([time.group for time in reach.times])
+    rows = [(label, *time.cells()) for label, time in zip(labels, reach.times, strict=True)]
     return [(head, "reached by", "epochs: median (range)", "seconds: median (range)"), *rows]
 
 
 def _comparison_row(comparison: MetricComparison, group: Group) -> Row:
-    """Return unrounded values, with None for a missing value, such as the interval of a single seed."""
+    """Return an unrounded row of comparison.csv; None for missing values, such as an interval of one seed."""
     scale, count = "ratio" if comparison.ratios else "difference", len(group.values(comparison.metric))
     ends = _ends(comparison.estimate(group))
     row = (comparison.metric, scale, group.label, count, comparison.mean(group), *ends)
-    one = comparison.difference(group)
-    if one is None:
+    diff = comparison.difference(group)
+    if diff is None:
         return (*row, *[None] * (len(_COMPARISON_COLUMNS) - len(row)))
-    return (*row, one.reference.label, one.pairs, one.mean, *_ends(one.interval), one.p, one.level, one.verdict)
+    found = (diff.reference.label, diff.pairs, diff.mean, *_ends(diff.interval), diff.p, diff.level, diff.verdict)
+    return (*row, *found)
 
 
 def _ends(interval: Estimate | GeometricEstimate | None) -> Row:
@@ -110,7 +111,7 @@ def _run_rows(comparison: Comparison, group: Group) -> Iterator[Row]:
     reach = comparison.time_to_reach
     if reach is not None:
         name = f"epochs to {reach.metric}={reach.value:g}"
-        for time in (time for each in reach.groups if each.group is group for time in each.runs):
+        for time in (time for each in reach.times if each.group is group for time in each.runs):
             epochs, note = (None, "not reached") if isinf(time.epoch) else (int(time.epoch), "")
             cells.append((time.run, name, epochs, note))
     for run, *row in cells:

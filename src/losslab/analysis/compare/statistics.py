@@ -15,7 +15,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with a symmetric confidence interval, by default of 95 %."""
+    """A mean with a symmetric confidence interval."""
 
     mean: float
     half_width: float
@@ -75,13 +75,13 @@ def mean_estimate(values: Sequence[float], step: float = 0.0, level: float = LEV
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], step: float = 0.0, level: float = LEVEL
 ) -> Estimate:
-    """Return the mean difference of runs paired by seed: the runs of a pair share initial weights, batches and data."""
+    """Return the mean of value - baseline with its interval. Both lists have one value per seed, in the same order."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     return mean_estimate(differences, step if any(differences) else 0.0, level)
 
 
 def paired_p_value(values: Sequence[float], baseline: Sequence[float], step: float = 0.0) -> float:
-    """Return the p value of the paired t test, which is consistent with the interval of `paired_difference`."""
+    """Return the p value of the paired t test: p is below a level if the interval of `paired_difference` excludes 0."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     if not any(differences):
         return 1.0
@@ -123,10 +123,10 @@ def verdict(difference: Estimate, *, higher_is_better: bool) -> str:
 
 
 def resolution(fractions: Sequence[float]) -> float:
-    """Estimate the smallest possible change of fractions of examples, such as accuracies, from their values.
+    """Estimate the smallest possible change of accuracies, or of other fractions of examples, from their values.
 
-    All fractions are multiples of the result. It is 1 / (number of examples), or a multiple if the fractions have a
-    common factor; 0 if the values are not fractions of up to 100,000 examples.
+    Return the largest number of which all fractions are multiples. It is 1 / (number of examples), or a multiple of
+    that by chance. Return 0 if all fractions are 0 or 1, or if they are not fractions of up to 100,000 examples.
     """
     exact = [Fraction(value).limit_denominator(100_000) for value in fractions]
     if any(abs(float(fraction) - value) > 1e-12 for fraction, value in zip(exact, fractions, strict=True)):

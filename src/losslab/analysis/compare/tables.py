@@ -12,10 +12,10 @@ NO_VALUE = "–"
 
 
 def format_estimate(estimate: Estimate | GeometricEstimate, *, signed: bool = False) -> str:
-    """Format a mean ± half width with two significant digits of the half width, or a geometric mean with its interval.
+    """Format a mean ± half width with two significant digits of the half width, or a geometric mean (low to high).
 
-    Differences and ratios of groups are `signed`. More digits are shown if the interval excludes 0 (for a ratio: 1) and
-    rounding would hide this.
+    Set `signed` for a difference or a ratio of groups, which is shown with its sign or with "×". More digits are shown
+    if its interval excludes 0 (for a ratio: 1) and rounding would hide this.
     """
     if isinstance(estimate, GeometricEstimate):
         return _format_geometric(estimate, ratio=signed)
@@ -66,7 +66,7 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
     head, labels = group_labels(comparison.groups)
     reference = comparison.reference
     name = labels[comparison.groups.index(reference)] if reference is not None else ""
-    short = name if len(name) <= 14 else "the baseline" if comparison.has_baseline else "the first"
+    short = name if len(name) <= 14 else "the baseline" if comparison.has_baseline else "the reference"
     against = f"multiple of {short}" if comparison.ratios else f"minus {short}"
     rows: list[tuple[str, ...]] = [(head, "n", comparison.metric, against, "verdict")]
     for label, group in zip(labels, comparison.groups, strict=True):
@@ -79,16 +79,24 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
 
 
 def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
-    """Return a header and labels: "loss" and "focal", ... if all names are loss=..., else "runs" and full names."""
+    """Return a column header and a label of each group.
+
+    If all names consist of one setting with the same key, such as loss=focal, the header is this key and the labels are
+    the values. Otherwise the header is "runs" and the labels are the names.
+    """
     keys = {part.partition("=")[0] for group in groups for part in group.name}
     if len(keys) == 1 and all(len(group.name) == 1 for group in groups):
         return keys.pop(), [group.name[0].partition("=")[2] for group in groups]
     return "runs", [group.label for group in groups]
 
 
-def best_mean(metric: str) -> str:
-    """Return the phrase for the best mean of a metric: "highest mean" or "lowest mean"."""
-    return f"{'highest' if direction(metric) == 'max' else 'lowest'} mean"
+def best_mean(comparison: MetricComparison) -> str:
+    """Return the phrase for the mean of the best group, such as "highest mean", if there is no baseline.
+
+    A group with one seed may have a better mean, but is not the reference. The phrase then says so.
+    """
+    best = "highest mean" if direction(comparison.metric) == "max" else "lowest mean"
+    return best if comparison.reference is comparison.groups[0] else f"{best} of the groups with several seeds"
 
 
 def describe(comparison: MetricComparison) -> str:
@@ -96,7 +104,7 @@ def describe(comparison: MetricComparison) -> str:
     metric, reference = comparison.metric, comparison.reference
     labels = dict(zip(comparison.groups, group_labels(comparison.groups)[1], strict=True))
     if reference is None:
-        return f"no group has a {metric} to compare with"
+        return f"the baseline has no {metric}"
     name, sentences = labels[reference], []
     for verdict in ("better", "worse", "not distinguishable", "equal", ""):
         names = [labels[each.group] for each in comparison.differences if each.verdict == verdict]
@@ -106,20 +114,20 @@ def describe(comparison: MetricComparison) -> str:
     verdicts = "; ".join(sentences) or "there is nothing to compare it with"
     if comparison.has_baseline:
         return f"{metric} relative to {name}: {verdicts}"
-    return f"{name} has the {best_mean(metric)} {metric}; {verdicts}"
+    return f"{metric}: {name} has the {best_mean(comparison)}; {verdicts}"
 
 
 def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, str]:
     """Return the cells with the difference from the reference and the verdict."""
     if group is comparison.reference:
-        return "", "baseline" if comparison.has_baseline else best_mean(comparison.metric)
+        return "", "baseline" if comparison.has_baseline else best_mean(comparison)
     difference = comparison.difference(group)
     if difference is None:
         return NO_VALUE, "no value"
     if difference.mean is None:
         return NO_VALUE, "no seed in common"
-    pairs = f" ({difference.pairs} pairs)" if difference.unpaired else ""
+    pairs = f" ({difference.pairs} pair{'s' * (difference.pairs > 1)})" if difference.unpaired else ""
     if difference.interval is None:
         mean = f"×{difference.mean:.3g}" if comparison.ratios else f"{difference.mean:+.3g}"
-        return f"{mean}{pairs}", "one seed: no verdict"
+        return f"{mean}{pairs}", "one seed in common: no verdict"
     return f"{format_estimate(difference.interval, signed=True)}{pairs}", difference.verdict

@@ -1,4 +1,4 @@
-"""TensorBoard events of groups: the mean over seeds with a band. Uses the classes of TensorBoard, without torch."""
+"""Writes TensorBoard events of groups: the mean over seeds with a band. Uses the classes of TensorBoard, not torch."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +16,14 @@ from losslab.analysis.compare.grouping import Group
 from losslab.io import untrusted
 
 _LOW, _HIGH = "within seeds/low", "within seeds/high"
-"""Tag prefixes of the ends of the bands, chosen so that they are sorted after "train" and "val"."""
+"""Prefixes of the tags of band ends. TensorBoard sorts tags by name, so these follow "train" and "val"."""
 
 
 def write_events(groups: Sequence[Group], histories: Histories, folder: Path) -> None:
     """Write a folder of events for each group, and replace the events of an earlier call.
 
-    The global step is that of the runs at the end of each epoch. Losses are divided by their first value, because
-    values of different losses cannot be compared.
+    The global step of an event is that of the runs at the end of the epoch. Losses are divided by their first value,
+    because values of different losses cannot be compared.
 
     Raises:
         LabError: the folder, or the folder of a group, is a link.

@@ -62,10 +62,11 @@ def test_a_table_or_figure_of_a_metric_that_is_not_compared_is_refused(runs, met
             ask(metric)
 
 
-def test_without_a_finished_run_there_is_no_table_and_no_figure(tmp_path):
-    run(tmp_path / "a", metrics=False)
+@pytest.mark.parametrize("metrics", [False, {"test/accuracy": None}])
+def test_without_a_finite_metric_there_is_no_table_and_no_figure(tmp_path, metrics):
+    run(tmp_path / "a", metrics=metrics)
     comparison = compare(tmp_path)
     for ask in (comparison.table_markdown, comparison.figure):
         for metric in (None, "test/accuracy"):
-            with pytest.raises(LabError, match="no run is finished: there is nothing to compare"):
+            with pytest.raises(LabError, match="no finished run has a finite metric: there is nothing to compare"):
                 ask(metric)

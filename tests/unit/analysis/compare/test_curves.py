@@ -42,7 +42,9 @@ def test_a_loss_that_starts_below_0_is_left_out_and_the_title_counts_it(tmp_path
     comparison = losses(tmp_path, a=[["1,-1,1,0", "2,-2,1,0"]], b=[["1,2,1,0", "2,1,1,0"]])
     assert comparison.histories.curve(comparison.groups[0], "train/loss", relative=True) is None
     titles = [axes.get_title(loc="left") for axes in comparison.curves_figure().axes]
-    assert any("train/loss" in title and "1 that start at or below 0 left out" in title for title in titles)
+    assert any(
+        "train/loss" in title and "without 1 group whose losses start at or below 0" in title for title in titles
+    )
 
 
 def test_a_damaged_history_leaves_the_final_values_and_is_listed(tmp_path):
@@ -64,23 +66,23 @@ def test_runs_without_a_history_have_no_curves(tmp_path):
 def test_time_to_reach_is_the_first_epoch_at_the_value_and_its_wall_time(tmp_path):
     rows = [f"{epoch},1,1,{value}" for epoch, value in ((1, 0.2), (2, 0.6), (3, 0.5))]
     history(run(tmp_path / "a", epochs=3), *rows)
-    (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).time_to_reach.groups
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.6)).time_to_reach.times
     assert found.cells() == ("1 of 1", "2", "1")  # half a second an epoch
 
 
 def test_a_loss_is_reached_from_above(tmp_path):
     rows = [f"{epoch},1,{value},0" for epoch, value in ((1, 3), (2, 2), (3, 1))]
     history(run(tmp_path / "a", epochs=3), *rows)
-    (found,) = compare([tmp_path], reach=("val/loss", 2.0)).time_to_reach.groups
+    (found,) = compare([tmp_path], reach=("val/loss", 2.0)).time_to_reach.times
     assert found.runs[0].epoch == 2
 
 
 def test_runs_that_never_reach_the_value_count_as_later_than_all_epochs(tmp_path):
     for seed, end in enumerate((0.9, 0.9, 0.1)):
         history(run(tmp_path / str(seed), seed=seed, epochs=2), "1,1,1,0.2", f"2,1,1,{end}")
-    (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).time_to_reach.groups
+    (found,) = compare([tmp_path], reach=("val/accuracy", 0.8)).time_to_reach.times
     assert found.cells() == ("2 of 3", "2 (2 to >2)", "1 (1 to >1)")
-    (none,) = compare([tmp_path], reach=("val/accuracy", 0.95)).time_to_reach.groups
+    (none,) = compare([tmp_path], reach=("val/accuracy", 0.95)).time_to_reach.times
     assert none.cells() == ("0 of 3", ">2", ">1")
 
 
@@ -97,7 +99,7 @@ def test_an_unknown_curve_and_the_loss_of_different_losses_are_refused(tmp_path)
         compare([tmp_path], reach=("val/acc", 0.5))
     with pytest.raises(LabError, match=r"there is no curve val/acc; there are train/loss, val/loss, val/accuracy$"):
         compare([tmp_path / "a0"], reach=("val/acc", 0.5))
-    with pytest.raises(LabError, match="val/loss has another meaning for every loss"):
+    with pytest.raises(LabError, match="val/loss means something different for each loss"):
         compare([tmp_path], reach=("val/loss", 0.5))
 
 
@@ -137,7 +139,7 @@ def test_panels_share_their_x_axis_and_mark_existing_epochs(tmp_path):
     ((first, last),) = spans
     assert first < 1
     assert last > 30
-    assert "val/loss: each run has its own loss, relative to its first value" in axes
+    assert "val/loss: the loss of each run, divided by its first value" in axes
 
 
 def reach_label(comparison):

@@ -10,6 +10,7 @@ from folders import accuracies, run
 
 from losslab.analysis.compare import compare, report
 from losslab.analysis.compare.statistics import paired_difference
+from losslab.analysis.compare.tables import describe
 from losslab.errors import LabError
 
 CLEAR = {"low": {0: 0.10, 1: 0.21, 2: 0.30}, "mid": {0: 0.50, 1: 0.62, 2: 0.70}, "high": {0: 0.80, 1: 0.93, 2: 0.99}}
@@ -134,7 +135,7 @@ def test_only_common_seeds_are_compared_and_a_note_names_the_others(tmp_path):
     assert (found.pairs, found.unpaired) == (3, 2)
     assert found.mean == pytest.approx(0.1)
     assert "(3 pairs)" in comparison.table_markdown()
-    assert "loss=b has no result for seed 7, so its differences exclude these seeds." in comparison.notes
+    assert "The differences of loss=b leave out seed 7, for which it has no result." in comparison.notes
 
 
 def test_runs_are_paired_by_seed_and_not_by_position(tmp_path):
@@ -155,8 +156,39 @@ def test_one_seed_has_a_mean_and_no_interval_and_no_verdict(tmp_path):
     table = comparison.table_markdown()
     assert "±" not in table
     assert "nan" not in table
-    assert "| b | 1 | 0.4 | -0.1 | one seed: no verdict |" in table
+    assert "| b | 1 | 0.4 | -0.1 | one seed in common: no verdict |" in table
     assert any(note.startswith("Each group has one seed: there are no intervals") for note in comparison.notes)
+
+
+def test_a_better_mean_of_one_seed_is_not_contradicted(tmp_path):
+    comparison = compare([accuracies(tmp_path, one={0: 0.9}, two={0: 0.5, 1: 0.6})])
+    said = "test/accuracy: two has the highest mean of the groups with several seeds; one is without a verdict"
+    assert describe(comparison.by_metric["test/accuracy"]) == said
+    assert "|  | highest mean of the groups with several seeds |" in comparison.table_markdown()
+    assert "(1 pair)" in comparison.table_markdown()
+
+
+def test_a_long_reference_that_is_not_the_first_group_is_not_called_the_first(tmp_path):
+    comparison = compare([accuracies(tmp_path, one={0: 0.9}, two_with_a_long_name={0: 0.5, 1: 0.6})])
+    assert "minus the reference" in comparison.table_markdown()
+
+
+def test_a_baseline_without_the_metric_is_named_as_the_reason(tmp_path):
+    run(tmp_path / "a", "a", metrics={"test/accuracy": 0.5, "test/f1": 0.5})
+    run(tmp_path / "b", "b", metrics={"test/accuracy": 0.5})
+    comparison = compare([tmp_path], metrics="test/f1", baseline="loss=b")
+    assert describe(comparison.by_metric["test/f1"]) == "the baseline has no test/f1"
+
+
+def test_notes_explain_only_the_intervals_that_are_shown(tmp_path):
+    far = errors(tmp_path / "far", small=[0.01, 0.01], large=[2.0, 16.0])
+    notes = " ".join(compare([far]).notes)
+    assert "“(a to b)” is Student's 95 % interval of the geometric mean" in notes
+    assert "an interval of width 0" in notes
+    assert "±" not in notes
+    notes = " ".join(compare([far], scale="difference").notes)
+    assert "± is half the width of Student's 95 % interval of the mean" in notes
+    assert "geometric" not in notes
 
 
 def test_equal_accuracy_differences_have_an_interval_of_one_example(tmp_path):
@@ -210,7 +242,7 @@ def test_without_a_test_set_validation_is_compared_with_a_warning(tmp_path):
 def test_runs_without_a_common_metric_are_refused_with_their_metrics(tmp_path):
     run(tmp_path / "a", "a", metrics={"test/accuracy": 0.5})
     run(tmp_path / "b", "b", metrics={"test/mse": 0.5})
-    said = "no metric in common, compare them separately: test/accuracy of loss=a; test/mse of loss=b"
+    said = "no metric in common, compare them separately: test/accuracy in loss=a; test/mse in loss=b"
     with pytest.raises(LabError, match=said):
         compare([tmp_path])
 
@@ -222,7 +254,7 @@ def test_an_unknown_metric_and_the_loss_of_different_losses_are_refused(tmp_path
         compare([tmp_path], metrics=["test/acc"])
     with pytest.raises(LabError, match=r"there is no metric test/acc; there are test/accuracy, test/loss$"):
         compare([tmp_path / "a"], metrics=["test/acc"])
-    with pytest.raises(LabError, match="test/loss has another meaning for every loss"):
+    with pytest.raises(LabError, match="test/loss means something different for each loss"):
         compare([tmp_path], metrics=["test/loss"])
     assert compare([tmp_path / "a"], metrics=["test/loss"]).metrics == ("test/loss",)
 
@@ -231,8 +263,8 @@ def test_notes_count_the_corrected_differences(tmp_path):
     accuracies(tmp_path / "two", a=CLEAR["low"], b=CLEAR["mid"])
     accuracies(tmp_path / "three", **CLEAR)
     for runs, baseline, said in (
-        ("two", None, "and there is one per metric: a verdict “better” or “worse” is wrong with a probability of at"),
-        ("two", "loss=a", "and there is one per metric: a verdict “better” or “worse” is wrong with a probability of"),
+        ("two", None, "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at"),
+        ("two", "loss=a", "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at"),
         ("three", None, "are corrected for all 3 pairs of groups in a metric, because the best"),
         ("three", "loss=low", "are corrected for all 2 differences from the baseline in a metric (Holm)"),
     ):
@@ -247,3 +279,9 @@ def test_a_note_names_settings_of_the_data_that_differ(tmp_path):
     assert not any("the same examples" in note for note in compare([tmp_path]).notes)
     run(tmp_path / "c", data__noise=1)
     assert any("data.noise" in note and "the same examples" in note for note in compare([tmp_path]).notes)
+
+
+def test_a_note_names_data_that_differ_only_in_their_class(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b", data___target_="mine.Digits")
+    assert any(note.startswith("Groups differ in data: ") for note in compare([tmp_path]).notes)

@@ -182,7 +182,7 @@ def test_a_baseline_is_named_by_its_values():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("loss=l1", "baseline loss=l1 matches no group; there are: loss=mse; loss=focal loss.gamma=2"),
+        ("loss=l1", "baseline loss=l1 matches no group; groups are: loss=mse; loss=focal loss.gamma=2"),
         ("loss=focal", "matches several groups, add a setting in which they differ: loss=focal loss.gamma=2; loss=f"),
         ("focal", "a baseline is named by its values"),
         ("loss=mse loss=focal", "names loss more than once: there is one baseline, name loss once"),
