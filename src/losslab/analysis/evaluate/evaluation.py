@@ -31,19 +31,20 @@ class Evaluation:
     experiment: Experiment
     predictions: Predictions
     values: dict[str, float]
-    """Metrics by name (SPLIT/METRIC)."""
+    """All metrics, by names of the form SPLIT/METRIC."""
     curves: list[Curves]
-    """ROC and PR curves; empty for a regression."""
+    """The ROC curves and the PR curves; empty for a regression."""
     human: Array | None = None
-    """Human label distributions (N, C), if a file of them was given."""
+    """The human label distributions (N, C); None if no file of them was given."""
     soft_labels: Path | None = None
-    """File with the human label distributions."""
+    """The file with the human label distributions, if one was given."""
 
 
 def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -> Evaluation:
-    """Reopen a run and evaluate it on a split, optionally against human label distributions (see `soft_labels.load`).
+    """Reopen a run and evaluate it on a split.
 
-    With several processes, each evaluates a part of the split, and all return the whole result.
+    With a file of human label distributions, which `soft_labels.load` describes, the predictions are also compared with
+    these. With several processes, each evaluates a part of the split, and all return the whole result.
 
     Raises:
         LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
@@ -51,7 +52,7 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
     experiment, split = reopen(request), request.split
     task = experiment.data.spec.task
     if soft_labels_file is not None and task is not Task.MULTICLASS:
-        raise LabError(f"--soft-labels need data with exclusive classes, these data are {task}: leave the option out")
+        raise LabError(f"--soft-labels needs data with exclusive classes, these data are {task}: leave the option out")
     bar = _ProgressBar(split)
     experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     try:
@@ -76,8 +77,8 @@ def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -
 
 
 def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -> dict[str, float]:
-    """Return the metrics that training logs, by name without the split."""
-    prefix = "val/" if split == "train" else f"{split}/"  # `collect_outputs` logs the metrics of train as val
+    """Return the metrics that training also logs, by their names without the split."""
+    prefix = "val/" if split == "train" else f"{split}/"  # `collect_outputs` names the metrics of "train" val/...
     logged = experiment.learner.values.items()
     values = {name.removeprefix(prefix): value for name, value in logged if name.startswith(prefix)}
     if experiment.trainer.world_size > 1:
@@ -86,7 +87,7 @@ def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -
 
 
 def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, float]:
-    """Sum the logged metrics in the batches and the order of one process: sums over ranks differ in the last digits."""
+    """Compute the logged metrics batch by batch, as one process does: sums over ranks differ in the last digits."""
     learner, size = experiment.learner, experiment.data.eval_batch_size or len(outputs.index)
     device = next(learner.parameters()).device
     logged, loss = EvaluationMetrics(learner.spec).without_sync(), torch.zeros((), dtype=torch.float64)

@@ -23,9 +23,10 @@ _CHECKED_EXAMPLES = 64
 
 
 class Program(nn.Module):
-    """Normalisation of uint8 images, network, and conversion of its outputs to probabilities or values in one module.
+    """The network of a run as one module from raw inputs to predictions.
 
-    With `raw`, the outputs of the network are not converted.
+    It normalises uint8 images, computes the outputs of the network, and, unless `raw`, converts these to probabilities
+    or values.
     """
 
     scale: Tensor | None
@@ -44,8 +45,8 @@ class Program(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute class probabilities (N, C) that sum to 1, label probabilities (N, K), or values (N, D).
 
-        Inputs are uint8 pixels (N, channels, H, W) if the data are normalised images, otherwise (N, ...) prepared as in
-        training.
+        Inputs are uint8 pixels (N, channels, H, W) if training normalised images. Otherwise, they are tensors (N, ...)
+        that are prepared as in training.
         """
         if self.scale is not None and self.shift is not None:
             inputs = torch.addcmul(self.shift, inputs.float(), self.scale)
@@ -71,18 +72,19 @@ class Export:
     examples: int
     """Number of examples on which the program was compared with the model."""
     difference: float
-    """Largest absolute difference from the outputs of the model."""
+    """Largest absolute difference between the outputs of the program and of the model."""
 
 
 def export(request: EvaluationRequest, path: Path | None = None, *, raw: bool = False) -> Export:
-    """Export the network of a run for any batch size, and compare the program with the model before it is written.
+    """Export the network of a run as a program for any batch size.
 
-    They are compared on examples of the split of the request. The default path is RUN/exported.pt2. With `raw`, the
-    program returns the outputs of the network instead of probabilities or values.
+    Before the file is written, the outputs of the program are compared with those of the model, on examples of the
+    requested split. The default path is RUN/exported.pt2. With `raw`, the program returns the outputs of the network
+    instead of probabilities or values.
 
     Raises:
-        LabError: the run cannot be opened, the file exists or is below a link out of the run folder, the network
-            cannot be exported, or the outputs of the program differ from those of the model.
+        LabError: the run cannot be opened, the file exists, a symbolic link on its path leaves the run folder, the
+            network cannot be exported, or the outputs of the program differ from those of the model.
     """
     experiment = reopen(request)
     path = path or experiment.folder.exported
@@ -110,7 +112,7 @@ def export(request: EvaluationRequest, path: Path | None = None, *, raw: bool = 
 
 
 def _examples(experiment: Experiment, split: str, program: Program) -> tuple[Tensor, Tensor]:
-    """Return examples as inputs of the program, and the outputs that the model computes for them."""
+    """Return inputs for the program, and the outputs that the model computes for the same examples."""
     data, learner = experiment.data, experiment.learner
     source = data.splits[split]
     inputs = source.take(torch.arange(min(_CHECKED_EXAMPLES, source.size), device=source.device)).inputs.cpu()
@@ -118,9 +120,12 @@ def _examples(experiment: Experiment, split: str, program: Program) -> tuple[Ten
     with torch.no_grad():
         outputs = learner(prepared.to(program.dtype))
         probabilities = learner.probabilities(outputs)
-        expected = outputs if program.raw else learner.predictions(outputs) if probabilities is None else probabilities
-        if not program.raw and learner.spec.task is Task.MULTICLASS:
-            expected = normalise_rows(expected)
+        if program.raw:
+            expected = outputs
+        elif probabilities is None:
+            expected = learner.predictions(outputs)
+        else:
+            expected = normalise_rows(probabilities) if learner.spec.task is Task.MULTICLASS else probabilities
     if not torch.isfinite(expected).all():
         raise LabError("the outputs of this run are NaN or infinite: export another checkpoint with --ckpt")
     return prepared if program.scale is None else inputs.permute(0, 3, 1, 2).contiguous(), expected
@@ -139,10 +144,10 @@ def _trace(program: Program, inputs: Tensor, file: Path, facts: str) -> None:
 
 
 def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
-    """Run the written program with several batch sizes → its largest difference from the expected outputs.
+    """Load the program, run it with several batch sizes, and return its largest difference from the expected outputs.
 
     Raises:
-        LabError: the difference is larger than rounding errors.
+        LabError: the difference is too large for a rounding error.
     """
     loaded = torch.export.load(file).module()
     largest = 0.0
@@ -153,12 +158,12 @@ def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
     scale = max(1.0, float(expected.abs().max()))
     tolerance = scale * (1e-9 if expected.dtype is torch.float64 else 1e-4)
     if not largest <= tolerance:
-        raise LabError(f"the exported program differs from the model by up to {largest:.3g}: it is not written")
+        raise LabError(f"the exported program differs from the model by up to {largest:.3g}: no file is written")
     return largest
 
 
 def _describe(program: Program, inputs: Tensor) -> tuple[str, str]:
-    """Describe the inputs and the outputs of a program."""
+    """Return a description of the inputs and one of the outputs of a program."""
     spec, shape = program.spec, ", ".join(str(size) for size in inputs.shape[1:])
     dtype = str(inputs.dtype).removeprefix("torch.")
     takes = f"{dtype} (N, {shape}): prepared like the training data (standardised, ...), any N"
@@ -167,7 +172,7 @@ def _describe(program: Program, inputs: Tensor) -> tuple[str, str]:
     returns = {
         Task.MULTICLASS: f"probabilities (N, {spec.targets}), each row summing to 1",
         Task.BINARY: f"the probability (N, 1) of {spec.names[-1]}",
-        Task.MULTILABEL: f"a probability for each of the labels (N, {spec.targets})",
+        Task.MULTILABEL: f"the probability of each label (N, {spec.targets})",
         Task.REGRESSION: f"values (N, {spec.targets})",
     }
     return takes, "the network's raw outputs" if program.raw else returns[spec.task]

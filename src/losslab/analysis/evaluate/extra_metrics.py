@@ -1,4 +1,4 @@
-"""Metrics that training does not log: per class, as averages over classes, and as curves, computed by scikit-learn.
+"""Metrics that training does not log: scalars, metrics of each class, and curves. Most are those of scikit-learn.
 
 Metrics that training logs (accuracy, NLL, ...) are not computed again, so that each metric has a single value.
 """
@@ -13,7 +13,7 @@ from losslab.targets import Task
 
 
 def classification_report(predictions: Predictions) -> str:
-    """Return scikit-learn's classification report with 4 digits and the names of the classes."""
+    """Return scikit-learn's classification report as text, with class names and 4 decimal places."""
     present = _present_classes(predictions)
     names = [predictions.spec.names[number] for number in present]
     options = {"labels": present, "target_names": names, "digits": 4, "zero_division": 0}
@@ -21,7 +21,10 @@ def classification_report(predictions: Predictions) -> str:
 
 
 def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """Return the values of the report by class and by average: precision, recall, f1, and support of each class."""
+    """Return precision, recall and f1 of each class and of each average, and the support of each class.
+
+    The outer keys are the class names, "macro avg" and "weighted avg".
+    """
     present = _present_classes(predictions)
     names = ("precision", "recall", "f1", "support")
     columns, options = _columns(predictions), {"labels": present, "zero_division": 0}
@@ -34,7 +37,10 @@ def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
 
 
 def confusion_matrix(predictions: Predictions) -> Array:
-    """Count examples by true class (rows) and predicted class → (C, C); for labels: TN, FP, FN and TP → (K, 4)."""
+    """Return the number of examples of each true class (rows) that are predicted as each class (columns), (C, C).
+
+    In a multilabel task, return the true negatives, false positives, false negatives and true positives, (K, 4).
+    """
     if predictions.spec.task is Task.MULTILABEL:
         return np.reshape(sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction), (-1, 4))
     return np.asarray(sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.spec.names))))
@@ -48,7 +54,7 @@ def _present_classes(predictions: Predictions) -> list[int]:
 
 
 def _columns(predictions: Predictions) -> tuple[Array, Array]:
-    """Return truth and prediction in the shape that scikit-learn expects."""
+    """Return truth and prediction in the shapes that scikit-learn expects."""
     if predictions.spec.task is Task.BINARY:
         return predictions.truth[:, 0], predictions.prediction[:, 0]
     return predictions.truth, predictions.prediction
@@ -56,12 +62,14 @@ def _columns(predictions: Predictions) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve over all thresholds, for one class against the rest or for an average."""
+    """The ROC or PR curve of one class against all others, or of an average over classes."""
 
     name: str
+    """The name of the class or label, "micro" or "macro"."""
     x: Array
     y: Array
     area: float
+    """The area under the curve; for PR curves, scikit-learn's average precision."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,11 @@ class Curves:
     kind: str
     """"roc" or "pr"."""
     each: list[Curve] = field(default_factory=list)
-    """Curves of the classes or labels; in a binary task, only the curve of class 1."""
+    """The curve of each class or label; in a binary task, only the curve of class 1."""
     averages: list[Curve] = field(default_factory=list)
-    """The curves "micro" and "macro", if there are several classes."""
+    """The curves "micro" and "macro", if there are several classes or labels."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Reasons why classes have no curve, by class name."""
+    """Why a class or label has no curve, by its name."""
 
     @property
     def area_name(self) -> str:
@@ -83,16 +91,17 @@ class Curves:
         return "roc_auc" if self.kind == "roc" else "average_precision"
 
     def areas(self) -> dict[str, float]:
-        """Return the areas of the averages, or of a single curve, by metric name."""
+        """Return the areas of the average curves, or of the only curve if there are no averages, by metric name."""
         names = {"micro": f"{self.area_name}/micro"}
         return {names.get(each.name, self.area_name): each.area for each in self.averages or self.each}
 
 
 def compute_curves(predictions: Predictions, kind: str) -> Curves:
-    """Compute the "roc" or "pr" curves of a classifier.
+    """Compute the curves of a classifier: ROC curves if `kind` is "roc", PR curves if it is "pr".
 
-    The micro curve treats each pair (example, class) as a decision. The macro curve is the mean of the class curves at
-    equal x, and its area the mean of their areas, as in scikit-learn's roc_auc_score and average_precision_score.
+    The micro curve treats each pair (example, class) as an example of a binary task. The macro curve is the mean of the
+    class curves at the same x. Its area is the mean of their areas, as in scikit-learn's roc_auc_score and
+    average_precision_score.
     """
     assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
     names, task = predictions.spec.names, predictions.spec.task
@@ -132,7 +141,7 @@ def _macro(kind: str, each: list[Curve]) -> Curve:
 
 
 def scalar_metrics(predictions: Predictions) -> dict[str, float]:
-    """Compute top-5 accuracy and Matthews' correlation of a classifier, or further errors of a regression."""
+    """Compute top-5 accuracy and Matthews' correlation of a classifier, or errors and coverage of a regression."""
     task = predictions.spec.task
     extra: dict[str, float] = {}
     if task is Task.REGRESSION:

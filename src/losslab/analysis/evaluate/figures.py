@@ -19,29 +19,30 @@ from losslab.targets import Task
 _STYLES: list[dict[str, Any]] = [
     {"color": colour, "linestyle": style, "linewidth": 1.3} for style, colour in product(("-", "--", ":"), COLOURS[:-1])
 ]
-"""Line styles of classes; black is the colour of averages."""
+"""Line styles of the curves of classes, without black, which is the colour of averages."""
 _MAX_COLUMNS = 6
-"""Largest number of predicted values per example that are drawn."""
+"""Largest number of values per example that are drawn; further values are left out."""
 _MAX_BARS = 500
-"""Largest number of examples for which predicted deviations are drawn as bars."""
+"""Largest number of examples for which predicted standard deviations are drawn as error bars."""
 _IMAGES_PER_ROW = 5
-_MAX_CELLS_WITH_COUNTS = 25
-"""Largest number of classes for which the cells of a confusion matrix show their counts."""
+_MAX_CLASSES_WITH_COUNTS = 25
+"""Largest number of classes or labels for which the cells of a confusion matrix show their counts."""
 _MAX_COLOURED, _WORST = 12, 5
-"""Largest number of classes whose curves all have colours; of more classes, only the 5 worst have."""
+"""If there are more than 12 classes, the curves of the 5 worst have colours, and the others are grey."""
 _CURVE_LABELS = {
     "roc": ("AUC", "false-positive rate", "true-positive rate"),
     "pr": ("AP", "recall", "precision"),
 }
-"""Name of the area, label of the x axis, and label of the y axis."""
+"""By kind of curve, the name of the area, the label of the x axis, and the label of the y axis."""
 _AVERAGES: dict[str, dict[str, Any]] = {
     "micro": {"color": "#000000", "linestyle": (0, (1, 1)), "linewidth": 2.5},
     "macro": {"color": "#000000", "linestyle": "-", "linewidth": 2.5},
 }
+"""Line styles of the average curves."""
 
 
 def add_note(figure: Figure, note: str) -> Figure:
-    """Add a note in small print below the panels, or above if a legend is below or the layout is fixed."""
+    """Add a note in small print below the panels, or above them if a legend is below them or the layout is fixed."""
     width, height = figure.get_size_inches()
     lines, style = fill(note, int(18 * width), break_on_hyphens=False), dict[str, Any](fontsize=7, color="0.35")
     if figure.get_layout_engine() is None:
@@ -53,7 +54,7 @@ def add_note(figure: Figure, note: str) -> Figure:
 
 
 def shorten(name: str, length: int = 14) -> str:
-    """Cut a name to a length."""
+    """Shorten a name that has more than `length` characters; its end is then an ellipsis."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
@@ -63,7 +64,10 @@ def plural(count: int, noun: str) -> str:
 
 
 def draw_predictions(predictions: Predictions) -> Figure:
-    """Draw prediction against truth with bars of one predicted standard deviation, in a panel for each value."""
+    """Draw the prediction against the truth, in a panel for each value of a regression.
+
+    Bars show the standard deviation that the network predicts, if it predicts one.
+    """
     count = min(predictions.truth.shape[1], _MAX_COLUMNS)
     rows, columns = -(-count // 3), min(count, 3)
     figure = new_figure(5.4 * columns, 5.2 * rows, dpi=120)
@@ -88,7 +92,7 @@ def draw_predictions(predictions: Predictions) -> Figure:
 
 
 def draw_residuals(predictions: Predictions) -> Figure:
-    """Draw residual against prediction, and the histogram of the residuals, in a row for each value."""
+    """Draw the residual against the prediction and a histogram of the residuals, in a row for each value."""
     count = min(predictions.truth.shape[1], _MAX_COLUMNS)
     figure = new_figure(8.4, 4.2 * count, dpi=120)
     panels = figure.subplots(count, 2, squeeze=False, sharey="row", width_ratios=[3, 1])
@@ -112,20 +116,20 @@ def draw_residuals(predictions: Predictions) -> Figure:
 
 
 def _draw_points(axes: Axes, x: Array, y: Array, predictions: Predictions) -> None:
-    """Draw examples as points, or as crosses if the target is not the truth."""
+    """Draw examples as points, or as crosses if their targets differ from the truth."""
     wrong = predictions.mislabelled
     alpha = 0.7 if len(x) <= 1000 else 0.25
     axes.plot(x[~wrong], y[~wrong], "o", markersize=3.5, color=COLOURS[0], alpha=alpha)
     if wrong.any():
-        label = f"target is not the truth ({wrong.sum():,})"
+        label = f"target differs from the truth ({wrong.sum():,})"
         axes.plot(x[wrong], y[wrong], "x", markersize=5, color=COLOURS[1], label=label)
 
 
 def draw_calibration(predictions: Predictions) -> Figure:
-    """Draw the reliability diagram with the bins of the metric ECE, and the number of examples in each bin.
+    """Draw a reliability diagram, and below it the number of examples in each bin. `ECE` has the same bins.
 
-    It shows accuracy against confidence, or for a binary or multilabel task the frequency of a label against its
-    probability, with all labels together.
+    The diagram of a multiclass task shows accuracy against confidence. For a binary or multilabel task, it shows how
+    often a label is 1 against its predicted probability, over all labels together.
     """
     ece = calibration(predictions)
     count, confidence, correct = (total.numpy() for total in (ece.count, ece.confidence, ece.correct))
@@ -153,7 +157,7 @@ def draw_calibration(predictions: Predictions) -> Figure:
 
 
 def calibration(predictions: Predictions) -> ECE:
-    """Return the metric ECE, updated with all examples."""
+    """Return the metric `ECE`, updated with all examples."""
     ece = ECE()
     ece.set_dtype(torch.float64)
     probabilities, truth = torch.as_tensor(predictions.probabilities), torch.from_numpy(predictions.truth)
@@ -164,20 +168,21 @@ def calibration(predictions: Predictions) -> ECE:
 
 
 def _describe_calibration(ece: ECE, predictions: Predictions) -> tuple[str, str, str]:
-    """Return the labels of both axes, and the title."""
+    """Return the label of the x axis, the label of the y axis, and the title of the reliability diagram."""
     value = float((ece.correct - ece.confidence).abs().sum() / ece.count.sum())
     gap = float((ece.confidence.sum() - ece.correct.sum()) / ece.count.sum())
-    x, y, tendency = "probability of a label", "frequency of the label", "too high" if gap > 0 else "too low"
+    x, y = "probability of a label", "frequency of the label"
+    tendency = f"probabilities too {'high' if gap > 0 else 'low'}"
     if predictions.spec.task is Task.MULTICLASS:
         x, y = "confidence (probability of the predicted class)", "accuracy"
         tendency = "over-confident" if gap > 0 else "under-confident"
     elif predictions.spec.task is Task.BINARY:
         x, y = (f"{what} of {predictions.spec.names[1]}" for what in ("probability", "frequency"))
-    return x, y, f"ECE {value:.4f}: on average {abs(gap):.3f} {tendency}"
+    return x, y, f"ECE {value:.4f}: {tendency} by {abs(gap):.3f} on average"
 
 
 def draw_confusion(predictions: Predictions) -> Figure:
-    """Draw the confusion matrix with counts as numbers and shares of the true class as colours."""
+    """Draw the confusion matrix. Numbers are counts, colours are shares of a row (a true class, or a label)."""
     matrix, rows = confusion_matrix(predictions), predictions.spec.names
     if predictions.spec.task is Task.MULTILABEL:
         columns, title = ["TN", "FP", "FN", "TP"], _multilabel_title(matrix, rows)
@@ -195,7 +200,7 @@ def draw_confusion(predictions: Predictions) -> Figure:
         axis.set_ticks(range(0, len(names), every), [shorten(name) for name in names[::every]])
     longest = max(len(shorten(name)) for name in columns)
     axes.tick_params(axis="x", rotation=90 if len(columns) > 4 and longest > 3 else 0)
-    if len(rows) <= _MAX_CELLS_WITH_COUNTS:
+    if len(rows) <= _MAX_CLASSES_WITH_COUNTS:
         size = 9 if matrix.max() < 1000 or len(rows) <= 12 else 7
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if share[row, column] < 0.55 else "black"
@@ -209,7 +214,7 @@ def draw_confusion(predictions: Predictions) -> Figure:
 def _confusion_title(matrix: Array, names: list[str]) -> str:
     right, count = int(np.trace(matrix)), int(matrix.sum())
     wrong = matrix - np.diag(np.diag(matrix))
-    title = f"{right:,} of {plural(count, 'example')} right ({right / count:.1%})"
+    title = f"{right:,} of {plural(count, 'example')} predicted correctly ({right / count:.1%})"
     if not wrong.any():
         return title
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -220,12 +225,12 @@ def _confusion_title(matrix: Array, names: list[str]) -> str:
 def _multilabel_title(matrix: Array, names: list[str]) -> str:
     wrong = matrix[:, 1] + matrix[:, 2]
     decisions, worst = int(matrix.sum()), int(wrong.argmax())
-    title = f"{1 - wrong.sum() / decisions:.1%} of {decisions:,} decisions right"
+    title = f"{1 - wrong.sum() / decisions:.1%} of {decisions:,} decisions correct"
     return f"{title};\nmost errors: {shorten(names[worst], 20)} ({wrong[worst]:,})" if wrong.any() else title
 
 
 def draw_curves(curves: Curves, predictions: Predictions) -> Figure:
-    """Draw the curve of each class against the rest, and the average curves; in a binary task, a single curve."""
+    """Draw the ROC or PR curve of each class or label, and the average curves; in a binary task, a single curve."""
     area, x, y = _CURVE_LABELS[curves.kind]
     several = len(curves.each) + len(curves.missing) > 1
     figure = new_figure(8.0 if several else 5.4, 5.4, dpi=120)
@@ -242,8 +247,8 @@ def draw_curves(curves: Curves, predictions: Predictions) -> Figure:
     axes.set_title(_curves_title(curves, area, predictions))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-    axes.legend(title=area, fontsize=9, **(beside if several else {"loc": "lower right"}))
+    right_of_axes: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+    axes.legend(title=area, fontsize=9, **(right_of_axes if several else {"loc": "lower right"}))
     return figure
 
 
@@ -258,7 +263,7 @@ def _draw_chance(curves: Curves, axes: Axes, predictions: Predictions) -> None:
 
 
 def _with_styles(each: list[Curve]) -> list[tuple[Curve, dict[str, Any]]]:
-    """Return the curves with their styles in the order in which they are drawn, grey curves first."""
+    """Return each curve with its style, in the order in which the curves are drawn: grey curves first."""
     if len(each) <= _MAX_COLOURED:
         return list(zip(each, _STYLES, strict=False))
     by_area = sorted(each, key=lambda curve: curve.area)
@@ -279,7 +284,10 @@ def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
 
 
 def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure:
-    """Draw the images of these rows with truth, target, prediction and loss; framed if the target is not the truth."""
+    """Draw the images of these rows with truth, target, prediction and loss.
+
+    An image is framed if its target differs from the truth.
+    """
     images = load_images(source, predictions.index[rows])
     count = -(-len(rows) // _IMAGES_PER_ROW)
     height = 0.4 + 2.75 * count
@@ -294,16 +302,16 @@ def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure
             spine.set(color=COLOURS[1] if wrong else "0.7", linewidth=3 if wrong else 0.8)
         axes.set_title(_caption(predictions, row), fontsize=8, color=COLOURS[1] if wrong else "black", loc="left")
     noisy = int(predictions.mislabelled[rows].sum())
-    framed = f"; {noisy} with a target that is not the truth (framed)" if noisy else ""
-    title = f"The {plural(len(rows), 'example')} of highest loss{framed}"
+    framed = f"; framed: the target differs from the truth ({noisy})" if noisy else ""
+    title = f"The {plural(len(rows), 'example')} with the highest loss{framed}"
     figure.suptitle(title, fontsize=12, y=1 - 0.12 / height, va="top")
     return figure
 
 
 def load_images(source: Source, index: Array) -> list[Array]:
-    """Load the images of examples by index → arrays (H, W, 3) or (H, W), as uint8 or scaled to 0..1."""
+    """Return the images with these indices, each as an array (H, W, 3) or (H, W) of uint8 or of floats from 0 to 1."""
     rows = torch.from_numpy(index)
-    if isinstance(source, Examples):  # in other sources, the index is the row
+    if isinstance(source, Examples):  # in other sources, the index of an example is its row
         indices, order = source.index.sort()
         rows = order[torch.searchsorted(indices, rows.to(source.device))]
     images = source.take(rows).inputs.cpu()

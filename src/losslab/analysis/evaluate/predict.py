@@ -22,26 +22,31 @@ _BATCH_SIZE = 64
 
 
 def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
-    """Load a run that classifies square images as a program from uint8 pixels (N, 3, side, side) to probabilities.
+    """Load the network of a run as a program that converts uint8 pixels (N, 3, side, side) to class probabilities.
 
     Raises:
-        LabError: the run cannot be opened, or does not classify images.
+        LabError: the run cannot be opened, or does not classify square RGB images.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     learner, metadata = reopen_network(run, checkpoint)
     spec = metadata.spec
     if len(spec.input_shape) != 3 or spec.task is Task.REGRESSION:
         shape = "×".join(str(size) for size in spec.input_shape)
-        raise LabError(f"{run.path} learnt {spec.task} on inputs of {shape}: predict needs an image classifier")
+        problem = f"{run.path} was trained for {spec.task} on inputs of shape {shape}"
+        raise LabError(f"{problem}: losslab predict needs a run that classifies images")
     channels, height, width = spec.input_shape
     if metadata.normalise is None or channels != 3 or height != width:
         how = metadata.foreign_transform or f"not normalised, {channels} channels of {height}×{width}"
-        raise LabError(f"{run.path} learnt from images that predict cannot prepare ({how}): prepare them in Python")
+        problem = f"{run.path} was trained on images that losslab predict cannot prepare ({how})"
+        raise LabError(f"{problem}: prepare images and load the network in Python")
     return Program(learner, metadata).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the image files, in folders sorted by name, and an error message for each path without images."""
+    """Return the image files at these paths, and an error message for each path without an image.
+
+    A path is a file, or a folder whose images are returned in the order of their names.
+    """
     files: list[Path] = []
     errors: list[str] = []
     for path in paths:
@@ -87,7 +92,7 @@ def _decode(path: Path, side: int) -> Tensor | str:
 
 
 def _probabilities(classifier: Program, images: Tensor) -> Tensor:
-    """Classify uint8 images (N, side, side, 3) → (N, C) on the CPU; a binary label becomes two classes."""
+    """Return the class probabilities (N, C) of uint8 images (N, side, side, 3), on the CPU; C is 2 in a binary task."""
     pixels = images.to(next(classifier.parameters()).device).permute(0, 3, 1, 2)
     with torch.inference_mode():
         probabilities = classifier(pixels).double().cpu()

@@ -1,4 +1,4 @@
-"""Predictions of a network for each example of a split, with truth, target and loss."""
+"""The predictions of a network for all examples of a split, with their truth, target and loss."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """All examples of a split, sorted by `index`. Floating-point arrays are float64."""
+    """The predictions for all examples of a split, sorted by `index`. Floating-point arrays are float64."""
 
     spec: DataSpec
     index: Array
@@ -28,15 +28,15 @@ class Predictions:
     truth: Array
     """True classes (N,), 0/1 labels (N, K) or values (N, D)."""
     target: Array
-    """Targets of the loss, in the shape of the truth or as class probabilities (N, C)."""
+    """Targets of the loss: like the truth, or class probabilities (N, C)."""
     prediction: Array
     """Predicted classes (N,), 0/1 labels (N, K) or values (N, D)."""
     loss: Array
     """Loss of each example (N,)."""
     probabilities: Array | None = None
-    """Probabilities of classes (N, C), in rows that sum to 1, or of labels (N, K); None for a regression."""
+    """Probabilities of classes (N, C), whose rows sum to 1, or of labels (N, K); None for a regression."""
     scores: Array | None = None
-    """Class scores (N, C), whose argmax is the predicted class; multiclass only."""
+    """Class scores (N, C), whose argmax is the predicted class; None unless the task is multiclass."""
     deviation: Array | None = None
     """Predicted standard deviations (N, D); None if the network does not predict them."""
 
@@ -45,12 +45,12 @@ class Predictions:
 
     @property
     def target_class(self) -> Array:
-        """Class of each target (N,): for probabilities, the most likely class. Multiclass only."""
+        """The class of each target (N,), which is the most likely class of target probabilities. Multiclass only."""
         return self.target if self.target.ndim == 1 else self.target.argmax(1)
 
     @property
     def confidence(self) -> Array:
-        """Probability of each predicted class (N,) or label (N, K)."""
+        """Probability of the predicted class of each example (N,), or of each predicted 0/1 label (N, K)."""
         assert self.probabilities is not None  # noqa: S101 -- for the type checker
         if self.spec.task is Task.MULTICLASS:
             return self.probabilities[np.arange(len(self)), self.prediction]
@@ -58,18 +58,18 @@ class Predictions:
 
     @property
     def mislabelled(self) -> Array:
-        """Whether each target differs from the truth, by label noise or as an outlier, bool (N,)."""
+        """Whether the target of each example differs from its truth (label noise or an outlier), bool (N,)."""
         target = self.target_class if self.spec.task is Task.MULTICLASS else self.target
         differs = np.reshape(target != self.truth, (len(self), -1))
         return np.asarray(differs.any(axis=1))
 
     def highest_loss(self, count: int) -> Array:
-        """Return the rows of the highest losses, in descending order; equal losses keep the order of the data set."""
+        """Return the rows of the examples with the highest losses, highest first; equal losses keep their order."""
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
 def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
-    """Convert the outputs of a split to predictions; the learner's loss defines what the outputs mean.
+    """Convert the outputs for a split to predictions, as the learner's loss defines it.
 
     Raises:
         LabError: some outputs are NaN or infinite.
@@ -79,7 +79,7 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         first = int(split.index[invalid][0])
         raise LabError(
             f"the outputs of {int(invalid.sum()):,} of {len(invalid):,} examples are NaN or infinite, the first is "
-            f"example {first}: the run diverged, or the inputs are not finite; try --ckpt last or best"
+            f"example {first}: the run diverged, or its inputs are not finite; try --ckpt last or --ckpt best"
         )
     spec = learner.spec
     outputs = split.outputs.to(next(learner.parameters()).device)

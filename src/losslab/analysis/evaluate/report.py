@@ -1,4 +1,4 @@
-"""The folder of an evaluation: its name, and its tables and figures."""
+"""The folder of an evaluation: its name, and the tables and figures in it."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ _MAX_NAME = 80
 
 
 def evaluation_name(request: EvaluationRequest, soft_labels_file: Path | None) -> str:
-    """Return the folder name of an evaluation: the split, and options that differ from the best weights and own data.
+    """Return the folder name of an evaluation: the split, and all options that differ from their defaults.
 
     Examples: "test", "test+last", "val+dir=_elsewhere-1f2e3d", "test+soft=people-4a5b6c".
     """
@@ -54,11 +54,11 @@ def _short_hash(text: str) -> str:
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[str]:
     """Write all files of an evaluation and return their names.
 
-    They are written to a temporary folder and moved when all are complete. An earlier result of the same evaluation is
-    replaced; other files in the folder are kept.
+    The files are written to a temporary folder and moved when all are complete. They replace the files of an earlier
+    evaluation with the same settings; other files in the folder are kept.
 
     Raises:
-        LabError: the folder cannot be written, is a link out of the run folder, or contains something else.
+        LabError: the folder cannot be written, or contains something else, or a symbolic link leaves the run folder.
     """
     evaluation.experiment.folder.output(folder)
     settings = evaluation_settings(evaluation)
@@ -123,7 +123,7 @@ def _write_files(evaluation: Evaluation, settings: dict[str, Any], folder: Path)
 
 
 def evaluation_settings(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the settings that identify an evaluation, and with which it can be repeated."""
+    """Return the settings that identify an evaluation, and that suffice to repeat it."""
     folder, request, file = evaluation.experiment.folder, evaluation.request, evaluation.soft_labels
     checkpoint = folder.checkpoint(request.checkpoint)
     inside = checkpoint.is_relative_to(folder.path)
@@ -140,7 +140,7 @@ def evaluation_settings(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def prediction_columns(predictions: Predictions) -> dict[str, Array]:
-    """Return the columns of predictions.csv: truth, target, prediction, confidence and loss of each example."""
+    """Return the columns (N,) of predictions.csv, by name."""
     task, names = predictions.spec.task, np.array(predictions.spec.names)
     target = predictions.target_class if task is Task.MULTICLASS else predictions.target
     columns: dict[str, Any] = {"truth": predictions.truth, "target": target, "prediction": predictions.prediction}
@@ -154,7 +154,7 @@ def prediction_columns(predictions: Predictions) -> dict[str, Array]:
         columns |= {"probability": predictions.probabilities, "confidence": predictions.confidence}
         columns = _split_columns(columns, names)
     else:
-        # The probability that is the target of a binary task has no class name.
+        # In a binary task, the target may be a probability, which has no class name.
         named = {f"{name}_name": names[column] for name, column in columns.items() if column.dtype.kind == "i"}
         columns["confidence"] = predictions.confidence
         if task is Task.BINARY:
@@ -167,19 +167,22 @@ def prediction_columns(predictions: Predictions) -> dict[str, Array]:
 
 
 def _split_columns(columns: Mapping[str, Array], suffixes: Iterable[object]) -> dict[str, Array]:
-    """Split arrays (N, K) into columns (N,) with the names NAME_SUFFIX, or NAME if the suffix is None."""
+    """Split arrays (N, K), by name, into columns (N,) named NAME_SUFFIX, or NAME if the suffix is None."""
     pairs = [(name, column, suffix) for name in columns for column, suffix in enumerate(suffixes)]
     return {name if suffix is None else f"{name}_{suffix}": columns[name][:, at] for name, at, suffix in pairs}
 
 
 def _write_columns(path: Path, columns: Mapping[str, Array]) -> None:
-    """Write columns (N,) by name; floating-point numbers have 7 significant digits, as many as float32."""
+    """Write columns (N,) to a CSV file. Floating-point numbers have 7 significant digits, as many as float32."""
     cells = [map("{:.7g}".format, each) if each.dtype.kind == "f" else each.tolist() for each in columns.values()]
     write_csv(path, list(columns), zip(*cells, strict=True))
 
 
 def _write_confusion(path: Path, predictions: Predictions) -> None:
-    """Write a row for each true class and a column for each predicted class; for each label, a row with four counts."""
+    """Write the confusion matrix: rows are true classes, columns are predicted classes.
+
+    In a multilabel task, each row contains the four counts of a label.
+    """
     names, matrix = predictions.spec.names, extra_metrics.confusion_matrix(predictions)
     header = ["truth \\ prediction", *names]
     if predictions.spec.task is Task.MULTILABEL:
@@ -188,7 +191,7 @@ def _write_confusion(path: Path, predictions: Predictions) -> None:
 
 
 def _note(evaluation: Evaluation, settings: dict[str, Any]) -> str:
-    """Return the note of all figures: name of the run, checkpoint, number of examples, and data options."""
+    """Return the note in all figures: name of the run, checkpoint, number of examples, and changed data options."""
     weights = str(settings["checkpoint"]).removeprefix("checkpoints/")
     request = evaluation.request
     examples = figures.plural(len(evaluation.predictions), f"{request.split} example")
@@ -196,7 +199,7 @@ def _note(evaluation: Evaluation, settings: dict[str, Any]) -> str:
 
 
 def _draw_figures(evaluation: Evaluation, highest_loss: Array) -> Iterator[tuple[str, Figure]]:
-    """Draw the figures one by one, and yield each with its file name without suffix."""
+    """Draw the figures one by one, and yield the file name without suffix and the figure of each."""
     predictions = evaluation.predictions
     if predictions.spec.task is Task.REGRESSION:
         yield "predictions", figures.draw_predictions(predictions)

@@ -1,4 +1,7 @@
-"""Comparison of a network with human label distributions over the classes, as in CIFAR-10H."""
+"""Comparison of predictions with human label distributions: for each example, the share of people who chose each class.
+
+CIFAR-10H (Peterson et al. 2019) contains such distributions.
+"""
 
 from pathlib import Path
 
@@ -15,10 +18,11 @@ _FLOOR = np.finfo(np.float32).eps
 
 
 def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
-    """Read the human label distributions for the examples of a split → float64 (N, C).
+    """Read a .npy file of human label distributions. Return those of the examples in `predictions`, float64 (N, C).
 
-    The .npy file has a row, which sums to 1, for each example of the split in the order of the index. If the split is
-    part of a data set of `size` examples, the file may instead have a row for each example of the data set.
+    Each row of the file sums to 1. The file has one row for each example of the split, in the order of their indices.
+    If the split is a part of a data set of `size` examples, it may instead have one row for each example of the data
+    set.
 
     Raises:
         LabError: the file cannot be read, or does not contain such distributions.
@@ -31,7 +35,7 @@ def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
         raise LabError(f"{path} contains an array of shape {rows.shape}, this split needs ({count}, {classes}){other}")
     _check_distributions(rows, path)
     rows = rows.astype(np.float64)
-    rows /= rows.sum(1, keepdims=True)  # sums of half-precision rows are off in the third digit
+    rows /= rows.sum(1, keepdims=True)  # rows in half precision sum to 1 with an error of about 1e-3
     return rows if len(rows) == count else rows[predictions.index]
 
 
@@ -64,9 +68,9 @@ def soft_metrics(predictions: Predictions, human: Array) -> dict[str, float]:
     """Compare the network's probabilities p with human distributions h (N, C). Logarithms are natural.
 
     Cross-entropy H(h, p) and KL(h‖p) = H(h, p) - H(h) are those of Peterson et al., Human uncertainty makes
-    classification more robust, 2019 (CIFAR-10H). "accuracy" is the mean human probability of the predicted class,
-    "agreement" is the share of examples for which it has the largest human probability, and "entropy_correlation" is
-    Spearman's correlation between the entropies of p and h.
+    classification more robust, 2019 (CIFAR-10H). "accuracy" is the mean human probability of the predicted class.
+    "agreement" and "truth_agreement" are the shares of examples whose most likely class under h is the predicted class
+    and the true class. "entropy_correlation" is Spearman's correlation between the entropies of p and h.
     """
     assert predictions.probabilities is not None  # noqa: S101 -- for the type checker
     probabilities = predictions.probabilities
@@ -86,10 +90,10 @@ def soft_metrics(predictions: Predictions, human: Array) -> dict[str, float]:
 
 
 def cross_entropy(human: Array, probabilities: Array) -> Array:
-    """Compute -Σ h log p of each example → (N,)."""
+    """Return the cross-entropy -Σ h log p of each example (N,)."""
     return np.asarray(-(human * np.log(np.maximum(probabilities, _FLOOR))).sum(1))
 
 
 def entropy(probabilities: Array) -> Array:
-    """Compute -Σ p log p of each row → (N,)."""
-    return np.asarray(0.0 - xlogy(probabilities, probabilities).sum(1))  # avoids -0.0
+    """Return the entropy -Σ p log p of each row (N,)."""
+    return np.asarray(0.0 - xlogy(probabilities, probabilities).sum(1))  # the subtraction from 0.0 avoids -0.0

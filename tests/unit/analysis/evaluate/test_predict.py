@@ -99,9 +99,12 @@ def test_data_with_other_classes_are_rejected(photos, tmp_path):
 
 
 def test_a_run_that_does_not_classify_images_is_rejected(runs):
-    with pytest.raises(LabError, match="learnt regression on inputs of 10: predict needs an image classifier"):
+    with pytest.raises(
+        LabError,
+        match="trained for regression on inputs of shape 10: losslab predict needs a run that classifies images",
+    ):
         predict.load_classifier(runs("values"))
-    with pytest.raises(LabError, match="that predict cannot prepare"):
+    with pytest.raises(LabError, match="that losslab predict cannot prepare"):
         predict.load_classifier(RunFolder(runs("noisy"), ("labelled",)))
 
 
