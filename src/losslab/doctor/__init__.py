@@ -1,4 +1,4 @@
-"""Examines a network, a loss and a batch before the first step, and reports problems. Imports only torch.
+"""Checks a network, a loss and a batch for mistakes before the first training step. Needs torch only.
 
 from losslab.doctor import examine, report
 

@@ -14,8 +14,8 @@ _LARGE = 30.0
 """A root mean square that normalised inputs do not have; for bytes it is about 85 (MNIST) to 135 (CIFAR-10)."""
 
 
-def nonfinite_inputs(setup: Setup) -> Iterator[Finding]:
-    """Find NaN or infinity in the outputs, which the inputs may have caused."""
+def nonfinite_outputs(setup: Setup) -> Iterator[Finding]:
+    """Find NaN or infinity in the outputs, and report whether the inputs contain any."""
     inputs, outputs = setup.inputs, setup.outputs
     if not isinstance(outputs, Tensor) or outputs.isfinite().all():
         return
@@ -24,7 +24,8 @@ def nonfinite_inputs(setup: Setup) -> Iterator[Finding]:
         problem = f"{_nonfinite_rows(inputs)} of {len(inputs)} examples have NaN or infinity among their inputs"
         yield error("inputs-not-finite", problem, why, "remove these examples, or fill in the missing values")
         return
-    problem = f"{_nonfinite_rows(outputs)} of {len(outputs)} outputs are NaN or infinite, though the inputs are finite"
+    problem = f"the outputs of {_nonfinite_rows(outputs)} of {len(outputs)} examples are NaN or infinite"
+    problem += ", though the inputs are finite" if isinstance(inputs, Tensor) else ""
     fix = "look for a division by 0, a log or sqrt of 0, or weights that were not initialised"
     yield error("outputs-not-finite", problem, why, fix)
 
@@ -35,7 +36,7 @@ def _nonfinite_rows(tensor: Tensor) -> int:
 
 
 def unnormalised_inputs(setup: Setup) -> Iterator[Finding]:
-    """Find inputs of the first layer with weights that are too large for usual initialisations."""
+    """Find inputs that are too large for usual initialisations, where they enter the first layer with weights."""
     if setup.layers.first is None:
         return
     layer, inputs = setup.layers.first
@@ -46,7 +47,7 @@ def unnormalised_inputs(setup: Setup) -> Iterator[Finding]:
         return
     low, high = inputs.min().item(), inputs.max().item()
     problem = f"the first layer with weights has inputs from {low:.4g} to {high:.4g} (root mean square {size:.4g})"
-    why = "initialisations expect inputs of size 1: gradients grow with larger inputs, and training diverges or is slow"
+    why = "initialisations expect a root mean square near 1: larger inputs make training diverge, or slow it down"
     fix = "standardise each input: subtract its mean over the training set and divide by its standard deviation"
     if inputs.ndim > 3 and low >= 0 and 100 < high <= 255:
         fix = "these look like bytes: divide by 255, subtract each channel's mean and divide by its standard deviation"
@@ -54,16 +55,16 @@ def unnormalised_inputs(setup: Setup) -> Iterator[Finding]:
 
 
 def nonfinite_targets(setup: Setup) -> Iterator[Finding]:
-    """Find NaN or infinity among the targets, unless the loss handles them."""
+    """Find NaN or infinity among the targets, unless the loss is finite for them."""
     target = setup.all_targets
     if not target.isfinite().all() and not setup.accepts_all_targets:
         problem = f"{_nonfinite_rows(target)} of {len(target)} targets are NaN or infinite"
         why = "one such value makes the loss, its gradient and, with the first step, all weights NaN"
-        fix = "remove these examples (losslab itself turns a class index outside of 0..C-1 into NaN)"
+        fix = "remove these examples (losslab encodes a class index outside 0..C-1 as NaN)"
         yield error("targets-not-finite", problem, why, fix)
 
 
-def class_indices(setup: Setup) -> Iterator[Finding]:
+def wrong_class_indices(setup: Setup) -> Iterator[Finding]:
     """Find class indices of the wrong dtype or shape, or out of range."""
     target, outputs = setup.all_targets, setup.outputs
     if not setup.takes_indices or outputs.shape[1] < 2:
@@ -72,16 +73,18 @@ def class_indices(setup: Setup) -> Iterator[Finding]:
     has_columns = target.shape[1:] == outputs.shape[1:] and target.ndim > 1
     if has_columns and (integers or setup.takes_only_indices):
         problem = f"the targets {tuple(target.shape)} are one-hot rows of {dtype_name(target.dtype)}"
-        why = "integers are read as class indices, one per example; only rows of floats can be read as probabilities"
-        yield error("one-hot-integers" if integers else "one-hot-for-indices", problem, why, "use target.argmax(1)")
+        name, why = "one-hot-for-indices", "this loss takes class indices of shape (N,), not rows of floats"
+        if integers:
+            name, why = "one-hot-integers", "integers are read as class indices, one per example, not as rows"
+        yield error(name, problem, why, "use target.argmax(1)")
     elif target.ndim == 2 and target.shape[1] == 1 and len(index_shape) == 1:
         problem = f"the class indices are a column, {tuple(target.shape)}"
         yield error("index-column", problem, "the loss takes class indices of shape (N,)", "use target.squeeze(1)")
     elif target.shape[1:] == index_shape[1:] and not integers:
-        why = "the loss reads floats as probabilities, one row per example"
+        why = "class indices are integers; floats can only be read as probabilities, one row per example"
         yield error("index-float", f"class indices of {dtype_name(target.dtype)}", why, "use target.long()")
     elif integers and target.dtype != torch.int64 and not setup.accepts_all_targets:
-        why = "torch takes only class indices of int64"
+        why = "torch takes class indices only as int64"
         yield error("index-dtype", f"class indices of {dtype_name(target.dtype)}", why, "use target.long()")
     elif integers and setup.counted_targets.numel():
         low, high, classes = int(setup.counted_targets.min()), int(setup.counted_targets.max()), outputs.shape[1]
@@ -95,17 +98,17 @@ def class_indices(setup: Setup) -> Iterator[Finding]:
         yield error("index-out-of-range", problem, why, fix)
 
 
-def single_logit(setup: Setup) -> Iterator[Finding]:
-    """Find a single logit per example, for a loss that applies a softmax."""
+def single_output(setup: Setup) -> Iterator[Finding]:
+    """Find a single output per example, for a loss that compares the outputs of classes."""
     one = setup.outputs.ndim == 1 or setup.outputs.shape[1] == 1
     if setup.output_kind in {OutputKind.LOGITS, OutputKind.SCORES} and one:
-        problem = f"one logit per example, {tuple(setup.outputs.shape)}, for a loss that applies a softmax over classes"
-        why = "the softmax of a single number is always 1: the loss is 0 and the network learns nothing"
+        problem = f"one output per example, {tuple(setup.outputs.shape)}, for a loss that compares outputs of classes"
+        why = "a single output has nothing to be compared with (its softmax is 1): the network learns nothing"
         fix = "use binary cross-entropy on logits with 0/1 targets of the same shape, or give the network two outputs"
         yield error("one-logit", problem, why, fix)
 
 
-def soft_targets(setup: Setup) -> Iterator[Finding]:
+def wrong_soft_targets(setup: Setup) -> Iterator[Finding]:
     """Find rows of soft targets that are not probabilities."""
     target, kl_div = setup.all_targets, setup.torch_class is nn.KLDivLoss
     if setup.output_kind is not OutputKind.LOGITS and not kl_div:
@@ -123,6 +126,7 @@ def soft_targets(setup: Setup) -> Iterator[Finding]:
     fix = "divide each row by its sum; for labels that do not exclude each other use binary cross-entropy"
     if (target < 0).any():
         problem = f"soft targets down to {target.min():.4g}"
+        fix = "give probabilities, such as softmax(target), or use another loss"
         yield error("targets-negative", problem, "a probability is never negative", fix)
         return
     sums = target.sum(1).flatten()
@@ -132,7 +136,7 @@ def soft_targets(setup: Setup) -> Iterator[Finding]:
         problem = (
             f"{wrong.sum()} of {len(sums)} rows of soft targets do not sum to 1 ({sums.min():.4g} to {sums.max():.4g})"
         )
-        why = "a softmax sums to 1 and cannot reach them; each example is weighted by the sum of its row"
+        why = "the probabilities of a softmax sum to 1 and cannot reach them; an example is weighted by its row's sum"
         yield make("targets-not-probabilities", problem, why, fix)
 
 
@@ -145,7 +149,7 @@ def _swapped_logarithms(target: Tensor, *, logarithms: bool) -> tuple[str, str] 
     return None
 
 
-def zero_one_labels(setup: Setup) -> Iterator[Finding]:
+def labels_outside_0_1(setup: Setup) -> Iterator[Finding]:
     """Find targets outside of [0, 1] for binary cross-entropy, such as -1 and 1."""
     target = setup.all_targets
     binary = setup.output_kind in {OutputKind.BINARY_LOGITS, OutputKind.PROBABILITIES}
@@ -163,7 +167,7 @@ def zero_one_labels(setup: Setup) -> Iterator[Finding]:
     yield error("labels-outside-0-1", f"targets from {low:.4g} to {high:.4g}", why, fix)
 
 
-def signed_labels(setup: Setup) -> Iterator[Finding]:
+def unsigned_labels(setup: Setup) -> Iterator[Finding]:
     """Find targets other than -1 and 1, for a loss that takes signs."""
     target = setup.all_targets
     if setup.output_kind is OutputKind.SIGNED_SCORES and not _are_signs(target):
@@ -176,7 +180,7 @@ def _are_signs(target: Tensor) -> bool:
     return bool(((target == -1) | (target == 1)).all())
 
 
-def counts(setup: Setup) -> Iterator[Finding]:
+def negative_counts(setup: Setup) -> Iterator[Finding]:
     """Find negative targets or rates, for the Poisson likelihood."""
     if setup.torch_class is not nn.PoissonNLLLoss:
         return
@@ -213,7 +217,7 @@ def missing_classes(setup: Setup) -> Iterator[Finding]:
         return
     outputs, count, classes = setup.outputs.shape[1], setup.counted_targets.numel(), len(setup.counted_targets.unique())
     few = outputs > 3 and outputs >= 2 * classes and count >= 64 * classes
-    # A class that is missing among 100 C examples is about thirty times rarer than the average class.
+    # Among 100 C examples, the average class has 100. Only a class that is 30 times rarer can be missing by chance.
     missing = classes < outputs and count >= 100 * outputs
     if classes and (few or missing):
         problem = f"{classes} class{'es' * (classes > 1)} in {count} examples, and {outputs} outputs"
@@ -223,7 +227,7 @@ def missing_classes(setup: Setup) -> Iterator[Finding]:
 
 
 _EXPLOSIVE = 1e3
-"""Above this mean square of the targets, small MLPs diverge or stall with SGD at rate 0.01 (measured at 60²)."""
+"""A mean square of targets. Well above it (at 60²), small MLPs were seen to diverge or stall with SGD at rate 0.01."""
 
 
 def unscaled_values(setup: Setup) -> Iterator[Finding]:
@@ -241,14 +245,12 @@ def unscaled_values(setup: Setup) -> Iterator[Finding]:
         f"the loss of predictions near 0 is mean² + std² = {expected:.4g}, and gradients grow with the error: usual "
         "learning rates overshoot until the weights are infinite"
     )
-    fix = (
-        "subtract the mean of the training targets and divide by their standard deviation; invert this for predictions"
-    )
+    fix = "subtract the mean of the training targets and divide by their standard deviation; undo this in predictions"
     yield warning("targets-not-standardised", problem, why, fix)
 
 
 def _is_squared(setup: Setup) -> bool:
-    """Return whether the loss is about four times as large at twice the distance, at the scale of the targets."""
+    """Return whether the loss of outputs 0 is about four times as large for doubled targets, like a squared error."""
     target = setup.target.to(setup.outputs.dtype)
     if target.shape != setup.outputs.shape and not (isinstance(setup.loss, Loss) and target.ndim == setup.outputs.ndim):
         return False
@@ -262,7 +264,7 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def broadcast_shapes(setup: Setup) -> Iterator[Finding]:
+def mismatched_shapes(setup: Setup) -> Iterator[Finding]:
     """Find outputs and targets of different shapes, such as (N, 1) and (N,), for a loss that compares elements."""
     kind, target = setup.output_kind, setup.target
     if target.shape == setup.outputs.shape:
@@ -281,14 +283,17 @@ def broadcast_shapes(setup: Setup) -> Iterator[Finding]:
         outputs = target.shape[1] if target.ndim > 1 else 1
         fix = f"give the network {outputs} output(s) per example, or reshape the target"
     else:
-        why = f"they broadcast to {common}: every output is compared with every target, which trains towards their mean"
+        all_pairs = torch.Size(common).numel() == setup.outputs.numel() * target.numel()
+        compared = "every output is compared with every target, which trains towards their mean"
+        compared = compared if all_pairs else "outputs or targets are repeated, and not compared one to one"
+        why = f"they broadcast to {common}: {compared}"
         same_size = setup.outputs.numel() == target.numel()
         fix = "reshape the target: target.view_as(outputs)" if same_size else f"give the target the shape {shape}"
     yield error("shapes-broadcast", f"the outputs are {shape} and the targets {tuple(target.shape)}", why, fix)
 
 
 def _broadcasts(setup: Setup) -> bool:
-    """Return whether the loss is unknown, and its value does not depend on the order of the targets."""
+    """Return whether a loss of unknown kind has the same value for shuffled targets, as if it compared all pairs."""
     target = setup.target
     if is_known(setup.loss) or setup.outputs.numel() != target.numel() or not target.is_floating_point():
         return False

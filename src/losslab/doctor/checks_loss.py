@@ -14,11 +14,13 @@ from losslab.losses.adapter.probe import finite_value
 from losslab.losses.base import Loss
 
 _LOGIT = 5.0
+"""Size of the logits in the outputs of `_correct_and_wrong`."""
 _LARGE_LOGITS = (50.0, 500.0)
+"""Logits of the correct classes between which a loss without a lower bound decreases far below 0."""
 _FAR_BELOW_0 = -20.0
 
 
-def single_finite_loss(setup: Setup) -> Iterator[Finding]:
+def invalid_loss(setup: Setup) -> Iterator[Finding]:
     """Find a loss that is not a single finite number."""
     value = setup.value
     if not isinstance(value, Tensor):
@@ -35,7 +37,7 @@ def single_finite_loss(setup: Setup) -> Iterator[Finding]:
 
 
 def unreached_parameters(setup: Setup) -> Iterator[Finding]:
-    """Find parameters that are frozen, or on which the loss does not depend."""
+    """Find a network in which all parameters are frozen, and parameters on which the loss does not depend."""
     if not setup.trainable:
         if list(setup.network.parameters()):
             fix = "set requires_grad_(True) on the parameters to train"
@@ -45,7 +47,7 @@ def unreached_parameters(setup: Setup) -> Iterator[Finding]:
         return
     if not setup.value.requires_grad:
         part = "loss" if getattr(setup.outputs, "requires_grad", False) else "network"
-        problem = f"the {part} interrupts the gradient: its result does not require one"
+        problem = f"the {part} interrupts the gradient: its result does not require a gradient"
         fix = f"search the {part} for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
         yield error("detached", problem, "nothing would be learnt", fix)
         return
@@ -60,7 +62,7 @@ def unreached_parameters(setup: Setup) -> Iterator[Finding]:
 
 
 def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
-    """Find a gradient that is not finite, although the loss is."""
+    """Find a gradient that is not finite, although the loss is finite."""
     if not _is_differentiable(setup) or not setup.value.isfinite().all():
         return
     bad = [name for name, gradient in setup.gradients.items() if gradient is not None and not gradient.isfinite().all()]
@@ -72,7 +74,7 @@ def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
 
 
 def zero_gradient(setup: Setup) -> Iterator[Finding]:
-    """Find outputs that are the same for all inputs and cannot change, or a gradient of 0."""
+    """Find outputs that are equal for all inputs and weights with gradient 0, or a gradient of 0 in all parameters."""
     has_loss = isinstance(setup.inputs, Tensor) and setup.has_tensors and bool(setup.number)
     if not has_loss or not _is_differentiable(setup):
         return
@@ -93,10 +95,10 @@ def zero_gradient(setup: Setup) -> Iterator[Finding]:
         yield error("gradient-zero", problem, why, fix)
 
 
-def upside_down(setup: Setup) -> Iterator[Finding]:
+def inverted_loss(setup: Setup) -> Iterator[Finding]:
     """Find a loss that is lower for wrong outputs than for correct outputs, as with the wrong sign."""
     values = None if setup.maximizes else lower_when_wrong(setup)
-    # A loss ≥ 0 may be intended to be so: for distances, ranks or complementary labels.
+    # A loss of classes that is ≥ 0 may be lower for wrong outputs on purpose, as for distances or complementary labels.
     if values is None or (values[1] >= 0 and setup.one_hot_target is not None and not isinstance(setup.loss, Loss)):
         return
     problem = f"the loss is {values[0]:.4g} where the outputs are correct, and {values[1]:.4g} where they are wrong"
@@ -105,7 +107,7 @@ def upside_down(setup: Setup) -> Iterator[Finding]:
     yield error("loss-upside-down", problem, why, fix)
 
 
-def unbounded(setup: Setup) -> Iterator[Finding]:
+def unbounded_loss(setup: Setup) -> Iterator[Finding]:
     """Find a loss without a lower bound as the logits of the correct classes grow, unless the network bounds them."""
     hot = setup.one_hot_target
     if hot is None or setup.maximizes or setup.output_kind is OutputKind.LOG_PROBABILITIES or setup.torch_class:
@@ -124,7 +126,7 @@ def unbounded(setup: Setup) -> Iterator[Finding]:
 
 
 def lower_when_wrong(setup: Setup) -> tuple[float, float] | None:
-    """Return the loss of correct outputs and that of wrong outputs, if wrong outputs have the lower loss."""
+    """Return the losses of correct and of wrong outputs if those of wrong outputs are lower; otherwise None."""
     values = [finite_value(setup.loss, outputs, setup.target) for outputs in _correct_and_wrong(setup)]
     if not values or any(value is None for value in values):
         return None
@@ -134,9 +136,9 @@ def lower_when_wrong(setup: Setup) -> tuple[float, float] | None:
 
 
 def _correct_and_wrong(setup: Setup) -> list[Tensor]:
-    """Return correct outputs, and one or two wrong outputs; an empty list if they are not known.
+    """Return correct outputs, then one or two wrong outputs; an empty list if the correct outputs are not known.
 
-    For values there is a wrong output on each side, because no convex loss is lower at both.
+    For values, the wrong outputs are above and below the target, because no convex loss is lower at both.
     """
     if setup.torch_class:
         return []
@@ -153,7 +155,7 @@ def _correct_and_wrong(setup: Setup) -> list[Tensor]:
 
 
 def _bounds_outputs(setup: Setup) -> bool:
-    """Return whether the network keeps its outputs in a range where such a loss has a minimum."""
+    """Return whether the network bounds its outputs from above, so that even an unbounded loss has a minimum."""
     upper_bounds = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
     return are_log_probabilities(setup.outputs.detach()) or any(map(setup.holds_for_any_weights, upper_bounds))
 

@@ -1,4 +1,4 @@
-"""Checks the settings of loss and optimizer, the value of the first loss, and the mode of the network."""
+"""Checks the settings of loss and optimizer, the loss before the first step, and the mode of the network."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,11 @@ from losslab.losses import MSE
 from losslab.losses.adapter.output_kind import OutputKind, setting
 
 _LARGE_DECAY = 0.1
-"""If a step removes at least this fraction of a weight, the decay dominates the gradient of the loss."""
+"""Limit for lr · weight_decay, the fraction of a weight that a step removes, above which it dominates the loss."""
 
 
 def weights_with_smoothing(setup: Setup) -> Iterator[Finding]:
-    """Find class weights with label smoothing, whose smoothed part has the weights of the other classes."""
+    """Find class weights combined with label smoothing, which then favours classes with a large weight."""
     weight, smoothing = setting(setup.loss, "weight"), float(setting(setup.loss, "label_smoothing", default=0.0))
     if setup.output_kind is not OutputKind.LOGITS or not isinstance(weight, Tensor) or not smoothing:
         return
@@ -32,7 +32,7 @@ def weights_with_smoothing(setup: Setup) -> Iterator[Finding]:
         f"on an example of class {light} the loss is lowest at p = {best[light]:.3f} for class {light} and "
         f"{best[heavy]:.3f} for class {heavy} (without weights {1 - smoothing * (1 - 1 / len(weight)):.3f})"
     )
-    why = "the smoothed part of a target has the weights of all classes, which favours classes with a large weight"
+    why = "smoothing adds a loss for every class, weighted by the weight of that class, which favours large weights"
     fix = "use only one of the two, or weight the smoothed loss of an example by the weight of its class"
     make = error if int(best.argmax()) != light else warning
     yield make("weights-with-smoothing", problem, why, fix)
@@ -41,7 +41,7 @@ def weights_with_smoothing(setup: Setup) -> Iterator[Finding]:
 def optimal_probabilities(weight: Tensor, smoothing: float, label: int) -> Tensor:
     """Return the probabilities (C,) at which the loss of an example with this label is lowest.
 
-    The loss is -Σ_k c_k log p_k with c_k = ε w_k / C, plus (1 - ε) w_y for the label; so p = c / Σ c.
+    The loss is -Σ_k c_k log p_k with c_k = ε w_k / C + (1 - ε) w_y [k = y]; so p = c / Σ c.
     """
     costs = smoothing * weight / len(weight)
     costs[label] += (1 - smoothing) * weight[label]
@@ -49,11 +49,11 @@ def optimal_probabilities(weight: Tensor, smoothing: float, label: int) -> Tenso
 
 
 def kl_element_mean(setup: Setup) -> Iterator[Finding]:
-    """Find KLDivLoss(reduction="mean"), which also divides by the number of classes."""
+    """Find KLDivLoss(reduction="mean"), which divides by the number of examples and by the outputs per example."""
     if setup.torch_class is nn.KLDivLoss and setting(setup.loss, "reduction", default="mean") == "mean":
-        classes = setup.outputs[0].numel()
-        problem = f'KLDivLoss with reduction="mean" averages over examples and {classes} classes'
-        why = f"the divergence of an example is a sum over classes: loss and gradient are {classes} times too small"
+        size = setup.outputs[0].numel()
+        problem = f'KLDivLoss with reduction="mean" averages over examples and over the {size} outputs of an example'
+        why = f"the divergence of an example is a sum over its outputs: loss and gradient are {size} times too small"
         yield warning("kl-element-mean", problem, why, 'use reduction="batchmean"')
 
 
@@ -62,29 +62,29 @@ def optimizer_without_parameters(setup: Setup) -> Iterator[Finding]:
     if setup.optimizer is not None and setup.trainable and not _groups(setup):
         problem = "the optimizer has no trainable parameter of this network"
         why = "its steps change other tensors, but not the network"
-        fix = "create the optimizer from network.parameters(), after the network"
+        fix = "create the optimizer from network.parameters(), after creating the network"
         yield error("optimizer-elsewhere", problem, why, fix)
 
 
 def high_initial_loss(setup: Setup) -> Iterator[Finding]:
-    """Find a loss far above that of uniform outputs."""
+    """Find a loss far above the loss of outputs that are 0, that is, of uniform probabilities."""
     if setup.number is None or setup.output_kind not in {OutputKind.LOGITS, OutputKind.BINARY_LOGITS}:
         return
     with torch.no_grad():
         uniform = float(setup.loss(torch.zeros_like(setup.outputs), setup.target))
     if uniform > 0 and setup.number >= 2 * uniform and setup.number >= uniform + 0.5:
         size = float(setup.outputs.detach().abs().max())
-        problem = f"the loss is {setup.number:.4g}, that of uniform outputs {uniform:.4g}; outputs are up to {size:.4g}"
+        problem = f"the loss is {setup.number:.4g} (of outputs 0: {uniform:.4g}), and outputs are up to {size:.4g}"
         why = "the untrained network makes confident wrong predictions: the first epochs only correct this"
         yield warning("initial-loss", problem, why, "normalise the inputs, or initialise the last layer closer to 0")
 
 
 def unstable_learning_rate(setup: Setup) -> Iterator[Finding]:
-    """Find a learning rate above the bound, such as 2/λmax, at which gradient descent on a quadratic diverges."""
-    descent, layer = _descent(setup), setup.linear_layer
-    if descent is None or layer is None or not (setup.torch_class is nn.MSELoss or type(setup.loss) is MSE):
+    """Find a learning rate above the bound, such as 2/λmax, above which SGD on a quadratic loss diverges."""
+    bound_of_sgd, layer = _stability_bound(setup), setup.linear_layer
+    if bound_of_sgd is None or layer is None or not (setup.torch_class is nn.MSELoss or type(setup.loss) is MSE):
         return
-    lr, factor, formula = descent
+    lr, factor, formula = bound_of_sgd
     largest = _largest_eigenvalue(setup, layer)
     if not largest > 0 or lr <= factor / largest:
         return
@@ -95,10 +95,10 @@ def unstable_learning_rate(setup: Setup) -> Iterator[Finding]:
 
 
 def _largest_eigenvalue(setup: Setup, layer: nn.Linear) -> float:
-    """Return λmax of the Hessian of the mean squared error over the whole batch.
+    """Return λmax of the Hessian of the squared error over the whole batch, with the weight decay of the optimizer.
 
-    λmax = 2 σ²/(N D), where σ is the largest singular value of [features, 1]. Return 0 if the outputs of the layer are
-    not those of the network.
+    For the mean squared error, λmax = 2 σ²/(N D) + weight decay, where σ is the largest singular value of
+    [features, 1]. Return 0 if the outputs of the layer are not those of the network.
     """
     calls: list[tuple[Tensor, Tensor]] = []
     with layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output))), torch.no_grad():
@@ -113,8 +113,8 @@ def _largest_eigenvalue(setup: Setup, layer: nn.Linear) -> float:
     return float(2 * torch.linalg.matrix_norm(features, 2).square() / elements + decay)
 
 
-def _descent(setup: Setup) -> tuple[float, float, str] | None:
-    """Return the learning rate of SGD, its upper bound times λmax, and the formula of the bound; None if unknown."""
+def _stability_bound(setup: Setup) -> tuple[float, float, str] | None:
+    """Return the learning rate, its upper bound times λmax, and the formula of the bound; None for other than SGD."""
     if setup.optimizer is None:
         return None if setup.lr is None else (setup.lr, 2.0, "2/λmax")
     group: dict[str, Any] = setup.optimizer.param_groups[0]
@@ -125,7 +125,9 @@ def _descent(setup: Setup) -> tuple[float, float, str] | None:
         return lr, 2.0, "2/λmax"
     if group["nesterov"]:
         return lr, 2 * (1 + beta) / (1 + 2 * beta), "2(1+β)/((1+2β)λmax)"
-    return lr, 2 * (1 + beta) / (1 - float(group["dampening"])), "2(1+β)/λmax"
+    dampening = float(group["dampening"])
+    formula = f"2(1+β)/((1-{dampening:g})λmax)" if dampening else "2(1+β)/λmax"
+    return lr, 2 * (1 + beta) / (1 - dampening), formula
 
 
 def zero_learning_rate(setup: Setup) -> Iterator[Finding]:
@@ -134,13 +136,13 @@ def zero_learning_rate(setup: Setup) -> Iterator[Finding]:
     rates = [float(group.get("initial_lr", group["lr"])) for group in groups if group.get("lr") is not None]
     rates = rates if groups or setup.lr is None else [setup.lr]
     if rates and not any(rates):
-        fix = "set one above 0, such as 0.1 (SGD) or 1e-3 (Adam)"
+        fix = "set a learning rate above 0, such as 0.1 (SGD) or 1e-3 (Adam)"
         why = "the steps do not change the weights"
         yield error("learning-rate-zero", "the learning rate is 0", why, fix)
 
 
 def maximizing_optimizer(setup: Setup) -> Iterator[Finding]:
-    """Find an optimizer that maximizes a loss that should be minimized."""
+    """Find an optimizer that maximizes, for a loss that is not lower for wrong outputs."""
     if setup.maximizes and lower_when_wrong(setup) is None:
         why = "each step increases the loss and makes the network worse"
         fix = "remove maximize=True, unless the loss should be maximized"
@@ -148,7 +150,7 @@ def maximizing_optimizer(setup: Setup) -> Iterator[Finding]:
 
 
 def missed_parameters(setup: Setup) -> Iterator[Finding]:
-    """Find trainable parameters that the optimizer lacks, although it has others."""
+    """Find trainable parameters that the optimizer lacks, although it has other parameters of the network."""
     if setup.optimizer is None:
         return
     optimized = {id(parameter) for group in setup.optimizer.param_groups for parameter in group["params"]}
@@ -165,7 +167,9 @@ def large_weight_decay(setup: Setup) -> Iterator[Finding]:
         lr, decay = float(group.get("lr") or 0.0), float(group.get("weight_decay") or 0.0)
         if decay >= 1 and lr * decay >= _LARGE_DECAY:
             problem = f"weight_decay {decay:g} at learning rate {lr:g}"
-            why = f"each step removes the fraction lr · weight_decay = {lr * decay:.3g} of every weight"
+            why = f"lr · weight_decay is {lr * decay:.3g}: the decay dominates the loss and keeps weights close to 0"
+            if isinstance(setup.optimizer, torch.optim.SGD | torch.optim.AdamW):
+                why = f"each step removes the fraction lr · weight_decay = {lr * decay:.3g} of every weight"
             yield warning("weight-decay-too-high", problem, why, "use a weight decay of 1e-4 to 1e-1")
             return
 
@@ -173,7 +177,7 @@ def large_weight_decay(setup: Setup) -> Iterator[Finding]:
 def zero_class_weight(setup: Setup) -> Iterator[Finding]:
     """Find classes with weight 0 that are not ignored.
 
-    Weights that a rule computes are not checked: they may be 0 for classes without examples.
+    Weights that losslab computes from class counts are not checked: they may be 0 for classes without examples.
     """
     weight = setting(setup.loss, "weight")
     if not setup.takes_indices or not isinstance(weight, Tensor) or setting(setup.loss, "weight_rule") is not None:

@@ -1,4 +1,4 @@
-"""Checks whether the outputs are what the loss takes them for; a softmax may be missing or superfluous."""
+"""Checks whether the outputs are of the kind that the loss takes, or an activation is missing or superfluous."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +22,7 @@ def squashed_logits(setup: Setup) -> Iterator[Finding]:
     if not margin and setup.output_kind not in {OutputKind.LOGITS, OutputKind.BINARY_LOGITS}:
         return
     rows = setup.outputs.ndim > 1 and setup.outputs.shape[1] > 1
-    if rows and setup.holds_for_any_weights(sum_to_one):
+    if rows and setup.holds_for_any_weights(are_probabilities):
         yield _activation_in_network(setup, "softmax", "≥ 0, and those of each example sum to 1")
     elif rows and setup.holds_for_any_weights(are_log_probabilities):
         yield _log_softmax_in_network(setup)
@@ -33,29 +33,34 @@ def squashed_logits(setup: Setup) -> Iterator[Finding]:
 
 
 def _activation_in_network(setup: Setup, activation: str, range_of_outputs: str) -> Finding:
-    best = setup.target if setup.target.is_floating_point() else setup.one_hot_target
+    best, is_certain = setup.one_hot_target, bool(((setup.target == 0) | (setup.target == 1)).all())
+    if best is None and setup.target.shape == setup.outputs.shape and is_certain:
+        best = setup.target  # soft targets are not the outputs with the lowest loss
     lowest = None if best is None else finite_value(setup.loss, best.to(setup.outputs.dtype), setup.target)
     limit = "" if lowest is None else f", so that on this batch it cannot fall below {float(lowest):.4f}"
     own = "sigmoid" if setup.output_kind is OutputKind.BINARY_LOGITS else "softmax"
+    why = f"the loss takes logits and applies {own} itself{limit}"
+    if setup.output_kind not in {OutputKind.LOGITS, OutputKind.BINARY_LOGITS}:
+        why = f"the loss takes unbounded scores, and the {activation} limits them"
     return error(
         f"{activation}-in-network",
-        f"the outputs are {range_of_outputs}, with any weights{setup.ending}",
-        f"the loss takes logits and applies {own} itself{limit}; gradients of confident outputs vanish",
+        f"the outputs are {range_of_outputs}, whatever the weights are{setup.ending}",
+        f"{why}; gradients of confident outputs vanish",
         f"remove the {activation} from the network, and apply it only to get probabilities",
     )
 
 
 def _log_softmax_in_network(setup: Setup) -> Finding:
-    problem = f"the outputs are log-probabilities, with any weights{setup.ending}"
+    problem = f"the outputs are log-probabilities, whatever the weights are{setup.ending}"
     fix = "remove the log-softmax from the network"
     if setup.output_kind is OutputKind.LOGITS:
         why = "the loss applies log-softmax itself; a second one changes nothing, but the outputs are not logits"
         return warning("log-softmax-in-network", problem, why, f"{fix}, or use NLLLoss, which takes log-probabilities")
-    return error("log-softmax-in-network", problem, "the loss takes logits, but no output can be above 0", fix)
+    return error("log-softmax-in-network", problem, "the loss takes unbounded outputs, but none can be above 0", fix)
 
 
 def _rectified_logits(setup: Setup) -> Finding:
-    problem = f"no output is below 0, with any weights{setup.ending}"
+    problem = f"no output is below 0, whatever the weights are{setup.ending}"
     fix = "remove the rectifier after the last layer"
     if setup.output_kind is OutputKind.BINARY_LOGITS:
         why = "a logit ≥ 0 is a probability ≥ 0.5: the network can never predict class 0"
@@ -70,13 +75,13 @@ def missing_activation(setup: Setup) -> Iterator[Finding]:
     if not outputs.isfinite().all():
         return
     if kind is OutputKind.LOG_PROBABILITIES and outputs.ndim > 1 and not are_log_probabilities(outputs):
-        if sum_to_one(outputs):
+        if are_probabilities(outputs):
             problem, fix = "the outputs are probabilities", "end the network in log_softmax instead of softmax"
         else:
             sums = outputs.double().exp().sum(1)
             problem = f"exp(outputs) sums to {sums.min():.4g} to {sums.max():.4g}: they are not log-probabilities"
             fix = "apply torch.log_softmax(outputs, dim=1) first, or use a loss on logits (cross-entropy)"
-        why = "the loss takes the outputs for logarithms of probabilities: for other outputs it has no minimum"
+        why = "the loss reads the outputs as logarithms of probabilities: for other outputs it has no minimum"
         yield error("no-log-probabilities", problem, why, fix)
     elif kind is OutputKind.PROBABILITIES and not setup.holds_for_any_weights(partial(within, 0.0, 1.0)):
         problem = f"outputs from {outputs.min():.4g} to {outputs.max():.4g}, not restricted to 0 to 1"
@@ -95,7 +100,7 @@ def unreachable_targets(setup: Setup) -> Iterator[Finding]:
         outside = (target < low) | (target > high)
         if outside.any() and setup.holds_for_any_weights(lambda z: within(low, high, to_predictions(z))):  # noqa: B023
             problem = f"{outside.sum()} of {target.numel()} targets are outside of the output range {low:g} to {high:g}"
-            problem += setup.ending or ", with any weights"
+            problem += setup.ending or ", whatever the weights are"
             fix = "end the network in a linear layer, or rescale the targets"
             yield error("targets-out-of-reach", problem, "no weights can reach them", fix)
             return
@@ -118,7 +123,7 @@ def mixed_examples(setup: Setup) -> Iterator[Finding]:
         yield warning("examples-mixed", problem, why, fix)
 
 
-def sum_to_one(outputs: Tensor) -> bool:
+def are_probabilities(outputs: Tensor) -> bool:
     """Return whether outputs (N, C, ...) are probabilities of C classes."""
     return bool((outputs >= 0).all() and ((outputs.float().sum(1) - 1).abs() < _TOLERANCE).all())
 
@@ -130,5 +135,5 @@ def are_log_probabilities(outputs: Tensor) -> bool:
 
 
 def within(low: float, high: float, outputs: Tensor) -> bool:
-    """Return whether all outputs are in a range."""
+    """Return whether all outputs are in the range from `low` to `high`."""
     return bool(((outputs >= low) & (outputs <= high)).all())

@@ -21,22 +21,22 @@ logger = logging.getLogger(__name__)
 Check = Callable[[Setup], Iterator[Finding]]
 
 _TARGET_CHECKS: tuple[Check, ...] = (
-    checks_data.broadcast_shapes, checks_data.single_logit, checks_data.class_indices, checks_data.soft_targets,
-    checks_data.zero_one_labels, checks_data.signed_labels, checks_data.counts, checks_data.all_ignored,
-    checks_data.nonfinite_targets, checks_data.unscaled_values,
+    checks_data.mismatched_shapes, checks_data.single_output, checks_data.wrong_class_indices,
+    checks_data.wrong_soft_targets, checks_data.labels_outside_0_1, checks_data.unsigned_labels,
+    checks_data.negative_counts, checks_data.all_ignored, checks_data.nonfinite_targets, checks_data.unscaled_values,
 )  # fmt: skip
-_INPUT_CHECKS: tuple[Check, ...] = (checks_data.nonfinite_inputs, checks_data.unnormalised_inputs)
+_INPUT_CHECKS: tuple[Check, ...] = (checks_data.nonfinite_outputs, checks_data.unnormalised_inputs)
 _OUTPUT_CHECKS: tuple[Check, ...] = (
     checks_outputs.mixed_examples, checks_outputs.squashed_logits, checks_outputs.missing_activation,
     checks_outputs.unreachable_targets, checks_optimizer.weights_with_smoothing, checks_optimizer.kl_element_mean,
     checks_data.missing_classes,
 )  # fmt: skip
 _LOSS_CHECKS: tuple[Check, ...] = (
-    checks_loss.single_finite_loss, checks_loss.unreached_parameters, checks_loss.nonfinite_gradient,
-    checks_loss.zero_gradient, checks_loss.upside_down, checks_loss.unbounded, checks_optimizer.high_initial_loss,
-    checks_optimizer.unstable_learning_rate, checks_optimizer.zero_learning_rate, checks_optimizer.maximizing_optimizer,
-    checks_optimizer.missed_parameters, checks_optimizer.large_weight_decay, checks_optimizer.zero_class_weight,
-    checks_optimizer.evaluation_mode,
+    checks_loss.invalid_loss, checks_loss.unreached_parameters, checks_loss.nonfinite_gradient,
+    checks_loss.zero_gradient, checks_loss.inverted_loss, checks_loss.unbounded_loss,
+    checks_optimizer.high_initial_loss, checks_optimizer.unstable_learning_rate, checks_optimizer.zero_learning_rate,
+    checks_optimizer.maximizing_optimizer, checks_optimizer.missed_parameters, checks_optimizer.large_weight_decay,
+    checks_optimizer.zero_class_weight, checks_optimizer.evaluation_mode,
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def examine(
     lr: float | None = None,
     examples: int = 32,
 ) -> list[Finding]:
-    """Examine a network, a loss and one batch before the first step. Nothing is changed, not even random generators.
+    """Examine a network, a loss and one batch before the first step. No state changes, not even of random generators.
 
     Args:
         network: the network, a function of the inputs.
@@ -57,7 +57,8 @@ def examine(
         batch: inputs and target, in this order. Further elements are ignored.
         optimizer: the optimizer that will train the network.
         lr: the learning rate of plain gradient descent, if there is no optimizer.
-        examples: the maximum number of examples on which the network runs. All targets are examined.
+        examples: the maximum number of examples on which the network runs. All targets are examined, and the bound of
+            the learning rate of a linear model is computed from all examples.
 
     Returns:
         The findings, errors first. An exception that the network or the loss raises is also a finding.
@@ -108,7 +109,7 @@ def _run_checks(setup: Setup) -> list[Finding]:
     findings += _findings_of((checks_optimizer.optimizer_without_parameters,), setup)
     finite = not isinstance(setup.outputs, Tensor) or bool(setup.outputs.isfinite().all())
     if any(finding.severity is Severity.ERROR for finding in of_targets) or not finite:
-        return findings  # on a GPU, an index out of range would make the device unusable in this process
+        return findings  # the loss is not computed: on a GPU, an index out of range makes the device unusable
     try:
         setup.value  # noqa: B018 -- computed here once, and cached
     except Exception as cause:  # noqa: BLE001 -- foreign code may raise anything

@@ -1,4 +1,4 @@
-"""Problems that an examination finds, and the report that lists them."""
+"""`Finding`, a problem that an examination finds, and the report that lists the findings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def report(findings: Sequence[Finding]) -> str:
 _FIXES = (
     ("more than 1 value per channel", "BatchNorm needs two or more examples: use larger batches, or drop the last"),
     ("on the same device", "move everything to one device: network.to(device), loss.to(device), and each batch"),
-    ("Input type", "give the network its own dtype: inputs.float(), and divide bytes by 255"),
+    ("Input type", "convert the inputs to the dtype of the network, such as inputs.float(), and divide bytes by 255"),
     ("same dtype", "use one dtype: inputs.float() for a network in float32, and target.float() for real values"),
     ("Found dtype", "convert the target to the dtype of the outputs: target.to(outputs.dtype)"),
     ("can't be cast", "make the target real: target.float()"),
@@ -68,15 +68,16 @@ _FIXES = (
     ("Assertion", "a class index is outside of 0..C-1: the first class is 0"),
     ("missing", "pass the missing arguments: examine(network, lambda outputs, target: loss(...), batch)"),
 )
-"""The fix for an exception whose message contains the first string."""
+"""Pairs of a part of an exception message, and the fix for such an exception."""
 
 
 def exception_finding(name: str, part: str, cause: Exception, **arguments: object) -> Finding:
-    """Return the finding that the network or the loss raised an exception. `arguments` are those that it was given."""
+    """Return the finding that the network or the loss, called with these arguments, raised an exception."""
     message = message_of(cause, 300)
     shapes = ", ".join(f"{key} {_dtype_and_shape(value)}" for key, value in arguments.items())
-    fix = next((fix for sign, fix in _FIXES if sign in message), "see the exception message and the arguments above")
+    fixes = (fix for words, fix in _FIXES if words in message)
     problem = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
+    fix = next(fixes, "see the exception message and the arguments above")
     return error(name, problem, "training would end with this exception", fix)
 
 

@@ -1,4 +1,4 @@
-"""Observes a network without changing it: its layers, its outputs with other weights, and its state."""
+"""Observes a network: its layers, and its outputs with other weights. `preserve_state` undoes changes of its state."""
 
 import random
 import sys
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 _SCALES = (10.0, 1.0, 3.0, 30.0) * 4
-"""The first scale decides most cases. Outputs of one sign occur by chance in half of the draws, but not in all 16."""
+"""Sizes of the changes, relative to the weights. Outputs may have one sign by chance, but not in all 16 draws."""
 _ROWS = 8
 
 
-def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
+def outputs_with_random_weights(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
     """Yield the outputs of a network with randomly changed weights, at several scales of change.
 
     Outputs that the architecture does not bound leave any range at one of the scales. If the network has no weights,
@@ -34,7 +34,7 @@ def random_reweightings(network: nn.Module, inputs: Any) -> Iterator[Tensor]:
 
 
 def _size(parameter: Tensor) -> Tensor:
-    """Return the root mean square of a parameter, but at least 1 / √fan_in, that of a usual initialisation."""
+    """Return the root mean square of a parameter, but at least 1 / √fan_in, a usual initialisation (a bias: 1/2)."""
     fan_in = parameter[0].numel() if parameter.ndim > 1 and len(parameter) else 4
     return parameter.square().mean().sqrt().clamp(min=fan_in**-0.5)
 
@@ -43,21 +43,21 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like)
 
 
-_SQUASHING = (
+_BOUNDED = (
     nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.ReLU,
     nn.ReLU6, nn.Softplus, nn.Softsign,
 )  # fmt: skip
-"""Layers whose outputs have a restricted range."""
+"""Layers whose outputs are bounded on at least one side."""
 
 
 @dataclass
-class Layers:
-    """Records of a forward pass: the first layer with weights, and all layers with a restricted range of outputs."""
+class LayerRecords:
+    """Records of a forward pass: the first layer with weights, and all layers with bounded outputs."""
 
     first: tuple[nn.Module, Tensor] | None = None
     """The first layer with weights, and its input."""
-    squashed: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
-    """The layers with a restricted range, by name, and their outputs."""
+    bounded: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
+    """The layers with bounded outputs and these outputs, by the name of the layer."""
 
     def record_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Record the input of the first layer with weights. This is a forward pre-hook."""
@@ -65,21 +65,21 @@ class Layers:
             self.first = module, inputs[0].detach()
 
     def record_output(self, name: str, module: nn.Module, _: Any, output: Any) -> None:
-        """Record the output of a layer with a restricted range. This is a forward hook, once `name` is bound."""
+        """Record the output of a layer with bounded outputs. partial(record_output, name) is a forward hook."""
         if isinstance(output, Tensor):
-            self.squashed[name] = module, output.detach()
+            self.bounded[name] = module, output.detach()
 
 
 @contextmanager
-def record_layers(network: nn.Module, layers: Layers) -> Iterator[None]:
-    """Record inputs and outputs of the layers of a network in its forward passes within the context."""
+def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
+    """Record layers in all forward passes of a network within the context."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if list(module.children()):
                 continue
             if list(module.parameters()):
                 hooks.enter_context(module.register_forward_pre_hook(layers.record_input))
-            if isinstance(module, _SQUASHING):
+            if isinstance(module, _BOUNDED):
                 hooks.enter_context(module.register_forward_hook(partial(layers.record_output, name)))
         yield
 

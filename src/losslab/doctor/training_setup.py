@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.doctor.probe import Layers, random_reweightings, record_layers
+from losslab.doctor.probe import LayerRecords, outputs_with_random_weights, record_layers
 from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
 from losslab.losses.adapter.probe import Criterion, finite_value
 from losslab.losses.base import Loss
 
 _CERTAIN = 0.9
-"""A row of probabilities with one above this is treated as the index of that class."""
+"""A row of probabilities that has one above this limit is treated as the index of that class."""
 
 
 @dataclass
 class Setup:
     """A network, a loss, a batch and an optimizer to examine, and the values that they compute.
 
-    The network runs on `inputs` and `target`, the first `max_examples` examples of the batch. Each value is computed
-    once, when a check first needs it, and in training mode unless its docstring says otherwise.
+    `inputs` and `target` are the first `max_examples` examples of the batch, or the whole batch if they are not tensors
+    of one length. Values are computed when a check needs them, in training mode unless the docstring says otherwise.
     """
 
     network: nn.Module
@@ -35,7 +35,7 @@ class Setup:
     lr: float | None = None
     was_eval: bool = False
     """Whether the network was in evaluation mode before the examination."""
-    layers: Layers = field(default_factory=Layers)
+    layers: LayerRecords = field(default_factory=LayerRecords)
     """Records of the layers in the forward pass that computes `outputs`."""
 
     def __post_init__(self) -> None:
@@ -46,14 +46,14 @@ class Setup:
 
     @cached_property
     def outputs(self) -> Any:
-        """The outputs of the network for `inputs`, with their graph."""
+        """The outputs of the network for `inputs`, with their autograd graph."""
         with record_layers(self.network, self.layers):
             return self.network(cloned(self.inputs))
 
     @property
     def ending(self) -> str:
-        """The end of a sentence, such as ": the network ends in Softmax (layer 3)"; empty for other last layers."""
-        for name, (module, output) in self.layers.squashed.items():
+        """The end of a message, such as ": the network ends in Softmax (layer 3)"; empty if outputs are not bounded."""
+        for name, (module, output) in self.layers.bounded.items():
             if output.data_ptr() == self.outputs.data_ptr():  # also through a squeeze or a flatten
                 return f": the network ends in {type(module).__name__}" + (f" (layer {name})" if name else "")
         return ""
@@ -66,7 +66,7 @@ class Setup:
 
     @cached_property
     def torch_class(self) -> type[nn.Module] | None:
-        """The class in torch.nn of which the loss is an instance or the functional form; None for other losses."""
+        """The class of the loss in torch.nn, also for its function in torch.nn.functional; None for other losses."""
         return torch_class(self.loss)
 
     @cached_property
@@ -76,7 +76,7 @@ class Setup:
 
     @property
     def takes_only_indices(self) -> bool:
-        """Whether the loss takes log-probabilities as outputs, and only class indices as targets."""
+        """Whether the loss is NLLLoss, or takes log-probabilities as outputs and was given class indices."""
         with_indices = self.output_kind is OutputKind.LOG_PROBABILITIES and not self.target.is_floating_point()
         return self.torch_class is nn.NLLLoss or with_indices
 
@@ -101,9 +101,9 @@ class Setup:
 
     @cached_property
     def accepts_all_targets(self) -> bool:
-        """Whether the loss of outputs that are 0 is finite for all targets of the batch.
+        """Whether the loss of outputs that are 0 is finite with all targets of the batch.
 
-        It is computed on the CPU, since on a GPU an index out of range makes the device unusable in this process.
+        The loss is computed on the CPU, since on a GPU an index out of range makes the device unusable in this process.
         """
         on_gpu = isinstance(self.loss, nn.Module) and self.all_targets.device.type != "cpu"
         loss = deepcopy(self.loss).cpu() if on_gpu else self.loss  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class Setup:
 
     @cached_property
     def value(self) -> Any:
-        """The return value of the loss for `outputs` and `target`, with its graph."""
+        """The return value of the loss for `outputs` and `target`, with its autograd graph."""
         return self.loss(self.outputs, self.target)
 
     @property
@@ -167,11 +167,11 @@ class Setup:
                 module.training = mode
 
     def holds_for_any_weights(self, condition: Callable[[Tensor], bool]) -> bool:
-        """Return whether the outputs meet a condition with the current weights and with randomly changed weights."""
+        """Return whether the outputs meet a condition with the current weights and with many random weights."""
         if not condition(self.outputs.detach()):
             return False
         count = 0
-        for outputs in random_reweightings(self.network, cloned(self.inputs)):
+        for outputs in outputs_with_random_weights(self.network, cloned(self.inputs)):
             valid = outputs.detach()[~outputs.isnan().flatten(1).any(1)] if outputs.ndim > 1 else outputs
             if len(valid) and not condition(valid):
                 return False
@@ -180,7 +180,7 @@ class Setup:
 
     @property
     def linear_layer(self) -> nn.Linear | None:
-        """The layer with the trainable parameters, if it is the only one and linear; otherwise None."""
+        """The only layer with trainable parameters, if it is an nn.Linear; otherwise None."""
         layers = [m for m in self.network.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or not self.has_tensors or self.outputs.ndim != 2:
             return None

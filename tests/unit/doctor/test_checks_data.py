@@ -53,3 +53,34 @@ def test_sorted_data_are_found_and_rare_classes_are_not():
     rare = torch.zeros(256, dtype=torch.int64)
     rare[:5] = torch.tensor([1, 3, 5, 7, 9])
     assert not examine(nn.Linear(8, 10), nn.CrossEntropyLoss(), (many, rare))
+
+
+LINEAR, COLUMN = nn.Linear(8, 5), nn.Linear(8, 1)
+LOG_SOFTMAX = nn.Sequential(LINEAR, nn.LogSoftmax(1))
+HOT = nn.functional.one_hot(LABELS, 5).float()
+
+
+@pytest.mark.parametrize(
+    ("network", "loss", "target", "part", "words"),
+    [
+        (COLUMN, nn.MultiMarginLoss(), LABELS * 0, "why", "nothing to be compared with"),
+        (LOG_SOFTMAX, nn.NLLLoss(), HOT, "why", "class indices of shape (N,), not rows"),
+        (LOG_SOFTMAX, nn.NLLLoss(), LABELS.float(), "why", "class indices are integers"),
+        (LINEAR, nn.CrossEntropyLoss(), X[:, :5], "fix", "softmax(target)"),
+        (LINEAR, nn.MSELoss(), X[:, :1], "why", "not compared one to one"),
+        (COLUMN, nn.MSELoss(), X[:, 0], "why", "every output is compared with every target"),
+    ],
+)
+def test_message_describes_the_targets_that_were_given(network, loss, target, part, words):
+    assert words in getattr(examine(network, loss, (X, target))[0], part)
+
+
+def test_non_finite_outputs_are_counted_by_example():
+    linear = nn.Linear(8, 5)
+
+    def network(inputs):
+        outputs = linear(inputs["x"])
+        return outputs.masked_fill(torch.arange(len(outputs))[:, None] < 3, torch.nan)
+
+    (finding,) = examine(network, nn.CrossEntropyLoss(), ({"x": X}, LABELS))
+    assert finding.problem == "the outputs of 3 of 32 examples are NaN or infinite"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, Adam, AdamW
 
 from losslab import losses
 from losslab.doctor import Severity, examine, report
@@ -55,6 +55,16 @@ def test_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
     body = network()
     found = examine(body, nn.CrossEntropyLoss(), (X, LABELS), optimizer=make(body))
     assert [(finding.severity, finding.name) for finding in found] == expected, report(found)
+
+
+@pytest.mark.parametrize(("optimizer", "removes"), [(SGD, True), (AdamW, True), (Adam, False)])
+def test_only_decay_that_is_subtracted_from_weights_is_said_to_remove_a_fraction(optimizer, removes):
+    network = nn.Linear(8, 5)
+    found = examine(
+        network, nn.CrossEntropyLoss(), (X, LABELS), optimizer=optimizer(network.parameters(), lr=0.1, weight_decay=2.0)
+    )
+    assert names(found) == ["weight-decay-too-high"]
+    assert ("removes the fraction" in found[0].why) == removes
 
 
 def test_finding_names_the_first_missed_parameter():
@@ -128,6 +138,7 @@ LINE = torch.tensor([[1.0], [2.0], [3.0]])
         ({}, 0.1803, "2/λmax"),
         ({"momentum": 0.9}, 0.3426, "2(1+β)/λmax"),
         ({"momentum": 0.9, "nesterov": True}, 0.1223, "2(1+β)/((1+2β)λmax)"),
+        ({"momentum": 0.9, "dampening": 0.5}, 0.6851, "2(1+β)/((1-0.5)λmax)"),
     ],
 )
 @pytest.mark.parametrize("loss", [nn.MSELoss(), losses.MSE(), F.mse_loss])

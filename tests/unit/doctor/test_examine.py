@@ -149,6 +149,21 @@ def test_lowest_loss_with_a_second_softmax_is_that_of_the_textbook():
     assert "Softmax (layer 1)" in finding.problem
 
 
+def test_no_lowest_loss_is_claimed_for_soft_targets():
+    network = nn.Sequential(nn.Linear(8, 2), nn.Softmax(1))
+    soft = torch.tensor([[0.9, 0.1]]).repeat(32, 1)  # the loss is lower at the outputs (1, 0) than at the target
+    (finding,) = examine(network, nn.CrossEntropyLoss(), (X, soft))
+    assert finding.name == "softmax-in-network"
+    assert "cannot fall below" not in finding.why
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()])
+@pytest.mark.parametrize(("loss", "target"), [(nn.MultiMarginLoss(), LABELS), (nn.SoftMarginLoss(), X[:, :5].sign())])
+def test_margin_losses_are_not_said_to_apply_an_activation(loss, target, end):
+    found = examine(nn.Sequential(nn.Linear(8, 5), end), loss, (X, target))
+    assert "the loss takes unbounded scores" in found[0].why
+
+
 def test_optimal_probabilities_are_where_the_loss_is_lowest():
     weight, smoothing = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64), 0.3
     from losslab.doctor.checks_optimizer import optimal_probabilities
