@@ -197,16 +197,17 @@ def test_a_killed_worker_is_reported_in_one_line(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("free", "options", "held", "said"),
     [
-        (2 * 36 * 8 * 8 * 3, {}, True, "36 images are held in memory (0.0 MB of 0.0 MB free)"),
+        (2 * 36 * 8 * 8 * 3, {}, True, "36 images are held in memory (0.0 MiB needed, 0.0 MiB free)"),
         (2 * 36 * 8 * 8 * 3 - 1, {}, False, "36 images are decoded during training by 2 workers ("),
+        (0, {"workers": 0}, False, "36 images are decoded during training by the main process ("),
         (0, {"in_memory": True}, True, "data.in_memory=true"),
-        (2**40, {"in_memory": False}, False, "1024.0 GB free, data.in_memory=false"),
+        (2**40, {"in_memory": False}, False, "1024.0 GiB free, data.in_memory=false"),
     ],
 )
 def test_images_are_in_memory_if_they_take_at_most_half_of_it(folder, monkeypatch, caplog, free, options, held, said):
     monkeypatch.setattr(image_folder, "available_memory", lambda: free)
     caplog.set_level(logging.INFO)
-    data = ImageFolder(folder, size=8, workers=2, **options)
+    data = ImageFolder(folder, size=8, **{"workers": 2, **options})
     data.setup()
     assert hasattr(data.splits["train"], "inputs") is held
     assert len(caplog.messages) == 1

@@ -103,6 +103,14 @@ def test_malicious_archives_write_outside_if_they_are_unpacked_unchecked(name, t
     assert (out / "canary").exists() or (tmp_path / "canary").exists()
 
 
+def test_the_message_names_the_number_of_members_and_not_a_harmless_member(tmp_path):
+    said = "it contains more than 100 files and folders"
+    assert said in refused(write(tmp_path / "data", ALL["too many files"](tmp_path)))
+    write(tmp_path / "full", [member(f"{FOLDER}/{number}") for number in range(100)])
+    cifar10._unpack(tmp_path / "full" / cifar10.ARCHIVE, tmp_path)
+    assert len([*(tmp_path / FOLDER).iterdir()]) == 100
+
+
 def test_decompression_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("losslab.data.cifar10._MAX_UNPACKED_BYTES", 4 << 20)
     message = refused(write(tmp_path / "data", [member(f"{FOLDER}/test_batch", bytes(64 << 20))]))
@@ -152,7 +160,7 @@ def test_finished_run_downloads_nothing_that_its_folder_names(asked, tmp_path, m
         data.prepare_data()
         assert fetched == [(tmp_path / "fresh", None, len(changed) == 1)]  # its public home
         return
-    with pytest.raises(LabError, match=r"cannot start a download: pass --data dir=FOLDER"):
+    with pytest.raises(LabError, match=r"no download is started for a run folder, .*: pass --data dir=FOLDER"):
         data.prepare_data()
     assert not fetched
     assert not [*(tmp_path / "victim").iterdir()]

@@ -1,4 +1,4 @@
-"""Containers of data: `Batch`, `Examples` (a split in memory), `Source` (any split) and `DataSpec`."""
+"""`Batch`; `Examples`, a split in memory; `Source`, a split in memory or on disk; and `DataSpec`, a description."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     target: Tensor
     """Targets of the kind that the data set declares in `DataSpec.kind`."""
     truth: Tensor
-    """Class indices y (N,), 0/1 labels (N, K), or values (N, D)."""
+    """Targets before corruption and mixing: class indices y (N,), 0/1 labels (N, K), or values (N, D)."""
     index: Tensor  # type: ignore[assignment]
     """Index of each example in its data set, int64 (N,)."""
 
@@ -33,7 +33,7 @@ class Examples(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Tensor, target: Tensor, truth: Tensor | None = None) -> Self:
-        """Create examples with indices 0..N-1. The truth defaults to the target."""
+        """Create examples with indices 0..N-1. `truth` defaults to `target`."""
         return cls(inputs, target, target if truth is None else truth, torch.arange(len(inputs)))
 
     @property
@@ -97,7 +97,7 @@ class DataSpec:
     input_shape: tuple[int, ...]
     """Shape of one input of the network: (features,) or (channels, height, width)."""
     targets: int
-    """Number of classes C, of labels K, or of values D per example."""
+    """Number of classes C, labels K (1 for a binary task) or values D, depending on the task."""
     class_names: tuple[str, ...] = ()
     """Names of the classes or labels; empty for regression."""
     counts: bool = False
@@ -105,6 +105,6 @@ class DataSpec:
 
     @property
     def names(self) -> list[str]:
-        """Names of all classes (two for a binary task) or labels: `class_names`, or numbers if it is empty."""
+        """Names of all classes (two for a binary task) or labels: `class_names`, or numbers if there are none."""
         count = 2 if self.task is Task.BINARY else self.targets
         return list(self.class_names) if len(self.class_names) == count else [str(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""CIFAR-10: data module, download, and a reader that never executes the content of damaged or hostile files."""
+"""CIFAR-10: data module, download, and a reader that executes no code from damaged or hostile files."""
 
 import gzip
 import hashlib
@@ -91,8 +91,8 @@ class CIFAR10(ExperimentDataModule):
             ensure_downloaded(self.dir, self.url, verify=self.verify)
         elif not (self.dir / FOLDER).is_dir():
             raise LabError(
-                f"{self.dir} has no folder {FOLDER}, and the configuration of a run folder cannot start a download: "
-                f"pass --data dir=FOLDER, or unpack CIFAR-10 there"
+                f"{self.dir} has no folder {FOLDER}, and no download is started for a run folder, because its URL may "
+                f"be untrusted: pass --data dir=FOLDER, or unpack CIFAR-10 into {self.dir}"
             )
 
     def load(self) -> dict[str, Examples]:
@@ -171,11 +171,11 @@ def _download(url: str | None, path: Path, by_hand: str) -> None:
 
     source = url or datasets.CIFAR10.url
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)  # torchvision sets none and would wait forever for a silent server
+    socket.setdefaulttimeout(60)  # torchvision sets no timeout, and would wait forever for a silent server
     try:
         datasets.utils.download_url(source, str(path.parent), path.name)
     except Exception as error:
-        # The user chooses the URL, and torchvision does not catch the exceptions that a wrong URL causes.
+        # A wrong URL can raise any exception, and torchvision converts none.
         raise LabError(
             f"cannot download CIFAR-10 from {source} ({message_of(getattr(error, 'reason', None) or error)}): go "
             f"online, set data.url to a mirror, or {by_hand}"
@@ -185,7 +185,7 @@ def _download(url: str | None, path: Path, by_hand: str) -> None:
 
 
 def _unpack(archive: Path, into: Path) -> None:
-    """Unpack the archive. Raises one of _DAMAGED unless it contains only a few plain files, directly in FOLDER."""
+    """Unpack an archive of a few plain files, directly in FOLDER. Raises one of _DAMAGED for any other content."""
     (into / FOLDER).mkdir()
     with archive.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
@@ -197,7 +197,9 @@ def _unpack(archive: Path, into: Path) -> None:
                 path = PurePosixPath(member.name)
                 is_folder = path == PurePosixPath(FOLDER)
                 is_inside = path.parts == (FOLDER, path.name) and path.name not in {".", ".."}
-                if number > _MAX_MEMBERS or not (is_folder or is_inside):
+                if number >= _MAX_MEMBERS:
+                    raise ValueError(f"it contains more than {_MAX_MEMBERS} files and folders")
+                if not (is_folder or is_inside):
                     raise ValueError(f"it contains {ascii(member.name)[:80]}")
                 if member.isdir() and is_folder:
                     continue
@@ -237,23 +239,21 @@ def read_batches(folder: Path, files: tuple[str, ...], *, verify: bool) -> tuple
 def _read_batch(path: Path, *, verify: bool) -> tuple[Tensor, Tensor]:
     from torchvision import datasets  # noqa: PLC0415
 
+    remedy = f"delete {path.parent} and run again, which unpacks or downloads it again"
     try:
         content = read_bytes(path, _MAX_BATCH_BYTES)
     except OSError as error:
-        raise LabError(f"cannot read {path} ({error.strerror}): delete {path.parent} to download it again") from error
+        raise LabError(f"cannot read {path} ({error.strerror}): {remedy}") from error
     official = dict((*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list))
     if verify and hashlib.md5(content, usedforsecurity=False).hexdigest() != official[path.name]:
         raise LabError(
-            f"{path} is not the official file (MD5 differs): delete {path.parent} to download it again, or set "
-            f"data.verify=false to use a re-encoded copy"
+            f"{path} is not the official file (MD5 differs): {remedy}; data.verify=false accepts a re-encoded copy"
         )
     try:
         return _parse(content)
     except Exception as error:
         # A damaged pickle can raise any exception.
-        raise LabError(
-            f"{path} is damaged or is not a CIFAR-10 batch ({message_of(error)}): delete {path.parent} and run again"
-        ) from error
+        raise LabError(f"{path} is damaged or is not a CIFAR-10 batch ({message_of(error)}): {remedy}") from error
 
 
 def _parse(content: bytes) -> tuple[Tensor, Tensor]:
@@ -271,7 +271,7 @@ class _BatchUnpickler(pickle.Unpickler):
     """Unpickles dicts, lists, bytes and numbers, and arrays as `PickledArray`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return stand-ins for the names that rebuild arrays and (in Python 3's pickles) bytes; refuse all others."""
+        """Return a stand-in for a name that rebuilds arrays or (in Python 3's pickles) bytes; refuse other names."""
         stand_ins: dict[tuple[str, str], Any] = {
             ("numpy.core.multiarray", "_reconstruct"): lambda *_: PickledArray(),
             ("numpy", "ndarray"): PickledArray,
@@ -303,5 +303,5 @@ class PickledArray:
         _, self.shape, self.dtype, self.is_fortran, self.content = state
 
     def to_numpy(self, dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """Convert to an array of this dtype. The caller has checked that the shape and the dtype are plausible."""
+        """Convert to an array of this dtype. The caller must check the shape and the dtype before."""
         return np.frombuffer(self.content, np.dtype(dtype)).reshape(self.shape).copy()

@@ -27,7 +27,7 @@ from losslab.targets import Kind, Task
 logger = logging.getLogger(__name__)
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""Formats of the files in EXTENSIONS. PIL would decode some other formats by external programs (Ghostscript)."""
+"""The formats that PIL may decode, those of EXTENSIONS. It decodes some others with external programs (Ghostscript)."""
 _SAMPLE = 5_000
 """Number of training images from which mean and std are estimated, to within a hundredth of a standard deviation."""
 
@@ -42,7 +42,7 @@ class ImageFiles:
 
     def __init__(self, folder: Path, paths: Sequence[str], labels: Sequence[int], side: int) -> None:
         self.folder, self.side = folder, side
-        # An array, because reference counts of a million str objects would unshare memory pages of forked processes.
+        # An array, because reference counts of a million str objects would make each forked worker copy the pages.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.target = torch.tensor(labels)
         self.size, self.shape = len(paths), torch.Size((side, side, 3))  # (height, width, channels)
@@ -54,7 +54,7 @@ class ImageFiles:
             return self._examples(rows, map(self._decode, rows.tolist()))
 
     def read(self, rows: Tensor, description: str) -> Examples:
-        """Decode many images like `take`, in one thread per core, with a progress bar on a terminal."""
+        """Decode many images like `take`, in one thread per core, with a progress bar `description` on a terminal."""
         hidden = not get_console().is_terminal
         with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._decode, rows.tolist())
@@ -79,7 +79,7 @@ class ImageFolder(ExperimentDataModule):
 
     The classes are the folders in train/, in alphabetical order, except names that begin with a dot. The shorter side
     of an image is resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that
-    do not fit into memory are decoded by worker processes during training; the batches are bit-identical either way.
+    do not fit into memory are decoded during training, usually by worker processes; the batches are bit-identical.
 
     Args:
         dir: folder that contains train/, val/ and test/.
@@ -124,7 +124,7 @@ class ImageFolder(ExperimentDataModule):
 
     def load(self) -> Mapping[str, Source]:
         files = {split: self._find(split) for split in ("train", "val", "test")}
-        # The same sample in both cases and for all seeds, so that the normalisation is the same, too.
+        # The sample depends neither on the seed nor on `in_memory`, so the normalisation does not either.
         random = random_keys.generator(0, random_keys.STATISTICS)
         sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
         if not self._fits_in_memory(files):
@@ -139,10 +139,11 @@ class ImageFolder(ExperimentDataModule):
         count, needed = sum(each.size for each in files.values()), sum(each.nbytes for each in files.values())
         free = available_memory()
         fits = 2 * needed <= free if self.in_memory is None else self.in_memory
-        how = "held in memory" if fits else f"decoded during training by {self.workers} workers"
+        decoder = f"{self.workers} worker{'s' * (self.workers > 1)}" if self.workers else "the main process"
+        how = "held in memory" if fits else f"decoded during training by {decoder}"
         setting = "" if self.in_memory is None else f", data.in_memory={str(self.in_memory).lower()}"
         sizes = format_bytes(needed), format_bytes(free)
-        logger.info("%s images are %s (%s of %s free%s)", f"{count:,}", how, *sizes, setting)
+        logger.info("%s images are %s (%s needed, %s free%s)", f"{count:,}", how, *sizes, setting)
         return fits
 
     def _find(self, split: str) -> ImageFiles:
@@ -158,8 +159,8 @@ class ImageFolder(ExperimentDataModule):
         missing = ", ".join(name for name in classes if not images.get(name))
         if missing and split == "train":
             raise LabError(
-                f"{folder} contains no images of {missing}: put some there or remove the folder, as a class without "
-                f"training images cannot be learnt"
+                f"{folder} contains no images of {missing}: put images into the folder of the class, or remove that "
+                f"folder, as a class without training images cannot be learnt"
             )
         if missing:
             logger.warning("%s contains no images of %s", folder, missing)
@@ -210,7 +211,8 @@ def decode(path: Path, side: int) -> Tensor:
 
 def _to_eight_bits(image: Image.Image, image_format: str | None) -> Image.Image:
     """Scale 16-bit grey values to 8 bits; PIL's own conversion would clip them at 255."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image_format == "PNG"):  # depends on PIL's version
+    # The mode of a 16-bit PNG depends on the version of PIL.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image_format == "PNG"):
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
@@ -220,7 +222,7 @@ def _to_eight_bits(image: Image.Image, image_format: str | None) -> Image.Image:
 
 @contextmanager
 def allow_large_images() -> Iterator[None]:
-    """Suppress PIL's warning about images of over 89 million pixels. PIL still raises for over 179 million."""
+    """Suppress PIL's warning about images of over 89 million pixels. PIL still raises an error for over 179 million."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield

@@ -23,7 +23,7 @@ from losslab.errors import LabError, message_of
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Computes which rows this rank reads for a batch, and how their images are augmented, without any state.
+    """A stateless plan: which rows this rank reads for a batch, and how their images are augmented.
 
     `size` and `shape` describe the source. The other fields are explained in `Loader`.
     """
@@ -38,23 +38,24 @@ class BatchPlan:
     world_size: int = 1
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return math.ceil(self.size / self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """All rows of the source in the order of this epoch → int64 (size,)."""
+        """Return all rows of the source in the order of this epoch, int64 (size,)."""
         if not self.shuffle:
             return torch.arange(self.size)
         return torch.randperm(self.size, generator=random_keys.generator(self.seed, random_keys.ORDER, epoch))
 
     def shard_rows(self, order: Tensor, number: int) -> Tensor:
-        """The rows of batch `number` that this rank reads, given the order of the epoch → int64 (N,)."""
+        """Return the rows of batch `number` that this rank reads, int64 (N,), given the order of the epoch."""
         return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world_size]
 
     def draws(self, epoch: int, number: int, rows: Tensor) -> Tensor | None:
-        """Augmentation parameters for the rows of a batch that this rank reads → int64 (N, 5), or None.
+        """Return augmentation parameters for the rows of a batch that this rank reads, int64 (N, 5).
 
-        They are drawn for the global batch and then sharded, so they do not depend on `world_size`.
+        They are drawn for the global batch and then sharded, so they do not depend on `world_size`. None means no
+        augmentation.
         """
         if self.augment is None:
             return None
@@ -81,8 +82,8 @@ class BatchPlan:
 class Prefetcher:
     """Reads batches ahead in the worker processes of a torch DataLoader whose items are whole batches.
 
-    A worker receives (epoch, batch number) and computes the batch from the plan, so it can be kept for all epochs, and
-    the batches are the same as with `workers=0`, which reads in the main process. `pin` uses pinned memory.
+    A worker receives (epoch, batch number) and computes the batch from the plan. So it serves all epochs, and batches
+    do not depend on `workers`. With `workers=0`, the main process reads. With `pin`, batches are in pinned memory.
     """
 
     def __init__(self, source: Source, plan: BatchPlan, workers: int, *, pin: bool = False) -> None:
@@ -121,7 +122,7 @@ class Prefetcher:
 
     def close(self) -> None:
         """Stop the workers. The next epoch starts new workers."""
-        # torch has no public method for it. Lightning does the same with its loaders.
+        # torch has no public method for this. Lightning does the same with its loaders.
         iterator, self._loader._iterator = self._loader._iterator, None  # noqa: SLF001
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -229,7 +230,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # A generator: Lightning calls iter() before it sets the first epoch, so nothing may be drawn at that point.
         start, self._start = self._start, None
-        # With limit_train_batches, the saved epoch can be complete although batches are left.
+        # With limit_train_batches, a saved epoch can be over before its last batch. The next epoch starts at batch 0.
         first = start[1] if start is not None and start[0] == self.epoch else 0
         parts = self._in_memory(first) if self._prefetcher is None else self._prefetcher.batches(self.epoch, first)
         for number, examples in enumerate(parts, first):
@@ -239,7 +240,7 @@ class Loader:
             yield self._to_batch(examples, self.epoch, number)
 
     def peek(self) -> Batch:
-        """Read the first batch of epoch 0 in this process. Later epochs are not affected."""
+        """Read the first batch of epoch 0 in this process, without changing the state of the loader."""
         rows, device = self.plan.shard_rows(self.plan.order(0), 0), self.examples.device
         draws = self.plan.draws(0, 0, rows)
         examples = self.plan.read(self.examples, rows.to(device), None if draws is None else draws.to(device))
@@ -252,7 +253,7 @@ class Loader:
         return batch if self.mix is None else Batch(*(each[self._shard] for each in self.mix(batch, epoch, number)))
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch of the newest batch, and the number of the next batch."""
+        """Return the epoch of the newest batch, and the number of the next batch."""
         return {"epoch": self._epoch_and_next[0], "next": self._epoch_and_next[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -265,7 +266,7 @@ class Loader:
             self._prefetcher.close()
 
     def _in_memory(self, first: int) -> Iterator[Examples]:
-        """Augmented batches of this epoch, from number `first`.
+        """Yield the augmented batches of this epoch, from number `first`.
 
         Order and augmentation of the whole epoch are drawn on the CPU and copied to the device once, because a copy for
         each batch would synchronise with the GPU.

@@ -6,26 +6,27 @@ from pathlib import Path
 
 
 def available_memory() -> int:
-    """Bytes that this process may still allocate, limited by the machine and by control groups (container, SLURM).
+    """Return the bytes that this process may still allocate, within the limits of the machine and of control groups.
 
-    The memory is divided evenly among the ranks of a run and the parallel jobs of a sweep.
+    Containers and SLURM set control groups. The memory is divided evenly among the ranks of a run and the parallel jobs
+    of a sweep.
     """
     return max(0, min([_machine(), *_groups()])) // _processes()
 
 
 def cores() -> int:
-    """Number of CPU cores for this process: those it may run on, divided evenly among ranks and parallel jobs."""
+    """Return the number of CPU cores that this process may use, divided evenly among ranks and parallel jobs."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, allowed // _processes())
 
 
 def format_bytes(size: int) -> str:
-    """A size such as "1.5 GB" or "20.0 MB"."""
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MB"
+    """Format a size such as "1.5 GiB" or "20.0 MiB"."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _processes() -> int:
-    """Number of ranks of this run on this machine × number of jobs that the sweep runs in parallel."""
+    """Return the number of ranks of this run on this machine × the number of parallel jobs of the sweep."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get("LOSSLAB_JOBS", "1"))
 
 
@@ -43,7 +44,7 @@ _V2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def _groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Remaining memory of each control group (version 1 or 2) that contains this process; [] without control groups."""
+    """Return the remaining memory of each control group (version 1 or 2) of this process; [] if there are none."""
     remaining: list[int] = []
     try:
         entries = [line.split(":", 2) for line in own.read_text(encoding="ascii").splitlines()]

@@ -1,4 +1,4 @@
-"""`ExperimentDataModule`, the base class of all data sets, and `DataMetadata`, what a run stores about its data."""
+"""`ExperimentDataModule`, the base class of all data sets, and `DataMetadata`, the content of data.json in a run."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -53,7 +53,7 @@ class DataMetadata:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], path: Path) -> Self:
-        """Restore what `as_json` returned. Raises LabError, which names `path`, if the content is damaged."""
+        """Restore the metadata from the result of `as_json`. Raises LabError, which names `path`, if it is damaged."""
         try:
             shape, names = tuple(content["input_shape"]), tuple(content["class_names"])
             spec = DataSpec(Task(content["task"]), Kind(content["kind"]), shape, content["targets"], names)
@@ -77,11 +77,10 @@ class DataMetadata:
             raise LabError(
                 f"the data are {_describe(spec)}, but the run was trained on {_describe(self.spec)}: choose other data"
             )
-        for trained, given in zip(self.spec.class_names, spec.class_names, strict=False):
+        for number, (trained, given) in enumerate(zip(self.spec.class_names, spec.class_names, strict=False)):
             if trained != given:
                 raise LabError(
-                    f"the run was trained on a class {trained} where these data have {given}: name the classes as in "
-                    f"training"
+                    f"class {number} is {trained} in the run and {given} in these data: name the classes as in training"
                 )
 
 
@@ -110,7 +109,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
     val_split = "val"
     """Split that `val_dataloader` reads; "train" to evaluate on the training data."""
     training_metadata: DataMetadata | None = None
-    """Metadata of a finished run's training data; used in place of `metadata` if the run is evaluated on other data."""
+    """Metadata of the training data of a finished run that is evaluated on these data: class counts, normalisation."""
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -125,10 +124,10 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Mapping[str, Source]:
-        """Read the data → the splits "train", "val" and "test". May set `transform`, fitted to the training split."""
+        """Return the splits "train", "val" and "test". May set `transform`, fitted to the training split."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
-        """Read the data in the first call, and move them to the GPU of the trainer if they fit."""
+        """Read the data in the first call. Move them to the GPU of the trainer if half of its free memory suffices."""
         if not self.splits:
             try:
                 splits = self.load()
@@ -160,7 +159,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         self.corruptions = corruptions
 
     def enable_mixing(self, mix: Mix) -> None:
-        """Mix training batches; targets become probabilities. Raises LabError if the data are not images in classes."""
+        """Mix training batches. All targets become probabilities. Raises LabError if the data are not image classes."""
         if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
             raise LabError("mix= needs images with class indices: use data=cifar10, digits or image_folder, or no mix=")
         self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
@@ -186,7 +185,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     @property
     def metadata(self) -> DataMetadata:
-        """Properties of the training data that a run stores. Requires `setup`."""
+        """Properties of the training data, which each run stores. Call `setup` first."""
         transform = self.transform
         if transform is None or isinstance(transform, Normalise):
             return DataMetadata(self.spec, transform, self.class_counts)
@@ -200,16 +199,16 @@ class ExperimentDataModule(LightningDataModule, ABC):
         self._loaders.clear()
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented batches; with `overfit_batches`, the same unaugmented batches in every epoch."""
+        """Return a loader of shuffled and augmented batches; with `overfit_batches`, of equal, unaugmented batches."""
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         return self._loader("train", self.batch_size, random=not overfit)
 
     def val_dataloader(self) -> Loader:
-        """All validation examples, in order."""
+        """Return a loader of all examples of `val_split`, in order."""
         return self._loader(self.val_split, self.eval_batch_size)
 
     def test_dataloader(self) -> Loader:
-        """All test examples, in order."""
+        """Return a loader of all test examples, in order."""
         return self._loader("test", self.eval_batch_size)
 
     predict_dataloader = test_dataloader
@@ -237,13 +236,13 @@ class ExperimentDataModule(LightningDataModule, ABC):
         return loader
 
     def _device(self) -> torch.device:
-        """The GPU that the trainer uses, otherwise the CPU: Lightning moves batches to other accelerators."""
+        """Return the GPU of the trainer, or else the CPU. Lightning moves batches from it to other accelerators."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return device if device.type == "cuda" else torch.device("cpu")
 
 
 def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """Draw disjoint sorted parts of these sizes from rows 0..count-1. Raises LabError if they do not fit."""
+    """Draw disjoint parts of these sizes from rows 0..count-1, each sorted. Raises LabError if the sizes do not fit."""
     if sum(sizes) > count or any(size < 1 for size in sizes):
         raise LabError(f"cannot split {count:,} examples into parts of {', '.join(f'{size:,}' for size in sizes)}")
     rows = torch.randperm(count, generator=random_keys.generator(seed, random_keys.SPLIT))
@@ -251,7 +250,7 @@ def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
 
 
 def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor | None) -> None:
-    """Raise ValueError if a value is impossible."""
+    """Raise ValueError if an argument has a value that no data set can have."""
     sizes, names = (spec.targets, *spec.input_shape), spec.class_names
     if not spec.input_shape or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ValueError("invalid targets or input_shape")
@@ -268,7 +267,7 @@ def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor 
 
 
 def _describe(spec: DataSpec) -> str:
-    """The task and the number of targets, such as "multiclass with 10 classes"."""
+    """Return the task and the number of targets, such as "multiclass with 10 classes"."""
     units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
     plural = "" if spec.targets == 1 else "es" if spec.task is Task.MULTICLASS else "s"
     return f"{spec.task} with {spec.targets} {units[spec.task]}{plural}"

@@ -1,7 +1,7 @@
 """Keyed random draws: the seed of each generator is a hash of (seed, purpose, epoch, batch number).
 
-So losses that are trained with one seed get the same initial weights, batches and augmentations, and a resumed run
-draws the same numbers as an uninterrupted run.
+Therefore, runs of different losses with one seed have the same initial weights, batches and augmentations, and a
+resumed run draws the same numbers as an uninterrupted run.
 """
 
 from hashlib import blake2b
@@ -10,6 +10,7 @@ import torch
 
 ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES, MIXING = range(8)
 LONG_TAIL, LABEL_NOISE, VALUE_NOISE = range(8, 11)
+"""Purposes of random draws."""
 
 
 def key(seed: int, purpose: int, *position: int) -> int:
@@ -18,10 +19,10 @@ def key(seed: int, purpose: int, *position: int) -> int:
     `purpose` is one of the constants above, so that no two purposes share draws. `position` is usually (epoch,) or
     (epoch, batch number).
     """
-    # numpy's SeedSequence takes twenty times as long, as much as a training step of a tiny network.
+    # NumPy's SeedSequence takes twenty times as long, about the time of a training step of a tiny network.
     return int.from_bytes(blake2b(repr((seed, purpose, *position)).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:
-    """Create a CPU generator with the seed `key(...)`. On the CPU, draws do not depend on the device of the data."""
+    """Create a generator with the seed `key(...)`, on the CPU so that draws do not depend on the device of the data."""
     return torch.Generator().manual_seed(key(seed, purpose, *position))

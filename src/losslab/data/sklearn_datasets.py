@@ -41,7 +41,7 @@ class SplitDataModule(ExperimentDataModule):
 
 
 def _standardise_columns(values: Tensor, train: Tensor) -> Tensor:
-    """(values - mean) / std in float32, with the statistics of each column in the rows `train`.
+    """Return (values - mean) / std in float32, where mean and std of each column are those of the rows `train`.
 
     Constant columns become 0.
     """
@@ -112,6 +112,6 @@ class Digits(SplitDataModule):
         return images.round().byte().permute(0, 2, 3, 1).repeat(1, 1, 1, 3), torch.from_numpy(y)
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-        """Set `transform` to normalise batches by the statistics of the training images, which stay uint8."""
+        """Set `transform`, which normalises batches with the statistics of the training images; these stay uint8."""
         self.transform = Normalise.from_images(inputs[train])
         return inputs, target

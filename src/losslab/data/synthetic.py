@@ -28,7 +28,7 @@ class Line(ExperimentDataModule):
 class LinearSynthetic(ExperimentDataModule):
     """y = w·x + b + noise, with x and w standard normal.
 
-    With noise=outliers or noise=heteroscedastic, the metrics show which loss recovers the noiseless function.
+    With noise=outliers or noise=heteroscedastic, metrics are computed from targets without this additional noise.
 
     Args:
         n: number of examples in each split.

@@ -1,4 +1,4 @@
-"""Transforms of whole batches of images: augmentation, normalisation, MixUp, CutMix, and random views for losses."""
+"""Transforms of whole batches of images: augmentation, normalisation, MixUp, CutMix, and random shifts."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -19,7 +19,7 @@ class Augment:
     """Random crop, horizontal flip and cutout of a batch of uint8 images.
 
     The distribution is the same as with torchvision's RandomCrop(size, padding=crop) and RandomHorizontalFlip(),
-    followed by cutout (DeVries & Taylor 2017). Parameters are drawn for the global batch and applied to parts of it.
+    followed by cutout (DeVries & Taylor 2017). Parameters are drawn for the global batch; a rank applies its part.
 
     Args:
         crop: pixels of padding before a window of the original size is cut at random; 0 for no crop.
@@ -47,7 +47,7 @@ class Augment:
         return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment uint8 images (N, H, W, channels) with the draws (N, 5), on one device → the same shape."""
+        """Augment uint8 images (N, H, W, channels) with `draws` (N, 5) on the same device → the same shape."""
         if self.crop:
             padded = _pad_reflect(images, self.crop) if self.reflect else F.pad(images, (0, 0, *(self.crop,) * 4))
             images = _crop(padded, images.shape, draws[:, 0], draws[:, 1])
@@ -63,7 +63,9 @@ class Augment:
 def _pad_reflect(images: Tensor, padding: int) -> Tensor:
     if padding >= min(images.shape[1:3]):
         height, width = images.shape[1:3]
-        raise LabError(f"with reflect=true, crop must be smaller than the image: {padding} for {height}×{width} pixels")
+        raise LabError(
+            f"with reflect=true, crop must be smaller than the images ({height}×{width} pixels): got {padding}"
+        )
     for axis in (1, 2):  # by indices: F.pad(mode="reflect") does not support uint8
         size = images.shape[axis]
         source = torch.arange(-padding, size + padding, device=images.device).abs()
@@ -129,9 +131,9 @@ class Normalise:
         return pixels.view(images.shape).permute(0, 3, 1, 2)
 
     def _line(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-        """Scale and shift, repeated along an image line: five times as fast as broadcasting over 3 channels.
+        """Return scale and shift, repeated along an image line: five times as fast as broadcasting over 3 channels.
 
-        They are cached per device, because a copy for each batch would synchronise with the GPU.
+        Both are cached per device, because a copy for each batch would synchronise with the GPU.
         """
         if (device, width) not in self._lines:
             lines = (values.float().repeat(width).to(device) for values in (self.scale, self.shift))

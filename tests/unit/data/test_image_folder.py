@@ -51,7 +51,7 @@ def test_normalisation_uses_all_training_pixels(folder):
     [
         (lambda f: (f / "train").rename(f / "training"), "train is not a folder"),
         (lambda f: (f / "test" / "green").mkdir(), "green has no counterpart"),
-        (lambda f: (f / "train" / "green").mkdir(), "train contains no images of green: put some there or remove"),
+        (lambda f: (f / "train" / "green").mkdir(), "train contains no images of green: put images into the folder"),
         (lambda f: (f / "test" / "red" / "0.png").write_bytes(b"no image"), "cannot read the image"),
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
     ],

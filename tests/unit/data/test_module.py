@@ -87,7 +87,7 @@ def test_data_too_large_for_the_gpu_stay_in_host_memory(monkeypatch, caplog):
         data.setup()
     assert data.splits["train"].device.type == "cpu"
     assert data.train_dataloader().device.type == "cuda"
-    assert "stay in host memory: they take 5.3 MB, and 1.0 MB are free on cuda:0" in caplog.text
+    assert "stay in host memory: they take 5.3 MiB, and 1.0 MiB are free on cuda:0" in caplog.text
 
 
 def test_truth_and_target_stay_one_tensor_when_moved():

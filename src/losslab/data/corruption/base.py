@@ -1,4 +1,4 @@
-"""`Corruption`, the base class, and the training splits that corruptions change, in memory or on disk."""
+"""`Corruption`, the base class, and the training splits to which corruptions apply, in memory or on disk."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ class Subset:
 
 
 TrainingSplit = Examples | Subset
-"""A training split. Target, truth and index of all examples are in memory, the inputs perhaps not."""
+"""A training split. Target, truth and index of all examples are in memory; the inputs of a `Subset` are not."""
 
 
 def select_rows(train: TrainingSplit, rows: Tensor) -> TrainingSplit:
-    """Return a split of the examples in these rows. They keep their index."""
+    """Return a split of the examples in these rows. The examples keep their `index`."""
     if isinstance(train, Examples):
         return train.take(rows)
     return Subset(train.source, train.index[rows], train.target[rows])
 
 
 def with_target(train: TrainingSplit, target: Tensor) -> TrainingSplit:
-    """Return a split of the same examples with other targets and the same truth."""
+    """Return a split of the same examples with other targets. `truth`, their labels before corruption, stays."""
     return train._replace(target=target) if isinstance(train, Examples) else Subset(train.source, train.index, target)
 
 
@@ -52,7 +52,7 @@ class Corruption(ABC):
     """Name of the corruption in its config group, such as "symmetric"."""
 
     def check(self, spec: DataSpec) -> None:
-        """Raise LabError if the corruption does not fit data of this spec. By default, only classes and labels fit."""
+        """Raise LabError if the corruption cannot be applied to such data. By default, it needs class labels."""
         if spec.kind is Kind.PROBABILITIES:
             raise LabError(f"{self.group}={self.kind} needs class indices, and these targets are probabilities")
         if spec.task is Task.REGRESSION:
@@ -61,7 +61,7 @@ class Corruption(ABC):
 
     @abstractmethod
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Return the corrupted split; truth and inputs do not change. Raises LabError if that is not possible."""
+        """Return the corrupted split. `truth` and inputs do not change. Raises LabError if this is impossible."""
 
     def require(self, name: str, expected: str, *, holds: bool) -> None:
         """Raise LabError "GROUP.NAME must be EXPECTED, got VALUE" unless `holds`."""
@@ -74,5 +74,5 @@ class Corruption(ABC):
 
 
 def is_number(value: Any, low: float, high: float) -> bool:
-    """Whether the value is a number, and not a bool, from low to high."""
+    """Return whether the value is a number from `low` to `high`, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

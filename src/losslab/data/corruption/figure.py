@@ -1,4 +1,4 @@
-"""Figures of the corruptions: label transitions and class sizes, or given values over true values."""
+"""Figures of the corruptions: label transitions and class sizes, or corrupted values over true values."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ _MAX_POINTS = 2_000
 
 
 def draw(manifest: Manifest, train: TrainingSplit, title: str) -> "Figure":
-    """Draw the changes that the manifest records. For regression, also values of `train` are drawn."""
+    """Draw the changes that the manifest records; for regression, together with the values of `train`."""
     last = manifest["faults"][-1]
     heteroscedastic = last["kind"] == Heteroscedastic.kind
     panels = 2 if heteroscedastic or "transitions" in last else 1
@@ -38,7 +38,7 @@ def draw(manifest: Manifest, train: TrainingSplit, title: str) -> "Figure":
 
 
 def _draw_transitions(axes: "Axes", record: dict[str, Any]) -> None:
-    """Draw the share and the number of examples of each true class that have each given label."""
+    """Draw, for each pair of true class and given label, the number of examples and their share of the true class."""
     table, names = record["transitions"], list(record["transitions"])
     counts = [[table[true].get(given, 0) for given in names] for true in names]
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
@@ -58,7 +58,7 @@ def _draw_transitions(axes: "Axes", record: dict[str, Any]) -> None:
 
 
 def _draw_class_sizes(axes: "Axes", records: list[dict[str, Any]]) -> None:
-    """Draw the number of examples of each class: available, kept for training, and by given label."""
+    """Draw the number of examples of each class: available, kept for training, and with the class as given label."""
     first, last = records[0], records[-1]
     names = list(first["classes"])
     positions = range(len(names))
@@ -93,7 +93,7 @@ def _label_classes(axes: "Axes", names: list[str]) -> None:
 
 
 def _draw_values(axes: "Axes", record: dict[str, Any], train: TrainingSplit) -> None:
-    """Draw given values over true values."""
+    """Draw given values, some of which are wrong, over true values."""
     true, given = (values[:_MAX_POINTS, 0].cpu().tolist() for values in (train.truth, train.target))
     ends = [min(true), max(true)]
     axes.plot(ends, ends, color=_LIGHT_GREY, linewidth=3, zorder=0, label="given = true")

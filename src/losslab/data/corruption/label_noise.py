@@ -31,8 +31,8 @@ _CLEAN = "clean_label"
 class LabelNoise(Corruption):
     """Base class: round(rate · n) of the n examples of each class get the label of another class.
 
-    The choice of examples depends on the seed and the class only: all kinds of noise choose the same examples, and a
-    higher rate chooses the same examples as a lower rate, and more.
+    The choice of examples depends on the seed and the class only: all kinds of noise choose the same examples. A higher
+    rate chooses all examples of a lower rate, and more.
 
     Args:
         rate: share of wrong labels in each class, 0 to 1.
@@ -48,7 +48,7 @@ class LabelNoise(Corruption):
         self.require_seed(self.seed)
 
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Corrupt class indices, or each column of 0/1 labels like the indices of two classes."""
+        """Corrupt the labels: class indices, or each column of 0/1 labels as two classes."""
         if spec.task is Task.MULTICLASS:
             return with_target(train, self._corrupt(train.target, spec, 0))
         columns = [self._corrupt(labels.long(), spec, column) for column, labels in enumerate(train.target.unbind(1))]
@@ -69,7 +69,7 @@ class LabelNoise(Corruption):
 
     @abstractmethod
     def choose_offsets(self, label: int, drawn: Tensor, spec: DataSpec) -> Tensor:
-        """Offsets (n,), modulo C, from class `label` to the wrong labels of its n examples; 0 keeps the label.
+        """Return offsets (n,), modulo C, from class `label` to the wrong labels of its n examples; 0 keeps the label.
 
         `drawn` (n,) contains random offsets from 1 to C-1.
         """
@@ -193,7 +193,7 @@ def _labels(array: Array, path: Path, classes: int) -> Tensor:
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
-    """Read arrays by name, without executing content of the file. Raises LabError if reading fails."""
+    """Read these arrays without executing code from the file. Raises LabError if reading fails."""
     if not path.is_file():
         raise LabError(f"noise=human needs the labels of CIFAR-10N, and there is no {path}: set noise.file ({_HOME})")
     try:

@@ -62,7 +62,7 @@ class LongTail(Corruption):
         return select_rows(train, torch.cat(kept).sort().values)
 
     def sizes(self, available: list[int]) -> list[int]:
-        """Number of examples that each class keeps, given how many are available."""
+        """Return how many examples each class keeps, given how many are available in each."""
         shares = [self.ratio ** (-label / (len(available) - 1)) for label in range(len(available))]
         # 1e-9, because rounding errors could make a power that is an integer slightly smaller.
         largest = min(floor(count / share + 1e-9) for count, share in zip(available, shares, strict=True))

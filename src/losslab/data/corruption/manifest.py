@@ -20,7 +20,7 @@ Manifest = dict[str, Any]
 
 
 def apply(source: Source, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
-    """Apply corruptions in order → the corrupted split and its manifest. Raises LabError if one cannot be applied."""
+    """Apply corruptions in order. Return the corrupted split and its manifest. Raises LabError if one does not fit."""
     rows, records = torch.arange(source.size), []
     train: TrainingSplit = source if isinstance(source, Examples) else Subset(source, rows, source.target)
     for corruption in corruptions:
@@ -34,7 +34,7 @@ def apply(source: Source, corruptions: Sequence[Corruption], spec: DataSpec) -> 
 
 
 def checksum(train: TrainingSplit) -> str:
-    """SHA-256 of the index tensor followed by the target tensor, little-endian."""
+    """Return the SHA-256 of the index tensor followed by the target tensor, little-endian."""
     sha = hashlib.sha256()
     for tensor in (train.index, train.target):
         array = tensor.cpu().contiguous().numpy()
@@ -43,7 +43,7 @@ def checksum(train: TrainingSplit) -> str:
 
 
 def verify(manifest: Manifest | None, expected: Manifest) -> None:
-    """Raise LabError unless the training data are the same as in a run.
+    """Raise LabError unless the training data are those of the run with the manifest `expected`.
 
     Labels must be equal. Values may differ in their last bits, because processors round sums and exponentials
     differently.
@@ -79,7 +79,7 @@ def describe(manifest: Manifest) -> dict[str, str]:
 
 
 def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit, spec: DataSpec) -> dict[str, Any]:
-    """Record the changes of one corruption: counts, and the moments of the noise or the class sizes and transitions."""
+    """Record the changes of one corruption: counts, and mean and std of the noise, or class sizes and transitions."""
     record: dict[str, Any] = {"group": corruption.group, "kind": corruption.kind, "parameters": asdict(corruption)}
     record |= {"examples_before": before.size, "examples": after.size}
     if corruption.group == "noise":
@@ -103,7 +103,7 @@ def _record(corruption: Corruption, before: TrainingSplit, after: TrainingSplit,
 
 
 def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
-    """Number of examples of each class or, for several labels, number of ones of each label."""
+    """Return the number of examples of each class; for multilabel targets, the number of ones of each label."""
     if spec.task is Task.MULTILABEL:
         counts = (target > 0.5).sum(0)
     else:
@@ -112,13 +112,13 @@ def _class_sizes(target: Tensor, spec: DataSpec) -> dict[str, int]:
 
 
 def _valid_labels(target: Tensor, spec: DataSpec) -> Tensor:
-    """Class indices, int64. Indices outside 0..C-1 are left out."""
+    """Return class indices, int64, without those outside 0..C-1."""
     labels = target if spec.task is Task.MULTICLASS else target.squeeze(1).long()
     return labels[(labels >= 0) & (labels < len(spec.names))]
 
 
 def _transitions(true: Tensor, given: Tensor, classes: list[str]) -> dict[str, dict[str, int]]:
-    """Number of examples for each pair of true class and given class; pairs without examples are left out."""
+    """Return the number of examples of each true class with each given label; pairs without examples are left out."""
     pairs = torch.bincount(true * len(classes) + given, minlength=len(classes) ** 2).view(len(classes), -1).tolist()
     return {
         name: {other: count for other, count in zip(classes, row, strict=True) if count}

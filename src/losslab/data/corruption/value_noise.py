@@ -112,7 +112,7 @@ class Heteroscedastic(ValueNoise):
         return with_target(train, train.target + noise)
 
     def deviation(self, train: Examples, inputs: Tensor) -> Tensor:
-        """Standard deviation of the noise at `inputs` (N, ...) → (N,). The feature is standardised as in `train`."""
+        """Return the standard deviation of the noise at `inputs` (N, ...) → (N,), with z standardised as in `train`."""
         column = int(self.feature)
         reference, values = (each.flatten(1)[:, column].double() for each in (train.inputs, inputs))
         spread = reference.std(correction=0)

@@ -88,7 +88,7 @@ def test_data_with_other_classes_are_rejected(photos, tmp_path):
         (tmp_path / "other" / split).mkdir(parents=True)
         for old, new in (("ant", "ant"), ("bee", "bee"), ("cow", "dog")):
             (tmp_path / "other" / split / new).symlink_to(photos / "data" / split / old)
-    with pytest.raises(LabError, match="the run was trained on a class cow where these data have dog"):
+    with pytest.raises(LabError, match="is cow in the run and dog in these data: name the classes as in training"):
         evaluate(EvaluationRequest(photos / "run", data=(f"dir={tmp_path / 'other'}",)))
     for split in ("train", "val", "test"):
         (tmp_path / "other" / split / "dog").unlink()
