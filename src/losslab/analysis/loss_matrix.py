@@ -161,12 +161,8 @@ def translate(outputs: Tensor, trained: Loss, measuring: Loss, *, values: bool, 
     functions, such as a softmax, are applied to the predictions. The first result that the measuring loss converts to
     the same predictions is "translated".
 
-    Args:
-        outputs: the outputs of the network.
-        trained: the loss that the network was trained with.
-        measuring: the loss that will measure the network.
-        values: whether the predictions are values (N, D), not probabilities of C classes or labels (N, C).
-        exclusive: whether the classes are exclusive. Their probabilities are then normalised, as in the metrics.
+    The predictions are either `values` (N, D) or the probabilities of C classes or labels (N, C). Those of `exclusive`
+    classes are normalised, as in the metrics.
 
     Returns:
         The outputs in float64, and "as they are" or "translated"; "" if no such outputs were found.
@@ -235,10 +231,7 @@ def section(matrix: Matrix) -> str:
 
 
 def table(matrix: Matrix, own: str = "**{}**") -> list[tuple[str, ...]]:
-    """Return the table: its header, then its rows.
-
-    `own` is the format of the cells whose loss trained the models.
-    """
+    """Return the header and the rows of the table; `own` is the format of cells whose loss trained the models."""
     rows, columns, keys = _arrange(matrix)
     body = [(name, *(_format(matrix.cells[key], own) for key in line)) for name, line in zip(rows, keys, strict=True)]
     return [("measured by" if matrix.losses_in_rows else "trained with", *columns), *body]

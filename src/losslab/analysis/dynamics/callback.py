@@ -36,8 +36,8 @@ class Dynamics(Callback):
     """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws figures.
 
     A snapshot is taken before the first step, every few epochs and at the end, without augmentation and in evaluation
-    mode. The run does not change, and the snapshots do not depend on the number of processes.
-    `losslab.analysis.dynamics.record` defines the recorded values.
+    mode. It does not change the training, and does not depend on the number of processes. `Snapshot` describes the
+    recorded values.
 
     Args:
         run_dir: the run folder.
@@ -84,7 +84,7 @@ class Dynamics(Callback):
             self._take_snapshot(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        # torch.load(weights_only=True) reads tensors, but not arrays. Checkpoints have the key "looks".
+        # torch.load(weights_only=True) reads tensors, but not arrays. The key is "looks" in all existing checkpoints.
         snapshots = [
             {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in fields}
             for fields in (vars(snapshot).items() for snapshot in self.snapshots)
@@ -129,12 +129,12 @@ class Dynamics(Callback):
         return Record.of(learner.spec.task.value, name, layers, line, self._recorded, self.snapshots)
 
     def _draw_examples(self, trainer: Trainer, learner: Learner) -> Examples:
-        """Draw the examples to record from the training split, and drop those that the loss ignores.
+        """Draw the examples to record from the training split, without those to which the loss gives weight 0.
 
-        With overfit_batches, they are drawn from the batches that are trained on.
+        With overfit_batches, they are drawn from the batches that are used for training.
 
         Raises:
-            LabError: the loss ignores all drawn examples.
+            LabError: all drawn examples have weight 0.
         """
         data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
         source, size = data.splits["train"], data.splits["train"].size
@@ -149,7 +149,7 @@ class Dynamics(Callback):
         return drawn.take(rows)
 
     def _batches(self, trainer: Trainer, learner: Learner) -> Iterator[Batch]:
-        """Yield all examples as in training, but without augmentation, in batches of about the size in training."""
+        """Yield the recorded examples as in training, but without augmentation, in batches of about the same size."""
         data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
         loader = Loader(
             self._examples,

@@ -1,4 +1,4 @@
-"""The record of a run's training dynamics, stored as plain arrays in dynamics.npz, and its metrics. Imports no torch.
+"""The recorded training dynamics of a run, which are arrays in dynamics.npz, and their metrics. Imports no torch.
 
 Shapes: L snapshots, n examples, G layers. g_i = ‖∂ℓ_i/∂z_i‖₂ is the gradient norm of an example with respect to its
 outputs. By the chain rule, an example changes the weights only through this gradient.
@@ -22,7 +22,7 @@ from losslab.io.untrusted import open_regular_file
 
 Numbers = NDArray[np.floating[Any]]
 NO_GRADIENT_SHARE = 1e-3
-"""An example has no gradient if its norm is below this share of the mean norm in the first snapshot."""
+"""An example counts as without gradient if its gradient norm is below this share of the mean in the first snapshot."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class RecordedExamples:
     """The recorded training examples, which are the same in every snapshot."""
 
     index: NDArray[np.int64]
-    """Index of each example in its data set (n,)."""
+    """The index of each example in its data set (n,)."""
     target: NDArray[Any]
     """The targets of the loss, of the kind that the data module provides: (n,) or (n, ...)."""
     truth: NDArray[Any]
     """The targets of the metrics: (n,) or (n, ...)."""
     corrupted: NDArray[np.bool_]
-    """Whether the target differs from the truth (n,); probabilities are represented by the most likely class."""
+    """Whether the target differs from the truth (n,); of target probabilities, the most likely class is compared."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class Snapshot:
     loss: Numbers
     """The loss ℓ of each example, including the weights of the loss (n,)."""
     margin: Numbers
-    """The margin of the target (n,), see `recording.margin`; in a regression the residual."""
+    """The margin of the target (n,), see `recording.margin`; in a regression, the residual."""
     truth_margin: Numbers
     """The margin of the truth (n,)."""
     gradient: Numbers
     """The gradient norm ‖∂ℓ/∂z‖₂ of each example (n,)."""
     flow: Numbers
-    """The root mean square of the gradient of the mean loss in each layer (G,)."""
+    """The root mean square of the gradient of the mean loss with respect to the parameters of each layer (G,)."""
     slope: Numbers
-    """The gradient norm ‖∂ℓ/∂z‖₂ along `recording.LINE` (P,), see `recording.loss_slope`."""
+    """The gradient norm ‖∂ℓ/∂z‖₂ at the margins in `recording.LINE` (P,), see `recording.loss_slope`."""
 
 
 @dataclass(frozen=True)
 class Record(Snapshot, RecordedExamples):
-    """All L snapshots of a run, stacked along a new first axis. The fields are the arrays in dynamics.npz."""
+    """The recorded examples and all L snapshots, stacked along a new first axis: the arrays in dynamics.npz."""
 
     epoch: NDArray[np.int64]
     step: NDArray[np.int64]
@@ -106,7 +106,7 @@ class Record(Snapshot, RecordedExamples):
 
     @property
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """Masks (n,) of the examples with right and with wrong targets, by name; or of all examples without noise."""
+        """Masks (n,) of the examples with right targets and with wrong targets, or one mask of all, by name."""
         if not self.has_noise:
             return {"examples": np.ones(len(self.index), dtype=np.bool_)}
         what = "value" if self.is_regression else "label"
@@ -124,25 +124,24 @@ class Record(Snapshot, RecordedExamples):
         return replace(self, **kept) if keep.any() else None
 
     def no_gradient(self) -> NDArray[np.bool_]:
-        """Find the examples with (almost) no gradient: g_i < 0.001 · mean g of the first snapshot → (L, n).
+        """Return whether each example has (almost) no gradient: g_i < 0.001 · mean g of the first snapshot, (L, n).
 
-        The threshold is relative because a constant factor of the loss changes only the effective learning rate. An
-        absolute threshold would select all examples of a loss with small values. A thousand examples at the threshold
-        have the effect of one average example before training.
+        A thousand examples at this threshold have the effect of one average example before training. The threshold is
+        relative because a constant factor of the loss changes only the effective learning rate.
         """
         return np.asarray(self.gradient < NO_GRADIENT_SHARE * self.gradient[0].mean(dtype=np.float64))
 
     def mispredicted(self) -> NDArray[np.bool_]:
-        """Find the examples that are not predicted as their target → (L, n). Classification only."""
+        """Return whether each example is predicted as something else than its target (L, n). Classification only."""
         return ~(self.margin > 0)
 
     def area_under_margin(self) -> Numbers:
-        """Average the margin of each example over the snapshots so far (AUM), except that before training → (L, n).
+        """Return the area under the margin (AUM) of each example at each snapshot (L, n).
 
-        A low AUM means that other examples contradict the label, which is then probably wrong (Pleiss et al.,
-        Identifying mislabeled data using the area under the margin ranking, 2020). The paper averages over training
-        steps, this method over snapshots. In a regression, AUM is the negated mean absolute residual. NaN before
-        training.
+        This is the mean of the example's margins in all snapshots so far, without the one before training, for which
+        the AUM is NaN. In a regression, it is the negated mean absolute residual. A low AUM means that other examples
+        contradict the label, which is then probably wrong (Pleiss et al., Identifying mislabeled data using the area
+        under the margin ranking, 2020). The paper averages over training steps.
         """
         margin = -np.abs(self.margin) if self.is_regression else self.margin
         trained = self.epoch > 0
@@ -152,30 +151,30 @@ class Record(Snapshot, RecordedExamples):
         return np.where(count > 0, mean, np.nan)
 
     def forgetting_events(self) -> NDArray[np.int64]:
-        """Count how often an example is predicted right in one snapshot and wrong in the next → (n,).
+        """Return how often each example is predicted right in one snapshot and wrong in the next (n,).
 
         Source: Toneva et al., An empirical study of example forgetting during deep neural network learning, 2019. The
-        paper compares consecutive presentations of the example; this method misses changes between two snapshots.
+        paper compares consecutive presentations of the example. This method misses changes between two snapshots.
         """
         right = ~self.mispredicted()
         return np.asarray((right[:-1] & ~right[1:]).sum(axis=0), dtype=np.int64)
 
     def loss_auroc(self) -> Numbers:
-        """Compute the AUROC of a large loss as a detector of wrong labels, at each snapshot → (L,)."""
+        """Return the AUROC of a large loss as a detector of wrong labels, at each snapshot (L,)."""
         return np.array([auroc(loss, self.corrupted) for loss in self.loss])
 
     def margin_auroc(self) -> Numbers:
-        """Compute the AUROC of a small area under the margin as a detector of wrong labels, at each snapshot → (L,)."""
+        """Return the AUROC of a small area under the margin as a detector of wrong labels, at each snapshot (L,)."""
         return np.array([auroc(-area, self.corrupted) for area in self.area_under_margin()])
 
     def flow_ratio(self) -> Numbers:
-        """Divide the RMS gradient of each layer by that of the last layer → (L, G), NaN where the latter is 0."""
+        """Return the RMS gradient of each layer divided by that of the last layer (L, G); NaN where the latter is 0."""
         last = self.flow[:, -1:]
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(last > 0, self.flow / last, np.nan)
 
     def newest_scalars(self) -> dict[str, float]:
-        """Return the finite metrics of the newest snapshot, by their TensorBoard tags."""
+        """Return those metrics of the newest snapshot that are finite, by their TensorBoard tags."""
         newest = {
             "gradient_share_hardest_10": hardest_share(self.gradient[-1]),
             "no_gradient": float(self.no_gradient()[-1].mean()),
@@ -197,7 +196,7 @@ class Record(Snapshot, RecordedExamples):
         """Read and validate dynamics.npz.
 
         Raises:
-            LabError: the file does not exist, is damaged, or has other arrays.
+            LabError: the file does not exist, is damaged, or contains other arrays.
         """
         try:
             # np.load would not close a damaged file that it opened itself.
@@ -205,7 +204,7 @@ class Record(Snapshot, RecordedExamples):
                 arrays = {name: archive[name] for name in _SHAPES}
             _validate(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise LabError(f"cannot read {path} ({error}): train again to record a new one") from error
+            raise LabError(f"cannot read {path} ({error}): train the run again to record a new file") from error
         return cls(**arrays | {name: str(arrays[name]) for name in ("task", "loss_name")})
 
 
@@ -215,27 +214,27 @@ _SHAPES = {
     "outputs": ("f", "LnZ"), "loss": ("f", "Ln"), "margin": ("f", "Ln"), "truth_margin": ("f", "Ln"),
     "gradient": ("f", "Ln"), "flow": ("f", "LG"), "slope": ("f", "LP"),
 }  # fmt: skip
-"""The allowed dtype kinds (as in np.dtype.kind) and the axes of each array; * stands for any further axes."""
+"""For each array, its allowed values of np.dtype.kind and its axes; * stands for any further axes."""
 
 
 def _validate(arrays: dict[str, NDArray[Any]]) -> None:
-    """Check dtypes and shapes, or raise ValueError. The first array with an axis defines the length of this axis."""
+    """Raise ValueError unless dtypes and shapes are as in `_SHAPES`. Axes of one letter must have the same length."""
     sizes: dict[str, int] = {}
     for name, (kinds, axes) in _SHAPES.items():
         array, named = arrays[name], axes.rstrip("*")
         fits = array.ndim == len(named) or (axes != named and array.ndim > len(named))
         lengths = zip(named, array.shape, strict=False)
         if array.dtype.kind not in kinds or not fits or any(sizes.setdefault(a, s) != s or not s for a, s in lengths):
-            raise ValueError(f"its {name} is an array of {array.dtype} {array.shape}")
+            raise ValueError(f"its array {name} has dtype {array.dtype} and shape {array.shape}")
     if str(arrays["task"]) not in {"regression", "binary", "multiclass", "multilabel"}:
         raise ValueError(f"its task is {arrays['task']}")
 
 
 def hardest_share(gradient: Numbers, share: float = 0.1) -> float:
-    """Compute the part of Σ g_i that comes from the hardest examples, which are the `share` with the largest g_i (n,).
+    """Return the part of Σ g_i that comes from the hardest examples: the given share of all n, with the largest g_i.
 
-    The number of hardest examples is rounded up. The result is `share` if all g_i are equal, 1 if all other g_i are 0,
-    and NaN if all g_i are 0.
+    The number of hardest examples is rounded up. The result is `share` if all g_i are equal, 1 if the other examples
+    have g_i = 0, and NaN if all g_i are 0.
     """
     count = math.ceil(share * len(gradient) - 1e-9)  # 0.1 · 30 is slightly more than 3
     total = gradient.sum(dtype=np.float64)
@@ -243,12 +242,12 @@ def hardest_share(gradient: Numbers, share: float = 0.1) -> float:
 
 
 def auroc(score: Numbers, corrupted: NDArray[np.bool_]) -> float:
-    """Compute the AUROC of a score (n,) as a detector of wrong labels.
+    """Return the AUROC of a score (n,) as a detector of wrong labels; NaN if all labels are right, or all are wrong.
 
     This is the probability that a wrong label has a higher score than a right one; 1/2 is as good as guessing. With the
     loss as score, it measures the small-loss trick: networks fit common patterns before they memorise wrong labels
     (Arpit et al., A closer look at memorization in deep networks, 2017; Northcutt et al., Confident learning, 2021).
-    NaN if there are no wrong or no right labels, or a score is not finite.
+    It is also NaN if a score is not finite.
     """
     if not corrupted.any() or corrupted.all() or not np.isfinite(score).all():
         return math.nan

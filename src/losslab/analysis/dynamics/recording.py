@@ -1,4 +1,4 @@
-"""Taking a snapshot of the recorded examples and their gradients, without a change of the run."""
+"""Computation of the values in a snapshot of training dynamics. It does not change the run."""
 
 import math
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ from losslab.models.learner import Learner, uncompiled
 from losslab.targets import Kind, Task, encode
 
 LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
-"""Margins or residuals from -1000 to 1000 at which the slope of the loss is computed, denser around 0 (P,)."""
+"""The margins or residuals (P,), from -1000 to 1000 and denser around 0, at which `loss_slope` is computed."""
 _STREAM = 1  # makes these random draws independent of others that also use random_keys.STATISTICS
 
 
 def draw_rows(size: int, count: int, seed: int) -> Tensor:
-    """Draw `count` of the rows 0..size-1, or take all if there are fewer → int64, ascending."""
+    """Return `count` random rows of `size`, or all if there are fewer, int64 in ascending order."""
     rows = torch.randperm(size, generator=random_keys.generator(seed, random_keys.STATISTICS, _STREAM))[:count]
     return rows.sort().values
 
 
 def describe_examples(learner: Learner, batches: Iterable[Batch]) -> RecordedExamples:
-    """Collect the data of these examples that are the same in all snapshots."""
+    """Collect what is the same in all snapshots: the index, target and truth of each example."""
     target, truth, index = (torch.cat(parts).cpu() for parts in zip(*(batch[1:] for batch in batches), strict=True))
     corrupted = (_as_truth(learner, target) != truth).reshape(len(index), -1).any(1)
     columns = (index, target, truth, corrupted)
@@ -44,8 +44,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Compute outputs, losses and gradients of all batches in evaluation mode.
 
-    Random number generators, layer statistics and `.grad` do not change. The batches are on the learner's device.
-    `context` is a new forward context of the trainer's precision plugin.
+    The states of random number generators, layer statistics and `.grad` do not change. The batches must be on the
+    learner's device. `context` is a new forward context of the trainer's precision plugin.
     """
     columns: list[tuple[Tensor, ...]] = []
     parameters = {name: p for name, p in learner.network.named_parameters() if p.requires_grad}
@@ -75,7 +75,7 @@ def take_snapshot(
 def _forward_backward(
     learner: Learner, batch: Batch, parameters: dict[str, nn.Parameter]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], Tensor]:
-    """Return the columns of a snapshot for each example, the gradients of the summed loss, and the summed weight ()."""
+    """Return the recorded values of each example, the gradients of the summed loss, and the sum of example weights."""
     with torch.enable_grad():
         raw = learner.network(batch.inputs)
         outputs = raw.to(torch.promote_types(raw.dtype, torch.float32))
@@ -90,11 +90,11 @@ def _forward_backward(
 
 
 def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
-    """Compute how much the network's scores s favour a reference, which is the target or the truth → (N,).
+    """Return the margins (N,) by which predictions s favour a reference, which is the target or the truth.
 
     Multiclass: s_y - max_{k≠y} s_k, where y is the class of the reference; positive if y is predicted.
-    Binary and multilabel: the smallest ±(z - c) over the labels, where c is the decision threshold and + belongs to
-    label 1; positive if all labels are predicted.
+    Binary and multilabel: the smallest margin of a label, which is s - c for a label 1 and c - s for a label 0, where c
+    is `decision_threshold`; positive if all labels are predicted.
     Regression: the residual s - t; for several values, the root mean square of their residuals.
     """
     scores = learner.predictions(outputs)
@@ -110,7 +110,7 @@ def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
 
 
 def _as_truth(learner: Learner, reference: Tensor) -> Tensor:
-    """Convert a target to the form of the truth: probabilities to the most likely class."""
+    """Convert class probabilities to the most likely class, as in the truth. Other targets stay as they are."""
     soft = learner.spec.kind is Kind.PROBABILITIES and reference.is_floating_point()
     return reference.argmax(1) if soft else reference
 
@@ -125,13 +125,13 @@ def decision_threshold(learner: Learner) -> float:
 
 
 def layer_titles(network: nn.Module) -> list[str]:
-    """Return name and class of each layer that owns parameters, in the order of the network, such as "0 Conv2d"."""
+    """Return name and class, such as "0 Conv2d", of each layer with parameters of its own, in network order."""
     classes = {name: type(layer).__name__ for name, layer in network.named_modules()}
     return [f"{name} {classes[name]}" if name in classes else name for name in _by_layer(network, {})]
 
 
 def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
-    """Compute the root mean square of the gradient in each layer → (G,), NaN for frozen layers."""
+    """Return the root mean square of the gradients, by parameter name, in each layer (G,); NaN for frozen layers."""
     nan = torch.full((), torch.nan, device=next(iter(gradients.values())).device)
     squares = [torch.cat(parts).square().mean() if parts else nan for parts in _by_layer(network, gradients).values()]
     rms: Numbers = torch.stack(squares).sqrt().cpu().numpy()
@@ -139,7 +139,7 @@ def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
 
 
 def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Return the flattened gradients of the parameters of each layer, by layer name."""
+    """Group gradients, by parameter name, into lists of flattened gradients, by layer name."""
     layers: dict[str, list[Tensor]] = {}
     for name, _ in network.named_parameters():
         parts = layers.setdefault(name.rpartition(".")[0] or type(network).__name__.lower(), [])
@@ -149,11 +149,11 @@ def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, lis
 
 
 def loss_slope(learner: Learner) -> Numbers:
-    """Compute ‖∂ℓ/∂z‖₂ at the margins in `LINE` → (P,), all NaN for a loss that needs more than the outputs.
+    """Return ‖∂ℓ/∂z‖₂ at each margin m in `LINE` (P,); all NaN if the margin does not determine the loss.
 
-    Multiclass: output m for the target class and 0 for the others, averaged over the first ten classes as target.
-    Binary and multilabel: the margin m for all labels, averaged over all labels 1 and all labels 0.
-    Regression: the residual m for all values.
+    Multiclass: the target class has output m, the others 0; averaged over the first ten classes as the target.
+    Binary and multilabel: all labels have margin m; averaged over two targets, all labels 1 and all labels 0.
+    Regression: all values have residual m.
     """
     norms = []
     for outputs, target in _outputs_along_line(learner):
@@ -165,7 +165,7 @@ def loss_slope(learner: Learner) -> Numbers:
 
 
 def _outputs_along_line(learner: Learner) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs of outputs with the margins in `LINE` and targets; none if margins do not determine the loss."""
+    """Return pairs of outputs (P, Z) and targets with the margins `LINE`; none if these do not determine the loss."""
     loss, task, columns, count = learner.loss, learner.spec.task, learner.spec.targets, len(LINE)
     if loss.n_views > 1 or (task is not Task.REGRESSION and loss.outputs_per_target > 1):
         return []

@@ -1,7 +1,6 @@
 """Evaluation of finished runs: metrics, predictions and figures of a split, classification of images, and export.
 
-evaluation      evaluates a run on a split
-report          writes the result of an evaluation to files
+evaluation      evaluates a run on a split; `report` writes the result to files
 predictions     the predictions for all examples of a split
 extra_metrics   metrics of the predictions that training does not log
 soft_labels     compares the predictions with human label distributions

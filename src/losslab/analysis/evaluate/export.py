@@ -23,10 +23,9 @@ _CHECKED_EXAMPLES = 64
 
 
 class Program(nn.Module):
-    """The network of a run as one module from raw inputs to predictions.
+    """The network of a run as one module from raw inputs to predictions. It normalises uint8 images.
 
-    It normalises uint8 images, computes the outputs of the network, and, unless `raw`, converts these to probabilities
-    or values.
+    With `raw`, it returns the outputs of the network, not probabilities or values.
     """
 
     scale: Tensor | None

@@ -21,10 +21,7 @@ def classification_report(predictions: Predictions) -> str:
 
 
 def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """Return precision, recall and f1 of each class and of each average, and the support of each class.
-
-    The outer keys are the class names, "macro avg" and "weighted avg".
-    """
+    """Return precision, recall and f1 of each class and of each average (macro, weighted), and each class's support."""
     present = _present_classes(predictions)
     names = ("precision", "recall", "f1", "support")
     columns, options = _columns(predictions), {"labels": present, "zero_division": 0}
@@ -37,10 +34,7 @@ def class_metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
 
 
 def confusion_matrix(predictions: Predictions) -> Array:
-    """Return the number of examples of each true class (rows) that are predicted as each class (columns), (C, C).
-
-    In a multilabel task, return the true negatives, false positives, false negatives and true positives, (K, 4).
-    """
+    """Count examples by true and predicted class (C, C), or for each label by TN, FP, FN and TP (K, 4)."""
     if predictions.spec.task is Task.MULTILABEL:
         return np.reshape(sk.multilabel_confusion_matrix(predictions.truth, predictions.prediction), (-1, 4))
     return np.asarray(sk.confusion_matrix(*_columns(predictions), labels=range(len(predictions.spec.names))))
@@ -62,14 +56,12 @@ def _columns(predictions: Predictions) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Curve:
-    """The ROC or PR curve of one class against all others, or of an average over classes."""
+    """The ROC or PR curve of one class against all others, or of an average; for PR, the area is average precision."""
 
     name: str
-    """The name of the class or label, "micro" or "macro"."""
     x: Array
     y: Array
     area: float
-    """The area under the curve; for PR curves, scikit-learn's average precision."""
 
 
 @dataclass(frozen=True)

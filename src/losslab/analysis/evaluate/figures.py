@@ -64,10 +64,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def draw_predictions(predictions: Predictions) -> Figure:
-    """Draw the prediction against the truth, in a panel for each value of a regression.
-
-    Bars show the standard deviation that the network predicts, if it predicts one.
-    """
+    """Draw prediction against truth in a panel for each value, with the predicted standard deviations as bars."""
     count = min(predictions.truth.shape[1], _MAX_COLUMNS)
     rows, columns = -(-count // 3), min(count, 3)
     figure = new_figure(5.4 * columns, 5.2 * rows, dpi=120)
@@ -284,10 +281,7 @@ def _curves_title(curves: Curves, area: str, predictions: Predictions) -> str:
 
 
 def draw_images(predictions: Predictions, source: Source, rows: Array) -> Figure:
-    """Draw the images of these rows with truth, target, prediction and loss.
-
-    An image is framed if its target differs from the truth.
-    """
+    """Draw the images of these rows with captions. An image is framed if its target differs from the truth."""
     images = load_images(source, predictions.index[rows])
     count = -(-len(rows) // _IMAGES_PER_ROW)
     height = 0.4 + 2.75 * count

@@ -43,10 +43,7 @@ def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the image files at these paths, and an error message for each path without an image.
-
-    A path is a file, or a folder whose images are returned in the order of their names.
-    """
+    """Return these files and the images in these folders, by name, and an error message for each path without image."""
     files: list[Path] = []
     errors: list[str] = []
     for path in paths:

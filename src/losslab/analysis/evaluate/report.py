@@ -179,10 +179,7 @@ def _write_columns(path: Path, columns: Mapping[str, Array]) -> None:
 
 
 def _write_confusion(path: Path, predictions: Predictions) -> None:
-    """Write the confusion matrix: rows are true classes, columns are predicted classes.
-
-    In a multilabel task, each row contains the four counts of a label.
-    """
+    """Write the confusion matrix, in which rows are true classes or labels, with the names of rows and columns."""
     names, matrix = predictions.spec.names, extra_metrics.confusion_matrix(predictions)
     header = ["truth \\ prediction", *names]
     if predictions.spec.task is Task.MULTILABEL:

@@ -1,7 +1,4 @@
-"""Comparison of predictions with human label distributions: for each example, the share of people who chose each class.
-
-CIFAR-10H (Peterson et al. 2019) contains such distributions.
-"""
+"""Comparison of predictions with human label distributions: the shares of people who chose each class (CIFAR-10H)."""
 
 from pathlib import Path
 

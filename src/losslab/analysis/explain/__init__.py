@@ -1,7 +1,8 @@
-"""Explanations: figures of what finished runs have learned and how, one module each. Imports no torch.
+"""Explanations of finished runs: figures of what a run has learned. Imports no torch.
 
-Each module has `explain(runs, output)`, or `explain(runs, output, options)` if it takes LandscapeOptions. It draws into
-`output`, or by default into figures/ of a single run, logs its findings, and returns the paths of the figures.
+Each explanation is a module with a function `explain(runs, output)`, or `explain(runs, output, options)` if it takes
+LandscapeOptions. The function draws into the folder `output`, or by default into figures/ of a single run, logs its
+findings, and returns the paths of the figures.
 """
 
 from collections.abc import Callable
@@ -41,13 +42,13 @@ class LandscapeOptions:
     """
 
     points: int = 21
-    """Number of points along each side of a plane, or on a line with both ends."""
+    """Number of points along each side of a plane, or on a line, whose ends are included."""
     examples: int = 1000
-    """Number of unaugmented examples to draw from the split."""
+    """Maximum number of examples, which are drawn from the split and not augmented."""
     split: str = "train"
     """Split of the examples: "train", "val" or "test"."""
     seed: int = 0
-    """Seed of the drawn examples and of the random directions."""
+    """Seed for the choice of examples and for the random directions."""
     ckpt: str = "best"
     """Checkpoint with the weights: "best" or "last"."""
 
@@ -67,14 +68,14 @@ class Explanation(NamedTuple):
 
     module_name: str
     applies: Callable[[dict[str, Any]], bool]
-    """Returns whether a run with this configuration can be explained."""
+    """Function that returns whether the explanation can be drawn for a run with this configuration."""
     needs: str
-    """Description of the runs that can be explained, for messages."""
+    """Name for the runs to which the explanation applies, for messages."""
     takes_options: bool = False
 
     @property
     def module(self) -> ModuleType:
-        """The module with `explain`; importing it may import torch."""
+        """The module with the function `explain`; its import may import torch."""
         return import_module(self.module_name)
 
 
@@ -90,11 +91,11 @@ def _records_dynamics(config: dict[str, Any]) -> bool:
     return bool((config.get("callbacks") or {}).get("dynamics"))
 
 
-_NETWORK = "a run of a network (for a linear model see `linear`)"
+_NETWORK = "a run of a network (for a linear model use --what linear)"
 EXPLANATIONS = {
     "linear": Explanation(f"{__name__}.linear", _is_linear, "a run of the linear model (model=linear)"),
     "landscape": Explanation(f"{__name__}.landscape", _is_network, _NETWORK, takes_options=True),
     "barrier": Explanation(f"{__name__}.barrier", _is_network, _NETWORK, takes_options=True),
     "dynamics": Explanation(f"{__name__}.dynamics", _records_dynamics, "a run with callbacks=dynamics"),
 }
-"""All explanations by the name that --what takes."""
+"""All explanations, by the names that the option --what accepts."""

@@ -1,4 +1,4 @@
-"""Explanation `barrier`: loss and metric along the straight lines between the trained weights of several runs."""
+"""Explanation `barrier`: loss and metric on the straight line between the trained weights of each pair of runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from losslab.io.figures import line_styles, new_figure
 from losslab.runs import RunFolder
 
 _SAME_DATA = {"data.batch_size", "data.eval_batch_size", "data.seed", "imbalance.seed", "noise.seed"}
-"""Settings that may differ between runs on the same data. The seed of a corruption only changes its random draw."""
+"""Settings that may differ between runs. Seeds of a corruption change which targets are corrupted, not how many."""
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOptions = DEFAULTS) -> list[Path]:
     """Draw barrier.png, write its numbers to barrier.csv, and return the path of the figure.
 
-    The line between two runs is scored with the loss of each of them and with the metric that all runs share, on
-    examples of the first run. The BatchNorm statistics are recomputed at every point, also at both ends, so that scores
-    depend only on the weights.
+    Each point of the line between two runs is scored with the loss of each of the two and with the metric, which is the
+    same for all runs, on examples of the first run. The BatchNorm statistics are recomputed at every point, also at
+    both ends, so that scores depend only on the weights.
 
     Raises:
         LabError: there is only one run, or the runs have different networks or data.
@@ -51,9 +51,9 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
         lines = [interpolate(*each, options.points) for each in planned]
     note = f"{of_first.examples:,} {SPLITS[options.split]} examples, unaugmented"
     if corruption_differs(runs):
-        note += f", with the noise and the imbalance that {solutions[0].label} learnt from"
+        note += f", with the noise and the imbalance of {solutions[0].label}"
     if of_first.has_batch_norm:
-        note += "; BatchNorm's statistics are recomputed from them at every point"
+        note += "; BatchNorm statistics are recomputed from these at every point"
     rows = [row for line in lines for row in line.rows(solutions)]
     write_csv(folder / "barrier.csv", ["first", "second", "loss_of", "share", "loss", "metric"], rows)
     return [save_figure(draw(lines, note), "barrier", runs, output, findings(lines))]
@@ -66,26 +66,26 @@ class Line:
     first: Solution
     second: Solution
     loss_of: Solution
-    """The solution whose loss scores the line: the first or the second."""
+    """The solution, either the first or the second, whose loss is computed on the line."""
     share: Array
-    """Shares of the second solution in the weights (L,), from 0 to 1."""
+    """The positions on the line (L,): the share of the second solution in the weights, from 0 to 1."""
     scores: Array
-    """Loss and metric at each share (L, 2)."""
+    """Loss and metric at each position (L, 2)."""
 
     @property
     def name(self) -> str:
-        """Labels of both solutions."""
+        """The labels of both solutions."""
         return f"{self.first.label} – {self.second.label}"
 
     def rows(self, solutions: Sequence[Solution]) -> Iterator[tuple[float, ...]]:
-        """Yield the rows of the CSV file: numbers of the solutions, share of the second, loss and metric."""
+        """Yield the rows of barrier.csv. They contain the indices of the solutions in `solutions`, not their labels."""
         numbers = [solutions.index(end) for end in (self.first, self.second, self.loss_of)]
         for share, score in zip(self.share, self.scores, strict=True):
             yield (*numbers, share, *score)
 
     @property
     def barriers(self) -> tuple[float, float]:
-        """Largest rise of loss and metric above the linear interpolation of their values at both ends, at least 0.
+        """The barriers of loss and metric: the largest rise above the linear interpolation between both ends.
 
         Entezari et al., "The role of permutation invariance in linear mode connectivity", 2022, definition 2.1.
         """
@@ -96,15 +96,17 @@ class Line:
     @property
     def metric_barrier(self) -> str:
         """The barrier of the metric with its unit."""
-        regression = f"{self.barriers[1]:.3g} of mean squared error"
-        return regression if self.loss_of.is_regression else f"{100 * self.barriers[1]:.1f} points of error rate"
+        regression = f"{self.barriers[1]:.3g} in mean squared error"
+        return regression if self.loss_of.is_regression else f"{100 * self.barriers[1]:.1f} points in error rate"
 
 
 def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points: int) -> Line:
-    """Score the line between two solutions at `points` points, including both ends, with the loss of `passes`."""
+    """Compute loss and metric at `points` points on the line between two solutions, which include both ends."""
     start, stop = first.weights, second.weights
     shapes = [{name: value.shape for name, value in end.items()} for end in (start, stop)]
-    if first.config["loss"] != second.config["loss"] or shapes[0] != shapes[1]:  # each loss keeps its own parameters
+    if (
+        first.config["loss"] != second.config["loss"] or shapes[0] != shapes[1]
+    ):  # the parameters of the loss are not mixed
         start, stop = ({name: end[name] for name in end if name.startswith("network.")} for end in (start, stop))
     share = np.linspace(0, 1, points)
     scores = [passes.score(mix_weights(start, stop, float(each))) for each in share]
@@ -112,7 +114,7 @@ def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points
 
 
 def mix_weights(start: Mapping[str, Any], stop: Mapping[str, Any], share: float) -> Weights:
-    """Interpolate linearly between two sets of weights; the result is exact for share 0 and 1."""
+    """Interpolate linearly between two sets of weights. Shares 0 and 1 return `start` and `stop` exactly."""
     return {name: value.lerp(stop[name], share) for name, value in start.items()}
 
 
@@ -120,7 +122,7 @@ def check_compatible(solutions: Sequence[Solution]) -> None:
     """Check that all solutions have the same network and were trained on the same data.
 
     Raises:
-        LabError: two solutions have different networks or data.
+        LabError: the network or the data of a solution differ from those of the first.
     """
     shapes = [{n: tuple(v.shape) for n, v in each.learner.network.named_parameters()} for each in solutions]
     data = [settings(each.config, ("data", *CORRUPTIONS)) for each in solutions]
@@ -130,16 +132,16 @@ def check_compatible(solutions: Sequence[Solution]) -> None:
             raise LabError(f"{both} have different networks: name runs of one network")
         for key in own_data | data[0]:
             if key not in _SAME_DATA and own_data.get(key) != data[0].get(key):
-                raise LabError(f"{both} learnt from different data: {key} differs")
+                raise LabError(f"{both} were trained on different data: {key} differs")
 
 
 def draw(lines: Sequence[Line], note: str) -> Figure:
-    """Draw a panel for the values of each loss, and a panel for the metric of all lines."""
+    """Draw a panel with the values of each loss, and a panel with the metric of all lines."""
     by_loss: dict[str, list[Line]] = {}
     pairs: dict[str, Line] = {}
     for line in lines:
         by_loss.setdefault(line.loss_of.loss, []).append(line)
-        pairs.setdefault(line.name, line)  # if a pair is scored by two losses, the metric of both lines is the same
+        pairs.setdefault(line.name, line)  # a pair with two losses has two lines with the same metric
     styles = dict(zip(pairs, line_styles(), strict=False))
     count = len(by_loss) + 1
     columns = count if count < 5 else -(-count // 2)
@@ -164,17 +166,19 @@ def draw(lines: Sequence[Line], note: str) -> Figure:
 
 
 def findings(lines: Sequence[Line]) -> list[str]:
-    """Describe the barrier of a single line, or the lowest and the highest barrier, in a sentence each."""
+    """Describe the barrier of a single line, or the lowest and the highest barrier of several, in a sentence each."""
     ordered = sorted(lines, key=lambda line: line.barriers[1])
     ends = ordered if len(ordered) == 1 else [ordered[0], ordered[-1]]
-    sentences = [f"{end.name}: {end.barriers[0]:.2g} of {end.loss_of.loss} loss, {end.metric_barrier}" for end in ends]
+    sentences = [
+        f"{end.name}: barrier of {end.barriers[0]:.2g} in {end.loss_of.loss} loss, {end.metric_barrier}" for end in ends
+    ]
     if len(ordered) > 2:
-        sentences.append(f"these are the lowest and the highest of {len(ordered)} barriers: see barrier.csv for all")
+        sentences.append(f"these are the lowest and the highest of {len(ordered)} barriers; barrier.csv contains all")
     return sentences
 
 
 def _label(axes: Axes, unit: str, title: str) -> None:
-    axes.set(xlabel="share of the second solution in the weights", ylabel=unit)
+    axes.set(xlabel="share of the second run in the weights", ylabel=unit)
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
 

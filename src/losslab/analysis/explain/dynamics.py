@@ -1,4 +1,4 @@
-"""Explanation `dynamics`: figures of the record of the callback `dynamics`. Imports no torch."""
+"""Explanation `dynamics`: figures of what the callback `dynamics` recorded. Imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ _MAX_RUNS = 6
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None) -> list[Path]:
-    """Draw dynamics_*.png, with several runs side by side on the same axes, and return their paths.
+    """Draw dynamics_*.png and return the paths. Several runs are drawn side by side or as lines of one panel.
 
-    Unfinished runs can be drawn after their first snapshot.
+    Unfinished runs can be drawn as soon as dynamics.npz exists.
 
     Raises:
-        LabError: a run has no record, there are too many runs, or the tasks of the runs differ.
+        LabError: a run has no dynamics.npz, there are too many runs, or the tasks of the runs differ.
     """
     figures_folder(runs, output)
     if len(runs) > _MAX_RUNS:

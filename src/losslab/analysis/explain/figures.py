@@ -1,4 +1,4 @@
-"""Figures of explanations: contour plots, PNG and CSV files, and TensorBoard images. Imports no torch."""
+"""Contour plots, and the PNG, CSV and TensorBoard files of explanations. Imports no torch."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 def figures_folder(runs: Sequence[RunFolder], output: Path | None) -> Path:
-    """Return the folder for figures of these runs: `output`, or figures/ in the run folder of a single run.
+    """Return the folder for figures of these runs: `output`, or if it is None, figures/ in the folder of a single run.
 
     Raises:
         LabError: there are no runs, there are several runs but no `output`, or a symbolic link leaves a run folder.
@@ -42,10 +42,7 @@ def figures_folder(runs: Sequence[RunFolder], output: Path | None) -> Path:
 def save_figure(
     figure: "Figure", name: str, runs: Sequence[RunFolder], output: Path | None, findings: Sequence[str]
 ) -> Path:
-    """Write NAME.png to the folder of `figures_folder`, log the findings, and return the path.
-
-    An existing file or link of that name is replaced.
-    """
+    """Write NAME.png to `figures_folder`, replacing an existing file or link, log the findings, and return the path."""
     path = figures_folder(runs, output) / f"{name}.png"
     save_png(figure, path)
     for number, finding in enumerate(findings):
@@ -54,12 +51,12 @@ def save_figure(
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
-    """Write the numbers of a figure to a CSV file with 9 significant digits."""
+    """Write the numbers in a figure to a CSV file with 9 significant digits."""
     tables.write_csv(path, columns, ([f"{value:.9g}" for value in row] for row in rows))
 
 
 def write_tensorboard_images(name: str, figures: Sequence[Path], folder: Path) -> None:
-    """Write the PNG files of an explanation to a TensorBoard event file of their own, replacing an earlier one."""
+    """Write the PNG files of an explanation to a new TensorBoard event file, which replaces an earlier one."""
     from PIL import Image  # noqa: PLC0415 -- needed once, at the end
     from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
     from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
@@ -79,7 +76,7 @@ def write_tensorboard_images(name: str, figures: Sequence[Path], folder: Path) -
 
 
 def contour_levels(low: float, high: float) -> tuple[Array, bool]:
-    """Return contour levels from low to high, and whether they are logarithmic: if the range exceeds a decade."""
+    """Return contour levels from low to high, and whether they are logarithmic, as in ranges of over a decade."""
     if high <= low:
         return np.array([low - 0.5, low + 0.5]), False
     if low >= 0 and high > 10 * low:
@@ -105,9 +102,9 @@ def level_formatter(levels: Array) -> Callable[..., str]:
 def draw_contours(
     axes: "Axes", x: Array, y: Array, values: Array, unit: str, *, cmap: str = "viridis", levels: Array | None = None
 ) -> None:
-    """Draw values (Y, X) at x (X,) and y (Y,) as filled contours with labelled lines, and a colour bar with their unit.
+    """Draw values (Y, X) at x (X,) and y (Y,) as filled contours with labelled lines, and a colour bar.
 
-    By default, the levels are those of `contour_levels`; given levels are linear.
+    `unit` is the label of the colour bar. Given levels are linear; None selects the levels of `contour_levels`.
     """
     from matplotlib.colors import LogNorm, Normalize  # noqa: PLC0415
 

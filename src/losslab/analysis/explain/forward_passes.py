@@ -1,4 +1,4 @@
-"""Loss and metric of a network with substituted weights; its own weights do not change."""
+"""Loss and metric of a network whose weights are replaced for a forward pass."""
 
 import logging
 import time
@@ -24,22 +24,22 @@ class Score(NamedTuple):
     """Loss and metric, averaged over all examples."""
 
     loss: float
-    """Mean of the loss that trained the run."""
+    """Mean of the loss that the run was trained with."""
     metric: float
-    """Error rate, or mean squared error in a regression."""
+    """Mean squared error in a regression, otherwise the error rate."""
 
 
 class ForwardPasses:
-    """Computes loss and metric of a network for different weights on fixed examples.
+    """Computes loss and metric of a network with different weights on the same examples.
 
-    torch.func.functional_call substitutes the weights; the weights of the learner do not change.
+    The weights are passed to torch.func.functional_call; those of the learner do not change.
 
     Args:
         solution: the run with the network and the loss.
         batches: the examples, on the network's device.
-        recompute: whether to recompute the BatchNorm statistics from these examples for each set of weights, instead
-            of using the statistics of training, which do not fit weights between two solutions (Izmailov et al. 2018;
-            Jordan et al., "REPAIR", 2023).
+        recompute: whether to recompute the BatchNorm statistics from the examples for each set of weights. If not,
+            the statistics of training are used, which are wrong for weights between two solutions (Izmailov et al.
+            2018; Jordan et al., "REPAIR", 2023).
     """
 
     def __init__(self, solution: Solution, batches: Sequence[Batch], *, recompute: bool = False) -> None:
@@ -58,7 +58,7 @@ class ForwardPasses:
         return sum(len(batch.truth) for batch, _ in self._batches)
 
     def seconds(self) -> float:
-        """Estimate the time of a pass from one timed batch after a warm-up."""
+        """Estimate the seconds that a pass takes, from the second of two passes over the first batch."""
         batch, target = self._batches[0]
         for _ in range(2):
             start = time.perf_counter()
@@ -69,7 +69,7 @@ class ForwardPasses:
 
     @torch.no_grad()
     def score(self, weights: Mapping[str, Tensor]) -> Score:
-        """Score the network with these weights; for missing names, the learner's own weights are used."""
+        """Compute loss and metric with these weights. Weights that are not given are those of the learner."""
         state = {**self._batch_norm_statistics(weights), **weights}
         sums = torch.zeros(3, dtype=torch.float64)
         for batch, target in self._batches:
@@ -80,7 +80,7 @@ class ForwardPasses:
         return Score(loss, metric if self.solution.is_regression else 1 - metric)
 
     def _batch_norm_statistics(self, weights: Mapping[str, Tensor]) -> Weights:
-        """Compute the BatchNorm buffers for these weights, averaged over the batches; empty unless `recompute`."""
+        """Return BatchNorm statistics with these weights, averaged over the batches; empty unless `recompute`."""
         if not self.recompute:
             return {}
         buffers = {name: value.clone() for name, value in self._model.named_buffers()}
@@ -102,7 +102,7 @@ class ForwardPasses:
 
 
 class _Model(nn.Module):
-    """The network and the loss of a learner as one module, so that the weights of both can be substituted."""
+    """The network and the loss of a learner as one module, so that one call can replace the weights of both."""
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class _Model(nn.Module):
         self._learner = (learner,)  # in a tuple, so that it is not a submodule
 
     def forward(self, batch: Batch, target: Tensor) -> tuple[Tensor, ...]:
-        """Compute the sums of loss, weight and metric over a batch."""
+        """Return the sums of the weighted losses, the weights and the metric over a batch, each a scalar."""
         (learner,) = self._learner
         outputs = learner(batch.inputs)
         value, weight, _ = learner.loss.total(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
@@ -118,10 +118,10 @@ class _Model(nn.Module):
 
 
 @contextmanager
-def show_progress(name: str, planned: Sequence[ForwardPasses], each: int) -> Iterator[None]:
-    """Log number and estimated duration of the planned passes, `each` for every item, and show a progress bar."""
-    count = each * len(planned)
-    seconds = each * sum(passes.seconds() for passes in planned)
+def show_progress(name: str, planned: Sequence[ForwardPasses], passes_each: int) -> Iterator[None]:
+    """Log number and duration of the passes, `passes_each` for each item of `planned`, and show a progress bar."""
+    count = passes_each * len(planned)
+    seconds = passes_each * sum(passes.seconds() for passes in planned)
     duration = f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     logger.info(
         "%-11s %s forward passes over %s examples, about %s; fewer with --points or --examples",

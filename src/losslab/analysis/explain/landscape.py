@@ -1,4 +1,4 @@
-"""Explanation `landscape`: loss and metric of a network around its trained weights, on a plane of random directions."""
+"""Explanation `landscape`: loss and metric of a network on a random plane through its trained weights."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from losslab.io.figures import COLOURS, new_figure
 from losslab.runs import RunFolder
 
 HALF = 0.5
-"""Distance at which titles and findings compare landscapes, in filter lengths."""
+"""Distance from the trained weights, in filter lengths, at which titles and findings state loss and metric."""
 _TICKS = (-1, -HALF, 0, HALF, 1)
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOptions = DEFAULTS) -> list[Path]:
     """Draw landscape.png, write its numbers to landscape.csv, and return the path of the figure.
 
-    Each run is scored with its own loss and with the metric that all runs share. An even number of points is increased
-    by one, so that the trained weights are one of the points.
+    Each run is scored with its own loss and with the metric, which is the same for all runs. An even number of points
+    is increased by one, so that the trained weights are one of the points.
 
     Raises:
         LabError: a run does not exist, or its weights are not finite.
@@ -52,20 +52,20 @@ def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOp
 
 @dataclass(frozen=True)
 class Landscape:
-    """Scores around the trained weights of one run. Positions and distances are in filter lengths."""
+    """Loss and metric around the trained weights of one run. The unit of length is that of `filter_normalised`."""
 
     solution: Solution
     plane_axis: Array
     """Positions along each of the two directions of the plane (P,), from -1 to 1."""
     plane: Array
-    """Loss and metric on the plane (P, P, 2); the first dimension is the position along the second direction."""
+    """Loss and metric on the plane (P, P, 2). The first dimension is the position along the second direction."""
     line_axis: Array
-    """Positions along each of the two lines (L,), from -1 to 1."""
+    """Positions on each of the two lines (L,), from -1 to 1."""
     lines: Array
     """Loss and metric on the lines along the first and the second direction (2, L, 2)."""
 
     def rows(self, number: int) -> Iterator[tuple[float, ...]]:
-        """Yield the rows of the CSV file: number of the run, position along both directions, loss and metric."""
+        """Yield the rows of landscape.csv: number of the run, position along both directions, loss and metric."""
         for y, row in zip(self.plane_axis, self.plane, strict=True):
             for x, score in zip(self.plane_axis, row, strict=True):
                 yield (number, x, y, *score)
@@ -75,7 +75,7 @@ class Landscape:
             yield (number, 0.0, at, *second)
 
     def score_at(self, distance: float) -> Score:
-        """Return the mean score of the points on both lines at about this distance from the trained weights."""
+        """Return the mean score of those points on both lines whose distance from the centre is nearest to this one."""
         near = np.isclose(np.abs(self.line_axis), self.line_axis[np.abs(self.line_axis - distance).argmin()])
         return Score(*self.lines[:, near].mean((0, 1)))
 
@@ -90,9 +90,9 @@ def count_passes(points: int) -> int:
 
 
 def compute_landscape(passes: ForwardPasses, points: int, seed: int) -> Landscape:
-    """Score the plane of two random filter-normalised directions, and the lines along them with twice the resolution.
+    """Compute loss and metric on a plane of two filter-normalised random directions, and on a line along each.
 
-    The directions are drawn with `seed`; each side of the plane has `points` points.
+    Each side of the plane has `points` points; the lines have twice this resolution.
     """
     solution = passes.solution
     network = solution.learner.network
@@ -112,12 +112,12 @@ def compute_landscape(passes: ForwardPasses, points: int, seed: int) -> Landscap
 
 
 def filter_normalised(network: nn.Module, generator: torch.Generator, frozen: Collection[str] = ()) -> Weights:
-    """Draw a random direction in weight space in which each filter has the norm of the network's filter.
+    """Draw a random direction in weight space in which each filter has the same norm as in the network.
 
-    A filter is a row of a linear layer or an output channel of a convolution. A step of 1 moves each filter by its own
-    norm, so networks with weights of different scales are comparable. The direction is 0 for biases, the parameters of
-    normalisation layers, and the parameters named in `frozen`. The generator is on the CPU, so that directions do not
-    depend on the device. Li et al., "Visualizing the loss landscape of neural nets", 2018, arXiv 1712.09913, section 4.
+    A filter is a row of a linear layer or an output channel of a convolution. A step of 1, a filter length, moves each
+    filter by its own norm, so that networks with weights of different scales are comparable. The direction is 0 for
+    biases, parameters of normalisation layers, and parameters named in `frozen`. The generator is on the CPU, so that
+    directions do not depend on the device. Li et al., "Visualizing the loss landscape of neural nets", 2018, section 4.
     """
     direction = {}
     for name, weight in network.named_parameters():
@@ -132,11 +132,11 @@ def filter_normalised(network: nn.Module, generator: torch.Generator, frozen: Co
 
 
 def finding(landscape: Landscape) -> str:
-    """Describe in a sentence how loss and metric change between the trained weights and the distance `HALF`."""
+    """Describe in a sentence how loss and metric differ between the trained weights and points at distance `HALF`."""
     here, there = landscape.score_at(0), landscape.score_at(HALF)
     metric = f"{landscape.format_metric(here.metric)} to {landscape.format_metric(there.metric)}"
     return (
-        f"{landscape.solution.label}: half a filter's length away the {landscape.solution.metric_name} goes from "
+        f"{landscape.solution.label}: half a filter length away, the {landscape.solution.metric_name} goes from "
         f"{metric}, the loss from {here.loss:.3g} to {there.loss:.3g}"
     )
 
@@ -144,8 +144,8 @@ def finding(landscape: Landscape) -> str:
 def draw(landscapes: Sequence[Landscape], note: str) -> Figure:
     """Draw a row for each run: the loss on the plane, the metric on the plane, and both on the two lines.
 
-    The metric has one colour scale for all runs. Each loss has its own, since values of different losses are not
-    comparable.
+    All runs have the same colour scale for the metric. For the loss, each run has its own, because values of different
+    losses are not comparable.
     """
     figure = new_figure(14.2, 0.6 + 4.3 * len(landscapes))
     grid = figure.subplots(len(landscapes), 3, squeeze=False)
@@ -189,8 +189,8 @@ def _draw_lines(axes: Axes, landscape: Landscape, limits: tuple[float, float]) -
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    axes.set(xlabel="distance from the solution (filter lengths)", xticks=_TICKS)
-    axes.set_box_aspect(1)  # as tall as the planes
+    axes.set(xlabel="distance from the trained weights (filter lengths)", xticks=_TICKS)
+    axes.set_box_aspect(1)  # the same height as the planes
     right.set_box_aspect(1)
     axes.set_ylabel(f"{solution.loss} loss", color=COLOURS[0])
     right.set_ylabel(solution.metric_axis, color=COLOURS[1])

@@ -17,10 +17,10 @@ _MAX_SETTINGS = 3
 
 
 def select_runs(paths: Sequence[Path], trusted: Sequence[str] = ()) -> list[RunFolder]:
-    """Return the runs to explain, without duplicates, for paths of run folders and of folders of runs, such as a sweep.
+    """Return the runs to explain, without duplicates. Each path is a run folder or a folder of runs, such as a sweep.
 
     From a folder of runs, the first seed of each configuration is selected, or all seeds if there is one configuration.
-    `trusted` names packages that the configurations may name besides those on the allow-list.
+    `trusted` are the packages that the configurations may name, besides those that losslab trusts.
 
     Raises:
         LabError: a folder does not exist or contains no finished run.
@@ -41,26 +41,26 @@ def _select_from(path: Path) -> list[Path]:
         raise LabError(f"{display_path(path)} contains no finished run")
     several = len(groups) > 1
     chosen = [run.folder.path for each in groups for run in (each.runs[:1] if several else each.runs)]
-    rule = "the first seed of each configuration" if several else "all seeds of the one configuration"
+    rule = "the first seed of each configuration" if several else "all seeds of the only configuration"
     logger.info("%-11s %d of %d runs: %s", "explained", len(chosen), len(result.runs) + len(result.problems), rule)
     return chosen
 
 
 def run_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a unique label for each run, see `distinct_labels`: "huber, delta 0.1, seed 1"."""
+    """Return a unique label for each run, such as "huber, delta 0.1, seed 1" (see `distinct_labels`)."""
     names = distinct_labels(configs, _GROUPS)
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
 def settings(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    """Return the scalar settings of config groups by dotted key, except settings derived from the seed or run name."""
+    """Return the settings in these config groups, by dotted key, without those derived from the seed or run name."""
     derived = set(config.get("per_run") or ()) - {"seed"}
     leaves = (leaf for group in groups for leaf in _leaves(group, config.get(group)))
     return {key: value for key, value in leaves if key not in derived}
 
 
 def distinct_labels(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
-    """Label each run by its loss and by the settings of these config groups that differ between runs of that loss."""
+    """Label each run by its loss, and by those settings of the groups in which runs with the same loss differ."""
     losses = []
     for config in configs:
         choice = config["choices"]["loss"]

@@ -22,14 +22,14 @@ class Solution:
     """A finished run with its weights loaded and its data set up."""
 
     label: str
-    """Label that distinguishes the run from the other runs in a figure."""
+    """Label of the run in a figure, unique among the runs."""
     loss: str
-    """Label that distinguishes the loss from the losses of the other runs."""
+    """Label of the loss of the run; equal losses have equal labels."""
     folder: RunFolder
     config: dict[str, Any]
     experiment: Experiment
     frozen: frozenset[str]
-    """Names of the network's parameters that were not trained."""
+    """Names of the parameters of the network that were not trained."""
 
     @property
     def learner(self) -> Learner:
@@ -55,17 +55,17 @@ class Solution:
 
     @property
     def metric_scale(self) -> int:
-        """Factor that converts the metric to the unit of an axis: error rates are drawn in per cent."""
+        """Factor of the metric on an axis: 100 for error rates, which are drawn in per cent."""
         return 1 if self.is_regression else 100
 
     @property
     def metric_axis(self) -> str:
-        """Axis label of the metric."""
+        """Label of an axis for the metric."""
         return self.metric_name if self.is_regression else f"{self.metric_name} (%)"
 
 
 def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]:
-    """Reopen runs with the weights of the checkpoint "best" or "last", and set up their data.
+    """Reopen runs with the weights of a checkpoint, "best" or "last", and set up their data.
 
     Raises:
         LabError: a run or checkpoint does not exist, weights are not finite, or the data are not available.
@@ -87,7 +87,7 @@ def load_solutions(runs: Sequence[RunFolder], checkpoint: str) -> list[Solution]
 
 
 def load_batches(solution: Solution, split: str, count: int | None, seed: int) -> list[Batch]:
-    """Load unaugmented examples of a split ("train", "val" or "test") in the network's dtype and on its device.
+    """Load examples of a split ("train", "val" or "test"), not augmented, in the network's dtype and on its device.
 
     If the split has more than `count` examples, `count` of them are drawn at random with the seed.
     """
@@ -109,5 +109,5 @@ def load_batches(solution: Solution, split: str, count: int | None, seed: int) -
 
 
 def corruption_differs(runs: Sequence[RunFolder]) -> bool:
-    """Return whether the runs learned from differently corrupted training data."""
+    """Return whether the training data of the runs were corrupted differently."""
     return len({(run.read_faults() or {}).get("sha256") for run in runs}) > 1

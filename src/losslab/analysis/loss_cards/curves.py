@@ -26,12 +26,11 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Curve:
-    """The value and gradient of one loss at each x of a figure."""
+    """The value of one loss, and its derivative with respect to x, at each x of a figure."""
 
     label: str
     value: list[float]
     gradient: list[float]
-    """Derivative of the value with respect to x."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class Curves:
     axis: str
     """The label of the x axis."""
     x: list[float]
-    """The values of the output that changes."""
     curves: list[Curve]
     """The curve of the configured loss, then those for other values of its first hyperparameter."""
     reference: Curve

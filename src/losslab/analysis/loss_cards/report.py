@@ -53,10 +53,7 @@ def draw(name: str, shown: Curves) -> "Figure":
 
 
 def _set_limits(axes: "Axes", lines: list[list[float]]) -> None:
-    """Fit the y axis to the lines, which do not include the reference.
-
-    The largest and the smallest values, one of each per line, are cut off if they would triple the range.
-    """
+    """Fit the y axis to these lines, cutting off one extreme value per line and end if they would triple the range."""
     values = sorted(value for line in lines for value in line)
     inner = values[len(lines) : -len(lines)]
     low, high = inner[0], inner[-1]

@@ -61,7 +61,7 @@ def test_losses_of_several_runs_are_normalised_and_labelled_as_such():
     assert distributions.normalise_loss(small)[0].mean() == pytest.approx(1)
     drawn = draw_all({"small": small, "large": large})
     assert any("÷ the run's mean before training" in text for text in texts(drawn["dynamics_loss"].figure))
-    assert any("÷ that before training" in text for text in texts(drawn["dynamics_gradient"].figure))
+    assert any("÷ its value before training" in text for text in texts(drawn["dynamics_gradient"].figure))
     assert any("÷ its largest" in text for text in texts(drawn["dynamics_margin"].figure))
     assert not any("÷" in text for text in texts(draw_all({"small": small})["dynamics_loss"].figure))
 
@@ -93,9 +93,9 @@ def test_runs_of_different_tasks_are_rejected():
 @pytest.mark.parametrize(
     ("flow", "word"),
     [
-        ([1e-3, 1e-2, 1e-1], "the gradient reaches all layers: within 0.01 to 0.1 times the last layer's"),
-        ([1e-7, 1e-2, 1e-1], "gradients vanish: layer 0 A has 1.0e-06 times that of the last layer"),
-        ([1e7, 1e-2, 1e-1], "gradients explode: layer 0 A has 1.0e+08 times that of the last layer"),
+        ([1e-3, 1e-2, 1e-1], "the gradient reaches all layers: it is 0.01 to 0.1 times that of the last layer"),
+        ([1e-7, 1e-2, 1e-1], "gradients vanish: that of layer 0 A is 1.0e-06 times that of the last layer"),
+        ([1e7, 1e-2, 1e-1], "gradients explode: that of layer 0 A is 1.0e+08 times that of the last layer"),
         ([0, 0, 0], "no gradient reaches the last layer"),
         ([np.nan, 1e-2, 1e-1], "the gradient reaches all layers"),
     ],
@@ -118,3 +118,8 @@ def test_a_record_with_invalid_snapshots_can_be_drawn(bad):
 
 def test_a_single_snapshot_can_be_drawn():
     assert len(draw_all({"": make_record(noise=0.3, snapshots=1)})) == 5
+
+
+def test_the_noise_figure_of_several_regressions_names_residuals_and_not_margins():
+    records = {name: make_record(noise=0.3, task="regression") for name in "ab"}
+    assert "wrong values detected by large residuals so far" in texts(draw_all(records)["dynamics_noise"].figure)

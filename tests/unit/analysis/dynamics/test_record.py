@@ -107,6 +107,6 @@ def test_a_damaged_record_is_rejected_in_one_line(tmp_path, damage):
         np.savez(path, loss=np.zeros(3))
     else:
         path.write_bytes(damage)
-    with pytest.raises(LabError, match=r"cannot read .*: train again") as caught:
+    with pytest.raises(LabError, match=r"cannot read .*: train the run again") as caught:
         Record.load(path)
     assert "\n" not in str(caught.value)

@@ -63,7 +63,7 @@ def test_runs_with_other_noise_are_rejected_and_another_draw_is_noted(
     monkeypatch.setattr(barrier, "draw", lambda lines, note: notes.append(note) or draw(lines, note))
     with caplog.at_level("INFO"):
         barrier.explain(noisy, tmp_path, few)
-    assert "with the noise and the imbalance that cross_entropy, seed 0 learnt from" in notes[0]
-    assert "the lowest and the highest of 3 barriers: see barrier.csv for all" in caplog.messages[-1]
+    assert "with the noise and the imbalance of cross_entropy, seed 0" in notes[0]
+    assert "the lowest and the highest of 3 barriers; barrier.csv contains all" in caplog.messages[-1]
     barrier.explain(folders, tmp_path, few)
     assert "noise" not in notes[1]

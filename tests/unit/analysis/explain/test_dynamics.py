@@ -91,7 +91,7 @@ def test_a_record_with_invalid_arrays_is_rejected_in_one_line(runs, tmp_path, ch
     with np.load(folder.dynamics) as held:
         arrays = dict(held)
     np.savez(folder.dynamics, **arrays | changes)
-    with pytest.raises(LabError, match=r"cannot read .*dynamics.npz \(its .*\): train again") as error:
+    with pytest.raises(LabError, match=r"cannot read .*dynamics.npz \(its .*\): train the run again") as error:
         explain([folder], None)
     assert "\n" not in str(error.value)
 

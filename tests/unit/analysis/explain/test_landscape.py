@@ -87,8 +87,8 @@ def test_figures_are_written_with_csv_files(folders, tmp_path, caplog):
     assert line.is_file()
     messages = [record.getMessage() for record in caplog.records]
     assert "38 forward passes over 100 examples, about" in messages[0]
-    assert "cross_entropy, seed 0: half a filter's length away the error rate goes from" in messages[1]
-    assert "cross_entropy, seed 1: half a filter's length away the error rate goes from" in messages[2]
+    assert "cross_entropy, seed 0: half a filter length away, the error rate goes from" in messages[1]
+    assert "cross_entropy, seed 1: half a filter length away, the error rate goes from" in messages[2]
     with (tmp_path / "landscape.csv").open() as file:
         rows = list(csv.DictReader(file))
     # Each run's plane, and of its lines what is not in the plane.

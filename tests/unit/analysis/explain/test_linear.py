@@ -174,7 +174,7 @@ def test_a_run_without_a_minimum_is_explained_without_a_hessian(train, caplog):
     assert not run.minimum.reached
     with caplog.at_level("INFO"):
         (path,) = linear.explain([folder], None)
-    assert caplog.messages == ["surface     bce: no minimum within reach"]
+    assert caplog.messages == ["surface     bce: no minimum was found"]
     figure = figures.draw_surfaces([run])
     (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
     assert "minimum of this loss" not in [text.get_text() for text in legend.get_texts()]
@@ -240,7 +240,7 @@ def test_several_runs_share_the_axes_but_not_the_colour_scale(line):
     bars = {bar.get_ylabel() for axes in panels for bar in axes.child_axes}
     assert bars == {f"{name} loss, mean of the examples" for name in ("mse", "l1", "huber")}
     for axes, run in zip(panels, line, strict=True):
-        x, y = next(drawn for drawn in axes.get_lines() if drawn.get_label() == "path, by epochs").get_data()
+        x, y = next(drawn for drawn in axes.get_lines() if drawn.get_label() == "path (numbers: epochs)").get_data()
         assert np.c_[x, y] == pytest.approx(run.trajectory.weights)
 
 
@@ -286,9 +286,9 @@ def test_runs_that_cannot_be_explained_are_rejected_in_one_line(runs, train):
         (lambda rows: rows[:3], "does not end at the weights of last.ckpt"),
         (lambda rows: rows[:1], "is not the path of this network"),
         (lambda rows: rows[:2], "does not end at"),
-        (lambda rows: [rows[0], *rows[:0:-1]], "does not end at"),
+        (lambda rows: [rows[0], *rows[:0:-1]], r"is damaged \(its epochs or steps are not in order\)"),
         (lambda rows: [*rows[:2], "1,1,1e160,1", rows[-1]], "is not the path of this network"),
-        (lambda rows: [*rows[:2], *rows[1:]], "does not end at"),
+        (lambda rows: [*rows[:2], *rows[1:]], r"is damaged \(its epochs or steps are not in order\)"),
         (lambda _: ["\udcff\udcfe\0"], "is damaged"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Figures of training dynamics, of one run or of several runs side by side: `draw_all` draws all that apply.
+"""Figures of training dynamics, of one run or of several runs side by side. `draw_all` draws them.
 
 distributions   histograms of losses and of margins
 over_epochs     gradient norms of examples and of layers, and examples with wrong labels
@@ -14,10 +14,10 @@ __all__ = ["DrawnFigure", "Records", "draw_all"]
 
 
 def draw_all(records: Records) -> dict[str, DrawnFigure]:
-    """Draw all figures that apply to these runs, by file name.
+    """Draw all figures that apply to these runs, and return them by file name without suffix.
 
     Raises:
-        LabError: the runs have different tasks, or every snapshot of a run has NaN or infinite values.
+        LabError: the runs have different tasks, or all snapshots of a run have NaN or infinite values.
     """
     kept: dict[str, Record] = {}
     for label, record in records.items():

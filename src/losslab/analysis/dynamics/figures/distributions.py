@@ -18,7 +18,7 @@ _MAX_DOTS = 1000
 def draw_losses(records: Records) -> DrawnFigure:
     """Draw a column per run with histograms of the losses at some snapshots.
 
-    With several runs, the losses of each are divided by their mean in the first snapshot, so that all share an x axis.
+    If there are several runs, the losses of each are divided by their mean in the first snapshot to share an x axis.
     """
     values = {label: normalise_loss(record) if len(records) > 1 else record.loss for label, record in records.items()}
     edges, logarithmic = loss_bins(list(values.values()))
@@ -40,7 +40,7 @@ def draw_losses(records: Records) -> DrawnFigure:
 def _draw_rows(
     column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
 ) -> "list[Axes]":
-    """Draw a histogram of the values (L, n) at some snapshots into the axes of a column → the axes that are used."""
+    """Draw a histogram of the values (L, n) at some snapshots into each axes of a column. Return the axes with one."""
     snapshots = _select_snapshots(record)
     for axes in column[len(snapshots) :]:
         axes.set_axis_off()
@@ -54,10 +54,10 @@ def _draw_rows(
 
 
 def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
-    """Draw the share of examples in each bin, as one histogram per group, scaled to the tallest bin.
+    """Draw the share of examples in each bin, as a histogram for each of `record.groups`, scaled to the tallest bin.
 
-    Values (n,) beyond the edges are counted in the outermost bins. With `open_below`, the first bin contains all
-    smaller values, and is cut off if the other bins would be too small to see.
+    The outermost bins also contain values (n,) beyond the edges. With `open_below`, the first bin is cut off if the
+    other bins would be too small to see.
     """
     tops = []
     for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
@@ -81,22 +81,22 @@ def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Number
 
 
 def _select_snapshots(record: Record, most: int = 5) -> NDArray[np.int64]:
-    """Return the rows of the first snapshot, the last, and some in between at even distances."""
+    """Return the indices of at most `most` snapshots at even distances, with the first and the last."""
     return np.unique(np.linspace(0, len(record.epoch) - 1, most).round().astype(np.int64))
 
 
 def normalise_loss(record: Record) -> Numbers:
-    """Divide the losses by their mean in the first snapshot → (L, n). Negative losses are shifted to start at 0."""
+    """Return the losses divided by their mean in the first snapshot (L, n). Negative losses are first shifted to 0."""
     low = min(0.0, float(record.loss.min()))
     start = float(np.mean(record.loss[0], dtype=np.float64)) - low
     return (record.loss - low) / (start or 1.0)
 
 
 def loss_bins(values: list[Numbers]) -> tuple[Numbers, bool]:
-    """Return bin edges for all values, and whether they are logarithmic.
+    """Return bin edges for the losses of all runs, and whether the bins are logarithmic.
 
     They are logarithmic if at some snapshot half of the losses are far below the largest loss. They then start at the
-    quantile of 2 % of the losses above 0, and span at most nine decades.
+    2 % quantile of the positive losses, and span at most nine decades.
     """
     low, high = min(float(part.min()) for part in values), max(float(part.max()) for part in values)
     medians = [float(np.median(row)) for part in values for row in part]
@@ -113,17 +113,17 @@ def loss_finding(record: Record) -> str:
     if record.has_noise:
         right, wrong = (format_number(float(np.median(last[row]))) for row in (~record.corrupted, record.corrupted))
         what = "values" if record.is_regression else "labels"
-        return f"at the end the median loss is {wrong} with wrong {what}, {right} with right ones"
+        return f"at the end, the median loss is {wrong} with wrong {what}, {right} with right {what}"
     share = hardest_share(last - min(0.0, float(last.min())))
     part, median = format_percent(0.1 if np.isnan(share) else share), format_number(float(np.median(last)))
-    return f"at the end the hardest 10 % of examples make up {part} of the loss (median {median})"
+    return f"at the end, the hardest 10 % of examples make up {part} of the loss (median loss {median})"
 
 
 def draw_margins(records: Records) -> DrawnFigure:
     """Draw a column per run: gradient norm over margin, and below it histograms of the margins at some snapshots.
 
-    The dots are recorded examples at these snapshots, the line is computed from the loss (see `recording.loss_slope`).
-    With several runs, the gradients of each are divided by the largest one in the figure.
+    The dots are recorded examples at these snapshots. The line is computed from the loss by `recording.loss_slope`. If
+    there are several runs, the gradient norms of each are divided by their largest value in the figure.
     """
     edges = dict(zip(records, margin_bins([*records.values()]), strict=True))
     rows = max(len(_select_snapshots(record)) for record in records.values())
@@ -149,7 +149,7 @@ def _margin_label(record: Record) -> str:
         what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
     elif record.task == "multiclass":
         what = "margin: output of the target minus the largest other"
-    return f"{what} (outermost bins: and beyond)"
+    return f"{what} (the outermost bins contain all values beyond)"
 
 
 def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, single: bool) -> None:
@@ -166,10 +166,10 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
             alpha=0.5, label=record.time_of(row), markeredgewidth=0, zorder=3,
         )  # fmt: skip
     if inside.any():
-        label = "all other outputs equal" if record.task == "multiclass" else "the loss itself"
+        label = "if all other outputs are equal" if record.task == "multiclass" else "computed from the loss"
         axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[1], linewidth=2, label=label)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
-    axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if single else "‖∂ℓ/∂z‖ ÷ its largest", fontsize="small")
+    axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if single else "‖∂ℓ/∂z‖ ÷ its largest value", fontsize="small")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if not record.is_regression:
@@ -178,7 +178,7 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
 
 
 def margin_bins(records: list[Record]) -> list[Numbers]:
-    """Return the bin edges of each run, the same for all unless a range is more than four times as wide as another."""
+    """Return the bin edges of each run. All are the same, unless one range is over four times as wide as another."""
     ranges = []
     for record in records:  # the range contains 0 and 99.8 % of the margins at each snapshot
         outside = 0.01 if record.is_regression else 0.001  # residuals have long tails
@@ -196,16 +196,16 @@ def margin_bins(records: list[Record]) -> list[Numbers]:
 
 
 def margin_finding(record: Record) -> str:
-    """Describe the margins at the end of training, and which of them contribute the gradient."""
+    """Describe the margins at the end of training, and the margins of the examples that contribute most gradient."""
     last, gradient = record.margin[-1], record.gradient[-1].astype(np.float64)
-    position = np.abs(last) if record.is_regression else last
-    order = np.argsort(-position if record.is_regression else position)
+    margin = np.abs(last) if record.is_regression else last
+    order = np.argsort(-margin if record.is_regression else margin)
     total = gradient.sum()
     if total <= 0:
-        return "at the end no example has a gradient"
-    half = format_number(float(position[order][np.searchsorted(gradient[order].cumsum(), total / 2)]))
+        return "at the end, no example has a gradient"
+    half = format_number(float(margin[order][np.searchsorted(gradient[order].cumsum(), total / 2)]))
     if record.is_regression:
-        share = format_percent(float((position >= float(half.replace(",", ""))).mean()))
-        return f"at the end half of the gradient comes from residuals beyond ±{half}: {share} of the examples"
+        share = format_percent(float((margin >= float(half.replace(",", ""))).mean()))
+        return f"at the end, half of the gradient comes from residuals beyond ±{half}: {share} of the examples"
     right = format_percent(float((last > 0).mean()))
-    return f"at the end {right} of the targets are predicted; half of the gradient comes from margins below {half}"
+    return f"at the end, {right} of the targets are predicted; half of the gradient comes from margins below {half}"

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RATIO = 1e4
-"""The gradient of a layer vanishes (explodes) if it is smaller (larger) than that of the last layer by this factor."""
+"""Gradients vanish (explode) if that of a layer is this many times smaller (larger) than that of the last layer."""
 
 
 def draw_gradients(records: Records) -> DrawnFigure:
-    """Draw three panels over epochs: mean norm, share of the hardest tenth, share of examples without gradient.
+    """Draw over epochs the mean gradient norm, the hardest tenth's share of it, and the share without gradient.
 
-    With several runs, each is a line, and its norms are divided by their mean in the first snapshot.
+    If there are several runs, each is a line, and its norms are divided by their mean in the first snapshot.
     """
     single = len(records) == 1
     figure = new_figure(12.0, 3.9 if single else 4.3)
@@ -32,7 +32,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     if not single:
         figure.legend(*norm.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
     _style_epoch_axes(norm, "mean gradient norm with respect to the outputs")
-    norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ that before training")
+    norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ its value before training")
     if _is_steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
         norm.set_yscale("log")
     _style_epoch_axes(share, "share of the gradient from the hardest 10 %")
@@ -40,7 +40,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     share.annotate("all gradients equal", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set(ylabel="share of Σ ‖∂ℓ/∂z‖", ylim=(0, 1.02))
-    _style_epoch_axes(without, "examples without gradient" if single else "no gradient (shaded: mispredicted)")
+    _style_epoch_axes(without, "examples without gradient" if single else "without gradient (shaded: mispredicted)")
     without.set_ylabel(f"share below {NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
     without.set_ylim(0, 1.28 if without.get_legend() else 1.02)  # room for the legend
     without.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -66,17 +66,17 @@ def gradient_finding(record: Record) -> str:
     """Describe how much of the gradient comes from the hardest examples at the end of training."""
     start, end = (hardest_share(record.gradient[row]) for row in (0, -1))
     shares = f"{format_percent(end)} of the gradient at the end, {format_percent(start)} at the start"
-    words = "at the end no example has a gradient" if np.isnan(end) else f"the hardest 10 % give {shares}"
+    words = "at the end, no example has a gradient" if np.isnan(end) else f"the hardest 10 % contribute {shares}"
     without = record.no_gradient()[-1]
-    share = format_percent(float(without.mean()))
+    share = f"{format_percent(float(without.mean()))} of the examples contribute none"
     if record.is_regression:
-        return f"{words}; {share} of the examples give none"
+        return f"{words}; {share}"
     wrong = format_percent(float((without & record.mispredicted()[-1]).mean()))
-    return f"{words}; {share} give none ({wrong} although mispredicted)"
+    return f"{words}; {share} ({wrong} although mispredicted)"
 
 
 def draw_layers(records: Records) -> DrawnFigure:
-    """Draw a heatmap of layers and snapshots per run; with several runs, gradients are relative to the last layer."""
+    """Draw a heatmap of layers and snapshots per run. Of several runs, gradients are divided by the last layer's."""
     single = len(records) == 1
     maps = {label: _log10(record.flow if single else record.flow_ratio()) for label, record in records.items()}
     finite = np.concatenate([flow[np.isfinite(flow)] for flow in maps.values()])
@@ -95,7 +95,7 @@ def draw_layers(records: Records) -> DrawnFigure:
         axes.set_yticks(rows, [names[row] for row in rows], fontsize="small")
         if not single:
             axes.set_title(label, fontsize="medium")
-    unit = "log10 of RMS gradient" if single else "log10 of RMS gradient\n÷ the last layer's"
+    unit = "log10 of RMS gradient" if single else "log10 of (RMS gradient\n÷ that of the last layer)"
     figure.colorbar(image, ax=list(panels), label=unit)
     return add_findings(figure, {label: layer_finding(record) for label, record in records.items()})
 
@@ -114,27 +114,27 @@ def layer_finding(record: Record) -> str:
     for at, verb, bad in ((least, "vanish", ratio[least] < 1 / _RATIO), (most, "explode", ratio[most] > _RATIO)):
         if bad:
             return (
-                f"gradients {verb}: layer {record.layers[at[1]]} has {ratio[at]:.1e} times that of the last layer "
-                f"({record.time_of(int(at[0]))})"
+                f"gradients {verb}: that of layer {record.layers[at[1]]} is {ratio[at]:.1e} times that of the last "
+                f"layer ({record.time_of(int(at[0]))})"
             )
     low, high = (format_number(float(ratio[at])) for at in (least, most))
-    return f"the gradient reaches all layers: within {low} to {high} times the last layer's"
+    return f"the gradient reaches all layers: it is {low} to {high} times that of the last layer"
 
 
 def draw_noise(records: Records) -> DrawnFigure:
-    """Draw how well wrong labels are detected, and how wrongly labelled examples are predicted, over epochs.
+    """Draw over epochs how well wrong labels are detected, and how wrongly labelled examples are predicted.
 
-    For a single run, the losses of right and wrong labels are also drawn. Several runs have one line each.
+    For a single run, the losses with right and with wrong labels are also drawn. Of several runs, each is a line.
     """
     noisy = {label: record for label, record in records.items() if record.has_noise}
     single = len(noisy) == 1
     labels = not any(record.is_regression for record in noisy.values())
+    small = "small margins so far" if labels else "large residuals so far"
     figure = new_figure(4.1 * (2 + labels), 3.9)
     panels = list(figure.subplots(1, 2 + labels))
     for (label, record), style in zip(noisy.items(), line_styles(), strict=False):
         if single:
             _draw_loss_bands(panels[0], record)
-            small = "large residuals so far" if record.is_regression else "small area under the margin"
             panels[1].plot(record.epoch, record.loss_auroc(), color=COLOURS[0], label="large loss")
             panels[1].plot(record.epoch, record.margin_auroc(), "--", color=COLOURS[2], label=small)
         else:
@@ -146,9 +146,9 @@ def draw_noise(records: Records) -> DrawnFigure:
             panels[2].plot(record.epoch, as_wrong, color=colours[0], label="the wrong label" if single else label)
             panels[2].plot(record.epoch, as_truth, "--", color=colours[1], label="the truth" if single else None)
     what = "labels" if labels else "values"
-    titles = [f"wrong {what} detected by a large loss", f"wrong {what} detected by a small margin so far"]
+    titles = [f"wrong {what} detected by a large loss", f"wrong {what} detected by {small}"]
     if single:
-        titles = [f"loss under right and wrong {what}", f"which score detects wrong {what}?"]
+        titles = [f"loss with right and wrong {what}", f"which score detects wrong {what}?"]
     titles.append(
         "examples with a wrong label are predicted as" if single else "predicted as the wrong label (dashed: truth)"
     )
@@ -175,13 +175,13 @@ def _draw_loss_bands(axes: "Axes", record: Record) -> None:
 
 
 def _predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
-    """Compute the shares of wrongly labelled examples predicted as their label and as the truth → (L,) each."""
+    """Return the shares (L,) of wrongly labelled examples that are predicted as the given label, and as the truth."""
     wrong = record.corrupted
     return (record.margin[:, wrong] > 0).mean(axis=1), (record.truth_margin[:, wrong] > 0).mean(axis=1)
 
 
 def noise_finding(record: Record) -> str:
-    """Describe when the loss detects wrong labels best, and how many wrong labels are memorised."""
+    """Describe when the loss detects wrong labels best, and how many wrong labels are predicted at the end."""
     auroc = record.loss_auroc()
     trained = np.flatnonzero(record.epoch > 0)
     if not trained.size or np.isnan(auroc[trained]).all():
@@ -195,17 +195,17 @@ def noise_finding(record: Record) -> str:
     if record.is_regression:
         return words
     memorised, truth = (format_percent(float(share[-1])) for share in _predicted_shares(record))
-    return f"{words}; {memorised} are memorised, {truth} are predicted as the truth"
+    return f"{words}; {memorised} of them are memorised, {truth} are predicted as the truth"
 
 
 def _style_epoch_axes(axes: "Axes", title: str) -> None:
-    """Set title, label and grid of axes over epochs."""
+    """Set the title and the grid of axes, and "epoch" as the label of the x axis."""
     axes.set_xlabel("epoch")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
 
 
 def _is_steep(values: Numbers, times: float = 50) -> bool:
-    """Return whether values are positive and span a range that needs a logarithmic axis."""
+    """Return whether all finite values are positive and the largest is over `times` as large as the smallest."""
     finite: Numbers = values[np.isfinite(values)]
     return bool(finite.size and finite.min() > 0 and finite.max() > times * finite.min())

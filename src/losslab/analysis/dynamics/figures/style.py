@@ -14,14 +14,14 @@ Records = Mapping[str, Record]
 
 
 class DrawnFigure(NamedTuple):
-    """A figure and its findings: one sentence per run, which starts with the label of the run if there are several."""
+    """A figure and its findings: a sentence for each run, after the run's label if there are several runs."""
 
     figure: "Figure"
     findings: list[str]
 
 
 def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:
-    """Write the findings above a figure: the finding of a single run as the title, or one line per run."""
+    """Write the findings, by run label, above a figure: a single one as the title, several as one line for each run."""
     width = int(13.5 * figure.get_figwidth())  # in characters
     lines = [f"{label}: {finding}" for label, finding in findings.items()]
     if len(findings) > 1:
@@ -38,6 +38,6 @@ def format_number(value: float) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Format a share in percent, with a decimal if it is close to 0 or 1."""
+    """Format a share in per cent, with one decimal place if it is close to, but not exactly, 0 or 1."""
     digits = 0 if 0.095 <= share <= 0.905 or share in {0.0, 1.0} else 1
     return f"{100 * share:.{digits}f} %"

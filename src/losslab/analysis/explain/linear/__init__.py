@@ -1,8 +1,8 @@
 """Explanation `linear`: the exact loss surface of linear models, and the effect of outliers.
 
-training_loss   the training loss as a function of the weights, and its minimum
-run             a run with the minimum of its loss and its recorded trajectory
-figures         surface.png and outliers.png
+training_loss   the training loss as a function of the weights, and the search for its minimum
+run             a run of the linear model, the minimum of its loss, and the recorded trajectory of its weights
+figures         draws surface.png and outliers.png
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ __all__ = ["explain"]
 
 
 def explain(folders: Sequence[RunFolder], output: Path | None) -> list[Path]:
-    """Draw surface.png, and outliers.png if some targets differ from the truth, and return their paths.
+    """Draw surface.png, and outliers.png if some targets differ from the truth, and return the paths of both.
 
     Raises:
         LabError: a run does not exist or has too many weights, or the runs have models of different sizes.
     """
     figures_folder(folders, output)
-    # The best weights were selected on validation data without outliers, which hides the effect of outliers.
+    # The validation data, which select the best weights, have no outliers; the last weights show their effect.
     runs = [LinearRun.of(solution) for solution in load_solutions(folders, "last")]
     if any(run.loss.names != runs[0].loss.names for run in runs):
-        raise LabError("the linear models have different sizes: explain each run by itself")
+        raise LabError("the linear models have different weights: explain each run separately")
     figure, findings = figures.draw_surfaces(runs), figures.describe_ends(runs)
     written = [save_figure(figure, "surface", folders, output, findings)]
     if runs[0].outlier_share > 0:

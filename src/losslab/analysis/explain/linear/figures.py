@@ -1,4 +1,4 @@
-"""Figures of linear models: surface.png with loss surfaces and trajectories, and outliers.png."""
+"""Figures of linear models: surface.png (loss surfaces and trajectories) and outliers.png (the effect of outliers)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from losslab.analysis.explain.linear.run import LinearRun
 from losslab.io.figures import COLOURS, line_styles, new_figure
 
 _GRID = 121
-_NOT_RECORDED = "no path was recorded (callbacks.path)"
+_NOT_RECORDED = "the path of the weights was not recorded (callbacks.path)"
 _PATH_COLOUR, _MINIMUM_COLOUR, _TRUTH_COLOUR = "#E69F00", "#F0E442", "#D55E00"
 
 
@@ -31,7 +31,7 @@ class Plane:
     """Labels of the x axis and the y axis."""
 
     def project(self, weights: Array) -> Array:
-        """Project weights (..., P) onto the plane → coordinates (..., 2)."""
+        """Return the coordinates (..., 2) of the projections of weights θ (..., P) onto the plane."""
         coordinates: Array = (weights - self.origin) @ self.axes.T
         return coordinates
 
@@ -42,7 +42,7 @@ class Plane:
 
 
 def plane_through(origin: Array, paths: Sequence[Array], hessian: Array) -> Plane:
-    """Return the plane through an origin (P,) that shows most of the paths (K, P) of the weights.
+    """Return the plane through an origin (P,) in which most of the movement of the weights along the paths (K, P) is.
 
     Two weights have only one plane. For more weights, the plane has the first two principal directions of the paths (Li
     et al. 2018), or without paths the steepest and the flattest eigenvector of the Hessian.
@@ -53,7 +53,7 @@ def plane_through(origin: Array, paths: Sequence[Array], hessian: Array) -> Plan
         _, vectors = np.linalg.eigh(hessian)
         labels = ("along the steepest eigenvector", "along the flattest eigenvector")
         return Plane(origin, vectors[:, [-1, 0]].T, labels)
-    # Points are weighted by the length of their step, because most epochs are spent near the end.
+    # Points are weighted by the length of their step, because most points are close to the end of a path.
     lengths = np.concatenate([np.linalg.norm(np.diff(path, axis=0), axis=1) for path in paths])
     points = (np.concatenate([path[1:] for path in paths]) - origin) * np.sqrt(lengths)[:, None]
     squares, vectors = np.linalg.eigh(points.T @ points)  # ascending
@@ -65,7 +65,7 @@ def plane_through(origin: Array, paths: Sequence[Array], hessian: Array) -> Plan
 
 
 def draw_surfaces(runs: Sequence[LinearRun]) -> Figure:
-    """Draw the loss surface and the trajectory of each run on the same plane, and a panel of distances over steps."""
+    """Draw the loss surface and the trajectory of each run on the same plane, and distances over steps in a panel."""
     first = runs[0]
     origin = first.centre if len(runs) == 1 or first.loss.true_weights is None else first.loss.true_weights
     paths = [run.trajectory.weights for run in runs if run.trajectory is not None]
@@ -83,7 +83,9 @@ def draw_surfaces(runs: Sequence[LinearRun]) -> Figure:
         figure = new_figure(5 * columns, rows * panel_height + 3.8, dpi=120)
         heights = (rows * panel_height + 0.4, 3.4)
         surfaces, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
-        surfaces.suptitle("All panels show the same weights, each with the values of its own loss", fontsize=10)
+        surfaces.suptitle(
+            "All panels show the same plane of weights, each with the values of its own loss", fontsize=10
+        )
         _draw_distances(below.subplots(), runs)
     panels = [surfaces.add_subplot(rows, columns, number) for number in range(1, len(runs) + 1)]
     for axes, run in zip(panels, runs, strict=True):
@@ -103,13 +105,13 @@ def describe_ends(runs: Sequence[LinearRun]) -> list[str]:
 
 
 def _frame(runs: Sequence[LinearRun], plane: Plane) -> tuple[Array, Array]:
-    """Return the lower left and the upper right corner of a frame around everything drawn, with a margin."""
+    """Return the lower left and the upper right corner of a frame around all runs, with a margin."""
     paths = [run.trajectory.weights for run in runs if run.trajectory is not None]
     truths = [run.loss.true_weights for run in runs if run.loss.true_weights is not None]
     weights = [np.stack([run.centre for run in runs]), np.stack([run.end for run in runs]), *paths, *truths]
     points = np.concatenate([plane.project(each).reshape(-1, 2) for each in weights])
     low, high = points.min(0), points.max(0)
-    # Each side is at least 0.6 of the other: in a frame as narrow as a line, the surface would not be visible.
+    # Each side is at least 0.6 of the other, because a surface would not be visible in a narrow frame.
     half = np.maximum((high - low) / 2, 0.6 * (high - low).max() / 2)
     half = 1.15 * np.where(half > 0, half, 1.0)
     return (low + high) / 2 - half, (low + high) / 2 + half
@@ -146,12 +148,12 @@ def _draw_eigenvectors(axes: Axes, run: LinearRun, frame: tuple[Array, Array]) -
 
 
 def _draw_path(axes: Axes, run: LinearRun, plane: Plane) -> None:
-    """Draw the trajectory with marked epochs, its end, the minimum, and the true weights."""
+    """Draw the trajectory with some epochs marked, its end, the minimum of the loss, and the true weights."""
     if run.trajectory is not None:
         epochs = run.trajectory.epochs
         x, y = plane.project(run.trajectory.weights).T
         style: dict[str, Any] = {"linewidth": 1.8, "path_effects": _outline(3.5), "zorder": 4}
-        axes.plot(x, y, color=_PATH_COLOUR, label="path, by epochs", **style)
+        axes.plot(x, y, color=_PATH_COLOUR, label="path (numbers: epochs)", **style)
         for epoch in (0, *(10**power for power in range(1, 9))):
             if epoch < epochs[-1]:
                 row = int(np.searchsorted(epochs, epoch))
@@ -161,7 +163,7 @@ def _draw_path(axes: Axes, run: LinearRun, plane: Plane) -> None:
     if run.minimum.reached:
         points.append((run.minimum.weights, "minimum of this loss", "*", _MINIMUM_COLOUR, 13))
     if run.loss.true_weights is not None:
-        points.append((run.loss.true_weights, "true weights (fit to the truth)", "X", _TRUTH_COLOUR, 6.5))
+        points.append((run.loss.true_weights, "true weights (least-squares fit to the truth)", "X", _TRUTH_COLOUR, 6.5))
     for zorder, (weights, label, marker, colour, size) in enumerate(points, 6):
         style = {"color": colour, "markersize": size, "markeredgecolor": "black", "zorder": zorder}
         axes.plot(*plane.project(weights), marker, label=label, **style)
@@ -179,7 +181,7 @@ def _outline(width: float) -> list[Stroke | Normal]:
 
 
 def _draw_directions(axes: Axes, run: LinearRun) -> None:
-    """Draw one run's distance from the minimum along the extreme eigenvectors, and the prediction of the Hessian."""
+    """Draw the distance from the minimum along the extreme eigenvectors, and the distance that the Hessian predicts."""
     axes.set(xlabel="steps", ylabel="distance from the minimum along that direction")
     axes.grid(alpha=0.3)
     if run.trajectory is None:
@@ -189,14 +191,14 @@ def _draw_directions(axes: Axes, run: LinearRun) -> None:
     if not run.minimum.reached:  # the loss keeps falling as the weights grow
         axes.plot(steps, np.linalg.norm(weights, axis=1), color=COLOURS[0], linewidth=1.8)
         axes.set_ylabel("norm of the weights")
-        axes.set_title("no minimum within reach, so there is no Hessian;\nthis is the norm of the weights", fontsize=10)
+        axes.set_title("no minimum was found, so there is no Hessian;\nthis is the norm of the weights", fontsize=10)
         return
     offset = weights - run.minimum.weights
     lines: dict[str, tuple[Array, float | None]]
     if not run.is_curved:
         lines = {"all weights together": (np.linalg.norm(offset, axis=1), None)}
         axes.set_ylabel("distance from the minimum")
-        axes.set_title("the Hessian is 0 where it exists:\nthis loss is piecewise linear", fontsize=10)
+        axes.set_title("the loss is piecewise linear:\nits Hessian is 0 wherever it exists", fontsize=10)
     else:
         values, vectors = run.curvature
         lines = {
@@ -219,13 +221,13 @@ def _draw_directions(axes: Axes, run: LinearRun) -> None:
 
 
 def _share_left(distance: Array) -> str:
-    """Format the share of the initial distance (K,) that is left at the end."""
+    """Format the last of the distances (K,) as a share of the first."""
     share = float(distance[-1] / distance[0]) if distance[0] > 0 else 0.0
     return "none" if share < 5e-4 else f"{100 * share:.1f} %"
 
 
 def _draw_distances(axes: Axes, runs: Sequence[LinearRun]) -> None:
-    """Draw each run's distance from the true weights, or from its own minimum if a run has no true weights."""
+    """Draw each run's distance from the true weights, or from its own minimum if not all true weights are known."""
     to_truth = all(run.loss.true_weights is not None for run in runs)
     goal = "the true weights" if to_truth else "its own minimum"
     lines = {}
@@ -239,7 +241,7 @@ def _draw_distances(axes: Axes, runs: Sequence[LinearRun]) -> None:
     axes.grid(alpha=0.3)
     if not lines:
         recorded = any(run.trajectory is not None for run in runs)
-        axes.set_title("no run has a minimum within reach" if recorded else _NOT_RECORDED, fontsize=10)
+        axes.set_title("no minimum was found for any run" if recorded else _NOT_RECORDED, fontsize=10)
         return
     final = sorted((float(line[-1]), label) for label, line in lines.items())
     (near, nearest), (far, farthest) = final[0], final[-1]
@@ -249,7 +251,7 @@ def _draw_distances(axes: Axes, runs: Sequence[LinearRun]) -> None:
 
 
 def _set_log_scales(axes: Axes, lines: Sequence[Array]) -> None:
-    """Make both axes logarithmic, down to 1e-4 of the largest distance; smaller distances are rounding errors."""
+    """Make both axes logarithmic. Distances below 1e-4 of the largest are rounding errors and are cut off."""
     axes.set(xscale="log", yscale="log")
     top = max(float(line.max()) for line in lines) or 1.0
     low = min(float(line[1:].min()) for line in lines if len(line) > 1)
@@ -261,7 +263,7 @@ def _set_log_scales(axes: Axes, lines: Sequence[Array]) -> None:
 
 def _title(run: LinearRun) -> str:
     if not run.minimum.reached:
-        return f"{run.solution.label}: no minimum within reach"
+        return f"{run.solution.label}: no minimum was found"
     ends = f"{run.solution.label} ends {np.linalg.norm(run.end - run.minimum.weights):.2g} from its minimum"
     distance = run.distance_to_truth(run.minimum.weights)
     if distance is None:
@@ -282,7 +284,7 @@ def _farthest_first(runs: Sequence[LinearRun]) -> list[LinearRun]:
 
 
 def draw_outliers(runs: Sequence[LinearRun]) -> Figure:
-    """Draw the fitted lines of a model with one feature, or the distances between minima of a larger model."""
+    """Draw how the outliers move the minima: as fitted lines if there is one feature, otherwise as distances."""
     loss = runs[0].loss
     one_feature = len(loss.names) == 2 and loss.inputs[0].numel() == 1
     figure = new_figure(8.4, 5.2 if one_feature else 2 + 0.3 * len(runs), dpi=120)
@@ -304,7 +306,7 @@ def _draw_fits(axes: Axes, runs: Sequence[LinearRun]) -> None:
     ends = np.array([x.min(), x.max()])
     fits = [(run.minimum.weights, run.clean_minimum.weights) for run in runs]
     values = np.concatenate([truth, *(slope * ends + intercept for pair in fits for slope, intercept in pair)])
-    # The axes cover twice the range of truth and fits. If they covered all outliers, the fits would not be visible.
+    # The y axis covers twice the range of truth and fits. If it covered all outliers, the fits would look the same.
     low, high = float(values.min()), float(values.max())
     room = (high - low) / 2 or 1.0
     low, high = low - room, high + room
@@ -325,7 +327,7 @@ def _draw_fits(axes: Axes, runs: Sequence[LinearRun]) -> None:
 
 
 def _draw_shifts(axes: Axes, runs: Sequence[LinearRun]) -> None:
-    """Draw a row for each run, on a logarithmic axis if the distances span more than a decade."""
+    """Draw, in a row for each run, the distances of its minimum and its end from its minimum without outliers."""
     lengths = []
     for row, run in enumerate(runs):
         end = float(np.linalg.norm(run.end - run.clean_minimum.weights))

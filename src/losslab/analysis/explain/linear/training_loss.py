@@ -42,7 +42,7 @@ class TrainingLoss:
 
     @property
     def trained_weights(self) -> Array:
-        """The weights of the run, θ (P,)."""
+        """The weights of the loaded checkpoint, θ (P,)."""
         return torch.cat([value.flatten() for value in self.learner.network.parameters()]).numpy().copy()
 
     @property
@@ -56,7 +56,7 @@ class TrainingLoss:
             return float(self._loss(torch.from_numpy(weights)))
 
     def values(self, weights: Array) -> Array:
-        """Compute the mean loss at M points θ (M, P) → (M,)."""
+        """Compute the mean losses (M,) at M points θ (M, P)."""
         with torch.no_grad():
             try:
                 losses = torch.func.vmap(self._loss, chunk_size=_CHUNK)(torch.from_numpy(weights))
@@ -65,13 +65,13 @@ class TrainingLoss:
         return losses.numpy()
 
     def gradient(self, weights: Array) -> Array:
-        """Compute the gradient at θ → (P,)."""
+        """Compute the gradient (P,) at θ (P,)."""
         point = torch.from_numpy(weights).requires_grad_()
         (gradient,) = torch.autograd.grad(self._loss(point), point)
         return gradient.numpy()
 
     def hessian(self, weights: Array) -> Array:
-        """Compute the Hessian at θ → (P, P); it is 0 for a piecewise linear loss."""
+        """Compute the Hessian (P, P) at θ (P,)."""
         hessian: Tensor = torch.autograd.functional.hessian(self._loss, torch.from_numpy(weights))
         return hessian.numpy()
 
@@ -100,11 +100,11 @@ class TrainingLoss:
 _FLAT = 1e-6
 """Largest gradient norm, relative to the loss, that counts as 0."""
 _FAR = 1e6
-"""Weight from which a search counts as diverged."""
+"""If a weight is at least this large, the search for the minimum has diverged."""
 _ROUNDING = 1e-12
 """Largest change of the loss, relative to its total decrease, that may be a rounding error."""
 _SMOOTH = 1e-9
-"""Smallest first change of the loss, relative to its total decrease, at the edge of a plateau."""
+"""Smallest rise of the loss, relative to its total decrease, that `_falls_further` takes for the edge of a plateau."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ class Minimum:
 
 
 def find_minimum(loss: TrainingLoss, starts: Sequence[Array]) -> Minimum:
-    """Search the minimum of a loss from several starting points.
+    """Search for the minimum of a loss from several starting points.
 
     BFGS minimises a smooth loss until its gradient is 0. For a loss with edges (L1, the pinball loss) it stops near an
     edge, and cutting planes then find the exact minimum. A loss that keeps falling as the weights grow, such as
-    cross-entropy on separable classes, has no minimum, even if its gradient is 0 where the search stops.
+    cross-entropy on separable classes, has no minimum, even if its gradient is 0 at the end of the search.
     """
     from scipy.optimize import minimize  # noqa: PLC0415
 
@@ -141,7 +141,7 @@ def find_minimum(loss: TrainingLoss, starts: Sequence[Array]) -> Minimum:
 
 
 def _falls_further(loss: TrainingLoss, end: Minimum) -> bool:
-    """Return whether the loss keeps falling on the ray from 0 through `end`, or fell until rounding hid it."""
+    """Return whether the loss falls beyond `end` on the ray from 0, or would fall there if it were not rounded."""
     decrease = loss.value(np.zeros_like(end.weights)) - end.loss
     if not decrease > 0:
         return False
