@@ -5,7 +5,8 @@ Letters used in all docstrings of this package:
     N   examples in a batch                     z   outputs of the network, (N, C) or (N, D)
     C   classes                                 p   probabilities that the outputs stand for
     D   values to regress                       y   class index, (N,)
-    K   independent 0/1 labels                  t   target as probabilities or values, (N, C) or (N, D)
+    K   independent 0/1 labels; in formulas     t   target as probabilities or values, (N, C) or (N, D)
+        of cards also the number of classes
 """
 
 from enum import StrEnum
@@ -17,7 +18,7 @@ from losslab.errors import LabError
 
 
 class Kind(StrEnum):
-    """Kinds of target. A data module declares the kind that it provides, and a loss the kinds that it accepts."""
+    """The kind of a target. A data module declares the kind that it provides, and a loss the kinds that it accepts."""
 
     INDEX = "index"
     """Class indices y, int64 (N,)."""
@@ -30,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Task(StrEnum):
-    """Machine learning task of a data set. It determines the learner, the metrics and the monitored metric."""
+    """The machine learning task of a data set. It determines the learner, the metrics and the monitored metric."""
 
     REGRESSION = "regression"
     BINARY = "binary"
@@ -43,9 +44,11 @@ _FROM_INDEX = (Kind.PROBABILITIES, Kind.BINARY)
 
 
 def choose_kind(kind: Kind, wants: tuple[Kind, ...]) -> Kind | None:
-    """Choose the kind to which a loss that accepts the kinds in `wants` gets targets of this kind converted.
+    """Choose the kind of target to pass to a loss, given the kind of the data and the kinds that the loss accepts.
 
-    Returns None if the loss accepts neither this kind nor a kind to which it can be converted.
+    Returns:
+        `kind`, the kind of the data, if the loss accepts it; else the first kind in `wants`, the accepted kinds, to
+        which `encode` can convert it; None if there is none.
     """
     if kind in wants:
         return kind
@@ -58,15 +61,15 @@ def encode(target: Tensor, kind: Kind, wanted: Kind, columns: int, dtype: torch.
     """Convert a target to another kind.
 
     Args:
-        target: target in the shape of its kind.
-        kind: kind of the target.
-        wanted: kind that the loss accepts, from `choose_kind`.
-        columns: number of columns C for class indices.
-        dtype: dtype of the columns.
+        target: target in the shape that `Kind` describes.
+        kind: kind of `target`.
+        wanted: kind to convert to, from `choose_kind`.
+        columns: number of classes C.
+        dtype: dtype of the converted target.
 
     Returns:
-        The target itself if it has the wanted kind, otherwise columns of 0 and 1 (N, C). An index outside 0..C-1 gives
-        a row of NaN, because a row of zeros would mean "none of the classes".
+        The target itself if `kind` is `wanted`, otherwise columns of 0 and 1 (N, C). An index outside 0..C-1 gives a
+        row of NaN, because a row of zeros would mean "none of the classes".
 
     Raises:
         LabError: the conversion would lose or invent information, such as probabilities to indices.

@@ -13,68 +13,72 @@ from losslab.losses.hyperparameters import HasHyperparameters, argument, hyperpa
 from losslab.targets import Kind
 
 WeightRule = Callable[[Tensor], Tensor]
-"""A function that computes class weights, float (C,), from class counts, int64 (C,)."""
+"""A function from class counts, int64 (C,), to class weights, float (C,)."""
 ClassWeights = Sequence[float] | Tensor | WeightRule | None
-"""One weight per class (C,), or a rule such as `losslab.losses.imbalance.balanced`; None for no weights."""
+"""One weight per class (C,), a function that computes them such as `losslab.losses.imbalance.balanced`, or None."""
 
 
 class Total(NamedTuple):
-    """Sums over a batch. Unlike means, they can be added over batches and ranks."""
+    """Sums over the examples of a batch. Unlike means, they can be added over batches and ranks."""
 
     value: Tensor
     """The sum of `per_example`, ()."""
     weight: Tensor
     """The sum of `example_weight`, ()."""
     terms: Mapping[str, Tensor]
-    """The sum of each term by name, without its weight, () each; empty for a loss that is not a sum of terms."""
+    """For a `WeightedSum`, the sum () of each term by name, not multiplied by λ; empty for other losses."""
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(hyperparameter, argument))
 class Loss(HasHyperparameters, ABC):
-    """A loss that scores each example. `forward` returns the weighted mean of the scores, as the losses of torch.nn do.
+    """A loss that is computed for each example. The loss of one example is called its score.
 
-    A subclass sets `wants`, declares its hyperparameters (see `losslab.losses.hyperparameters`) and its `card`, and
-    defines `score`. It may override the other methods. A loss is a pure function of tensors: it keeps no state between
-    calls, and its control flow does not depend on values.
+    `forward` returns the weighted mean of the scores, like the losses of torch.nn. A subclass sets `wants`, declares
+    its hyperparameters (see `losslab.losses.hyperparameters`) and its `card`, and defines `score`. It may override the
+    other methods. A loss is a pure function of tensors: it keeps no state between calls, and its control flow does not
+    depend on the values in the tensors.
 
-    Shapes: with an INDEX target (N,), outputs are (N, C); with another kind they have the shape of the target. If
-    `outputs_per_target` or `n_views` is above 1, they have that many times as many columns.
+    Shapes: with an INDEX target (N,), outputs are (N, C). With another kind of target, outputs have the shape of the
+    target. `outputs_per_target` and `n_views` multiply the number of columns of the outputs.
     """
 
     wants: tuple[Kind, ...] = ()
     """The kinds of target that the loss accepts, in order of preference."""
     outputs_per_target: int = 1
-    """Outputs of the network for each target: 2 for a mean and a variance. All means come first, then all variances."""
+    """Number of outputs for each target: 2 for a mean and a variance. All means come first, then all variances."""
     n_views: int = 1
-    """Number of sets of outputs that are scored together (see `loss_inputs`): 2 for a student and its teacher."""
+    """Number of sets of outputs side by side that `score` takes: 2 for student and teacher, or two views of inputs."""
     cosine_outputs: bool = False
-    """Whether outputs must be cosines: the network's last layer is then replaced (see `losslab.models.cosine`)."""
+    """Whether outputs must be cosines. If so, an experiment replaces the last layer by `losslab.models.cosine`."""
     term_names: tuple[str, ...] = ()
     """The names of the terms in `Total.terms`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for former, name in (("views", "n_views"), ("seen", "loss_inputs")):
-            if former in vars(cls):  # the loss was written when the attribute had this name
+            if former in vars(cls):  # a user's loss that was written when the attribute had this name
                 setattr(cls, name, vars(cls)[former])
 
     @property
     def card(self) -> Card | None:
         """The facts that the loss declares at its current hyperparameters; None if it declares none.
 
-        If they do not depend on hyperparameters, a subclass sets a class attribute instead.
+        A subclass whose facts do not depend on hyperparameters sets a class attribute instead of this property.
         """
         return None
 
     @abstractmethod
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The formula: outputs of at least float32 and a target of matching shape (N, ...) → (N,)."""
+        """Compute the scores (N,) from outputs and target. `per_example` has checked and converted both.
+
+        Outputs are float32 or float64.
+        """
 
     def per_example(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each example → (N,), in float32 or float64.
+        """Return the loss of each example (N,), in float64 if the outputs are float64, else in float32.
 
         Args:
-            outputs: raw outputs of the network. Half precision is converted to float32; float64 is kept.
+            outputs: raw outputs of the network. Half precision is converted to float32.
             target: a target of a kind in `wants`.
 
         Raises:
@@ -83,43 +87,43 @@ class Loss(HasHyperparameters, ABC):
         return self.score(*self._prepare(outputs, target))
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight of each example in the mean → (N,): 1, unless the loss weights or ignores classes."""
+        """Return the weight of each example in the mean (N,): 1, unless the loss weights or ignores classes."""
         return torch.ones(target.shape[:1], device=target.device)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of the scores and weights of a batch."""
+        """Return the sums of the scores and weights of a batch."""
         scores = self.per_example(outputs, target)
         return Total(scores.sum(), self.example_weight(target).to(scores.dtype).sum(), {})
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The weighted mean of the scores of a batch → (); NaN for an empty batch, as with torch's losses."""
+        """Return the weighted mean () of the scores of a batch; NaN for an empty batch, as with torch's losses."""
         total = self.total(outputs, target)
         return total.value / total.weight
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The class probabilities that outputs (N, C) stand for under this loss → (N, C). Metrics use them."""
+        """Convert outputs (N, C) to the class probabilities (N, C) that they mean under this loss. Metrics use them."""
         return torch.softmax(outputs, dim=1)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The predicted values (N, D), or class scores (N, C), that the outputs stand for."""
+        """Convert outputs to predicted values (N, D), or to (N, C), where the largest column is the predicted class."""
         return outputs
 
     def outputs(self, targets: int) -> int:
-        """Number of outputs that the network needs for this number of targets."""
+        """Return the number of outputs that the network needs for `targets` classes, labels or values."""
         return targets * self.outputs_per_target
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002
-        """The tensor to score: the network's outputs (N, C), followed by other views if needed → (N, n_views · C)."""
+        """Return the tensor (N, n_views · C) to score: the network's outputs (N, C), then those of any other views."""
         return outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Receive the class counts of the training data, int64 (C,), and pass them on to losses that are submodules."""
+        """Receive the class counts of the training data, int64 (C,), and pass them to losses inside this loss."""
         for part in self.children():
             if isinstance(part, Loss):
                 part.set_class_counts(counts)
 
     def _check_outputs(self, outputs: Tensor, target: Tensor) -> None:
-        """Raise LabError unless both are dense tensors and outputs are real, with the right number of dimensions."""
+        """Raise LabError unless both are dense tensors and outputs are floats with the right number of dimensions."""
         name = type(self).__name__
         for label, value in (("outputs", outputs), ("the target", target)):
             if not isinstance(value, Tensor):
@@ -130,29 +134,33 @@ class Loss(HasHyperparameters, ABC):
             raise LabError(
                 f"{name}: outputs must be real numbers such as float32, got {outputs.dtype}: use outputs.float()"
             )
-        classes = Kind.INDEX in self.wants or self.wants[:1] == (Kind.PROBABILITIES,)
-        if classes and outputs.ndim > 2:
+        is_classification = Kind.INDEX in self.wants or self.wants[:1] == (Kind.PROBABILITIES,)
+        if is_classification and outputs.ndim > 2:
             raise LabError(
                 f"{name}: outputs must be (N, C), got {tuple(outputs.shape)}: where every pixel is an example, use "
                 "outputs.movedim(1, -1).flatten(0, -2), and flatten the target in the same way"
             )
-        if outputs.ndim < 1 + classes or 0 in outputs.shape[1:]:
-            expected = "(N, C)" if classes else "(N, D)"
+        if outputs.ndim < (2 if is_classification else 1) or 0 in outputs.shape[1:]:
+            expected = "(N, C)" if is_classification else "(N, D)"
             raise LabError(f"{name}: outputs must be {expected} with at least one column, got {tuple(outputs.shape)}")
 
     def _prepare(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check outputs and target, and convert both to the precision of the computation."""
+        """Check outputs and target, and convert both to float32 or float64; class indices stay int64."""
         self._check_outputs(outputs, target)
         name, factor = type(self).__name__, self.outputs_per_target * self.n_views
         if outputs.dtype.itemsize < torch.float32.itemsize:
             outputs = outputs.float()
         if target.dtype.is_floating_point:
             expected = (*target.shape[:-1], *(factor * columns for columns in target.shape[-1:]))
-            if expected != outputs.shape:
-                wider = "" if factor == 1 else f", but the outputs {factor} times as many columns"
+            if expected != outputs.shape and factor > 1:
                 raise LabError(
-                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have the same shape"
-                    f"{wider} (else they broadcast or mismatch): reshape the target, e.g. target.view(outputs.shape)"
+                    f"{name}: outputs {tuple(outputs.shape)} must have {factor} columns for each column of the target "
+                    f"{tuple(target.shape)}"
+                )
+            if expected != outputs.shape:
+                raise LabError(
+                    f"{name}: outputs {tuple(outputs.shape)} and target {tuple(target.shape)} must have the same shape "
+                    "(other shapes may broadcast): reshape the target, e.g. target.view(outputs.shape)"
                 )
             return outputs, target.to(outputs.dtype)
         if Kind.INDEX not in self.wants:
@@ -173,21 +181,22 @@ class Loss(HasHyperparameters, ABC):
 
 
 class ClassLoss(Loss):
-    """A loss for one class among C: a subclass computes the loss of each class, and the target selects or mixes them.
+    """A loss for one class among C. A subclass defines `classwise`, the costs of an example.
 
-    With soft targets t it is the expected loss of a class drawn from t, Σ_k t_k L(z, k).
+    The cost of class k is the loss L(z, k) if k is the label. A class index selects one cost; a soft target t gives
+    the expected cost of a class drawn from t, Σ_k t_k L(z, k).
 
     Args:
-        weight: one weight per class (C,), each ≥ 0, or a rule that computes them from the class counts (see
-            `losslab.losses.imbalance`). As in torch's cross-entropy, the mean divides by the weights of the
-            indices, and by N for soft targets.
-        ignore_index: examples with this index count neither in the sum nor in the mean.
+        weight: one weight per class (C,), each ≥ 0, or a function that computes them from the class counts (see
+            `losslab.losses.imbalance`). As in torch's cross-entropy, the mean is the sum divided by the sum of the
+            weights of the labels; for soft targets it is the sum divided by N.
+        ignore_index: a class index that marks examples to leave out of the sum and of the mean.
     """
 
     wants = (Kind.INDEX, Kind.PROBABILITIES)
     supports_class_weights = True
-    """Whether class weights are possible; they are not if the loss is not linear in the target."""
-    # Declared so that type checkers know that the constructors of subclasses take both.
+    """Whether class weights are possible: only for a loss that is linear in the target."""
+    # Declared for type checkers: the constructors of subclasses take both arguments.
     weight: Any = argument(default=None, kw_only=True)
     ignore_index: int = argument(default=-100, kw_only=True)
 
@@ -201,10 +210,10 @@ class ClassLoss(Loss):
 
     @abstractmethod
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The loss of each class as the label: outputs (N, C) → (N, C)."""
+        """Compute the costs (N, C) from outputs (N, n_views · C): for each class, the loss if it is the label."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Outputs (N, C), target (N,) or (N, C) → (N,)."""
+        """Compute the scores (N,) from outputs (N, n_views · C) and a target (N,) or (N, C)."""
         costs = self.classwise(outputs)
         expected = (len(outputs), outputs.shape[1] // self.n_views)
         if costs.shape != expected:
@@ -214,7 +223,7 @@ class ClassLoss(Loss):
         return self.pick(self.weighted(costs), target)
 
     def weighted(self, costs: Tensor) -> Tensor:
-        """Costs (N, C) times the weight of each class → (N, C). Raises LabError unless there are C weights."""
+        """Multiply the costs (N, C) by the weight of each class. Raise LabError unless there are C weights."""
         if self.weight is None:
             if self.weight_rule is not None:
                 raise LabError(
@@ -229,7 +238,7 @@ class ClassLoss(Loss):
         return costs * weight
 
     def pick(self, costs: Tensor, target: Tensor) -> Tensor:
-        """Select or mix costs (N, C) by the target (N,) or (N, C) → (N,), 0 where the target is ignored."""
+        """Return the scores (N,): the costs (N, C) of class indices, 0 if ignored, or the means under soft targets."""
         if target.dtype.is_floating_point:
             return (target * costs).sum(1)
         counted = target != self.ignore_index
@@ -237,7 +246,7 @@ class ClassLoss(Loss):
         return costs.gather(1, label.unsqueeze(1)).squeeze(1).where(counted, 0)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The class weight of each index, 0 where the target is ignored; 1 for soft targets → (N,)."""
+        """Return weights (N,): for class indices the class weight, or 0 if ignored; for soft targets 1."""
         if target.dtype.is_floating_point:
             return super().example_weight(target)
         counted = target != self.ignore_index
@@ -247,18 +256,19 @@ class ClassLoss(Loss):
         return weight * counted
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Compute the class weights if `weight` is a rule."""
+        """Compute the class weights from the counts if `weight` is a function."""
         if self.weight_rule is not None:
             self.weight = self.weight_rule(counts)
 
 
 class ClassCountLoss(ClassLoss):
-    """A loss for one class among C that depends on the class counts of the training data.
+    """A loss for one class among C whose formula contains the class counts of the training data.
 
-    A class without examples is treated like the rarest class with examples, so that nothing becomes infinite.
+    A class without examples gets the count of the rarest class that has examples: a count of 0 could give an infinite
+    loss.
 
     Args:
-        counts: the number n of examples of each class (C,), not all 0; None to wait for `set_class_counts`.
+        counts: the number n of examples of each class (C,), not all 0; None if `set_class_counts` is called later.
         weight, ignore_index: see `ClassLoss`.
     """
 
@@ -274,12 +284,12 @@ class ClassCountLoss(ClassLoss):
             self._set_counts(torch.as_tensor(counts if isinstance(counts, Tensor) else list(counts)))
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Receive the counts, and compute the weights if they are a rule, unless the constructor got `counts`."""
+        """Set the counts, and compute class weights from them, unless `counts` was passed to the constructor."""
         if not self._fixed_counts:
             self._set_counts(counts)
 
     def positive_counts(self, outputs: Tensor) -> Tensor:
-        """The counts (C,), none of them 0, in the precision of outputs (N, C). Raises LabError unless there are C."""
+        """Return the counts (C,), none of them 0, in the dtype of outputs (N, C). Raise LabError unless there are C."""
         name = type(self).__name__
         if self.counts is None:
             raise LabError(f"{name} needs the class counts: pass counts=[...], or call set_class_counts(counts)")
@@ -303,21 +313,21 @@ class ClassCountLoss(ClassLoss):
 class ResidualLoss(Loss):
     """A loss of the residual r = z - t, averaged over the outputs of an example.
 
-    The outputs are estimates of the target itself: of values or of class probabilities.
+    The outputs are estimates of the target itself, that is, of values or of class probabilities.
     """
 
     wants = (Kind.VALUES, Kind.PROBABILITIES, Kind.BINARY)
 
     @abstractmethod
     def penalty(self, residual: Tensor) -> Tensor:
-        """The loss of each residual → the same shape."""
+        """Compute the loss of each residual, in the same shape."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Outputs (N, D), target (N, D) → (N,)."""
+        """Compute the scores (N,) from outputs (N, D) and target (N, D)."""
         return mean_over_outputs(self.penalty(outputs - target))
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The outputs themselves, clamped to [ε, 1] so that a logarithm can be taken → (N, C).
+        """Return the outputs (N, C), clamped to [ε, 1] so that metrics can take logarithms.
 
         ε = 1.2e-7 is the resolution of float32, as in scikit-learn's log_loss. Rows need not sum to 1: the metrics of
         exclusive classes normalise them.
@@ -326,22 +336,22 @@ class ResidualLoss(Loss):
 
 
 class SigmoidLoss(Loss):
-    """A loss of independent labels with one logit z each. Classes are treated as independent labels, one-vs-all."""
+    """A loss of K independent labels, with one logit z for each. Exclusive classes are treated as one-vs-all labels."""
 
     wants = (Kind.BINARY, Kind.PROBABILITIES)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z), the probability of each label → (N, K)."""
+        """Return σ(z), the probability of each label (N, K)."""
         return torch.sigmoid(outputs)
 
 
 def mean_over_outputs(values: Tensor) -> Tensor:
-    """The mean over all dimensions but the first: (N, ...) → (N,)."""
+    """Return the means (N,) of values (N, ...) over all dimensions but the first."""
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
 def class_weight_tensor(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Class weights as a tensor (C,). Raises LabError if one is negative or not a number, or all are 0."""
+    """Convert class weights to a tensor (C,). Raise LabError if one is negative or not a number, or all are 0."""
     if weight is None:
         return None
     values = weight.flatten().tolist() if isinstance(weight, Tensor) else weight

@@ -6,7 +6,7 @@ from torch import Tensor
 from losslab.losses.base import ClassLoss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
-from losslab.losses.numerics import log_tempered_softmax, scalar, sum_of_others, tempered_surprise
+from losslab.losses.numerics import log_tempered_softmax, scalar, sum_of_others, tempered_surprisal
 
 
 class BiTempered(ClassLoss):
@@ -50,7 +50,7 @@ class BiTempered(ClassLoss):
         r = scalar(1 - self.t1, outputs)
         # Where p_k is near 1, term k of the sum nearly cancels the first term of the loss of class k.
         powers = torch.exp((1 + r) * log_p)
-        own = tempered_surprise(log_p, r) - tempered_surprise(log_p, 1 + r)
+        own = tempered_surprisal(log_p, r) - tempered_surprisal(log_p, 1 + r)
         own = torch.where(rest < 0.05, _own_near_1(rest, r), own)
         return own + sum_of_others(powers) / (1 + r)
 

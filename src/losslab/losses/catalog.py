@@ -14,12 +14,12 @@ from losslab.losses.base import Loss
 
 
 def names() -> list[str]:
-    """The names of all losses, in alphabetical order."""
+    """Return the names of all losses, in alphabetical order."""
     return [name for name in choices("loss") if name != "custom"]  # custom has no `_target_`
 
 
 def config(name: str, *overrides: str) -> dict[str, Any]:
-    """The composed configuration of `loss=NAME loss.KEY=VALUE ...`. Missing values (a teacher) are null."""
+    """Compose the configuration of `loss=NAME loss.KEY=VALUE ...`. Values that the user must set (`???`) are None."""
     content: Any = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
     if "defaults" in content or overrides:
         # Inside a command Hydra is already initialised, and must not be initialised again.
@@ -34,6 +34,6 @@ def config(name: str, *overrides: str) -> dict[str, Any]:
 
 
 def make(name: str, *overrides: str) -> Loss:
-    """Instantiate a loss."""
+    """Instantiate the loss of `loss=NAME loss.KEY=VALUE ...`."""
     loss: Loss = instantiate(config(name, *overrides))
     return loss

@@ -1,4 +1,4 @@
-"""Numeric hyperparameters of a loss. They are declared in the class body, and the constructor is made from that."""
+"""Numeric hyperparameters of a loss. They are declared in the class body; the constructor is made from these lines."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,16 +15,16 @@ class Parameter:
     """The declaration of a numeric hyperparameter."""
 
     meaning: str
-    """The meaning in a few words, with the symbol in the formula."""
+    """The meaning of the hyperparameter in a few words, and its symbol in the formula."""
     range: str
     """The interval in which the loss is defined, such as "(0, 1]" or "[0, inf)". Numbers outside it are rejected."""
     origin: str
     """The source of the default value."""
     tried: tuple[float, ...]
-    """Values worth comparing. Figures show them, and the tests check the contract at each of them."""
+    """Values worth comparing. Figures show the loss at each of them, and the tests check it there."""
 
     def contains(self, value: float) -> bool:
-        """Whether a value is in the range; NaN is not."""
+        """Return whether a value is in the range; False for NaN."""
         low, high = map(float, self.range[1:-1].split(","))
         above = value > low if self.range[0] == "(" else value >= low
         below = value < high if self.range[-1] == ")" else value <= high
@@ -42,7 +42,7 @@ class _Argument:
 
 
 def hyperparameter(meaning: str, range: str, origin: str, tried: tuple[float, ...], *, default: float) -> Any:  # noqa: A002
-    """Declare a hyperparameter in a class body by the fields of `Parameter` and the default of the constructor.
+    """Declare a hyperparameter in a class body: the fields of `Parameter`, and the default of the constructor.
 
     Example: `gamma: float | Tensor = hyperparameter("γ, the focus", "[0, inf)", "the paper's", (0.5, 2), default=2.0)`
     """
@@ -50,12 +50,12 @@ def hyperparameter(meaning: str, range: str, origin: str, tried: tuple[float, ..
 
 
 def argument(*, default: Any = inspect.Parameter.empty, init: bool = True, kw_only: bool = False) -> Any:
-    """Declare another constructor argument. The constructor assigns it to the attribute of this name.
+    """Declare a constructor argument that is not a hyperparameter. The constructor sets the attribute of this name.
 
     Args:
-        default: the default value. Without one the argument is required.
-        init: False if the constructor does not take this argument of a base class, but fixes it at the default.
-        kw_only: True if the argument is passed by name only.
+        default: the default value; if missing, the argument is required.
+        init: whether the constructor takes the argument. False fixes an argument of a base class at `default`.
+        kw_only: whether the argument must be passed by name.
     """
     return _Argument(default, init, kw_only)
 
@@ -63,14 +63,14 @@ def argument(*, default: Any = inspect.Parameter.empty, init: bool = True, kw_on
 class HasHyperparameters(nn.Module):
     """A module with numeric hyperparameters, each a float or a 0-dim tensor.
 
-    A class that declares its hyperparameters with `hyperparameter`, and other arguments with `argument`, gets a
-    constructor. It takes the class's own arguments first, then those of the base class; it assigns them, and calls
-    `__post_init__` if the class defines it. The hyperparameters are added to the docstring of the class. A class that
-    defines `__init__` keeps it, and must call `set_hyperparameter` there.
+    A subclass that declares hyperparameters with `hyperparameter`, and other arguments with `argument`, gets a
+    constructor. The constructor takes the arguments of the subclass first, then those of the base class, sets the
+    attributes, and calls `__post_init__` if the subclass defines it. The hyperparameters are added to the docstring of
+    the subclass. A subclass that defines `__init__` keeps it, and must call `set_hyperparameter` in it.
     """
 
     hyperparameters: ClassVar[Mapping[str, Parameter]] = {}
-    """The declarations by name: the name of the attribute and of the constructor's argument."""
+    """The declaration of each hyperparameter. The key is the name of the attribute and of the constructor argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class HasHyperparameters(nn.Module):
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, _Argument)}
         for name in own:
-            delattr(cls, name)  # torch registers no buffer under the name of a class attribute
+            delattr(cls, name)  # because register_buffer rejects the name of a class attribute
         declared = {name: each.parameter for name, each in own.items() if each.parameter is not None}
         if declared:
             inherited = {name: each for name, each in cls.hyperparameters.items() if name not in declared}
@@ -93,12 +93,12 @@ class HasHyperparameters(nn.Module):
             cls.__init__ = _constructor(cls, own)  # type: ignore[method-assign]
 
     def set_hyperparameter(self, name: str, value: float | Tensor) -> None:
-        """Set a declared hyperparameter: a number becomes a float, a tensor becomes a buffer that follows the device.
+        """Set a declared hyperparameter. A number becomes a float; a tensor becomes a buffer, which moves with `to()`.
 
         The buffer is not persistent, because a hyperparameter belongs to the configuration, not to the learnt state.
 
         Raises:
-            LabError: a number is outside the declared range. The value of a tensor is not checked.
+            LabError: the value is neither a number in the declared range nor a tensor. A tensor is not checked.
         """
         if isinstance(value, Tensor):
             self.__dict__.pop(name, None)
@@ -115,10 +115,10 @@ class HasHyperparameters(nn.Module):
 
 
 def find_hyperparameter(loss: nn.Module, path: str) -> tuple[HasHyperparameters, str]:
-    """The module in a loss that has a hyperparameter, and the name of the hyperparameter in it.
+    """Return the module inside a loss that has the hyperparameter at `path`, and the name of its attribute there.
 
-    `path` is the config key without `loss.`, such as "gamma" or "terms.mae.weight". Raises LabError, which lists the
-    hyperparameters of the loss, if there is none at this path.
+    `path` is the config key without `loss.`, such as "gamma" or "terms.mae.weight". If there is no hyperparameter at
+    this path, raise a LabError that lists all hyperparameters of the loss.
     """
     owners = {
         f"{prefix}.{name}".lstrip("."): (module, name)
@@ -161,7 +161,7 @@ def _constructor(cls: type[HasHyperparameters], own: Mapping[str, _Argument]) ->
         super(cls, self).__init__(**{name: values[name] for name in inherited})
         for name, each in own.items():
             if name in inherited:
-                continue  # the base class has set it
+                continue  # the constructor of the base class has set it
             if each.parameter is None:
                 setattr(self, name, values[name])
             else:

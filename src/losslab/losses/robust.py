@@ -13,7 +13,7 @@ from torch import Tensor
 from losslab.losses.base import ResidualLoss
 from losslab.losses.card import Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
-from losslab.losses.numerics import expm1, expm1_over, hypotenuse_less_1, log1p_square
+from losslab.losses.numerics import expm1, expm1_over, log1p_square, sqrt1p_square_minus_1
 
 
 class RobustLoss(ResidualLoss):
@@ -45,7 +45,7 @@ class Charbonnier(RobustLoss):
     )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        return hypotenuse_less_1(residual / self.c)
+        return sqrt1p_square_minus_1(residual / self.c)
 
 
 class Cauchy(RobustLoss):

@@ -28,11 +28,11 @@ class Term(HasHyperparameters):
 
 
 class WeightedSum(Loss):
-    """The weighted sum Σ_i λ_i L_i(z, t). Each term is logged as train/loss/NAME, without its weight.
+    """The weighted sum Σ_i λ_i L_i(z, t). Each L_i is logged as train/loss/NAME, not multiplied by its weight λ_i.
 
     Args:
-        terms: for each name a mapping {"loss": a Loss, "weight": λ ≥ 0}. All terms get the same target, so they must
-            accept the same kind of target and have the same class weights.
+        terms: a mapping from names to {"loss": a Loss, "weight": λ ≥ 0}. All losses get the same outputs and target, so
+            they must accept the same kind of target and have the same class weights.
 
     Raises:
         LabError: there are no terms, or they are incompatible.
@@ -42,7 +42,7 @@ class WeightedSum(Loss):
         super().__init__()
         for name, term in terms.items():
             if not isinstance(term, Mapping) or set(term) - {"loss", "weight"}:
-                raise LabError(f"a term of a weighted_sum has only the keys loss and weight: see terms.{name}")
+                raise LabError(f"terms.{name} of a weighted_sum must be a mapping with the keys loss and weight only")
         self.terms = nn.ModuleDict({name: Term(**term) for name, term in terms.items()})
         losses = self._losses
         names = ", ".join(type(loss).__name__ for loss in losses) or "none"
@@ -51,11 +51,11 @@ class WeightedSum(Loss):
             raise LabError(f"weighted_sum needs terms that accept the same kind of target: got {names}")
         if len({_weighting(loss) for loss in losses}) > 1 or len({loss.outputs_per_target for loss in losses}) > 1:
             raise LabError(
-                "the terms of a weighted_sum must have the same weight, ignore_index and number of outputs per target: "
-                f"{names} differ"
+                "the losses of a weighted_sum must have the same class weights, ignore_index and number of outputs per "
+                f"target: got {names}"
             )
         if len([loss for loss in losses if loss.n_views > 1]) > 1:
-            raise LabError(f"only one term of a weighted_sum can score more than the network's outputs: got {names}")
+            raise LabError(f"only one loss of a weighted_sum can need a teacher or a second view: got {names}")
         # In other losses these are attributes of the class. Here they depend on the terms.
         self.wants = tuple(kinds)
         self.outputs_per_target = losses[0].outputs_per_target
@@ -64,13 +64,14 @@ class WeightedSum(Loss):
 
     @property
     def card(self) -> Card | None:
-        weighted = [term for term in self._terms if float(term.weight) > 0] or self._terms
-        terms = [(float(term.weight), term.loss, term.loss.card) for term in weighted]
+        nonzero = [term for term in self._terms if float(term.weight) > 0] or self._terms
+        terms = [(float(term.weight), term.loss, term.loss.card) for term in nonzero]
         cards = [card for _, _, card in terms if card is not None]
         if len(cards) < len(terms):
             return None
-        steepness = list(Slope)  # in this order
-        nears, fars = ([card.near for card in cards if card.near], [card.far for card in cards if card.far])
+        steepness = list(Slope)  # Slope lists its members from the flattest to the steepest
+        nears = [card.near for card in cards if card.near]
+        fars = [card.far for card in cards if card.far]
         return Card(
             formula=" + ".join(f"{weight:g} \\cdot ({card.formula})" for weight, _, card in terms if card),
             plain=" + ".join(f"{weight:g} · ({card.plain})" for weight, _, card in terms if card),
@@ -87,37 +88,37 @@ class WeightedSum(Loss):
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Outputs (N, n_views · C), a target that all terms accept → (N,)."""
+        """Compute the scores (N,) from outputs (N, n_views · C) and a target that all terms accept."""
         return self._add(self._scores(outputs, target))
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of the scores and weights of a batch, and the sum of each term."""
+        """Return the sums of the scores and weights of a batch, and the sum of each term."""
         scores = self._scores(*self._prepare(outputs, target))
         value = self._add(scores)
         terms = {name: score.detach().sum() for name, score in scores.items()}
         return Total(value.sum(), self.example_weight(target).to(value.dtype).sum(), terms)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight of each example, which is the same in all terms → (N,)."""
+        """Return the weight of each example (N,), which is the same in all terms."""
         return self._losses[0].example_weight(target)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities of the first term → (N, C)."""
+        """Return the probabilities (N, C) that the outputs mean under the first term."""
         return self._losses[0].to_probabilities(outputs)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The predictions of the first term → (N, C) or (N, D)."""
+        """Return the predictions, (N, C) or (N, D), that the outputs mean under the first term."""
         return self._losses[0].to_predictions(outputs)
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:
-        """The tensor that the term with several views scores, if there is one → (N, n_views · C)."""
+        """Return the tensor (N, n_views · C) for the term with several views, or the outputs if there is none."""
         for loss in self._losses:
             if loss.n_views > 1:
                 return loss.loss_inputs(outputs, inputs, network)
         return outputs
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Pass the class counts on to each term."""
+        """Pass the class counts to the loss of each term."""
         for loss in self._losses:
             loss.set_class_counts(counts)
 
@@ -143,7 +144,7 @@ class WeightedSum(Loss):
 
 
 def _weighting(loss: Loss) -> object:
-    """The class weights and ignored index of a loss, in a form that can be compared."""
+    """Return class weights and ignored index of a loss in a form that `==` can compare."""
     if not isinstance(loss, ClassLoss):
         return None, -100
     weight = None if loss.weight is None else tuple(loss.weight.tolist())
@@ -151,7 +152,10 @@ def _weighting(loss: Loss) -> object:
 
 
 def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | None:
-    """The weighted sum of a fact that is a formula, with values instead of the hyperparameters."""
+    """Return Σ_i λ_i F_i, where F_i is the formula `fact` of the card of term i; None if one card does not have it.
+
+    The names of hyperparameters are replaced by their values, because two terms may use the same name.
+    """
     parts = []
     for weight, loss, card in terms:
         formula: str | None = getattr(card, fact)
@@ -166,7 +170,7 @@ def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -
 
 
 class Smoothed(Loss):
-    """Label smoothing L(z, (1 - ε) t + ε/C) of any loss L that accepts probabilities and has no class weights."""
+    """Label smoothing: L(z, (1 - ε) t + ε/C) of any loss L of class probabilities that has no class weights."""
 
     wants = (Kind.PROBABILITIES,)
     loss: Loss = argument()
@@ -181,9 +185,12 @@ class Smoothed(Loss):
     def __post_init__(self) -> None:
         loss = self.loss
         if Kind.PROBABILITIES not in loss.wants or loss.n_views * loss.outputs_per_target > 1:
-            raise LabError(f"smoothed needs a loss that accepts class probabilities: {type(loss).__name__} does not")
+            name = type(loss).__name__
+            raise LabError(
+                f"smoothed needs a loss that accepts class probabilities and scores one set of outputs: {name} does not"
+            )
         if getattr(loss, "weight", None) is not None or getattr(loss, "weight_rule", None) is not None:
-            raise LabError("smoothed needs a loss without class weights: with smoothed targets they move the optimum")
+            raise LabError("smoothed needs a loss without class weights: they would move its minimum off the target")
 
     @property
     def card(self) -> Card | None:
@@ -200,7 +207,8 @@ class Smoothed(Loss):
             low=None,
             high=None,
             shift_invariant=inner.shift_invariant,
-            note="With smoothing, the optimal probabilities are less than 1; class weights would move them further.",
+            note="The loss is lowest at the smoothed target, so the best probability of the label is less than 1. "
+            "Class weights are not possible, because they would move the minimum away from the smoothed target.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -208,9 +216,9 @@ class Smoothed(Loss):
         return self.loss.score(outputs, smooth)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities of the inner loss → (N, C)."""
+        """Return the probabilities (N, C) that the outputs mean under the inner loss."""
         return self.loss.to_probabilities(outputs)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The predictions of the inner loss → (N, C)."""
+        """Return the predictions (N, C) that the outputs mean under the inner loss."""
         return self.loss.to_predictions(outputs)

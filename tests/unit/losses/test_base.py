@@ -44,7 +44,7 @@ def test_wrong_outputs_and_targets_raise_an_error_with_the_fix(case):
         (CrossEntropy(), np.zeros((2, 5)), LABELS, "outputs must be a tensor, got a ndarray"),
         (MSE(), torch.zeros(2, 5).to_sparse(), torch.zeros(2, 5), r"use .to_dense\(\)"),
         (MSE(), torch.zeros(()), torch.zeros(()), r"outputs must be \(N, D\)"),
-        (GaussianNLL(), torch.zeros(2, 3), torch.zeros(2, 1), "2 times as many columns"),
+        (GaussianNLL(), torch.zeros(2, 3), torch.zeros(2, 1), "must have 2 columns for each column"),
         (Distillation(), torch.zeros(2, 5), LABELS, "needs 2 outputs for each class: 5 columns are not a multiple"),
     ],
 )

@@ -49,8 +49,8 @@ def test_a_sum_of_weighted_terms_is_their_weighted_mean():
         ({}, "got none"),
         ({"a": (CrossEntropy(), 1.0), "b": (BCE(), -1.0)}, "weight must be a number in"),
         ({"a": (Smoothed(CrossEntropy()), 1.0), "b": (MSE(), 1.0), "c": (KLDiv(), 1.0)}, None),
-        ({"a": (CrossEntropy(weight=[1.0, 2.0]), 1.0), "b": (CrossEntropy(), 1.0)}, "same weight, ignore_index"),
-        ({"a": (Distillation(), 1.0), "b": (Distillation(), 1.0)}, "only one term"),
+        ({"a": (CrossEntropy(weight=[1.0, 2.0]), 1.0), "b": (CrossEntropy(), 1.0)}, "same class weights, ignore_index"),
+        ({"a": (Distillation(), 1.0), "b": (Distillation(), 1.0)}, "can need a teacher"),
     ],
 )
 def test_terms_that_do_not_fit_each_other_are_rejected(terms, message):
@@ -67,7 +67,7 @@ def test_smoothed_cross_entropy_equals_label_smoothing():
 
 
 def test_smoothed_needs_probabilities():
-    with pytest.raises(LabError, match="smoothed needs a loss that accepts class probabilities: Distillation does not"):
+    with pytest.raises(LabError, match="class probabilities and scores one set of outputs: Distillation does"):
         Smoothed(Distillation())
 
 
