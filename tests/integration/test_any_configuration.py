@@ -50,7 +50,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         ([*DIGITS, "data.crop=1000000000"], "crop=1000000000 is larger than the images (2×2 pixels)"),
         ([*DIGITS, "loss.weight=abc"], "weight must have one number"),
         ([*DIGITS, "loss=sce", "loss.terms.rce.loss=1"], "a term of a weighted_sum must contain a loss, got 1"),
-        ([*DIGITS, "loss=sce", "+loss.terms.rce.wait=1"], "terms.rce .* must be a mapping with the keys loss and"),
+        ([*DIGITS, "loss=sce", "+loss.terms.rce.wait=1"], "weighted_sum must be a mapping with the keys loss and"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 trains nothing"),
         (["trainer.accelerator=[1]"], "trainer.accelerator must be a string"),
         (["+trainer.val_check_interval=0"], "trainer.val_check_interval must be above 0"),

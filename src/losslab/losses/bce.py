@@ -1,4 +1,4 @@
-"""Binary cross-entropy on logits, and a form summed over the outputs for one label among many classes."""
+"""Binary cross-entropy on logits, and a form for one-vs-all labels of many classes."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from losslab.losses.card import Card, Slope
 class BCE(SigmoidLoss):
     """Binary cross-entropy on logits: -w t log σ(z) - (1 - t) log(1 - σ(z)), averaged over the outputs.
 
-    It is for binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits, with
-    the class index encoded as 0/1 columns). It calls F.binary_cross_entropy_with_logits, which is stable at all logits.
+    It is for binary problems (one logit), multi-label problems (K logits), and classes as one-vs-all (C logits; a
+    class index becomes C labels of 0 and 1). F.binary_cross_entropy_with_logits computes it, stable at all logits.
 
     Args:
         pos_weight: w, the weight of a positive label: one number, or one per column.
@@ -39,7 +39,7 @@ class BCE(SigmoidLoss):
             convex=True,
             uniform="log(2)" if self.pos_weight is None else None,
             proper=self.pos_weight is None,
-            note="With many classes as one-vs-all, nearly all labels are 0. The loss starts at log 2, and the network "
+            note="With many classes as one-vs-all, nearly all labels are 0. The initial loss is log 2, and the network "
             "first learns that most labels are 0.",
         )
 
@@ -56,8 +56,8 @@ class BCE(SigmoidLoss):
 class PriorSigmoid(SigmoidLoss):
     """Sigmoid cross-entropy: Σ_k -t_k log σ(z_k - log K) - (1 - t_k) log(1 - σ(z_k - log K)), summed over K outputs.
 
-    It is for classes as one-vs-all, where one of K labels is 1: subtracting log K from every output gives an initial
-    probability of 1/(K + 1). With one output it is binary cross-entropy.
+    It is for classes as one-vs-all, where one of K labels is 1. Because log K is subtracted, outputs of 0 mean
+    probabilities of 1/(K + 1). With one output the loss is binary cross-entropy.
     """
 
     card = Card(
@@ -77,7 +77,7 @@ class PriorSigmoid(SigmoidLoss):
         return mean_over_outputs(losses) * outputs.shape[-1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """σ(z - log K), the probability of each label → (N, K)."""
+        """Return σ(z - log K), the probability of each label (N, K)."""
         return torch.sigmoid(_shifted(outputs))
 
 

@@ -16,8 +16,8 @@ class BiTempered(ClassLoss):
     the influence of outliers; t2 > 1 gives p heavy tails, so that wrong labels near the boundary have less effect.
     t1 = t2 = 1 is cross-entropy.
 
-    With a soft target t it is the expected loss. The paper uses a Bregman divergence there. It has the same gradients:
-    it is lower by a constant that depends on t alone, and is 0 at p = t.
+    For soft targets it is the expected loss. The paper uses a Bregman divergence, which has the same gradients. The
+    divergence is lower by a number that depends only on the target, and is 0 at p = t.
     """
 
     t1: float | Tensor = hyperparameter(
@@ -29,16 +29,17 @@ class BiTempered(ClassLoss):
 
     @property
     def card(self) -> Card:
-        bounded, plain = bool(self.t1 < 1), bool(self.t1 == 1 and self.t2 == 1)
+        is_bounded = bool(self.t1 < 1)
+        is_cross_entropy = bool(self.t1 == 1 and self.t2 == 1)
         return Card(
             formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
             r"p_k = \exp_{t_2}(z_k - \lambda)",
             plain="-log_t1 p_y - (1 - Σ_k p_k^(2 - t1)) / (2 - t1), where p = tempered softmax(z)",
             source="Amid et al., Robust bi-tempered logistic loss based on Bregman divergences, 2019",
-            far=Slope.STAYS if plain else Slope.FADES,
-            convex=plain,
-            high="1 / (1 - t1)" if bounded else "oo",
-            uniform="(1 - K**(t1 - 1)) / ((1 - t1) * (2 - t1))" if bounded else "log(K)",
+            far=Slope.STAYS if is_cross_entropy else Slope.FADES,
+            convex=is_cross_entropy,
+            high="1 / (1 - t1)" if is_bounded else "oo",
+            uniform="(1 - K**(t1 - 1)) / ((1 - t1) * (2 - t1))" if is_bounded else "log(K)",
             shift_invariant=True,
             proper=self.weight is None,
             note="Metrics use the probabilities of the tempered softmax. With t2 > 1 the same confidence needs much "
@@ -46,24 +47,24 @@ class BiTempered(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        log_p, rest = log_tempered_softmax(outputs, self.t2)
+        log_p, one_minus_p = log_tempered_softmax(outputs, self.t2)
         r = scalar(1 - self.t1, outputs)
-        # Where p_k is near 1, term k of the sum nearly cancels the first term of the loss of class k.
         powers = torch.exp((1 + r) * log_p)
+        # The first term of the loss of class k and term k of the sum. Where p_k is near 1 they nearly cancel.
         own = tempered_surprisal(log_p, r) - tempered_surprisal(log_p, 1 + r)
-        own = torch.where(rest < 0.05, _own_near_1(rest, r), own)
+        own = torch.where(one_minus_p < 0.05, _own_near_1(one_minus_p, r), own)
         return own + sum_of_others(powers) / (1 + r)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The tempered softmax → (N, C)."""
+        """Return the tempered softmax (N, C)."""
         return log_tempered_softmax(outputs, self.t2)[0].exp()
 
 
-def _own_near_1(rest: Tensor, r: Tensor) -> Tensor:
-    """(1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) as a power series in 1 - p, whose first term is (1 - p)²/2 → (N, C)."""
-    total, coefficient = torch.zeros_like(rest), torch.ones_like(r)
-    power = rest.square()
+def _own_near_1(one_minus_p: Tensor, r: Tensor) -> Tensor:
+    """Return (1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) with r = 1 - t1, as a power series (1 - p)²/2 + ... in 1 - p."""
+    total, coefficient = torch.zeros_like(one_minus_p), torch.ones_like(r)
+    power = one_minus_p.square()
     for n in range(14):
         total = total + coefficient * power / (n + 2)
-        coefficient, power = coefficient * (n + 1 - r) / (n + 1), power * rest
+        coefficient, power = coefficient * (n + 1 - r) / (n + 1), power * one_minus_p
     return total

@@ -31,23 +31,27 @@ class CrossEntropy(ClassLoss):
 
     @property
     def card(self) -> Card:
-        plain = float(self.label_smoothing) == 0
-        others = "label_smoothing * (K - 1) / K"  # the smoothed probability of all other classes
+        formula, plain = r"-\log p_y", "-log p_y"
+        source, near, low = "Good, Rational decisions, 1952", Slope.FADES, "0"
+        is_smoothed = float(self.label_smoothing) > 0
+        if is_smoothed:
+            formula = r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k"
+            plain = "-(1 - ε) log p_y - (ε/K) Σ_k log p_k"
+            source = "Szegedy et al., Rethinking the Inception architecture for computer vision, 2016"
+            near = Slope.STAYS
+            others = "label_smoothing * (K - 1) / K"  # the smoothed probability of all other classes
+            low = f"-(1 - {others}) * log(1 - {others}) - {others} * log(label_smoothing / K)"
         return Card(
-            formula=r"-\log p_y"
-            if plain
-            else r"-\sum_k \Bigl((1 - \varepsilon) t_k + \frac{\varepsilon}{K}\Bigr) \log p_k",
-            plain="-log p_y" if plain else "-(1 - ε) log p_y - (ε/K) Σ_k log p_k",
-            source="Good, Rational decisions, 1952"
-            if plain
-            else "Szegedy et al., Rethinking the Inception architecture for computer vision, 2016",
-            near=Slope.FADES if plain else Slope.STAYS,
+            formula=formula,
+            plain=plain,
+            source=source,
+            near=near,
             far=Slope.STAYS,
             convex=True,
-            low="0" if plain else f"-(1 - {others}) * log(1 - {others}) - {others} * log(label_smoothing / K)",
+            low=low,
             uniform="log(K)",
             shift_invariant=True,
-            proper=plain and self.weight is None,
+            proper=not is_smoothed and self.weight is None,
             note="The gradient at each logit is p - t: it is at most 1, however wrong the output is.",
         )
 
@@ -58,7 +62,7 @@ class CrossEntropy(ClassLoss):
         costs = self.weighted(self.classwise(outputs))
         scores = self.pick(costs, target)
         if not isinstance(self.label_smoothing, Tensor) and self.label_smoothing == 0:
-            return scores  # the formula below would give 0 · ∞ for a class with a logit of -inf
+            return scores  # the formula below would give 0 · ∞ = NaN for a class with a logit of -inf
         smoothed = (1 - self.label_smoothing) * scores + self.label_smoothing * costs.mean(1)
         return smoothed if target.dtype.is_floating_point else smoothed.where(target != self.ignore_index, 0)
 
@@ -84,7 +88,7 @@ class KLDiv(Loss):
     )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        # Not F.kl_div, which fails under torch.func.vmap. xlogy defines 0 log 0 as 0.
+        # Written out, because F.kl_div fails under torch.func.vmap. xlogy defines 0 log 0 as 0.
         return (torch.xlogy(target, target) - target * torch.log_softmax(outputs, dim=1)).sum(1)
 
 
@@ -97,7 +101,7 @@ class Poly1(ClassLoss):
     epsilon: float | Tensor = hyperparameter(
         "ε, which is added to the first coefficient of cross-entropy",
         "[-1, inf)",
-        "the paper's on ImageNet, as optax cites it; it uses -1 for detection",
+        "the paper's for ImageNet, according to optax; the paper uses -1 for detection",
         (-1.0, 0.0, 1.0, 2.0),
         default=2.0,
     )
@@ -119,14 +123,15 @@ class Poly1(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        log_p, log_rest = log_softmax_tails(outputs)
-        rest = log_rest.exp()
-        # At ε = -1 and p → 1 the two terms of the formula cancel, so there the higher powers are summed directly.
-        return (1 + self.epsilon) * rest + torch.where(rest < 0.1, _higher_powers(rest), -log_p - rest)
+        log_p, log_one_minus_p = log_softmax_tails(outputs)
+        one_minus_p = log_one_minus_p.exp()
+        # The loss is (1 + ε) (1 - p) + higher powers of 1 - p. Where 1 - p is small, -log p - (1 - p) loses digits.
+        higher = torch.where(one_minus_p < 0.1, _higher_powers(one_minus_p), -log_p - one_minus_p)
+        return (1 + self.epsilon) * one_minus_p + higher
 
 
 def _higher_powers(x: Tensor) -> Tensor:
-    """x²/2 + x³/3 + ... + x¹⁷/17 = -log(1 - x) - x, to float64 precision for x < 0.1."""
+    """Return x²/2 + x³/3 + ... + x¹⁷/17, which is -log(1 - x) - x in float64 precision for x < 0.1."""
     total = torch.zeros_like(x)
     for power in range(17, 1, -1):
         total = total * x + 1 / power
@@ -136,12 +141,12 @@ def _higher_powers(x: Tensor) -> Tensor:
 class Distillation(Loss):
     """Knowledge distillation: T² KL(softmax(v/T) ‖ softmax(z/T)) of a student's logits z and a teacher's logits v.
 
-    The target is not used. The factor T² keeps the size of the gradient the same at every T. Combine this loss with
-    cross-entropy in a WeightedSum, as conf/loss/distillation.yaml does.
+    The target is not used. The factor T² keeps the size of the gradient about the same at every T. Combine this loss
+    with cross-entropy in a WeightedSum, as conf/loss/distillation.yaml does.
 
     Args:
-        teacher: a trained network from inputs to logits (N, C), which `loss_inputs` calls; None if the outputs already
-            contain both logits.
+        teacher: a trained network that `loss_inputs` calls to get the teacher's logits (N, C); None if you pass the
+            logits of student and teacher, (N, 2C), to the loss yourself.
     """
 
     wants = (Kind.INDEX, Kind.PROBABILITIES)
@@ -149,7 +154,7 @@ class Distillation(Loss):
     temperature: float | Tensor = hyperparameter(
         "T, the temperature of both softmaxes; a high T gives small probabilities more weight",
         "(0, inf)",
-        "within the paper's 2.5 to 20",
+        "the paper uses 2.5 to 20",
         (1.0, 4.0),
         default=4.0,
     )
@@ -158,7 +163,7 @@ class Distillation(Loss):
     def __post_init__(self) -> None:
         teacher = self.teacher
         del self.teacher
-        # A module in a tuple is not a submodule, so the teacher is not trained, counted or saved with the run.
+        # A module in a tuple is not a submodule, so the teacher's weights are not trained, counted or saved.
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(requires_grad=False),)
 
     card = Card(
@@ -177,14 +182,14 @@ class Distillation(Loss):
     )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 -- the teacher replaces it
-        """Outputs (N, 2C), any target → (N,)."""
+        """Compute the scores (N,) from the logits of student and teacher (N, 2C)."""
         student, teacher = (outputs / self.temperature).chunk(2, dim=1)
         log_q = torch.log_softmax(teacher, dim=1)
         divergence = (log_q.exp() * (log_q - torch.log_softmax(student, dim=1))).sum(1)
         return self.temperature**2 * divergence
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002 -- the base's
-        """The student's and the teacher's logits → (N, 2C). Raises LabError if there is no teacher with C outputs."""
+        """Return the student's and the teacher's logits (N, 2C). Raise LabError without a teacher with C outputs."""
         if not self._teacher:
             raise LabError("distillation needs a teacher: teacher=RUN_FOLDER")
         teacher = self._teacher[0].to(inputs)

@@ -1,4 +1,4 @@
-"""Hinge losses, which are 0 beyond a margin."""
+"""Hinge losses, which are 0 if the outputs are right by a margin."""
 
 from abc import abstractmethod
 
@@ -11,11 +11,11 @@ from losslab.losses.hyperparameters import hyperparameter
 
 
 class _Margin(SigmoidLoss):
-    """A loss of the amount by which an output z is below +1 for a label 1, or above -1 for a label 0."""
+    """A loss of the shortfall: the amount by which an output z is below +1 for a label 1, or above -1 for a label 0."""
 
     @abstractmethod
     def penalty(self, shortfall: Tensor) -> Tensor:
-        """The loss of each amount ≥ 0 → the same shape."""
+        """Compute the loss of each shortfall ≥ 0, in the same shape."""
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         positive = self.penalty((1 - outputs).clamp(min=0))
@@ -27,9 +27,9 @@ class Hinge(_Margin):
     """Hinge loss: max(0, 1 - s z) with the sign s = ±1 of a label 1 or 0, averaged over the outputs.
 
     This is the loss of support vector machines. It is for binary problems (one output), multi-label problems (K
-    outputs), and classes as one-vs-all. Labels are 0 and 1, not ±1; for a label t between them the loss is
-    t max(0, 1 - z) + (1 - t) max(0, 1 + z). σ(z) does not estimate a probability: it only shows the decision, which is
-    1 above 1/2.
+    outputs), and classes as one-vs-all. Labels are 0 and 1, not ±1; for a label t between 0 and 1 the loss is
+    t max(0, 1 - z) + (1 - t) max(0, 1 + z). σ(z) is not an estimate of a probability; it only shows which label is
+    predicted: 1 if σ(z) is above 1/2.
     """
 
     card = Card(
@@ -74,16 +74,16 @@ class SquaredHinge(_Margin):
         return shortfall.square()
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """(z + 1)/2, the probability of a 1 for which z minimises the expected loss, clamped to [ε, 1] → (N, K)."""
+        """Return the probability of label 1 at which z minimises the expected loss: (z + 1)/2 (N, K), in [ε, 1]."""
         return ((outputs + 1) / 2).clamp(torch.finfo(torch.float32).eps, 1.0)
 
 
 class MultiMargin(ClassLoss):
     """Multi-class margin loss: (1/C) Σ_{i≠y} max(0, m - z_y + z_i)^p, times the weight of the class.
 
-    The output of the label must exceed every other output by m. The loss equals torch.nn.MultiMarginLoss, which allows
-    p = 1 and 2 only: the mean divides by N even with class weights. Soft targets compare all pairs of classes and need
-    C times the memory.
+    The loss is 0 if the output of the label exceeds every other output by m. As in torch.nn.MultiMarginLoss, which
+    allows only p = 1 and p = 2, the mean is the sum divided by N even with class weights. A soft target needs C times
+    the memory, because all pairs of classes are compared.
     """
 
     p: float | Tensor = hyperparameter(
@@ -110,25 +110,25 @@ class MultiMargin(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        """The loss of each class → (N, C), computed from an intermediate (N, C, C)."""
-        own = torch.eye(outputs.shape[1], dtype=torch.bool, device=outputs.device)
-        return self._cost(outputs.unsqueeze(2), outputs.unsqueeze(1), own)
+        """Compute the costs (N, C) from an intermediate tensor (N, C, C)."""
+        is_label = torch.eye(outputs.shape[1], dtype=torch.bool, device=outputs.device)
+        return self._cost(outputs.unsqueeze(2), outputs.unsqueeze(1), is_label)
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.dtype.is_floating_point:
             return super().score(outputs, target)
         label = target.where(target != self.ignore_index, 0).unsqueeze(1)
-        own = label == torch.arange(outputs.shape[1], device=outputs.device)
-        costs = self._cost(outputs.gather(1, label), outputs, own)
+        is_label = label == torch.arange(outputs.shape[1], device=outputs.device)
+        costs = self._cost(outputs.gather(1, label), outputs, is_label)
         return self.pick(self.weighted(costs.unsqueeze(1).expand_as(outputs)), target)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """1 even with class weights, and 0 where the target is ignored → (N,)."""
+        """Return weights (N,): 0 if the target is ignored, else 1, even with class weights."""
         if target.dtype.is_floating_point:
             return super().example_weight(target)
         return (target != self.ignore_index).float()
 
-    def _cost(self, label: Tensor, outputs: Tensor, own: Tensor) -> Tensor:
-        """(1/C) Σ_i max(0, m - label + outputs_i)^p over the last dimension, without i where `own` is true."""
-        shortfall = (self.margin - label + outputs).clamp(min=0) ** self.p
-        return shortfall.masked_fill(own, 0).mean(-1)
+    def _cost(self, z_y: Tensor, outputs: Tensor, is_label: Tensor) -> Tensor:
+        """Return (1/C) Σ_{i≠y} max(0, m - z_y + z_i)^p; the outputs z_i are in the last dimension."""
+        penalties = (self.margin - z_y + outputs).clamp(min=0) ** self.p
+        return penalties.masked_fill(is_label, 0).mean(-1)

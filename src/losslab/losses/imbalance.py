@@ -1,4 +1,4 @@
-"""For imbalanced classes: rules for class weights, and losses with adjusted logits or margins that depend on counts."""
+"""Rules for class weights, and losses, for imbalanced classes."""
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +12,27 @@ from losslab.losses.numerics import log_softmax_tails
 
 
 def balanced(counts: Tensor) -> Tensor:
-    """Inverse class frequencies N / (C n_k), which give all classes the same total weight → (C,).
+    """Return class weights (C,) of N / (C n_k), with which every class has the same total weight.
 
-    This is class_weight="balanced" of scikit-learn. A class without examples gets 0.
+    n_k is the count of class k and N the sum of the counts, as for class_weight="balanced" of scikit-learn. A class
+    without examples gets the weight 0.
     """
     present = counts.clamp(min=1)
     return torch.where(counts > 0, counts.sum() / (len(counts) * present), 0.0).float()
 
 
 def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
-    """Class weights (1 - β) / (1 - β^n_k), scaled to sum to C → (C,). They are 1 at β = 0.
+    """Return class weights (C,) proportional to (1 - β) / (1 - β^n_k), scaled to sum to C.
 
-    As β → 1 they approach inverse frequencies. A class without examples gets 0. Raises LabError unless β is in [0, 1)
-    and a count is not 0. Cui et al., "Class-balanced loss based on effective number of samples", 2019.
+    They are 1 at β = 0, and approach inverse frequencies as β → 1. A class without examples gets the weight 0. Raise
+    LabError if β is outside [0, 1), or if all counts are 0. Source: Cui et al., "Class-balanced loss based on effective
+    number of samples", 2019.
     """
     if not 0 <= beta < 1:
         raise LabError(f"effective_number: beta must be a number in [0, 1), got {beta!r}")
     if not counts.any():
         raise LabError("effective_number: all class counts are 0")
-    # expm1 computes 1 - β^n exactly even where β^n rounds to 1. At β = 0 every effective number is 1.
+    # expm1 computes 1 - β^n exactly even where β^n rounds to 1. At β = 0 it is 1 for every n.
     numbers = counts.double()
     effective = -torch.expm1(numbers * torch.log(torch.tensor(beta, dtype=torch.float64)))
     weights = torch.where(counts > 0, (1 - beta) / torch.where(counts > 0, effective, 1.0), 0.0)
@@ -40,9 +42,9 @@ def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
 class LogitAdjusted(ClassCountLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + τ log n)_y, where n are the class counts.
 
-    The loss contains the class frequencies, so that the outputs do not: softmax(z) is the prediction for classes of
-    equal frequency. The adjustment is used in training only. At τ = 1 it is the balanced softmax,
-    n_y exp(z_y) / Σ_k n_k exp(z_k); at τ = 0 it is cross-entropy.
+    The loss adds the class frequencies, so that the outputs need not contain them: softmax(z) is the prediction for
+    classes of equal frequency. At τ = 1 it is cross-entropy of the balanced softmax n_y exp(z_y) / Σ_k n_k exp(z_k); at
+    τ = 0 it is cross-entropy.
 
     Args:
         counts: the class counts n (C,); None to use those of the data. A class without examples counts as the rarest.
@@ -64,13 +66,13 @@ class LogitAdjusted(ClassCountLoss):
             uniform="log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="The value at uniform logits and the fact that it is proper are for equal counts. Otherwise "
-            "softmax(z) estimates the probabilities divided by n^τ. At τ = 1 this improves the mean accuracy of the "
-            "classes, but it reduces the likelihood of a test set with the imbalance of the training data.",
+            note="The value at uniform logits and properness hold for equal counts. For other counts softmax(z) "
+            "estimates the probabilities divided by n^τ. At τ = 1 this improves the mean accuracy of the classes, but "
+            "it reduces the likelihood of a test set with the imbalance of the training data.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        # In float32 the sum of outputs of 10,000 and a number near 1 loses digits; with their log-softmax it does not.
+        # 10,000 + 1 loses digits in float32, so the adjustment is added to the log-softmax of the outputs.
         log_p = torch.log_softmax(outputs, dim=1)
         return -torch.log_softmax(log_p + self.tau * self.positive_counts(outputs).log(), dim=1)
 
@@ -78,9 +80,9 @@ class LogitAdjusted(ClassCountLoss):
 class LDAM(ClassCountLoss):
     """Label-distribution-aware margin loss: cross-entropy of s c with c_y reduced by Δ_y, Δ_k = m (n_min / n_k)^¼.
 
-    The outputs c are cosines. A rarer class must win by a larger margin. An experiment replaces the network's last
-    layer by one with cosine outputs; in your own loop, use `losslab.models.cosine`. The paper applies class weights
-    late in training (`callbacks=deferred_reweighting`).
+    The outputs c are cosines. The margin is larger for a rarer class. An experiment replaces the network's last layer
+    by one with cosine outputs; in your own loop, use `losslab.models.cosine`. The paper adds class weights late in
+    training (`callbacks=deferred_reweighting`).
 
     Args:
         counts: the class counts n (C,); None to use those of the data. A class without examples counts as the rarest.
@@ -111,17 +113,17 @@ class LDAM(ClassCountLoss):
             shift_invariant=True,
             proper=float(self.max_m) == 0 and self.weight is None,
             note="The facts are for any outputs, not only cosines; the value at uniform logits is for equal counts. "
-            "The loss starts higher than cross-entropy, by up to s m, and its gradient is s times as large.",
+            "The initial loss exceeds cross-entropy by up to s m, and its gradient is s times as large.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
         counts = self.positive_counts(outputs)
         margin = self.max_m * (counts.min() / counts) ** 0.25
-        log_p, log_rest = log_softmax_tails(self.s * outputs)
-        # The log-odds against a class are log(1 - p_k) - log p_k, and its margin adds s Δ_k to them.
+        log_p, log_one_minus_p = log_softmax_tails(self.s * outputs)
+        # The loss is log(1 + odds). The log-odds against class k are log(1 - p_k) - log p_k, plus s Δ_k for the margin.
         # Above the threshold softplus is the identity: with torch's default of 20 the tenth digit would be wrong.
-        return F.softplus(log_rest - log_p + self.s * margin, threshold=40)
+        return F.softplus(log_one_minus_p - log_p + self.s * margin, threshold=40)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """softmax(s c), without the margins → (N, C)."""
+        """Return softmax(s c), without the margins (N, C)."""
         return torch.softmax(self.s * outputs, dim=1)

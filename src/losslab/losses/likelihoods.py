@@ -16,8 +16,8 @@ from losslab.targets import Kind
 class GaussianNLL(Loss):
     """Gaussian negative log-likelihood: (log σ² + (t - μ)²/σ²)/2, σ² = softplus(v) + ε, averaged over the targets.
 
-    The network has two outputs for each target: of outputs (N, 2D), the first D columns are the means μ, and the others
-    the raw variances v. It learns how uncertain each prediction is, and noisy examples count less.
+    The network has two outputs for each target: of outputs (N, 2D), the first D columns are the means μ, and the last D
+    the raw variances v. It learns how uncertain each prediction is, so noisy examples count less.
 
     Args:
         full: whether to add the constant log(2π)/2, like `full` of torch.nn.GaussianNLLLoss.
@@ -47,37 +47,37 @@ class GaussianNLL(Loss):
             convex=False,
             low="log(eps) / 2" + (" + log(2*pi) / 2" if self.full else ""),
             elicits="mean",
-            note="The gradients above are those of the mean. Where the mean is right, the variance decreases: without "
-            "noise the loss falls to log(ε)/2, and gradients grow to r/ε. The gradient of the mean is r/σ², so "
-            "examples with a large variance are learnt late: standardise the targets.",
+            note="The card describes the gradient with respect to the mean, which is r/σ² with r = μ - t. So examples "
+            "with a large variance are learnt late: standardise the targets. Where the mean is right, the variance "
+            "decreases: without noise the loss falls to log(ε)/2, and gradients grow to r/ε.",
         )
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Outputs (N, 2D), target (N, D) → (N,)."""
+        """Compute the scores (N,) from outputs (N, 2D) and target (N, D)."""
         variance = self.variances(outputs)
         residual = self.to_predictions(outputs) - target
-        # The square of a large residual overflows; the product with its ratio to a large variance does not.
+        # residual² / variance could overflow where residual · (residual / variance) does not.
         constant = log(2 * pi) / 2 if self.full else 0.0
         return mean_over_outputs((variance.log() + residual * (residual / variance)) / 2 + constant)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The means: (N, 2D) → (N, D)."""
+        """Return the means (N, D) in outputs (N, 2D)."""
         return outputs[..., : outputs.shape[-1] // 2]
 
     def variances(self, outputs: Tensor) -> Tensor:
-        """The variances σ²: (N, 2D) → (N, D)."""
+        """Compute the variances σ² (N, D) from outputs (N, 2D)."""
         return F.softplus(outputs[..., outputs.shape[-1] // 2 :]) + self.eps
 
 
 class PoissonNLL(Loss):
-    """Poisson negative log-likelihood: exp(z) - t z, averaged over the targets; with `full`, + log t!.
+    """Poisson negative log-likelihood: exp(z) - t z, plus log t! if `full`, averaged over the targets.
 
     It is for counts t = 0, 1, 2, ... The outputs z are the logarithms of the rates; `to_predictions` returns the rates.
     It equals torch.nn.PoissonNLLLoss with its defaults, which omit log t! because it has no gradient.
 
     Args:
-        full: whether to add log t! = lgamma(t + 1), which makes the value a likelihood. It is exact; torch's `full`
-            uses Stirling's approximation, which is 0.652 instead of 0.693 at t = 2.
+        full: whether to add log t! = lgamma(t + 1), which makes the value a likelihood. Here log t! is exact; torch's
+            `full` uses Stirling's approximation, which is 0.652 instead of 0.693 at t = 2.
     """
 
     wants = (Kind.VALUES,)
@@ -104,7 +104,7 @@ class PoissonNLL(Loss):
         return mean_over_outputs(scores + torch.lgamma(target + 1) if self.full else scores)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The rates exp(z) → (N, D)."""
+        """Return the rates exp(z) (N, D)."""
         return outputs.exp()
 
 
@@ -116,7 +116,7 @@ class Tweedie(Loss):
     rain, sales). The outputs z are the logarithms of the means; `to_predictions` returns the means.
 
     It is half the deviance, plus a term that does not depend on z and makes the loss continuous in p: p = 1 is
-    poisson_nll - 1, and p = 2 is z + t/e^z - t, the likelihood of a gamma (or exponential) distribution.
+    poisson_nll - 1, and p = 2 is z + t/e^z - t, which corresponds to a gamma (or exponential) distribution.
     """
 
     wants = (Kind.VALUES,)
@@ -146,5 +146,5 @@ class Tweedie(Loss):
         return mean_over_outputs(expm1_over(2 - power, outputs) - target * expm1_over(1 - power, outputs))
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The means exp(z) → (N, D)."""
+        """Return the means exp(z) (N, D)."""
         return outputs.exp()

@@ -8,13 +8,13 @@ from losslab.losses.card import BoundedCard, Card, Slope
 from losslab.losses.hyperparameters import hyperparameter
 from losslab.losses.numerics import log_softmax_tails, sum_of_others
 
-_LEVEL = "τ, the weight of targets above the prediction; targets below have 1 - τ"
+_LEVEL = "τ, the weight of targets above the output; targets below it have the weight 1 - τ"
 
 
 class MSE(ResidualLoss):
     """Mean squared error: r², r = z - t, averaged over the outputs of an example.
 
-    The outputs estimate the conditional mean. With class probabilities as targets it is the least-squares classifier.
+    The outputs estimate the conditional mean. With class probabilities as targets this is a least-squares classifier.
     """
 
     card = Card(
@@ -54,10 +54,10 @@ class L1(ResidualLoss):
 
 
 class Quantile(ResidualLoss):
-    """Quantile (or pinball) loss: τ |r| where the target is above, (1 - τ) |r| where it is below; r = z - t.
+    """Quantile (or pinball) loss: τ |r| if the target is above the output, else (1 - τ) |r|; r = z - t.
 
     It is averaged over the outputs of an example. Its minimum is the τ-quantile of the target. Two quantiles bound an
-    interval that contains a given share of the targets. τ = 1/2 is half the absolute error.
+    interval that contains a given share of the targets. At τ = 1/2 it is half the absolute error.
     """
 
     tau: float | Tensor = hyperparameter(
@@ -75,7 +75,7 @@ class Quantile(ResidualLoss):
             far=Slope.STAYS,
             convex=True,
             elicits="median" if tau == 0.5 else f"{tau:g}",
-            note="The metrics mse and mae measure means and medians: at other τ they rise while the loss falls.",
+            note="The metrics mse and mae measure means and medians. At other τ they may rise while the loss falls.",
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ class Quantile(ResidualLoss):
 
 
 class Expectile(ResidualLoss):
-    """Expectile loss: τ r² where the target is above, (1 - τ) r² where it is below; r = z - t.
+    """Expectile loss: τ r² if the target is above the output, else (1 - τ) r²; r = z - t.
 
-    It is averaged over the outputs of an example. An expectile is to the mean what a quantile is to the median. The
-    loss is smooth, and sensitive to the distance of outliers. τ = 1/2 is half the squared error.
+    It is averaged over the outputs of an example. Expectiles generalise the mean as quantiles generalise the median.
+    The loss is smooth, and sensitive to the distance of outliers. At τ = 1/2 it is half the squared error.
     """
 
     tau: float | Tensor = hyperparameter(_LEVEL, "(0, 1)", "as for quantile", (0.1, 0.5, 0.9), default=0.9)
@@ -110,10 +110,10 @@ class Expectile(ResidualLoss):
 
 
 class Brier(ClassLoss):
-    """Brier score: (1 - p_y)² + Σ_{i≠y} p_i² with p = softmax(z), C times the mean squared error to one-hot targets.
+    """Brier score: (1 - p_y)² + Σ_{i≠y} p_i² with p = softmax(z), the squared distance of p from the one-hot target.
 
-    With a soft target it is the expected loss Σ_k t_k L(z, k). This exceeds the squared distance Σ (p - t)² by
-    1 - Σ t², and has the same gradient. Classes are exclusive; a binary problem has two classes.
+    For soft targets it is the expected loss Σ_k t_k L(z, k). This exceeds the squared distance Σ_k (p_k - t_k)² by
+    1 - Σ_k t_k², and has the same gradient. Classes are exclusive; a binary problem has two classes.
     """
 
     @property
@@ -130,8 +130,8 @@ class Brier(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        log_p, log_rest = log_softmax_tails(outputs)
-        return (2 * log_rest).exp() + sum_of_others((2 * log_p).exp())
+        log_p, log_one_minus_p = log_softmax_tails(outputs)
+        return (2 * log_one_minus_p).exp() + sum_of_others((2 * log_p).exp())
 
 
 class RescaledMSE(ClassLoss):
@@ -174,8 +174,8 @@ class RescaledMSE(ClassLoss):
 
     def classwise(self, outputs: Tensor) -> Tensor:
         squares = outputs.square()
-        # The squares of the other outputs are summed from the left and from the right, because total - z² would cancel,
-        # and a matrix product would run in half precision under autocast.
+        # The squares of the other outputs are summed from the left and from the right. The sum of all squares minus z²
+        # would lose digits, and a matrix product would run in half precision under autocast.
         zero = torch.zeros_like(squares[:, :1])
         left = torch.cat([zero, squares[:, :-1]], 1).cumsum(1)
         right = torch.cat([squares[:, 1:], zero], 1).flip(1).cumsum(1).flip(1)
@@ -183,9 +183,10 @@ class RescaledMSE(ClassLoss):
         return (self.k * (outputs - self.m).square() + others) / outputs.shape[1]
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The q that solves z = q k M / (q k + 1 - q), the minimum of the expected loss, clamped to [ε, 1] → (N, C).
+        """Return the probabilities q (N, C) at which the outputs z minimise the expected loss, clamped to [ε, 1].
 
-        At k = 1 it is z/M. Rows need not sum to 1: the metrics of exclusive classes normalise them.
+        q solves z = q k M / (q k + 1 - q); at k = 1 it is z/M. Rows need not sum to 1: the metrics of exclusive classes
+        normalise them.
         """
         share = (outputs / self.m).clamp(0, 1)
         return (share / (self.k * (1 - share) + share)).clamp(min=torch.finfo(torch.float32).eps)

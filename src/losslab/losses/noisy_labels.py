@@ -10,14 +10,14 @@ from losslab.losses.card import BoundedCard, Card
 from losslab.losses.hyperparameters import argument, hyperparameter
 from losslab.losses.numerics import expm1, log_softmax_tails
 
-_CLAMPED_AT_1E_4 = log(1e-4)
-_NORMALISED = "Ma et al., Normalized loss functions for deep learning with noisy labels, 2020"
-_ASYMMETRIC = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
-_FLAT = (
+_LOG_1E_4 = log(1e-4)
+_MA_2020 = "Ma et al., Normalized loss functions for deep learning with noisy labels, 2020"
+_ZHOU_2021 = "Zhou et al., Asymmetric loss functions for learning with noisy labels, 2021"
+_FLAT_NOTE = (
     "Its gradient at the logit of the label is p_y (1 - p_y), which is small where p_y is small: with many classes, "
     "where p_y starts near 1/K, training is very slow. At its minimum the most likely class has probability 1."
 )
-_PASSIVE = (
+_NORMALISED_NOTE = (
     "It tolerates symmetric noise below (K - 1)/K. By itself it fits slowly: the paper adds MAE or RCE. Its minimum is "
     "not at the true probabilities."
 )
@@ -26,8 +26,8 @@ _PASSIVE = (
 class MAE(ClassLoss):
     """Mean absolute error on probabilities: 1 - p_y with p = softmax(z), for very noisy labels.
 
-    This is half of the paper's Σ_k |t_k - p_k| = 2 (1 - p_y). The published code of later papers, from which the
-    weights of the composed losses are taken, omits the 2. It is the expected error rate of predictions drawn from p.
+    It is the expected error rate of predictions drawn from p, and half of the paper's Σ_k |t_k - p_k| = 2 (1 - p_y).
+    The published code of later papers, from which conf/loss has the weights in sums of losses, omits the 2 as well.
     """
 
     @property
@@ -40,7 +40,7 @@ class MAE(ClassLoss):
             high="1",
             uniform="(K - 1) / K",
             symmetric="K - 1" if self.weight is None else None,
-            note=_FLAT,
+            note=_FLAT_NOTE,
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -51,16 +51,16 @@ class RCE(ClassLoss):
     """Reverse cross-entropy: -Σ_k p_k log t_k, where log 0 is defined as A. This is -A (1 - p_y), or -A times MAE.
 
     It is cross-entropy with target and prediction exchanged, and the part of symmetric cross-entropy (`sce`) that
-    tolerates noise. With a soft target it is the expected loss, Σ_k t_k (-A) (1 - p_k). The code of Wang et al. 2019
-    and of Ma et al. 2020 clamps t at 1e-4, so A = log(1e-4) = -9.21; the text of Ma et al. has A = -4.
+    tolerates noise. For soft targets it is the expected loss, Σ_k t_k (-A) (1 - p_k). The code of Wang et al. 2019 and
+    of Ma et al. 2020 clamps t at 1e-4, so A = log(1e-4) = -9.21; the text of Ma et al. has A = -4.
     """
 
     log_zero: float | Tensor = hyperparameter(
         "A, the value that replaces log 0",
         "(-inf, 0)",
         "log(1e-4), as in published code; papers write -4",
-        (_CLAMPED_AT_1E_4, -4.0, -1.0),
-        default=_CLAMPED_AT_1E_4,
+        (_LOG_1E_4, -4.0, -1.0),
+        default=_LOG_1E_4,
     )
 
     @property
@@ -72,7 +72,7 @@ class RCE(ClassLoss):
             high="-log_zero",
             uniform="-log_zero * (K - 1) / K",
             symmetric="-log_zero * (K - 1)" if self.weight is None else None,
-            note=_FLAT + " A only scales the loss, like a learning rate; in a sum of losses it acts as a weight.",
+            note=_FLAT_NOTE + " A only scales the loss, like a learning rate; in a sum of losses it acts as a weight.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class RCE(ClassLoss):
 class GCE(ClassLoss):
     """Generalised cross-entropy: (1 - p_y^q) / q with p = softmax(z), between cross-entropy (q → 0) and MAE (q = 1).
 
-    It is for noisy labels: its gradient is that of cross-entropy times p_y^q, so unlikely labels count less. For q = 0
-    use `cross_entropy`.
+    It is for noisy labels: its gradient is that of cross-entropy times p_y^q, so unlikely labels count less. q = 0 is
+    outside the range: use `cross_entropy`.
     """
 
     q: float | Tensor = hyperparameter(
@@ -105,15 +105,15 @@ class GCE(ClassLoss):
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        # p^q written as exp(q log p) has a gradient even where p underflows.
+        # In the form exp(q log p), p^q has a gradient even where p underflows.
         return -expm1(self.q * log_softmax_tails(outputs)[0]) / self.q
 
 
 class AGCE(ClassLoss):
     """Asymmetric generalised cross-entropy: ((a + 1)^q - (a + p_y)^q) / q with p = softmax(z). q = 1 is MAE.
 
-    It approaches GCE as a → 0. Noisy and clean labels have the same best prediction if correct labels are at least
-    `(1 + 1/a)^(1 - q)` times as likely as each wrong label (for q < 1; for q ≥ 1, if they are more likely).
+    It approaches GCE as a → 0. The best prediction is the same for noisy and clean labels if, for q < 1, correct labels
+    are at least `(1 + 1/a)^(1 - q)` times as likely as each wrong label; for q ≥ 1, if they are more likely.
     """
 
     a: float | Tensor = hyperparameter(
@@ -128,29 +128,30 @@ class AGCE(ClassLoss):
         return BoundedCard(
             formula=r"\frac{(a + 1)^q - (a + p_y)^q}{q}",
             plain="((a + 1)^q - (a + p_y)^q) / q",
-            source=_ASYMMETRIC,
+            source=_ZHOU_2021,
             high="((a + 1)**q - a**q) / q",
             uniform="((a + 1)**q - (a + 1/K)**q) / q",
             symmetric="K - 1" if self.q == 1 and self.weight is None else None,
-            note="It tolerates noise if q ≥ 1, or if correct labels are (1 + 1/a)^(1 - q) times as likely as each "
-            "wrong label. Its gradient fades to 0 on confidently wrong examples.",
+            note="It tolerates noise if q ≥ 1, or if correct labels are at least (1 + 1/a)^(1 - q) times as likely as "
+            "each wrong label. Its gradient fades to 0 on confidently wrong examples.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        log_p, log_rest = log_softmax_tails(outputs)
-        likely = log_p > -log(2)
-        # log((a + p) / (a + 1)), computed from p or 1 - p so that nothing cancels. where() differentiates both sides.
-        rest = log_rest.exp().where(likely, 0.5)
-        p = log_p.exp().where(~likely, 0.5)
-        ratio = torch.where(likely, torch.log1p(-rest / (self.a + 1)), torch.log((self.a + p) / (self.a + 1)))
-        return (self.a + 1) ** self.q * -expm1(self.q * ratio) / self.q
+        log_p, log_one_minus_p = log_softmax_tails(outputs)
+        is_likely = log_p > -log(2)
+        # log((a + p) / (a + 1)), computed from p or 1 - p so that no digits cancel. where() differentiates both sides.
+        one_minus_p = log_one_minus_p.exp().where(is_likely, 0.5)
+        p = log_p.exp().where(~is_likely, 0.5)
+        from_one_minus_p = torch.log1p(-one_minus_p / (self.a + 1))
+        log_ratio = torch.where(is_likely, from_one_minus_p, torch.log((self.a + p) / (self.a + 1)))
+        return (self.a + 1) ** self.q * -expm1(self.q * log_ratio) / self.q
 
 
 class AUL(ClassLoss):
     """Asymmetric unhinged loss: ((a - p_y)^p - (a - 1)^p) / p, where p_y is from softmax(z). p = 1 is MAE.
 
-    Noisy and clean labels have the same best prediction if correct labels are at least `(a / (a - 1))^(p - 1)` times
-    as likely as each wrong label (for p > 1; for p ≤ 1, if they are more likely).
+    The best prediction is the same for noisy and clean labels if, for p > 1, correct labels are at least
+    `(a / (a - 1))^(p - 1)` times as likely as each wrong label; for p ≤ 1, if they are more likely.
     """
 
     a: float | Tensor = hyperparameter(
@@ -165,19 +166,20 @@ class AUL(ClassLoss):
         return BoundedCard(
             formula=r"\frac{(a - p_y)^p - (a - 1)^p}{p}",
             plain="((a - p_y)^p - (a - 1)^p) / p",
-            source=_ASYMMETRIC,
+            source=_ZHOU_2021,
             high="(a**p - (a - 1)**p) / p",
             uniform="((a - 1/K)**p - (a - 1)**p) / p",
             symmetric="K - 1" if self.p == 1 and self.weight is None else None,
-            note="It tolerates noise if p ≤ 1, or if correct labels are (a / (a - 1))^(p - 1) times as likely as each "
-            "wrong label. Its gradient has the factor (a - p_y)^(p - 1): it is about 25 times MAE's at a = 5.5, p = 3.",
+            note="It tolerates noise if p ≤ 1, or if correct labels are at least (a / (a - 1))^(p - 1) times as likely "
+            "as each wrong label. Its gradient is that of MAE times (a - p_y)^(p - 1), about 25 at a = 5.5 and p = 3.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        beyond = self.a - 1
-        rest = log_softmax_tails(outputs)[1].exp()
-        # The logarithm of (a - 1) / (a - p), where a - p is written as (a - 1) + (1 - p).
-        return (beyond + rest) ** self.p * -expm1(-self.p * torch.log1p(rest / beyond)) / self.p
+        a_minus_1 = self.a - 1
+        one_minus_p_y = log_softmax_tails(outputs)[1].exp()
+        # a - p_y is computed as (a - 1) + (1 - p_y), so that no digits cancel.
+        log_ratio = torch.log1p(one_minus_p_y / a_minus_1)  # log((a - p_y) / (a - 1))
+        return (a_minus_1 + one_minus_p_y) ** self.p * -expm1(-self.p * log_ratio) / self.p
 
 
 class NCE(ClassLoss):
@@ -188,23 +190,23 @@ class NCE(ClassLoss):
         return BoundedCard(
             formula=r"\frac{\log p_y}{\sum_k \log p_k}",
             plain="log p_y / Σ_k log p_k",
-            source=_NORMALISED,
+            source=_MA_2020,
             high="1",
             uniform="1 / K",
             symmetric="1" if self.weight is None else None,
-            note=_PASSIVE + " Its gradient decreases only as the inverse square of the margin.",
+            note=_NORMALISED_NOTE + " Its gradient decreases only as the inverse square of the margin.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        return _shares(_log_surprise(*log_softmax_tails(outputs)))
+        return _shares(_log_surprisal(*log_softmax_tails(outputs)))
 
 
 class NFL(ClassLoss):
     """Normalised focal loss: (1 - p_y)^γ log p_y / Σ_k (1 - p_k)^γ log p_k with p = softmax(z). γ = 0 is NCE.
 
     Args:
-        detach_focus: treat the (1 - p_k)^γ as constants, as the code of the paper does. The value is the same, but the
-            update is not the gradient of any function.
+        detach_focus: whether autograd treats the factors (1 - p_k)^γ as constants, as in the code of the paper. The
+            value of the loss is the same, but its gradient is not that of any function.
     """
 
     gamma: float | Tensor = hyperparameter(
@@ -221,32 +223,32 @@ class NFL(ClassLoss):
         return BoundedCard(
             formula=r"\frac{(1 - p_y)^\gamma \log p_y}{\sum_k (1 - p_k)^\gamma \log p_k}",
             plain="(1 - p_y)^γ log p_y / Σ_k (1 - p_k)^γ log p_k",
-            source=_NORMALISED,
+            source=_MA_2020,
             high="1",
             uniform="1 / K",
             symmetric="1" if self.weight is None else None,
-            note=_PASSIVE,
+            note=_NORMALISED_NOTE,
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        log_p, log_rest = log_softmax_tails(outputs)
-        surprise = _log_surprise(log_p, log_rest)
+        log_p, log_one_minus_p = log_softmax_tails(outputs)
+        log_surprisal = _log_surprisal(log_p, log_one_minus_p)
         if self.detach_focus:
-            log_rest = log_rest.detach()
-        return _shares(self.gamma * log_rest + surprise)
+            log_one_minus_p = log_one_minus_p.detach()
+        return _shares(self.gamma * log_one_minus_p + log_surprisal)
 
 
 def _shares(log_costs: Tensor) -> Tensor:
-    """The shares costs / costs.sum(1), computed from the logarithms of the costs → (N, C).
+    """Return the shares costs / costs.sum(1), (N, C), from the logarithms of the costs.
 
-    This is a softmax of the logarithms, so no cost underflows, and a share near 1 keeps its gradient.
+    This is the softmax of the logarithms, so no cost underflows, and a share near 1 keeps its gradient.
     """
     return log_softmax_tails(log_costs)[0].exp()
 
 
-def _log_surprise(log_p: Tensor, log_rest: Tensor) -> Tensor:
-    """The logarithm of -log p → (N, C). Where p rounds to 1, -log p is r + r²/2 with r = 1 - p."""
-    near_1 = log_rest < -20.0
-    # where() differentiates both sides, so each side gets valid arguments.
-    series = log_rest + torch.log1p(log_rest.where(near_1, -20.0).exp() / 2)
-    return torch.where(near_1, series, torch.log(-log_p.where(~near_1, -1.0)))
+def _log_surprisal(log_p: Tensor, log_one_minus_p: Tensor) -> Tensor:
+    """Return log(-log p), (N, C). Where p rounds to 1, -log p is computed as r + r²/2 with r = 1 - p."""
+    is_near_1 = log_one_minus_p < -20.0
+    # where() differentiates both sides, so each side gets arguments at which its gradient is finite.
+    series = log_one_minus_p + torch.log1p(log_one_minus_p.where(is_near_1, -20.0).exp() / 2)
+    return torch.where(is_near_1, series, torch.log(-log_p.where(~is_near_1, -1.0)))

@@ -1,7 +1,7 @@
 """Robust losses of a residual: they are quadratic near the target, and grow more slowly far from it.
 
 Charbonnier, Cauchy, Geman-McClure and Welsch are scaled as in Barron, A general and adaptive robust loss function,
-2019, where they are the cases α = 1, 0, -2 and -∞. Each is (r/c)²/2 near the target: they differ only for outliers.
+2019, which has them as the cases α = 1, 0, -2 and -∞. Near the target each of them is about (r/c)²/2.
 """
 
 from math import inf, log
@@ -71,7 +71,7 @@ class Cauchy(RobustLoss):
 class GemanMcClure(RobustLoss):
     """Geman-McClure loss: 2 (r/c)² / ((r/c)² + 4).
 
-    It is bounded: the loss of an outlier is at most 2, however far it is.
+    It is bounded: the loss is below 2 for every outlier.
     """
 
     card = Card(
@@ -82,18 +82,19 @@ class GemanMcClure(RobustLoss):
         far=Slope.FADES,
         convex=False,
         high="2",
-        note="Above 2/√3 c the gradient decreases with the residual, as 16 c²/r³: start near the target, at a large c.",
+        note="Above 2c/√3 the gradient decreases with the residual, as 16 c²/r³: start near the target, at a large c.",
     )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        # = 2 (1 - exp(-log(1 + x²/4))) with x = r/c, a form whose gradient is exact for large x
+        # The loss is 2 (1 - exp(-log(1 + x²/4))) with x = r/c. In this form the gradient is exact for large x.
         return -2 * expm1(-log1p_square(residual / self.c / 2))
 
 
 class Welsch(RobustLoss):
     """Welsch (or Leclerc) loss: 1 - exp(-(r/c)²/2).
 
-    It is bounded: the loss of an outlier is 1 and has no gradient, so the minimum is a mode of the distribution.
+    It is bounded: the loss of a far outlier is 1 and its gradient 0, so the best constant prediction for small c is a
+    mode of the distribution of the target.
     """
 
     card = Card(
@@ -140,14 +141,14 @@ class Tukey(ResidualLoss):
     )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        share = (residual / self.c).clamp(-1, 1).square()
-        # With s = (r/c)², 1 - (1 - s)³ has an exact slope near s = 1, and s (3 - 3 s + s²) an exact value near 0.
-        bowl = torch.where(share < 0.5, share * (3 + share * (share - 3)), 1 - (1 - share) ** 3)
-        return self.c * (self.c * bowl) / 6
+        s = (residual / self.c).clamp(-1, 1).square()
+        # 1 - (1 - s)³ has an exact slope near s = 1; the equal s (3 - 3 s + s²) has an exact value near s = 0.
+        biweight = torch.where(s < 0.5, s * (3 + s * (s - 3)), 1 - (1 - s) ** 3)
+        return self.c * (self.c * biweight) / 6
 
 
 class Huber(ResidualLoss):
-    """Huber loss: r²/2 where |r| ≤ δ, δ (|r| - δ/2) beyond, r = z - t, averaged over the outputs of an example.
+    """Huber loss: r²/2 if |r| ≤ δ, else δ (|r| - δ/2); r = z - t. It is averaged over the outputs of an example.
 
     It is quadratic near the target and linear far from it.
     """
@@ -173,15 +174,15 @@ class Huber(ResidualLoss):
     def penalty(self, residual: Tensor) -> Tensor:
         # With q = r clamped to ±δ, both cases are q (r - q/2). This form needs no branch, has a gradient with respect
         # to a tensor δ, and has the right second derivative at 0, unlike a form with |r|.
-        end: Any = self.delta  # Any, because clamp is annotated for two numbers or two tensors only
-        near = residual.clamp(-end, end)
-        return near * (residual - near / 2)
+        delta: Any = self.delta  # Any, because the annotations of clamp do not allow the type float | Tensor
+        clamped = residual.clamp(-delta, delta)
+        return clamped * (residual - clamped / 2)
 
 
 class SmoothL1(ResidualLoss):
-    """Smooth L1 loss: r²/(2β) where |r| ≤ β, |r| - β/2 beyond, r = z - t. It is the Huber loss divided by its δ = β.
+    """Smooth L1 loss: r²/(2β) if |r| ≤ β, else |r| - β/2; r = z - t. It is averaged over the outputs of an example.
 
-    At β = 0 it is L1.
+    It is 1/β times the Huber loss with δ = β. At β = 0 it is L1.
     """
 
     beta: float | Tensor = hyperparameter(
@@ -206,18 +207,18 @@ class SmoothL1(ResidualLoss):
         )
 
     def penalty(self, residual: Tensor) -> Tensor:
-        end: Any = self.beta
-        near = residual.clamp(-end, end)
+        limit: Any = self.beta  # Any, as for Huber
+        clamped = residual.clamp(-limit, limit)
         beta = torch.as_tensor(self.beta, dtype=residual.dtype, device=residual.device)
-        # |near| ≤ β, so the quotient is at most 1. At β = 0 the divisor is 1, and the quotient is not used.
-        share = near / torch.where(beta > 0, beta, 1.0)
-        return torch.where(beta > 0, share * (residual - near / 2), residual.abs())
+        # |clamped| ≤ β, so the quotient is at most 1. At β = 0 the divisor is 1, and the quotient is not used.
+        quotient = clamped / torch.where(beta > 0, beta, 1.0)
+        return torch.where(beta > 0, quotient * (residual - clamped / 2), residual.abs())
 
 
 class LogCosh(ResidualLoss):
     """Log-cosh loss: log cosh r, r = z - t, averaged over the outputs of an example.
 
-    It is about r²/2 near the target, about |r| - log 2 far from it, and smooth. Its scale is fixed: standardise the
+    It is smooth, about r²/2 near the target and about |r| - log 2 far from it. It has no scale to set: standardise the
     target.
     """
 
@@ -242,11 +243,11 @@ class LogCosh(ResidualLoss):
 class Barron(RobustLoss):
     """General robust loss: |α - 2|/α · (((r/c)²/|α - 2| + 1)^(α/2) - 1), r = z - t, averaged over the outputs.
 
-    One parameter turns the squared error into increasingly robust losses. The special cases and limits are exact:
-    α = 2 is mse/(2c²), 1 is charbonnier, 0 is cauchy, -2 is geman_mcclure, -∞ is welsch.
+    The smaller α, the more robust is the loss. The special cases and limits are exact: α = 2 is mse/(2c²), 1 is
+    charbonnier, 0 is cauchy, -2 is geman_mcclure, -∞ is welsch.
 
     A tensor α may be learnt, and may exceed 2, where the loss grows faster than the square. At α = 2 the derivative
-    with respect to α is infinite (it grows as -log|α - 2|); the derivative at one rounding step from 2 is used there.
+    with respect to α is infinite (it grows as -log|α - 2|); the one at the next float is used instead.
     """
 
     alpha: float | Tensor = hyperparameter(
@@ -261,12 +262,15 @@ class Barron(RobustLoss):
     def card(self) -> Card:
         alpha = float(self.alpha)
         bound = "1" if alpha == -inf else "(alpha - 2) / alpha"
+        far = Slope.GROWS
+        if alpha <= 1:
+            far = Slope.STAYS if alpha == 1 else Slope.FADES
         return Card(
             formula=r"\frac{\lvert\alpha - 2\rvert}{\alpha} \Bigl(\bigl(\tfrac{(r/c)^2}{\lvert\alpha - 2\rvert} + 1"
             r"\bigr)^{\alpha/2} - 1\Bigr), \quad r = z - t",
             plain="|α - 2|/α · (((r/c)²/|α - 2| + 1)^(α/2) - 1); r = z - t",
             source="Barron, A general and adaptive robust loss function, 2019",
-            far=Slope.GROWS if alpha > 1 else Slope.STAYS if alpha == 1 else Slope.FADES,
+            far=far,
             convex=alpha >= 1,
             high=bound if alpha < 0 else "oo",
             elicits="mean" if alpha == 2 else None,
@@ -277,19 +281,20 @@ class Barron(RobustLoss):
     def penalty(self, residual: Tensor) -> Tensor:
         x = residual / self.c
         alpha = torch.as_tensor(self.alpha, dtype=x.dtype, device=x.device)
-        # Neither form is accurate everywhere. where() differentiates both, so each gets arguments that it can handle.
-        square = ((alpha - 2).abs() < 0.5) & (x.abs() < torch.finfo(x.dtype).max ** 0.4)
+        # Neither form is accurate for all arguments. where() differentiates both, so each gets arguments at which its
+        # gradient is finite.
+        is_near_2 = ((alpha - 2).abs() < 0.5) & (x.abs() < torch.finfo(x.dtype).max ** 0.4)
         return torch.where(
-            square,
-            _near_2(x.where(square, 0), torch.where(square, alpha, 2.0)),
-            _elsewhere(x, torch.where(square, 0.0, alpha)),
+            is_near_2,
+            _near_2(x.where(is_near_2, 0), torch.where(is_near_2, alpha, 2.0)),
+            _elsewhere(x, torch.where(is_near_2, 0.0, alpha)),
         )
 
 
 def _near_2(x: Tensor, alpha: Tensor) -> Tensor:
-    """The loss for |α - 2| ≤ 1, as a square with a correction: (x² e^v + b (e^v - 1)) / α → the shape of x.
+    """Return the loss of x = r/c for |α - 2| < 0.5, as a square with a correction: (x² e^v + b (e^v - 1)) / α.
 
-    b = |α - 2| and v = (α/2 - 1) log(x²/b + 1), which vanishes with b.
+    b = |α - 2| and v = (α/2 - 1) log(x²/b + 1), which approaches 0 with b.
     """
     excess = alpha - 2
     b = _distance_to_2(alpha)
@@ -298,11 +303,11 @@ def _near_2(x: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _elsewhere(x: Tensor, alpha: Tensor) -> Tensor:
-    """The loss as (e^(k m) - 1)/k → the shape of x. Only its derivative with respect to α is inexact near α = 2.
+    """Return the loss of x = r/c as (e^(k m) - 1)/k. Near α = 2 its derivative with respect to α is inexact.
 
     b = |α - 2|, k = α/b and m = b log(x²/b + 1)/2. At α = 0, where k = 0, it is m; as α → ±∞, k → ±1 and m → x²/2.
     """
-    # An infinite α is replaced by 1/ε^1.5, where the loss equals its limit up to rounding.
+    # An infinite α is replaced by ±1/ε^1.5, where the loss equals its limit up to rounding.
     limit = torch.finfo(x.dtype).eps ** -1.5
     alpha = alpha.clamp(-limit, limit)
     b = _distance_to_2(alpha)
@@ -310,5 +315,5 @@ def _elsewhere(x: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _distance_to_2(alpha: Tensor) -> Tensor:
-    """|α - 2|, but at least one rounding step, because the loss divides by it."""
+    """Return |α - 2|, but at least the machine epsilon, because the loss divides by it."""
     return (alpha - 2).abs().clamp(min=torch.finfo(alpha.dtype).eps)

@@ -10,25 +10,25 @@ from losslab.losses.hyperparameters import hyperparameter
 _KORNBLITH = "Kornblith et al., Why do better loss functions lead to less transferable features?, 2021"
 
 
-class _Tempered(ClassLoss):
-    """Cross-entropy with a temperature: -log softmax(s/τ)_y, where `scores` computes s from the outputs."""
+class _SoftmaxWithTemperature(ClassLoss):
+    """Cross-entropy with a temperature τ: -log softmax(s/τ)_y, where `scaled` computes s (N, C) from the outputs."""
 
     temperature: float | Tensor
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """The scores s, which are divided by τ → (N, C)."""
+    def scaled(self, outputs: Tensor) -> Tensor:
+        """Compute s (N, C), before the division by τ."""
         return outputs
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        return -torch.log_softmax(self.scores(outputs) / self.temperature, dim=1)
+        return -torch.log_softmax(self.scaled(outputs) / self.temperature, dim=1)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The softmax(s/τ) that the loss uses → (N, C)."""
-        return torch.softmax(self.scores(outputs) / self.temperature, dim=1)
+        """Return softmax(s/τ), (N, C), as the loss uses it."""
+        return torch.softmax(self.scaled(outputs) / self.temperature, dim=1)
 
 
-class LogitNorm(_Tempered):
-    """Logit normalisation: cross-entropy of z / (τ |z|), which does not decrease if the outputs only get larger."""
+class LogitNorm(_SoftmaxWithTemperature):
+    """Logit normalisation: cross-entropy of the logits z / (τ |z|), which do not depend on the size of the outputs."""
 
     temperature: float | Tensor = hyperparameter(
         "τ, the temperature", "(0, inf)", "the paper's on CIFAR-10", (0.04, 0.1, 1.0), default=0.04
@@ -43,27 +43,27 @@ class LogitNorm(_Tempered):
             far=Slope.FADES,
             convex=False,
             low="log(1 + (K - 1) * exp(-sqrt(K / (K - 1)) / temperature))",
-            # The larger of two extremes: all other classes are equally likely, or one other class is most likely.
+            # The larger of two extremes: all wrong classes are equally likely, or one of them is the most likely.
             high="1.01 * Max(log(1 + (K - 1) * exp(sqrt(K / (K - 1)) / temperature)),"
             " log(1 + exp(sqrt(2) / temperature) + (K - 2) * exp(1 / (sqrt(2) * temperature))))",
             uniform="log(K)",
-            # Strictly it is never proper, because τ limits the confidence: to 99 % at τ = 0.15 with ten classes.
+            # In theory it is never proper, because τ limits the confidence: to 99 % at τ = 0.15 with ten classes.
             proper=self.weight is None and float(self.temperature) <= 0.15,
             note="The gradient is inversely proportional to |z|: larger outputs change more slowly. The maximum has no "
             "closed form; the bound is at most 1 % above it. τ limits the confidence: with ten classes p_y < 0.24 at "
             "τ = 1.",
         )
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """The outputs divided by |z| + 1e-7, as in the authors' code → (N, C)."""
-        # The outputs are divided by the largest first, so that no square overflows or underflows.
+    def scaled(self, outputs: Tensor) -> Tensor:
+        """Divide the outputs (N, C) by |z| + 1e-7, as in the authors' code."""
+        # Both are divided by the largest |z_k| first, so that no square in the norm overflows or underflows.
         largest = outputs.detach().abs().amax(1, keepdim=True).clamp(min=1e-30)
         scaled = outputs / largest
-        size: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-        return scaled / (size + 1e-7 / largest)
+        norm: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+        return scaled / (norm + 1e-7 / largest)
 
 
-class CosineSoftmax(_Tempered):
+class CosineSoftmax(_SoftmaxWithTemperature):
     """Cosine softmax: cross-entropy of c/τ, where the outputs c are cosines between features and class vectors.
 
     An experiment replaces the network's last layer by one with cosine outputs; in your own loop, use
@@ -86,8 +86,8 @@ class CosineSoftmax(_Tempered):
             uniform="log(K)",
             shift_invariant=True,
             proper=self.weight is None,
-            note="The facts are for any outputs. For cosines the loss is between log(1 + (K - 1) exp(-2/τ)) and "
-            "log(1 + (K - 1) exp(2/τ)): a large τ limits the confidence.",
+            note="The facts hold for any outputs, not only cosines. For cosines the loss is between log(1 + (K - 1) "
+            "exp(-2/τ)) and log(1 + (K - 1) exp(2/τ)): a large τ limits the confidence.",
         )
 
 
@@ -104,19 +104,19 @@ class LogitPenalty(ClassLoss):
 
     @property
     def card(self) -> Card:
-        plain = float(self.beta) == 0
+        is_cross_entropy = float(self.beta) == 0
         return Card(
             formula=r"-\log p_y + \beta \lVert z\rVert^2",
             plain="-log p_y + β |z|²",
             source=_KORNBLITH,
-            near=Slope.FADES if plain else Slope.GROWS,
-            far=Slope.STAYS if plain else Slope.GROWS,
+            near=Slope.FADES if is_cross_entropy else Slope.GROWS,
+            far=Slope.STAYS if is_cross_entropy else Slope.GROWS,
             convex=True,
             uniform="log(K)",
-            shift_invariant=plain,
-            proper=plain and self.weight is None,
-            note="The minimum is a little above 0 and has no closed form: 0.02 with ten classes at β = 3e-4. Logits do "
-            "not grow further there, so the probabilities are underconfident.",
+            shift_invariant=is_cross_entropy,
+            proper=is_cross_entropy and self.weight is None,
+            note="The minimum of the loss is a little above 0 and has no closed form: 0.02 for ten classes and β = "
+            "3e-4. The logits are finite at the minimum, so the probabilities are underconfident.",
         )
 
     def classwise(self, outputs: Tensor) -> Tensor:

@@ -201,13 +201,13 @@ def test_loss_of_the_whole_batch_trains_with_a_warning_and_has_no_scores(caplog)
     with caplog.at_level(logging.WARNING):
         loss = adapt(correlation, V, 1)
     assert [record.getMessage().split()[0] for record in caplog.records] == ["correlation", "under"]
-    assert "no per-example form" in caplog.text
+    assert "scores a batch as a whole" in caplog.text
     outputs, target = batch(loss)
     torch.testing.assert_close(loss(outputs, target), correlation(outputs, target))
     total, weight, _ = loss.total(outputs, target)
     torch.testing.assert_close(total, 9 * correlation(outputs, target))
     assert weight == 9
-    with pytest.raises(LabError, match="correlation has no per-example form"):
+    with pytest.raises(LabError, match="correlation has no loss for single examples"):
         loss.per_example(outputs, target)
 
 

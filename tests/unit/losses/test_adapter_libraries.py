@@ -125,7 +125,7 @@ def test_loss_of_pairs_keeps_its_value_and_warns_of_its_limitations(make, caplog
     assert weight == len(outputs)
     assert f"{make.__name__} scores a batch as a whole" in caplog.text
     assert "the outputs are not estimates of the target" in caplog.text
-    with pytest.raises(LabError, match="no per-example form"):
+    with pytest.raises(LabError, match="no loss for single examples"):
         loss.per_example(outputs, target)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from losslab import losses
 from losslab.losses.adapter.output_kind import OutputKind, identify, infer
-from losslab.losses.adapter.probe import find_call
+from losslab.losses.adapter.probe import find_probe
 from losslab.targets import Kind
 
 CLASSES = 5
@@ -42,13 +42,13 @@ CRITERIA = {
 @pytest.mark.parametrize("name", CRITERIA)
 def test_identify_and_infer_agree_where_both_are_certain(name):
     criterion, kind, expected = CRITERIA[name]
-    probe = find_call(criterion, kind, CLASSES)
+    probe = find_probe(criterion, kind, CLASSES)
     assert infer(probe) is expected
     assert identify(criterion, *probe.batches[0]) is expected
 
 
 def test_identify_is_certain_or_unknown_where_infer_decides():
-    probe = find_call(weighted_nll, Kind.INDEX, CLASSES)
+    probe = find_probe(weighted_nll, Kind.INDEX, CLASSES)
     assert infer(probe) is OutputKind.LOG_PROBABILITIES
     assert identify(weighted_nll, *probe.batches[0]) is OutputKind.UNKNOWN
 

@@ -64,7 +64,7 @@ def test_a_large_residual_at_a_large_variance_does_not_overflow():
 
 
 def test_outputs_without_variances_are_an_error():
-    with pytest.raises(LabError, match="2 times as many columns"):
+    with pytest.raises(LabError, match="must have 2 columns for each column of the target"):
         GaussianNLL()(Z, T)
 
 

@@ -1,5 +1,6 @@
 """The adapter: makes a criterion of any origin, such as torch.nn, another library or a user's function, into a `Loss`.
 
-`adapted` has the entry point `adapt` and its result `Adapted`. `probe` finds out how the criterion is called and how it
-scores single examples; `output_kind` finds out how it interprets the outputs of the network, also for the doctor.
+`adapted` has the function `adapt` and the class of its result, `Adapted`. `probe` finds out how to call the criterion
+and how to get the losses of single examples; `output_kind` finds out how it interprets the outputs of the network,
+also for `losslab.doctor`.
 """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losslab.errors import LabError, message_of
 from losslab.losses.adapter.output_kind import OutputKind, find_classifier, infer
-from losslab.losses.adapter.probe import Criterion, Probe, Route, find_call, find_form, name_of, unreduced
+from losslab.losses.adapter.probe import Criterion, Probe, Route, find_form, find_probe, name_of, unreduced
 from losslab.losses.base import Loss, Total
 from losslab.targets import Kind
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
     """Make a criterion of any origin into a Loss. A Loss is returned unchanged.
 
-    Calls of copies of the criterion on small fixed batches show the kind of target, the per-example form and the
-    meaning of the outputs; the criterion and the global random state do not change. Nothing is inserted before or after
-    the criterion: if it takes log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss), it gets the network's
-    outputs as they are.
+    Copies of the criterion are called on small fixed batches to find out which kind of target it takes, how to get one
+    loss per example, and what it takes the outputs for (logits, probabilities, ...). The criterion and the global
+    random state do not change. The criterion gets the network's outputs as they are, even if it expects
+    log-probabilities (NLLLoss, KLDivLoss) or probabilities (BCELoss).
 
     Args:
         criterion: a torch.nn.Module or a function of outputs and target that returns one number, or one per example.
-        kind: the kind of target that the data provide.
+        kind: the kind of target that the data provide; the criterion may take another kind.
         targets: number of classes C, labels K or values D.
 
     Raises:
@@ -42,10 +42,10 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
         warnings.filterwarnings("error", message=r"(?s).*(target size|broadcast)")
         torch.manual_seed(0)
         try:
-            loss = Adapted(criterion, find_call(criterion, kind, targets))
+            loss = Adapted(criterion, find_probe(criterion, kind, targets))
         except LabError:
             raise
-        except Exception as error:  # foreign code that fails on some batches only
+        except Exception as error:  # the criterion may raise anything, even after its first calls worked
             raise LabError(
                 f"loss {name_of(criterion)} raises on a small batch of random outputs: {message_of(error)}"
             ) from error
@@ -54,11 +54,11 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
 
 
 def _log_limitations(loss: "Adapted") -> None:
-    """Log a warning for each curve or metric that has an unusual meaning, or none, under this criterion."""
+    """Log a warning for everything that differs from a loss of this package: curves, gradient scale, metrics."""
     if loss.form.route is Route.WHOLE:
         logger.warning(
-            "%s scores a batch as a whole and has no per-example form: curves are means over batches, and training and "
-            "curves depend on data.batch_size, gradient accumulation and the number of processes",
+            "%s scores a batch as a whole, not each example: curves are means over batches, and training and curves "
+            "depend on data.batch_size, gradient accumulation and the number of processes",
             loss.name,
         )
     if loss.form.summed:
@@ -76,11 +76,12 @@ def _log_limitations(loss: "Adapted") -> None:
 
 
 class Adapted(Loss):
-    """The loss that `adapt` returns. `forward` returns the value of the criterion, except under `reduction="sum"`.
+    """The loss that `adapt` returns. `forward` returns the value of the criterion, with one exception.
 
-    A sum over the batch becomes the mean over its examples, as for all losses of this package. Class weights and an
-    ignored index weight the mean as in the criterion. Training also works with a criterion that scores a batch as a
-    whole (pairs, triplets, rankings): its value counts as the loss of each example, and `per_example` raises LabError.
+    If the criterion returns a sum over the batch, `forward` returns the mean over the examples. Other means are those
+    of the criterion, with its class weights and without its ignored index. Training also works with a criterion that
+    scores a batch as a whole (pairs, triplets, rankings): its value counts as the loss of each example, and
+    `per_example` raises LabError.
     """
 
     def __init__(self, criterion: Criterion, probe: Probe) -> None:
@@ -94,24 +95,24 @@ class Adapted(Loss):
         self.criterion = unreduced(criterion, self.form.route)
 
     def outputs(self, targets: int) -> int:  # noqa: ARG002 -- the loss was adapted for one number of targets
-        """Number of outputs that the network needs: one per target, or the width of an embedding."""
+        """Return the number of outputs that the network needs: one per target, or the width of an embedding."""
         return self.call.width
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """(N, width) and a target of the kind in `wants` → (N,). Raises LabError without a per-example form."""
+        """Compute the scores (N,) from outputs (N, width). Raise LabError if only a whole batch has a value."""
         if self.form.route is Route.WHOLE:
-            raise LabError(f"{self.name} has no per-example form: it scores a batch as a whole")
+            raise LabError(f"{self.name} has no loss for single examples: it scores a batch as a whole")
         return self.form.scores(self.criterion, self.call, outputs, target)
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """The weight (N,) that the criterion gives each example in the mean."""
+        """Return the weight (N,) that the criterion gives each example in the mean."""
         return self.form.weights(self.criterion, self.targets, target)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """The sums of scores and weights. The value of a batch scored as a whole counts once per example."""
+        """Return the sums of scores and weights. If the criterion reduces, its value is counted once per example."""
         outputs, target = self._prepare(outputs, target)
         if len(outputs) == 0:
-            # On a rank without examples the parameters need a gradient too, because the other ranks wait for it.
+            # A rank without examples must return gradients of 0 for all parameters, because the other ranks wait.
             zero = sum((parameter.sum() * 0 for parameter in self.parameters()), outputs.sum())
             return Total(zero, torch.zeros_like(zero.detach()), {})
         try:
@@ -130,7 +131,7 @@ class Adapted(Loss):
         return Total(value if self.form.summed else value * count, count, {})
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
-        """The class scores (N, C) of the criterion's own classifier, or the values (N, D) that outputs stand for."""
+        """Return the class logits (N, C) of the criterion's own classifier if it has one, else the predicted values."""
         if self.classifier is None:
             return outputs.exp() if self.output_kind is OutputKind.LOG_VALUES else outputs
         dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
@@ -138,14 +139,14 @@ class Adapted(Loss):
         return logits
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities that `output_kind` implies; the softmax if the criterion has a classifier."""
+        """Convert outputs to probabilities (N, C) as `output_kind` implies; by a softmax if it is unknown."""
         predictions = self.to_predictions(outputs)
         match self.output_kind:
             case OutputKind.BINARY_LOGITS:
                 return torch.sigmoid(predictions)
             case OutputKind.LOG_PROBABILITIES:
                 return torch.exp(predictions)
-            case OutputKind.PROBABILITIES | OutputKind.VALUES:  # clamped as in ResidualLoss, for logarithms
+            case OutputKind.PROBABILITIES | OutputKind.VALUES:  # clamped for logarithms, as in ResidualLoss
                 return predictions.clamp(torch.finfo(torch.float32).eps, 1.0)
             case _:
                 return torch.softmax(predictions, dim=1)

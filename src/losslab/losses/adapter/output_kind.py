@@ -1,8 +1,8 @@
 """How a criterion interprets the outputs of a network: as logits, probabilities, values, ...
 
-The class of the criterion and equality with a loss of torch on random outputs are certain evidence; the behaviour of
-its value and gradient is likely evidence. `identify` uses certain evidence only: the doctor must not raise false
-alarms. `infer` uses both, for the adapter, because metrics need an interpretation of the outputs.
+`identify` is for `losslab.doctor`, which must not raise false alarms: unless the class of the criterion, or its values
+on random outputs, leave little doubt, it returns UNKNOWN. `infer` is for the adapter: metrics need an interpretation of
+the outputs, so it also uses tests of values and gradients that are only an indication.
 """
 
 from enum import StrEnum
@@ -19,26 +19,27 @@ from losslab.targets import Kind, encode
 
 
 class OutputKind(StrEnum):
-    """The meaning of the outputs z under a criterion."""
+    """What a criterion takes the outputs z for."""
 
     LOGITS = "logits"
     """Logits of exclusive classes: p = softmax(z)."""
     BINARY_LOGITS = "binary logits"
     """Logits of independent labels: p = σ(z)."""
     SCORES = "class scores"
-    """Scores of exclusive classes, of which only the differences matter, as under a margin loss."""
+    """Scores of exclusive classes for a margin loss, where only the differences between scores matter."""
     SIGNED_SCORES = "signed scores"
-    """Scores for targets of -1 and 1."""
+    """Scores whose sign predicts a target of -1 or 1."""
     LOG_PROBABILITIES = "log-probabilities"
     """Logarithms of probabilities: p = exp(z)."""
     PROBABILITIES = "probabilities"
-    """Probabilities p = z; the criterion accepts nothing outside [0, 1]."""
+    """Probabilities p = z. The criterion accepts only outputs in [0, 1]."""
     VALUES = "values"
-    """Estimates of the target itself: of values, or of probabilities, which may then be outside [0, 1]."""
+    """Estimates of the target itself: of values, or of probabilities. The criterion also accepts outputs outside
+    [0, 1]."""
     LOG_VALUES = "logarithms of values"
-    """Logarithms of the value to regress, such as a Poisson rate."""
+    """Logarithms of estimates of the target, such as of a Poisson rate."""
     UNKNOWN = "unknown"
-    """Not identified, or not comparable with the target, as embeddings."""
+    """The meaning was not identified, or the outputs cannot be compared with the target, such as embeddings."""
 
 
 _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
@@ -57,30 +58,30 @@ _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
     nn.HuberLoss: (F.huber_loss, OutputKind.VALUES),
     nn.PoissonNLLLoss: (F.poisson_nll_loss, OutputKind.LOG_VALUES),
 }
-"""Losses of torch: for each class, the function that computes the same and the meaning of its outputs."""
+"""For each loss class of torch.nn, the equivalent function, and what both take the outputs for."""
 
 
 def torch_class(criterion: Criterion) -> type[nn.Module] | None:
-    """The class in torch.nn if the criterion is an instance of it or its functional form; None for other criteria."""
+    """Return the torch.nn class of which the criterion is an instance or the functional form; else None."""
     function = criterion.func if isinstance(criterion, partial) else criterion
     classes = (cls for cls, (same, _) in _TORCH.items() if isinstance(criterion, cls) or function is same)
     return next(classes, None)
 
 
 def is_known(criterion: Criterion) -> bool:
-    """Whether the class of the criterion determines the meaning of the outputs."""
+    """Return whether the class of the criterion determines the meaning of the outputs."""
     return isinstance(criterion, Loss) or torch_class(criterion) is not None
 
 
 def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
-    """The value of a hyperparameter: an attribute of a module, or a keyword argument of a functools.partial."""
+    """Return the hyperparameter `name`: a keyword argument of a functools.partial, or an attribute of a module."""
     if isinstance(criterion, partial):
         return criterion.keywords.get(name, default)
     return getattr(criterion, name, default)
 
 
 def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind:
-    """The meaning of outputs (N, ...) of this shape under a criterion if it is certain; otherwise UNKNOWN."""
+    """Return what a criterion takes outputs of this shape (N, ...) for, or UNKNOWN if there is doubt."""
     if isinstance(criterion, Loss):
         return _declared(criterion, outputs)
     known = torch_class(criterion)
@@ -102,14 +103,15 @@ def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKin
 
 
 def infer(probe: Probe) -> OutputKind:
-    """The most likely meaning of the outputs, judged by values and gradients of the criterion.
+    """Return the most likely meaning of the outputs. The first test that succeeds decides.
 
-    If the criterion is lowest where the outputs equal the target, they are estimates of it. If it is linear in the
-    outputs, they are log-probabilities. If the gradient in a column does not depend on the other columns, they are
-    logits of independent labels.
+    For values: the loss is lowest where the outputs equal the target, or its logarithm; else UNKNOWN. For classes and
+    labels, in this order: embeddings are UNKNOWN; the loss equals a loss of torch; it is lowest where the outputs equal
+    the target (VALUES, or PROBABILITIES if outputs must be in [0, 1]); its gradient is the same for all outputs
+    (LOG_PROBABILITIES); the gradient in a column does not depend on other columns (BINARY_LOGITS); else LOGITS.
     """
     if probe.call.kind is Kind.VALUES:
-        target = probe.batches[0][1]  # positive
+        target = probe.batches[0][1]  # positive, so that it has a logarithm
         ideals = {OutputKind.VALUES: target, OutputKind.LOG_VALUES: target.log()}
         shifts = (-3.0, -1.0, 1.0, 3.0)
         fitting = (kind for kind, z in ideals.items() if _is_lowest(probe, z, [z + shift for shift in shifts], target))
@@ -124,15 +126,15 @@ def infer(probe: Probe) -> OutputKind:
     first, *others = [probe.gradient(*batch) for batch in probe.batches]
     if all(torch.equal(first, other) for other in others):
         return OutputKind.LOG_PROBABILITIES
-    labels = probe.call.kind is Kind.BINARY and not probe.call.integers
-    independent = labels or probe.targets == 1 or _is_separable(probe)
-    return OutputKind.BINARY_LOGITS if independent else OutputKind.LOGITS
+    has_binary_target = probe.call.kind is Kind.BINARY and not probe.call.integers
+    is_independent = has_binary_target or probe.targets == 1 or _is_separable(probe)
+    return OutputKind.BINARY_LOGITS if is_independent else OutputKind.LOGITS
 
 
 def find_classifier(criterion: Criterion, width: int, classes: int) -> str | None:
-    """The name of the attribute that maps embeddings (N, width) to class logits (N, C); None if there is none.
+    """Return the name of the attribute that maps embeddings (N, width) to class logits (N, C); None if there is none.
 
-    This is `get_logits` of the losses of pytorch-metric-learning, or the only torch.nn.Linear with this shape.
+    The attribute is `get_logits`, as in pytorch-metric-learning, or the only torch.nn.Linear with this shape.
     """
     if callable(getattr(criterion, "get_logits", None)):
         return "get_logits"
@@ -143,9 +145,9 @@ def find_classifier(criterion: Criterion, width: int, classes: int) -> str | Non
 
 
 def _declared(loss: Loss, outputs: Tensor) -> OutputKind:
-    """The meaning that a loss of this package declares, by its `wants` and `to_probabilities`."""
+    """Return what a loss of this package takes the outputs for, according to its `wants` and `to_probabilities`."""
     if loss.wants[0] is Kind.VALUES:
-        return OutputKind.VALUES  # `to_probabilities` may be the base class's, which has no meaning here
+        return OutputKind.VALUES  # the `to_probabilities` of regression losses has no meaning
     columns = outputs.shape[1] if outputs.ndim > 1 else 1
     logits = torch.linspace(-2, 3, 2 * columns, device=outputs.device).view(2, columns)
     try:
@@ -160,7 +162,7 @@ def _declared(loss: Loss, outputs: Tensor) -> OutputKind:
 
 
 def _equal_to_torch(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind | None:
-    """The meaning of the outputs under the loss of torch that has the same value on them; None if there is none."""
+    """Return what the loss of torch with the same value takes the outputs for; None if no loss of torch has it."""
     for kind, reference, drawn in (
         (OutputKind.VALUES, F.mse_loss, outputs),
         (OutputKind.VALUES, F.l1_loss, outputs),
@@ -181,7 +183,7 @@ def _equal_to_torch(criterion: Criterion, outputs: Tensor, target: Tensor) -> Ou
 
 
 def _takes_softmax(criterion: Criterion, drawn: Tensor, target: Tensor) -> bool:
-    """Whether adding a number to all logits of an example changes nothing, and other changes do."""
+    """Return whether the loss stays the same if a number is added to all logits of an example, but not if doubled."""
     if drawn.ndim != 2 or drawn.shape[1] < 2:
         return False
     value = finite_value(criterion, drawn, target)
@@ -195,7 +197,7 @@ def _is_close(value: Tensor, other: Tensor | None) -> bool:
 
 
 def _is_same_for_renamed_classes(probe: Probe) -> bool:
-    """Whether renaming all classes does not change the loss, as under a loss of pairs."""
+    """Return whether the loss stays the same if all classes are renamed, as for a loss of pairs of embeddings."""
     if probe.call.kind is not Kind.INDEX:
         return False
     return all(
@@ -205,7 +207,7 @@ def _is_same_for_renamed_classes(probe: Probe) -> bool:
 
 
 def _is_lowest_at_target(probe: Probe) -> bool:
-    """Whether the target itself, written as columns, has a lower loss than other outputs."""
+    """Return whether outputs equal to the target, as columns of 0 and 1, have a lower loss than other outputs."""
     target = columns = probe.batches[0][1]
     if target.ndim == 1:
         columns = encode(target, Kind.INDEX, Kind.PROBABILITIES, probe.targets, torch.float32)
@@ -214,7 +216,7 @@ def _is_lowest_at_target(probe: Probe) -> bool:
 
 
 def _is_lowest(probe: Probe, best: Tensor, others: list[Tensor], target: Tensor) -> bool:
-    """Whether the best outputs have a lower loss than each of the others, by more than rounding."""
+    """Return whether the outputs `best` have a lower loss than each of `others`, by more than rounding."""
 
     def value_of(outputs: Tensor) -> Tensor:
         try:
@@ -227,7 +229,7 @@ def _is_lowest(probe: Probe, best: Tensor, others: list[Tensor], target: Tensor)
 
 
 def _is_separable(probe: Probe) -> bool:
-    """Whether a change of the first column does not change the gradient in the other columns."""
+    """Return whether the gradient in the other columns stays the same if the first column changes."""
     outputs, target = probe.batches[0]
     changed = outputs.clone()
     changed[:, 0] = probe.batches[1][0][:, 0]

@@ -1,4 +1,7 @@
-"""Finds out how a criterion is called and how it scores single examples, by calls of copies on small fixed batches."""
+"""Finds out how to call a criterion and how to get the losses of single examples, by trials on small fixed batches.
+
+The trials call copies of the criterion.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -14,19 +17,19 @@ from losslab.errors import LabError, message_of
 from losslab.targets import Kind, encode
 
 Criterion = Callable[[Any, Any], Any]
-"""A loss function of outputs and target: a function, or a module such as torch.nn.MSELoss."""
+"""A function of outputs and target, or a module such as torch.nn.MSELoss."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A way to call a criterion: with outputs (N, width) and a target of one kind."""
+    """A way to call a criterion: with outputs (N, width) and a target of the kind `kind`."""
 
     kind: Kind
     width: int
     flat: bool = False
-    """Whether outputs and target with one column are passed in shape (N,)."""
+    """Whether outputs and target, which have one column, are passed in shape (N,)."""
     integers: bool = False
-    """Whether columns of 0 and 1 are passed as int64."""
+    """Whether a target with columns of 0 and 1 is passed as int64."""
 
     def __call__(self, criterion: Criterion, outputs: Tensor, target: Tensor) -> Any:
         """Call the criterion without autocast, so that float32 outputs are scored in float32."""
@@ -38,7 +41,7 @@ class Call:
 
 @dataclass
 class Probe:
-    """A copy of a criterion, a way to call it, and batches to call it on."""
+    """A trial: a copy of a criterion, a way to call it, and batches to call it on."""
 
     original: Criterion
     call: Call
@@ -49,7 +52,7 @@ class Probe:
     bounded: bool = False
     """Whether all outputs are in [0, 1], because the criterion accepts no others."""
     batches: list[tuple[Tensor, Tensor]] = field(init=False)
-    """Random outputs (N, width) with a target. The scale of the outputs differs; the last ones are in [0, 1]."""
+    """Random outputs (N, width) of several scales, the last in [0, 1]; each with the same target."""
 
     def __post_init__(self) -> None:
         self.criterion = copy_of(self.original)
@@ -61,7 +64,7 @@ class Probe:
         self.batches = [(z, target) for z in outputs]
 
     def value(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch → (). If the criterion does not reduce, this is the mean of its elements."""
+        """Return the loss () of a batch. If the criterion does not reduce, this is the mean of its elements."""
         value = self.call(self.criterion, outputs, target)
         if not isinstance(value, Tensor):
             raise TypeError(f"it returns {type(value).__name__}, not a tensor")
@@ -70,20 +73,20 @@ class Probe:
         return value.mean()
 
     def gradient(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """∂ value / ∂ outputs → (N, width)."""
+        """Return the gradient (N, width) of `value` with respect to the outputs."""
         outputs = outputs.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(self.value(outputs, target), outputs)
         return gradient
 
 
 def name_of(criterion: Criterion) -> str:
-    """The name of a criterion in messages."""
+    """Return the name of a criterion for messages: that of the function, or of the module's class."""
     inner = criterion.func if isinstance(criterion, partial) else criterion
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 def copy_of(criterion: Criterion) -> Criterion:
-    """A deep copy, because a criterion may keep state between calls. Raises LabError if it cannot be copied."""
+    """Return a deep copy, because a criterion may keep state between calls. Raise LabError if this fails."""
     try:
         return copy.deepcopy(criterion)
     except Exception as error:
@@ -91,20 +94,20 @@ def copy_of(criterion: Criterion) -> Criterion:
 
 
 def class_weight(criterion: Criterion, classes: int) -> Tensor | None:
-    """The class weights (C,) of a criterion; None if it has none."""
+    """Return the class weights (C,) of a criterion; None if it has none."""
     weight = getattr(criterion, "weight", None)
     return weight if isinstance(weight, Tensor) and weight.shape == (classes,) else None
 
 
 def ignored_index(criterion: Criterion) -> int | None:
-    """The `ignore_index` of a criterion; None if it has none."""
+    """Return the `ignore_index` of a criterion; None if it has none."""
     index = getattr(criterion, "ignore_index", None)
     return index if isinstance(index, int) else None
 
 
 @torch.no_grad()
 def finite_value(criterion: Criterion, outputs: Tensor, target: Tensor) -> Tensor | None:
-    """The loss; None if it is not a single finite number, or if the criterion raises an error."""
+    """Return the loss; None if it is not a single finite number, or if the criterion raises an error."""
     try:
         value = criterion(outputs, target)
     except Exception:  # noqa: BLE001 -- foreign code may raise anything
@@ -112,21 +115,23 @@ def finite_value(criterion: Criterion, outputs: Tensor, target: Tensor) -> Tenso
     return value if isinstance(value, Tensor) and value.numel() == 1 and bool(value.isfinite().all()) else None
 
 
-def find_call(criterion: Criterion, kind: Kind, targets: int) -> Probe:
-    """Try the target kind of the data, then the kinds that `encode` can convert it to; return the first that works.
+def find_probe(criterion: Criterion, kind: Kind, targets: int) -> Probe:
+    """Return the probe of the first way to call the criterion that works.
+
+    The kind of target that the data provide is tried first, then the kinds to which `encode` can convert it.
 
     Raises:
-        LabError: none works. The message lists what was tried and how it failed.
+        LabError: no way works. The message lists what was tried and how it failed.
     """
     reasons: dict[str, str] = {}
     ran = False
     for call in _calls(criterion, kind, targets):
         if call.flat and ran:
-            continue  # the criterion takes columns; it would take shape (N,) for one example of N classes
+            continue  # the criterion accepts columns; it could take shape (N,) for one example of N classes
         for bounded in (False, True):
             probe = Probe(criterion, call, kind, targets, bounded)
             error = _call_error(probe)
-            reason = error or _degeneracy(probe)
+            reason = error or _independence(probe)
             if reason is None:
                 return probe
             ran = ran or error is None
@@ -134,19 +139,18 @@ def find_call(criterion: Criterion, kind: Kind, targets: int) -> Probe:
             shapes = f"{call.kind} targets {tuple(target.shape)} with outputs {tuple(outputs.shape)}"
             reasons.setdefault(shapes if call.width == targets else f"outputs {tuple(outputs.shape)}", reason)
     tried = "; ".join(f"{shapes}: {reason}" for shapes, reason in list(reasons.items())[:3])
+    size = f"with {targets} classes" if kind is Kind.INDEX else f"of {targets} columns"
     raise LabError(
-        f"loss {name_of(criterion)} cannot be used on {kind} targets of {targets} columns. Tried {tried}. Choose "
-        "another loss, or write a losslab.losses.Loss with score(outputs, target) -> (N,) that calls it"
+        f"loss {name_of(criterion)} cannot be used on {kind} targets {size}. Tried {tried}. Choose another loss, or "
+        "write a losslab.losses.Loss with score(outputs, target) -> (N,) that calls it"
     )
 
 
 def _calls(criterion: Criterion, kind: Kind, targets: int) -> list[Call]:
     if kind is not Kind.INDEX:
-        return [
-            Call(kind, targets, flat, integers)
-            for integers in ((False, True) if kind is Kind.BINARY else (False,))
-            for flat in ((False, True) if targets == 1 else (False,))
-        ]
+        flats = (False, True) if targets == 1 else (False,)
+        dtypes = (False, True) if kind is Kind.BINARY else (False,)  # values of Call.integers
+        return [Call(kind, targets, flat, integers) for integers in dtypes for flat in flats]
     # A loss with its own classifier takes embeddings, whose width is one of the sizes of a parameter.
     parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
     widths = {size for parameter in parameters for size in parameter.shape} - {targets, 0}
@@ -158,10 +162,10 @@ def _calls(criterion: Criterion, kind: Kind, targets: int) -> list[Call]:
 
 
 def _target(probe: Probe, random: torch.Generator) -> Tensor:
-    """A target with all classes or labels, whose N differs from all other sizes, so that no dimension fits by chance.
+    """Return a target whose length N differs from all other sizes, so that no dimension fits by chance.
 
-    At most 16 classes are used, among them those with the largest and the smallest weight, but not the ignored one.
-    Each occurs three or four times in a row, because losses of pairs need pairs.
+    Class indices contain at most 16 classes, among them those with the largest and the smallest weight, but not the
+    ignored one. Each occurs three or four times in a row, because losses of pairs need pairs.
     """
     targets = probe.targets
     if probe.kind is Kind.INDEX:
@@ -181,7 +185,7 @@ def _target(probe: Probe, random: torch.Generator) -> Tensor:
     return torch.rand(rows, targets, generator=random) + 0.5
 
 
-# Criteria that compute a value from targets of 0 and 1 too, although their documentation prescribes other targets.
+# Criteria that raise no error for targets of 0 and 1, although their documentation prescribes other targets.
 _OTHER_TARGET_FORMATS = {
     "HingeEmbeddingLoss": "its input is a distance and its target -1 or 1",
     "hinge_embedding_loss": "its input is a distance and its target -1 or 1",
@@ -191,7 +195,7 @@ _OTHER_TARGET_FORMATS = {
 
 
 def _call_error(probe: Probe) -> str | None:
-    """The reason why the criterion cannot be called in this way; None if it can."""
+    """Return the reason why the criterion cannot be called in this way; None if it can."""
     if name_of(probe.criterion) in _OTHER_TARGET_FORMATS:
         return _OTHER_TARGET_FORMATS[name_of(probe.criterion)]
     try:
@@ -203,8 +207,8 @@ def _call_error(probe: Probe) -> str | None:
     return None if all(value.isfinite() for value in values) else "the loss is NaN or infinite"
 
 
-def _degeneracy(probe: Probe) -> str | None:
-    """The reason why the values cannot be a loss of all these examples; None if they can."""
+def _independence(probe: Probe) -> str | None:
+    """Return which outputs or targets the value does not depend on, as a loss must; None if it depends on all."""
     gradients = torch.stack([probe.gradient(*batch) for batch in probe.batches])
     if not gradients.abs().sum((0, 2)).all():
         return "the loss of some examples does not depend on their outputs"
@@ -212,15 +216,17 @@ def _degeneracy(probe: Probe) -> str | None:
         return "the loss does not depend on the targets of all examples"
     if probe.call.kind in {Kind.BINARY, Kind.PROBABILITIES}:
         values = torch.stack([probe.value(z, torch.zeros_like(target)) for z, target in probe.batches])
-        if (values == values[0]).all() and values[0] != 0:  # targets of 0 remove the outputs from the formula
+        # If targets of 0 give a constant other than 0, outputs and targets are multiplied, as for targets of -1 and 1.
+        if (values == values[0]).all() and values[0] != 0:
             return "it takes targets of -1 and 1, not of 0 and 1"
     return None
 
 
 def _depends_on_every_target(probe: Probe) -> bool:
-    """Whether the loss changes whenever the target of one example changes."""
+    """Return whether the loss changes whenever the target of one example changes."""
     target = probe.batches[0][1]
-    # The first shift by which every example gets a different target.
+    # Each example gets the target of another: by the first shift with which all targets differ from their own. Classes
+    # occur 3 or 4 times in a row.
     shifted = [target.roll(shift, 0) for shift in (1, 3, 4)]
     others = next((other for other in shifted if (other != target).reshape(len(target), -1).any(1).all()), target)
     for row in range(len(target)):
@@ -243,17 +249,18 @@ class Route(StrEnum):
 
 @dataclass(frozen=True)
 class Form:
-    """How the value of a criterion is made up of scores: Σ scores / Σ weights, or Σ scores if `summed`."""
+    """How the value of a criterion follows from scores of examples: Σ scores / Σ weights, or Σ scores if `summed`."""
 
     route: Route
     over_columns: str = "mean"
-    """Whether the score of an example is the "mean" or the "sum" of its elements."""
+    """How the elements of an example give its score: by "mean" or "sum"."""
     weighting: str = "one"
-    """The weight of an example: 1 ("one"), 0 if ignored, else 1 ("counted"), or that of its class ("class")."""
+    """The weight of an example. "one": 1. "counted": 0 if its index is ignored, else 1. "class": 0 if its index is
+    ignored, else the weight of its class."""
     summed: bool = False
 
     def scores(self, criterion: Criterion, call: Call, outputs: Tensor, target: Tensor) -> Tensor:
-        """The losses (N,) of the examples under a criterion that `unreduced` returned."""
+        """Return the scores (N,) of the examples under a criterion that `unreduced` returned."""
         if self.route is Route.SINGLES:
             singles = zip(outputs.split(1), target.split(1), strict=True)
             return torch.stack([call(criterion, z, y).mean() for z, y in singles])
@@ -265,7 +272,7 @@ class Form:
         return scores
 
     def weights(self, criterion: Criterion, targets: int, target: Tensor) -> Tensor:
-        """The weights (N,) of the examples in the mean."""
+        """Return the weights (N,) of the examples in the mean."""
         if self.weighting == "one":
             return torch.ones(target.shape[:1], device=target.device)
         ignored = ignored_index(criterion)
@@ -277,7 +284,7 @@ class Form:
 
 
 def unreduced(criterion: Criterion, route: Route) -> Criterion:
-    """A shallow copy of the criterion that does not reduce; it shares the criterion's parameters and buffers."""
+    """Return the criterion, or for Route.ELEMENTS a shallow copy with reduction="none", which shares its parameters."""
     if route is not Route.ELEMENTS or not hasattr(criterion, "reduction"):
         return criterion
     clone = copy.copy(criterion)
@@ -286,10 +293,10 @@ def unreduced(criterion: Criterion, route: Route) -> Criterion:
 
 
 def find_form(probe: Probe) -> Form:
-    """The first form with independent scores that make up the criterion's own value on all batches.
+    """Return the first form that gives the criterion's value on all batches; Route.WHOLE if no form does.
 
     Raises:
-        LabError: there is none, because the criterion broadcasts outputs and target to (N, N).
+        LabError: no form does, because the criterion broadcasts outputs and target to (N, N).
     """
     batches, ignored = [*probe.batches], ignored_index(probe.original)
     if probe.call.kind is Kind.INDEX and ignored is not None:
@@ -298,7 +305,7 @@ def find_form(probe: Probe) -> Form:
         # Fresh copies, because a criterion may keep state between calls.
         criterion, fresh = unreduced(copy_of(probe.original), form.route), replace(probe)
         try:
-            if all(_holds(form, criterion, fresh, *batch) for batch in batches):
+            if all(_fits(form, criterion, fresh, *batch) for batch in batches):
                 return form
         except Exception:  # noqa: BLE001, S112 -- foreign code may raise anything
             continue
@@ -311,7 +318,7 @@ def find_form(probe: Probe) -> Form:
 
 
 def _forms(probe: Probe) -> Iterator[Form]:
-    # The most specific weighting comes first: on batches that do not show the difference, a simpler one fits too.
+    # The most specific weighting comes first, because a simpler one may fit these batches by chance.
     weightings = ["one"]
     if probe.call.kind is Kind.INDEX and ignored_index(probe.original) is not None:
         weightings.insert(0, "counted")
@@ -320,14 +327,14 @@ def _forms(probe: Probe) -> Iterator[Form]:
     for over_columns in ("mean", "sum"):
         for weighting in weightings:
             yield Form(Route.ELEMENTS, over_columns, weighting)
-            yield Form(Route.ELEMENTS, over_columns, "one", summed=True)
+        yield Form(Route.ELEMENTS, over_columns, summed=True)
     for route in (Route.MAPPED, Route.SINGLES):
         yield Form(route)
         yield Form(route, summed=True)
 
 
-def _holds(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
-    """Whether the scores of a form make up the value of a batch, and do not depend on the other examples in it."""
+def _fits(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
+    """Return whether a form gives the value of a batch, and its scores do not depend on other examples."""
     scores = form.scores(criterion, probe.call, outputs, target)
     weights = form.weights(criterion, probe.targets, target)
     if scores.shape != (len(outputs),) or not weights.sum() > 0:
@@ -342,7 +349,7 @@ def _holds(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, targ
 
 
 def _broadcasts(probe: Probe) -> bool:
-    """Whether the value is the mean over all N² pairs of the outputs of one example and the target of another."""
+    """Return whether the value is the mean over all N² pairs of the outputs and the target of any two examples."""
     outputs, target = probe.batches[0]
     if probe.call.kind is Kind.INDEX:
         return False  # class indices (N,) and outputs (N, C) do not broadcast
