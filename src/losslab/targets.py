@@ -5,8 +5,7 @@ Letters used in all docstrings of this package:
     N   examples in a batch                     z   outputs of the network, (N, C) or (N, D)
     C   classes                                 p   probabilities that the outputs stand for
     D   values to regress                       y   class index, (N,)
-    K   independent 0/1 labels; in formulas     t   target as probabilities or values, (N, C) or (N, D)
-        of cards also the number of classes
+    K   independent 0/1 labels                  t   target as probabilities or values, (N, C) or (N, D)
 """
 
 from enum import StrEnum
@@ -44,11 +43,9 @@ _FROM_INDEX = (Kind.PROBABILITIES, Kind.BINARY)
 
 
 def choose_kind(kind: Kind, wants: tuple[Kind, ...]) -> Kind | None:
-    """Choose the kind of target to pass to a loss, given the kind of the data and the kinds that the loss accepts.
+    """Choose the kind of target to pass to a loss that accepts the kinds in `wants`, for data of the kind `kind`.
 
-    Returns:
-        `kind`, the kind of the data, if the loss accepts it; else the first kind in `wants`, the accepted kinds, to
-        which `encode` can convert it; None if there is none.
+    This is `kind` itself if accepted, else the first accepted kind to which `encode` can convert it, else None.
     """
     if kind in wants:
         return kind

@@ -69,10 +69,7 @@ class Loss(HasHyperparameters, ABC):
 
     @abstractmethod
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Compute the scores (N,) from outputs and target. `per_example` has checked and converted both.
-
-        Outputs are float32 or float64.
-        """
+        """Compute the scores (N,). `per_example` has checked both tensors; outputs are float32 or float64."""
 
     def per_example(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each example (N,), in float64 if the outputs are float64, else in float32.
@@ -187,9 +184,8 @@ class ClassLoss(Loss):
     the expected cost of a class drawn from t, Σ_k t_k L(z, k).
 
     Args:
-        weight: one weight per class (C,), each ≥ 0, or a function that computes them from the class counts (see
-            `losslab.losses.imbalance`). As in torch's cross-entropy, the mean is the sum divided by the sum of the
-            weights of the labels; for soft targets it is the sum divided by N.
+        weight: one weight per class (C,), each ≥ 0, or a function that computes them from the class counts. As in
+            torch's cross-entropy, the mean is the sum divided by the weights of the labels, or by N for soft targets.
         ignore_index: a class index that marks examples to leave out of the sum and of the mean.
     """
 
@@ -264,8 +260,7 @@ class ClassLoss(Loss):
 class ClassCountLoss(ClassLoss):
     """A loss for one class among C whose formula contains the class counts of the training data.
 
-    A class without examples gets the count of the rarest class that has examples: a count of 0 could give an infinite
-    loss.
+    A class without examples gets the count of the rarest class that has examples: 0 would give infinities or NaN.
 
     Args:
         counts: the number n of examples of each class (C,), not all 0; None if `set_class_counts` is called later.

@@ -29,8 +29,7 @@ class BiTempered(ClassLoss):
 
     @property
     def card(self) -> Card:
-        is_bounded = bool(self.t1 < 1)
-        is_cross_entropy = bool(self.t1 == 1 and self.t2 == 1)
+        is_bounded, is_cross_entropy = bool(self.t1 < 1), bool(self.t1 == 1 and self.t2 == 1)
         return Card(
             formula=r"-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad "
             r"p_k = \exp_{t_2}(z_k - \lambda)",

@@ -45,8 +45,7 @@ class Card:
     uniform: str | None = None
     """The loss at outputs of 0, for a class index; None for regression losses."""
     symmetric: str | None = None
-    """The value of Σ_k L(z, k) if it is the same for all outputs z, which makes a loss tolerate label noise; None if
-    it varies."""
+    """The value of Σ_k L(z, k) if it is the same for all z, which makes the loss tolerate noise; None if it varies."""
     shift_invariant: bool = False
     """Whether the loss stays the same when one number is added to all outputs of an example."""
     proper: bool | None = None

@@ -12,10 +12,9 @@ from losslab.losses.numerics import log_softmax_tails
 
 
 def balanced(counts: Tensor) -> Tensor:
-    """Return class weights (C,) of N / (C n_k), with which every class has the same total weight.
+    """Return class weights (C,) of N / (C n_k), with which every class has the same total weight; N is Σ_k n_k.
 
-    n_k is the count of class k and N the sum of the counts, as for class_weight="balanced" of scikit-learn. A class
-    without examples gets the weight 0.
+    This is class_weight="balanced" of scikit-learn. A class without examples gets the weight 0.
     """
     present = counts.clamp(min=1)
     return torch.where(counts > 0, counts.sum() / (len(counts) * present), 0.0).float()
@@ -24,9 +23,8 @@ def balanced(counts: Tensor) -> Tensor:
 def effective_number(counts: Tensor, beta: float = 0.9999) -> Tensor:
     """Return class weights (C,) proportional to (1 - β) / (1 - β^n_k), scaled to sum to C.
 
-    They are 1 at β = 0, and approach inverse frequencies as β → 1. A class without examples gets the weight 0. Raise
-    LabError if β is outside [0, 1), or if all counts are 0. Source: Cui et al., "Class-balanced loss based on effective
-    number of samples", 2019.
+    They are 1 at β = 0, and approach inverse frequencies as β → 1. A class without examples gets 0. Raise LabError if β
+    is not in [0, 1), or all counts are 0. Cui et al., "Class-balanced loss based on effective number of samples", 2019.
     """
     if not 0 <= beta < 1:
         raise LabError(f"effective_number: beta must be a number in [0, 1), got {beta!r}")

@@ -19,7 +19,6 @@ TARGET_WEIGHT = (
     "the paper's code for CIFAR-10 with 40 % symmetric noise",
     (0.1, 0.5, 0.7, 0.9),
 )
-# Formulas of the cards. JS divides by the scale Z.
 MINUS_Z = "((1 - pi1) * log(1 - pi1))"
 UNIFORM = (
     "((pi1 + (1 - pi1) / K) * log(pi1 + (1 - pi1) / K) + (1 - pi1) * log(K) / K"
@@ -153,7 +152,6 @@ class GJS(JS):
 
 def _mean_and_divergence(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log p and log(1 - p), (N, C) each, of p = (p' + p'')/2, and the JS divergence (N,) of p' and p''."""
-    # Logarithms of p', 1 - p', p'' and 1 - p''.
     (log_1, log_not_1), (log_2, log_not_2) = (log_softmax_tails(view) for view in outputs.chunk(2, dim=1))
     log_p = torch.logaddexp(log_1, log_2) - _LOG_2
     log_one_minus_p = torch.logaddexp(log_not_1, log_not_2) - _LOG_2

@@ -93,8 +93,7 @@ class GemanMcClure(RobustLoss):
 class Welsch(RobustLoss):
     """Welsch (or Leclerc) loss: 1 - exp(-(r/c)²/2).
 
-    It is bounded: the loss of a far outlier is 1 and its gradient 0, so the best constant prediction for small c is a
-    mode of the distribution of the target.
+    It is bounded: the loss of a far outlier is 1 and its gradient 0. For small c the best constant estimate is a mode.
     """
 
     card = Card(
@@ -281,8 +280,7 @@ class Barron(RobustLoss):
     def penalty(self, residual: Tensor) -> Tensor:
         x = residual / self.c
         alpha = torch.as_tensor(self.alpha, dtype=x.dtype, device=x.device)
-        # Neither form is accurate for all arguments. where() differentiates both, so each gets arguments at which its
-        # gradient is finite.
+        # where() differentiates both forms, so each gets arguments at which its gradient is finite.
         is_near_2 = ((alpha - 2).abs() < 0.5) & (x.abs() < torch.finfo(x.dtype).max ** 0.4)
         return torch.where(
             is_near_2,

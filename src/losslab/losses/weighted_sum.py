@@ -152,10 +152,7 @@ def _weighting(loss: Loss) -> object:
 
 
 def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | None:
-    """Return Σ_i λ_i F_i, where F_i is the formula `fact` of the card of term i; None if one card does not have it.
-
-    The names of hyperparameters are replaced by their values, because two terms may use the same name.
-    """
+    """Return Σ_i λ_i F_i, where F_i is the formula `fact` of the card of term i; None if one card does not have it."""
     parts = []
     for weight, loss, card in terms:
         formula: str | None = getattr(card, fact)
@@ -163,7 +160,7 @@ def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -
             return None
         if formula == "0":
             continue
-        for name in loss.hyperparameters:
+        for name in loss.hyperparameters:  # the names in two terms may be the same, so values replace them
             formula = re.sub(rf"\b{name}\b", f"({float(getattr(loss, name))!r})", formula)
         parts.append(f"{weight!r} * ({formula})")
     return " + ".join(parts) or "0"

@@ -28,17 +28,8 @@ NAMES = catalog.names()
 NUMERICAL = (has_the_gradient_of_its_value, is_stable_at_large_outputs, propagates_nan, takes_one_hot_for_a_class)
 # Compiled in the quick tests too: one loss for each way in which the formulas are written.
 COMPILED_QUICKLY = {
-    "barron",
-    "bce",
-    "cross_entropy",
-    "focal",
-    "gaussian_nll",
-    "js",
-    "ldam",
-    "mse",
-    "nce",
-    "weighted_sum",
-}
+    "barron", "bce", "cross_entropy", "focal", "gaussian_nll", "js", "ldam", "mse", "nce", "weighted_sum",
+}  # fmt: skip
 
 
 @cache

@@ -6,10 +6,7 @@ import torch
 from losslab.losses import catalog
 from losslab.losses.contract.sample_inputs import sample_outputs, sample_target, with_class_counts
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 def value_and_gradient(loss, outputs, target):

@@ -74,8 +74,7 @@ def test_noise_is_tolerated_above_the_declared_ratio_of_right_to_wrong_labels(lo
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [lambda: AGCE(a=0.0), lambda: AGCE(q=0.0), lambda: AUL(a=1.0), lambda: AUL(p=0.0), lambda: AUL(p=math.nan)],
+    "wrong", [lambda: AGCE(a=0.0), lambda: AGCE(q=0.0), lambda: AUL(a=1.0), lambda: AUL(p=0.0), lambda: AUL(p=math.nan)]
 )
 def test_hyperparameters_outside_their_range_are_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):

@@ -39,8 +39,7 @@ def slopes(residual: torch.Tensor, alpha: float, c: float = 1.0):
 @pytest.mark.parametrize("c", [0.7, 1.0, 4.0])
 @pytest.mark.parametrize("as_tensor", [False, True])
 @pytest.mark.parametrize(
-    ("alpha", "named"),
-    [(2.0, None), (1.0, Charbonnier), (0.0, Cauchy), (-2.0, GemanMcClure), (-inf, Welsch)],
+    ("alpha", "named"), [(2.0, None), (1.0, Charbonnier), (0.0, Cauchy), (-2.0, GemanMcClure), (-inf, Welsch)]
 )
 def test_special_cases_of_alpha_equal_the_named_losses(alpha, named, c, as_tensor):
     outputs, again = R.clone().requires_grad_(), R.clone().requires_grad_()

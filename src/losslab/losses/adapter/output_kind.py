@@ -34,8 +34,7 @@ class OutputKind(StrEnum):
     PROBABILITIES = "probabilities"
     """Probabilities p = z. The criterion accepts only outputs in [0, 1]."""
     VALUES = "values"
-    """Estimates of the target itself: of values, or of probabilities. The criterion also accepts outputs outside
-    [0, 1]."""
+    """Estimates of the target itself: of values, or of probabilities if the criterion accepts any outputs."""
     LOG_VALUES = "logarithms of values"
     """Logarithms of estimates of the target, such as of a Poisson rate."""
     UNKNOWN = "unknown"

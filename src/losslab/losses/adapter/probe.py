@@ -1,7 +1,4 @@
-"""Finds out how to call a criterion and how to get the losses of single examples, by trials on small fixed batches.
-
-The trials call copies of the criterion.
-"""
+"""Finds out how to call a criterion and get losses of single examples, by trials of copies on small fixed batches."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -116,12 +113,10 @@ def finite_value(criterion: Criterion, outputs: Tensor, target: Tensor) -> Tenso
 
 
 def find_probe(criterion: Criterion, kind: Kind, targets: int) -> Probe:
-    """Return the probe of the first way to call the criterion that works.
-
-    The kind of target that the data provide is tried first, then the kinds to which `encode` can convert it.
+    """Return the probe of the first call that works, for the data's kind of target or one that `encode` can make of it.
 
     Raises:
-        LabError: no way works. The message lists what was tried and how it failed.
+        LabError: no call works. The message lists what was tried and how it failed.
     """
     reasons: dict[str, str] = {}
     ran = False
@@ -225,8 +220,7 @@ def _independence(probe: Probe) -> str | None:
 def _depends_on_every_target(probe: Probe) -> bool:
     """Return whether the loss changes whenever the target of one example changes."""
     target = probe.batches[0][1]
-    # Each example gets the target of another: by the first shift with which all targets differ from their own. Classes
-    # occur 3 or 4 times in a row.
+    # The first shift with which each example gets a different target. Classes occur 3 or 4 times in a row.
     shifted = [target.roll(shift, 0) for shift in (1, 3, 4)]
     others = next((other for other in shifted if (other != target).reshape(len(target), -1).any(1).all()), target)
     for row in range(len(target)):
@@ -255,8 +249,7 @@ class Form:
     over_columns: str = "mean"
     """How the elements of an example give its score: by "mean" or "sum"."""
     weighting: str = "one"
-    """The weight of an example. "one": 1. "counted": 0 if its index is ignored, else 1. "class": 0 if its index is
-    ignored, else the weight of its class."""
+    """The weight of an example: 1 ("one"), or 1 ("counted") or that of its class ("class") unless it is ignored."""
     summed: bool = False
 
     def scores(self, criterion: Criterion, call: Call, outputs: Tensor, target: Tensor) -> Tensor:

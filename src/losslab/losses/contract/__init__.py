@@ -1,4 +1,4 @@
-"""The contract of a loss: checks of what every loss guarantees (`behaviour`) and of what its card claims (`claims`).
+"""Checks a loss: what every loss guarantees (`behaviour`), and the facts that its `Card` declares (`claims`).
 
-`report.check_loss` runs all of them on a loss. `search` finds facts numerically, on the tensors of `sample_inputs`.
+`report.check_loss` runs all checks. `search` finds facts numerically, on outputs and targets from `sample_inputs`.
 """

@@ -1,4 +1,4 @@
-"""Checks of the claims of a card by a numerical search. Each returns a description of the counterexample, or None."""
+"""Checks of the facts of a card by numerical search. The result describes the counterexample found, or is None."""
 
 import math
 from typing import Any
@@ -13,18 +13,18 @@ SIZES = (2, 3, 10)
 
 
 def evaluate_formula(formula: str, loss: Loss, classes: int) -> float:
-    """The value of a formula of a card, which may contain K and the names of hyperparameters of the loss."""
+    """Evaluate a formula of a card, which may contain K and the names of hyperparameters of the loss."""
     import sympy  # noqa: PLC0415 -- takes half a second to import
 
     names: dict[str, Any] = {"K": classes} | {name: float(getattr(loss, name)) for name in loss.hyperparameters}
     value = sympy.sympify(formula, locals={name: sympy.Float(value) for name, value in names.items()})
     if value is sympy.nan:
-        return 0.0  # 0 log 0, at the end of a hyperparameter's range
+        return 0.0  # the formula contains 0 log 0, as at the end of the range of a hyperparameter
     return float(value)
 
 
 def value_at_uniform_logits(loss: Loss, card: Card) -> str | None:
-    """The value at uniform logits is the declared one, for several numbers of classes."""
+    """At uniform logits the loss is the declared value, for several numbers of classes."""
     if card.uniform is None:
         return None
     for classes in SIZES:
@@ -67,7 +67,7 @@ def bounds(loss: Loss, card: Card) -> str | None:
             declared = f"the declared bound {claimed:.6g} with {classes} classes"
             if math.isinf(claimed):
                 before = search.value_range(ready, classes, card.overflows_at, near=True)[number]
-                # With limited outputs the value is unbounded because of the targets, and grows less in the search.
+                # For a loss that overflows, the search stops at smaller outputs, so the value grows less.
                 enough = 5.0 if math.isfinite(card.overflows_at) else 1.5 * max(before * side, 1.0)
                 if extreme * side < enough:
                     return f"the card declares no bound, but at larger outputs {before:.6g} becomes only {extreme:.6g}"
@@ -79,7 +79,7 @@ def bounds(loss: Loss, card: Card) -> str | None:
 
 
 def convexity(loss: Loss, card: Card) -> str | None:
-    """The loss is below all chords found. If it is declared not convex, it is above one of them."""
+    """A convex loss is not above any chord. If the card declares the loss not convex, it is above one chord found."""
     if card.convex is None:
         return None
     violation = search.convexity_violation(with_class_counts(loss, 3))
@@ -91,7 +91,7 @@ def convexity(loss: Loss, card: Card) -> str | None:
 
 
 def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
-    """The loss does not change if a number is added to all outputs. If it is declared not invariant, it changes."""
+    """An invariant loss does not change if a number is added to all outputs. A loss declared not invariant changes."""
     if not is_classification(loss):
         return None
     change = search.shift_sensitivity(with_class_counts(loss, 3), 3)
@@ -103,7 +103,7 @@ def invariance_to_shifts(loss: Loss, card: Card) -> str | None:
 
 
 def properness(loss: Loss, card: Card) -> str | None:
-    """The true probabilities minimise the expected loss. If it is declared improper, they do not."""
+    """The true probabilities minimise the expected value of a proper loss, but not of a loss declared improper."""
     if card.proper is None or not is_classification(loss):
         return None
     distance = search.properness_gap(with_class_counts(loss, 3, equal=True))
@@ -118,7 +118,7 @@ def properness(loss: Loss, card: Card) -> str | None:
 def estimate(loss: Loss, card: Card) -> str | None:
     """The best constant prediction is the declared property of the targets."""
     if is_classification(loss) or (card.elicits is None and card.low is None):
-        return None  # the card of a loss made of other losses makes no claim
+        return None  # the card is that of a loss made of other losses, which makes no claim
     found = search.best_constant(loss)
     named = {"mean": 4.0, "median": 1.0}
     if card.elicits is None:
@@ -133,21 +133,21 @@ def estimate(loss: Loss, card: Card) -> str | None:
 
 
 def slope_near(loss: Loss, card: Card) -> str | None:
-    """Where the outputs are right, the gradient behaves as declared."""
+    """Near the target, the gradient behaves as declared."""
     return _compare_slopes("near", search.gradients_near(with_class_counts(loss, 3, equal=True)), card.near)
 
 
 def slope_far(loss: Loss, card: Card) -> str | None:
-    """Where the outputs are wrong, the gradient behaves as declared."""
+    """Far from the target, the gradient behaves as declared."""
     return _compare_slopes("far from", search.gradients_far(with_class_counts(loss, 3), card.overflows_at), card.far)
 
 
 def classify_slope(gradients: list[float]) -> Slope:
-    """The behaviour of the gradients at increasing distances."""
-    # From the fourth point on (a margin or residual of 30) a gradient of 0 counts as flat, not as rounding.
+    """Return the behaviour of gradients at outputs that are nearer and nearer, or farther and farther."""
+    # At the fourth point (a margin or residual of 30, or a residual of 1e-12) a 0 is exact, and not due to rounding.
     if len(gradients) > 3 and gradients[3] == 0 and gradients[-1] == 0:
         return Slope.ZERO
-    # A gradient that fades must also fall at the end, not only be smaller than an earlier peak.
+    # A gradient that fades must also decrease at the end: it is not enough to be smaller than an earlier peak.
     if gradients[-1] < 0.05 * max(gradients) and gradients[-1] <= 0.5 * gradients[-2]:
         return Slope.FADES
     return Slope.GROWS if gradients[-1] > 3 * gradients[-2] else Slope.STAYS

@@ -27,10 +27,9 @@ class CheckResult:
 
 
 def check_loss(loss: Loss) -> list[CheckResult]:
-    """Check the behaviour of a loss for each kind of target that it takes, and every claim of its card.
+    """Check the behaviour of a loss for each kind of target that it accepts, and every fact of its card.
 
-    An adapted criterion of another library is checked with `FOREIGN_CHECKS` only, and not at all if it scores a batch
-    as a whole.
+    An adapted criterion is checked with `FOREIGN_CHECKS` only, and not at all if it scores a batch as a whole.
     """
     checks: tuple[Callable[[Loss, Kind], str | None], ...] = CHECKS
     if isinstance(loss, Adapted):
@@ -50,7 +49,7 @@ def check_loss(loss: Loss) -> list[CheckResult]:
 
 
 def run_check(check: Callable[..., str | None], *args: Any) -> str | None:
-    """Run a check → a description of the failure, which may be an exception that the loss raised; None if it passes."""
+    """Run a check, and return a description of the failure or of the exception raised; None if the check passes."""
     try:
         return check(*args)
     except Exception as error:  # noqa: BLE001 -- any exception of the loss is a failure

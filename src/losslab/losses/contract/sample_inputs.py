@@ -12,25 +12,25 @@ CLASSES = 5
 
 
 def seeded_generator(seed: int) -> torch.Generator:
-    """A new random generator, which does not change the global random state."""
+    """Return a new random generator, whose use does not change the global random state."""
     return torch.Generator().manual_seed(seed)
 
 
 def sample_outputs(
     loss: Loss, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES, seed: int = 2
 ) -> Tensor:
-    """Standard normal outputs (n, number of columns that the loss scores), or in (0, 1) if it accepts no others."""
+    """Return random outputs (n, number of columns that the loss scores): normal, or in (0, 1) if the loss needs it."""
     outputs = torch.randn(n, n_output_columns(loss, columns), generator=seeded_generator(seed), dtype=dtype)
     return outputs.sigmoid() if getattr(loss, "bounded", False) else outputs
 
 
 def n_output_columns(loss: Loss, targets: int = 1) -> int:
-    """The number of output columns that the loss scores for this many targets."""
+    """Return the number of output columns that the loss scores for `targets` classes, labels or values."""
     return loss.outputs(targets) * loss.n_views
 
 
 def sample_target(kind: Kind, n: int, dtype: torch.dtype = torch.float64, columns: int = CLASSES) -> Tensor:
-    """Targets of a kind. Values are integers, so that losses of counts accept them."""
+    """Return n random targets of a kind. Values are integers, so that losses of counts accept them."""
     if kind is Kind.INDEX:
         return torch.randint(columns, (n,), generator=seeded_generator(1))
     if kind is Kind.PROBABILITIES:
@@ -39,25 +39,25 @@ def sample_target(kind: Kind, n: int, dtype: torch.dtype = torch.float64, column
 
 
 def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
-    """For each class k, n targets of class k, in the first kind that the loss takes."""
+    """Return for each class k a target in which all n examples are of class k, in the first kind that `wants` lists."""
     kind = loss.wants[0]
     indices = [torch.full((n,), k) for k in range(classes)]
     return [encode(target, Kind.INDEX, kind, classes, torch.float64) for target in indices]
 
 
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
-    """The loss of outputs (N, ...) for each class as the label → (N, C)."""
+    """Return the costs (N, C) of outputs (N, ...): for each class, the loss if it is the label."""
     targets = targets_of_each_class(loss, classes, len(outputs))
     return torch.stack([loss.per_example(outputs, target) for target in targets], dim=1)
 
 
 def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:
-    """A copy of the loss with class counts, which are different or all equal."""
+    """Return a copy of the loss with class counts, which differ from class to class unless `equal`."""
     copied = copy.deepcopy(loss)
     copied.set_class_counts(torch.full((classes,), 100) if equal else 100 * torch.arange(1, classes + 1))
     return copied
 
 
 def is_classification(loss: Loss) -> bool:
-    """Whether the first kind of target that the loss takes is classes or labels."""
+    """Return whether the loss is for classes or labels, by the first kind of target that it accepts."""
     return loss.wants[0] is not Kind.VALUES
