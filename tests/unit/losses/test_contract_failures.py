@@ -120,3 +120,11 @@ def test_a_loss_that_breaks_a_guarantee_fails_the_check(how, check):
 def test_a_loss_that_branches_on_values_fails_compile_and_vmap(how, check):
     assert run_check(check, MSE(), Kind.VALUES) is None
     assert run_check(check, Broken(how), Kind.VALUES) is not None
+
+
+def test_class_weights_that_apply_to_one_hot_targets_only_fail_the_check():
+    loss = CrossEntropy(weight=[1.0, 2.0, 3.0, 4.0, 5.0])
+    pick = loss.pick
+    assert behaviour.takes_one_hot_for_a_class(loss, Kind.INDEX) is None
+    loss.pick = lambda costs, target: pick(costs, target) / loss.example_weight(target)
+    assert behaviour.takes_one_hot_for_a_class(loss, Kind.INDEX) is not None

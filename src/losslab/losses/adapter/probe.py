@@ -126,7 +126,7 @@ def find_probe(criterion: Criterion, kind: Kind, targets: int) -> Probe:
         for bounded in (False, True):
             probe = Probe(criterion, call, kind, targets, bounded)
             error = _call_error(probe)
-            reason = error or _independence(probe)
+            reason = error or _why_not_a_loss(probe)
             if reason is None:
                 return probe
             ran = ran or error is None
@@ -202,8 +202,8 @@ def _call_error(probe: Probe) -> str | None:
     return None if all(value.isfinite() for value in values) else "the loss is NaN or infinite"
 
 
-def _independence(probe: Probe) -> str | None:
-    """Return which outputs or targets the value does not depend on, as a loss must; None if it depends on all."""
+def _why_not_a_loss(probe: Probe) -> str | None:
+    """Return the reason why the value is not a loss of all examples of the batch; None if it is."""
     gradients = torch.stack([probe.gradient(*batch) for batch in probe.batches])
     if not gradients.abs().sum((0, 2)).all():
         return "the loss of some examples does not depend on their outputs"
