@@ -261,15 +261,13 @@ class Barron(RobustLoss):
     def card(self) -> Card:
         alpha = float(self.alpha)
         bound = "1" if alpha == -inf else "(alpha - 2) / alpha"
-        far = Slope.GROWS
-        if alpha <= 1:
-            far = Slope.STAYS if alpha == 1 else Slope.FADES
+        far = Slope.STAYS if alpha == 1 else Slope.FADES  # for α ≤ 1
         return Card(
             formula=r"\frac{\lvert\alpha - 2\rvert}{\alpha} \Bigl(\bigl(\tfrac{(r/c)^2}{\lvert\alpha - 2\rvert} + 1"
             r"\bigr)^{\alpha/2} - 1\Bigr), \quad r = z - t",
             plain="|α - 2|/α · (((r/c)²/|α - 2| + 1)^(α/2) - 1); r = z - t",
             source="Barron, A general and adaptive robust loss function, 2019",
-            far=far,
+            far=Slope.GROWS if alpha > 1 else far,
             convex=alpha >= 1,
             high=bound if alpha < 0 else "oo",
             elicits="mean" if alpha == 2 else None,

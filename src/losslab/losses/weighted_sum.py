@@ -182,9 +182,8 @@ class Smoothed(Loss):
     def __post_init__(self) -> None:
         loss = self.loss
         if Kind.PROBABILITIES not in loss.wants or loss.n_views * loss.outputs_per_target > 1:
-            name = type(loss).__name__
             raise LabError(
-                f"smoothed needs a loss that accepts class probabilities and scores one set of outputs: {name} does not"
+                f"smoothed needs a loss of class probabilities with one set of outputs: got {type(loss).__name__}"
             )
         if getattr(loss, "weight", None) is not None or getattr(loss, "weight_rule", None) is not None:
             raise LabError("smoothed needs a loss without class weights: they would move its minimum off the target")

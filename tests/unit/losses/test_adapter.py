@@ -19,7 +19,7 @@ I, P, B, V = Kind.INDEX, Kind.PROBABILITIES, Kind.BINARY, Kind.VALUES  # noqa: E
 
 
 def batch(loss: Adapted, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Outputs and a target of the kind that the loss wants, other than those of the adapter's trials."""
+    """Make outputs and a target of the kind that the loss accepts, different from those of the adapter's trials."""
     random = torch.Generator().manual_seed(seed)
     outputs = torch.randn(9, loss.outputs(loss.targets), generator=random)
     index = torch.randint(loss.targets, (9,), generator=random)
@@ -33,7 +33,7 @@ def batch(loss: Adapted, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def check_equal(criterion, loss: Adapted, outputs: Tensor, target: Tensor, summed: bool = False) -> None:
-    """Forward, the weighted mean of the scores, and the gradient are the criterion's own."""
+    """Check that `forward`, the weighted mean of the scores, and the gradient equal those of the criterion."""
     outputs = outputs.requires_grad_()
     own = criterion(outputs, target).mean() / (len(outputs) if summed else 1)
     scores, weights = loss.per_example(outputs, target), loss.example_weight(target)
@@ -155,7 +155,7 @@ def one_dimensional(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 class Branches(nn.Module):
-    """Cannot be mapped by vmap, because it branches on values."""
+    """A loss that vmap cannot map, because it branches on values."""
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         rows = [F.cross_entropy(z[None], y[None]) * (2 if z.max() > 1 else 1) for z, y in zip(outputs, target)]  # noqa: B905

@@ -1,4 +1,4 @@
-"""What the adapter and the doctor, with different evidence, find that a criterion takes the outputs for."""
+"""`infer` (for the adapter) and `identify` (for the doctor) find out what a criterion takes the outputs for."""
 
 from functools import partial
 
@@ -47,13 +47,13 @@ def test_identify_and_infer_agree_where_both_are_certain(name):
     assert identify(criterion, *probe.batches[0]) is expected
 
 
-def test_identify_is_certain_or_unknown_where_infer_decides():
+def test_identify_returns_unknown_in_doubt_where_infer_returns_the_most_likely_kind():
     probe = find_probe(weighted_nll, Kind.INDEX, CLASSES)
     assert infer(probe) is OutputKind.LOG_PROBABILITIES
     assert identify(weighted_nll, *probe.batches[0]) is OutputKind.UNKNOWN
 
 
-def test_identify_reads_what_a_losslab_loss_declares():
+def test_identify_uses_what_a_losslab_loss_declares():
     outputs, index = torch.zeros(4, CLASSES), torch.zeros(4, dtype=torch.int64)
     assert identify(losses.Focal(), outputs, index) is OutputKind.LOGITS
     assert identify(losses.BCE(), outputs, outputs) is OutputKind.BINARY_LOGITS

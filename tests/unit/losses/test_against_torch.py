@@ -108,7 +108,7 @@ def test_focal_is_its_formula(gamma):
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("margin", [1.0, 20.0, 40.0, 200.0])
 def test_focal_is_exact_at_confident_logits_where_1_minus_p_rounds_to_0(gamma, margin):
-    # Two logits a margin apart: 1 - p = σ(-m) and -log p = log1p(e^-m), which double precision knows to the end.
+    # For two logits with margin m, 1 - p = σ(-m) and -log p = log1p(e^-m), which float64 computes exactly.
     outputs = torch.tensor([[margin, 0.0]], requires_grad=True)
     loss = Focal(gamma=gamma)(outputs, torch.tensor([0]))
     loss.backward()

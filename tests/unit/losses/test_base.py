@@ -1,4 +1,4 @@
-"""Outputs and targets of any shape, type and value are scored, or refused in one line. `make soak` tries thousands."""
+"""Any outputs and targets are scored, or rejected with a one-line error. `make soak` tries thousands of them."""
 
 import numpy as np
 import pytest

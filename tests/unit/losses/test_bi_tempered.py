@@ -18,7 +18,7 @@ T = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.fl
 
 
 def divergence(loss, outputs, target):
-    """The paper's form for soft targets: less by a constant of the target."""
+    """Return the paper's loss for soft targets, which is lower by a number that depends only on the target."""
     r = 1 - loss.t1
     log_t = torch.log(target) if r == 0 else (target**r - 1) / r
     constant = (target * torch.nan_to_num(log_t)).sum(1) - ((target ** (1 + r)).sum(1) - 1) / (1 + r)
@@ -36,7 +36,7 @@ def test_values_of_the_official_code_for_soft_targets():
 
 
 def test_values_of_the_official_code_for_smoothed_labels():
-    # Its smoothing gives the right class 1 - ε and the others ε / (K - 1), here ε = 0.1.
+    # The smoothing of the official code gives the label 1 - ε and the others ε / (K - 1), with ε = 0.1.
     labels = torch.full((3, 3), 0.05, dtype=torch.float64).fill_diagonal_(0.9)
     published = torch.tensor([0.76652711, 0.08627685, 1.35443510], dtype=torch.float64)
     torch.testing.assert_close(divergence(BiTempered(0.5, 1.5), OFFICIAL, labels), published, rtol=0, atol=1e-5)
@@ -55,7 +55,7 @@ def test_official_code_gives_cross_entropy_at_temperatures_of_1():
 
 
 def test_tempered_softmax_at_4_equals_the_official_code_up_to_its_error():
-    # Its five iterations end before they converge: the first row sums to 1.00003.
+    # The five iterations of the official code do not converge: its first row sums to 1.00003.
     published = [[0.3205458, 0.32714278, 0.3523402], [0.3430056, 0.36491093, 0.29220778]]
     found = BiTempered(t2=4.0).to_probabilities(OFFICIAL)[:2]
     torch.testing.assert_close(found, torch.tensor(published, dtype=torch.float64), rtol=0, atol=1e-4)
@@ -70,7 +70,7 @@ def test_tempered_probabilities_sum_to_1(t, size):
 
 
 def test_two_classes_at_t2_2_have_a_closed_form():
-    # p = 1 / (1 + λ - z) for each, and the two sum to 1: λ - max z is the root of x² + d x - 1 with x, d in this scale.
+    # Both p are 1 / (1 + λ - z) and sum to 1, so x = λ - max z is the root of x² + d x - 1, where d is |z_1 - z_2|.
     gap = torch.tensor([0.0, 1.0, 50.0, 1e6], dtype=torch.float64)
     outputs = torch.stack([gap, torch.zeros(4, dtype=torch.float64)], 1)
     excess = (-gap + (gap.square() + 4).sqrt()) / 2
@@ -151,7 +151,7 @@ def exact(t1, t2):
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.2), (0.0, 1.5), (1.0, 4.0), (0.5, 1.01)])
 @pytest.mark.parametrize(("dtype", "rtol", "noise"), [(torch.float32, 5e-4, 1e-7), (torch.float64, 1e-9, 1e-15)])
 def test_value_and_gradient_are_accurate_at_all_confidences(t1, t2, dtype, rtol, noise):
-    # Where several classes share the first place, what is left of them in the gradient is rounding noise.
+    # If several classes have the largest output, their part of the gradient is rounding noise.
     check(BiTempered(t1, t2), exact(t1, t2), dtype, rtol, noise)
 
 

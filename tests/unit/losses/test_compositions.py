@@ -67,7 +67,7 @@ def test_smoothed_cross_entropy_equals_label_smoothing():
 
 
 def test_smoothed_needs_probabilities():
-    with pytest.raises(LabError, match="class probabilities and scores one set of outputs: Distillation does"):
+    with pytest.raises(LabError, match="class probabilities with one set of outputs: got Distillation"):
         Smoothed(Distillation())
 
 

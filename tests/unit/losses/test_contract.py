@@ -39,7 +39,7 @@ def made(name: str) -> Loss:
 
 @cache
 def variants(name: str) -> dict[str, Loss]:
-    """The loss at every value of its hyperparameters that is worth comparing, other than the configured one."""
+    """Return the loss at each value in `tried` of each hyperparameter, except the configured value."""
     loss, config = made(name), catalog.config(name)
     return {
         f"{parameter}={value}": instantiate(config, **{parameter: value})
@@ -66,7 +66,7 @@ def refuted(loss: Loss) -> dict[str, str]:
 
 
 def check_open_facts(loss: Loss) -> None:
-    """Only a loss made of others may leave facts of its card open."""
+    """Check that no fact of the card is None, unless the loss is made of other losses."""
     if any(isinstance(part, Loss) for part in loss.modules() if part is not loss):
         return
     card = loss.card

@@ -58,7 +58,7 @@ def test_a_false_claim_is_refuted_and_the_true_claim_is_not(loss, claim, lie):
 
 
 class Broken(MSE):
-    """A loss that breaks one promise, as its argument says."""
+    """A squared error that breaks one guarantee, which `how` names."""
 
     def __init__(self, how):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every loss on a GPU: the values and gradients of the CPU, without waiting for the device."""
+"""On a GPU every loss has the values and gradients of the CPU, and does not synchronize with the device."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_a_loss_is_the_same_on_a_gpu_and_never_synchronizes(name):
     outputs, target = sample_outputs(loss, 64), sample_target(loss.wants[0], 64)
     value, gradient = value_and_gradient(loss, outputs, target)
     there, outputs, target = loss.cuda(), outputs.cuda(), target.cuda()
-    value_and_gradient(there, outputs, target)  # what is compiled or allocated the first time may wait
+    value_and_gradient(there, outputs, target)  # the first call may synchronize to compile or allocate
     torch.cuda.set_sync_debug_mode("error")
     try:
         found, slope = value_and_gradient(there, outputs, target)

@@ -1,4 +1,4 @@
-"""Hyperparameters are declared once, and the constructor, its signature and its checks follow."""
+"""The declarations of hyperparameters determine the constructor, its signature and its checks."""
 
 import copy
 import inspect
@@ -129,7 +129,7 @@ def test_ranges_include_and_exclude_their_ends_as_declared():
     assert not closed.contains(float("nan"))
 
 
-def test_every_default_lies_in_its_range_and_every_hyperparameter_is_an_attribute_and_an_argument():
+def test_every_default_is_in_its_range_and_every_hyperparameter_is_an_attribute_and_an_argument():
     for loss in losses():
         for name, declared in loss.hyperparameters.items():
             assert declared.contains(float(getattr(loss, name)))

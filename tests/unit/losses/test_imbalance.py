@@ -50,7 +50,7 @@ def test_equal_counts_do_not_change_the_loss():
 
 
 def test_ldams_margins_by_hand():
-    # 256 and 16 are 4⁴ and 2⁴: half the margin.
+    # 256 is 4⁴ and 16 is 2⁴, so the margin of the first class is half that of the second.
     outputs = torch.zeros(2, 2, dtype=torch.float64)
     expected = F.softplus(torch.tensor([2.5, 5.0], dtype=torch.float64))
     torch.testing.assert_close(LDAM(0.5, 10.0, [256, 16]).per_example(outputs, torch.tensor([0, 1])), expected)

@@ -20,7 +20,7 @@ T = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.fl
 
 
 def definition(target, predictions, pi):
-    """Σ_i π_i KL(p_i ‖ m) / Z as the paper has it, for distributions (N, C)."""
+    """Return the paper's Σ_i π_i KL(p_i ‖ m) / Z of distributions (N, C)."""
     weights = [pi, *[(1 - pi) / len(predictions)] * len(predictions)]
     parts = [target, *predictions]
     mean = sum(w * p for w, p in zip(weights, parts, strict=True))
@@ -93,13 +93,13 @@ def test_js_approaches_cross_entropy_as_pi_goes_to_0(pi, dtype):
 
 def test_js_approaches_mae_as_pi_goes_to_1():
     distances = [(JS(1 - w).per_example(Z, Y) - MAE().per_example(Z, Y)).abs().max() for w in (1e-2, 1e-4, 1e-8)]
-    # Each halving of 1/|log w| halves the distance.
+    # If 1/|log w| is halved, the difference is halved too.
     assert distances[1] / distances[0] == pytest.approx(0.5, abs=0.02)
     assert distances[2] / distances[1] == pytest.approx(0.5, abs=0.02)
 
 
 def test_value_of_the_published_code_with_its_weights_for_cifar_10():
-    # The clamps of that code, at 1e-7, change nothing here.
+    # The published code clamps at 1e-7, which changes nothing at these outputs.
     hot, p = F.one_hot(Y, 5).double(), Z.softmax(1)
     mean = (0.7 * hot + 0.3 * p).log()
     published = 0.7 * -mean.gather(1, Y[:, None]).squeeze(1) + 0.3 * (p * (p.log() - mean)).sum(1)

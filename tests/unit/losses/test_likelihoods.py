@@ -1,4 +1,4 @@
-"""Gaussian and Poisson negative log-likelihoods: torch's, the distributions' own, and what the outputs stand for."""
+"""Gaussian and Poisson negative log-likelihoods equal torch's and those of the distributions."""
 
 import math
 

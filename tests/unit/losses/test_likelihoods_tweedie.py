@@ -1,4 +1,4 @@
-"""Tweedie: scikit-learn's deviance, its two ends, and its slopes."""
+"""The Tweedie loss: agreement with scikit-learn's deviance, the powers 1 and 2, and derivatives."""
 
 import math
 

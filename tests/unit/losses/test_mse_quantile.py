@@ -1,4 +1,4 @@
-"""Quantile and expectile: what they estimate, scikit-learn's pinball loss, and their symmetric cases."""
+"""Quantile and expectile: their minima, agreement with scikit-learn's pinball loss, and τ = 1/2."""
 
 import pytest
 import torch

@@ -49,13 +49,13 @@ def test_agce_approaches_gce_as_a_goes_to_0():
 
 
 def expected(loss, first, likelier):
-    """The expected loss of two classes at p = (first, 1 - first), labels as likely as (likelier, 1) to 1."""
+    """Return `likelier` L(p, 0) + L(p, 1) at p = (first, 1 - first). Label 0 is `likelier` times as likely as 1."""
     outputs = torch.stack([first.log(), (1 - first).log()], 1)
     return loss.classwise(outputs) @ torch.tensor([likelier, 1.0], dtype=torch.float64)
 
 
-# Noise is tolerated down to this ratio of right to wrong labels: Zhou et al. 2021, and by hand, the least ratio for
-# which the expected loss still falls as p reaches the vertex of the likelier class.
+# The smallest ratio of right to wrong labels with which noise is tolerated (Zhou et al. 2021): above it, the expected
+# loss decreases until the likelier class has probability 1.
 RATIOS = [
     (AGCE(0.6, 0.6), (1 + 1 / 0.6) ** 0.4),
     (AGCE(0.1, 0.2), 11**0.8),

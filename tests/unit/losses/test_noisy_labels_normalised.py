@@ -18,7 +18,7 @@ Y = torch.tensor([0, 4, 2, 1, 1, 3, 0, 2])
 def share(gamma):
     def formula(logits):
         p = softmax(logits)
-        # 1 - p as the sum of the others: it must not cancel here either.
+        # 1 - p is computed as the sum of the others, so that no digits cancel.
         focal = [mp.fsum(p[:k] + p[k + 1 :]) ** mp.mpf(gamma) * -mp.log(p[k]) for k in range(len(p))]
         return focal[0] / mp.fsum(focal)
 
@@ -45,7 +45,7 @@ def test_at_uniform_logits_each_of_ten_classes_has_a_tenth_and_the_gradient_is_e
 
 
 def test_gradient_of_nce_at_uniform_logits_is_1_over_k_log_k():
-    # ∂/∂z_y of log p_y / S with S = Σ_k log p_k: (1 - 1/K) / S, and S itself does not move.
+    # The derivative of log p_y / S by z_y, with S = Σ_k log p_k, is (1 - 1/K) / S, because that of S is 0.
     outputs = torch.zeros(1, 10, requires_grad=True)
     NCE()(outputs, torch.tensor([3])).backward()
     assert outputs.grad[0, 3].item() == pytest.approx(-0.9 / (10 * math.log(10)))
@@ -67,7 +67,7 @@ def test_normalised_losses_sum_to_1_over_the_classes(loss):
 
 
 def published_nfl(outputs, target, gamma):
-    """Σ over classes with p taken for a constant, as the code of Ma et al. 2020 has it."""
+    """Return the loss as in the code of Ma et al. 2020, which detaches p in (1 - p)^γ."""
     log_p = F.log_softmax(outputs, dim=1)
     focal = -((1 - log_p.detach().exp()) ** gamma) * log_p
     return (focal.gather(1, target[:, None]).squeeze(1) / focal.sum(1)).mean()

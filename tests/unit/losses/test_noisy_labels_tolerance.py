@@ -1,4 +1,4 @@
-"""What the losses for noisy labels are for, on an example small enough to be exact."""
+"""Noise changes the best prediction of cross-entropy but not of symmetric losses, in an exact example."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from losslab.losses import GCE, MAE, NCE, NFL, RCE, CrossEntropy, Loss, catalog
 
 CLEAN = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
-"""How likely each of three labels is for one input."""
+"""The true probabilities of three labels for one input."""
 NOISE = 0.5
-"""Half of the labels are replaced by one of the two others: below (K - 1)/K = 2/3, where tolerance ends."""
+"""The share of labels that are replaced by one of the other two. Losses tolerate shares below (K - 1)/K = 2/3."""
 NOISY = (1 - NOISE) * CLEAN + NOISE / 2 * (1 - CLEAN)
 
 
 def grid(steps=60):
-    """Probabilities all over the inside of the triangle, as logits (N, 3)."""
+    """Return a grid of probabilities of three classes, none of them 0, as logits (N, 3)."""
     sides = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
     first, second = torch.cartesian_prod(sides, sides).T
     inside = first + second < 1 - 1e-9
@@ -23,7 +23,7 @@ def grid(steps=60):
 
 @pytest.mark.parametrize("loss", [MAE(), RCE(), NCE(), NFL(0.5), NFL(2.0), GCE(1.0)])
 def test_noisy_risk_of_a_symmetric_loss_is_a_linear_function_of_the_clean_risk(loss):
-    # Ghosh et al. 2017: with Σ_k L = S, noise η makes (1 - η K/(K - 1)) risk + η S/(K - 1).
+    # Ghosh et al. 2017: if Σ_k L = S, the risk under noise η is (1 - η K/(K - 1)) risk + η S/(K - 1).
     clean, noisy = loss.classwise(grid()) @ CLEAN, loss.classwise(grid()) @ NOISY
     total = loss.classwise(grid()).sum(1)
     torch.testing.assert_close(noisy, (1 - NOISE * 3 / 2) * clean + NOISE / 2 * total)

@@ -1,4 +1,4 @@
-"""Charbonnier, Cauchy, Geman-McClure, Welsch and Tukey: values, kornia, exact values far out, and slopes."""
+"""Charbonnier, Cauchy, Geman-McClure, Welsch and Tukey: values by hand, those of kornia, and exact derivatives."""
 
 import kornia.losses
 import mpmath
@@ -100,7 +100,7 @@ def test_a_bounded_loss_ignores_an_outlier(loss):
 
 @pytest.mark.parametrize("loss", [*LOSSES, Huber, LogCosh, SmoothL1, Tukey])
 def test_second_derivative_is_1_at_a_residual_of_0(loss):
-    """A step at |r| = 0 would hide a point that is met exactly from the Hessian."""
+    """With |r| in the formula, autograd might return 0 at r = 0."""
 
     def value(residual):
         return loss().per_example(residual, torch.zeros_like(residual)).sum()
@@ -111,7 +111,7 @@ def test_second_derivative_is_1_at_a_residual_of_0(loss):
 
 def test_tukey_by_hand():
     loss = Tukey(2.0)
-    # 4/6 (1 - (1 - 1/4)³) at 1, and 4/6 from 2 on.
+    # The loss is 4/6 (1 - (1 - 1/4)³) at r = 1, and 4/6 for r ≥ 2.
     values = loss.per_example(torch.tensor([[1.0], [2.0], [1e30]]), torch.zeros(3, 1))
     torch.testing.assert_close(values, torch.tensor([37 / 96, 2 / 3, 2 / 3]))
 
@@ -128,7 +128,7 @@ def test_tukeys_value_and_gradient_are_exact_within_c(share, c, dtype):
         kept = 1 - (r / c) ** 2
         value, slope = float(mpmath.mpf(c) ** 2 / 6 * (1 - kept**3)), float(r * kept**2)
     tiny = 1e-38 if dtype == torch.float32 else 1e-300
-    # Near c the slope is the square of a difference of nearly equal numbers, which rounding r alone changes.
+    # Near c the slope is the square of a difference of nearly equal numbers, which changes if only r is rounded.
     precision = 20 * torch.finfo(dtype).eps / (1 - share**2)
     assert values.tolist() == pytest.approx([value, value], rel=precision, abs=tiny)
     assert outputs.grad.flatten().tolist() == pytest.approx([slope, -slope], rel=precision, abs=tiny)

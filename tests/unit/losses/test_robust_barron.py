@@ -1,4 +1,4 @@
-"""Barron's loss: its special cases, its formula in between, and its slopes in z and in α."""
+"""Barron's loss: its special cases, its formula at other α, and its derivatives with respect to z and α."""
 
 from math import inf
 
@@ -30,7 +30,7 @@ def exact_slope(x: float, alpha: float) -> mpmath.mpf:
 
 
 def slopes(residual: torch.Tensor, alpha: float, c: float = 1.0):
-    """The value, and its slopes in the residual and in α, of one residual."""
+    """Return the loss of one residual, and its derivatives with respect to the residual and α."""
     z, a = residual.clone().requires_grad_(), torch.tensor(alpha, dtype=residual.dtype, requires_grad=True)
     value = Barron(a, c)(z, torch.zeros_like(z))
     return (value.item(), *(grad.item() for grad in torch.autograd.grad(value, (z, a))))

@@ -1,4 +1,4 @@
-"""Log-cosh: exact from tiny to huge residuals, and its slope."""
+"""Log-cosh: values and derivatives are exact from tiny to huge residuals."""
 
 import math
 

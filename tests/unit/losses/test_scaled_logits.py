@@ -1,4 +1,4 @@
-"""Cross-entropy's relatives of Kornblith et al. 2021 and Wei et al. 2022, and Poly-1."""
+"""Variants of cross-entropy from Kornblith et al. 2021 and Wei et al. 2022, and Poly-1."""
 
 import math
 
