@@ -84,7 +84,7 @@ class Loss(HasHyperparameters, ABC):
         return self.score(*self._prepare(outputs, target))
 
     def example_weight(self, target: Tensor) -> Tensor:
-        """Return the weight of each example in the mean (N,): 1, unless the loss weights or ignores classes."""
+        """Return the weights (N,) of the examples in the mean: 1, unless the loss weights or ignores classes."""
         return torch.ones(target.shape[:1], device=target.device)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
@@ -178,14 +178,14 @@ class Loss(HasHyperparameters, ABC):
 
 
 class ClassLoss(Loss):
-    """A loss for one class among C. A subclass defines `classwise`, the costs of an example.
+    """A loss for one class among C. A subclass defines `classwise`, which computes the costs of each example.
 
     The cost of class k is the loss L(z, k) if k is the label. A class index selects one cost; a soft target t gives
     the expected cost of a class drawn from t, Σ_k t_k L(z, k).
 
     Args:
         weight: one weight per class (C,), each ≥ 0, or a function that computes them from the class counts. As in
-            torch's cross-entropy, the mean is the sum divided by the weights of the labels, or by N for soft targets.
+            torch's cross-entropy, the mean divides by the sum of the labels' weights, or by N for soft targets.
         ignore_index: a class index that marks examples to leave out of the sum and of the mean.
     """
 
@@ -234,7 +234,7 @@ class ClassLoss(Loss):
         return costs * weight
 
     def pick(self, costs: Tensor, target: Tensor) -> Tensor:
-        """Return the scores (N,): the costs (N, C) of class indices, 0 if ignored, or the means under soft targets."""
+        """Return from costs (N, C) the scores (N,): the cost of a class index (0 if ignored), or Σ_k t_k costs_k."""
         if target.dtype.is_floating_point:
             return (target * costs).sum(1)
         counted = target != self.ignore_index

@@ -1,4 +1,4 @@
-"""Numeric hyperparameters of a loss. They are declared in the class body; the constructor is made from these lines."""
+"""Numeric hyperparameters of a loss, declared in the class body. The constructor is made from the declarations."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -53,7 +53,7 @@ def log_softmax_tails(outputs: Tensor) -> tuple[Tensor, Tensor]:
     # The logarithm of odds = (1 - p_top) / p_top, so that p_top = 1 / (1 + odds).
     log_odds = torch.logsumexp(below_top.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
     log_p = below_top - torch.log1p(log_odds.exp())
-    # where() differentiates both sides, so that of the other classes must be finite for the largest output too.
+    # where() differentiates both sides, so `others` must have a finite gradient at the largest output too.
     others = torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp())
     return log_p, torch.where(is_top, log_odds + log_p, others)
 

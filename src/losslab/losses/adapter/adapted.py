@@ -47,7 +47,7 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
             raise
         except Exception as error:  # the criterion may raise anything, even after its first calls worked
             raise LabError(
-                f"loss {name_of(criterion)} raises on a small batch of random outputs: {message_of(error)}"
+                f"loss {name_of(criterion)} raises an error on a small batch of random outputs: {message_of(error)}"
             ) from error
     _log_limitations(loss)
     return loss
@@ -78,10 +78,10 @@ def _log_limitations(loss: "Adapted") -> None:
 class Adapted(Loss):
     """The loss that `adapt` returns. `forward` returns the value of the criterion, with one exception.
 
-    If the criterion returns a sum over the batch, `forward` returns the mean over the examples. Other means are those
-    of the criterion, with its class weights and without its ignored index. Training also works with a criterion that
-    scores a batch as a whole (pairs, triplets, rankings): its value counts as the loss of each example, and
-    `per_example` raises LabError.
+    If the criterion returns a sum over the batch, `forward` returns the mean over the examples. If it returns a mean,
+    `forward` returns the same mean, with the criterion's class weights and without ignored examples. A criterion may
+    also score a batch as a whole (pairs, triplets, rankings). Then its value counts as the loss of each example in
+    training, and `per_example` raises LabError.
     """
 
     def __init__(self, criterion: Criterion, probe: Probe) -> None:
@@ -109,7 +109,7 @@ class Adapted(Loss):
         return self.form.weights(self.criterion, self.targets, target)
 
     def total(self, outputs: Tensor, target: Tensor) -> Total:
-        """Return the sums of scores and weights. If the criterion reduces, its value is counted once per example."""
+        """Return the sums of scores and weights. Except for Route.ELEMENTS, the mean of the batch counts N times."""
         outputs, target = self._prepare(outputs, target)
         if len(outputs) == 0:
             # A rank without examples must return gradients of 0 for all parameters, because the other ranks wait.

@@ -1,8 +1,8 @@
 """How a criterion interprets the outputs of a network: as logits, probabilities, values, ...
 
-`identify` is for `losslab.doctor`, which must not raise false alarms: unless the class of the criterion, or its values
-on random outputs, leave little doubt, it returns UNKNOWN. `infer` is for the adapter: metrics need an interpretation of
-the outputs, so it also uses tests of values and gradients that are only an indication.
+`identify` is for `losslab.doctor`, which must not raise false alarms: it returns UNKNOWN if the class of the criterion,
+and its values on random outputs, leave doubt. `infer` is for the adapter: metrics need an interpretation of the
+outputs, so it also uses tests of values and gradients that are only an indication.
 """
 
 from enum import StrEnum
@@ -107,7 +107,8 @@ def infer(probe: Probe) -> OutputKind:
     For values: the loss is lowest where the outputs equal the target, or its logarithm; else UNKNOWN. For classes and
     labels, in this order: embeddings are UNKNOWN; the loss equals a loss of torch; it is lowest where the outputs equal
     the target (VALUES, or PROBABILITIES if outputs must be in [0, 1]); its gradient is the same for all outputs
-    (LOG_PROBABILITIES); the gradient in a column does not depend on other columns (BINARY_LOGITS); else LOGITS.
+    (LOG_PROBABILITIES); labels are binary, or the gradient in a column does not depend on other columns
+    (BINARY_LOGITS); else LOGITS.
     """
     if probe.call.kind is Kind.VALUES:
         target = probe.batches[0][1]  # positive, so that it has a logarithm

@@ -32,7 +32,7 @@ def averages_by_weight(loss: Loss, kind: Kind) -> str | None:
 
 
 def is_nan_on_an_empty_batch(loss: Loss, kind: Kind) -> str | None:
-    """The mean over an empty batch is NaN, as with torch's own losses, and not 0."""
+    """The mean over an empty batch is NaN, as with torch's losses, and not 0."""
     value = loss(sample_outputs(loss, 0), sample_target(kind, 0))
     return None if value.isnan() else f"an empty batch gives {value.item()}, not NaN"
 
@@ -48,7 +48,7 @@ def has_the_gradient_of_its_value(loss: Loss, kind: Kind) -> str | None:
 
 
 def is_stable_at_large_outputs(loss: Loss, kind: Kind) -> str | None:
-    """At outputs of ±17 to ±1e4 in float32, bfloat16 and float16, value and gradient are finite and near float64's."""
+    """In float32, bfloat16 and float16, loss and gradient at outputs of ±17 to ±1e4 are finite and close to float64."""
     card = loss.card
     limit = math.inf if card is None else card.overflows_at
     target = sample_target(kind, 2 * CLASSES, torch.float32)
