@@ -68,7 +68,7 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.md").touch()
     assert compare("runs", "--output", "mine") == 1
-    assert capsys.readouterr().err == "mine contains files that are not a comparison: set --output to another folder\n"
+    assert capsys.readouterr().err == "mine contains files but no comparison.md: set --output to another folder\n"
 
 
 @pytest.mark.parametrize(

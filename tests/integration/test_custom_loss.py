@@ -140,7 +140,7 @@ def test_a_module_in_the_working_directory_is_imported_and_a_wrong_name_is_repor
     # Whoever opens the run again says that the loss is trusted.
     said = evaluated(folder, ()), evaluated(folder, ("--trust", "my_losses"))
     assert [one.returncode for one in said] == [1, 0]
-    assert said[0].stderr.endswith("add --trust my_losses, or trust=[my_losses] of train.py\n")
+    assert said[0].stderr.endswith("add --trust my_losses, or for train.py trust=[my_losses]\n")
     wrong = losslab("loss._target_=my_losses.Mien")
     assert wrong.returncode == 1
     assert "my_losses has no Mien, but Mine" in wrong.stderr

@@ -182,7 +182,7 @@ def test_only_trusted_packages_are_allowed_besides(canary):
     trust.check_targets(node("hostile_module.deeper.Thing"), Path(), trusted)
     for other in ("hostile_module2.Thing", "os.system"):
         refused([lambda other=other: trust.check_targets(node(other), Path(), trusted)])
-    with pytest.raises(LabError, match=r"is timm.loss.X, .*add --trust timm, or trust=\[timm\] of train.py"):
+    with pytest.raises(LabError, match=r"is timm.loss.X, .*add --trust timm, or for train.py trust=\[timm\]"):
         trust.check_targets(node("timm.loss.X"), Path(), trusted)
     assert not canary.exists()
     for wrong in ("", "a b", ["a", 3], 3, "a.*", [""]):

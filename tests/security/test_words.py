@@ -53,7 +53,7 @@ def test_text_of_a_configuration_starts_no_line_of_the_report(values, two, tmp_p
     changed(two / "b", **values)
     report.write_report(compare([two]), tmp_path)
     text = (tmp_path / "comparison.md").read_text()
-    assert "touch pwned" in text or "its choices do not map groups to names" in text
+    assert "touch pwned" in text or "its choices do not map config groups to names" in text
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
 
 
@@ -71,7 +71,7 @@ def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_pat
 
 def test_choice_of_several_lines_is_refused(two):
     changed(two / "b", choices__loss=COMMAND)
-    with pytest.raises(LabError, match="its choices do not map groups to names"):
+    with pytest.raises(LabError, match="its choices do not map config groups to names"):
         RunFolder(two / "b").read_unchecked_config()
 
 
@@ -103,7 +103,7 @@ def test_csv_files_are_well_formed(two, tmp_path):
 def test_errors_and_tracebacks_are_printable(error):
     code = (
         "from losslab.cli.process import one_line_errors\nfrom losslab.errors import LabError\n"
-        f"with one_line_errors(show_all=False): raise {error}('a\\x1b[2J\\u202e\\nb')"
+        f"with one_line_errors(show_tracebacks=False): raise {error}('a\\x1b[2J\\u202e\\nb')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -93,6 +93,6 @@ def test_log_and_terminal_are_printable(capsys):
 
 def test_error_message_is_printable(capfd, monkeypatch):
     monkeypatch.setattr(os, "_exit", sys.exit)
-    with pytest.raises(SystemExit), one_line_errors(show_all=False):
+    with pytest.raises(SystemExit), one_line_errors(show_tracebacks=False):
         raise LabError(RAW)
     assert capfd.readouterr().err == f"{PLAIN}\n"

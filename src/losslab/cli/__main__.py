@@ -1,4 +1,4 @@
-"""`python -m losslab.cli VERB`, where the command `losslab` is not installed."""
+"""`python -m losslab.cli VERB`, for use where the command `losslab` is not installed."""
 
 from losslab.cli.main import main
 

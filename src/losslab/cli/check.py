@@ -1,4 +1,4 @@
-"""`losslab check`: the doctor, and the contract of a loss. Trains nothing and writes no run folder."""
+"""`losslab check`: examine an experiment, and test a loss against losslab's contract for losses. Trains nothing."""
 
 import logging
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 _HELP = """\
 Examine an experiment without training it.
 
-Usage: losslab check GROUP=CHOICE KEY=VALUE ...
+Usage: losslab check [--contract] GROUP=CHOICE KEY=VALUE ...
 
 It takes the overrides of `losslab train`, builds the experiment, examines the first training batch, and reports each
 problem with its reason and a fix. A loss of your own, or any loss with --contract, is also tested against the contract
-of losslab's losses. The exit code is 1 if an error was found.
+of losslab's losses; then, without model=, data= or experiment=, the model and data are those that fit the loss. The
+exit code is 1 if an error was found.
 
   losslab check model=cifar_cnn data=digits loss=focal
   losslab check loss=mse optimizer.lr=0.5
@@ -29,8 +30,8 @@ of losslab's losses. The exit code is 1 if an error was found.
 logger = logging.getLogger("losslab")
 
 
-_OVERRIDES = {"binary": ("model=mlp", "data=breast_cancer"), "values": ("model=linear",)}
-"""The default model and data for kinds of target; for classes they are model=mlp data=digits."""
+_DEFAULTS_BY_KIND = {"binary": ("model=mlp", "data=breast_cancer"), "values": ("model=linear",)}
+"""Maps a kind of target to the default model and data. For other kinds they are model=mlp data=digits."""
 
 
 def check(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
 
 
 def _check(arguments: list[str]) -> int:
-    """Examine the experiment, and a loss of the user or with --contract also the loss; return the exit code."""
+    """Examine the experiment, and test its loss if the loss is the user's or with --contract. Return the exit code."""
     with imports_without_gc():
         from losslab.losses import catalog  # noqa: PLC0415
         from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
@@ -54,13 +55,13 @@ def _check(arguments: list[str]) -> int:
         passed = _check_contract(loss)
         if not any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
             kind = "values" if getattr(loss, "output_kind", "") == "values" else loss.wants[0]
-            config = compose([*_OVERRIDES.get(kind, ("model=mlp", "data=digits")), *overrides], run_dir="unused")
+            config = compose([*_DEFAULTS_BY_KIND.get(kind, ("model=mlp", "data=digits")), *overrides], run_dir="unused")
     passed &= _examine(config)
     return 0 if passed else 1
 
 
 def _check_contract(loss: "Loss") -> bool:
-    """Print the card of a loss and the results of the contract, and return whether the loss passes all checks."""
+    """Log the card of a loss and the result of each check of the contract. Return whether all checks passed."""
     from losslab.analysis.loss_cards import card_text  # noqa: PLC0415
     from losslab.losses.contract.report import check_loss  # noqa: PLC0415
 
@@ -77,12 +78,12 @@ def _check_contract(loss: "Loss") -> bool:
 
 
 def _examine(config: dict[str, Any]) -> bool:
-    """Examine an experiment, log its setup and the findings, and return whether no finding is an error."""
+    """Examine an experiment, and log its setup and the findings. Return whether none of the findings is an error."""
     from losslab.doctor import Severity, report  # noqa: PLC0415
-    from losslab.training import experiment as lab  # noqa: PLC0415
     from losslab.training import preflight, weights  # noqa: PLC0415
+    from losslab.training.experiment import build_on_any_machine  # noqa: PLC0415
 
-    experiment = lab.build_on_any_machine(config)
+    experiment = build_on_any_machine(config)
     experiment.data.prepare_data()
     experiment.data.setup()
     if config["ckpt_path"]:

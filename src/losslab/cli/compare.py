@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 _EMPHASIS = "[{}]"
-"""The format for text in the terminal that is bold on the page."""
-_TOO_WIDE = "(wider than this terminal: see the page)"
+"""How the terminal shows text that is bold in comparison.md: in brackets."""
+_TOO_WIDE = "(wider than this terminal: see comparison.md)"
 
 
 def compare(arguments: Sequence[str] | None = None) -> None:
@@ -31,34 +31,35 @@ def compare(arguments: Sequence[str] | None = None) -> None:
         epilog="Writes comparison.md with its figures, comparison.csv and runs.csv.",
     )
     add = parser.add_argument
-    add("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or a folder above")
-    add("--metric", action="append", help="a final value to compare by, such as test/accuracy; may be repeated")
-    setting = "compare with the group that has this setting (default: the best); may be repeated"
+    add("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder that contains runs")
+    add("--metric", action="append", help="a metric to compare by, such as test/accuracy; may be repeated")
+    setting = "compare with the runs of this setting, such as loss=mse (default: the best runs); may be repeated"
     add("--baseline", action="append", metavar="KEY=VALUE", help=setting)
-    scale = "compare by differences or by ratios (auto: ratios for errors more than ten times apart)"
+    scale = "compare by differences or ratios (auto: ratios if mean errors differ by more than a factor of ten)"
     add("--scale", choices=("auto", "difference", "ratio"), default="auto", help=scale)
-    add("--reach", metavar="METRIC=VALUE", help="how long runs take to reach a value, such as val/accuracy=0.6")
-    matrix = "also measure every model under every loss that one was trained with, or under all losses that fit"
+    add("--reach", metavar="METRIC[=VALUE]", help="how long runs take to reach a value, such as val/accuracy=0.6")
+    matrix = "also evaluate each model with the losses of all runs (trained), or with all losses that fit (all)"
     add("--matrix", nargs="?", const="trained", choices=("trained", "all"), help=matrix)
     add_trust_option(parser)
-    events = "also write each group as one run for TensorBoard: means and bands"
+    events = "also write means and bands over the seeds of each configuration, for TensorBoard"
     add("--tensorboard", action="store_true", help=events)
-    add("--output", type=Path, help="the folder to write to (default: comparison/ in the sweep, or in outputs/)")
+    add("--output", type=Path, help="output folder (default: SWEEP/comparison, or outputs/comparison-TIMESTAMP)")
     options = parser.parse_args(arguments)
     run_verb(lambda: _compare(options), options.trust)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from losslab.analysis.compare import comparison as lab  # noqa: PLC0415 -- not before --help
-    from losslab.analysis.compare import report  # noqa: PLC0415
+    from losslab.analysis.compare import report  # noqa: PLC0415 -- after --help, which needs none of this
+    from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
+    from losslab.analysis.compare.comparison import compare as compare_runs  # noqa: PLC0415
     from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
 
     reach = None if options.reach is None else _parse_reach(options.reach)
-    comparison = lab.compare(options.folders, options.metric, options.baseline, reach, options.scale)
+    comparison = compare_runs(options.folders, options.metric, options.baseline, reach, options.scale)
     if not comparison.metrics:
         for name, reason in comparison.not_counted:
             logger.info("%s: %s", name, reason)
-        raise LabError(lab.NOTHING_FINISHED)
+        raise LabError(NOTHING_FINISHED)
     folder = _make_folder(options.output, comparison)
     logger.info("%s", report.summary(comparison))
     for by_metric in comparison.by_metric.values():
@@ -67,7 +68,7 @@ def _compare(options: argparse.Namespace) -> None:
         logger.info("\n%s", report.reach_title(comparison.time_to_reach))
         logger.info("%s", tables.terminal_table(report.reach_rows(comparison.time_to_reach), instead=_TOO_WIDE))
     if len(comparison.groups) == 1:
-        logger.info("All runs have one configuration: there is nothing to compare them with.")
+        logger.info("All runs have the same configuration: there is nothing to compare them with.")
     extra_sections = [_matrix(comparison, folder, options.matrix, options.trust)] if options.matrix else []
     logger.info("")
     for note in comparison.notes:
@@ -80,39 +81,40 @@ def _compare(options: argparse.Namespace) -> None:
         tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
         logger.info("watch       tensorboard --logdir %s", runs.display_path(folder / "tensorboard"))
     report.write_report(comparison, folder, extra_sections)
-    logger.info("page        %s", runs.display_path(folder / "comparison.md"))
+    logger.info("report      %s", runs.display_path(folder / "comparison.md"))
 
 
 def _parse_reach(text: str) -> tuple[str, float | None]:
+    """Return the metric and the value of METRIC=VALUE; the value is None for METRIC alone."""
     metric, _, value = text.partition("=")
     try:
         return metric, float(value) if value else None
     except ValueError as error:
-        raise LabError(f"--reach {text}: {value} is not a number: type METRIC=VALUE, as in val/accuracy=0.6") from error
+        raise LabError(f"--reach {text}: {value} is not a number: type METRIC[=VALUE], as val/accuracy=0.6") from error
 
 
 def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
-    """Create and return the output folder. It may contain an earlier comparison, whose files are replaced."""
+    """Create and return the output folder. The files of an earlier comparison in it will be replaced."""
     sweeps = comparison.collection.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
     folder = output or default
     if output is None:
-        for sweep in sweeps[:1]:  # somebody else may have written it
+        for sweep in sweeps[:1]:  # the sweep may come from somebody else, and contain links
             untrusted.check_output_path(folder, sweep)
         if folder.is_dir():
             untrusted.check_folder(folder)
     refuse_file(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "comparison.md").is_file():
-        raise LabError(f"{folder} contains files that are not a comparison: set --output to another folder")
+        raise LabError(f"{folder} contains files but no comparison.md: set --output to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LabError(f"cannot write to {folder} ({error.strerror}): name another folder with --output") from error
+        raise LabError(f"cannot write to {folder} ({error.strerror}): set --output to another folder") from error
     return folder
 
 
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
-    """Evaluate every model under every loss; return the title and text of a section. Only this part needs torch."""
+    """Evaluate each model with each loss. Return the title and text of a section of comparison.md. Imports torch."""
     with imports_without_gc():
         from losslab.analysis import loss_matrix  # noqa: PLC0415
 

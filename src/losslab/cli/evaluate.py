@@ -30,7 +30,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
     add_data_option(parser)
-    labels = "human label distributions (N, C), in the order of the split, to compare the network with"
+    labels = "compare the network with these human label distributions (N, C); row n belongs to example n of the split"
     parser.add_argument("--soft-labels", type=Path, metavar="FILE.npy", help=labels)
     devices = "split the work between N processes, each on its own GPU if there are GPUs"
     parser.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
@@ -40,23 +40,25 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Evaluate in this process, or start processes that evaluate."""
+    """Evaluate in this process, or start --devices processes that evaluate together."""
     world_size = options.devices
     if world_size < 1:
         raise LabError(f"--devices must be 1 or more, got {world_size}")
-    if world_size == 1 or environment.current_rank().world_size > 1:  # torchrun has started the processes
+    if world_size == 1 or environment.current_rank().world_size > 1:  # torchrun or SLURM started the processes
         _evaluate_here(options)
         return
-    RunFolder(options.run_folder).read_unchecked_config()  # raises before processes are started
+    RunFolder(options.run_folder).read_unchecked_config()  # raises if this is not a run folder
     gpus = len(spawn.visible_gpus())
     if 0 < gpus < world_size:
         raise LabError(
-            f"--devices {world_size}: there are only {gpus} GPUs; ask for as many, or hide them: CUDA_VISIBLE_DEVICES="
+            f"--devices {world_size}: there are only {gpus} GPUs: set --devices {gpus}, or run on the CPU with "
+            "CUDA_VISIBLE_DEVICES=''"
         )
     run_in_processes(_evaluate_here, (options,), world_size)
 
 
 def _evaluate_here(options: argparse.Namespace) -> None:
+    """Evaluate in this process. Only rank 0 logs and writes the results."""
     start_command(options.trust)  # again, because this may be a new process
     with imports_without_gc():
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
@@ -74,7 +76,7 @@ def _evaluate_here(options: argparse.Namespace) -> None:
 
 
 def _log_evaluation(result: "Evaluation") -> None:
-    """Log the evaluated run, its metrics, the examples of highest loss, and notes on how to read them."""
+    """Log the run that was evaluated, its metrics, the examples of highest loss, and notes on how to read these."""
     from losslab.analysis.evaluate.extra_metrics import classification_report  # noqa: PLC0415
     from losslab.cli.report import log_metrics  # noqa: PLC0415
     from losslab.targets import Task  # noqa: PLC0415
@@ -93,7 +95,7 @@ def _log_evaluation(result: "Evaluation") -> None:
     if predictions.spec.task is not Task.REGRESSION:
         logger.info("\n%s", classification_report(predictions).rstrip())
     if result.human is not None:
-        logger.info("\nCompared with human label distributions (in nats):")
+        logger.info("\nCompared with human label distributions (entropies in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
         log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
     if len(predictions.spec.input_shape) == 1:
@@ -103,7 +105,7 @@ def _log_evaluation(result: "Evaluation") -> None:
 
 
 def _log_highest_losses(predictions: "Predictions") -> None:
-    """Log the examples of highest loss, with class names instead of indices and without class probabilities."""
+    """Log the examples of highest loss, with class names instead of class indices, and without probabilities."""
     from losslab.analysis.evaluate.report import prediction_columns  # noqa: PLC0415
 
     every = prediction_columns(predictions)
@@ -121,11 +123,12 @@ def _log_highest_losses(predictions: "Predictions") -> None:
 
 
 def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
-    """Return notes on how to read the metrics."""
+    """Return notes on how to read the metrics. `undefined` contains the names of the metrics that are not finite."""
     predictions, notes = result.predictions, []
     if result.request.split == "train":
         notes.append(
-            "train/... in metrics.json are averages over the last epoch during training; here the weights are final"
+            "train/... in metrics.json are averages over the last epoch during training, in which the weights "
+            "changed; here one fixed set of weights (--ckpt) is used"
         )
     if undefined:
         notes.append(f"{', '.join(sorted(undefined))}: not defined for these {len(predictions):,} examples")
@@ -136,18 +139,19 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
         for reason, missing in by_reason.items():
             listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
             notes.append(f"no {curve.kind.upper()} curve of {listed}: {reason}")
-    wrong = int(predictions.mislabelled.sum())
-    if wrong:
-        notes.append(f"{wrong:,} targets are corrupted: the loss uses the given targets, metrics the true targets")
-    agreed = result.values.get(f"{result.request.split}/soft/truth_agreement", 1.0)
-    if agreed < 0.5:
+    corrupted = int(predictions.mislabelled.sum())
+    if corrupted:
+        notes.append(f"{corrupted:,} targets are corrupted: the loss uses the corrupted ones, metrics the true ones")
+    agreement = result.values.get(f"{result.request.split}/soft/truth_agreement", 1.0)
+    if agreement < 0.5:
         notes.append(
-            f"human labels agree with the true class on {agreed:.0%} only: are they in the order of this split?"
+            f"human labels agree with the true class for only {agreement:.0%}: are they in the order of this split?"
         )
     return notes + _data_notes(result)
 
 
 def _data_notes(result: "Evaluation") -> list[str]:
+    """Return notes on data whose options or normalisation may differ from those in training."""
     from losslab.training.reopen import RESPLITTING_OPTIONS  # noqa: PLC0415
 
     keys = {pair.removeprefix("data.").partition("=")[0] for pair in result.request.data}
@@ -157,6 +161,6 @@ def _data_notes(result: "Evaluation") -> list[str]:
         notes.append(f"{changed} changed: the new split may contain examples that the run was trained on")
     if keys and result.experiment.data.training_metadata is None:
         notes.append(
-            "an early version of losslab did not record the normalisation of the run: that of these data is used"
+            "the run has no data.json with the normalisation in training: that of the changed data is used instead"
         )
     return notes

@@ -31,7 +31,7 @@ def explain(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    """Draw the requested explanations, by default all that apply, and log why others do not apply."""
+    """Draw the explanations in --what, or by default all that apply to the runs, and log why others were not drawn."""
     refuse_file(options.output)
     selected = select_runs(options.run_folders, options.trust)
     output: Path | None = options.output
@@ -43,9 +43,9 @@ def _explain(options: argparse.Namespace) -> None:
     refused: list[str] = []
     for name in options.what or EXPLANATIONS:
         explanation = EXPLANATIONS[name]
-        others = [run for run, config in zip(selected, configs, strict=True) if not explanation.applies(config)]
-        if others:
-            refused.append(f"{name}: {folders.display_path(others[0].path)} is not {explanation.needs}")
+        unfit = [run for run, config in zip(selected, configs, strict=True) if not explanation.applies(config)]
+        if unfit:
+            refused.append(f"{name}: {folders.display_path(unfit[0].path)} is not {explanation.needs}")
             continue
         with imports_without_gc():
             from losslab.training import experiment  # noqa: F401, PLC0415 -- imports torch with the garbage collector off
@@ -56,7 +56,7 @@ def _explain(options: argparse.Namespace) -> None:
             refused.append(f"{name}: {error}")
             continue
         drawn += figures
-        # A run that is still being trained has its own event file open: then figures are only files.
+        # While a run is still training, it has its event file open, so figures are not written to TensorBoard.
         if output is not None or selected[0].metrics.is_file():
             write_tensorboard_images(name, figures, output or selected[0].path)
     if not drawn or (refused and options.what):
@@ -68,31 +68,35 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Draw why finished runs ended as they did: into the figures/ of one run, or several side by side."
+        description="Draw figures that explain finished runs. The figures of one run are written to its figures/; "
+        "several runs are drawn side by side, in a new folder in outputs/."
     )
-    several = "a run, or a folder of runs such as a sweep: then the first seed of each configuration is explained"
+    several = (
+        "a run, or a folder of runs such as a sweep: then the first seed of each configuration is explained, or all "
+        "seeds if there is one configuration"
+    )
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
     add_trust_option(parser)
     what = "an explanation; may be repeated (default: all that apply)"
     parser.add_argument("--what", action="append", choices=tuple(EXPLANATIONS), help=what)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="a folder for the figures")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="output folder")
     group = parser.add_argument_group("landscape and barrier")
     numbers = {
-        "points": "points along each side of the plane, or along the line (21)",
-        "examples": "number of examples (1000)",
-        "seed": "for the choice of examples and the random directions (0)",
+        "points": "points along each side of the plane, or along the line (default: 21)",
+        "examples": "number of examples (default: 1000)",
+        "seed": "seed of the random directions and of the choice of examples (default: 0)",
     }
-    for name, words in numbers.items():
-        number, default = partial(_number, name), getattr(DEFAULTS, name)
-        group.add_argument(f"--{name}", type=number, default=default, metavar="N", help=words)
-    group.add_argument("--split", choices=tuple(SPLITS), default="train", help="split of the examples (train)")
-    group.add_argument("--ckpt", choices=CHECKPOINTS, default="best", help="checkpoint (best)")
+    for name, help_text in numbers.items():
+        parse, default = partial(_parse_number, name), getattr(DEFAULTS, name)
+        group.add_argument(f"--{name}", type=parse, default=default, metavar="N", help=help_text)
+    group.add_argument("--split", choices=tuple(SPLITS), default="train", help="split of the examples (default: train)")
+    group.add_argument("--ckpt", choices=CHECKPOINTS, default="best", help="checkpoint (default: best)")
     return parser
 
 
-def _number(name: str, text: str) -> int:
-    """Parse the number of an option and check its limits."""
+def _parse_number(name: str, text: str) -> int:
+    """Parse the value of the option --NAME as an integer, and check its limits."""
     try:
         return validate_integer(name, int(text) if text.removeprefix("-").isdecimal() else text)
-    except ValueError as error:  # a LabError, or a number with more digits than Python reads
+    except ValueError as error:  # a LabError, or an integer with more digits than int() accepts
         raise argparse.ArgumentTypeError(str(error)) from error

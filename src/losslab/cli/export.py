@@ -14,12 +14,12 @@ logger = logging.getLogger("losslab")
 def export(arguments: Sequence[str] | None = None) -> None:
     """Export the network of a run, and check the exported program."""
     parser = run_parser(
-        "Write the network of a run as a torch.export program for batches of any size. It takes uint8 pixels and "
-        "normalises them itself (for tables it takes the prepared features), and returns probabilities or values. Its "
-        "outputs for real examples are compared with the model's before it is written."
+        "Write the network of a run as a torch.export program for batches of any size. The program takes uint8 pixels "
+        "and normalises them itself (for tabular data it takes the prepared features), and returns probabilities or "
+        "values. Before it is written, its outputs for real examples are compared with those of the network."
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="output file (default: RUN_FOLDER/exported.pt2)")
-    parser.add_argument("--raw", action="store_true", help="return the network's raw outputs instead")
+    parser.add_argument("--raw", action="store_true", help="return raw outputs, such as logits")
     add_data_option(parser)
     options = parser.parse_args(arguments)
     run_verb(lambda: _export(options), options.trust)

@@ -101,21 +101,22 @@ def _run(verb: str) -> None:
         return
     if find_spec("hydra") is None:  # not the Python in which losslab was installed
         sys.exit(
-            "this Python lacks the packages of losslab: run `source .venv/bin/activate`, or create it by `make train`"
+            "this Python lacks the packages that losslab needs: run `source .venv/bin/activate` (after `make train`, "
+            "which creates .venv)"
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    with exit_on_ctrl_c():  # otherwise Ctrl-C during the imports, which take a second, would print a traceback
+    with exit_on_ctrl_c():  # during the imports, which take a second, Ctrl-C would print a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
 
 
 def _print_train_help() -> None:
-    """Print the groups in conf/ with their choices. Hydra's `--help` would compose the configuration, which is slow."""
+    """Print the help of `losslab train`. Hydra's own `--help` is slow, since it composes the configuration."""
     from losslab.io.conf_groups import NAMES, choices  # noqa: PLC0415
     from losslab.io.terminal import ignore_output_errors  # noqa: PLC0415
 
-    ignore_output_errors()  # `--help | head -1`
+    ignore_output_errors()  # for `--help | head -1`, which closes the pipe
     lines = [
         fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
         for group in NAMES
@@ -124,9 +125,10 @@ def _print_train_help() -> None:
 
 
 def _complete(program: str, arguments: list[str]) -> None:
-    """Print completions for the shell: the verbs, or after `train` and `check` Hydra's completions of overrides.
+    """Print completions for the shell: the verbs, or Hydra's completions of overrides after `train` and `check`.
 
-    The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
+    The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE. For `losslab -sc install=bash`, Hydra
+    prints the code to install completion.
     """
     _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
     if len(words) < 2:

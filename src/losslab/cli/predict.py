@@ -16,7 +16,7 @@ logger = logging.getLogger("losslab")
 
 
 def predict(arguments: Sequence[str] | None = None) -> None:
-    """Classify image files, without the data set."""
+    """Classify image files. The data set is not needed."""
     parser = run_parser(
         "Classify image files. They are resized and normalised as in training; the data set is not needed. Unreadable "
         "files are reported, the others are classified, and the exit code is 1."
@@ -38,15 +38,15 @@ def _predict(options: argparse.Namespace) -> int:
         raise LabError(f"--top must be 1 or more, got {options.top}")
     classifier = predict.load_classifier(RunFolder(options.run_folder, tuple(options.trust)), options.ckpt)
     paths, unreadable = predict.find_files(options.images)
-    best = min(options.top, len(classifier.spec.names))
-    header = ["image", *(f"{name}_{rank}" for rank in range(1, best + 1) for name in ("class", "probability"))]
+    shown = min(options.top, len(classifier.spec.names))
+    header = ["image", *(f"{name}_{rank}" for rank in range(1, shown + 1) for name in ("class", "probability"))]
     rows: list[list[str]] = []
     width = max((len(str(path)) for path in paths), default=0)
-    for path, answer in predict.classify(classifier, paths):
-        if isinstance(answer, str):
-            unreadable.append(answer)
+    for path, probabilities_or_error in predict.classify(classifier, paths):
+        if isinstance(probabilities_or_error, str):
+            unreadable.append(probabilities_or_error)
             continue
-        values, indices = answer.topk(best)
+        values, indices = probabilities_or_error.topk(shown)
         names = [classifier.spec.names[index] for index in indices.tolist()]
         top = list(zip(names, values.tolist(), strict=True))
         logger.info("%-*s  %s", width, path, "  ".join(f"{name} {probability:.4f}" for name, probability in top))

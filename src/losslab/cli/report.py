@@ -1,4 +1,4 @@
-"""The output of a training: a header at the start, the results at the end; and the table of metrics for all verbs."""
+"""Logs the settings of a run before training and its results afterwards, and tables of metrics for all verbs."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -50,12 +50,13 @@ def log_header(experiment: "Experiment") -> None:
 
 
 def _with_parameters(name: str, config: dict[str, Any]) -> str:
+    """Return a choice with its options as text, such as "adam, lr 0.001", without those that are None or False."""
     shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
     return ", ".join([name, *(f"{key} {_short(value)}" for key, value in shown.items())])
 
 
 def _short(value: Any) -> str:
-    """Return the value as text; for the configuration of an object, the name of its class."""
+    """Return an option's value as text: the class name for an object's configuration, the keys for another mapping."""
     if not isinstance(value, dict):
         return str(value)
     if "_target_" in value:
@@ -64,10 +65,10 @@ def _short(value: Any) -> str:
 
 
 def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
-    """Log the final metrics, and for a linear model its weights next to the least-squares solution."""
+    """Log the final metrics, and the weights of a linear model next to the least-squares solution."""
     if "best_epoch" in results:
         best, monitor = results["best_epoch"], experiment.learner.monitor
-        line = "best epoch  %d of %d by %s: its values, and those of the test set with its weights"
+        line = "best epoch  %d of %d by %s: the table shows the values of this epoch; test used its weights"
         logger.info(line, best, results["epochs"], monitor)
     log_metrics(results)
     _log_weights(experiment)
@@ -79,7 +80,7 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
 
 
 def log_metrics(results: dict[str, float]) -> None:
-    """Log the values named SPLIT/METRIC as a table: a row for each metric, a column for each split."""
+    """Log the results named SPLIT/METRIC as a table with a row for each metric and a column for each split."""
     values = {name: value for name, value in results.items() if "/" in name}
     splits = list(dict.fromkeys(name.partition("/")[0] for name in values))
     rows = [["metric", *splits]]
@@ -92,17 +93,18 @@ def log_metrics(results: dict[str, float]) -> None:
 def _log_weights(experiment: "Experiment") -> None:
     """Log each parameter of a linear regression next to the least-squares solution for the training targets.
 
-    If the targets are corrupted, another column contains the solution for the clean targets.
+    If the targets are corrupted, another column contains the solution for the clean targets. Log nothing for another
+    task or network.
     """
     network, loss = experiment.learner.network, experiment.learner.loss
     if not isinstance(network, torch.nn.Linear) or experiment.learner.spec.task is not Task.REGRESSION:
         return
     outputs = torch.ones(1, loss.outputs(1))
     if not torch.equal(loss.to_predictions(outputs), outputs[:, :1]):
-        return  # the outputs are logarithms of the values
+        return  # the outputs are not the predicted values, but for example their logarithms
     train = experiment.data.splits["train"]
     if not isinstance(train, Examples):
-        return  # too many examples: they are read from files during training
+        return  # the examples are not in memory, but are read from files during training
     targets = {"least squares": train.target}
     if not torch.equal(train.target, train.truth):
         targets["of clean targets"] = train.truth

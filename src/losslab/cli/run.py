@@ -1,4 +1,4 @@
-"""Training one run in one or several processes, for all commands that train."""
+"""Trains one run, in one or several processes, for all commands that train."""
 
 import errno
 import gc
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("losslab")
 
 
-def run_and_exit(body: Callable[[], object], context: ProcessContext, *, show_all: bool) -> NoReturn:
-    """Call a function that trains a run or a sweep, close the sweep, and exit: with code 1 if a job is not done."""
+def run_and_exit(body: Callable[[], object], context: ProcessContext, *, show_tracebacks: bool) -> NoReturn:
+    """Call `body`, which trains a run or a sweep, close the sweep, and exit; the code is 1 if a job is not done."""
 
     def close() -> bool:
         return display.close(context.sweep)
 
     try:
-        with one_line_errors(show_all=show_all, close=close):
+        with one_line_errors(show_tracebacks=show_tracebacks, close=close):
             body()
-    except SystemExit as ended:
+    except SystemExit as error:
         close()
-        exit_now(ended.code if isinstance(ended.code, int) else 1)
+        exit_now(error.code if isinstance(error.code, int) else 1)
     exit_now(0 if close() else 1)
 
 
@@ -44,37 +44,38 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
 
     Args:
         config: the resolved configuration.
-        resume: whether to resume the run in its folder.
-        from_folder: whether the configuration was read from an untrusted folder.
+        resume: whether to resume the run that its run_dir contains.
+        from_folder: whether the configuration was read from an untrusted folder; True if `resume` is.
 
     Raises:
-        LabError: the experiment was refused, or failed.
+        LabError: the configuration is wrong, the training failed, or the disk is full.
     """
-    ignore_output_errors()  # in each process of a run
+    ignore_output_errors()  # here, because each process of a run calls this function
     with imports_without_gc():
         from losslab.cli import report  # noqa: PLC0415
-        from losslab.training import experiment as lab  # noqa: PLC0415
+        from losslab.training.experiment import build  # noqa: PLC0415
+        from losslab.training.experiment import run as run_experiment  # noqa: PLC0415
         from losslab.training.teacher import with_teacher  # noqa: PLC0415
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
     from_folder = from_folder or resume
     resume = resume or (environment.is_restart() and folder.config.is_file())
-    if resume and folder.teacher.is_dir():  # the copy in the run: the original teacher may have changed
+    if resume and folder.teacher.is_dir():  # use this copy, since the original teacher may have changed
         config = with_teacher(str(folder.teacher), config)
-    experiment = lab.build(config)
-    # An untrusted folder must not trigger an unverified download; a started run already has its data.
+    experiment = build(config)
+    # An untrusted configuration must not start a download that is not verified.
     experiment.data.may_download = not from_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
     if metric not in experiment.learner.metric_names:
         raise LabError(f"optimized_metric={metric} is not one of {', '.join(experiment.learner.metric_names)}")
-    experiment.data.prepare_data()  # before the header names the run folder: this may fail
+    experiment.data.prepare_data()  # may fail, so it precedes the header, which names the run folder
     if experiment.data.corruptions:
-        experiment.data.setup()  # the header describes them
-    first = experiment.trainer.is_global_zero
-    if first:
+        experiment.data.setup()  # the header describes the corruptions
+    is_first_rank = experiment.trainer.is_global_zero
+    if is_first_rank:
         report.log_header(experiment)
     try:
-        results = lab.run(experiment, resume=resume)
+        results = run_experiment(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
@@ -84,11 +85,11 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
             raise
         path, again = experiment.folder.path, _resume_command(experiment)
         raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
-    if first:
+    if is_first_rank:
         report.log_results(experiment, results)
     value = results.get(metric)
     del experiment
-    gc.collect()  # frees its data before the next job of a sweep loads its own
+    gc.collect()  # frees the data of the experiment, in case this process trains another run
     return value
 
 
@@ -97,7 +98,7 @@ def _resume_command(experiment: "Experiment") -> str:
 
 
 def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
-    """Exit after a signal has ended a run. Log the command that resumes the run, and requeue its SLURM job."""
+    """Exit after a signal has ended training. Log the command that resumes the run; on SLURM, requeue the job."""
     from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
 
     callback = find_checkpoint_callback(experiment.trainer)
@@ -113,7 +114,7 @@ def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
 
 
 def processes_to_start(config: dict[str, Any]) -> int:
-    """Return the number of processes to start for a run; 1 if this process is a rank or a worker already."""
+    """Return the number of processes to start for a run; 1 if this process already is one of its ranks."""
     if environment.current_rank().world_size > 1 or worker.is_worker():
         return 1
     return environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
@@ -127,7 +128,7 @@ def run_in_processes(task: Callable[..., float | None], arguments: tuple[Any, ..
     """
     options = worker.WorkerOptions(threads=spawn.threads_per_process(world_size))
     result = spawn.wait_for_group(spawn.WorkerGroup(task, [arguments] * world_size, options))
-    if result.exit_code > 128:  # a signal: all ranks have saved, and rank 0 has reported it
+    if result.exit_code > 128:  # ended by a signal: all ranks have saved, and rank 0 has logged it
         exit_now(result.exit_code)
     if result.reason is not None:
         sys.stderr.write(printable(result.traceback))

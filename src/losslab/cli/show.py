@@ -1,4 +1,4 @@
-"""`losslab show`: the card of a loss, and its figure."""
+"""`losslab show`: print the card of a loss, which lists the facts about it, and draw its value and gradient."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from losslab.errors import LabError
 from losslab.training.config import compose
 
 _HELP = """\
-Print the card of a loss and draw its value and gradient.
+Print the card of a loss, which lists the facts about it, and draw its value and gradient.
 
 Usage: losslab show loss=NAME [loss.KEY=VALUE ...]     the card of a loss, and a figure in outputs/figures
        losslab show --all                              docs/losses.md with every card and figure
@@ -19,7 +19,7 @@ Usage: losslab show loss=NAME [loss.KEY=VALUE ...]     the card of a loss, and a
 
 
 def show(arguments: Sequence[str] | None = None) -> None:
-    """Print the card of a loss and draw its figure into outputs/figures, or write the page of all losses."""
+    """Print the card of a loss and save its figure in outputs/figures; with --all, write docs/losses.md instead."""
     run_hydra_verb(_show, arguments, _HELP)
 
 
@@ -44,8 +44,8 @@ def _show(arguments: list[str]) -> None:
     loss = make_loss_without_data(config, CLASSES)
     sys.stdout.write(card_text.text(name, loss) + "\n")
     changed = [argument.removeprefix("loss.") for argument in arguments if argument.startswith("loss.")]
-    losses: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None
-    path = report.save("-".join([name, *changed]), curves(name, config, losses), Path("outputs/figures"))
+    adapted: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None
+    path = report.save("-".join([name, *changed]), curves(name, config, adapted), Path("outputs/figures"))
     sys.stdout.write(f"figure: {path}\n")
 
 
@@ -62,6 +62,7 @@ def _compose_loss(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         others = (argument for argument in arguments if not argument.startswith(("loss=", "teacher=")))
         return name, catalog.config(name, *others)
     if not any(argument.startswith(("loss._target_", "hydra.searchpath")) for argument in arguments):
-        alike = " or ".join(get_close_matches(name, catalog.names()))
-        raise LabError(f"there is no loss={name}: {f'did you mean {alike}' if alike else one_of}")
+        similar = " or ".join(get_close_matches(name, catalog.names()))
+        advice = f"did you mean {similar}" if similar else f"choose {one_of}"
+        raise LabError(f"there is no loss={name}: {advice}")
     return name, compose(arguments, run_dir="unused")["loss"]

@@ -39,31 +39,32 @@ def train() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in FLAGS)
     context, arguments = ProcessContext(), sys.argv[1:]
     if any(argument.startswith("resume=") for argument in arguments):
-        run.run_and_exit(lambda: _resume(arguments, context), context, show_all="traceback=true" in arguments)
+        show_tracebacks = "traceback=true" in arguments
+        run.run_and_exit(lambda: _resume(arguments, context), context, show_tracebacks=show_tracebacks)  # never returns
     add_working_directory_to_path()
     register(context)
-    # Hydra prints errors over several lines; with HYDRA_FULL_ERROR it raises them.
-    show_all = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
+    # Hydra prints an error over several lines. With HYDRA_FULL_ERROR it raises the error instead.
+    show_tracebacks = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    run.run_and_exit(lambda: _hydra_main(context), context, show_all=show_all)
+    run.run_and_exit(lambda: _hydra_main(context), context, show_tracebacks=show_tracebacks)
 
 
 def _hydra_main(context: ProcessContext) -> None:
     try:
         hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(HydraTask(context))()
     except BaseException as error:
-        if context.sweep is None:  # the jobs cannot be composed
+        if context.sweep is None:  # no job was started
             for folder in context.sweep_folders:
                 runs.discard_sweep(folder, context.claimed)
         elif isinstance(error, ValueError) and not context.sweep.count(State.DONE):
-            sys.exit(1)  # the sweeper fails because no job succeeded
+            sys.exit(1)  # the sweeper raised this ValueError because no job succeeded
         raise
 
 
 class HydraTask:
-    """The task function of Hydra: it trains a run, or a job of a sweep.
+    """The task function of Hydra, which trains a run or a job of a sweep.
 
-    Its context is not pickled, because each process has its own context.
+    Pickling leaves out its context, because each process has its own.
     """
 
     def __init__(self, context: ProcessContext | None = None) -> None:
@@ -73,15 +74,15 @@ class HydraTask:
         return HydraTask, ()
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Train, and return the value that a sweeper optimises."""
+        """Train the run that Hydra composed, and return the value that a sweeper optimises."""
         runtime = HydraConfig.get().runtime
         rank = environment.current_rank()
         try:
             config = resolve(cfg, runtime.choices, runtime.output_dir)
             if rank.rank > 0 and not worker.is_worker():
-                logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
-            alone = HydraConfig.get().mode is RunMode.RUN and rank.world_size == 1
-            if runtime.choices.get("trainer") == "slurm" and alone:
+                logging.getLogger().setLevel(logging.ERROR)  # only rank 0 logs messages
+            is_single = HydraConfig.get().mode is RunMode.RUN and rank.world_size == 1
+            if runtime.choices.get("trainer") == "slurm" and is_single:
                 logger.warning("trainer=slurm submits a job only with -m: this run trains on this machine")
             processes = run.processes_to_start(config)
             if processes > 1:
@@ -99,7 +100,7 @@ class HydraTask:
 
 
 def _train_rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
-    """Train one rank of a run in a process of its own."""
+    """Train a run as one of its ranks, in a new process."""
     task = HydraTask()
     register(task.context)
     setup_globals()
@@ -112,6 +113,7 @@ def _train_rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
 
 
 def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
+    """Resume the run or complete the sweep in the folder resume=FOLDER of these arguments."""
     settings = dict(argument.partition("=")[::2] for argument in arguments)
     path = Path(settings.pop("resume"))
     packages = settings.pop("trust", "").removeprefix("[").removesuffix("]").split(",")
@@ -124,25 +126,25 @@ def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
         return
     for flag in FLAGS:
         settings.pop(flag, None)  # a sweep may be completed with or without -m
-    again = f"type the command of the sweep again with run_dir={runs.display_path(path)}"
-    _refuse_other_keys(settings, (*CHANGEABLE_ON_RESUME, "hydra.launcher.n_jobs"), "completes a sweep", again)
+    alternative = f"type the command of the sweep again with run_dir={runs.display_path(path)}"
+    _refuse_other_keys(settings, (*CHANGEABLE_ON_RESUME, "hydra.launcher.n_jobs"), "completes a sweep", alternative)
     configure_log(OmegaConf.load(CONF / "hydra" / "hydra_logging" / "losslab.yaml"))  # type: ignore[arg-type]
     logger.info("sweep folder  %s", runs.display_path(path.absolute()))
     recorded.complete(path, _train_job, context, changes=settings, trusted=trusted)
 
 
 def _refuse_other_keys(settings: Mapping[str, str], allowed: Sequence[str], purpose: str, alternative: str) -> None:
-    """Refuse settings next to resume= that would change the run or sweep, and suggest the alternative."""
-    other = next((key for key in settings if key not in allowed), None)
-    if other is not None:
+    """Raise a LabError if a setting next to resume= is not allowed to change. The message ends with `alternative`."""
+    key = next((key for key in settings if key not in allowed), None)
+    if key is not None:
         raise LabError(
-            f"resume= {purpose} with its recorded settings; {other} cannot be changed (only {', '.join(allowed)} can): "
+            f"resume= {purpose} with its recorded settings; {key} cannot be changed (only {', '.join(allowed)} can): "
             f"leave it out, or {alternative}"
         )
 
 
 def _train_job(config: dict[str, Any], resumes: bool) -> float | None:
-    """Train a job of a sweep in one of its processes."""
+    """Train a job of a sweep that resume= completes, in one of the processes of the job."""
     _configure_logging(RunFolder(Path(config["run_dir"])), console=False)
     try:
         return run.run(config, resume=resumes, from_folder=True)
@@ -152,15 +154,16 @@ def _train_job(config: dict[str, Any], resumes: bool) -> float | None:
 
 
 def _resume_run(folder: RunFolder, settings: Mapping[str, str]) -> None:
+    """Resume a run, in this process or in new ones. `settings` maps the config keys to change to their new values."""
     if not folder.path.is_dir():
         raise LabError(f"resume={folder.path}: there is no such folder")
-    new = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
-    _refuse_other_keys(settings, CHANGEABLE_ON_RESUME, "continues a run", new)
+    alternative = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
+    _refuse_other_keys(settings, CHANGEABLE_ON_RESUME, "continues a run", alternative)
     config, started = read_configuration(folder, settings)
     if environment.current_rank().rank == 0:
         _configure_logging(folder)
     else:
-        logging.getLogger().setLevel(logging.ERROR)  # rank 0 logs for all
+        logging.getLogger().setLevel(logging.ERROR)  # only rank 0 logs messages
     if folder.metrics.is_file():
         logger.info("%s is finished: there is nothing to resume", runs.display_path(folder.path))
         return
@@ -178,26 +181,27 @@ def _resume_run(folder: RunFolder, settings: Mapping[str, str]) -> None:
 
 
 def _resume_rank(config: dict[str, Any], started: bool) -> float | None:
+    """Resume a run as one of its ranks, in a new process."""
     _configure_logging(RunFolder(Path(config["run_dir"])))
     return run.run(config, resume=started, from_folder=True)
 
 
 def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = None) -> tuple[dict[str, Any], bool]:
-    """Read and check the configuration of a run to resume. Return it, and whether the run had started.
+    """Read, adapt and check the configuration of a run to resume. Return it, and whether the run has config.json.
 
-    The paths in the configuration are those of the current location of the folder, and the `settings` are changed. A
-    run that was killed before it wrote config.json starts with the configuration that Hydra composed.
+    Without config.json, because the run was killed early, the configuration that Hydra composed is read instead. Paths
+    of the run folder are replaced by its current path, and `settings` maps config keys to new values.
 
     Raises:
         LabError: there is no configuration, or it contains a `_target_` or a path that is not allowed.
     """
-    with imports_without_gc():  # the check of a `_target_` imports its module
+    with imports_without_gc():  # check_targets imports torch
         started = folder.config.exists()
         config = folder.read_config() if started else _read_composed(folder)
         config = recorded.relocate(config, folder.path)
         recorded.change(config, settings or {})
-        config["trust"] = list(folder.trusted)  # never from the folder
-        # Checked again, because it was changed. It is not changed after this.
+        config["trust"] = list(folder.trusted)  # never the packages that the folder names
+        # read_config has checked the targets, but the configuration was changed since. It is not changed below.
         trust.check_targets(config, folder.path, folder.trusted)
     trust.check_write_paths(config, folder.path, folder.trusted)
     check_folder(folder.path)
@@ -212,16 +216,16 @@ def _read_composed(folder: RunFolder) -> dict[str, Any]:
         choices = read_yaml(source.with_name("hydra.yaml"))["hydra"]["runtime"]["choices"]
         plain.pop("trust", None)
         interpolation = find_unknown_interpolation(plain)
-        named = all(isinstance(choice, str | None) for choice in choices.values())
-        named &= all(choices[group] for group in ("model", "data", "loss"))
+        has_names = all(isinstance(choice, str | None) for choice in choices.values())
+        has_names &= all(choices[group] for group in ("model", "data", "loss"))
     except Exception as error:  # the file is missing, or incomplete because the run was killed
         if runs.find_runs([folder.path]).runs:
-            folder.read_config()  # raises: not a run folder, but it contains runs
+            folder.read_config()  # raises a LabError that lists these runs
         advice = "check the path, or start the run again"
         raise LabError(f"{folder.path} is not the folder of a started run: {advice}") from error
-    if interpolation is not None or not named:
-        reason = "the choices of groups are not names" if not named else f"it contains {ascii(interpolation)[:80]}"
-        raise LabError(f"{source} is untrusted and is not resolved ({reason}): start the run again")
+    if interpolation is not None or not has_names:
+        reason = f"it contains {ascii(interpolation)[:80]}" if has_names else "a group has a choice that is not a name"
+        raise LabError(f"{source} is untrusted and was not resolved ({reason}): start the run again")
     try:
         config = resolve(OmegaConf.create(plain), choices, str(folder.path))
     except OmegaConfBaseException as error:
@@ -234,7 +238,7 @@ def _read_composed(folder: RunFolder) -> dict[str, Any]:
 
 
 def _configure_logging(folder: RunFolder, *, console: bool = True) -> None:
-    """Append log messages to the run's train.log with the settings in losslab's conf/; only on rank 0.
+    """Append the log messages of rank 0 to the run's train.log, with the settings in conf/hydra/job_logging.
 
     Raises:
         LabError: train.log is not a regular file.

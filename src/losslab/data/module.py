@@ -67,7 +67,7 @@ class DataMetadata:
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else message_of(error)
             raise LabError(
-                f"{path} is damaged ({reason}): delete it, and the data themselves are read instead"
+                f"{path} is damaged ({reason}): delete it; then the data themselves are read instead"
             ) from error
         return metadata
 

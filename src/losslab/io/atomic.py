@@ -1,8 +1,8 @@
-"""Writes files atomically: after a crash, the old or the new file exists, never a part of it. Imports no torch.
+"""Writes files atomically: after a crash, either the old or the new file exists, complete. Imports no torch.
 
 A file is written under a temporary name in the same folder (a rename is atomic only within a file system), flushed to
-disk with fsync, and renamed; then the folder is flushed too. A checksum, if there is one, is in NAME.sha256 next to the
-file, in the format of `sha256sum`.
+disk with fsync, and renamed; then the folder is flushed too. The checksum of a file NAME, if it has one, is in
+NAME.sha256 next to the file, in the format of `sha256sum`.
 """
 
 import hashlib
@@ -19,34 +19,34 @@ from losslab.io.untrusted import open_regular_file, read_text
 
 
 def checksum_path(path: Path) -> Path:
-    """Return the path of a file's checksum."""
+    """Return the path of the checksum file that belongs to a file."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file and its checksum. The function `write` writes the content into an open file.
+    """Write a file and its checksum. `write` is called with the open file and writes its content.
 
-    The previous file and its checksum match until the new file replaces it.
+    At any time, the checksum file contains the digest of the file at `path`.
 
     Raises:
-        OSError: there is no space or no permission. The previous file is untouched.
+        OSError: there is no space or no permission. The previous file is unchanged.
     """
     previous = _read_digests(path)
     with _replace(path) as file:
         write(file)
         file.flush()
         digest = sha256(Path(file.name))
-        # While the rename is pending, the checksum file lists both digests, so that it matches either content.
+        # Until the rename, the checksum file lists the digests of both files, so that either of them passes.
         _write_digests(path, [digest, *previous])
     if previous:
         _write_digests(path, [digest])
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file, without a checksum.
+    """Write a file without a checksum.
 
     Raises:
-        OSError: there is no space or no permission. The previous file is untouched.
+        OSError: there is no space or no permission. The previous file is unchanged.
     """
     with _replace(path) as file:
         file.write(content)
@@ -56,7 +56,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in the format of `to_json`.
 
     Raises:
-        OSError: there is no space or no permission. The previous file is untouched.
+        OSError: there is no space or no permission. The previous file is unchanged.
     """
     write_bytes(path, to_json(content).encode())
 
@@ -73,7 +73,7 @@ def _replace_non_finite(value: Any) -> Any:
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copy a regular file, without a checksum.
+    """Copy the regular file `source` to `path`, without its checksum.
 
     Raises:
         OSError: the source cannot be read or is not a regular file, or there is no space or no permission.
@@ -83,11 +83,11 @@ def copy(source: Path, path: Path) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file and its checksum within a folder. At any time the file at one of the two paths has its checksum."""
+    """Rename a file and its checksum file within a folder. The file always matches the checksum file next to it."""
     digests, previous = _read_digests(path), _read_digests(to)
     if digests:
         _write_digests(to, [*digests, *previous])
-    else:  # the checksum at `to` is that of the file to be replaced
+    else:  # an old checksum file at `to` would not match the renamed file
         checksum_path(to).unlink(missing_ok=True)
     path.replace(to)
     _fsync_folder(path.parent)
@@ -102,7 +102,7 @@ def remove(path: Path) -> None:
 
 
 def matches_checksum(path: Path) -> bool | None:
-    """Return whether a file matches its checksum, or None if it has no checksum.
+    """Return whether a file matches its checksum; None if it has no checksum file.
 
     Raises:
         OSError: the file cannot be read.
@@ -113,12 +113,12 @@ def matches_checksum(path: Path) -> bool | None:
 
 @contextmanager
 def _replace(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file, which replaces the file at `path` at the end, unless an exception is raised."""
+    """Open a temporary file. At the end of the `with` block, it replaces the file at `path` if nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # left by a killed process with the same process id
-        with temporary.open("xb") as file:  # "x" never writes through a link of that name
+        with temporary.open("xb") as file:  # "x" fails if there is a link of that name
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -152,7 +152,7 @@ def sha256(path: Path) -> str:
 
 
 def _fsync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not supported by some network file systems
+    with suppress(OSError):  # some network file systems do not support it
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -6,19 +6,19 @@ from losslab import CONF
 
 
 class ConfigGroup(NamedTuple):
-    """A folder of conf/. A run chooses one of its files, as in `loss=focal`."""
+    """A folder of conf/. A run chooses one of the files in it: `loss=focal` chooses conf/loss/focal.yaml."""
 
     name: str
     required: bool = False
     """Whether every run needs a choice."""
     unset: bool = False
-    """Whether the default is no choice. Keys of the group may be set only together with a choice."""
+    """Whether nothing is chosen by default. Then the keys of the group may be set only together with a choice."""
     corrupts: bool = False
-    """Whether the choice corrupts the training data. Corruptions are applied in the order of the table."""
+    """Whether the choice corrupts the training data. Corruptions are applied in the order of `GROUPS`."""
     recorded: bool = True
     """Whether config.json records the choice, under `choices`."""
     setting: bool = False
-    """Whether `losslab compare` groups runs by the choice."""
+    """Whether `losslab compare` puts runs with different choices into different groups of runs."""
 
 
 GROUPS = (
@@ -44,15 +44,15 @@ UNSET = tuple(group.name for group in GROUPS if group.unset)
 CORRUPTIONS = tuple(group.name for group in GROUPS if group.corrupts)
 RECORDED = tuple(group.name for group in GROUPS if group.recorded)
 SETTINGS = ("loss", *(group.name for group in GROUPS if group.setting and group.name != "loss"))
-"""The groups by whose choices `losslab compare` groups runs; the loss is the first."""
+"""The config groups whose choices tell `losslab compare` which runs belong together. The first is the loss."""
 
 
 def choices(group: str) -> list[str]:
-    """Return the names of the choices of a group, in alphabetical order."""
+    """Return the names of the choices of a config group, in alphabetical order."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def unset_group_message(group: str, key: str) -> str:
-    """Return the error message for a key that is set although nothing is chosen for its group."""
+    """Return the error message for a key that is set although nothing is chosen for the config group of the key."""
     offered = ", ".join(choice for choice in choices(group) if choice != "none")
     return f"{group}.{key} is set, but no {group} is chosen: choose {group}={offered}"

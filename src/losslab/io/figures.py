@@ -18,25 +18,25 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """The colour-blind safe palette of Okabe and Ito, without its yellow, which is too light for a line."""
 GREY = "#777777"
 LINE_STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (1, 3)), (0, (8, 2)))
-"""As many line styles as colours, so that figures can be read in black and white."""
+"""The line styles, one for each colour, so that figures can be read in black and white."""
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Yield the matplotlib options color and linestyle of one line after another; the first 49 pairs differ."""
+    """Yield the matplotlib options `color` and `linestyle` for each line of a figure. The first 49 lines differ."""
     for number in count():
         style = LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]
         yield {"color": COLOURS[number % len(COLOURS)], "linestyle": style}
 
 
 def new_figure(width: float, height: float, *, dpi: int = 110, layout: Any = "constrained") -> "Figure":
-    """Create a figure without pyplot. Width and height are in inches."""
+    """Create a figure without pyplot. `width` and `height` are in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import, and not needed to train
 
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
 
 
 def rasterize(figure: "Figure") -> NDArray[np.uint8]:
-    """Render a figure as RGBA pixels (height, width, 4)."""
+    """Render a figure as RGBA pixels, uint8 (height, width, 4)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
     canvas = FigureCanvasAgg(figure)
@@ -45,7 +45,7 @@ def rasterize(figure: "Figure") -> NDArray[np.uint8]:
 
 
 def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
-    """Encode a figure or pixels as PNG. Equal figures give equal bytes, since the version of matplotlib is left out."""
+    """Encode a figure or pixels as PNG, without the version of matplotlib, so that equal figures give equal bytes."""
     content = BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image  # noqa: PLC0415

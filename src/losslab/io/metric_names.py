@@ -1,4 +1,4 @@
-"""Names of metrics: which ones are monitored, and whether lower values are better. Imports no torch."""
+"""Tells by the name of a metric whether it may be monitored, and whether lower values are better. Imports no torch."""
 
 _LOWER_IS_BETTER = {"loss", "mse", "mae", "nll", "brier", "ece"}
 
@@ -7,5 +7,5 @@ MONITORED = ("val/accuracy", "val/mse")
 
 
 def direction(metric: str) -> str:
-    """Return "min" if lower values of a metric, loss or loss term such as "val/ece" are better, otherwise "max"."""
+    """Return "min" if lower values of a metric, or a loss or one of its terms, are better, otherwise "max"."""
     return "min" if _LOWER_IS_BETTER.intersection(metric.removesuffix("_given").split("/")) else "max"

@@ -46,11 +46,11 @@ def markdown_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) ->
 def terminal_table(
     rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, width: int | None = None, instead: str | None = None
 ) -> str:
-    """Format rows of cells as plain text of a width in characters; the default is the width of the terminal.
+    """Format rows of cells as plain text that is `width` characters wide; the default is the width of the terminal.
 
     The first row is the header. `left` contains the indices of the left-aligned columns; the others are right-aligned.
-    To fit, cells of the first column are wrapped, and other cells are cut. If `instead` is given, it is returned if
-    cells would have to be cut.
+    In a table that is too wide, cells of the first column are wrapped and other cells are cut. If `instead` is given,
+    it is returned in place of a table whose cells would be cut.
     """
     header, *body = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -1,7 +1,7 @@
-"""Prints to the terminal without control characters, and continues when stdout or stderr are closed.
+"""Prints to the terminal without control characters, and continues when stdout or stderr is closed.
 
-Text from untrusted files may contain escape sequences, which move the cursor, change colours or reverse the direction
-of writing. So `printable` escapes them in all text that is printed.
+Text from untrusted files may contain control characters, which move the cursor, change colours or reverse the direction
+of writing. So all text passes through `printable`, which escapes them.
 """
 
 import codecs
@@ -27,6 +27,7 @@ _format_warning = warnings.formatwarning
 
 
 def _replace_by_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that an encoding lacks by similar ASCII or "?". This is a handler for `register_error`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
@@ -41,7 +42,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records as printable text, also for log files, since a terminal may show them."""
+    """Formats log records as printable text. Log files use it too, since a terminal may show them later."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record, with its traceback if it has one."""
@@ -54,14 +55,14 @@ def print_traceback(error: BaseException) -> None:
 
 
 class _ForgivingFile(io.FileIO):
-    """An output file that ignores errors of writing."""
+    """An output file that ignores write errors."""
 
     def write(self, content: Any, /) -> int:
-        """Write the content, or drop it if that fails, and return the number of bytes written or dropped."""
+        """Write the content, or drop it if writing fails. Return the number of bytes that were written or dropped."""
         size = memoryview(content).nbytes
         try:
             written: int | None = super().write(content)
-        except OSError:  # the reader is gone, or the disk is full
+        except OSError:  # the reader of the pipe has exited, or the disk is full
             return size
         return size if written is None else written  # None: a non-blocking pipe is full
 
@@ -69,13 +70,13 @@ class _ForgivingFile(io.FileIO):
 def ignore_output_errors() -> None:
     """Make stdout and stderr drop output that they cannot write, as with `| head -1` or `> /dev/full`.
 
-    Call this only in commands whose result is not their output. The file train.log still contains all log messages.
+    Call this only in commands that write their results to files. The file train.log still contains all log messages.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed by `>&-`
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- open until exit
-        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not in tests, notebooks
+        elif stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:  # not in notebooks
             setattr(sys, name, _forgiving(stream))
 
 
@@ -95,7 +96,7 @@ def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def escape_unprintable_output() -> None:
-    """Print characters that the encoding of a stream lacks as similar ASCII, and warnings as printable text."""
+    """Make stdout and stderr print characters that their encoding lacks as similar ASCII, and escape warnings."""
     if warnings.formatwarning is _format_warning:
         warnings.formatwarning = lambda *arguments, **options: printable(_format_warning(*arguments, **options))
     for stream in (sys.stdout, sys.stderr):
@@ -104,7 +105,7 @@ def escape_unprintable_output() -> None:
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log messages above the progress bar, with warnings and errors in colour, and does not wrap lines."""
+    """Prints log messages above the progress bar. Warnings and errors are in colour; long lines are not wrapped."""
 
     def __init__(self) -> None:
         super().__init__()

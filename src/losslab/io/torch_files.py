@@ -1,6 +1,6 @@
-"""Reads untrusted files in the format of torch.save: only tensors, numbers and strings in plain containers.
+"""Reads untrusted files in the format of torch.save. Only tensors, numbers and strings in plain containers are allowed.
 
-torch.load with `weights_only=True` executes no code either. But it decompresses without limit, instantiates classes
+torch.load with `weights_only=True` executes no code either, but it decompresses without limit, instantiates classes
 that any library has declared safe, and accepts tensors whose shape exceeds their storage.
 """
 
@@ -21,7 +21,7 @@ _PICKLED_NAMES = frozenset({
     "collections OrderedDict", "collections Counter", "torch Size", "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
 })  # fmt: skip
-"""The globals that the pickle of a checkpoint may contain, besides the storage classes and dtypes of torch."""
+"""The globals that the pickle in a checkpoint may name, in addition to storage classes and dtypes of torch."""
 _FORBIDDEN_OPCODES = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX"})
 _MAX_DEPTH, _MAX_VALUES = 50, 20_000_000
 
@@ -71,6 +71,7 @@ def read_pickle(file: BinaryIO) -> bytes:
 
 
 def _is_allowed(name: str) -> bool:
+    """Return whether the pickle in a checkpoint may name a global, given as "MODULE NAME"."""
     module, _, attribute = name.partition(" ")
     is_storage = module in {"torch", "torch.storage"} and attribute.endswith("Storage")
     is_dtype = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
@@ -78,7 +79,10 @@ def _is_allowed(name: str) -> bool:
 
 
 def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Return the number of values in a tree and its depth. A container that occurs twice is counted twice."""
+    """Return the number of values in a tree and its depth. A container that occurs twice is counted twice.
+
+    `measured` maps the id of a container to its result; `depth` is the depth at which `value` occurs.
+    """
     if type(value) in _SCALARS:
         return 1, 0
     if id(value) in measured:
@@ -90,6 +94,7 @@ def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tu
     if type(value) not in _CONTAINERS or depth > _MAX_DEPTH:
         raise ValueError(f"it contains a {type(value).__name__}, which no checkpoint contains")
     children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    below = [_measure(child, measured, depth + 1) for child in children]
-    measured[id(value)] = 1 + sum(count for count, _ in below), 1 + max((deep for _, deep in below), default=0)
+    results = [_measure(child, measured, depth + 1) for child in children]
+    count, height = sum(size for size, _ in results), max((below for _, below in results), default=0)
+    measured[id(value)] = 1 + count, 1 + height
     return measured[id(value)]

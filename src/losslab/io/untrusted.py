@@ -1,7 +1,7 @@
 """Reads untrusted files and checks untrusted folders. Imports no torch.
 
-A folder that was copied from elsewhere may contain symbolic links, through which a file outside of the folder would be
-overwritten, and pipes, which block the process that opens them.
+A folder from somebody else may contain symbolic links and pipes. Writing through a link may overwrite a file outside of
+the folder, and opening a pipe may block the process.
 """
 
 import errno
@@ -24,9 +24,9 @@ _CONF_RESOLVERS = re.compile(r"\$\{(?:divisor:\d+,(?:\d+|null|-)|oc\.env:LOSSLAB
 
 
 def check_output_path(path: Path, folder: Path) -> None:
-    """Check that no part of `path` below `folder` is a symbolic link, through which a write would leave the folder.
+    """Check that no part of `path` below `folder` is a symbolic link, so that a write does not leave the folder.
 
-    Links above the folder, and paths outside of it, are allowed, since the user typed them.
+    Links above the folder are allowed, and so are paths outside of the folder, since the user typed them.
 
     Raises:
         LabError: a part of the path below the folder is a symbolic link.
@@ -41,9 +41,9 @@ def check_output_path(path: Path, folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that no file below a folder, at any depth, redirects or blocks a run that writes into the folder.
+    """Check that nothing in a folder, at any depth, redirects or blocks a process that writes into the folder.
 
-    A link to a name in the same directory is allowed, since last.ckpt may be such a link.
+    A link to a name in its own directory is allowed, since last.ckpt may be such a link.
 
     Raises:
         LabError: there is a symbolic link to another directory, a pipe, a socket or a device.
@@ -119,7 +119,7 @@ def read_json(path: Path, advice: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file written by Hydra into plain containers. Interpolations are not resolved.
+    """Read a YAML file that Hydra wrote into plain containers, without resolving interpolations.
 
     Raises:
         OSError: the file cannot be read.
@@ -130,7 +130,7 @@ def read_yaml(path: Path) -> Any:
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
     text = read_text(path, _MAX_YAML_BYTES)
-    if text.count("[") + text.count("{") > _MAX_YAML_BRACKETS:  # deep nesting keeps the parser busy for hours
+    if text.count("[") + text.count("{") > _MAX_YAML_BRACKETS:  # the parser takes hours for deep nesting
         raise ValueError(f"{path} contains more brackets than Hydra writes")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
@@ -141,10 +141,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def find_unknown_interpolation(config: Any) -> str | None:
-    """Return a string of a configuration whose interpolation could resolve to anything; None if there is none.
+    """Return a string of a configuration with an interpolation that conf/ does not use; None if there is none.
 
-    The interpolations of conf/ are allowed: a string may contain one reference to a single value, and one call of
-    `divisor` or `oc.env:LOSSLAB_DATA`.
+    conf/ uses these: a string may contain one reference to a single value, and one call of `divisor` or
+    `oc.env:LOSSLAB_DATA`.
     """
     nodes = [config]
     while nodes:
@@ -162,6 +162,7 @@ def find_unknown_interpolation(config: Any) -> str | None:
 
 
 def _is_known(config: Any, text: str) -> bool:
+    """Return whether the interpolations in a string are those that `find_unknown_interpolation` allows."""
     references = _REFERENCE.findall(text)
     rest = _REFERENCE.sub("-", text)
     calls = _CONF_RESOLVERS.findall(rest)
@@ -171,6 +172,7 @@ def _is_known(config: Any, text: str) -> bool:
 
 
 def _is_container(config: Any, dotted_key: str) -> bool:
+    """Return whether the value of a key such as "data.seed" is a mapping or a list."""
     node = config
     for key in dotted_key.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None

@@ -1,16 +1,16 @@
-"""Run folders; only this package knows their layout. It imports no torch, so that reading a thousand runs is quick.
+"""Run folders: their layout, and how to read and check them. No torch is imported, so a thousand runs are read quickly.
 
 RUN/.hydra/                 the configuration that Hydra composed, and the overrides
 RUN/config.json             the resolved configuration: enough to instantiate the experiment without Hydra
 RUN/data.json               shapes, classes and normalisation of the data: enough to use the network without the data
 RUN/checkpoints/best.ckpt   the epoch with the best monitored metric
-RUN/checkpoints/last.ckpt   the newest, to resume from; previous.ckpt is the one before; each has a .sha256
+RUN/checkpoints/last.ckpt   the newest checkpoint, to resume from; previous.ckpt is the one before; each has a .sha256
 RUN/weights.pth             the plain state_dict of the network in the best epoch
-RUN/faults.json             how the training data were corrupted, if they were, and the checksum of the data
+RUN/faults.json             if the training data were corrupted: how, and the checksum of the data
 RUN/history.csv             a row of metrics per epoch, reproducible to the byte
 RUN/timing.csv              the wall times of each epoch
-RUN/path.csv                all weights of a small network after each epoch
-RUN/metrics.json            final values of the metrics
+RUN/path.csv                all weights of the network after each epoch, if it is small
+RUN/metrics.json            final values of the metrics; exists only if the run has finished
 RUN/dynamics.npz            outputs and gradients of some examples after each epoch, with callbacks=dynamics
 RUN/figures/*.png           figures
 RUN/evaluation/NAME/        an evaluation, named after its split and checkpoint: test, val, test+last, ...
@@ -25,7 +25,7 @@ SWEEP/jobs.json             the resolved configuration of each job, from which t
 
 Modules: `folder` (paths and readers of a run, search for runs), `config` (validation and identity of configurations),
 `trust` (names and paths that an untrusted configuration may contain), `renames` (old names of classes), `lock` (claims
-new folders), `sweep_summary` (states of jobs), and `checkpoint` (the checkpoint to resume from), which imports torch.
+and locks folders), `sweep_summary` (states of jobs), and `checkpoint` (the checkpoint to resume from; imports torch).
 """
 
 from losslab.io.atomic import write_json

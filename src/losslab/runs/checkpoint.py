@@ -25,7 +25,7 @@ _OPTIONAL = {"callbacks": dict, "lr_schedulers": list, "hyper_parameters": dict,
 _LOOPS = {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict"}
 _LEARNER = {"sums": Tensor, "values": dict, "fresh": list, "loader": dict}
 _OWN_FILES = frozenset({"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"})
-"""Keys of the state of ModelCheckpoint that list files, which it may delete later."""
+"""Keys under which the state of ModelCheckpoint stores the paths of its own files, which it may delete later."""
 
 
 class ResumePoint(NamedTuple):
@@ -35,17 +35,17 @@ class ResumePoint(NamedTuple):
     step: int
     """The number of optimizer steps before the checkpoint."""
     results: dict[str, Any] | None
-    """The results of training, if training has ended."""
+    """The results of training; None if training has not ended."""
 
 
 def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | None:
     """Find the newest intact checkpoint of a run; return None if no checkpoint was written yet.
 
-    If last.ckpt is damaged, log a warning and use previous.ckpt. With `tidy`, which only one rank may set, also rename
-    the damaged file and delete temporary files.
+    If last.ckpt is damaged, use previous.ckpt. With `tidy`, which only one rank may set, also log a warning, rename the
+    damaged file and delete temporary files.
 
     Raises:
-        LabError: there are checkpoints, but all are damaged.
+        LabError: there are checkpoints, but all are damaged; or there was a best epoch, but best.ckpt is not intact.
     """
     if tidy:
         for directory in (folder.path, folder.last.parent):
@@ -57,16 +57,16 @@ def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | 
         if state is not None:
             callbacks = state.get("callbacks", {}).values()
             if any(isinstance(each, dict) and each.get("best_epoch") is not None for each in callbacks):
-                read_best(folder)  # which the end of training needs
+                read_best(folder)  # raises if best.ckpt is not intact: training could not end without it
             if damaged and tidy:
                 logger.warning("%s: resuming from the previous checkpoint, %s", "; ".join(damaged), display_path(path))
-                # Otherwise it would replace the intact previous.ckpt when the next checkpoint is written.
+                # Without the rename, it would replace the intact previous.ckpt when the next checkpoint is written.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
                 atomic.checksum_path(folder.last).unlink(missing_ok=True)
             return ResumePoint(path, state["global_step"], state.get("trained"))
         damaged.append(f"{display_path(path)} {problem}")
     if damaged:
-        # best.ckpt was saved after a validation: a run resumed from it would give other results.
+        # best.ckpt is not an alternative: it was saved after a validation, so the results of the run would differ.
         start = "the beginning"
         if _read_intact(folder.best)[0] is not None:
             start = f"the weights of its best epoch with ckpt_path={display_path(folder.best)}"
@@ -78,7 +78,7 @@ def read_best(folder: RunFolder) -> dict[str, Any]:
     """Read the checkpoint of the best epoch.
 
     Raises:
-        LabError: it is damaged.
+        LabError: the checkpoint is missing or damaged.
     """
     state, problem = _read_intact(folder.best)
     if state is None:
@@ -90,7 +90,7 @@ def read_best(folder: RunFolder) -> dict[str, Any]:
 
 
 def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """Return the content of a checkpoint from which a run can resume, and ""; otherwise None and the problem."""
+    """Return (content, "") for a checkpoint from which a run can resume, otherwise (None, the problem)."""
     try:
         if atomic.matches_checksum(path) is False:
             return None, "is damaged (SHA-256 mismatch)"
@@ -98,18 +98,18 @@ def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
     except FileNotFoundError:
         return None, "is a broken symbolic link" if path.is_symlink() else "is missing"
     except Exception as error:  # noqa: BLE001 -- a damaged file may raise anything
-        # A message of torch is not repeated: it suggests weights_only=False, which executes the file.
-        own = type(error) is ValueError and "weights_only" not in str(error)
-        return None, f"is damaged ({str(error)[:160] if own else type(error).__name__})"
+        # A message of torch is left out, since it suggests weights_only=False, which would execute code in the file.
+        is_own = type(error) is ValueError and "weights_only" not in str(error)
+        return None, f"is damaged ({str(error)[:160] if is_own else type(error).__name__})"
     problem = next(_problems(state, path.parent.parent), None)
     return (state, "") if problem is None else (None, f"cannot be resumed from ({problem})")
 
 
 @contextmanager
 def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[None]:
-    """Raise a LabError that says that the checkpoint does not fit the run, if training fails before its first batch.
+    """Turn an error in the `with` block before the first training batch into a LabError: the checkpoint does not fit.
 
-    A LabError that training itself raises is not replaced. Without a checkpoint, this does nothing.
+    A LabError is raised unchanged. If `start` is None, errors are never turned.
     """
     if start is None:
         yield
@@ -128,17 +128,19 @@ def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[No
 
 
 class _FirstBatch(Callback):
+    """Records whether training has reached its first batch."""
+
     reached = False
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Record that Lightning has restored the checkpoint."""
+        """Record the first batch: Lightning has restored the checkpoint."""
         self.reached = True
 
 
 def _problems(state: Any, folder: Path) -> Iterator[str]:
     """Yield the reasons why the run in this folder cannot resume from a checkpoint with this content.
 
-    Only the first is valid: each check assumes that the earlier ones passed.
+    Use only the first reason: each check assumes that the earlier ones passed.
     """
     if not isinstance(state, dict):
         yield f"it is a {type(state).__name__}"
@@ -165,11 +167,12 @@ def _problems(state: Any, folder: Path) -> Iterator[str]:
         for name, callback_state in state.get("callbacks", {}).items()
         for path in foreign_paths(callback_state, folder)
     )
-    # Lightning would convert such a key of an early version to the state of a callback, which would not be checked.
+    # Early versions of Lightning wrote such keys. Lightning would convert them to a callback state after these checks.
     yield from (f"it contains {ascii(key)[1:-1][:40]}" for key in state if str(key).startswith("checkpoint_callback"))
 
 
 def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]:
+    """Return the keys in `types` whose value in `content` is missing or has another type. A bool is not an int."""
     return [
         name
         for name, kind in types.items()
@@ -178,7 +181,7 @@ def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]
 
 
 def _are_counts(node: Any) -> bool:
-    """Return whether all leaves of a tree are integers ≥ -1; -1 is a count that the resumed loop first raises to 0."""
+    """Return whether all leaves of a tree are integers ≥ -1. A resumed loop increments a counter of -1 before use."""
     if isinstance(node, dict | list):
         return all(map(_are_counts, node.values() if isinstance(node, dict) else node))
     return isinstance(node, int) and node >= -1
@@ -187,8 +190,8 @@ def _are_counts(node: Any) -> bool:
 def foreign_paths(state: Any, folder: Path) -> Iterator[str]:
     """Yield the paths in the state of a callback that are outside of the run folder.
 
-    If the run folder was moved, ModelCheckpoint may list its own files with their old paths: Lightning deletes nothing
-    there.
+    If the run folder was moved, the old paths of ModelCheckpoint's own files are not yielded, since Lightning deletes
+    nothing there.
     """
     root, dirpath = folder.resolve(), state.get("dirpath") if isinstance(state, dict) else None
     is_old_path = isinstance(dirpath, str) and PurePath(dirpath).is_absolute() and not is_address(dirpath)
@@ -204,7 +207,7 @@ def foreign_paths(state: Any, folder: Path) -> Iterator[str]:
 
 
 def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield all strings in a tree, including dict keys, each together with the keys that lead to it."""
+    """Yield (keys, string) for each string in a tree, including dict keys; `keys` are the keys that lead to it."""
     if isinstance(node, str):
         yield keys, node
     elif isinstance(node, dict):

@@ -15,7 +15,7 @@ _REQUIRED_KEYS = (("choices", "loss"), ("scheduler", "scheduler"), ("scheduler",
 CHANGEABLE_ON_RESUME = ("data.dir", "data.workers", "trainer.enable_progress_bar", "traceback", "trust")
 """Keys that may be changed when a run is resumed."""
 _BOOKKEEPING = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
-"""Keys that record the folder, the versions and the choices of a run."""
+"""Keys that record facts about a run, such as its folder and library versions, and do not affect its training."""
 RESULT_NEUTRAL_KEYS = frozenset({
     *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "train", "test", "examine", "logger", "noise.file",
     "data.url", "data.in_memory", "data.eval_batch_size", "trainer.enable_model_summary", "trainer.log_every_n_steps",
@@ -23,13 +23,14 @@ RESULT_NEUTRAL_KEYS = frozenset({
     "callbacks.gradient_norms", "callbacks.dynamics", "callbacks.path", "callbacks.dashboard", "callbacks.progress_bar",
     "callbacks.history", "callbacks.checkpoints.run_dir", "callbacks.checkpoints.every_seconds",
 })  # fmt: skip
-"""Keys that do not change the results, nor do the keys below them. Runs that differ only in these are repetitions."""
+"""Keys that, with all keys below them, do not change the results. Runs that differ only in these are repetitions."""
 
 
 def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
-    """Return whether a key, such as "data.workers", does not change the results of a run.
+    """Return whether the value of a key, such as "data.workers", does not change the results of a run.
 
-    `choices` are the choices of the config groups: `data.dir` changes the results only with data=image_folder.
+    `choices` maps config groups to choices: the key data.dir changes the results only if the choice of data is
+    image_folder.
     """
     if key == "data.dir" and choices.get("data") == "image_folder":
         return False
@@ -40,7 +41,7 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
 
 
 def find_problem(config: Any) -> str | None:
-    """Return the first problem of a configuration, or None if it is the valid configuration of a run."""
+    """Return the first problem of a configuration; None if it is a valid configuration of a run."""
     return next(_problems(config), None)
 
 
@@ -61,7 +62,7 @@ def _problems(config: Any) -> Iterator[str]:
         yield "its seed is not an integer"
     for choice in config["choices"].values():
         if not (choice is None or (isinstance(choice, str) and choice.isprintable())):
-            yield "its choices do not map groups to names of choices"
+            yield "its choices do not map config groups to names"
     per_run = config.get("per_run", [])
     if not isinstance(per_run, list) or not all(isinstance(key, str) for key in per_run):
         yield "its per_run is not a list of config keys"
@@ -69,7 +70,7 @@ def _problems(config: Any) -> Iterator[str]:
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of a run: seed, choices, options of loss, optimizer, corruptions, data and trainer."""
+    """Return the hyperparameters of a run, such as model, seed, loss.gamma, data.batch_size and trainer.max_epochs."""
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
     sections = {name: config.get(name) or {} for name in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
     values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
@@ -84,9 +85,9 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Return a string that is equal for resolved configurations of the same run, wherever its folder is located.
+    """Return a string that is equal for all resolved configurations of the same run, even if its folder was moved.
 
-    It ignores the folder, the versions, the choices, and the keys that may be changed when the run is resumed.
+    The string ignores the folder, the library versions, and the keys that may change when the run is resumed.
     """
     ignored = {*_BOOKKEEPING, *CHANGEABLE_ON_RESUME}
     if (config.get("choices") or {}).get("data") == "image_folder":
@@ -95,7 +96,7 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def exact_identity(config: Mapping[str, Any]) -> str:
-    """Return an `identity` that ignores only the folder and the versions."""
+    """Return a string like that of `identity`, which ignores only the folder and the library versions."""
     return _canonical_json(config, {"made_with"})
 
 
@@ -107,6 +108,6 @@ def _canonical_json(config: Mapping[str, Any], ignored: set[str]) -> str:
         values = plain.get(section) if section else plain
         if isinstance(values, dict):
             values.pop(key, None)
-    # 1 and 1.0 stay different: as a limit, Lightning takes 1 as one batch and 1.0 as all batches.
+    # 1 and 1.0 stay different: as limit_train_batches, Lightning reads 1 as one batch, and 1.0 as all batches.
     text = json.dumps(plain, sort_keys=True)
     return re.sub(rf'"{re.escape(json.dumps(str(config["run_dir"]))[1:-1])}(?=["/])', '"{run_dir}', text)

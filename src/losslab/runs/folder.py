@@ -1,7 +1,7 @@
 """Run folders: paths and readers of one run, default names, and the search for runs and sweeps. Imports no torch.
 
-Run folders are untrusted. So a configuration that will be instantiated is read only with `read_config`, and a command
-that reads runs writes only to paths that `output` has checked.
+Run folders are untrusted. Read a configuration with `read_config` if parts of it will be instantiated, and pass each
+path in an existing run folder to `output` before you write to it.
 """
 
 import os
@@ -22,14 +22,14 @@ from losslab.runs.trust import check_targets
 SUMMARY = "summary.json"
 """The file in a sweep's folder that lists the states of its jobs."""
 JOBS = "jobs.json"
-"""The file in a sweep's folder that lists the resolved configurations of its jobs; `resume=` reads it."""
+"""The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
 
 _RESTORE = "restore the file, or train the run again"
-_DELETE = "delete it, and the data themselves are read instead"
+_DELETE = "delete it; then the data themselves are read instead"
 
 
 class _PathBelow:
-    """An attribute of `RunFolder`: the path of one of its files or subfolders."""
+    """A descriptor for an attribute of `RunFolder` that is the path of a file or subfolder."""
 
     def __init__(self, *parts: str) -> None:
         self.parts = parts
@@ -63,23 +63,23 @@ class RunFolder:
     log = _PathBelow("train.log")
     composed = _PathBelow(".hydra", "config.yaml")
     teacher = _PathBelow("teacher")
-    """A run folder with the configuration and the weights of the teacher."""
+    """A run folder that contains only the configuration and the weights of the teacher."""
 
     def evaluation(self, name: str) -> Path:
-        """Return the folder of an evaluation."""
+        """Return the folder of an evaluation, by its name such as test or test+last."""
         return self.path / "evaluation" / name
 
     def output(self, path: Path) -> Path:
-        """Return the path if it is safe to write to. A path outside of this folder is safe, since the user chose it.
+        """Return the path unchanged if it is safe to write to. Paths outside of this folder are, since users type them.
 
         Raises:
-            LabError: the path contains a symbolic link below this folder.
+            LabError: a part of the path below this folder is a symbolic link.
         """
         check_output_path(path, self.path)
         return path
 
     def copy_teacher(self, teacher: "RunFolder") -> None:
-        """Copy a teacher's configuration and weights into this folder, so that it alone suffices to evaluate the run.
+        """Copy a teacher's configuration and weights into this folder, so that the run can be evaluated without it.
 
         Raises:
             LabError: `self.teacher` is a symbolic link.
@@ -90,9 +90,9 @@ class RunFolder:
         atomic.copy(teacher.weights if teacher.weights.is_file() else teacher.checkpoint("best"), copy.weights)
 
     def checkpoint(self, name: str) -> Path:
-        """Return the path of the checkpoint "best" or "last", or any other path unchanged.
+        """Return the path of the checkpoint if `name` is "best" or "last"; otherwise return `name` as a path.
 
-        If nothing was validated, "best" is the last checkpoint.
+        If the run has no best epoch, since it did not validate, "best" is the last checkpoint.
 
         Raises:
             LabError: there was a best epoch, but its checkpoint is missing.
@@ -112,25 +112,26 @@ class RunFolder:
 
     @property
     def _best_epoch(self) -> Any:
+        """The best epoch in metrics.json; None if it is not recorded."""
         try:
             return read_json(self.metrics).get("best_epoch")
-        except (LabError, AttributeError):  # the run has not finished, or the file is damaged
+        except (LabError, AttributeError):  # the file is missing, since the run has not finished, or damaged
             return None
 
     def read_config(self) -> dict[str, Any]:
         """Read the configuration, and check that each `_target_` in it may be instantiated.
 
         Raises:
-            LabError: `read_unchecked_config` raises it; or a `_target_` is neither on the allow-list nor trusted.
+            LabError: this is not a run folder, its configuration is damaged, or a `_target_` is not allowed.
         """
         config = self.read_unchecked_config()
         check_targets(config, self.config, self.trusted)
         return config
 
     def read_unchecked_config(self) -> dict[str, Any]:
-        """Read the configuration to look up settings. Nothing in it may be instantiated.
+        """Read the configuration without checking its `_target_`s. Look up settings in it, but instantiate nothing.
 
-        Old names of classes are replaced by current names. The key `trust` is replaced by the packages in `trusted`.
+        Old names of classes are replaced by current ones, and the value of the key `trust` by `self.trusted`.
 
         Raises:
             LabError: this is not a run folder, or its configuration is damaged.
@@ -146,7 +147,7 @@ class RunFolder:
         return {**rename_targets(config), "trust": list(self.trusted)}
 
     def read_faults(self) -> dict[str, Any] | None:
-        """Read the manifest of the corruptions of the training data; None if the data are not corrupted.
+        """Read faults.json, which describes the corruptions of the training data; None if there are none.
 
         Raises:
             LabError: the file is damaged.
@@ -154,7 +155,7 @@ class RunFolder:
         return self._read_object(self.faults, "does not describe the corruptions", _RESTORE)
 
     def read_metadata(self) -> dict[str, Any] | None:
-        """Read the metadata of the data; None if an early version of losslab, which wrote none, trained the run.
+        """Read data.json, the metadata of the data; None if the file is missing, as in runs of early versions.
 
         Raises:
             LabError: the file is damaged.
@@ -172,9 +173,9 @@ class RunFolder:
 
     @property
     def launch_dir(self) -> Path | None:
-        """The directory in which training was started; relative paths in the configuration refer to it.
+        """The working directory of the training, to which relative paths in the configuration refer.
 
-        It is None if it is not recorded. It is untrusted: use it only to find data and for hints.
+        It is None if it is not recorded. It is untrusted: use it only to find data and in messages.
         """
         try:
             folder = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"]
@@ -185,7 +186,7 @@ class RunFolder:
 
 @dataclass
 class FoundRuns:
-    """Runs, sweeps and unreadable folders. Each is listed once, even if several links lead to it."""
+    """The runs, sweeps and unreadable folders that `find_runs` found. A folder is listed once, whatever links to it."""
 
     runs: list[RunFolder] = field(default_factory=list)
     sweeps: list[Path] = field(default_factory=list)
@@ -193,7 +194,7 @@ class FoundRuns:
 
 
 def find_runs(folders: Iterable[Path]) -> FoundRuns:
-    """Find all runs and sweeps in these folders and their subfolders. Run folders are not searched."""
+    """Find all runs and sweeps in these folders and their subfolders, except hidden ones and subfolders of runs."""
     found, visited, waiting = FoundRuns(), set[str](), [*folders][::-1]
     while waiting:
         folder = waiting.pop()
@@ -222,22 +223,22 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 
 def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
-    """Return the default name of a run: MODEL-DATA-LOSS-sSEED.
+    """Return the default name of a run: MODEL-DATA-LOSS-sSEED, where DATA names its corruptions too.
 
-    `model`, `data`, `loss` and `corruptions` are choices of config groups. DATA names the corruptions too, as in
-    digits+symmetric; a corruption that is None or "none" is left out.
+    `model`, `data`, `loss` and `corruptions` are choices of config groups. For example, the choices digits and
+    symmetric give DATA=digits+symmetric. A corruption that is None or "none" is left out.
     """
     chosen = [choice for choice in corruptions if choice not in (None, "none")]
     return f"{model}-{'+'.join((data, *chosen))}-{loss}-s{seed}"
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:
-    """Return the default folder of a run: outputs/NAME/TIMESTAMP, or outputs/NAME/JOB for a job of a cluster."""
+    """Return the default folder of a run: outputs/NAME/TIMESTAMP, or outputs/NAME/JOB for the job id of a cluster."""
     return f"outputs/{name}/{job or timestamp()}"
 
 
 def timestamp() -> str:
-    """Return the current time, and four random hexadecimal digits, since runs may start in the same second."""
+    """Return the current time with four random hexadecimal digits, because runs may start in the same second."""
     return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
 
 

@@ -12,7 +12,7 @@ from losslab.runs.folder import JOBS, SUMMARY, RunFolder
 
 
 class FolderTakenError(LabError):
-    """The folder of a new run belongs to another run, or is not empty."""
+    """The folder of a new run or sweep already contains files, or another process has just claimed it."""
 
 
 def claim(path: Path, first_file: str = "train.log") -> list[Path]:
@@ -26,8 +26,8 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
         The folders that were created, innermost first, for `discard`.
 
     Raises:
-        FolderTakenError: the folder is not empty, or another run has just claimed it.
-        LabError: the folder is not writable.
+        FolderTakenError: the folder is not empty or is a file, or another process has just claimed it.
+        LabError: the folder is not writable, or the disk is full.
     """
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -49,7 +49,7 @@ def claim(path: Path, first_file: str = "train.log") -> list[Path]:
 
 
 def _check_space(file: Path) -> None:
-    """Write and truncate a file, so that a full disk raises OSError now; in this case, remove the file."""
+    """Write 64 KiB to a file and truncate it, so that a full disk raises OSError now. If it does, remove the file."""
     try:
         file.write_bytes(bytes(1 << 16))
         os.truncate(file, 0)
@@ -60,12 +60,12 @@ def _check_space(file: Path) -> None:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        with suppress(OSError):  # not empty, since another process wrote to it
+        with suppress(OSError):  # the folder is not empty, since another process wrote to it
             folder.rmdir()
 
 
 def discard(path: Path, created: list[Path]) -> None:
-    """Undo `claim` for a run that was refused before it wrote its configuration."""
+    """Undo `claim` for a run that was refused. Do nothing if the run has written its configuration."""
     if RunFolder(path).config.exists() or not path.is_dir():
         return
     shutil.rmtree(path / ".hydra", ignore_errors=True)
@@ -82,7 +82,9 @@ def discard_sweep(path: Path, created: list[Path]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Lock a folder, if it exists. The operating system releases the lock when the process ends for any reason.
+    """Lock a folder in a `with` block. The operating system releases the lock when the process ends for any reason.
+
+    Do nothing if the folder does not exist, or if its file system does not support locks.
 
     Raises:
         LabError: another process holds the lock.
@@ -104,7 +106,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def is_unlocked(path: Path) -> bool:
-    """Return whether no process holds the lock of a folder; False on a file system without locks."""
+    """Return whether no process holds the lock of a folder; False if the file system does not support locks."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

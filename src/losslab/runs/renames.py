@@ -1,7 +1,7 @@
-"""Old names of classes and functions that a configuration may contain as `_target_`. Imports no torch.
+"""Replaces old names of classes and functions in `_target_`s by their current names. Imports no torch.
 
-If you move or rename a class or function that can be a `_target_`, add its old name, so that old run folders and YAML
-files keep working.
+If you move or rename a class or function that can be a `_target_`, add its old name to `RENAMES`, so that old run
+folders and YAML files keep working.
 """
 
 from typing import Any
@@ -72,11 +72,14 @@ RENAMES = {
     "losslab.teacher": "losslab.training.teacher",
     "losslab.tensorboard": "losslab.training.loggers",
 }
-"""Maps old dotted names of packages, modules, classes and functions to current ones. The longest prefix decides."""
+"""Maps old dotted names of packages, modules, classes and functions to current ones.
+
+The longest entry that is a prefix of a name is applied.
+"""
 
 
 def current_name(target: str) -> str:
-    """Return the current name for an old dotted name; return any other name unchanged."""
+    """Return the current name for an old dotted name, and any other name unchanged."""
     parts = target.split(".")
     for end in range(len(parts), 1, -1):
         prefix = ".".join(parts[:end])
@@ -86,7 +89,7 @@ def current_name(target: str) -> str:
 
 
 def rename_targets(config: Any) -> Any:
-    """Return a copy of a configuration in which every `_target_` is a current name."""
+    """Return a copy of a configuration in which each old name in a `_target_` is replaced by the current name."""
     if isinstance(config, dict):
         return {
             key: current_name(value) if key == "_target_" and isinstance(value, str) else rename_targets(value)

@@ -21,11 +21,11 @@ class State(StrEnum):
 
 
 def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]]:
-    """Read the rows of a sweep's summary, one per job. The list is empty if the summary is missing or empty.
+    """Read the rows of a sweep's summary.json, one per job; [] if the file is missing or empty.
 
-    A killed sweep leaves jobs in the state "running" or "waiting". They are returned as done if their run has finished,
-    otherwise as interrupted. `ended` says whether the process of the sweep has ended; the default is to test whether
-    the folder is locked.
+    A killed sweep leaves jobs in the state "running" or "waiting". If the process of the sweep has ended, such a job is
+    returned as done if its run has finished, otherwise as interrupted. `ended` says whether the process has ended; None
+    means that it has if the folder is not locked.
 
     Raises:
         LabError: the file is damaged.
@@ -43,6 +43,7 @@ def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[s
 
 
 def _final_state(row: dict[str, Any], sweep: Path) -> dict[str, Any]:
+    """Return the row of a job with the state in which the job ended, since the process of its sweep has ended."""
     if row["state"] not in (State.WAITING, State.RUNNING):
         return row
     if row.get("folder") and RunFolder(sweep / row["folder"]).metrics.is_file():

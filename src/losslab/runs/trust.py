@@ -31,7 +31,10 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""Modules whose public classes are allowed if they derive from one of these bases; without bases, its functions are."""
+"""Maps a module to base classes: its public classes that derive from one of them are allowed.
+
+If there are no base classes, its public functions are allowed. The same holds for the submodules of the module.
+"""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -56,17 +59,17 @@ _NAMES = frozenset({
 })  # fmt: skip
 """Further functions and classes that are allowed.
 
-Loggers that send data to servers are not allowed, nor are metrics of text and images, which download models.
+Loggers that send data to servers are not listed, nor are metrics for text and images, which download models.
 """
 _ALIASES = {
     "torch.nn": ("torch.nn.modules",),
     "torchmetrics": ("torchmetrics.classification", "torchmetrics.regression"),
 }
-"""Modules that re-export names of other modules."""
+"""Maps modules to those of `_MODULES` whose names they re-export."""
 _LIBRARIES = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
-"""Packages that `--trust` does not accept as a whole."""
+"""Packages that no message suggests to trust as a whole."""
 _TRUSTABLE_BY_NAME = ("lightning.pytorch.loggers.", "torchmetrics.")
-"""Prefixes of names in these packages that `--trust` accepts one by one."""
+"""Prefixes of names in these packages that a message suggests to trust one by one."""
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_DEPTH = 50
 
@@ -75,13 +78,13 @@ _ADDRESS = re.compile(r"^\s*~|://|::|\0")
 _ABSOLUTE = re.compile(r"^[/\\]|^[A-Za-z]:")
 _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
-"""A template of a file name that stays a file name for all values; `{epoch:c}` could become a dot or a slash."""
+"""A template that gives a file name for all values of its fields. `{epoch:c}` could become a dot or a slash."""
 _WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
 """Callbacks that write to the working directory unless this option is set."""
 
 
 def parse_packages(packages: object) -> tuple[str, ...]:
-    """Validate the names of packages or modules to trust: "timm", ["timm", "my_package.losses"] or None.
+    """Validate the packages or modules to trust, such as "timm" or ["timm", "my_package.losses"]; None means none.
 
     Raises:
         LabError: a name is not a dotted name.
@@ -95,7 +98,7 @@ def parse_packages(packages: object) -> tuple[str, ...]:
 
 
 def is_trusted(target: str, trusted: Collection[str]) -> bool:
-    """Return whether a dotted name is that of a trusted package or module, or of something inside one."""
+    """Return whether a dotted name is the name of a trusted package or module, or of something in one."""
     return any(target == package or target.startswith(f"{package}.") for package in trusted)
 
 
@@ -108,7 +111,7 @@ def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> N
     """
     for key, value in leaves(config):
         if isinstance(value, str) and "${" in value:
-            raise LabError(f"{source}: {key} contains an interpolation and is not resolved: nothing was instantiated")
+            raise LabError(f"{source}: {key} contains an interpolation, which is not allowed: nothing was instantiated")
         if key.rpartition(".")[2] == "_target_":
             problem = _target_problem(value, trusted)
             if problem is not None:
@@ -116,13 +119,13 @@ def check_targets(config: Any, source: Path, trusted: Collection[str] = ()) -> N
 
 
 def packages_to_trust(config: Any) -> list[str]:
-    """Return the packages that the user must trust to reopen a run with this configuration."""
+    """Return the packages, or single names, that the user must trust to reopen a run with this configuration."""
     targets = (str(value) for key, value in leaves(config) if key.rpartition(".")[2] == "_target_")
     return sorted({_package_of(target) for target in targets if not _is_listed(target)})
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of each leaf and of each `_target_`, and the keys that contain `${`.
+    """Yield (dotted key, value) for each leaf and each `_target_`. A key that contains `${` is also yielded as a value.
 
     Raises:
         LabError: the configuration is nested too deeply.
@@ -144,6 +147,7 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
+    """Return why a `_target_` is not allowed; None if it is allowed."""
     if not isinstance(target, str) or not _DOTTED_NAME.fullmatch(target):
         return f"is not a dotted name ({ascii(target)[:60]}): nothing was instantiated"
     if is_trusted(target, trusted) or _is_listed(target):
@@ -151,18 +155,19 @@ def _target_problem(target: Any, trusted: Collection[str]) -> str | None:
     package = target.partition(".")[0]
     if package in sys.stdlib_module_names or (package in _LIBRARIES and not target.startswith(_TRUSTABLE_BY_NAME)):
         return f"is {target}, which is not on the allow-list (docs/reliability.md): nothing was instantiated"
-    option = f"--trust {_package_of(target)}, or trust=[{_package_of(target)}] of train.py"
+    option = f"--trust {_package_of(target)}, or for train.py trust=[{_package_of(target)}]"
     return f"is {target}, which losslab does not know: nothing was instantiated. If you trust it, add {option}"
 
 
 def _package_of(target: str) -> str:
+    """Return what to trust for a `_target_`: its package, or the `_target_` itself if it is in one of `_LIBRARIES`."""
     package = target.partition(".")[0]
     return target if package in _LIBRARIES else package
 
 
 @cache
 def _is_listed(target: str) -> bool:
-    """Return whether a name is on the allow-list. Only modules in `_MODULES` and base classes are imported."""
+    """Return whether a name is on the allow-list. This imports only modules on the list and their base classes."""
     if target in _NAMES:
         return True
     module, _, name = target.rpartition(".")
@@ -183,7 +188,7 @@ def _is_listed(target: str) -> bool:
 
 
 def is_path_key(key: str) -> bool:
-    """Return whether an option is a path by its name, such as run_dir, dirpath or exclude_batches_path."""
+    """Return whether the name of an option says that its value is a path, such as run_dir or dirpath."""
     return bool(_PATH_KEY.search(key))
 
 
@@ -198,10 +203,12 @@ def has_parent_reference(text: str) -> bool:
 
 
 def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
-    """Check that the callbacks and loggers of a configuration write only below a folder, which need not exist yet.
+    """Check that the callbacks and loggers of a configuration write only below `folder`, which need not exist yet.
+
+    Callbacks and loggers from trusted packages are not checked.
 
     Raises:
-        LabError: an option of a callback or logger that is not trusted is a path outside of the folder, or a URL.
+        LabError: an option of a callback or logger is a path outside of the folder, or a URL.
     """
     run_dir, root = config.get("run_dir"), folder.resolve()
     if not isinstance(run_dir, str):
@@ -211,7 +218,7 @@ def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[
             target = options.get("_target_") if isinstance(options, dict) else None
             if not isinstance(options, dict) or is_trusted(str(target), trusted):
                 continue
-            # An unset option that defaults to the working directory counts as ".".
+            # An option that defaults to the working directory is checked as "." if it is not set.
             option = _WRITES_BY_DEFAULT.get(str(target).rpartition(".")[2])
             unset = [(option, ".")] if option is not None and options.get(option) is None else []
             for key, value in [*leaves(options), *unset]:
@@ -223,7 +230,7 @@ def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[
 
 
 def _stays_below(keys: list[str], value: Any, run_dir: str, root: Path) -> bool:
-    """Return whether a callback or logger with this value of an option writes only below `root`."""
+    """Return whether this value of an option of a callback or logger leads only to writes below `root`."""
     if value is None or value == run_dir:
         return True
     if isinstance(value, str) and is_address(value):

@@ -1,4 +1,4 @@
-"""The terminal output of a sweep: a live table of its running jobs, and a final table of its jobs. No torch."""
+"""The terminal output of a sweep: a live table of its running jobs, and a final table. Imports no torch."""
 
 import logging
 from collections.abc import Sequence

@@ -120,7 +120,7 @@ def _parse(text: str) -> Any:
 
 
 def _read(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
-    """Return a sweep without jobs, and the rows of its jobs.json, or similar rows from its runs if there is none."""
+    """Return a sweep without jobs, and a row for each of its jobs as in jobs.json."""
     for path in folder.iterdir():
         check_output_path(path, folder)
     file, started = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
@@ -176,7 +176,7 @@ def _job_problems(row: Any) -> Iterator[str]:
 
 
 def _read_from_runs(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
-    """Return a sweep without jobs, and rows as in jobs.json from its runs. Each job must have a config.json."""
+    """Return what `_read` returns, from the runs of the sweep instead of jobs.json. Each job must have a run."""
     command, rows = read_command(folder), read_summary_rows(folder, ended=True)
     run_folders = [folder / (row.get("folder") or "") for row in rows]
     started = [path.parent == folder and RunFolder(path).config.is_file() for path in run_folders]

@@ -1,4 +1,4 @@
-"""Matches the jobs of a sweep with existing runs, and builds the commands that resume runs and sweeps. No torch."""
+"""Matches the jobs of a sweep with existing runs, and builds the commands that resume them. Imports no torch."""
 
 import contextlib
 import json

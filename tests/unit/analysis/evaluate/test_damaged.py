@@ -125,7 +125,7 @@ def test_impossible_metadata_are_rejected_with_the_file_name(copy, keys, value, 
 @pytest.mark.parametrize("content", ["[]", "null", "{}", "", "3"])
 def test_invalid_metadata_files_are_rejected_with_the_file_name(copy, content):
     copy.metadata.write_text(content)
-    rejected(copy, "run/data.json .*: delete it, and the data themselves are read instead$")
+    rejected(copy, "run/data.json .*: delete it; then the data themselves are read instead$")
 
 
 def test_non_finite_probabilities_are_rejected(copy, tmp_path):
