@@ -85,7 +85,6 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _parse_reach(text: str) -> tuple[str, float | None]:
-    """Return the metric and the value of METRIC=VALUE; the value is None for METRIC alone."""
     metric, _, value = text.partition("=")
     try:
         return metric, float(value) if value else None

@@ -51,14 +51,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     gpus = len(spawn.visible_gpus())
     if 0 < gpus < world_size:
         raise LabError(
-            f"--devices {world_size}: there are only {gpus} GPUs: set --devices {gpus}, or run on the CPU with "
-            "CUDA_VISIBLE_DEVICES=''"
+            f"there are only {gpus} GPUs: set --devices {gpus}, or run on the CPU with CUDA_VISIBLE_DEVICES=''"
         )
     run_in_processes(_evaluate_here, (options,), world_size)
 
 
 def _evaluate_here(options: argparse.Namespace) -> None:
-    """Evaluate in this process. Only rank 0 logs and writes the results."""
     start_command(options.trust)  # again, because this may be a new process
     with imports_without_gc():
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
@@ -127,8 +125,7 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
     predictions, notes = result.predictions, []
     if result.request.split == "train":
         notes.append(
-            "train/... in metrics.json are averages over the last epoch during training, in which the weights "
-            "changed; here one fixed set of weights (--ckpt) is used"
+            "train/... in metrics.json are averages over the last epoch during training; here the weights are fixed"
         )
     if undefined:
         notes.append(f"{', '.join(sorted(undefined))}: not defined for these {len(predictions):,} examples")
@@ -151,7 +148,6 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
 
 
 def _data_notes(result: "Evaluation") -> list[str]:
-    """Return notes on data whose options or normalisation may differ from those in training."""
     from losslab.training.reopen import RESPLITTING_OPTIONS  # noqa: PLC0415
 
     keys = {pair.removeprefix("data.").partition("=")[0] for pair in result.request.data}

@@ -8,14 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from losslab import runs as folders
-from losslab.analysis.explain import (
-    CHECKPOINTS,
-    DEFAULTS,
-    EXPLANATIONS,
-    SPLITS,
-    LandscapeOptions,
-    validate_integer,
-)
+from losslab.analysis.explain import CHECKPOINTS, DEFAULTS, EXPLANATIONS, SPLITS, LandscapeOptions, validate_integer
 from losslab.analysis.explain.figures import write_tensorboard_images
 from losslab.analysis.explain.select_runs import select_runs
 from losslab.cli.process import add_trust_option, imports_without_gc, keep_freed_memory, refuse_file, run_verb
@@ -68,13 +61,9 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Draw figures that explain finished runs. The figures of one run are written to its figures/; "
-        "several runs are drawn side by side, in a new folder in outputs/."
+        description="Draw figures that explain finished runs: in the figures/ of one run, or side by side for several."
     )
-    several = (
-        "a run, or a folder of runs such as a sweep: then the first seed of each configuration is explained, or all "
-        "seeds if there is one configuration"
-    )
+    several = "a run, or a folder of runs: if their configurations differ, only the first seed of each is explained"
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
     add_trust_option(parser)
     what = "an explanation; may be repeated (default: all that apply)"

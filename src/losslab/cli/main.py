@@ -101,8 +101,7 @@ def _run(verb: str) -> None:
         return
     if find_spec("hydra") is None:  # not the Python in which losslab was installed
         sys.exit(
-            "this Python lacks the packages that losslab needs: run `source .venv/bin/activate` (after `make train`, "
-            "which creates .venv)"
+            "this Python lacks losslab's dependencies: run `source .venv/bin/activate` (`make train` creates .venv)"
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
@@ -127,8 +126,7 @@ def _print_train_help() -> None:
 def _complete(program: str, arguments: list[str]) -> None:
     """Print completions for the shell: the verbs, or Hydra's completions of overrides after `train` and `check`.
 
-    The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE. For `losslab -sc install=bash`, Hydra
-    prints the code to install completion.
+    The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
     """
     _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
     if len(words) < 2:

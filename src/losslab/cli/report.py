@@ -93,8 +93,7 @@ def log_metrics(results: dict[str, float]) -> None:
 def _log_weights(experiment: "Experiment") -> None:
     """Log each parameter of a linear regression next to the least-squares solution for the training targets.
 
-    If the targets are corrupted, another column contains the solution for the clean targets. Log nothing for another
-    task or network.
+    If the targets are corrupted, another column contains the solution for the clean targets.
     """
     network, loss = experiment.learner.network, experiment.learner.loss
     if not isinstance(network, torch.nn.Linear) or experiment.learner.spec.task is not Task.REGRESSION:

@@ -74,17 +74,17 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     is_first_rank = experiment.trainer.is_global_zero
     if is_first_rank:
         report.log_header(experiment)
+    again = resume_command(folder.path, trust.packages_to_trust(config))
     try:
         results = run_experiment(experiment, resume=resume)
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        _exit_after_interrupt(experiment)
+        _exit_after_interrupt(experiment, again)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not experiment.folder.config.is_file():
             raise
-        path, again = experiment.folder.path, _resume_command(experiment)
-        raise LabError(f"cannot write into {path} ({error.strerror}): free some space, then {again}") from error
+        raise LabError(f"cannot write into {folder.path} ({error.strerror}): free some space, then {again}") from error
     if is_first_rank:
         report.log_results(experiment, results)
     value = results.get(metric)
@@ -93,19 +93,15 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     return value
 
 
-def _resume_command(experiment: "Experiment") -> str:
-    return resume_command(experiment.folder.path, trust.packages_to_trust(experiment.config))
-
-
-def _exit_after_interrupt(experiment: "Experiment") -> NoReturn:
-    """Exit after a signal has ended training. Log the command that resumes the run; on SLURM, requeue the job."""
+def _exit_after_interrupt(experiment: "Experiment", again: str) -> NoReturn:
+    """Exit after a signal has ended training. Log `again`, the command that resumes it; on SLURM, requeue the job."""
     from losslab.training.callbacks.checkpoint import find_checkpoint_callback  # noqa: PLC0415
 
     callback = find_checkpoint_callback(experiment.trainer)
     handler = signals.SignalHandler() if callback is None else callback.signals
     number = handler.received or signal.SIGINT
     if experiment.trainer.is_global_zero:
-        trainer, again = experiment.trainer, _resume_command(experiment)
+        trainer = experiment.trainer
         where = f"epoch {trainer.current_epoch + 1} after step {trainer.global_step}"
         logger.error("interrupted in %s; to resume: %s", where, again)
         if number in signals.slurm_signals():

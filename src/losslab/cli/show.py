@@ -63,6 +63,5 @@ def _compose_loss(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         return name, catalog.config(name, *others)
     if not any(argument.startswith(("loss._target_", "hydra.searchpath")) for argument in arguments):
         similar = " or ".join(get_close_matches(name, catalog.names()))
-        advice = f"did you mean {similar}" if similar else f"choose {one_of}"
-        raise LabError(f"there is no loss={name}: {advice}")
+        raise LabError(f"there is no loss={name}: {f'did you mean {similar}' if similar else one_of}")
     return name, compose(arguments, run_dir="unused")["loss"]

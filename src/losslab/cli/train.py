@@ -113,7 +113,6 @@ def _train_rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
 
 
 def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
-    """Resume the run or complete the sweep in the folder resume=FOLDER of these arguments."""
     settings = dict(argument.partition("=")[::2] for argument in arguments)
     path = Path(settings.pop("resume"))
     packages = settings.pop("trust", "").removeprefix("[").removesuffix("]").split(",")
@@ -181,7 +180,6 @@ def _resume_run(folder: RunFolder, settings: Mapping[str, str]) -> None:
 
 
 def _resume_rank(config: dict[str, Any], started: bool) -> float | None:
-    """Resume a run as one of its ranks, in a new process."""
     _configure_logging(RunFolder(Path(config["run_dir"])))
     return run.run(config, resume=started, from_folder=True)
 

@@ -71,7 +71,6 @@ def read_pickle(file: BinaryIO) -> bytes:
 
 
 def _is_allowed(name: str) -> bool:
-    """Return whether the pickle in a checkpoint may name a global, given as "MODULE NAME"."""
     module, _, attribute = name.partition(" ")
     is_storage = module in {"torch", "torch.storage"} and attribute.endswith("Storage")
     is_dtype = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
@@ -79,10 +78,7 @@ def _is_allowed(name: str) -> bool:
 
 
 def _measure(value: Any, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Return the number of values in a tree and its depth. A container that occurs twice is counted twice.
-
-    `measured` maps the id of a container to its result; `depth` is the depth at which `value` occurs.
-    """
+    """Return the number of values in a tree and its depth. A container that occurs twice is counted twice."""
     if type(value) in _SCALARS:
         return 1, 0
     if id(value) in measured:

@@ -172,7 +172,6 @@ def _is_known(config: Any, text: str) -> bool:
 
 
 def _is_container(config: Any, dotted_key: str) -> bool:
-    """Return whether the value of a key such as "data.seed" is a mapping or a list."""
     node = config
     for key in dotted_key.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None

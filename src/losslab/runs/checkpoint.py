@@ -128,8 +128,6 @@ def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[No
 
 
 class _FirstBatch(Callback):
-    """Records whether training has reached its first batch."""
-
     reached = False
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -173,11 +171,8 @@ def _problems(state: Any, folder: Path) -> Iterator[str]:
 
 def _of_other_type(content: dict[str, Any], types: dict[str, type]) -> list[str]:
     """Return the keys in `types` whose value in `content` is missing or has another type. A bool is not an int."""
-    return [
-        name
-        for name, kind in types.items()
-        if not isinstance(content.get(name), kind) or isinstance(content.get(name), bool)
-    ]
+    values = {name: content.get(name) for name in types}
+    return [name for name, value in values.items() if isinstance(value, bool) or not isinstance(value, types[name])]
 
 
 def _are_counts(node: Any) -> bool:

@@ -29,8 +29,7 @@ RESULT_NEUTRAL_KEYS = frozenset({
 def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
     """Return whether the value of a key, such as "data.workers", does not change the results of a run.
 
-    `choices` maps config groups to choices: the key data.dir changes the results only if the choice of data is
-    image_folder.
+    `choices` maps config groups to choices: data.dir changes the results only if the choice of data is image_folder.
     """
     if key == "data.dir" and choices.get("data") == "image_folder":
         return False

@@ -112,7 +112,6 @@ class RunFolder:
 
     @property
     def _best_epoch(self) -> Any:
-        """The best epoch in metrics.json; None if it is not recorded."""
         try:
             return read_json(self.metrics).get("best_epoch")
         except (LabError, AttributeError):  # the file is missing, since the run has not finished, or damaged

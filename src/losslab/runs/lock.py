@@ -82,9 +82,7 @@ def discard_sweep(path: Path, created: list[Path]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Lock a folder in a `with` block. The operating system releases the lock when the process ends for any reason.
-
-    Do nothing if the folder does not exist, or if its file system does not support locks.
+    """Lock a folder, if it exists and can be locked, until the `with` block ends, or the process for any reason.
 
     Raises:
         LabError: another process holds the lock.

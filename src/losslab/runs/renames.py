@@ -72,10 +72,7 @@ RENAMES = {
     "losslab.teacher": "losslab.training.teacher",
     "losslab.tensorboard": "losslab.training.loggers",
 }
-"""Maps old dotted names of packages, modules, classes and functions to current ones.
-
-The longest entry that is a prefix of a name is applied.
-"""
+"""Maps old dotted names to current ones. For a name, the longest entry that is a prefix of the name is used."""
 
 
 def current_name(target: str) -> str:

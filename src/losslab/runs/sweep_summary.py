@@ -24,8 +24,7 @@ def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[s
     """Read the rows of a sweep's summary.json, one per job; [] if the file is missing or empty.
 
     A killed sweep leaves jobs in the state "running" or "waiting". If the process of the sweep has ended, such a job is
-    returned as done if its run has finished, otherwise as interrupted. `ended` says whether the process has ended; None
-    means that it has if the folder is not locked.
+    returned as done if its run has finished, otherwise as interrupted. If `ended` is None, the lock decides.
 
     Raises:
         LabError: the file is damaged.

@@ -31,10 +31,7 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""Maps a module to base classes: its public classes that derive from one of them are allowed.
-
-If there are no base classes, its public functions are allowed. The same holds for the submodules of the module.
-"""
+"""Maps a module to base classes. Public classes in it that derive from these are allowed; if (), public functions."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -205,10 +202,8 @@ def has_parent_reference(text: str) -> bool:
 def check_write_paths(config: dict[str, Any], folder: Path, trusted: Collection[str] = ()) -> None:
     """Check that the callbacks and loggers of a configuration write only below `folder`, which need not exist yet.
 
-    Callbacks and loggers from trusted packages are not checked.
-
     Raises:
-        LabError: an option of a callback or logger is a path outside of the folder, or a URL.
+        LabError: an option is a path outside of the folder, or a URL. Options of trusted classes are not checked.
     """
     run_dir, root = config.get("run_dir"), folder.resolve()
     if not isinstance(run_dir, str):

@@ -84,7 +84,6 @@ class LiveTable:
 
 
 def _progress(job: Job) -> str:
-    """Return the epoch of a running job as text, such as "epoch  3/20"."""
     if "epoch" not in job.progress:
         return "starting"
     epochs = str(job.progress["epochs"])
@@ -113,10 +112,7 @@ def _final_table(sweep: Sweep) -> str:
 
 
 def close(sweep: Sweep | None) -> bool:
-    """Write summary.json, log the final table and, if needed, the command that completes the sweep.
-
-    Return whether all jobs are done and this is recorded. Without a sweep, do nothing and return True.
-    """
+    """Write and log the final state of a sweep, if any, and how to complete it. Return whether all jobs are done."""
     if sweep is None:
         return True
     written = sweep.write()

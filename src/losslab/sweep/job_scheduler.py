@@ -23,8 +23,7 @@ class JobLimits:
     """The number of jobs that may run at the same time, and the GPUs that each may use.
 
     Args:
-        n_jobs: the maximum number of simultaneous jobs; -1 means one per CPU core, None means one per GPU, or one job
-            at a time if there are no GPUs.
+        n_jobs: the maximum number of simultaneous jobs; -1 for one per core, None for one per GPU (one without GPUs).
 
     Raises:
         LabError: `n_jobs` is not valid.
@@ -34,6 +33,7 @@ class JobLimits:
         if not isinstance(n_jobs, int | None) or n_jobs == 0 or (n_jobs is not None and n_jobs < -1):
             raise LabError(f"hydra.launcher.n_jobs must be 1 or more, -1 for all cores, or null: got {n_jobs!r}")
         self.n_jobs = n_jobs
+        self._requested_jobs = cores() if n_jobs == -1 else n_jobs
 
     @cached_property
     def gpus(self) -> list[str]:
@@ -45,10 +45,6 @@ class JobLimits:
         if self._requested_jobs is not None:
             return self._requested_jobs
         return max(1, len(self.gpus)) if trainer.get("accelerator", "auto") not in {"cpu", "mps"} else 1
-
-    @property
-    def _requested_jobs(self) -> int | None:
-        return cores() if self.n_jobs == -1 else self.n_jobs
 
     def gpus_for(self, trainer: Any, world_size: int, in_use: Collection[list[str]]) -> list[str] | None:
         """Return the GPUs to assign to a job: [] if it runs on the CPU or its configuration chooses the GPUs.

@@ -157,7 +157,6 @@ def _problems(content: Any) -> Iterator[str]:
 
 
 def _job_problems(row: Any) -> Iterator[str]:
-    """Yield the problems of a job in jobs.json. Use only the first, as for `_problems`."""
     if not isinstance(row, dict) or not {"job", "overrides", "folder", "config", "reason"} <= row.keys():
         yield "a job is not a mapping, or lacks a key"
     number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))

@@ -50,7 +50,6 @@ def repeated_command(folder: Path, command: Sequence[str]) -> str:
 
 
 def _program() -> list[str]:
-    """Return the words that start this program: `python train.py` or `losslab train`."""
     return ["python", sys.argv[0]] if Path(sys.argv[0]).name == "train.py" else ["losslab", "train"]
 
 

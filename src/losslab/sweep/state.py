@@ -26,7 +26,6 @@ class JobCall(NamedTuple):
     function: Callable[..., Any]
     """The function to call, as `function(*arguments, resumes)`; `resumes` says whether the job resumes a run."""
     arguments: tuple[Any, ...]
-    """All arguments of `function` except the last."""
     trainer: Any
     """The trainer configuration, which determines the number of processes and GPUs."""
     log: Path
@@ -53,7 +52,6 @@ class Job:
     reason: str | None = None
     """Why the job failed or was interrupted, in one line; None if it did neither."""
     seconds: float = 0.0
-    """How long the job has run."""
     value: Any = None
     """The metric that a sweeper optimises, which `task` returns."""
     progress: dict[str, Any] = field(default_factory=dict)
