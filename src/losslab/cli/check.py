@@ -35,7 +35,7 @@ _DEFAULTS_BY_KIND = {"binary": ("model=mlp", "data=breast_cancer"), "values": ("
 
 
 def check(arguments: Sequence[str] | None = None) -> None:
-    """Examine the experiment of a command line, and exit with code 0 or 1."""
+    """Examine the experiment on the command line. Exit with code 1 if an error was found, otherwise with 0."""
     run_hydra_verb(_check, arguments, _HELP)
 
 

@@ -93,7 +93,7 @@ def _parse_reach(text: str) -> tuple[str, float | None]:
 
 
 def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
-    """Create and return the output folder. The files of an earlier comparison in it will be replaced."""
+    """Create and return the output folder. An earlier comparison in it will be replaced."""
     sweeps = comparison.collection.sweeps
     default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
     folder = output or default

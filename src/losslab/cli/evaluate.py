@@ -74,7 +74,7 @@ def _evaluate_here(options: argparse.Namespace) -> None:
 
 
 def _log_evaluation(result: "Evaluation") -> None:
-    """Log the run that was evaluated, its metrics, the examples of highest loss, and notes on how to read these."""
+    """Log the run that was evaluated, its metrics, the examples of highest loss, and notes on the metrics."""
     from losslab.analysis.evaluate.extra_metrics import classification_report  # noqa: PLC0415
     from losslab.cli.report import log_metrics  # noqa: PLC0415
     from losslab.targets import Task  # noqa: PLC0415
@@ -103,7 +103,7 @@ def _log_evaluation(result: "Evaluation") -> None:
 
 
 def _log_highest_losses(predictions: "Predictions") -> None:
-    """Log the examples of highest loss, with class names instead of class indices, and without probabilities."""
+    """Log the examples of highest loss, with class names instead of class indices. Leave out probabilities."""
     from losslab.analysis.evaluate.report import prediction_columns  # noqa: PLC0415
 
     every = prediction_columns(predictions)

@@ -53,7 +53,7 @@ def refuse_file(folder: Path | None) -> None:
 
 
 def run_hydra_verb(body: Callable[[list[str]], int | None], arguments: Sequence[str] | None, help_text: str) -> None:
-    """Run a verb that takes Hydra overrides, or print `help_text`. The `arguments` default to the command line."""
+    """Run a verb that takes Hydra overrides, or print `help_text`. If `arguments` is None, use the command line."""
     overrides = list(sys.argv[1:] if arguments is None else arguments)
     if {"--help", "-h"} & set(overrides):
         sys.stdout.write(help_text)
@@ -141,7 +141,7 @@ def one_line_errors(*, show_tracebacks: bool, close: Callable[[], object] = lamb
     """
     escape_unprintable_output()
     before = logging.raiseExceptions
-    logging.raiseExceptions = show_tracebacks  # logging fails if the disk is full
+    logging.raiseExceptions = show_tracebacks  # whether to report that a full disk makes logging fail
     try:
         yield
     except KeyboardInterrupt:
@@ -163,11 +163,11 @@ def one_line_errors(*, show_tracebacks: bool, close: Callable[[], object] = lamb
 def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
     """Return the message for an error that the user can fix; None for any other error."""
     cause: BaseException | None = error
-    while isinstance(cause, OmegaConfBaseException):  # raised by OmegaConf from the error of a resolver
+    while isinstance(cause, OmegaConfBaseException):  # OmegaConf wraps the error of a resolver
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, LabError):
         return str(cause)
-    if isinstance(error, CompactHydraException):  # before OSError: some are both
+    if isinstance(error, CompactHydraException):  # tested before OSError, since some errors are both
         cause = error.__cause__
         return str(cause) if isinstance(cause, LabError) else _hydra_message(str(error), cause)
     if isinstance(error, UnicodeEncodeError):  # in a path that the user typed

@@ -26,7 +26,7 @@ def checksum_path(path: Path) -> Path:
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file and its checksum. `write` is called with the open file and writes its content.
 
-    At any time, the checksum file contains the digest of the file at `path`.
+    If the previous file has a checksum, the checksum stays valid until the new file replaces the previous file.
 
     Raises:
         OSError: there is no space or no permission. The previous file is unchanged.

@@ -7,5 +7,5 @@ MONITORED = ("val/accuracy", "val/mse")
 
 
 def direction(metric: str) -> str:
-    """Return "min" if lower values of a metric, or a loss or one of its terms, are better, otherwise "max"."""
+    """Return "min" if lower values of a metric, a loss or a loss term are better, otherwise "max"."""
     return "min" if _LOWER_IS_BETTER.intersection(metric.removesuffix("_given").split("/")) else "max"

@@ -99,7 +99,7 @@ def read_text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
     r"""Read a UTF-8 text file, with `\n` as line ending.
 
     Raises:
-        OSError: `read_bytes` raises it.
+        OSError: the file cannot be read, see `read_bytes`.
         ValueError: the file is not UTF-8.
     """
     return read_bytes(path, max_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
@@ -119,7 +119,7 @@ def read_json(path: Path, advice: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file that Hydra wrote into plain containers, without resolving interpolations.
+    """Read a YAML file of Hydra, and return plain containers with unresolved interpolations.
 
     Raises:
         OSError: the file cannot be read.
@@ -143,7 +143,7 @@ def read_yaml(path: Path) -> Any:
 def find_unknown_interpolation(config: Any) -> str | None:
     """Return a string of a configuration with an interpolation that conf/ does not use; None if there is none.
 
-    conf/ uses these: a string may contain one reference to a single value, and one call of `divisor` or
+    A string in conf/ contains at most one reference to a single value, and one call of `divisor` or
     `oc.env:LOSSLAB_DATA`.
     """
     nodes = [config]

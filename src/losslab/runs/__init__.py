@@ -9,7 +9,7 @@ RUN/weights.pth             the plain state_dict of the network in the best epoc
 RUN/faults.json             if the training data were corrupted: how, and the checksum of the data
 RUN/history.csv             a row of metrics per epoch, reproducible to the byte
 RUN/timing.csv              the wall times of each epoch
-RUN/path.csv                all weights of the network after each epoch, if it is small
+RUN/path.csv                all weights of a small network after each epoch
 RUN/metrics.json            final values of the metrics; exists only if the run has finished
 RUN/dynamics.npz            outputs and gradients of some examples after each epoch, with callbacks=dynamics
 RUN/figures/*.png           figures

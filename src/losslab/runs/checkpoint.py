@@ -60,7 +60,7 @@ def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | 
                 read_best(folder)  # raises if best.ckpt is not intact: training could not end without it
             if damaged and tidy:
                 logger.warning("%s: resuming from the previous checkpoint, %s", "; ".join(damaged), display_path(path))
-                # Without the rename, it would replace the intact previous.ckpt when the next checkpoint is written.
+                # Otherwise the next checkpoint would replace the intact previous.ckpt by the damaged file.
                 folder.last.rename(folder.last.with_name(f"{folder.last.name}.damaged"))
                 atomic.checksum_path(folder.last).unlink(missing_ok=True)
             return ResumePoint(path, state["global_step"], state.get("trained"))
@@ -109,7 +109,7 @@ def _read_intact(path: Path) -> tuple[dict[str, Any] | None, str]:
 def explain_mismatch(start: ResumePoint | None, trainer: Trainer) -> Iterator[None]:
     """Turn an error in the `with` block before the first training batch into a LabError: the checkpoint does not fit.
 
-    A LabError is raised unchanged. If `start` is None, errors are never turned.
+    A LabError is raised unchanged, and so is every error if `start` is None.
     """
     if start is None:
         yield

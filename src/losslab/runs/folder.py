@@ -70,7 +70,7 @@ class RunFolder:
         return self.path / "evaluation" / name
 
     def output(self, path: Path) -> Path:
-        """Return the path unchanged if it is safe to write to. Paths outside of this folder are, since users type them.
+        """Return `path` if it is safe to write to: if it is outside of this folder, or has no links below this folder.
 
         Raises:
             LabError: a part of the path below this folder is a symbolic link.
@@ -79,7 +79,7 @@ class RunFolder:
         return path
 
     def copy_teacher(self, teacher: "RunFolder") -> None:
-        """Copy a teacher's configuration and weights into this folder, so that the run can be evaluated without it.
+        """Copy a teacher's configuration and weights into this folder, so that the teacher's own folder is not needed.
 
         Raises:
             LabError: `self.teacher` is a symbolic link.
@@ -232,7 +232,7 @@ def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str 
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:
-    """Return the default folder of a run: outputs/NAME/TIMESTAMP, or outputs/NAME/JOB for the job id of a cluster."""
+    """Return the default run folder: outputs/NAME/TIMESTAMP, or outputs/NAME/JOB if `job` is a cluster's job id."""
     return f"outputs/{name}/{job or timestamp()}"
 
 

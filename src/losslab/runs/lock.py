@@ -82,7 +82,7 @@ def discard_sweep(path: Path, created: list[Path]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Lock a folder, if it exists and can be locked, until the `with` block ends, or the process for any reason.
+    """Lock a folder, if it exists and can be locked, until the `with` block or, for whatever reason, the process ends.
 
     Raises:
         LabError: another process holds the lock.

@@ -23,8 +23,8 @@ class State(StrEnum):
 def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[str, Any]]:
     """Read the rows of a sweep's summary.json, one per job; [] if the file is missing or empty.
 
-    A killed sweep leaves jobs in the state "running" or "waiting". If the process of the sweep has ended, such a job is
-    returned as done if its run has finished, otherwise as interrupted. If `ended` is None, the lock decides.
+    A killed sweep leaves jobs "running" or "waiting". If the sweep has ended (by default, if its folder is not locked),
+    such a job is returned as done if its run has finished, otherwise as interrupted.
 
     Raises:
         LabError: the file is damaged.

@@ -31,7 +31,7 @@ _MODULES = {
     "torchmetrics.classification": ("torchmetrics.Metric",),
     "torchmetrics.regression": ("torchmetrics.Metric",),
 }
-"""Maps a module to base classes. Public classes in it that derive from these are allowed; if (), public functions."""
+"""Maps a module to base classes. Its public classes derived from these are allowed; for (), its public functions."""
 
 _NAMES = frozenset({
     "lightning.Trainer",
@@ -77,7 +77,7 @@ _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
 """A template that gives a file name for all values of its fields. `{epoch:c}` could become a dot or a slash."""
 _WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
-"""Callbacks that write to the working directory unless this option is set."""
+"""Maps callbacks that write to the working directory by default to the option that sets another path."""
 
 
 def parse_packages(packages: object) -> tuple[str, ...]:

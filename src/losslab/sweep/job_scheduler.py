@@ -23,7 +23,7 @@ class JobLimits:
     """The number of jobs that may run at the same time, and the GPUs that each may use.
 
     Args:
-        n_jobs: the maximum number of simultaneous jobs; -1 for one per core, None for one per GPU (one without GPUs).
+        n_jobs: the maximum number of jobs; -1: one per core; None: one per GPU, or one job if there are no GPUs.
 
     Raises:
         LabError: `n_jobs` is not valid.
@@ -49,7 +49,7 @@ class JobLimits:
     def gpus_for(self, trainer: Any, world_size: int, in_use: Collection[list[str]]) -> list[str] | None:
         """Return the GPUs to assign to a job: [] if it runs on the CPU or its configuration chooses the GPUs.
 
-        `in_use` contains the GPUs of each running job. Return None if the job must wait until they are free.
+        `in_use` contains the GPUs of each running job. Return None if the job must wait for GPUs.
         """
         devices = trainer.get("devices", 1)
         are_chosen = not isinstance(devices, int | str) or (isinstance(devices, str) and "," in devices)
@@ -163,8 +163,8 @@ def run_jobs(
 ) -> None:
     """Run prepared jobs of a sweep whose folder is locked. Jobs take over `existing` runs in the folder if they match.
 
-    `prepare` is called for each job whose number or folder changes as a result; if its folder is None, the job gets a
-    new folder. `context.sweep` is set before the first job starts.
+    `prepare(job, sweep, folder)` is called for each job whose number or folder changes; if `folder` is None, the job
+    gets a new folder. `context.sweep` is set before the first job starts.
     """
     if existing is not None:
         take_over(existing, jobs, sweep, prepare)

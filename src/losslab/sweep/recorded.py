@@ -43,8 +43,8 @@ def complete(
     Args:
         folder: the folder of the sweep.
         function: called as `function(config, resumes)` to train a resolved configuration.
-        context: the context of this process; its `sweep` is set.
-        changes: maps the config keys to change to their new values. They must not change the results.
+        context: the context of this process, whose `sweep` will be set.
+        changes: new values by config key. They must not change the results.
         trusted: the packages that the user trusts.
 
     Raises:

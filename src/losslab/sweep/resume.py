@@ -68,7 +68,7 @@ def read_command(sweep: Path) -> list[str]:
 
 
 def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:
-    """Find the newest sweep of the same command next to a sweep folder; None if there is none or it is finished.
+    """Find the newest sweep next to `folder` that has the same command; None if there is none or it is finished.
 
     Only the 20 newest folders with a default name (sweep-TIMESTAMP) are read.
     """
@@ -162,8 +162,8 @@ def take_over(
 ) -> None:
     """Let each job take over an existing run with its configuration. If that run is finished, the job is done.
 
-    Otherwise the job will resume the run. Such a job gets the number and the folder of its run; any other job keeps its
-    own, unless they are in use. `prepare` is called for each job whose number or folder may have changed.
+    Otherwise the job will resume the run. A job that takes over a run gets the number and folder of the run; any other
+    job keeps its own unless they are in use. `prepare` is called for each job whose number or folder may have changed.
     """
     for job in jobs:
         run = None if job.config is None else existing.take_run(job.config)

@@ -152,7 +152,7 @@ class Sweep:
             raise _no_space(file, error) from error
 
     def write(self, *, now: bool = True) -> bool:
-        """Write summary.json, and return False if that failed. Without `now`, skip the write within 5 s of the last.
+        """Write summary.json, and return False if that failed. Without `now`, write at most every 5 seconds.
 
         Jobs continue after a failure, and only the first failure is logged.
 
