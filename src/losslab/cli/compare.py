@@ -31,7 +31,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
         epilog="Writes comparison.md with its figures, comparison.csv and runs.csv.",
     )
     add = parser.add_argument
-    add("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder that contains runs")
+    add("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or any folder that contains runs")
     add("--metric", action="append", help="a metric to compare by, such as test/accuracy; may be repeated")
     setting = "compare with the runs of this setting, such as loss=mse (default: the best runs); may be repeated"
     add("--baseline", action="append", metavar="KEY=VALUE", help=setting)

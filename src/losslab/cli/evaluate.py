@@ -51,7 +51,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     gpus = len(spawn.visible_gpus())
     if 0 < gpus < world_size:
         raise LabError(
-            f"there are only {gpus} GPUs: set --devices {gpus}, or run on the CPU with CUDA_VISIBLE_DEVICES=''"
+            f"the number of GPUs is {gpus}: set --devices {gpus}, or run on the CPU with CUDA_VISIBLE_DEVICES=''"
         )
     run_in_processes(_evaluate_here, (options,), world_size)
 

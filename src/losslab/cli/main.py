@@ -105,7 +105,7 @@ def _run(verb: str) -> None:
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    with exit_on_ctrl_c():  # during the imports, which take a second, Ctrl-C would print a traceback
+    with exit_on_ctrl_c():  # during the imports, which take a second, Ctrl-C would otherwise print a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
 

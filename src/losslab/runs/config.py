@@ -86,7 +86,7 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 def identity(config: Mapping[str, Any]) -> str:
     """Return a string that is equal for all resolved configurations of the same run, even if its folder was moved.
 
-    The string ignores the folder, the library versions, and the keys that may change when the run is resumed.
+    The string ignores the keys in `_BOOKKEEPING` and those that may be changed when the run is resumed.
     """
     ignored = {*_BOOKKEEPING, *CHANGEABLE_ON_RESUME}
     if (config.get("choices") or {}).get("data") == "image_folder":
