@@ -171,7 +171,7 @@ def test_common_classes_of_libraries_are_listed(target):
     ],
 )  # fmt: skip
 def test_networked_class_must_be_trusted_by_name(target):
-    with pytest.raises(LabError, match=rf"add --trust {target}, or trust=\[{target}\]"):
+    with pytest.raises(LabError, match=rf"add --trust {target}, or for train.py trust=\[{target}\]"):
         trust.check_targets({"a": node(target)}, Path())
     assert trust.packages_to_trust({"a": node(target)}) == [target]
     trust.check_targets({"a": node(target)}, Path(), [target])
