@@ -11,7 +11,7 @@ from losslab.targets import Kind, Task
 
 
 class Batch(NamedTuple):
-    """One batch. Losses compare outputs with `target`, metrics with `truth`; label noise makes the two differ."""
+    """One batch. Losses compare outputs with `target`, metrics with `truth`; corruption and mixing make them differ."""
 
     inputs: Tensor
     """(N, features) or (N, channels, height, width), float."""

@@ -77,7 +77,7 @@ class ImageFiles:
 class ImageFolder(ExperimentDataModule):
     """Images in DIR/train/CLASS, DIR/val/CLASS and DIR/test/CLASS, in memory as uint8 if they fit.
 
-    The classes are the folders in train/, in alphabetical order, except names that begin with a dot. The shorter side
+    The classes are the folders in train/ whose names do not begin with a dot, in alphabetical order. The shorter side
     of an image is resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that
     do not fit into memory are decoded during training, usually by worker processes; the batches are bit-identical.
 

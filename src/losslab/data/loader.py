@@ -54,8 +54,7 @@ class BatchPlan:
     def draws(self, epoch: int, number: int, rows: Tensor) -> Tensor | None:
         """Return augmentation parameters for the rows of a batch that this rank reads, int64 (N, 5).
 
-        They are drawn for the global batch and then sharded, so they do not depend on `world_size`. None means no
-        augmentation.
+        They are drawn for the global batch, and do not depend on `world_size`. Return None if there is no augmentation.
         """
         if self.augment is None:
             return None
@@ -68,7 +67,7 @@ class BatchPlan:
 
     @cached_property
     def _mirrored_in_even_epochs(self) -> Tensor:
-        """Whether `augment.alternate` mirrors each example in even epochs, 0 or 1 → int64 (size,)."""
+        """1 for each row that `augment.alternate` mirrors in even epochs, 0 for each other row; int64 (size,)."""
         return torch.randint(2, (self.size,), generator=random_keys.generator(self.seed, random_keys.SIDES))
 
     def read(self, source: Source, rows: Tensor, draws: Tensor | None) -> Examples:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 
 def available_memory() -> int:
-    """Return the bytes that this process may still allocate, within the limits of the machine and of control groups.
+    """Return the bytes that this process may allocate, limited by the machine and by control groups (as of SLURM).
 
-    Containers and SLURM set control groups. The memory is divided evenly among the ranks of a run and the parallel jobs
-    of a sweep.
+    The memory is divided evenly among the ranks of a run and the parallel jobs of a sweep.
     """
     return max(0, min([_machine(), *_groups()])) // _processes()
 

@@ -53,7 +53,7 @@ class DataMetadata:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], path: Path) -> Self:
-        """Restore the metadata from the result of `as_json`. Raises LabError, which names `path`, if it is damaged."""
+        """Restore metadata from `content`, the result of `as_json`. Raises LabError with `path` if it is damaged."""
         try:
             shape, names = tuple(content["input_shape"]), tuple(content["class_names"])
             spec = DataSpec(Task(content["task"]), Kind(content["kind"]), shape, content["targets"], names)
@@ -159,7 +159,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
         self.corruptions = corruptions
 
     def enable_mixing(self, mix: Mix) -> None:
-        """Mix training batches. All targets become probabilities. Raises LabError if the data are not image classes."""
+        """Mix training batches; all targets become probabilities. Raises LabError unless each image has one class."""
         if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
             raise LabError("mix= needs images with class indices: use data=cifar10, digits or image_folder, or no mix=")
         self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
@@ -269,5 +269,5 @@ def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor 
 def _describe(spec: DataSpec) -> str:
     """Return the task and the number of targets, such as "multiclass with 10 classes"."""
     units = {Task.MULTICLASS: "class", Task.MULTILABEL: "label", Task.BINARY: "label", Task.REGRESSION: "value"}
-    plural = "" if spec.targets == 1 else "es" if spec.task is Task.MULTICLASS else "s"
-    return f"{spec.task} with {spec.targets} {units[spec.task]}{plural}"
+    plural = "es" if spec.task is Task.MULTICLASS else "s"
+    return f"{spec.task} with {spec.targets} {units[spec.task]}{plural * (spec.targets != 1)}"

@@ -10,7 +10,6 @@ import torch
 
 ORDER, AUGMENTATION, STEP, SPLIT, SYNTHESIS, STATISTICS, SIDES, MIXING = range(8)
 LONG_TAIL, LABEL_NOISE, VALUE_NOISE = range(8, 11)
-"""Purposes of random draws."""
 
 
 def key(seed: int, purpose: int, *position: int) -> int:

@@ -74,7 +74,7 @@ def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
 
 
 def zero_gradient(setup: Setup) -> Iterator[Finding]:
-    """Find outputs that are equal for all inputs and weights with gradient 0, or a gradient of 0 in all parameters."""
+    """Find outputs that ignore the inputs while all weights have gradient 0, or a gradient of 0 in all parameters."""
     has_loss = isinstance(setup.inputs, Tensor) and setup.has_tensors and bool(setup.number)
     if not has_loss or not _is_differentiable(setup):
         return

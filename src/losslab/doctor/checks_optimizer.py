@@ -58,7 +58,7 @@ def kl_element_mean(setup: Setup) -> Iterator[Finding]:
 
 
 def optimizer_without_parameters(setup: Setup) -> Iterator[Finding]:
-    """Find an optimizer without parameters of the network."""
+    """Find an optimizer that has no trainable parameter of the network."""
     if setup.optimizer is not None and setup.trainable and not _groups(setup):
         problem = "the optimizer has no trainable parameter of this network"
         why = "its steps change other tensors, but not the network"
@@ -142,7 +142,7 @@ def zero_learning_rate(setup: Setup) -> Iterator[Finding]:
 
 
 def maximizing_optimizer(setup: Setup) -> Iterator[Finding]:
-    """Find an optimizer that maximizes, for a loss that is not lower for wrong outputs."""
+    """Find an optimizer with maximize=True, although the loss is not lower for wrong outputs than for correct ones."""
     if setup.maximizes and lower_when_wrong(setup) is None:
         why = "each step increases the loss and makes the network worse"
         fix = "remove maximize=True, unless the loss should be maximized"

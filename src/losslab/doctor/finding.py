@@ -14,7 +14,7 @@ class Severity(StrEnum):
     ERROR = "error"
     """Certain: training would fail, or would not learn the intended task."""
     WARNING = "warning"
-    """Likely."""
+    """Likely, but possibly intended."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ def exception_finding(name: str, part: str, cause: Exception, **arguments: objec
     """Return the finding that the network or the loss, called with these arguments, raised an exception."""
     message = message_of(cause, 300)
     shapes = ", ".join(f"{key} {_dtype_and_shape(value)}" for key, value in arguments.items())
-    fixes = (fix for words, fix in _FIXES if words in message)
+    fix = next((fix for words, fix in _FIXES if words in message), "see the exception message and the arguments above")
     problem = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
-    fix = next(fixes, "see the exception message and the arguments above")
     return error(name, problem, "training would end with this exception", fix)
 
 

@@ -72,7 +72,7 @@ class LayerRecords:
 
 @contextmanager
 def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
-    """Record layers in all forward passes of a network within the context."""
+    """Record inputs and outputs of layers in all forward passes of a network within the context."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if list(module.children()):

@@ -119,11 +119,11 @@ def compare(
 
     Args:
         folders: one or more run folders, sweep folders, or folders above them.
-        metrics: one or more metrics to compare by, such as "test/nll"; None for those of accuracy, nll, ece, mse and
-            mae that all groups have, on the test data if possible.
+        metrics: one or more metrics to compare by, such as "test/nll"; None for those among accuracy, nll, ece, mse
+            and mae that all groups have, on the test data if possible.
         baseline: settings of the group to compare with, such as "loss=cross_entropy"; None for the best group.
-        reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6). None for the curve of the first
-            metric. If the value is None, it is chosen so that each group reaches it on average.
+        reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6). None for the first metric on the
+            validation data. If the value is None, it is chosen so that each group reaches it on average.
         scale: "difference", "ratio" or "auto". Ratios need values above 0. "auto" compares by ratios if the metric is
             an error without an upper bound (mse, mae, nll), all values are above 0, and the largest mean of a group is
             more than ten times the smallest.
@@ -185,9 +185,8 @@ def _check_reach(reach: object) -> tuple[str, float | None] | None:
 def _choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) -> tuple[str, ...]:
     """Return the requested metrics, or those default metrics that all groups with finite metrics share.
 
-    Raises:
-        LabError: a requested metric does not exist, or is a loss and the groups have different losses; or the groups
-            share no default metric.
+    Raises LabError if a requested metric does not exist or is a loss of groups with different losses, or if no default
+    metric is shared.
     """
     by_group: dict[str, list[str]] = {}
     for group in groups:

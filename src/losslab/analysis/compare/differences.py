@@ -112,9 +112,8 @@ def compare_metric(
     """Compare groups by one metric.
 
     With scale="auto", errors without an upper bound (mse, mae, nll) are compared by ratios if all are above 0 and the
-    means of groups differ by more than a factor of ten. Large errors usually also vary more between seeds, often by
-    more than the size of a small error. The interval of the difference would then be too wide to show that the small
-    error is smaller.
+    means of groups differ by more than a factor of ten. Large errors usually also vary more between seeds, so that the
+    interval of the difference would be too wide to show that a small error is smaller.
 
     With a baseline, the family of tests consists of the differences of all groups from it. Without a baseline, it
     consists of all pairs of groups: the best group is selected on the same data, so any pair could have been reported.

@@ -131,9 +131,10 @@ def _arrow_legend(intervals: Iterable[Interval], window: Window) -> str:
 
 
 def _colour(comparison: MetricComparison, group: Group) -> str:
+    if group is comparison.reference:
+        return _VERDICT_COLOURS[""]
     difference = comparison.difference(group)
-    verdict = "" if group is comparison.reference else difference.verdict if difference is not None else "no value"
-    return _VERDICT_COLOURS.get(verdict, _UNDECIDED)
+    return _UNDECIDED if difference is None else _VERDICT_COLOURS.get(difference.verdict, _UNDECIDED)
 
 
 def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None) -> "Figure":
@@ -222,9 +223,9 @@ def _draw_reach(axes: "Axes", reach: TimeToReach) -> None:
     near = -1 <= height <= 2
     if near:
         axes.axhline(reach.value, color="black", linewidth=0.9, linestyle=":")
-    outside = "" if near else "\n(above)" if height > 0 else "\n(below)"
+    side = "\n(above)" if height > 0 else "\n(below)"
     y, unit = (reach.value, "data") if near else (float(height > 0), "axes fraction")
     axes.annotate(
-        f"to reach:\n{reach.value:g}{outside}", (1, y), xycoords=("axes fraction", unit), xytext=(3, 0),
+        f"to reach:\n{reach.value:g}{'' if near else side}", (1, y), xycoords=("axes fraction", unit), xytext=(3, 0),
         textcoords="offset points", ha="left", va="center", fontsize="x-small", annotation_clip=False,
     )  # fmt: skip

@@ -166,11 +166,7 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 
 def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
-    """Find the one group with these values, such as ["loss=focal", "loss.gamma=2"].
-
-    Raises:
-        LabError: no group or several groups have these values.
-    """
+    """Find the one group with values such as ["loss=focal", "loss.gamma=2"]. Raises LabError for none or several."""
     parts = " ".join(values).split()
     if not parts or not all("=" in part for part in parts):
         raise LabError(f"a baseline is named by its values, such as loss=cross_entropy, got {' '.join(values)!r}")

@@ -54,11 +54,7 @@ class RunCollection:
 
 
 def read_runs(folders: Sequence[Path]) -> RunCollection:
-    """Read all runs in these folders and their subfolders, each once.
-
-    Raises:
-        LabError: a folder does not exist, or there is no run.
-    """
+    """Read all runs in and below these folders, each once. Raises LabError for a folder or runs that do not exist."""
     for folder in folders:
         if not folder.is_dir():
             raise LabError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
@@ -129,11 +125,7 @@ def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
-    """Read the wanted columns that history.csv or timing.csv has. Empty and infinite cells become NaN.
-
-    Raises:
-        LabError: the file is damaged.
-    """
+    """Read the wanted columns that a CSV file has; empty and infinite cells become NaN. Raises LabError for damage."""
     try:
         return _parse_columns(read_text(file), wanted)
     except (OSError, ValueError) as error:
@@ -153,8 +145,7 @@ def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, list[float]]:
 def _check_metrics(content: Any) -> dict[str, float]:
     """Validate the content of metrics.json and return its values, without null, which stands for NaN and infinity.
 
-    Raises:
-        ValueError: it is not a mapping or is empty, a name is not printable on one line, or a value is impossible.
+    Raises ValueError if it is not a mapping or is empty, a name is not printable, or a value is impossible.
     """
     if not isinstance(content, Mapping) or not content:
         raise ValueError("it contains no metrics")

@@ -81,7 +81,7 @@ def paired_difference(
 
 
 def paired_p_value(values: Sequence[float], baseline: Sequence[float], step: float = 0.0) -> float:
-    """Return the p value of the paired t test: p is below a level if the interval of `paired_difference` excludes 0."""
+    """Return the p value of the paired t test. It is at most `level` exactly if the interval at `level` excludes 0."""
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     if not any(differences):
         return 1.0

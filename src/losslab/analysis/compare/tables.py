@@ -66,14 +66,16 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
     head, labels = group_labels(comparison.groups)
     reference = comparison.reference
     name = labels[comparison.groups.index(reference)] if reference is not None else ""
-    short = name if len(name) <= 14 else "the baseline" if comparison.has_baseline else "the reference"
-    against = f"multiple of {short}" if comparison.ratios else f"minus {short}"
+    if len(name) > 14:
+        name = "the baseline" if comparison.has_baseline else "the reference"
+    against = f"multiple of {name}" if comparison.ratios else f"minus {name}"
     rows: list[tuple[str, ...]] = [(head, "n", comparison.metric, against, "verdict")]
     for label, group in zip(labels, comparison.groups, strict=True):
         count, seeds = len(group.values(comparison.metric)), {run.seed for run in (*group.runs, *group.excluded)}
         n = str(count) if count == len(seeds) else f"{count} of {len(seeds)}"
         estimate, mean = comparison.estimate(group), comparison.mean(group)
-        value = format_estimate(estimate) if estimate else NO_VALUE if mean is None else f"{mean:.4g}"
+        only_mean = NO_VALUE if mean is None else f"{mean:.4g}"
+        value = format_estimate(estimate) if estimate else only_mean
         rows.append((label, n, value, *_difference_cells(comparison, group)))
     return [row[:3] for row in rows] if reference is None or len(rows) == 2 else rows
 
@@ -81,8 +83,7 @@ def metric_rows(comparison: MetricComparison) -> list[tuple[str, ...]]:
 def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
     """Return a column header and a label of each group.
 
-    If all names consist of one setting with the same key, such as loss=focal, the header is this key and the labels are
-    the values. Otherwise the header is "runs" and the labels are the names.
+    They are "loss" and "focal" if each name is one value of loss, such as loss=focal; otherwise "runs" and the name.
     """
     keys = {part.partition("=")[0] for group in groups for part in group.name}
     if len(keys) == 1 and all(len(group.name) == 1 for group in groups):
@@ -91,10 +92,7 @@ def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
 
 
 def best_mean(comparison: MetricComparison) -> str:
-    """Return the phrase for the mean of the best group, such as "highest mean", if there is no baseline.
-
-    A group with one seed may have a better mean, but is not the reference. The phrase then says so.
-    """
+    """Return what distinguishes a reference that is not a baseline. A group with one seed may have a better mean."""
     best = "highest mean" if direction(comparison.metric) == "max" else "lowest mean"
     return best if comparison.reference is comparison.groups[0] else f"{best} of the groups with several seeds"
 

@@ -61,7 +61,7 @@ class Corruption(ABC):
 
     @abstractmethod
     def __call__(self, train: TrainingSplit, spec: DataSpec) -> TrainingSplit:
-        """Return the corrupted split. `truth` and inputs do not change. Raises LabError if this is impossible."""
+        """Return the corrupted split. Examples keep truth and inputs. Raises LabError if it cannot be corrupted."""
 
     def require(self, name: str, expected: str, *, holds: bool) -> None:
         """Raise LabError "GROUP.NAME must be EXPECTED, got VALUE" unless `holds`."""

@@ -18,8 +18,8 @@ class LongTail(Corruption):
     """Class i keeps floor(n · ratio^(-i/(C - 1))) examples (Cao et al. 2019, "Label-distribution-aware margin loss").
 
     n, the size of class 0, is the largest that the available examples of all classes allow. The choice of examples
-    depends on the seed and the class only, so a larger ratio keeps a subset of what a smaller ratio keeps. The inputs
-    are normalised by the statistics of the uncorrupted split, so they do not depend on the ratio.
+    depends on the seed and the class only, so for the same n, a larger ratio keeps a subset of what a smaller ratio
+    keeps. The inputs are normalised by the statistics of the uncorrupted split, so they do not depend on the ratio.
 
     Args:
         ratio: size of the largest class divided by the size of the smallest class, 1 or more.
