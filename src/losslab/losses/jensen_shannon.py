@@ -71,7 +71,7 @@ class JS(ClassLoss):
         pi, w, log_pi, log_w = self._weights(log_p)
         one_minus_p = log_one_minus_p.exp()
         is_near_1 = w * one_minus_p < 0.5
-        # log m_k, computed from p or 1 - p so that no digits cancel. where() differentiates both sides.
+        # log m_k, from p or 1 - p so that no digits cancel. where() differentiates both sides: unused 1 - p become 0.
         near_1 = torch.log1p(-w * one_minus_p.where(is_near_1, 0.0))
         log_m = torch.where(is_near_1, near_1, torch.logaddexp(log_pi, log_w + log_p))
         # In KL(p ‖ m), log(m_i / p_i) is log(1 + (1/p_k - 1) π) for i = k, the label, and log(1 - π) for other i.

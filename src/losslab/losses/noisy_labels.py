@@ -139,7 +139,8 @@ class AGCE(ClassLoss):
     def classwise(self, outputs: Tensor) -> Tensor:
         log_p, log_one_minus_p = log_softmax_tails(outputs)
         is_likely = log_p > -log(2)
-        # log((a + p) / (a + 1)), computed from p or 1 - p so that no digits cancel. where() differentiates both sides.
+        # log((a + p) / (a + 1)), from p or 1 - p so that no digits cancel. where() differentiates both sides, so an
+        # unused p or 1 - p becomes 0.5.
         one_minus_p = log_one_minus_p.exp().where(is_likely, 0.5)
         p = log_p.exp().where(~is_likely, 0.5)
         from_one_minus_p = torch.log1p(-one_minus_p / (self.a + 1))

@@ -113,7 +113,7 @@ class Welsch(RobustLoss):
 
 
 class Tukey(ResidualLoss):
-    """Tukey's biweight (or bisquare): c²/6 (1 - (1 - (r/c)²)³) where |r| ≤ c, c²/6 beyond; r = z - t.
+    """Tukey's biweight (or bisquare): c²/6 (1 - (1 - (r/c)²)³) if |r| ≤ c, else c²/6; r = z - t.
 
     It is averaged over the outputs of an example. It is about r²/2 near the target; beyond c there is no gradient.
     """
