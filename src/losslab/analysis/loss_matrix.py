@@ -38,8 +38,7 @@ class Cell:
     value: float | None
     """The mean loss on the test set, averaged over seeds; None if it cannot be measured."""
     how: str
-    """"own" if the loss trained the models, otherwise "as they are" or "translated", see `translate`. If the value is
-    None, the reason."""
+    """"own" (the loss of training), "as they are" or "translated" (see `translate`), or why the value is None."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def measure(
     """Reopen every run of the groups, and compute the mean of each loss on the test set of the run.
 
     Args:
-        groups: the groups of runs. Their training losses are measured.
-        all_losses: whether to also measure all other losses of the catalog.
+        groups: the groups of runs. Each run is measured by the training losses of all groups.
+        all_losses: whether to also measure by all other losses of the catalog.
         trusted: the packages that the configurations of the runs may name, besides those that losslab trusts.
         track: a function that iterates over the runs and shows the progress, such as `rich.progress.track`.
 

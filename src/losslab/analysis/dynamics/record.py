@@ -106,7 +106,7 @@ class Record(Snapshot, RecordedExamples):
 
     @property
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """Masks (n,) of the examples with right targets and with wrong targets, or one mask of all, by name."""
+        """Masks (n,), by name, of the examples with right and with wrong targets; without noise, one mask of all."""
         if not self.has_noise:
             return {"examples": np.ones(len(self.index), dtype=np.bool_)}
         what = "value" if self.is_regression else "label"
@@ -132,7 +132,7 @@ class Record(Snapshot, RecordedExamples):
         return np.asarray(self.gradient < NO_GRADIENT_SHARE * self.gradient[0].mean(dtype=np.float64))
 
     def mispredicted(self) -> NDArray[np.bool_]:
-        """Return whether each example is predicted as something else than its target (L, n). Classification only."""
+        """Return whether each example is not predicted as its target (L, n). Classification only."""
         return ~(self.margin > 0)
 
     def area_under_margin(self) -> Numbers:
@@ -218,7 +218,7 @@ _SHAPES = {
 
 
 def _validate(arrays: dict[str, NDArray[Any]]) -> None:
-    """Raise ValueError unless dtypes and shapes are as in `_SHAPES`. Axes of one letter must have the same length."""
+    """Raise ValueError unless dtypes and shapes are as in `_SHAPES`. Axes with the same letter have the same length."""
     sizes: dict[str, int] = {}
     for name, (kinds, axes) in _SHAPES.items():
         array, named = arrays[name], axes.rstrip("*")

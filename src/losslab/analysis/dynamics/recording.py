@@ -21,7 +21,7 @@ _STREAM = 1  # makes these random draws independent of others that also use rand
 
 
 def draw_rows(size: int, count: int, seed: int) -> Tensor:
-    """Return `count` random rows of `size`, or all if there are fewer, int64 in ascending order."""
+    """Return the numbers of `count` random rows out of `size`, or of all if there are fewer, int64, ascending."""
     rows = torch.randperm(size, generator=random_keys.generator(seed, random_keys.STATISTICS, _STREAM))[:count]
     return rows.sort().values
 
@@ -131,7 +131,7 @@ def layer_titles(network: nn.Module) -> list[str]:
 
 
 def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
-    """Return the root mean square of the gradients, by parameter name, in each layer (G,); NaN for frozen layers."""
+    """Return the root mean square of these gradients in each layer (G,); NaN for layers without gradients."""
     nan = torch.full((), torch.nan, device=next(iter(gradients.values())).device)
     squares = [torch.cat(parts).square().mean() if parts else nan for parts in _by_layer(network, gradients).values()]
     rms: Numbers = torch.stack(squares).sqrt().cpu().numpy()
@@ -139,7 +139,7 @@ def rms_by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> Numbers:
 
 
 def _by_layer(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Group gradients, by parameter name, into lists of flattened gradients, by layer name."""
+    """Return the flattened gradients of each layer, by layer name; the argument has them by parameter name."""
     layers: dict[str, list[Tensor]] = {}
     for name, _ in network.named_parameters():
         parts = layers.setdefault(name.rpartition(".")[0] or type(network).__name__.lower(), [])

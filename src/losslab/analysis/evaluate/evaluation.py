@@ -31,7 +31,7 @@ class Evaluation:
     experiment: Experiment
     predictions: Predictions
     values: dict[str, float]
-    """All metrics, by names of the form SPLIT/METRIC."""
+    """All metrics by name, such as "test/accuracy"."""
     curves: list[Curves]
     """The ROC curves and the PR curves; empty for a regression."""
     human: Array | None = None

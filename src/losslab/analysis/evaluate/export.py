@@ -23,10 +23,7 @@ _CHECKED_EXAMPLES = 64
 
 
 class Program(nn.Module):
-    """The network of a run as one module from raw inputs to predictions. It normalises uint8 images.
-
-    With `raw`, it returns the outputs of the network, not probabilities or values.
-    """
+    """Normalises uint8 images, applies the network of a run, and, unless `raw`, converts its outputs to predictions."""
 
     scale: Tensor | None
     shift: Tensor | None
@@ -162,7 +159,7 @@ def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
 
 
 def _describe(program: Program, inputs: Tensor) -> tuple[str, str]:
-    """Return a description of the inputs and one of the outputs of a program."""
+    """Return two descriptions: of the inputs of a program, and of its outputs."""
     spec, shape = program.spec, ", ".join(str(size) for size in inputs.shape[1:])
     dtype = str(inputs.dtype).removeprefix("torch.")
     takes = f"{dtype} (N, {shape}): prepared like the training data (standardised, ...), any N"

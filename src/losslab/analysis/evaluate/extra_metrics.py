@@ -75,7 +75,7 @@ class Curves:
     averages: list[Curve] = field(default_factory=list)
     """The curves "micro" and "macro", if there are several classes or labels."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a class or label has no curve, by its name."""
+    """By the name of each class or label without a curve, the reason."""
 
     @property
     def area_name(self) -> str:

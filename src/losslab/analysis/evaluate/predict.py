@@ -43,7 +43,7 @@ def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return these files and the images in these folders, by name, and an error message for each path without image."""
+    """Return the image files (those in a folder sorted by name), and an error message for each path without images."""
     files: list[Path] = []
     errors: list[str] = []
     for path in paths:

@@ -45,7 +45,7 @@ class Predictions:
 
     @property
     def target_class(self) -> Array:
-        """The class of each target (N,), which is the most likely class of target probabilities. Multiclass only."""
+        """The class of each target (N,); of class probabilities, the most likely class. Multiclass only."""
         return self.target if self.target.ndim == 1 else self.target.argmax(1)
 
     @property
@@ -69,7 +69,7 @@ class Predictions:
 
 
 def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
-    """Convert the outputs for a split to predictions, as the learner's loss defines it.
+    """Convert the outputs for a split to predictions. The learner's loss defines what the outputs mean.
 
     Raises:
         LabError: some outputs are NaN or infinite.

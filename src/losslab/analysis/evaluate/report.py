@@ -85,7 +85,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[str]:
 
 
 def _check_free(folder: Path, settings: dict[str, Any]) -> None:
-    """Check that a folder is new, empty, or the folder of an earlier evaluation with these settings."""
+    """Raise LabError unless a folder is new, empty, or that of an earlier evaluation with these settings."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     earlier = None

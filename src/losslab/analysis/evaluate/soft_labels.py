@@ -17,9 +17,8 @@ _FLOOR = np.finfo(np.float32).eps
 def load(path: Path, predictions: Predictions, size: int = 0) -> Array:
     """Read a .npy file of human label distributions. Return those of the examples in `predictions`, float64 (N, C).
 
-    Each row of the file sums to 1. The file has one row for each example of the split, in the order of their indices.
-    If the split is a part of a data set of `size` examples, it may instead have one row for each example of the data
-    set.
+    The file has one row, which sums to 1, for each example of the split, in the order of their indices. If the split is
+    a part of a data set of `size` examples, the file may instead have one row for each of these.
 
     Raises:
         LabError: the file cannot be read, or does not contain such distributions.

@@ -21,7 +21,7 @@ from losslab.io.figures import line_styles, new_figure
 from losslab.runs import RunFolder
 
 _SAME_DATA = {"data.batch_size", "data.eval_batch_size", "data.seed", "imbalance.seed", "noise.seed"}
-"""Settings that may differ between runs. Seeds of a corruption change which targets are corrupted, not how many."""
+"""Settings of the data that may differ between the runs. Seeds of a corruption only change its random draws."""
 
 
 def explain(runs: Sequence[RunFolder], output: Path | None, options: LandscapeOptions = DEFAULTS) -> list[Path]:
@@ -85,7 +85,7 @@ class Line:
 
     @property
     def barriers(self) -> tuple[float, float]:
-        """The barriers of loss and metric: the largest rise above the linear interpolation between both ends.
+        """Barriers of loss and metric: the largest rise above the linear interpolation of both ends, at least 0.
 
         Entezari et al., "The role of permutation invariance in linear mode connectivity", 2022, definition 2.1.
         """
@@ -101,7 +101,7 @@ class Line:
 
 
 def interpolate(first: Solution, second: Solution, passes: ForwardPasses, points: int) -> Line:
-    """Compute loss and metric at `points` points on the line between two solutions, which include both ends."""
+    """Compute the loss of `passes` and the metric at `points` points from one solution to the other."""
     start, stop = first.weights, second.weights
     shapes = [{name: value.shape for name, value in end.items()} for end in (start, stop)]
     if (

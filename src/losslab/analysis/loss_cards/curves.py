@@ -62,7 +62,7 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     x = torch.linspace(-largest, largest, 61, dtype=torch.float64)
     spread = _ignores_scale(first)
     if spread:
-        axis = f"output of the target class (of {CLASSES} classes; the other outputs are ±1)"
+        axis = f"output of the target class of {CLASSES}, others at ±1"
     shown = [_curve(label, loss, x, spread=spread) for label, loss in losses.items()]
     return Curves(axis, x.tolist(), shown, _curve(reference_name, reference, x, spread=spread))
 

@@ -40,7 +40,7 @@ def draw_losses(records: Records) -> DrawnFigure:
 def _draw_rows(
     column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
 ) -> "list[Axes]":
-    """Draw a histogram of the values (L, n) at some snapshots into each axes of a column. Return the axes with one."""
+    """Draw a histogram of the values (L, n) at some snapshots into the axes of a column, and return the used axes."""
     snapshots = _select_snapshots(record)
     for axes in column[len(snapshots) :]:
         axes.set_axis_off()
@@ -149,7 +149,7 @@ def _margin_label(record: Record) -> str:
         what = "residual z - t" if record.target[0].size == 1 else "root mean square residual"
     elif record.task == "multiclass":
         what = "margin: output of the target minus the largest other"
-    return f"{what} (the outermost bins contain all values beyond)"
+    return f"{what} (outermost bins are open)"
 
 
 def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, single: bool) -> None:

@@ -16,7 +16,7 @@ _RATIO = 1e4
 
 
 def draw_gradients(records: Records) -> DrawnFigure:
-    """Draw over epochs the mean gradient norm, the hardest tenth's share of it, and the share without gradient.
+    """Draw over epochs the mean gradient norm, the share of the hardest tenth, and the share with no gradient.
 
     If there are several runs, each is a line, and its norms are divided by their mean in the first snapshot.
     """

@@ -25,7 +25,7 @@ def explain(folders: Sequence[RunFolder], output: Path | None) -> list[Path]:
         LabError: a run does not exist or has too many weights, or the runs have models of different sizes.
     """
     figures_folder(folders, output)
-    # The validation data, which select the best weights, have no outliers; the last weights show their effect.
+    # Validation data have no outliers. The best weights, which they select, would hide the effect of outliers.
     runs = [LinearRun.of(solution) for solution in load_solutions(folders, "last")]
     if any(run.loss.names != runs[0].loss.names for run in runs):
         raise LabError("the linear models have different weights: explain each run separately")

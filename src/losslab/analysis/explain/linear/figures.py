@@ -42,7 +42,7 @@ class Plane:
 
 
 def plane_through(origin: Array, paths: Sequence[Array], hessian: Array) -> Plane:
-    """Return the plane through an origin (P,) in which most of the movement of the weights along the paths (K, P) is.
+    """Return the plane through an origin (P,) that contains most of the movement of the weights along paths (K, P).
 
     Two weights have only one plane. For more weights, the plane has the first two principal directions of the paths (Li
     et al. 2018), or without paths the steepest and the flattest eigenvector of the Hessian.

@@ -78,7 +78,7 @@ class LinearRun:
 
     @property
     def end(self) -> Array:
-        """The last weights of the trajectory, θ (P,). They are not averaged, even if the trained weights are."""
+        """The last weights θ (P,) of the trajectory, before they are averaged; without one, the trained weights."""
         return self.loss.trained_weights if self.trajectory is None else self.trajectory.weights[-1]
 
     @cached_property
