@@ -85,7 +85,7 @@ def test_a_function_can_be_a_loss(build):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("torch.nn.Mien", "torch.nn has no Mien, but "),
+        ("torch.nn.Mien", "loss._target_: torch.nn has no Mien: "),
         ("torch.nn.GaussianNLLLoss", "GaussianNLLLoss cannot be used on values targets"),
         ("torch.nn.CrossEntropyLoss", "CrossEntropyLoss cannot be used on values targets"),
         ("fractions.Fraction", "a loss must be a function of outputs and target"),
@@ -143,5 +143,5 @@ def test_a_module_in_the_working_directory_is_imported_and_a_wrong_name_is_repor
     assert said[0].stderr.endswith("add --trust my_losses, or for train.py trust=[my_losses]\n")
     wrong = losslab("loss._target_=my_losses.Mien")
     assert wrong.returncode == 1
-    assert "my_losses has no Mien, but Mine" in wrong.stderr
+    assert "loss._target_: my_losses has no Mien: did you mean Mine?" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1

@@ -94,10 +94,8 @@ def test_disk_that_stays_full_is_a_one_line_error_that_names_the_command_to_resu
     experiment = build(*overrides)
     with monkeypatch.context() as patch:
         fill_disk(experiment, patch)
-        message = (
-            rf"^cannot write \S*{file} \(No space left on device\): free some space, then python train.py resume=.+$"
-        )
-        with pytest.raises(LabError, match=message):
+        reason = r"\(No space left on device\): free some space, then run `python train.py resume=.+`$"
+        with pytest.raises(LabError, match=rf"^cannot write \S*{file} {reason}"):
             lab.run(experiment)
     assert not experiment.folder.metrics.exists()
     lab.run(lab.build(experiment.config), resume=True)

@@ -18,13 +18,13 @@ RUN = [*BARE, "callbacks.checkpoints.every_seconds=0"]
 SELDOM = [*BARE, "callbacks.checkpoints.every_seconds=1000"]
 ACCUMULATED = [*RUN, "data.batch_size=75", "trainer.accumulate_grad_batches=4"]
 STEP = r"NonFiniteError: step 8 \(epoch 2, batch 3, rank 1\)"
-GRADIENT = rf"{STEP}: a gradient became .* under WeightedSum, first in the gradient of network\.3;"
+GRADIENT = rf"{STEP}: a gradient became .* with loss WeightedSum, first in the gradient of network\.3;"
 CASES = {
     "inputs": (
         RUN,
-        rf"{STEP}: a loss .* under WeightedSum \(its terms cross_entropy, rce\), first in the inputs .*\(example \d+\)",
+        rf"{STEP}: a loss .* with loss WeightedSum \(its terms cross_entropy, rce\), first in the inputs .*\(example",
     ),
-    "loss": (RUN, rf"{STEP}: a loss .* under WeightedSum \(its term rce\), first in the loss itself"),
+    "loss": (RUN, rf"{STEP}: a loss .* with loss WeightedSum \(its term rce\), first in the loss itself"),
     "gradient": (RUN, GRADIENT),
     "averaged gradient": (RUN, GRADIENT),
     "weight": (RUN, rf"{STEP}: a weight .* first in the weights of network\.3;"),

@@ -109,8 +109,8 @@ def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
     done = losslab("optimizer.lr=1", "run_dir=run", cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "became NaN or infinite under MSE" in done.stderr
-    assert "became NaN or infinite under MSE" in (tmp_path / "run" / "train.log").read_text()
+    assert "became NaN or infinite with loss MSE" in done.stderr
+    assert "became NaN or infinite with loss MSE" in (tmp_path / "run" / "train.log").read_text()
     assert (tmp_path / "run" / "history.csv").is_file()
 
 

@@ -54,8 +54,8 @@ def _hydra_main(context: ProcessContext) -> None:
         hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(HydraTask(context))()
     except BaseException as error:
         if context.sweep is None:  # no job was started
-            for folder in context.sweep_folders:
-                runs.discard_sweep(folder, context.claimed)
+            if context.new_sweep_folder is not None:
+                runs.discard_sweep(context.new_sweep_folder, context.claimed)
         elif isinstance(error, ValueError) and not context.sweep.count(State.DONE):
             sys.exit(1)  # the sweeper raised this ValueError because no job succeeded
         raise

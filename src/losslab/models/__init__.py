@@ -1,5 +1,5 @@
 """Networks, and the LightningModules that train them.
 
-learner.py has `Regressor` and `Classifier`, metrics.py the metrics that they compute. The other modules have the
-networks, each a class or function called with (input_shape, outputs) and the parameters of its configuration.
+learner.py contains `Regressor` and `Classifier`, metrics.py their metrics, and cosine.py a last layer for them.
+The other modules contain networks: classes or functions of (input_shape, outputs) and the options in conf/model.
 """

@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from losslab.errors import LabError
 from losslab.models.cnn import image_shape
 
-WHITEN = 2
-"""Side in pixels of the patches that the first layer whitens."""
-MOMENTUM = 0.4
+_PATCH_SIZE = 2
+"""Height and width in pixels of the patches that the first layer whitens."""
+_MOMENTUM = 0.4
 """Momentum of batch normalisation. torch's default, 0.1, is too slow for runs of a few hundred steps."""
 
 
 class Airbench(nn.Module):
-    """A whitening 2×2 convolution, three blocks of two 3×3 convolutions, and a linear layer.
+    """A whitening 2×2 convolution, a block of two 3×3 convolutions for each of `widths`, and a linear layer.
 
-    It has 1,971,640 parameters for 3×32×32 inputs and 10 outputs. The weight of the first layer is frozen;
+    By default it has 1,971,640 parameters for 3×32×32 inputs and 10 outputs. The weight of the first layer is frozen;
     `losslab.training.callbacks.whitening.Whitening` computes it from the training images. In eval mode, the outputs are
     averaged over several views of an image (test-time augmentation).
 
     Args:
         input_shape: (channels, height, width) of the images.
-        widths: number of channels in each of the three blocks.
+        widths: number of channels in each block.
         mirror: whether the views in eval mode include mirror images.
         shift: pixels by which two more views in eval mode are shifted up-left and down-right; 0 for no shifted views.
             The shifted views have half of the weight.
@@ -46,15 +46,15 @@ class Airbench(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape("airbench", input_shape)
-        sides = [(side - 1) // 2 ** len(widths) for side in (height, width)]
-        if min(sides) < 1 or min(widths) < 1 or shift < 0 or bias_scale <= 0:
+        sides = [(side - 1) // 2 ** len(widths) for side in (height, width)]  # after the last block
+        if not widths or min(*sides, *widths) < 1 or shift < 0 or bias_scale <= 0:
             raise LabError(
-                f"airbench needs images of at least {2 ** len(widths) + 1} pixels a side, widths of 1 or more, "
+                f"airbench needs images of at least {2 ** len(widths) + 1} pixels a side, at least one width ≥ 1, "
                 f"shift ≥ 0 and bias_scale > 0: got {height}×{width}, {list(widths)}, {shift} and {bias_scale}"
             )
         self.mirror, self.shift, self.output_scale = mirror, shift, output_scale
-        patch = channels * WHITEN**2
-        self.whiten = nn.Conv2d(channels, 2 * patch, WHITEN)
+        patch = channels * _PATCH_SIZE**2
+        self.whiten = nn.Conv2d(channels, 2 * patch, _PATCH_SIZE)
         self.whiten.weight.requires_grad = False
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]  # bias=True
         self.blocks = nn.Sequential(*(_block(*pair, bias_scale) for pair in pairwise([2 * patch, *widths])))
@@ -62,7 +62,7 @@ class Airbench(nn.Module):
         self.linear = nn.Linear(widths[-1], outputs, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, channels, height, width) → (N, outputs)."""
+        """Return outputs (N, outputs) for images (N, channels, height, width)."""
         if self.training or not (self.mirror or self.shift):
             return self._scores(inputs)
         # On a GPU, one batch of all views is faster than one batch for each view.
@@ -91,17 +91,17 @@ class ScaledBias(nn.Module):
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.root = scale**0.5
+        self.sqrt_scale = scale**0.5
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, channels, height, width) → the same shape and dtype."""
-        bias: Tensor = (self.root * self.bias).to(inputs.dtype)
+        """Add the biases to inputs (N, channels, height, width), and keep their dtype."""
+        bias: Tensor = (self.sqrt_scale * self.bias).to(inputs.dtype)
         return inputs + bias[:, None, None]
 
 
 def _block(before: int, width: int, bias_scale: float) -> nn.Sequential:
     def activation() -> list[nn.Module]:
-        return [nn.BatchNorm2d(width, momentum=MOMENTUM, affine=False), ScaledBias(width, bias_scale), nn.GELU()]
+        return [nn.BatchNorm2d(width, momentum=_MOMENTUM, affine=False), ScaledBias(width, bias_scale), nn.GELU()]
 
     first = [_convolution(before, width), nn.MaxPool2d(2), *activation()]
     return nn.Sequential(*first, _convolution(width, width), *activation())

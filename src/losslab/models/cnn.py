@@ -6,7 +6,7 @@ from losslab.errors import LabError
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) -> tuple[int, int, int]:
-    """Return (channels, height, width). Raises LabError for inputs that are not images with suitable sides."""
+    """Return (channels, height, width). Raise a LabError if the inputs are not images with suitable sides."""
     if len(input_shape) != 3 or input_shape[1] % multiple_of or input_shape[2] % multiple_of:
         sides = f" with sides that are multiples of {multiple_of}" if multiple_of > 1 else ""
         raise LabError(
@@ -19,7 +19,7 @@ def image_shape(model: str, input_shape: tuple[int, ...], multiple_of: int = 1) 
 def cifar_cnn(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     """Three 5×5 convolutions 32-32-64, each followed by 2×2 max pooling, then two linear layers 64-outputs.
 
-    Max pooling is the only non-linearity. It has 145,578 parameters for 3×32×32 inputs and 10 outputs.
+    Max pooling is the only non-linearity. The network has 145,578 parameters for 3×32×32 inputs and 10 outputs.
     """
     channels, height, width = image_shape("cifar_cnn", input_shape, multiple_of=8)
     return nn.Sequential(
@@ -38,7 +38,7 @@ def cifar_cnn(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
 def resnet18(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Torchvision's ResNet-18 (He et al. 2016, "Deep residual learning for image recognition") for small images.
 
-    The stem is a 3×3 convolution of stride 1 without max pooling. It has 11,173,962 parameters for 10 outputs.
+    The stem is a 3×3 convolution of stride 1 without max pooling. The network has 11,173,962 parameters for 10 outputs.
     """
     from torchvision.models import resnet18 as imagenet_resnet18  # noqa: PLC0415 -- a second to import
 

@@ -11,7 +11,7 @@ _MIN_NORM = 1e-6
 
 
 class CosineLinear(nn.Linear):
-    """Cosines of the angles between features (N, F) and the C weight rows → (N, C) in [-1, 1].
+    """Computes the cosines (N, C) of the angles between features (N, F) and the C rows of the weight, in [-1, 1].
 
     There is no bias. Features that are all 0 give outputs of 0. Half precision is converted to float32.
     """
@@ -22,7 +22,7 @@ class CosineLinear(nn.Linear):
         super().__init__(in_features, out_features, bias=False, device=device, dtype=dtype)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
-        """(N, F) → (N, C)."""
+        """Return the cosines (N, C) of features (N, F)."""
         # Losses multiply cosines by 20 or 30, and with them the rounding errors of half precision.
         precision = torch.promote_types(input.dtype, torch.float32)
         features = F.normalize(input.to(precision), dim=1, eps=_MIN_NORM)
@@ -30,17 +30,17 @@ class CosineLinear(nn.Linear):
 
 
 def with_cosine_outputs(network: nn.Module) -> nn.Module:
-    """Replace the last nn.Linear of a network by a CosineLinear with the same weight → the network.
+    """Replace the last nn.Linear of a network by a CosineLinear with the same weight, and return the network.
 
     The network is changed in place, unless it is the nn.Linear itself. No random numbers are drawn, so the initial
-    weights do not change. `output_scale`, if it exists, is set to 1. Raises LabError if the last layer is not linear.
+    weights do not change. `output_scale`, if it exists, is set to 1. Raise a LabError if the last layer is not linear.
     """
     names = [name for name, module in network.named_modules() if not list(module.children())]
     last = network.get_submodule(names[-1])
     if not isinstance(last, nn.Linear):
         raise LabError(
-            f"this loss wants cosines, which replace a last nn.Linear, but {type(network).__name__} ends in "
-            f"{type(last).__name__}: choose another model or another loss"
+            f"this loss needs cosine outputs, so the network must end in an nn.Linear, but {type(network).__name__} "
+            f"ends in {type(last).__name__}: choose another model or another loss"
         )
     cosine: CosineLinear = nn.utils.skip_init(CosineLinear, last.in_features, last.out_features)
     cosine.weight = last.weight

@@ -33,9 +33,9 @@ class Learner(LightningModule):
         scheduler: function of the optimizer that returns a learning-rate scheduler; None for a constant rate.
         interval: "step" or "epoch", how often the scheduler steps.
         seed: seed of random draws inside the network (dropout).
-        track_given_labels: whether to compare training outputs with the given targets, too, as train/accuracy_given or
-            train/mse_given. Under label noise, the difference from the metric that uses the truth shows how many wrong
-            labels the network has memorised.
+        track_given_labels: whether to also compare training outputs with the targets that the loss gets, which may be
+            noisy, as train/accuracy_given or train/mse_given. Its difference from the metric that uses the true targets
+            shows how many wrong labels the network has memorised.
 
     Raises:
         LabError: the loss does not accept these targets.
@@ -70,17 +70,16 @@ class Learner(LightningModule):
         self._given_average = RunningMean() if track_given_labels else None
         if self._given_average is not None:
             self.averages["train"][f"{self.train_metric}_given"] = self._given_average
-        # A plain dict, not submodules: Lightning would cast their float64 sums to the network's precision.
         self.evaluation_metrics = {split: EvaluationMetrics(spec) for split in ("val", "test")}
         self.values: dict[str, float] = {}
         """Newest value of each epoch metric by name, for callbacks."""
         self.updated_this_epoch: set[str] = set()
         """Names of the metrics in `values` that were computed in this epoch. Not every epoch has validation."""
-        self._saved: dict[str, Any] | None = None  # state from the checkpoint, restored when training starts
+        self._saved: dict[str, Any] | None = None  # learner state of a checkpoint, restored when training starts
         self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this about fifty times a step, and nn.Module.__setattr__ searches for parameters each time.
+        # Lightning sets this about fifty times a step, and nn.Module.__setattr__ would check each time for parameters.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -93,7 +92,7 @@ class Learner(LightningModule):
 
     @property
     def monitor_mode(self) -> str:
-        """Whether lower ("min") or higher ("max") values of the monitored metric are better."""
+        """Either "min" or "max": whether lower or higher values of the monitored metric are better."""
         return monitor_mode(self.spec.task)
 
     @cached_property
@@ -110,7 +109,7 @@ class Learner(LightningModule):
         return [f"{split}/{name}" for name in (*self.averages[split], *self.evaluation_metrics[split].names)]
 
     def current_values(self) -> dict[str, float]:
-        """Values of the current epoch, in the order of `epoch_metric_names`."""
+        """Return the metrics that were computed in this epoch, in the order of `epoch_metric_names`."""
         return {name: self.values[name] for name in self.epoch_metric_names if name in self.updated_this_epoch}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -119,19 +118,19 @@ class Learner(LightningModule):
         return outputs
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Predicted values or class scores, as the loss defines them, in float32 or float64."""
+        """Return the predicted values or class scores that the loss computes from outputs, in float32 or float64."""
         return self.loss.to_predictions(_at_least_float32(outputs))
 
     def probabilities(self, outputs: Tensor) -> Tensor | None:
-        """Predicted probabilities, as the loss defines them, at least float32 → (N, C) or (N, K); None for values."""
+        """Return the probabilities (N, C) or (N, K) that the loss computes from outputs; None for regression."""
         return None
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Sum of `train_metric` over the examples of a batch → ()."""
+        """Return the sum () of `train_metric` over the examples of a batch."""
         raise NotImplementedError
 
     def encode_target(self, target: Tensor, dtype: torch.dtype) -> Tensor:
-        """Encode the target for the loss. New columns have this dtype, or float32 if it is half precision."""
+        """Encode the target for the loss. One-hot columns have this dtype, or float32 instead of half precision."""
         return encode(target, self.spec.kind, self.kind, self.spec.targets, torch.promote_types(dtype, torch.float32))
 
     def setup(self, stage: str) -> None:
@@ -158,8 +157,8 @@ class Learner(LightningModule):
                 self._given_average.update(self.batch_metric_sum(outputs, batch.target), size)
         if self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1:
             return total / weight
-        # The weight of the whole step is known in `backward`, which divides by it. Dividing by the size of a full step
-        # here gives gradients in half precision their usual size.
+        # `backward` divides by the weight of the whole step, which is not known before. Dividing by the size of a full
+        # step here keeps half-precision gradients in their usual range.
         weight = weight.detach()
         self._accumulated_weight = weight if self._accumulated_weight is None else self._accumulated_weight + weight
         return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._full_step_size)
@@ -184,7 +183,7 @@ class Learner(LightningModule):
 
     @property
     def _full_step_size(self) -> int:
-        """Number of examples in an optimizer step. The last step of an epoch can have fewer."""
+        """Maximum number of examples in an optimizer step. The last step of an epoch can have fewer."""
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
@@ -195,7 +194,7 @@ class Learner(LightningModule):
         return self._evaluation_step(batch, "test")
 
     def _evaluation_step(self, batch: Batch, split: str) -> Tensor:
-        """Update loss and metrics → raw outputs, which callbacks receive."""
+        """Update loss and metrics, and return the raw outputs for the callbacks."""
         outputs, _, _ = self.step(batch, split)
         self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
         return outputs
@@ -223,7 +222,7 @@ class Learner(LightningModule):
         saved, self._saved = self._saved, None
         if saved is None:
             return
-        # Lightning restores the loader, too, but not if a scheduler asked for the number of steps before.
+        # Lightning restores the loader, too, but not if a scheduler has already asked for the number of steps.
         loader: Any = self.trainer.train_dataloader
         loader.load_state_dict(saved["loader"])
         self.values, self.updated_this_epoch = dict(saved["values"]), set(saved["fresh"])
@@ -236,7 +235,7 @@ class Learner(LightningModule):
         self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Keyed like all random draws, so that a resumed run gets the same dropout masks.
+        # The seed depends on the step, as for all random draws, so that a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
         # torch.manual_seed would record a stack trace for each device type that is not available.
         torch.default_generator.manual_seed(seed)
@@ -312,17 +311,17 @@ class Learner(LightningModule):
 
 
 class Regressor(Learner):
-    """Learner for regression: outputs are values."""
+    """Learner for regression. The outputs are values."""
 
     train_metric = "mse"
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Sum of the squared errors of all examples, each averaged over its values."""
+        """Return the sum over the examples of the mean squared error of each example."""
         return (self.predictions(outputs) - truth).square().mean(1).sum()
 
 
 class Classifier(Learner):
-    """Learner for classification: outputs are scores of classes or labels."""
+    """Learner for classification. The outputs are scores of classes or labels."""
 
     train_metric = "accuracy"
 
@@ -330,14 +329,14 @@ class Classifier(Learner):
         return self.loss.to_probabilities(_at_least_float32(outputs))
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Number of correct predictions; with several labels, the sum of each example's share of correct labels."""
+        """Return the number of correct predictions; for labels, the sum of each example's share of correct labels."""
         if self.spec.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
 
 
 def missing_scheduler_arguments(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
-    """Values of scheduler arguments that depend on the run: the number of steps, and the mode of the monitored metric.
+    """Return arguments of a scheduler that depend on the run: the number of steps, and the mode of the metric.
 
     Arguments that the configuration sets are left out. `steps` is called only if the scheduler needs it.
     """

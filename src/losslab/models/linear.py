@@ -32,7 +32,7 @@ def mlp(
     """
     if activation not in _ACTIVATIONS or any(width < 1 for width in hidden) or not 0 < gain < inf:
         raise LabError(
-            f"mlp needs hidden widths of 1 or more, an activation of {', '.join(_ACTIVATIONS)} and a gain above 0: "
+            f"mlp needs hidden widths of 1 or more, an activation ({', '.join(_ACTIVATIONS)}) and a gain above 0: "
             f"got hidden={list(hidden)}, activation={activation}, gain={gain}"
         )
     layers: list[nn.Module] = [nn.Flatten()]

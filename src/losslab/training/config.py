@@ -1,4 +1,4 @@
-"""Composing, checking and resolving configurations, and the resolvers that conf/ uses. Imports no torch."""
+"""Composes, checks and resolves configurations. Defines the resolvers that conf/ uses. Imports no torch."""
 
 import math
 import re
@@ -21,37 +21,39 @@ from losslab.runs.renames import rename_targets
 from losslab.runs.trust import leaves
 from losslab.training.distributed import environment, spawn
 
-_KNOWN_KEYS = ("teacher", "notes", "hydra", "choices")
-"""Keys that are not in train.yaml. `choices` is present when a rank resolves a configuration a second time."""
+_EXTRA_KEYS = ("teacher", "notes", "choices")
+"""Allowed keys that train.yaml lacks. `choices` is present when a rank resolves a configuration a second time."""
 _SWITCHES = (
     "train", "test", "compile", "traceback", "examine", "optimizer.maximize",
     "data.verify", "data.flip", "data.reflect", "data.alternate",
 )  # fmt: skip
 """Keys whose values must be booleans: Hydra reads `no` and `off` as strings."""
 _STRINGS = ("name", "ckpt_path", "optimized_metric", "teacher")
+"""Keys whose values must be strings or null."""
 
 
 @dataclass
 class ProcessContext:
-    """The state of a training process: its folders, which its resolvers choose and create, and its sweep."""
+    """The state of a training process: the folders that its resolvers created, and its sweep."""
 
     claimed: list[Path] = field(default_factory=list)
     """The folders that the process created for its run or sweep."""
-    sweep_folders: list[Path] = field(default_factory=list)
-    """The folder of the sweep, in a list that is empty until Hydra has resolved it."""
+    new_sweep_folder: Path | None = None
+    """The folder that the process created for its sweep; None for a run, or if the sweep existed before."""
     sweep: Any = None
-    """The `losslab.sweep.state.Sweep` that the process runs; None until its jobs may start."""
+    """The `losslab.sweep.state.Sweep` that the process runs; None until its first job may start."""
     resumes: bool = False
     """Whether the process resumes the run in its folder."""
 
     def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
-        """Create and return the folder of a run, the same on all ranks. Hydra writes to it before it calls the task."""
+        """Create and return the folder of a run, the same on all ranks. `default_name` gets `named_by` if needed."""
         job = environment.job_id()
 
         def default() -> str:
             return runs.default_run_dir(name or runs.default_name(*named_by), job)
 
         def decide() -> str:
+            # The default folder of a job is named by its id instead of the time, so a restarted job finds it again.
             path = run_dir or (default() if job is not None else None)
             if path is not None and environment.is_restart() and Path(path).is_dir():
                 return path  # SLURM or torchrun has restarted this job
@@ -60,13 +62,13 @@ class ProcessContext:
         return environment.broadcast_decision(environment.current_rank(), decide)
 
     def sweep_path(self, run_dir: str | None, launcher: str) -> str:
-        """Return the folder of a sweep: a new folder, or the existing folder of the sweep that is completed."""
+        """Return the folder of a sweep: a new folder, or the existing folder of a sweep that is continued."""
         if environment.current_rank().world_size > 1:
             raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
         if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
             return run_dir
         path = self._claim(run_dir, lambda: f"outputs/sweep-{runs.timestamp()}", runs.SUMMARY)
-        self.sweep_folders.append(Path(path).absolute())
+        self.new_sweep_folder = Path(path).absolute()
         return path
 
     def _claim(
@@ -84,7 +86,7 @@ class ProcessContext:
 
 
 def register(context: ProcessContext | None = None) -> None:
-    """Register the resolvers that conf/ uses, such as ${run_path:...}. Folders that they create are added to `context`.
+    """Register the resolvers that conf/ uses, such as ${run_path:...}. `context` lists the folders that they create.
 
     Resolvers of folders are cached, because Hydra resolves them more than once and a default name contains the time.
     """
@@ -109,9 +111,10 @@ def _choose_by_rank(value: str, otherwise: str | None) -> str | None:
 
 def optimization_direction(data: DictConfig, metric: str | None) -> str:
     """Return "maximize" or "minimize" for a metric; None means the monitored metric of the data's task."""
+    names = {"min": "minimize", "max": "maximize"}
     if metric:
-        return f"{direction(metric)}imize"
-    return f"{spawn.run_in_subprocess(_monitor_mode, OmegaConf.to_container(data, resolve=True))}imize"
+        return names[direction(metric)]
+    return names[spawn.run_in_subprocess(_monitor_mode, OmegaConf.to_container(data, resolve=True))]
 
 
 def _monitor_mode(data: dict[str, Any]) -> str:
@@ -136,7 +139,7 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
-    """Resolve a composed configuration to plain containers, from which an experiment is built without Hydra.
+    """Resolve a composed configuration to plain containers, from which `experiment.build` builds a run.
 
     Two keys are added. `choices` maps each group to its choice. `per_run` lists the keys whose values depend on the
     seed, the name or the folder of the run. Runs that differ only in these keys are repetitions.
@@ -149,7 +152,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
             raise LabError(conf_groups.unset_group_message(group, next(iter(chosen))))
-    # The top level first, because missing_keys() fails if a nested value refers to a missing value there.
+    # The top level first: missing_keys() fails if a nested value refers to a missing value at the top level.
     missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
@@ -165,7 +168,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
             model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise")
         )
     config = _resolved(cfg)
-    repetition = deepcopy(cfg)  # so that the caller's configuration keeps its seed, name and folder
+    # Resolve a copy with another seed, name and folder: the keys whose values then differ belong to a single run.
+    repetition = deepcopy(cfg)
     with open_dict(repetition):
         repetition.seed = cfg.seed + 1 if isinstance(cfg.seed, int) else None
         repetition.name, repetition.run_dir = f"{cfg.name}+", "+"
@@ -173,36 +177,36 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
 
 
 def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Raise a LabError if a required group has no choice, or if a top-level key is never read.
+    """Raise a LabError if a required group has no choice, or a key at the top level or of `scheduler` is never read.
 
     A key counts as read if an interpolation refers to it, or if it is a group that the user added.
     """
     for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
             raise LabError(f"{group} is not chosen: choose {group}={', '.join(conf_groups.choices(group))}")
-    unread = next((f"scheduler.{key}" for key in cfg.scheduler or {} if key not in ("interval", "scheduler")), None)
-    if unread is not None:
-        raise LabError(f"{unread} is set but never read: did you mean scheduler.{unread}?")
+    for key in cfg.scheduler or {}:
+        if key not in ("interval", "scheduler"):
+            raise LabError(f"scheduler.{key} is set but never read: did you mean scheduler.scheduler.{key}?")
     train_yaml = OmegaConf.load(CONF / "train.yaml")
     known = [*(str(key) for key in train_yaml if key != "defaults"), *conf_groups.NAMES]
     values = [value for _, value in leaves(OmegaConf.to_container(cfg, resolve=False))]
     interpolations = [value for value in values if isinstance(value, str) and "${" in value]  # ${lr}, ${oc.select:lr,1}
-    read = {*known, *choices, *_KNOWN_KEYS, *re.findall(r"[A-Za-z_]\w*", " ".join(interpolations))}
+    read = {*known, *choices, *_EXTRA_KEYS, *re.findall(r"[A-Za-z_]\w*", " ".join(interpolations))}
     for key in map(str, cfg):
         if key not in read:
             alike = get_close_matches(key, [each for each in known if each.isidentifier()])
-            hint = f"did you mean {alike[0]}?" if alike else "put your own keys under +notes."
+            hint = f"did you mean {alike[0]}?" if alike else "put your own keys under notes, as in +notes.KEY=VALUE"
             raise LabError(f"{key} is set but never read: {hint}")
 
 
 def _check_values(cfg: DictConfig) -> None:
-    """Check the types of values that no constructor checks."""
+    """Check the types of values that no constructor checks, and convert a name that is a number to a string."""
     for name in _SWITCHES:
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
             raise LabError(f"{name} must be true or false, got {value!r}")
     if isinstance(cfg.name, int | float):
-        cfg.name = str(cfg.name)  # name=1
+        cfg.name = str(cfg.name)
     for name in _STRINGS:
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, str | None):

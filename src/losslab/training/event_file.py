@@ -1,4 +1,4 @@
-"""A TensorBoard event file on a disk that may be full. The import takes long, because of torch.utils.tensorboard."""
+"""A TensorBoard event file on a disk that may be full. Imports torch.utils.tensorboard, which takes long."""
 
 import errno
 import logging
@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 class RobustSummaryWriter(SummaryWriter):
-    """A SummaryWriter that skips events that do not fit on the disk."""
+    """A SummaryWriter that skips events for which the disk has no space."""
 
     def _get_file_writer(self) -> FileWriter:
-        own: Any = self  # torch annotates both attributes as None
-        if own.all_writers is None or own.file_writer is None:
-            own.file_writer = _FileWriter(self.log_dir, self.max_queue, self.flush_secs, self.filename_suffix)
-            own.all_writers = {own.file_writer.get_logdir(): own.file_writer}
+        untyped: Any = self  # torch annotates both attributes as None
+        if untyped.all_writers is None or untyped.file_writer is None:
+            untyped.file_writer = _FileWriter(self.log_dir, self.max_queue, self.flush_secs, self.filename_suffix)
+            untyped.all_writers = {untyped.file_writer.get_logdir(): untyped.file_writer}
             if self.purge_step is not None:
                 start = SessionLog(status=SessionLog.START)
-                own.file_writer.add_event(Event(step=self.purge_step, session_log=start))
+                untyped.file_writer.add_event(Event(step=self.purge_step, session_log=start))
                 self.purge_step = None
-        writer: FileWriter = own.file_writer
+        writer: FileWriter = untyped.file_writer
         return writer
 
 
@@ -38,7 +38,7 @@ class _FileWriter(FileWriter):
 
 class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
     def add_event(self, event: Any) -> None:
-        """Add an event. The first call, in the constructor, replaces the writer of records."""
+        """Add an event. The first call, which the base class makes in its constructor, installs the `RecordFile`."""
         records = self._async_writer._writer  # noqa: SLF001 -- its errors would end the thread with a traceback
         if not isinstance(records._writer, RecordFile):  # noqa: SLF001
             records._writer = RecordFile(Path(self._file_name))  # noqa: SLF001
@@ -46,7 +46,7 @@ class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
 
 
 class RecordFile:
-    """A file of complete records, created with the first record. Records that cannot be written are skipped."""
+    """A file of records, created when the first record is written. Records that cannot be written are skipped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,9 +55,9 @@ class RecordFile:
         self._warned = False
 
     def write(self, record: bytes) -> None:
-        """Append a record if there is room; otherwise log a warning, once.
+        """Append a record if there is space on the disk; otherwise log a warning, once.
 
-        The first record is a header that the file needs: until there is room, it is written before the next record.
+        The first record is a header that the file needs. If it does not fit, it is written with the next record.
         """
         if not self._size:
             self._first = self._first or record
@@ -65,7 +65,7 @@ class RecordFile:
         try:
             with self.path.open("ab", buffering=0) as file:
                 if file.write(record) < len(record):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 -- as if write had
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 -- handled below, like an error of write
             self._size += len(record)
         except OSError as error:
             with suppress(OSError):  # readers would stop at an incomplete record
@@ -73,7 +73,7 @@ class RecordFile:
             if not self._warned:
                 self._warned = True
                 reason = f"{self.path} is not written ({error.strerror})"
-                logger.warning("%s: training continues, TensorBoard gets no values until there is room", reason)
+                logger.warning("%s: training continues, TensorBoard gets no values until there is space", reason)
 
     def flush(self) -> None:
         """Do nothing: records are not buffered."""

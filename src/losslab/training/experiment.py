@@ -1,4 +1,4 @@
-"""The `Experiment` of a resolved configuration: building it, training and testing it, and evaluating it."""
+"""Builds the `Experiment` of a resolved configuration, trains and tests it, and evaluates it."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ class Experiment:
 
 
 def build(config: dict[str, Any]) -> Experiment:
-    """Build an experiment from a resolved configuration (`config.compose`, `RunFolder.read_config`). Writes nothing.
+    """Build an experiment from the result of `config.compose` or `RunFolder.read_config`. Write nothing.
 
     Raises:
         LabError: the parts do not fit together, or this machine lacks what the trainer needs.
@@ -51,7 +51,7 @@ def build(config: dict[str, Any]) -> Experiment:
     data.corrupt([make(group, config[group]) for group in conf_groups.CORRUPTIONS if config.get(group)])
     if config.get("mix"):
         data.enable_mixing(make("mix", config["mix"]))
-    _seed(config["seed"])  # a loss may draw its parameters
+    _seed(config["seed"])  # a loss may initialise its parameters at random
     with trusting(trusted):
         loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
     preflight.check_loss(loss, data.spec)
@@ -69,7 +69,7 @@ def build(config: dict[str, Any]) -> Experiment:
         scheduler=make_partial("scheduler.scheduler", config["scheduler"]["scheduler"]),
         interval=config["scheduler"]["interval"],
         seed=config["seed"],
-        # Mixed targets have no accuracy with respect to given labels.
+        # Mixed targets are not labels, so no accuracy can be computed from them.
         track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
     preflight.check_optimizer(learner)
@@ -79,11 +79,11 @@ def build(config: dict[str, Any]) -> Experiment:
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     """Build the experiment of an existing run, to evaluate it on all of its data. The weights are not loaded.
 
-    Loggers and callbacks, which would write files, and limits on batches are removed. Missing data are not downloaded,
-    because the URL would come from an untrusted folder.
+    Loggers and callbacks are removed, because they write files, and so are limits on batches. Missing data are not
+    downloaded, because the URL would come from an untrusted folder.
 
     Raises:
-        LabError: see `build`; or shapes or classes of the data differ from those of the training data.
+        LabError: see `build`; or the data have another task, number of targets or class names than in training.
     """
     no_limits: dict[str, Any] = {f"limit_{split}_batches": 1.0 for split in ("train", "val", "test", "predict")}
     no_limits |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
@@ -116,31 +116,32 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
 
 
 def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
-    """Train and test, or resume an existing run, write the final metrics to metrics.json, and return them.
+    """Train and test a new run, or resume an existing one. Write the final metrics to metrics.json and return them.
 
     Raises:
         LabError: the data are missing, the folder contains another run, or training failed.
     """
     is_first = experiment.trainer.is_global_zero
     with runs.lock(experiment.folder.path) if is_first else nullcontext():
-        start = checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
+        resume_point = checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
         if resume:
-            _announce_resume(experiment, start)
+            _announce_resume(experiment, resume_point)
         else:
             _check_new_run(experiment)
-        _prepare(experiment, start, resume=resume)
-        return _train_and_test(experiment, start)
+        _prepare(experiment, resume_point, resume=resume)
+        return _train_and_test(experiment, resume_point)
 
 
-def _announce_resume(experiment: Experiment, start: checkpoint.ResumePoint | None) -> None:
+def _announce_resume(experiment: Experiment, resume_point: checkpoint.ResumePoint | None) -> None:
+    """Log the step from which the run resumes, and hide the later values in TensorBoard, which are logged again."""
     if experiment.trainer.is_global_zero:
-        if start is None:
+        if resume_point is None:
             logger.warning("resumed     from the beginning: no checkpoint had been written yet")
         else:
-            logger.info("resumed     from step %d", start.step)
+            logger.info("resumed     from step %d", resume_point.step)
     for board in experiment.trainer.loggers:
-        if isinstance(board, RunLogger):  # otherwise TensorBoard would show values twice
-            board.purge_after(-1 if start is None else start.step)
+        if isinstance(board, RunLogger):
+            board.purge_after(-1 if resume_point is None else resume_point.step)
 
 
 def _check_new_run(experiment: Experiment) -> None:
@@ -154,13 +155,13 @@ def _check_new_run(experiment: Experiment) -> None:
             raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
 
 
-def _prepare(experiment: Experiment, start: checkpoint.ResumePoint | None, *, resume: bool) -> None:
+def _prepare(experiment: Experiment, resume_point: checkpoint.ResumePoint | None, *, resume: bool) -> None:
     """Read the data and do all remaining checks, then write the files that mark the folder as a run.
 
     A resumed run passed these checks when it started, and its files are not written again.
     """
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
-    if config["ckpt_path"] and start is None:
+    if config["ckpt_path"] and resume_point is None:
         weights.initialize(learner, Path(config["ckpt_path"]))
     if resume:
         experiment.data.expected_manifest = folder.read_faults()
@@ -203,23 +204,24 @@ def _check_first_step(experiment: Experiment) -> None:
 
 
 def _made_with(trainer: Trainer) -> dict[str, str]:
-    """Return the versions and the device, which may change the last digits of results."""
+    """Return the versions of losslab and its libraries, and the device: they may change the last digits of results."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"losslab": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "device": name}
 
 
-def _train_and_test(experiment: Experiment, start: checkpoint.ResumePoint | None) -> dict[str, float]:
+def _train_and_test(experiment: Experiment, resume_point: checkpoint.ResumePoint | None) -> dict[str, float]:
+    """Train from the resume point, or from the start if it is None, and test the best weights."""
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     results: dict[str, float] = {}
     with suppress_lightning_noise(), translate_errors("trainer"):
-        if start is not None and start.results is not None:
-            results |= start.results
-            weights.load(learner, start.path)
+        if resume_point is not None and resume_point.results is not None:  # training had finished
+            results |= resume_point.results
+            weights.load(learner, resume_point.path)
         elif config["train"]:
-            path = None if start is None else start.path
+            path = None if resume_point is None else resume_point.path
             try:
-                with checkpoint.explain_mismatch(start, trainer):
+                with checkpoint.explain_mismatch(resume_point, trainer):
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             except NonFiniteError as error:
                 if error.on_all_ranks:

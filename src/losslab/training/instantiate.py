@@ -1,6 +1,6 @@
-"""Instantiating parts of a configuration. Error messages are one line that starts with the config key.
+"""Instantiates parts of a configuration. Error messages are one line, which names the config key where possible.
 
-Arguments are validated against the signature of the `_target_`, because Hydra's messages do not list the accepted ones.
+Arguments are validated against the signature of the `_target_`, because Hydra's messages do not list its arguments.
 """
 
 import importlib
@@ -30,8 +30,8 @@ from losslab.losses.base import Loss
 from losslab.models.cosine import with_cosine_outputs
 from losslab.targets import Kind
 
-_CHECKED_PACKAGES = ("losslab", "lightning", "torch", "torchvision")
-"""Packages whose arguments are checked; those of other packages may accept more than their annotations allow."""
+_TYPE_CHECKED_PACKAGES = ("losslab", "lightning", "torch", "torchvision")
+"""Packages whose annotations are checked. Other packages may accept more than their annotations allow."""
 _HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_")
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 _repr = Repr()
@@ -39,7 +39,7 @@ _repr.maxstring = _repr.maxother = 60
 
 
 def make(key: str, config: Any, **arguments: Any) -> Any:
-    """Instantiate a part of the configuration; None is returned unchanged. Error messages name the config key `key`.
+    """Instantiate the part of the configuration at the config key `key`, or return None if `config` is None.
 
     Raises:
         LabError: the part cannot be instantiated, or has an argument that its target does not accept.
@@ -60,20 +60,18 @@ def make(key: str, config: Any, **arguments: Any) -> Any:
 
 
 def make_partial(key: str, config: Any) -> Any:
-    """Return a partial function for an optimizer or a scheduler, which is called when its other arguments exist.
+    """Return a partial function that creates an optimizer or a scheduler from the remaining arguments.
 
     Raises:
         LabError: see `make`; or `_partial_` is not true.
     """
     if isinstance(config, Mapping) and config.get("_partial_") in (False, None):
-        raise LabError(
-            f"{key}._partial_ must be true: the optimizer or scheduler is instantiated later, when its arguments exist"
-        )
+        raise LabError(f"{key}._partial_ must be true: {key} is called later, with the parameters or the optimizer")
     return make(key, config)
 
 
 def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
-    """Instantiate the loss for targets of a kind; a criterion of another library is adapted.
+    """Instantiate the loss for targets of this kind and number, and adapt a criterion of another library.
 
     Raises:
         LabError: the loss cannot be instantiated, or does not accept such targets.
@@ -84,7 +82,7 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     if not loss.wants:
         name = type(loss).__name__
         raise LabError(
-            f"{name} must declare the targets that it accepts, for instance: wants = (Kind.INDEX, Kind.PROBABILITIES)"
+            f"loss: {name} must declare the targets that it accepts, such as wants = (Kind.INDEX, Kind.PROBABILITIES)"
         )
     return loss
 
@@ -95,7 +93,7 @@ def make_loss_without_data(config: dict[str, Any], targets: int) -> Loss:
     A criterion of another library is tried with class indices first, then with values, then with 0/1 labels.
 
     Raises:
-        LabError: the loss cannot be instantiated, or accepts none of these; the error is that for class indices.
+        LabError: the loss cannot be instantiated or accepts none of these. The message is about class indices.
     """
     errors: list[LabError] = []
     for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
@@ -147,9 +145,11 @@ def _is_function_of_outputs(config: dict[str, Any]) -> bool:
         return False
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == path]
-        similar = get_close_matches(name, dir(module)) or own
-        raise LabError(f"{path} has no {name}, but {', '.join(similar) or 'nothing like it'}")
-    function, arguments = getattr(module, name), {key: config[key] for key in config if not key.startswith("_")}
+        similar = " or ".join(get_close_matches(name, dir(module)))
+        hint = f"did you mean {similar}?" if similar else f"it has {', '.join(own) or 'no classes or functions'}"
+        raise LabError(f"loss._target_: {path} has no {name}: {hint}")
+    function = getattr(module, name)
+    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     if inspect.isroutine(function):
         try:
             inspect.signature(function).bind(**arguments)
@@ -160,13 +160,13 @@ def _is_function_of_outputs(config: dict[str, Any]) -> bool:
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
-    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError in one line."""
+    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError of one line."""
     try:
         yield
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, LabError):
-            raise LabError(str(cause)) from error  # its message already names the value
+            raise LabError(str(cause)) from error  # its message already says what is wrong and where
         raise LabError(" ".join(f"{key}: {cause or error}".split())) from error
     except TypeError as error:
         flag = re.match(r"Instantiation: (_\w+_) flag must be a bool", str(error))  # a message of Hydra
@@ -192,7 +192,8 @@ def validate_arguments(key: str, config: Any) -> None:
     if not isinstance(config, Mapping):
         return
     for name, value in config.items():
-        for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
+        items = value if isinstance(value, list | tuple) else ()
+        for index, item in enumerate(items):
             validate_arguments(f"{key}.{name}[{index}]", item)
         validate_arguments(f"{key}.{name}", value)
     if not isinstance(config.get("_target_"), str) or "_args_" in config:
@@ -208,9 +209,9 @@ def validate_arguments(key: str, config: Any) -> None:
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         known = [name for name in parameters if name != "self"]
         similar = get_close_matches(unknown[0], known)
-        hint = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known) or 'no arguments'}"
-        raise LabError(f"{key}.{unknown[0]}: {target.__name__} has no such argument: {hint}")
-    if str(target.__module__).partition(".")[0] in _CHECKED_PACKAGES:
+        advice = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known) or 'no arguments'}"
+        raise LabError(f"{key}.{unknown[0]}: {target.__name__} has no such argument: {advice}")
+    if str(target.__module__).partition(".")[0] in _TYPE_CHECKED_PACKAGES:
         for name, value in arguments.items():
             hint = hints.get(name, Any)
             is_default = name in parameters and value is parameters[name].default
@@ -227,7 +228,7 @@ def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 --
         return any(matches_annotation(value, each) for each in arguments)
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in arguments)
-    if isinstance(value, Mapping) and "_target_" in value:
+    if isinstance(value, Mapping) and "_target_" in value:  # Hydra replaces it by an object
         return not (isinstance(hint, type) and issubclass(hint, bool | int | float | str))
     kind = origin or hint
     if not isinstance(kind, type):
@@ -240,7 +241,8 @@ def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 --
     if kind in {Path, PathLike}:
         return isinstance(value, str | Path)
     if isinstance(value, list | tuple) and issubclass(kind, Iterable) and not issubclass(kind, str | Mapping):
-        hints = arguments if len(arguments) > 1 and arguments[1] is not ... else (*arguments, Any)[:1] * len(value)
+        has_fixed_length = len(arguments) > 1 and arguments[1] is not ...  # such as tuple[int, float]
+        hints = arguments if has_fixed_length else (*arguments, Any)[:1] * len(value)
         return len(value) == len(hints) and all(map(matches_annotation, value, hints))
     if kind is Mapping or kind is dict:
         items = value.values() if isinstance(value, Mapping) else ()
@@ -249,13 +251,14 @@ def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 --
     if issubclass(kind, Callable):  # type: ignore[arg-type]
         return callable(value)
     try:
-        return isinstance(value, kind) and not (kind is not str and kind is not object and isinstance(value, str))
+        # A string is also an instance of types such as Sequence, which do not mean a string.
+        return isinstance(value, kind) and (kind in {str, object} or not isinstance(value, str))
     except TypeError:  # a protocol that cannot be checked at run time
         return True
 
 
 def describe_annotation(hint: Any) -> str:
-    """Describe the values that an annotation allows, in the words of a configuration."""
+    """Describe the values that an annotation allows, such as "an integer or null"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         # Tensors are left out: they can be passed only from Python, not in a configuration.

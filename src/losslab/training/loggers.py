@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunLogger(TensorBoardLogger):
-    """Lightning's TensorBoard logger, writing directly into the run folder.
+    """Lightning's TensorBoard logger, which writes directly into the run folder.
 
     Lightning flushes the file at every log call, and TensorBoard wakes a thread for every value, which takes longer
     than a tiny epoch. This logger collects values in memory and writes them at most `flush_secs` later. It writes no
@@ -50,7 +50,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Collect values, with the current time."""
+        """Collect values and the current time, to be written later."""
         self._queue.append(({name: float(value) for name, value in metrics.items()}, step, time.time()))
         if self._timer is None:
             self._timer = Timer(self.flush_secs, self._write)

@@ -1,4 +1,4 @@
-"""Checks before the first step: the parts fit together, this machine can train them, the doctor finds no error."""
+"""Checks before the first step: of the parts, of this machine, and those of `losslab.doctor` on the first batch."""
 
 import logging
 import warnings
@@ -25,14 +25,14 @@ from losslab.training.instantiate import format_value
 
 logger = logging.getLogger(__name__)
 
-_UNKNOWN_TOTAL_STEPS = 1_000_000
-"""The number of steps that `check_optimizer` passes to a scheduler; the actual number is not known yet."""
+_ASSUMED_TOTAL_STEPS = 1_000_000
+"""The total number of steps for the scheduler in `check_optimizer`, because the actual number is not known yet."""
 
 
 def check_loss(loss: Loss, spec: DataSpec) -> None:
-    """Raise a LabError, which lists fitting losses, unless a loss accepts the targets of these data."""
+    """Raise a LabError if the loss does not accept the targets of these data. The message lists losses that do."""
     if spec.targets < 1:
-        raise LabError("these data have no classes")
+        raise LabError("these data have no classes: choose other data, or change the options of data")
     kind = choose_kind(spec.kind, loss.wants)
     if kind is None:
         fitting = [name for name in catalog.names() if choose_kind(spec.kind, catalog.make(name).wants) is not None]
@@ -41,7 +41,7 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
             f"choose one of loss={', '.join(fitting)}"
         )
     if isinstance(loss, Adapted):
-        return  # it was called when it was adapted
+        return  # `adapt` has already called the loss on such targets
     targets = {
         Kind.INDEX: torch.zeros(2, dtype=torch.int64),
         Kind.PROBABILITIES: torch.full((2, spec.targets), 1 / spec.targets),
@@ -54,26 +54,27 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
 
 def check_optimizer(learner: Learner) -> None:
     """Raise a LabError unless the optimizer and the scheduler can be instantiated and take a step."""
-    with _translate_errors("optimizer", learner.optimizer):
+    with _list_arguments_on_error("optimizer", learner.optimizer):
         optimizer = learner.optimizer(learner.parameters())
     if type(optimizer).__module__.startswith("torch.optim."):  # others may need the network's parameters
         weight = nn.Parameter(torch.zeros(2, 2, dtype=next(learner.parameters()).dtype))
         weight.grad = torch.zeros_like(weight)
-        with _translate_errors("optimizer", learner.optimizer):
+        with _list_arguments_on_error("optimizer", learner.optimizer):
             optimizer = learner.optimizer([weight])
             optimizer.step(lambda: 0.0)
     if learner.scheduler is None:
         return
-    with _translate_errors("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
+    with _list_arguments_on_error("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
-        arguments = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _UNKNOWN_TOTAL_STEPS)
+        arguments = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _ASSUMED_TOTAL_STEPS)
         scheduler = learner.scheduler(optimizer, **arguments)
-        scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+        metric = [0.0] if isinstance(scheduler, ReduceLROnPlateau) else []
+        scheduler.step(*metric)
 
 
 @contextmanager
-def _translate_errors(key: str, partial: Any) -> Iterator[None]:
-    """Replace an exception of a partial function by one line that lists its arguments."""
+def _list_arguments_on_error(key: str, partial: Any) -> Iterator[None]:
+    """Replace an exception of a partial function by a LabError of one line, which lists the arguments."""
     try:
         yield
     except LabError:
@@ -88,25 +89,20 @@ def _translate_errors(key: str, partial: Any) -> Iterator[None]:
 def check_trainer(trainer: dict[str, Any]) -> None:
     """Raise a LabError if a value of the trainer is wrong or not supported by this machine."""
     for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
-        if not isinstance(trainer.get(key), int | None):
-            raise LabError(f"trainer.{key} must be an integer, got {trainer[key]!r}")
-    every, clip = trainer.get("check_val_every_n_epoch"), trainer.get("gradient_clip_val")
-    accumulate = trainer.get("accumulate_grad_batches", 1)
-    above_0 = (every is None or every > 0) and (clip is None or (isinstance(clip, int | float) and clip > 0))
-    if not above_0 or accumulate is None or accumulate < 1:
-        raise LabError(
-            "trainer.check_val_every_n_epoch, gradient_clip_val and accumulate_grad_batches must be above 0: "
-            f"got {every}, {clip} and {accumulate}"
-        )
-    interval = trainer.get("val_check_interval")
-    if isinstance(interval, int | float) and not interval > 0:
-        raise LabError(f"trainer.val_check_interval must be above 0, got {interval}")
+        value = trainer.get(key, 1)
+        if not isinstance(value, int | None) or (value is None and key == "accumulate_grad_batches"):
+            raise LabError(f"trainer.{key} must be an integer, got {format_value(value)}")
+    for key in ("check_val_every_n_epoch", "gradient_clip_val", "accumulate_grad_batches", "val_check_interval"):
+        value = trainer.get(key)
+        is_wrong_type = key == "gradient_clip_val" and not isinstance(value, int | float | None)
+        if is_wrong_type or (isinstance(value, int | float) and not value > 0):
+            raise LabError(f"trainer.{key} must be a number above 0, got {format_value(value)}")
     if environment.current_rank().world_size == 1:  # otherwise torchrun, srun or train.py started the processes
         count = environment.requested_processes(trainer, torch.cuda.device_count)
         if count > 1:
             raise LabError(
-                f"trainer.devices asks for {count} processes, but this is a single one: use `python train.py`, which "
-                "starts them, or set trainer.devices=1"
+                f"trainer.devices asks for {count} processes, but only this one was started: use `python train.py`, "
+                "which starts them, or set trainer.devices=1"
             )
     accelerator = trainer.get("accelerator", "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -125,14 +121,15 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, world_size: int) -> None:
     """Warn that BatchNorm uses the statistics of each rank's share of a batch.
 
-    Raise a LabError if a rank would get fewer than two examples of the last batch of an epoch. `batch_size` is the size
-    over all ranks; None means one batch of all examples.
+    Raise a LabError if a rank would get fewer than two examples of the last batch of an epoch. `batch_size` is the
+    number of examples on all ranks together; None means one batch of all examples.
     """
     names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
     if not names:
         return
-    last = examples % (batch_size or examples) or (batch_size or examples)
-    if last <= world_size:
+    size = batch_size or examples
+    last = examples % size or size
+    if last < 2 * world_size:
         raise LabError(
             f"the last batch of an epoch has {last} examples, too few for BatchNorm on {world_size} processes "
             f"(network.{names[0]}): choose another data.batch_size"
@@ -144,13 +141,13 @@ def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, 
 
 
 def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
-    """Let the doctor examine the first training batch: raise its errors, log its warnings.
+    """Run the checks of `losslab.doctor` on the first training batch: raise its errors, log its warnings.
 
     This does not change the results of the run. All ranks examine the same whole batch, so they all come to the same
-    result. The network is moved to the device.
+    result. The network and the loss are moved to the device.
 
     Raises:
-        LabError: the doctor reports errors; the message has a line for each.
+        LabError: the checks find errors; the message has a line for each error.
     """
     learner.network.to(device)
     learner.loss.to(device)
@@ -164,12 +161,12 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: to
 
 
 def first_batch(data: ExperimentDataModule) -> Batch:
-    """Return the first batch of the first epoch over all ranks, on the device of the data."""
+    """Return the first batch of the first epoch, with the examples of all ranks, on the device of the data."""
     return data.train_dataloader().peek()
 
 
 def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
-    """Let the doctor examine network, loss and optimizer on a batch, with targets encoded as in training."""
+    """Examine network, loss and optimizer with `losslab.doctor` on a batch, with targets encoded as in training."""
     dtype = next((p.dtype for p in learner.network.parameters() if p.is_floating_point()), torch.float32)
     target = learner.encode_target(batch.target, dtype)
     target = target.to(dtype) if target.is_floating_point() else target
@@ -179,7 +176,7 @@ def examine_batch(learner: Learner, batch: Batch) -> list[Finding]:
 
 
 class _SameViews(Loss):
-    """Evaluates a loss of several views on one view, whose outputs are repeated, so that the plain network suffices."""
+    """Scores one set of outputs as every view of a loss, so that `losslab.doctor` can examine the network alone."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reopening a finished run, to evaluate, explain or export it: rebuilding its experiment with the trained weights."""
+"""Reopens a finished run to evaluate, explain or export it: rebuilds its experiment with the trained weights."""
 
 import inspect
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class EvaluationRequest:
     data: tuple[str, ...] = ()
     """Overrides of the run's data options, as KEY=VALUE."""
     trusted: tuple[str, ...] = ()
-    """Packages that the user trusts, besides those on the allow-list."""
+    """Packages that the user trusts, in addition to those that `losslab.runs.trust` allows."""
 
     def __post_init__(self) -> None:
         values = {"run": Path(self.run), "checkpoint": str(self.checkpoint), "trusted": tuple(self.trusted)}
@@ -71,11 +71,12 @@ def reopen(request: EvaluationRequest) -> Experiment:
     overrides = parse_data_overrides(request.data, config["data"])
     data = locate_data(folder, config["data"], overrides)
     if "dir" in overrides and not Path(str(overrides["dir"]), cifar10.FOLDER).is_dir():
-        # Data may be downloaded into this folder: from their public source and verified, not from the URL in the run.
-        data = data | {key: value for key, value in (("url", None), ("verify", True)) if key in data}
+        # The data may be downloaded into this folder: from their public source and verified, not from the run's URL.
+        safe_options = {"url": None, "verify": True}
+        data = data | {key: value for key, value in safe_options.items() if key in data}
     experiment = rebuild(folder, config | {"data": data | overrides})
     experiment.data.may_download = "dir" in overrides
-    if overrides and request.split != "train":  # only training data are corrupted
+    if overrides and request.split != "train":  # only the training split is corrupted, so other splits need no check
         experiment.data.corrupt(())
         experiment.data.expected_manifest = None
     weights.load(experiment.learner, checkpoint)
@@ -90,7 +91,8 @@ def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Lea
         LabError: see `reopen`; the data are needed only if the run has no data.json.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
-    config, content, path = folder.read_config(), folder.read_metadata(), find_checkpoint(folder, checkpoint)
+    config, content = folder.read_config(), folder.read_metadata()
+    path = find_checkpoint(folder, checkpoint)
     if content is None:
         try:
             experiment = reopen(EvaluationRequest(folder.path, checkpoint=checkpoint, trusted=folder.trusted))
@@ -125,15 +127,15 @@ def find_checkpoint(folder: RunFolder, name: str) -> Path:
     if path.is_file():
         return path
     others = [str(each) for each in sorted(folder.best.parent.glob("*.ckpt"))]
-    hint = f"there is {', '.join(others)}" if others else "the run saved no checkpoint, train it again"
-    raise LabError(f"no checkpoint at {path}: {hint}, or choose a file with --ckpt PATH")
+    hint = f"choose one with --ckpt, such as {', '.join(others)}" if others else "the run saved none, train it again"
+    raise LabError(f"no checkpoint at {path}: {hint}")
 
 
 def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the data options with a `dir` that exists, relative to the working directory or to that of the training.
+    """Return the data options with an existing `dir`, relative to the working directory or to that of the training run.
 
     Raises:
-        LabError: the folder exists in neither.
+        LabError: the folder exists in neither of these directories.
     """
     configured = data.get("dir")
     if "dir" in overrides or not isinstance(configured, str):
@@ -146,8 +148,8 @@ def locate_data(folder: RunFolder, data: dict[str, Any], overrides: dict[str, An
     launch_dir = folder.launch_dir
     if launch_dir is not None and (launch_dir / path).exists():
         return data | {"dir": str(launch_dir / path)}
-    origin = f", relative to {launch_dir} in training" if launch_dir not in (None, Path.cwd()) else ""
-    raise LabError(f"no data found: data.dir={configured} is a relative path{origin}. {advice}")
+    origin = f" or in {launch_dir}, where the run was started" if launch_dir not in (None, Path.cwd()) else ""
+    raise LabError(f"no data found: data.dir={configured} does not exist in {Path.cwd()}{origin}. {advice}")
 
 
 def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:

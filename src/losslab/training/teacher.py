@@ -20,7 +20,7 @@ _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 @contextmanager
 def trusting(packages: tuple[str, ...]) -> Iterator[None]:
-    """Set the packages that are trusted when a teacher is instantiated.
+    """Within this context, set the packages that are trusted when a teacher is instantiated.
 
     Hydra instantiates the teacher as an argument of the loss, and trusted packages must not come from a configuration.
     """
@@ -32,7 +32,7 @@ def trusting(packages: tuple[str, ...]) -> Iterator[None]:
 
 
 def network_of(run: str | None) -> nn.Module | None:
-    """Return the network of a finished run with its best weights, or None if `run` is None.
+    """Return the network of a finished run with its best weights, for log-probabilities; None if `run` is None.
 
     Raises:
         LabError: the run does not exist, or has no weights.
@@ -49,7 +49,7 @@ def network_of(run: str | None) -> nn.Module | None:
 
 
 def with_teacher(run: str | None, config: Any) -> Any:
-    """Return a copy of a configuration in which `run` replaces the teacher, if there is one."""
+    """Return a copy of a configuration in which the run folder `run`, or None, replaces the teacher, if it has one."""
     if not isinstance(config, dict):
         return config
     if config.get("_target_") == "losslab.training.teacher.network_of":
@@ -58,9 +58,9 @@ def with_teacher(run: str | None, config: Any) -> Any:
 
 
 class _Teacher(nn.Module):
-    """A network that returns log-probabilities (N, C); the loss of its training computes them from the outputs.
+    """A network that returns log-probabilities (N, C), which the loss of its own training run computes from outputs.
 
-    For a network whose outputs are logits, these are the logits minus a constant for each example.
+    If the outputs are logits, the log-probabilities are the logits minus a constant for each example.
     """
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:

@@ -1,4 +1,4 @@
-"""Instantiating Lightning's Trainer from a configuration, with callbacks and loggers."""
+"""Instantiates Lightning's Trainer, its callbacks and its loggers from a configuration."""
 
 import logging
 import warnings
@@ -21,8 +21,8 @@ from losslab.training.instantiate import make
 
 _IGNORED_WARNINGS = (
     r".*LeafSpec.*",  # deprecated by torch; Lightning uses it on every loader
-    r".*smaller than the logging interval.*",  # a run of three points has one batch an epoch
-    r".*does not have many workers.*",  # the data are in memory: workers would only copy them
+    r".*smaller than the logging interval.*",  # a small data set has few batches in an epoch
+    r".*does not have many workers.*",  # the data are in memory, and workers would only copy them
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*overfit.*shuffling.*",  # the loader of losslab handles overfit_batches itself
     r".*GPU available but not used.*",  # trainer=cpu is deliberate
@@ -35,7 +35,7 @@ _NULL_CONTEXT = nullcontext()
 
 @contextmanager
 def suppress_lightning_noise() -> Iterator[None]:
-    """Suppress Lightning's info messages, and warnings that need no action of the user."""
+    """Suppress Lightning's info messages, and warnings that need no action by the user."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     loggers = [make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item]
     options = dict(config["trainer"])
     # Lightning adds a progress bar and a checkpoint callback unless they are disabled. It refuses to disable
-    # checkpoints if a callback is a Checkpoint; History is one, too.
+    # checkpoints if a callback is a Checkpoint, such as History.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["profiler"] = options.get("profiler") or NullProfiler()
@@ -92,10 +92,10 @@ def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
 
 
 def _arguments_from_run(name: str, callback: Any, config: dict[str, Any], learner: Learner) -> dict[str, Any]:
-    """Return the arguments that the configuration of a callback leaves null: monitored metric and hyperparameters."""
+    """Return the values for `monitor` and `hparams` of a callback if its configuration sets them to null."""
     if not isinstance(callback, dict) or "_target_" not in callback:
         raise LabError(
-            f"callbacks.{name} is set but not among the chosen callbacks: leave it out with ~callbacks.{name}"
+            f"callbacks.{name} has no _target_: choose it with callbacks=NAME, or leave it out with ~callbacks.{name}"
         )
     arguments: dict[str, Any] = {}
     if callback.get("monitor", "") is None:
@@ -110,7 +110,7 @@ def _arguments_from_run(name: str, callback: Any, config: dict[str, Any], learne
 
 
 def _distributed_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with which Lightning uses the existing ranks and leaves the sharding of batches to the loader."""
+    """Join the ranks' process group, and return options with which Lightning uses it and does not shard batches."""
     info = environment.current_rank()
     if info.world_size == 1:
         # In a shell or batch script of SLURM, Lightning would assume that this process is a task of the job.

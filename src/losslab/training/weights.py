@@ -1,4 +1,4 @@
-"""Loading weights from Lightning checkpoints (.ckpt) and from files with the state_dict of a network (.pth)."""
+"""Loads weights from Lightning checkpoints (.ckpt) and from files with the state_dict of a network (.pth)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ class _Weights(NamedTuple):
     loss: dict[str, Tensor]
     """The parameters and buffers of the loss, such as the class vectors of ArcFace."""
     loss_numbers: dict[str, float]
-    """The hyperparameters of the loss that a callback changed over the epochs."""
+    """The hyperparameters of the loss that `Anneal` callbacks change, by config key, with the values at this epoch."""
 
 
 def load(learner: Learner, path: Path) -> None:
@@ -44,9 +44,9 @@ def load(learner: Learner, path: Path) -> None:
 
 
 def initialize(learner: Learner, path: Path) -> None:
-    """Initialize a new run from the weights in a file. For errors see `load`.
+    """Initialise a new run from the weights in a file. For errors see `load`.
 
-    The loss may differ from that of the file; its parameters are loaded where name and shape match.
+    The file may be from another loss: only parameters of the loss whose names and shapes match are loaded.
     """
     with _reading(path) as weights:
         learner.network.load_state_dict(weights.network)
@@ -76,12 +76,12 @@ def check_finite(module: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> _Weights:
     try:
-        intact = atomic.matches_checksum(path) is not False
+        intact = atomic.matches_checksum(path) is not False  # None if the file has no checksum
         content = torch_files.load(path) if intact else None
     except FileNotFoundError as error:
         raise LabError(f"no checkpoint at {path}") from error
     except Exception as error:  # a damaged file may raise anything
-        # torch's own message advises to load the file unsafely.
+        # Left out, because this message of torch advises to load the file unsafely.
         reason = "" if "weights_only" in str(error) else f" ({message_of(error, _MAX_REASON)})"
         raise LabError(f"cannot load {path}, it is damaged or not a checkpoint{reason}: choose another") from error
     if not intact:
@@ -92,7 +92,7 @@ def _read(path: Path) -> _Weights:
         return _Weights(_check_tensors(content, path), {}, {})
     state = _check_tensors(content["state_dict"], path)
     numbers = _check_dict(content.get("loss_numbers", {}), path, "hyperparameters of the loss")
-    return _Weights(with_prefix("network.", state), with_prefix("loss.", state), numbers)
+    return _Weights(entries_below("network.", state), entries_below("loss.", state), numbers)
 
 
 def _check_dict(content: Any, path: Path, kind: str) -> dict[str, Any]:
@@ -112,14 +112,14 @@ def _check_tensors(state: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of a state_dict whose names start with a prefix, without the prefix."""
+def entries_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of a state_dict whose names start with `prefix`, and remove the prefix from the names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[_Weights]:
-    """Read weights, and replace exceptions of load_state_dict by one line."""
+    """Yield the weights in a file, and replace exceptions of load_state_dict by a LabError of one line."""
     weights = _read(path)
     try:
         yield weights

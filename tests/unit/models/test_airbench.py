@@ -100,6 +100,7 @@ def test_takes_images_of_any_size_and_depth(side):
     [
         ((10,), {}, "needs images"),
         ((3, 8, 8), {}, "at least 9 pixels"),
+        (SHAPE, {"widths": []}, "at least one width"),
         (SHAPE, {"shift": -1}, "shift ≥ 0"),
         (SHAPE, {"bias_scale": 0}, "bias_scale > 0"),
     ],

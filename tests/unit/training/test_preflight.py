@@ -120,6 +120,8 @@ def test_batch_norm_needs_examples_on_every_rank():
         preflight.check_batch_norm(network, 129, 64, 2)
     with pytest.raises(LabError, match="3 examples, too few for BatchNorm on 4 processes"):
         preflight.check_batch_norm(network, 3, None, 4)
+    with pytest.raises(LabError, match="3 examples, too few for BatchNorm on 2 processes"):
+        preflight.check_batch_norm(network, 67, 64, 2)  # the second rank gets a single example
     preflight.check_batch_norm(nn.Linear(3, 4), 129, 64, 2)
 
 

@@ -19,14 +19,14 @@ from losslab.models.learner import Learner
 from losslab.runs import RunFolder, checkpoint
 from losslab.training.callbacks.disk import cannot_write_message
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
-from losslab.training.weights import with_prefix
+from losslab.training.weights import entries_below
 
 logger = logging.getLogger(__name__)
 
 _LONG_VALIDATION = 1.0
-"""A signal does not wait for the end of a validation that takes longer than this many seconds."""
+"""If the last validation took more seconds than this, a signal ends the next validation before its end."""
 _LEARNED = ("state_dict", "current_model_state", "optimizer_states")
-"""The parts of a checkpoint that must be finite. Callbacks may contain infinities, such as EarlyStopping.best_score."""
+"""The parts of a checkpoint that must be finite. Callback states may contain infinity (EarlyStopping.best_score)."""
 
 
 class BestAndLastCheckpoint(Checkpoint):
@@ -39,7 +39,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     A run resumed from last.ckpt ends as if it had not been interrupted. Therefore last.ckpt contains only states from
     after an optimizer step or from the start of an epoch. When a rank receives SIGINT or SIGTERM, all ranks end after
-    the same step, and its state is written. In a long validation, the state from before the validation is written.
+    the same step, and the state after it is written. In a long validation, the state before the validation is written.
     """
 
     def __init__(self, run_dir: str, every_seconds: float = 30.0) -> None:
@@ -90,10 +90,11 @@ class BestAndLastCheckpoint(Checkpoint):
         self._end_if_requested(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not stepped:
+        if trainer.global_step == self._step:
             return
-        requested, phase = self._request.submit(self._request_code(trainer)), next_phase(trainer)
+        self._step = trainer.global_step
+        requested = self._request.submit(self._request_code(trainer))
+        phase = next_phase(trainer)
         keep = phase == "validation" and (self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1)
         if phase == "end" or not (requested or keep):
             return
@@ -141,7 +142,7 @@ class BestAndLastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._request.submit_and_wait(self.signals.request())
         self.signals.uninstall()
-        final, self._final = self._final or finite_state(trainer), None  # None after max_time
+        final, self._final = self._final or finite_state(trainer), None  # `_final` is None after max_time
         if trainer.is_global_zero:
             self._write_final(final | {"trained": training_results(trainer, pl_module)})
         self._end_if_requested(trainer)
@@ -167,7 +168,7 @@ class BestAndLastCheckpoint(Checkpoint):
         return value > best if learner.monitor_mode == "max" else value < best
 
     def _request_code(self, trainer: Trainer) -> int:
-        """Return the code that this rank submits to `SharedRequest`."""
+        """Return the code that this rank submits to `SharedRequest`: of a signal, else SAVE if a checkpoint is due."""
         due = trainer.is_global_zero and time.monotonic() - self._written_at >= self.every_seconds
         return self.signals.request() or (SAVE if due else 0)
 
@@ -181,7 +182,7 @@ class BestAndLastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _can_end_in_validation(self, trainer: Trainer) -> bool:
-        """Return whether the state that is being validated was written, or is kept in memory."""
+        """Return whether the state that is being validated was written or is kept in memory."""
         return self._before_validation is not None or self._saved_step == trainer.global_step
 
     def _write_state_before_validation(self, trainer: Trainer) -> None:
@@ -208,8 +209,8 @@ class BestAndLastCheckpoint(Checkpoint):
             if path == self.folder.last and path.is_file():
                 atomic.move(path, self.folder.previous)
             write_checkpoint(state, path)
-        except OSError as error:  # the disk may be full now and have room before training ends
-            logger.warning("%s was not written (%s): training continues with the previous one", path, error.strerror)
+        except OSError as error:  # the disk may be full only for some time
+            logger.warning("%s was not written (%s): training continues, another follows later", path, error.strerror)
             return False
         return True
 
@@ -218,7 +219,7 @@ class BestAndLastCheckpoint(Checkpoint):
             if self._unwritten_best is not None:
                 write_checkpoint(self._unwritten_best, self.folder.best)
             best = final if self.best_epoch is None else self._read_best()
-            write_checkpoint(with_prefix("network.", best["state_dict"]), self.folder.weights)
+            write_checkpoint(entries_below("network.", best["state_dict"]), self.folder.weights)
             # Last, so that a run killed before this line resumes from an earlier state and repeats all of this.
             write_checkpoint(final, self.folder.last)
         except OSError as error:
@@ -229,7 +230,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _read_best(self) -> dict[str, Any]:
         state = checkpoint.read_best(self.folder)
-        if state["epoch"] + 1 != self.best_epoch:  # a process wrote it and failed before it wrote last.ckpt
+        if state["epoch"] + 1 != self.best_epoch:  # an earlier process wrote it and failed before it wrote last.ckpt
             raise LabError(
                 f"{self.folder.best} was saved in epoch {state['epoch'] + 1}, but on this machine the best epoch is "
                 f"{self.best_epoch}, whose weights are not saved: start a new run"
@@ -243,7 +244,7 @@ def find_checkpoint_callback(trainer: Trainer) -> BestAndLastCheckpoint | None:
 
 
 def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
-    """Return the numbers of epochs and steps, and the values of the best epoch or else the newest training values."""
+    """Return the numbers of epochs and steps, and the metrics of the best epoch, or else the last training metrics."""
     callback = find_checkpoint_callback(trainer)
     results: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     if callback is not None and callback.best_epoch is not None:
@@ -253,7 +254,7 @@ def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
 
 
 def finite_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the `current_state`, or raise a NonFiniteError if it contains NaN or infinity."""
+    """Return the `current_state`. Raise a NonFiniteError if a weight or optimizer state in it is NaN or infinite."""
     state = current_state(trainer)
     name = first_non_finite(state)
     if name is not None:
@@ -266,7 +267,7 @@ def finite_state(trainer: Trainer) -> dict[str, Any]:
 def current_state(trainer: Trainer) -> dict[str, Any]:
     """Return the content of a checkpoint: Lightning's, and `should_stop`, which Lightning does not save.
 
-    All ranks must call this, because the checkpoint contains the averages of each rank.
+    All ranks must call this together, because the checkpoint contains the averages of all ranks.
     """
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- as in save_checkpoint
     return state | {"should_stop": int(trainer.should_stop)}  # may be set before min_epochs and min_steps are reached
@@ -340,7 +341,7 @@ def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
     progress["epoch_loop.batch_progress"]["is_last_batch"] = False
     _reset_counters(progress["epoch_loop.val_loop.batch_progress"], "total")
     if trainer.fit_loop.epoch_loop._should_check_val_epoch():  # noqa: SLF001
-        # A resumed loop makes an empty iteration before the first batch, and counts it.
+        # The loop of a resumed run makes an iteration without a batch before the first one, and counts it.
         progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
@@ -361,6 +362,7 @@ def resume_at_validation(state: dict[str, Any]) -> None:
 
 
 def _reset_counters(progress: dict[str, Any], name: str) -> None:
+    """Set all counters in the dicts with the key `name`, at any depth, to 0."""
     for key, value in progress.items():
         if key == name:
             value.update(dict.fromkeys(value, 0))

@@ -1,4 +1,4 @@
-"""Writing a run's files to a disk that may be full: training continues, and callbacks may try again later."""
+"""Writes a run's files to a disk that may be full: training continues, and callbacks may try again later."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from losslab.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
-_RETRIED = "training continues, and it is written as soon as there is room"
+_RETRIED = "training continues, and it is written as soon as there is space"
 SKIPPED = "the run continues without it"
-"""The consequences that a warning names, for a file that is written later and for one that is not."""
+"""The end of a warning about a file that is not written later."""
 
 
 class BestEffortWriter:
@@ -65,4 +65,5 @@ def describe_error(error: Exception) -> str:
 
 def cannot_write_message(folder: RunFolder, path: Path, error: OSError) -> str:
     """Return the error message for a file that a finished run must have."""
-    return f"cannot write {path} ({describe_error(error)}): free some space, then python train.py resume={folder.path}"
+    reason = describe_error(error)
+    return f"cannot write {path} ({reason}): free some space, then run `python train.py resume={folder.path}`"

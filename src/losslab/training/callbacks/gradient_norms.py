@@ -26,7 +26,7 @@ class GradientNorms(Callback):
         self.ratio = ratio
         self._warned: set[str] = set()
         self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
-        """The norms of a step, which may still be copied from a GPU; the sizes of the layers; step; learning rate."""
+        """The norms (layers,) of a step, the number of elements of each layer, the step, and the learning rate."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
         self._report(trainer)
@@ -51,8 +51,8 @@ class GradientNorms(Callback):
         """Log the pending norms and compare the layers. On a GPU the norms are those of the previous logged step."""
         if self._pending is None:
             return
-        (copied, counts, step, lr), self._pending = self._pending, None
-        norms = dict(zip(counts, copied.read().tolist(), strict=True))
+        (host_copy, counts, step, lr), self._pending = self._pending, None
+        norms = dict(zip(counts, host_copy.read().tolist(), strict=True))
         if not all(map(math.isfinite, norms.values())):
             return  # GradScaler skips such a step; otherwise FiniteGuard reports it
         # Not grad_norm/LAYER: the hparams page of TensorBoard shows the alphabetically first tags as results, and
@@ -65,14 +65,15 @@ class GradientNorms(Callback):
         self._compare({name: norm / counts[name] ** 0.5 for name, norm in norms.items()}, step)
 
     def _compare(self, rms: dict[str, float], step: int) -> None:
-        """Warn about layers whose gradients vanish or explode; `rms` has the root mean square of each layer."""
+        """Warn about layers whose gradients vanish or explode; `rms` maps each layer to the RMS of its gradient."""
         *layers, last = rms
         if rms[last] == 0:
             return
         for layer in layers:
             ratio = rms[layer] / rms[last]
-            verb = "vanish" if ratio < 1 / self.ratio else "explode" if ratio > self.ratio else None
-            if verb and f"{verb} {layer}" not in self._warned:
+            vanishes = ratio < 1 / self.ratio
+            verb = "vanish" if vanishes else "explode"
+            if (vanishes or ratio > self.ratio) and f"{verb} {layer}" not in self._warned:
                 self._warned.add(f"{verb} {layer}")
                 logger.warning(
                     "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
@@ -81,11 +82,12 @@ class GradientNorms(Callback):
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Return the 2-norm () of each layer's gradient and its number of elements, in the order of the network."""
+    """Map each layer, in the order of the network, to the 2-norm () of its gradient and the number of elements."""
     layers: dict[str, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.grad is not None:
-            layers.setdefault(name.rpartition(".")[0] or type(network).__name__.lower(), []).append(parameter.grad)
+            layer = name.rpartition(".")[0] or type(network).__name__.lower()
+            layers.setdefault(layer, []).append(parameter.grad)
     return {
         name: (torch.nn.utils.get_total_norm(grads), sum(grad.numel() for grad in grads))
         for name, grads in layers.items()
@@ -96,22 +98,22 @@ class AsyncHostCopy:
     """Copies a tensor (N,) to the host without blocking the host.
 
     Reading a number from a GPU waits for all operations queued before. Instead, the constructor queues a copy to pinned
-    memory, which has usually completed one step later. On other devices the tensor is cloned. The tensor may be
-    overwritten as soon as the constructor returns.
+    memory, which has usually completed one step later. On other devices the tensor is cloned. The caller may
+    overwrite the tensor as soon as the constructor returns.
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._copied: Any = None
+        self._copy_done: Any = None
         if values.device.type == "cuda":
             self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._host.copy_(values, non_blocking=True)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copy_done = torch.cuda.Event()
+            self._copy_done.record()
         else:
             self._host = values.clone()
 
     def read(self) -> Tensor:
-        """Return the values, on the host."""
-        if self._copied is not None:
-            self._copied.synchronize()  # waits only for the copy, not for work queued after it
+        """Return the values on the host. This waits until they are copied."""
+        if self._copy_done is not None:
+            self._copy_done.synchronize()  # waits only for the copy, not for work queued after it
         return self._host

@@ -51,7 +51,7 @@ class History(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
             return
-        # A resumed run starts with the rows in its checkpoint, and trains the epochs after it again.
+        # A resumed run starts with the rows in its checkpoint. Rows of later epochs are written again.
         columns = ["epoch", "step", "lr", *pl_module.epoch_metric_names]
         self._tables = [
             CsvTable(self.folder.history, columns, self.rows, self._writer),
@@ -78,7 +78,7 @@ class History(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if trainer.is_global_zero:
             history, timing = self._tables
-            # BestAndLastCheckpoint marks training as finished only after this, so a resumed run repeats it.
+            # BestAndLastCheckpoint marks training as finished only after this. If this fails, a resumed run repeats it.
             self._writer.require(history.path, history.close)
             self._writer.attempt(timing.path, timing.close, SKIPPED)
             self._plot(trainer, pl_module)
@@ -97,9 +97,9 @@ class History(Checkpoint):
 
 
 class CsvTable:
-    """A CSV file to which each row is written at once. If the disk is full, it is rewritten when there is room.
+    """A CSV file to which each row is written at once. If the disk is full, it is rewritten when there is space.
 
-    An existing file is replaced. `add` appends to the list `rows`. Keys of a row that are not in `columns` are ignored.
+    The list `rows` replaces the content of the file. `add` appends to this list. Only keys in `columns` are written.
     """
 
     def __init__(self, path: Path, columns: list[str], rows: list[dict[str, Any]], writer: BestEffortWriter) -> None:
@@ -109,7 +109,7 @@ class CsvTable:
         self._attempt_rewrite()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row, and write it if there is room."""
+        """Append a row, and write it if there is space on the disk."""
         self.rows.append(row)
         if self._file is None:
             if time.monotonic() - self._attempted_at >= _RETRY_SECONDS:
@@ -179,7 +179,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
         axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would import matplotlib's formula parser
     axes.minorticks_off()
     axes.set_xlabel("Epochs")
-    axes.set_ylabel("Loss" if name == "loss" else name.upper() if name in {"mse", "mae"} else name.capitalize())
+    axes.set_ylabel(name.upper() if name in {"mse", "mae"} else name.capitalize())
     # Fixed positions, because matplotlib lays out every label three times to find free positions.
     axes.xaxis.set_label_coords(0.5, -0.1)
     axes.yaxis.set_label_coords(-0.105, 0.5)

@@ -12,11 +12,11 @@ from losslab.models.learner import Learner
 
 
 class Lookahead(Callback):
-    """Every few steps, moves slow weights towards the trained (fast) weights, and replaces the fast weights by them.
+    """Every few steps, moves slow weights towards the trained (fast) weights, and then copies them to the fast weights.
 
-    Source: Zhang et al. 2019. As in Jordan 2024 (arXiv 2404.00498), slow = d · slow + (1 - d) · fast, where d is
+    From Zhang et al. 2019. As in Jordan 2024 (arXiv 2404.00498), slow = d · slow + (1 - d) · fast, where d is
     `decay` times the cube of the fraction of steps completed. Running statistics are averaged in the same way. The last
-    step always includes this update, so that the slow weights are validated, tested and saved.
+    step is always followed by this update, so that the slow weights are validated, tested and saved.
 
     Args:
         every: the number of steps between two updates.

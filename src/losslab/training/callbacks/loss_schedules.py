@@ -19,13 +19,14 @@ _SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda x: (1 - cos(pi * x)) / 2,
     "jump": lambda x: float(x >= 1),
 }
+"""The fraction of the change from `start` to `end`, as a function of the fraction of `epochs` that has passed."""
 
 
 class Anneal(Callback):
     """Moves a hyperparameter of the loss from `start` in the first epoch to `end`.
 
     The value depends only on the epoch, so a resumed run continues correctly. It is set at the start of each epoch and
-    logged as `loss/PARAMETER`. A checkpoint contains the value of its epoch, with which it is evaluated.
+    logged as `loss/PARAMETER`. A checkpoint contains the value at its epoch, which `losslab evaluate` uses.
 
     Args:
         parameter: the config key below `loss`, such as "gamma" or "terms.mae.weight".
@@ -63,10 +64,10 @@ class Anneal(Callback):
             logger.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
-        checkpoint["loss_numbers"] = {self.parameter: float(getattr(self._loss, self._name))}
+        checkpoint.setdefault("loss_numbers", {})[self.parameter] = float(getattr(self._loss, self._name))
 
     def value(self, epoch: int, max_epochs: int | None) -> float:
-        """Return the value in an epoch, counted from 0."""
+        """Return the value of the hyperparameter in an epoch, counted from 0."""
         assert self.start is not None  # noqa: S101 -- for the type checker: set in on_fit_start
         # `end` is reached in the first epoch after `epochs`, or by default in the last epoch.
         steps = self.epochs or max(1, (max_epochs or 1) - 1)
@@ -76,10 +77,10 @@ class Anneal(Callback):
 class DeferredReweighting(Callback):
     """Weights the classes of the loss by their effective number from a given epoch on (DRW of Cao et al. 2019).
 
-    The network first learns from unweighted classes; then rare classes get larger weights. The paper lowers the
-    learning rate at the same epoch. Each classification loss that accepts class weights is supported, and so are
-    losses composed of these. The weights depend only on the epoch, so a resumed run continues correctly. The
-    validation loss is weighted too, the test loss is not.
+    Before this epoch the loss has the configured class weights, by default none; then rare classes get larger weights.
+    The paper lowers the learning rate at the same epoch. Each classification loss that accepts class weights is
+    supported, and so are losses composed of these. The weights depend only on the epoch, so a resumed run continues
+    correctly. They also apply to the validation loss, but the test loss has the configured weights.
 
     Args:
         start: the first weighted epoch, counted from 0, such as 160, or a fraction of all epochs, such as 0.8.
@@ -108,7 +109,7 @@ class DeferredReweighting(Callback):
         counts = getattr(trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
         if not self._configured or counts is None:
             raise LabError(
-                f"callbacks.deferred_reweighting needs class weights, but {type(pl_module.loss).__name__} on these "
+                f"callbacks.deferred_reweighting sets class weights, but {type(pl_module.loss).__name__} on these "
                 f"data accepts none: choose a loss such as ldam or cross_entropy, or leave the callback out"
             )
         self._first = first_epoch(self.start, trainer.max_epochs)

@@ -17,7 +17,7 @@ from losslab.errors import NonFiniteError
 from losslab.models.learner import Learner, uncompiled
 from losslab.training.callbacks.gradient_norms import AsyncHostCopy
 
-_ON_GPU = "the forward pass (trainer=cpu names the layer)"
+_UNKNOWN_LAYER = "the forward pass (run with trainer=cpu to find the layer)"
 _Position = tuple[int, int, int]
 """The numbers of step, epoch and batch, each counted from 1."""
 
@@ -26,12 +26,12 @@ class FiniteGuard(Callback):
     """Ends the run with a NonFiniteError that names step, batch, rank, loss and layer.
 
     On a CPU the error is raised at once, before a bad step changes the weights. On a GPU it is raised at the end of the
-    next step, because reading a result earlier would wait for the GPU. With a 16-bit GradScaler gradients are not
+    next step, because reading a result earlier would wait for the GPU. With a GradScaler (16-mixed), gradients are not
     checked: infinite gradients are normal, and the scaler skips such steps. Validation and test losses are checked at
     the end of the split.
 
-    One of several ranks cannot end alone, because the others would wait for it in a collective. It continues to the
-    end of the batch, where all ranks exchange their findings and raise the same error.
+    One of several ranks cannot end alone, because the others would wait for it in a collective. Therefore it continues
+    to the end of the batch, where all ranks exchange their findings and raise the same error.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class FiniteGuard(Callback):
     def _record(
         self, learner: Learner, what: str, where: str, position: _Position | None = None, *, is_sum: bool = False
     ) -> None:  # fmt: skip
-        """Store the first finding of the batch; a single process raises it at once."""
+        """Store the finding unless the batch already has one; a single process raises it at once."""
         position = position or _position(learner.trainer, what, self._batch_idx)
         loss = describe_loss(learner) if what == "loss" else type(learner.loss).__name__
         self._finding = self._finding or Finding(what, where, loss, position, is_sum=is_sum)
@@ -157,20 +157,21 @@ class FiniteGuard(Callback):
         names = {"weight": [name for name, _ in named], "gradient": [name for name, p in named if p.grad is not None]}
         for what, finite in flags.items():
             bad = [index for index, flag in enumerate(finite) if not flag]
-            if not bad or what == "any rank":
+            if not bad or what == "all ranks":
                 continue
-            where = _ON_GPU
+            where = _UNKNOWN_LAYER
             if what != "loss":
-                where = f"the {what} of {layer_name(names[what][bad[-1] if what == 'gradient' else bad[0]])}"
+                first = bad[-1] if what == "gradient" else bad[0]  # backpropagation starts at the last layer
+                where = f"the {what} of {layer_name(names[what][first])}"
             is_sum = what == "gradient" and self._world_size > 1
             self._record(learner, what, where, pending.position, is_sum=is_sum)
         raise_on_all_ranks(self._finding, self._world_size)
 
 
 class EvaluationGuard:
-    """Checks the loss of the split "val" or "test" at its end, and reports the first bad batch.
+    """Checks the loss of the split "val" or "test" at the end of the split, and reports the first bad batch.
 
-    The weights do not change before the end, so all ranks can raise together there.
+    The weights do not change in the meantime, so all ranks can wait for the end and raise together.
     """
 
     def __init__(self, split: str) -> None:
@@ -179,7 +180,7 @@ class EvaluationGuard:
         self._flags: list[Tensor] = []
 
     def after_batch(self, trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int, *, deferred: bool) -> None:
-        """Check the sum of losses so far; if deferred, its flag is read in `after_split`."""
+        """Check the sum of the losses so far. If `deferred`, only start the check; `after_split` reads its result."""
         total = learner.averages[self.split]["loss"].total
         if deferred:
             self._flags.append(torch.isfinite(total))
@@ -194,33 +195,33 @@ class EvaluationGuard:
         if math.isfinite(learner.values.get(f"{self.split}/loss", 0.0)):
             return
         if flags and not (finite := torch.stack(flags)).all():
-            finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _ON_GPU)
-        without_finding = (
+            finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _UNKNOWN_LAYER)
+        default_message = (
             f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
-            f"under {type(learner.loss).__name__}, though the sum of each batch is finite: is the sum of the example "
-            "weights 0?"
+            f"with loss {type(learner.loss).__name__}, though the sum of each batch is finite: is the sum of the "
+            "example weights 0?"
         )
-        raise_on_all_ranks(finding, trainer.world_size, without_finding)
+        raise_on_all_ranks(finding, trainer.world_size, default_message)
 
     def _finding_in(self, trainer: Trainer, learner: Learner, batch_idx: int, where: str) -> "Finding":
-        epoch = trainer.current_epoch + (self.split == "val")  # during a test current_epoch is one more
+        epoch = trainer.current_epoch + (self.split == "val")  # after training, current_epoch is one more
         position = (trainer.global_step, epoch, batch_idx + 1)
         return Finding(f"{self.split}/loss", where, describe_loss(learner, self.split), position)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A loss, gradient or weight that is NaN or infinite, and its first occurrence."""
+    """The first occurrence of NaN or infinity in a loss, gradient or weight."""
 
     what: str
     """The kind of value: "loss", "gradient", "weight", "val/loss" or "test/loss"."""
     where: str
     """The layer, batch or examples with the first non-finite value."""
     loss: str
-    """The name of the loss. For a weighted sum of losses, the terms that are not finite are added."""
+    """The name of the loss, for a weighted sum also those of the terms that are not finite."""
     position: _Position
     rank: str = ""
-    """The rank in the words of the message; empty for a single process."""
+    """The rank as in the message, such as ", rank 1"; empty for a single process."""
     is_sum: bool = False
     """Whether the value is a sum over the ranks, and this rank contributed only finite values."""
 
@@ -228,7 +229,7 @@ class Finding:
         step, epoch, batch = self.position
         return (
             f"step {step} (epoch {epoch}, batch {batch}{self.rank}): a {self.what} became NaN or infinite "
-            f"under {self.loss}, first in {self.where}; "
+            f"with loss {self.loss}, first in {self.where}; "
             "lower optimizer.lr, clip with trainer.gradient_clip_val=1, or inspect the data"
         )
 
@@ -236,25 +237,25 @@ class Finding:
 def common_cause(findings: Sequence[Finding | None]) -> Finding | None:
     """Return the finding to report, given the findings of all ranks; None if no rank has one.
 
-    A non-finite value of one rank is the cause of non-finite sums over the ranks. Therefore it is preferred to them.
+    A non-finite value of one rank is the cause of non-finite sums over the ranks, so it is reported first.
     """
     named = [replace(each, rank=f", rank {rank}") for rank, each in enumerate(findings) if each is not None]
     own = [finding for finding in named if not finding.is_sum]
-    if own or len(named) < len(findings):  # a sum that is finite on some ranks was corrupted on the reporting rank
+    if own or len(named) < len(findings):  # a sum that only some ranks have was corrupted on one of them
         return next(iter(own or named), None)
     return replace(named[0], rank=", every rank")
 
 
-def raise_on_all_ranks(finding: Finding | None, world_size: int, without_finding: str = "") -> NoReturn:
+def raise_on_all_ranks(finding: Finding | None, world_size: int, default_message: str = "") -> NoReturn:
     """Raise the same NonFiniteError on all ranks. All ranks must call this, each with its own finding or None.
 
-    `without_finding` is the message if no rank has a finding.
+    `default_message` is the message if no rank has a finding.
     """
     if world_size > 1:
         findings: list[Finding | None] = [None] * world_size
         distributed.all_gather_object(findings, finding)
         finding = common_cause(findings)
-    error = NonFiniteError(str(finding or without_finding))
+    error = NonFiniteError(str(finding or default_message))
     error.on_all_ranks = True
     raise error
 
@@ -269,11 +270,11 @@ class _PendingFlags:
 
     @classmethod
     def start(cls, flags: dict[str, Tensor], position: _Position, world_size: int) -> "_PendingFlags":
-        """Start copying flags (n,) by name, and a flag "any rank" that is False if one of any rank is."""
+        """Start copying flags (n,) by name. With several ranks, add a flag "all ranks": all flags of all ranks."""
         if world_size > 1:
             all_finite = torch.cat(list(flags.values())).all().int().reshape(1)
             distributed.all_reduce(all_finite, distributed.ReduceOp.MIN)
-            flags = flags | {"any rank": all_finite.bool()}
+            flags = flags | {"all ranks": all_finite.bool()}
         sizes = {what: len(part) for what, part in flags.items()}
         return cls(sizes, AsyncHostCopy(torch.cat(list(flags.values()))), position)
 
@@ -283,7 +284,7 @@ class _PendingFlags:
 
 
 def _position(trainer: Trainer, what: str, batch_idx: int) -> _Position:
-    # Weights are checked after Lightning has counted their step, losses and gradients before.
+    # Weights are checked after Lightning has counted the step, losses and gradients before.
     return trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1
 
 
@@ -295,13 +296,15 @@ def describe_loss(learner: Learner, split: str = "train") -> str:
 
 
 def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
-    """Describe where non-finite values occur first.
+    """Describe where a "gradient", "weight" or "loss" (`what`) is not finite first.
 
     For "gradient" this is the layer nearest to the output, where backpropagation went wrong. For "weight" it is the
-    first layer. For "loss" it is the batch, or the first layer whose output is not finite in a second forward pass.
+    first layer. For "loss" it is the first of these: weights, inputs, targets, the output of a layer in a second
+    forward pass, the loss itself.
     """
     if what == "gradient":
-        return _first_bad_gradient({name: p.grad for name, p in learner.named_parameters()}) or "no gradient"
+        gradients = {name: p.grad for name, p in learner.named_parameters()}
+        return _bad_gradient_nearest_to_output(gradients) or "an unknown layer"
     bad = [name for name, p in learner.named_parameters() if not torch.isfinite(p).all()]
     if bad:
         return f"the weights of {layer_name(bad[0])}"
@@ -312,17 +315,17 @@ def locate_non_finite(learner: Learner, what: str, batch: Batch | None) -> str:
         if wrong.any():
             return f"the {name} of the batch ({_list_examples(batch.index[wrong])})"
     where = _first_bad_output(learner.network, batch.inputs)
-    return where or f"the loss itself, since the network's outputs are finite{_bad_scores(learner, batch)}"
+    return where or f"the loss itself, since the network's outputs are finite{_describe_bad_losses(learner, batch)}"
 
 
 def locate_in_own_gradient(trainer: Trainer, learner: Learner, batch: Batch, batch_idx: int) -> str | None:
-    """Recompute the gradient of this rank's share of a batch, and describe where it is not finite; None if it is."""
+    """Recompute the gradient of this rank's share of a batch. Describe where it is not finite; None if it is finite."""
     learner.on_train_batch_start(batch, batch_idx)  # sets the seed of the dropout masks again
     with torch.enable_grad(), trainer.precision_plugin.train_step_context():
         loss = learner.training_step(batch, batch_idx)
     parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return _first_bad_gradient(dict(zip(parameters, gradients, strict=True)))
+    return _bad_gradient_nearest_to_output(dict(zip(parameters, gradients, strict=True)))
 
 
 def layer_name(parameter: str) -> str:
@@ -330,17 +333,19 @@ def layer_name(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
-def _first_bad_gradient(gradients: Mapping[str, Tensor | None]) -> str | None:
+def _bad_gradient_nearest_to_output(gradients: Mapping[str, Tensor | None]) -> str | None:
     bad = [name for name, grad in gradients.items() if grad is not None and not torch.isfinite(grad).all()]
     return f"the gradient of {layer_name(bad[-1])}" if bad else None
 
 
 def _list_examples(index: Tensor) -> str:
+    noun = "examples" if len(index) > 1 else "example"
     rest = f" and {len(index) - 5} more" if len(index) > 5 else ""
-    return f"example{'s' * (len(index) > 1)} {', '.join(map(str, index[:5].tolist()))}{rest}"
+    return f"{noun} {', '.join(map(str, index[:5].tolist()))}{rest}"
 
 
-def _bad_scores(learner: Learner, batch: Batch) -> str:
+def _describe_bad_losses(learner: Learner, batch: Batch) -> str:
+    """Return " (examples ...)", the examples whose loss is not finite; an empty string if there are none."""
     with torch.no_grad(), uncompiled(learner.network):
         outputs = learner(batch.inputs)
         target = learner.encode_target(batch.target, outputs.dtype)

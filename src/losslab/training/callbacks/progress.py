@@ -19,11 +19,11 @@ _REFRESH_SECONDS = 0.1
 
 
 class ProgressBar(LightningProgressBar):
-    """A progress bar over the batches of each epoch, or over the epochs if these are tiny, and log lines.
+    """Shows a progress bar over the batches of each epoch, or over the epochs if these are tiny, and logs epochs.
 
-    Lightning's own bars take about a millisecond per epoch, which doubles the time of a run of tiny epochs. Every epoch
-    is logged, but only every 10th in a run of more than 30 epochs, and every 100th in a run of more than 300. Without a
-    terminal there is no bar.
+    Lightning's own bars take about a millisecond per epoch, which doubles the time of a run of tiny epochs. Each epoch
+    is logged; in a run of more than 30 epochs only every 10th, and of more than 300 only every 100th and the last one.
+    Without a terminal there is no bar.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class ProgressBar(LightningProgressBar):
         self._bar.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        if trainer.current_epoch:
+        if trainer.current_epoch:  # the values of the previous epoch are complete only now
             self._log_epoch(trainer, pl_module, trainer.current_epoch)
         if self._bar is not None and not self._counts_epochs:
             description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -104,7 +104,8 @@ class ProgressBar(LightningProgressBar):
 
     def _log_epoch(self, trainer: Trainer, learner: Learner, epoch: int, *, last: bool = False) -> None:
         epochs = max(trainer.max_epochs or 0, epoch)  # max_epochs is -1 or None in a run limited by steps
-        every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100
+        every = 10 if epochs <= 300 else 100
+        every = 1 if epochs <= 30 else every
         if self.enabled and (epoch % every == 0 or last):
             names = ("train/loss", f"train/{learner.train_metric}", learner.monitor)
             values = _format_values(learner, *(name for name in names if name in learner.updated_this_epoch))
@@ -113,7 +114,7 @@ class ProgressBar(LightningProgressBar):
 
 
 def _report_progress(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:
-    """Send epoch, batch and monitored metric to the parent process, if this is a worker."""
+    """Send epoch, batch and monitored metric to the parent process, if this process is a worker."""
     worker.report_progress({
         "epoch": epoch,
         "epochs": trainer.max_epochs,

@@ -1,4 +1,4 @@
-"""The callback that writes TensorBoard's pages of custom scalars, hyperparameters, and the network's graph."""
+"""The callback that writes the TensorBoard pages of custom scalars, hyperparameters and the network's graph."""
 
 import logging
 import warnings
@@ -21,8 +21,8 @@ class Dashboard(Callback):
     """Writes the custom scalars, hparams and graph pages of TensorBoard.
 
     Args:
-        hparams: the hyperparameters by name; only numbers, strings and booleans are written. The page shows them with
-            the final values of the run's curves.
+        hparams: the hyperparameters by name; only numbers, strings and booleans are written. The hparams
+            page shows them next to the final values of the run's curves.
         graph: whether to trace the network for the graph page.
     """
 
@@ -55,7 +55,7 @@ def summary_writers(trainer: Trainer) -> list["SummaryWriter"]:
     """Return the writers of the trainer's TensorBoard loggers; an empty list except on rank 0."""
     if not trainer.is_global_zero:
         return []
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [board.experiment for board in trainer.loggers if isinstance(board, TensorBoardLogger)]
 
 
 def _chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:

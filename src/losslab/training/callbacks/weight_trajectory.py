@@ -1,4 +1,4 @@
-"""The callback that records the weights of a small network over the epochs, to draw their path on the loss surface."""
+"""The callback that records the weights of a small network in each epoch, for a drawing of the loss surface."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ _Row = tuple[int, int, Tensor]
 class WeightTrajectory(Callback):
     """Writes path.csv: the exact values of all weights before the first step and after every epoch.
 
-    Networks of more than `weights` weights are not recorded. Rows are kept in memory until the end of the run. In a run
-    of more than `rows` epochs only every second epoch is kept, then every fourth and so on, and always the last one.
+    Networks of more than `weights` weights are not recorded. Until the end of the run, at most `rows` rows are kept in
+    memory: if there are more, only every second epoch is kept, then every fourth and so on, and always the last one.
     """
 
     def __init__(self, run_dir: str, weights: int = 100, rows: int = 10_000) -> None:
@@ -95,6 +95,6 @@ class WeightTrajectory(Callback):
 
 
 def element_names(name: str, shape: torch.Size) -> list[str]:
-    """Return a name for each element of a tensor, in row-major order: weight.0.0, weight.0.1, ..."""
+    """Return a name for each element of a tensor `name`, in row-major order: weight.0.0, weight.0.1, ..."""
     indices = torch.cartesian_prod(*(torch.arange(size) for size in shape)).view(-1, len(shape)).tolist()
     return [".".join([name, *map(str, index)]) for index in indices]

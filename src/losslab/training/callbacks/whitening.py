@@ -1,4 +1,4 @@
-"""The callback that initializes the first layer of a network so that it whitens the patches of the training images."""
+"""The callback that initialises the first layer of a network so that it whitens patches of the training images."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,13 +13,13 @@ from losslab.models.learner import Learner
 
 
 class Whitening(Callback):
-    """Sets a convolution's weight so that its outputs are uncorrelated and of equal variance over the training images.
+    """Sets a convolution's weight so that half of its outputs are uncorrelated, with equal variance over the images.
 
-    The weight consists of the eigenvectors of the patches' covariance, each divided by √(eigenvalue + eps), and their
-    negatives (Page 2018; Jordan 2024, arXiv 2404.00498). A weight loaded with ckpt_path is replaced too.
+    The filters are the eigenvectors of the patches' second moments, each divided by √(eigenvalue + eps), and the
+    negatives of these (Page 2018; Jordan 2024, arXiv 2404.00498). A weight loaded with ckpt_path is replaced, too.
 
     Args:
-        layer: the name of a convolution in the network with 2 · channels · height · width outputs and a frozen weight.
+        layer: the name of a convolution with a frozen weight, and with twice as many filters as a filter has elements.
         count: the number of training images to use, from the start of the split.
         eps: a constant added to each eigenvalue, so that directions of little variance are not amplified too much.
         bias_epochs: the number of epochs for which the layer's bias is trained. Afterwards backpropagation ends before
@@ -34,7 +34,7 @@ class Whitening(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         source = data.splits["train"]
         images = source.take(torch.arange(min(self.count, source.size), device=source.device)).inputs
-        filters = whitening(covariance(images, data.transform, weight.shape[2:]), self.eps)
+        filters = whitening(second_moments(images, data.transform, weight.shape[2:]), self.eps)
         # Broadcast from rank 0, because the sign of an eigenvector depends on the processor.
         filters = trainer.strategy.broadcast(filters)
         with torch.no_grad():
@@ -42,7 +42,7 @@ class Whitening(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         bias = self._find_layer(pl_module).bias
-        # With several ranks its gradient is still computed, because DDP waits for the gradient of every parameter.
+        # With several ranks the bias keeps its gradient, because DDP waits for the gradient of every parameter.
         if bias is not None and trainer.current_epoch >= self.bias_epochs and trainer.world_size == 1:
             bias.requires_grad = False
 
@@ -55,17 +55,18 @@ class Whitening(Callback):
         layer = dict(learner.network.named_modules()).get(self.layer)
         if not isinstance(layer, nn.Conv2d) or layer.out_channels != 2 * layer.weight[0].numel():
             raise LabError(
-                f"callbacks.whitening.layer={self.layer} is not a convolution of this network that can whiten"
+                f"callbacks.whitening.layer={self.layer} is not a convolution of this network with twice as many "
+                "filters as a filter has elements: choose another layer, or another model"
             )
         return layer
 
 
-def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, window: Sequence[int]) -> Tensor:
-    """Return the second moments of all patches of the images, float64 (D, D) with D = channels · height · width.
+def second_moments(images: Tensor, transform: Callable[[Tensor], Tensor] | None, window: Sequence[int]) -> Tensor:
+    """Return the second moments of all patches, float64 (D, D), where D is channels · height · width of a patch.
 
     Args:
         images: the stored images, uint8 (N, height, width, channels).
-        transform: the function of the loader that converts them to (N, channels, height, width).
+        transform: the function of the loader that converts images to (N, channels, height, width); None if they are.
         window: the height and width of a patch.
     """
     total, count = torch.zeros(()), 0
@@ -77,7 +78,7 @@ def covariance(images: Tensor, transform: Callable[[Tensor], Tensor] | None, win
 
 
 def whitening(moments: Tensor, eps: float) -> Tensor:
-    """Return the whitening filters (2 D, D) for second moments (D, D): largest variance first, then their negatives."""
+    """Return whitening filters (2 D, D) for second moments (D, D): D by decreasing variance, then their negatives."""
     variances, directions = torch.linalg.eigh(moments)
     rows = (directions / (variances + eps).sqrt()).T.flip(0)
     return torch.cat([rows, -rows])

@@ -1,4 +1,4 @@
-"""The rank of this process, and the process group of the ranks of a run.
+"""The rank of this process, and the process group (of torch.distributed) of the ranks of a run.
 
 The ranks are started by losslab (`spawn`), torchrun, srun of SLURM, or submitit. The rank is read from the environment
 variables of torchrun, or else from those of SLURM.
@@ -17,9 +17,9 @@ from losslab.training.distributed.signals import exit_on_ctrl_c
 
 _SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
-"""The variables for tasks, nodes, rank, local rank and node rank of SLURM and of submitit's local executor."""
+"""The variables of SLURM and of submitit's local executor: number of tasks and nodes, rank, local rank, node rank."""
 _MAX_STEP = 4_000_000_000
-"""The largest id of a step that srun started; batch scripts and interactive shells have larger ids."""
+"""The largest id of a SLURM step that srun started; steps of batch scripts and interactive shells have larger ids."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
     Only the variables of a job step are read, because SLURM_NTASKS is also set in a batch script and in an interactive
     shell, which are one process.
     """
-    names = _SUBMITIT if _SUBMITIT[2] in variables else _SLURM
-    if names[2] not in variables:
+    names = _SUBMITIT if "SUBMITIT_LOCAL_GLOBALID" in variables else _SLURM
+    if names is _SLURM and "SLURM_PROCID" not in variables:
         return RankInfo()
     tasks, nodes, rank, local_rank, node_rank = (int(variables.get(name, "0")) for name in names)
     if tasks < 2:
@@ -97,9 +97,9 @@ def _slurm_rank(variables: Mapping[str, str]) -> RankInfo:
 
 
 def job_id() -> str | None:
-    """Return the id of the torchrun or SLURM job of this process, or None.
+    """Return the id of the torchrun or SLURM job of this process; None outside of a job.
 
-    For a single process in a batch script or shell it is None, because the script may start several runs.
+    For a single process in a batch script or shell it is None too, because the script may start several runs.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_STEP_ID", "-1"))
     if job and (current_rank().world_size > 1 or 0 <= step < _MAX_STEP):
@@ -109,13 +109,13 @@ def job_id() -> str | None:
 
 
 def is_restart() -> bool:
-    """Return whether SLURM or torchrun has restarted this job, whose run may then exist already."""
+    """Return whether SLURM or torchrun has restarted this job. Then the run folder may already exist."""
     counts = [os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
     return any(count not in {None, "", "0"} for count in counts)
 
 
 def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> dict[str, str]:
-    """Return MASTER_ADDR and MASTER_PORT for a SLURM step: its first machine, and a port derived from its id."""
+    """Return MASTER_ADDR and MASTER_PORT for a SLURM step: its first machine, and a port computed from its ids."""
     if "SUBMITIT_LOCAL_JOB_ID" in variables:
         address, port = "127.0.0.1", 20_000 + int(variables["SUBMITIT_LOCAL_JOB_ID"]) % 40_000
     else:
@@ -129,7 +129,7 @@ def rendezvous_address(variables: Mapping[str, str], *, one_machine: bool) -> di
 
 
 def init_process_group(info: RankInfo, store: str | None = None) -> None:
-    """Join the process group. Does nothing for a single process, or if this process has already joined.
+    """Join the process group, unless there is a single process or this process has already joined.
 
     Collectives of CPU tensors use gloo, those of GPU tensors use NCCL. The ranks find each other through the file store
     at the path `store`, or else at the address set by torchrun or SLURM.
@@ -175,14 +175,14 @@ def broadcast_decision(info: RankInfo, decide: Callable[[], str]) -> str:
     """Call `decide` on rank 0 and return its result on every rank.
 
     Raises:
-        LabError: `decide` raised a LabError or an OSError; raised on every rank.
+        LabError: `decide` raised a LabError or an OSError. All ranks raise it.
     """
     if info.world_size == 1:
         return decide()
     from torch import distributed  # noqa: PLC0415
 
     init_process_group(info)
-    decision: list[str | None] = [None, None]
+    decision: list[str | None] = [None, None]  # the result and the error message of rank 0
     if info.rank == 0:
         try:
             decision[0] = decide()
@@ -205,7 +205,7 @@ def barrier_before_exit(seconds: float = 10.0) -> None:
     from torch import distributed  # noqa: PLC0415
 
     with contextlib.suppress(RuntimeError):  # a rank has ended, or may never join
-        work = distributed.all_reduce(torch.zeros(1), async_op=True)
+        work = distributed.all_reduce(torch.zeros(1), async_op=True)  # serves as a barrier with a time limit
         if work is not None:
             work.wait(timedelta(seconds=seconds))
 

@@ -1,4 +1,4 @@
-"""Signals that end training after the current step, which is the same on all ranks.
+"""Signals that end training after the current step, on all ranks after the same step.
 
 `SignalHandler` records Ctrl-C, SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1 and SIGUSR2. The checkpoint callback then
 saves the run and ends it. After SIGUSR1 or SIGUSR2 the job is requeued.
@@ -29,16 +29,16 @@ _REPEAT_SECONDS = 0.3
 
 
 def slurm_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals after which a SLURM job is saved and requeued; none outside of a SLURM job."""
+    """Return the signals after which a SLURM job is saved and requeued; an empty tuple outside of a SLURM job."""
     in_slurm_job = {"SLURM_JOB_ID", "SUBMITIT_EXECUTOR"} & os.environ.keys()
     # `#SBATCH --signal=USR1@90` sends SIGUSR1, submitit sends SIGUSR2.
     return (signal.SIGUSR1, signal.SIGUSR2) if in_slurm_job else ()
 
 
 def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> None:
-    """Requeue the SLURM job of this process. Call this on rank 0 after the run was saved.
+    """Requeue the SLURM job of this process. Call this on rank 0 when the run has been saved.
 
-    If the previous `handler` of the signal is a function, such as submitit's, it is called and requeues the job.
+    If the previous `handler` of signal `number` is a function, such as submitit's, it is called to requeue the job.
     """
     if callable(handler):
         handler(number, None)
@@ -55,8 +55,8 @@ def requeue_slurm_job(number: int, handler: Callable[..., Any] | int | None) -> 
         logger.info("requeued SLURM job %s", job)
 
 
-def not_ignored(*numbers: int) -> list[int]:
-    """Return these signals and SLURM's, except those that are ignored (as with nohup)."""
+def signals_to_handle(*numbers: int) -> list[int]:
+    """Return `numbers` and the signals of SLURM, except those that this process ignores (as with nohup)."""
     return [number for number in (*numbers, *slurm_signals()) if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -75,7 +75,7 @@ def exit_on_ctrl_c() -> Iterator[None]:
 
 
 class SignalHandler:
-    """Records the first signal between `install` and `uninstall`. A second signal ends the process."""
+    """Records the first signal between `install` and `uninstall`. A second signal ends the process at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -83,14 +83,14 @@ class SignalHandler:
         self.previous_handlers: dict[int, Any] = {}
         """The handlers that `install` replaced."""
         self.deferred = True
-        """Whether the first signal is only recorded, for a caller that reads `received`. If not, it also interrupts."""
+        """Whether the first signal is only recorded in `received`. If not, it also raises KeyboardInterrupt."""
         self._installed = False
         self._received_at = 0.0
 
     def install(self) -> None:
         """Handle the signals from now on, and forget earlier ones. Handles nothing outside the main thread."""
         self.received = None
-        numbers = not_ignored(signal.SIGINT, *TERMINATION_SIGNALS)
+        numbers = signals_to_handle(signal.SIGINT, *TERMINATION_SIGNALS)
         if threading.current_thread() is threading.main_thread() and not self._installed:
             self.previous_handlers = {number: signal.signal(number, self._handle) for number in numbers}
             self._installed = True
@@ -119,7 +119,7 @@ class SignalHandler:
 
 
 class SharedRequest:
-    """MAX all-reduce of a request code of each rank, so that all ranks get the same code after the same step.
+    """MAX all-reduce of the request codes of all ranks, so that they all get the same code after the same step.
 
     After each step a rank submits its code and receives the maximum of the codes submitted after the step before.
     Therefore no rank waits for the slowest. A single process receives its own code at once.
@@ -138,7 +138,7 @@ class SharedRequest:
             self._agreed = max(self._agreed, code)
             return self._agreed
         self._wait()
-        maximum = torch.tensor(code)  # on the CPU, so that it does not synchronize with a GPU
+        maximum = torch.tensor(code)  # on the CPU, so that it does not synchronise with a GPU
         work = distributed.all_reduce(maximum, distributed.ReduceOp.MAX, async_op=True)
         assert work is not None  # noqa: S101 -- None only for a rank outside the group
         self._pending = maximum, work

@@ -1,4 +1,4 @@
-"""Starting worker processes and waiting for their result. The children execute worker.py.
+"""Starts worker processes and waits for their result. The children execute worker.py.
 
 Each rank is a process, so that a crash, a leak or a full GPU affects only one run. The processes are forked from a
 server that has imported torch and lightning. On platforms without forkserver they are spawned.
@@ -27,21 +27,21 @@ from losslab.training.distributed.environment import RankInfo
 from losslab.training.distributed.worker import WorkerOptions, WorkerResult, worker_main
 
 _REPORT_SECONDS = 5.0
-"""After the first failure, the other ranks are killed when this time has passed."""
+"""The time after the first failure in which the other ranks can report; then they are killed."""
 _SAVE_SECONDS = 20.0
-"""After a signal, a process that has not saved its run and ended within this time is killed."""
+"""The time after a signal in which a process can save its run and end; then it is killed."""
 _INTERRUPTED = {
     128 + number for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *signals.TERMINATION_SIGNALS)
 }
-"""The exit codes of processes that end after a signal."""
+"""The exit codes of processes that were ended by a signal."""
 
 
 class WorkerGroup:
-    """The processes of one run, one for each rank, which start and end together. `poll` updates `result`, `progress`.
+    """The processes of a run, one for each rank, which start and end together. `poll` updates `result` and `progress`.
 
     Args:
-        task: the function that each rank calls. It must be importable, and its arguments picklable. The value of the
-            result is the return value of rank 0.
+        task: the function that each rank calls. It must be importable, and its arguments picklable. Its return value on
+            rank 0 becomes `result.value`.
         arguments: the arguments of each rank; the length is the world size.
         options: the options of all ranks.
     """
@@ -88,7 +88,7 @@ class WorkerGroup:
                     shell_code = 128 - code if code < 0 else code
                     exit_code = shell_code if shell_code in _INTERRUPTED else 1
                     self._failures.append(WorkerResult(reason=exit_reason(code), exit_code=exit_code))
-                _kill_group(process)  # the processes that it started
+                _kill_group(process)  # kill the processes that it started
                 process.close()
                 del self._ranks[process]
         if self._failures and not self._failing:
@@ -98,6 +98,7 @@ class WorkerGroup:
         if time.monotonic() > self._deadline:
             self._kill_all()
         if not self._ranks and self.result is None:
+            # False sorts before True: a failure that is not a consequence of another comes first.
             success = WorkerResult(self._value)
             self.result = min(self._failures, key=lambda failure: failure.is_consequence, default=success)
             if self._folder is not None:
@@ -110,7 +111,7 @@ class WorkerGroup:
         return self.result
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Ask all ranks to save and end. Their children get no signal, because the rest of the step may need them."""
+        """Send a signal to all ranks, which save and end; but not to their children, which the step may still need."""
         for process in self._ranks:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -123,7 +124,7 @@ class WorkerGroup:
         self.poll()
 
     def _read(self, process: BaseProcess, pipe: Connection | None) -> bool:
-        """Read messages from a rank and return whether it has reported its end."""
+        """Read the messages of a rank, and return whether the rank has reported its end."""
         if pipe is None:
             return True
         with contextlib.suppress(EOFError, OSError):
@@ -152,7 +153,7 @@ class WorkerGroup:
 
 
 def process_context() -> Any:
-    """Return the multiprocessing context of the workers: a forkserver that has imported torch, or else spawn."""
+    """Start a forkserver that imports torch, and return its multiprocessing context; or else return that of spawn."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -192,7 +193,8 @@ def wait_for_group(group: WorkerGroup) -> WorkerResult:
         try:
             return group.wait()
         except BaseException as error:
-            group.interrupt(int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT)
+            number = int(error.code or 0) - 128 if isinstance(error, SystemExit) else signal.SIGINT
+            group.interrupt(number)
             try:
                 group.wait()
             except BaseException:
@@ -204,7 +206,7 @@ def wait_for_group(group: WorkerGroup) -> WorkerResult:
 @contextmanager
 def termination_raises_exit() -> Iterator[None]:
     """Let termination signals raise SystemExit, so that they can be caught like a KeyboardInterrupt."""
-    numbers = signals.not_ignored(*signals.TERMINATION_SIGNALS)
+    numbers = signals.signals_to_handle(*signals.TERMINATION_SIGNALS)
     previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
         yield
@@ -214,7 +216,7 @@ def termination_raises_exit() -> Iterator[None]:
 
 
 def exit_reason(code: int) -> str:
-    """Return the reason why a process ended without a report, from its exit code (negative for a signal)."""
+    """Return why a process ended without a report, given its exit code (the negative number of a signal)."""
     if code in _INTERRUPTED:
         return "interrupted"
     if code >= 0:
@@ -230,7 +232,7 @@ def threads_per_process(count: int) -> int | None:
 
 
 def _kill_group(process: BaseProcess) -> bool:
-    """Kill the process group of a worker, and return whether the group existed."""
+    """Kill the worker's process group (of the operating system), and return whether the group existed."""
     if process.pid is None:
         return False
     try:

@@ -1,6 +1,6 @@
 """The code of a worker process: set up the process, call the task, report the result, exit.
 
-A worker leads its own process group. When its parent ends for any reason, the worker and its children are killed.
+A worker leads an OS process group. When its parent ends for any reason, the worker and its children are killed.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ class WorkerOptions:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """The result of a worker group: a value, or the reason of a failure."""
+    """The result of a worker group: a value, or the reason for a failure."""
 
     value: Any = None
     reason: str | None = None
-    """The reason of the failure, in one line; None for success."""
+    """The reason for the failure, in one line; None for success."""
     traceback: str = ""
     """The traceback of an unexpected failure."""
     is_consequence: bool = False
@@ -57,12 +57,12 @@ _send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar
 
 
 def is_worker() -> bool:
-    """Return whether a `WorkerGroup` started this process, whose parent handles errors and chose the world size."""
+    """Return whether a `WorkerGroup` started this process. If so, the parent process handles errors."""
     return _send_progress.get() is not None
 
 
 def report_progress(progress: dict[str, Any]) -> None:
-    """Send progress to the parent process. Does nothing except on rank 0 of a worker group."""
+    """Send progress to the parent process if this is rank 0 of a worker group; otherwise do nothing."""
     send = _send_progress.get()
     if send is not None:
         send(progress)
@@ -79,7 +79,7 @@ def worker_main(
 ) -> None:
     """Run a task in this process, report to the parent through the pipe, and exit without unloading torch.
 
-    `store` is the path of the file store of the process group; `environment` replaces the environment variables.
+    `store` is the file through which several ranks find each other; `environment` replaces the environment variables.
     """
     lock = threading.Lock()
 
@@ -108,7 +108,7 @@ def worker_main(
 
 
 def result_of_error(error: BaseException) -> WorkerResult:
-    """Return the result of a rank that ends with an exception."""
+    """Return the result of a rank that was ended by an exception."""
     line, name = message_of(error), type(error).__name__
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LabError):

@@ -240,7 +240,7 @@ def test_each_defect_of_a_checkpoint_has_its_message(runs, tmp_path):
     torch.save(state, best)
     _refused(run, "best", r"contains NaN or infinite values \(network.1.bias\)")
     _refused(run, str(RunFolder(runs("cancer")).best), "the weights belong to a different architecture")
-    _refused(run, "nowhere.ckpt", r"no checkpoint at nowhere.ckpt: there is .*best.ckpt")
+    _refused(run, "nowhere.ckpt", r"no checkpoint at nowhere.ckpt: choose one with --ckpt, such as .*best.ckpt")
     torch.save([1, 2], best)
     _refused(run, "best", "contains a list instead of a dict of weights")
     shutil.rmtree(run / "checkpoints")
@@ -279,7 +279,7 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "there" / "pictures").mkdir(parents=True)
     run = RunFolder(tmp_path / "run")
     (run.path / ".hydra").mkdir(parents=True)
-    with pytest.raises(LabError, match=r"data.dir=pictures is a relative path\. .* --data dir=FOLDER"):
+    with pytest.raises(LabError, match=r"data.dir=pictures does not exist in .*\. Set .* --data dir=FOLDER"):
         reopen.locate_data(run, {"dir": "pictures"}, {})
     (run.path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    cwd: {tmp_path / 'there'}\n")
     assert reopen.locate_data(run, {"dir": "pictures"}, {}) == {"dir": str(tmp_path / "there" / "pictures")}

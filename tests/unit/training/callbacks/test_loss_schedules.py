@@ -39,10 +39,14 @@ def test_annealed_loss_is_evaluated_with_the_value_of_its_epoch(train):
     assert annealed_rows[2] != fixed_rows[2]
 
 
-def test_anneal_moves_the_weight_of_a_term(train):
+def test_two_anneals_move_the_weight_and_the_gamma_of_a_term(train):
+    second = "{_target_: losslab.training.callbacks.loss_schedules.Anneal, parameter: terms.focal.loss.gamma, end: 1}"
     experiment, results = train(
-        *ANNEAL, "loss=weighted_sum", "callbacks.anneal.parameter=terms.focal.weight", "callbacks.anneal.end=0"
-    )
+        *ANNEAL, "loss=weighted_sum", "callbacks.anneal.parameter=terms.focal.weight", "callbacks.anneal.end=0",
+        f"+callbacks.second={second}",
+    )  # fmt: skip
+    saved = torch.load(experiment.folder.last)["loss_numbers"]
+    assert saved == {"terms.focal.weight": 0, "terms.focal.loss.gamma": 1}
     terms = {name: value for name, value in experiment.learner.values.items() if name.startswith("train/loss")}
     assert terms["train/loss"] == pytest.approx(terms["train/loss/cross_entropy"])
     assert results["test/loss/focal"] > 0

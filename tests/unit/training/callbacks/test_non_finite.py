@@ -12,7 +12,7 @@ from losslab.training.callbacks.non_finite import EvaluationGuard, FiniteGuard, 
 
 
 def test_diverging_run_stops_and_names_step_and_loss(train):
-    with pytest.raises(NonFiniteError, match=r"step (\d+) \(epoch \1, batch 1\): a \w+ became .* under MSE"):
+    with pytest.raises(NonFiniteError, match=r"step (\d+) \(epoch \1, batch 1\): a \w+ became .* with loss MSE"):
         train("optimizer.lr=0.5", "trainer.max_epochs=1000")
 
 
@@ -59,7 +59,7 @@ def stopped_by(build, where: str):
 
 def test_bad_weight_is_reported_with_layer_and_step(build):
     assert (
-        "step 6 (epoch 1, batch 6): a weight became NaN or infinite under MSE, first in the weights of network.3"
+        "step 6 (epoch 1, batch 6): a weight became NaN or infinite with loss MSE, first in the weights of network.3"
         in stopped_by(build, "weight")
     )
 
@@ -118,7 +118,7 @@ def test_bad_inputs_in_validation_and_test_stop_the_run(build, split):
     experiment.data.setup()
     experiment.data.splits[split].inputs[12, 0] = torch.nan
     number = experiment.data.splits[split].index[12].item()
-    message = rf"epoch 1, batch 2\): a {split}/loss became .* under MSE, first in the inputs .* \(example {number}\)"
+    message = rf"epoch 1, batch 2\): a {split}/loss became .* loss MSE, first in the inputs .* \(example {number}\)"
     with pytest.raises(NonFiniteError, match=message):
         lab.run(experiment)
 
@@ -157,7 +157,7 @@ def test_layer_of_a_compiled_network_is_named(build):
     [
         (
             {"loss": [False], "gradient": [False] * 6},
-            "a loss became NaN or infinite under MSE, first in the forward pass",
+            "a loss became NaN or infinite with loss MSE, first in the forward pass",
         ),
         (
             {"loss": [True], "gradient": [False, True, False, True, True, True]},

@@ -4,7 +4,7 @@ from lightning import Callback
 
 from losslab.errors import LabError
 from losslab.training import experiment as lab
-from losslab.training.callbacks.whitening import Whitening, covariance, whitening
+from losslab.training.callbacks.whitening import Whitening, second_moments, whitening
 
 QUICK = (
     "model=airbench", "model.widths=[8,8,8]", "data=digits", "data.size=16", "trainer.max_epochs=1", "logger=none",
@@ -35,7 +35,7 @@ def run(build, *overrides):
 def test_whitened_patches_are_uncorrelated_with_equal_variance():
     random = torch.Generator().manual_seed(0)
     images = torch.nn.functional.avg_pool2d(torch.randn(600, 3, 18, 18, generator=random), 3, 1).permute(0, 2, 3, 1)
-    moments = covariance(images, lambda part: part.permute(0, 3, 1, 2), (2, 2))
+    moments = second_moments(images, lambda part: part.permute(0, 3, 1, 2), (2, 2))
     patches = torch.nn.functional.unfold(images.permute(0, 3, 1, 2), 2).transpose(1, 2).flatten(0, 1).double()
     torch.testing.assert_close(moments, patches.T @ patches / len(patches))
     rows = whitening(moments, eps=0.0)
@@ -47,7 +47,7 @@ def test_whitened_patches_are_uncorrelated_with_equal_variance():
 def test_layer_is_set_before_the_first_step_and_not_trained(build):
     experiment, record = run(build)
     layer, data = experiment.learner.network.whiten, experiment.data
-    moments = covariance(data.splits["train"].inputs, data.transform, (2, 2))
+    moments = second_moments(data.splits["train"].inputs, data.transform, (2, 2))
     torch.testing.assert_close(record.weight, whitening(moments, 5e-4).float().view_as(record.weight))
     assert torch.equal(layer.weight, record.weight)
     assert layer.bias.abs().max() > 0
@@ -74,7 +74,7 @@ def test_every_rank_gets_the_layer_of_rank_0(build, monkeypatch):
 @pytest.mark.parametrize("layer", ["nothing", "blocks.0.0"])
 def test_layer_that_cannot_whiten_is_an_error(build, layer):
     experiment = build(*QUICK, f"callbacks.whitening.layer={layer}")
-    with pytest.raises(LabError, match=f"layer={layer} is not a convolution of this network that can whiten"):
+    with pytest.raises(LabError, match=f"layer={layer} is not a convolution of this network with twice as many"):
         lab.run(experiment)
 
 
