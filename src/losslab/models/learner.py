@@ -355,7 +355,7 @@ def learner_for(task: Task) -> type[Learner]:
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run a network that was compiled in place as eager code, for tracing or for hooks on its layers."""
+    """Within this context, run a network that was compiled in place as eager code, for tracing or for hooks."""
     compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
     try:
         yield

@@ -46,7 +46,7 @@ class ProcessContext:
     """Whether the process resumes the run in its folder."""
 
     def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
-        """Create and return the folder of a run, the same on all ranks. `default_name` gets `named_by` if needed."""
+        """Create and return the folder of a run, the same on all ranks. `runs.default_name` gets `named_by`."""
         job = environment.job_id()
 
         def default() -> str:
@@ -74,7 +74,7 @@ class ProcessContext:
     def _claim(
         self, run_dir: str | None, default: Callable[[], str], first_file: str = "train.log", attempts: int = 100
     ) -> str:
-        """Create `run_dir`, or a folder with a default name; if that is taken, try another default name."""
+        """Create `run_dir` or else a default folder, and return its path. If the default is taken, try the next one."""
         path = run_dir or default()
         try:
             self.claimed.extend(runs.claim(Path(path), first_file))
@@ -100,7 +100,7 @@ def register(context: ProcessContext | None = None) -> None:
 
 
 def _divisor(number: int, limit: int | None) -> int:
-    """Return gcd(number, limit), so that an event every n epochs also happens in the last epoch."""
+    """Return an interval (in epochs) that divides `limit`, so that it ends at the last epoch: gcd(number, limit)."""
     return math.gcd(number, limit) if isinstance(limit, int) and limit > 0 else number
 
 

@@ -32,7 +32,7 @@ def trusting(packages: tuple[str, ...]) -> Iterator[None]:
 
 
 def network_of(run: str | None) -> nn.Module | None:
-    """Return the network of a finished run with its best weights, for log-probabilities; None if `run` is None.
+    """Return a network that computes log-probabilities with the best weights of a finished run; None if `run` is None.
 
     Raises:
         LabError: the run does not exist, or has no weights.

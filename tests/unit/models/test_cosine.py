@@ -69,7 +69,7 @@ def test_zero_features_give_zeros_and_a_finite_gradient(dtype):
     outputs.sum().backward()
     assert outputs.tolist() == [[0, 0, 0], [0, 0, 0]]
     assert layer.weight.grad.isfinite().all()
-    if dtype is not torch.float16:  # whose largest number is 65,504
+    if dtype is not torch.float16:  # the largest float16 number is 65,504
         assert features.grad.isfinite().all()
 
 

@@ -1,4 +1,4 @@
-"""Configurations are built to experiments, and parts that do not fit together are refused with a one-line message."""
+"""Experiments are built from configurations. Parts that do not fit together are refused with a one-line message."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_loss_trains_on_fitting_data(train, a_teacher, data, loss):
     ("data", "loss", "one_that_fits"),
     [("line", "cross_entropy", "huber"), ("breast_cancer", "focal", "bce"), ("diabetes", "kl_div", "mse")],
 )
-def test_data_that_do_not_fit_are_refused_and_fitting_losses_named(build, data, loss, one_that_fits):
+def test_data_that_do_not_fit_the_loss_are_refused_and_fitting_losses_are_listed(build, data, loss, one_that_fits):
     with pytest.raises(LabError, match="choose one of loss=") as error:
         build("model=mlp", f"data={data}", f"loss={loss}")
     named = str(error.value).partition("loss=")[2].split(", ")
@@ -119,8 +119,8 @@ def test_plateau_lowers_the_rate_when_the_metric_stalls(train):
     experiment, _ = train(
         "scheduler=plateau", "scheduler.scheduler.patience=1", "optimizer.lr=1e-7", "trainer.max_epochs=80"
     )
-    # Validated every 10th epoch of 80: the others are as good as the first to within the threshold, so it is divided
-    # by 10; to do so again would change it by less than torch's eps of 1e-8.
+    # 8 validations in 80 epochs do not improve on the first by the threshold, so the rate is divided by 10. A second
+    # division would change the rate by less than torch's eps of 1e-8.
     assert experiment.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-8)
 
 
@@ -141,7 +141,7 @@ def test_every_debug_preset_runs(train, debug):
     assert "train/loss" in results
 
 
-def test_overfitting_one_batch_sees_one_batch(build):
+def test_overfitting_one_batch_uses_one_batch(build):
     experiment = build("model=mlp", "data=digits", "loss=cross_entropy", "debug=overfit", "logger=none")
     seen = set()
 
@@ -190,7 +190,7 @@ def test_clipping_bounds_the_gradient(build):
 def test_compiled_network_has_the_same_names_and_learns_the_same(train, monkeypatch):
     plain, expected = train("trainer.max_epochs=20", "logger=none")
     compile_in_place = torch.nn.Module.compile
-    # The default backend needs a C++ compiler and half a minute; what is tested is that it is done in place.
+    # The default backend needs a C++ compiler and half a minute; this test only needs compilation in place.
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_in_place(self, backend="eager"))
     compiled, results = train("trainer.max_epochs=20", "logger=none", "compile=true")
     assert compiled.learner.network._compiled_call_impl is not None
@@ -371,7 +371,7 @@ def test_invalid_seed_is_refused_in_one_line(build, seed):
         build(f"seed={seed}")
 
 
-def test_initial_weights_do_not_depend_on_what_the_data_draw(build):
+def test_initial_weights_do_not_depend_on_random_draws_of_the_data(build):
     plain = build("data=linear_synthetic", "data.data_seed=0").learner.network.weight
     other = build("data=linear_synthetic", "data.data_seed=1", "loss=huber").learner.network.weight
     assert torch.equal(plain, other)

@@ -1,4 +1,4 @@
-"""Checks before the first step refuse a run or warn, and change nothing otherwise."""
+"""Checks before the first step refuse a run or log a warning, and do not change the results of a run."""
 
 import logging
 from itertools import product
@@ -81,7 +81,7 @@ def test_every_precision_is_examined(train, caplog, precision):
     assert "raises" not in caplog.text
 
 
-# Every loss is examined on a network of its own in tests/doctor; here every preset is, under the losses of its data.
+# The tests of losslab.doctor examine each loss; these examine each model with usual losses for its data.
 LOSSES = {
     "line": ("mse", "huber"), "linear_synthetic": ("mse", "gaussian_nll"), "diabetes": ("mse", "l1"),
     "counts": ("mse", "poisson_nll"), "breast_cancer": ("bce", "hinge"), "digits": ("cross_entropy", "bce", "mse"),

@@ -23,7 +23,7 @@ class BestEffortWriter:
         self._warned: set[Path] = set()
 
     def attempt(self, path: Path, write: Callable[[], object], consequence: str = _RETRIED) -> bool:
-        """Call `write` for the file at `path`, and return whether it succeeded."""
+        """Call `write` for the file at `path`, and return whether it succeeded. `consequence` ends a warning if not."""
         try:
             write()
         except OSError as error:

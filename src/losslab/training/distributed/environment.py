@@ -24,7 +24,7 @@ _MAX_STEP = 4_000_000_000
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The rank of a process among all `world_size` ranks, and its local rank among those on the same machine."""
+    """The rank of a process among all ranks, its local rank on its machine, and the node rank of this machine."""
 
     rank: int = 0
     world_size: int = 1

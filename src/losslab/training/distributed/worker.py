@@ -49,7 +49,7 @@ class WorkerResult:
     is_consequence: bool = False
     """Whether the failure was caused by the end of another rank."""
     exit_code: int = 1
-    """The exit code for a command that runs only this group; meaningful after a failure."""
+    """The exit code after a failure, for a command that runs only this worker group."""
 
 
 _send_progress: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("send_progress", default=None)

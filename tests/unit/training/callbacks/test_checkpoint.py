@@ -106,7 +106,7 @@ def test_best_state_is_written_before_a_better_one_comes(build):
     class Watch(Callback):
         def on_train_epoch_start(self, trainer, _):
             if trainer.current_epoch == 2:
-                trainer.optimizers[0].param_groups[0]["lr"] = 0.0  # the third epoch is the last that is better
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.0  # no epoch after the third is better
             if trainer.current_epoch == 149:
                 assert experiment.folder.best.exists()
                 assert torch.load(experiment.folder.best, weights_only=True)["epoch"] <= 3

@@ -104,7 +104,7 @@ class Unwaiting(Callback):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "mse"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_training_never_synchronizes_within_an_epoch(build, precision, loss, optimizer):
+def test_training_never_waits_for_the_gpu_within_an_epoch(build, precision, loss, optimizer):
     experiment = build(
         "trainer=gpu", "model=cifar_cnn", "data=digits", "data.crop=2", "data.cutout=4", f"loss={loss}",
         f"optimizer={optimizer}", f"trainer.precision={precision}", "trainer.max_epochs=2",

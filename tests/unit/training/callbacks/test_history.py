@@ -73,7 +73,7 @@ def test_run_without_validation_has_a_curve(train):
     assert "test/mse" in results
 
 
-def test_lr_of_an_epoch_is_the_one_it_was_trained_with(train):
+def test_lr_column_has_the_rate_at_the_start_of_each_epoch(train):
     experiment, _ = train(
         "scheduler=step", "scheduler.scheduler.step_size=1", "optimizer.lr=1e-3", "trainer.max_epochs=3"
     )

@@ -12,7 +12,7 @@ RUN = ("model=mlp", "data=diabetes", "data.batch_size=32", "trainer.max_epochs=2
 
 
 class Fast(Callback):
-    """Records the weights after each step, after the callbacks before it have changed them."""
+    """Records the weights after each step, when earlier callbacks have already changed them."""
 
     def __init__(self):
         self.steps = []
@@ -80,7 +80,7 @@ def test_accumulated_batches_are_one_step():
     learner, trainer = SimpleNamespace(network=norm), SimpleNamespace(estimated_stepping_batches=100, global_step=0)
     lookahead.on_train_start(trainer, learner)
     trainer.global_step = 50
-    for batch in range(2):  # the second belongs to the next step, which is not over
+    for batch in range(2):  # the second batch belongs to the next step, which is not complete
         norm.running_mean.fill_(1)
         lookahead.on_train_batch_end(trainer, learner, None, None, batch)
         assert lookahead.slow[2].item() == 1 - 0.5**3

@@ -29,13 +29,13 @@ def test_anneal_moves_from_start_to_end(shape, epochs, expected):
 def test_annealed_loss_is_evaluated_with_the_value_of_its_epoch(train):
     experiment, results = train(*ANNEAL, "loss=focal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
     assert results["best_epoch"] in {1, 2, 3}
-    assert experiment.learner.loss.gamma == [2.0, 1.0, 0.0][results["best_epoch"] - 1], "that of the best epoch"
+    assert experiment.learner.loss.gamma == [2.0, 1.0, 0.0][results["best_epoch"] - 1], "not that of the best epoch"
     again = lab.rebuild(experiment.folder, experiment.folder.read_config())
     weights.load(again.learner, experiment.folder.best)
     assert lab.evaluate(again, "test")["test/loss"] == pytest.approx(results["test/loss"])
     fixed, _ = train("model=mlp", "data=digits", "logger=none", "trainer.max_epochs=3", "loss=focal")
     annealed_rows, fixed_rows = (run.folder.history.read_text().splitlines() for run in (experiment, fixed))
-    assert annealed_rows[1] == fixed_rows[1], "the first epoch is at the configured value"
+    assert annealed_rows[1] == fixed_rows[1], "the first epoch does not have the configured value"
     assert annealed_rows[2] != fixed_rows[2]
 
 
@@ -101,8 +101,8 @@ def test_classes_are_weighted_from_the_start_epoch_on(build, loss, start):
 
 def test_first_epoch_of_fractions():
     assert first_epoch(0.8, 200) == first_epoch(160, 200) == 160
-    assert first_epoch(0.07, 100) == 7  # whose product is 7.000000000000001
-    assert first_epoch(0.29, 100) == 29  # and 28.999999999999996
+    assert first_epoch(0.07, 100) == 7  # the product is 7.000000000000001
+    assert first_epoch(0.29, 100) == 29  # the product is 28.999999999999996
 
 
 def test_terms_of_a_loss_are_weighted_too(build):

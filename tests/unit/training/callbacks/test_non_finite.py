@@ -36,7 +36,7 @@ def test_only_finite_weights_are_saved(build):
 
 
 def stopped_by(build, where: str):
-    """Run with a non-finite number at one place, and return the error message of the guard."""
+    """Train with one non-finite number in a tensor, and return the error message of the guard."""
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=3", "logger=none")
     network = experiment.learner.network
 

@@ -1,4 +1,4 @@
-"""The event file contains what TensorBoard shows; it is read by the code of TensorBoard."""
+"""TensorBoard's own reader finds the curves, hyperparameters, graph and figures of a run in its event file."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -20,7 +20,7 @@ STEP = SHELL | {
 
 def test_without_variables_a_process_is_rank_0_of_1():
     assert current_rank({}) == RankInfo() == RankInfo(0, 1, 0, 1, 0)
-    assert current_rank({"LOCAL_RANK": "1"}) == RankInfo()  # left behind by something else
+    assert current_rank({"LOCAL_RANK": "1"}) == RankInfo()  # a variable that another program left
 
 
 def test_rank_from_torchrun_variables():

@@ -23,7 +23,7 @@ def test_second_signal_exits_and_uninstall_restores_handlers(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         assert handler.received == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGTERM)
-        assert not exits, "it is the first signal, forwarded by a parent"
+        assert not exits, "a copy of the first signal, forwarded by a parent, ended the process"
         monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert exits == [143]

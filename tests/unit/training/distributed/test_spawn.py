@@ -1,4 +1,4 @@
-"""Worker processes report a value or the reason of a failure, and leave no process running."""
+"""Worker processes report a value or the reason for a failure, and leave no process running."""
 
 import os
 import signal
@@ -148,8 +148,8 @@ def test_ctrl_c_does_not_reach_the_forkserver():
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "up\n"
-    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-    out, errors = parent.communicate(timeout=120)  # until the server is gone too
+    os.killpg(parent.pid, signal.SIGINT)  # to the whole process group, as a terminal does
+    out, errors = parent.communicate(timeout=120)  # returns when the forkserver has ended, too
     assert (out, errors) == ("interrupted\n", "")
 
 
