@@ -127,7 +127,7 @@ def find_checkpoint(folder: RunFolder, name: str) -> Path:
     if path.is_file():
         return path
     others = [str(each) for each in sorted(folder.best.parent.glob("*.ckpt"))]
-    hint = f"choose one with --ckpt, such as {', '.join(others)}" if others else "the run saved none, train it again"
+    hint = f"choose one with --ckpt, such as {', '.join(others)}" if others else "the run saved no checkpoint"
     raise LabError(f"no checkpoint at {path}: {hint}")
 
 
