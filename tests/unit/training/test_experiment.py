@@ -218,7 +218,7 @@ def test_deterministic_mode_is_that_of_lightning(build):
         (["loss=huber", "loss.delta=0"], "delta must be a number in"),
         (["model=cifar_cnn", "data=line", "loss=mse"], "cifar_cnn needs images"),
         (["model=cifar_cnn", "data=digits", "data.size=20"], "multiples of 8"),
-        (["model=mlp", "model.activation=cosine"], "activation .relu, gelu"),
+        (["model=mlp", "model.activation=cosine"], r"activation \(relu, gelu"),
         (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
         (["trainer.precision=17-mixed"], "17-mixed"),
         (["model=mlp", "data=digits", "loss=cross_entropy", "loss.weight=[1,2]"], "got 2 for 10 classes"),
