@@ -42,7 +42,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["+optimizer.nestrov=true"], "optimizer.nestrov: SGD has no such argument: did you mean nesterov?"),
         (
             ["optimizer._partial_=false"],
-            "optimizer._partial_ must be true: the optimizer or scheduler is instantiated later",
+            "optimizer._partial_ must be true: optimizer is called later",
         ),
         (["scheduler=one_cycle", "scheduler.scheduler._partial_=null"], "scheduler.scheduler._partial_ must be true"),
         (["optimizer._partial_=abc"], "optimizer._partial_ must be true or false"),
