@@ -34,7 +34,7 @@ def test_batch_norm_statistics_are_recomputed_only_on_request(resnet):
 
 
 def test_recomputed_statistics_undo_a_scale(resnet):
-    """BatchNorm divides a scale of the weights before it out, but only with recomputed statistics."""
+    """BatchNorm cancels the scale of the weights before it, but only if its statistics are recomputed."""
     batches = load_batches(resnet, "train", 80, 0)
     doubled = {"network.conv1.weight": 2 * resnet.learner.network.conv1.weight}
     recomputed, old = ForwardPasses(resnet, batches, recompute=True), ForwardPasses(resnet, batches)
@@ -43,7 +43,7 @@ def test_recomputed_statistics_undo_a_scale(resnet):
 
 
 def test_weights_of_the_loss_are_substituted(folders, monkeypatch):
-    """As with a foreign criterion that has learned parameters, which it uses for losses and for predictions."""
+    """A foreign criterion can have learned parameters, and use them for losses and for predictions."""
     (solution,) = load_solutions(folders[:1], "best")
     loss, passes = solution.learner.loss, ForwardPasses(solution, load_batches(solution, "train", 50, 0))
     total, to_predictions = loss.total, loss.to_predictions

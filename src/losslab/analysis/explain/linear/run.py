@@ -32,7 +32,7 @@ class Trajectory:
 
     @classmethod
     def read(cls, run: RunFolder, names: list[str], end: Array | None = None) -> Self | None:
-        """Read path.csv of a run, whose weights have these names. None if there is no file, or only one row.
+        """Read path.csv of a run whose weights have these names. Return None if there is no file, or one row only.
 
         If `end` (P,) is given, the weights in the last row must be equal to it.
 
