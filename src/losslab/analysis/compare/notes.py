@@ -40,7 +40,9 @@ def _correction(comparisons: Sequence[MetricComparison]) -> str:
     """Describe how the intervals are corrected for the number of differences in a metric."""
     sizes = {comparison.family_size for comparison in comparisons}
     if sizes == {1}:
-        return "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at most 5 %."
+        return (
+            "One difference per metric is tested: a verdict “better” or “worse” is wrong with probability at most 5 %."
+        )
     low, high = min(sizes), max(sizes)
     count = f"all {high}" if low == high else f"all {low} to {high}"
     family = (

@@ -263,8 +263,12 @@ def test_notes_count_the_corrected_differences(tmp_path):
     accuracies(tmp_path / "two", a=CLEAR["low"], b=CLEAR["mid"])
     accuracies(tmp_path / "three", **CLEAR)
     for runs, baseline, said in (
-        ("two", None, "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at"),
-        ("two", "loss=a", "Each metric has one difference: a verdict “better” or “worse” is wrong with probability at"),
+        ("two", None, "One difference per metric is tested: a verdict “better” or “worse” is wrong with probability"),
+        (
+            "two",
+            "loss=a",
+            "One difference per metric is tested: a verdict “better” or “worse” is wrong with probability",
+        ),
         ("three", None, "are corrected for all 3 pairs of groups in a metric, because the best"),
         ("three", "loss=low", "are corrected for all 2 differences from the baseline in a metric (Holm)"),
     ):
