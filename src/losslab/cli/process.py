@@ -177,7 +177,7 @@ def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a retu
             return f"cannot write: {error.strerror}; free some space, or set run_dir to another disk"
         return f"cannot use {error.filename}: {error.strerror}" if error.filename is not None else None
     if str(error).startswith("Config group override must be a string"):  # mix=null
-        return "the choice of a group cannot be null: leave the group out with ~GROUP, such as ~mix"
+        return "a group cannot be null: leave it out with ~GROUP, such as ~mix"
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, TypeError) and frames and frames[-1].filename.endswith("hydra/_internal/defaults_list.py"):
         return "the value of a group must be the name of one of its files, such as loss=huber"
