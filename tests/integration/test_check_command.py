@@ -47,7 +47,10 @@ def test_an_error_exits_with_1(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["loss=cross_entropy"], "choose one of loss="), (["data=image_folder"], "a value is missing: add data.dir=...")],
+    [
+        (["loss=cross_entropy"], "choose one of loss="),
+        pytest.param(["data=image_folder"], "a value is missing: add data.dir=...", marks=pytest.mark.slow),
+    ],
 )
 def test_an_experiment_that_cannot_be_built_is_reported_in_one_line(tmp_path, arguments, message):
     done = check(*arguments, cwd=tmp_path)

@@ -189,6 +189,7 @@ def test_an_unknown_optimized_metric_is_refused_before_training(tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
     (tmp_path / "mine.py").write_text("from losslab.losses import MSE\n\n\nclass Mine(MSE): ...\n")
     code, _, _, summary = sweep(*SHORT, "loss._target_=mine.Mine", "trainer.devices=1,2", cwd=tmp_path)
@@ -236,6 +237,7 @@ def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
     assert (tmp_path / "study.db").exists() == (storage != "null")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -291,6 +293,7 @@ def test_a_run_uses_the_ranks_that_torchrun_starts(tmp_path):
     assert (run / "history.csv").read_bytes() == (tmp_path / "alone" / "history.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_only_rank_0_of_a_run_logs_its_settings_and_errors(tmp_path):
     process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
     out, errors = process.communicate(timeout=300)

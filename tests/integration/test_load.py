@@ -34,7 +34,7 @@ def _claim(cwd, barrier, answers, path):
         answers.put(f"refused: {error}")
 
 
-@pytest.mark.parametrize("path", [None, "outputs/one"], ids=["named by time", "one run_dir"])
+@pytest.mark.parametrize("path", [None, pytest.param("outputs/one", marks=pytest.mark.slow)])
 def test_a_hundred_processes_at_once_claim_different_folders_or_one_of_them_claims_run_dir(path, tmp_path):
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(100), context.Queue()
@@ -74,6 +74,7 @@ def test_unwritable_outputs_is_a_one_line_error(words, tmp_path):
     assert output.endswith("(Permission denied): set run_dir to a writable folder\n")
 
 
+@pytest.mark.slow
 def test_run_without_a_writable_home_with_ascii_output_and_read_only_data(tmp_path):
     (tmp_path / "home").mkdir(mode=0o555)
     (tmp_path / "data").mkdir(mode=0o555)

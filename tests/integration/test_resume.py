@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick import sample
 from states import outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -90,7 +91,7 @@ def resumed(folder, *overrides):
     return outcome(folder)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", sample(RUNS, "accumulated", "dynamics", "epochs cut short", "plateau"))
 def test_run_resumed_from_any_checkpoint_ends_as_the_undisturbed_one(name, interrupted):
     whole, kept = interrupted(*RUNS[name])
     expected = outcome(whole)
@@ -174,6 +175,7 @@ def test_partial_files_of_a_killed_process_are_removed(interrupted):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.slow
 def test_student_resumes_with_the_copy_of_its_teacher(interrupted, tmp_path):
     teacher = tmp_path / "teacher"
     experiment.run(build(teacher, *DIGITS, "seed=1"))
@@ -330,6 +332,7 @@ def test_run_killed_before_it_wrote_anything_starts(place):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_run_that_another_process_trains_is_refused(place):
     with runs.lock(place / "half"):
         refused = train("resume=half", cwd=place)

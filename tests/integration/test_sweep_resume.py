@@ -40,6 +40,7 @@ FOUR = [  # four jobs, two of them with two processes; each saves a checkpoint i
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_and_is_completed_by_its_command(tmp_path):
     for name in ("pids", "killed", "whole"):
         (tmp_path / name).mkdir()

@@ -123,6 +123,7 @@ def test_a_run_is_never_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_metrics_of_the_training(tmp_path):
     assert losslab("trainer.max_epochs=20", "run_dir=run", cwd=tmp_path).returncode == 0
     done = losslab("evaluate", "run", cwd=tmp_path, program=VERB)
