@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The cells for all groups of models and all losses."""
+    """The loss matrix: one cell for each group of models and each loss."""
 
     groups: tuple[Group, ...]
     losses: tuple[str, ...]

@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def train() -> None:
-    """Run `python train.py`."""
+    """Run the verb `train`: the function that train.py calls."""
     _run("train")
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger("losslab")
 
 
 def run_and_exit(body: Callable[[], object], context: ProcessContext, *, show_tracebacks: bool) -> NoReturn:
-    """Call `body`, which trains a run or a sweep, close the sweep, and exit; the code is 1 if a job is not done."""
+    """Call `body`, which trains a run or a sweep; close the sweep, if any; exit with 1 if a job is not done, else 0."""
 
     def close() -> bool:
         return display.close(context.sweep)

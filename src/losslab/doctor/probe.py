@@ -55,7 +55,7 @@ class LayerRecords:
     """Records of a forward pass: the first layer with weights, and all layers with bounded outputs."""
 
     first: tuple[nn.Module, Tensor] | None = None
-    """The first layer with weights, and its input."""
+    """The first layer with weights, and its input; None if no such layer was called."""
     bounded: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
     """The layers with bounded outputs and these outputs, by the name of the layer."""
 
@@ -86,11 +86,11 @@ def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
 
 @contextmanager
 def preserve_state(*parts: Any) -> Iterator[None]:
-    """Restore at exit the state that a call of these modules may change.
+    """Restore at exit the state that a call of the modules `parts` may change.
 
     This includes all random generators (of torch on each device, of Python, and of NumPy if it is imported), and the
     buffers, mode and attributes of each module. Parameters are not restored, so a `forward` that overwrites them
-    changes the network. Gradients are not restored: compute them with torch.autograd.grad.
+    changes the network. Their `grad` is not restored: within the context, use torch.autograd.grad, not backward().
     """
     numpy = sys.modules.get("numpy")
     with ExitStack() as stack:

@@ -83,7 +83,7 @@ def copy(source: Path, path: Path) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file and its checksum file within a folder. The file always matches the checksum file next to it."""
+    """Rename a file and its checksum file within a folder. At any moment, each file matches its checksum file."""
     digests, previous = _read_digests(path), _read_digests(to)
     if digests:
         _write_digests(to, [*digests, *previous])

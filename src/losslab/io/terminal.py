@@ -42,7 +42,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records as printable text. Log files use it too, since a terminal may show them later."""
+    """Formats log records with control characters escaped. Log files use it too: a terminal may show them later."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record, with its traceback if it has one."""
@@ -50,7 +50,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a traceback to stderr as printable text."""
+    """Print a traceback to stderr, with control characters escaped."""
     sys.stderr.write(printable("".join(traceback.format_exception(error))))
 
 

@@ -64,7 +64,7 @@ _ALIASES = {
 }
 """Maps modules to those of `_MODULES` whose names they re-export."""
 _LIBRARIES = frozenset({"builtins", "losslab", "torch", "torchvision", "torchmetrics", "lightning", "numpy", "hydra"})
-"""Packages that no message suggests to trust as a whole."""
+"""Messages never suggest to trust one of these packages as a whole."""
 _TRUSTABLE_BY_NAME = ("lightning.pytorch.loggers.", "torchmetrics.")
 """Prefixes of names in these packages that a message suggests to trust one by one."""
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -75,9 +75,9 @@ _ADDRESS = re.compile(r"^\s*~|://|::|\0")
 _ABSOLUTE = re.compile(r"^[/\\]|^[A-Za-z]:")
 _FIELD = r"\{\w+(?:/\w+)*(?::[0-9.]*[dfeg])?\}"
 _FILENAME = re.compile(rf"(?!.*\.\.)(?:[\w.=+,@ -]|{_FIELD})*", re.ASCII)
-"""A template that gives a file name for all values of its fields. `{epoch:c}` could become a dot or a slash."""
+"""A template that is a plain file name for all values of its fields. `{epoch:c}` is not: it may be a dot or a slash."""
 _WRITES_BY_DEFAULT = {"SpikeDetection": "exclude_batches_path"}
-"""Maps callbacks that write to the working directory by default to the option that sets another path."""
+"""Callbacks that write to the working directory unless an option sets another path: class name → name of the option."""
 
 
 def parse_packages(packages: object) -> tuple[str, ...]:

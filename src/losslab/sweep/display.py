@@ -40,7 +40,7 @@ class LiveTable:
         self._live.stop()
 
     def log_existing(self, jobs: Sequence[Job]) -> None:
-        """Log how many of these jobs are done before and how many will be resumed. Log nothing if there are none."""
+        """Log how many of these jobs an earlier command finished, and how many will be resumed, unless both are 0."""
         done, resumed = sum(job.reused for job in jobs), sum(job.resumes for job in jobs)
         if done or resumed:
             new = len(jobs) - done - resumed

@@ -41,7 +41,7 @@ class Launcher(HydraLauncher):
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the objects that Hydra passes to a launcher.
+        """Store the objects that Hydra passes to a launcher, and keep each configuration that the sweeper composes.
 
         A sweeper composes each job before the launch, to validate it. The launch uses these configurations.
         """

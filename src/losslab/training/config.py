@@ -22,7 +22,7 @@ from losslab.runs.trust import leaves
 from losslab.training.distributed import environment, spawn
 
 _EXTRA_KEYS = ("teacher", "notes", "choices")
-"""Allowed keys that train.yaml lacks. `choices` is present when a rank resolves a configuration a second time."""
+"""Allowed keys that train.yaml lacks. `choices` is added by `resolve`, which a rank calls again with the result."""
 _SWITCHES = (
     "train", "test", "compile", "traceback", "examine", "optimizer.maximize",
     "data.verify", "data.flip", "data.reflect", "data.alternate",
@@ -86,7 +86,7 @@ class ProcessContext:
 
 
 def register(context: ProcessContext | None = None) -> None:
-    """Register the resolvers that conf/ uses, such as ${run_path:...}. `context` lists the folders that they create.
+    """Register the resolvers that conf/ uses, such as ${run_path:...}. `context` records the folders that they create.
 
     Resolvers of folders are cached, because Hydra resolves them more than once and a default name contains the time.
     """

@@ -1,4 +1,4 @@
-"""Builds the `Experiment` of a resolved configuration, trains and tests it, and evaluates it."""
+"""Builds the `Experiment` of a resolved configuration. Trains and tests it, or evaluates it on one split."""
 
 import json
 import logging

@@ -71,7 +71,7 @@ def make_partial(key: str, config: Any) -> Any:
 
 
 def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
-    """Instantiate the loss for targets of this kind and number, and adapt a criterion of another library.
+    """Instantiate the loss for targets of this kind and number. Adapt it if it is a criterion of another library.
 
     Raises:
         LabError: the loss cannot be instantiated, or does not accept such targets.

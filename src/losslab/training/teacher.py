@@ -20,9 +20,10 @@ _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 @contextmanager
 def trusting(packages: tuple[str, ...]) -> Iterator[None]:
-    """Within this context, set the packages that are trusted when a teacher is instantiated.
+    """Within this context, trust these packages when a teacher is instantiated.
 
-    Hydra instantiates the teacher as an argument of the loss, and trusted packages must not come from a configuration.
+    They are not an argument of the teacher, because arguments come from the configuration, which must not decide what
+    is trusted.
     """
     token = _trusted.set(packages)
     try:

@@ -165,7 +165,11 @@ def _check_strings(argument: str, value: object) -> list[str] | None:
 
 
 def _check_reach(reach: object) -> tuple[str, float | None] | None:
-    """Validate a pair of a curve and a finite number or None; None stays None. Raises LabError for anything else."""
+    """Return `reach` if it is None or a pair (curve, value), where the value is a finite number or None.
+
+    Raises:
+        LabError: it is anything else.
+    """
     match reach:
         case None:
             return None

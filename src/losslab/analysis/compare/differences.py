@@ -33,7 +33,7 @@ class Difference:
     p: float | None = None
     """The uncorrected p value of the paired t test; None if there are fewer than two pairs."""
     interval: Estimate | GeometricEstimate | None = None
-    """The interval at `level`, which excludes 0 (for a ratio: 1) exactly if the corrected test rejects; or None."""
+    """The interval at `level`; excludes 0 (for a ratio: 1) exactly if the corrected test rejects; None like `p`."""
     level: float | None = None
     """The significance level after Holm's correction; None like `p`."""
     verdict: str = ""
@@ -113,10 +113,10 @@ def compare_metric(
 
     With scale="auto", errors without an upper bound (mse, mae, nll) are compared by ratios if all are above 0 and the
     means of groups differ by more than a factor of ten. Large errors usually also vary more between seeds, so that the
-    interval of the difference would be too wide to show that a small error is smaller.
+    interval of a difference from a group with large errors would be too wide to exclude 0.
 
     With a baseline, the family of tests consists of the differences of all groups from it. Without a baseline, it
-    consists of all pairs of groups: the best group is selected on the same data, so any pair could have been reported.
+    consists of all pairs of groups: the best group is selected on the same data, so every pair counts as a test.
 
     Raises:
         LabError: scale="ratio", and a value is not above 0.

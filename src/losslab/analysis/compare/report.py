@@ -74,7 +74,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def reach_title(reach: TimeToReach) -> str:
-    """Return the heading of the table of `reach_rows`, which explains the value to reach if that is the default."""
+    """Return the heading of the table of `reach_rows`. It explains the value to reach if no value was requested."""
     default = "" if reach.requested else ", which the worst group reaches on average"
     return f"Time to reach {reach.metric}={reach.value:g}{default}"
 

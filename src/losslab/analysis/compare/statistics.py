@@ -94,9 +94,9 @@ def paired_p_value(values: Sequence[float], baseline: Sequence[float], step: flo
 def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
     """Return the significance level of each test of a family under Holm's step-down correction.
 
-    The i-th smallest of m p values is tested at level / (m - i + 1), until a test does not reject. This test and all
-    later tests get the same level. So Holm's method rejects exactly the tests with p ≤ their level, which are those
-    whose interval at that level excludes 0. The probability of any false rejection in the family is at most `level`.
+    The i-th smallest of m p values is tested at level / (m - i + 1), up to the first p value above its level. This test
+    and all later tests get that level. So exactly the tests with p ≤ their level reject, and exactly their intervals
+    (of confidence 1 - their level) exclude 0. The probability of any false rejection in the family is at most `level`.
     The probability that an interval does not contain its own true difference is also at most `level`; simultaneous
     coverage of all intervals is not guaranteed.
 

@@ -149,7 +149,7 @@ class Dynamics(Callback):
         return drawn.take(rows)
 
     def _batches(self, trainer: Trainer, learner: Learner) -> Iterator[Batch]:
-        """Yield the recorded examples as in training, but without augmentation, in batches of about the same size."""
+        """Yield the recorded examples as in training, but without augmentation. The batch size is similar."""
         data: ExperimentDataModule = trainer.datamodule  # type: ignore[attr-defined]
         loader = Loader(
             self._examples,

@@ -96,7 +96,7 @@ class Record(Snapshot, RecordedExamples):
 
     @property
     def is_regression(self) -> bool:
-        """Whether the task is regression, so that margins are residuals."""
+        """Whether the task is regression; margins are then residuals."""
         return self.task == "regression"
 
     @property

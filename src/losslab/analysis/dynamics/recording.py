@@ -90,12 +90,12 @@ def _forward_backward(
 
 
 def margin(learner: Learner, outputs: Tensor, reference: Tensor) -> Tensor:
-    """Return the margins (N,) by which predictions s favour a reference, which is the target or the truth.
+    """Return the margin (N,) of each example: how clearly its prediction s favours the reference (target or truth).
 
     Multiclass: s_y - max_{k≠y} s_k, where y is the class of the reference; positive if y is predicted.
     Binary and multilabel: the smallest margin of a label, which is s - c for a label 1 and c - s for a label 0, where c
     is `decision_threshold`; positive if all labels are predicted.
-    Regression: the residual s - t; for several values, the root mean square of their residuals.
+    Regression: instead, the residual s - t; for several values, the root mean square of their residuals.
     """
     scores = learner.predictions(outputs)
     reference = _as_truth(learner, reference)

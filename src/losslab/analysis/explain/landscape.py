@@ -19,7 +19,7 @@ from losslab.io.figures import COLOURS, new_figure
 from losslab.runs import RunFolder
 
 HALF = 0.5
-"""Distance from the trained weights, in filter lengths, at which titles and findings state loss and metric."""
+"""Titles and findings state loss and metric at this distance from the trained weights, in filter lengths."""
 _TICKS = (-1, -HALF, 0, HALF, 1)
 
 

@@ -114,7 +114,7 @@ def _slopes(loss: Loss, card: Card | None, near: str, far: str) -> dict[str, str
 
 
 def _formula(loss: Loss, formula: str) -> str:
-    """Format a formula of a `Card` with its value for K = 10; only the value if the formula is long or a number."""
+    """Format a formula of a `Card` with its value for K = 10. If the formula is long or a number, omit the formula."""
     value = f"{claims.evaluate_formula(formula, loss, 10):.4g}"
     if value == formula:
         return value

@@ -342,7 +342,7 @@ def _fits(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, targe
 
 
 def _broadcasts(probe: Probe) -> bool:
-    """Return whether the value is the mean over all N² pairs of the outputs and the target of any two examples."""
+    """Return whether the value is the mean over all N² pairs: outputs of one example, target of the same or another."""
     outputs, target = probe.batches[0]
     if probe.call.kind is Kind.INDEX:
         return False  # class indices (N,) and outputs (N, C) do not broadcast

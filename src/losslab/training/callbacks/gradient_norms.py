@@ -82,7 +82,7 @@ class GradientNorms(Callback):
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Map each layer, in the order of the network, to the 2-norm () of its gradient and the number of elements."""
+    """Map each layer, in the order of the network, to the 2-norm (a scalar) and number of elements of its gradient."""
     layers: dict[str, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.grad is not None:

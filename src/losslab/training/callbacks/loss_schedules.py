@@ -75,16 +75,16 @@ class Anneal(Callback):
 
 
 class DeferredReweighting(Callback):
-    """Weights the classes of the loss by their effective number from a given epoch on (DRW of Cao et al. 2019).
+    """From a given epoch on, weights classes by the inverse of their effective number (DRW of Cao et al. 2019).
 
-    Before this epoch the loss has the configured class weights, by default none; then rare classes get larger weights.
-    The paper lowers the learning rate at the same epoch. Each classification loss that accepts class weights is
-    supported, and so are losses composed of these. The weights depend only on the epoch, so a resumed run continues
+    Before this epoch the loss has the configured class weights, by default none; from it on, rare classes have larger
+    weights. The paper lowers the learning rate at the same epoch. All classification losses that accept class weights
+    are supported, and so are losses composed of these. The weights depend only on the epoch, so a resumed run continues
     correctly. They also apply to the validation loss, but the test loss has the configured weights.
 
     Args:
         start: the first weighted epoch, counted from 0, such as 160, or a fraction of all epochs, such as 0.8.
-        beta: the argument of `losslab.losses.imbalance.effective_number`.
+        beta: β in the effective number, see `losslab.losses.imbalance.effective_number`.
 
     Raises:
         LabError: start is neither an epoch nor a fraction, or beta is outside [0, 1).

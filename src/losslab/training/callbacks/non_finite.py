@@ -118,7 +118,7 @@ class FiniteGuard(Callback):
             parameter.grad = None  # the batch is completed, but does not change the weights
 
     def _finite(self, what: str, tensors: list[Tensor]) -> bool:
-        """Return whether all values are finite. If `deferred`, start the check and return True."""
+        """Return whether all tensors are finite. If `self.deferred`, start a check named `what` and return True."""
         if not tensors:
             return True
         # _foreach_norm is what get_total_norm calls, at a quarter of its cost.
@@ -138,7 +138,7 @@ class FiniteGuard(Callback):
     def _record(
         self, learner: Learner, what: str, where: str, position: _Position | None = None, *, is_sum: bool = False
     ) -> None:  # fmt: skip
-        """Store the finding unless the batch already has one; a single process raises it at once."""
+        """Store the finding unless the batch already has one. If the run has a single process, raise it at once."""
         position = position or _position(learner.trainer, what, self._batch_idx)
         loss = describe_loss(learner) if what == "loss" else type(learner.loss).__name__
         self._finding = self._finding or Finding(what, where, loss, position, is_sum=is_sum)
@@ -218,7 +218,7 @@ class Finding:
     where: str
     """The layer, batch or examples with the first non-finite value."""
     loss: str
-    """The name of the loss, for a weighted sum also those of the terms that are not finite."""
+    """The name of the loss; for a weighted sum, also the names of the terms that are not finite."""
     position: _Position
     rank: str = ""
     """The rank as in the message, such as ", rank 1"; empty for a single process."""
@@ -345,7 +345,7 @@ def _list_examples(index: Tensor) -> str:
 
 
 def _describe_bad_losses(learner: Learner, batch: Batch) -> str:
-    """Return " (examples ...)", the examples whose loss is not finite; an empty string if there are none."""
+    """Return the examples whose loss is not finite, as " (examples 3, 7)"; an empty string if there are none."""
     with torch.no_grad(), uncompiled(learner.network):
         outputs = learner(batch.inputs)
         target = learner.encode_target(batch.target, outputs.dtype)

@@ -181,7 +181,7 @@ def _predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
 
 
 def noise_finding(record: Record) -> str:
-    """Describe when the loss detects wrong labels best, and how many wrong labels are predicted at the end."""
+    """Describe when the loss detects wrong labels best, and which shares are memorised or corrected at the end."""
     auroc = record.loss_auroc()
     trained = np.flatnonzero(record.epoch > 0)
     if not trained.size or np.isnan(auroc[trained]).all():

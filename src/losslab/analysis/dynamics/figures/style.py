@@ -14,7 +14,7 @@ Records = Mapping[str, Record]
 
 
 class DrawnFigure(NamedTuple):
-    """A figure and its findings: a sentence for each run, after the run's label if there are several runs."""
+    """A figure and its findings, one sentence for each run. With several runs, each begins with the run's label."""
 
     figure: "Figure"
     findings: list[str]
