@@ -12,7 +12,7 @@ from losslab.analysis.compare import compare
 from losslab.analysis.evaluate.evaluation import evaluate
 from losslab.analysis.explain import linear
 from losslab.runs import RunFolder
-from losslab.runs.checkpoint import find_resume_point
+from losslab.runs.resume_checkpoint import find_resume_point
 from losslab.training.reopen import EvaluationRequest
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from losslab import runs
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.models.learner import Learner
-from losslab.runs import RunFolder, checkpoint
+from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training import experiment
 from losslab.training.callbacks import checkpoint as saving
 from losslab.training.config import compose
@@ -157,8 +157,8 @@ def test_run_with_a_damaged_best_checkpoint_is_refused(damage, interrupted):
 
 def test_weights_pth_never_holds_another_epoch_than_the_best(interrupted, monkeypatch):
     _, kept = interrupted(*RUNS["plateau"])
-    best = checkpoint.read_best
-    monkeypatch.setattr(checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
+    best = resume_checkpoint.read_best
+    monkeypatch.setattr(resume_checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
     with pytest.raises(
         LabError, match=r"best\.ckpt was saved in epoch 78, .* the best epoch is \d, whose weights are not saved"
     ):
@@ -204,7 +204,7 @@ def test_checkpoint_without_a_checksum_is_used_if_it_can_be_read(interrupted):
     assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
     torch.save({"state_dict": {}}, RunFolder(kept[5]).last)
     atomic.checksum_path(RunFolder(kept[5]).last).unlink()
-    assert checkpoint.find_resume_point(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
+    assert resume_checkpoint.find_resume_point(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
 
 
 def test_tensorboard_shows_each_step_once(interrupted):

@@ -15,7 +15,7 @@ from checkpoints import ALL, CHANGES, LIVE, REASONS, STRAYS
 
 from losslab.errors import LabError
 from losslab.io import atomic, torch_files
-from losslab.runs import RunFolder, checkpoint
+from losslab.runs import RunFolder, resume_checkpoint
 from losslab.sweep.recorded import relocate
 from losslab.training import experiment, weights
 from losslab.training.config import compose
@@ -28,7 +28,7 @@ def test_malicious_file_is_refused_and_not_executed(name, tmp_path):
     ALL[name](folder.last, canary)
     readers = (
         lambda: weights.load_network(nn.Sequential(nn.Linear(2, 2)), folder.last),
-        lambda: checkpoint.find_resume_point(folder),
+        lambda: resume_checkpoint.find_resume_point(folder),
     )
     for read in readers:
         with pytest.raises(LabError, match=r"last\.ckpt") as found:
@@ -86,7 +86,7 @@ def test_run_does_not_resume_from_a_checkpoint_with_foreign_paths(name, interrup
     torch.save(STRAYS[name](content), folder.last)
     atomic.checksum_path(folder.last).unlink()
     with pytest.raises(LabError, match=r"would write to|it contains checkpoint_callback") as found:
-        checkpoint.find_resume_point(folder)
+        resume_checkpoint.find_resume_point(folder)
     assert "\n" not in str(found.value)
 
 
@@ -99,8 +99,8 @@ def test_paths_of_files_that_a_callback_wrote_are_allowed(moved, tmp_path):
         "monitor": "val/accuracy", "dirpath": f"{written}", "best_model_path": f"{written}/a.ckpt",
         "best_k_models": {f"{written}/a.ckpt": torch.tensor(0.5)}, "kth_best_model_path": "",
     }  # fmt: skip
-    assert not [*checkpoint.foreign_paths(state, folder)]
+    assert not [*resume_checkpoint.foreign_paths(state, folder)]
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "link").symlink_to(tmp_path)
     through_link = state | {"dirpath": "/", "best_model_path": f"{folder}/checkpoints/link/victim"}
-    assert [*checkpoint.foreign_paths(through_link, folder)]
+    assert [*resume_checkpoint.foreign_paths(through_link, folder)]

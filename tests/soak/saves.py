@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from losslab.runs import RunFolder, checkpoint
+from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
 from soak.record import Case, CaseResult
 
@@ -31,7 +31,7 @@ def run(case: Case, folder: Path, kills: int = 20) -> CaseResult:
     run_dir.mkdir(parents=True)
     for _ in range(kills):
         written = _write_until_killed(run_dir, rng.uniform(0, 0.1))
-        newest = checkpoint.find_resume_point(RunFolder(run_dir), tidy=True)
+        newest = resume_checkpoint.find_resume_point(RunFolder(run_dir), tidy=True)
         if newest is None or newest.step < written:
             failures.append(f"step {written} was written, step {newest and newest.step} would be resumed")
     shutil.rmtree(run_dir)
@@ -60,7 +60,7 @@ def _write(run_dir: Path, writes: int) -> None:
     learner = {"sums": torch.zeros(1, 1, 2), "values": {}, "fresh": [], "loader": {}}
     counts = {"epoch_progress": {}, "epoch_loop.batch_progress": {}, "epoch_loop.state_dict": {}}
     whole = {"epoch": 0, "learner": learner, "loops": {"fit_loop": counts}, "optimizer_states": [{}]}
-    before = checkpoint.find_resume_point(RunFolder(run_dir))
+    before = resume_checkpoint.find_resume_point(RunFolder(run_dir))
     for step in range(0 if before is None else before.step + 1, 1_000_000):
         state = whole | {"global_step": step, "state_dict": {"numbers": torch.rand(SIZE)}}
         if checkpoints._write(state, checkpoints.folder.last):

@@ -16,7 +16,7 @@ FAST = (
 )  # fmt: skip
 NEEDS_TORCH = {
     "losslab.io.torch_files",
-    "losslab.runs.checkpoint",
+    "losslab.runs.resume_checkpoint",
     "losslab.training.distributed.forkserver_preload",
 }
 

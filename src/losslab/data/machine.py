@@ -10,7 +10,7 @@ def available_memory() -> int:
 
     The memory is divided evenly among the ranks of a run and the parallel jobs of a sweep.
     """
-    return max(0, min([_machine(), *_groups()])) // _processes()
+    return max(0, min([_machine(), *_control_group_memory()])) // _processes()
 
 
 def cores() -> int:
@@ -42,8 +42,8 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = ("memory.max", "memory.current", "inactive_file")
 
 
-def _groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Return the remaining memory of each control group (version 1 or 2) of this process; [] if there are none."""
+def _control_group_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return the bytes that each control group (version 1 or 2) of this process has left; [] if none has a limit."""
     remaining: list[int] = []
     try:
         entries = [line.split(":", 2) for line in own.read_text(encoding="ascii").splitlines()]

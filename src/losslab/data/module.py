@@ -38,7 +38,7 @@ class DataMetadata:
     """Name of an input transform from outside losslab, which cannot be stored."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the content of data.json. `from_json` restores float64 numbers exactly."""
+        """Return the content of data.json. Floats are written exactly, so `from_json` restores the same numbers."""
         spec, scale, counts = self.spec, self.normalise, self.class_counts
         return {
             "task": spec.task.value,
@@ -109,7 +109,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
     val_split = "val"
     """Split that `val_dataloader` reads; "train" to evaluate on the training data."""
     training_metadata: DataMetadata | None = None
-    """Metadata of the training data of a finished run that is evaluated on these data: class counts, normalisation."""
+    """Metadata of the training data of a finished run, if the run is evaluated on these data; otherwise None."""
 
     def __init__(self, batch_size: int | None = None, eval_batch_size: int | None = None, seed: int = 0) -> None:
         super().__init__()

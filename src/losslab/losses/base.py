@@ -22,9 +22,9 @@ class Total(NamedTuple):
     """Sums over the examples of a batch. Unlike means, they can be added over batches and ranks."""
 
     value: Tensor
-    """The sum of `per_example`, ()."""
+    """The sum of `per_example`, a scalar ()."""
     weight: Tensor
-    """The sum of `example_weight`, ()."""
+    """The sum of `example_weight`, a scalar ()."""
     terms: Mapping[str, Tensor]
     """For a `WeightedSum`, the sum () of each term by name, not multiplied by λ; empty for other losses."""
 

@@ -152,7 +152,7 @@ def _weighting(loss: Loss) -> object:
 
 
 def _weighted_formula(terms: list[tuple[float, Loss, Card | None]], fact: str) -> str | None:
-    """Return Σ_i λ_i F_i, where F_i is the formula `fact` of the card of term i; None if one card does not have it."""
+    """Return the formula Σ_i λ_i F_i, where F_i is the field `fact` of the card of term i; None if a card lacks it."""
     parts = []
     for weight, loss, card in terms:
         formula: str | None = getattr(card, fact)

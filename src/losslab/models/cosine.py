@@ -30,10 +30,13 @@ class CosineLinear(nn.Linear):
 
 
 def with_cosine_outputs(network: nn.Module) -> nn.Module:
-    """Replace the last nn.Linear of a network by a CosineLinear with the same weight, and return the network.
+    """Replace the last nn.Linear of a network by a CosineLinear with its weight, and return the network.
 
     The network is changed in place, unless it is the nn.Linear itself. No random numbers are drawn, so the initial
-    weights do not change. `output_scale`, if it exists, is set to 1. Raise a LabError if the last layer is not linear.
+    weights do not change. If the network has an `output_scale`, it is set to 1.
+
+    Raises:
+        LabError: the last layer is not linear.
     """
     names = [name for name, module in network.named_modules() if not list(module.children())]
     last = network.get_submodule(names[-1])

@@ -74,7 +74,7 @@ class Learner(LightningModule):
         self.values: dict[str, float] = {}
         """Newest value of each epoch metric by name, for callbacks."""
         self.updated_this_epoch: set[str] = set()
-        """Names of the metrics in `values` that were computed in this epoch. Not every epoch has validation."""
+        """Names of the metrics in `values` that are of this epoch. Others are older: not every epoch is validated."""
         self._saved: dict[str, Any] | None = None  # learner state of a checkpoint, restored when training starts
         self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
 

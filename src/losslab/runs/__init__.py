@@ -25,7 +25,7 @@ SWEEP/jobs.json             the resolved configuration of each job, from which t
 
 Modules: `folder` (paths and readers of a run, search for runs), `config` (validation and identity of configurations),
 `trust` (names and paths that an untrusted configuration may contain), `renames` (old names of classes), `lock` (claims
-and locks folders), `sweep_summary` (states of jobs), and `checkpoint` (the checkpoint to resume from; imports torch).
+and locks folders), `sweep_summary` (states of jobs), `resume_checkpoint` (finds the newest intact one; imports torch).
 """
 
 from losslab.io.atomic import write_json

@@ -16,7 +16,7 @@ from losslab.data.module import DataMetadata, ExperimentDataModule
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for
-from losslab.runs import RunFolder, checkpoint
+from losslab.runs import RunFolder, resume_checkpoint
 from losslab.runs.trust import parse_packages
 from losslab.training import preflight, weights
 from losslab.training.callbacks.checkpoint import training_results
@@ -123,7 +123,7 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
     """
     is_first = experiment.trainer.is_global_zero
     with runs.lock(experiment.folder.path) if is_first else nullcontext():
-        resume_point = checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
+        resume_point = resume_checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
         if resume:
             _announce_resume(experiment, resume_point)
         else:
@@ -132,7 +132,7 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
         return _train_and_test(experiment, resume_point)
 
 
-def _announce_resume(experiment: Experiment, resume_point: checkpoint.ResumePoint | None) -> None:
+def _announce_resume(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint | None) -> None:
     """Log the step from which the run resumes, and hide the later values in TensorBoard, which are logged again."""
     if experiment.trainer.is_global_zero:
         if resume_point is None:
@@ -155,7 +155,7 @@ def _check_new_run(experiment: Experiment) -> None:
             raise LabError(f"{folder.path} already contains a {kind}: choose another run_dir")
 
 
-def _prepare(experiment: Experiment, resume_point: checkpoint.ResumePoint | None, *, resume: bool) -> None:
+def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint | None, *, resume: bool) -> None:
     """Read the data and do all remaining checks, then write the files that mark the folder as a run.
 
     A resumed run passed these checks when it started, and its files are not written again.
@@ -210,7 +210,7 @@ def _made_with(trainer: Trainer) -> dict[str, str]:
     return {"losslab": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "device": name}
 
 
-def _train_and_test(experiment: Experiment, resume_point: checkpoint.ResumePoint | None) -> dict[str, float]:
+def _train_and_test(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint | None) -> dict[str, float]:
     """Train from the resume point, or from the start if it is None, and test the best weights."""
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     results: dict[str, float] = {}
@@ -221,7 +221,7 @@ def _train_and_test(experiment: Experiment, resume_point: checkpoint.ResumePoint
         elif config["train"]:
             path = None if resume_point is None else resume_point.path
             try:
-                with checkpoint.explain_mismatch(resume_point, trainer):
+                with resume_checkpoint.explain_mismatch(resume_point, trainer):
                     trainer.fit(learner, datamodule=experiment.data, ckpt_path=path, weights_only=True)
             except NonFiniteError as error:
                 if error.on_all_ranks:

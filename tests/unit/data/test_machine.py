@@ -20,11 +20,11 @@ def test_each_enclosing_control_group_limits_memory(tmp_path, version):
         (folder / limit).write_text(f"{most}\n")
         (folder / usage).write_text("700\n")
         (folder / "memory.stat").write_text(f"anon 600\n{inactive} 50\n")
-    assert machine._groups(tmp_path, tmp_path / "cgroup") == [350]
+    assert machine._control_group_memory(tmp_path, tmp_path / "cgroup") == [350]
 
 
 def test_without_control_groups_the_machine_limits_memory(tmp_path):
-    assert machine._groups(tmp_path, tmp_path / "nothing") == []
+    assert machine._control_group_memory(tmp_path, tmp_path / "nothing") == []
     assert machine.available_memory() > 0
 
 

@@ -95,7 +95,7 @@ class Adapted(Loss):
         self.criterion = unreduced(criterion, self.form.route)
 
     def outputs(self, targets: int) -> int:  # noqa: ARG002 -- the loss was adapted for one number of targets
-        """Return the number of outputs that the network needs: one per target, or the width of an embedding."""
+        """Return the number of outputs of the network: one per class, label or value, or the width of an embedding."""
         return self.call.width
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:

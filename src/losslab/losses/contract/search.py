@@ -1,4 +1,4 @@
-"""Numerical search for the facts of a card, on random and extreme outputs in float64."""
+"""Numerical searches, on random and extreme outputs in float64, that show whether the facts of a card are true."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -23,9 +23,9 @@ TARGETS = (0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 8.0, 20.0)
 """Targets for regression losses, with mean 4 and median 1. They are integers, so that losses of counts accept them."""
 
 
-def random_outputs(loss: Loss, classes: int, each: int = 200) -> Tensor:
-    """Return random outputs (N, classes · columns per class): `each` examples of each of four scales."""
-    draw = partial(torch.randn, each, classes * n_output_columns(loss), dtype=torch.float64)
+def random_outputs(loss: Loss, classes: int, per_scale: int = 200) -> Tensor:
+    """Return random outputs (N, classes · columns per class), `per_scale` rows at each of four scales."""
+    draw = partial(torch.randn, per_scale, classes * n_output_columns(loss), dtype=torch.float64)
     return torch.cat([scale * draw(generator=seeded_generator(n)) for n, scale in enumerate((0.1, 1.0, 3.0, 10.0))])
 
 

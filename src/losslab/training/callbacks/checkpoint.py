@@ -16,7 +16,7 @@ from torch import Tensor
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import atomic
 from losslab.models.learner import Learner
-from losslab.runs import RunFolder, checkpoint
+from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.callbacks.disk import cannot_write_message
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
 from losslab.training.weights import entries_below
@@ -229,7 +229,7 @@ class BestAndLastCheckpoint(Checkpoint):
         atomic.remove(self.folder.previous)
 
     def _read_best(self) -> dict[str, Any]:
-        state = checkpoint.read_best(self.folder)
+        state = resume_checkpoint.read_best(self.folder)
         if state["epoch"] + 1 != self.best_epoch:  # an earlier process wrote it and failed before it wrote last.ckpt
             raise LabError(
                 f"{self.folder.best} was saved in epoch {state['epoch'] + 1}, but on this machine the best epoch is "
