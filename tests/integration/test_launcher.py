@@ -114,9 +114,8 @@ def test_a_signal_ends_all_jobs_and_leaves_no_process(number, code, tmp_path):
     assert summary["interrupted"] == 6
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_of_several_processes_keeps_its_best_weights_when_a_signal_ends_it(number, code, tmp_path):
     run = tmp_path / "run"
     temporary = Path(tempfile.mkdtemp())  # short enough for a socket
@@ -220,7 +219,8 @@ def test_an_invalid_n_jobs_is_refused_in_one_line(n_jobs, tmp_path):
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("storage", ["null", pytest.param("sqlite:///study.db", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["null", "sqlite:///study.db"])
 def test_optuna_tunes_the_learning_rate_by_the_metric(storage, tmp_path):
     pytest.importorskip("optuna")
     process = start(

@@ -135,6 +135,7 @@ def test_evaluate_prints_the_metrics_of_the_training(tmp_path):
     assert nothing.stderr == "elsewhere is not a run folder: it contains no config.json\n"
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path):
     done = losslab("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def test_without_control_groups_the_machine_limits_memory(tmp_path):
 
 def test_ranks_and_jobs_divide_memory_and_cores(monkeypatch):
     monkeypatch.setattr(machine, "_machine", lambda: 1200)
-    monkeypatch.setattr(machine, "_groups", list)
+    monkeypatch.setattr(machine, "_control_group_memory", list)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert machine.available_memory() == 300
     monkeypatch.setenv("LOSSLAB_JOBS", "3")  # as a sweep says to jobs that run side by side
