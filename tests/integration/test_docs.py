@@ -1,6 +1,9 @@
 """The documentation pages show the recorded results, and the targets of their links exist."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,14 @@ def test_link_targets_exist(page):
         path, _, anchor = target.partition("#")
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / path).exists() if path else anchor, target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["soak", "golden"])
+def test_commands_that_the_pages_name_start_outside_of_pytest(package):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PYTHONPATH"] = str(ROOT / "src")
+    command = [sys.executable, "-m", package, "--help"]
+    started = subprocess.run(command, cwd=ROOT / "tests", env=environment, capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+    assert started.stdout.startswith("usage:")
