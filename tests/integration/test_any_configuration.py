@@ -22,7 +22,7 @@ def test_any_configuration_trains_or_is_refused_in_one_line_and_leaves_nothing(n
     assert trial.outcome != "failed", f"{trial.message} <- {' '.join(trial.overrides)}"
 
 
-def test_a_campaign_is_resumed_at_any_case_of_it():
+def test_a_campaign_can_be_resumed_at_any_case():
     assert next(campaign(0, 3, 1)).overrides == tuple(draw(random.Random("0/3")))  # noqa: S311
 
 
@@ -68,7 +68,7 @@ def test_a_campaign_is_resumed_at_any_case_of_it():
         (["optimizer.lr='${nowhere}'"], "Interpolation key 'nowhere' not found"),
     ],
 )
-def test_what_once_was_a_traceback_or_went_unnoticed(overrides, line):
+def test_invalid_settings_that_were_once_a_traceback_or_accepted_are_refused(overrides, line):
     trial = run_trial([*SHORT, *overrides])
     assert trial.outcome == "refused", trial
     assert line in trial.message
@@ -83,6 +83,6 @@ def test_what_once_was_a_traceback_or_went_unnoticed(overrides, line):
         ["model=mlp", "data=breast_cancer", "loss=hinge", "trainer.precision=bf16-true", "callbacks=dynamics"],
     ],
 )
-def test_what_is_unusual_and_right_trains(overrides):
+def test_unusual_but_valid_configurations_train(overrides):
     trial = run_trial([*SHORT, *overrides])
     assert trial.outcome == "trained", trial

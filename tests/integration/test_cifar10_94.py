@@ -12,7 +12,7 @@ def names(experiment):
     return {type(callback).__name__ for callback in experiment.trainer.callbacks}
 
 
-def test_it_composes_the_papers_recipe(build):
+def test_experiment_cifar10_94_is_the_recipe_of_the_paper(build):
     experiment = build("experiment=cifar10_94")
     assert type(experiment.learner.network).__name__ == "Airbench"
     assert experiment.learner.loss.label_smoothing == 0.2
@@ -29,7 +29,7 @@ def test_it_composes_the_papers_recipe(build):
     assert (options["momentum"], options["nesterov"], experiment.data.batch_size) == (0.85, True, 1024)
 
 
-def test_its_learning_rate_is_a_triangle(build):
+def test_learning_rate_is_a_triangle(build):
     experiment = build("experiment=cifar10_94")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.5)
     scheduler = experiment.learner.scheduler(optimizer, total_steps=101)
@@ -48,13 +48,13 @@ def test_its_learning_rate_is_a_triangle(build):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "bce", "mse", "kl_div"])
-def test_it_takes_any_loss_for_classes(build, loss):
+def test_experiment_takes_any_loss_for_classes(build, loss):
     experiment = build("experiment=cifar10_94", f"loss={loss}")
     assert experiment.config["choices"]["loss"] == loss
     assert {"Whitening", "Lookahead"} <= names(experiment)
 
 
-def test_it_takes_other_optimizers_and_schedulers(build):
+def test_experiment_takes_other_optimizers_and_schedulers(build):
     experiment = build("experiment=cifar10_94", "optimizer=adamw", "scheduler=cosine")
     assert experiment.learner.optimizer(experiment.learner.parameters()).param_groups[0]["lr"] == 1e-3
 
@@ -73,7 +73,7 @@ def test_a_small_version_learns_from_two_thousand_images(train, real_cifar, loss
 @pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_it_reaches_94_percent(build, real_cifar):
+def test_experiment_reaches_94_percent(build, real_cifar):
     experiment = build("trainer=gpu", "experiment=cifar10_94", f"data.dir={real_cifar}", "logger=none")
     # Single runs differ by about 0.15 points.
     assert lab.run(experiment)["test/accuracy"] > 0.936

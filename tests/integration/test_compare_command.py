@@ -86,7 +86,7 @@ def test_only_an_earlier_comparison_is_overwritten(compare, tmp_path, capsys):
         (["unfinished"], "no finished run has a finite metric: there is nothing to compare"),
     ],
 )
-def test_what_cannot_be_compared_is_reported_in_one_line(compare, tmp_path, capsys, arguments, said):
+def test_runs_or_arguments_that_cannot_be_compared_are_reported_in_one_line(compare, tmp_path, capsys, arguments, said):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.1, 1: 0.2})
     run(tmp_path / "unfinished" / "0", metrics=False)
     accuracies(tmp_path / "zero", c={0: 0.0})

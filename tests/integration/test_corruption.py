@@ -164,7 +164,7 @@ def test_training_data_that_differ_from_the_manifest_are_refused(noisy_run, tmp_
         lab.rebuild(folder, folder.read_config())
 
 
-def test_values_may_differ_in_their_last_bits_and_no_further(build):
+def test_values_may_differ_from_the_manifest_in_their_last_bits_only(build):
     experiment = build("data=linear_synthetic", "noise=outliers", "logger=none", "callbacks=none")
     split, said = train_split(experiment), experiment.data.manifest
     spec, keep = experiment.data.spec, []
@@ -242,7 +242,7 @@ def test_image_folders_get_the_same_corruption_in_memory_or_on_disk(build, tmp_p
     assert experiment.data.class_counts.tolist() == torch.bincount(target).tolist()
 
 
-def test_counts_with_outliers_are_still_counts_to_their_loss(train):
+def test_poisson_nll_trains_on_counts_with_outliers(train):
     _, results = train("data=counts", "loss=poisson_nll", "noise=outliers", "noise.size=3", "logger=none", *SMALL[3:])
     assert results["test/mse"] > 0
 

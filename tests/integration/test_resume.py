@@ -100,7 +100,7 @@ def test_run_resumed_from_any_checkpoint_ends_as_the_undisturbed_one(name, inter
         assert resumed(folder, *RUNS[name]) == expected, folder.name
 
 
-def test_state_that_lightning_does_not_save_is_needed(interrupted, monkeypatch):
+def test_resumed_run_differs_without_the_state_that_lightning_does_not_save(interrupted, monkeypatch):
     """The control: a resumed epoch forgets its averages, and under one_cycle starts at its first batch again."""
     whole, kept = interrupted(*RUNS["accumulated"])
     monkeypatch.setattr(Learner, "on_train_start", lambda _: None)
@@ -155,7 +155,7 @@ def test_run_with_a_damaged_best_checkpoint_is_refused(damage, interrupted):
     assert not folder.weights.exists()
 
 
-def test_weights_pth_never_holds_another_epoch_than_the_best(interrupted, monkeypatch):
+def test_weights_pth_never_contains_another_epoch_than_the_best(interrupted, monkeypatch):
     _, kept = interrupted(*RUNS["plateau"])
     best = resume_checkpoint.read_best
     monkeypatch.setattr(resume_checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
@@ -189,7 +189,7 @@ def test_student_resumes_with_the_copy_of_its_teacher(interrupted, tmp_path):
     assert outcome(kept[3]) == outcome(whole)
 
 
-def test_message_names_the_beginning_if_the_best_is_damaged_too(interrupted):
+def test_message_advises_a_new_run_if_the_best_checkpoint_is_damaged_too(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     folder = RunFolder(kept[-2])
     for path in (folder.last, folder.previous, folder.best):
@@ -231,7 +231,7 @@ def test_run_killed_before_its_first_checkpoint_restarts_with_a_warning(interrup
     assert len(shown.Scalars("train/loss")) == 3
 
 
-def test_other_data_are_refused(interrupted):
+def test_resuming_with_other_data_is_refused(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     with pytest.raises(LabError, match="the data are not those"):
         resumed(kept[3], *RUNS["plateau"], "data.split_seed=1")
@@ -319,7 +319,7 @@ def test_moved_folder_resumes_in_its_new_place(place):
     assert not (place / "half").exists()
 
 
-def test_run_killed_before_it_wrote_anything_starts(place):
+def test_run_killed_before_it_wrote_anything_starts_from_the_beginning(place):
     for path in (place / "half").iterdir():
         if path.name not in {".hydra", "train.log"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -351,6 +351,6 @@ def test_run_that_another_process_trains_is_refused(place):
         (["resume=half", "-m"], "-m cannot be changed"),
     ],
 )
-def test_what_cannot_be_resumed_is_refused_in_one_line(place, arguments, said):
+def test_command_that_cannot_resume_a_run_is_refused_in_one_line(place, arguments, said):
     (place / "empty").mkdir()
     assert said in line(train(*arguments, cwd=place))

@@ -177,7 +177,7 @@ def test_networked_class_must_be_trusted_by_name(target):
     trust.check_targets({"a": node(target)}, Path(), [target])
 
 
-def test_only_trusted_packages_are_allowed_besides(canary):
+def test_only_trusted_packages_are_allowed_besides_listed_targets(canary):
     trusted = trust.parse_packages(["hostile_module"])
     trust.check_targets(node("hostile_module.deeper.Thing"), Path(), trusted)
     for other in ("hostile_module2.Thing", "os.system"):
@@ -253,7 +253,7 @@ def test_paths_inside_the_folder_are_allowed(options, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["~/x", "local://~/x", "simplecache::/x", ".."])
-def test_working_directory_does_not_matter(place, tmp_path, monkeypatch):
+def test_path_outside_is_refused_in_any_working_directory(place, tmp_path, monkeypatch):
     config = sound()
     put(config, "callbacks.mine", node("lightning.pytorch.callbacks.ModelCheckpoint", dirpath=place))
     folder = RunFolder(run(tmp_path / "run", config))

@@ -48,7 +48,7 @@ def test_run_with_a_link_that_leads_elsewhere_is_not_resumed(place, leads, tmp_p
         train.read_configuration(RunFolder(folder))
 
 
-def test_run_that_had_not_started_is_not_started_with_a_link_either(tmp_path, victim):
+def test_run_that_had_not_started_is_not_started_with_a_link_in_its_folder(tmp_path, victim):
     added = ("choices", "per_run", "made_with")  # are added when the configuration is resolved
     folder = not_started(
         tmp_path / "run", {key: one for key, one in sound(tmp_path / "run").items() if key not in added}
@@ -60,7 +60,7 @@ def test_run_that_had_not_started_is_not_started_with_a_link_either(tmp_path, vi
         train.read_configuration(folder)
 
 
-def test_sweep_is_checked_with_all_its_jobs(tmp_path, victim):
+def test_links_are_refused_in_all_jobs_of_a_sweep(tmp_path, victim):
     run(tmp_path / "sweep" / "0-run")
     untrusted.check_folder(tmp_path / "sweep")
     (tmp_path / "sweep" / "1-run").symlink_to(victim)

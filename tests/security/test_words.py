@@ -93,7 +93,7 @@ def test_comparison_replaces_links(two, tmp_path):
     assert not [*(tmp_path / "there").iterdir()]
 
 
-def test_csv_files_are_well_formed(two, tmp_path):
+def test_csv_rows_have_equal_lengths_despite_untrusted_text(two, tmp_path):
     report.write_report(compare([two]), tmp_path)
     found = [*csv.reader(io.StringIO((tmp_path / "runs.csv").read_text()))]
     assert len({len(row) for row in found}) == 1

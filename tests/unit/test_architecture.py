@@ -29,7 +29,7 @@ def modules(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("package", FAST)
-def test_what_must_start_fast_imports_no_torch(package):
+def test_packages_that_must_start_fast_import_no_torch(package):
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -43,7 +43,7 @@ def test_what_must_start_fast_imports_no_torch(package):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_file_that_the_page_names_exists():
+def test_every_file_that_the_architecture_page_names_exists():
     names = set(re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.py|(?:[\w.-]+/)+)`", PAGE))
     names -= {"cli/VERB.py"}
     assert len(names) > 30

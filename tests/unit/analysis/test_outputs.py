@@ -35,7 +35,7 @@ def test_the_mean_loss_is_over_examples_and_not_over_batches(experiment):
     assert experiment.learner.values["test/loss"] == pytest.approx(whole.item(), abs=1e-9)
 
 
-def test_the_weighted_mean_is_that_of_the_loss(tmp_path):
+def test_the_weighted_mean_of_collected_losses_equals_the_logged_loss(tmp_path):
     weights = "loss.weight=[0,1,2,3,4,5,6,7,8,9]"
     overrides = ["model=mlp", "data=digits", "loss=cross_entropy", weights, "data.eval_batch_size=100", "trainer=cpu"]
     experiment = lab.build_on_any_machine(compose(overrides, run_dir=str(tmp_path)))

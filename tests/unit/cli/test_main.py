@@ -62,7 +62,7 @@ def test_completion_can_be_installed_with_and_without_a_verb(run):
 
 
 @pytest.mark.parametrize("line", ["losslab ", "losslab ev"])
-def test_the_verb_is_completed(line, run, capsys, monkeypatch):
+def test_shell_completion_offers_the_verbs(line, run, capsys, monkeypatch):
     monkeypatch.setenv("COMP_LINE", line)
     assert run("losslab", "-sc", "query=bash") == []
     assert capsys.readouterr().out.split() == [*main.VERBS]

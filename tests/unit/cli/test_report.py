@@ -16,7 +16,9 @@ from losslab.cli import report
         ("counts", "poisson_nll", False),
     ],
 )
-def test_weights_are_compared_with_least_squares_only_if_the_outputs_are_the_values(build, caplog, data, loss, shown):
+def test_weights_are_compared_with_least_squares_only_if_outputs_are_the_predicted_values(
+    build, caplog, data, loss, shown
+):
     experiment = build("model=linear", f"data={data}", f"loss={loss}")
     experiment.data.setup()
     with caplog.at_level(logging.INFO):

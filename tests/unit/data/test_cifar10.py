@@ -82,7 +82,7 @@ def ready(folder: Path, **options) -> CIFAR10:
     return data
 
 
-def test_downloads_verifies_and_unpacks_once(server, tmp_path):
+def test_cifar10_is_downloaded_verified_and_unpacked_once(server, tmp_path):
     url, asked = server
     ready(tmp_path / "data", url=url)
     ready(tmp_path / "data", url=url)

@@ -20,7 +20,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_reads_resizes_and_labels_by_folder(folder):
+def test_images_are_read_resized_and_labelled_by_folder(folder):
     data = ImageFolder(folder, size=16)
     data.setup()
     assert data.spec.class_names == ("blue", "red")
@@ -56,7 +56,7 @@ def test_normalisation_uses_all_training_pixels(folder):
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
     ],
 )
-def test_invalid_folders_and_files_are_named(folder, damage, message):
+def test_error_names_the_invalid_folder_or_file(folder, damage, message):
     damage(folder)
     with pytest.raises(LabError, match=message):
         ImageFolder(folder).setup()

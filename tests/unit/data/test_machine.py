@@ -23,7 +23,7 @@ def test_each_enclosing_control_group_limits_memory(tmp_path, version):
     assert machine._control_group_memory(tmp_path, tmp_path / "cgroup") == [350]
 
 
-def test_without_control_groups_the_machine_limits_memory(tmp_path):
+def test_without_control_groups_available_memory_is_that_of_the_machine(tmp_path):
     assert machine._control_group_memory(tmp_path, tmp_path / "nothing") == []
     assert machine.available_memory() > 0
 

@@ -54,7 +54,7 @@ def test_an_empty_shard_can_be_augmented():
     assert augment(IMAGES[:0], draws(augment)[:0]).shape == (0, 12, 12, 3)
 
 
-def test_crop_and_flip_have_the_distribution_of_torchvisions():
+def test_crop_and_flip_are_distributed_as_in_torchvision():
     padding, n = 2, 6_000
     image = pattern(32, 32, 3)
     # All possible results: 5 × 5 windows, each plain and mirrored.
@@ -144,7 +144,7 @@ def test_normalised_images_are_channels_last_with_mean_0_and_std_1():
     torch.testing.assert_close(batch.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
 
 
-def test_normalisation_statistics_are_exact_in_any_order():
+def test_normalisation_statistics_are_exact_and_the_same_for_any_order_of_images():
     pixels = torch.randint(256, (700, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     normalise = Normalise.from_images(pixels)
     std, mean = torch.std_mean(pixels.double(), dim=(0, 1, 2), correction=0)

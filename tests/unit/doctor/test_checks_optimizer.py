@@ -58,7 +58,7 @@ def test_optimizer_that_cannot_train_is_found_and_a_sound_one_is_not(case):
 
 
 @pytest.mark.parametrize(("optimizer", "removes"), [(SGD, True), (AdamW, True), (Adam, False)])
-def test_only_decay_that_is_subtracted_from_weights_is_said_to_remove_a_fraction(optimizer, removes):
+def test_finding_on_weight_decay_names_the_removed_fraction_for_sgd_and_adamw_but_not_adam(optimizer, removes):
     network = nn.Linear(8, 5)
     found = examine(
         network, nn.CrossEntropyLoss(), (X, LABELS), optimizer=optimizer(network.parameters(), lr=0.1, weight_decay=2.0)
@@ -73,7 +73,7 @@ def test_finding_names_the_first_missed_parameter():
     assert found[0].problem.endswith("0.weight")
 
 
-def test_learning_rate_of_0_without_an_optimizer_is_an_error():
+def test_learning_rate_of_0_is_an_error_if_no_optimizer_is_given():
     found = examine(network(), nn.CrossEntropyLoss(), (X, LABELS), lr=0.0)
     assert [finding.name for finding in found] == ["learning-rate-zero"]
 
@@ -112,7 +112,7 @@ def test_finding_names_the_class_of_weight_0(case):
         (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 5)), False),
     ],
 )
-def test_evaluation_mode_is_found_where_it_matters(body, wrong):
+def test_evaluation_mode_is_found_if_a_layer_behaves_differently_in_it(body, wrong):
     found = examine(body.eval(), nn.CrossEntropyLoss(), (X, LABELS))
     assert [(f.severity, f.name) for f in found] == [(WARNING, "evaluation-mode")] * wrong, report(found)
     assert not examine(body.train(), nn.CrossEntropyLoss(), (X, LABELS))
@@ -186,6 +186,6 @@ def test_learning_rate_is_checked_only_where_a_bound_is_known():
     assert names(examine(probe, nn.MSELoss(), (LINE, 2 * LINE), lr=10.0)) == ["learning-rate-too-high"]
 
 
-def test_bound_is_that_of_the_whole_batch():
+def test_learning_rate_bound_is_computed_from_all_examples_of_the_batch():
     many = torch.cat([LINE] + [torch.zeros(1, 1)] * 60)
     assert not examine(nn.Linear(1, 1), nn.MSELoss(), (many, many), lr=0.5, examples=3)

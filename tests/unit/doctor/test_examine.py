@@ -134,7 +134,7 @@ def test_optimizer_of_another_network_is_found():
     ]
 
 
-def test_outputs_that_share_a_sign_by_chance_are_not_rectified():
+def test_outputs_that_share_a_sign_by_chance_are_not_taken_for_rectified():
     for seed in range(100):
         torch.manual_seed(seed)
         network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
@@ -159,7 +159,7 @@ def test_no_lowest_loss_is_claimed_for_soft_targets():
 
 @pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()])
 @pytest.mark.parametrize(("loss", "target"), [(nn.MultiMarginLoss(), LABELS), (nn.SoftMarginLoss(), X[:, :5].sign())])
-def test_margin_losses_are_not_said_to_apply_an_activation(loss, target, end):
+def test_finding_on_a_margin_loss_states_that_the_loss_takes_unbounded_scores(loss, target, end):
     found = examine(nn.Sequential(nn.Linear(8, 5), end), loss, (X, target))
     assert "the loss takes unbounded scores" in found[0].why
 

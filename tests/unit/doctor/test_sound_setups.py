@@ -154,7 +154,7 @@ ENDS = {
 
 @pytest.mark.parametrize(("end", "criterion"), [(end, name) for end, (_, found) in ENDS.items() for name in found])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_network_may_end_in_the_activation_that_the_loss_takes(network, end, criterion):
+def test_network_that_ends_in_the_activation_that_its_loss_expects_has_no_findings(network, end, criterion):
     layer, criteria = ENDS[end]
     torch.manual_seed(0)
     found = examine(
@@ -165,14 +165,14 @@ def test_network_may_end_in_the_activation_that_the_loss_takes(network, end, cri
 
 @pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), losses.BCE(), nn.MSELoss(), losses.MSE(), nn.L1Loss()])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_single_output_is_sound(network, loss):
+def test_network_with_a_single_output_has_no_findings(network, loss):
     torch.manual_seed(0)
     found = examine(networks(1)[network], loss, (inputs(), YES[:, :1]), lr=1e-3)
     assert not found, report(found)
 
 
 @pytest.mark.parametrize("name", ["gaussian_nll", "poisson_nll", "tweedie"])
-def test_likelihood_of_one_value_per_example_is_sound(name):
+def test_likelihood_losses_with_one_value_per_example_have_no_findings(name):
     loss = catalog.make(name)
     network = nn.Linear(10, loss.outputs(1))
     assert not examine(network, loss, (drawn(columns=10), drawn(columns=1).abs().round()))
@@ -297,12 +297,12 @@ class BinaryOnly(ValuesFirst):
 
 
 @pytest.mark.parametrize("loss", [ValuesFirst(), BinaryOnly()])
-def test_custom_loss_without_to_probabilities_is_not_taken_for_a_loss_of_classes(loss):
+def test_custom_loss_without_to_probabilities_is_not_taken_for_a_classification_loss(loss):
     found = examine(nn.Linear(8, 1), loss, (torch.randn(64, 8), (MANY[:, :1] > 0).float()))
     assert not found, report(found)
 
 
-def test_rates_that_are_exponentials_of_outputs_are_in_reach_but_negative_counts_are_not():
+def test_poisson_can_reach_counts_but_not_negative_targets():
     rectified = nn.Sequential(nn.Linear(8, 1), nn.Hardtanh())
     batch = torch.randn(64, 8), (3 * MANY[:, :1].abs()).round()
     assert not examine(rectified, catalog.make("poisson_nll"), batch)

@@ -77,7 +77,7 @@ def test_plain_write_leaves_half_a_file_and_the_checksum_does_not_match(tmp_path
     assert atomic.matches_checksum(path) is False
 
 
-def test_flipped_bit_does_not_match_and_a_missing_checksum_is_none(tmp_path):
+def test_matches_checksum_is_false_for_a_flipped_bit_and_none_without_a_checksum(tmp_path):
     path = tmp_path / "file"
     atomic.write_with_checksum(path, lambda file: file.write(bytes(1000)))
     assert atomic.matches_checksum(path) is True

@@ -114,7 +114,7 @@ def test_unusable_torch_criterion_raises_a_one_line_error(case):
     assert "losslab.losses.Loss" in str(raised.value)
 
 
-def test_tables_cover_all_criteria_of_torch():
+def test_test_cases_cover_all_criteria_of_torch():
     criteria = {thing for name, thing in vars(nn).items() if name.endswith("Loss") and inspect.isclass(thing)}
     assert criteria | {nn.AdaptiveLogSoftmaxWithLoss} == {case[0] for case in (*ADAPTED, *REFUSED)}
 
@@ -211,7 +211,7 @@ def test_loss_of_the_whole_batch_trains_with_a_warning_and_has_no_scores(caplog)
         loss.per_example(outputs, target)
 
 
-def test_sum_becomes_a_mean_with_a_warning(caplog):
+def test_criterion_that_sums_over_the_batch_becomes_a_mean_with_a_warning(caplog):
     adapt(nn.MSELoss(reduction="sum"), V, 2)
     assert "MSELoss sums over the batch" in caplog.text
 
@@ -223,7 +223,7 @@ def test_half_precision_is_raised_to_float32_under_autocast():
         assert loss(torch.full((4, 1), 0.5, dtype=torch.bfloat16), target).dtype == torch.float32
 
 
-def test_empty_batch_counts_nothing_and_reaches_every_parameter():
+def test_empty_batch_has_weight_0_and_a_gradient_for_every_parameter():
     criterion = nn.LinearCrossEntropyLoss(8, CLASSES)
     loss = adapt(criterion, I, CLASSES)
     total, weight, _ = loss.total(torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.int64))

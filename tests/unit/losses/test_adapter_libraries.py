@@ -81,7 +81,7 @@ def named(case) -> str:
 
 
 @pytest.mark.parametrize("case", EACH_EXAMPLE, ids=named)
-def test_criterion_of_examples_keeps_its_value_and_has_scores(case):
+def test_criterion_that_scores_each_example_keeps_its_value_and_has_per_example_losses(case):
     criterion, kind, wanted, output_kind = case
     loss = adapt(criterion, kind, CLASSES)
     assert (loss.wants, loss.output_kind) == ((wanted,), output_kind)

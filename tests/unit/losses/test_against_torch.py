@@ -16,7 +16,7 @@ Y = torch.tensor([0, 4, 2, 1, 1, 3, 0, 2])
 T = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(1)
 
 
-def test_numbers_of_the_tutorial():
+def test_l1_and_mse_have_the_values_of_the_tutorial():
     outputs, target = torch.tensor([1.0, 1.0, 3.0]), torch.tensor([1.0, 1.0, 5.0])
     assert L1()(outputs, target).item() == pytest.approx(0.6667, abs=5e-5)
     assert MSE()(outputs, target).item() == pytest.approx(1.3333, abs=5e-5)
@@ -90,7 +90,7 @@ def test_kl_is_cross_entropy_minus_the_entropy_of_the_target():
     torch.testing.assert_close(KLDiv().per_example(Z, T), CrossEntropy().per_example(Z, T) - entropy)
 
 
-def test_softmax_before_cross_entropy_cannot_fall_below_1_4612():
+def test_cross_entropy_after_a_softmax_cannot_fall_below_1_4612():
     best = F.one_hot(torch.arange(10), 10).float()
     assert CrossEntropy()(best, torch.arange(10)).item() == pytest.approx(1.4612, abs=5e-5)
 

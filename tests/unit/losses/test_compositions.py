@@ -37,7 +37,7 @@ def test_terms_are_reported_without_their_weights():
     assert not terms["ce"].requires_grad
 
 
-def test_a_sum_of_weighted_terms_is_their_weighted_mean():
+def test_a_sum_of_losses_with_class_weights_is_the_sum_of_their_weighted_means():
     weight = [1.0, 2.0, 0.5, 1.0, 3.0]
     loss = weighted(ce=(CrossEntropy(weight=weight), 1.0), focal=(Focal(weight=weight), 2.0))
     torch.testing.assert_close(loss(Z, Y), CrossEntropy(weight=weight)(Z, Y) + 2 * Focal(weight=weight)(Z, Y))

@@ -121,11 +121,11 @@ def test_no_claim_of_a_card_is_refuted_at_other_hyperparameters(name):
         check_open_facts(loss)
 
 
-def test_every_loss_has_a_comment_that_says_what_it_is():
+def test_every_config_of_a_loss_starts_with_a_comment():
     assert [name for name in NAMES if not (CONF / "loss" / f"{name}.yaml").read_text().startswith("# ")] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_number_that_can_be_set_is_declared(name):
+def test_every_float_in_the_config_of_a_loss_is_a_declared_hyperparameter(name):
     numbers = {key for key, value in catalog.config(name).items() if isinstance(value, float)}
     assert numbers == set(made(name).hyperparameters)

@@ -40,7 +40,7 @@ def test_logit_adjustment_is_cross_entropy_of_adjusted_logits(tau, weight):
         torch.testing.assert_close(loss(Z, target), F.cross_entropy(adjusted, target, weight), rtol=1e-6, atol=0)
 
 
-def test_adjustment_is_for_training_only():
+def test_predicted_probabilities_are_not_adjusted():
     torch.testing.assert_close(LogitAdjusted(2.0, COUNTS).to_probabilities(Z), Z.softmax(1))
 
 
@@ -84,7 +84,7 @@ def test_counts_are_taken_from_the_data_unless_given(make):
     torch.testing.assert_close(learnt(Z, Y), given(Z, Y))
 
 
-def test_a_rule_for_weights_gets_the_same_counts():
+def test_a_function_for_class_weights_gets_the_same_counts():
     given, learnt = LDAM(counts=COUNTS, weight=effective_number), LDAM(weight=effective_number)
     learnt.set_class_counts(COUNTS)
     for loss in (given, learnt):

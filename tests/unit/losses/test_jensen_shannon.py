@@ -145,6 +145,6 @@ def test_an_ignored_index_is_excluded_from_the_sum_and_the_mean(loss, outputs):
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.0, -0.1, math.nan])
-def test_a_weight_outside_0_to_1_is_rejected(wrong):
+def test_pi_outside_0_to_1_is_rejected(wrong):
     with pytest.raises(LabError, match="must be a number in"):
         JS(wrong)

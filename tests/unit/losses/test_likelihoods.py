@@ -98,7 +98,7 @@ def test_predictions_of_poisson_are_rates_and_the_best_is_the_mean_count():
     assert outputs.grad.sum().item() == pytest.approx(0, abs=1e-6)
 
 
-def test_poisson_overflows_exactly_above_the_output_on_its_card():
+def test_rate_of_poisson_overflows_just_above_the_output_on_its_card():
     card = PoissonNLL().card
     rates = torch.tensor([[card.overflows_at], [card.overflows_at + 1]]).exp()
     assert rates.isfinite().flatten().tolist() == [True, False]

@@ -23,7 +23,7 @@ def test_quantile_equals_scikit_learns_pinball_loss(tau):
 
 
 @pytest.mark.parametrize(("half", "whole"), [(Quantile, L1), (Expectile, MSE)])
-def test_tau_one_half_is_half_of_the_symmetric_loss(half, whole):
+def test_loss_at_tau_one_half_is_half_of_l1_or_mse(half, whole):
     outputs, again = Z.clone().requires_grad_(), Z.clone().requires_grad_()
     mine, other = half(0.5)(outputs, T), whole()(again, T) / 2
     mine.backward()
@@ -63,6 +63,6 @@ def test_weighted_residuals_cancel_at_the_expectile():
 
 @pytest.mark.parametrize("loss", [Quantile, Expectile])
 @pytest.mark.parametrize("tau", [0.0, 1.0, -0.1, float("nan")])
-def test_a_level_outside_0_to_1_is_rejected(loss, tau):
+def test_tau_outside_0_to_1_is_rejected(loss, tau):
     with pytest.raises(LabError, match=r"tau must be a number in \(0, 1\)"):
         loss(tau)

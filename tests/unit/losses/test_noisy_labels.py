@@ -38,7 +38,7 @@ def test_log_softmax_tails_equal_torchs_log_softmax(size):
     torch.testing.assert_close(log_rest.exp(), 1 - F.softmax(size * Z, dim=1), rtol=1e-9, atol=1e-15)
 
 
-def test_at_uniform_logits_with_ten_classes():
+def test_losses_at_uniform_logits_of_ten_classes_have_the_known_values():
     assert MAE()(*UNIFORM).item() == pytest.approx(0.9)
     assert RCE()(*UNIFORM).item() == pytest.approx(8.289, abs=5e-4)
     assert RCE(log_zero=-4.0)(*UNIFORM).item() == pytest.approx(3.6)

@@ -35,7 +35,7 @@ def test_value_and_gradient_are_exact_at_all_confidences(loss, formula, dtype, r
 
 
 @pytest.mark.parametrize("loss", [NCE(), NFL(0.5), NFL(5.0)])
-def test_at_uniform_logits_each_of_ten_classes_has_a_tenth_and_the_gradient_is_equal_for_the_others(loss):
+def test_loss_at_uniform_logits_of_ten_classes_is_a_tenth_and_all_wrong_classes_have_the_same_gradient(loss):
     outputs = torch.zeros(1, 10, requires_grad=True)
     value = loss(outputs, torch.tensor([3]))
     assert value.item() == pytest.approx(0.1)

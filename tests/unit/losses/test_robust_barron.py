@@ -67,7 +67,7 @@ def test_value_and_gradient_are_exact_at_every_alpha(alpha, dtype):
 
 
 @pytest.mark.parametrize(("alpha", "size"), [(-2.0, 1e30), (0.0, 1e30), (1.0, 1e30), (1.2, 1e30), (1.6, 1e20)])
-def test_no_square_overflows_in_float32(alpha, size):
+def test_value_and_gradient_are_exact_at_residuals_whose_squares_overflow_float32(alpha, size):
     residual = torch.tensor([[size]])
     value, slope, _ = slopes(residual, alpha)
     with mpmath.workdps(60):

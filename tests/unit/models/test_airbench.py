@@ -18,7 +18,7 @@ def images(n=4):
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_has_the_parameter_count_of_the_original():
+def test_airbench_has_as_many_parameters_as_the_original():
     network = Airbench(SHAPE, 10)
     assert sum(p.numel() for p in network.parameters()) == 1_971_640
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 1_971_640 - 24 * 12
@@ -73,7 +73,7 @@ def test_a_scaled_bias_under_sgd_is_a_bias_with_its_own_rate_and_decay():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_compiles_into_one_graph(training):
+def test_airbench_compiles_into_one_graph(training):
     torch.compiler.reset()
     network, twin = small().train(training), small().train(training)
     compiled = torch.compile(network, fullgraph=True, backend="eager", dynamic=False)
@@ -81,7 +81,7 @@ def test_compiles_into_one_graph(training):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_takes_bfloat16_and_channels_last(training):
+def test_airbench_takes_bfloat16_and_channels_last(training):
     network = small().train(training).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = network(images().contiguous(memory_format=torch.channels_last))
@@ -91,7 +91,7 @@ def test_takes_bfloat16_and_channels_last(training):
 
 
 @pytest.mark.parametrize("side", [9, 20, 33])
-def test_takes_images_of_any_size_and_depth(side):
+def test_airbench_takes_images_of_any_size_and_number_of_channels(side):
     assert Airbench((1, side, side + 3), 4, widths=[4, 4, 4])(torch.randn(2, 1, side, side + 3)).shape == (2, 4)
 
 

@@ -114,7 +114,7 @@ def test_probabilities_that_are_all_zero_count_as_uniform():
         (DataSpec(Task.MULTILABEL, Kind.BINARY, (1,), 3), torch.ones(4, 3)),
     ],
 )
-def test_states_of_a_rank_without_examples_have_the_usual_shapes(spec, outputs):
+def test_metric_states_without_examples_have_the_same_shapes_as_with_examples(spec, outputs):
     idle, busy = EvaluationMetrics(spec), EvaluationMetrics(spec)
     truth = torch.tensor([0, 1, 2, 0]) if spec.task is Task.MULTICLASS else outputs
     busy.update(outputs, None if spec.task is Task.REGRESSION else outputs / 2, truth)
@@ -140,10 +140,10 @@ def test_nll_and_brier_stay_separate_after_a_perfect_first_batch():
 
 
 @pytest.mark.parametrize("metric", ["val/mse", "test/nll", "train/loss", "train/loss/focal", "train/mse_given", "ece"])
-def test_direction_of_errors_and_losses_is_min(metric):
+def test_lower_is_better_for_errors_and_losses(metric):
     assert direction(metric) == "min"
 
 
 @pytest.mark.parametrize("metric", ["val/accuracy", "test/r2", "f1", "train/accuracy_given", "test/recall"])
-def test_direction_of_scores_is_max(metric):
+def test_higher_is_better_for_scores(metric):
     assert direction(metric) == "max"

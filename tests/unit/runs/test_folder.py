@@ -73,7 +73,7 @@ def test_best_checkpoint_is_the_last_checkpoint_only_if_nothing_was_validated(tm
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{"])
-def test_damaged_faults_are_refused_in_one_line(tmp_path, content):
+def test_damaged_faults_json_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "faults.json").write_text(content)
     with pytest.raises(LabError, match=r"faults.json.*or train the run again$"):
         RunFolder(tmp_path).read_faults()

@@ -67,7 +67,7 @@ def test_longest_prefix_is_renamed():
     assert current_name("losslab.networks.linear.mlp") == "losslab.models.linear.mlp"
 
 
-def test_only_targets_are_renamed_at_any_depth():
+def test_targets_are_renamed_at_any_depth_and_other_values_are_not():
     old = {"_target_": "losslab.teacher.network_of", "a": [{"_target_": "losslab.metrics.ECE"}], "b": "losslab.metrics"}
     assert rename_targets(old) == {
         "_target_": "losslab.training.teacher.network_of",

@@ -128,7 +128,7 @@ def test_our_losses_refuse_input_that_others_accept():
         CrossEntropy(label_smoothing=-0.5)
 
 
-def test_our_half_precision_and_zero_probabilities_are_finite():
+def test_our_losses_are_finite_in_half_precision_and_at_zero_probabilities():
     many, target = torch.zeros(70_000, 10, dtype=torch.float16), torch.zeros(70_000, dtype=torch.int64)
     assert float(CrossEntropy()(many, target)) == pytest.approx(math.log(10))
     assert KLDiv()(torch.zeros(1, 3), torch.tensor([[0.5, 0.5, 0.0]])).isfinite()

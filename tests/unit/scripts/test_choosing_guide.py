@@ -122,7 +122,7 @@ def test_the_recorded_initial_gradients_are_up_to_date(first_gradients):
 
 
 @pytest.mark.slow  # builds a network for every loss
-def test_the_reference_has_ratio_1(first_gradients):
+def test_the_initial_gradient_of_the_reference_loss_has_ratio_1(first_gradients):
     assert {one.ratio for one in first_gradients if one.loss == one.reference} == {1.0}
 
 
@@ -238,7 +238,7 @@ def test_resume_runs_only_experiments_without_results_for_their_current_definiti
     assert "torch " in record["conditions"]
 
 
-def test_text_runs_no_experiment(page, capsys):
+def test_the_option_text_runs_no_experiment(page, capsys):
     command.main(["own", "--text"])
     assert [one.runs for one in page.experiments] == [0, 0]
     with pytest.raises(SystemExit):

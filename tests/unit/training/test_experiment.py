@@ -275,7 +275,7 @@ def test_model_sets_defaults_that_the_user_overrides():
     assert config["data"]["batch_size"] == 128
 
 
-def test_networks_have_the_documented_parameters(build):
+def test_networks_have_the_documented_number_of_parameters(build):
     def parameters(*overrides: str) -> int:
         return sum(p.numel() for p in build(*overrides).learner.parameters())
 
@@ -284,7 +284,7 @@ def test_networks_have_the_documented_parameters(build):
     assert parameters("model=resnet18", "data=digits") == 11_173_962
 
 
-def test_hyperparameters_are_numbers_and_strings():
+def test_logged_hyperparameters_are_numbers_and_strings():
     table = hyperparameters(compose(["loss=huber", "optimizer=momentum"], "unused"))
     assert table["loss.delta"] == 1.0
     assert table["optimizer.momentum"] == 0.9
@@ -350,7 +350,7 @@ def test_second_run_in_the_same_folder_is_refused(train):
         lab.run(experiment)
 
 
-def test_debugging_run_is_evaluated_on_all_data(train):
+def test_run_trained_with_a_debug_preset_is_evaluated_on_all_data(train):
     experiment, _ = train(
         "model=mlp", "data=digits", "loss=cross_entropy", "debug=one_batch", "data.eval_batch_size=10"
     )

@@ -46,7 +46,7 @@ def test_examination_does_not_change_the_run(build, monkeypatch, model, extra):
     assert results[0] == results[1]
 
 
-def test_error_is_refused_in_one_line_and_leaves_no_file(build):
+def test_run_with_an_error_is_refused_in_one_line_and_leaves_no_file(build):
     experiment = build("model=mlp", "data=digits", "loss=cross_entropy")
     experiment.learner.network.append(nn.Softmax(1))
     with pytest.raises(LabError, match=r"^softmax-in-network: ") as error:
@@ -76,7 +76,7 @@ def test_run_without_training_is_not_examined(train, caplog):
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_every_precision_is_examined(train, caplog, precision):
+def test_run_of_any_precision_can_be_examined(train, caplog, precision):
     train(f"trainer.precision={precision}", "trainer.max_epochs=2", "logger=none")
     assert "raises" not in caplog.text
 
@@ -92,7 +92,7 @@ PRESETS = [(model, data) for data in LOSSES for model in ("linear", "mlp")] + [(
 @pytest.mark.parametrize(
     ("model", "data"), sample(PRESETS, ("linear", "line"), ("mlp", "breast_cancer"), ("cifar_cnn", "digits"))
 )
-def test_presets_have_no_findings(build, model, data):
+def test_presets_of_models_data_and_optimizers_have_no_findings(build, model, data):
     for loss, optimizer in product(LOSSES[data], ("sgd", "adam")):
         rate = ["optimizer.lr=1e-3"] if (model, data, optimizer) == ("linear", "digits", "sgd") else []
         experiment = build(

@@ -27,7 +27,7 @@ def test_a_curve_is_the_mean_of_the_seeds_from_the_lowest_to_the_highest(tmp_pat
     assert (curve.low, curve.high, curve.seeds) == ([0.1, 0.5], [0.3, 0.9], 2)
 
 
-def test_a_curve_ends_where_the_first_seed_does_and_skips_epochs_that_were_not_validated(tmp_path):
+def test_a_curve_has_only_epochs_that_every_seed_has_validated(tmp_path):
     comparison = losses(tmp_path, mse=[["1,1,1,", "2,1,1,0.5", "3,1,1,0.6"], ["1,1,1,0.3", "2,1,1,0.7"]])
     assert comparison.histories.curve(comparison.groups[0], "val/accuracy").epochs == [2]
 

@@ -160,7 +160,7 @@ def test_one_seed_has_a_mean_and_no_interval_and_no_verdict(tmp_path):
     assert any(note.startswith("Each group has one seed: there are no intervals") for note in comparison.notes)
 
 
-def test_a_better_mean_of_one_seed_is_not_contradicted(tmp_path):
+def test_a_group_with_one_seed_and_a_better_mean_has_no_verdict(tmp_path):
     comparison = compare([accuracies(tmp_path, one={0: 0.9}, two={0: 0.5, 1: 0.6})])
     said = "test/accuracy: two has the highest mean of the groups with several seeds; one is without a verdict"
     assert describe(comparison.by_metric["test/accuracy"]) == said

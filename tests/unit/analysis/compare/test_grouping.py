@@ -136,7 +136,7 @@ def test_a_single_group_is_named_by_its_loss():
     assert labels_of(config("focal")) == ["loss=focal"]
 
 
-def test_unnamed_differences_leave_out_what_a_choice_brings():
+def test_unnamed_differences_leave_out_settings_that_follow_from_a_choice():
     found = groups_of(
         config("focal", loss__gamma=2, optimizer__lr=0.1), config("mse", optimizer__lr=1, trainer__max_epochs=9)
     )

@@ -69,7 +69,7 @@ def test_a_failed_run_named_alone_has_its_reason_without_the_other_jobs(tmp_path
     assert collection.problems == []
 
 
-def test_a_job_that_failed_and_was_finished_later_counts(tmp_path):
+def test_a_job_that_failed_and_was_finished_later_has_no_problem(tmp_path):
     run(tmp_path / "0-a")
     summary(tmp_path, {"folder": "0-a", "state": "failed", "reason": "no memory"})
     assert [one.problem for one in read_runs([tmp_path]).runs] == [""]

@@ -79,7 +79,7 @@ def test_several_runs_are_drawn_side_by_side_on_the_same_axes():
             assert len({axes.get_xlim() for axes in drawn.figure.axes if axes.axison}) == 1
 
 
-def test_a_negative_loss_is_normalised_from_its_minimum():
+def test_normalised_loss_is_never_negative_even_if_the_loss_is():
     record = replace(make_record(), loss=make_record().loss - 3)
     assert distributions.normalise_loss(record).min() >= 0
     assert draw_all({"a": record, "b": make_record()})

@@ -38,7 +38,7 @@ def test_hardest_share_counts_the_largest_gradients_and_rounds_up():
     assert math.isnan(hardest_share(np.zeros(10)))
 
 
-def test_no_gradient_is_relative_to_the_first_snapshot():
+def test_examples_without_gradient_are_found_relative_to_the_first_snapshot():
     each = record([[1, 3], [1, 1], [0, 1]], gradient=[[1, 3], [0.0019, 0.0021], [0, 2]])
     assert each.no_gradient().tolist() == [[False, False], [True, False], [True, False]]
     small = replace(each, gradient=each.gradient * 1e-5)

@@ -123,7 +123,7 @@ def test_a_regression_margin_is_the_residual():
     assert recording.margin(likelihood, torch.tensor([[1.0, 9.0]]), torch.tensor([[3.0]])).item() == -2
 
 
-def test_slope_of_cross_entropy_is_that_of_one_class_against_nine():
+def test_slope_of_cross_entropy_for_ten_classes_equals_its_formula():
     p = 1 / (1 + 9 * np.exp(-LINE.clip(-700)))
     expected = np.sqrt((1 - p) ** 2 + 9 * ((1 - p) / 9) ** 2)
     assert loss_slope(learner(CrossEntropy(), TEN)) == pytest.approx(expected, rel=1e-9, abs=1e-12)

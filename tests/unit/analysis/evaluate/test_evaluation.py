@@ -127,7 +127,7 @@ def test_labels_that_never_occur_have_no_curve(runs, evaluated):
     assert {"roc.png", "pr.png", "reliability.png", "confusion.png"} <= {p.name for p in evaluated("labels").iterdir()}
 
 
-def test_other_weights_and_data_have_their_own_folders(tmp_path):
+def test_evaluations_of_other_weights_or_data_have_their_own_folders(tmp_path):
     requests = [
         EvaluationRequest(tmp_path),
         EvaluationRequest(tmp_path, "val"),
@@ -158,7 +158,7 @@ def test_a_folder_with_other_files_is_not_overwritten(runs, evaluated, tmp_path)
     assert (own / "note.txt").read_text() == "mine"
 
 
-def test_nothing_is_written_unless_everything_can_be(runs, tmp_path):
+def test_nothing_is_written_unless_every_file_can_be_written(runs, tmp_path):
     result = evaluation.evaluate(EvaluationRequest(runs("values")))
     where = tmp_path / "there"
     report.write_evaluation(result, where)
@@ -288,7 +288,7 @@ def test_relative_data_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
     assert reopen.locate_data(run, {"dir": "pictures"}, {}) == {"dir": "pictures"}
 
 
-def test_figures_name_run_weights_and_examples(runs):
+def test_figures_name_the_run_the_weights_and_the_examples(runs):
     result = evaluation.evaluate(EvaluationRequest(runs("digits"), checkpoint="last"))
     assert (
         report._note(result, report.evaluation_settings(result))

@@ -29,7 +29,7 @@ def test_pixels_go_in_and_probabilities_come_out_for_any_batch_size(runs, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["values", "labels", "exact"])
-def test_tables_labels_and_float64_are_exported(name, runs, tmp_path):
+def test_regression_multilabel_and_float64_networks_are_exported(name, runs, tmp_path):
     made = export.export(EvaluationRequest(runs(name), trusted=("labelled",)), tmp_path / "program.pt2")
     assert made.difference < (1e-12 if name == "exact" else 1e-6)
     with pytest.raises(LabError, match=r"already exists: name another file with --output"):

@@ -96,7 +96,7 @@ def test_a_record_with_invalid_arrays_is_rejected_in_one_line(runs, tmp_path, ch
     assert "\n" not in str(error.value)
 
 
-def test_it_applies_to_runs_that_record_and_imports_no_torch(runs):
+def test_explanation_of_dynamics_applies_to_runs_that_record_and_imports_no_torch(runs):
     applies = EXPLANATIONS["dynamics"].applies
     assert applies(runs[0].read_config())
     assert not applies({"callbacks": {"history": {}}})

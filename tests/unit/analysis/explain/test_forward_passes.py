@@ -42,7 +42,7 @@ def test_recomputed_statistics_undo_a_scale(resnet):
     assert abs(old.score(doubled).loss / old.score({}).loss - 1) > 1e-3
 
 
-def test_weights_of_the_loss_are_substituted(folders, monkeypatch):
+def test_parameters_of_the_loss_are_substituted(folders, monkeypatch):
     """A foreign criterion can have learned parameters, and use them for losses and for predictions."""
     (solution,) = load_solutions(folders[:1], "best")
     loss, passes = solution.learner.loss, ForwardPasses(solution, load_batches(solution, "train", 50, 0))
@@ -56,7 +56,7 @@ def test_weights_of_the_loss_are_substituted(folders, monkeypatch):
     assert passes.score({}) == score
 
 
-def test_the_learner_does_not_change(folders):
+def test_computing_a_landscape_does_not_change_the_learner(folders):
     (solution,) = load_solutions(folders[:1], "best")
     before = {name: value.clone() for name, value in solution.learner.state_dict().items()}
     done = []

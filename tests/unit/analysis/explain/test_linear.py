@@ -191,7 +191,7 @@ def test_the_minimum_of_squared_errors_is_the_least_squares_solution(with_outlie
     assert mse.loss.true_weights == pytest.approx(clean, abs=1e-9)
 
 
-def test_a_loss_of_other_outputs_than_values_has_a_minimum_but_no_true_weights(runs):
+def test_a_loss_whose_outputs_are_not_the_values_has_a_minimum_but_no_true_weights(runs):
     (folder,) = runs("poisson_nll", options=("trainer.max_epochs=5", "optimizer.lr=0.001"))
     run = LinearRun.of(load_solutions([folder], "last")[0])
     assert run.loss.true_weights is None, "outputs are logarithms of the values"
@@ -199,7 +199,7 @@ def test_a_loss_of_other_outputs_than_values_has_a_minimum_but_no_true_weights(r
     assert run.minimum.loss < run.loss.value(run.end)
 
 
-def test_batched_losses_equal_single_ones(line, with_outliers):
+def test_losses_at_many_points_equal_losses_at_each_point(line, with_outliers):
     random = np.random.default_rng(0)
     for run in (*line, *with_outliers):
         points = random.normal(size=(300, len(run.end)))

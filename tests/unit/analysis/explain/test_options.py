@@ -25,7 +25,7 @@ def test_invalid_values_are_rejected(options):
         LandscapeOptions(**options)
 
 
-def test_limits_are_valid():
+def test_largest_and_smallest_allowed_options_are_valid():
     assert LandscapeOptions(points=1001, examples=2, seed=2**63 - 1).split == "train"
 
 

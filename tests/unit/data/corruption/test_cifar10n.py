@@ -71,7 +71,7 @@ def test_a_file_with_fewer_images_is_refused(file, arrays):
         HumanNoise(str(file))(train._replace(index=train.index + 500), SPEC)
 
 
-def test_other_data_are_refused_before_they_are_read():
+def test_data_other_than_cifar10_are_refused_before_the_file_is_read():
     digits = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, 8, 8), 10, tuple(map(str, range(10))))
     with pytest.raises(LabError, match="use data=cifar10, or noise=symmetric or pair_flip"):
         HumanNoise("nowhere").check(digits)

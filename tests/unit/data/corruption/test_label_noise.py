@@ -98,13 +98,13 @@ def test_a_higher_rate_keeps_the_wrong_labels_of_a_lower_one():
     assert torch.equal(low[wrong], high[wrong])
 
 
-def test_all_kinds_choose_the_same_examples():
+def test_symmetric_and_pair_flip_noise_change_the_same_examples():
     split = examples(drawn(10, 1000))
     wrong = [noise(0.3)(split, spec(10)).target != split.truth for noise in (Symmetric, PairFlip)]
     assert torch.equal(*wrong)
 
 
-def test_ignored_indices_stay():
+def test_noise_does_not_change_ignored_indices():
     truth = drawn(4, 100)
     truth[::3] = -100
     target = Symmetric(1.0)(examples(truth), spec(4)).target

@@ -18,7 +18,7 @@ def history(experiment):
 
 
 @pytest.mark.parametrize("every_seconds", [0, 30])
-def test_best_has_the_best_metric_and_last_the_newest_state(train, every_seconds):
+def test_best_checkpoint_has_the_best_metric_and_last_checkpoint_the_newest_state(train, every_seconds):
     experiment, results = train(
         "model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20",
         f"callbacks.checkpoints.every_seconds={every_seconds}",
@@ -35,7 +35,7 @@ def test_best_has_the_best_metric_and_last_the_newest_state(train, every_seconds
     assert lab.evaluate(experiment, "val")["val/mse"] == pytest.approx(scores[best], rel=1e-6)
 
 
-def test_test_metrics_are_those_of_the_best_epoch(train):
+def test_metrics_on_the_test_split_are_those_of_the_best_epoch(train):
     experiment, results = train("model=mlp", "data=diabetes", "optimizer.lr=0.03", "trainer.max_epochs=20")
     weights.load(experiment.learner, experiment.folder.last)
     last = lab.evaluate(experiment, "test")["test/mse"]
@@ -51,7 +51,7 @@ def test_weights_pth_is_the_state_dict_of_the_network(train):
     assert torch.equal(plain.weight, state["network.weight"])
 
 
-def test_tiny_epochs_do_not_each_write_a_file(train, monkeypatch):
+def test_short_epochs_do_not_each_write_a_checkpoint(train, monkeypatch):
     written = []
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda *a, **k: (written.append(a[1]), save(*a, **k)))
@@ -98,7 +98,7 @@ def test_moving_average_is_saved(train):
     assert lab.evaluate(averaged, "val")["val/mse"] == pytest.approx(results["val/mse"])
 
 
-def test_best_state_is_written_before_a_better_one_comes(build):
+def test_best_state_is_written_during_training_even_if_no_later_epoch_is_better(build):
     experiment = build(
         "callbacks.checkpoints.every_seconds=0.05", "trainer.max_epochs=150", "trainer.check_val_every_n_epoch=1"
     )
@@ -129,7 +129,7 @@ def test_non_finite_optimizer_state_is_not_saved(build):
     assert not experiment.folder.best.exists()
 
 
-def test_last_contains_the_trained_weights_and_their_average(train):
+def test_last_checkpoint_contains_the_trained_weights_and_their_average(train):
     plain, _ = train("trainer.max_epochs=10")
     averaged, _ = train("trainer.max_epochs=10", "callbacks=ema", "callbacks.ema.decay=0.9")
     trained = torch.load(plain.folder.last, weights_only=True)["state_dict"]

@@ -11,7 +11,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 DEVICES = ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, GPU])]
 
 
-def test_layer_norm_covers_all_parameters_of_the_layer():
+def test_gradient_norm_of_a_layer_covers_all_its_parameters():
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     network(torch.ones(2, 3)).sum().backward()
     norms = layer_norms(network)
@@ -69,7 +69,7 @@ def test_infinite_gradient_is_not_reported_as_exploding(build, caplog):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
-def test_copy_is_not_changed_by_later_writes(device):
+def test_async_host_copy_is_not_changed_by_later_writes_to_the_tensor(device):
     values = torch.arange(5.0, device=device)
     copied = AsyncHostCopy(values)
     values.zero_()

@@ -38,7 +38,7 @@ def test_wall_times_are_in_a_separate_file(train):
     assert all(float(row["seconds"]) >= 0 for row in timed)
 
 
-def test_two_losses_with_one_seed_have_the_same_weights_and_batches(train):
+def test_runs_with_two_losses_and_the_same_seed_have_the_same_weights_and_batches(train):
     still = ("model=mlp", "data=diabetes", "trainer.max_epochs=1", "optimizer.lr=0", "examine=false")
     mse, _ = train("loss=mse", *still)
     l1, _ = train("loss=l1", *still)

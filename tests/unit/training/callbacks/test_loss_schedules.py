@@ -99,13 +99,13 @@ def test_classes_are_weighted_from_the_start_epoch_on(build, loss, start):
         assert weight is None if epoch < 2 else torch.equal(weight, expected)
 
 
-def test_first_epoch_of_fractions():
+def test_first_weighted_epoch_is_computed_exactly_from_a_fraction():
     assert first_epoch(0.8, 200) == first_epoch(160, 200) == 160
     assert first_epoch(0.07, 100) == 7  # the product is 7.000000000000001
     assert first_epoch(0.29, 100) == 29  # the product is 28.999999999999996
 
 
-def test_terms_of_a_loss_are_weighted_too(build):
+def test_terms_of_a_weighted_sum_get_class_weights_too(build):
     _, _, records = reweight(build, "loss=weighted_sum")
     assert len(records[-1][1]) == 2
     assert all(weight is None for weight in records[0][1])

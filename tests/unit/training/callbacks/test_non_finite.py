@@ -134,7 +134,7 @@ def test_deferred_evaluation_guard_names_the_batch(build):
         watch.after_split(experiment.trainer, experiment.learner)
 
 
-def test_message_for_a_loss_without_weighted_examples_names_the_weights(build):
+def test_message_for_a_nan_loss_of_finite_batches_asks_whether_example_weights_sum_to_0(build):
     experiment = build("model=mlp", "data=diabetes", "trainer.max_epochs=1")
     experiment.learner.values["test/loss"] = torch.nan
     with pytest.raises(
@@ -166,7 +166,7 @@ def test_layer_of_a_compiled_network_is_named(build):
         ({"weight": [True, True, False, True, False, True]}, "a weight .* the weight of network.3;"),
     ],
 )
-def test_deferred_flags_are_reported_with_their_step_and_layer(build, flags, message):
+def test_deferred_checks_report_the_step_and_the_layer(build, flags, message):
     experiment = build("model=mlp", "data=diabetes")
     guard = FiniteGuard()
     guard._pending = SimpleNamespace(position=(7, 1, 2), read=lambda: flags)
@@ -176,7 +176,7 @@ def test_deferred_flags_are_reported_with_their_step_and_layer(build, flags, mes
         guard.on_validation_start(experiment.trainer, experiment.learner)
 
 
-def test_values_whose_squares_overflow_are_finite():
+def test_weights_whose_squares_overflow_count_as_finite():
     huge = [torch.full((3,), 3e38), torch.full((2,), -3e38)]
     assert FiniteGuard()._finite("weight", huge)
     assert not FiniteGuard()._finite("weight", [*huge, torch.tensor([1.0, -torch.inf])])

@@ -30,7 +30,7 @@ def test_first_row_is_the_untrained_network_and_last_row_the_checkpoint(build, t
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-def test_every_precision_is_written_exactly(train, precision):
+def test_weights_of_every_precision_are_written_exactly(train, precision):
     data = ("data=linear_synthetic", "data.n=40")
     experiment, _ = train("trainer.max_epochs=3", "logger=none", f"trainer.precision={precision}", *data)
     _, table = rows(experiment)
@@ -46,7 +46,7 @@ def test_long_run_keeps_evenly_spaced_epochs_and_the_last(train):
     assert np.array_equal(table[-1, 2:].astype("float32"), final_weights(experiment).numpy().astype("float32"))
 
 
-def test_network_with_many_weights_is_not_recorded(train):
+def test_weights_of_a_large_network_are_not_recorded(train):
     experiment, _ = train("model=mlp", "trainer.max_epochs=1", "logger=none")
     assert not experiment.folder.weight_trajectory.exists()
 

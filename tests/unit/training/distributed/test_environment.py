@@ -23,12 +23,12 @@ def test_without_variables_a_process_is_rank_0_of_1():
     assert current_rank({"LOCAL_RANK": "1"}) == RankInfo()  # a variable that another program left
 
 
-def test_rank_from_torchrun_variables():
+def test_rank_is_read_from_torchrun_variables():
     info = RankInfo(3, 4, 1, 2, 1)
     assert current_rank(info.variables) == info
 
 
-def test_rank_from_srun_variables():
+def test_rank_is_read_from_srun_variables():
     assert current_rank(STEP) == RankInfo(3, 4, 1, 2, 1)
 
 
@@ -39,7 +39,7 @@ def test_batch_script_or_shell_of_slurm_is_one_process(step):
     assert current_rank(SHELL | step) == RankInfo()
 
 
-def test_srun_with_fewer_tasks_than_the_job_allows():
+def test_rank_in_a_srun_step_with_fewer_tasks_than_the_job_allows():
     fewer = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_PROCID": "1"}
     assert current_rank(STEP | fewer) == RankInfo(1, 2, 1, 2, 0)
 
@@ -57,7 +57,7 @@ def test_contradictory_variables_are_an_error(changed):
         current_rank(RankInfo(3, 4, 1, 2, 1).variables | changed)
 
 
-def test_job_id_is_that_of_the_srun_step_and_none_in_a_shell(monkeypatch):
+def test_job_id_names_the_srun_step_and_is_none_in_a_slurm_shell(monkeypatch):
     for name, value in (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}).items():
         monkeypatch.setenv(name, value)
     assert environment.job_id() == "slurm-7"
@@ -113,7 +113,7 @@ def test_rendezvous_is_on_the_first_machine_of_the_step_with_a_port_for_each_ste
         ({"devices": 4, "accelerator": "mps"}, 0, 1),
     ],
 )
-def test_requested_processes_match_lightning(trainer, gpus, count):
+def test_requested_processes_are_as_many_as_lightning_starts(trainer, gpus, count):
     assert requested_processes(trainer, lambda: gpus) == count
 
 

@@ -54,7 +54,7 @@ def test_install_forgets_an_earlier_signal():
     assert handler.received is None
 
 
-def test_signal_that_is_not_deferred_raises():
+def test_signal_raises_at_once_if_it_is_not_deferred():
     handler = signals.SignalHandler()
     handler.install()
     handler.deferred = False

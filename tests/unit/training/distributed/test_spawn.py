@@ -33,7 +33,7 @@ def test_worker_returns_its_value_and_rank():
         ("crash", "killed by SIGSEGV"),
     ],
 )
-def test_failure_has_a_one_line_reason(kind, reason, tmp_path):
+def test_failure_of_a_worker_has_a_one_line_reason(kind, reason, tmp_path):
     outcome = workers.run_ranks(workers.fail, 1, kind, output=tmp_path / "log")
     assert outcome.reason.startswith(reason)
     assert "\n" not in outcome.reason
