@@ -52,7 +52,7 @@ class Record:
 
     def table(self, parts: Iterable[tuple[str, str, str]]) -> str:
         """The counts of each part, given as (key, description, unit), as a Markdown table."""
-        lines = ["| what was done | cases | counted | failed |", "| --- | ---: | ---: | ---: |"]
+        lines = ["| what was done | cases | counted in the cases | failed |", "| --- | ---: | ---: | ---: |"]
         for key, description, unit in parts:
             mine = [result for case, result in self.results.items() if case.part == key]
             if mine:

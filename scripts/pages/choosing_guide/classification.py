@@ -44,8 +44,8 @@ SITUATIONS = (
         title="multi-class classification",
         first="cross_entropy",
         compare="rescaled_mse, bce (one-vs-all)",
-        reason="It is the negative log-likelihood of the class and a proper scoring rule, and common settings were "
-        "tuned for it. Squared error on the logits is about as accurate in large comparisons.",
+        reason="It is the negative log-likelihood of the class and a proper scoring rule, and common learning rates "
+        "and schedules were tuned for it. Squared error on the logits is about as accurate in large comparisons.",
         source="Good 1952, *Rational decisions*; Hui & Belkin 2021, *Evaluation of neural architectures trained with "
         "square loss vs cross-entropy in classification tasks*",
         sweeps=(Sweep((*_DIGITS, "loss=cross_entropy,rescaled_mse,bce")),),
@@ -102,8 +102,8 @@ SITUATIONS = (
         title="wrong labels, more than about 20 to 40 %",
         first="nce_rce",
         compare="nce_agce, mae, cross_entropy",
-        reason="Both terms are symmetric: their sum over all classes is constant, so uniform label noise does not move "
-        "the minimum. The first term makes training fast enough; the second term alone would train too slowly.",
+        reason="Both terms, nce and rce, are symmetric: the sum of each over all classes is constant, so uniform label "
+        "noise does not move the minimum. Each term alone trains too slowly; together they train fast enough.",
         source="Ma et al. 2020, *Normalized loss functions for deep learning with noisy labels*; Ghosh, Kumar & Sastry "
         "2017, *Robust loss functions under label noise for deep neural networks*; Zhou et al. 2021, *Asymmetric loss "
         "functions for learning with noisy labels*",
@@ -172,8 +172,8 @@ SITUATIONS = (
         title="transfer: the features of a network are reused, fixed or fine-tuned",
         first="cross_entropy, for pretraining and for fine-tuning",
         compare="label_smoothing, cosine_softmax",
-        reason="Losses that were more accurate than cross_entropy on ImageNet gave fixed features that transfer worse. "
-        "When the whole network was fine-tuned, the loss of the pretraining mattered little.",
+        reason="Networks trained with losses that beat cross_entropy on ImageNet had fixed features that transferred "
+        "worse. When the whole network was fine-tuned, the loss of the pretraining mattered little.",
         source="Kornblith et al. 2021, *Why do better loss functions lead to less transferable features?*",
         setup=_TEACHER,
         sweeps=(Sweep((*_LARGE, *_FROM_TEACHER, "loss=cross_entropy,label_smoothing,rescaled_mse")),),

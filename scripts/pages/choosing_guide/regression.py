@@ -11,8 +11,8 @@ SITUATIONS = (
         title="regression, Gaussian noise",
         first="mse",
         compare="huber, l1",
-        reason="It is the negative log-likelihood of Gaussian noise. No other loss estimates the mean from fewer "
-        "examples.",
+        reason="It is the negative log-likelihood of Gaussian noise. No other loss needs fewer examples to estimate "
+        "the mean equally well.",
         source="Gauss 1809, *Theoria motus*; Huber 1964, *Robust estimation of a location parameter*, for the "
         "efficiency that robust estimators lose under Gaussian noise",
         sweeps=(Sweep((*_SYNTHETIC, "data.noise=1", "loss=mse,huber,l1")),),
@@ -53,9 +53,10 @@ SITUATIONS = (
         ),
         metrics=("test/mse",),
         baseline="loss=cauchy",
-        limits="Three tenths of the training targets are outliers, shifted up or down with equal probability. Each "
-        "loss has its default scale (c = 1 or δ = 1), which is ten standard deviations of the remaining noise. With a "
-        "smaller scale, the influence of an outlier decreases at smaller residuals.",
+        limits="Three tenths of the training targets are outliers, shifted up or down with equal probability. cauchy, "
+        "welsch and huber have their default scale (c = 1 or δ = 1), which is ten standard deviations of the remaining "
+        "noise. With a smaller c, the influence of an outlier in cauchy and welsch begins to decrease at smaller "
+        "residuals.",
     ),
     Situation(
         name="quantiles",
@@ -75,8 +76,9 @@ SITUATIONS = (
         metrics=("share below",),
         baseline="",
         levels=True,
-        limits="*Share below* is the share of the test targets that are below the prediction. Each split has 67 test "
-        "patients, so a share is known to about ±4 %.",
+        limits="*Share below* is the share of the test targets that are below the prediction. Each split has 66 test "
+        "patients, so a share is known to about ±4 %. The interval of expectile with τ = 0.1 contains τ only because "
+        "it is wide.",
     ),
     Situation(
         name="counts",

@@ -39,7 +39,7 @@ def describe(situation: Situation, results: Sequence[Result]) -> str:
     values, metric = values_of(situation, results), situation.metrics[0]
     if situation.levels:
         right = [label for label, each in values.items() if mean_estimate(each[metric]).contains(_level(label))]
-        return f"{metric}: the interval contains τ with {', '.join(map(_short, right)) or 'no loss'}"
+        return f"{metric}: τ is inside the 95 % interval for {', '.join(map(_short, right)) or 'no loss'}"
     labels_of: dict[str, list[str]] = {}
     for label in values:
         if label != situation.baseline:

@@ -27,14 +27,14 @@ _HOW = """\
 ## How to read the numbers
 
 - A value is the mean over the seeds ± half the width of its 95 % confidence interval (Student's t). The seed determines
-  the initial weights and the order of the batches. If the command sets `data.data_seed` or `data.split_seed`, it also
-  determines the generated data or the split.
+  the initial weights and the order of the batches. If the command sets `data.data_seed` or `data.split_seed`, the seed
+  also determines the generated data or the split.
 - Two losses with the same seed have the same initial weights, batches and data, so differences are computed per seed.
   *Better* and *worse* mean that the 95 % interval of the difference excludes 0. *Equal* means that the two losses agree
   in every seed. All other differences are *not distinguishable* from 0 in these runs, which does not prove that they
   are 0.
-- The smallest possible change of an accuracy is one test example. If the standard deviation over the seeds is smaller,
-  this step is used instead.
+- An accuracy changes in steps of 1/(number of test examples). If the standard deviation over the seeds is smaller than
+  a step, the step is used in its place.
 - This page contains {count} differences, without a correction for multiple comparisons. If no two losses differed at
   all, about {chance} of the differences would still be called better or worse by chance.
 - All losses of a section have the same learning rate. The steps of Adam do not depend on the scale of the loss, so this
@@ -68,7 +68,7 @@ the error of its probabilities, and for a confident mistake it is close to its m
 The squared error (p − y)² on p = σ(z) has the gradient 2 (p − y) · p (1 − p). The last factor, p (1 − p), is the
 derivative of the sigmoid. It is as small for confident mistakes as for confident correct predictions. The softmax has
 the same effect. The table shows the derivative with respect to the logit of the correct class (ten classes, the other
-logits are 0), or with respect to the single logit of a positive label, at several margins:
+logits are 0), or with respect to the single logit of a positive label. The margin is the value of this logit:
 """
 
 _VANISHES = """\
@@ -102,10 +102,11 @@ _INITIAL = """\
 
 ![Norm of the initial gradient of every loss](figures/initial_gradients.png)
 
-The figure shows the gradient norm of every loss of the catalog with its default hyperparameters, for the same untrained
-network and the same examples ([numbers](figures/initial_gradients.csv), which a [test]({tests}) recomputes). The norm
-under {longest} is {long:.3g} times the norm under cross_entropy; under {shortest} it is {short:.2g} times. For this
-figure, `distillation` has a teacher that was trained on these examples, and `gjs` draws its random views.
+The figure shows the gradient norm of every loss with its default hyperparameters, for the same untrained network and
+the same examples ([numbers](figures/initial_gradients.csv), which a [test]({tests}) recomputes). The norm under
+{longest} is {long:.3g} times the norm under cross_entropy; under {shortest} it is {short:.2g} times. For this figure,
+`distillation` has a teacher that was trained on these examples, and `gjs` compares each image with a randomly shifted
+copy.
 
 With plain SGD, a step is the learning rate times the gradient. With one learning rate for all losses, the steps of some
 losses are hundreds of times longer than those of others, and a loss may be best only because of its scale. An example,

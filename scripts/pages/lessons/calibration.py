@@ -42,10 +42,10 @@ FOCAL = Lesson(
         ),
     ),
     curves=_reliability("trainer.max_epochs=40"),
-    observation="Points below the diagonal are overconfident: the confidence is higher than the accuracy. After long "
-    "training, γ = 0 (cross-entropy) is below the diagonal and γ = 2 is close to it. After a fifth of the training the "
-    "network is not overconfident, and the same γ increases the calibration error. Focal loss lowers the confidence in "
-    "both cases; it does not calibrate a network in general.",
+    observation="In the figure, points below the diagonal are overconfident: the confidence is higher than the "
+    "accuracy. After long training, γ = 0 (cross-entropy) is below the diagonal and γ = 2 is close to it. After a "
+    "fifth of the training the network is not overconfident, and the same γ increases the calibration error. Focal "
+    "loss lowers the confidence in both cases; it does not calibrate a network in general.",
     explanation="The factor (1 - p)^γ reduces the weight of examples that are already classified with high confidence, "
     "so p is not driven all the way to 1. Focal loss is not a proper scoring rule: if the true probability is q, its "
     "expected value is minimal at a p that is closer to 1/2 than q. It lowers the confidence whether or not the "
@@ -84,11 +84,11 @@ SMOOTHING = Lesson(
     ),
     curves=_reliability("data.size=2"),
     observation="On digits of 2×2 pixels, label smoothing lowers the calibration error by a third or more. On digits "
-    "of 8×8 pixels, it raises the calibration error up to tenfold, in proportion to the smoothing, although the "
+    "of 8×8 pixels, it raises the calibration error to 4 times (smoothing 0.05) and 12 times (0.2), although the "
     "accuracy is no lower. Do not use label smoothing on such data if you need calibrated probabilities.",
     explanation="The gradient with respect to the logit of the label is p - t, where t = 1 - ε + ε/C. For ε = 0.2 and "
     "ten classes it is 0 at p = 0.82, and it is positive above. A network that is correct in 98 % of all cases "
-    "therefore predicts about 0.8. The difference is the calibration error in the second table.",
+    "therefore predicts about 0.8. The difference is most of the calibration error in the table for 8×8 pixels.",
     suggestions="`loss.label_smoothing=0.02`; `loss=smoothed loss@loss.loss=focal`; its effect under label noise: "
     "`noise=symmetric noise.rate=0.2`.",
     quick_overrides=("trainer.max_epochs=15",),

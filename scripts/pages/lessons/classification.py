@@ -69,8 +69,9 @@ NOISE = Lesson(
     explanation="The gradient of cross-entropy with respect to the logit of the label is -(1 - p). It is largest for "
     "labels to which the network assigns a low probability, and these are mostly the wrong labels. nce_rce is "
     "symmetric: for each example, the losses of all labels add up to a constant. Labels that are wrong at random "
-    "therefore add a constant to the expected loss and do not move its minimum. gce multiplies the gradient of "
-    "cross-entropy by p^q, so labels with a low probability have hardly any effect.",
+    "therefore scale the expected loss and add a constant, which does not move its minimum (if fewer than 90 % of the "
+    "labels of ten classes are wrong). gce multiplies the gradient of cross-entropy by p^q, so labels with a low "
+    "probability have hardly any effect.",
     suggestions="`noise=pair_flip`, whose wrong labels are not spread over all classes; `noise.rate=0.8`; "
     "`callbacks=early_stopping`, which stops cross-entropy at its highest validation accuracy, but needs examples with "
     "correct labels.",
@@ -179,9 +180,9 @@ VANISHING = Lesson(
         log=True,
     ),
     observation="With the usual initial weights, the two losses learn equally well. After a start with confident "
-    "mistakes, cross-entropy still learns every training example (its curve ends when a seed has no misclassified "
-    "examples left). With squared error on the softmax, some digits are never predicted. At the end the gradient with "
-    "respect to their logits is about 1e-6: it is almost zero, far from any minimum.",
+    "mistakes, cross-entropy still learns every training example (its curve, a median over the misclassified examples, "
+    "ends when a seed has none left). With squared error on the softmax, some digits are never predicted. At the end "
+    "the gradient with respect to their logits is about 1e-6: it is almost zero, far from any minimum.",
     explanation="With respect to the logit of the correct class, the gradient of cross-entropy is p_y - 1, which is "
     "largest where p_y is 0. The gradient of the squared error Σ (p - t)² is 2 p_y ((p_y - 1) - Σ_j p_j (p_j - t_j)). "
     "It has the factor p_y, so a class with a probability near 0 has almost no gradient. Adam rescales gradients, but "

@@ -43,9 +43,10 @@ HUBER = Lesson(
     explanation="The gradient of the squared error is 2r for a residual r: a target that is off by 20 has as much "
     "influence as two hundred targets that are off by 0.1. The squared error is minimal at the mean. Outliers of +20 "
     "in one tenth of the targets shift the mean by 2, and the measured test MSE is about 2². The gradient of huber is "
-    "r up to δ = 1 and ±1 beyond, so an outlier has the same influence as a target that is off by 1. This leaves a "
-    "shift of about 0.1·1/0.9 = 0.11. Its square plus the noise variance 0.01 is the 0.02 in the table. The absolute "
-    "error is minimal at the median, which shifts by 0.01.",
+    "r up to δ = 1 and ±1 beyond, so an outlier has the same influence as a target that is off by 1. At the minimum, "
+    "the gradients ±1 of one tenth balance the shift of nine tenths: 0.1 · 1 = 0.9 · shift, so the shift is 0.11. Its "
+    "square plus the noise variance 0.01 is the 0.02 in the table. The absolute error is minimal at the median, which "
+    "shifts by 0.01.",
     suggestions="`loss=huber loss.delta=0.135` (1.345 standard deviations of the noise); `loss=tukey`, whose gradient "
     "is 0 for large residuals; `noise.sides=two`, where the mean does not shift and squared error is only less "
     "precise.",
@@ -87,10 +88,11 @@ CLIPPING = Lesson(
     observation="Without clipping, the validation error of squared error jumps from epoch to epoch: a batch with large "
     "outliers moves the weights far away. With a gradient norm of at most 1, the validation error decreases, and the "
     "final test MAE is less than half. Huber ends lower still, with and without clipping.",
-    explanation="A clipped gradient is shorter but has the same direction: the outliers keep their share of 2r, summed "
-    "over the batch. Clipping bounds the effect of each batch on the weights. Huber bounds the effect of each example "
-    "on the gradient of the batch, which changes the direction of the gradient. If all examples are in one batch, "
-    "clipping does not even move the point at which the gradient is zero.",
+    explanation="A clipped gradient is shorter but has the same direction: it is still proportional to the sum of the "
+    "gradients of the examples, in which outliers have the same share as before. Clipping bounds the effect of each "
+    "batch on the weights. Huber bounds the effect of each example on the gradient of the batch, which changes the "
+    "direction of the gradient. If all examples are in one batch, clipping does not even move the point at which the "
+    "gradient is zero.",
     suggestions="`trainer.gradient_clip_val=0.1`; `optimizer.lr=0.1`, at which squared error without clipping ends in "
     "NaN and the run names the layer; `optimizer=adam`, whose steps are bounded anyway.",
     quick_seeds=5,

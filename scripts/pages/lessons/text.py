@@ -12,10 +12,10 @@ _HEAD = """\
 # Lessons: what a loss changes, in one command each
 
 Each lesson is a configuration in `conf/experiment/`. It has a question, a command that takes a few minutes on two CPU
-cores, and an expected result. `tests/unit/scripts/test_lessons.py` asserts the expected result, for the numbers below
-and for smaller runs. The data sets are small and need no download. A lesson is an example of an effect; the size of the
-effect can be different on other data. Some experiments set `callbacks.checkpoints=null`: they save no checkpoints and
-evaluate the last epoch, so nothing is selected on validation data.
+cores, and an expected result. `tests/unit/scripts/test_lessons.py` tests the expected result twice: on the recorded
+numbers below, and in smaller runs. The data sets are small and need no download. A lesson is an example of an effect;
+the size of the effect can be different on other data. Some experiments set `callbacks.checkpoints=null`: they save no
+checkpoints and evaluate the last epoch, so nothing is selected on validation data.
 
 {contents}
 

@@ -176,7 +176,7 @@ class Record(Snapshot, RecordedExamples):
     def newest_scalars(self) -> dict[str, float]:
         """Return those metrics of the newest snapshot that are finite, by their TensorBoard tags."""
         newest = {
-            "gradient_share_hardest_10": hardest_share(self.gradient[-1]),
+            "gradient_share_hardest_10": largest_share(self.gradient[-1]),
             "no_gradient": float(self.no_gradient()[-1].mean()),
             "gradient_norm_logits": float(self.gradient[-1].mean(dtype=np.float64)),
             "noise_auroc": auroc(self.loss[-1], self.corrupted),
@@ -230,15 +230,15 @@ def _validate(arrays: dict[str, NDArray[Any]]) -> None:
         raise ValueError(f"its task is {arrays['task']}")
 
 
-def hardest_share(gradient: Numbers, share: float = 0.1) -> float:
-    """Return the part of Σ g_i that comes from the hardest examples: the given share of all n, with the largest g_i.
+def largest_share(values: Numbers, share: float = 0.1) -> float:
+    """Return the sum of the largest values divided by the sum of all n values, which are ≥ 0.
 
-    The number of hardest examples is rounded up. The result is `share` if all g_i are equal, 1 if the other examples
-    have g_i = 0, and NaN if all g_i are 0.
+    The number of largest values is `share` · n, rounded up. The result is `share` if all values are equal, 1 if all but
+    the largest are 0, and NaN if all are 0.
     """
-    count = math.ceil(share * len(gradient) - 1e-9)  # 0.1 · 30 is slightly more than 3
-    total = gradient.sum(dtype=np.float64)
-    return float(np.sort(gradient)[-count:].sum(dtype=np.float64) / total) if 0 < total < math.inf else math.nan
+    count = math.ceil(share * len(values) - 1e-9)  # 0.1 · 30 is slightly more than 3
+    total = values.sum(dtype=np.float64)
+    return float(np.sort(values)[-count:].sum(dtype=np.float64) / total) if 0 < total < math.inf else math.nan
 
 
 def auroc(score: Numbers, corrupted: NDArray[np.bool_]) -> float:

@@ -107,6 +107,14 @@ def test_vanishing_and_exploding_gradients_are_named(flow, word):
     assert over_epochs.draw_layers({"": record}).figure is not None
 
 
+def test_the_gradient_finding_states_the_share_of_the_largest_gradients():
+    gradient = np.ones((3, COUNT))
+    gradient[-1, :10] = 9
+    finding = over_epochs.gradient_finding(replace(make_record(), gradient=gradient))
+    expected = "the 10 % largest gradients make up 50 % of the sum at the end, 10 % at the start; 0 % of the examples"
+    assert finding.startswith(expected)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
 def test_a_record_with_invalid_snapshots_can_be_drawn(bad):
     record = make_record(noise=0.3)

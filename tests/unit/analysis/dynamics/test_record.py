@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot, auroc, hardest_share
+from losslab.analysis.dynamics.record import Record, RecordedExamples, Snapshot, auroc, largest_share
 from losslab.errors import LabError
 
 
@@ -28,14 +28,14 @@ def record(loss, margin=None, gradient=None, corrupted=None, epochs=None, task="
     )
 
 
-def test_equal_gradients_give_the_hardest_tenth_a_tenth():
-    assert hardest_share(np.ones(30)) == pytest.approx(0.1)
+def test_the_largest_tenth_of_equal_values_is_a_tenth_of_their_sum():
+    assert largest_share(np.ones(30)) == pytest.approx(0.1)
 
 
-def test_hardest_share_counts_the_largest_gradients_and_rounds_up():
+def test_the_number_of_largest_values_is_rounded_up():
     gradient = np.array([1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5.0])
-    assert hardest_share(gradient) == pytest.approx(0.9)  # 2 of 11
-    assert math.isnan(hardest_share(np.zeros(10)))
+    assert largest_share(gradient) == pytest.approx(0.9)  # 2 of 11
+    assert math.isnan(largest_share(np.zeros(10)))
 
 
 def test_examples_without_gradient_are_found_relative_to_the_first_snapshot():

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
-from losslab.analysis.dynamics.record import Numbers, Record, hardest_share
+from losslab.analysis.dynamics.record import Numbers, Record, largest_share
 from losslab.io.figures import COLOURS, GREY, new_figure
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def loss_finding(record: Record) -> str:
         right, wrong = (format_number(float(np.median(last[row]))) for row in (~record.corrupted, record.corrupted))
         what = "values" if record.is_regression else "labels"
         return f"at the end, the median loss is {wrong} with wrong {what}, {right} with right {what}"
-    share = hardest_share(last - min(0.0, float(last.min())))
+    share = largest_share(last - min(0.0, float(last.min())))
     part, median = format_percent(0.1 if np.isnan(share) else share), format_number(float(np.median(last)))
-    return f"at the end, the hardest 10 % of examples make up {part} of the loss (median loss {median})"
+    return f"at the end, the 10 % of examples with the largest loss make up {part} of its sum (median loss {median})"
 
 
 def draw_margins(records: Records) -> DrawnFigure:

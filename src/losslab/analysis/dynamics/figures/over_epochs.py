@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
-from losslab.analysis.dynamics.record import NO_GRADIENT_SHARE, Numbers, Record, hardest_share
+from losslab.analysis.dynamics.record import NO_GRADIENT_SHARE, Numbers, Record, largest_share
 from losslab.io.figures import COLOURS, GREY, line_styles, new_figure
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _RATIO = 1e4
 
 
 def draw_gradients(records: Records) -> DrawnFigure:
-    """Draw over epochs the mean gradient norm, the share of the hardest tenth, and the share with no gradient.
+    """Draw over epochs the mean gradient norm, the share of the 10 % largest, and how many examples have none.
 
     If there are several runs, each is a line, and its norms are divided by their mean in the first snapshot.
     """
@@ -27,7 +27,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
         line: dict[str, Any] = {**style, "marker": "." if len(record.epoch) <= 50 else None, "label": label}
         norms = record.gradient.mean(axis=1, dtype=np.float64)
         norm.plot(record.epoch, norms if single else norms / norms[0], **line)
-        share.plot(record.epoch, [hardest_share(gradient) for gradient in record.gradient], **line)
+        share.plot(record.epoch, [largest_share(gradient) for gradient in record.gradient], **line)
         _draw_without_gradient(without, record, line, single=single)
     if not single:
         figure.legend(*norm.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
@@ -35,7 +35,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ its value before training")
     if _is_steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
         norm.set_yscale("log")
-    _style_epoch_axes(share, "share of the gradient from the hardest 10 %")
+    _style_epoch_axes(share, "share of the 10 % largest gradients")
     share.axhline(0.1, color=GREY, linewidth=1, linestyle=":")
     share.annotate("all gradients equal", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
@@ -63,10 +63,10 @@ def _draw_without_gradient(axes: "Axes", record: Record, line: dict[str, Any], *
 
 
 def gradient_finding(record: Record) -> str:
-    """Describe how much of the gradient comes from the hardest examples at the end of training."""
-    start, end = (hardest_share(record.gradient[row]) for row in (0, -1))
-    shares = f"{format_percent(end)} of the gradient at the end, {format_percent(start)} at the start"
-    words = "at the end, no example has a gradient" if np.isnan(end) else f"the hardest 10 % contribute {shares}"
+    """Describe how much of the sum of gradient norms comes from the largest ones at the start and end of training."""
+    start, end = (largest_share(record.gradient[row]) for row in (0, -1))
+    shares = f"{format_percent(end)} of the sum at the end, {format_percent(start)} at the start"
+    words = "at the end, no example has a gradient" if np.isnan(end) else f"the 10 % largest gradients make up {shares}"
     without = record.no_gradient()[-1]
     share = f"{format_percent(float(without.mean()))} of the examples contribute none"
     if record.is_regression:
