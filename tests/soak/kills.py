@@ -1,5 +1,6 @@
 """Runs that are killed and resumed repeatedly end as undisturbed ones."""
 
+import math
 import random
 import shutil
 import signal
@@ -32,19 +33,19 @@ MAX_SECONDS = 10.0
 def cases(count: int) -> list[Case]:
     """SIGKILL to one process, five faults in each case."""
     kinds = list(KINDS)
-    return [Case("kills", f"{number} {kinds[number % len(kinds)]}") for number in range(count // 5)]
+    return [Case("kills", f"{number} {kinds[number % len(kinds)]}") for number in range(math.ceil(count / 5))]
 
 
 def rank_cases(count: int) -> list[Case]:
     """All faults to a run of two ranks, five in each case."""
     kinds = list(KINDS)
-    return [Case("ranks", f"{number} {kinds[number % len(kinds)]}") for number in range(count // 5)]
+    return [Case("ranks", f"{number} {kinds[number % len(kinds)]}") for number in range(math.ceil(count / 5))]
 
 
 def signal_cases(count: int) -> list[Case]:
     """SIGINT and SIGTERM to one process, five faults in each case."""
     kinds = list(KINDS)
-    return [Case("signals", f"{number} {kinds[number % len(kinds)]}") for number in range(count // 5)]
+    return [Case("signals", f"{number} {kinds[number % len(kinds)]}") for number in range(math.ceil(count / 5))]
 
 
 def run(case: Case, folder: Path, faults: int = 5) -> CaseResult:

@@ -1,5 +1,6 @@
 """A scheduler that stops and requeues a job repeatedly, as SLURM does."""
 
+import math
 import os
 import random
 import re
@@ -20,7 +21,7 @@ TO = re.compile(r"interrupted in epoch \d+ after step (\d+)")
 
 def cases(count: int) -> list[Case]:
     """Ten requeues in each case."""
-    return [Case("requeues", str(number)) for number in range(count // 10)]
+    return [Case("requeues", str(number)) for number in range(math.ceil(count / 10))]
 
 
 def run(case: Case, folder: Path, requeues: int = 10) -> CaseResult:

@@ -1,5 +1,6 @@
 """Processes that are killed while they write a checkpoint leave one that can be read."""
 
+import math
 import os
 import random
 import shutil
@@ -19,7 +20,7 @@ SIZE = 1_000_000
 
 def cases(count: int) -> list[Case]:
     """Twenty kills in each case."""
-    return [Case("saves", str(number)) for number in range(count // 20)]
+    return [Case("saves", str(number)) for number in range(math.ceil(count / 20))]
 
 
 def run(case: Case, folder: Path, kills: int = 20) -> CaseResult:

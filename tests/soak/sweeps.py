@@ -1,5 +1,6 @@
 """Sweeps whose parent process is killed leave no process behind, and can be completed."""
 
+import math
 import os
 import random
 import shutil
@@ -25,7 +26,7 @@ _MARKER = "LOSSLAB_SOAK"
 
 def cases(count: int) -> list[Case]:
     """Three kills in each case."""
-    return [Case("sweeps", str(number)) for number in range(count // 3)]
+    return [Case("sweeps", str(number)) for number in range(math.ceil(count / 3))]
 
 
 def run(case: Case, folder: Path, kills_: int = 3) -> CaseResult:
