@@ -10,6 +10,6 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "conf"
-# In a checkout conf/ lies beside src/, and an editable install may hold an old copy of it: the checkout's own wins.
+# A checkout has conf/ next to src/. An editable install may contain an old copy, so the conf/ of the checkout is used.
 CONF = _CHECKOUT if (_CHECKOUT / "train.yaml").is_file() else Path(__file__).resolve().parent / "conf"
 """The folder of configurations."""
