@@ -49,6 +49,15 @@ def test_the_page_of_a_sweep_is_written_into_the_sweep(tmp_path):
     assert (tmp_path / "sweep" / "comparison" / "test-accuracy.png").is_file()
 
 
+def test_a_comparison_with_runs_outside_of_the_sweep_is_not_written_into_the_sweep(compare, tmp_path):
+    accuracies(tmp_path / "outputs" / "sweep", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
+    summary(tmp_path / "outputs" / "sweep")
+    accuracies(tmp_path / "outputs" / "alone", c={0: 0.3})
+    assert compare("outputs") == 0
+    assert not (tmp_path / "outputs" / "sweep" / "comparison").exists()
+    assert len(list((tmp_path / "outputs").glob("comparison-*/comparison.md"))) == 1
+
+
 def test_compare_needs_no_torch(tmp_path):
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2}, b={0: 0.5, 1: 0.6})
     code = (

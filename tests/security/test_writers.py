@@ -76,7 +76,7 @@ def test_comparison_is_not_written_through_a_link(way, run, victim):
         (run.path / "comparison" / "runs.csv").touch()
     (run.path / way).symlink_to(victim / "profile" if way.endswith(".md") else victim)
     with pytest.raises(LabError, match=f"{way} is a symbolic link"):
-        compare._make_folder(None, SimpleNamespace(collection=SimpleNamespace(sweeps=[run.path])))
+        compare._make_folder(None, SimpleNamespace(collection=SimpleNamespace(sweep=run.path)))
 
 
 def test_control_characters_are_escaped():

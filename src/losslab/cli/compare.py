@@ -93,13 +93,15 @@ def _parse_reach(text: str) -> tuple[str, float | None]:
 
 
 def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
-    """Create and return the output folder. An earlier comparison in it will be replaced."""
-    sweeps = comparison.collection.sweeps
-    default = sweeps[0] / "comparison" if len(sweeps) == 1 else Path("outputs") / f"comparison-{runs.timestamp()}"
-    folder = output or default
-    if output is None:
-        for sweep in sweeps[:1]:  # the sweep may come from somebody else, and contain links
-            untrusted.check_output_path(folder, sweep)
+    """Create and return the output folder: by default that of the sweep, if all runs belong to it.
+
+    An earlier comparison in the folder will be replaced.
+    """
+    folder = output or Path("outputs") / f"comparison-{runs.timestamp()}"
+    sweep = comparison.collection.sweep
+    if output is None and sweep is not None:
+        folder = sweep / "comparison"
+        untrusted.check_output_path(folder, sweep)  # the sweep may come from somebody else, and contain links
         if folder.is_dir():
             untrusted.check_folder(folder)
     refuse_file(folder)

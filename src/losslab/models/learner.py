@@ -207,9 +207,13 @@ class Learner(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state from which an interrupted epoch continues. All ranks must call this together."""
         sums = torch.stack([average.sums for average in self.averages["train"].values()])
+        of_ranks = [sums]
+        if distributed.is_available() and distributed.is_initialized():  # Lightning's all_gather is deprecated in torch
+            of_ranks = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
+            distributed.all_gather(of_ranks, sums)
         loader: Any = self.trainer.train_dataloader
         checkpoint["learner"] = {
-            "sums": self.trainer.strategy.all_gather(sums).view(-1, *sums.shape).cpu(),  # (ranks, averages, 2)
+            "sums": torch.stack(of_ranks).cpu(),  # (ranks, averages, 2)
             "values": dict(self.values),
             "fresh": sorted(self.updated_this_epoch),
             "loader": loader.state_dict(),

@@ -52,6 +52,12 @@ class RunCollection:
     """Each job without a run folder, and each folder that cannot be read: its name, and the reason."""
     sweeps: list[Path] = field(default_factory=list)
 
+    @property
+    def sweep(self) -> Path | None:
+        """The sweep to which all runs belong; None if there is no such sweep."""
+        alone = self.sweeps[0] if len(self.sweeps) == 1 else None
+        return alone if alone and all(alone in run.folder.path.parents for run in self.runs) else None
+
 
 def read_runs(folders: Sequence[Path]) -> RunCollection:
     """Read all runs in and below these folders, each once. Raises LabError for a folder or runs that do not exist."""
