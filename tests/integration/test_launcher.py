@@ -297,7 +297,7 @@ def test_a_run_uses_the_ranks_that_torchrun_starts(tmp_path):
 def test_only_rank_0_of_a_run_logs_its_settings_and_errors(tmp_path):
     process = start("trainer=ddp_cpu", "run_dir=run", "trainer.max_epochs=3", cwd=tmp_path)
     out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    assert (process.returncode, errors) == (0, "")
     assert out.count("run folder") == 1
     assert "2 processes" in out
     process = start("trainer=ddp_cpu", "run_dir=other", "loss=cross_entropy", cwd=tmp_path)

@@ -125,7 +125,8 @@ def _missing_seeds(groups: Sequence[Group]) -> Iterator[str]:
         own = {run.seed for run in group.runs}
         missing = [str(seed) for seed in every if seed not in own]
         if own and missing:
-            yield f"The differences of {group.label} leave out seed {shorten(missing)}, for which it has no result."
+            seeds = "seeds" if len(missing) > 1 else "seed"
+            yield f"The differences of {group.label} leave out {seeds} {shorten(missing)}, for which it has no result."
 
 
 def _repeated_runs(groups: Sequence[Group]) -> Iterator[str]:
