@@ -110,7 +110,7 @@ class Loss(HasHyperparameters, ABC):
         return targets * self.outputs_per_target
 
     def loss_inputs(self, outputs: Tensor, inputs: Tensor, network: nn.Module) -> Tensor:  # noqa: ARG002
-        """Return the tensor (N, n_views · C) to score: the network's outputs (N, C), then those of any other views."""
+        """Return what to score (N, n_views · C): `outputs` (N, C), concatenated with the outputs for other views."""
         return outputs
 
     def set_class_counts(self, counts: Tensor) -> None:

@@ -109,9 +109,9 @@ def _newton_step(excess: Tensor, distance: Tensor, s: Tensor) -> Tensor:
 _SMALL = 0.05
 """The functions below use a power series where |v| is less than this."""
 _LOG1P = tuple((-1) ** n / (n + 1) for n in range(13))
-"""Coefficients of log(1 + v) / v, exact in float64 for |v| < 0.05."""
+"""Taylor coefficients of log(1 + v) / v. For |v| < 0.05 the sum has the precision of float64."""
 _EXPM1 = (1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 362880)
-"""Coefficients of (e^v - 1) / v, exact in float64 for |v| < 0.05."""
+"""Taylor coefficients of (e^v - 1) / v. For |v| < 0.05 the sum has the precision of float64."""
 
 
 def _scaled_log1p(s: Tensor, u: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class Learner(LightningModule):
         return None
 
     def batch_metric_sum(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Return the sum () of `train_metric` over the examples of a batch."""
+        """Return the sum of `train_metric` over the examples of a batch, as a scalar tensor."""
         raise NotImplementedError
 
     def encode_target(self, target: Tensor, dtype: torch.dtype) -> Tensor:

@@ -160,7 +160,7 @@ def _is_function_of_outputs(config: dict[str, Any]) -> bool:
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
-    """Replace errors of Hydra, Lightning and torch.optim about wrong values by a LabError of one line."""
+    """Turn errors of Hydra, Lightning and torch.optim about wrong values of a config key into a LabError."""
     try:
         yield
     except InstantiationException as error:

@@ -105,7 +105,7 @@ class RunTime:
 
     run: Run
     epoch: float
-    """The number of the epoch; infinite if the run never reached the value."""
+    """The first epoch at which the run reached the value; infinite if it never did."""
     seconds: float | None
     """The wall time until the end of that epoch; infinite if the run never reached the value, None if not recorded."""
 

@@ -50,7 +50,7 @@ class GeometricEstimate:
 
     @property
     def unbounded(self) -> bool:
-        """Whether the interval is (0, inf) because its ends overflow, as they can with two seeds and many groups."""
+        """Whether the interval is (0, inf) because its ends overflow, for example with two seeds and a small level."""
         return self.low == 0 and self.high == inf
 
 

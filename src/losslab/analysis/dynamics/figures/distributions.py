@@ -40,7 +40,7 @@ def draw_losses(records: Records) -> DrawnFigure:
 def _draw_rows(
     column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
 ) -> "list[Axes]":
-    """Draw a histogram of the values (L, n) at some snapshots into the axes of a column, and return the used axes."""
+    """Draw one histogram of n values per selected snapshot (`values` is (L, n)), and return the axes that are used."""
     snapshots = _select_snapshots(record)
     for axes in column[len(snapshots) :]:
         axes.set_axis_off()
