@@ -139,6 +139,20 @@ def test_adapt_does_not_change_criterion_or_random_state():
     assert [id(own) for own in loss.parameters()] == [id(own) for own in criterion.parameters()]
 
 
+def test_criterion_with_a_lazy_layer_can_be_adapted():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.LazyLinear(CLASSES)
+
+        def forward(self, outputs, target):
+            return F.cross_entropy(self.scale(outputs), target)
+
+    loss = adapt(Scaled(), I, CLASSES)
+    outputs, target = batch(loss)
+    assert torch.equal(loss(outputs, target), loss.criterion(outputs, target))
+
+
 def test_adapt_returns_a_losslab_loss_unchanged():
     from losslab.losses import CrossEntropy
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from losslab.errors import LabError, message_of
 from losslab.targets import Kind, encode
@@ -148,7 +149,7 @@ def _calls(criterion: Criterion, kind: Kind, targets: int) -> list[Call]:
         return [Call(kind, targets, flat, integers) for integers in dtypes for flat in flats]
     # A loss with its own classifier takes embeddings, whose width is one of the sizes of a parameter.
     parameters = criterion.parameters() if isinstance(criterion, nn.Module) else ()
-    widths = {size for parameter in parameters for size in parameter.shape} - {targets, 0}
+    widths = {size for parameter in parameters if not is_lazy(parameter) for size in parameter.shape} - {targets, 0}
     return [
         *(Call(kind, width) for width in (targets, *sorted(widths, reverse=True))),
         Call(Kind.PROBABILITIES, targets),
