@@ -155,6 +155,15 @@ def test_two_jobs_share_neither_number_nor_folder(sweep, complete):
     assert "the same folder" in refused(complete, sweep)
 
 
+def test_two_runs_with_one_number_are_refused_without_recorded_configurations(sweep, complete):
+    (sweep / runs.JOBS).unlink()
+    for name, values in (("0-a", {"unheard_of": node("os.getcwd")}), ("0-b", {})):
+        folders.run(sweep / name, metrics={"test/mse": 1.0}, **values)
+    rows = [{"job": 0, "overrides": [], "folder": name, "state": "done", "reason": None} for name in ("0-a", "0-b")]
+    (sweep / runs.SUMMARY).write_text(json.dumps({"command": ["-m"], "jobs": rows}))
+    assert "have the same number" in refused(complete, sweep)
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"jobs": 3}', '{"jobs": [3]}', "[" * 100_000, "\0", '{"jobs": [{}]}']
 )

@@ -57,7 +57,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_here(options: argparse.Namespace) -> None:
-    start_command(options.trust)  # again, because this may be a new process
+    start_command(options.trust, rank=environment.current_rank().rank)  # again: this may be a new process
     with imports_without_gc():
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
         from losslab.analysis.evaluate.report import evaluation_name, write_evaluation  # noqa: PLC0415

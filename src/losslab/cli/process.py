@@ -21,7 +21,6 @@ from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
 from losslab.runs import trust
-from losslab.training.distributed import environment
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
@@ -70,8 +69,8 @@ def run_verb(body: Callable[[], int | None], trusted: Sequence[str] = (), *, sho
     exit_now(code or 0)
 
 
-def start_command(trusted: Sequence[str] = ()) -> None:
-    """Set up the logging and the import path of a command. Ranks above 0 log only errors.
+def start_command(trusted: Sequence[str] = (), *, rank: int = 0) -> None:
+    """Set up the logging and the import path of a command. With a `rank` above 0, only errors are logged.
 
     The working directory is added to the import path only if the user trusts a package, because it may contain code
     that somebody else wrote.
@@ -81,8 +80,8 @@ def start_command(trusted: Sequence[str] = ()) -> None:
     """
     if trust.parse_packages(trusted):
         add_working_directory_to_path()
-    level = logging.INFO if environment.current_rank().rank == 0 else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger().setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if HOME is not writable
 
 

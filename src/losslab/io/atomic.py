@@ -35,6 +35,7 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
     with _replace(path) as file:
         write(file)
         file.flush()
+        os.fsync(file.fileno())
         digest = sha256(Path(file.name))
         # Until the rename, the checksum file lists the digests of both files, so that either of them passes.
         _write_digests(path, [digest, *previous])
@@ -69,6 +70,8 @@ def to_json(content: Mapping[str, Any]) -> str:
 def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _replace_non_finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_non_finite(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

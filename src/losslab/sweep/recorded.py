@@ -64,6 +64,8 @@ def complete(
             change(job.config, settings)
             job.config["trust"] = list(trusted)
     configs = {f"job {job.number}": job.config for job in sweep.jobs}
+    if len(configs) < len(sweep.jobs):  # a configuration would not be checked
+        raise LabError(f"two jobs of {runs.display_path(sweep.folder)} have the same number: start the sweep again")
     spawn.run_in_subprocess(check_targets, configs, sweep.folder / runs.JOBS, trusted)  # check_targets imports torch
 
     def prepare(job: Job, sweep: Sweep, run_folder: Path | None = None) -> None:

@@ -157,3 +157,8 @@ def test_json_is_written_completely_or_not_at_all(tmp_path):
 def test_nan_and_infinity_become_null(tmp_path):
     atomic.write_json(tmp_path / "metrics.json", {"a": float("nan"), "b": float("inf"), "c": 1.5})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": None, "b": None, "c": 1.5}
+
+
+def test_json_has_null_for_nan_and_infinity_at_any_depth():
+    content = {"jobs": [{"value": float("nan")}, {"value": (1.0, float("inf"))}], "name": "a"}
+    assert json.loads(atomic.to_json(content)) == {"jobs": [{"value": None}, {"value": [1.0, None]}], "name": "a"}

@@ -157,7 +157,7 @@ class FiniteGuard(Callback):
         names = {"weight": [name for name, _ in named], "gradient": [name for name, p in named if p.grad is not None]}
         for what, finite in flags.items():
             bad = [index for index, flag in enumerate(finite) if not flag]
-            if not bad or what == "all ranks":
+            if not bad or what == "all ranks" or self._finding is not None:
                 continue
             where = _UNKNOWN_LAYER
             if what != "loss":
