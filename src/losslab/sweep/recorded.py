@@ -65,7 +65,7 @@ def complete(
             job.config["trust"] = list(trusted)
     configs = {f"job {job.number}": job.config for job in sweep.jobs}
     if len(configs) < len(sweep.jobs):  # a configuration would not be checked
-        raise LabError(f"two jobs of {runs.display_path(sweep.folder)} have the same number: start the sweep again")
+        raise LabError(f"two jobs of {runs.display_path(sweep.folder)} have the same number: type its command again")
     spawn.run_in_subprocess(check_targets, configs, sweep.folder / runs.JOBS, trusted)  # check_targets imports torch
 
     def prepare(job: Job, sweep: Sweep, run_folder: Path | None = None) -> None:
@@ -151,8 +151,6 @@ def _problems(content: Any) -> Iterator[str]:
         yield "it has no list of jobs"
     for row in rows:
         yield from _job_problems(row)
-    if len({row["job"] for row in rows}) < len(rows):
-        yield "two jobs have the same number"
     folders = [row["folder"] for row in rows if row["config"] is not None]
     if len(set(folders)) < len(folders):
         yield "two jobs have the same folder"
