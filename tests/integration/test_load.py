@@ -26,7 +26,7 @@ def _claim(cwd, barrier, answers, path):
         f"{random.SystemRandom().randrange(256):04x}"
     )  # so that many draw the same name
     config.register()
-    cfg = OmegaConf.create({"run_dir": path, "claimed": "${run_path:${run_dir},null,linear,line,mse,0,null,null}"})
+    cfg = OmegaConf.create({"run_dir": path, "claimed": "${run_path:${run_dir},linear-line-mse-s0}"})
     barrier.wait()
     try:
         answers.put(cfg.claimed)

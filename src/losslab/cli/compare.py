@@ -61,6 +61,7 @@ def _compare(options: argparse.Namespace) -> None:
             logger.info("%s: %s", name, reason)
         raise LabError(NOTHING_FINISHED)
     folder = _make_folder(options.output, comparison)
+    report.remove_old_files(folder)
     logger.info("%s", report.summary(comparison))
     for by_metric in comparison.by_metric.values():
         logger.info("%s", tables.terminal_table(metric_rows(by_metric), (0, 4), instead=_TOO_WIDE))

@@ -1,6 +1,7 @@
 """Logs the settings of a run before training and its results afterwards, and tables of metrics for all verbs."""
 
 import logging
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from losslab.data.batch import Examples
 from losslab.data.corruption import manifest
 from losslab.io.tables import terminal_table
 from losslab.runs import trust
+from losslab.runs.config import changed_settings
 from losslab.targets import Task
 
 if TYPE_CHECKING:
@@ -32,14 +34,15 @@ def log_header(experiment: "Experiment") -> None:
     inputs = f"inputs of {'×'.join(map(str, spec.input_shape))}"
     targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
     folder, packages = runs.display_path(experiment.folder.path), trust.packages_to_trust(config)
-    loss = f"custom {config['loss']['_target_']}" if choices["loss"] == "custom" else choices["loss"]
     batches = f"batches of {config['data']['batch_size']}" if config["data"]["batch_size"] else "one full batch"
     lines = {
-        "model": f"{choices['model']}, {parameters:,} parameter{'s' * (parameters != 1)}",
-        "data": f"{choices['data']}, {inputs}, {targets}, {batches}",
+        "model": f"{_with_changes('model', config)}, {parameters:,} parameter{'s' * (parameters != 1)}",
+        "data": f"{_with_changes('data', config)}, {inputs}, {targets}, {batches}",
         **(manifest.describe(experiment.data.manifest) if experiment.data.manifest else {}),
-        "loss": _with_parameters(loss, config["loss"]),
-        "optimizer": _with_parameters(choices["optimizer"], config["optimizer"]) + f", {choices['scheduler']} schedule",
+        **({"mix": _with_parameters(choices["mix"], config["mix"])} if config.get("mix") else {}),
+        "loss": _with_parameters(choices["loss"], config["loss"], changed_settings(config, "loss")),
+        "optimizer": _with_parameters(choices["optimizer"], config["optimizer"], changed_settings(config, "optimizer"))
+        + f", {_with_changes('scheduler', config, ' schedule')}",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
         "watch": f"tensorboard --logdir {folder}",
@@ -49,9 +52,20 @@ def log_header(experiment: "Experiment") -> None:
         logger.info("%-11s %s", name, value)
 
 
-def _with_parameters(name: str, config: dict[str, Any]) -> str:
-    """Return a choice with its options as text, such as "adam, lr 0.001", without those that are None or False."""
-    shown = {key: value for key, value in config.items() if not key.startswith("_") and value not in (None, False)}
+def _with_changes(group: str, config: dict[str, Any], kind: str = "") -> str:
+    """Return the name of a group's choice, and the settings that differ from those in its file, except batch sizes."""
+    changed = {key: value for key, value in changed_settings(config, group).items() if "batch_size" not in key}
+    settings = (f"{key.removeprefix('scheduler.')} {_short(value)}" for key, value in changed.items())
+    return ", ".join([f"{config['choices'][group]}{kind}", *settings])
+
+
+def _with_parameters(name: str, config: dict[str, Any], changed: Container[str] = ()) -> str:
+    """Return a choice with its options as text, such as "adam, lr 0.001".
+
+    Options that are None or False are left out, unless they are in `changed`.
+    """
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    shown = {key: value for key, value in options.items() if value not in (None, False) or key in changed}
     return ", ".join([name, *(f"{key} {_short(value)}" for key, value in shown.items())])
 
 

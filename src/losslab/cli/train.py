@@ -18,6 +18,7 @@ from losslab import CONF, runs
 from losslab.cli import run
 from losslab.cli.process import add_working_directory_to_path, exit_now, imports_without_gc
 from losslab.errors import LabError
+from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors
 from losslab.io.untrusted import check_folder, find_unknown_interpolation, read_yaml
 from losslab.runs import RunFolder, trust
@@ -78,7 +79,8 @@ class HydraTask:
         runtime = HydraConfig.get().runtime
         rank = environment.current_rank()
         try:
-            config = resolve(cfg, runtime.choices, runtime.output_dir)
+            folders = conf_groups.source_folders(runtime.config_sources)
+            config = resolve(cfg, runtime.choices, runtime.output_dir, folders)
             if rank.rank > 0 and not worker.is_worker():
                 logging.getLogger().setLevel(logging.ERROR)  # only rank 0 logs messages
             is_single = HydraConfig.get().mode is RunMode.RUN and rank.world_size == 1

@@ -1,8 +1,13 @@
 """The config groups in conf/, with their properties and choices. Imports no torch."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from losslab import CONF
+from losslab.io.untrusted import read_yaml
 
 
 class ConfigGroup(NamedTuple):
@@ -25,9 +30,9 @@ GROUPS = (
     ConfigGroup("model", required=True, setting=True),
     ConfigGroup("data", required=True, setting=True),
     ConfigGroup("loss", required=True, setting=True),
+    ConfigGroup("mix", unset=True, setting=True),
     ConfigGroup("imbalance", unset=True, corrupts=True, setting=True),
     ConfigGroup("noise", unset=True, corrupts=True, setting=True),
-    ConfigGroup("mix", unset=True, recorded=False),
     ConfigGroup("optimizer", required=True, setting=True),
     ConfigGroup("scheduler", required=True, setting=True),
     ConfigGroup("trainer", required=True),
@@ -47,9 +52,66 @@ SETTINGS = ("loss", *(group.name for group in GROUPS if group.setting and group.
 """The config groups whose choices tell `losslab compare` which runs belong together. The first is the loss."""
 
 
+@cache
 def choices(group: str) -> list[str]:
     """Return the names of the choices of a config group, in alphabetical order."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def source_folders(sources: Iterable[Any]) -> tuple[Path, ...]:
+    """Return the folders of Hydra's config sources (hydra.runtime.config_sources), in the order of the search."""
+    folders: list[Path] = []
+    for source in sources:
+        if source.schema == "file":
+            folders.append(Path(source.path))
+        elif source.schema == "pkg" and not source.path.startswith("hydra."):
+            spec = find_spec(source.path.replace("/", "."))
+            folders += map(Path, (spec and spec.submodule_search_locations) or ())
+    return tuple(folders)
+
+
+def files_of(group: str, choice: str, folders: Sequence[Path] = (CONF,)) -> list[Path]:
+    """Return the files of a choice in these folders, each once. Hydra reads only the first."""
+    if {"", ".."} & {*choice.split("/")}:  # not below the folder of the group
+        return []
+    paths = (folder / group / f"{choice}.yaml" for folder in folders)
+    return [*{path.resolve(): path for path in paths if path.is_file()}.values()]
+
+
+@cache
+def file_settings(group: str, choice: str, folders: tuple[Path, ...] = (CONF,)) -> dict[str, Any] | None:
+    """Return the settings of a group as the file of a choice sets them, by dotted key; None if there is no file.
+
+    The files in the defaults of the file are included. Interpolations are not resolved.
+    """
+    files = files_of(group, choice, folders)
+    if not files:
+        return None
+    content = read_yaml(files[0]) or {}
+    is_global = files[0].read_text().lstrip().startswith("# @package _global_")
+    defaults = content.pop("defaults", [])
+    settings: dict[str, Any] = {}
+    for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:
+        if entry == "_self_":
+            settings |= flatten(content.get(group) or {} if is_global else content)
+            continue
+        (source, name), *_ = ({group: entry} if isinstance(entry, str) else entry).items()
+        source, _, package = (f"{source}@{name.partition('@')[2]}" if isinstance(entry, str) else source).partition("@")
+        if source.startswith("override ") or not isinstance(name, str):
+            continue
+        prefix = package.removeprefix(group).lstrip(".") if is_global else package
+        included = file_settings(source.lstrip("/"), name.partition("@")[0], folders) or {}
+        if source.lstrip("/") == group or package:
+            settings |= {f"{prefix}.{key}".lstrip("."): value for key, value in included.items()}
+    return settings
+
+
+def flatten(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result |= flatten(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return result
 
 
 def unset_group_message(group: str, key: str) -> str:

@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from losslab import CONF
 from losslab.io import conf_groups
 from losslab.io.atomic import to_json
+from losslab.runs.renames import current_name
 
 _SECTIONS = (*conf_groups.REQUIRED, "choices")
 _OPTIONAL_SECTIONS = ("callbacks", "logger", *conf_groups.UNSET)
@@ -17,7 +20,7 @@ CHANGEABLE_ON_RESUME = ("data.dir", "data.workers", "trainer.enable_progress_bar
 _BOOKKEEPING = ("run_dir", "per_run", "choices", "made_with", "optimized_metric")
 """Keys that record facts about a run, such as its folder and library versions, and do not affect its training."""
 RESULT_NEUTRAL_KEYS = frozenset({
-    *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "train", "test", "examine", "logger", "noise.file",
+    *CHANGEABLE_ON_RESUME, *_BOOKKEEPING, "name", "tags", "notes", "test", "examine", "logger", "noise.file",
     "data.url", "data.in_memory", "data.eval_batch_size", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "trainer.num_sanity_val_steps", "trainer.profiler", "trainer.default_root_dir", "callbacks.finite_guard",
     "callbacks.gradient_norms", "callbacks.dynamics", "callbacks.path", "callbacks.dashboard", "callbacks.progress_bar",
@@ -29,9 +32,10 @@ RESULT_NEUTRAL_KEYS = frozenset({
 def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
     """Return whether the value of a key, such as "data.workers", does not change the results of a run.
 
-    `choices` maps config groups to choices: data.dir changes the results only if the choice of data is image_folder.
+    `choices` maps config groups to choices: data.dir does not change the results of losslab's own data, except
+    image_folder.
     """
-    if key == "data.dir" and choices.get("data") == "image_folder":
+    if key == "data.dir" and choices.get("data") not in {None, *conf_groups.choices("data")} - {"image_folder"}:
         return False
     parts = key.split(".")
     return "run_dir" in parts[1:] or any(
@@ -68,17 +72,72 @@ def _problems(config: Any) -> Iterator[str]:
     yield from (f"it lacks {section}.{key}" for section, key in _REQUIRED_KEYS if key not in config[section])
 
 
+def choice_names(
+    config: Mapping[str, Any], choices: Mapping[str, Any], folders: tuple[Path, ...] = (CONF,)
+) -> dict[str, str | None]:
+    """Return the name of what is made for each recorded config group.
+
+    It is the choice, or the names of the classes, such as "Smoothed+Focal", if they are not those in the file of the
+    choice. `folders` are searched for this file. If it is in none of them, the name is the choice.
+    """
+    names = {group: choices.get(group) for group in conf_groups.RECORDED}
+    for group in conf_groups.CORRUPTIONS:
+        names[group] = None if names[group] == "none" else names[group]  # noise=none is the same run as no noise
+    made = {group: config[group] or {} for group in names if group in config}
+    return names | {group: _choice_name(group, names[group], made[group], folders) for group in made}
+
+
+def _choice_name(group: str, choice: str | None, settings: Mapping[str, Any], folders: tuple[Path, ...]) -> str | None:
+    targets = _targets(settings)
+    if choice is None and targets:  # not recorded by an early version, or the keys were set without a choice
+        files = {each: conf_groups.file_settings(group, each) or {} for each in conf_groups.choices(group)}
+        choice = next((each for each, in_file in files.items() if targets == _targets(in_file)), None)
+    in_file = {} if choice is None else conf_groups.file_settings(group, choice, folders)
+    if in_file is None or targets == _targets(in_file):
+        return choice
+    if group == "scheduler" and not targets:
+        return "constant"
+    return "+".join(target.rpartition(".")[2] for target in targets.values()) or choice
+
+
+def _targets(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the classes and functions in the settings of a group, by dotted key, the outermost first."""
+    targets = {
+        key: current_name(str(value))
+        for key, value in conf_groups.flatten(settings).items()
+        if key.rpartition(".")[2] == "_target_" and value != "torch.tensor"
+    }
+    return dict(sorted(targets.items(), key=lambda item: item[0].count(".")))
+
+
+def changed_settings(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Return the settings of a group, by dotted key, that differ from those in the file of the choice.
+
+    Without such a file, these are all settings except None and False.
+    """
+    choice = config["choices"].get(group)
+    in_file = None if choice is None else conf_groups.file_settings(group, choice)
+    made = {key: value for key, value in conf_groups.flatten(config[group]).items() if "._" not in f".{key}"}
+    if in_file is None:
+        return {key: value for key, value in made.items() if value is not None and value is not False}
+    return {
+        key: value
+        for key, value in made.items()
+        if value != in_file.get(key) and "${" not in str(in_file.get(key)) and "???" not in str(in_file.get(key))
+    }
+
+
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters of a run, such as model, seed, loss.gamma, data.batch_size and trainer.max_epochs."""
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
-    sections = {name: config.get(name) or {} for name in ("loss", "optimizer", *conf_groups.CORRUPTIONS)}
-    values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    groups = ("model", "loss", "optimizer", "scheduler", "mix", *conf_groups.CORRUPTIONS)
+    values = conf_groups.flatten({name: config.get(name) or {} for name in groups})
     for name, key in (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision")):
         values[f"{name}.{key}"] = config[name].get(key)
     plain = {
-        key: value
+        key: str(value) if isinstance(value, list) else value
         for key, value in values.items()
-        if isinstance(value, int | float | str) and "._" not in key and not key.endswith(".seed")
+        if isinstance(value, int | float | str | list) and "._" not in key and not key.endswith(".seed")
     }
     return choices | {"seed": config["seed"]} | plain
 
@@ -89,7 +148,7 @@ def identity(config: Mapping[str, Any]) -> str:
     The string ignores the keys in `_BOOKKEEPING` and those that may be changed when the run is resumed.
     """
     ignored = {*_BOOKKEEPING, *CHANGEABLE_ON_RESUME}
-    if (config.get("choices") or {}).get("data") == "image_folder":
+    if not changes_no_result("data.dir", config.get("choices") or {}):
         ignored.discard("data.dir")
     return _canonical_json(config, ignored)
 

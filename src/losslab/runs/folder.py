@@ -7,15 +7,15 @@ path in an existing run folder to `output` before you write to it.
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
-from losslab.io import atomic
+from losslab.io import atomic, conf_groups
 from losslab.io.untrusted import check_output_path, read_json, read_yaml
-from losslab.runs.config import find_problem
+from losslab.runs.config import choice_names, find_problem
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import check_targets
 
@@ -143,7 +143,8 @@ class RunFolder:
         problem = find_problem(config)
         if problem is not None:
             raise LabError(f"{self.config} is not the configuration of a run: {problem}; {_RESTORE}")
-        return {**rename_targets(config), "trust": list(self.trusted)}
+        names = choice_names(config, config["choices"])
+        return {**rename_targets(config), "choices": config["choices"] | names, "trust": list(self.trusted)}
 
     def read_faults(self) -> dict[str, Any] | None:
         """Read faults.json, which describes the corruptions of the training data; None if there are none.
@@ -221,14 +222,13 @@ def _sort_key(name: str) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else -1, name)
 
 
-def default_name(model: str, data: str, loss: str, seed: int, *corruptions: str | None) -> str:
+def default_name(names: Mapping[str, Any], seed: int) -> str:
     """Return the default name of a run: MODEL-DATA-LOSS-sSEED, where DATA names its corruptions too.
 
-    `model`, `data`, `loss` and `corruptions` are choices of config groups. For example, the choices digits and
-    symmetric give DATA=digits+symmetric. A corruption that is None or "none" is left out.
+    `names` are the names of the config groups. For example, digits and symmetric give DATA=digits+symmetric.
     """
-    chosen = [choice for choice in corruptions if choice not in (None, "none")]
-    return f"{model}-{'+'.join((data, *chosen))}-{loss}-s{seed}"
+    data = [names[group] for group in ("data", *conf_groups.CORRUPTIONS) if names.get(group) is not None]
+    return f"{names['model']}-{'+'.join(data)}-{names['loss']}-s{seed}"
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab import runs
 from losslab.errors import LabError, message_of
+from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
@@ -115,7 +116,8 @@ class Launcher(HydraLauncher):
                 plain = copy.deepcopy(config)
                 with read_write(plain), open_dict(plain):
                     del plain["hydra"]
-                job.config = resolve(plain, config.hydra.runtime.choices, str(folder))
+                folders = conf_groups.source_folders(config.hydra.runtime.config_sources)
+                job.config = resolve(plain, config.hydra.runtime.choices, str(folder), folders)
         except (LabError, CompactHydraException, OmegaConfBaseException) as error:
             job.reason = message_of(error)
 

@@ -1,11 +1,13 @@
 """Composes, checks and resolves configurations. Defines the resolvers that conf/ uses. Imports no torch."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from losslab import CONF, runs
 from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.metric_names import direction
+from losslab.runs.config import choice_names
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import leaves
 from losslab.training.distributed import environment, spawn
 
+logger = logging.getLogger("losslab")
 _EXTRA_KEYS = ("teacher", "notes", "choices")
 """Allowed keys that train.yaml lacks. `choices` is added by `resolve`, which a rank calls again with the result."""
 _SWITCHES = (
@@ -45,12 +49,12 @@ class ProcessContext:
     resumes: bool = False
     """Whether the process resumes the run in its folder."""
 
-    def run_path(self, run_dir: str | None, name: str | None, *named_by: Any) -> str:
-        """Create and return the folder of a run, the same on all ranks. `runs.default_name` gets `named_by`."""
+    def run_path(self, run_dir: str | None, name: str) -> str:
+        """Create and return the folder of a run, the same on all ranks."""
         job = environment.job_id()
 
         def default() -> str:
-            return runs.default_run_dir(name or runs.default_name(*named_by), job)
+            return runs.default_run_dir(name, job)
 
         def decide() -> str:
             # The default folder of a job is named by its id instead of the time, so a restarted job finds it again.
@@ -92,11 +96,38 @@ def register(context: ProcessContext | None = None) -> None:
     """
     context = context or ProcessContext()
     OmegaConf.register_new_resolver("run_path", context.run_path, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_name", runs.default_name, replace=True)
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_path", context.sweep_path, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("divisor", _divisor, replace=True)
     OmegaConf.register_new_resolver("on_first_rank", _choose_by_rank, replace=True)
     OmegaConf.register_new_resolver("better", optimization_direction, replace=True)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
+
+
+def _run_name(name: str | None, *, _root_: DictConfig) -> str:
+    """Return the name of a run: `name`, or the default name of the configuration that Hydra composed."""
+    runtime = _root_.hydra.runtime
+    folders = conf_groups.source_folders(runtime.config_sources)
+    return name or runs.default_name(_choice_names(_root_, runtime.choices, folders), _root_.seed)
+
+
+def _choice_names(
+    cfg: DictConfig, choices: Mapping[str, str | None], folders: tuple[Path, ...]
+) -> dict[str, str | None]:
+    """Return `choice_names` of a configuration whose values may be missing or not be resolvable yet."""
+    plain: dict[str, Any] = {}
+    for group in conf_groups.RECORDED:
+        section = OmegaConf.select(cfg, group)
+        if isinstance(section, DictConfig):
+            try:
+                plain[group] = OmegaConf.to_container(section, resolve=True)
+            except OmegaConfBaseException:
+                plain[group] = OmegaConf.to_container(section, resolve=False)
+    return choice_names(plain, choices, folders)
 
 
 def _divisor(number: int, limit: int | None) -> int:
@@ -132,22 +163,28 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
+    runtime = cfg.hydra.runtime
     with open_dict(cfg):
         del cfg["hydra"]
-    return resolve(cfg, choices, run_dir)
+    return resolve(cfg, runtime.choices, run_dir, conf_groups.source_folders(runtime.config_sources))
 
 
-def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) -> dict[str, Any]:
+def resolve(
+    cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str, folders: tuple[Path, ...] = (CONF,)
+) -> dict[str, Any]:
     """Resolve a composed configuration to plain containers, from which `experiment.build` builds a run.
 
-    Two keys are added. `choices` maps each group to its choice. `per_run` lists the keys whose values depend on the
-    seed, the name or the folder of the run. Runs that differ only in these keys are repetitions.
+    Two keys are added. `choices` maps each group to its choice, or to the class that replaces that of the choice (see
+    `choice_names`, which gets `folders`). `per_run` lists the keys whose values depend on the seed, the name or the
+    folder of the run. Runs that differ only in these keys are repetitions.
 
     Raises:
         LabError: a key is unknown, or a value is missing, wrong or refers to a key that does not exist.
     """
     check_keys(cfg, choices)
+    for group, choice in choices.items():
+        for unread in conf_groups.files_of(group, choice or "", folders)[1:]:
+            _warn_once(f"{group}={choice} is a choice of losslab: {unread} is not read, rename it")
     for group in conf_groups.UNSET:
         chosen = OmegaConf.select(cfg, group)
         if chosen and "_target_" not in chosen:
@@ -158,15 +195,9 @@ def resolve(cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str) ->
         raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
     _check_values(cfg)
     with open_dict(cfg):
-        cfg.choices = {group: choices.get(group) for group in conf_groups.RECORDED}
-        for group in conf_groups.CORRUPTIONS:
-            if cfg.choices[group] == "none":
-                cfg.choices[group] = None  # noise=none is the same run as no noise
+        cfg.choices = _choice_names(cfg, choices, folders)
         cfg.run_dir = run_dir
-        model, data, loss = (str(choices[group]) for group in ("model", "data", "loss"))
-        cfg.name = cfg.name or runs.default_name(
-            model, data, loss, cfg.seed, choices.get("imbalance"), choices.get("noise")
-        )
+        cfg.name = cfg.name or runs.default_name(cfg.choices, cfg.seed)
     config = _resolved(cfg)
     # Resolve a copy with another seed, name and folder: the keys whose values then differ belong to a single run.
     repetition = deepcopy(cfg)

@@ -196,8 +196,9 @@ def describe_setup(choices: Mapping[str, str | None], learner: Learner, batch: B
     parameters = sum(p.numel() for p in learner.network.parameters())
     group = learner.optimizer(learner.parameters()).param_groups[0]
     name = getattr(learner.loss, "name", type(learner.loss).__name__)
+    loss = name if name == choices["loss"] else f"{choices['loss']} ({name})"
     return (
         f"network     {choices['model']}, {parameters:,} parameters\n"
-        f"loss        {choices['loss']} ({name}), {choices['optimizer']} at lr {group['lr']:g}\n"
+        f"loss        {loss}, {choices['optimizer']} at lr {group['lr']:g}\n"
         f"batch       {choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets"
     )

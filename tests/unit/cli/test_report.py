@@ -24,3 +24,20 @@ def test_weights_are_compared_with_least_squares_only_if_outputs_are_the_predict
     with caplog.at_level(logging.INFO):
         report._log_weights(experiment)
     assert ("least squares" in caplog.text) == shown
+
+
+def test_the_header_names_what_is_made_and_the_settings_that_differ_from_the_files(build, caplog):
+    experiment = build(
+        "model=mlp", "model.hidden=[8]", "data=digits", "data.size=8", "mix=mixup", "loss=smoothed",
+        "loss@loss.loss=focal", "optimizer=nesterov", "optimizer.nesterov=false", "scheduler=step",
+        "scheduler.scheduler.gamma=0.5",
+    )  # fmt: skip
+    with caplog.at_level(logging.INFO):
+        report.log_header(experiment)
+    lines = dict(line.split(None, 1) for line in caplog.messages)
+    assert lines["model"].startswith("mlp, hidden [8], ")
+    assert lines["data"].startswith("digits, size 8, inputs of 3×8×8")
+    assert lines["mix"].startswith("mixup, ")
+    assert lines["loss"].startswith("Smoothed+Focal, ")
+    assert "nesterov False" in lines["optimizer"]
+    assert lines["optimizer"].endswith(", step schedule, gamma 0.5")

@@ -3,7 +3,19 @@
 import folders
 import pytest
 
-from losslab.runs.config import RESULT_NEUTRAL_KEYS, changes_no_result, exact_identity, identity
+from losslab.runs import RunFolder
+from losslab.runs.config import (
+    RESULT_NEUTRAL_KEYS,
+    changed_settings,
+    changes_no_result,
+    choice_names,
+    exact_identity,
+    hyperparameters,
+    identity,
+)
+from losslab.training.config import compose
+
+OWN_LOSS = "loss=custom loss._target_=mine.Own +loss.weight._target_=torch.tensor +loss.weight.data=[1.0]"
 
 
 @pytest.mark.parametrize(
@@ -28,3 +40,80 @@ def test_identity_ignores_the_folder_and_keys_that_may_change_on_resume():
     assert identity(config) == identity(moved)
     assert exact_identity(config) != exact_identity(moved)
     assert identity(config) != identity(folders.config(seed=1, path="outputs/a"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group", "name"),
+    [
+        ("optimizer=adam optimizer._target_=torch.optim.SGD", "optimizer", "SGD"),
+        ("optimizer=momentum optimizer.lr=1", "optimizer", "momentum"),
+        ("scheduler=cosine scheduler.scheduler._target_=mine.Own", "scheduler", "Own"),
+        ("+scheduler.scheduler._target_=mine.Own", "scheduler", "Own"),
+        ("scheduler=cosine scheduler.scheduler=null", "scheduler", "constant"),
+        ("model._target_=mine.Own", "model", "Own"),
+        ("data._target_=mine.Own", "data", "Own"),
+        ("loss=huber loss._target_=mine.Own", "loss", "Own"),
+        (OWN_LOSS, "loss", "Own"),
+        ("loss=smoothed", "loss", "smoothed"),
+        ("loss=smoothed loss@loss.loss=focal", "loss", "Smoothed+Focal"),
+        ("loss=nce_mae loss.terms.mae.loss._target_=mine.Own", "loss", "WeightedSum+NCE+Own"),
+        ("loss=nce_mae ~loss.terms.mae", "loss", "WeightedSum+NCE"),
+        ("noise=symmetric noise._target_=mine.Own", "noise", "Own"),
+        ("+noise._target_=mine.Own", "noise", "Own"),
+        ("noise=none", "noise", None),
+        ("mix=cutmix", "mix", "cutmix"),
+        ("mix=cutmix mix.transform._target_=torchvision.transforms.v2.MixUp", "mix", "Mix+MixUp"),
+        ("trainer=cpu trainer._target_=mine.Own", "trainer", "Own"),
+    ],
+)
+def test_a_group_is_named_by_what_is_made(overrides, group, name):
+    config = compose(overrides.split(), "unused")
+    assert config["choices"][group] == name
+    assert hyperparameters(config).get(group) == name
+    if group in ("model", "data", "loss", "noise") and name:
+        assert name in config["name"].replace("+", "-").split("-") or name in config["name"]
+
+
+def test_a_choice_of_the_users_files_is_named_by_the_class_that_replaces_its_own(tmp_path):
+    folder = tmp_path / "optimizer"
+    folder.mkdir()
+    (folder / "ada.yaml").write_text("_target_: torch.optim.Adagrad\n_partial_: true\nlr: 0.1\n")
+    chosen = [f"hydra.searchpath=[file://{tmp_path}]", "optimizer=ada"]
+    assert compose(chosen, "unused")["choices"]["optimizer"] == "ada"
+    replaced = compose([*chosen, "optimizer._target_=torch.optim.Adam"], "unused")
+    assert replaced["choices"]["optimizer"] == "Adam"
+
+
+def test_a_file_with_the_name_of_a_choice_of_losslab_is_not_passed_over_silently(tmp_path, caplog):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "huber.yaml").write_text("_target_: mine.Huber\n")
+    config = compose([f"hydra.searchpath=[file://{tmp_path}]", "loss=huber"], "unused")
+    assert config["choices"]["loss"] == "huber"
+    assert config["loss"]["_target_"].startswith("losslab.")
+    assert f"{tmp_path}/loss/huber.yaml is not read, rename it" in caplog.text
+
+
+def test_choices_outside_of_the_folder_of_the_group_are_not_read():
+    made = {"loss": {"_target_": "mine.Own"}}
+    for choice in ("../optimizer/sgd", "/etc/x", ""):
+        assert choice_names(made, {"loss": choice})["loss"] == choice
+
+
+def test_a_run_of_an_early_version_is_named_by_what_was_made(tmp_path):
+    run = folders.run(tmp_path / "run", "huber", loss___target_="torch.nn.MSELoss", mix___target_="mine.Mix")
+    choices = RunFolder(run).read_unchecked_config()["choices"]
+    assert (choices["loss"], choices["mix"], choices["model"]) == ("MSELoss", "Mix", "mlp")
+
+
+def test_settings_that_differ_from_the_file_are_changed():
+    config = compose(["model=mlp", "model.hidden=[8]", "optimizer=nesterov", "optimizer.nesterov=false"], "unused")
+    assert changed_settings(config, "model") == {"hidden": [8]}
+    assert changed_settings(config, "optimizer") == {"nesterov": False}
+    assert changed_settings(config, "data") == {}
+
+
+def test_hyperparameters_are_those_of_all_parts():
+    config = compose(["model=mlp", "model.hidden=[8]", "mix=mixup", "scheduler=step", "loss=nce_mae"], "unused")
+    expected = {"model.hidden": "[8]", "mix": "mixup", "mix.alpha": 0.2, "scheduler.scheduler.step_size": 10}
+    assert expected.items() <= hyperparameters(config).items()
+    assert hyperparameters(config)["loss.terms.nce.weight"] == 1.0

@@ -12,7 +12,8 @@ from losslab.runs import RunFolder
 
 
 def test_default_run_dirs_are_named_and_unique():
-    paths = {runs.default_run_dir(runs.default_name("linear", "line", "mse", 3)) for _ in range(20)}
+    names = {"model": "linear", "data": "line", "loss": "mse"}
+    paths = {runs.default_run_dir(runs.default_name(names, 3)) for _ in range(20)}
     assert len(paths) == 20
     assert all(re.fullmatch(r"outputs/linear-line-mse-s3/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", p) for p in paths)
 

@@ -1,6 +1,6 @@
 """Figures of a comparison: seeds, means and differences of a metric, and curves of all groups."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, log, log10
 from textwrap import fill, shorten, wrap
 from typing import TYPE_CHECKING
@@ -137,11 +137,14 @@ def _colour(comparison: MetricComparison, group: Group) -> str:
     return _UNDECIDED if difference is None else _VERDICT_COLOURS.get(difference.verdict, _UNDECIDED)
 
 
-def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None) -> "Figure":
+def draw_curves(
+    groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None, found: Sequence[Group] = ()
+) -> "Figure":
     """Draw a panel with the curves of all groups for each metric, and the value of `reach` in the panel of its metric.
 
-    The first eight groups are coloured, all others are grey. Losses are divided by their first value, because values
-    of different losses cannot be compared.
+    The first eight groups are coloured, all others are grey. Colours are assigned in the order of `found`, in which
+    `explain` draws the groups, so that a group has the same colour in both. Losses are divided by their first value,
+    because values of different losses cannot be compared.
     """
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
@@ -151,6 +154,8 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     curves = {name: of_groups for name, of_groups in all_curves.items() if any(of_groups)}
     rows = max(1, -(-len(curves) // 2))
     _, labels = group_labels(groups)
+    coloured = sorted(range(len(groups))[: len(_CURVE_COLOURS)], key=lambda rank: [*found, *groups].index(groups[rank]))
+    colours = dict(sorted(zip(coloured, _CURVE_COLOURS, strict=False)))
     legend_columns = 2 if max(map(len, labels), default=0) > 24 else 4
     legend_rows = -(-min(len(groups), len(_CURVE_COLOURS) + 1) // legend_columns)
     figure = new_figure(8, 2.7 * rows + 0.22 * legend_rows + 0.35, dpi=200)
@@ -159,7 +164,7 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     first, last = min(epochs, default=0), max(epochs, default=1)
     margin = 0.03 * (last - first) or 0.5
     for axes, (name, of_groups) in zip(panels, curves.items(), strict=False):
-        _draw_panel(axes, of_groups)
+        _draw_panel(axes, of_groups, colours)
         if reach is not None and reach.metric == name:
             _draw_reach(axes, reach)
         title = name
@@ -173,7 +178,7 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     others = len(labels) - len(_CURVE_COLOURS)
-    legend = [*zip(_CURVE_COLOURS, [shorten(label, 60) for label in labels], strict=False)]
+    legend = [*zip(colours.values(), [shorten(label, 60) for label in labels], strict=False)]
     legend += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
     handles = [Line2D([], [], color=colour, label=label) for colour, label in legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False)
@@ -194,14 +199,13 @@ def epoch_ticks(epochs: Iterable[int]) -> list[int]:
     return multiples if len(multiples) > 2 else every[:: -(-len(every) // _MAX_TICKS)]
 
 
-def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None]) -> None:
+def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], colours: Mapping[int, str]) -> None:
     curves = [(rank, curve) for rank, curve in enumerate(curves_of_groups) if curve]
     for rank, curve in reversed(curves):  # so that the best is drawn on top
-        coloured = rank < len(_CURVE_COLOURS)
-        colour = _CURVE_COLOURS[rank] if coloured else _OTHER_CURVES
+        colour = colours.get(rank, _OTHER_CURVES)
         marker = "." if len(curve.epochs) <= 30 else None
         axes.plot(curve.epochs, curve.mean, color=colour, linewidth=1.4, marker=marker, markersize=4)
-        if coloured and curve.seeds > 1:
+        if rank in colours and curve.seeds > 1:
             axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     lowest = min(value for _, curve in curves for value in curve.low)
     if lowest > 0 and max(value for _, curve in curves for value in curve.high) > 50 * lowest:

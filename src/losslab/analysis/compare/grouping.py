@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from losslab.runs.config import changes_no_result
 Settings = dict[str, Any]
 """The values of a configuration by dotted key, such as "optimizer.lr"."""
 
-_NAMED_GROUPS = (*conf_groups.SETTINGS, "mix")
 _KEY_ORDER = ("loss", "model", "data", "mix", "imbalance", "noise", "optimizer", "trainer", "scheduler", "callbacks")
+
+_COUNT_OR_SHARE = re.compile(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)")
+"""Keys for which 1 is a number of batches, and 1.0 a share of them."""
+_MAX_VALUE = 60
+"""The largest number of characters of a value in a name."""
 
 _ENVIRONMENT = re.compile(
     r"(compile|data\.verify|trainer\.(accelerator|devices|num_nodes|strategy|deterministic|benchmark)|made_with\..*)"
@@ -50,10 +55,12 @@ class Group:
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Group runs by settings, in the order of first runs. Of several finished runs with one seed, the newest counts."""
-    by_settings: dict[frozenset[tuple[str, object]], tuple[Settings, list[Run]]] = {}
+    by_settings: dict[frozenset[tuple[str, str]], tuple[Settings, list[Run]]] = {}
     for run in runs:
         settings = result_settings(run)
-        by_settings.setdefault(frozenset(settings.items()), (settings, []))[1].append(run)
+        # Without the choices: equal settings are the same configuration, whatever file they are from.
+        same = ((key, _canonical(key, value)) for key, value in settings.items() if not key.startswith("choices."))
+        by_settings.setdefault(frozenset(same), (settings, []))[1].append(run)
     names = group_names([settings for settings, _ in by_settings.values()])
     groups = []
     for name, (settings, members) in zip(names, by_settings.values(), strict=True):
@@ -87,8 +94,26 @@ def environment_settings(run: Run) -> dict[str, str]:
 
 
 def format_value(value: Any) -> str:
-    """Format a value as it is typed on the command line."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    """Format a value as it is typed on the command line. The string "null" is quoted, since null is a missing value."""
+    return json.dumps(value) if value is None or isinstance(value, bool) or value == "null" else str(value)
+
+
+def _canonical(key: str, value: Any) -> str:
+    """Return a text that is equal for values with the same meaning, such as 1, 1.0 and "1"."""
+    text = format_value(value)
+    if _COUNT_OR_SHARE.fullmatch(key):
+        return text
+    try:
+        return json.dumps(json.loads(text, parse_int=lambda digits: float(digits) if len(digits) < 16 else digits))
+    except ValueError:
+        return text
+
+
+def _shown(value: str) -> str:
+    """Return a value for a name. The middle of a long value is replaced by a checksum, so that names stay distinct."""
+    if len(value) <= _MAX_VALUE:
+        return value
+    return f"{value[:32]}..{zlib.crc32(value.encode('utf-8', 'surrogatepass')):08x}..{value[-16:]}"
 
 
 def shorten(labels: Sequence[str]) -> str:
@@ -136,7 +161,7 @@ def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
         for name, value in zip(names, values, strict=True):
             values_of_name[name].add(value)
         names = [
-            (*name, f"{key.removesuffix('._target_')}={value}") if len(values_of_name[name]) > 1 else name
+            (*name, f"{key.removesuffix('._target_')}={_shown(value)}") if len(values_of_name[name]) > 1 else name
             for name, value in zip(names, values, strict=True)
         ]
     return [name or (f"loss={_value('loss', each)}",) for name, each in zip(names, settings, strict=True)]
@@ -156,7 +181,7 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
         config_group, is_value, _ = key.partition(".")
         values_of_choice, unnamed_choices = defaultdict(set), set()
         for group, value in zip(groups, values, strict=True):
-            choice = _value(config_group, group.settings) if is_value and config_group in _NAMED_GROUPS else ""
+            choice = _value(config_group, group.settings) if is_value and config_group in conf_groups.SETTINGS else ""
             values_of_choice[choice].add(value)
             if not any(part.startswith(f"{shown}=") for part in group.name):
                 unnamed_choices.add(choice)
@@ -167,25 +192,41 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
     """Find the one group with values such as ["loss=focal", "loss.gamma=2"]. Raises LabError for none or several."""
-    parts = " ".join(values).split()
+    parts = [part for part in re.split(r"\s+(?=[\w.]+=)", " ".join(values).strip()) if part]
     if not parts or not all("=" in part for part in parts):
         raise LabError(f"a baseline is named by its values, such as loss=cross_entropy, got {' '.join(values)!r}")
     key, count = Counter(part.partition("=")[0] for part in parts).most_common(1)[0]
     if count > 1:
         raise LabError(f"baseline {' '.join(parts)} names {key} more than once: there is one baseline, name {key} once")
     pairs = [part.partition("=")[::2] for part in parts]
-    matching = [group for group in groups if all(_equal(_value(key, group.settings), value) for key, value in pairs)]
+    matching = [
+        group for group in groups if all(_is_named(value, _values_of(key, group.settings)) for key, value in pairs)
+    ]
+    exact = [group for group in matching if all(value in _values_of(key, group.settings) for key, value in pairs)]
+    matching = exact if len(exact) == 1 else matching  # limit_train_batches=1 is not limit_train_batches=1.0
     if len(matching) == 1:
         return matching[0]
     what = "matches several groups, add a setting in which they differ" if matching else "matches no group; groups are"
     raise LabError(f"baseline {' '.join(values)} {what}: {'; '.join(group.label for group in matching or groups)}")
 
 
-def _equal(value: str, other: str) -> bool:
+def _values_of(key: str, settings: Settings) -> list[str]:
+    """Return the texts by which a setting may be named: as in a name, in full, and of a class without its module."""
+    keys = [key, f"{key}._target_"] if f"{key}._target_" in settings else [key]
+    values = [_value(each, settings) for each in keys]
+    return [*values, *map(_shown, values), *(value.rpartition(".")[2] for value in values if not _is_number(value))]
+
+
+def _is_number(text: str) -> bool:
     try:
-        return value == other or float(value) == float(other)
+        float(text)
     except ValueError:
         return False
+    return True
+
+
+def _is_named(value: str, own: Sequence[str]) -> bool:
+    return value in own or (_is_number(value) and float(value) in map(float, filter(_is_number, own)))
 
 
 def _naming_keys(settings: Sequence[Settings]) -> list[str]:
@@ -193,19 +234,18 @@ def _naming_keys(settings: Sequence[Settings]) -> list[str]:
     keys = dict.fromkeys(key for each in settings for key in each if not key.startswith("choices."))
     order = {group: rank for rank, group in enumerate(_KEY_ORDER)}
     single = sorted(keys, key=lambda key: order.get(key.partition(".")[0], len(order)))
-    return [*conf_groups.SETTINGS[:3], "mix", *conf_groups.SETTINGS[3:], "callbacks", *single]
+    return [*conf_groups.SETTINGS, "callbacks", *single]
 
 
 def _value(key: str, settings: Settings) -> str:
     """Return the value of a key of `_naming_keys` as text."""
     if key in conf_groups.SETTINGS:
         choice = settings.get(f"choices.{key}")
-        target = settings.get(f"{key}._target_")
-        if choice is target is None and key in conf_groups.CORRUPTIONS:
+        target = settings.get(f"{key}.scheduler._target_" if key == "scheduler" else f"{key}._target_")
+        if choice is target is None and key in conf_groups.UNSET:
             return "none"
-        return format_value(target if choice in {None, "custom"} and target is not None else choice)
-    if key == "mix":
-        return str(settings.get("mix._target_", "null")).rpartition(".")[2].lower()
+        is_class = choice in {None, "custom"} or choice == str(target).rpartition(".")[2]
+        return format_value(target if is_class and target is not None else choice)
     if key == "callbacks":
         names = dict.fromkeys(name.split(".")[1] for name in settings if name.startswith("callbacks."))
         return ",".join(name for name in names if name != "checkpoints") or ("default" if names else "none")

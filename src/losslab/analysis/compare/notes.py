@@ -111,7 +111,8 @@ def _values_in_groups(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _data_settings(groups: Sequence[Group]) -> Iterator[str]:
-    keys = {key for group in groups for key in group.settings if key.startswith(("data.", "choices.data"))}
+    measured = ("data.", "choices.data", "trainer.limit_test_", "trainer.limit_val_", "trainer.fast_dev_run")
+    keys = {key for group in groups for key in group.settings if key.startswith(measured)}
     evaluation = {key for key in keys if key.removeprefix("data.") not in _TRAINING_ONLY}
     differing = sorted(key for key in evaluation if len({str(group.settings.get(key)) for group in groups}) > 1)
     if differing:

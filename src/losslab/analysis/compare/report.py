@@ -1,6 +1,8 @@
 """Files of a comparison: comparison.md with its figures, comparison.csv and runs.csv."""
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import isinf
 from pathlib import Path
 
@@ -21,6 +23,7 @@ Section = tuple[str, str]
 """A heading, and the Markdown text below it."""
 Row = tuple[object, ...]
 
+_TABLES = ("comparison.csv", "runs.csv", "matrix.csv")
 _COMPARISON_COLUMNS = (
     "metric", "scale", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
     "difference_high", "p", "level", "verdict",
@@ -40,6 +43,22 @@ def write_report(comparison: Comparison, folder: Path, sections: Sequence[Sectio
     rows = [row for group in comparison.ordered for row in _run_rows(comparison, group)]
     write_csv(folder / "runs.csv", ("group", "seed", "metric", "value", "note", "folder"), rows)
     return [folder / name for name in ("comparison.md", "comparison.csv", "runs.csv", *figures)]
+
+
+def remove_old_files(folder: Path) -> None:
+    """Remove the tables, the figures and the events of an earlier comparison, which another one may not replace."""
+    page_file = folder / "comparison.md"
+    if not page_file.is_file():
+        return
+    figures = re.findall(r"\]\(([\w.@+-]+\.png)\)", page_file.read_text(errors="replace"))
+    for path in [*map(folder.joinpath, (*_TABLES, *figures)), *folder.glob("tensorboard/*/events.out.tfevents.*")]:
+        if not any(part.is_symlink() for part in (path.parent, path.parent.parent)):
+            path.unlink(missing_ok=True)
+    for events in folder.glob("tensorboard/*/"):
+        with suppress(OSError):  # it contains files that are not from a comparison, or is a link
+            events.rmdir()
+    with suppress(OSError):
+        (folder / "tensorboard").rmdir()
 
 
 def figure_name(metric: str) -> str:

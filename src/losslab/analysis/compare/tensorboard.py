@@ -28,8 +28,11 @@ def write_events(groups: Sequence[Group], histories: Histories, folder: Path) ->
     Raises:
         LabError: the folder, or the folder of a group, is a link.
     """
+    names: set[str] = set()
     for number, group in enumerate(groups):
-        own = folder / group.label.replace("/", "_")
+        name = group.label.replace("/", "_").encode()[:200].decode(errors="ignore")
+        own = folder / (name if name not in names else f"{name} ({number})")
+        names.add(own.name)
         untrusted.check_output_path(own, folder.parent)
         own.mkdir(parents=True, exist_ok=True)
         for old in own.glob("events.out.tfevents.*"):

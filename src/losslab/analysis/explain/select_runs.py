@@ -1,7 +1,7 @@
 """Selection of the runs that `explain` draws, and their labels in figures. Imports no torch."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from losslab.analysis.compare.read import read_runs
 from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.runs import RunFolder, display_path
+from losslab.runs.config import choice_names
 
 logger = logging.getLogger("losslab")
-_GROUPS = (*conf_groups.SETTINGS, "mix", "seed", "trainer")
+_GROUPS = (*conf_groups.SETTINGS, "seed", "trainer")
 _MAX_SETTINGS = 3
 
 
@@ -55,16 +56,13 @@ def run_labels(configs: Sequence[dict[str, Any]]) -> list[str]:
 def settings(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     """Return the settings in these config groups, by dotted key, without those derived from the seed or run name."""
     derived = set(config.get("per_run") or ()) - {"seed"}
-    leaves = (leaf for group in groups for leaf in _leaves(group, config.get(group)))
-    return {key: value for key, value in leaves if key not in derived}
+    leaves = conf_groups.flatten({group: config.get(group) for group in groups})
+    return {key: value for key, value in leaves.items() if key not in derived}
 
 
 def distinct_labels(configs: Sequence[dict[str, Any]], groups: Sequence[str]) -> list[str]:
     """Label each run by its loss, and by those settings of the groups in which runs with the same loss differ."""
-    losses = []
-    for config in configs:
-        choice = config["choices"]["loss"]
-        losses.append(str(config["loss"]["_target_"]).rpartition(".")[2] if choice == "custom" else choice)
+    losses = [choice_names(config, config["choices"])["loss"] or "" for config in configs]
     all_settings = [settings(config, groups) for config in configs]
     names = []
     for loss, own in zip(losses, all_settings, strict=True):
@@ -72,11 +70,3 @@ def distinct_labels(configs: Sequence[dict[str, Any]], groups: Sequence[str]) ->
         differ = [key for key in own if any(other.get(key) != own[key] for other in same_loss)]
         names.append(", ".join([loss, *(f"{key.removeprefix('loss.')} {own[key]}" for key in differ[:_MAX_SETTINGS])]))
     return names
-
-
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
-    else:
-        yield key, value

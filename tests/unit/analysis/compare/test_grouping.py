@@ -113,6 +113,11 @@ def test_the_folder_of_image_files_is_the_data():
     assert labels_of(*images) == ["data.dir=a", "data.dir=b"]
 
 
+def test_the_folder_of_own_data_is_the_data():
+    own = [config(data__dir=name, choices__data="mine") for name in "ab"]
+    assert labels_of(*own) == ["data.dir=a", "data.dir=b"]
+
+
 def test_numbers_are_in_a_name_only_if_they_distinguish_groups_of_one_choice():
     found = labels_of(config("mse"), config("focal", loss__gamma=1), config("focal", loss__gamma=2))
     assert found == ["loss=mse", "loss=focal loss.gamma=1", "loss=focal loss.gamma=2"]
@@ -128,8 +133,51 @@ def test_a_custom_loss_is_named_by_its_target():
     assert labels_of(config("mse"), own) == ["loss=mse", "loss=my_losses.Mine"]
 
 
-def test_mixed_batches_are_named_by_their_class():
-    assert labels_of(config(), config(mix___target_="losslab.data.transforms.Mixup")) == ["mix=null", "mix=mixup"]
+def test_mixed_batches_are_named_by_their_choice_or_by_their_class():
+    mixed = {"mix___target_": "losslab.data.transforms.Mix", "choices__mix": "mixup"}
+    own = {"mix___target_": "mine.Mix"}
+    assert labels_of(config(), config(**mixed), config(**own)) == ["mix=none", "mix=mixup", "mix=mine.Mix"]
+
+
+def test_equal_settings_are_one_group_whatever_file_they_are_from():
+    renamed = config(seed=1)
+    renamed["choices"]["optimizer"] = "mine"
+    assert len(groups_of(config(), renamed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "same"), [(1e-3, "0.001"), (1, 1.0), ("32", 32), ([1, 2], [1.0, 2.0]), (True, "true"), (None, None)]
+)
+def test_values_with_one_meaning_are_one_group(value, same):
+    assert len(groups_of(config(loss__value=value), config(seed=1, loss__value=same))) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("trainer__limit_train_batches", 1, 1.0),  # one batch, and all batches
+        ("loss__weight", [1.0] * 1000 + [2.0], [1.0] * 1000 + [3.0]),
+        ("loss__weight", [1.0] * 500 + [2.0] + [1.0] * 500, [1.0] * 1001),
+        ("ckpt_path", "null", None),
+        ("ckpt_path", "a b.pth", "a c.pth"),
+        ("callbacks__ema__inner__decay", 0.9, 0.99),
+        ("optimizer___target_", "torch.optim.SGD", "mine.SGD"),
+        ("train", True, False),
+        ("trainer__gradient_clip_val", None, 1.0),
+    ],
+)
+def test_values_with_another_meaning_are_groups_with_distinct_short_names(key, value, other):
+    groups = groups_of(config(**{key: value}), config(seed=1, **{key: other}))
+    labels = [one.label for one in groups]
+    assert len(set(labels)) == 2
+    assert all(len(label) < 100 for label in labels)
+    for group in groups:
+        assert find_baseline(groups, [group.label]) is group
+
+
+def test_classes_with_one_name_are_named_with_their_modules():
+    groups = groups_of(*(config(choices__loss="Mine", loss___target_=f"{module}.Mine") for module in ("a", "b")))
+    assert [one.label for one in groups] == ["loss=a.Mine", "loss=b.Mine"]
 
 
 def test_a_single_group_is_named_by_its_loss():

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from losslab.analysis.compare import compare, report, tensorboard
+from losslab.io.figures import COLOURS
 
 
 @pytest.fixture
@@ -80,6 +81,37 @@ def test_a_figure_shows_at_most_sixty_groups(tmp_path):
     figure = compare([tmp_path]).figure()
     assert len(figure.axes[0].get_yticks()) == 60
     assert "the 60 best are drawn" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_files_of_an_earlier_comparison_are_removed_and_those_of_the_user_are_kept(runs, tmp_path):
+    folder, comparison = tmp_path / "out", compare([runs])
+    folder.mkdir()
+    report.write_report(comparison, folder, [("Matrix", "![matrix](matrix.png)")])
+    tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
+    own = [folder / "mine.png", folder / "tensorboard" / "mine" / "notes.txt"]
+    own[1].parent.mkdir()
+    for path in [*own, folder / "matrix.png", folder / "matrix.csv"]:
+        path.touch()
+    report.remove_old_files(folder)
+    assert {path for path in folder.rglob("*") if path.is_file()} == {*own, folder / "comparison.md"}
+
+
+def test_curves_have_the_colours_in_which_explain_draws_the_groups(runs):
+    comparison = compare([runs])
+    first, best = comparison.groups[0], comparison.ordered[0]
+    assert first is not best
+    handles = comparison.curves_figure().legends[0].legend_handles
+    colours = {handle.get_label(): handle.get_color() for handle in handles}
+    assert [colours[group.name[0].partition("=")[2]] for group in comparison.groups] == [*COLOURS[: len(colours)]]
+
+
+def test_tensorboard_folders_of_long_or_similar_names_differ(tmp_path):
+    key = "data__" + "z" * 200
+    for number, path in enumerate(("a/b", "a_b", "x" * 300)):
+        run(tmp_path / "runs" / str(number), ckpt_path=path, seed=number, **{key: number})
+    comparison = compare([tmp_path / "runs"])
+    tensorboard.write_events(comparison.ordered, comparison.histories, tmp_path / "board")
+    assert len([*(tmp_path / "board").iterdir()]) == 3
 
 
 def test_tensorboard_shows_groups_with_bands(runs, tmp_path):
