@@ -47,7 +47,7 @@ def test_a_campaign_can_be_resumed_at_any_case():
         (["scheduler=one_cycle", "scheduler.scheduler._partial_=null"], "scheduler.scheduler._partial_ must be true"),
         (["optimizer._partial_=abc"], "optimizer._partial_ must be true or false"),
         ([*DIGITS, "scheduler=one_cycle", "scheduler.scheduler.max_lr=1e308"], "optimizer: it cannot take a step"),
-        ([*DIGITS, "data.crop=1000000000"], "crop=1000000000 is larger than the images (2×2 pixels)"),
+        ([*DIGITS, "data.crop=1000000000"], "data.crop=1000000000 can erase whole images of 2×2 pixels"),
         ([*DIGITS, "loss.weight=abc"], "weight must have one number"),
         ([*DIGITS, "loss=sce", "loss.terms.rce.loss=1"], "a term of a weighted_sum must contain a loss, got 1"),
         ([*DIGITS, "loss=sce", "+loss.terms.rce.wait=1"], "weighted_sum must be a mapping with the keys loss and"),

@@ -50,7 +50,8 @@ class CIFAR10(ExperimentDataModule):
     Validation is split from the 50,000 official training images; the official test set is the test split.
 
     Args:
-        dir: parent folder of cifar-10-batches-py; the archive is downloaded to this folder.
+        dir: parent folder of cifar-10-batches-py, or that folder or the archive itself; the archive is downloaded to
+            the parent folder.
         url: URL of a mirror of the archive; None for the official URL.
         verify: whether the files must be the official ones. If False, a re-encoded copy is accepted with a warning.
         val_size: number of validation images, which are split from the training images.
@@ -81,7 +82,7 @@ class CIFAR10(ExperimentDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
-        self.dir, self.url, self.verify = Path(dir).expanduser(), url, verify
+        self.dir, self.url, self.verify = locate(Path(dir).expanduser()), url, verify
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
         augment = Augment(crop, flip=flip, cutout=cutout, reflect=reflect, alternate=alternate)
         self.augment = augment if crop or flip or cutout else None
@@ -112,6 +113,31 @@ class CIFAR10(ExperimentDataModule):
         self.transform = Normalise.from_images(train.inputs)
         test = Examples.of(*read_batches(self.dir, TEST, verify=self.verify))
         return {"train": train, "val": official.take(val_rows), "test": test}
+
+
+def locate(path: Path) -> Path:
+    """Return the parent folder of FOLDER and ARCHIVE, given this folder, or the path of one of the two.
+
+    Raises:
+        LabError: the path is another file or a renamed folder of batches, or the data are in a subfolder of it.
+    """
+    if (path / FOLDER).is_dir() or (path / ARCHIVE).is_file():
+        return path
+    if path.name in {FOLDER, ARCHIVE}:
+        return path.parent
+    if path.is_file():
+        raise LabError(f"data.dir={path} is a file: set it to the folder that contains {FOLDER} or {ARCHIVE}")
+    if any((path / name).is_file() for name in TRAIN + TEST):
+        raise LabError(f"data.dir={path} contains batches of CIFAR-10: rename this folder to {FOLDER}")
+    inside = sorted(each.parent for name in (FOLDER, ARCHIVE) for each in path.glob(f"*/{name}"))
+    if inside:
+        raise LabError(f"CIFAR-10 is not in data.dir={path}, but in a folder of it: set data.dir={inside[0]}")
+    return path
+
+
+def has_batches(path: Path) -> bool:
+    """Return whether `path` contains the unpacked FOLDER, or is this folder."""
+    return (path / FOLDER).is_dir() or (path.name == FOLDER and path.is_dir())
 
 
 @cache  # once per process, even if a command opens several runs

@@ -2,32 +2,35 @@
 
 import logging
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec, Examples, Source
+from losslab.data.image_files import (
+    Decoded,
+    decode,
+    describe_passed_over,
+    find_images,
+    parse_background,
+    suppress_warnings,
+)
 from losslab.data.machine import available_memory, cores, format_bytes
 from losslab.data.module import ExperimentDataModule
 from losslab.data.transforms import Augment, Normalise
-from losslab.errors import LabError, message_of
-from losslab.io.untrusted import open_regular_file
+from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""The formats that PIL may decode, those of EXTENSIONS. It decodes some others with external programs (Ghostscript)."""
+_SPLITS = ("train", "val", "test")
 _SAMPLE = 5_000
 """Number of training images from which mean and std are estimated, to within a hundredth of a standard deviation."""
 
@@ -35,13 +38,23 @@ _SAMPLE = 5_000
 class ImageFiles:
     """A split of image files, which are decoded when they are read.
 
-    `paths` are relative to `folder`. Images are resized and cropped to squares of `side` × `side` pixels.
+    `paths` are relative to `folder`. Images are resized and cropped to squares of `side` × `side` pixels; for
+    `background` see `decode`.
     """
 
     device = torch.device("cpu")
+    transparent = 0
+    """Number of images with transparent parts among those that `read` has decoded."""
 
-    def __init__(self, folder: Path, paths: Sequence[str], labels: Sequence[int], side: int) -> None:
-        self.folder, self.side = folder, side
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        side: int,
+        background: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.folder, self.side, self.background = folder, side, background
         # An array, because reference counts of a million str objects would make each forked worker copy the pages.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.target = torch.tensor(labels)
@@ -50,28 +63,29 @@ class ImageFiles:
 
     def take(self, rows: Tensor) -> Examples:
         """Decode the images in these rows. Raises LabError, which names the file, if an image cannot be read."""
-        with allow_large_images():
+        with suppress_warnings():
             return self._examples(rows, map(self._decode, rows.tolist()))
 
     def read(self, rows: Tensor, description: str) -> Examples:
         """Decode many images like `take`, in one thread per core, with a progress bar `description` on a terminal."""
         hidden = not get_console().is_terminal
-        with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
+        with suppress_warnings(), ThreadPoolExecutor(cores()) as threads:
             decoded = threads.map(self._decode, rows.tolist())
             try:
                 return self._examples(rows, track(decoded, description, len(rows), transient=True, disable=hidden))
             finally:
                 threads.shutdown(cancel_futures=True)  # if a file cannot be read, decode no others
 
-    def _examples(self, rows: Tensor, decoded: Iterable[Tensor]) -> Examples:
+    def _examples(self, rows: Tensor, decoded: Iterable[Decoded]) -> Examples:
         images = torch.empty(len(rows), *self.shape, dtype=torch.uint8)
-        for position, image in enumerate(decoded):
-            images[position] = image
+        for position, (pixels, transparent) in enumerate(decoded):
+            images[position] = pixels
+            self.transparent += transparent
         target = self.target[rows]
         return Examples(images, target, target, rows)
 
-    def _decode(self, row: int) -> Tensor:
-        return decode(self.folder / os.fsdecode(self.paths[row]), self.side)
+    def _decode(self, row: int) -> Decoded:
+        return decode(self.folder / os.fsdecode(self.paths[row]), self.side, self.background)
 
 
 class ImageFolder(ExperimentDataModule):
@@ -80,11 +94,14 @@ class ImageFolder(ExperimentDataModule):
     The classes are the folders in train/ whose names do not begin with a dot, in alphabetical order. The shorter side
     of an image is resized to `size` and the centre is cropped, as by torchvision's Resize and CenterCrop. Images that
     do not fit into memory are decoded during training, usually by worker processes; the batches are bit-identical.
+    All files that PIL decodes are read, also in subfolders and through links; see `find_images`.
 
     Args:
         dir: folder that contains train/, val/ and test/.
         size: side of the resized images in pixels.
         crop, flip, cutout: augmentation of the training images; see `Augment`.
+        background: colour under transparent parts, as PIL reads it ("white", "#ff8000") or as three numbers from 0 to
+            255. None to ignore transparency, as runs did that have no such option: the network gets hidden colours.
         in_memory: whether to hold all images in memory; None to do so if they take at most half of the free memory.
         workers: number of worker processes if the images are not in memory; None for one per core, at most 8.
         batch_size, eval_batch_size, seed: see `ExperimentDataModule`.
@@ -98,6 +115,7 @@ class ImageFolder(ExperimentDataModule):
         *,
         flip: bool = True,
         cutout: int = 0,
+        background: str | Sequence[int] | None = "white",
         in_memory: bool | None = None,
         workers: int | None = None,
         batch_size: int | None = 128,
@@ -106,6 +124,7 @@ class ImageFolder(ExperimentDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed)
         self.dir, self.size, self.in_memory = Path(dir).expanduser(), size, in_memory
+        self.background = parse_background(background)
         if size < 1:
             raise LabError(f"data.size must be 1 or more pixels, got {size}")
         if in_memory not in (True, False, None) or not (workers is None or (isinstance(workers, int) and workers >= 0)):
@@ -115,24 +134,46 @@ class ImageFolder(ExperimentDataModule):
             )
         self.workers = min(8, cores()) if workers is None else workers
         self.augment = Augment(crop, flip=flip, cutout=cutout) if crop or flip or cutout else None
-        names = tuple(path.name for path in _subfolders(self.dir / "train"))
+        _check_splits(self.dir)
+        folder = self.dir / "train"
+        names, others = _list_classes(folder)
         if not names:
+            seen = describe_passed_over(others, ", but {}")
             raise LabError(
-                f"{self.dir / 'train'} contains no folders: put a folder for each class into train/, val/ and test/"
+                f"{folder} contains no folders{seen}: put a folder for each class into train/, val/ and test/"
             )
-        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=names)
+        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=tuple(names))
 
     def load(self) -> Mapping[str, Source]:
-        files = {split: self._find(split) for split in ("train", "val", "test")}
+        files = {split: self._find(split) for split in _SPLITS}
         # The sample depends neither on the seed nor on `in_memory`, so the normalisation does not either.
         random = random_keys.generator(0, random_keys.STATISTICS)
         sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
         if not self._fits_in_memory(files):
             self.transform = Normalise.from_images(files["train"].read(sample, "measuring training images").inputs)
+            self._report_transparent(files["train"].transparent, f"{len(sample):,} sampled training images")
             return files
         held = {split: each.read(torch.arange(each.size), f"reading {split} images") for split, each in files.items()}
+        transparent = sum(each.transparent for each in files.values())
+        self._report_transparent(transparent, f"{sum(each.size for each in files.values()):,} images")
         self.transform = Normalise.from_images(held["train"].inputs[sample])
         return held
+
+    def _report_transparent(self, count: int, of: str) -> None:
+        if count and self.background is None:
+            logger.warning(
+                "%s of %s have transparent parts; the network gets their hidden colours%s",
+                f"{count:,}",
+                of,
+                " (data.background=null)",
+            )
+        elif count:
+            logger.info(
+                "%s of %s have transparent parts, laid over RGB %s (data.background)",
+                f"{count:,}",
+                of,
+                ", ".join(map(str, self.background or ())),
+            )
 
     def _fits_in_memory(self, files: dict[str, ImageFiles]) -> bool:
         """Decide whether to hold the images in memory, and log the decision."""
@@ -148,15 +189,23 @@ class ImageFolder(ExperimentDataModule):
 
     def _find(self, split: str) -> ImageFiles:
         folder, classes = self.dir / split, self.spec.class_names
-        images = {subfolder.name: sorted(find_images(subfolder)) for subfolder in _subfolders(folder)}
-        for name in images:
+        names, outside = _list_classes(folder)
+        found = {name: find_images(folder / name) for name in names}
+        for name in names:
             if name not in classes:
                 raise LabError(
                     f"{folder / name} has no counterpart in {self.dir / 'train'}: every class must have training images"
                 )
-        if not any(images.values()):
-            raise LabError(f"no images in {folder}/CLASS/ (looked for {', '.join(EXTENSIONS)})")
-        missing = ", ".join(name for name in classes if not images.get(name))
+        passed_over = sum((each.passed_over for each in found.values()), outside)
+        if not any(each.images for each in found.values()):
+            raise LabError(f"no images in {folder}/CLASS/{describe_passed_over(passed_over, ' (passed over: {})')}")
+        if description := describe_passed_over(passed_over):
+            logger.warning("%s: passed over %s", folder, description)
+        missing = ", ".join(
+            name + describe_passed_over(found[name].passed_over if name in found else Counter(), " (passed over: {})")
+            for name in classes
+            if name not in found or not found[name].images
+        )
         if missing and split == "train":
             raise LabError(
                 f"{folder} contains no images of {missing}: put images into the folder of the class, or remove that "
@@ -164,65 +213,50 @@ class ImageFolder(ExperimentDataModule):
             )
         if missing:
             logger.warning("%s contains no images of %s", folder, missing)
-        paths = [f"{name}/{path}" for name in classes for path in images.get(name, ())]
-        labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
-        return ImageFiles(folder, paths, labels, self.size)
+        images = {name: found[name].images if name in found else [] for name in classes}
+        paths = [f"{name}/{path}" for name in classes for path in images[name]]
+        labels = [label for label, name in enumerate(classes) for _ in images[name]]
+        return ImageFiles(folder, paths, labels, self.size, self.background)
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _check_splits(folder: Path) -> None:
+    """Raise LabError unless the folder contains train, val and test. The message says what it contains instead."""
+    missing = [split for split in _SPLITS if not (folder / split).is_dir()]
+    if not missing:
+        return
+    problem = f"{folder / missing[0]} is not a folder"
+    needed = "data.dir must contain train/, val/ and test/, each with a folder for each class"
     if not folder.is_dir():
-        raise LabError(
-            f"{folder} is not a folder: data.dir must contain train/, val/ and test/, each with a folder for each class"
-        )
-    # Jupyter creates .ipynb_checkpoints, and macOS creates ._NAME.
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        raise LabError(f"{problem}, as {folder} {'is a file' if folder.exists() else 'does not exist'}: {needed}")
+    inside = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+    hint = f"it contains {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "it is empty"
+    whole = [
+        each
+        for each in (*folder.absolute().parents[:2], *(folder / name for name in inside))
+        if all((each / split).is_dir() for split in _SPLITS)
+    ]
+    similar = [name for name in inside if name.lower().startswith(missing[0])]
+    if whole:
+        hint += f"; set data.dir={whole[0]}"
+    elif similar:
+        hint += f"; rename {similar[0]} to {missing[0]}/"
+    raise LabError(f"{problem}: {needed}; {hint}")
 
 
-def find_images(folder: Path) -> list[str]:
-    """Find all files with an image extension in a folder and its subfolders → paths relative to the folder."""
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(parent).relative_to(folder)
-        paths += [str(inside / name) for name in names if name.lower().endswith(EXTENSIONS) and name[0] != "."]
-    return paths
+def _list_classes(folder: Path) -> tuple[list[str], Counter[str]]:
+    """List the class folders in a split in alphabetical order, and count other files. Hidden names are left out.
 
-
-def decode(path: Path, side: int) -> Tensor:
-    """Decode an image file as RGB, resize its shorter side to `side`, crop the centre → uint8 (side, side, 3).
-
-    Resizes and crops as torchvision's Resize and CenterCrop do, applies the EXIF orientation, and keeps the upper 8
-    bits of 16-bit images. Raises LabError, which names the file, if the file cannot be read.
+    Raises:
+        LabError: a link is broken, which may have been a class.
     """
-    from torchvision.transforms import v2  # noqa: PLC0415 -- half a second to import
-
-    try:
-        with open_regular_file(path) as file, Image.open(file, formats=_FORMATS) as image:
-            colour = _to_eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
-    except UnidentifiedImageError as error:
-        formats = ", ".join(_FORMATS)
-        raise LabError(f"cannot read the image {path} (it is none of {formats}): repair or remove it") from error
-    except Exception as error:
-        # PIL raises OSError, SyntaxError, struct.error, zlib.error and others for damaged files.
-        raise LabError(f"cannot read the image {path} ({message_of(error)}): repair or remove it") from error
-    pixels: Tensor = v2.Compose([v2.Resize(side), v2.CenterCrop(side), v2.PILToTensor()])(colour)
-    return pixels.permute(1, 2, 0).contiguous()
-
-
-def _to_eight_bits(image: Image.Image, image_format: str | None) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits; PIL's own conversion would clip them at 255."""
-    # The mode of a 16-bit PNG depends on the version of PIL.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image_format == "PNG"):
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((wide >> 8).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        raise ValueError(f"mode {image.mode} does not define which value is white, save it with 8 or 16 bits")
-    return image
-
-
-@contextmanager
-def allow_large_images() -> Iterator[None]:
-    """Suppress PIL's warning about images of over 89 million pixels. PIL still raises an error for over 179 million."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+    names, others = [], Counter[str]()
+    for path in folder.iterdir():
+        if path.name.startswith("."):  # Jupyter creates .ipynb_checkpoints, and macOS creates ._NAME
+            continue
+        if path.is_dir():
+            names.append(path.name)
+        elif path.is_symlink() and not path.exists():
+            raise LabError(f"{path} is a link to {path.readlink()}, which does not exist: repair or remove it")
+        else:
+            others[f"{path.suffix.lower() or 'file'} outside of the class folders"] += 1
+    return sorted(names), others

@@ -36,6 +36,8 @@ class DataMetadata:
     """Number of training targets of each class (C,); None for regression."""
     foreign_transform: str | None = None
     """Name of an input transform from outside losslab, which cannot be stored."""
+    background: tuple[int, int, int] | None = None
+    """RGB colour under transparent parts of image files; None to ignore transparency, as runs without it did."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of data.json. Floats are written exactly, so `from_json` restores the same numbers."""
@@ -49,6 +51,7 @@ class DataMetadata:
             "class_counts": None if counts is None else counts.tolist(),
             "normalise": None if scale is None else {"mean": scale.mean.tolist(), "std": scale.std.tolist()},
             "foreign_transform": self.foreign_transform,
+            "background": None if self.background is None else list(self.background),
         }
 
     @classmethod
@@ -62,8 +65,11 @@ class DataMetadata:
             if scale is not None:
                 normalise = Normalise(*(torch.tensor(scale[key], dtype=torch.float64) for key in ("mean", "std")))
             class_counts = None if counts is None else torch.tensor(counts)
-            _validate(spec, normalise, class_counts)
-            metadata = cls(spec, normalise, class_counts, content["foreign_transform"])
+            background = content.get("background")  # runs of early versions ignored transparency
+            if background is not None:
+                background = tuple(background)
+            _validate(spec, normalise, class_counts, background)
+            metadata = cls(spec, normalise, class_counts, content["foreign_transform"], background)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else message_of(error)
             raise LabError(
@@ -104,6 +110,8 @@ class ExperimentDataModule(LightningDataModule, ABC):
     """Manifest of the run that is rebuilt or resumed; `setup` raises LabError if `manifest` differs from it."""
     may_download: bool = True
     """Whether `prepare_data` may download files."""
+    background: tuple[int, int, int] | None = (255, 255, 255)
+    """RGB colour under transparent parts of image files; None to ignore transparency."""
     workers = 0
     """Number of worker processes for splits that are not in memory."""
     val_split = "val"
@@ -186,11 +194,11 @@ class ExperimentDataModule(LightningDataModule, ABC):
     @property
     def metadata(self) -> DataMetadata:
         """Properties of the training data, which each run stores. Call `setup` first."""
-        transform = self.transform
-        if transform is None or isinstance(transform, Normalise):
-            return DataMetadata(self.spec, transform, self.class_counts)
-        name = getattr(transform, "__name__", type(transform).__name__)
-        return DataMetadata(self.spec, None, self.class_counts, foreign_transform=name)
+        transform, name = self.transform, None
+        if not isinstance(transform, Normalise | None):
+            transform, name = None, getattr(transform, "__name__", type(transform).__name__)
+        background = self.background if len(self.spec.input_shape) == 3 else None
+        return DataMetadata(self.spec, transform, self.class_counts, name, background)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Stop the worker processes of all loaders."""
@@ -249,7 +257,9 @@ def split_rows(count: int, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
     return [part.sort().values for part in rows[: sum(sizes)].split(sizes)]
 
 
-def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor | None) -> None:
+def _validate(
+    spec: DataSpec, normalise: Normalise | None, class_counts: Tensor | None, background: tuple[int, ...] | None
+) -> None:
     """Raise ValueError if an argument has a value that no data set can have."""
     sizes, names = (spec.targets, *spec.input_shape), spec.class_names
     if not spec.input_shape or not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -264,6 +274,8 @@ def _validate(spec: DataSpec, normalise: Normalise | None, class_counts: Tensor 
             raise ValueError("invalid normalise")
     if class_counts is not None and class_counts.shape != (spec.targets,):
         raise ValueError("invalid class_counts")
+    if background is not None and not (len(background) == 3 and all(value in range(256) for value in background)):
+        raise ValueError("invalid background")
 
 
 def _describe(spec: DataSpec) -> str:

@@ -39,10 +39,18 @@ class Augment:
             raise LabError("alternate=true needs flip=true: set flip=true too")
         self.crop, self.flip, self.cutout, self.reflect, self.alternate = crop, flip, cutout, reflect, alternate
 
+    def check(self, height: int, width: int) -> None:
+        """Raise LabError if the crop or the cutout can replace an image of this size as a whole."""
+        for name, pixels in (("crop", self.crop), ("cutout", self.cutout)):
+            if pixels >= min(height, width):
+                raise LabError(
+                    f"data.{name}={pixels} can erase whole images of {height}×{width} pixels: set it to "
+                    f"{min(height, width) - 1} or less"
+                )
+
     def draw(self, count: int, height: int, width: int, random: torch.Generator) -> Tensor:
         """Draw parameters for `count` images → int64 (count, 5): window y and x, mirrored, cutout y and x."""
-        if self.crop > max(height, width):
-            raise LabError(f"crop={self.crop} is larger than the images ({height}×{width} pixels): lower data.crop")
+        self.check(height, width)
         ends = (2 * self.crop + 1, 2 * self.crop + 1, 1 + self.flip, height, width)
         return torch.stack([torch.randint(end, (count,), generator=random) for end in ends], dim=1)
 
@@ -61,11 +69,6 @@ class Augment:
 
 
 def _pad_reflect(images: Tensor, padding: int) -> Tensor:
-    if padding >= min(images.shape[1:3]):
-        height, width = images.shape[1:3]
-        raise LabError(
-            f"with reflect=true, crop must be smaller than the images ({height}×{width} pixels): got {padding}"
-        )
     for axis in (1, 2):  # by indices: F.pad(mode="reflect") does not support uint8
         size = images.shape[axis]
         source = torch.arange(-padding, size + padding, device=images.device).abs()
@@ -150,12 +153,12 @@ class Mix:
     Args:
         transform: torchvision.transforms.v2.MixUp or CutMix, or another function of `alpha` that returns a transform of
             images (N, channels, height, width) and probabilities (N, C).
-        alpha: parameter > 0 of the Beta distribution of the mixing ratio.
+        alpha: parameter of the Beta distribution of the mixing ratio.
     """
 
     def __init__(self, transform: Callable[..., Any], alpha: float) -> None:
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
-            raise LabError(f"mix.alpha must be a number above 0, got {alpha!r}")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 1e-6 <= alpha <= 1e6:
+            raise LabError(f"mix.alpha must be a number from 1e-6 to 1e6, got {alpha!r}")
         self.transform = transform(alpha=alpha)
 
     def __call__(self, classes: int, seed: int, batch: Batch, epoch: int, number: int) -> Batch:

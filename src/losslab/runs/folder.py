@@ -24,6 +24,7 @@ SUMMARY = "summary.json"
 JOBS = "jobs.json"
 """The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
 
+_IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
 _RESTORE = "restore the file, or train the run again"
 _DELETE = "delete it; then the data themselves are read instead"
 
@@ -125,6 +126,10 @@ class RunFolder:
         """
         config = self.read_unchecked_config()
         check_targets(config, self.config, self.trusted)
+        data = config["data"]
+        is_early = data["_target_"] == _IMAGE_FOLDER and "background" not in data
+        if is_early and "background" not in (self.read_metadata() or {}):  # early versions ignored transparency
+            return {**config, "data": {**data, "background": None}}
         return config
 
     def read_unchecked_config(self) -> dict[str, Any]:

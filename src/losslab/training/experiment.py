@@ -13,6 +13,7 @@ from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
 from losslab.data.module import DataMetadata, ExperimentDataModule
+from losslab.data.transforms import Augment
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for
@@ -145,8 +146,11 @@ def _announce_resume(experiment: Experiment, resume_point: resume_checkpoint.Res
 
 
 def _check_new_run(experiment: Experiment) -> None:
-    """Raise a LabError if a run would train nothing, or if its folder is in use."""
+    """Raise a LabError if a run would train nothing or erase whole images, or if its folder is in use."""
     config, folder = experiment.config, experiment.folder
+    augment, shape = experiment.data.augment, experiment.data.spec.input_shape
+    if config["train"] and isinstance(augment, Augment) and len(shape) == 3:
+        augment.check(*shape[1:])
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if config["train"] and config["trainer"].get(key) == 0:
             raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")
@@ -186,8 +190,10 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
 def _check_same_data(experiment: Experiment) -> None:
     """Check that the data of a resumed run are those recorded in its data.json."""
     recorded, now = experiment.folder.read_metadata(), json.loads(json.dumps(experiment.data.metadata.as_json()))
-    # The normalisation statistics may differ in the last digit on another machine.
-    if recorded is not None and recorded | {"normalise": None} != now | {"normalise": None}:
+    # The normalisation statistics may differ in the last digit on another machine, and early versions recorded no
+    # background, which is compared as part of the configuration.
+    ignored = {"normalise": None, "background": None}
+    if recorded is not None and recorded | ignored != now | ignored:
         raise LabError(
             f"the data are not those that {experiment.folder.path} was trained on so far "
             f"(recorded in {experiment.folder.metadata}): set data.dir to the original data, or start a new run"

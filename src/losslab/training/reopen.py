@@ -70,7 +70,7 @@ def reopen(request: EvaluationRequest) -> Experiment:
     checkpoint = find_checkpoint(folder, request.checkpoint)
     overrides = parse_data_overrides(request.data, config["data"])
     data = locate_data(folder, config["data"], overrides)
-    if "dir" in overrides and not Path(str(overrides["dir"]), cifar10.FOLDER).is_dir():
+    if "dir" in overrides and not cifar10.has_batches(Path(str(overrides["dir"]))):
         # The data may be downloaded into this folder: from their public source and verified, not from the run's URL.
         safe_options = {"url": None, "verify": True}
         data = data | {key: value for key, value in safe_options.items() if key in data}

@@ -138,6 +138,30 @@ def test_a_failed_download_names_the_file_and_the_folder(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["", cifar10.FOLDER, cifar10.ARCHIVE])
+def test_the_folder_of_batches_and_the_archive_may_be_given_themselves(official, name):
+    data = CIFAR10(official / name, url="http://127.0.0.1:9/nothing", val_size=10)
+    data.prepare_data()
+    data.setup()
+    assert data.splits["train"].size == 5 * SIZE - 10
+    assert not (official / cifar10.FOLDER / cifar10.FOLDER).exists()
+
+
+def test_a_folder_near_the_batches_is_refused_with_what_to_set(official):
+    with pytest.raises(LabError, match=rf"not in data.dir={official.parent}, .*: set data.dir={official}$"):
+        CIFAR10(official.parent)
+    (official / "notes.txt").touch()
+    with pytest.raises(
+        LabError, match=r"notes.txt is a file: set it to the folder that contains cifar-10-batches-py or"
+    ):
+        CIFAR10(official / "notes.txt")
+    renamed = (official / cifar10.FOLDER).rename(official / "batches")
+    with pytest.raises(
+        LabError, match=r"batches contains batches of CIFAR-10: rename this folder to cifar-10-batches-"
+    ):
+        CIFAR10(renamed)
+
+
 def test_a_re_encoded_copy_needs_verify_false_and_warns(official, caplog):
     cifar10._warn_unverified.cache_clear()
     path = official / cifar10.FOLDER / "data_batch_3"

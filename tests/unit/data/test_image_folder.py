@@ -1,9 +1,9 @@
-import numpy as np
+import re
+
 import pytest
 import torch
 from PIL import Image
 
-from losslab.data import image_folder
 from losslab.data.image_folder import ImageFolder
 from losslab.errors import LabError
 
@@ -54,6 +54,23 @@ def test_normalisation_uses_all_training_pixels(folder):
         (lambda f: (f / "train" / "green").mkdir(), "train contains no images of green: put images into the folder"),
         (lambda f: (f / "test" / "red" / "0.png").write_bytes(b"no image"), "cannot read the image"),
         (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], "no images in"),
+        (
+            lambda f: [p.rename(p.with_suffix(".heic")) for p in (f / "val").rglob("*.png")],
+            r"\(passed over: 4 .heic\)$",
+        ),
+        (
+            lambda f: [p.rename(p.with_suffix(".heic")) for p in (f / "train" / "red").iterdir()],
+            r"train contains no images of red \(passed over: 5 .heic\): put",
+        ),
+        (lambda f: (f / "val" / "white").symlink_to("gone"), "white is a link to gone, which does not exist: repair"),
+        (
+            lambda f: (
+                [p.rename(f / f"{p.parent.name}{p.name}") for p in (f / "train").rglob("*.png")],
+                [p.rmdir() for p in (f / "train").iterdir()],
+                (f / "blue0.png").rename(f / "train" / "0.png"),
+            ),
+            r"train contains no folders, but 1 .png outside of the class folders: put a folder",
+        ),
     ],
 )
 def test_error_names_the_invalid_folder_or_file(folder, damage, message):
@@ -75,34 +92,6 @@ def test_names_that_begin_with_a_dot_are_ignored(folder):
     assert data.splits["train"].size == 11
 
 
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path, ending):
-    wide = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
-    Image.fromarray(wide).save(tmp_path / f"grey.{ending}")
-    pixels = image_folder.decode(tmp_path / f"grey.{ending}", 8)
-    assert np.array_equal(pixels[..., 0].numpy(), wide >> 8)
-    assert torch.equal(pixels[..., 0], pixels[..., 2])
-
-
-def test_a_float_image_is_refused(tmp_path):
-    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(LabError, match=r"float.tif \(mode F does not define which value is white"):
-        image_folder.decode(tmp_path / "float.tif", 8)
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tif", "webp"])
-@pytest.mark.parametrize("damage", ["cut", "noise", "empty"])
-def test_a_damaged_image_is_named_in_one_line(tmp_path, ending, damage):
-    path = tmp_path / f"image.{ending}"
-    random = np.random.default_rng(0)
-    Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-    whole = path.read_bytes()
-    noise = random.integers(0, 256, len(whole) - 12, dtype=np.uint8).tobytes()
-    path.write_bytes({"cut": whole[: len(whole) // 2], "noise": whole[:12] + noise, "empty": b""}[damage])
-    with pytest.raises(LabError, match=rf"^cannot read the image .*image\.{ending} \(.*\): repair or remove it$"):
-        image_folder.decode(path, 8)
-
-
 def test_large_images_are_read_without_a_warning_and_too_large_ones_are_named(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 20)  # the images of the folder have up to 44 × 20
     data = ImageFolder(folder, size=8)
@@ -112,12 +101,73 @@ def test_large_images_are_read_without_a_warning_and_too_large_ones_are_named(fo
         ImageFolder(folder, size=8).setup()
 
 
-def test_exif_orientation_is_applied(tmp_path):
-    image = Image.new("RGB", (8, 8), (255, 0, 0))
-    image.paste((0, 0, 255), (0, 0, 8, 4))
-    turned = image.getexif()
-    turned[0x0112] = 3  # by 180 degrees
-    image.save(tmp_path / "turned.png", exif=turned)
-    pixels = image_folder.decode(tmp_path / "turned.png", 8)
-    assert pixels[0, 0].tolist() == [255, 0, 0]
-    assert pixels[7, 7].tolist() == [0, 0, 255]
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f / "train", r"train/train is not a folder: .* it contains blue/, red/; set data.dir=.*[^/]$"),
+        (lambda f: f / "train" / "red", r"it contains 0.png, 1.png, 2.png, 3.png, 4.png; set data.dir=.*[^d]$"),
+        (lambda f: f.parent, r"; it contains .*; set data.dir=.*"),
+        (
+            lambda f: f / "gone",
+            r"gone/train is not a folder, as .*gone does not exist: data.dir must contain train/, val/",
+        ),
+        (lambda f: f / "train" / "red" / "0.png", r"0.png/train is not a folder, as .*0.png is a file: data.dir must"),
+        (
+            lambda f: (f / "val").rename(f / "valid").parent,
+            r"it contains test/, train/, valid/; rename valid/ to val/$",
+        ),
+        (lambda f: (f / "train").rename(f / "Training").parent, r"rename Training/ to train/$"),
+        (lambda f: (f / "val").rename(f / "dev").parent, r"val is not a folder: .*; it contains dev/, test/, train/$"),
+    ],
+)
+def test_another_folder_is_refused_with_what_it_contains(folder, change, message):
+    with pytest.raises(LabError, match=message) as error:
+        ImageFolder(change(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_passed_over_are_counted_for_each_split(folder, caplog):
+    (folder / "train" / "red" / "a.heic").touch()
+    (folder / "train" / "blue" / "b.HEIC").touch()
+    (folder / "train" / "labels.csv").touch()
+    (folder / "test" / "blue" / ".DS_Store").touch()
+    ImageFolder(folder, size=8).setup()
+    lines = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert lines == [f"{folder / 'train'}: passed over 2 .heic, 1 .csv outside of the class folders"]
+
+
+def test_images_in_linked_folders_and_classes_are_read(folder, tmp_path):
+    (folder / "train" / "red").rename(tmp_path / "elsewhere")
+    (folder / "train" / "red").symlink_to(tmp_path / "elsewhere")
+    (folder / "train" / "blue" / "more").symlink_to(folder / "test" / "blue")
+    data = ImageFolder(folder, size=8)
+    data.setup()
+    assert data.splits["train"].target.tolist() == [0] * 8 + [1] * 5
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(
+    ("background", "message"),
+    [
+        ("white", r"^1 of .* have transparent parts, laid over RGB 255, 255, 255 \(data.background\)$"),
+        (None, r"^1 of .* have transparent parts; the network gets their hidden colours \(data.background=null\)$"),
+    ],
+)
+def test_transparent_images_are_counted_and_laid_over_the_background(folder, caplog, in_memory, background, message):
+    Image.new("RGBA", (20, 20), (*COLOURS["red"], 0)).save(folder / "train" / "red" / "0.png")
+    caplog.set_level("INFO")
+    data = ImageFolder(folder, size=8, background=background, in_memory=in_memory, workers=0)
+    data.setup()
+    image = data.splits["train"].take(torch.tensor([5])).inputs[0]
+    assert image[0, 0].tolist() == [255, 0, 0] if background is None else [255, 255, 255]
+    assert any(re.search(message, record.getMessage()) for record in caplog.records)
+    assert data.metadata.background == (None if background is None else (255, 255, 255))
+
+
+def test_the_background_is_part_of_the_configuration(build, folder):
+    run = ("model=mlp", "data=image_folder", f"data.dir={folder}", "loss=cross_entropy")
+    assert build(*run).data.background == (255, 255, 255)
+    assert build(*run, "data.background=[1,2,3]").data.background == (1, 2, 3)
+    assert build(*run, "data.background=null").data.background is None
+    with pytest.raises(LabError, match=r"data\.background must be a colour such as white"):
+        build(*run, "data.background=whitish")

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 from losslab.data import random_keys
 from losslab.data.transforms import Augment, Normalise, RandomShift
 from losslab.errors import LabError
+from losslab.training import experiment
 
 
 def pattern(*shape: int) -> torch.Tensor:
@@ -34,7 +35,7 @@ def test_default_augmentation_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("count", "height", "width", "channels"), [(64, 12, 12, 3), (9, 32, 32, 3), (7, 5, 11, 1), (1, 8, 3, 3)]
+    ("count", "height", "width", "channels"), [(64, 12, 12, 3), (9, 32, 32, 3), (7, 5, 11, 1), (1, 8, 5, 3)]
 )
 @pytest.mark.parametrize("crop", [0, 1, 4])
 @pytest.mark.parametrize("flip", [False, True])
@@ -123,10 +124,31 @@ def test_reflect_padding_equals_torchs():
         assert torch.equal(got.permute(2, 0, 1), image[:, top : top + 12, left : left + 12])
 
 
-def test_reflect_padding_as_large_as_the_image_is_refused():
-    augment = Augment(crop=12, reflect=True)
-    with pytest.raises(LabError, match=r"crop must be smaller than the images \(12×12 pixels\): got 12"):
-        augment(IMAGES, draws(augment))
+@pytest.mark.parametrize("options", [{"crop": 12}, {"crop": 12, "reflect": True}, {"cutout": 12}])
+def test_an_augmentation_as_large_as_the_image_is_refused(options):
+    name = next(iter(options))
+    with pytest.raises(LabError, match=rf"^data.{name}=12 can erase whole images of 12×16 pixels: .* 11 or less$"):
+        Augment(**options).check(12, 16)
+    with pytest.raises(LabError, match=rf"data.{name}=12 can erase"):
+        draws(Augment(**options))
+    Augment(**options | {name: 11}).check(12, 16)
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        ("digits", ["data.size=8", "data.crop=8"]),
+        ("digits", ["data.cutout=40"]),
+        ("cifar10", ["data.cutout=32"]),
+        ("cifar10", ["data.crop=32"]),
+    ],
+)
+def test_an_augmentation_as_large_as_the_images_is_refused_before_the_data_are_read(build, tmp_path, data, options):
+    made = build("model=mlp", f"data={data}", "loss=cross_entropy", f"run_dir={tmp_path / 'run'}", *options)
+    with pytest.raises(LabError, match=r"can erase whole images of \d+×\d+ pixels: set it to"):
+        experiment.run(made)
+    assert not made.data.splits
+    assert not (tmp_path / "run").exists()
 
 
 def test_alternate_without_flip_is_refused():
@@ -227,8 +249,10 @@ def test_a_loss_on_probabilities_learns_from_mixed_batches(train, loss):
 def test_mixing_needs_images_and_a_positive_alpha(build):
     with pytest.raises(LabError, match="mix= needs images with class indices"):
         build("model=linear", "mix=mixup")
-    with pytest.raises(LabError, match=r"mix\.alpha must be a number above 0, got 0"):
+    with pytest.raises(LabError, match=r"mix\.alpha must be a number from 1e-6 to 1e6, got 0"):
         build(*MIX_RUN, "mix=mixup", "mix.alpha=0")
+    with pytest.raises(LabError, match=r"mix\.alpha must be a number from 1e-6 to 1e6, got 1e-300"):
+        build(*MIX_RUN, "mix=mixup", "mix.alpha=1e-300")
 
 
 FLOAT_IMAGES = torch.arange(2 * 3 * 6 * 5, dtype=torch.float32).view(2, 3, 6, 5)

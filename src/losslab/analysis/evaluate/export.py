@@ -31,6 +31,7 @@ class Program(nn.Module):
     def __init__(self, learner: Learner, metadata: DataMetadata, *, raw: bool = False) -> None:
         super().__init__()
         self.network, self.loss, self.spec, self.raw = learner.network, learner.loss, learner.spec, raw
+        self.background = metadata.background
         self.dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
         for name in ("scale", "shift"):
             normalise = metadata.normalise

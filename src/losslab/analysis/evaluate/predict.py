@@ -1,5 +1,6 @@
 """Classification of image files with a finished run, without its data set."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from losslab.analysis.evaluate.export import Program
-from losslab.data.image_folder import allow_large_images, decode, find_images
+from losslab.data.image_files import Decoded, decode, describe_passed_over, find_images, suppress_warnings
 from losslab.data.machine import cores
 from losslab.errors import LabError
 from losslab.runs import RunFolder
@@ -19,6 +20,8 @@ from losslab.targets import Task
 from losslab.training.reopen import reopen_network
 
 _BATCH_SIZE = 64
+
+logger = logging.getLogger(__name__)
 
 
 def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
@@ -43,15 +46,20 @@ def load_classifier(run: RunFolder | Path, checkpoint: str = "best") -> Program:
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the image files (those in a folder sorted by name), and an error message for each path without images."""
+    """Return the image files (those in a folder sorted by name), and an error message for each path without images.
+
+    Files in a folder that are no images are counted in a warning.
+    """
     files: list[Path] = []
     errors: list[str] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(find_images(path))
+            inside, passed_over = find_images(path)
             files += [path / name for name in inside]
             if not inside:
-                errors.append(f"no images in {path}")
+                errors.append(f"no images in {path}{describe_passed_over(passed_over, ' (passed over: {})')}")
+            elif description := describe_passed_over(passed_over):
+                logger.warning("%s: passed over %s", path, description)
         elif path.is_file():
             files.append(path)
         else:
@@ -65,13 +73,15 @@ def classify(classifier: Program, paths: Sequence[Path]) -> Iterator[tuple[Path,
     Raises:
         LabError: probabilities are NaN or infinite.
     """
-    hidden = not get_console().is_terminal
+    hidden, transparent = not get_console().is_terminal, 0
+    decode_file = partial(_decode, side=classifier.spec.input_shape[1], background=classifier.background)
     starts = track(range(0, len(paths), _BATCH_SIZE), "classifying", transient=True, disable=hidden)
-    with allow_large_images(), ThreadPoolExecutor(cores()) as threads:
+    with suppress_warnings(), ThreadPoolExecutor(cores()) as threads:
         for start in starts:
             batch = paths[start : start + _BATCH_SIZE]
-            decoded = list(threads.map(partial(_decode, side=classifier.spec.input_shape[1]), batch))
-            images = [image for image in decoded if isinstance(image, Tensor)]
+            decoded = list(threads.map(decode_file, batch))
+            images = [image.pixels for image in decoded if isinstance(image, Decoded)]
+            transparent += sum(isinstance(image, Decoded) and image.transparent for image in decoded)
             probabilities = iter(_probabilities(classifier, torch.stack(images)) if images else ())
             for path, image in zip(batch, decoded, strict=True):
                 result = image if isinstance(image, str) else next(probabilities)
@@ -79,11 +89,14 @@ def classify(classifier: Program, paths: Sequence[Path]) -> Iterator[tuple[Path,
                     problem = f"the probabilities for {path} are NaN or infinite"
                     raise LabError(f"{problem}: the run diverged, choose another checkpoint with --ckpt")
                 yield path, result
+    if transparent and classifier.background is None:
+        of = f"{transparent:,} of {len(paths):,} images have transparent parts"
+        logger.warning("%s; the network gets their hidden colours, as in training", of)
 
 
-def _decode(path: Path, side: int) -> Tensor | str:
+def _decode(path: Path, side: int, background: tuple[int, int, int] | None) -> Decoded | str:
     try:
-        return decode(path, side)
+        return decode(path, side, background)
     except LabError as error:
         return str(error)
 

@@ -1,5 +1,8 @@
 """Classification of image files, prepared as in training and without the data set."""
 
+import dataclasses
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,7 @@ from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.training import experiment
 from losslab.training.config import compose
-from losslab.training.reopen import EvaluationRequest, reopen_network
+from losslab.training.reopen import EvaluationRequest, reopen, reopen_network
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -70,11 +73,45 @@ def test_an_older_run_needs_its_data(photos):
         aside.rename(kept)
 
 
+@pytest.mark.parametrize("is_early", [False, True])
+def test_transparent_images_get_the_background_of_the_training(photos, tmp_path, caplog, is_early):
+    shutil.copytree(photos / "run", tmp_path / "run")
+    if is_early:  # recorded before the option existed
+        for name in ("config.json", "data.json"):
+            content = json.loads((tmp_path / "run" / name).read_text())
+            del content.get("data", content)["background"]
+            (tmp_path / "run" / name).write_text(json.dumps(content))
+    for name, colour in (("icon", (250, 0, 0, 0)), ("hidden", (250, 0, 0, 255)), ("shown", (255, 255, 255, 255))):
+        Image.new("RGBA", (9, 9), colour).save(tmp_path / f"{name}.png")
+    files = [tmp_path / f"{name}.png" for name in ("icon", "hidden", "shown")]
+    results = [each for _, each in predict.classify(predict.load_classifier(tmp_path / "run"), files)]
+    assert torch.equal(results[0], results[1 if is_early else 2])
+    assert not torch.equal(results[0], results[2 if is_early else 1])
+    said = [record.getMessage() for record in caplog.records]
+    warning = "1 of 3 images have transparent parts; the network gets their hidden colours, as in training"
+    assert said == [warning] * is_early
+    request = EvaluationRequest(tmp_path / "run")
+    assert reopen(request).data.background == (None if is_early else (255, 255, 255))
+    assert reopen(dataclasses.replace(request, data=("background=[1,2,3]",))).data.background == (1, 2, 3)
+
+
+def test_files_in_a_folder_that_are_no_images_are_counted(tmp_path, caplog):
+    for name in ("some/a.jfif", "some/b.heic", "some/c", "none/d.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files, errors = predict.find_files([tmp_path / "some", tmp_path / "none"])
+    assert files == [tmp_path / "some" / "a.jfif"]
+    assert errors == [f"no images in {tmp_path / 'none'} (passed over: 1 .heic)"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'some'}: passed over 1 .heic, 1 without an ending"
+    ]
+
+
 def test_damaged_metadata_are_reported(photos):
     kept = photos / "run" / "data.json"
     whole = kept.read_text()
     try:
-        for content in ("{}", "no json", whole.replace('"multiclass"', '"nonsense"')):
+        for content in ("{}", "no json", whole.replace('"multiclass"', '"nonsense"'), whole.replace("255", "256")):
             kept.write_text(content)
             with pytest.raises(LabError, match=r"data\.json"):
                 reopen_network(photos / "run", "best")
@@ -121,7 +158,7 @@ def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tm
     assert done.stderr.splitlines() == [
         "no image at gone.png",
         "no images in empty",
-        "cannot read the image in/broken.png (it is none of PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP): repair or remove it",
+        "cannot read the image in/broken.png (PIL decodes no such format): repair or remove it",
     ]
     assert done.stdout.startswith("in/red.jpg")
     header, row = (tmp_path / "out.csv").read_text().splitlines()
