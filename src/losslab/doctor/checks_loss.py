@@ -45,10 +45,11 @@ def unreached_parameters(setup: Setup) -> Iterator[Finding]:
         return
     if setup.number is None:
         return
-    if not setup.value.requires_grad:
+    if not _depends_on_outputs(setup):
         part = "loss" if getattr(setup.outputs, "requires_grad", False) else "network"
-        problem = f"the {part} interrupts the gradient: its result does not require a gradient"
-        fix = f"search the {part} for .detach(), .item(), .data, argmax, numpy or torch.no_grad()"
+        inputs = "outputs of the network" if part == "loss" else "parameters of the network"
+        problem = f"the {part} interrupts the gradient: its result does not depend on the {inputs} differentiably"
+        fix = f"search the {part} for .detach(), .item(), .data, argmax, numpy, torch.tensor(...) or torch.no_grad()"
         yield error("detached", problem, "nothing would be learnt", fix)
         return
     without = [name for name, gradient in setup.gradients.items() if gradient is None]
@@ -79,7 +80,7 @@ def zero_gradient(setup: Setup) -> Iterator[Finding]:
     if not has_loss or not _is_differentiable(setup):
         return
     gradients = {name: gradient for name, gradient in setup.gradients.items() if gradient is not None}
-    if any(gradient.any() for name, gradient in gradients.items() if setup.trainable[name].ndim > 1):
+    if not gradients or any(grad.any() for name, grad in gradients.items() if setup.trainable[name].ndim > 1):
         return
     outputs = setup.eval_outputs[0]
     if len(outputs) > 1 and not _are_equal(setup.inputs[: len(outputs)]) and _are_equal(outputs):
@@ -158,6 +159,16 @@ def _bounds_outputs(setup: Setup) -> bool:
     """Return whether the network bounds its outputs from above, so that even an unbounded loss has a minimum."""
     upper_bounds = [partial(within, -torch.inf, high) for high in (0.0, 1.0)]
     return are_log_probabilities(setup.outputs.detach()) or any(map(setup.holds_for_any_weights, upper_bounds))
+
+
+def _depends_on_outputs(setup: Setup) -> bool:
+    """Return whether the loss has a gradient with respect to the outputs, or has one at all if these are no tensor."""
+    outputs = setup.outputs
+    if not setup.value.requires_grad or not getattr(outputs, "requires_grad", True):
+        return False
+    if not isinstance(outputs, Tensor):
+        return True
+    return torch.autograd.grad(setup.value, outputs, allow_unused=True, retain_graph=True)[0] is not None
 
 
 def _is_differentiable(setup: Setup) -> bool:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from losslab.doctor import checks_data, checks_loss, checks_optimizer, checks_outputs
+from losslab.doctor import checks_data, checks_loss, checks_optimizer, checks_outputs, checks_state
 from losslab.doctor.finding import Finding, Severity, by_severity, error, exception_finding
 from losslab.doctor.probe import preserve_state
 from losslab.doctor.training_setup import Setup
 from losslab.losses.adapter.probe import Criterion
+from losslab.losses.adapter.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ _LOSS_CHECKS: tuple[Check, ...] = (
     checks_loss.zero_gradient, checks_loss.inverted_loss, checks_loss.unbounded_loss,
     checks_optimizer.high_initial_loss, checks_optimizer.unstable_learning_rate, checks_optimizer.zero_learning_rate,
     checks_optimizer.maximizing_optimizer, checks_optimizer.missed_parameters, checks_optimizer.large_weight_decay,
-    checks_optimizer.zero_class_weight, checks_optimizer.evaluation_mode,
+    checks_optimizer.zero_class_weight, checks_optimizer.evaluation_mode, checks_state.unsaved_state,
+    checks_state.state_in_evaluation, checks_state.random_values,
 )  # fmt: skip
 
 
@@ -78,7 +80,8 @@ def examine(
         network.__dict__["_compiled_call_impl"] = None  # a network compiled in place would compile for this batch
         device = next((p.device for p in network.parameters()), None)
         inputs, target = (part.to(device) if isinstance(part, Tensor) and device else part for part in batch[:2])
-        return by_severity(_run_checks(Setup(network, loss, inputs, target, examples, optimizer, lr, was_eval)))
+        setup = Setup(network, loss, inputs, target, examples, optimizer, lr, was_eval, State(loss, parameters=True))
+        return by_severity(_run_checks(setup))
 
 
 class _FunctionNetwork(nn.Module):

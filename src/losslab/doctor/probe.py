@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from losslab.losses.adapter.state import State
 
 _SCALES = (10.0, 1.0, 3.0, 30.0) * 4
 """Sizes of the changes, relative to the weights. Outputs may have one sign by chance, but not in all 16 draws."""
@@ -86,11 +88,11 @@ def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
 
 @contextmanager
 def preserve_state(*parts: Any) -> Iterator[None]:
-    """Restore at exit the state that a call of the modules `parts` may change.
+    """Restore at exit the state that a call of the modules or functions `parts` may change.
 
-    This includes all random generators (of torch on each device, of Python, and of NumPy if it is imported), and the
-    buffers, mode and attributes of each module. Parameters are not restored, so a `forward` that overwrites them
-    changes the network. Their `grad` is not restored: within the context, use torch.autograd.grad, not backward().
+    This includes all random generators (of torch on each device, of Python, and of NumPy if it is imported), the mode
+    of each module, and its `State`. Parameters are not restored, so a `forward` that overwrites them changes the
+    network. Their `grad` is not restored: within the context, use torch.autograd.grad, not backward().
     """
     numpy = sys.modules.get("numpy")
     with ExitStack() as stack:
@@ -101,29 +103,5 @@ def preserve_state(*parts: Any) -> Iterator[None]:
         stack.callback(random.setstate, random.getstate())
         if numpy is not None:
             stack.callback(numpy.random.set_state, numpy.random.get_state())
-        for part in parts:
-            for module in part.modules() if isinstance(part, nn.Module) else ():
-                stack.callback(_module_restorer(module))
+        stack.callback(State(*parts).restore)
         yield
-
-
-def _module_restorer(module: nn.Module) -> Callable[[], None]:
-    """Return a function that restores the current buffers and attributes of a module."""
-    attributes = dict(vars(module))
-    dicts = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
-    lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers(recurse=False)]
-
-    def restore() -> None:
-        vars(module).clear()
-        vars(module).update(attributes)
-        for mapping, items in dicts:
-            mapping.clear()
-            mapping.update(items)
-        for values, elements in lists:
-            values[:] = elements
-        with torch.no_grad():
-            for buffer, content in buffers:
-                buffer.copy_(content)
-
-    return restore

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from losslab.doctor.probe import LayerRecords, outputs_with_random_weights, record_layers
 from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
 from losslab.losses.adapter.probe import Criterion, finite_value
+from losslab.losses.adapter.state import State
 from losslab.losses.base import Loss
 
 _CERTAIN = 0.9
@@ -35,6 +36,8 @@ class Setup:
     lr: float | None = None
     was_eval: bool = False
     """Whether the network was in evaluation mode before the examination."""
+    loss_state: State | None = None
+    """The state of the loss before the examination called it."""
     layers: LayerRecords = field(default_factory=LayerRecords)
     """Records of the layers in the forward pass that computes `outputs`."""
 

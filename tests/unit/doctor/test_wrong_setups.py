@@ -200,6 +200,9 @@ WRONG = {
     "frozen": (frozen(), CE, LABELS, ERROR, "frozen"),
     "detached": (Ends(torch.Tensor.detach), CE, LABELS, ERROR, "detached"),
     "decided": (Ends(lambda z: z.argmax(1).float()), MSE, LABELS.float(), ERROR, "detached"),
+    "detached in the loss": (ends_in(), lambda o, t: CE(o.detach(), t), LABELS, ERROR, "detached"),
+    "a new tensor in the loss": (
+        ends_in(), lambda o, t: torch.tensor(float(CE(o, t)), requires_grad=True), LABELS, ERROR, "detached"),
     "rounded": (Ends(torch.round), MSE, Z, ERROR, "gradient-zero"),
     "partly unused": (half_used(), CE, LABELS, WARNING, "unused-parameters"),
     "mixed examples": (Ends(lambda z: z + z.mean(0)), CE, LABELS, WARNING, "examples-mixed"),
@@ -224,3 +227,11 @@ def test_wrong_setup_has_exactly_one_finding(wrong):
     assert found[0].problem
     assert found[0].why
     assert found[0].fix
+
+
+def test_interrupted_gradient_names_the_part_that_interrupts_it():
+    def new_tensor(outputs, target):
+        return torch.tensor(float(CE(outputs, target)), requires_grad=True)
+
+    assert "search the loss for .detach()" in examine(ends_in(), new_tensor, (X, LABELS))[0].fix
+    assert "search the network for .detach()" in examine(Ends(torch.Tensor.detach), CE, (X, LABELS))[0].fix

@@ -3,6 +3,7 @@
 import inspect
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -255,3 +256,143 @@ def test_to_predictions_gives_what_metrics_compare_with_the_target():
     loss = adapt(criterion, I, CLASSES)
     assert torch.equal(loss.to_predictions(embedding), criterion.linear(embedding))
     assert torch.equal(loss.to_probabilities(embedding), criterion.linear(embedding).softmax(1))
+
+
+def by_numpy(outputs, target):
+    p = outputs.softmax(1).detach().numpy()
+    return torch.tensor(-np.log(p[range(len(p)), target.numpy()]).mean(), requires_grad=True)
+
+
+def without_grad(outputs, target):
+    with torch.no_grad():
+        return F.cross_entropy(outputs, target)
+
+
+NOT_DIFFERENTIABLE = {
+    "NumPy": by_numpy,
+    "NumPy without detach": lambda z, y: torch.as_tensor(z.softmax(1).numpy()[range(len(z)), y]).mean(),
+    "detach": lambda z, y: F.cross_entropy(z.detach(), y),
+    "data": lambda z, y: F.cross_entropy(z.data, y),
+    "tensor of values": lambda z, y: torch.tensor([float(F.cross_entropy(z, y))]).mean(),
+    "argmax": lambda z, y: (z.argmax(1) != y).float().mean(),
+    "no_grad": without_grad,
+    "own parameter only": lambda z, y: F.cross_entropy(z.detach() * torch.ones(1, requires_grad=True), y),
+}
+ZERO_GRADIENT = {
+    "argmax": lambda z, y: (z.argmax(1) != y).float().mean() + 0 * z.sum(),
+    "round": lambda z, y: (z.round() - F.one_hot(y, CLASSES)).square().mean(),
+    "sign": lambda z, y: (z.sign() - F.one_hot(y, CLASSES)).square().mean(),
+}
+NO_TENSOR = {
+    "a float": lambda z, y: F.cross_entropy(z, y).item(),
+    "a tuple": lambda z, y: (F.cross_entropy(z, y), {}),
+    "a dict": lambda z, y: {"loss": F.cross_entropy(z, y)},
+    "a NoneType": lambda *_: None,
+}
+
+
+def refusal(criterion) -> str:
+    """Return the message of the LabError of `adapt`."""
+    with pytest.raises(LabError) as raised:
+        adapt(criterion, I, CLASSES)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("criterion", NOT_DIFFERENTIABLE.values(), ids=NOT_DIFFERENTIABLE)
+def test_loss_without_gradient_is_refused_with_the_usual_causes(criterion):
+    message = refusal(criterion)
+    assert "does not depend on the outputs through differentiable operations" in message
+    assert all(cause in message for cause in (".detach()", ".item()", "argmax", "NumPy", "torch.no_grad()"))
+    assert "allow_unused" not in message
+
+
+@pytest.mark.parametrize("criterion", ZERO_GRADIENT.values(), ids=ZERO_GRADIENT)
+def test_loss_with_a_gradient_of_0_is_refused_with_the_usual_causes(criterion):
+    assert "has a gradient of 0 for all outputs" in refusal(criterion)
+
+
+@pytest.mark.parametrize("returned", NO_TENSOR)
+def test_loss_that_returns_no_tensor_is_refused_with_what_it_returns(returned):
+    assert f"returns {returned}, not a tensor" in refusal(NO_TENSOR[returned])
+
+
+def test_loss_with_more_arguments_is_refused_once_with_where_they_are_available():
+    message = refusal(lambda outputs, target, inputs: F.cross_entropy(outputs, target) + inputs.mean())
+    assert message.count("missing 1 required positional argument: 'inputs'") == 1
+    assert "its loss_inputs also gets the inputs" in message
+
+
+def hardest(outputs, target):
+    values = F.cross_entropy(outputs, target, reduction="none")
+    return values.topk(len(values) // 4).values.mean()
+
+
+def sampled(outputs, target):
+    other = torch.randint(outputs.shape[1], target.shape)
+    return (1 + outputs.gather(1, other[:, None]) - outputs.gather(1, target[:, None])).relu().mean()
+
+
+@pytest.mark.parametrize("criterion", [hardest, sampled])
+def test_loss_of_some_examples_of_a_batch_can_be_adapted(criterion):
+    loss = adapt(criterion, I, CLASSES)
+    outputs, target = batch(loss)
+    results = []
+    for each in (loss, criterion):
+        torch.manual_seed(0)
+        results.append(each(outputs, target))
+    torch.testing.assert_close(*results)
+
+
+class WarmingUp(nn.Module):
+    """Is 0 in the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, outputs, target):
+        self.calls += 1
+        return F.cross_entropy(outputs, target) * (self.calls - 1)
+
+
+def test_loss_that_is_0_in_its_first_call_can_be_adapted():
+    loss = adapt(WarmingUp(), I, CLASSES)
+    outputs, target = batch(loss)
+    values = [loss(outputs, target) for _ in range(3)]
+    assert values == [0, F.cross_entropy(outputs, target), 2 * F.cross_entropy(outputs, target)]
+
+
+def test_loss_that_counts_its_calls_scores_each_example():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, outputs, target):
+            self.calls += 1
+            return F.cross_entropy(outputs, target) * self.calls
+
+    loss = adapt(Counting(), I, CLASSES)
+    outputs, target = batch(loss)
+    torch.testing.assert_close(loss.per_example(outputs, target), F.cross_entropy(outputs, target, reduction="none"))
+
+
+def test_loss_with_dropout_scores_each_example_in_evaluation_mode():
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, outputs, target):
+            return F.cross_entropy(self.dropout(outputs), target)
+
+    loss = adapt(Dropped(), I, CLASSES).eval()
+    outputs, target = batch(loss)
+    torch.testing.assert_close(loss.per_example(outputs, target), F.cross_entropy(outputs, target, reduction="none"))
+
+
+def test_random_loss_is_said_to_be_random(caplog):
+    adapt(lambda z, y: F.cross_entropy(z + torch.randn_like(z), y), I, CLASSES)
+    assert "draws random numbers" in caplog.text
+    assert "as a whole" not in caplog.text

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from losslab.errors import LabError, message_of
 from losslab.losses.adapter.output_kind import OutputKind, find_classifier, infer
 from losslab.losses.adapter.probe import Criterion, Probe, Route, find_form, find_probe, name_of, unreduced
+from losslab.losses.adapter.state import State
 from losslab.losses.base import Loss, Total
 from losslab.targets import Kind
 
@@ -37,7 +39,8 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
     if isinstance(criterion, type) or not callable(criterion):
         text = " ".join(repr(criterion).split())
         raise LabError(f"a loss must be a function of outputs and target, or a torch.nn.Module: got {text}")
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), ExitStack() as stack:
+        stack.callback(State(criterion).restore)  # copies share closures and global variables with the criterion
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=r"(?s).*(target size|broadcast)")
         torch.manual_seed(0)
@@ -55,12 +58,14 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
 
 def _log_limitations(loss: "Adapted") -> None:
     """Log a warning for everything that differs from a loss of this package: curves, gradient scale, metrics."""
-    if loss.form.route is Route.WHOLE:
+    if loss.form.route is Route.WHOLE and not loss.form.random:
         logger.warning(
-            "%s scores a batch as a whole, not each example: curves are means over batches, and training and curves "
-            "depend on data.batch_size, gradient accumulation and the number of processes",
+            "%s scores a batch as a whole, not each example: losses are means over batches, weighted by their sizes, "
+            "and depend on data.batch_size, data.eval_batch_size, gradient accumulation and the number of processes",
             loss.name,
         )
+    elif loss.form.route is Route.WHOLE:
+        logger.warning("%s draws random numbers: it has no loss of single examples", loss.name)
     if loss.form.summed:
         logger.warning(
             "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "

@@ -154,6 +154,8 @@ def _declared(loss: Loss, outputs: Tensor) -> OutputKind:
         probabilities = loss.to_probabilities(logits)
     except Exception:  # noqa: BLE001 -- a user's loss, which may have no probabilities
         probabilities = logits
+    if probabilities.shape != logits.shape:  # the loss has its own classifier
+        return OutputKind.UNKNOWN
     if loss.wants[0] is not Kind.BINARY and torch.allclose(probabilities, logits.softmax(1)):
         return OutputKind.LOGITS
     if torch.allclose(probabilities, logits.sigmoid()):

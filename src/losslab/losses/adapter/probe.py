@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from losslab.errors import LabError, message_of
+from losslab.losses.adapter.state import State
 from losslab.targets import Kind, encode
 
 Criterion = Callable[[Any, Any], Any]
@@ -37,6 +39,17 @@ class Call:
             return criterion(outputs, target.long() if self.integers else target)
 
 
+_OWN_LOSS = "write a losslab.losses.Loss with score(outputs, target) -> (N,) that calls it"
+_NOT_DIFFERENTIABLE = (
+    "does not depend on the outputs through differentiable operations, so nothing would be learnt: look in it for "
+    ".detach(), .data, .item(), argmax, NumPy, torch.tensor(...) or torch.no_grad()"
+)
+
+
+class NoLossError(Exception):
+    """A criterion returns something that cannot be minimised. The message says what, and how to change it."""
+
+
 @dataclass
 class Probe:
     """A trial: a copy of a criterion, a way to call it, and batches to call it on."""
@@ -49,11 +62,21 @@ class Probe:
     """Number of classes C, labels K or values D."""
     bounded: bool = False
     """Whether all outputs are in [0, 1], because the criterion accepts no others."""
+    seed: int = 0
+    """The seed of the random numbers in each call."""
+    restores: bool = True
+    """Whether each call is the first call of the criterion, as far as its state is known."""
+    training: bool = True
+    """Whether a criterion with a mode is called in training mode."""
     batches: list[tuple[Tensor, Tensor]] = field(init=False)
     """Random outputs (N, width) of several scales, the last in [0, 1]; each with the same target."""
 
     def __post_init__(self) -> None:
         self.criterion = copy_of(self.original)
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.train(self.training)
+        lazy = isinstance(self.criterion, nn.Module) and any(map(is_lazy, self.criterion.parameters()))
+        self.state = State() if lazy else State(self.criterion, parameters=True)  # lazy layers change in the first call
         random = torch.Generator().manual_seed(0)
         target = encode(_target(self, random), self.kind, self.call.kind, self.targets, torch.float32)
         shape = len(target), self.call.width
@@ -63,17 +86,29 @@ class Probe:
 
     def value(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the loss () of a batch. If the criterion does not reduce, this is the mean of its elements."""
+        self.prepare_call()
         value = self.call(self.criterion, outputs, target)
+        if isinstance(value, dict | list | tuple):
+            raise NoLossError(f"returns a {type(value).__name__}, not a tensor: return the loss alone, or {_OWN_LOSS}")
         if not isinstance(value, Tensor):
-            raise TypeError(f"it returns {type(value).__name__}, not a tensor")
+            raise NoLossError(f"returns a {type(value).__name__}, not a tensor: compute it with torch, without .item()")
         if value.numel() != 1 and len(value) != len(outputs):
             raise ValueError(f"it returns shape {tuple(value.shape)}, neither one number nor one per example")
         return value.mean()
 
+    def prepare_call(self) -> None:
+        """Restore the state of the criterion, and seed torch's generator."""
+        if self.restores:
+            self.state.restore()
+        torch.manual_seed(self.seed)
+
     def gradient(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the gradient (N, width) of `value` with respect to the outputs."""
         outputs = outputs.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.value(outputs, target), outputs)
+        value = self.value(outputs, target)
+        gradient = torch.autograd.grad(value, outputs, allow_unused=True)[0] if value.requires_grad else None
+        if gradient is None:
+            raise NoLossError(_NOT_DIFFERENTIABLE)
         return gradient
 
 
@@ -120,25 +155,51 @@ def find_probe(criterion: Criterion, kind: Kind, targets: int) -> Probe:
         LabError: no call works. The message lists what was tried and how it failed.
     """
     reasons: dict[str, str] = {}
+    no_losses: list[NoLossError] = []
     ran = False
     for call in _calls(criterion, kind, targets):
         if call.flat and ran:
             continue  # the criterion accepts columns; it could take shape (N,) for one example of N classes
         for bounded in (False, True):
             probe = Probe(criterion, call, kind, targets, bounded)
-            error = _call_error(probe)
-            reason = error or _why_not_a_loss(probe)
-            if reason is None:
-                return probe
+            reason: str | NoLossError | None = None
+            try:
+                reason = error = _call_error(probe)
+            except NoLossError as problem:
+                no_losses.append(problem)
+                continue
+            for each in () if error else (probe, replace(probe, restores=False)):
+                try:  # some losses depend on the target only from the second call on
+                    reason = _why_not_a_loss(each)
+                except NoLossError as problem:
+                    reason = problem
+                if reason is None:
+                    return each
             ran = ran or error is None
+            if isinstance(reason, NoLossError):
+                no_losses.append(reason)
+                continue
+            assert reason is not None  # noqa: S101 -- for the type checker
             outputs, target = probe.batches[0]
             shapes = f"{call.kind} targets {tuple(target.shape)} with outputs {tuple(outputs.shape)}"
             reasons.setdefault(shapes if call.width == targets else f"outputs {tuple(outputs.shape)}", reason)
-    tried = "; ".join(f"{shapes}: {reason}" for shapes, reason in list(reasons.items())[:3])
+    if no_losses:
+        raise LabError(f"loss {name_of(criterion)} {no_losses[0]}")
+    raise _refusal(criterion, kind, targets, reasons)
+
+
+def _refusal(criterion: Criterion, kind: Kind, targets: int, reasons: dict[str, str]) -> LabError:
+    """Return the error for a criterion with which no call worked, for these reasons by the shapes of the call."""
+    by_reason: dict[str, list[str]] = {}
+    for shapes, reason in list(reasons.items())[:3]:
+        by_reason.setdefault(reason, []).append(shapes)
+    tried = "; ".join(f"{' or '.join(shapes)}: {reason}" for reason, shapes in by_reason.items())
+    missing = any("required positional argument" in reason for reason in by_reason)
+    needs = " (it gets outputs and target only; its loss_inputs also gets the inputs and the network)" * missing
     size = f"with {targets} classes" if kind is Kind.INDEX else f"of {targets} columns"
-    raise LabError(
+    return LabError(
         f"loss {name_of(criterion)} cannot be used on {kind} targets {size}. Tried {tried}. Choose another loss, or "
-        "write a losslab.losses.Loss with score(outputs, target) -> (N,) that calls it"
+        f"{_OWN_LOSS}{needs}"
     )
 
 
@@ -198,16 +259,27 @@ def _call_error(probe: Probe) -> str | None:
         values = [probe.value(*batch) for batch in probe.batches]
         for batch in probe.batches:
             probe.gradient(*batch)
-    except Exception as error:  # noqa: BLE001 -- foreign code may raise anything
+    except NoLossError:
+        raise
+    except Exception as error:
+        if "numpy() on Tensor that requires grad" in str(error):  # torch advises to detach
+            raise NoLossError(_NOT_DIFFERENTIABLE) from error
         return message_of(error, 160)
     return None if all(value.isfinite() for value in values) else "the loss is NaN or infinite"
 
 
 def _why_not_a_loss(probe: Probe) -> str | None:
     """Return the reason why the value is not a loss of all examples of the batch; None if it is."""
-    gradients = torch.stack([probe.gradient(*batch) for batch in probe.batches])
-    if not gradients.abs().sum((0, 2)).all():
-        return "the loss of some examples does not depend on their outputs"
+    reached = torch.stack([probe.gradient(*batch) for batch in probe.batches]).abs().sum((0, 2)) > 0
+    if not reached.any() and probe.call.width > 1:
+        raise NoLossError(
+            "has a gradient of 0 for all outputs, so nothing would be learnt: look in it for argmax, round, sign, a "
+            "comparison or a conversion to integers"
+        )
+    target = probe.batches[0][1]
+    for row in (~reached).nonzero().flatten().tolist():
+        if not any(probe.gradient(z, target)[row].any() for z in _outputs_to_try(probe, row)):
+            return "the loss of some examples does not depend on their outputs"
     if not _depends_on_every_target(probe):
         return "the loss does not depend on the targets of all examples"
     if probe.call.kind in {Kind.BINARY, Kind.PROBABILITIES}:
@@ -216,6 +288,21 @@ def _why_not_a_loss(probe: Probe) -> str | None:
         if (values == values[0]).all() and values[0] != 0:
             return "it takes targets of -1 and 1, not of 0 and 1"
     return None
+
+
+def _outputs_to_try(probe: Probe, row: int) -> Iterator[Tensor]:
+    """Yield the outputs of all batches, then such in which one example is right or wrong with confidence.
+
+    Each comes with another seed: a loss may take only the hardest examples, or draw some at random.
+    """
+    for factor in (1, 20, -20):
+        for outputs, _ in probe.batches:
+            changed = outputs.clone()
+            if factor != 1:
+                changed[row] = (factor * (changed[row] - 0.5)).sigmoid() if probe.bounded else factor * changed[row]
+            yield changed
+            probe.seed += 1
+    probe.seed = 0
 
 
 def _depends_on_every_target(probe: Probe) -> bool:
@@ -227,8 +314,10 @@ def _depends_on_every_target(probe: Probe) -> bool:
     for row in range(len(target)):
         changed = target.clone()
         changed[row] = others[row]
-        if all(torch.equal(probe.value(z, changed), probe.value(z, target)) for z, _ in probe.batches):
+        values = ((probe.value(z, changed), probe.value(z, target)) for z in _outputs_to_try(probe, row))
+        if all(torch.equal(one, other) for one, other in values):
             return False
+    probe.seed = 0
     return True
 
 
@@ -252,6 +341,8 @@ class Form:
     weighting: str = "one"
     """The weight of an example: 1 ("one"), or 1 ("counted") or that of its class ("class") unless it is ignored."""
     summed: bool = False
+    random: bool = False
+    """Whether the criterion draws random numbers in evaluation mode, too, so that no two calls agree."""
 
     def scores(self, criterion: Criterion, call: Call, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the scores (N,) of the examples under a criterion that `unreduced` returned."""
@@ -295,11 +386,13 @@ def find_form(probe: Probe) -> Form:
     batches, ignored = [*probe.batches], ignored_index(probe.original)
     if probe.call.kind is Kind.INDEX and ignored is not None:
         batches += [(z, y.masked_fill(torch.arange(len(y)) % 4 == 1, ignored)) for z, y in probe.batches]
-    for form in _forms(probe):
+    # Also in evaluation mode, because a criterion may have dropout.
+    modes = (True, False) if isinstance(probe.original, nn.Module) else (True,)
+    for form, training in product(_forms(probe), modes):
         # Fresh copies, because a criterion may keep state between calls.
-        criterion, fresh = unreduced(copy_of(probe.original), form.route), replace(probe)
+        fresh = replace(probe, training=training)
         try:
-            if all(_fits(form, criterion, fresh, *batch) for batch in batches):
+            if all(_fits(form, fresh, *batch) for batch in batches):
                 return form
         except Exception:  # noqa: BLE001, S112 -- foreign code may raise anything
             continue
@@ -308,7 +401,9 @@ def find_form(probe: Probe) -> Form:
             f"{name_of(probe.original)} broadcasts: it pairs the outputs of each example with the targets of all; give "
             "outputs and target the same shape inside it, e.g. target.view_as(outputs)"
         )
-    return Form(Route.WHOLE)
+    outputs, target = probe.batches[0]
+    values = [replace(probe, training=False, seed=seed).value(outputs, target) for seed in (0, 1)]
+    return Form(Route.WHOLE, random=not torch.equal(*values))
 
 
 def _forms(probe: Probe) -> Iterator[Form]:
@@ -327,15 +422,21 @@ def _forms(probe: Probe) -> Iterator[Form]:
         yield Form(route, summed=True)
 
 
-def _fits(form: Form, criterion: Criterion, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
+def _fits(form: Form, probe: Probe, outputs: Tensor, target: Tensor) -> bool:
     """Return whether a form gives the value of a batch, and its scores do not depend on other examples."""
-    scores = form.scores(criterion, probe.call, outputs, target)
+    criterion = unreduced(probe.criterion, form.route)
+
+    def scores_of(outputs: Tensor, target: Tensor) -> Tensor:
+        probe.prepare_call()
+        return form.scores(criterion, probe.call, outputs, target)
+
+    scores = scores_of(outputs, target)
     weights = form.weights(criterion, probe.targets, target)
     if scores.shape != (len(outputs),) or not weights.sum() > 0:
         return False
     if form.route is Route.ELEMENTS:
         parts = [(outputs[rows], target[rows]) for rows in (slice(0, 5), slice(5, None))]
-        separate = torch.cat([form.scores(criterion, probe.call, *part) for part in parts])
+        separate = torch.cat([scores_of(*part) for part in parts])
         if not torch.allclose(separate, scores, rtol=1e-4, atol=1e-6):
             return False
     value = scores.sum() if form.summed else scores.sum() / weights.sum()
