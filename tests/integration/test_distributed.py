@@ -29,6 +29,11 @@ CASES = {
         "model=mlp", "data=digits", "loss=class_balanced", "noise=symmetric", "imbalance=long_tail",
         "imbalance.ratio=10", "data.batch_size=50", "optimizer=sgd",
     ],
+    "several evaluations in a step": [
+        "model=mlp", "model.hidden=[4]", "data=diabetes", "data.batch_size=101", "optimizer=sgd", "optimizer.lr=0.1",
+        "optimizer._target_=torch.optim.LBFGS", "~optimizer.momentum", "~optimizer.weight_decay",
+        "+optimizer.max_iter=4", "+optimizer.line_search_fn=strong_wolfe", "trainer.max_epochs=1",
+    ],
     "three points, which two ranks cannot share evenly": ["model=linear", "trainer.max_epochs=30"],
 }  # fmt: skip
 

@@ -1,10 +1,8 @@
 """`Learner`, the LightningModule of network, loss and metrics, and its subclasses `Regressor` and `Classifier`."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from math import inf
 from typing import Any
 
 import torch
@@ -12,13 +10,14 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode
+from losslab.models.optimizers import check_accumulation, restore_buffers, separate_weights, set_mode
+from losslab.models.schedules import RunLength, make_schedule, monitors_metric, run_length
 from losslab.targets import Task, choose_kind, encode
 
 
@@ -77,6 +76,11 @@ class Learner(LightningModule):
         """Names of the metrics in `values` that are of this epoch. Others are older: not every epoch is validated."""
         self._saved: dict[str, Any] | None = None  # learner state of a checkpoint, restored when training starts
         self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
+        self.evaluates_repeatedly = False
+        """Whether the optimizer evaluates the loss several times in a step, as LBFGS does."""
+        self._optimizer_trains = False  # the last mode of `set_mode`
+        self._evaluated = False  # whether the loss of the current batch was computed before
+        self._saved_buffers: dict[str, Tensor] = {}  # the buffers after the first evaluation of a step with several
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this about fifty times a step, and nn.Module.__setattr__ would check each time for parameters.
@@ -138,30 +142,59 @@ class Learner(LightningModule):
         if counts is not None:
             self.loss.set_class_counts(counts.to(self.device))
 
-    def step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute outputs (N, ...), sum of losses () and sum of weights () of a batch, and update the averages."""
+    def step(self, batch: Batch, split: str, *, update: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute outputs (N, ...), sum of losses () and sum of weights () of a batch, and `update` the averages."""
         outputs = self(batch.inputs)
         target = self.encode_target(batch.target, outputs.dtype)
         total, weight, terms = self.loss.total(self.loss.loss_inputs(outputs, batch.inputs, self.network), target)
-        self.averages[split]["loss"].update(total, weight)
-        for name, term in terms.items():
-            self.averages[split][f"loss/{name}"].update(term, weight)
+        if update:
+            self.averages[split]["loss"].update(total, weight)
+            for name, term in terms.items():
+                self.averages[split][f"loss/{name}"].update(term, weight)
         return outputs, total, weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outputs, total, weight = self.step(batch, "train")
-        with torch.no_grad():
-            size = len(batch.truth)
-            self.averages["train"][self.train_metric].update(self.batch_metric_sum(outputs, batch.truth), size)
-            if self._given_average is not None:
-                self._given_average.update(self.batch_metric_sum(outputs, batch.target), size)
+        first = not self._evaluated
+        if not first:
+            self._prepare_repetition(batch_idx)
+        outputs, total, weight = self.step(batch, "train", update=first)
+        if first:
+            self._evaluated = True
+            with torch.no_grad():
+                size = len(batch.truth)
+                self.averages["train"][self.train_metric].update(self.batch_metric_sum(outputs, batch.truth), size)
+                if self._given_average is not None:
+                    self._given_average.update(self.batch_metric_sum(outputs, batch.target), size)
         if self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1:
             return total / weight
         # `backward` divides by the weight of the whole step, which is not known before. Dividing by the size of a full
         # step here keeps half-precision gradients in their usual range.
         weight = weight.detach()
         self._accumulated_weight = weight if self._accumulated_weight is None else self._accumulated_weight + weight
-        return total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._full_step_size)
+        loss = total * (self.trainer.world_size * self.trainer.accumulate_grad_batches / self._full_step_size)
+        if self.evaluates_repeatedly and self.trainer.world_size > 1:
+            # The optimizers of all ranks see one value, since they compare it with earlier ones: the mean of the step.
+            sums = torch.stack([total.detach(), weight.to(total.dtype)])
+            distributed.all_reduce(sums)
+            loss = loss + (sums[0] / sums[1] - loss.detach())
+        return loss
+
+    def _prepare_repetition(self, batch_idx: int) -> None:
+        """Prepare another evaluation of the loss in the same step, as by LBFGS.
+
+        It draws the same random numbers as the first one. Its changes of buffers, such as the running statistics of
+        BatchNorm, last until the end of the step.
+        """
+        check_accumulation(self.trainer.optimizers[0], self.trainer.accumulate_grad_batches)
+        self._seed_step(batch_idx)
+        if not self._saved_buffers:
+            self._saved_buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self._saved_buffers:
+            restore_buffers(self, self._saved_buffers)
+            self._saved_buffers = {}
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate. Before the optimizer steps, scale the gradient to the mean over all examples of the step.
@@ -205,7 +238,10 @@ class Learner(LightningModule):
         return self.predictions(outputs) if probabilities is None else probabilities
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state from which an interrupted epoch continues. All ranks must call this together."""
+        """Add the state from which an interrupted epoch continues. All ranks must call this together.
+
+        The weights of a checkpoint are those to evaluate, also if the optimizer trains others (see `set_mode`).
+        """
         sums = torch.stack([average.sums for average in self.averages["train"].values()])
         of_ranks = [sums]
         if distributed.is_available() and distributed.is_initialized():  # Lightning's all_gather is deprecated in torch
@@ -218,17 +254,25 @@ class Learner(LightningModule):
             "fresh": sorted(self.updated_this_epoch),
             "loader": loader.state_dict(),
         }
+        if self._optimizer_trains and "current_model_state" not in checkpoint:  # the latter is of WeightAveraging
+            training, evaluated = separate_weights(self.trainer.optimizers[0], self)
+            checkpoint["state_dict"] = checkpoint["state_dict"] | evaluated
+            checkpoint["learner"] |= {"training_weights": training} if training else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._saved = checkpoint.get("learner")
 
     def on_train_start(self) -> None:
+        self._set_optimizer_mode(training=True)
         saved, self._saved = self._saved, None
         if saved is None:
             return
         # Lightning restores the loader, too, but not if a scheduler has already asked for the number of steps.
         loader: Any = self.trainer.train_dataloader
         loader.load_state_dict(saved["loader"])
+        with torch.no_grad():
+            for name, weight in saved.get("training_weights", {}).items():
+                self.get_parameter(name).copy_(weight)
         self.values, self.updated_this_epoch = dict(saved["values"]), set(saved["fresh"])
         if self.global_rank < len(saved["sums"]):  # additional ranks start from 0
             for average, sums in zip(self.averages["train"].values(), saved["sums"][self.global_rank], strict=True):
@@ -239,6 +283,10 @@ class Learner(LightningModule):
         self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluated = False
+        self._seed_step(batch_idx)
+
+    def _seed_step(self, batch_idx: int) -> None:
         # The seed depends on the step, as for all random draws, so that a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
         # torch.manual_seed would record a stack trace for each device type that is not available.
@@ -252,7 +300,20 @@ class Learner(LightningModule):
         self._reset_metrics("train", "val")
 
     def on_validation_start(self) -> None:
+        self._set_optimizer_mode(training=False)
         self._reset_metrics("val")
+
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._set_optimizer_mode(training=True)
+
+    def on_train_end(self) -> None:
+        self._set_optimizer_mode(training=False)
+
+    def _set_optimizer_mode(self, *, training: bool) -> None:
+        self._optimizer_trains = training
+        for optimizer in self.trainer.optimizers:
+            set_mode(optimizer, training=training)
 
     def on_validation_epoch_start(self) -> None:
         # Batch-norm statistics differ between ranks. Evaluate with those of rank 0, which the checkpoint contains.
@@ -299,19 +360,22 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        arguments = missing_scheduler_arguments(self.scheduler, self.monitor_mode, self._total_steps)
-        scheduler = self.scheduler(optimizer, **arguments)
+        scheduler = make_schedule(self.scheduler, optimizer, self.monitor_mode, self._schedule_length)
         config = {"scheduler": scheduler, "interval": self.interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
+        if monitors_metric(scheduler):
             # Step in epochs with validation only: the others have no new value of the metric.
-            config |= {"monitor": self.monitor, "frequency": self.trainer.check_val_every_n_epoch or 1}
+            frequency = self.trainer.check_val_every_n_epoch or 1
+            config |= {"reduce_on_plateau": True, "monitor": self.monitor, "frequency": frequency}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
-    def _total_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if steps == inf:
-            raise LabError("this scheduler needs a number of steps: set trainer.max_epochs or trainer.max_steps")
-        return int(steps)
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Overridden, since Lightning otherwise refuses schedulers that are not subclasses of torch's.
+        super().lr_scheduler_step(scheduler, metric)
+
+    def _schedule_length(self) -> RunLength:
+        if self.trainer.train_dataloader is None:
+            self.trainer.fit_loop.setup_data()
+        return run_length(self.trainer, int(self.trainer.num_training_batches), self.interval)
 
 
 class Regressor(Learner):
@@ -337,19 +401,6 @@ class Classifier(Learner):
         if self.spec.task is Task.MULTICLASS:
             return (self.predictions(outputs).argmax(1) == truth).sum()
         return ((self.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(1).sum()
-
-
-def missing_scheduler_arguments(scheduler: Callable[..., Any], mode: str, steps: Callable[[], int]) -> dict[str, Any]:
-    """Return arguments of a scheduler that depend on the run: the number of steps, and the mode of the metric.
-
-    Arguments that the configuration sets are left out. `steps` is called only if the scheduler needs it.
-    """
-    open_names = set(inspect.signature(scheduler).parameters) - set(getattr(scheduler, "keywords", {}))
-    step_names = open_names & {"total_steps", "T_max"}
-    arguments: dict[str, Any] = dict.fromkeys(step_names, steps()) if step_names else {}
-    if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau and "mode" in open_names:
-        arguments["mode"] = mode
-    return arguments
 
 
 def learner_for(task: Task) -> type[Learner]:

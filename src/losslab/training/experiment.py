@@ -41,8 +41,11 @@ class Experiment:
     folder: RunFolder
 
 
-def build(config: dict[str, Any]) -> Experiment:
+def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
     """Build an experiment from the result of `config.compose` or `RunFolder.read_config`. Write nothing.
+
+    Optimizer and scheduler are checked only if the experiment `will_train`: they may need another device than this
+    machine has.
 
     Raises:
         LabError: the parts do not fit together, or this machine lacks what the trainer needs.
@@ -73,8 +76,10 @@ def build(config: dict[str, Any]) -> Experiment:
         # Mixed targets are not labels, so no accuracy can be computed from them.
         track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
-    preflight.check_optimizer(learner)
-    return Experiment(config, data, learner, make_trainer(config, learner), RunFolder(Path(config["run_dir"]), trusted))
+    trainer = make_trainer(config, learner)
+    if will_train:
+        preflight.check_optimizer(learner, trainer)
+    return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"]), trusted))
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
@@ -105,7 +110,7 @@ def build_on_any_machine(config: dict[str, Any]) -> Experiment:
     trainer = config["trainer"] | {"accelerator": "auto", "devices": 1}
     if str(trainer.get("precision")) in {"16-mixed", "16"} and not torch.cuda.is_available():
         trainer["precision"] = "32-true"
-    return build(config | {"callbacks": {}, "logger": {}, "trainer": trainer})
+    return build(config | {"callbacks": {}, "logger": {}, "trainer": trainer}, will_train=False)
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
@@ -203,6 +208,7 @@ def _check_same_data(experiment: Experiment) -> None:
 def _check_first_step(experiment: Experiment) -> None:
     config, data, learner, trainer = experiment.config, experiment.data, experiment.learner, experiment.trainer
     device = trainer.strategy.root_device
+    preflight.check_schedule(learner, trainer, len(data.train_dataloader()))
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
     if config.get("examine", True):  # configurations of early versions lack this key

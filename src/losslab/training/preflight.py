@@ -4,12 +4,16 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning import Trainer
+from lightning.fabric.utilities.types import Optimizable
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
 
 from losslab.data.batch import Batch, DataSpec
 from losslab.data.module import ExperimentDataModule
@@ -18,15 +22,21 @@ from losslab.errors import LabError
 from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
-from losslab.models.learner import Learner, missing_scheduler_arguments
+from losslab.models.learner import Learner
+from losslab.models.optimizers import check_accumulation, set_mode
+from losslab.models.schedules import (
+    RunLength,
+    find_misfits,
+    make_schedule,
+    monitors_metric,
+    required_step_arguments,
+    run_length,
+)
 from losslab.targets import Kind, choose_kind, encode
 from losslab.training.distributed import environment
 from losslab.training.instantiate import format_value
 
 logger = logging.getLogger(__name__)
-
-_ASSUMED_TOTAL_STEPS = 1_000_000
-"""The total number of steps for the scheduler in `check_optimizer`, because the actual number is not known yet."""
 
 
 def check_loss(loss: Loss, spec: DataSpec) -> None:
@@ -52,24 +62,122 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
     loss.per_example(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
 
 
-def check_optimizer(learner: Learner) -> None:
-    """Raise a LabError unless the optimizer and the scheduler can be instantiated and take a step."""
+def check_optimizer(learner: Learner, trainer: Trainer) -> None:
+    """Raise a LabError unless the optimizer and the scheduler can be instantiated and take a step in this run.
+
+    The step changes only small copies of the parameters. Set `learner.evaluates_repeatedly`.
+    """
     with _list_arguments_on_error("optimizer", learner.optimizer):
-        optimizer = learner.optimizer(learner.parameters())
-    if type(optimizer).__module__.startswith("torch.optim."):  # others may need the network's parameters
-        weight = nn.Parameter(torch.zeros(2, 2, dtype=next(learner.parameters()).dtype))
-        weight.grad = torch.zeros_like(weight)
-        with _list_arguments_on_error("optimizer", learner.optimizer):
-            optimizer = learner.optimizer([weight])
-            optimizer.step(lambda: 0.0)
+        learner.optimizer(learner.parameters())
+        optimizer, evaluations = _try_step(learner, trainer.strategy.root_device)
+    name, precision = type(optimizer).__name__, trainer.precision_plugin
+    scales = getattr(precision, "scaler", None) is not None
+    learner.evaluates_repeatedly = evaluations > 1
+    if evaluations > 1:
+        check_accumulation(optimizer, trainer.accumulate_grad_batches)
+    if evaluations > 1 and scales:
+        raise LabError(
+            f"optimizer: {name} evaluates the loss several times in a step, which trainer.precision=16-mixed does not "
+            "allow: set trainer.precision=bf16-mixed or 32-true"
+        )
+    if isinstance(precision, MixedPrecision) and trainer.gradient_clip_val and _unscales(optimizer):
+        raise LabError(
+            f"optimizer: a fused {name} cannot be combined with trainer.gradient_clip_val and trainer.precision="
+            f"{precision.precision}: leave out optimizer.fused, or set trainer.precision=32-true"
+        )
+    if learner.scheduler is not None:
+        _check_scheduler(learner, trainer, optimizer)
+
+
+def _unscales(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer itself divides gradients by the scale of a GradScaler, as fused ones do."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _try_step(learner: Learner, device: torch.device) -> tuple[Optimizer, int]:
+    """Let a new optimizer take a step on small copies of the parameters. Return it and how often it evaluated the loss.
+
+    It is called as by Lightning: with a closure, and before there are gradients.
+    """
+    copies = [
+        nn.Parameter(
+            torch.ones([min(size, 2) for size in each.shape], dtype=each.dtype, device=device), each.requires_grad
+        )
+        for each in learner.parameters()
+    ]
+    evaluations = 0
+
+    @torch.enable_grad()
+    def closure() -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        optimizer.zero_grad()
+        loss = torch.stack([each.float().square().sum() for each in copies if each.requires_grad]).sum()
+        loss.backward()
+        return loss.detach()
+
+    with torch.random.fork_rng(devices=[]):
+        optimizer = learner.optimizer(copies)
+        if not isinstance(optimizer, Optimizable):
+            raise LabError(f"optimizer: {type(optimizer).__name__} is no torch.optim.Optimizer: choose another")
+        set_mode(optimizer, training=True)
+        optimizer.step(closure=closure)  # type: ignore[arg-type]
+    if not evaluations:
+        raise LabError(f"optimizer: {type(optimizer).__name__}.step(closure) does not call the closure: choose another")
+    return optimizer, evaluations
+
+
+def _check_scheduler(learner: Learner, trainer: Trainer, optimizer: Optimizer) -> None:
+    """Raise a LabError unless the scheduler can be instantiated and take a step."""
+    factory, length = learner.scheduler, RunLength(1_000_000, "step", 1000)  # the actual length is not known yet
+    assert factory is not None  # noqa: S101 -- for the type checker
+    with _list_arguments_on_error("scheduler.scheduler", factory), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
+        scheduler = make_schedule(factory, optimizer, learner.monitor_mode, lambda: length)
+        name, required = type(scheduler).__name__, required_step_arguments(scheduler)
+        if not all(hasattr(scheduler, each) for each in ("optimizer", "state_dict", "load_state_dict")):
+            raise LabError(f"scheduler.scheduler: {name} is no scheduler of torch.optim.lr_scheduler: choose another")
+        if len(required) > 1 or {*required} & {"epoch", "num_updates"}:
+            called = f"{name}.step({', '.join(required)})"
+            raise LabError(f"scheduler.scheduler: {called} is not called: only step() and step(metric) are")
+        if not monitors_metric(scheduler):
+            scheduler.step()
+            return
+        scheduler.step(0.0)
+    if learner.interval == "step":
+        raise LabError(
+            f"scheduler.interval=step: {name} needs {learner.monitor}, which is new once an epoch at most: "
+            "set scheduler.interval=epoch"
+        )
+    if trainer.limit_val_batches == 0:
+        raise LabError(
+            f"scheduler: {name} needs {learner.monitor}, but trainer.limit_val_batches=0 leaves validation out: "
+            "choose another scheduler"
+        )
+
+
+def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
+    """Log a warning if the learning-rate schedule does not fit the length of the run.
+
+    Raises:
+        LabError: the schedule would raise an error before the end of the run, or it needs a length that is not limited.
+    """
     if learner.scheduler is None:
         return
-    with _list_arguments_on_error("scheduler.scheduler", learner.scheduler), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
-        arguments = missing_scheduler_arguments(learner.scheduler, learner.monitor_mode, lambda: _ASSUMED_TOTAL_STEPS)
-        scheduler = learner.scheduler(optimizer, **arguments)
-        metric = [0.0] if isinstance(scheduler, ReduceLROnPlateau) else []
-        scheduler.step(*metric)
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    optimizer, _ = _try_step(learner, trainer.strategy.root_device)
+    limited = trainer.max_epochs not in (None, -1) or trainer.max_steps != -1
+    scheduler = make_schedule(
+        learner.scheduler, optimizer, learner.monitor_mode, lambda: run_length(trainer, batches, learner.interval)
+    )
+    if not limited:
+        return
+    length = run_length(trainer, batches, learner.interval)
+    if monitors_metric(scheduler):
+        length = replace(length, count=length.count // (trainer.check_val_every_n_epoch or 1))
+    for line in find_misfits(scheduler, length):
+        logger.warning("%s", line)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ _IGNORED_WARNINGS = (
     r".*GPU available but not used.*",  # trainer=cpu is deliberate
     r".*was called before the ``update`` method.*",  # a rank whose share of every batch was empty
     r".*`srun` command is available.*",  # the login node of a cluster
+    r".*is using 'interval': 'epoch'.*",  # the length of a OneCycleLR is filled in for either interval
+    r".*overriding.*optimizer_.step.*",  # it changes nothing for accumulated batches
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 _NULL_CONTEXT = nullcontext()

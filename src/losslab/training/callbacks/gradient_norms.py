@@ -25,12 +25,16 @@ class GradientNorms(Callback):
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
         self._warned: set[str] = set()
+        self._step = -1  # the number of the last step
         self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
         """The norms (layers,) of a step, the number of elements of each layer, the step, and the learning rate."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Learner, optimizer: Optimizer) -> None:
-        self._report(trainer)
         step = trainer.global_step
+        if step == self._step:
+            return  # LBFGS, for example, evaluates the gradient several times in a step: the first one counts
+        self._step = step
+        self._report(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every == 0 or step % every:
             return

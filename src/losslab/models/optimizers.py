@@ -1,0 +1,52 @@
+"""What some optimizers need: a mode of their own, or several evaluations of the loss in a step."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from losslab.errors import LabError
+
+
+def set_mode(optimizer: Optimizer, *, training: bool) -> bool:
+    """Call the `train` or `eval` method of an optimizer, and return whether it has both.
+
+    Schedule-free optimizers, for example, train other weights than those to evaluate, and exchange them there.
+    """
+    methods = (getattr(optimizer, "train", None), getattr(optimizer, "eval", None))
+    if not all(map(callable, methods)):
+        return False
+    methods[0 if training else 1]()  # type: ignore[misc]
+    return True
+
+
+@torch.no_grad()
+def separate_weights(optimizer: Optimizer, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights to train and the weights to evaluate, by name, of an optimizer in training mode.
+
+    Both are empty if it has no modes. The weights and the mode are as before, exactly.
+    """
+    training = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    if not set_mode(optimizer, training=False):
+        return {}, {}
+    evaluated = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    set_mode(optimizer, training=True)
+    for name, parameter in module.named_parameters():
+        parameter.copy_(training[name])
+    return training, evaluated
+
+
+def check_accumulation(optimizer: Optimizer, accumulated: int) -> None:
+    """Raise a LabError if batches are accumulated, for an optimizer that evaluates the loss several times in a step."""
+    if accumulated > 1:
+        raise LabError(
+            f"optimizer: {type(optimizer).__name__} evaluates the loss several times in a step, which accumulated "
+            "batches do not allow: set trainer.accumulate_grad_batches=1 and a larger data.batch_size"
+        )
+
+
+def restore_buffers(module: nn.Module, saved: dict[str, Any]) -> None:
+    """Copy saved values into the buffers of a module."""
+    for name, buffer in module.named_buffers():
+        buffer.copy_(saved[name])
