@@ -196,3 +196,26 @@ def test_a_key_of_a_group_without_a_choice_is_refused_with_the_choices(override,
     assert done.stderr.startswith(message) or done.stdout.startswith(message)
     assert len((done.stderr + done.stdout).splitlines()) == 1
     assert not list(tmp_path.rglob("*-s0*"))
+
+
+def test_names_stay_below_outputs_and_are_taken_as_typed(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    done = losslab("name=..", cwd=inside)
+    assert done.returncode == 1
+    assert done.stderr == "name=.. is not a path below outputs/: choose another name, or set run_dir to the folder\n"
+    assert [*tmp_path.rglob("*")] == [inside]
+    done = losslab("name=é#1=(a b)", "trainer.max_epochs=1", "logger=none", "callbacks=none", cwd=inside)
+    assert done.returncode == 0, done.stderr
+    assert "tensorboard" not in done.stdout, "there is no TensorBoard logger"
+    assert "losslab evaluate" not in done.stdout, "there is no checkpoint"
+    (run,) = inside.glob("outputs/*/*/config.json")
+    assert run.parts[-3] == json.loads(run.read_text())["name"] == "é#1=(a b)"
+
+
+def test_the_paths_of_a_run_that_hydra_changed_to_can_be_typed_where_it_was_started(tmp_path):
+    done = losslab("hydra.job.chdir=true", "trainer.max_epochs=1", "run_dir=a b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "a b"
+    assert f"losslab evaluate '{folder}'" in done.stdout
+    assert f"tensorboard --logdir '{folder}'" in done.stdout

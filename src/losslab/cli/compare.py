@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def _compare(options: argparse.Namespace) -> None:
         from losslab.analysis.compare import tensorboard  # noqa: PLC0415
 
         tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
-        logger.info("watch       tensorboard --logdir %s", runs.display_path(folder / "tensorboard"))
+        logger.info("watch       tensorboard --logdir %s", shlex.quote(str(runs.display_path(folder / "tensorboard"))))
     report.write_report(comparison, folder, extra_sections)
     logger.info("report      %s", runs.display_path(folder / "comparison.md"))
 

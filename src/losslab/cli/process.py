@@ -6,7 +6,6 @@ import errno
 import gc
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,8 @@ from typing import NoReturn
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from losslab.cli import hydra_errors
 from losslab.errors import LabError
-from losslab.io import conf_groups
 from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
 from losslab.runs import trust
 
@@ -58,7 +57,7 @@ def run_hydra_verb(body: Callable[[list[str]], int | None], arguments: Sequence[
         sys.stdout.write(help_text)
         return
     add_working_directory_to_path()
-    run_verb(lambda: body(overrides), show_tracebacks="traceback=true" in overrides)
+    run_verb(lambda: body(hydra_errors.quote_texts(overrides)), show_tracebacks="traceback=true" in overrides)
 
 
 def run_verb(body: Callable[[], int | None], trusted: Sequence[str] = (), *, show_tracebacks: bool = False) -> NoReturn:
@@ -168,7 +167,7 @@ def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a retu
         return str(cause)
     if isinstance(error, CompactHydraException):  # tested before OSError, since some errors are both
         cause = error.__cause__
-        return str(cause) if isinstance(cause, LabError) else _hydra_message(str(error), cause)
+        return str(cause) if isinstance(cause, LabError) else hydra_errors.explain(error)
     if isinstance(error, UnicodeEncodeError):  # in a path that the user typed
         return f"{ascii(error.object)[:80]} cannot be encoded in UTF-8: leave out {error.object[error.start]!a}"
     if isinstance(error, OSError):
@@ -183,16 +182,3 @@ def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a retu
     # "Could not detect": submitit found no SLURM. "Only one of": Hydra rejects -m together with --cfg.
     known = str(error).startswith(("Could not detect", "Only one of")) or isinstance(error, OmegaConfBaseException)
     return str(error).splitlines()[0] if known or type(error).__module__.startswith("submitit.") else None
-
-
-def _hydra_message(message: str, cause: BaseException | None) -> str:
-    """Return in one line Hydra's message about a command line that it cannot compose."""
-    unset = re.match(r"Could not override '(?P<group>\w+)\.(?P<key>[\w.]+)'", message)
-    if unset is not None and unset["group"] in conf_groups.UNSET:
-        return conf_groups.unset_group_message(unset["group"], unset["key"])
-    if isinstance(cause, OmegaConfBaseException):
-        message += f" ({str(cause).splitlines()[0]})"
-    # Leave out the search path, and list the available options on one line.
-    words, options, names = message.partition("Config search path:")[0].partition("Available options in")
-    group, *choices = names.split() or [""]
-    return " ".join([*words.split(), *([options, group, ", ".join(choices)] if options else [])])

@@ -1,10 +1,12 @@
 """Logs the settings of a run before training and its results afterwards, and tables of metrics for all verbs."""
 
 import logging
+import shlex
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from losslab import runs
 from losslab.data.batch import Examples
@@ -13,6 +15,7 @@ from losslab.io.tables import terminal_table
 from losslab.runs import trust
 from losslab.runs.config import changed_settings
 from losslab.targets import Task
+from losslab.training.callbacks.checkpoint import find_checkpoint_callback
 
 if TYPE_CHECKING:
     from losslab.training.experiment import Experiment
@@ -45,9 +48,12 @@ def log_header(experiment: "Experiment") -> None:
         + f", {_with_changes('scheduler', config, ' schedule')}",
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
-        "watch": f"tensorboard --logdir {folder}",
-        "evaluate": f"losslab evaluate {folder}" + "".join(f" --trust {name}" for name in packages),
     }
+    typed = shlex.quote(str(folder))
+    if any(isinstance(board, TensorBoardLogger) for board in trainer.loggers):
+        lines["watch"] = f"tensorboard --logdir {typed}"
+    if find_checkpoint_callback(trainer) is not None:
+        lines["evaluate"] = f"losslab evaluate {typed}" + "".join(f" --trust {name}" for name in packages)
     for name, value in lines.items():
         logger.info("%-11s %s", name, value)
 

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
 from losslab.cli import run
-from losslab.cli.process import add_working_directory_to_path, exit_now, imports_without_gc
+from losslab.cli.hydra_errors import quote_texts
+from losslab.cli.process import add_working_directory_to_path, exit_now, imports_without_gc, one_line_errors
 from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors
@@ -44,6 +45,8 @@ def train() -> None:
         run.run_and_exit(lambda: _resume(arguments, context), context, show_tracebacks=show_tracebacks)  # never returns
     add_working_directory_to_path()
     register(context)
+    with one_line_errors(show_tracebacks=False):
+        sys.argv[1:] = quote_texts(arguments)
     # Hydra prints an error over several lines. With HYDRA_FULL_ERROR it raises the error instead.
     show_tracebacks = os.environ.get("HYDRA_FULL_ERROR", "0") != "0" or "traceback=true" in sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -35,6 +35,7 @@ from losslab.runs.folder import (
     SUMMARY,
     FoundRuns,
     RunFolder,
+    check_name,
     default_name,
     default_run_dir,
     display_path,
@@ -44,6 +45,7 @@ from losslab.runs.folder import (
 from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, lock
 
 __all__ = [
-    "JOBS", "SUMMARY", "FolderTakenError", "FoundRuns", "RunFolder", "claim", "default_name", "default_run_dir",
-    "discard", "discard_sweep", "display_path", "find_runs", "lock", "read_text", "timestamp", "write_json",
+    "JOBS", "SUMMARY", "FolderTakenError", "FoundRuns", "RunFolder", "check_name", "claim", "default_name",
+    "default_run_dir", "discard", "discard_sweep", "display_path", "find_runs", "lock", "read_text", "timestamp",
+    "write_json",
 ]  # fmt: skip

@@ -25,6 +25,8 @@ JOBS = "jobs.json"
 """The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
 
 _IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
+_MAX_NAME = 150
+"""The largest number of characters of a default name before its seed."""
 _RESTORE = "restore the file, or train the run again"
 _DELETE = "delete it; then the data themselves are read instead"
 
@@ -233,7 +235,19 @@ def default_name(names: Mapping[str, Any], seed: int) -> str:
     `names` are the names of the config groups. For example, digits and symmetric give DATA=digits+symmetric.
     """
     data = [names[group] for group in ("data", *conf_groups.CORRUPTIONS) if names.get(group) is not None]
-    return f"{names['model']}-{'+'.join(data)}-{names['loss']}-s{seed}"
+    name = f"{names['model']}-{'+'.join(data)}-{names['loss']}".replace("/", "-")  # a choice may be in a subfolder
+    return f"{name if len(name) <= _MAX_NAME else f'{name[:_MAX_NAME]}..'}-s{seed}"
+
+
+def check_name(name: str) -> None:
+    """Raise a LabError if a folder with the name of a run would not be below outputs/, or cannot be created."""
+    parts = name.split("/")
+    if {"", ".", ".."} & {*parts}:
+        raise LabError(f"name={name} is not a path below outputs/: choose another name, or set run_dir to the folder")
+    if max(len(part.encode(errors="replace")) for part in parts) > 255 or not name.isprintable():
+        raise LabError(
+            f"name={name[:40]!a}... cannot be the name of a folder: choose a shorter one of letters and digits"
+        )
 
 
 def default_run_dir(name: str, job: str | None = None) -> str:
@@ -247,5 +261,10 @@ def timestamp() -> str:
 
 
 def display_path(path: Path) -> Path:
-    """Return a path relative to the working directory; a path outside of that directory is returned unchanged."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """Return a path relative to the working directory. A path outside of that directory is returned unchanged.
+
+    So is every path if the working directory is a run folder, to which hydra.job.chdir=true has changed: the user typed
+    the command elsewhere.
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and not RunFolder(here).log.exists() else path

@@ -113,7 +113,8 @@ def change(config: dict[str, Any], settings: Mapping[str, str]) -> None:
     """Change settings of a configuration in place, as KEY=VALUE on the command line does."""
     for key, text in settings.items():
         group, _, name = key.rpartition(".")
-        (config[group] if group else config)[name] = _parse(text)
+        is_path = key == "data.dir" and text[:1] not in {"'", '"'}  # taken as typed
+        (config[group] if group else config)[name] = text if is_path and text != "null" else _parse(text)
 
 
 def _parse(text: str) -> Any:

@@ -53,6 +53,9 @@ class ProcessContext:
         """Create and return the folder of a run, the same on all ranks."""
         job = environment.job_id()
 
+        if not run_dir:
+            runs.check_name(name)
+
         def default() -> str:
             return runs.default_run_dir(name, job)
 
@@ -214,6 +217,8 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
+            if cfg.get(group):  # Hydra has merged several, as in loss=[mse,l1]
+                raise LabError(f"{group} must be one choice: to train with each of several, type -m {group}=A,B")
             raise LabError(f"{group} is not chosen: choose {group}={', '.join(conf_groups.choices(group))}")
     for key in cfg.scheduler or {}:
         if key not in ("interval", "scheduler"):
@@ -242,6 +247,8 @@ def _check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, str | None):
             raise LabError(f"{name} must be a string or null, got {value!r}")
+        if value is not None and not value.isprintable():
+            raise LabError(f"{name} contains a character that cannot be printed: {value!a}")
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def find_checkpoint(folder: RunFolder, name: str) -> Path:
     path = folder.checkpoint(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        return weights.find(path)
     others = [str(each) for each in sorted(folder.best.parent.glob("*.ckpt"))]
     hint = f"choose one with --ckpt, such as {', '.join(others)}" if others else "the run saved no checkpoint"
     raise LabError(f"no checkpoint at {path}: {hint}")
@@ -172,6 +174,9 @@ def parse_data_overrides(overrides: Sequence[str], data: dict[str, Any]) -> dict
             hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(known)}"
             name = override.removeprefix("data.").partition("=")[0]
             raise LabError(f"--data {name}: these data have no such option; {hint}")
+        text = override.partition("=")[2]
+        if key in accepted and not instantiate.matches_annotation(value, accepted[key]):
+            value = text if instantiate.matches_annotation(text, accepted[key]) else value  # a path such as 1e3
         if key in accepted and not instantiate.matches_annotation(value, accepted[key]):
             raise LabError(
                 f"--data {override}: {key} must be {instantiate.describe_annotation(accepted[key])}, got {value!r}"
@@ -186,8 +191,10 @@ def _parse_override(text: str) -> tuple[str, Any]:
     try:
         override = OverridesParser.create().parse_override(text.removeprefix("data."))
     except HydraException as error:
-        reason = str(error).splitlines()[0]
-        raise LabError(f"--data {text}: {reason} (quote values with spaces or brackets: 'KEY=\"a b\"')") from error
+        key, _, value = text.removeprefix("data.").partition("=")
+        if key.isidentifier():
+            return key, value  # a text with characters that are syntax for Hydra, such as # or é
+        raise LabError(f"--data {text}: {key!r} is not the name of an option") from error
     if override.is_sweep_override() or override.is_delete() or override.is_add() or override.package is not None:
         raise LabError(f"--data {text}: only a single value is accepted, as KEY=VALUE")
     return override.key_or_group, override.value()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from losslab.errors import LabError, message_of
 from losslab.io import atomic, torch_files
 from losslab.losses.hyperparameters import find_hyperparameter
 from losslab.models.learner import Learner
+from losslab.runs import RunFolder, find_runs
 
 _MAX_REASON = 200
 
@@ -24,6 +26,32 @@ class _Weights(NamedTuple):
     """The hyperparameters of the loss that `Anneal` callbacks change, by config key, with the values at this epoch."""
 
 
+def find(path: Path) -> Path:
+    """Return the file of weights that a path stands for: of a run, its best weights; of a folder, its only file.
+
+    Raises:
+        LabError: there is no such path, or the folder contains no weights or several.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        found = [RunFolder(path).checkpoint("best"), RunFolder(path).weights] if RunFolder(path).config.exists() else []
+        found = [file for file in [*found, path / "best.ckpt", path / "last.ckpt"] if file.is_file()][:1]
+        found = found or sorted(file for ending in ("ckpt", "pth", "pt") for file in path.glob(f"*.{ending}"))
+        if len(found) == 1:
+            return found[0]
+        inside = [str(file) for file in found] or [str(run.path) for run in find_runs([path]).runs]
+        what = "checkpoints" if found else "runs"
+        choose = (
+            f"choose one of its {len(inside)} {what}, such as {inside[0]}" if inside else "it contains no checkpoint"
+        )
+        raise LabError(f"{path} is a folder: {choose}")
+    if not path.exists():
+        alike = get_close_matches(path.name, [file.name for file in path.parent.glob("*")], 1) if path.name else []
+        hint = f": did you mean {path.parent / alike[0]}?" if alike else ""
+        raise LabError(f"no checkpoint at {path}{hint}")
+    return path
+
+
 def load(learner: Learner, path: Path) -> None:
     """Load the weights of a finished or interrupted run into its network and loss.
 
@@ -31,7 +59,7 @@ def load(learner: Learner, path: Path) -> None:
         LabError: the file is missing, damaged, or from another network, or lacks the learned parameters of the loss.
     """
     with _reading(path) as weights:
-        learner.network.load_state_dict(weights.network)
+        learner.network.load_state_dict(_without_prefix(weights.network, learner.network))
         if weights.loss:
             learner.loss.load_state_dict(weights.loss)
         elif names := [name for name, _ in learner.loss.named_parameters()]:
@@ -49,7 +77,7 @@ def initialize(learner: Learner, path: Path) -> None:
     The file may be from another loss: only parameters of the loss whose names and shapes match are loaded.
     """
     with _reading(path) as weights:
-        learner.network.load_state_dict(weights.network)
+        learner.network.load_state_dict(_without_prefix(weights.network, learner.network))
         # Buffers of a loss, such as class weights, are not loaded: the configuration of this run determines them.
         fitting = {
             name: weights.loss[name]
@@ -62,7 +90,17 @@ def initialize(learner: Learner, path: Path) -> None:
 def load_network(network: nn.Module, path: Path) -> None:
     """Load weights into a network. For errors see `load`."""
     with _reading(path) as weights:
-        network.load_state_dict(weights.network)
+        network.load_state_dict(_without_prefix(weights.network, network))
+
+
+def _without_prefix(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Remove a prefix such as "model." or "module." that another program put before all names of the network."""
+    names = [*network.state_dict()]
+    for found in state:
+        prefix = found.removesuffix(names[0]) if names else ""
+        if prefix and found.endswith(f".{names[0]}") and all(prefix + name in state for name in names):
+            return entries_below(prefix, state)
+    return state
 
 
 def check_finite(module: nn.Module, path: Path) -> None:
@@ -75,11 +113,10 @@ def check_finite(module: nn.Module, path: Path) -> None:
 
 
 def _read(path: Path) -> _Weights:
+    path = find(path)
     try:
         intact = atomic.matches_checksum(path) is not False  # None if the file has no checksum
         content = torch_files.load(path) if intact else None
-    except FileNotFoundError as error:
-        raise LabError(f"no checkpoint at {path}") from error
     except Exception as error:  # a damaged file may raise anything
         # Left out, because this message of torch advises to load the file unsafely.
         reason = "" if "weights_only" in str(error) else f" ({message_of(error, _MAX_REASON)})"
@@ -88,9 +125,12 @@ def _read(path: Path) -> _Weights:
         checksum = atomic.checksum_path(path).name
         raise LabError(f"{path} is damaged (SHA-256 mismatch with {checksum}): choose another")
     content = _check_dict(content, path, "weights")
-    if "state_dict" not in content:
+    key = next((key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)), None)
+    if key is None:
         return _Weights(_check_tensors(content, path), {}, {})
-    state = _check_tensors(content["state_dict"], path)
+    state = _check_tensors(content[key], path)
+    if not entries_below("network.", state):  # a checkpoint of another program
+        return _Weights(state, {}, {})
     numbers = _check_dict(content.get("loss_numbers", {}), path, "hyperparameters of the loss")
     return _Weights(entries_below("network.", state), entries_below("loss.", state), numbers)
 

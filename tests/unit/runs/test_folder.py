@@ -78,3 +78,23 @@ def test_damaged_faults_json_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "faults.json").write_text(content)
     with pytest.raises(LabError, match=r"faults.json.*or train the run again$"):
         RunFolder(tmp_path).read_faults()
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", "/abs", ".", "", "a//b", "x" * 300, "é" * 200, "a\nb", "a\0b"])
+def test_a_name_that_is_no_folder_below_outputs_is_refused(name):
+    with pytest.raises(LabError) as error:
+        runs.check_name(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "a b", "CON", "é", "...", "~", "a#b", " "])
+def test_other_names_are_folders_below_outputs(name):
+    runs.check_name(name)
+
+
+def test_default_names_are_one_folder_of_limited_length():
+    names = {"model": "mine/mlp", "data": "digits", "loss": "+".join(["WeightedSum"] * 30)}
+    name = runs.default_name(names, 3)
+    assert name.startswith("mine-mlp-digits-WeightedSum+")
+    assert name.endswith("..-s3")
+    runs.check_name(name)

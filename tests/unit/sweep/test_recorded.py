@@ -140,3 +140,10 @@ def test_only_the_folder_of_a_sweep_is_recognised_as_a_sweep(sweep):
     assert recorded.is_sweep(sweep)
     assert not recorded.is_sweep(sweep / "0-run")
     assert not recorded.is_sweep(sweep / "nothing")
+
+
+@pytest.mark.parametrize(("typed", "path"), [("a #b: c", "a #b: c"), ("'a b'", "a b"), ("1e3", "1e3"), ("null", None)])
+def test_the_folder_of_the_data_is_taken_as_typed(typed, path):
+    config = {"data": {"dir": "old"}}
+    recorded.change(config, {"data.dir": typed})
+    assert config["data"]["dir"] == path

@@ -13,7 +13,7 @@ from losslab.analysis.outputs import collect_outputs
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.runs import RunFolder
-from losslab.training.reopen import EvaluationRequest, reopen
+from losslab.training.reopen import EvaluationRequest, parse_data_overrides, reopen
 
 
 @pytest.mark.parametrize("name", sample(["digits", "exact", "cancer", "labels", "noisy", "values"], "exact", "values"))
@@ -210,6 +210,8 @@ def test_an_older_run_without_data_json_is_evaluated(runs, content, tmp_path):
         ("size=1,2", "only a single value is accepted"),
         ("size", "KEY=VALUE"),
         ("size=[1", "--data size="),
+        ("size=3#", "size must be an integer, got '3#'"),
+        ("a b=3", "no such option|is not the name of an option"),
         ("size=16", "cannot load .* into this network"),
         ("size=0", "data.size must be 1 or more pixels"),
     ],
@@ -218,6 +220,12 @@ def test_invalid_data_options_are_rejected_in_one_line(runs, data, message):
     with pytest.raises(LabError, match=message) as error:
         reopen(EvaluationRequest(runs("digits"), data=(data,)))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["/home/josé/x", "a#b", "epoch=1", "a (b)", "1e3"])
+def test_paths_of_data_options_are_taken_as_typed(path):
+    folder = {"_target_": "losslab.data.image_folder.ImageFolder", "dir": "x"}
+    assert parse_data_overrides([f"dir={path}"], folder) == {"dir": path}
 
 
 def test_data_options_follow_the_grammar_of_hydra(runs):
