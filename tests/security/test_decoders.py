@@ -16,7 +16,9 @@ def test_image_of_another_format_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("a program is called"))
     Image.new("RGB", (8, 8)).save(tmp_path / "page.eps")
     (tmp_path / "page.eps").rename(tmp_path / "page.png")
-    with pytest.raises(LabError, match=r"cannot read the image .*page\.png \(PIL decodes no such format\): repair"):
+    with pytest.raises(
+        LabError, match=r"cannot read the image .*page\.png \(PIL decodes no such format\): convert, repair"
+    ):
         image_files.decode(tmp_path / "page.png", 8)
 
 

@@ -143,7 +143,8 @@ def decode(path: Path, side: int, background: tuple[int, int, int] | None = WHIT
             colour, transparent = _to_rgb(image, background)
         _check_resized(colour.size, side)
     except UnidentifiedImageError as error:
-        raise LabError(f"cannot read the image {path} (PIL decodes no such format): repair or remove it") from error
+        problem = f"cannot read the image {path} (PIL decodes no such format)"
+        raise LabError(f"{problem}: convert, repair or remove it") from error
     except Exception as error:
         # PIL raises OSError, SyntaxError, struct.error, zlib.error and others for damaged files.
         raise LabError(f"cannot read the image {path} ({message_of(error)}): repair or remove it") from error

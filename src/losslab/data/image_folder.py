@@ -142,6 +142,10 @@ class ImageFolder(ExperimentDataModule):
             raise LabError(
                 f"{folder} contains no folders{seen}: put a folder for each class into train/, val/ and test/"
             )
+        inner = _list_classes(folder / names[0])[0] if len(names) == 1 else []
+        if inner:
+            some = ", ".join(inner[:3])
+            logger.warning("%s contains one class, %s: move %s ... up if these are the classes", folder, names[0], some)
         self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=tuple(names))
 
     def load(self) -> Mapping[str, Source]:
@@ -247,13 +251,15 @@ def _list_classes(folder: Path) -> tuple[list[str], Counter[str]]:
     """List the class folders in a split in alphabetical order, and count other files. Hidden names are left out.
 
     Raises:
-        LabError: a link is broken, which may have been a class.
+        LabError: a link is broken, which may have been a class, or leads to a folder around it.
     """
     names, others = [], Counter[str]()
     for path in folder.iterdir():
         if path.name.startswith("."):  # Jupyter creates .ipynb_checkpoints, and macOS creates ._NAME
             continue
         if path.is_dir():
+            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+                raise LabError(f"{path} is a link to {path.resolve()}, a folder around it: remove it")
             names.append(path.name)
         elif path.is_symlink() and not path.exists():
             raise LabError(f"{path} is a link to {path.readlink()}, which does not exist: repair or remove it")

@@ -1,6 +1,6 @@
 """Transforms of whole batches of images: augmentation, normalisation, MixUp, CutMix, and random shifts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -195,13 +195,17 @@ class RandomShift:
             raise LabError(f"RandomShift: pixels must be 0 or more, got {pixels}")
         self.pixels, self.flip = pixels, flip
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise LabError unless inputs of this shape are images (channels, H, W) that are larger than the shift."""
+        if len(shape) != 3 or self.pixels >= min(shape[1:]):
+            raise LabError(
+                f"RandomShift needs images (channels, H, W) of more than {self.pixels} pixels a side, got inputs of "
+                f"shape {tuple(shape)}: choose another view, or set loss.view=null"
+            )
+
     def __call__(self, images: Tensor) -> Tensor:
         """Shift float images (N, channels, H, W) → the same shape in channels_last memory."""
-        if images.ndim != 4 or self.pixels >= min(images.shape[2:]):
-            raise LabError(
-                f"RandomShift needs images (N, channels, H, W) of more than {self.pixels} pixels a side, got inputs of "
-                f"shape {tuple(images.shape)}: choose another view, or set loss.view=null"
-            )
+        self.check(images.shape[1:])
         count, _, height, width = images.shape
         padded = F.pad(images, (self.pixels,) * 4, mode="reflect")
         top, left = torch.randint(2 * self.pixels + 1, (2, count, 1), device=images.device)

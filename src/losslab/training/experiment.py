@@ -13,7 +13,7 @@ from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
 from losslab.data.module import DataMetadata, ExperimentDataModule
-from losslab.data.transforms import Augment
+from losslab.data.transforms import Augment, RandomShift
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
 from losslab.models.learner import Learner, learner_for
@@ -153,9 +153,12 @@ def _announce_resume(experiment: Experiment, resume_point: resume_checkpoint.Res
 def _check_new_run(experiment: Experiment) -> None:
     """Raise a LabError if a run would train nothing or erase whole images, or if its folder is in use."""
     config, folder = experiment.config, experiment.folder
-    augment, shape = experiment.data.augment, experiment.data.spec.input_shape
+    shape = experiment.data.spec.input_shape
+    augment, view = experiment.data.augment, getattr(experiment.learner.loss, "view", None)
     if config["train"] and isinstance(augment, Augment) and len(shape) == 3:
         augment.check(*shape[1:])
+    if config["train"] and isinstance(view, RandomShift):
+        view.check(shape)
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if config["train"] and config["trainer"].get(key) == 0:
             raise LabError(f"trainer.{key}=0 trains nothing: set it above 0, or set train=false to test only")

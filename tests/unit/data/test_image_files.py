@@ -223,7 +223,9 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path, ending, damage):
     whole = path.read_bytes()
     noise = random.integers(0, 256, len(whole) - 12, dtype=np.uint8).tobytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "noise": whole[:12] + noise, "empty": b""}[damage])
-    with pytest.raises(LabError, match=rf"^cannot read the image .*image\.{ending} \(.*\): repair or remove it$"):
+    with pytest.raises(
+        LabError, match=rf"^cannot read the image .*image\.{ending} \(.*\): (convert, )?repair or remove it$"
+    ):
         decode(path, 8)
 
 

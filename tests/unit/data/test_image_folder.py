@@ -62,6 +62,7 @@ def test_normalisation_uses_all_training_pixels(folder):
             lambda f: [p.rename(p.with_suffix(".heic")) for p in (f / "train" / "red").iterdir()],
             r"train contains no images of red \(passed over: 5 .heic\): put",
         ),
+        (lambda f: (f / "train" / "all").symlink_to(f), "all is a link to .*, a folder around it: remove it"),
         (lambda f: (f / "val" / "white").symlink_to("gone"), "white is a link to gone, which does not exist: repair"),
         (
             lambda f: (
@@ -134,6 +135,15 @@ def test_files_that_are_passed_over_are_counted_for_each_split(folder, caplog):
     ImageFolder(folder, size=8).setup()
     lines = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
     assert lines == [f"{folder / 'train'}: passed over 2 .heic, 1 .csv outside of the class folders"]
+
+
+def test_one_folder_around_the_classes_is_mentioned(folder, caplog):
+    for split in ("train", "val", "test"):
+        (folder / split).rename(folder / "classes")
+        (folder / split).mkdir()
+        (folder / "classes").rename(folder / split / "photos")
+    ImageFolder(folder)
+    assert f"{folder / 'train'} contains one class, photos: move blue, red ... up if these are" in caplog.text
 
 
 def test_images_in_linked_folders_and_classes_are_read(folder, tmp_path):

@@ -287,6 +287,14 @@ def test_views_are_a_function_of_torchs_seed():
     assert not torch.equal(RandomShift(2, flip=True)(FLOAT_IMAGES), first)
 
 
+def test_a_view_as_large_as_the_images_is_refused_before_the_data_are_read(build, tmp_path):
+    options = ("loss=gjs", "data.size=2", f"run_dir={tmp_path / 'run'}")
+    made = build("model=mlp", "data=digits", *options)
+    with pytest.raises(LabError, match=r"more than 2 pixels a side, got inputs of shape \(3, 2, 2\): choose another"):
+        experiment.run(made)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("inputs", [torch.zeros(3, 10), torch.zeros(3, 1, 2, 2)])
 def test_shift_refuses_inputs_that_are_not_images_or_too_small(inputs):
     with pytest.raises(LabError, match="RandomShift needs images"):

@@ -158,7 +158,7 @@ def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tm
     assert done.stderr.splitlines() == [
         "no image at gone.png",
         "no images in empty",
-        "cannot read the image in/broken.png (PIL decodes no such format): repair or remove it",
+        "cannot read the image in/broken.png (PIL decodes no such format): convert, repair or remove it",
     ]
     assert done.stdout.startswith("in/red.jpg")
     header, row = (tmp_path / "out.csv").read_text().splitlines()
