@@ -41,6 +41,10 @@ RUNS = {
         "trainer.precision=bf16-mixed",
     ),
     "plateau": (*DIGITS, "scheduler=plateau"),
+    "optimizer with modes": (
+        *DIGITS, "optimizer=sgd", "optimizer._target_=modes.Modal", "~optimizer.momentum", "~optimizer.weight_decay",
+        "~optimizer.maximize",
+    ),
     "dynamics": (*DIGITS, "callbacks=dynamics", "callbacks.dynamics.draw=false", "callbacks.dynamics.examples=50"),
     "validated within": (*DIGITS, "+trainer.val_check_interval=2", "noise=symmetric", "noise.rate=0.3"),
     "validated seldom": (*DIGITS, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"),

@@ -85,6 +85,12 @@ def check_optimizer(learner: Learner, trainer: Trainer) -> None:
             f"optimizer: a fused {name} cannot be combined with trainer.gradient_clip_val and trainer.precision="
             f"{precision.precision}: leave out optimizer.fused, or set trainer.precision=32-true"
         )
+    layer = next((key for key, each in learner.network.named_modules() if isinstance(each, _BatchNorm)), None)
+    if layer is not None and set_mode(optimizer, training=False):
+        logger.warning(
+            "optimizer: %s evaluates other weights than it trains, but running statistics of BatchNorm (network.%s) "
+            "are those of the latter: validation may be worse than the weights are", name, layer,
+        )  # fmt: skip
     if learner.scheduler is not None:
         _check_scheduler(learner, trainer, optimizer)
 

@@ -1,7 +1,10 @@
 """Optimizers that evaluate the loss several times in a step, and optimizers with a mode of their own."""
 
+from functools import partial
+
 import pytest
 import torch
+from modes import Modal
 from torch import nn
 
 from losslab.errors import LabError
@@ -27,30 +30,6 @@ class Twice(torch.optim.SGD):
             for parameter in group["params"]:
                 parameter.data.sub_(1)
         return first
-
-
-class Modal(torch.optim.SGD):
-    """Trains weights that are larger by 1 than those to evaluate, as schedule-free optimizers train others."""
-
-    training = False
-
-    def train(self):
-        self._switch(to_training=True)
-
-    def eval(self):
-        self._switch(to_training=False)
-
-    def _switch(self, *, to_training):
-        if to_training is not self.training:
-            self.training = to_training
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    parameter.data.add_(1 if to_training else -1)
-
-    def step(self, closure):
-        if not self.training:
-            raise RuntimeError("call train() first")
-        return super().step(closure)
 
 
 def run(build, optimizer, *overrides, network=None, **arguments):
@@ -119,14 +98,61 @@ def test_evaluated_weights_are_validated_tested_and_saved(build):
     experiment = run(build, Modal, lr=1e-3)
     sgd = run(build, torch.optim.SGD, lr=1e-3)
     optimizer = experiment.trainer.optimizers[0]
-    assert not optimizer.training
+    assert not optimizer.param_groups[0]["training"]
     last = torch_files.load(experiment.folder.last)
     best = torch_files.load(experiment.folder.weights)
     assert last["learner"].keys() >= {"training_weights"}
     for name, weight in last["state_dict"].items():
-        torch.testing.assert_close(weight + 1, last["learner"]["training_weights"][name])
+        torch.testing.assert_close(weight * 3, last["learner"]["training_weights"][name])
     assert best.keys() == torch_files.load(sgd.folder.weights).keys()
     assert experiment.learner.values["val/mse"] < 1e6
+
+
+def test_batch_norm_with_other_weights_is_reported(build, caplog):
+    experiment = build(*QUICK)
+    experiment.learner.optimizer, experiment.learner.network = Modal, Recorder()
+    preflight.check_optimizer(experiment.learner, experiment.trainer)
+    assert "running statistics of BatchNorm (network.layers.1)" in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_fused_optimizer_is_clipped_or_refused(build, precision):
+    experiment = build(*QUICK, f"trainer.precision={precision}", "trainer.gradient_clip_val=1")
+    experiment.learner.optimizer = partial(torch.optim.AdamW, fused=True)
+    if precision == "32-true":
+        assert "test/mse" in lab.run(experiment)
+    else:
+        with pytest.raises(LabError, match="leave out optimizer"):
+            preflight.check_optimizer(experiment.learner, experiment.trainer)
+
+
+class OneDimensional(torch.optim.SGD):
+    """Refuses biases, as optimizers of other libraries do, which only their step can say."""
+
+    def step(self, closure):
+        if any(parameter.ndim < 2 for group in self.param_groups for parameter in group["params"]):
+            raise ValueError("2-D parameters only")
+        return super().step(closure)
+
+
+class NoClosure(torch.optim.SGD):
+    def step(self, closure=None):  # noqa: ARG002
+        return None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [(OneDimensional, "OneDimensional with its defaults cannot be used: 2-D parameters only"),
+     (NoClosure, "does not call the closure"), (torch.optim.SparseAdam, "does not support dense gradients"),
+     (torch.optim.Muon, "only supports 2D parameters")],
+)  # fmt: skip
+def test_optimizer_that_cannot_take_a_step_is_refused(build, optimizer, message):
+    experiment = build(*QUICK)
+    before = [parameter.clone() for parameter in experiment.learner.parameters()]
+    experiment.learner.optimizer = optimizer
+    with pytest.raises(LabError, match=message):
+        preflight.check_optimizer(experiment.learner, experiment.trainer)
+    assert all(map(torch.equal, before, experiment.learner.parameters()))
 
 
 def test_checkpoint_between_two_steps_changes_nothing(build):
