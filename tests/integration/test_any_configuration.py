@@ -61,7 +61,7 @@ def test_a_campaign_can_be_resumed_at_any_case():
         (["+whatever=1"], "whatever is set but never read: put your own keys under notes, as in +notes.KEY=VALUE"),
         (["model=[]"], "model is not chosen: choose model=airbench"),
         (["data=[1]"], "the value of a group must be the name"),
-        (["optimizer.momentums=1"], "Could not override 'optimizer.momentums'. To append to your config use"),
+        (["optimizer.momentums=1"], "there is no optimizer.momentums: did you mean optimizer.momentum="),
         (["ckpt_path=1"], "ckpt_path must be a string or null, got 1"),
         (["name='\udcff'"], "name is set to '\\udcff', which cannot be encoded in UTF-8"),
         (["optimizer='\ud800'"], "cannot be encoded in UTF-8: leave out '\\ud800'"),

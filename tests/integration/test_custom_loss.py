@@ -136,7 +136,7 @@ def test_a_module_in_the_working_directory_is_imported_and_a_wrong_name_is_repor
     folder = tmp_path / "run"
     done = losslab("loss._target_=my_losses.Mine", f"run_dir={folder}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "custom my_losses.Mine, x 2" in done.stdout
+    assert "loss        Mine, x 2" in done.stdout
     # Whoever opens the run again says that the loss is trusted.
     said = evaluated(folder, ()), evaluated(folder, ("--trust", "my_losses"))
     assert [one.returncode for one in said] == [1, 0]

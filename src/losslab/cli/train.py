@@ -161,7 +161,7 @@ def _resume_run(folder: RunFolder, settings: Mapping[str, str]) -> None:
     """Resume a run, in this process or in new ones. `settings` maps the config keys to change to their new values."""
     if not folder.path.is_dir():
         raise LabError(f"resume={folder.path}: there is no such folder")
-    alternative = f"start a new run from its weights with ckpt_path={runs.display_path(folder.last)}"
+    alternative = f"start a new run from its weights with ckpt_path={runs.display_path(folder.path)}"
     _refuse_other_keys(settings, CHANGEABLE_ON_RESUME, "continues a run", alternative)
     config, started = read_configuration(folder, settings)
     if environment.current_rank().rank == 0:

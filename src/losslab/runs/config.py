@@ -154,8 +154,8 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def exact_identity(config: Mapping[str, Any]) -> str:
-    """Return a string like that of `identity`, which ignores only the folder and the library versions."""
-    return _canonical_json(config, {"made_with"})
+    """Return a string like that of `identity`, which ignores only the folder, the choices and the library versions."""
+    return _canonical_json(config, {"made_with", "choices"})
 
 
 def _canonical_json(config: Mapping[str, Any], ignored: set[str]) -> str:

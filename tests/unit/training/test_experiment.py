@@ -268,7 +268,7 @@ def test_run_is_rebuilt_from_its_folder_alone(train):
 def test_model_sets_defaults_that_the_user_overrides():
     config = compose(["model=cifar_cnn", "data=digits", "loss=focal", "trainer.max_epochs=3"], "unused")
     assert config["choices"] == {
-        "model": "cifar_cnn", "data": "digits", "loss": "focal", "imbalance": None, "noise": None,
+        "model": "cifar_cnn", "data": "digits", "loss": "focal", "mix": None, "imbalance": None, "noise": None,
         "optimizer": "momentum", "scheduler": "one_cycle", "trainer": "default", "experiment": None, "debug": None,
     }  # fmt: skip
     assert config["trainer"]["max_epochs"] == 3
