@@ -33,7 +33,11 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a sweep, or any folder that contains runs")
-    add("--metric", action="append", help="a metric to compare by, such as test/accuracy; may be repeated")
+    add(
+        "--metric",
+        action="append",
+        help="a metric to compare by, such as test/accuracy or val/mine=min (lower is better); may be repeated",
+    )
     setting = "compare with the runs of this setting, such as loss=mse (default: the best runs); may be repeated"
     add("--baseline", action="append", metavar="KEY=VALUE", help=setting)
     scale = "compare by differences or ratios (auto: ratios if mean errors differ by more than a factor of ten)"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _WIDTH = 100
+_SPLITS = ("train", "val", "test")
+_COUNTS = ("epochs", "steps", "best_epoch")
 
 
 def log_header(experiment: "Experiment") -> None:
@@ -100,13 +102,21 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
 
 
 def log_metrics(results: dict[str, float]) -> None:
-    """Log the results named SPLIT/METRIC as a table with a row for each metric and a column for each split."""
-    values = {name: value for name, value in results.items() if "/" in name}
-    splits = list(dict.fromkeys(name.partition("/")[0] for name in values))
+    """Log the results named SPLIT/METRIC as a table with a row for each metric and a column for each split.
+
+    Metrics that callbacks logged under other names follow in a column of their own.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for name, value in results.items():
+        split, _, metric = name.partition("/")
+        if split in _SPLITS and metric:
+            table.setdefault(metric, {})[split] = value
+        elif name not in _COUNTS:
+            table.setdefault(name, {})["logged"] = value
+    splits = [split for split in (*_SPLITS, "logged") if any(split in values for values in table.values())]
     rows = [["metric", *splits]]
-    for metric in dict.fromkeys(name.partition("/")[2] for name in values):
-        cells = [values.get(f"{split}/{metric}") for split in splits]
-        rows.append([metric, *("" if value is None else f"{value:z.4f}" for value in cells)])
+    for metric, values in table.items():
+        rows.append([metric, *(f"{values[split]:z.4f}" if split in values else "" for split in splits)])
     logger.info("%s", terminal_table(rows, width=_WIDTH))
 
 

@@ -56,6 +56,7 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
         from losslab.training.experiment import build  # noqa: PLC0415
         from losslab.training.experiment import run as run_experiment  # noqa: PLC0415
         from losslab.training.teacher import with_teacher  # noqa: PLC0415
+        from losslab.training.trainer import may_log_metrics  # noqa: PLC0415
     keep_freed_memory()
     folder = RunFolder(Path(config["run_dir"]))
     from_folder = from_folder or resume
@@ -66,7 +67,7 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     # An untrusted configuration must not start a download that is not verified.
     experiment.data.may_download = not from_folder or getattr(experiment.data, "verify", True) is True
     metric = config["optimized_metric"] or experiment.learner.monitor
-    if metric not in experiment.learner.metric_names:
+    if metric not in experiment.learner.metric_names and not may_log_metrics(config):
         raise LabError(f"optimized_metric={metric} is not one of {', '.join(experiment.learner.metric_names)}")
     experiment.data.prepare_data()  # may fail, so it precedes the header, which names the run folder
     if experiment.data.corruptions:
@@ -87,10 +88,21 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
         raise LabError(f"cannot write into {folder.path} ({error.strerror}): free some space, then {again}") from error
     if is_first_rank:
         report.log_results(experiment, results)
-    value = results.get(metric)
+    value = _optimized_value(metric, results, required=is_first_rank and bool(config["optimized_metric"]))
     del experiment
     gc.collect()  # frees the data of the experiment, in case this process trains another run
     return value
+
+
+def _optimized_value(metric: str, results: dict[str, float], *, required: bool) -> float | None:
+    """Return the value of a metric; None if there is none. Names that callbacks log are known only after training.
+
+    Raises:
+        LabError: the metric is required, but missing.
+    """
+    if required and metric not in results:
+        raise LabError(f"optimized_metric={metric} is not among the results of this run: {', '.join(results)}")
+    return results.get(metric)
 
 
 def _exit_after_interrupt(experiment: "Experiment", again: str) -> NoReturn:

@@ -15,6 +15,7 @@ from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
+from losslab.models.logged import LoggedValues
 from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode
 from losslab.models.optimizers import check_accumulation, restore_buffers, separate_weights, set_mode
 from losslab.models.schedules import RunLength, make_schedule, monitors_metric, run_length
@@ -71,9 +72,10 @@ class Learner(LightningModule):
             self.averages["train"][f"{self.train_metric}_given"] = self._given_average
         self.evaluation_metrics = {split: EvaluationMetrics(spec) for split in ("val", "test")}
         self.values: dict[str, float] = {}
-        """Newest value of each epoch metric by name, for callbacks."""
+        """Newest value of each metric by name, for callbacks: of the own metrics, and of those that callbacks log."""
         self.updated_this_epoch: set[str] = set()
         """Names of the metrics in `values` that are of this epoch. Others are older: not every epoch is validated."""
+        self._logged = LoggedValues()
         self._saved: dict[str, Any] | None = None  # learner state of a checkpoint, restored when training starts
         self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
         self.evaluates_repeatedly = False
@@ -101,20 +103,41 @@ class Learner(LightningModule):
 
     @cached_property
     def epoch_metric_names(self) -> list[str]:
-        """Names of all train and val metrics, in the order of table columns."""
+        """Names of all own train and val metrics, in the order of table columns."""
         return [*(f"train/{name}" for name in self.averages["train"]), *self._evaluation_names("val")]
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of all metrics of a run: `epoch_metric_names` and the metrics of the test set."""
+        """Names of all own metrics of a run: `epoch_metric_names` and the metrics of the test set."""
         return [*self.epoch_metric_names, *self._evaluation_names("test")]
 
     def _evaluation_names(self, split: str) -> list[str]:
         return [f"{split}/{name}" for name in (*self.averages[split], *self.evaluation_metrics[split].names)]
 
     def current_values(self) -> dict[str, float]:
-        """Return the metrics that were computed in this epoch, in the order of `epoch_metric_names`."""
-        return {name: self.values[name] for name in self.epoch_metric_names if name in self.updated_this_epoch}
+        """Return the metrics of this epoch: those in `epoch_metric_names`, in this order, then those of callbacks."""
+        self._take_logged()
+        names = [*self.epoch_metric_names, *sorted(self.values.keys() - self.metric_names)]
+        return {name: self.values[name] for name in names if name in self.updated_this_epoch}
+
+    def logged_values(self) -> dict[str, float]:
+        """Return the metrics that callbacks logged in this epoch, or in the last validation or test."""
+        return {name: value for name, value in self._logged.newest(self.trainer).items() if name not in self._own_names}
+
+    def _take_logged(self) -> None:
+        new = self.logged_values()
+        self.values |= new
+        self.updated_this_epoch |= new.keys()
+
+    @cached_property
+    def _own_names(self) -> frozenset[str]:
+        return frozenset(self.metric_names)
+
+    def log(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Log a value, as in Lightning. Raise a LabError if it would replace a metric that the learner computes."""
+        if name in self._own_names:
+            raise LabError(f"a callback logs {name}, which losslab computes itself: log it under another name")
+        super().log(name, *args, **kwargs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the raw outputs of the network."""
@@ -247,12 +270,18 @@ class Learner(LightningModule):
         if distributed.is_available() and distributed.is_initialized():  # Lightning's all_gather is deprecated in torch
             of_ranks = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
             distributed.all_gather(of_ranks, sums)
+        logged = [self._logged.state(self.trainer)]
+        if len(of_ranks) > 1:
+            logged *= len(of_ranks)
+            distributed.all_gather_object(logged, logged[0])
+        self._take_logged()
         loader: Any = self.trainer.train_dataloader
         checkpoint["learner"] = {
             "sums": torch.stack(of_ranks).cpu(),  # (ranks, averages, 2)
             "values": dict(self.values),
             "fresh": sorted(self.updated_this_epoch),
             "loader": loader.state_dict(),
+            "logged": logged,  # of each rank
         }
         if self._optimizer_trains and "current_model_state" not in checkpoint:  # the latter is of WeightAveraging
             training, evaluated = separate_weights(self.trainer.optimizers[0], self)
@@ -277,9 +306,12 @@ class Learner(LightningModule):
         if self.global_rank < len(saved["sums"]):  # additional ranks start from 0
             for average, sums in zip(self.averages["train"].values(), saved["sums"][self.global_rank], strict=True):
                 average.sums.copy_(sums)
+            if "logged" in saved:  # early versions did not save this
+                self._logged.restore(saved["logged"][self.global_rank], self.trainer)
 
     def on_train_epoch_start(self) -> None:
         self.updated_this_epoch.clear()
+        self._logged.start_epoch(self.trainer)
         self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -332,6 +364,7 @@ class Learner(LightningModule):
                 self.evaluation_metrics[split].to(self.device)
 
     def on_train_epoch_end(self) -> None:
+        self._logged.end_epoch(self.trainer)
         self._log_epoch("train")
 
     def on_validation_epoch_end(self) -> None:

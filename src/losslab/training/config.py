@@ -147,7 +147,7 @@ def optimization_direction(data: DictConfig, metric: str | None) -> str:
     """Return "maximize" or "minimize" for a metric; None means the monitored metric of the data's task."""
     names = {"min": "minimize", "max": "maximize"}
     if metric:
-        return names[direction(metric)]
+        return names[direction(metric, "set hydra.sweeper.direction=minimize or maximize")]
     return names[spawn.run_in_subprocess(_monitor_mode, OmegaConf.to_container(data, resolve=True))]
 
 

@@ -25,7 +25,7 @@ from losslab.training.distributed import environment
 from losslab.training.instantiate import make, make_loss, make_network, make_partial, translate_errors
 from losslab.training.loggers import RunLogger
 from losslab.training.teacher import trusting, with_teacher
-from losslab.training.trainer import make_trainer, suppress_lightning_noise
+from losslab.training.trainer import make_trainer, name_failing_callback, suppress_lightning_noise
 
 logger = logging.getLogger("losslab")
 
@@ -114,11 +114,17 @@ def build_on_any_machine(config: dict[str, Any]) -> Experiment:
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
-    """Return the metrics of the learner's current weights on the split "test" or "val"."""
+    """Return the metrics of the learner's current weights on the split "test" or "val".
+
+    A metric that a callback logs under a name that does not start with the split gets the prefix "SPLIT/".
+    """
+    learner = experiment.learner
     measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
     with suppress_lightning_noise():
-        measure(experiment.learner, datamodule=experiment.data, verbose=False)
-    return {name: value for name, value in experiment.learner.values.items() if name.startswith(f"{split}/")}
+        measure(learner, datamodule=experiment.data, verbose=False)
+    values = {name: value for name, value in learner.values.items() if name.startswith(f"{split}/")}
+    logged = learner.logged_values().items()
+    return values | {name if name.startswith(split) else f"{split}/{name}": value for name, value in logged}
 
 
 def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
@@ -229,7 +235,7 @@ def _train_and_test(experiment: Experiment, resume_point: resume_checkpoint.Resu
     """Train from the resume point, or from the start if it is None, and test the best weights."""
     config, folder, learner, trainer = experiment.config, experiment.folder, experiment.learner, experiment.trainer
     results: dict[str, float] = {}
-    with suppress_lightning_noise(), translate_errors("trainer"):
+    with suppress_lightning_noise(), translate_errors("trainer"), name_failing_callback():
         if resume_point is not None and resume_point.results is not None:  # training had finished
             results |= resume_point.results
             weights.load(learner, resume_point.path)
@@ -242,6 +248,10 @@ def _train_and_test(experiment: Experiment, resume_point: resume_checkpoint.Resu
                 if error.on_all_ranks:
                     environment.barrier_before_exit()
                 raise
+            if trainer.global_step == 0:
+                raise LabError(
+                    "training ended before the first step: increase trainer.max_time, or the callback's limit"
+                )
             results |= training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:

@@ -41,3 +41,12 @@ def test_the_header_names_what_is_made_and_the_settings_that_differ_from_the_fil
     assert lines["loss"].startswith("Smoothed+Focal, ")
     assert "nesterov False" in lines["optimizer"]
     assert lines["optimizer"].endswith(", step schedule, gamma 0.5")
+
+
+def test_metrics_of_callbacks_are_in_the_table(caplog):
+    caplog.set_level("INFO")
+    results = {"epochs": 2, "val/loss": 0.5, "test/loss": 0.25, "auroc": 0.125, "test/auroc": 0.0625, "my/value": 3.0}
+    report.log_metrics(results)
+    rows = [line.split() for line in caplog.messages[-1].strip().splitlines()]
+    assert rows[0] == ["metric", "val", "test", "logged"]
+    assert rows[2:] == [["loss", "0.5000", "0.2500"], ["auroc", "0.0625", "0.1250"], ["my/value", "3.0000"]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from numbers import Real
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DEFAULT_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
+_COUNTS = {"epochs", "steps", "best_epoch"}
+"""The values in metrics.json that are no metrics."""
 NOTHING_FINISHED = "no finished run has a finite metric: there is nothing to compare"
 
 
@@ -39,11 +41,19 @@ class Comparison:
     """The argument `reach` of `compare`."""
     scale: Scale = "auto"
     """The argument `scale` of `compare`."""
+    better: Mapping[str, str] = field(default_factory=dict)
+    """Whether lower ("min") or higher ("max") values are better, by the last part of a metric's name, where given."""
 
     @cached_property
     def by_metric(self) -> Mapping[str, MetricComparison]:
         """The comparison of the groups by each metric."""
-        return {metric: compare_metric(self.groups, metric, self.baseline, self.scale) for metric in self.metrics}
+        return {
+            metric: compare_metric(self.groups, metric, self.baseline, self.scale, self._better(metric))
+            for metric in self.metrics
+        }
+
+    def _better(self, metric: str) -> str | None:
+        return self.better.get(metric.rpartition("/")[2])
 
     @property
     def ordered(self) -> tuple[Group, ...]:
@@ -83,6 +93,7 @@ class Comparison:
         """The curves of all compared runs: `metrics` on the validation and training data, and the losses."""
         names = [f"{split}/{metric.rpartition('/')[2]}" for split in ("val", "train") for metric in self.metrics]
         requested = [self.reach[0]] if self.reach is not None else []
+        requested += [metric for metric in self.metrics if not metric.startswith(("train/", "val/", "test/"))]
         return curves.read_histories(self.groups, [*requested, *names, "train/loss", "val/loss"])
 
     @cached_property
@@ -90,7 +101,8 @@ class Comparison:
         """When the runs of each group first reached the value of `reach`; None if no run has the curve."""
         default = (next((name for name in self.histories.names if not curves.is_loss(name)), ""), None)
         metric, value = self.reach or default
-        return curves.time_to_reach(self.ordered, self.histories, metric, value) if metric else None
+        better = self._better(metric)
+        return curves.time_to_reach(self.ordered, self.histories, metric, value, better) if metric else None
 
     def curves_figure(self) -> "Figure":
         """Draw the mean curve of each group with a band over its seeds. Losses are divided by their first value."""
@@ -120,7 +132,8 @@ def compare(
     Args:
         folders: one or more run folders, sweep folders, or folders above them.
         metrics: one or more metrics to compare by, such as "test/nll"; None for those among accuracy, nll, ece, mse
-            and mae that all groups have, on the test data if possible.
+            and mae that all groups have, on the test data if possible. "val/my_metric=min" says that lower values are
+            better, "=max" that higher values are; this is needed if the name does not tell.
         baseline: settings of the group to compare with, such as "loss=cross_entropy"; None for the best group.
         reach: a curve and a value to reach in it, such as ("val/accuracy", 0.6). None for the first metric on the
             validation data. If the value is None, it is chosen so that each group reaches it on average.
@@ -136,6 +149,9 @@ def compare(
     if not paths:
         raise LabError(f"folders must be one or more paths of runs or of folders above them, got {folders!r:.60}")
     metric_names, baseline_values = _check_strings("metrics", metrics), _check_strings("baseline", baseline)
+    with_direction = [name.rpartition("=") for name in metric_names or () if name.endswith(("=min", "=max"))]
+    better = {name.rpartition("/")[2]: way for name, _, way in with_direction}
+    metric_names = metric_names and [name.removesuffix("=min").removesuffix("=max") for name in metric_names]
     target = _check_reach(reach)
     if scale not in SCALES:
         raise LabError(f"there is no scale {scale!r:.60}; there are {', '.join(SCALES)}")
@@ -143,10 +159,11 @@ def compare(
     groups = group_runs(collection.runs)
     chosen = _choose_metrics(groups, metric_names)
     reference = None if baseline_values is None else find_baseline(groups, baseline_values)
-    comparison = Comparison(collection, tuple(groups), chosen, reference, target, scale)
-    _ = comparison.by_metric  # so that this call raises if a value has no ratio
+    comparison = Comparison(collection, tuple(groups), chosen, reference, target, scale, better)
+    _ = comparison.by_metric  # so that this call raises if a value has no ratio, or a metric no direction
     if target is not None:
         _check_name("curve", target[0], curves.history_columns(groups), groups, chosen, "no run has a history")
+        _ = comparison.time_to_reach
     return comparison
 
 
@@ -194,7 +211,7 @@ def _choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) ->
     """
     by_group: dict[str, list[str]] = {}
     for group in groups:
-        names = dict.fromkeys(name for run in group.runs for name in run.metrics if "/" in name)
+        names = dict.fromkeys(name for run in group.runs for name in run.metrics if name not in _COUNTS)
         if names:  # otherwise the group has no finished run, or all of them diverged
             by_group[group.label] = [*names]
     every = [*dict.fromkeys(name for names in by_group.values() for name in names)]

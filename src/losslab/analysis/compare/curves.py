@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from losslab import runs
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.read import Run, read_columns
+from losslab.analysis.compare.read import Run, parse_row, read_columns
 from losslab.errors import LabError
 from losslab.io.metric_names import direction
 from losslab.io.untrusted import open_regular_file
@@ -95,8 +95,8 @@ def history_columns(groups: Iterable[Group]) -> list[str]:
     for run in (run for group in groups for run in group.runs):
         if run.folder.history.is_file():
             with open_regular_file(run.folder.history) as file:
-                names |= dict.fromkeys(file.readline(_MAX_HEADER_BYTES).decode(errors="replace").strip().split(","))
-    return [name for name in names if "/" in name and name.isprintable()]
+                names |= dict.fromkeys(parse_row(file.readline(_MAX_HEADER_BYTES).decode(errors="replace").strip()))
+    return [name for name in names if name not in {"epoch", "step", "lr"} and name.isprintable()]
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,18 @@ class TimeToReach:
 
 
 def time_to_reach(
-    groups: Sequence[Group], histories: Histories, metric: str, value: float | None = None
+    groups: Sequence[Group], histories: Histories, metric: str, value: float | None = None, better: str | None = None
 ) -> TimeToReach | None:
     """Find when the runs of each group first reach a value; None if no run has a history of the metric.
 
     The default value is the mean over runs of the best value of each run, in the group in which this mean is worst. It
-    is rounded to two digits, towards values that are easier to reach.
+    is rounded to two digits, towards values that are easier to reach. For `better` see `compare_metric`.
     """
-    level = _default_level(groups, histories, metric) if value is None else value
+    rising = (better or direction(metric, f"type --metric {metric}=min or {metric}=max")) == "max"
+    level = _default_level(groups, histories, metric, rising=rising) if value is None else value
     if level is None:
         return None
-    times = tuple(_group_time(group, histories, metric, level) for group in groups)
+    times = tuple(_group_time(group, histories, metric, level, rising=rising) for group in groups)
     return TimeToReach(metric, level, times, value is not None)
 
 
@@ -170,8 +171,7 @@ def _median_and_range(values: Sequence[float], form: str, never: str) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _default_level(groups: Sequence[Group], histories: Histories, metric: str) -> float | None:
-    rising = direction(metric) == "max"
+def _default_level(groups: Sequence[Group], histories: Histories, metric: str, *, rising: bool) -> float | None:
     best, worst = (max, min) if rising else (min, max)
     means = []
     for group in groups:
@@ -184,8 +184,8 @@ def _default_level(groups: Sequence[Group], histories: Histories, metric: str) -
     return float(two_digits.create_decimal(f"{worst(means):.10g}"))  # ten digits remove rounding errors
 
 
-def _group_time(group: Group, histories: Histories, metric: str, level: float) -> GroupTime:
-    reached = ge if direction(metric) == "max" else le
+def _group_time(group: Group, histories: Histories, metric: str, level: float, *, rising: bool) -> GroupTime:
+    reached = ge if rising else le
     times, epochs, seconds = [], 0, 0.0
     for run in group.runs:
         points = histories.points(run, metric)

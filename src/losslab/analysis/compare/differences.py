@@ -59,6 +59,8 @@ class MetricComparison:
     """For accuracies, their smallest possible change, estimated from the values; otherwise 0."""
     levels: Mapping[frozenset[Group], float]
     """The significance level of each tested pair of groups, after Holm's correction."""
+    better: str
+    """Either "min" or "max": whether lower or higher values are better."""
 
     @property
     def family_size(self) -> int:
@@ -95,7 +97,7 @@ class MetricComparison:
             return Difference(group, reference, mean, len(values), unpaired)
         p = statistics.paired_p_value(values, others, self.step)
         interval = statistics.paired_difference(values, others, self.step, level)
-        word = statistics.verdict(interval, higher_is_better=direction(self.metric) == "max")
+        word = statistics.verdict(interval, higher_is_better=self.better == "max")
         return Difference(group, reference, mean, len(values), unpaired, p, self._convert(interval), level, word)
 
     def _mean(self, values: Iterable[float]) -> float:
@@ -107,7 +109,11 @@ class MetricComparison:
 
 
 def compare_metric(
-    groups: Sequence[Group], metric: str, baseline: Group | None = None, scale: Scale = "auto"
+    groups: Sequence[Group],
+    metric: str,
+    baseline: Group | None = None,
+    scale: Scale = "auto",
+    better: str | None = None,
 ) -> MetricComparison:
     """Compare groups by one metric.
 
@@ -118,16 +124,19 @@ def compare_metric(
     With a baseline, the family of tests consists of the differences of all groups from it. Without a baseline, it
     consists of all pairs of groups: the best group is selected on the same data, so every pair counts as a test.
 
+    `better` is "min" or "max": whether lower or higher values are better. None: the name of the metric decides.
+
     Raises:
-        LabError: scale="ratio", and a value is not above 0.
+        LabError: scale="ratio", and a value is not above 0; or `better` is None and the name does not decide.
     """
+    better = better or direction(metric, f"type --metric {metric}=min or {metric}=max")
     ratios = _use_ratios(groups, metric, scale)
     values = {
         group: {seed: log(value) if ratios else value for seed, value in group.values(metric).items()}
         for group in groups
         if group.values(metric)
     }
-    measured = sorted(values, key=lambda group: fmean(values[group].values()), reverse=direction(metric) == "max")
+    measured = sorted(values, key=lambda group: fmean(values[group].values()), reverse=better == "max")
     ordered = (*measured, *(group for group in groups if group not in values))
     if baseline is None:
         several_seeds = [group for group in measured if len(values[group]) > 1]
@@ -143,7 +152,7 @@ def compare_metric(
         if len(paired[0]) > 1 and (baseline is None or baseline in pair):
             p_values[frozenset(pair)] = statistics.paired_p_value(*paired, step)
     levels = dict(zip(p_values, statistics.holm_levels([*p_values.values()]), strict=True))
-    return MetricComparison(metric, ordered, values, reference, baseline is not None, ratios, step, levels)
+    return MetricComparison(metric, ordered, values, reference, baseline is not None, ratios, step, levels, better)
 
 
 def _use_ratios(groups: Sequence[Group], metric: str, scale: Scale) -> bool:

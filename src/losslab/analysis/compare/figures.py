@@ -11,7 +11,6 @@ from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate, exp_or_inf
 from losslab.analysis.compare.tables import best_mean, describe, group_labels
 from losslab.io.figures import COLOURS, new_figure
-from losslab.io.metric_names import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +68,7 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
     axes.tick_params(axis="y", labelsize="small" if max(map(len, labels)) > 20 else "medium")
     axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    better = "higher" if direction(comparison.metric) == "max" else "lower"
+    better = "higher" if comparison.better == "max" else "lower"
     mean = "geometric mean" if comparison.ratios else "mean"
     several = any(estimate is not None for estimate in estimates)
     legend = f"seeds, their {mean},\nits 95 % interval{_arrow_legend(estimates, window)}" if several else "seeds"

@@ -1,5 +1,6 @@
 """Reads runs from folders. Every value is validated; a run that cannot be compared is kept with the reason."""
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +16,13 @@ from losslab.io.untrusted import read_bytes
 from losslab.runs import RunFolder, read_text
 from losslab.runs.sweep_summary import State, read_summary_rows
 
-_SHARES = {"accuracy", "precision", "recall", "f1", "ece"}
-"""Metrics whose values are between 0 and 1."""
+_SHARES = {
+    f"{split}/{name}{given}"
+    for split in ("train", "val", "test")
+    for name in ("accuracy", "precision", "recall", "f1", "ece")
+    for given in ("", "_given")
+}
+"""Metrics whose values are between 0 and 1. A metric of the user, such as my/accuracy, may be in percent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +146,20 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
 
 def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, list[float]]:
     head, *rows = table.splitlines()
-    names = head.split(",")
+    names = parse_row(head)
     if any(row.count(",") != len(names) - 1 for row in rows):
         raise ValueError("a line is cut off")
     indices = {name: names.index(name) for name in wanted if name in names}
     cells = [row.split(",", 1 + max(indices.values(), default=0)) for row in rows]
     return {name: [_parse_cell(name, row[index]) for row in cells] for name, index in indices.items()}
+
+
+def parse_row(line: str) -> list[str]:
+    """Return the cells of one line of a CSV file."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a damaged file
+        return line.split(",")
 
 
 def _check_metrics(content: Any) -> dict[str, float]:
@@ -167,8 +181,7 @@ def _check_value(name: str, value: Any) -> float:
         raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- the content of a file is wrong
     if not abs(value) < 1e100:  # NaN, or so large that the statistics would overflow
         raise ValueError(f"{name} is {value!r:.40}, not a finite number below 1e100")
-    is_share = "/" in name and name.rpartition("/")[2].removesuffix("_given") in _SHARES
-    if is_share and not -1e-6 <= value <= 1 + 1e-6:
+    if name in _SHARES and not -1e-6 <= value <= 1 + 1e-6:
         raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
     return float(value)
 

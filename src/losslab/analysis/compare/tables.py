@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
-from losslab.io.metric_names import direction
 
 _FLOAT_DIGITS = 15
 NO_VALUE = "–"
@@ -93,7 +92,7 @@ def group_labels(groups: Sequence[Group]) -> tuple[str, list[str]]:
 
 def best_mean(comparison: MetricComparison) -> str:
     """Return what distinguishes a reference that is not a baseline. A group with one seed may have a better mean."""
-    best = "highest mean" if direction(comparison.metric) == "max" else "lowest mean"
+    best = "highest mean" if comparison.better == "max" else "lowest mean"
     return best if comparison.reference is comparison.groups[0] else f"{best} of the groups with several seeds"
 
 

@@ -58,6 +58,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self._written_at = 0.0
         self._step = self._saved_step = 0
         self._should_stop = False
+        self._newest_is_best = False  # whether the newest validation gave the best value
 
     @property
     def state_key(self) -> str:
@@ -121,7 +122,10 @@ class BestAndLastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self.signals.deferred, self._before_validation = True, None
         self._validation_seconds = time.monotonic() - self._validation_began
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._is_better(pl_module):
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._newest_is_best = self._is_better(pl_module)
+        if not self._newest_is_best:
             return
         state = current_state(trainer)
         if first_non_finite(state) is None:
@@ -133,8 +137,9 @@ class BestAndLastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         # Otherwise, in an epoch that was resumed midway, Lightning does not pass the metric to ReduceLROnPlateau.
         trainer.fit_loop._restarting = False  # noqa: SLF001
-        if self.best_epoch == trainer.current_epoch + 1:  # the training averages are published after validation
-            self.best_values = pl_module.current_values()
+        if self.best_epoch == trainer.current_epoch + 1:
+            # The training averages are published after validation. A later validation of this epoch may be worse.
+            self.best_values = pl_module.current_values() | ({} if self._newest_is_best else self.best_values)
         if is_last_epoch(trainer):  # now, because WeightAveraging replaces the weights afterwards
             state = finite_state(trainer)
             self._final = copy.deepcopy(state) if trainer.is_global_zero else state
@@ -250,7 +255,8 @@ def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
     if callback is not None and callback.best_epoch is not None:
         results["best_epoch"] = callback.best_epoch
     best = callback.best_values if callback is not None else {}
-    return results | (best or {name: value for name, value in learner.values.items() if name.startswith("train/")})
+    values = best or {name: value for name, value in learner.values.items() if not name.startswith("val/")}
+    return results | {name: value for name, value in values.items() if name not in results}
 
 
 def finite_state(trainer: Trainer) -> dict[str, Any]:

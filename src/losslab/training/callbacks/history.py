@@ -26,8 +26,9 @@ class History(Checkpoint):
     """Writes history.csv, timing.csv and figures/*.png.
 
     history.csv contains no wall times, so a repeated run writes the same bytes. In an epoch without a validation, the
-    validation columns are empty. This class is a Checkpoint, because Lightning calls checkpoint callbacks last: after
-    the learner has computed the values of the epoch.
+    validation columns are empty. A metric that a callback logs gets a column in the epoch of its first value. This
+    class is a Checkpoint, because Lightning calls checkpoint callbacks last: after the learner has computed the values
+    of the epoch.
     """
 
     def __init__(self, run_dir: str, title: str = "") -> None:
@@ -72,7 +73,8 @@ class History(Checkpoint):
             return
         epoch = trainer.current_epoch + 1
         history, timing = self._tables
-        history.add({"epoch": epoch, "step": trainer.global_step, "lr": self._lr, **pl_module.current_values()})
+        row = {"epoch": epoch, "step": trainer.global_step, "lr": self._lr}
+        history.add(row | pl_module.current_values() | row)
         timing.add({"epoch": epoch, "seconds": f"{time.perf_counter() - self._started:.4f}"})
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
@@ -99,11 +101,13 @@ class History(Checkpoint):
 class CsvTable:
     """A CSV file to which each row is written at once. If the disk is full, it is rewritten when there is space.
 
-    The list `rows` replaces the content of the file. `add` appends to this list. Only keys in `columns` are written.
+    The list `rows` replaces the content of the file. `add` appends to this list. A row with a key that is not in
+    `columns` adds a column.
     """
 
     def __init__(self, path: Path, columns: list[str], rows: list[dict[str, Any]], writer: BestEffortWriter) -> None:
-        self.path, self.columns, self.rows = path, columns, rows
+        self.path, self.rows = path, rows
+        self.columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
         self._writer = writer
         self._file: IO[str] | None = None
         self._attempt_rewrite()
@@ -111,6 +115,15 @@ class CsvTable:
     def add(self, row: dict[str, Any]) -> None:
         """Append a row, and write it if there is space on the disk."""
         self.rows.append(row)
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            if self._file is not None:
+                with suppress(OSError):
+                    self._file.close()
+                self._file = None
+                self._attempt_rewrite()
+                return
         if self._file is None:
             if time.monotonic() - self._attempted_at >= _RETRY_SECONDS:
                 self._attempt_rewrite()

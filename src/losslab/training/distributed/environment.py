@@ -18,6 +18,12 @@ from losslab.training.distributed.signals import exit_on_ctrl_c
 _SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _SUBMITIT = tuple(f"SUBMITIT_LOCAL_{name}" for name in ("NTASKS", "JOB_NUM_NODES", "GLOBALID", "LOCALID", "NODEID"))
 """The variables of SLURM and of submitit's local executor: number of tasks and nodes, rank, local rank, node rank."""
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_STRATEGIES = {
+    *("auto", "single_device", "SingleDeviceStrategy"),
+    *("ddp", "DDPStrategy", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
+}
+"""Names and classes of the supported strategies."""
 _MAX_STEP = 4_000_000_000
 """The largest id of a SLURM step that srun started; steps of batch scripts and interactive shells have larger ids."""
 
@@ -210,14 +216,44 @@ def barrier_before_exit(seconds: float = 10.0) -> None:
             work.wait(timedelta(seconds=seconds))
 
 
+def check_strategy(trainer: Mapping[str, Any], processes: int = 1) -> None:
+    """Raise a LabError unless losslab can run the strategy in so many processes. Nothing is imported or started.
+
+    losslab starts the processes itself, and gives each a share of every batch. Strategies that start processes, or that
+    divide the network among them, do not fit. Classes of other packages are not checked.
+    """
+    strategy, accelerator = trainer.get("strategy", "auto"), trainer.get("accelerator", "auto")
+    if isinstance(accelerator, str) and accelerator not in _ACCELERATORS:
+        raise LabError(f"trainer.accelerator={accelerator}: choose one of {', '.join(_ACCELERATORS)}")
+    key, name = "strategy", strategy
+    if isinstance(strategy, Mapping):
+        package, _, name = str(strategy.get("_target_")).rpartition(".")
+        if not package.startswith(("lightning.", "pytorch_lightning.")):
+            return
+        if strategy.get("start_method", "popen") != "popen":
+            key, name = "strategy.start_method", strategy["start_method"]
+    if name not in _STRATEGIES or (processes > 1 and str(name).lower().startswith("single")):
+        raise LabError(
+            f"trainer.{key}={name or 'null'} is not supported: leave it out, and choose trainer=ddp (all GPUs), "
+            "trainer=ddp_cpu (two processes on the CPU) or a single process (trainer=gpu, trainer=cpu)"
+        )
+
+
 def requested_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int]) -> int:
     """Return the number of processes that `accelerator` and `devices` of a trainer request, by Lightning's rules.
 
     `count_gpus` returns the number of GPUs. It is called only if needed, because it may start a process.
 
     Raises:
-        LabError: `devices` is not valid in Lightning, or `num_nodes` is not 1.
+        LabError: `devices` is not valid in Lightning, `num_nodes` is not 1, or the strategy is not supported.
     """
+    check_strategy(trainer)
+    count = _count_processes(trainer, count_gpus)
+    check_strategy(trainer, count)
+    return count
+
+
+def _count_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int]) -> int:
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     nodes = trainer.get("num_nodes", 1)
     if nodes != 1:

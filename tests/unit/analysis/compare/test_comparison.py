@@ -70,3 +70,38 @@ def test_without_a_finite_metric_there_is_no_table_and_no_figure(tmp_path, metri
         for metric in (None, "test/accuracy"):
             with pytest.raises(LabError, match="no finished run has a finite metric: there is nothing to compare"):
                 ask(metric)
+
+
+def logged(folder, **values):
+    for loss, value in values.items():
+        for seed in (0, 1):
+            path = run(folder / f"{loss}{seed}", loss, seed, metrics={"test/accuracy": 0.5, "mine": value + seed})
+            head, *rows = (path / "history.csv").read_text().splitlines()
+            lines = [f'{head},mine,"a, b"', *(f"{row},{value},1" for row in rows)]
+            (path / "history.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_metric_that_a_callback_logged_is_compared_in_the_direction_that_the_user_says(tmp_path):
+    folder = logged(tmp_path, mse=1.0, huber=2.0)
+    for word, best in (("min", "mse"), ("max", "huber")):
+        comparison = compare(folder, metrics=f"mine={word}")
+        assert comparison.metrics == ("mine",)
+        assert comparison.ordered[0].label == f"loss={best}"
+        assert ("lower" if word == "min" else "higher") in comparison.figure().axes[0].get_xlabel()
+        assert "mine" in comparison.histories.names
+        comparison.curves_figure()
+    assert compare(folder, metrics="mine=min", reach=("mine", 1.5)).time_to_reach.times[0].runs[0].epoch == 1
+
+
+def test_metric_whose_name_does_not_tell_needs_a_direction(tmp_path):
+    folder = logged(tmp_path, mse=1.0, huber=2.0)
+    for arguments in ({"metrics": "mine"}, {"reach": ("mine", 1.5)}):
+        with pytest.raises(LabError, match="of mine are better is not known: type --metric mine=min or mine=max"):
+            compare(folder, **arguments)
+
+
+def test_metric_of_a_callback_may_be_in_percent(tmp_path):
+    run(tmp_path / "a", metrics={"test/accuracy": 0.5, "my/accuracy": 85.0, "val/top5_accuracy": 99.0})
+    comparison = compare(tmp_path, metrics=["my/accuracy", "val/top5_accuracy"])
+    assert comparison.metrics == ("my/accuracy", "val/top5_accuracy")

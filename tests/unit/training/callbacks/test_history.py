@@ -1,11 +1,15 @@
 import csv
+import errno
 import json
 import math
 
 import pytest
 from PIL import Image
 
-from losslab.training.callbacks.history import plot_curves
+from losslab.runs import RunFolder
+from losslab.training.callbacks import history
+from losslab.training.callbacks.disk import BestEffortWriter
+from losslab.training.callbacks.history import CsvTable, plot_curves
 
 
 def rows(experiment):
@@ -49,6 +53,22 @@ def test_metrics_json_contains_the_results(train):
     experiment, results = train("trainer.max_epochs=20")
     assert json.loads(experiment.folder.metrics.read_text()) == results
     assert {"epochs", "best_epoch", "train/loss", "val/mse", "test/mse", "test/r2"} <= set(results)
+
+
+def test_new_column_is_added_to_the_table_as_soon_as_there_is_space(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    table = CsvTable(folder.history, ["epoch"], [{"epoch": 1}, {"epoch": 2, "b": 5}], BestEffortWriter(folder))
+    table.add({"epoch": 3, "b": 6})
+    monkeypatch.setattr(history, "write_csv", fail)
+    table.add({"epoch": 4, "a": 7})
+    monkeypatch.undo()
+    table.add({"epoch": 5, "a, c": 8})
+    table.close()
+    assert folder.history.read_text() == 'epoch,b,a,"a, c"\n1,,,\n2,5,,\n3,6,,\n4,,7,\n5,,,8\n'
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_curves_are_png_files(train):

@@ -1,5 +1,6 @@
 import hydra
 import pytest
+from lightning.pytorch.strategies import StrategyRegistry
 
 from losslab import CONF
 from losslab.errors import LabError
@@ -121,6 +122,41 @@ def test_requested_processes_are_as_many_as_lightning_starts(trainer, gpus, coun
 def test_invalid_devices_are_an_error(devices):
     with pytest.raises(LabError, match=r"trainer\.devices must be"):
         requested_processes({"devices": devices, "accelerator": "cpu"}, lambda: 0)
+
+
+LIGHTNING = "lightning.pytorch.strategies."
+
+
+SUPPORTED = ("auto", "ddp", "ddp_find_unused_parameters_true", {"_target_": f"{LIGHTNING}DDPStrategy"})
+
+
+@pytest.mark.parametrize("strategy", [*SUPPORTED, {"_target_": "mine.Strategy"}])
+def test_supported_strategies_start_processes(strategy):
+    assert requested_processes({"devices": 2, "accelerator": "cpu", "strategy": strategy}, lambda: 0) == 2
+
+
+def test_every_strategy_of_lightning_that_is_not_supported_is_refused_before_a_process_starts():
+    names = set(StrategyRegistry.available_strategies()) | {"dp", "foo", "model_parallel"}
+    supported = {"ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "single_device"}
+    classes = [{"_target_": f"{LIGHTNING}{name}"} for name in ("FSDPStrategy", "ModelParallelStrategy")]
+    for strategy in [*names - supported, *classes]:
+        with pytest.raises(LabError, match=r"trainer\.strategy=\w+ is not supported: .*trainer=ddp_cpu"):
+            requested_processes({"devices": 1, "strategy": strategy}, lambda: 0)
+
+
+def test_strategies_that_fork_or_have_one_process_are_refused_for_several():
+    fork = {"_target_": f"{LIGHTNING}DDPStrategy", "start_method": "fork"}
+    with pytest.raises(LabError, match=r"trainer\.strategy\.start_method=fork is not supported"):
+        requested_processes({"devices": 2, "accelerator": "cpu", "strategy": fork}, lambda: 0)
+    assert requested_processes({"devices": 1, "strategy": "single_device"}, lambda: 0) == 1
+    with pytest.raises(LabError, match=r"trainer\.strategy=single_device is not supported"):
+        requested_processes({"devices": 2, "accelerator": "cpu", "strategy": "single_device"}, lambda: 0)
+
+
+@pytest.mark.parametrize("accelerator", ["tpu", "hpu", "foo"])
+def test_other_accelerators_are_refused(accelerator):
+    with pytest.raises(LabError, match=rf"trainer\.accelerator={accelerator}: choose one of auto, cpu, gpu"):
+        requested_processes({"accelerator": accelerator}, lambda: 0)
 
 
 def test_several_nodes_need_torchrun():
