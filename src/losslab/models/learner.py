@@ -398,12 +398,15 @@ class Learner(LightningModule):
         if monitors_metric(scheduler):
             # Step in epochs with validation only: the others have no new value of the metric.
             frequency = self.trainer.check_val_every_n_epoch or 1
-            config |= {"reduce_on_plateau": True, "monitor": self.monitor, "frequency": frequency}
+            config |= {"reduce_on_plateau": True, "monitor": self.monitor, "frequency": frequency, "strict": False}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        # Overridden, since Lightning otherwise refuses schedulers that are not subclasses of torch's.
-        super().lr_scheduler_step(scheduler, metric)
+        # Overridden also because Lightning otherwise refuses schedulers that are not subclasses of torch's.
+        if (
+            metric is None or self.monitor in self.updated_this_epoch
+        ):  # with val_check_interval, not every epoch has one
+            super().lr_scheduler_step(scheduler, metric)
 
     def _schedule_length(self) -> RunLength:
         if self.trainer.train_dataloader is None:

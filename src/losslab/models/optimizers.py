@@ -1,5 +1,6 @@
 """What some optimizers need: a mode of their own, or several evaluations of the loss in a step."""
 
+from math import nan
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ def set_mode(optimizer: Optimizer, *, training: bool) -> bool:
         return False
     methods[0 if training else 1]()  # type: ignore[misc]
     return True
+
+
+def learning_rate(optimizer: Optimizer) -> float:
+    """Return the learning rate of the first parameter group; NaN if the optimizer has none."""
+    rate: float | Tensor | None = optimizer.param_groups[0].get("lr")
+    return nan if rate is None else rate.item() if isinstance(rate, Tensor) else rate
 
 
 @torch.no_grad()

@@ -67,7 +67,8 @@ def make_partial(key: str, config: Any) -> Any:
     """
     if isinstance(config, Mapping) and config.get("_partial_") in (False, None):
         raise LabError(f"{key}._partial_ must be true: {key} is called later, with the parameters or the optimizer")
-    return make(key, config)
+    # Lists as lists, since checkpoints contain them.
+    return make(key, {"_convert_": "all", **config} if isinstance(config, Mapping) else config)
 
 
 def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:

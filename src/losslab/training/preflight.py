@@ -23,7 +23,7 @@ from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
 from losslab.models.learner import Learner
-from losslab.models.optimizers import check_accumulation, set_mode
+from losslab.models.optimizers import check_accumulation, learning_rate, set_mode
 from losslab.models.schedules import (
     RunLength,
     find_misfits,
@@ -309,11 +309,11 @@ class _SameViews(Loss):
 def describe_setup(choices: Mapping[str, str | None], learner: Learner, batch: Batch) -> str:
     """Describe network, loss, optimizer and batch in three lines."""
     parameters = sum(p.numel() for p in learner.network.parameters())
-    group = learner.optimizer(learner.parameters()).param_groups[0]
+    rate = learning_rate(learner.optimizer(learner.parameters()))
     name = getattr(learner.loss, "name", type(learner.loss).__name__)
     loss = name if name == choices["loss"] else f"{choices['loss']} ({name})"
     return (
         f"network     {choices['model']}, {parameters:,} parameters\n"
-        f"loss        {loss}, {choices['optimizer']} at lr {group['lr']:g}\n"
+        f"loss        {loss}, {choices['optimizer']} at lr {rate:g}\n"
         f"batch       {choices['data']}, inputs {tuple(batch.inputs.shape)}, {learner.kind} targets"
     )

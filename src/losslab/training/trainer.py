@@ -42,6 +42,7 @@ _IGNORED_WARNINGS = (
     r".*`srun` command is available.*",  # the login node of a cluster
     r".*is using 'interval': 'epoch'.*",  # the length of a OneCycleLR is filled in for either interval
     r".*overriding.*optimizer_.step.*",  # it changes nothing for accumulated batches
+    r".*which is not available but strict is set.*",  # no validation yet: the scheduler does not step
     r".*lr_scheduler.step.*before.*optimizer.step.*",  # GradScaler skipped the first step
 )
 _REFUSED_CALLBACKS = {

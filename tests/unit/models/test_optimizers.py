@@ -135,6 +135,22 @@ class OneDimensional(torch.optim.SGD):
         return super().step(closure)
 
 
+class WithoutRate(torch.optim.SGD):
+    def __init__(self, params):
+        super().__init__(params, lr=0.01)
+        self.rate = self.param_groups[0].pop("lr")
+
+    def step(self, closure):
+        self.param_groups[0]["lr"] = self.rate
+        loss = super().step(closure)
+        del self.param_groups[0]["lr"]
+        return loss
+
+
+def test_optimizer_without_a_learning_rate_is_trained(build):
+    assert "val/mse" in run(build, WithoutRate).learner.values
+
+
 class NoClosure(torch.optim.SGD):
     def step(self, closure=None):  # noqa: ARG002
         return None

@@ -226,6 +226,23 @@ def test_own_scheduler_gets_the_metric_once_per_validation(build):
     assert len(experiment.trainer.lr_scheduler_configs[0].scheduler.metrics) == 2
 
 
+def test_own_scheduler_gets_no_metric_in_epochs_without_validation(build):
+    between = ("trainer.check_val_every_n_epoch=null", "+trainer.val_check_interval=7", "data.batch_size=100")
+    experiment = build(*QUICK, "trainer.max_epochs=6", *between)  # 4 batches: validated in epochs 2, 4 and 6
+    experiment.learner.scheduler = OwnMetricSchedule
+    lab.run(experiment)
+    assert len(experiment.trainer.lr_scheduler_configs[0].scheduler.metrics) == 3
+
+
+def test_lists_of_a_schedule_are_lists_in_checkpoints(train):
+    parts = "{_target_: torch.optim.lr_scheduler.LinearLR, _partial_: true, total_iters: 1}"
+    sequence = f"_target_: torch.optim.lr_scheduler.SequentialLR, schedulers: [{parts}, {parts}], milestones: [1]"
+    chosen = f"scheduler.scheduler={{{sequence}, _partial_: true}}"
+    experiment, _ = train("model=mlp", "data=diabetes", "logger=none", chosen, "trainer.max_epochs=2")
+    state = torch.load(experiment.folder.last, weights_only=True)["lr_schedulers"][0]
+    assert type(state["_milestones"]) is list
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from losslab.models.learner import Learner
+from losslab.models.optimizers import learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class GradientNorms(Callback):
             return
         stacked = torch.stack([norm for norm, _ in norms.values()])
         counts = {name: count for name, (_, count) in norms.items()}
-        self._pending = AsyncHostCopy(stacked), counts, step, optimizer.param_groups[0]["lr"]
+        self._pending = AsyncHostCopy(stacked), counts, step, learning_rate(optimizer)
         if stacked.device.type != "cuda":
             self._report(trainer)
 

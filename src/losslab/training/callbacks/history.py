@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from losslab.io.figures import new_figure, rasterize, save_png
 from losslab.io.tables import csv_text, write_csv
 from losslab.models.learner import Learner
+from losslab.models.optimizers import learning_rate
 from losslab.runs import RunFolder
 from losslab.training.callbacks.disk import SKIPPED, BestEffortWriter
 from losslab.training.callbacks.tensorboard import summary_writers
@@ -66,7 +67,7 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._started = time.perf_counter()
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # a scheduler may change it during the epoch
+        self._lr = learning_rate(trainer.optimizers[0])  # a scheduler may change it during the epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if not trainer.is_global_zero:
