@@ -5,6 +5,7 @@ path in an existing run folder to `output` before you write to it.
 """
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ JOBS = "jobs.json"
 """The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
 
 _IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _MAX_NAME = 150
 """The largest number of characters of a default name before its seed."""
 _RESTORE = "restore the file, or train the run again"
@@ -244,7 +246,7 @@ def check_name(name: str) -> None:
     parts = name.split("/")
     if {"", ".", ".."} & {*parts}:
         raise LabError(f"name={name} is not a path below outputs/: choose another name, or set run_dir to the folder")
-    if max(len(part.encode(errors="replace")) for part in parts) > 255 or not name.isprintable():
+    if max(len(part.encode(errors="replace")) for part in parts) > 255 or _CONTROL.search(name):
         raise LabError(
             f"name={name[:40]!a}... cannot be the name of a folder: choose a shorter one of letters and digits"
         )

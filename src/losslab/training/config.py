@@ -111,11 +111,13 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _run_name(name: str | None, *, _root_: DictConfig) -> str:
+def _run_name(name: Any, *, _root_: DictConfig) -> str:
     """Return the name of a run: `name`, or the default name of the configuration that Hydra composed."""
     runtime = _root_.hydra.runtime
     folders = conf_groups.source_folders(runtime.config_sources)
-    return name or runs.default_name(_choice_names(_root_, runtime.choices, folders), _root_.seed)
+    return ("" if name is None else str(name)) or runs.default_name(
+        _choice_names(_root_, runtime.choices, folders), _root_.seed
+    )
 
 
 def _choice_names(
@@ -247,7 +249,7 @@ def _check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, str | None):
             raise LabError(f"{name} must be a string or null, got {value!r}")
-        if value is not None and not value.isprintable():
+        if value is not None and re.search(r"[\0-\x1f\x7f]", value):
             raise LabError(f"{name} contains a character that cannot be printed: {value!a}")
 
 
