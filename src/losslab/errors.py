@@ -1,5 +1,11 @@
 """Exceptions for errors that the user can fix, such as wrong input. Other exceptions are errors in the code."""
 
+import os
+import re
+import sysconfig
+import traceback
+from pathlib import Path
+
 
 class LabError(ValueError):
     """An error that the user can fix. The message has one line and says what is wrong, where, and how to fix it.
@@ -13,6 +19,64 @@ class NonFiniteError(LabError):
 
     on_all_ranks = False
     """Whether each rank of the run raises this exception in the same step."""
+
+
+class PartError(LabError):
+    """An exception that a network, loss, callback or other part from outside losslab raised. The message says where."""
+
+
+_PACKAGE = str(Path(__file__).resolve().parent) + os.sep
+_LIBRARIES = re.compile(rf".*[\\/](site|dist)-packages[\\/]|{re.escape(sysconfig.get_path('stdlib'))}[\\/]|<")
+_CALLERS_OF_PARTS = tuple(
+    _PACKAGE + name.replace("/", os.sep)
+    for name in (
+        "models/learner.py", "training/experiment.py", "training/instantiate.py", "training/network.py",
+        "training/preflight.py", "training/trainer.py", "losses/adapter/", "data/loader.py", "doctor/",
+    )
+)  # fmt: skip
+"""The files of losslab that call parts: an exception of a library that they call is not an error in losslab."""
+
+
+def part_error(error: BaseException) -> PartError | None:
+    """Return the exception as a PartError, if code of the user or a library called by a part raised it; else None.
+
+    The message names the deepest line of the user's code, or else of the library.
+    """
+    frames = _frames(error)
+    own = [number for number, frame in enumerate(frames) if frame[0].startswith(_PACKAGE)]
+    calls_part = bool(own) and own[-1] + 1 < len(frames) and frames[own[-1]][0].startswith(_CALLERS_OF_PARTS)
+    line = (user_line(error) if own else None) or (_describe(frames[-1]) if calls_part else None)
+    if isinstance(error, LabError) or not isinstance(error, Exception):
+        return None
+    message = message_of(error, 500)
+    if is_out_of_memory(error):
+        return PartError(f"ran out of memory ({message}): lower data.batch_size, or use a smaller network")
+    return None if line is None else PartError(f"{line}: {type(error).__name__}: {message}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python or torch could not allocate memory."""
+    names = {"OutOfMemoryError", "MemoryError"}
+    return type(error).__name__ in names or "can't allocate memory" in str(error)
+
+
+def user_line(error: BaseException) -> str | None:
+    """Return the deepest line of the user's code that losslab called, such as "my.py:3, in forward"; None without."""
+    frames = _frames(error)
+    first = next((number for number, frame in enumerate(frames) if frame[0].startswith(_PACKAGE)), 0)
+    users = [frame for frame in frames[first:] if not frame[0].startswith(_PACKAGE) and not _LIBRARIES.match(frame[0])]
+    return _describe(users[-1]) if users else None
+
+
+def _frames(error: BaseException) -> list[tuple[str, int, str]]:
+    """Return file, line and function of each frame of the traceback, the deepest last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames]
+
+
+def _describe(frame: tuple[str, int, str]) -> str:
+    file, line, function = frame
+    return f"{_LIBRARIES.sub('', file.removeprefix(f'{Path.cwd()}{os.sep}'))}:{line}, in {function}"
 
 
 def message_of(error: BaseException, limit: int | None = None) -> str:

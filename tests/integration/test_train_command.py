@@ -114,6 +114,28 @@ def test_a_diverging_run_exits_with_1_and_keeps_its_log(tmp_path):
     assert (tmp_path / "run" / "history.csv").is_file()
 
 
+def test_an_exception_of_the_users_network_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, input_shape, outputs):\n"
+        "        super().__init__(*input_shape, outputs)\n"
+        "    def forward(self, x):\n"
+        "        if not self.training and len(x) > 60:\n"
+        "            raise KeyError('nothing')\n"
+        "        return super().forward(x)\n"
+    )
+    arguments = ("data=diabetes", "model._target_=mine.Net", "trainer.max_epochs=2", "logger=none", "run_dir=run")
+    done = losslab(*arguments, "trainer.num_sanity_val_steps=0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [done.stderr.strip()]
+    assert done.stderr.startswith("mine.py:7, in forward: KeyError: 'nothing'")
+    assert "Traceback" not in done.stdout
+    assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
+    shown = losslab(*arguments[:-1], "run_dir=again", "traceback=true", cwd=tmp_path)
+    assert "Traceback" in shown.stderr
+
+
 def test_a_run_is_never_overwritten(tmp_path):
     assert losslab("trainer.max_epochs=2", "run_dir=run", cwd=tmp_path).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -92,4 +92,5 @@ def _examine(config: dict[str, Any]) -> bool:
     logger.info("%s", preflight.describe_setup(config["choices"], experiment.learner, batch))
     findings = preflight.examine_batch(experiment.learner, batch)
     logger.info("%s", report(findings))
+    preflight.check_last_batch(experiment.learner, experiment.data, experiment.trainer)
     return not any(finding.severity is Severity.ERROR for finding in findings)

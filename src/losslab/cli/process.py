@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab.cli import hydra_errors
-from losslab.errors import LabError
+from losslab.errors import LabError, part_error
 from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
 from losslab.runs import trust
 
@@ -181,4 +181,7 @@ def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a retu
         return "the value of a group must be the name of one of its files, such as loss=huber"
     # "Could not detect": submitit found no SLURM. "Only one of": Hydra rejects -m together with --cfg.
     known = str(error).startswith(("Could not detect", "Only one of")) or isinstance(error, OmegaConfBaseException)
-    return str(error).splitlines()[0] if known or type(error).__module__.startswith("submitit.") else None
+    if known or type(error).__module__.startswith("submitit."):
+        return str(error).splitlines()[0]
+    part = part_error(error)
+    return None if part is None else str(part)

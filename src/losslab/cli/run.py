@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from losslab.cli.process import exit_now, imports_without_gc, keep_freed_memory, one_line_errors
-from losslab.errors import LabError
+from losslab.errors import LabError, PartError, part_error
 from losslab.io.terminal import ignore_output_errors, printable
 from losslab.runs import RunFolder, trust
 from losslab.sweep import display
@@ -50,6 +50,35 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     Raises:
         LabError: the configuration is wrong, the training failed, or the disk is full.
     """
+    try:
+        return _run(config, resume=resume, from_folder=from_folder)
+    except Exception as error:
+        part = part_error(error)
+        if part is None:
+            raise
+        _write_traceback(error)
+        folder = RunFolder(Path(config["run_dir"]))
+        again = f"; to resume: {resume_command(folder.path, trust.packages_to_trust(config))}"
+        raise PartError(f"{part}{again if folder.last.is_file() else ''}") from error
+
+
+def _write_traceback(error: Exception) -> None:
+    """Write a traceback to the log file of the run, and not to the terminal."""
+    record = logger.makeRecord(
+        logger.name,
+        logging.ERROR,
+        __file__,
+        0,
+        "%s",
+        (type(error).__name__,),
+        (type(error), error, error.__traceback__),
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _run(config: dict[str, Any], *, resume: bool, from_folder: bool) -> float | None:
     ignore_output_errors()  # here, because each process of a run calls this function
     with imports_without_gc():
         from losslab.cli import report  # noqa: PLC0415

@@ -62,6 +62,29 @@ def unreached_parameters(setup: Setup) -> Iterator[Finding]:
         yield warning("unused-parameters", problem, "they would keep their initial values", fix)
 
 
+def unregistered_parameters(setup: Setup) -> Iterator[Finding]:
+    """Find tensors that require a gradient and enter the outputs, but are no parameters of the network."""
+    if not setup.trainable:
+        return  # the network is a function, whose parameters are not known
+    groups = setup.optimizer.param_groups if setup.optimizer is not None else []
+    known = {id(each) for each in (*setup.network.parameters(), *(p for group in groups for p in group["params"]))}
+    found, functions, seen = [], [setup.outputs.grad_fn], set()
+    while functions:
+        function = functions.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        leaf = getattr(function, "variable", None)  # only nodes that accumulate a gradient have it
+        if isinstance(leaf, Tensor) and id(leaf) not in known:
+            found.append(str(tuple(leaf.shape)))
+        functions += [each for each, _ in function.next_functions]
+    if found:
+        problem = f"{len(found)} tensors with a gradient are no parameters of the network, of shape {_listed(found)}"
+        why = "the optimizer and the checkpoints lack them: they keep their initial values, and are lost afterwards"
+        fix = "keep layers in nn.ModuleList instead of a list, and tensors in nn.Parameter, created in __init__"
+        yield warning("unregistered-parameters", problem, why, fix)
+
+
 def nonfinite_gradient(setup: Setup) -> Iterator[Finding]:
     """Find a gradient that is not finite, although the loss is finite."""
     if not _is_differentiable(setup) or not setup.value.isfinite().all():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from math import inf
 
+import torch
 from torch import Tensor, nn
 
 from losslab.doctor.finding import Finding, error, warning
@@ -117,10 +118,38 @@ def mixed_examples(setup: Setup) -> Iterator[Finding]:
         return
     difference = (together[: len(half)] - half).abs().max()
     if difference > 1e-2 * together.std() + 1e-6:
+        if not torch.equal(setup.evaluate(setup.inputs[:16]), setup.evaluate(setup.inputs[:16])):
+            problem = "the outputs in evaluation mode are random: two calls with the same inputs differ"
+            why = "validation, test and predictions would differ from call to call"
+            fix = "write F.dropout(x, p, training=self.training), and create layers and random numbers in __init__"
+            yield warning("outputs-random", problem, why, fix)
+            return
         problem = f"outputs in evaluation mode change by up to {difference:.4g} if the rest of the batch is left out"
         why = "the prediction for an example must not depend on the rest of its batch"
         fix = "look for a view, reshape, mean or softmax along dimension 0, that of the examples"
         yield warning("examples-mixed", problem, why, fix)
+
+
+def changed_inputs(setup: Setup) -> Iterator[Finding]:
+    """Find a network that changes its inputs in place."""
+    if setup.changes_inputs:
+        why = "what reads the same tensor later, such as a second call or a loss of inputs, gets other numbers"
+        fix = "write x = x * 2 instead of x *= 2, and relu(x) instead of relu_(x), for the inputs"
+        yield warning("inputs-changed", "the network changes its inputs in place", why, fix)
+
+
+def lost_example_dimension(setup: Setup) -> Iterator[Finding]:
+    """Find a network that returns no dimension of examples for a batch of one example, such as after squeeze()."""
+    if not isinstance(setup.inputs, Tensor) or len(setup.inputs) < 2 or setup.outputs.ndim < 2:
+        return
+    try:
+        shape, others = setup.evaluate(setup.inputs[:1]).shape, setup.outputs.shape[1:]
+    except Exception:  # noqa: BLE001 -- it may need several examples
+        return
+    if shape == others:
+        problem = f"for a single example, the outputs are {tuple(shape)} instead of {(1, *others)}"
+        why = "a last batch of one example, or the prediction for one example, would fail or be wrong"
+        yield warning("squeezed-example", problem, why, "write squeeze(dim) with the dimension, or flatten(1)")
 
 
 def are_probabilities(outputs: Tensor) -> bool:

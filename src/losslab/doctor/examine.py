@@ -28,13 +28,14 @@ _TARGET_CHECKS: tuple[Check, ...] = (
 )  # fmt: skip
 _INPUT_CHECKS: tuple[Check, ...] = (checks_data.nonfinite_outputs, checks_data.unnormalised_inputs)
 _OUTPUT_CHECKS: tuple[Check, ...] = (
-    checks_outputs.mixed_examples, checks_outputs.squashed_logits, checks_outputs.missing_activation,
+    checks_outputs.mixed_examples, checks_outputs.changed_inputs, checks_outputs.lost_example_dimension,
+    checks_outputs.squashed_logits, checks_outputs.missing_activation,
     checks_outputs.unreachable_targets, checks_optimizer.weights_with_smoothing, checks_optimizer.kl_element_mean,
     checks_data.missing_classes,
 )  # fmt: skip
 _LOSS_CHECKS: tuple[Check, ...] = (
-    checks_loss.invalid_loss, checks_loss.unreached_parameters, checks_loss.nonfinite_gradient,
-    checks_loss.zero_gradient, checks_loss.inverted_loss, checks_loss.unbounded_loss,
+    checks_loss.invalid_loss, checks_loss.unreached_parameters, checks_loss.unregistered_parameters,
+    checks_loss.nonfinite_gradient, checks_loss.zero_gradient, checks_loss.inverted_loss, checks_loss.unbounded_loss,
     checks_optimizer.high_initial_loss, checks_optimizer.unstable_learning_rate, checks_optimizer.zero_learning_rate,
     checks_optimizer.maximizing_optimizer, checks_optimizer.missed_parameters, checks_optimizer.large_weight_decay,
     checks_optimizer.zero_class_weight, checks_optimizer.evaluation_mode, checks_state.unsaved_state,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from losslab.errors import message_of
+from losslab.errors import message_of, user_line
 
 
 class Severity(StrEnum):
@@ -76,7 +76,10 @@ def exception_finding(name: str, part: str, cause: Exception, **arguments: objec
     message = message_of(cause, 300)
     shapes = ", ".join(f"{key} {_dtype_and_shape(value)}" for key, value in arguments.items())
     fix = next((fix for words, fix in _FIXES if words in message), "see the exception message and the arguments above")
-    problem = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}"
+    if name == "network-raises" and "forward() missing" in message:
+        fix = "let forward take the inputs alone: give its other arguments a default"
+    line = user_line(cause)
+    problem = f"{part} (given {shapes}) raised {type(cause).__name__}: {message}" + (f" ({line})" if line else "")
     return error(name, problem, "training would end with this exception", fix)
 
 

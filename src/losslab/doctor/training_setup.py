@@ -38,6 +38,8 @@ class Setup:
     """Whether the network was in evaluation mode before the examination."""
     loss_state: State | None = None
     """The state of the loss before the examination called it."""
+    changes_inputs: bool = False
+    """Whether the network changed its inputs in place when `outputs` was computed."""
     layers: LayerRecords = field(default_factory=LayerRecords)
     """Records of the layers in the forward pass that computes `outputs`."""
 
@@ -50,8 +52,13 @@ class Setup:
     @cached_property
     def outputs(self) -> Any:
         """The outputs of the network for `inputs`, with their autograd graph."""
+        inputs = cloned(self.inputs)
         with record_layers(self.network, self.layers):
-            return self.network(cloned(self.inputs))
+            outputs = self.network(inputs)
+        self.changes_inputs = isinstance(inputs, Tensor) and not torch.equal(
+            inputs.nan_to_num(), self.inputs.nan_to_num()
+        )
+        return outputs
 
     @property
     def ending(self) -> str:
@@ -159,12 +166,16 @@ class Setup:
     @cached_property
     def eval_outputs(self) -> tuple[Any, Any]:
         """The outputs for up to 16 examples in evaluation mode, and the outputs for only the first half of them."""
-        some = cloned(self.inputs[:16])
+        some = self.inputs[:16]
+        return self.evaluate(some), self.evaluate(some[: max(1, len(some) // 2)])
+
+    def evaluate(self, inputs: Any) -> Any:
+        """Return the outputs for these inputs in evaluation mode."""
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
         try:
             with torch.no_grad():
-                return self.network(some), self.network(some[: max(1, len(some) // 2)])
+                return self.network(cloned(inputs))
         finally:
             for module, mode in modes.items():
                 module.training = mode

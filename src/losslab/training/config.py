@@ -3,7 +3,9 @@
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from losslab import CONF, runs
@@ -34,6 +39,8 @@ _SWITCHES = (
 """Keys whose values must be booleans: Hydra reads `no` and `off` as strings."""
 _STRINGS = ("name", "ckpt_path", "optimized_metric", "teacher")
 """Keys whose values must be strings or null."""
+_composing = threading.Lock()
+"""Held while `compose` uses Hydra, of which a process has one."""
 
 
 @dataclass
@@ -165,13 +172,32 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
 
     `overrides` are, for instance, ["model=cifar_cnn", "loss.gamma=3"]. The run folder is not created.
     """
-    register()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
-    runtime = cfg.hydra.runtime
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return resolve(cfg, runtime.choices, run_dir, conf_groups.source_folders(runtime.config_sources))
+    with _own_hydra():
+        register()
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+        runtime = cfg.hydra.runtime
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return resolve(cfg, runtime.choices, run_dir, conf_groups.source_folders(runtime.config_sources))
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Within this context, use Hydra and resolvers of our own. Restore those of the program afterwards."""
+    with _composing:
+        program, base = GlobalHydra.instance(), VersionBase.instance()
+        hydra_before, version_before = program.hydra, base.version_base
+        resolvers = BaseContainer._resolvers  # noqa: SLF001 -- OmegaConf has no public method to get a resolver
+        before = dict(resolvers)
+        program.clear()
+        try:
+            yield
+        finally:
+            program.hydra, base.version_base = hydra_before, version_before
+            GlobalHydra.set_instance(program)  # Hydra has replaced it by a copy
+            resolvers.clear()
+            resolvers.update(before)
 
 
 def resolve(

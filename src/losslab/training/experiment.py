@@ -22,8 +22,10 @@ from losslab.runs.trust import parse_packages
 from losslab.training import preflight, weights
 from losslab.training.callbacks.checkpoint import training_results
 from losslab.training.distributed import environment
-from losslab.training.instantiate import make, make_loss, make_network, make_partial, translate_errors
+from losslab.training.global_state import GlobalState, global_state
+from losslab.training.instantiate import make, make_loss, make_partial, translate_errors
 from losslab.training.loggers import RunLogger
+from losslab.training.network import make_network
 from losslab.training.teacher import trusting, with_teacher
 from losslab.training.trainer import make_trainer, name_failing_callback, suppress_lightning_noise
 
@@ -39,10 +41,14 @@ class Experiment:
     learner: Learner
     trainer: Trainer
     folder: RunFolder
+    state: GlobalState
+    """The global state, such as that of the random generators, in which the run starts."""
 
 
 def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
     """Build an experiment from the result of `config.compose` or `RunFolder.read_config`. Write nothing.
+
+    Random generators and other global state are afterwards as before; `run` and `evaluate` use those of the run.
 
     Optimizer and scheduler are checked only if the experiment `will_train`: they may need another device than this
     machine has.
@@ -50,6 +56,11 @@ def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
     Raises:
         LabError: the parts do not fit together, or this machine lacks what the trainer needs.
     """
+    with global_state():
+        return _build(config, will_train=will_train)
+
+
+def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
     trusted = parse_packages(config.get("trust"))
     data: ExperimentDataModule = make("data", config["data"])
     data.corrupt([make(group, config[group]) for group in conf_groups.CORRUPTIONS if config.get(group)])
@@ -76,10 +87,10 @@ def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
         # Mixed targets are not labels, so no accuracy can be computed from them.
         track_given_labels=bool(config.get("noise")) and not config.get("mix"),
     )
-    trainer = make_trainer(config, learner)
+    trainer, folder = make_trainer(config, learner), RunFolder(Path(config["run_dir"]), trusted)
     if will_train:
         preflight.check_optimizer(learner, trainer)
-    return Experiment(config, data, learner, trainer, RunFolder(Path(config["run_dir"]), trusted))
+    return Experiment(config, data, learner, trainer, folder, GlobalState.current())
 
 
 def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
@@ -120,7 +131,7 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, float]:
     """
     learner = experiment.learner
     measure = experiment.trainer.test if split == "test" else experiment.trainer.validate
-    with suppress_lightning_noise():
+    with global_state(experiment.state), suppress_lightning_noise():
         measure(learner, datamodule=experiment.data, verbose=False)
     values = {name: value for name, value in learner.values.items() if name.startswith(f"{split}/")}
     logged = learner.logged_values().items()
@@ -134,7 +145,7 @@ def run(experiment: Experiment, *, resume: bool = False) -> dict[str, float]:
         LabError: the data are missing, the folder contains another run, or training failed.
     """
     is_first = experiment.trainer.is_global_zero
-    with runs.lock(experiment.folder.path) if is_first else nullcontext():
+    with runs.lock(experiment.folder.path) if is_first else nullcontext(), global_state(experiment.state):
         resume_point = resume_checkpoint.find_resume_point(experiment.folder, tidy=is_first) if resume else None
         if resume:
             _announce_resume(experiment, resume_point)
@@ -222,6 +233,7 @@ def _check_first_step(experiment: Experiment) -> None:
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
     if config.get("examine", True):  # configurations of early versions lack this key
         preflight.examine_first_batch(learner, data, device)
+    preflight.check_last_batch(learner, data, trainer)
 
 
 def _made_with(trainer: Trainer) -> dict[str, str]:

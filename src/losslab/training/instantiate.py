@@ -17,17 +17,14 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
-from losslab.data.batch import DataSpec
-from losslab.errors import LabError, message_of
+from losslab.errors import LabError, message_of, user_line
 from losslab.losses.adapter.adapted import adapt
 from losslab.losses.base import Loss
-from losslab.models.cosine import with_cosine_outputs
 from losslab.targets import Kind
 
 _TYPE_CHECKED_PACKAGES = ("losslab", "lightning", "torch", "torchvision")
@@ -105,17 +102,6 @@ def make_loss_without_data(config: dict[str, Any], targets: int) -> Loss:
     raise errors[0]
 
 
-def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
-    """Instantiate the network of a run, with as many outputs as the loss needs for these data."""
-    outputs = loss.outputs(spec.targets)
-    network: nn.Module = make("model", config["model"], input_shape=spec.input_shape, outputs=outputs)
-    if loss.cosine_outputs:
-        network = with_cosine_outputs(network)
-    if str(config["trainer"].get("precision")) == "64-true":
-        network = network.double()  # now, so that float64 weights can be loaded; Lightning would do it later
-    return network.to(memory_format=torch.channels_last) if len(spec.input_shape) > 1 else network
-
-
 def import_class(key: str, config: dict[str, Any]) -> type:
     """Import the `_target_` class of a part of the configuration.
 
@@ -168,7 +154,9 @@ def translate_errors(key: str) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, LabError):
             raise LabError(str(cause)) from error  # its message already says what is wrong and where
-        raise LabError(" ".join(f"{key}: {cause or error}".split())) from error
+        line = None if cause is None else user_line(cause)
+        reason = f"{line}: {type(cause).__name__}: {cause}" if line else cause or error
+        raise LabError(" ".join(f"{key}: {reason}".split())) from error
     except TypeError as error:
         flag = re.match(r"Instantiation: (_\w+_) flag must be a bool", str(error))  # a message of Hydra
         if flag is None:

@@ -1,6 +1,7 @@
 """Checks before the first step: of the parts, of this machine, and those of `losslab.doctor` on the first batch."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from torch.optim import Optimizer
 from losslab.data.batch import Batch, DataSpec
 from losslab.data.module import ExperimentDataModule
 from losslab.doctor import Finding, Severity, examine
-from losslab.errors import LabError
+from losslab.doctor.probe import preserve_state
+from losslab.errors import LabError, message_of
 from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
@@ -37,6 +39,9 @@ from losslab.training.distributed import environment
 from losslab.training.instantiate import format_value
 
 logger = logging.getLogger(__name__)
+
+_ENOUGH_EXAMPLES = 32
+"""Number of examples with which networks work that raise an exception for few."""
 
 
 def check_loss(loss: Loss, spec: DataSpec) -> None:
@@ -273,6 +278,49 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: to
         raise LabError("\n".join(errors))
     for finding in findings:
         logger.warning("%s", finding)
+
+
+def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trainer) -> None:
+    """Check that network and loss take as few examples as a process gets of the last batch of an epoch.
+
+    Raises:
+        LabError: they raise an exception for so few examples, as BatchNorm may for a single one.
+    """
+    examples, ranks = data.splits["train"].size, trainer.world_size
+    size = min(data.batch_size or examples, examples)
+    last, limit, batches = examples % size or size, trainer.limit_train_batches, math.ceil(examples / size)
+    used = limit if isinstance(limit, int) else int(limit * batches)
+    share = max(1, last // ranks)
+    if not examples or used < batches or share >= size // ranks or share >= _ENOUGH_EXAMPLES:
+        return
+    batch = first_batch(data)
+    error = _training_error(learner, batch, share)
+    if error is None or _training_error(learner, batch, _ENOUGH_EXAMPLES) is not None:
+        return
+    enough = next((count for count in range(share + 1, size) if _training_error(learner, batch, count) is None), size)
+    fits = [count for count in range(1, examples + 1) if (examples % count or count) // ranks >= enough]
+    near = sorted(fits, key=lambda count: abs(count - size))[:2]
+    share_of = f" ({share} for a process)" if ranks > 1 else ""
+    raise LabError(
+        f"the last batch of an epoch has {last} example{'s' * (last > 1)}{share_of}, too few for this network and loss "
+        f"({message_of(error, 100)}): set data.batch_size={' or '.join(map(str, sorted(near)))}"
+    )
+
+
+def _training_error(learner: Learner, batch: Batch, count: int) -> Exception | None:
+    """Return the exception that network and loss raise for the first `count` examples in training; None if none."""
+    weight = next((p for p in learner.network.parameters() if p.is_floating_point()), batch.inputs)
+    inputs, target = batch.inputs[:count].to(weight), batch.target[:count].to(weight.device)
+    with preserve_state(learner.network, learner.loss), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training will repeat every warning
+        learner.network.train()
+        try:
+            outputs = learner(inputs.clone())
+            target = learner.encode_target(target, outputs.dtype)
+            learner.loss.total(learner.loss.loss_inputs(outputs, inputs, learner.network), target)
+        except Exception as error:  # noqa: BLE001 -- it may raise anything
+            return error
+    return None
 
 
 def first_batch(data: ExperimentDataModule) -> Batch:

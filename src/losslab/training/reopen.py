@@ -17,6 +17,7 @@ from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder
 from losslab.training import instantiate, weights
 from losslab.training.experiment import Experiment, rebuild
+from losslab.training.network import make_network
 from losslab.training.teacher import trusting, with_teacher
 
 SPLITS = ("test", "val", "train")
@@ -111,7 +112,7 @@ def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Lea
         loss = instantiate.make_loss(config["loss"], spec.kind, spec.targets)
     if metadata.class_counts is not None:
         loss.set_class_counts(metadata.class_counts)
-    learner = learner_for(spec.task)(instantiate.make_network(config, spec, loss), loss, spec)
+    learner = learner_for(spec.task)(make_network(config, spec, loss), loss, spec)
     weights.load(learner, path)
     weights.check_finite(learner, path)
     return learner.eval(), metadata

@@ -13,7 +13,8 @@ from losslab.data.module import ExperimentDataModule
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
 from losslab.training import weights
-from losslab.training.instantiate import make, make_loss, make_network
+from losslab.training.instantiate import make, make_loss
+from losslab.training.network import make_network
 
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 

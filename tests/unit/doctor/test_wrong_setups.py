@@ -35,6 +35,29 @@ class Ends(nn.Module):
         return self.function(self.body(inputs))
 
 
+class InList(nn.Module):
+    """A network with a layer in a list, which is not registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.last = [nn.Linear(8, 16)], nn.Linear(16, C)
+
+    def forward(self, inputs):
+        return self.last(self.layers[0](inputs).relu())
+
+
+class InPlace(nn.Module):
+    """A network that halves its inputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = ends_in()
+
+    def forward(self, inputs):
+        inputs *= 0.5
+        return self.body(inputs)
+
+
 def dead() -> nn.Module:
     network = ends_in()
     nn.init.constant_(network[0].bias, -1e3)
@@ -206,6 +229,10 @@ WRONG = {
     "rounded": (Ends(torch.round), MSE, Z, ERROR, "gradient-zero"),
     "partly unused": (half_used(), CE, LABELS, WARNING, "unused-parameters"),
     "mixed examples": (Ends(lambda z: z + z.mean(0)), CE, LABELS, WARNING, "examples-mixed"),
+    "random in evaluation": (Ends(F.dropout), CE, LABELS, WARNING, "outputs-random"),
+    "layers in a list": (InList(), CE, LABELS, WARNING, "unregistered-parameters"),
+    "inputs in place": (InPlace(), CE, LABELS, WARNING, "inputs-changed"),
+    "squeezed": (Ends(torch.squeeze), CE, LABELS, WARNING, "squeezed-example"),
     "sure and wrong": (sure(), CE, LABELS, WARNING, "initial-loss"),
     "infinite outputs": (Ends(lambda z: z / 0), CE, LABELS, ERROR, "outputs-not-finite"),
     # the loss

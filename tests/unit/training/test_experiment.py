@@ -1,8 +1,24 @@
 """Experiments are built from configurations. Parts that do not fit together are refused with a one-line message."""
 
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import hydra
+import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.version import VersionBase
 from lightning import Callback
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from quick import sample
 
 from losslab.errors import LabError
@@ -199,11 +215,70 @@ def test_compiled_network_has_the_same_names_and_learns_the_same(train, monkeypa
 
 
 def test_deterministic_mode_is_that_of_lightning(build):
-    try:
-        build("trainer.deterministic=true")
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(mode=False)
+    seen = []
+
+    class Look(Callback):
+        def on_train_start(self, *_):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    experiment = build("trainer.deterministic=true", "trainer.max_epochs=1", "logger=none")
+    experiment.trainer.callbacks.append(Look())
+    lab.run(experiment)
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def snapshot():
+    """Return the global state that a program shares with losslab."""
+    root, hydra_before = logging.getLogger(), GlobalHydra.instance()
+    return {
+        "generators": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),  # noqa: NPY002
+        "torch": (torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()),
+        "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
+        "hydra": (hydra_before, hydra_before.hydra, VersionBase.instance().version_base),
+        "resolvers": dict(BaseContainer._resolvers),
+        "logging": (root.level, list(root.handlers)),
+        "process": (dict(os.environ), list(sys.path), Path.cwd(), [str(each) for each in warnings.filters]),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+    }
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """A program that uses Hydra itself, with a resolver that has the name of one of losslab's."""
+    monkeypatch.setattr(BaseContainer, "_resolvers", dict(BaseContainer._resolvers))
+    OmegaConf.register_new_resolver("better", lambda: "the program's", replace=True)
+    (tmp_path / "theirs.yaml").write_text("x: 1")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
+        yield
+
+
+@pytest.mark.usefixtures("program")
+def test_programs_keep_their_global_state_and_their_hydra(tmp_path):
+    before = snapshot()
+    results = []
+
+    def train():
+        overrides = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "logger=none"]
+        options = ["+trainer.benchmark=true", "seed=7"]
+        experiment = lab.build(compose([*overrides, *options], str(tmp_path / f"run{len(results)}")))
+        random.random()  # noqa: S311
+        torch.rand(1)
+        results.append(lab.run(experiment) | lab.evaluate(experiment, "test"))
+
+    state = torch.get_rng_state(), random.getstate()
+    train()
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    assert snapshot() == before
+    assert hydra.compose("theirs") == {"x": 1}
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert results[0] == results[1]
+    with pytest.raises(HydraException):
+        compose(["nonsense=1"], "unused")
+    assert hydra.compose("theirs") == {"x": 1}
 
 
 @pytest.mark.parametrize(

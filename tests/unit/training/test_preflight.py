@@ -12,6 +12,7 @@ from losslab.doctor import report
 from losslab.errors import LabError
 from losslab.training import experiment as lab
 from losslab.training import preflight
+from losslab.training.config import compose
 
 
 def history_and_weights(experiment: lab.Experiment) -> tuple[bytes, list[bytes]]:
@@ -129,3 +130,57 @@ def test_batch_norm_on_several_ranks_logs_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         preflight.check_batch_norm(nn.BatchNorm1d(4), 128, 64, 2)
     assert "sync_batchnorm" in caplog.text
+
+
+class _Normalised(nn.Sequential):
+    """Ends in maps of 1x1, for which BatchNorm needs two examples; with `size` above 1 it does not."""
+
+    def __init__(self, input_shape, outputs, size=1):
+        super().__init__(
+            nn.Conv2d(input_shape[0], 4, 9 - size), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * size**2, outputs)
+        )
+
+
+class _Squeezed(nn.Sequential):
+    def __init__(self, outputs):
+        super().__init__(nn.Flatten(), nn.Linear(192, outputs))
+
+    def forward(self, inputs):
+        return super().forward(inputs).squeeze()
+
+
+DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "logger=none", "callbacks=none")
+
+
+def with_network(network, *overrides, size=1):
+    """Build an experiment with a network of this module, and read its data."""
+    config = compose(["trainer=cpu", "trainer.enable_progress_bar=false", *DIGITS, *overrides], "unused")
+    config["model"] = {"_target_": f"{__name__}.{network}"} | ({"size": size} if size > 1 else {})
+    experiment = lab.build(config)
+    experiment.data.setup()
+    return experiment
+
+
+@pytest.mark.parametrize("network", ["_Normalised", "_Squeezed"])
+@pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",)])
+def test_last_batch_of_one_example_is_refused(network, extra):
+    experiment = with_network(network, *extra)
+    examples = experiment.data.splits["train"].size
+    size = next(size for size in range(64, 2, -1) if examples % size == 1)
+    experiment.data.batch_size = size
+    with pytest.raises(LabError, match=r"has 1 example, too few for .*: set data\.batch_size=(\d+) or (\d+)$") as error:
+        preflight.check_last_batch(experiment.learner, experiment.data, experiment.trainer)
+    for word in str(error.value).rpartition("=")[2].split(" or "):
+        experiment.data.batch_size = int(word)
+        preflight.check_last_batch(experiment.learner, experiment.data, experiment.trainer)
+
+
+def test_last_batch_is_accepted_if_it_is_not_used_or_large_enough():
+    for size, limit in ((1, "18"), (2, "1.0")):
+        experiment = with_network("_Normalised", f"trainer.limit_train_batches={limit}", size=size)
+        examples = experiment.data.splits["train"].size
+        experiment.data.batch_size = next(size for size in range(64, 2, -1) if examples % size == 1)
+        before = [buffer.clone() for buffer in experiment.learner.network.buffers()]
+        preflight.check_last_batch(experiment.learner, experiment.data, experiment.trainer)
+        for now, then in zip(experiment.learner.network.buffers(), before, strict=True):
+            assert torch.equal(now, then)

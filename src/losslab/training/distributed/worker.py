@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from losslab.errors import LabError, message_of
+from losslab.errors import LabError, PartError, is_out_of_memory, message_of
 from losslab.training.distributed.environment import RankInfo, init_process_group
 
 
@@ -111,16 +111,23 @@ def result_of_error(error: BaseException) -> WorkerResult:
     """Return the result of a rank that was ended by an exception."""
     line, name = message_of(error), type(error).__name__
     trace = "".join(traceback.format_exception(error))
+    if isinstance(error, PartError):
+        return WorkerResult(reason=line, is_consequence=_is_lost(error.__cause__ or error))
     if isinstance(error, LabError):
         return WorkerResult(reason=line)
     if isinstance(error, SystemExit):
         return WorkerResult(reason=f"exited with code {error.code}")
     if isinstance(error, KeyboardInterrupt):
         return WorkerResult(reason="interrupted", is_consequence=True, exit_code=130)
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in line:
+    if is_out_of_memory(error):
         return WorkerResult(reason=f"ran out of memory ({line})"[:300], traceback=trace)
-    lost = name.startswith("Dist") or any(word in line for word in ("gloo", "NCCL", "nccl", "Connection closed"))
-    return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, is_consequence=lost)
+    return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, is_consequence=_is_lost(error))
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Return whether the exception says that another rank is gone."""
+    words = ("gloo", "NCCL", "nccl", "Connection closed")
+    return type(error).__name__.startswith("Dist") or any(word in message_of(error) for word in words)
 
 
 def _set_up_process(options: WorkerOptions, environment: dict[str, str]) -> None:
