@@ -53,7 +53,7 @@ def run(config: dict[str, Any], *, resume: bool = False, from_folder: bool = Fal
     try:
         return _run(config, resume=resume, from_folder=from_folder)
     except Exception as error:
-        part = part_error(error)
+        part = error if isinstance(error, PartError) else part_error(error)
         if part is None:
             raise
         _write_traceback(error)
