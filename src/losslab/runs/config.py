@@ -132,6 +132,9 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
     groups = ("model", "loss", "optimizer", "scheduler", "mix", *conf_groups.CORRUPTIONS)
     values = conf_groups.flatten({name: config.get(name) or {} for name in groups})
+    for group in ("data", "trainer"):  # whose files have many settings that are rarely changed
+        changed = {f"{group}.{key}": value for key, value in changed_settings(config, group).items()}
+        values |= {key: value for key, value in changed.items() if not changes_no_result(key, config["choices"])}
     for name, key in (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision")):
         values[f"{name}.{key}"] = config[name].get(key)
     plain = {

@@ -113,7 +113,11 @@ def test_settings_that_differ_from_the_file_are_changed():
 
 
 def test_hyperparameters_are_those_of_all_parts():
-    config = compose(["model=mlp", "model.hidden=[8]", "mix=mixup", "scheduler=step", "loss=nce_mae"], "unused")
+    overrides = ["model=mlp", "model.hidden=[8]", "mix=mixup", "scheduler=step", "loss=nce_mae", "data=digits"]
+    overrides += ["data.size=8", "+data.workers=1", "trainer.gradient_clip_val=1"]
+    config = compose(overrides, "unused")
     expected = {"model.hidden": "[8]", "mix": "mixup", "mix.alpha": 0.2, "scheduler.scheduler.step_size": 10}
+    expected |= {"data.size": 8, "trainer.gradient_clip_val": 1}
     assert expected.items() <= hyperparameters(config).items()
+    assert "data.workers" not in hyperparameters(config)
     assert hyperparameters(config)["loss.terms.nce.weight"] == 1.0

@@ -242,6 +242,13 @@ def test_a_baseline_that_names_no_group_or_several_is_refused(asked, said):
         find_baseline(found, [asked])
 
 
+def test_a_note_tells_that_groups_were_measured_on_other_batches(tmp_path):
+    for limit in (3, 1.0):
+        run(tmp_path / str(limit), trainer__limit_test_batches=limit)
+    (note,) = (note for note in compare([tmp_path]).notes if "may not have been measured" in note)
+    assert note.startswith("Groups differ in trainer.limit_test_batches")
+
+
 def test_a_note_names_versions_that_differ(tmp_path):
     run(tmp_path / "a", seed=0, made_with__torch="2.11")
     run(tmp_path / "b", seed=1, made_with__torch="2.12")
