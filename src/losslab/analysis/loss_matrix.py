@@ -15,7 +15,7 @@ from losslab.analysis.compare.grouping import Group, Settings, group_names, labe
 from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.tables import NO_VALUE, group_labels
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io.figures import new_figure, save_png
 from losslab.io.tables import markdown_table, write_csv
 from losslab.losses import catalog
@@ -89,7 +89,9 @@ def measure(
     requests = {run: EvaluationRequest(run.folder.path, trusted=tuple(trusted)) for run in group_of}
     for request in requests.values():
         request.folder.read_config()  # raises for an untrusted run before the first run is measured
-    losses = _losses(groups, all_losses=all_losses)
+    losses = trained = _losses(groups)
+    if all_losses:
+        losses = trained | {name: catalog.config(name) for name in catalog.names() if name not in trained}
     cells_of_seeds: dict[tuple[Group, str], list[Cell]] = {}
     for run in track([*group_of]):
         for name, cell in _measure_run(run, requests[run], losses).items():
@@ -99,19 +101,20 @@ def measure(
         values = [cell.value for cell in seeds if cell.value is not None]
         empty = next((cell for cell in seeds if cell.value is None), None)
         cells[key] = empty or Cell(fmean(values), seeds[0].how)
-    measured = tuple(name for name in losses if any(cells[group, name].value is not None for group in groups))
+    measured = tuple(
+        name for name in losses if name in trained or any(cells[group, name].value is not None for group in groups)
+    )
     return Matrix(tuple(groups), measured, {key: cell for key, cell in cells.items() if key[1] in measured})
 
 
-def _losses(groups: Sequence[Group], *, all_losses: bool) -> dict[str, dict[str, Any]]:
-    """Return the configurations of the losses to measure, by a name that distinguishes them."""
+def _losses(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """Return the configurations of the losses of the groups, by a name that distinguishes them."""
     trained: dict[frozenset[tuple[str, Any]], tuple[Settings, dict[str, Any]]] = {}
     for group in groups:
         settings = {key: value for key, value in group.settings.items() if key.startswith(("loss.", "choices.loss"))}
         trained.setdefault(frozenset(settings.items()), (settings, group.runs[0].config["loss"]))
     names = [" ".join(name).removeprefix("loss=") for name in group_names([each for each, _ in trained.values()])]
-    configs = dict(zip(names, (config for _, config in trained.values()), strict=True))
-    return configs | {name: catalog.config(name) for name in catalog.names() if all_losses and name not in configs}
+    return dict(zip(names, (config for _, config in trained.values()), strict=True))
 
 
 def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[str, Any]]) -> dict[str, Cell]:
@@ -120,8 +123,9 @@ def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[st
         test = collect_outputs(experiment, "test")
     except LabError as error:
         return dict.fromkeys(losses, Cell(None, str(error)))
+    own = test.mean_loss if experiment.learner.loss.scores_examples else experiment.learner.values["test/loss"]
     return {
-        name: Cell(test.mean_loss, "own") if config == run.config["loss"] else _measure_under(config, experiment, test)
+        name: Cell(own, "own") if config == run.config["loss"] else _measure_under(config, experiment, test)
         for name, config in losses.items()
     }
 
@@ -129,7 +133,7 @@ def _measure_run(run: Run, request: EvaluationRequest, losses: dict[str, dict[st
 def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOutputs) -> Cell:
     spec, trained = experiment.learner.spec, experiment.learner.loss
     try:
-        loss = make_loss(config, spec.kind, spec.targets)
+        loss = make_loss(config, spec.kind, spec.targets, warn="nothing")
         kind = choose_kind(spec.kind, loss.wants)
     except LabError:
         kind = None
@@ -147,9 +151,15 @@ def _measure_under(config: dict[str, Any], experiment: Experiment, test: SplitOu
     if counts is not None:
         loss.set_class_counts(counts)
     target = encode(test.target, spec.kind, kind, spec.targets, torch.float64)
-    with torch.no_grad():
-        total = loss.double().total(outputs, target)
-    return Cell(float(total.value / total.weight), how)
+    # A loss that scores a batch as a whole gets the same batches as in the evaluation of its own models.
+    size = len(outputs) if loss.scores_examples else experiment.data.eval_batch_size or len(outputs)
+    loss = loss.double().eval()
+    try:
+        with torch.no_grad():
+            totals = [loss.total(*batch) for batch in zip(outputs.split(size), target.split(size), strict=True)]
+    except Exception as error:  # noqa: BLE001 -- a criterion of another library may raise anything
+        return Cell(None, f"the loss raises {type(error).__name__}: {message_of(error, 160)}")
+    return Cell(float(sum(each.value for each in totals) / sum(each.weight for each in totals)), how)
 
 
 def translate(outputs: Tensor, trained: Loss, measuring: Loss, *, values: bool, exclusive: bool) -> tuple[Tensor, str]:

@@ -26,7 +26,7 @@ class SplitOutputs:
     index: Tensor
     """Index of each example in the data set, int64 (N,), ascending."""
     loss: Tensor
-    """Loss of each example (N,), under the loss that trained the network."""
+    """Loss of each example (N,), under the loss that trained the network; NaN if that scores only whole batches."""
     weight: Tensor
     """Weight of each example (N,) in the mean loss."""
 
@@ -78,8 +78,9 @@ class _Recorder(Callback):
 def _record(learner: Learner, outputs: Tensor, batch: Batch) -> SplitOutputs:
     target = learner.encode_target(batch.target, outputs.dtype)
     with torch.no_grad():
-        loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
-        weight = learner.loss.example_weight(target)
+        weight = loss = learner.loss.example_weight(target)
+        inputs = learner.loss.loss_inputs(outputs, batch.inputs, learner.network)
+        loss = learner.loss.per_example(inputs, target) if learner.loss.scores_examples else weight * torch.nan
     tensors = (outputs, batch.target, batch.truth, batch.index, loss, weight)
     return SplitOutputs(*(tensor.detach().cpu() for tensor in tensors))
 

@@ -124,6 +124,7 @@ def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequenc
     """Evaluate each model with each loss. Return the title and text of a section of comparison.md. Imports torch."""
     with imports_without_gc():
         from losslab.analysis import loss_matrix  # noqa: PLC0415
+        from losslab.analysis.compare.grouping import shorten  # noqa: PLC0415
 
     def show_progress(several: Sequence["Run"]) -> Iterable["Run"]:
         return track(several, "measuring", console=get_console(), transient=True)
@@ -133,4 +134,6 @@ def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequenc
     logger.info("\n%s", loss_matrix.TITLE)
     logger.info("%s", tables.wrap_text(loss_matrix.legend(matrix, _EMPHASIS)))
     logger.info("%s", tables.terminal_table(loss_matrix.table(matrix, _EMPHASIS), instead=_TOO_WIDE))
+    for why, cells in matrix.reasons.items():
+        logger.info("%s", tables.wrap_text(f"- not measured: {shorten(cells)}: {why}"))
     return loss_matrix.TITLE, loss_matrix.section(matrix)

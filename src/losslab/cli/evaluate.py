@@ -96,7 +96,7 @@ def _log_evaluation(result: "Evaluation") -> None:
         logger.info("\nCompared with human label distributions (entropies in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
         log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
-    if len(predictions.spec.input_shape) == 1:
+    if len(predictions.spec.input_shape) == 1 and predictions.loss is not None:
         _log_highest_losses(predictions)
     for note in _notes(result, set(result.values) - set(finite)):
         logger.info("note        %s", note)
@@ -122,7 +122,13 @@ def _log_highest_losses(predictions: "Predictions") -> None:
 
 def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
     """Return notes on how to read the metrics. `undefined` contains the names of the metrics that are not finite."""
-    predictions, notes = result.predictions, []
+    predictions, notes = result.predictions, _difference_notes(result)
+    if predictions.loss is None:
+        loss, split = result.experiment.learner.loss, result.request.split
+        notes.append(
+            f"{getattr(loss, 'name', type(loss).__name__)} scores a batch as a whole: {split}/loss is the mean over "
+            "batches of data.eval_batch_size, and there are no losses of examples and no worst examples"
+        )
     if result.request.split == "train":
         notes.append(
             "train/... in metrics.json are averages over the last epoch during training; here the weights are fixed"
@@ -145,6 +151,23 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
             f"human labels agree with the true class for only {agreement:.0%}: are they in the order of this split?"
         )
     return notes + _data_notes(result)
+
+
+def _difference_notes(result: "Evaluation") -> list[str]:
+    """Return a note on metrics that differ from those in metrics.json, with the likely cause; a list of 0 or 1."""
+    different = result.not_reproduced()
+    if not different:
+        return []
+    name, (was, now) = next(iter(different.items()))
+    others = f" (so do {len(different) - 1} other metrics)" if len(different) > 1 else ""
+    cause = "the data, the code or the precision have changed"
+    if all("/loss" in key for key in different):
+        cause = "the loss has a state that checkpoints lack or that a callback set, or its code has changed"
+    device = result.experiment.trainer.strategy.root_device.type
+    trained_on = (result.request.folder.read_unchecked_config().get("made_with") or {}).get("device", device)
+    if (trained_on == "cpu") != (device == "cpu"):
+        cause += f", or the device makes the difference (training: {trained_on})"
+    return [f"{name} differs from metrics.json: {now:.4g} here, {was:.4g} there{others}: {cause}"]
 
 
 def _data_notes(result: "Evaluation") -> list[str]:

@@ -43,6 +43,9 @@ def _show(arguments: list[str]) -> None:
     name, config = _compose_loss(arguments)
     loss = make_loss_without_data(config, CLASSES)
     sys.stdout.write(card_text.text(name, loss) + "\n")
+    if not loss.scores_examples:
+        sys.stdout.write("figure: none, because no single example has a loss\n")
+        return
     changed = [argument.removeprefix("loss.") for argument in arguments if argument.startswith("loss.")]
     adapted: dict[str, Loss] | None = {loss.name: loss} if isinstance(loss, Adapted) else None
     path = report.save("-".join([name, *changed]), curves(name, config, adapted), Path("outputs/figures"))

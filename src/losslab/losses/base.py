@@ -48,6 +48,8 @@ class Loss(HasHyperparameters, ABC):
     """Number of outputs for each target: 2 for a mean and a variance. All means come first, then all variances."""
     n_views: int = 1
     """Number of sets of outputs side by side that `score` takes: 2 for student and teacher, or two views of inputs."""
+    scores_examples: bool = True
+    """Whether each example has a loss of its own. If not, only a batch has one: `total`, but no `per_example`."""
     cosine_outputs: bool = False
     """Whether outputs must be cosines. If so, an experiment replaces the last layer by `losslab.models.cosine`."""
     term_names: tuple[str, ...] = ()

@@ -50,8 +50,8 @@ def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
 
     Random generators and other global state are afterwards as before; `run` and `evaluate` use those of the run.
 
-    Optimizer and scheduler are checked only if the experiment `will_train`: they may need another device than this
-    machine has.
+    Only if the experiment `will_train`, optimizer and scheduler are checked, because they may need another device than
+    this machine has, and warnings about training are logged.
 
     Raises:
         LabError: the parts do not fit together, or this machine lacks what the trainer needs.
@@ -68,7 +68,7 @@ def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
         data.enable_mixing(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may initialise its parameters at random
     with trusting(trusted):
-        loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
+        loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="all" if will_train else "metrics")
     preflight.check_loss(loss, data.spec)
     preflight.check_trainer(config["trainer"])
     # Seeded again, so that random numbers drawn by the data or the loss do not change the initial weights.
@@ -106,7 +106,8 @@ def rebuild(folder: RunFolder, config: dict[str, Any]) -> Experiment:
     no_limits |= {"overfit_batches": 0.0, "fast_dev_run": False, "profiler": None}
     if folder.teacher.is_dir():
         config = with_teacher(str(folder.teacher), config)
-    experiment = build_on_any_machine(config | {"run_dir": str(folder.path), "trainer": config["trainer"] | no_limits})
+    config = config | {"run_dir": str(folder.path), "trainer": config["trainer"] | no_limits}
+    experiment = build_on_any_machine(config)
     experiment.data.may_download = False
     experiment.data.expected_manifest = folder.read_faults()
     metadata = folder.read_metadata()

@@ -23,7 +23,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from losslab.errors import LabError, message_of, user_line
-from losslab.losses.adapter.adapted import adapt
+from losslab.losses.adapter.adapted import Adapted, Warn, adapt
+from losslab.losses.adapter.output_kind import OutputKind
 from losslab.losses.base import Loss
 from losslab.targets import Kind
 
@@ -68,15 +69,17 @@ def make_partial(key: str, config: Any) -> Any:
     return make(key, {"_convert_": "all", **config} if isinstance(config, Mapping) else config)
 
 
-def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
+def make_loss(config: dict[str, Any], kind: Kind, targets: int, *, warn: Warn = "all") -> Loss:
     """Instantiate the loss for targets of this kind and number. Adapt it if it is a criterion of another library.
+
+    `warn` says which warnings about an adapted criterion are logged.
 
     Raises:
         LabError: the loss cannot be instantiated, or does not accept such targets.
     """
     if _is_function_of_outputs(config) and "_partial_" not in config:
         config = config | {"_partial_": True}
-    loss = adapt(make("loss", config), kind, targets)
+    loss = adapt(make("loss", config), kind, targets, warn=warn)
     if not loss.wants:
         name = type(loss).__name__
         raise LabError(
@@ -85,21 +88,38 @@ def make_loss(config: dict[str, Any], kind: Kind, targets: int) -> Loss:
     return loss
 
 
+_ESTIMATES = {
+    Kind.VALUES: {OutputKind.VALUES, OutputKind.LOG_VALUES},
+    Kind.BINARY: {OutputKind.BINARY_LOGITS, OutputKind.SIGNED_SCORES, OutputKind.PROBABILITIES},
+}
+"""What outputs are that estimate values or 0/1 labels. Those for class indices may be anything."""
+
+
 def make_loss_without_data(config: dict[str, Any], targets: int) -> Loss:
     """Instantiate the loss for this number of classes, labels or values.
 
-    A criterion of another library is tried with class indices first, then with values, then with 0/1 labels.
+    A criterion of another library is tried with class indices, values and 0/1 labels. The first of these kinds that it
+    takes as it is, and that its outputs estimate, decides.
 
     Raises:
         LabError: the loss cannot be instantiated or accepts none of these. The message is about class indices.
     """
     errors: list[LabError] = []
+    possible: list[tuple[bool, bool, Loss]] = []
     for kind in (Kind.INDEX, Kind.VALUES, Kind.BINARY):
         try:
-            return make_loss(config, kind, targets)
+            loss = make_loss(config, kind, targets, warn="nothing")
         except LabError as error:
             errors.append(error)
-    raise errors[0]
+            continue
+        same_kind = loss.wants[0] is kind
+        if not isinstance(loss, Adapted) or (same_kind and loss.output_kind in _ESTIMATES.get(kind, OutputKind)):
+            return loss
+        is_known = loss.output_kind is not OutputKind.UNKNOWN
+        possible.append((is_known, same_kind and kind is Kind.VALUES, loss))
+    if not possible:
+        raise errors[0]
+    return max(possible, key=lambda each: each[:2])[2]
 
 
 def import_class(key: str, config: dict[str, Any]) -> type:

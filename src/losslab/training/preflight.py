@@ -64,7 +64,7 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
     target = targets.get(spec.kind, torch.zeros(2, spec.targets))
     outputs = torch.zeros(2, loss.outputs(spec.targets) * loss.n_views)
     loss.set_class_counts(torch.ones(spec.targets, dtype=torch.int64))  # replaced when the data are read
-    loss.per_example(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
+    loss.total(outputs, encode(target, spec.kind, kind, spec.targets, outputs.dtype))
 
 
 def check_optimizer(learner: Learner, trainer: Trainer) -> None:

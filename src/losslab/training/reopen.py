@@ -109,7 +109,7 @@ def reopen_network(run: RunFolder | Path, checkpoint: str = "best") -> tuple[Lea
         config = with_teacher(str(folder.teacher), config)
     spec = metadata.spec
     with trusting(folder.trusted):
-        loss = instantiate.make_loss(config["loss"], spec.kind, spec.targets)
+        loss = instantiate.make_loss(config["loss"], spec.kind, spec.targets, warn="metrics")
     if metadata.class_counts is not None:
         loss.set_class_counts(metadata.class_counts)
     learner = learner_for(spec.task)(make_network(config, spec, loss), loss, spec)

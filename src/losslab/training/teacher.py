@@ -44,7 +44,7 @@ def network_of(run: str | None) -> nn.Module | None:
     folder = RunFolder(Path(run), _trusted.get())
     config = with_teacher(None, folder.read_config())  # the teacher's own teacher is not needed for inference
     data: ExperimentDataModule = make("data", config["data"])
-    loss = make_loss(config["loss"], data.spec.kind, data.spec.targets)
+    loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="nothing")
     network = make_network(config, data.spec, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
     return _Teacher(network, loss)

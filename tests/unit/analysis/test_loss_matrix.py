@@ -217,3 +217,36 @@ def test_mean_and_variance_are_translated_to_a_mean_but_not_the_reverse():
 
 def test_values_below_0_are_not_translated_to_a_loss_with_exponential_predictions():
     assert translate(scores(9, 1), MSE(), PoissonNLL(), values=True, exclusive=False)[1] == ""
+
+
+@pytest.fixture(scope="module")
+def of_dice(trained):
+    folder = trained.parent / f"{trained.name}-dice"
+    dice = ("loss=custom", "loss._target_=batch_losses.Dice", "data.eval_batch_size=100")
+    experiment.run(experiment.build(compose([*SMALL, *QUIET, *dice], str(folder))))
+    return folder
+
+
+def test_a_loss_of_the_whole_batch_measures_and_is_measured(trained, of_dice):
+    found = measure(compare([of_dice, trained / "focal"]).ordered, trusted=("batch_losses",))
+    assert len(found.losses) == 2
+    hows = sorted(cell.how for cell in found.cells.values())
+    assert hows == ["as they are", "as they are", "own", "own"]
+    (dice,) = (cell for (group, loss), cell in found.cells.items() if "Dice" in group.label and "focal" not in loss)
+    assert dice.value == json.loads((of_dice / "metrics.json").read_text())["test/loss"]
+
+
+def test_a_loss_that_trained_a_group_stays_in_the_table_and_the_terminal_says_why_it_is_empty(
+    trained, of_dice, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("losslab.cli.process.exit_now", lambda _: None)
+    caplog.set_level("INFO")
+    for checkpoint in (of_dice / "checkpoints").iterdir():
+        checkpoint.unlink()
+    command.compare(
+        [str(of_dice), str(trained / "focal"), "--matrix", "--output", str(tmp_path / "out"), "--trust", "batch_losses"]
+    )
+    table = caplog.text.partition("trained with ")[2]
+    assert "Dice" in table.splitlines()[0]
+    assert "- not measured: " in caplog.text
+    assert "no checkpoint" in caplog.text

@@ -10,6 +10,8 @@ from losslab.analysis.loss_cards import card_text, report
 from losslab.analysis.loss_cards.curves import curves
 from losslab.cli.show import show as show_command
 from losslab.losses import ClassLoss, catalog
+from losslab.targets import Kind
+from losslab.training.instantiate import make_loss_without_data
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -87,3 +89,27 @@ def test_the_reference_loss_is_drawn_once_in_its_own_figure():
     for name, labels in (("mse", ["mse"]), ("l1", ["mse", "l1"])):
         legend = report.draw(name, curves(name, catalog.config(name))).axes[0].get_legend()
         assert [text.get_text() for text in legend.get_texts()] == labels
+
+
+def test_show_prints_the_card_of_a_loss_of_the_whole_batch_without_a_figure(capsys, tmp_path, monkeypatch):
+    output = show(capsys, tmp_path, monkeypatch, "loss=custom", "loss._target_=batch_losses.Dice")
+    assert "of the whole batch only" in output
+    assert "figure: none" in output
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("torch.nn.HuberLoss", Kind.VALUES),
+        ("torch.nn.PoissonNLLLoss", Kind.VALUES),
+        ("torch.nn.BCEWithLogitsLoss", Kind.BINARY),
+        ("torch.nn.BCELoss", Kind.BINARY),
+        ("torch.nn.CrossEntropyLoss", Kind.INDEX),
+        ("torch.nn.KLDivLoss", Kind.PROBABILITIES),
+        ("batch_losses.Dice", Kind.INDEX),
+    ],
+)
+def test_loss_without_data_gets_the_targets_that_it_takes_as_they_are(target, kind, caplog):
+    loss = make_loss_without_data({"_target_": target}, 10)
+    assert loss.wants == (kind,)
+    assert not caplog.text

@@ -117,9 +117,15 @@ class Record(Snapshot, RecordedExamples):
         epoch = int(self.epoch[row])
         return "before training" if epoch == 0 else f"epoch {epoch}"
 
+    @property
+    def has_losses(self) -> bool:
+        """Whether the examples have losses of their own. They are NaN if the loss scores only whole batches."""
+        return not bool(np.isnan(self.loss).all())
+
     def finite(self) -> Self | None:
         """Return the record without snapshots that contain NaN or infinity; None if no snapshot is left."""
-        keep = np.isfinite([self.loss, self.margin, self.truth_margin, self.gradient]).all(axis=(0, 2))
+        losses = [self.loss] if self.has_losses else []
+        keep = np.isfinite([*losses, self.margin, self.truth_margin, self.gradient]).all(axis=(0, 2))
         kept = {field.name: getattr(self, field.name)[keep] for field in fields(Snapshot)}
         return replace(self, **kept) if keep.any() else None
 

@@ -80,8 +80,14 @@ def _forward_backward(
         raw = learner.network(batch.inputs)
         outputs = raw.to(torch.promote_types(raw.dtype, torch.float32))
         target = learner.encode_target(batch.target, outputs.dtype)
-        loss = learner.loss.per_example(learner.loss.loss_inputs(outputs, batch.inputs, learner.network), target)
-        by_outputs, *gradients = torch.autograd.grad(loss.sum(), [outputs, *parameters.values()], allow_unused=True)
+        inputs = learner.loss.loss_inputs(outputs, batch.inputs, learner.network)
+        if learner.loss.scores_examples:
+            loss = learner.loss.per_example(inputs, target)
+            total = loss.sum()
+        else:
+            total = learner.loss.total(inputs, target).value
+            loss = outputs.new_full((len(outputs),), torch.nan)
+        by_outputs, *gradients = torch.autograd.grad(total, [outputs, *parameters.values()], allow_unused=True)
     by_outputs = torch.zeros_like(outputs) if by_outputs is None else by_outputs
     outputs, loss = outputs.detach(), loss.detach()
     margins = [margin(learner, outputs, reference) for reference in (batch.target, batch.truth)]
@@ -167,7 +173,7 @@ def loss_slope(learner: Learner) -> Numbers:
 def _outputs_along_line(learner: Learner) -> list[tuple[Tensor, Tensor]]:
     """Return pairs of outputs (P, Z) and targets with the margins `LINE`; none if these do not determine the loss."""
     loss, task, columns, count = learner.loss, learner.spec.task, learner.spec.targets, len(LINE)
-    if loss.n_views > 1 or (task is not Task.REGRESSION and loss.outputs_per_target > 1):
+    if loss.n_views > 1 or not loss.scores_examples or (task is not Task.REGRESSION and loss.outputs_per_target > 1):
         return []
     dtype = torch.float32 if learner.device.type == "mps" else torch.float64
     line = torch.as_tensor(LINE, device=learner.device, dtype=dtype)

@@ -1,6 +1,8 @@
 """Evaluation of a run on a split: reopens the run, collects its outputs, and computes all metrics."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from losslab.analysis.evaluate.predictions import Array, Predictions, interpret_
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.data.batch import Examples
 from losslab.errors import LabError
+from losslab.io.untrusted import read_json
 from losslab.models.metrics import EvaluationMetrics
 from losslab.targets import Task
 from losslab.training.distributed import environment
@@ -38,6 +41,26 @@ class Evaluation:
     """The human label distributions (N, C); None if no file of them was given."""
     soft_labels: Path | None = None
     """The file with the human label distributions, if one was given."""
+
+    def not_reproduced(self) -> dict[str, tuple[float, float]]:
+        """Return the metrics that differ by more than rounding from metrics.json: the value there, and the value here.
+
+        It contains those of the test split and, of the best epoch, of the validation split, both of the best weights.
+        """
+        folder, split, recorded = self.request.folder, self.request.split, None
+        with suppress(LabError, OSError):  # a missing or damaged file has nothing to compare with
+            if folder.checkpoint(self.request.checkpoint).resolve() == folder.checkpoint("best").resolve():
+                recorded = read_json(folder.metrics)
+        limits = folder.read_unchecked_config()["trainer"]
+        is_part = limits.get("fast_dev_run") or limits.get("overfit_batches") or limits.get(f"limit_{split}_batches")
+        if not isinstance(recorded, dict) or self.request.data or split == "train" or is_part not in {None, 1.0}:
+            return {}
+        pairs = {name: (recorded.get(name), value) for name, value in self.values.items()}
+        return {
+            name: (float(was), value)
+            for name, (was, value) in pairs.items()
+            if isinstance(was, int | float) and isfinite(was) and not isclose(was, value, rel_tol=1e-3, abs_tol=1e-6)
+        }
 
 
 def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -> Evaluation:
@@ -99,8 +122,13 @@ def _sum_in_order(experiment: Experiment, outputs: SplitOutputs) -> dict[str, fl
             probabilities = learner.probabilities(batch)
             on_cpu = None if probabilities is None else probabilities.cpu()
             logged.update(learner.predictions(batch).cpu(), on_cpu, outputs.truth[rows])
-            loss += outputs.loss[rows].sum()
-            weight += outputs.weight[rows].to(outputs.loss.dtype).sum()
+            if learner.loss.scores_examples:
+                loss += outputs.loss[rows].sum()
+                weight += outputs.weight[rows].to(outputs.loss.dtype).sum()
+            else:
+                target = learner.encode_target(outputs.target[rows].to(device), batch.dtype)
+                value, count, _ = learner.loss.total(batch, target)
+                loss, weight = loss + value.cpu(), weight + count.cpu()
     return {name: value.item() for name, value in ({"loss": loss / weight} | logged.compute()).items()}
 
 

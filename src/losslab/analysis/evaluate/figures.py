@@ -331,6 +331,7 @@ def _caption(predictions: Predictions, row: int) -> str:
     confidence = ""
     if task in {Task.MULTICLASS, Task.BINARY}:
         confidence = f" ({np.ravel(predictions.confidence[row])[0]:.0%})"
+    assert predictions.loss is not None  # noqa: S101 -- for the type checker
     lines = [f"#{predictions.index[row]}   loss {predictions.loss[row]:.4g}"]
     lines += [f"truth {in_words(predictions.truth[row])}", f"target {in_words(target[row])}"]
     lines += [f"predicted {in_words(predictions.prediction[row])}{confidence}"]

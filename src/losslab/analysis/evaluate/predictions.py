@@ -31,8 +31,8 @@ class Predictions:
     """Targets of the loss: like the truth, or class probabilities (N, C)."""
     prediction: Array
     """Predicted classes (N,), 0/1 labels (N, K) or values (N, D)."""
-    loss: Array
-    """Loss of each example (N,)."""
+    loss: Array | None
+    """Loss of each example (N,); None if the loss scores only whole batches."""
     probabilities: Array | None = None
     """Probabilities of classes (N, C), whose rows sum to 1, or of labels (N, K); None for a regression."""
     scores: Array | None = None
@@ -64,7 +64,12 @@ class Predictions:
         return np.asarray(differs.any(axis=1))
 
     def highest_loss(self, count: int) -> Array:
-        """Return the rows of the examples with the highest losses, highest first; equal losses keep their order."""
+        """Return the rows of the examples with the highest losses, highest first; equal losses keep their order.
+
+        There are none if the examples have no losses of their own.
+        """
+        if self.loss is None:
+            return np.zeros(0, dtype=np.int64)
         return np.argsort(-self.loss, kind="stable")[:count]
 
 
@@ -92,7 +97,12 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         prediction = scores.argmax(1) if multiclass else (probabilities > 0.5).long()
         probabilities = normalise_rows(probabilities.double()) if multiclass else probabilities
     columns: dict[str, Tensor | None] = {"index": split.index, "truth": split.truth, "target": split.target}
-    columns |= {"loss": split.loss, "prediction": prediction, "probabilities": probabilities, "deviation": deviation}
+    columns |= {
+        "loss": split.loss if loss.scores_examples else None,
+        "prediction": prediction,
+        "probabilities": probabilities,
+        "deviation": deviation,
+    }
     columns["scores"] = scores if spec.task is Task.MULTICLASS else None
     arrays: dict[str, Array] = {
         name: (column.double() if column.is_floating_point() else column).cpu().numpy()
@@ -103,4 +113,4 @@ def interpret_outputs(learner: Learner, split: SplitOutputs) -> Predictions:
         arrays["truth"] = arrays["truth"].astype(np.int64)
         if spec.kind is Kind.BINARY and np.isin(arrays["target"], (0, 1)).all():
             arrays["target"] = arrays["target"].astype(np.int64)
-    return Predictions(spec, **arrays)
+    return Predictions(spec, loss=arrays.pop("loss", None), **arrays)

@@ -105,7 +105,8 @@ def _write_files(evaluation: Evaluation, settings: dict[str, Any], folder: Path)
         columns["soft_cross_entropy"] = soft_labels.cross_entropy(human, probabilities)
     _write_columns(folder / "predictions.csv", columns)
     rows = predictions.highest_loss(_HIGHEST_LOSSES)
-    _write_columns(folder / "worst.csv", {name: column[rows] for name, column in columns.items()})
+    if predictions.loss is not None:
+        _write_columns(folder / "worst.csv", {name: column[rows] for name, column in columns.items()})
     content: dict[str, Any] = dict(evaluation.values)
     if predictions.spec.task is not Task.REGRESSION:
         (folder / "report.txt").write_text(extra_metrics.classification_report(predictions), encoding="utf-8")
@@ -163,7 +164,8 @@ def prediction_columns(predictions: Predictions) -> dict[str, Array]:
         else:
             certain = predictions.target.ndim == 1 or (predictions.target.max(1) == 1).all()
             columns |= named | ({} if certain else _split_columns({"target": predictions.target}, names))
-    return {"index": predictions.index} | columns | {"loss": predictions.loss}
+    losses = {} if predictions.loss is None else {"loss": predictions.loss}
+    return {"index": predictions.index} | columns | losses
 
 
 def _split_columns(columns: Mapping[str, Array], suffixes: Iterable[object]) -> dict[str, Array]:
@@ -207,6 +209,7 @@ def _draw_figures(evaluation: Evaluation, highest_loss: Array) -> Iterator[tuple
     for curves in evaluation.curves:
         if curves.each:
             yield curves.kind, figures.draw_curves(curves, predictions)
-    if len(predictions.spec.input_shape) == 3 and predictions.spec.input_shape[0] in {1, 3}:
+    are_images = len(predictions.spec.input_shape) == 3 and predictions.spec.input_shape[0] in {1, 3}
+    if are_images and predictions.loss is not None:
         source = evaluation.experiment.data.splits[evaluation.request.split]
         yield "worst", figures.draw_images(predictions, source, highest_loss)

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,11 @@ from losslab.targets import Kind
 
 logger = logging.getLogger(__name__)
 
+Warn = Literal["all", "metrics", "nothing"]
+"""Which warnings about an adapted criterion are logged."""
 
-def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
+
+def adapt(criterion: Any, kind: Kind, targets: int, *, warn: Warn = "all") -> Loss:
     """Make a criterion of any origin into a Loss. A Loss is returned unchanged.
 
     Copies of the criterion are called on small fixed batches to find out which kind of target it takes, how to get one
@@ -30,6 +33,7 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
         criterion: a torch.nn.Module or a function of outputs and target that returns one number, or one per example.
         kind: the kind of target that the data provide; the criterion may take another kind.
         targets: number of classes C, labels K or values D.
+        warn: which warnings are logged: "all" if the loss is to train a network, "metrics" if it is to evaluate one.
 
     Raises:
         LabError: the criterion cannot be called on such targets, or does not depend on all of them.
@@ -52,27 +56,27 @@ def adapt(criterion: Any, kind: Kind, targets: int) -> Loss:
             raise LabError(
                 f"loss {name_of(criterion)} raises an error on a small batch of random outputs: {message_of(error)}"
             ) from error
-    _log_limitations(loss)
+    _log_limitations(loss, warn)
     return loss
 
 
-def _log_limitations(loss: "Adapted") -> None:
+def _log_limitations(loss: "Adapted", warn: Warn) -> None:
     """Log a warning for everything that differs from a loss of this package: curves, gradient scale, metrics."""
-    if loss.form.route is Route.WHOLE and not loss.form.random:
+    if not loss.scores_examples and not loss.form.random and warn == "all":
         logger.warning(
             "%s scores a batch as a whole, not each example: losses are means over batches, weighted by their sizes, "
             "and depend on data.batch_size, data.eval_batch_size, gradient accumulation and the number of processes",
             loss.name,
         )
-    elif loss.form.route is Route.WHOLE:
+    elif not loss.scores_examples and warn == "all":
         logger.warning("%s draws random numbers: it has no loss of single examples", loss.name)
-    if loss.form.summed:
+    if loss.form.summed and warn == "all":
         logger.warning(
             "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "
             "data.batch_size to take the same steps",
             loss.name,
         )
-    if loss.output_kind is OutputKind.UNKNOWN and loss.classifier is None:
+    if loss.output_kind is OutputKind.UNKNOWN and loss.classifier is None and warn != "nothing":
         logger.warning(
             "under %s the outputs are not estimates of the target (they may be embeddings): only the loss has a "
             "meaning, not the metrics that compare outputs and target, such as accuracy or mse",
@@ -95,6 +99,7 @@ class Adapted(Loss):
         self.call, self.targets, self.bounded = probe.call, probe.targets, probe.bounded
         self.wants = (probe.call.kind,)
         self.form = find_form(probe)
+        self.scores_examples = self.form.route is not Route.WHOLE
         self.output_kind = infer(probe)
         self.classifier = find_classifier(criterion, probe.call.width, probe.targets)
         self.criterion = unreduced(criterion, self.form.route)
@@ -105,7 +110,7 @@ class Adapted(Loss):
 
     def score(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Compute the scores (N,) from outputs (N, width). Raise LabError if only a whole batch has a value."""
-        if self.form.route is Route.WHOLE:
+        if not self.scores_examples:
             raise LabError(f"{self.name} has no loss for single examples: it scores a batch as a whole")
         return self.form.scores(self.criterion, self.call, outputs, target)
 

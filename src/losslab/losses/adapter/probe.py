@@ -192,7 +192,7 @@ def _refusal(criterion: Criterion, kind: Kind, targets: int, reasons: dict[str, 
     """Return the error for a criterion with which no call worked, for these reasons by the shapes of the call."""
     by_reason: dict[str, list[str]] = {}
     for shapes, reason in list(reasons.items())[:3]:
-        by_reason.setdefault(reason, []).append(shapes)
+        by_reason.setdefault(reason.rstrip("."), []).append(shapes)
     tried = "; ".join(f"{' or '.join(shapes)}: {reason}" for reason, shapes in by_reason.items())
     missing = any("required positional argument" in reason for reason in by_reason)
     needs = " (it gets outputs and target only; its loss_inputs also gets the inputs and the network)" * missing

@@ -346,6 +346,8 @@ def _list_examples(index: Tensor) -> str:
 
 def _describe_bad_losses(learner: Learner, batch: Batch) -> str:
     """Return the examples whose loss is not finite, as " (examples 3, 7)"; an empty string if there are none."""
+    if not learner.loss.scores_examples:
+        return ""
     with torch.no_grad(), uncompiled(learner.network):
         outputs = learner(batch.inputs)
         target = learner.encode_target(batch.target, outputs.dtype)

@@ -263,3 +263,18 @@ def test_mae_gives_mispredicted_examples_no_gradient(noisy):
         lost[loss] = (record.no_gradient() & record.mispredicted())[-1].mean()
     assert lost["cross_entropy"] == 0
     assert lost["mae"] > 0.3
+
+
+def test_loss_of_the_whole_batch_has_all_figures_but_those_of_its_losses(build, caplog):
+    caplog.set_level("INFO")
+    dice = ("loss=custom", "loss._target_=batch_losses.Dice", "noise=symmetric", "trainer.max_epochs=2")
+    experiment = build(*DIGITS, "callbacks=dynamics", "callbacks.dynamics.examples=200", *dice)
+    lab.run(experiment)
+    record = recorded(experiment)
+    assert not record.has_losses
+    assert np.isfinite(record.gradient).all()
+    assert record.gradient.any()
+    drawn = draw_all({"": record})
+    assert set(drawn) == {"dynamics_margin", "dynamics_gradient", "dynamics_noise", "dynamics_layers"}
+    assert "the area under the margin detects" in drawn["dynamics_noise"].findings[0]
+    assert "no figure of losses: the loss scores a batch as a whole" in caplog.text

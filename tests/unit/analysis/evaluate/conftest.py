@@ -27,6 +27,8 @@ RUNS = {
         "logger=none",
         "trust=[labelled]",
     ),
+    "dice": (*DIGITS[:3], "loss=custom", "loss._target_=batch_losses.Dice", "data.eval_batch_size=100", "logger=none"),
+    "warming": (*DIGITS[:3], "loss=custom", "loss._target_=batch_losses.Warming", "logger=none"),
     "values": ("model=mlp", "data=diabetes", "loss=gaussian_nll", "trainer.max_epochs=5", "logger=none"),
 }
 
@@ -57,7 +59,7 @@ def evaluated(runs):
 
     def written(name, split="test"):
         if (name, split) not in made:
-            request = EvaluationRequest(runs(name), split, trusted=("labelled",))
+            request = EvaluationRequest(runs(name), split, trusted=("labelled", "batch_losses"))
             folder = runs(name) / "evaluation" / report.evaluation_name(request, None)
             report.write_evaluation(evaluation.evaluate(request), folder)
             made[name, split] = folder

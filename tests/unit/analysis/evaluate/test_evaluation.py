@@ -10,8 +10,11 @@ from sklearn import metrics as sk
 
 from losslab.analysis.evaluate import evaluation, report
 from losslab.analysis.outputs import collect_outputs
+from losslab.cli.evaluate import _difference_notes
+from losslab.cli.evaluate import evaluate as evaluate_command
 from losslab.errors import LabError
 from losslab.io import atomic
+from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder
 from losslab.training.reopen import EvaluationRequest, parse_data_overrides, reopen
 
@@ -310,3 +313,60 @@ def test_figures_name_the_run_the_weights_and_the_examples(runs):
         figure = report.figures.add_note(drawn, "small print")
         texts = [text.get_text() for text in (*figure.texts, figure._supxlabel, figure._suptitle) if text is not None]
         assert "small print" in texts, stem
+
+
+def test_loss_of_the_whole_batch_has_all_metrics_but_no_losses_of_examples(runs, evaluated, rows, content):
+    folder = evaluated("dice")
+    names = {path.name for path in folder.iterdir()}
+    assert {"confusion.csv", "reliability.png", "roc.png", "report.txt", "predictions.csv"} <= names
+    assert not {"worst.csv", "worst.png"} & names
+    assert "loss" not in rows(folder / "predictions.csv")[0]
+    trained, measured = content(runs("dice") / "metrics.json"), content(folder / "measures.json")
+    assert {key: value for key, value in trained.items() if "test/" in key}.items() <= measured.items()
+
+
+def test_whole_batches_are_summed_in_order_as_in_one_process(runs):
+    experiment = reopen(EvaluationRequest(runs("dice"), trusted=("batch_losses",)))
+    outputs = collect_outputs(experiment, "test")
+    assert outputs.loss.isnan().all()
+    assert evaluation._sum_in_order(experiment, outputs)["loss"] == experiment.learner.values["test/loss"]
+
+
+def test_only_one_note_says_that_a_loss_scores_whole_batches(runs, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("losslab.cli.process.exit_now", lambda _: None)
+    caplog.set_level("INFO")
+    evaluate_command([str(runs("dice")), "--trust", "batch_losses", "--output", str(tmp_path / "out")])
+    assert caplog.text.count("as a whole") == 1
+    assert "test/loss is the mean over batches of data.eval_batch_size" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_metrics_that_differ_from_those_of_training_are_named_with_the_likely_cause(split, runs):
+    result = evaluation.evaluate(EvaluationRequest(runs("warming"), split, trusted=("batch_losses",)))
+    assert set(result.not_reproduced()) == {f"{split}/loss"}
+    (note,) = _difference_notes(result)
+    assert f"{split}/loss differs from metrics.json" in note
+    assert "the loss has a state that checkpoints lack" in note
+
+
+def test_changed_weights_are_noticed_in_all_metrics(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs("digits"), folder)
+    metrics = read_json(folder / "metrics.json")
+    atomic.write_json(folder / "metrics.json", metrics | {"test/loss": 3.0, "test/accuracy": 0.1})
+    result = evaluation.evaluate(EvaluationRequest(folder))
+    (note,) = _difference_notes(result)
+    assert "(so do 1 other metrics): the data, the code or the precision have changed" in note
+
+
+@pytest.mark.parametrize("options", [{"split": "train"}, {"checkpoint": "last"}, {"data": ("eval_batch_size=50",)}])
+def test_evaluation_of_something_else_is_not_compared_with_metrics(options, runs):
+    result = evaluation.evaluate(EvaluationRequest(runs("warming"), trusted=("batch_losses",), **options))
+    if options.get("checkpoint") != "last" or (runs("warming") / "checkpoints" / "best.ckpt").is_file():
+        assert not result.not_reproduced()
+
+
+@pytest.mark.parametrize("name", ["digits", "values"])
+def test_unchanged_runs_are_reproduced(name, runs):
+    for split in ("test", "val"):
+        assert not evaluation.evaluate(EvaluationRequest(runs(name), split)).not_reproduced()

@@ -5,12 +5,16 @@ over_epochs     gradient norms of examples and of layers, and examples with wron
 style           titles and number formats
 """
 
+import logging
+
 from losslab.analysis.dynamics.figures import distributions, over_epochs
 from losslab.analysis.dynamics.figures.style import DrawnFigure, Records
 from losslab.analysis.dynamics.record import Record
 from losslab.errors import LabError
 
 __all__ = ["DrawnFigure", "Records", "draw_all"]
+
+logger = logging.getLogger(__name__)
 
 
 def draw_all(records: Records) -> dict[str, DrawnFigure]:
@@ -29,8 +33,11 @@ def draw_all(records: Records) -> dict[str, DrawnFigure]:
     if len(tasks) > 1:
         raise LabError(f"runs of {' and '.join(sorted(tasks))} cannot share a figure: explain each separately")
     margin = "dynamics_residual" if tasks == {"regression"} else "dynamics_margin"
-    drawn = {
-        "dynamics_loss": distributions.draw_losses(kept),
+    with_losses = {label: record for label, record in kept.items() if record.has_losses}
+    for label in kept.keys() - with_losses.keys():
+        logger.info("no figure of losses%s: the loss scores a batch as a whole", f" of {label}" * bool(label))
+    drawn = {"dynamics_loss": distributions.draw_losses(with_losses)} if with_losses else {}
+    drawn |= {
         margin: distributions.draw_margins(kept),
         "dynamics_gradient": over_epochs.draw_gradients(kept),
     }

@@ -154,7 +154,8 @@ def draw_noise(records: Records) -> DrawnFigure:
     )
     for axes, title in zip(panels, titles, strict=False):
         _style_epoch_axes(axes, title)
-        axes.legend(fontsize="small")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
     for axes in panels[1:2] if single else panels[:2]:
         axes.set(ylabel="AUROC", ylim=(min(0.45, axes.get_ylim()[0]), 1.02))
         axes.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
@@ -164,6 +165,9 @@ def draw_noise(records: Records) -> DrawnFigure:
 
 
 def _draw_loss_bands(axes: "Axes", record: Record) -> None:
+    if not record.has_losses:
+        axes.text(0.5, 0.5, "the loss scores a batch as a whole", ha="center", transform=axes.transAxes)
+        return
     for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
         low, median, high = np.quantile(record.loss[:, members], (0.1, 0.5, 0.9), axis=1)
         axes.fill_between(record.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -182,14 +186,16 @@ def _predicted_shares(record: Record) -> tuple[Numbers, Numbers]:
 
 def noise_finding(record: Record) -> str:
     """Describe when the loss detects wrong labels best, and which shares are memorised or corrected at the end."""
-    auroc = record.loss_auroc()
+    score, auroc = "loss", record.loss_auroc()
+    if not record.has_losses:
+        score, auroc = "area under the margin", record.margin_auroc()
     trained = np.flatnonzero(record.epoch > 0)
     if not trained.size or np.isnan(auroc[trained]).all():
         return "not trained yet"
     best = trained[np.nanargmax(auroc[trained])]
     what = "values" if record.is_regression else "labels"
     words = (
-        f"the loss detects the {format_percent(float(record.corrupted.mean()))} wrong {what} "
+        f"the {score} detects the {format_percent(float(record.corrupted.mean()))} wrong {what} "
         f"best in epoch {record.epoch[best]} (AUROC {auroc[best]:.2f}; {auroc[-1]:.2f} at the end)"
     )
     if record.is_regression:
