@@ -1,6 +1,7 @@
 """The config groups in conf/, with their properties and choices. Imports no torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,8 +66,9 @@ def source_folders(sources: Iterable[Any]) -> tuple[Path, ...]:
         if source.schema == "file":
             folders.append(Path(source.path))
         elif source.schema == "pkg" and not source.path.startswith("hydra."):
-            spec = find_spec(source.path.replace("/", "."))
-            folders += map(Path, (spec and spec.submodule_search_locations) or ())
+            with suppress(ModuleNotFoundError):  # Hydra warns that it is not available
+                spec = find_spec(source.path.replace("/", "."))
+                folders += map(Path, (spec and spec.submodule_search_locations) or ())
     return tuple(folders)
 
 

@@ -2,7 +2,9 @@
 
 import folders
 import pytest
+from omegaconf import OmegaConf
 
+from losslab.io.conf_groups import source_folders
 from losslab.runs import RunFolder
 from losslab.runs.config import (
     RESULT_NEUTRAL_KEYS,
@@ -91,6 +93,12 @@ def test_a_file_with_the_name_of_a_choice_of_losslab_is_not_passed_over_silently
     assert config["choices"]["loss"] == "huber"
     assert config["loss"]["_target_"].startswith("losslab.")
     assert f"{tmp_path}/loss/huber.yaml is not read, rename it" in caplog.text
+
+
+def test_config_sources_are_folders_and_packages():
+    paths = (("pkg", "no.such.package"), ("file", "/a"), ("pkg", "losslab.io"), ("pkg", "hydra.conf"))
+    found = source_folders(OmegaConf.create({"schema": schema, "path": path}) for schema, path in paths)
+    assert [folder.name for folder in found] == ["a", "io"]
 
 
 def test_choices_outside_of_the_folder_of_the_group_are_not_read():
