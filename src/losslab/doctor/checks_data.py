@@ -92,10 +92,19 @@ def wrong_class_indices(setup: Setup) -> Iterator[Finding]:
             return
         problem = f"class indices from {low} to {high} for {classes} outputs"
         why = f"the first class is 0: {classes} outputs belong to the classes 0 to {classes - 1}"
-        fix = "subtract 1 from the labels" if (low, high) == (1, classes) else f"give the network {high + 1} outputs"
-        if low < 0:
-            fix = f"set ignore_index={low} if {low} means 'no label'"
-        yield error("index-out-of-range", problem, why, fix)
+        yield error("index-out-of-range", problem, why, _fix_of_indices(low, high, setup))
+
+
+def _fix_of_indices(low: int, high: int, setup: Setup) -> str:
+    """Return how to correct class indices that are from `low` to `high`, of which some are out of range."""
+    classes = setup.outputs.shape[1]
+    if low < 0:
+        return f"set ignore_index={low} if {low} means 'no label'"
+    if (low, high) == (1, classes):
+        return "subtract 1 from the labels"
+    outside = setup.counted_targets[setup.counted_targets >= classes].unique()
+    marks = high > classes and len(outside) == 1
+    return f"give the network {high + 1} outputs" + f", or set ignore_index={high} if it means 'no label'" * marks
 
 
 def single_output(setup: Setup) -> Iterator[Finding]:
@@ -126,7 +135,7 @@ def wrong_soft_targets(setup: Setup) -> Iterator[Finding]:
     fix = "divide each row by its sum; for labels that do not exclude each other use binary cross-entropy"
     if (target < 0).any():
         problem = f"soft targets down to {target.min():.4g}"
-        fix = "give probabilities, such as softmax(target), or use another loss"
+        fix = "give probabilities (softmax of logits, exp of log-probabilities), or use a loss for values (MSE, L1)"
         yield error("targets-negative", problem, "a probability is never negative", fix)
         return
     sums = target.sum(1).flatten()
@@ -163,7 +172,7 @@ def labels_outside_0_1(setup: Setup) -> Iterator[Finding]:
         why += ": for a target of -1 it has no lower bound"
         yield error("plus-minus-one-targets", "the targets are -1 and 1", why, "use (target + 1) / 2, which is 0 and 1")
         return
-    fix = "use labels of 0 and 1, or a loss for values (MSE, L1, Huber)"
+    fix = "use labels of 0 and 1 or probabilities (of percentages, a hundredth), or a loss for values (MSE, L1, Huber)"
     yield error("labels-outside-0-1", f"targets from {low:.4g} to {high:.4g}", why, fix)
 
 

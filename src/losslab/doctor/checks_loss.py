@@ -33,7 +33,25 @@ def invalid_loss(setup: Setup) -> Iterator[Finding]:
     elif not value.isfinite().all():
         problem = f"the loss is {setup.number}, though the outputs are finite"
         why = "with the first step, its gradient makes all weights NaN"
-        yield error("loss-not-finite", problem, why, "look for log(0), 0/0 or a sqrt of a negative number in the loss")
+        yield error("loss-not-finite", problem, why, _fix_of_not_finite(setup))
+
+
+def _fix_of_not_finite(setup: Setup) -> str:
+    """Return how to make the loss finite, after trials with outputs and targets above 0."""
+    target, outputs = setup.target, setup.outputs
+    if not setup.has_tensors or setup.one_hot_target is not None:
+        return "look for log(0), 0/0 or a sqrt of a negative number in the loss"
+    outputs = outputs.detach()
+    above_0 = outputs.abs().clamp(min=0.1), target.abs().clamp(min=0.1) if target.is_floating_point() else target
+    if target.is_floating_point() and finite_value(setup.loss, outputs, above_0[1]) is not None:
+        low = float(target.min())
+        return f"the targets go down to {low:.4g}, and the loss is finite if they are above 0: give it such targets"
+    if finite_value(setup.loss, above_0[0], target) is not None:
+        low = float(outputs.min())
+        return f"the outputs go down to {low:.4g}, and the loss is finite if they are above 0: end in Softplus or exp"
+    if finite_value(setup.loss, *above_0) is not None:
+        return "the loss is finite only if outputs and targets are above 0: end in Softplus or exp, use such targets"
+    return "look for log(0), 0/0 or a sqrt of a negative number in the loss"
 
 
 def unreached_parameters(setup: Setup) -> Iterator[Finding]:
@@ -127,7 +145,7 @@ def inverted_loss(setup: Setup) -> Iterator[Finding]:
         return
     problem = f"the loss is {values[0]:.4g} where the outputs are correct, and {values[1]:.4g} where they are wrong"
     why = "minimising the loss makes the outputs wrong"
-    fix = "change the sign of the loss, or use an optimizer with maximize=True"
+    fix = "change the sign of the loss or the order of its arguments, or use an optimizer with maximize=True"
     yield error("loss-upside-down", problem, why, fix)
 
 

@@ -76,7 +76,8 @@ def high_initial_loss(setup: Setup) -> Iterator[Finding]:
         size = float(setup.outputs.detach().abs().max())
         problem = f"the loss is {setup.number:.4g} (of outputs 0: {uniform:.4g}), and outputs are up to {size:.4g}"
         why = "the untrained network makes confident wrong predictions: the first epochs only correct this"
-        yield warning("initial-loss", problem, why, "normalise the inputs, or initialise the last layer closer to 0")
+        fix = "normalise the inputs, or initialise the last layer closer to 0 (trained weights: for the same classes?)"
+        yield warning("initial-loss", problem, why, fix)
 
 
 def unstable_learning_rate(setup: Setup) -> Iterator[Finding]:
@@ -108,7 +109,8 @@ def _largest_eigenvalue(setup: Setup, layer: nn.Linear) -> float:
     features = calls[0][0].detach().double()
     if layer.bias is not None and layer.bias.requires_grad:
         features = torch.cat([features, features.new_ones(len(features), 1)], 1)
-    elements = 1 if getattr(setup.loss, "reduction", "mean") == "sum" else outputs.numel()
+    divisors = {"sum": 1, "batchmean": len(outputs)}
+    elements = divisors.get(getattr(setup.loss, "reduction", "mean"), outputs.numel())
     decay = setup.optimizer.param_groups[0]["weight_decay"] if setup.optimizer is not None else 0.0
     return float(2 * torch.linalg.matrix_norm(features, 2).square() / elements + decay)
 

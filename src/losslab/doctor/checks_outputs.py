@@ -101,8 +101,12 @@ def unreachable_targets(setup: Setup) -> Iterator[Finding]:
         outside = (target < low) | (target > high)
         if outside.any() and setup.holds_for_any_weights(lambda z: within(low, high, to_predictions(z))):  # noqa: B023
             problem = f"{outside.sum()} of {target.numel()} targets are outside of the output range {low:g} to {high:g}"
-            problem += setup.ending or ", whatever the weights are"
-            fix = "end the network in a linear layer, or rescale the targets"
+            if setup.holds_for_any_weights(partial(within, low, high)):
+                problem += setup.ending or ", whatever the weights are"
+                fix = "end the network in a linear layer if the loss accepts any outputs, or rescale the targets"
+            else:
+                problem += ", to which the loss converts all outputs of the network"
+                fix = "use targets in this range (counts or amounts, not standardised), or a loss for values (MSE, L1)"
             yield error("targets-out-of-reach", problem, "no weights can reach them", fix)
             return
 

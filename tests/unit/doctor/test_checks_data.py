@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from losslab import losses
 from losslab.doctor import examine
+from losslab.errors import LabError
+from losslab.losses.adapter.adapted import adapt
+from losslab.targets import Kind
 
 X = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.randint(5, (32,), generator=torch.Generator().manual_seed(2))
@@ -66,7 +70,7 @@ HOT = nn.functional.one_hot(LABELS, 5).float()
         (COLUMN, nn.MultiMarginLoss(), LABELS * 0, "why", "nothing to be compared with"),
         (LOG_SOFTMAX, nn.NLLLoss(), HOT, "why", "class indices of shape (N,), not rows"),
         (LOG_SOFTMAX, nn.NLLLoss(), LABELS.float(), "why", "class indices are integers"),
-        (LINEAR, nn.CrossEntropyLoss(), X[:, :5], "fix", "softmax(target)"),
+        (LINEAR, nn.CrossEntropyLoss(), X[:, :5], "fix", "softmax of logits"),
         (LINEAR, nn.MSELoss(), X[:, :1], "why", "not compared one to one"),
         (COLUMN, nn.MSELoss(), X[:, 0], "why", "every output is compared with every target"),
     ],
@@ -84,3 +88,86 @@ def test_non_finite_outputs_are_counted_by_example():
 
     (finding,) = examine(network, nn.CrossEntropyLoss(), ({"x": X}, LABELS))
     assert finding.problem == "the outputs of 3 of 32 examples are NaN or infinite"
+
+
+VALUES, SCORES = X[:, :1], X[:, :5]
+ADVICE = {
+    "counts below 0": (COLUMN, nn.PoissonNLLLoss(), VALUES, "counts-negative", "counts that are not standardised"),
+    "amounts below 0": (
+        COLUMN,
+        lambda z, t: (t * torch.exp(-z) + z).mean(),
+        VALUES,
+        "targets-out-of-reach",
+        "not standardised",
+    ),
+    "amounts below 0, ours": (COLUMN, losses.Tweedie(), VALUES, "targets-out-of-reach", "not standardised"),
+    "logarithms of targets below 0": (
+        COLUMN,
+        lambda z, t: (z - (t + 1).log()).square().mean(),
+        3 * VALUES,
+        "loss-not-finite",
+        "the targets go down to",
+    ),
+    "labels outside of 0 and 1": (LINEAR, nn.BCEWithLogitsLoss(), SCORES, "labels-outside-0-1", "labels of 0 and 1"),
+    "labels outside of 0 and 1, probabilities": (
+        nn.Sequential(LINEAR, nn.Sigmoid()),
+        nn.BCELoss(),
+        SCORES,
+        "labels-outside-0-1",
+        "labels of 0 and 1",
+    ),
+    "logits for probabilities": (LINEAR, nn.BCELoss(), HOT, "no-probabilities", "on logits"),
+    "scores for probabilities": (
+        LOG_SOFTMAX,
+        nn.KLDivLoss(reduction="batchmean"),
+        SCORES,
+        "targets-negative",
+        "softmax of logits",
+    ),
+    "logits for log-probabilities": (
+        LINEAR,
+        nn.KLDivLoss(reduction="batchmean"),
+        SCORES.softmax(1),
+        "no-log-probabilities",
+        "log_softmax",
+    ),
+    "mean over the classes": (LOG_SOFTMAX, nn.KLDivLoss(), SCORES.softmax(1), "kl-element-mean", "batchmean"),
+    "rectified values": (
+        nn.Sequential(COLUMN, nn.ReLU()),
+        nn.MSELoss(),
+        VALUES,
+        "targets-out-of-reach",
+        "end the network in a linear layer",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_advice_names_the_cause_also_for_an_adapted_criterion(case):
+    network, criterion, target, name, fix = ADVICE[case]
+    kind = Kind.VALUES if target.shape[1] == 1 else Kind.BINARY
+    kind = Kind.PROBABILITIES if isinstance(criterion, nn.KLDivLoss) else kind
+    (finding,) = examine(network, adapt(criterion, kind, target.shape[1]), (X, target))
+    assert finding.name == name
+    assert fix in finding.fix
+
+
+def test_outputs_below_0_are_named_if_the_loss_is_finite_for_others():
+    (finding,) = examine(COLUMN, lambda z, t: (z.log() - t.log()).square().mean(), (X, VALUES.abs() + 1))
+    assert "the outputs go down to" in finding.fix
+
+
+def test_one_index_far_out_of_range_may_mean_no_label():
+    labels = LABELS.clone()
+    labels[::4] = 255
+    (finding,) = examine(LINEAR, nn.CrossEntropyLoss(), (X, labels))
+    assert "ignore_index=255" in finding.fix
+    assert "256 outputs" in finding.fix
+
+
+def test_adapted_criterion_of_probabilities_names_targets_or_outputs():
+    loss = adapt(nn.BCELoss(), Kind.BINARY, 5)
+    with pytest.raises(LabError, match="the targets of the data"):
+        loss(HOT, HOT + 1)
+    with pytest.raises(LabError, match="the outputs of the network"):
+        loss(HOT + 1, HOT)

@@ -104,6 +104,16 @@ class Adapted(Loss):
         self.classifier = find_classifier(criterion, probe.call.width, probe.targets)
         self.criterion = unreduced(criterion, self.form.route)
 
+    @property
+    def adapted_criterion(self) -> Criterion:
+        """The criterion, for `losslab.doctor`, which knows the classes of torch.nn."""
+        return self.criterion
+
+    @property
+    def reduction(self) -> str:
+        """The reduction of this loss in torch's words: "mean" over all elements, or "batchmean"."""
+        return "batchmean" if self.form.over_columns == "sum" else "mean"
+
     def outputs(self, targets: int) -> int:  # noqa: ARG002 -- the loss was adapted for one number of targets
         """Return the number of outputs of the network: one per class, label or value, or the width of an embedding."""
         return self.call.width
@@ -133,10 +143,11 @@ class Adapted(Loss):
         except RuntimeError as error:
             if not self.bounded:
                 raise
-            raise LabError(
-                f"{self.name} does not accept the outputs of the network, only outputs between 0 and 1: "
-                f"{message_of(error)}"
-            ) from error
+            part = "outputs of the network"
+            if bool(((outputs >= 0) & (outputs <= 1)).all()):
+                part = "targets of the data" if target.is_floating_point() else ""
+            problem = f"does not accept the {part}, only values between 0 and 1: " * bool(part)
+            raise LabError(f"{self.name} {problem}{message_of(error)}") from error
         count = torch.full_like(value.detach(), len(outputs))
         return Total(value if self.form.summed else value * count, count, {})
 

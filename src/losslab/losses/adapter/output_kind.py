@@ -62,6 +62,7 @@ _TORCH: dict[type[nn.Module], tuple[Any, OutputKind]] = {
 
 def torch_class(criterion: Criterion) -> type[nn.Module] | None:
     """Return the torch.nn class of which the criterion is an instance or the functional form; else None."""
+    criterion = getattr(criterion, "adapted_criterion", criterion)
     function = criterion.func if isinstance(criterion, partial) else criterion
     classes = (cls for cls, (same, _) in _TORCH.items() if isinstance(criterion, cls) or function is same)
     return next(classes, None)
@@ -74,16 +75,17 @@ def is_known(criterion: Criterion) -> bool:
 
 def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
     """Return the hyperparameter `name`: a keyword argument of a functools.partial, or an attribute of a module."""
-    if isinstance(criterion, partial):
-        return criterion.keywords.get(name, default)
-    return getattr(criterion, name, default)
+    inner = getattr(criterion, "adapted_criterion", criterion)
+    if isinstance(inner, partial):
+        return inner.keywords.get(name, default)
+    return getattr(criterion, name, getattr(inner, name, default))
 
 
 def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind:
     """Return what a criterion takes outputs of this shape (N, ...) for, or UNKNOWN if there is doubt."""
-    if isinstance(criterion, Loss):
-        return _declared(criterion, outputs)
     known = torch_class(criterion)
+    if isinstance(criterion, Loss) and known is None:
+        return _declared(criterion, outputs)
     if known is nn.PoissonNLLLoss and not setting(criterion, "log_input", default=True):
         return OutputKind.VALUES
     if known is not None:
