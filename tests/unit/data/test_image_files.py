@@ -96,13 +96,17 @@ def test_wide_grey_values_of_other_files_are_scaled(tmp_path):
     assert _line(tmp_path / "wide.pgm") == [128, 255]
     (tmp_path / "twelve.pgm").write_bytes(b"P5 2 1 4095\n\x08\0\x0f\xff")
     assert _line(tmp_path / "twelve.pgm") == [128, 255]
-    white_is_zero = {262: 0}
-    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "negative.tif", tiffinfo=white_is_zero)
-    content = (tmp_path / "negative.tif").read_bytes()
-    entry = struct.pack("<HHI", 262, 3, 1)
-    position = content.index(entry) + len(entry)
-    (tmp_path / "negative.tif").write_bytes(content[:position] + b"\0\0" + content[position + 2 :])
+    (tmp_path / "negative.tif").write_bytes(tiff(16, 0, b"\0\0\xff\xff"))
     assert _line(tmp_path / "negative.tif") == [255, 0]
+    (tmp_path / "twelve.tif").write_bytes(tiff(12, 1, b"\x80\x0f\xff"))
+    assert _line(tmp_path / "twelve.tif") == [128, 255]
+
+
+def tiff(depth: int, white_is: int, line: bytes) -> bytes:
+    """A TIFF file of one line of two grey pixels. `white_is` is 0 if white is zero."""
+    tags = {256: 2, 257: 1, 258: depth, 259: 1, 262: white_is, 273: 122, 277: 1, 278: 1, 279: len(line)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + line
 
 
 def _line(path):
@@ -238,3 +242,9 @@ def test_exif_orientation_is_applied(tmp_path):
     pixels = decode(tmp_path / "turned.png", 8).pixels
     assert pixels[0, 0].tolist() == [255, 0, 0]
     assert pixels[7, 7].tolist() == [0, 0, 255]
+
+
+def test_premultiplied_grey_is_laid_over_the_background():
+    image, transparent = image_files._to_rgb(half_transparent("LA").convert("La"), GREEN)
+    assert transparent
+    assert (image.getpixel((0, 0)), image.getpixel((7, 0))) == ((0, 0, 0), GREEN)
