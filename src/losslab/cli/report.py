@@ -39,7 +39,8 @@ def log_header(experiment: "Experiment") -> None:
     inputs = f"inputs of {'×'.join(map(str, spec.input_shape))}"
     targets = f"{spec.targets} classes" if spec.task is Task.MULTICLASS else spec.task
     folder, packages = runs.display_path(experiment.folder.path), trust.packages_to_trust(config)
-    batches = f"batches of {config['data']['batch_size']}" if config["data"]["batch_size"] else "one full batch"
+    size = experiment.data.batch_size
+    batches = f"batches of {size}" if size else "one full batch"
     lines = {
         "model": f"{_with_changes('model', config)}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{_with_changes('data', config)}, {inputs}, {targets}, {batches}",

@@ -1,12 +1,14 @@
 """`Batch`; `Examples`, a split in memory; `Source`, a split in memory or on disk; and `DataSpec`, a description."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
@@ -103,8 +105,50 @@ class DataSpec:
     counts: bool = False
     """Whether the values are counts 0, 1, 2, ..."""
 
+    def __post_init__(self) -> None:
+        for name, convert in (("task", Task), ("kind", Kind), ("input_shape", tuple), ("class_names", tuple)):
+            value = getattr(self, name)
+            with suppress(TypeError, ValueError):  # `check` names the field
+                object.__setattr__(self, name, value if convert is tuple and isinstance(value, str) else convert(value))
+
+    def check(self) -> None:
+        """Raise LabError, which names the field, if a value does not fit the task."""
+        for name, kind in (("task", Task), ("kind", Kind)):
+            if not isinstance(getattr(self, name), kind):
+                raise LabError(f"spec.{name} must be one of {', '.join(kind)}, got {getattr(self, name)!r}")
+        low, kinds = _LIMITS[self.task]
+        if self.kind not in kinds:
+            raise LabError(f"spec.kind must be {' or '.join(kinds)} for a {self.task} task, got {self.kind}")
+        sizes, targets, names = self.input_shape, self.targets, self.class_names
+        if not isinstance(sizes, tuple) or not sizes or not all(type(size) is int and size > 0 for size in sizes):
+            raise LabError(f"spec.input_shape must be a tuple of integers above 0, such as (8,), got {sizes!r}")
+        is_binary = self.task is Task.BINARY
+        if type(targets) is not int or targets < low or (is_binary and targets > 1):
+            expected = "1" if is_binary else f"an integer, {low} or more,"
+            raise LabError(f"spec.targets must be {expected} for a {self.task} task, got {targets!r}")
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise LabError(f"spec.class_names must be a tuple of strings, got {names!r}")
+        count = 2 if is_binary else targets
+        if len(names) not in {0, count}:
+            raise LabError(
+                f"spec.class_names must be {count} names for a {self.task} task with targets={targets}, or empty: got "
+                f"{len(names)}"
+            )
+        repeated = [name for number, name in enumerate(names) if name in names[:number]]
+        if repeated:
+            raise LabError(f"spec.class_names contains {repeated[0]!r} twice: each class needs a name of its own")
+
     @property
     def names(self) -> list[str]:
         """Names of all classes (two for a binary task) or labels: `class_names`, or numbers if there are none."""
         count = 2 if self.task is Task.BINARY else self.targets
-        return list(self.class_names) if len(self.class_names) == count else [str(number) for number in range(count)]
+        return list(self.class_names) or [str(number) for number in range(count)]
+
+
+_LIMITS: dict[Task, tuple[int, tuple[Kind, ...]]] = {
+    Task.REGRESSION: (1, (Kind.VALUES,)),
+    Task.BINARY: (1, (Kind.BINARY,)),
+    Task.MULTICLASS: (2, (Kind.INDEX, Kind.PROBABILITIES)),
+    Task.MULTILABEL: (1, (Kind.BINARY,)),
+}
+"""The smallest `DataSpec.targets` and the possible kinds of target for each task."""

@@ -215,8 +215,6 @@ class ImageFolder(ExperimentDataModule):
                 f"{folder} contains no images of {missing}: put images into the folder of the class, or remove that "
                 f"folder, as a class without training images cannot be learnt"
             )
-        if missing:
-            logger.warning("%s contains no images of %s", folder, missing)
         images = {name: found[name].images if name in found else [] for name in classes}
         paths = [f"{name}/{path}" for name in classes for path in images[name]]
         labels = [label for label, name in enumerate(classes) for _ in images[name]]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec, Examples, Source
+from losslab.data.checks import check_splits
 from losslab.data.corruption import manifest as manifests
 from losslab.data.corruption.base import Corruption
 from losslab.data.loader import Loader
@@ -103,6 +104,7 @@ class ExperimentDataModule(LightningDataModule, ABC):
     augment: Augment | None = None
     transform: Callable[[Tensor], Tensor] | None = None
     mix: Mix | None = None
+    _unmixed_kind: Kind | None = None
     corruptions: Sequence[Corruption] = ()
     manifest: manifests.Manifest | None = None
     """Record of what the corruptions changed; `setup` sets it."""
@@ -114,6 +116,8 @@ class ExperimentDataModule(LightningDataModule, ABC):
     """RGB colour under transparent parts of image files; None to ignore transparency."""
     workers = 0
     """Number of worker processes for splits that are not in memory."""
+    ignore_index: int | None = None
+    """Class index that the loss ignores; `setup` leaves out its examples, like those with an unknown label."""
     val_split = "val"
     """Split that `val_dataloader` reads; "train" to evaluate on the training data."""
     training_metadata: DataMetadata | None = None
@@ -132,13 +136,20 @@ class ExperimentDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Mapping[str, Source]:
-        """Return the splits "train", "val" and "test". May set `transform`, fitted to the training split."""
+        """Return the splits "train", "val" and "test": `Examples`, or a pair of inputs and targets, each.
+
+        May set `transform`, fitted to the training split. `setup` converts arrays and dtypes, and leaves out examples
+        without a known label, see `losslab.data.checks.check_splits`.
+        """
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Read the data in the first call. Move them to the GPU of the trainer if half of its free memory suffices."""
         if not self.splits:
+            self.spec.check()
             try:
-                splits = self.load()
+                splits: Mapping[str, Source] = self.load()
+                given = replace(self.spec, kind=self.given_kind)
+                splits = check_splits(splits, given, type(self).__name__, self.transform, self.ignore_index)
                 if self.corruptions:
                     train, self.manifest = manifests.apply(splits["train"], self.corruptions, self.spec)
                     splits = {**splits, "train": train}
@@ -170,7 +181,13 @@ class ExperimentDataModule(LightningDataModule, ABC):
         """Mix training batches; all targets become probabilities. Raises LabError unless each image has one class."""
         if self.spec.task is not Task.MULTICLASS or len(self.spec.input_shape) != 3:
             raise LabError("mix= needs images with class indices: use data=cifar10, digits or image_folder, or no mix=")
+        self._unmixed_kind = self.spec.kind
         self.mix, self.spec = mix, replace(self.spec, kind=Kind.PROBABILITIES)
+
+    @property
+    def given_kind(self) -> Kind:
+        """Kind of the targets that `load` returns. Those of the batches are probabilities if `mix` is set."""
+        return self._unmixed_kind or self.spec.kind
 
     @property
     def class_counts(self) -> Tensor | None:
@@ -261,12 +278,7 @@ def _validate(
     spec: DataSpec, normalise: Normalise | None, class_counts: Tensor | None, background: tuple[int, ...] | None
 ) -> None:
     """Raise ValueError if an argument has a value that no data set can have."""
-    sizes, names = (spec.targets, *spec.input_shape), spec.class_names
-    if not spec.input_shape or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError("invalid targets or input_shape")
-    n_names = 2 if spec.task is Task.BINARY else spec.targets
-    if len(names) not in {0, n_names} or not all(isinstance(name, str) for name in names):
-        raise ValueError("invalid class_names")
+    spec.check()
     if normalise is not None:
         mean, std = normalise.mean, normalise.std
         fits = len(spec.input_shape) == 3 and mean.shape == std.shape == spec.input_shape[:1]

@@ -1,20 +1,26 @@
 """Data sets that scikit-learn includes, without a download: breast cancer, diabetes and digits."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from losslab.data.batch import DataSpec, Examples
+from losslab.data.checks import to_target, to_tensor
 from losslab.data.module import ExperimentDataModule, split_rows
-from losslab.data.transforms import Augment, Normalise
+from losslab.data.transforms import Augment, Normalise, column_statistics
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 
 class SplitDataModule(ExperimentDataModule):
-    """Base class of data sets without official splits: 70 % train, 15 % val and 15 % test, drawn with `split_seed`."""
+    """Base class of data sets without official splits: 70 % train, 15 % val and 15 % test, drawn with `split_seed`.
+
+    A subclass sets `spec` and implements `read`.
+    """
 
     def __init__(
         self, batch_size: int | None = 32, eval_batch_size: int | None = None, split_seed: int = 0, seed: int = 0
@@ -23,17 +29,34 @@ class SplitDataModule(ExperimentDataModule):
         self.split_seed = split_seed
 
     @abstractmethod
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Read inputs and targets of the whole data set."""
+    def read(self) -> tuple[Any, Any]:
+        """Read inputs and targets of the whole data set: two tensors, arrays, lists or tables of pandas."""
 
     def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardise features and, for regression, targets by the statistics of the training rows `train`."""
+        """Standardise inputs and, for regression, targets by the statistics of the training rows `train`.
+
+        uint8 images (N, height, width, channels) stay as they are: `transform`, which is set, normalises batches.
+        """
         if self.spec.task is Task.REGRESSION:
-            target = _standardise_columns(target, train)
+            known = train[~target[train].isnan().any(1)]
+            target = _standardise_columns(target, known) if len(known) else target
+        if inputs.dtype is torch.uint8 and inputs.ndim == 4:
+            self.transform = Normalise.from_images(inputs[train])
+            return inputs, target
         return _standardise_columns(inputs, train), target
 
     def load(self) -> dict[str, Examples]:
-        inputs, target = self.read()
+        name, result = type(self).__name__, self.read()
+        result = result.tensors if isinstance(result, TensorDataset) else result
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
+            raise LabError(f"data: {name}.read() must return inputs and targets, got {got}")
+        inputs, target = to_tensor(result[0], f"data: the inputs of {name}"), result[1]
+        target = to_target(target, self.given_kind, self.spec.targets, f"data: the targets of {name}")
+        if len(inputs) != len(target):
+            raise LabError(f"data: {name}.read() returns {len(inputs):,} inputs, but {len(target):,} targets")
+        if inputs.dtype is torch.uint8 and inputs.ndim == 4 and inputs.shape[1:] == self.spec.input_shape:
+            inputs = inputs.permute(0, 2, 3, 1).contiguous()
         part = round(0.15 * len(inputs))
         train, val, test = split_rows(len(inputs), (len(inputs) - 2 * part, part, part), self.split_seed)
         examples = Examples.of(*self.standardise(inputs, target, train))
@@ -45,8 +68,8 @@ def _standardise_columns(values: Tensor, train: Tensor) -> Tensor:
 
     Constant columns become 0.
     """
-    mean, std = values[train].mean(0), values[train].std(0, correction=0)
-    return ((values - mean) / torch.where(std > 0, std, 1.0)).float()
+    mean, std, _ = column_statistics(values[train])
+    return ((values - mean) / std).float()
 
 
 class BreastCancer(SplitDataModule):
@@ -110,8 +133,3 @@ class Digits(SplitDataModule):
         small = torch.from_numpy(x).float().view(-1, 1, 8, 8) * (255 / 16)
         images = F.interpolate(small, size=self.spec.input_shape[1:], mode="bilinear", antialias=True)
         return images.round().byte().permute(0, 2, 3, 1).repeat(1, 1, 1, 3), torch.from_numpy(y)
-
-    def standardise(self, inputs: Tensor, target: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-        """Set `transform`, which normalises batches with the statistics of the training images; these stay uint8."""
-        self.transform = Normalise.from_images(inputs[train])
-        return inputs, target

@@ -96,6 +96,18 @@ def _cut_out(images: Tensor, side: int, y: Tensor, x: Tensor) -> Tensor:
     return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], _GREY)
 
 
+def column_statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, standard deviation and whether it is constant, for each column (...) of values (N, ...), in float64.
+
+    A column is constant if its values differ by rounding only, as in scikit-learn. Its standard deviation is then 1.
+    """
+    eps = torch.finfo(values.dtype if values.is_floating_point() else torch.float64).eps
+    values = values.double()
+    mean, std = values.mean(0), values.std(0, correction=0)
+    constant = (std <= 10 * eps * mean.abs()) | (values.amax(0) == values.amin(0))
+    return mean, std.where(~constant, 1.0), constant
+
+
 class Normalise:
     """(x - mean) / std: uint8 images (N, H, W, channels) → float (N, channels, H, W) in channels_last memory.
 
@@ -116,7 +128,7 @@ class Normalise:
         _, _, width, channels = images.shape
         sums, squares = torch.zeros(2, width * channels, dtype=torch.float64)
         # 256 lines at a time: 256 · 255² < 2²⁴, up to which float32 represents every integer.
-        for lines in images.view(-1, width * channels).split(256):
+        for lines in images.reshape(-1, width * channels).split(256):
             values = lines.float()
             sums += values.sum(0)
             squares += values.square_().sum(0)

@@ -12,10 +12,12 @@ import torch
 from lightning import Trainer, seed_everything
 
 from losslab import __version__, runs
+from losslab.data.checks import find_degenerate
 from losslab.data.module import DataMetadata, ExperimentDataModule
 from losslab.data.transforms import Augment, RandomShift
 from losslab.errors import LabError, NonFiniteError
 from losslab.io import conf_groups
+from losslab.losses.adapter.output_kind import ignored_class
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.runs.trust import parse_packages
@@ -23,7 +25,7 @@ from losslab.training import preflight, weights
 from losslab.training.callbacks.checkpoint import training_results
 from losslab.training.distributed import environment
 from losslab.training.global_state import GlobalState, global_state
-from losslab.training.instantiate import make, make_loss, make_partial, translate_errors
+from losslab.training.instantiate import make, make_data, make_loss, make_partial, translate_errors
 from losslab.training.loggers import RunLogger
 from losslab.training.network import make_network
 from losslab.training.teacher import trusting, with_teacher
@@ -62,13 +64,14 @@ def build(config: dict[str, Any], *, will_train: bool = True) -> Experiment:
 
 def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
     trusted = parse_packages(config.get("trust"))
-    data: ExperimentDataModule = make("data", config["data"])
+    data = make_data(config["data"])
     data.corrupt([make(group, config[group]) for group in conf_groups.CORRUPTIONS if config.get(group)])
     if config.get("mix"):
         data.enable_mixing(make("mix", config["mix"]))
     _seed(config["seed"])  # a loss may initialise its parameters at random
     with trusting(trusted):
         loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="all" if will_train else "metrics")
+    data.ignore_index = ignored_class(loss)
     preflight.check_loss(loss, data.spec)
     preflight.check_trainer(config["trainer"])
     # Seeded again, so that random numbers drawn by the data or the loss do not change the initial weights.
@@ -197,6 +200,8 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         experiment.data.expected_manifest = folder.read_faults()
     experiment.data.prepare_data()
     experiment.data.setup()
+    if config["test"] and not experiment.data.splits["test"].size:
+        raise LabError("the split test has no examples with a known label: set test=false to train without a test")
     if resume:
         _check_same_data(experiment)
     elif config["train"]:
@@ -233,6 +238,8 @@ def _check_first_step(experiment: Experiment) -> None:
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
     if config.get("examine", True):  # configurations of early versions lack this key
+        for sentence in find_degenerate(data.splits, data.spec):
+            logger.warning("%s", sentence)
         preflight.examine_first_batch(learner, data, device)
     preflight.check_last_batch(learner, data, trainer)
 

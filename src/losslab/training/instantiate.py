@@ -22,6 +22,8 @@ from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from losslab.data.batch import DataSpec
+from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError, message_of, user_line
 from losslab.losses.adapter.adapted import Adapted, Warn, adapt
 from losslab.losses.adapter.output_kind import OutputKind
@@ -67,6 +69,32 @@ def make_partial(key: str, config: Any) -> Any:
         raise LabError(f"{key}._partial_ must be true: {key} is called later, with the parameters or the optimizer")
     # Lists as lists, since checkpoints contain them.
     return make(key, {"_convert_": "all", **config} if isinstance(config, Mapping) else config)
+
+
+def make_data(config: dict[str, Any]) -> ExperimentDataModule:
+    """Instantiate the data module.
+
+    Raises:
+        LabError: it cannot be instantiated, or is not a complete subclass of `ExperimentDataModule`.
+    """
+    data = make("data", config)
+    name = type(data).__name__
+    if not isinstance(data, ExperimentDataModule):
+        raise LabError(
+            f"data: {name} is not a losslab.data.module.ExperimentDataModule: subclass it, and return the splits from "
+            "load() instead of loaders (README, Your own data)"
+        )
+    if not isinstance(getattr(data, "spec", None), DataSpec):
+        raise LabError(
+            f"data: {name} must set spec = DataSpec(task, kind, input_shape, targets), which describes the data"
+        )
+    if "splits" not in vars(data):
+        raise LabError(f"data: {name}.__init__() must call super().__init__(batch_size, eval_batch_size, seed=seed)")
+    try:
+        data.spec.check()
+    except LabError as error:
+        raise LabError(f"data: {name}.{error}") from error
+    return data
 
 
 def make_loss(config: dict[str, Any], kind: Kind, targets: int, *, warn: Warn = "all") -> Loss:

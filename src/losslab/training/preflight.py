@@ -276,8 +276,10 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: to
     if errors:
         errors[-1] += "; set examine=false to train anyway"
         raise LabError("\n".join(errors))
+    counts = data.class_counts
     for finding in findings:
-        logger.warning("%s", finding)
+        if finding.name != "classes-missing" or counts is None or counts.all():  # else `find_degenerate` named them
+            logger.warning("%s", finding)
 
 
 def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trainer) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losslab.data.module import ExperimentDataModule
 from losslab.losses.base import Loss
 from losslab.runs import RunFolder
 from losslab.training import weights
-from losslab.training.instantiate import make, make_loss
+from losslab.training.instantiate import make_data, make_loss
 from losslab.training.network import make_network
 
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
@@ -43,7 +42,7 @@ def network_of(run: str | None) -> nn.Module | None:
         return None
     folder = RunFolder(Path(run), _trusted.get())
     config = with_teacher(None, folder.read_config())  # the teacher's own teacher is not needed for inference
-    data: ExperimentDataModule = make("data", config["data"])
+    data = make_data(config["data"])
     loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="nothing")
     network = make_network(config, data.spec, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))

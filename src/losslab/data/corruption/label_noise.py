@@ -54,11 +54,6 @@ class LabelNoise(Corruption):
         columns = [self._corrupt(labels.long(), spec, column) for column, labels in enumerate(train.target.unbind(1))]
         return with_target(train, torch.stack(columns, dim=1).to(train.target.dtype))
 
-    def check(self, spec: DataSpec) -> None:
-        super().check(spec)
-        if spec.task is Task.MULTICLASS and spec.targets < 2:
-            raise LabError(f"noise={self.kind} needs two classes or more, and these data have one: remove noise=")
-
     def _corrupt(self, labels: Tensor, spec: DataSpec, column: int) -> Tensor:
         """Replace a share of the class indices (N,). Indices outside 0..C-1 are not replaced."""
         classes = spec.targets if spec.task is Task.MULTICLASS else 2

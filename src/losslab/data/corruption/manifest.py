@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 def apply(source: Source, corruptions: Sequence[Corruption], spec: DataSpec) -> tuple[TrainingSplit, Manifest]:
     """Apply corruptions in order. Return the corrupted split and its manifest. Raises LabError if one does not fit."""
     rows, records = torch.arange(source.size), []
-    train: TrainingSplit = source if isinstance(source, Examples) else Subset(source, rows, source.target)
+    train: TrainingSplit = source if isinstance(source, Examples | Subset) else Subset(source, rows, source.target)
     for corruption in corruptions:
         before, train = train, corruption(train, spec)
         records.append(_record(corruption, before, train, spec))

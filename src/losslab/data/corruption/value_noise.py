@@ -10,6 +10,7 @@ from torch import Tensor
 from losslab.data import random_keys
 from losslab.data.batch import DataSpec, Examples
 from losslab.data.corruption.base import Corruption, TrainingSplit, is_number, with_target
+from losslab.data.transforms import column_statistics
 from losslab.errors import LabError
 from losslab.targets import Task
 
@@ -114,7 +115,7 @@ class Heteroscedastic(ValueNoise):
     def deviation(self, train: Examples, inputs: Tensor) -> Tensor:
         """Return the standard deviation of the noise at `inputs` (N, ...) → (N,), with z standardised as in `train`."""
         column = int(self.feature)
-        reference, values = (each.flatten(1)[:, column].double() for each in (train.inputs, inputs))
-        spread = reference.std(correction=0)
-        z = (values - reference.mean()) / torch.where(spread > 0, spread, 1.0)
+        reference, values = (each.flatten(1)[:, column] for each in (train.inputs, inputs))
+        mean, spread, _ = column_statistics(reference)
+        z = (values - mean) / spread
         return (self.scale * (self.growth * z).exp()).float()

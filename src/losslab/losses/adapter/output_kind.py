@@ -81,6 +81,12 @@ def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
     return getattr(criterion, name, getattr(inner, name, default))
 
 
+def ignored_class(loss: nn.Module) -> int | None:
+    """Return the `ignore_index` of a loss, of the first of its terms, or of its criterion; None if it has none."""
+    indices = (setting(getattr(part, "criterion", part), "ignore_index") for part in loss.modules())
+    return next((index for index in indices if isinstance(index, int)), None)
+
+
 def identify(criterion: Criterion, outputs: Tensor, target: Tensor) -> OutputKind:
     """Return what a criterion takes outputs of this shape (N, ...) for, or UNKNOWN if there is doubt."""
     known = torch_class(criterion)
