@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from losslab.errors import LabError, message_of
+from losslab.losses.adapter.form import Route, find_form, unreduced
 from losslab.losses.adapter.output_kind import OutputKind, find_classifier, infer
-from losslab.losses.adapter.probe import Criterion, Probe, Route, find_form, find_probe, name_of, unreduced
+from losslab.losses.adapter.probe import Criterion, Probe, find_probe, name_of
 from losslab.losses.adapter.state import State
 from losslab.losses.base import Loss, Total
 from losslab.targets import Kind

@@ -6,7 +6,7 @@ from typing import Any
 
 from losslab.errors import message_of
 from losslab.losses.adapter.adapted import Adapted
-from losslab.losses.adapter.probe import Route
+from losslab.losses.adapter.form import Route
 from losslab.losses.base import Loss
 from losslab.losses.contract.behaviour import CHECKS, FOREIGN_CHECKS, is_stable_at_large_outputs
 from losslab.losses.contract.claims import CLAIMS
