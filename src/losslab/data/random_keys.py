@@ -25,3 +25,11 @@ def key(seed: int, purpose: int, *position: int) -> int:
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:
     """Create a generator with the seed `key(...)`, on the CPU so that draws do not depend on the device of the data."""
     return torch.Generator().manual_seed(key(seed, purpose, *position))
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators of the CPU and of this device."""
+    # torch.manual_seed would record a stack trace for each device type that is not available.
+    torch.default_generator.manual_seed(seed)
+    if device.type in {"cuda", "mps"}:
+        getattr(torch, device.type).manual_seed(seed)

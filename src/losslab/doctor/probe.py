@@ -87,6 +87,16 @@ def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
 
 
 @contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """Within this context, run a network that was compiled in place as eager code, for tracing or for hooks."""
+    compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = compiled  # noqa: SLF001
+
+
+@contextmanager
 def preserve_state(*parts: Any) -> Iterator[None]:
     """Restore at exit the state that a call of the modules or functions `parts` may change.
 

@@ -1,7 +1,6 @@
 """`Learner`, the LightningModule of network, loss and metrics, and its subclasses `Regressor` and `Classifier`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +15,9 @@ from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
 from losslab.models.logged import LoggedValues
-from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode
-from losslab.models.optimizers import check_accumulation, restore_buffers, separate_weights, set_mode
-from losslab.models.schedules import RunLength, make_schedule, monitors_metric, run_length
+from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode, sums_of_ranks
+from losslab.models.optimizers import Evaluations, check_accumulation, separate_weights, set_mode
+from losslab.models.schedules import RunLength, make_schedule, run_length, schedule_config
 from losslab.targets import Task, choose_kind, encode
 
 
@@ -75,14 +74,13 @@ class Learner(LightningModule):
         """Newest value of each metric by name, for callbacks: of the own metrics, and of those that callbacks log."""
         self.updated_this_epoch: set[str] = set()
         """Names of the metrics in `values` that are of this epoch. Others are older: not every epoch is validated."""
-        self._logged = LoggedValues()
+        self._logged = LoggedValues(self.metric_names)
         self._saved: dict[str, Any] | None = None  # learner state of a checkpoint, restored when training starts
         self._accumulated_weight: Tensor | None = None  # weight of the batches since the last optimizer step
         self.evaluates_repeatedly = False
         """Whether the optimizer evaluates the loss several times in a step, as LBFGS does."""
+        self._evaluations = Evaluations()  # of the loss in the current step
         self._optimizer_trains = False  # the last mode of `set_mode`
-        self._evaluated = False  # whether the loss of the current batch was computed before
-        self._saved_buffers: dict[str, Tensor] = {}  # the buffers after the first evaluation of a step with several
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this about fifty times a step, and nn.Module.__setattr__ would check each time for parameters.
@@ -122,21 +120,16 @@ class Learner(LightningModule):
 
     def logged_values(self) -> dict[str, float]:
         """Return the metrics that callbacks logged in this epoch, or in the last validation or test."""
-        return {name: value for name, value in self._logged.newest(self.trainer).items() if name not in self._own_names}
+        return self._logged.newest(self.trainer)
 
     def _take_logged(self) -> None:
         new = self.logged_values()
         self.values |= new
         self.updated_this_epoch |= new.keys()
 
-    @cached_property
-    def _own_names(self) -> frozenset[str]:
-        return frozenset(self.metric_names)
-
     def log(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Log a value, as in Lightning. Raise a LabError if it would replace a metric that the learner computes."""
-        if name in self._own_names:
-            raise LabError(f"a callback logs {name}, which losslab computes itself: log it under another name")
+        self._logged.check_name(name)
         super().log(name, *args, **kwargs)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -177,12 +170,12 @@ class Learner(LightningModule):
         return outputs, total, weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        first = not self._evaluated
+        first = self._evaluations.start_next(self)
         if not first:
-            self._prepare_repetition(batch_idx)
+            check_accumulation(self.trainer.optimizers[0], self.trainer.accumulate_grad_batches)
+            self._seed_step(batch_idx)
         outputs, total, weight = self.step(batch, "train", update=first)
         if first:
-            self._evaluated = True
             with torch.no_grad():
                 size = len(batch.truth)
                 self.averages["train"][self.train_metric].update(self.batch_metric_sum(outputs, batch.truth), size)
@@ -202,22 +195,9 @@ class Learner(LightningModule):
             loss = loss + (sums[0] / sums[1] - loss.detach())
         return loss
 
-    def _prepare_repetition(self, batch_idx: int) -> None:
-        """Prepare another evaluation of the loss in the same step, as by LBFGS.
-
-        It draws the same random numbers as the first one. Its changes of buffers, such as the running statistics of
-        BatchNorm, last until the end of the step.
-        """
-        check_accumulation(self.trainer.optimizers[0], self.trainer.accumulate_grad_batches)
-        self._seed_step(batch_idx)
-        if not self._saved_buffers:
-            self._saved_buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
-
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        if self._saved_buffers:
-            restore_buffers(self, self._saved_buffers)
-            self._saved_buffers = {}
+        self._evaluations.end_step(self)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate. Before the optimizer steps, scale the gradient to the mean over all examples of the step.
@@ -265,23 +245,15 @@ class Learner(LightningModule):
 
         The weights of a checkpoint are those to evaluate, also if the optimizer trains others (see `set_mode`).
         """
-        sums = torch.stack([average.sums for average in self.averages["train"].values()])
-        of_ranks = [sums]
-        if distributed.is_available() and distributed.is_initialized():  # Lightning's all_gather is deprecated in torch
-            of_ranks = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
-            distributed.all_gather(of_ranks, sums)
-        logged = [self._logged.state(self.trainer)]
-        if len(of_ranks) > 1:
-            logged *= len(of_ranks)
-            distributed.all_gather_object(logged, logged[0])
+        sums, logged = sums_of_ranks(self.averages["train"].values()), self._logged.state_of_ranks(self.trainer)
         self._take_logged()
         loader: Any = self.trainer.train_dataloader
         checkpoint["learner"] = {
-            "sums": torch.stack(of_ranks).cpu(),  # (ranks, averages, 2)
+            "sums": sums,
             "values": dict(self.values),
             "fresh": sorted(self.updated_this_epoch),
             "loader": loader.state_dict(),
-            "logged": logged,  # of each rank
+            "logged": logged,
         }
         if self._optimizer_trains and "current_model_state" not in checkpoint:  # the latter is of WeightAveraging
             training, evaluated = separate_weights(self.trainer.optimizers[0], self)
@@ -315,18 +287,13 @@ class Learner(LightningModule):
         self._accumulated_weight = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluated = False
+        self._evaluations.start_step()
         self._seed_step(batch_idx)
 
     def _seed_step(self, batch_idx: int) -> None:
         # The seed depends on the step, as for all random draws, so that a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
-        # torch.manual_seed would record a stack trace for each device type that is not available.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(seed)
+        random_keys.seed_torch(seed, self.device)
 
     def on_fit_start(self) -> None:
         self._reset_metrics("train", "val")
@@ -394,18 +361,13 @@ class Learner(LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler = make_schedule(self.scheduler, optimizer, self.monitor_mode, self._schedule_length)
-        config = {"scheduler": scheduler, "interval": self.interval}
-        if monitors_metric(scheduler):
-            # Step in epochs with validation only: the others have no new value of the metric.
-            frequency = self.trainer.check_val_every_n_epoch or 1
-            config |= {"reduce_on_plateau": True, "monitor": self.monitor, "frequency": frequency, "strict": False}
+        config = schedule_config(scheduler, self.trainer, self.interval, self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         # Overridden also because Lightning otherwise refuses schedulers that are not subclasses of torch's.
-        if (
-            metric is None or self.monitor in self.updated_this_epoch
-        ):  # with val_check_interval, not every epoch has one
+        # With val_check_interval, not every epoch has a new value of the metric.
+        if metric is None or self.monitor in self.updated_this_epoch:
             super().lr_scheduler_step(scheduler, metric)
 
     def _schedule_length(self) -> RunLength:
@@ -442,16 +404,6 @@ class Classifier(Learner):
 def learner_for(task: Task) -> type[Learner]:
     """Return the class of the learner for a task."""
     return Regressor if task is Task.REGRESSION else Classifier
-
-
-@contextmanager
-def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Within this context, run a network that was compiled in place as eager code, for tracing or for hooks."""
-    compiled, network._compiled_call_impl = network._compiled_call_impl, None  # noqa: SLF001
-    try:
-        yield
-    finally:
-        network._compiled_call_impl = compiled  # noqa: SLF001
 
 
 def _at_least_float32(outputs: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """The values that callbacks log with `pl_module.log`, beside the metrics that a `Learner` computes itself."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
-from torch import Tensor
+from torch import Tensor, distributed
+
+from losslab.errors import LabError
 
 _SETTINGS = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "add_dataloader_idx")
 
@@ -14,10 +17,19 @@ class LoggedValues:
 
     Lightning keeps the newest value of each name in `trainer.callback_metrics`, also values of earlier epochs. Its sums
     of values logged with `on_epoch` are not part of its checkpoints.
+
+    Args:
+        own_names: names of the metrics that the learner computes itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own_names: Iterable[str]) -> None:
+        self._own_names = frozenset(own_names)
         self._earlier: dict[str, Any] = {}
+
+    def check_name(self, name: str) -> None:
+        """Raise a LabError if a callback would replace a metric that the learner computes itself."""
+        if name in self._own_names:
+            raise LabError(f"a callback logs {name}, which losslab computes itself: log it under another name")
 
     def start_epoch(self, trainer: Trainer) -> None:
         """Regard all values logged until now as those of an earlier epoch."""
@@ -26,9 +38,10 @@ class LoggedValues:
 
     def newest(self, trainer: Trainer) -> dict[str, float]:
         """Return the values of this epoch, sorted by name."""
-        values = sorted(trainer.callback_metrics.items())
+        values = {name: value for name, value in trainer.callback_metrics.items() if name not in self._own_names}
         # A value that was logged again is another object.
-        return {name: float(value) for name, value in values if value is not self._earlier.get(name) and _is_one(value)}
+        new = {name: value for name, value in values.items() if value is not self._earlier.get(name)}
+        return {name: float(value) for name, value in sorted(new.items()) if _is_one(value)}
 
     def state(self, trainer: Trainer) -> dict[str, dict[str, Any]]:
         """Return the sums of the current epoch, and how they were logged. Sums of torchmetrics objects are left out."""
@@ -41,6 +54,13 @@ class LoggedValues:
             for key, item in results.items()
             if item.is_tensor and item.meta.on_epoch and not item.has_reset and item.meta.sync.group is None
         }
+
+    def state_of_ranks(self, trainer: Trainer) -> list[dict[str, dict[str, Any]]]:
+        """Return the `state` of each rank. All ranks must call this together."""
+        states = [self.state(trainer)] * trainer.world_size
+        if trainer.world_size > 1:
+            distributed.all_gather_object(states, states[0])
+        return states
 
     def restore(self, state: dict[str, dict[str, Any]], trainer: Trainer) -> None:
         """Continue the sums of an interrupted epoch. Call this in on_train_start."""

@@ -3,10 +3,11 @@
 Sums are float64, so the results do not depend on how the examples are divided into batches and ranks.
 """
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Accuracy, F1Score, Metric, MetricCollection, Precision, Recall
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
@@ -62,9 +63,19 @@ class RunningMean:
     def compute(self) -> Tensor:
         """Return Σ values / Σ weights over all ranks, ()."""
         sums = self.sums.clone()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)
         return sums[0] / sums[1]
+
+
+def sums_of_ranks(averages: Iterable[RunningMean]) -> Tensor:
+    """Return the sums of all ranks, (ranks, averages, 2), on the CPU. All ranks must call this together."""
+    sums = torch.stack([average.sums for average in averages])
+    of_ranks = [sums]
+    if distributed.is_available() and distributed.is_initialized():  # Lightning's all_gather is deprecated in torch
+        of_ranks = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(of_ranks, sums)
+    return torch.stack(of_ranks).cpu()
 
 
 class Average(Metric):

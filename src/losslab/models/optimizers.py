@@ -1,7 +1,6 @@
 """What some optimizers need: a mode of their own, or several evaluations of the loss in a step."""
 
 from math import nan
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +52,31 @@ def check_accumulation(optimizer: Optimizer, accumulated: int) -> None:
         )
 
 
-def restore_buffers(module: nn.Module, saved: dict[str, Any]) -> None:
-    """Copy saved values into the buffers of a module."""
-    for name, buffer in module.named_buffers():
-        buffer.copy_(saved[name])
+class Evaluations:
+    """The evaluations of the loss in one step. Some optimizers, such as LBFGS, need several.
+
+    After the step, the buffers of the module have the values after the first evaluation. So, for example, BatchNorm
+    counts each batch once in its running statistics.
+    """
+
+    def __init__(self) -> None:
+        self._started = False
+        self._buffers: dict[str, Tensor] = {}
+
+    def start_step(self) -> None:
+        """Regard the next evaluation as the first one of a step."""
+        self._started = False
+
+    def start_next(self, module: nn.Module) -> bool:
+        """Return whether this evaluation is the first one of the step. If it is the second, save the buffers."""
+        if self._started and not self._buffers:
+            self._buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        first, self._started = not self._started, True
+        return first
+
+    def end_step(self, module: nn.Module) -> None:
+        """Restore the buffers if they were saved."""
+        if self._buffers:
+            for name, buffer in module.named_buffers():
+                buffer.copy_(self._buffers[name])
+            self._buffers = {}

@@ -97,6 +97,16 @@ def _complete(value: Any, optimizer: Optimizer, mode: str, length: Callable[[], 
     return partial(value, **_missing_arguments(value, mode, length))
 
 
+def schedule_config(scheduler: Any, trainer: Trainer, interval: str, metric: str) -> dict[str, Any]:
+    """Return when Lightning shall call `step` of a scheduler, and with which metric if the scheduler takes one."""
+    config = {"scheduler": scheduler, "interval": interval}
+    if monitors_metric(scheduler):
+        # Step in epochs with validation only: the others have no new value of the metric.
+        frequency = trainer.check_val_every_n_epoch or 1
+        config |= {"reduce_on_plateau": True, "monitor": metric, "frequency": frequency, "strict": False}
+    return config
+
+
 def _segment(length: Callable[[], RunLength], milestones: Sequence[int], index: int) -> RunLength:
     """Return the part of the run in which a SequentialLR uses the schedule with this index."""
     whole = length()

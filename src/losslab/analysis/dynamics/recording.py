@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from losslab.analysis.dynamics.record import Numbers, RecordedExamples, Snapshot
 from losslab.data import random_keys
 from losslab.data.batch import Batch
-from losslab.doctor.probe import preserve_state
-from losslab.models.learner import Learner, uncompiled
+from losslab.doctor.probe import preserve_state, uncompiled
+from losslab.models.learner import Learner
 from losslab.targets import Kind, Task, encode
 
 LINE: Numbers = np.sinh(np.linspace(-math.asinh(1000), math.asinh(1000), 241))
@@ -54,9 +54,7 @@ def take_snapshot(
     with preserve_state(learner.network, learner.loss), uncompiled(learner.network), context or nullcontext():
         learner.network.eval()
         learner.loss.eval()
-        torch.default_generator.manual_seed(0)  # a loss that draws a random view draws the same one in every snapshot
-        if learner.device.type in {"cuda", "mps"}:
-            getattr(torch, learner.device.type).manual_seed(0)
+        random_keys.seed_torch(0, learner.device)  # a loss that draws a random view draws the same in every snapshot
         for batch in batches:
             per_example, gradients, weight = _forward_backward(learner, batch, parameters)
             columns.append(per_example)

@@ -13,8 +13,9 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from losslab.data.batch import Batch
+from losslab.doctor.probe import uncompiled
 from losslab.errors import NonFiniteError
-from losslab.models.learner import Learner, uncompiled
+from losslab.models.learner import Learner
 from losslab.training.callbacks.gradient_norms import AsyncHostCopy
 
 _UNKNOWN_LAYER = "the forward pass (run with trainer=cpu to find the layer)"

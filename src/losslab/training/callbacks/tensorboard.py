@@ -9,7 +9,8 @@ from lightning import Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from losslab.models.learner import Learner, uncompiled
+from losslab.doctor.probe import uncompiled
+from losslab.models.learner import Learner
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
