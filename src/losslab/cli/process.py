@@ -16,7 +16,6 @@ from typing import NoReturn
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from losslab.cli import hydra_errors
 from losslab.errors import LabError, part_error
 from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
 from losslab.runs import trust
@@ -56,8 +55,10 @@ def run_hydra_verb(body: Callable[[list[str]], int | None], arguments: Sequence[
     if {"--help", "-h"} & set(overrides):
         sys.stdout.write(help_text)
         return
+    from losslab.cli.hydra_errors import quote_texts  # noqa: PLC0415 -- imports Hydra's parser, which few verbs need
+
     add_working_directory_to_path()
-    run_verb(lambda: body(hydra_errors.quote_texts(overrides)), show_tracebacks="traceback=true" in overrides)
+    run_verb(lambda: body(quote_texts(overrides)), show_tracebacks="traceback=true" in overrides)
 
 
 def run_verb(body: Callable[[], int | None], trusted: Sequence[str] = (), *, show_tracebacks: bool = False) -> NoReturn:
@@ -166,8 +167,10 @@ def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a retu
     if isinstance(cause, LabError):
         return str(cause)
     if isinstance(error, CompactHydraException):  # tested before OSError, since some errors are both
+        from losslab.cli.hydra_errors import explain  # noqa: PLC0415 -- see `run_hydra_verb`
+
         cause = error.__cause__
-        return str(cause) if isinstance(cause, LabError) else hydra_errors.explain(error)
+        return str(cause) if isinstance(cause, LabError) else explain(error)
     if isinstance(error, UnicodeEncodeError):  # in a path that the user typed
         return f"{ascii(error.object)[:80]} cannot be encoded in UTF-8: leave out {error.object[error.start]!a}"
     if isinstance(error, OSError):

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from losslab import runs
 from losslab.data.batch import Examples
 from losslab.data.corruption import manifest
+from losslab.io.metric_names import COUNTS
 from losslab.io.tables import terminal_table
 from losslab.runs import trust
 from losslab.runs.config import changed_settings
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _WIDTH = 100
 _SPLITS = ("train", "val", "test")
-_COUNTS = ("epochs", "steps", "best_epoch")
 
 
 def log_header(experiment: "Experiment") -> None:
@@ -112,7 +112,7 @@ def log_metrics(results: dict[str, float]) -> None:
         split, _, metric = name.partition("/")
         if split in _SPLITS and metric:
             table.setdefault(metric, {})[split] = value
-        elif name not in _COUNTS:
+        elif name not in COUNTS:
             table.setdefault(name, {})["logged"] = value
     splits = [split for split in (*_SPLITS, "logged") if any(split in values for values in table.values())]
     rows = [["metric", *splits]]

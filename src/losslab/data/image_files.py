@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ _HIDDEN = "hidden"
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 
 
+@cache
 def readable_formats() -> dict[str, str]:
     """Return the format of each file ending that PIL, with its registered plugins, can decode: {".png": "PNG", ...}."""
     Image.init()

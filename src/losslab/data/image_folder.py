@@ -165,19 +165,11 @@ class ImageFolder(ExperimentDataModule):
 
     def _report_transparent(self, count: int, of: str) -> None:
         if count and self.background is None:
-            logger.warning(
-                "%s of %s have transparent parts; the network gets their hidden colours%s",
-                f"{count:,}",
-                of,
-                " (data.background=null)",
-            )
+            images = f"{count:,} of {of} have transparent parts"
+            logger.warning("%s; the network gets their hidden colours (data.background=null)", images)
         elif count:
-            logger.info(
-                "%s of %s have transparent parts, laid over RGB %s (data.background)",
-                f"{count:,}",
-                of,
-                ", ".join(map(str, self.background or ())),
-            )
+            colour = ", ".join(map(str, self.background or ()))
+            logger.info("%s of %s have transparent parts, laid over RGB %s (data.background)", f"{count:,}", of, colour)
 
     def _fits_in_memory(self, files: dict[str, ImageFiles]) -> bool:
         """Decide whether to hold the images in memory, and log the decision."""

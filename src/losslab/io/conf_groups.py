@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losslab import CONF
-from losslab.io.untrusted import read_yaml
 
 
 class ConfigGroup(NamedTuple):
@@ -89,8 +88,10 @@ def file_settings(group: str, choice: str, folders: tuple[Path, ...] = (CONF,)) 
     files = files_of(group, choice, folders)
     if not files:
         return None
-    content = read_yaml(files[0]) or {}
-    is_global = files[0].read_text().lstrip().startswith("# @package _global_")
+    from omegaconf import OmegaConf  # noqa: PLC0415 -- slow to import
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(files[0]), resolve=False)
+    is_global = files[0].read_text(encoding="utf-8").lstrip().startswith("# @package _global_")
     defaults = content.pop("defaults", [])
     settings: dict[str, Any] = {}
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:

@@ -4,6 +4,8 @@ import re
 
 from losslab.errors import LabError
 
+COUNTS = ("epochs", "steps", "best_epoch")
+"""The values in metrics.json that are no metrics."""
 MONITORED = ("val/accuracy", "val/mse")
 """The metrics that select the best epoch: accuracy for classification, mean squared error for regression."""
 
@@ -13,7 +15,7 @@ _LOWER_IS_BETTER = {
 }
 _HIGHER_IS_BETTER = {
     *("accuracy", "acc", "precision", "recall", "f1", "r2", "auroc", "auc", "auprc", "ap", "map", "sensitivity"),
-    *("specificity", "tpr", "tnr", "kappa", "mcc", "corrcoef", "iou", "jaccard", "dice", "pearson", "spearman"),
+    *("specificity", "tpr", "tnr", "kappa", "mcc", "corrcoef", "iou", "miou", "jaccard", "dice", "pearson", "spearman"),
     *("psnr", "ssim", "bleu", "top1", "top3", "top5"),
 }
 
@@ -26,7 +28,7 @@ def direction(metric: str, advice: str = "compare by another metric") -> str:
     Raises:
         LabError: the name does not tell. The message ends with `advice`.
     """
-    words = re.findall(r"[A-Z]+[0-9]*(?![a-z])|[A-Za-z][a-z]*[0-9]*", metric)
+    words = re.findall(r"m?IoU|[A-Z]+[0-9]*(?![a-z])|[A-Za-z][a-z]*[0-9]*", metric)
     known = [word.lower() for word in words if word.lower() in _LOWER_IS_BETTER | _HIGHER_IS_BETTER]
     if not known:
         raise LabError(f"whether higher or lower values of {metric} are better is not known: {advice}")

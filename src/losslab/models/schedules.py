@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any, Literal
 
 from lightning import Trainer
@@ -47,20 +47,21 @@ def run_length(trainer: Trainer, batches: int, interval: str) -> RunLength:
     Raises:
         LabError: neither the number of epochs nor of steps is limited.
     """
-    epochs, limit = trainer.max_epochs, trainer.max_steps
-    if epochs in (None, -1) and limit == -1:
+    epochs = inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    limit = inf if trainer.max_steps == -1 else trainer.max_steps
+    if epochs == limit == inf:
         raise LabError("this scheduler needs a number of steps: set trainer.max_epochs or trainer.max_steps")
     kind = GradientAccumulationScheduler
     varying = next((each for each in trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
-    per_epoch, steps, epoch = 1, 0, 0
-    while (epochs in (None, -1) or epoch < epochs) and (limit == -1 or steps < limit):
-        if epoch == 0 or varying is not None:
-            accumulated = varying.get_accumulate_grad_batches(epoch) if varying else trainer.accumulate_grad_batches
-            per_epoch = max(1, ceil(batches / accumulated))
+    per_epoch = max(1, ceil(batches / trainer.accumulate_grad_batches))
+    epoch = 0 if varying else min(epochs, ceil(limit / per_epoch) if limit < inf else inf)
+    steps = epoch * per_epoch
+    while varying and epoch < epochs and steps < limit:
+        per_epoch = max(1, ceil(batches / varying.get_accumulate_grad_batches(int(epoch))))
         epoch, steps = epoch + 1, steps + per_epoch
     if interval == "epoch":
-        return RunLength(epoch, "epoch", 1)
-    return RunLength(steps if limit == -1 else min(steps, limit), "step", per_epoch)
+        return RunLength(int(epoch), "epoch", 1)
+    return RunLength(int(min(steps, limit)), "step", per_epoch)
 
 
 def make_schedule(factory: Callable[..., Any], optimizer: Optimizer, mode: str, length: Callable[[], RunLength]) -> Any:

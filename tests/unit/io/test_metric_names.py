@@ -13,6 +13,7 @@ from losslab.io.metric_names import direction
         ("val/ece", "min"), ("val/nll", "min"), ("test/brier", "min"), ("val/accuracy", "max"), ("val/r2", "max"),
         ("val/f1", "max"), ("train/accuracy_given", "max"), ("val_auroc", "max"), ("MulticlassAUROC", "max"),
         ("val/BinaryF1Score", "max"), ("rmse", "min"), ("val/top5_error", "min"), ("test/word-error-rate", "min"),
+        ("val/IoU", "max"), ("val/mIoU", "max"),
     ],
 )  # fmt: skip
 def test_words_in_the_name_tell_which_values_are_better(metric, expected):

@@ -35,6 +35,7 @@ def trainer(**options):
         ({"max_epochs": 3, "max_steps": 12}, 12, 2),
         ({"max_epochs": -1, "max_steps": 25}, 25, 3),
         ({"max_epochs": 3, "max_steps": 1000}, 30, 3),
+        ({"max_epochs": -1, "max_steps": 10**12}, 10**12, 10**11),
         ({"max_epochs": 3, "callbacks": [GradientAccumulationScheduler({1: 5})]}, 14, 3),
     ],
 )

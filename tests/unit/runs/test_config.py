@@ -79,7 +79,7 @@ def test_a_group_is_named_by_what_is_made(overrides, group, name):
 def test_a_choice_of_the_users_files_is_named_by_the_class_that_replaces_its_own(tmp_path):
     folder = tmp_path / "optimizer"
     folder.mkdir()
-    (folder / "ada.yaml").write_text("_target_: torch.optim.Adagrad\n_partial_: true\nlr: 0.1\n")
+    (folder / "ada.yaml").write_text("_target_: torch.optim.Adagrad\n_partial_: true\nlr: &alias 0.1\neps: *alias\n")
     chosen = [f"hydra.searchpath=[file://{tmp_path}]", "optimizer=ada"]
     assert compose(chosen, "unused")["choices"]["optimizer"] == "ada"
     replaced = compose([*chosen, "optimizer._target_=torch.optim.Adam"], "unused")

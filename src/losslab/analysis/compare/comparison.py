@@ -16,14 +16,13 @@ from losslab.analysis.compare.grouping import Group, find_baseline, group_runs, 
 from losslab.analysis.compare.notes import write_notes
 from losslab.analysis.compare.read import RunCollection, read_runs
 from losslab.errors import LabError
+from losslab.io.metric_names import COUNTS
 from losslab.io.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DEFAULT_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
-_COUNTS = {"epochs", "steps", "best_epoch"}
-"""The values in metrics.json that are no metrics."""
 NOTHING_FINISHED = "no finished run has a finite metric: there is nothing to compare"
 
 
@@ -211,7 +210,7 @@ def _choose_metrics(groups: Sequence[Group], requested: Sequence[str] | None) ->
     """
     by_group: dict[str, list[str]] = {}
     for group in groups:
-        names = dict.fromkeys(name for run in group.runs for name in run.metrics if name not in _COUNTS)
+        names = dict.fromkeys(name for run in group.runs for name in run.metrics if name not in COUNTS)
         if names:  # otherwise the group has no finished run, or all of them diverged
             by_group[group.label] = [*names]
     every = [*dict.fromkeys(name for names in by_group.values() for name in names)]

@@ -52,8 +52,10 @@ class Evaluation:
             if folder.checkpoint(self.request.checkpoint).resolve() == folder.checkpoint("best").resolve():
                 recorded = read_json(folder.metrics)
         limits = folder.read_unchecked_config()["trainer"]
-        is_part = limits.get("fast_dev_run") or limits.get("overfit_batches") or limits.get(f"limit_{split}_batches")
-        if not isinstance(recorded, dict) or self.request.data or split == "train" or is_part not in {None, 1.0}:
+        limit = limits.get(f"limit_{split}_batches")
+        is_part = limits.get("fast_dev_run") or limits.get("overfit_batches") or limit not in (None, 1.0)
+        is_part = is_part or isinstance(limit, int)  # 1 is one batch, and 1.0 all of them
+        if not isinstance(recorded, dict) or self.request.data or split == "train" or is_part:
             return {}
         pairs = {name: (recorded.get(name), value) for name, value in self.values.items()}
         return {

@@ -366,6 +366,15 @@ def test_evaluation_of_something_else_is_not_compared_with_metrics(options, runs
         assert not result.not_reproduced()
 
 
+def test_a_run_that_was_tested_on_one_batch_is_not_compared_with_metrics(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs("warming"), folder)
+    config = read_json(folder / "config.json")
+    config["trainer"]["limit_test_batches"] = 1
+    atomic.write_json(folder / "config.json", config)
+    assert not evaluation.evaluate(EvaluationRequest(folder, trusted=("batch_losses",))).not_reproduced()
+
+
 @pytest.mark.parametrize("name", ["digits", "values"])
 def test_unchanged_runs_are_reproduced(name, runs):
     for split in ("test", "val"):
