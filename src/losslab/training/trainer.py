@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from losslab.errors import LabError, PartError, message_of
+from losslab.errors import LabError, PartError, message_of, part_error
 from losslab.io.metric_names import direction
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
@@ -208,7 +208,7 @@ def may_log_metrics(config: dict[str, Any]) -> bool:
 
 @contextmanager
 def name_failing_callback() -> Iterator[None]:
-    """Turn an error in a callback that is not of losslab into a PartError, which names the callback and the place."""
+    """Turn an error in a callback that is not of losslab into a `part_error` that also names the callback."""
     try:
         yield
     except LabError:
@@ -220,9 +220,7 @@ def name_failing_callback() -> Iterator[None]:
         kind = type(callback)
         if not isinstance(callback, Callback) or kind.__module__.startswith("losslab."):
             raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        what, where = f"{type(error).__name__}: {message_of(error)}", f"{Path(last.filename).name}:{last.lineno}"
-        raise PartError(f"callback {kind.__name__}: {what} ({where}; traceback=true shows more)") from error
+        raise PartError(f"callback {kind.__name__}: {part_error(error) or message_of(error)}") from error
 
 
 def _distributed_options(options: dict[str, Any]) -> dict[str, Any]:

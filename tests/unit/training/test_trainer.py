@@ -137,7 +137,7 @@ def test_unknown_metric_needs_a_mode(build):
 
 
 def test_error_in_a_callback_names_it_in_one_line(train):
-    with pytest.raises(LabError, match=r"^callback Fails: ValueError: two lines \(test_trainer\.py:\d+; traceback="):
+    with pytest.raises(LabError, match=r"^callback Fails: \S*test_trainer\.py:\d+, in \w+: ValueError: two lines"):
         train(*DIGITS, f"{OWN}Fails")
 
 
