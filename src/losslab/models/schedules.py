@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, inf
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.swa_utils import SWALR
 
 from losslab.errors import LabError
 
@@ -18,6 +19,8 @@ _LENGTHS = ("total_steps", "T_max")
 """Arguments that are filled in with the length of the run, even if they have a default."""
 _REQUIRED_LENGTHS = ("num_training_steps", "max_steps", "num_steps", "total_iters", "max_iters", "max_iter")
 _REQUIRED_EPOCHS = ("epochs", "max_epochs", "num_epochs", "total_epochs")
+_PER_EPOCH = re.compile("per_?epoch|epoch_?(size|len)|loader|batches")
+"""An argument like this means that `epochs` count epochs. In other schedules, they count what the schedule steps by."""
 _NEGLIGIBLE = 1e-6
 """A schedule that lowers the rate to this fraction by the middle of the run has effectively ended there."""
 
@@ -41,6 +44,11 @@ class RunLength:
         return f"{self.count} {self.unit}{'s' * (self.count != 1)}"
 
 
+def is_limited(trainer: Trainer) -> bool:
+    """Return whether a run has a largest number of epochs or of steps."""
+    return trainer.max_epochs not in (None, -1) or trainer.max_steps != -1
+
+
 def run_length(trainer: Trainer, batches: int, interval: str) -> RunLength:
     """Return the length of a run with this number of training batches in an epoch.
 
@@ -49,7 +57,7 @@ def run_length(trainer: Trainer, batches: int, interval: str) -> RunLength:
     """
     epochs = inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
     limit = inf if trainer.max_steps == -1 else trainer.max_steps
-    if epochs == limit == inf:
+    if not is_limited(trainer):
         raise LabError("this scheduler needs a number of steps: set trainer.max_epochs or trainer.max_steps")
     kind = GradientAccumulationScheduler
     varying = next((each for each in trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
@@ -62,6 +70,14 @@ def run_length(trainer: Trainer, batches: int, interval: str) -> RunLength:
     if interval == "epoch":
         return RunLength(int(epoch), "epoch", 1)
     return RunLength(int(min(steps, limit)), "step", per_epoch)
+
+
+def epochs_of_run(trainer: Trainer) -> int | None:
+    """Return the number of epochs of a run, also if `max_steps` limits it; None if nothing does.
+
+    Call this in on_train_start or later, when the number of batches is known.
+    """
+    return run_length(trainer, int(trainer.num_training_batches), "epoch").count if is_limited(trainer) else None
 
 
 def make_schedule(factory: Callable[..., Any], optimizer: Optimizer, mode: str, length: Callable[[], RunLength]) -> Any:
@@ -118,7 +134,8 @@ def _segment(length: Callable[[], RunLength], milestones: Sequence[int], index: 
 def _missing_arguments(factory: Callable[..., Any], mode: str, length: Callable[[], RunLength]) -> dict[str, Any]:
     """Return the arguments that depend on the run and that the configuration leaves open.
 
-    The length is counted in the unit in which the schedule steps. `epochs` and the like are numbers of epochs.
+    The length is counted in the unit in which the schedule steps, also if the argument is called `epochs`, unless the
+    schedule knows the number of steps per epoch.
     """
     given = {name for name, value in getattr(factory, "keywords", {}).items() if value is not None}
     parameters = {name: each for name, each in inspect.signature(factory).parameters.items() if name not in given}
@@ -132,12 +149,17 @@ def _missing_arguments(factory: Callable[..., Any], mode: str, length: Callable[
     arguments: dict[str, Any] = {}
     if open_lengths or open_epochs:
         run = length()
-        arguments |= dict.fromkeys(open_lengths, run.count) | dict.fromkeys(open_epochs, run.epochs)
+        epochs = run.epochs if _knows_epochs(inspect.signature(factory).parameters) else run.count
+        arguments |= dict.fromkeys(open_lengths, run.count) | dict.fromkeys(open_epochs, epochs)
         if "steps_per_epoch" in open_epochs:
             arguments["steps_per_epoch"] = run.per_epoch
     if "mode" in parameters and parameters["mode"].default in (inspect.Parameter.empty, "min", "max"):
         arguments["mode"] = mode  # of ReduceLROnPlateau and the like; the mode of CyclicLR is another
     return arguments
+
+
+def _knows_epochs(names: Iterable[str]) -> bool:
+    return any(map(_PER_EPOCH.search, names))
 
 
 def required_step_arguments(scheduler: Any) -> list[str]:
@@ -190,7 +212,7 @@ def find_misfits(
         yield line
 
 
-def _misfits(  # noqa: C901 -- a case for each kind of scheduler
+def _misfits(  # noqa: C901, PLR0912 -- a case for each kind of scheduler
     scheduler: Any, length: RunLength
 ) -> Iterator[tuple[str, Any, str, str | None]]:
     """Yield (argument, value, problem, fix) for a scheduler without those nested in it.
@@ -224,6 +246,8 @@ def _misfits(  # noqa: C901 -- a case for each kind of scheduler
             yield "total_iters", total, too_long, None
         case lr_scheduler.PolynomialLR(total_iters=total) if total > count or total < last:
             yield "total_iters", total, too_long if total > count else "lowers the rate to 0 after {}", None
+        case SWALR(anneal_epochs=total) if total > count:
+            yield "anneal_epochs", total, "reaches swa_lr after {}", f"={count} or less"
         case lr_scheduler.LinearLR(total_iters=total, end_factor=0) if total < last:
             yield "total_iters", total, "lowers the rate to 0 after {}", None
     yield from _misfits_of_own_numbers(scheduler, length)
@@ -241,9 +265,12 @@ def _misfits_of_own_numbers(scheduler: Any, length: RunLength) -> Iterator[tuple
     names = {*_LENGTHS, *_REQUIRED_LENGTHS, *_REQUIRED_EPOCHS}
     if isinstance(scheduler, lr_scheduler.OneCycleLR | lr_scheduler.CosineAnnealingLR | lr_scheduler.PolynomialLR):
         names = set()  # `_misfits` has compared it
+    knows_epochs = _knows_epochs([*inspect.signature(type(scheduler)).parameters, *numbers])
     for name, value in numbers.items():
-        count = length.epochs if "epoch" in name else length.count
+        is_epoch = knows_epochs and "epoch" in name
+        count = length.epochs if is_epoch else length.count
+        shown = f"{name}={value} epochs of {length.per_epoch} steps" if is_epoch and length.unit == "step" else "{}"
         if re.search("warm_?up", name.lower()) and value > count:
-            yield name, value, "warms up for {}", f" below {count}"
+            yield name, value, f"warms up for {shown}", f" below {count}"
         elif name in names and not count - 1 <= value <= count:
-            yield name, value, "ends after {}", f"={count}"
+            yield name, value, f"ends after {shown}", f"={count}"

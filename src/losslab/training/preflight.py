@@ -29,6 +29,7 @@ from losslab.models.optimizers import check_accumulation, learning_rate, set_mod
 from losslab.models.schedules import (
     RunLength,
     find_misfits,
+    is_limited,
     make_schedule,
     monitors_metric,
     required_step_arguments,
@@ -178,11 +179,10 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     optimizer, _ = _try_step(learner, trainer.strategy.root_device)
-    limited = trainer.max_epochs not in (None, -1) or trainer.max_steps != -1
     scheduler = make_schedule(
         learner.scheduler, optimizer, learner.monitor_mode, lambda: run_length(trainer, batches, learner.interval)
     )
-    if not limited:
+    if not is_limited(trainer):
         return
     length = run_length(trainer, batches, learner.interval)
     if monitors_metric(scheduler):

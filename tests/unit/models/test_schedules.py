@@ -7,6 +7,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import lr_scheduler as torch_schedulers
+from torch.optim.swa_utils import SWALR
 
 from losslab.errors import LabError
 from losslab.models.schedules import RunLength, find_misfits, make_schedule, monitors_metric, run_length
@@ -57,6 +58,23 @@ class OwnSchedule(torch_schedulers.LRScheduler):
         return [1.0]
 
 
+class OwnEpochs(torch_schedulers.LRScheduler):
+    """Names its lengths epochs, as that of lightning-bolts, but they count calls of step."""
+
+    def __init__(self, optimizer, max_epochs, warmup_epochs=0):
+        self.max_epochs, self.warmup_epochs = max_epochs, warmup_epochs
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [1.0]
+
+
+class OwnEpochsOfSteps(OwnEpochs):
+    def __init__(self, optimizer, max_epochs, steps_per_epoch, warmup_epochs=0):
+        self.steps_per_epoch = steps_per_epoch
+        super().__init__(optimizer, max_epochs, warmup_epochs)
+
+
 @pytest.mark.parametrize("length", [STEPS, EPOCHS])
 def test_lengths_are_filled_in_as_the_schedule_counts(length):
     assert make(torch_schedulers.CosineAnnealingLR, length).T_max == length.count
@@ -64,6 +82,8 @@ def test_lengths_are_filled_in_as_the_schedule_counts(length):
     assert make(torch_schedulers.OneCycleLR, length, max_lr=1.0).total_steps == length.count
     assert make(OwnSchedule, length).total_steps == length.count
     assert make(own_schedule, length)[1:] == (6, length.count, length.per_epoch, 0)
+    assert make(OwnEpochs, length).max_epochs == length.count
+    assert make(OwnEpochsOfSteps, length).max_epochs == 6
 
 
 def test_one_cycle_with_epochs_keeps_them():
@@ -119,6 +139,8 @@ FITTING = [
     (torch_schedulers.ExponentialLR, {"gamma": 0.9}),
     (torch_schedulers.ReduceLROnPlateau, {"patience": 3}),
     (OwnSchedule, {"total_steps": 6, "warmup_steps": 2}),
+    (OwnEpochs, {"max_epochs": 6, "warmup_epochs": 2}),
+    (SWALR, {"swa_lr": 0.1, "anneal_epochs": 6}),
 ]
 MISFITS = [
     (torch_schedulers.CosineAnnealingLR, {"T_max": 60}, "ends after T_max=60 epochs, but this run has 6 epochs"),
@@ -136,6 +158,8 @@ MISFITS = [
     (torch_schedulers.ReduceLROnPlateau, {"patience": 4}, "patience=4 epochs without improvement"),
     (OwnSchedule, {"total_steps": 60}, "ends after total_steps=60 epochs"),
     (OwnSchedule, {"total_steps": 3}, "set scheduler.scheduler.total_steps=6"),
+    (OwnEpochs, {"max_epochs": 60}, "ends after max_epochs=60 epochs"),
+    (SWALR, {"swa_lr": 0.1}, "reaches swa_lr after anneal_epochs=10 epochs, but this run has 6 epochs"),
     (OwnSchedule, {"total_steps": 6, "warmup_steps": 8}, "warms up for warmup_steps=8 epochs"),
     (torch_schedulers.LambdaLR, {"lr_lambda": partial(decay, total_steps=60)}, "ends after total_steps=60 epochs"),
 ]  # fmt: skip
@@ -161,6 +185,14 @@ def test_other_unit_is_suggested():
     assert too_short.endswith("or scheduler.interval=epoch if it counts epochs")
     (fast,) = find_misfits(make(torch_schedulers.StepLR, step_size=3), STEPS)
     assert fast.endswith("higher, or scheduler.interval=epoch")
+
+
+def test_epochs_of_a_schedule_count_steps_unless_it_knows_the_steps_per_epoch():
+    (line,) = find_misfits(make(OwnEpochs, max_epochs=6), STEPS)
+    assert "ends after max_epochs=6 steps, but this run has 60 steps: set scheduler.scheduler.max_epochs=60" in line
+    assert not list(find_misfits(make(OwnEpochsOfSteps, max_epochs=6, steps_per_epoch=10), STEPS))
+    (line,) = find_misfits(make(OwnEpochsOfSteps, max_epochs=3, steps_per_epoch=10), STEPS)
+    assert "max_epochs=3 epochs of 10 steps, but this run has 60 steps: set scheduler.scheduler.max_epochs=6" in line
 
 
 def test_one_cycle_that_ends_before_the_run_is_refused():

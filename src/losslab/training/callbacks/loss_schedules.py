@@ -1,5 +1,6 @@
 """Callbacks that change the loss over the epochs: annealing of a hyperparameter, and deferred class weights."""
 
+import logging
 from collections.abc import Callable
 from math import cos, inf, pi
 from typing import Any
@@ -13,6 +14,9 @@ from losslab.losses.base import ClassLoss
 from losslab.losses.hyperparameters import find_hyperparameter
 from losslab.losses.imbalance import effective_number
 from losslab.models.learner import Learner
+from losslab.models.schedules import epochs_of_run, is_limited
+
+logger = logging.getLogger("losslab")
 
 _SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: x,
@@ -32,7 +36,7 @@ class Anneal(Callback):
         parameter: the config key below `loss`, such as "gamma" or "terms.mae.weight".
         end: the last value.
         start: the first value; None for the configured value.
-        epochs: the number of epochs until `end`; if None, `end` is reached in the last epoch.
+        epochs: the number of epochs until `end`; if None, `end` is reached in the last epoch of the run.
         shape: "linear", "cosine" (slow at both ends) or "jump" (at once, after `epochs`).
     """
 
@@ -46,6 +50,10 @@ class Anneal(Callback):
         self.parameter, self.start, self.end, self.epochs, self.shape = parameter, start, end, epochs, shape
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        if self.epochs is None and not is_limited(trainer):
+            raise LabError(
+                "callbacks.anneal has no number of epochs: set callbacks.anneal.epochs or trainer.max_epochs"
+            )
         self._loss, self._name = find_hyperparameter(pl_module.loss, self.parameter)
         configured = getattr(self._loss, self._name)
         if self.start is None:
@@ -54,23 +62,30 @@ class Anneal(Callback):
             self._loss.set_hyperparameter(self._name, value)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        self._run_epochs = epochs_of_run(trainer)
+        if self.epochs is not None and self._run_epochs is not None and self.epochs >= self._run_epochs:
+            logger.warning(
+                "callbacks.anneal: %s reaches %g after epochs=%d, but this run has %d epochs and ends with %.4g: "
+                "leave epochs out to reach it in the last one", self.parameter, self.end, self.epochs,
+                self._run_epochs, self.value(self._run_epochs - 1, None),
+            )  # fmt: skip
         # Lightning does not call on_train_epoch_start when a run resumes within an epoch.
-        self._loss.set_hyperparameter(self._name, self.value(trainer.current_epoch, trainer.max_epochs))
+        self._loss.set_hyperparameter(self._name, self.value(trainer.current_epoch, self._run_epochs))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
-        value = self.value(trainer.current_epoch, trainer.max_epochs)
+        value = self.value(trainer.current_epoch, self._run_epochs)
         self._loss.set_hyperparameter(self._name, value)
-        for logger in trainer.loggers:
-            logger.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
+        for each in trainer.loggers:
+            each.log_metrics({f"loss/{self.parameter}": value}, trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
         checkpoint.setdefault("loss_numbers", {})[self.parameter] = float(getattr(self._loss, self._name))
 
-    def value(self, epoch: int, max_epochs: int | None) -> float:
-        """Return the value of the hyperparameter in an epoch, counted from 0."""
+    def value(self, epoch: int, run_epochs: int | None) -> float:
+        """Return the value of the hyperparameter in an epoch, counted from 0, of a run with so many epochs."""
         assert self.start is not None  # noqa: S101 -- for the type checker: set in on_fit_start
         # `end` is reached in the first epoch after `epochs`, or by default in the last epoch.
-        steps = self.epochs or max(1, (max_epochs or 1) - 1)
+        steps = self.epochs or max(1, (run_epochs or 1) - 1)
         return self.start + (self.end - self.start) * _SHAPES[self.shape](min(1.0, epoch / steps))
 
 
@@ -112,10 +127,20 @@ class DeferredReweighting(Callback):
                 f"callbacks.deferred_reweighting sets class weights, but {type(pl_module.loss).__name__} on these "
                 f"data accepts none: choose a loss such as ldam or cross_entropy, or leave the callback out"
             )
-        self._first = first_epoch(self.start, trainer.max_epochs)
+        if 0 < self.start < 1 and not is_limited(trainer):
+            raise LabError(
+                "callbacks.deferred_reweighting.start is a fraction of all epochs: set trainer.max_epochs, or an epoch"
+            )
         self._weight = effective_number(counts, self.beta).to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: Learner) -> None:
+        epochs = epochs_of_run(trainer)
+        self._first = first_epoch(self.start, epochs or 0)
+        if epochs is not None and self._first >= epochs:
+            logger.warning(
+                "callbacks.deferred_reweighting: the first weighted epoch is %d, counted from 0, but this run has %d: "
+                "no epoch is weighted", self._first, epochs,
+            )  # fmt: skip
         # Lightning does not call on_train_epoch_start when a run resumes within an epoch.
         self.on_train_epoch_start(trainer, pl_module)
 
@@ -129,16 +154,6 @@ class DeferredReweighting(Callback):
             loss.weight = configured
 
 
-def first_epoch(start: float, max_epochs: int | None) -> int:
-    """Return the first weighted epoch, counted from 0.
-
-    Raises:
-        LabError: start is a fraction, and the number of epochs is not limited.
-    """
-    if start >= 1 or start == 0:
-        return int(start)
-    if max_epochs is None or max_epochs < 1:
-        raise LabError(
-            "callbacks.deferred_reweighting.start is a fraction of all epochs: set trainer.max_epochs, or an epoch"
-        )
-    return round(start * max_epochs)
+def first_epoch(start: float, epochs: int) -> int:
+    """Return the first weighted epoch, counted from 0, of a run with so many epochs."""
+    return int(start) if start >= 1 else round(start * epochs)

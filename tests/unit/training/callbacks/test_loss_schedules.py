@@ -9,6 +9,7 @@ from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.callbacks.loss_schedules import Anneal, DeferredReweighting, first_epoch
 
+GAMMA = ("loss=focal", "callbacks.anneal.parameter=gamma", "callbacks.anneal.end=0")
 ANNEAL = ("model=mlp", "data=digits", "logger=none", "callbacks=anneal", "trainer.max_epochs=3")
 
 
@@ -121,7 +122,9 @@ def test_run_resumed_after_the_start_epoch_is_weighted(build):
     trainer.fit_loop.epoch_progress.current.completed = 3
     assert trainer.current_epoch == 3
     callback.on_fit_start(trainer, learner)
-    callback.on_train_epoch_start(trainer, learner)
+    trainer.strategy._lightning_module = learner
+    trainer.fit_loop.setup_data()
+    callback.on_train_start(trainer, learner)
     assert torch.equal(learner.loss.weight, effective_number(experiment.data.class_counts))
 
 
@@ -150,6 +153,28 @@ def test_invalid_arguments_are_an_error(wrong):
         DeferredReweighting(**wrong)
 
 
-def test_fraction_of_unlimited_epochs_is_an_error():
+UNLIMITED = ("trainer.max_epochs=-1", "+trainer.max_time=00:00:01:00")
+
+
+def test_number_of_epochs_that_is_not_known_is_an_error(build):
     with pytest.raises(LabError, match=r"set trainer\.max_epochs, or an epoch"):
-        first_epoch(0.8, -1)
+        reweight(build, "loss=cross_entropy", *UNLIMITED)
+    with pytest.raises(LabError, match=r"set callbacks\.anneal\.epochs or trainer\.max_epochs"):
+        lab.run(build(*ANNEAL, *GAMMA, *UNLIMITED))
+
+
+@pytest.mark.parametrize("epochs", [-1, 100])
+def test_epochs_are_those_that_max_steps_leaves(build, epochs):
+    limits = (f"trainer.max_epochs={epochs}", "trainer.max_steps=6", "data.batch_size=500")  # 3 batches
+    experiment = build(*ANNEAL, *GAMMA, *limits)
+    lab.run(experiment)
+    assert experiment.learner.loss.gamma == 0
+    _, _, records = reweight(build, "loss=cross_entropy", "callbacks.deferred_reweighting.start=0.5", *limits)
+    assert [weight is None for epoch, [weight] in records] == [True] * 3 + [False] * 3
+
+
+def test_change_that_this_run_does_not_reach_is_reported(build, caplog):
+    lab.run(build(*ANNEAL, *GAMMA, "callbacks.anneal.epochs=8"))
+    assert "gamma reaches 0 after epochs=8, but this run has 3 epochs and ends with 1.5" in caplog.text
+    reweight(build, "loss=cross_entropy", "callbacks.deferred_reweighting.start=160")
+    assert "the first weighted epoch is 160, counted from 0, but this run has 4" in caplog.text
