@@ -396,3 +396,11 @@ def test_random_loss_is_said_to_be_random(caplog):
     adapt(lambda z, y: F.cross_entropy(z + torch.randn_like(z), y), I, CLASSES)
     assert "draws random numbers" in caplog.text
     assert "as a whole" not in caplog.text
+
+
+def test_evaluation_says_that_a_loss_is_called_for_each_example(caplog):
+    caplog.set_level("INFO")
+    adapt(Branches(), I, CLASSES)
+    assert not caplog.text
+    adapt(Branches(), I, CLASSES, warn="metrics")
+    assert "Branches is called once for each example" in caplog.text

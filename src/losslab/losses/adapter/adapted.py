@@ -71,6 +71,8 @@ def _log_limitations(loss: "Adapted", warn: Warn) -> None:
         )
     elif not loss.scores_examples and warn == "all":
         logger.warning("%s draws random numbers: it has no loss of single examples", loss.name)
+    elif loss.form.route is Route.SINGLES and warn == "metrics":
+        logger.info("%s is called once for each example, which is slow for many examples", loss.name)
     if loss.form.summed and warn == "all":
         logger.warning(
             "%s sums over the batch, but losslab trains on the mean over examples: multiply optimizer.lr by "
