@@ -234,7 +234,10 @@ def _check_same_data(experiment: Experiment) -> None:
 def _check_first_step(experiment: Experiment) -> None:
     config, data, learner, trainer = experiment.config, experiment.data, experiment.learner, experiment.trainer
     device = trainer.strategy.root_device
-    preflight.check_schedule(learner, trainer, len(data.train_dataloader()))
+    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    preflight.check_schedule(learner, trainer, batches)
+    preflight.check_averaging(trainer, batches)
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
         preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
     if config.get("examine", True):  # configurations of early versions lack this key

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.types import Optimizable
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -176,8 +178,6 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
     """
     if learner.scheduler is None:
         return
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     optimizer, _ = _try_step(learner, trainer.strategy.root_device)
     scheduler = make_schedule(
         learner.scheduler, optimizer, learner.monitor_mode, lambda: run_length(trainer, batches, learner.interval)
@@ -189,6 +189,36 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
         length = replace(length, count=length.count // (trainer.check_val_every_n_epoch or 1))
     for line in find_misfits(scheduler, length):
         logger.warning("%s", line)
+
+
+def check_averaging(trainer: Trainer, batches: int) -> None:
+    """Log a warning if an exponential moving average of the weights is longer than the run.
+
+    Raises:
+        LabError: it is never updated in the run.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        own = getattr(type(callback), "should_update", None) is not EMAWeightAveraging.should_update
+        if own or not is_limited(trainer):
+            continue
+        decay = float(callback._kwargs["avg_fn"](torch.ones(()), torch.zeros(()), 1))  # noqa: SLF001
+        needed = math.ceil(1 / max(1e-6, 1 - decay) - 1e-3)
+        steps, epochs = (run_length(trainer, batches, unit) for unit in ("step", "epoch"))
+        updates = chain(
+            (step for step in range(steps.count) if callback.should_update(step_idx=step)),
+            (epoch for epoch in range(epochs.count) if callback.should_update(epoch_idx=epoch)),
+        )
+        count, name = sum(1 for _ in islice(updates, needed)), type(callback).__name__
+        if count == 0:
+            raise LabError(
+                f"callbacks: {name} averages nothing, because this run has {steps}: lower its update_starting_at_step, "
+                "or leave it out"
+            )
+        if count < needed:
+            logger.warning(
+                "callbacks: %s with decay=%g averages over about %d updates, but this run has %d: the average is close "
+                "to the first weights; set a lower decay, or more frequent updates", name, decay, needed, count,
+            )  # fmt: skip
 
 
 @contextmanager

@@ -135,6 +135,11 @@ def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
             callback = make(f"callbacks.{name}", item, **_arguments_from_run(name, item, config, learner))
             _check_callback(name, callback, has_logger=any((config.get("logger") or {}).values()))
             callbacks.append(callback)
+    averaging = [type(each).__name__ for each in callbacks if isinstance(each, of_lightning.WeightAveraging)]
+    if len(averaging) > 1:
+        raise LabError(
+            f"callbacks: {' and '.join(averaging)} would change each other's averages: leave one of them out"
+        )
     switches = (("enable_progress_bar", ProgressBar), ("enable_checkpointing", BestAndLastCheckpoint))
     disabled = tuple(kind for option, kind in switches if config["trainer"].get(option) is False)
     if sum(isinstance(callback, ProgressBar) for callback in callbacks) > 1:

@@ -161,6 +161,33 @@ USABLE = {
 UNTRIED = {"BaseFinetuning", "ProgressBar", "ThroughputMonitor"}  # to be subclassed, or given a function
 
 
+EMA = f"{LIGHTNING}EMAWeightAveraging"
+
+
+def test_two_averages_of_the_weights_are_refused(build):
+    with pytest.raises(LabError, match="EMAWeightAveraging and WeightAveraging would change each other's averages"):
+        build(*DIGITS, EMA, "+callbacks.y._target_=lightning.pytorch.callbacks.WeightAveraging")
+
+
+def test_average_that_is_never_updated_is_refused(build):
+    experiment = build(*DIGITS, EMA, "+callbacks.x.update_starting_at_step=1000")
+    with pytest.raises(LabError, match=r"EMAWeightAveraging averages nothing, because this run has \d+ steps"):
+        lab.run(experiment)
+    assert not experiment.folder.config.exists()
+
+
+@pytest.mark.parametrize("argument", ["decay=0.9999", "update_every_n_steps=1000"])
+def test_average_that_is_longer_than_the_run_is_reported(train, caplog, argument):
+    train(*DIGITS, EMA, f"+callbacks.x.{argument}")
+    assert "the average is close to the first weights" in caplog.text
+
+
+def test_average_that_fits_the_run_is_not_reported(train, caplog):
+    train(*DIGITS, EMA, "+callbacks.x.decay=0.5")
+    train(*DIGITS, EMA, "+callbacks.x.decay=0.5", "+callbacks.x.update_starting_at_epoch=0")
+    assert "average" not in caplog.text
+
+
 def test_every_callback_of_lightning_is_usable_or_refused():
     assert {*REFUSED, *USABLE, *UNTRIED} == set(of_lightning.__all__)
 
