@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from losslab import runs
-from losslab.data.batch import Examples
+from losslab.data.batch import SPLITS, Examples
 from losslab.data.corruption import manifest
 from losslab.io.metric_names import COUNTS
 from losslab.io.tables import terminal_table
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _WIDTH = 100
-_SPLITS = ("train", "val", "test")
 
 
 def log_header(experiment: "Experiment") -> None:
@@ -110,11 +109,11 @@ def log_metrics(results: dict[str, float]) -> None:
     table: dict[str, dict[str, float]] = {}
     for name, value in results.items():
         split, _, metric = name.partition("/")
-        if split in _SPLITS and metric:
+        if split in SPLITS and metric:
             table.setdefault(metric, {})[split] = value
         elif name not in COUNTS:
             table.setdefault(name, {})["logged"] = value
-    splits = [split for split in (*_SPLITS, "logged") if any(split in values for values in table.values())]
+    splits = [split for split in (*SPLITS, "logged") if any(split in values for values in table.values())]
     rows = [["metric", *splits]]
     for metric, values in table.items():
         rows.append([metric, *(f"{values[split]:z.4f}" if split in values else "" for split in splits)])

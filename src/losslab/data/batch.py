@@ -11,6 +11,9 @@ from torch import Tensor
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
+SPLITS = ("train", "val", "test")
+"""The names of the splits of a data module."""
+
 
 class Batch(NamedTuple):
     """One batch. Losses compare outputs with `target`, metrics with `truth`; corruption and mixing make them differ."""

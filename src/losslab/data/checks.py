@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from losslab.data.batch import DataSpec, Examples, Source
+from losslab.data.batch import SPLITS, DataSpec, Examples, Source
 from losslab.data.corruption.base import Subset
 from losslab.data.transforms import Normalise, column_statistics
 from losslab.errors import LabError, message_of
@@ -17,7 +17,6 @@ from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 _UNKNOWN = -100
 _TRUTH_KINDS = {Task.MULTICLASS: Kind.INDEX, Task.REGRESSION: Kind.VALUES}
 """Kind of the truth of each task; BINARY for the other tasks."""

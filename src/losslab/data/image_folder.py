@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 
 from losslab.data import random_keys
-from losslab.data.batch import DataSpec, Examples, Source
+from losslab.data.batch import SPLITS, DataSpec, Examples, Source
 from losslab.data.image_files import (
     Decoded,
     decode,
@@ -30,7 +30,6 @@ from losslab.errors import LabError
 from losslab.targets import Kind, Task
 
 logger = logging.getLogger(__name__)
-_SPLITS = ("train", "val", "test")
 _SAMPLE = 5_000
 """Number of training images from which mean and std are estimated, to within a hundredth of a standard deviation."""
 
@@ -149,7 +148,7 @@ class ImageFolder(ExperimentDataModule):
         self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(names), class_names=tuple(names))
 
     def load(self) -> Mapping[str, Source]:
-        files = {split: self._find(split) for split in _SPLITS}
+        files = {split: self._find(split) for split in SPLITS}
         # The sample depends neither on the seed nor on `in_memory`, so the normalisation does not either.
         random = random_keys.generator(0, random_keys.STATISTICS)
         sample = torch.randperm(files["train"].size, generator=random)[:_SAMPLE]
@@ -215,7 +214,7 @@ class ImageFolder(ExperimentDataModule):
 
 def _check_splits(folder: Path) -> None:
     """Raise LabError unless the folder contains train, val and test. The message says what it contains instead."""
-    missing = [split for split in _SPLITS if not (folder / split).is_dir()]
+    missing = [split for split in SPLITS if not (folder / split).is_dir()]
     if not missing:
         return
     problem = f"{folder / missing[0]} is not a folder"
@@ -227,7 +226,7 @@ def _check_splits(folder: Path) -> None:
     whole = [
         each
         for each in (*folder.absolute().parents[:2], *(folder / name for name in inside))
-        if all((each / split).is_dir() for split in _SPLITS)
+        if all((each / split).is_dir() for split in SPLITS)
     ]
     similar = [name for name in inside if name.lower().startswith(missing[0])]
     if whole:

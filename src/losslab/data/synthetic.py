@@ -3,12 +3,10 @@
 import torch
 
 from losslab.data import random_keys
-from losslab.data.batch import DataSpec, Examples
+from losslab.data.batch import SPLITS, DataSpec, Examples
 from losslab.data.module import ExperimentDataModule
 from losslab.errors import LabError
 from losslab.targets import Kind, Task
-
-_SPLITS = ("train", "val", "test")
 
 
 class Line(ExperimentDataModule):
@@ -22,7 +20,7 @@ class Line(ExperimentDataModule):
 
     def load(self) -> dict[str, Examples]:
         x = torch.tensor([[1.0], [2.0], [3.0]])
-        return dict.fromkeys(_SPLITS, Examples.of(x, 2 * x))
+        return dict.fromkeys(SPLITS, Examples.of(x, 2 * x))
 
 
 class LinearSynthetic(ExperimentDataModule):
@@ -59,7 +57,7 @@ class LinearSynthetic(ExperimentDataModule):
         features = self.spec.input_shape[0]
         weight, bias = torch.randn(features, 1, generator=random), torch.randn(1, generator=random)
         splits = {}
-        for name in _SPLITS:
+        for name in SPLITS:
             x = torch.randn(self.n, features, generator=random)
             splits[name] = Examples.of(x, x @ weight + bias + self.noise * torch.randn(self.n, 1, generator=random))
         return splits
@@ -105,7 +103,7 @@ class Counts(ExperimentDataModule):
         weight = torch.randn(self.spec.input_shape[0], 1, generator=random)
         weight *= self.effect / weight.norm()
         splits = {}
-        for name in _SPLITS:
+        for name in SPLITS:
             x = torch.randn(self.n, len(weight), generator=random)
             splits[name] = Examples.of(x, torch.poisson(self.rate * (x @ weight).exp(), generator=random))
         return splits

@@ -246,8 +246,10 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         is_wrong_type = key == "gradient_clip_val" and not isinstance(value, int | float | None)
         if is_wrong_type or (isinstance(value, int | float) and not value > 0):
             raise LabError(f"trainer.{key} must be a number above 0, got {format_value(value)}")
-    environment.check_strategy(trainer, environment.current_rank().world_size)
-    if environment.current_rank().world_size == 1:  # otherwise torchrun, srun or train.py started the processes
+    processes = environment.current_rank().world_size
+    if processes > 1:  # torchrun, srun or train.py started them
+        environment.check_strategy(trainer, processes)
+    else:
         count = environment.requested_processes(trainer, torch.cuda.device_count)
         if count > 1:
             raise LabError(

@@ -217,7 +217,7 @@ def barrier_before_exit(seconds: float = 10.0) -> None:
 
 
 def check_strategy(trainer: Mapping[str, Any], processes: int = 1) -> None:
-    """Raise a LabError unless losslab can run the strategy in so many processes. Nothing is imported or started.
+    """Raise a LabError unless losslab can run accelerator and strategy in so many processes. Import and start nothing.
 
     losslab starts the processes itself, and gives each a share of every batch. Strategies that start processes, or that
     divide the network among them, do not fit. Classes of other packages are not checked.
@@ -247,7 +247,7 @@ def requested_processes(trainer: Mapping[str, Any], count_gpus: Callable[[], int
     Raises:
         LabError: `devices` is not valid in Lightning, `num_nodes` is not 1, or the strategy is not supported.
     """
-    check_strategy(trainer)
+    check_strategy(trainer)  # before the devices are counted, because Lightning's rules fail for other accelerators
     count = _count_processes(trainer, count_gpus)
     check_strategy(trainer, count)
     return count
