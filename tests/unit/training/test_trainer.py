@@ -55,6 +55,17 @@ class ReplacesTheAccuracy(Callback):
         pl_module.log("val/accuracy", 1.0)
 
 
+class Halves(Callback):
+    """Halves all weights in a hook."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self.halve)
+
+    def halve(self, trainer, pl_module, *args):
+        for parameter in pl_module.parameters():
+            parameter.data.mul_(0.5)
+
+
 class Fails(Callback):
     def on_train_start(self, trainer, pl_module):
         raise ValueError("two\nlines")
@@ -221,6 +232,29 @@ def test_best_values_are_those_of_the_saved_weights_if_a_later_validation_in_the
     options = ("trainer.limit_train_batches=4", "+trainer.val_check_interval=0.5", "trainer.max_epochs=1")
     experiment, results = train(*DIGITS, *options, f"{OWN}WorseAtTheEnd")
     assert_saved_weights_give(results, experiment, build)
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ("on_validation_end", "best.ckpt contains other weights than those of its metrics"),
+        ("on_validation_epoch_end", "best.ckpt contains other weights than those of its metrics"),
+        ("on_train_end", "after training, which has no effect"),
+        ("on_fit_end", "after training, which has no effect"),
+        ("on_test_epoch_start", "the weights change before the test"),
+    ],
+)
+def test_callback_that_changes_weights_after_they_were_measured_is_reported_once(train, caplog, hook, message):
+    train(*DIGITS, f"{OWN}Halves", f"+callbacks.x.hook={hook}")
+    assert caplog.text.count("callbacks (Halves): ") == 1
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_train_start", "on_test_end"])
+def test_callback_that_changes_weights_before_they_are_measured_is_not_reported(train, caplog, hook):
+    train(*DIGITS, f"{OWN}Halves", f"+callbacks.x.hook={hook}", "+callbacks.y._target_=lightning.pytorch.callbacks."
+          "EMAWeightAveraging", "+callbacks.y.decay=0.5")  # fmt: skip
+    assert "callbacks (" not in caplog.text
 
 
 def test_model_checkpoint_does_not_write_into_the_folder_of_last_ckpt(train, build):

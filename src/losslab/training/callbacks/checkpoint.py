@@ -18,6 +18,7 @@ from losslab.io import atomic
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.callbacks.disk import cannot_write_message
+from losslab.training.callbacks.measured_weights import MeasuredWeights
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
 from losslab.training.weights import entries_below
 
@@ -50,6 +51,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.best_epoch: int | None = None
         """The number of the best epoch, counted from 1."""
         self.signals = SignalHandler()
+        self._weights = MeasuredWeights()
         self._request = SharedRequest()
         self._unwritten_best: dict[str, Any] | None = None
         self._final: dict[str, Any] | None = None
@@ -72,6 +74,8 @@ class BestAndLastCheckpoint(Checkpoint):
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
             self.signals.install()
+        self._weights.setup(trainer)
+        self._weights.remember(pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Learner, checkpoint: dict[str, Any]) -> None:
         self._should_stop = bool(checkpoint.get("should_stop"))
@@ -113,7 +117,11 @@ class BestAndLastCheckpoint(Checkpoint):
         # A validation changes no weights and may be long: a single process ends at once, several ranks agree first.
         self.signals.deferred = trainer.world_size > 1 or not self._can_end_in_validation(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx + 1 == trainer.num_val_batches[0]:
+            self._weights.remember(pl_module)
         if trainer.world_size == 1 or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self._request.submit(self.signals.request()) > SAVE and self._can_end_in_validation(trainer):
@@ -131,6 +139,11 @@ class BestAndLastCheckpoint(Checkpoint):
         if first_non_finite(state) is None:
             self.best_values = pl_module.current_values()
             self.best_epoch = trainer.current_epoch + 1
+            problem = (
+                "the weights change after they were validated, so best.ckpt contains other weights than those of its "
+                "metrics: change them in on_train_batch_end"
+            )
+            self._weights.compare(pl_module, problem, state["state_dict"])
             # A copy, because training changes the tensors of the state in place.
             self._unwritten_best = copy.deepcopy(state) if trainer.is_global_zero else None
 
@@ -150,7 +163,19 @@ class BestAndLastCheckpoint(Checkpoint):
         final, self._final = self._final or finite_state(trainer), None  # `_final` is None after max_time
         if trainer.is_global_zero:
             self._write_final(final | {"trained": training_results(trainer, pl_module)})
+        self._weights.remember(pl_module, final["state_dict"])
         self._end_if_requested(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        problem = (
+            "the weights change after training, which has no effect, because they are saved already: change them in "
+            "on_train_batch_end"
+        )
+        self._weights.compare(pl_module, problem)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
+        problem = "the weights change before the test, so its metrics are of other weights than those saved"
+        self._weights.compare(pl_module, problem)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self.signals.uninstall()
