@@ -5,10 +5,12 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
@@ -38,10 +40,13 @@ class _FileWriter(FileWriter):
 
 class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
     def add_event(self, event: Any) -> None:
-        """Add an event. The first call, which the base class makes in its constructor, installs the `RecordFile`."""
-        records = self._async_writer._writer  # noqa: SLF001 -- its errors would end the thread with a traceback
-        if not isinstance(records._writer, RecordFile):  # noqa: SLF001
-            records._writer = RecordFile(Path(self._file_name))  # noqa: SLF001
+        """Write an event. The first call, which the base class makes in its constructor, replaces its file and thread.
+
+        A full disk would end that thread with a traceback, and it would go on after the run.
+        """
+        if not isinstance(self._async_writer, RecordWriter):
+            self._async_writer.close()
+            self._async_writer = RecordWriter(RecordFile(Path(self._file_name)))
         super().add_event(event)
 
 
@@ -53,12 +58,17 @@ class RecordFile:
         self._first = b""
         self._size = 0
         self._warned = False
+        self._lock = Lock()
 
     def write(self, record: bytes) -> None:
         """Append a record if there is space on the disk; otherwise log a warning, once.
 
         The first record is a header that the file needs. If it does not fit, it is written with the next record.
         """
+        with self._lock:  # several threads write: that of training, and the timer of the logger
+            self._write(record)
+
+    def _write(self, record: bytes) -> None:
         if not self._size:
             self._first = self._first or record
             record = record if record is self._first else self._first + record

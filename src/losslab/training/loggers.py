@@ -63,8 +63,10 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:  # noqa: ARG002 -- Lightning's signature
         """Write the collected values. The file stays open, because the test after training logs to it too."""
-        if self._timer is not None:
-            self._timer.cancel()
+        timer = self._timer
+        if timer is not None:
+            timer.cancel()
+            timer.join()
         if self._queue or self._experiment is not None:
             self._write()
 
