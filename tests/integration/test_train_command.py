@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,27 @@ def test_an_exception_of_the_users_network_is_one_line_and_its_traceback_is_in_t
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
     shown = losslab(*arguments[:-1], "run_dir=again", "traceback=true", cwd=tmp_path)
     assert "Traceback" in shown.stderr
+
+
+@pytest.mark.slow
+def test_traceback_of_the_users_network_in_several_processes_is_shown_when_asked_for(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, input_shape, outputs):\n"
+        "        super().__init__(*input_shape, outputs)\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x + [][1] if 'FAIL' in os.environ else x)\n"
+    )
+    options = ("data=diabetes", "model._target_=mine.Net", "trainer.max_epochs=2", "logger=none")
+    assert losslab(*options, "run_dir=run", cwd=tmp_path).returncode == 0
+    command = ("evaluate", "run", "--trust", "mine", "--devices", "2")
+    line = "mine.py:7, in forward: IndexError: list index out of range"
+    assert losslab(*command, cwd=tmp_path, program=VERB, FAIL="").stderr == f"{line}\n"
+    shown = losslab(*command, "--traceback", cwd=tmp_path, program=VERB, FAIL="").stderr
+    assert shown.splitlines()[-1].endswith(line)
+    assert re.search(r'mine.py", line 7, in forward\n.*\n(.*\n)?IndexError: list index', shown)
 
 
 def test_a_run_is_never_overwritten(tmp_path):

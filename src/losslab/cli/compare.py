@@ -11,7 +11,7 @@ from rich import get_console
 from rich.progress import track
 
 from losslab import runs
-from losslab.cli.process import add_trust_option, imports_without_gc, refuse_file, run_verb
+from losslab.cli.process import add_common_options, imports_without_gc, refuse_file, run_verb
 from losslab.errors import LabError
 from losslab.io import tables, untrusted
 
@@ -45,12 +45,12 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     add("--reach", metavar="METRIC[=VALUE]", help="how long runs take to reach a value, such as val/accuracy=0.6")
     matrix = "also evaluate each model with the losses of all runs (trained), or with all losses that fit (all)"
     add("--matrix", nargs="?", const="trained", choices=("trained", "all"), help=matrix)
-    add_trust_option(parser)
+    add_common_options(parser)
     events = "also write means and bands over the seeds of each configuration, for TensorBoard"
     add("--tensorboard", action="store_true", help=events)
     add("--output", type=Path, help="output folder (default: SWEEP/comparison, or outputs/comparison-TIMESTAMP)")
     options = parser.parse_args(arguments)
-    run_verb(lambda: _compare(options), options.trust)
+    run_verb(_compare, options)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="output folder (default: in the run folder)")
     options = parser.parse_args(arguments)
-    run_verb(lambda: _evaluate(options), options.trust)
+    run_verb(_evaluate, options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

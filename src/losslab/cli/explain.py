@@ -11,7 +11,7 @@ from losslab import runs as folders
 from losslab.analysis.explain import CHECKPOINTS, DEFAULTS, EXPLANATIONS, SPLITS, LandscapeOptions, validate_integer
 from losslab.analysis.explain.figures import write_tensorboard_images
 from losslab.analysis.explain.select_runs import select_runs
-from losslab.cli.process import add_trust_option, imports_without_gc, keep_freed_memory, refuse_file, run_verb
+from losslab.cli.process import add_common_options, imports_without_gc, keep_freed_memory, refuse_file, run_verb
 from losslab.errors import LabError
 
 logger = logging.getLogger("losslab")
@@ -20,7 +20,7 @@ logger = logging.getLogger("losslab")
 def explain(arguments: Sequence[str] | None = None) -> None:
     """Draw explanations of finished runs."""
     options = _parser().parse_args(arguments)
-    run_verb(lambda: _explain(options), options.trust)
+    run_verb(_explain, options)
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     several = "a run, or a folder of runs: if their configurations differ, only the first seed of each is explained"
     parser.add_argument("run_folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=several)
-    add_trust_option(parser)
+    add_common_options(parser)
     what = "an explanation; may be repeated (default: all that apply)"
     parser.add_argument("--what", action="append", choices=tuple(EXPLANATIONS), help=what)
     parser.add_argument("--output", type=Path, metavar="DIR", help="output folder")

@@ -22,7 +22,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--raw", action="store_true", help="return raw outputs, such as logits")
     add_data_option(parser)
     options = parser.parse_args(arguments)
-    run_verb(lambda: _export(options), options.trust)
+    run_verb(_export, options)
 
 
 def _export(options: argparse.Namespace) -> None:

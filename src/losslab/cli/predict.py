@@ -25,7 +25,7 @@ def predict(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to show (default: 3)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the results to this file")
     options = parser.parse_args(arguments)
-    run_verb(lambda: _predict(options), options.trust)
+    run_verb(_predict, options)
 
 
 def _predict(options: argparse.Namespace) -> int:

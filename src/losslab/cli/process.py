@@ -22,19 +22,20 @@ from losslab.runs import trust
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments RUN_FOLDER, --trust and --ckpt."""
+    """Return a parser with the arguments RUN_FOLDER, --ckpt, --trust and --traceback."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="the folder of a finished run")
-    add_trust_option(parser)
+    add_common_options(parser)
     checkpoint = "the checkpoint (default: best, that of the best epoch)"
     parser.add_argument("--ckpt", default="best", metavar="best|last|PATH", help=checkpoint)
     return parser
 
 
-def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add --trust: a package that the configuration of a run may use in addition to the allow-list of `runs.trust`."""
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add --traceback, and --trust: packages that the runs may use in addition to the allow-list of `runs.trust`."""
     package = "a package outside losslab that the run may use: its code will be executed; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=package)
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of every error")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -58,14 +59,18 @@ def run_hydra_verb(body: Callable[[list[str]], int | None], arguments: Sequence[
     from losslab.cli.hydra_errors import quote_texts  # noqa: PLC0415 -- imports Hydra's parser, which few verbs need
 
     add_working_directory_to_path()
-    run_verb(lambda: body(quote_texts(overrides)), show_tracebacks="traceback=true" in overrides)
+    options = argparse.Namespace(trust=(), traceback="traceback=true" in overrides)
+    run_verb(lambda _: body(quote_texts(overrides)), options)
 
 
-def run_verb(body: Callable[[], int | None], trusted: Sequence[str] = (), *, show_tracebacks: bool = False) -> NoReturn:
-    """Set up the process, call the body of a verb, and exit with the code that the body returns; None means 0."""
-    with one_line_errors(show_tracebacks=show_tracebacks):
-        start_command(trusted)
-        code = body()
+def run_verb(body: Callable[[argparse.Namespace], int | None], options: argparse.Namespace) -> NoReturn:
+    """Set up the process, call the body of a verb, and exit with the code that the body returns; None means 0.
+
+    `options` contains at least the values of --trust and --traceback.
+    """
+    with one_line_errors(show_tracebacks=options.traceback):
+        start_command(options.trust)
+        code = body(options)
     exit_now(code or 0)
 
 

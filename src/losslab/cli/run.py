@@ -157,17 +157,22 @@ def processes_to_start(config: dict[str, Any]) -> int:
     return environment.requested_processes(config["trainer"], lambda: len(spawn.visible_gpus()))
 
 
+class _RankTraceback(Exception):  # noqa: N818 -- it only shows a text as the cause of an error
+    """The traceback of a rank."""
+
+
 def run_in_processes(task: Callable[..., float | None], arguments: tuple[Any, ...], world_size: int) -> float | None:
     """Call a task in several processes on this machine, wait for them, and return the result of rank 0.
 
     Raises:
-        LabError: a rank failed. If the failure was unexpected, its traceback was printed.
+        LabError: a rank failed. Its cause is the traceback, which was printed if the reason does not explain it.
     """
     options = worker.WorkerOptions(threads=spawn.threads_per_process(world_size))
     result = spawn.wait_for_group(spawn.WorkerGroup(task, [arguments] * world_size, options))
     if result.exit_code > 128:  # ended by a signal: all ranks have saved, and rank 0 has logged it
         exit_now(result.exit_code)
     if result.reason is not None:
-        sys.stderr.write(printable(result.traceback))
-        raise LabError(result.reason)
+        if not result.is_explained:
+            sys.stderr.write(printable(result.traceback))
+        raise LabError(result.reason) from _RankTraceback(result.traceback)
     return result.value  # type: ignore[no-any-return]

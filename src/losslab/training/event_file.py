@@ -39,6 +39,8 @@ class _FileWriter(FileWriter):
 
 
 class _EventFileWriter(EventFileWriter):  # type: ignore[misc]
+    _async_writer: Any
+
     def add_event(self, event: Any) -> None:
         """Write an event. The first call, which the base class makes in its constructor, replaces its file and thread.
 

@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from losslab.errors import LabError, PartError, is_out_of_memory, message_of
+from losslab.errors import LabError, PartError, message_of, part_error
 from losslab.training.distributed.environment import RankInfo, init_process_group
 
 
@@ -45,7 +45,9 @@ class WorkerResult:
     reason: str | None = None
     """The reason for the failure, in one line; None for success."""
     traceback: str = ""
-    """The traceback of an unexpected failure."""
+    """The traceback of a failure."""
+    is_explained: bool = False
+    """Whether the reason says what to do, so that the traceback is only shown if the user asks for it."""
     is_consequence: bool = False
     """Whether the failure was caused by the end of another rank."""
     exit_code: int = 1
@@ -111,16 +113,15 @@ def result_of_error(error: BaseException) -> WorkerResult:
     """Return the result of a rank that was ended by an exception."""
     line, name = message_of(error), type(error).__name__
     trace = "".join(traceback.format_exception(error))
-    if isinstance(error, PartError):
-        return WorkerResult(reason=line, is_consequence=_is_lost(error.__cause__ or error))
-    if isinstance(error, LabError):
-        return WorkerResult(reason=line)
+    part = error if isinstance(error, LabError) else part_error(error)
+    if part is not None:
+        cause = (error.__cause__ or error) if isinstance(error, PartError) else error
+        is_consequence = isinstance(part, PartError) and _is_lost(cause)
+        return WorkerResult(reason=str(part), traceback=trace, is_explained=True, is_consequence=is_consequence)
     if isinstance(error, SystemExit):
         return WorkerResult(reason=f"exited with code {error.code}")
     if isinstance(error, KeyboardInterrupt):
         return WorkerResult(reason="interrupted", is_consequence=True, exit_code=130)
-    if is_out_of_memory(error):
-        return WorkerResult(reason=f"ran out of memory ({line})"[:300], traceback=trace)
     return WorkerResult(reason=f"{name}: {line}"[:300], traceback=trace, is_consequence=_is_lost(error))
 
 
