@@ -143,9 +143,11 @@ def _explain_key(key: str) -> str:
     config = _compose([each for each in typed if each != override]) or _compose([])
     settings = conf_groups.flatten(config)
     known = [*dict.fromkeys([*settings, *(each.partition(".")[0] for each in settings), *config])]
+    removes = override.startswith("~")
+    if removes and key in settings:
+        return f"{key} is null, and Hydra leaves out only keys with a value: type {key}=0 ~{key}"
     alike = _most_alike(key, [each for each in known if "._" not in each])
     equals_value = f"={override.partition('=')[2]}" if "=" in override else ""
-    removes = override.startswith("~")
     if alike is not None:
         return f"there is no {key}: did you mean {'~' * removes}{alike}{equals_value}?"
     if removes:

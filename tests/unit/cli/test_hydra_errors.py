@@ -81,6 +81,7 @@ def test_the_proposed_quotes_of_a_list_keep_it_a_list(monkeypatch):
         ("~loss=huber", "loss=huber is not chosen"),
         ("~optimizer.momentm", "did you mean ~optimizer.momentum?"),
         ("~nothing", "nothing to leave out"),
+        ("~data.batch_size", "type data.batch_size=0 ~data.batch_size"),
         ("scheduler=none", "Available options in 'scheduler': constant, cosine"),
         ("mix=none", "~mix leaves it out"),
         ("loss=mse,l1", "add -m to train with each of these values"),
