@@ -62,6 +62,27 @@ def build(folder: str, overrides: list[str]) -> experiment.Experiment:
     return experiment.build(compose([*fast, *overrides], folder))
 
 
+class NoisySGD(torch.optim.SGD):
+    """Adds noise to the weights before and after the evaluation of the loss."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Take a step."""
+        for after in (False, True):
+            loss = super().step(closure if after else None)
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.add_(torch.randn_like(parameter), alpha=0.01)
+        return loss
+
+
+def weights_of_ranks(folder: str, overrides: list[str]) -> list[list[float]]:
+    """Train, and return the weights of each rank."""
+    built = build(folder, overrides)
+    experiment.run(built)
+    weights = torch.nn.utils.parameters_to_vector(built.learner.parameters()).detach()
+    return built.trainer.strategy.all_gather(weights).tolist()
+
+
 def train(folder: str, overrides: list[str]) -> dict[str, Any]:
     """Train as the command line does; return final values and weights."""
     built = build(folder, overrides)

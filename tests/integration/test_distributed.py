@@ -89,6 +89,26 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
     assert_close(small["weights"], large["weights"], 1e-12)
 
 
+def test_ranks_have_the_same_weights_if_the_optimizer_draws_random_numbers(tmp_path):
+    overrides = ["optimizer=sgd", "optimizer._target_=workers.NoisySGD", "trainer.max_epochs=2", "test=false"]
+    outcome = workers.run_ranks(workers.weights_of_ranks, 2, str(tmp_path / "a"), overrides)
+    assert outcome.reason is None, outcome.traceback
+    assert outcome.value[0] == outcome.value[1]
+
+
+@pytest.mark.slow
+def test_line_search_sees_the_same_values_on_all_ranks(tmp_path):
+    overrides = [
+        "model=mlp", "model.hidden=[8]", "data=digits", "data.size=8", "loss=cross_entropy", "optimizer=adam",
+        "trainer.precision=64-true", "trainer.limit_train_batches=30", "optimizer.lr=0.1",
+        "optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay",
+        "+optimizer.line_search_fn=strong_wolfe", "+optimizer.max_iter=6", "trainer.max_epochs=1", "test=false",
+    ]  # fmt: skip
+    outcome = workers.run_ranks(workers.weights_of_ranks, 2, str(tmp_path / "a"), overrides, seconds=60)
+    assert outcome.reason is None, outcome.traceback
+    assert outcome.value[0] == outcome.value[1]
+
+
 @pytest.mark.slow
 def test_dynamics_do_not_depend_on_the_world_size(tmp_path):
     overrides = [

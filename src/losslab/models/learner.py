@@ -173,6 +173,7 @@ class Learner(LightningModule):
         first = self._evaluations.start_next(self)
         if not first:
             check_accumulation(self.trainer.optimizers[0], self.trainer.accumulate_grad_batches)
+        if not first or self.trainer.world_size > 1:
             self._seed_step(batch_idx)
         outputs, total, weight = self.step(batch, "train", update=first)
         if first:
@@ -192,10 +193,11 @@ class Learner(LightningModule):
             # The optimizers of all ranks see one value, since they compare it with earlier ones: the mean of the step.
             sums = torch.stack([total.detach(), weight.to(total.dtype)])
             distributed.all_reduce(sums)
-            loss = loss + (sums[0] / sums[1] - loss.detach())
+            loss = (loss - loss.detach()) + sums[0] / sums[1]  # in this order it is exact
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self._seed_optimizer()
         super().optimizer_step(*args, **kwargs)
         self._evaluations.end_step(self)
 
@@ -216,6 +218,7 @@ class Learner(LightningModule):
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(correction)
+        self._seed_optimizer()
 
     @property
     def _full_step_size(self) -> int:
@@ -294,6 +297,12 @@ class Learner(LightningModule):
         # The seed depends on the step, as for all random draws, so that a resumed run gets the same dropout masks.
         seed = random_keys.key(self.seed, random_keys.STEP, self.current_epoch, batch_idx, self.global_rank)
         random_keys.seed_torch(seed, self.device)
+
+    def _seed_optimizer(self) -> None:
+        # What an optimizer draws before and after an evaluation of the loss must be the same on all ranks.
+        if self.trainer.world_size > 1:
+            position = self.trainer.global_step, self._evaluations.count
+            random_keys.seed_torch(random_keys.key(self.seed, random_keys.STEP, *position), self.device)
 
     def on_fit_start(self) -> None:
         self._reset_metrics("train", "val")

@@ -60,19 +60,20 @@ class Evaluations:
     """
 
     def __init__(self) -> None:
-        self._started = False
+        self.count = 0
+        """The number of evaluations in the current step until now."""
         self._buffers: dict[str, Tensor] = {}
 
     def start_step(self) -> None:
         """Regard the next evaluation as the first one of a step."""
-        self._started = False
+        self.count = 0
 
     def start_next(self, module: nn.Module) -> bool:
         """Return whether this evaluation is the first one of the step. If it is the second, save the buffers."""
-        if self._started and not self._buffers:
+        self.count += 1
+        if self.count == 2:
             self._buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        first, self._started = not self._started, True
-        return first
+        return self.count == 1
 
     def end_step(self, module: nn.Module) -> None:
         """Restore the buffers if they were saved."""
