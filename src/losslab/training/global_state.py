@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 
 _VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
 """The environment variables that Lightning sets: with a seed, and with trainer.deterministic."""
+_in_use = RLock()
+"""Held by the thread that uses the global state: two runs at once would draw each other's random numbers."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,15 @@ class GlobalState:
 
 @contextmanager
 def global_state(state: GlobalState | None = None) -> Iterator[None]:
-    """Within this context, use another global state, by default a copy of the current one. Restore it afterwards."""
-    before = GlobalState.current()
-    if state is not None:
-        state.restore()
-    try:
-        yield
-    finally:
-        before.restore()
+    """Within this context, use another global state, by default a copy of the current one. Restore it afterwards.
+
+    Other threads wait until this thread has left the context.
+    """
+    with _in_use:
+        before = GlobalState.current()
+        if state is not None:
+            state.restore()
+        try:
+            yield
+        finally:
+            before.restore()

@@ -6,7 +6,9 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hydra
@@ -30,6 +32,7 @@ from losslab.targets import Kind, choose_kind
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.config import compose
+from losslab.training.global_state import global_state
 
 QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=none")
 
@@ -252,6 +255,20 @@ def program(monkeypatch, tmp_path):
     (tmp_path / "theirs.yaml").write_text("x: 1")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
         yield
+
+
+def test_threads_use_the_global_state_one_after_the_other():
+    numbers = []
+
+    def use(number):
+        with global_state():
+            numbers.append(number)
+            time.sleep(0.01)
+            numbers.append(number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, range(4)))
+    assert numbers[::2] == numbers[1::2]
 
 
 @pytest.mark.usefixtures("program")
