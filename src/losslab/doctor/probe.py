@@ -77,7 +77,7 @@ def record_layers(network: nn.Module, layers: LayerRecords) -> Iterator[None]:
     """Record inputs and outputs of layers in all forward passes of a network within the context."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
-            if list(module.children()):
+            if list(module.children()) or isinstance(module, torch.jit.ScriptModule):  # the latter takes no hooks
                 continue
             if list(module.parameters()):
                 hooks.enter_context(module.register_forward_pre_hook(layers.record_input))

@@ -9,6 +9,8 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from losslab.data.batch import DataSpec
 from losslab.doctor.probe import preserve_state
-from losslab.errors import LabError, message_of
+from losslab.errors import LabError, message_of, user_line
 from losslab.losses.base import Loss
 from losslab.models.cosine import with_cosine_outputs
 from losslab.training.instantiate import make
@@ -52,6 +54,8 @@ def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Modul
     if loss.cosine_outputs:
         network = with_cosine_outputs(network)
         network = network.double() if dtype is torch.float64 else network
+    if works:
+        _restore_dimensions(network, inputs, outputs)
     if len(spec.input_shape) < 2:
         return network
     reason = _problem_of_channels_last(network, inputs) if works else None
@@ -125,6 +129,29 @@ def _try(network: nn.Module, inputs: Tensor, outputs: int, config: dict[str, Any
     return True
 
 
+def _restore_dimensions(network: nn.Module, inputs: Tensor, outputs: int) -> None:
+    """Reshape the outputs to (N, outputs) if the network squeezes them, always or for a single example."""
+    try:
+        full, single = (_call(network, part, evaluate=True)[0].shape for part in (inputs, inputs[:1]))
+    except Exception:  # noqa: BLE001 -- it may raise anything; the doctor reports it
+        return
+    n = len(inputs)
+    if (full, outputs) == ((n,), 1) or (full == (n, outputs) and single == (outputs,)):
+        with suppress(RuntimeError):  # a ScriptModule takes no hooks
+            for module in _layers_of_wrapper(network):
+                module.register_forward_hook(partial(_reshape, outputs))
+
+
+def _reshape(outputs: int, _: nn.Module, arguments: tuple[Any, ...], result: Any) -> Any:
+    return result.reshape(arguments[0].shape[0], outputs) if isinstance(result, Tensor) else result
+
+
+def _layers_of_wrapper(network: nn.Module) -> set[nn.Module]:
+    """Return the network, and the one inside of torch.compile or DataParallel."""
+    inner = getattr(network, "_orig_mod", getattr(network, "module", network))
+    return {network, inner} if isinstance(inner, nn.Module) else {network}
+
+
 def _create_missing_weights(network: nn.Module, inputs: Tensor) -> None:
     """Call the network, which creates weights in its first call. They are drawn from torch's generator.
 
@@ -155,8 +182,10 @@ def _explain(
             f"trainer.precision={precisions.get(dtype, '32-true')}, or convert the inputs in forward"
         ) from error
     if "input_shape" not in given and _SHAPE_ERROR.search(message):
-        advice = _advice(config, message)
-        raise LabError(f"model: {name} does not take an example of shape {shape} ({message}): {advice}") from error
+        line = f"{place}: {message}" if (place := user_line(error)) else message
+        raise LabError(
+            f"model: {name} does not take an example of shape {shape} ({line}): {_advice(config, message)}"
+        ) from error
 
 
 def _arguments(config: dict[str, Any]) -> list[str]:
@@ -172,6 +201,10 @@ def _arguments(config: dict[str, Any]) -> list[str]:
 
 def _advice(config: dict[str, Any], message: str) -> str:
     """Return what to set, so that the network takes inputs for which it raised an exception with this message."""
+    if "view size is not compatible" in message:
+        return "write reshape instead of view"
+    if "is invalid for input of size" in message:
+        return "write sizes in forward that follow from the inputs, such as x.flatten(1)"
     sizes = re.search(r"\(\d+x(\d+) and (\d+)x\d+\)", message)
     keys = [key for key, value in config.items() if sizes is not None and str(value) == sizes[2]]
     if sizes is not None and len(keys) == 1:
@@ -187,9 +220,8 @@ def _override(config: dict[str, Any], key: str, value: int) -> str:
 def _with_contiguous_images(network: nn.Module, reason: str) -> nn.Module:
     """Keep a network in the contiguous memory format, and make the images contiguous that it gets."""
     logger.info("the network gets contiguous images: in the memory format channels_last, which is faster, %s", reason)
-    inner = getattr(network, "_orig_mod", getattr(network, "module", network))  # torch.compile, DataParallel
     try:
-        for module in {network, inner} if isinstance(inner, nn.Module) else {network}:
+        for module in _layers_of_wrapper(network):
             module.register_forward_pre_hook(_make_contiguous)
     except RuntimeError as error:  # a ScriptModule takes no hooks
         raise LabError(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from losslab.doctor import examine
 from losslab.errors import LabError
 from losslab.models.learner import Learner
 from losslab.training.config import compose
@@ -116,6 +117,31 @@ class Rectified(NoSizes):
         return super().forward(nn.functional.dropout(x))
 
 
+class Squeezed(ViewOfInputs):
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
+
+class ViewOfPermuted(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.last = nn.Linear(prod(IMAGE), outputs)
+
+    def forward(self, x):
+        return self.last(x.permute(0, 2, 3, 1).view(len(x), -1))
+
+
+class FixedBatch(ViewOfPermuted):
+    def forward(self, x):
+        return self.last(x.reshape(32, -1, prod(IMAGE))[0])
+
+
+def scripted(outputs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(prod(IMAGE), outputs)))
+
+
 def data_parallel(input_shape, outputs):
     return nn.DataParallel(View(input_shape, outputs))
 
@@ -141,8 +167,9 @@ def raising(input_shape, outputs):
 def learner(target: str, *overrides: str) -> Learner:
     """Build a learner with a network of this module."""
     name = target if "." in target else f"{__name__}.{target}"
-    chosen = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "trainer=cpu", "logger=none")
-    config = compose([*chosen, "callbacks=none", *overrides], "unused")
+    digits = () if any(each.startswith("data=") for each in overrides) else ("data=digits", "data.size=8")
+    chosen = ("model=mlp", *digits, "loss=cross_entropy", "trainer=cpu", "logger=none", "callbacks=none")
+    config = compose([*chosen, *overrides], "unused")
     added = {key.partition("=")[0].rpartition(".")[2] for key in overrides if key.startswith("+model.")}
     config["model"] = {"_target_": name} | {key: value for key, value in config["model"].items() if key in added}
     return build(config).learner
@@ -194,6 +221,26 @@ def test_weights_of_the_first_call_exist_before_training_and_follow_the_seed(nam
 
 
 @pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("Squeezed", ()),
+        ("Squeezed", ("data=breast_cancer", "loss=bce")),
+        ("Squeezed", ("data=diabetes", "loss=mse")),
+    ],
+)
+def test_squeezed_outputs_get_their_dimensions_back(name, overrides):
+    built = learner(name, *overrides)
+    for examples in (1, 3):
+        shape = (examples, built.loss.outputs(built.spec.targets))
+        assert built.network(torch.rand(examples, *built.spec.input_shape)).shape == shape
+
+
+def test_torchscript_network_has_no_findings():
+    built = learner("scripted")
+    assert not examine(built.network, built.loss, (torch.rand(32, *IMAGE), torch.arange(32) % 10), lr=0.01)
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
         ("NoSizes", ("+model.features=192", "+model.classes=7"), r"has 7 outputs, .* need 10: set model\.classes=10"),
@@ -203,6 +250,8 @@ def test_weights_of_the_first_call_exist_before_training_and_follow_the_seed(nam
         ("Double", (), r"weights of torch\.float64 .* set trainer\.precision=64-true"),
         ("Pair", (), r"returns a tuple, but a loss needs one tensor \(N, 10\)"),
         ("MadeAnew", (), r"makes fc\.weight anew in each call"),
+        ("ViewOfPermuted", (), r"test_network\.py:\d+, in forward: .*: write reshape instead of view"),
+        ("FixedBatch", (), r"test_network\.py:\d+, in forward: .*: write sizes in forward that follow from the inputs"),
         ("function", (), r"gives a function, not a torch\.nn\.Module"),
         ("raising", (), r"test_network\.py:\d+, in raising: KeyError: 'missing'"),
     ],

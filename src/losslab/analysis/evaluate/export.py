@@ -150,7 +150,12 @@ def _check_difference(file: Path, inputs: Tensor, expected: Tensor) -> float:
     largest = 0.0
     with torch.no_grad():
         for size in sorted({1, min(7, len(inputs)), len(inputs)}):
-            outputs = torch.cat([loaded(batch) for batch in inputs.split(size)])
+            try:
+                outputs = torch.cat([loaded(batch) for batch in inputs.split(size)])
+            except Exception as error:
+                problem = f"the exported program does not take {size} example{'s' * (size > 1)} at once"
+                cause = "forward depends on the number of examples, as squeeze() without a dimension does"
+                raise LabError(f"{problem} ({message_of(error, 200)}): {cause}") from error
             largest = max(largest, float((outputs.double() - expected.double()).abs().max()))
     scale = max(1.0, float(expected.abs().max()))
     tolerance = scale * (1e-9 if expected.dtype is torch.float64 else 1e-4)

@@ -366,7 +366,7 @@ def _first_bad_output(network: nn.Module, inputs: Tensor) -> str | None:
 
     with ExitStack() as hooks, torch.no_grad(), uncompiled(network):
         for name, module in network.named_modules():
-            if not list(module.children()):
+            if not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
                 hooks.enter_context(module.register_forward_hook(partial(check, f"network.{name}".rstrip("."))))
         network(inputs)
     return bad[0] if bad else None
