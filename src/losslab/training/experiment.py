@@ -239,11 +239,11 @@ def _check_first_step(experiment: Experiment) -> None:
     preflight.check_schedule(learner, trainer, batches)
     preflight.check_averaging(trainer, batches)
     if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
-        preflight.check_batch_norm(learner.network, data.splits["train"].size, data.batch_size, trainer.world_size)
+        preflight.check_batch_norm(learner.network)
     if config.get("examine", True):  # configurations of early versions lack this key
         for sentence in find_degenerate(data.splits, data.spec):
             logger.warning("%s", sentence)
-        preflight.examine_first_batch(learner, data, device)
+        preflight.examine_first_batch(learner, data, trainer)
     preflight.check_last_batch(learner, data, trainer)
 
 

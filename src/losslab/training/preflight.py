@@ -270,29 +270,16 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         )
 
 
-def check_batch_norm(network: nn.Module, examples: int, batch_size: int | None, world_size: int) -> None:
-    """Warn that BatchNorm uses the statistics of each rank's share of a batch.
-
-    Raise a LabError if a rank would get fewer than two examples of the last batch of an epoch. `batch_size` is the
-    number of examples on all ranks together; None means one batch of all examples.
-    """
-    names = [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
-    if not names:
-        return
-    size = batch_size or examples
-    last = examples % size or size
-    if last < 2 * world_size:
-        raise LabError(
-            f"the last batch of an epoch has {last} examples, too few for BatchNorm on {world_size} processes "
-            f"(network.{names[0]}): choose another data.batch_size"
+def check_batch_norm(network: nn.Module) -> None:
+    """Warn that BatchNorm uses the statistics of each rank's share of a batch."""
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        logger.warning(
+            "BatchNorm uses the statistics of each process's share of a batch, so results depend on the number of "
+            "processes; on GPUs, trainer.sync_batchnorm=true uses the statistics of the whole batch"
         )
-    logger.warning(
-        "BatchNorm uses the statistics of each process's share of a batch, so results depend on the number of "
-        "processes; on GPUs, trainer.sync_batchnorm=true uses the statistics of the whole batch"
-    )
 
 
-def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: torch.device) -> None:
+def examine_first_batch(learner: Learner, data: ExperimentDataModule, trainer: Trainer) -> None:
     """Run the checks of `losslab.doctor` on the first training batch: raise its errors, log its warnings.
 
     This does not change the results of the run. All ranks examine the same whole batch, so they all come to the same
@@ -301,9 +288,16 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, device: to
     Raises:
         LabError: the checks find errors; the message has a line for each error.
     """
-    learner.network.to(device)
-    learner.loss.to(device)
+    learner.network.to(trainer.strategy.root_device)
+    learner.loss.to(trainer.strategy.root_device)
     findings = examine_batch(learner, first_batch(data))
+    options: dict[str, Any] | None = getattr(trainer.strategy, "_ddp_kwargs", None)  # None on one process
+    unused = next((finding for finding in findings if finding.name == "unused-parameters"), None)
+    if unused and options is not None and not any(map(options.get, ("find_unused_parameters", "static_graph"))):
+        raise LabError(
+            f"{unused.name}: {unused.problem}, which several processes do not allow: {unused.fix}, or set "
+            "+trainer.strategy=ddp_find_unused_parameters_true"
+        )
     errors = [finding.line for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         errors[-1] += "; set examine=false to train anyway"
@@ -322,22 +316,33 @@ def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trai
     """
     examples, ranks = data.splits["train"].size, trainer.world_size
     size = min(data.batch_size or examples, examples)
-    last, limit, batches = examples % size or size, trainer.limit_train_batches, math.ceil(examples / size)
-    used = limit if isinstance(limit, int) else int(limit * batches)
+    if not size:
+        return
+    limit, batches = trainer.limit_train_batches, math.ceil(examples / size)
+    uses_last = (limit if isinstance(limit, int) else int(limit * batches)) >= batches
+    last = (uses_last and examples % size) or size
     share = max(1, last // ranks)
-    if not examples or used < batches or share >= size // ranks or share >= _ENOUGH_EXAMPLES:
+    if share >= _ENOUGH_EXAMPLES or (last == size and ranks == 1):  # the latter are the batches that the doctor tries
         return
     batch = first_batch(data)
     error = _training_error(learner, batch, share)
     if error is None or _training_error(learner, batch, _ENOUGH_EXAMPLES) is not None:
         return
-    enough = next((count for count in range(share + 1, size) if _training_error(learner, batch, count) is None), size)
+    enough = next(
+        (
+            count
+            for count in range(share + 1, max(size, _ENOUGH_EXAMPLES))
+            if _training_error(learner, batch, count) is None
+        ),
+        size,
+    )
     fits = [count for count in range(1, examples + 1) if (examples % count or count) // ranks >= enough]
     near = sorted(fits, key=lambda count: abs(count - size))[:2]
     share_of = f" ({share} for a process)" if ranks > 1 else ""
+    advice = f"set data.batch_size={' or '.join(map(str, sorted(near)))}" if near else "use fewer processes"
     raise LabError(
         f"the last batch of an epoch has {last} example{'s' * (last > 1)}{share_of}, too few for this network and loss "
-        f"({message_of(error, 100)}): set data.batch_size={' or '.join(map(str, sorted(near)))}"
+        f"({message_of(error, 100)}): {advice}"
     )
 
 

@@ -1,7 +1,9 @@
 """Checks before the first step refuse a run or log a warning, and do not change the results of a run."""
 
 import logging
+from contextlib import nullcontext
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,20 +117,9 @@ def test_examined_batch_is_the_first_training_batch(build):
     assert loader.state_dict() == {"epoch": 0, "next": 1}
 
 
-def test_batch_norm_needs_examples_on_every_rank():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    with pytest.raises(LabError, match=r"last batch of an epoch has 1 examples.*network\.1"):
-        preflight.check_batch_norm(network, 129, 64, 2)
-    with pytest.raises(LabError, match="3 examples, too few for BatchNorm on 4 processes"):
-        preflight.check_batch_norm(network, 3, None, 4)
-    with pytest.raises(LabError, match="3 examples, too few for BatchNorm on 2 processes"):
-        preflight.check_batch_norm(network, 67, 64, 2)  # the second rank gets a single example
-    preflight.check_batch_norm(nn.Linear(3, 4), 129, 64, 2)
-
-
 def test_batch_norm_on_several_ranks_logs_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        preflight.check_batch_norm(nn.BatchNorm1d(4), 128, 64, 2)
+        preflight.check_batch_norm(nn.BatchNorm1d(4))
     assert "sync_batchnorm" in caplog.text
 
 
@@ -141,12 +132,10 @@ class _Normalised(nn.Sequential):
         )
 
 
-class _Squeezed(nn.Sequential):
+class _Unused(nn.Sequential):
     def __init__(self, outputs):
         super().__init__(nn.Flatten(), nn.Linear(192, outputs))
-
-    def forward(self, inputs):
-        return super().forward(inputs).squeeze()
+        self[1].unused = nn.Linear(1, 1)
 
 
 DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "logger=none", "callbacks=none")
@@ -161,10 +150,9 @@ def with_network(network, *overrides, size=1):
     return experiment
 
 
-@pytest.mark.parametrize("network", ["_Normalised", "_Squeezed"])
 @pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",)])
-def test_last_batch_of_one_example_is_refused(network, extra):
-    experiment = with_network(network, *extra)
+def test_last_batch_of_one_example_is_refused(extra):
+    experiment = with_network("_Normalised", *extra)
     examples = experiment.data.splits["train"].size
     size = next(size for size in range(64, 2, -1) if examples % size == 1)
     experiment.data.batch_size = size
@@ -173,6 +161,33 @@ def test_last_batch_of_one_example_is_refused(network, extra):
     for word in str(error.value).rpartition("=")[2].split(" or "):
         experiment.data.batch_size = int(word)
         preflight.check_last_batch(experiment.learner, experiment.data, experiment.trainer)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "batch", "advice"),
+    [(2, 2, "batch_size=7 or 9"), (2, 3, "batch_size=7 or 9"), (999, None, "use fewer processes")],
+)
+def test_batch_norm_needs_two_examples_on_every_rank_unless_its_maps_are_larger(ranks, batch, advice):
+    several = SimpleNamespace(world_size=ranks, limit_train_batches=3)
+    for size in (1, 2):
+        experiment = with_network("_Normalised", size=size)
+        experiment.data.batch_size = batch
+        refuses = (
+            pytest.raises(LabError, match=rf"\(1 for a process\), too few .*{advice}") if size == 1 else nullcontext()
+        )
+        with refuses:
+            preflight.check_last_batch(experiment.learner, experiment.data, several)
+
+
+def test_parameters_that_are_not_used_are_refused_on_several_ranks(monkeypatch):
+    experiment = with_network("_Unused")
+    monkeypatch.setattr(experiment.trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": False}, raising=False)
+    with pytest.raises(
+        LabError, match=r"2 of 4 parameters.* or set \+trainer\.strategy=ddp_find_unused_parameters_true"
+    ):
+        preflight.examine_first_batch(experiment.learner, experiment.data, experiment.trainer)
+    monkeypatch.setattr(experiment.trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True}, raising=False)
+    preflight.examine_first_batch(experiment.learner, experiment.data, experiment.trainer)
 
 
 def test_last_batch_is_accepted_if_it_is_not_used_or_large_enough():
