@@ -14,7 +14,7 @@ from losslab.data.corruption import manifest
 from losslab.io.metric_names import COUNTS
 from losslab.io.tables import terminal_table
 from losslab.runs import trust
-from losslab.runs.config import changed_settings
+from losslab.runs.config import added_callbacks, changed_settings
 from losslab.targets import Task
 from losslab.training.callbacks.checkpoint import find_checkpoint_callback
 
@@ -40,6 +40,7 @@ def log_header(experiment: "Experiment") -> None:
     folder, packages = runs.display_path(experiment.folder.path), trust.packages_to_trust(config)
     size = experiment.data.batch_size
     batches = f"batches of {size}" if size else "one full batch"
+    added = added_callbacks(config)
     lines = {
         "model": f"{_with_changes('model', config)}, {parameters:,} parameter{'s' * (parameters != 1)}",
         "data": f"{_with_changes('data', config)}, {inputs}, {targets}, {batches}",
@@ -48,6 +49,7 @@ def log_header(experiment: "Experiment") -> None:
         "loss": _with_parameters(choices["loss"], config["loss"], changed_settings(config, "loss")),
         "optimizer": _with_parameters(choices["optimizer"], config["optimizer"], changed_settings(config, "optimizer"))
         + f", {_with_changes('scheduler', config, ' schedule')}",
+        **({"callbacks": ", ".join(f"{key} {_short(value)}" for key, value in added.items())} if added else {}),
         "device": f"{device.type}, {device_name}{ranks}, precision {trainer.precision}",
         "run folder": folder,
     }

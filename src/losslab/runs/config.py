@@ -127,6 +127,20 @@ def changed_settings(config: Mapping[str, Any], group: str) -> dict[str, Any]:
     }
 
 
+def added_callbacks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callbacks that may change the results, by name, and their settings, by dotted key.
+
+    Those in the file of the default callbacks are left out unless they were changed.
+    """
+    default = conf_groups.file_settings("callbacks", "default") or {}
+    settings = conf_groups.flatten({name: item for name, item in (config.get("callbacks") or {}).items() if item})
+    return {
+        key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
+        for key, value in settings.items()
+        if value is not None and value != default.get(key) and not changes_no_result(f"callbacks.{key}", {})
+    }
+
+
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters of a run, such as model, seed, loss.gamma, data.batch_size and trainer.max_epochs."""
     choices = {group: choice for group, choice in config["choices"].items() if choice is not None}
@@ -135,6 +149,7 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     for group in ("data", "trainer"):  # whose files have many settings that are rarely changed
         changed = {f"{group}.{key}": value for key, value in changed_settings(config, group).items()}
         values |= {key: value for key, value in changed.items() if not changes_no_result(key, config["choices"])}
+    values |= {f"callbacks.{key}": value for key, value in added_callbacks(config).items()}
     for name, key in (("data", "batch_size"), ("trainer", "max_epochs"), ("trainer", "precision")):
         values[f"{name}.{key}"] = config[name].get(key)
     plain = {

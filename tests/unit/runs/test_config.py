@@ -76,6 +76,14 @@ def test_a_group_is_named_by_what_is_made(overrides, group, name):
         assert name in config["name"].replace("+", "-").split("-") or name in config["name"]
 
 
+def test_callbacks_that_change_the_results_are_hyperparameters():
+    assert not [key for key in hyperparameters(compose(["callbacks=dynamics"], "unused")) if "callbacks" in key]
+    table = hyperparameters(compose(["callbacks=ema", "callbacks.ema.decay=0.9"], "unused"))
+    assert {key: table[key] for key in table if "callbacks" in key} == {
+        "callbacks.ema": "EMAWeightAveraging", "callbacks.ema.decay": 0.9,
+    }  # fmt: skip
+
+
 def test_a_choice_of_the_users_files_is_named_by_the_class_that_replaces_its_own(tmp_path):
     folder = tmp_path / "optimizer"
     folder.mkdir()
