@@ -1,5 +1,6 @@
 """The values that callbacks log with `pl_module.log`, beside the metrics that a `Learner` computes itself."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,10 @@ from torch import Tensor, distributed
 
 from losslab.errors import LabError
 
+logger = logging.getLogger("losslab")
+
+_COLUMNS = ("lr", "epoch", "step", "epochs", "steps", "best_epoch")
+"""Names of values in history.csv and metrics.json that are not metrics."""
 _SETTINGS = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "add_dataloader_idx")
 
 
@@ -25,11 +30,18 @@ class LoggedValues:
     def __init__(self, own_names: Iterable[str]) -> None:
         self._own_names = frozenset(own_names)
         self._earlier: dict[str, Any] = {}
+        self._warned: set[str] = set()
 
     def check_name(self, name: str) -> None:
-        """Raise a LabError if a callback would replace a metric that the learner computes itself."""
+        """Raise a LabError if a callback would replace a metric that the learner computes itself.
+
+        Log a warning if the value is left out because a column that is no metric has this name.
+        """
         if name in self._own_names:
             raise LabError(f"a callback logs {name}, which losslab computes itself: log it under another name")
+        if name in _COLUMNS and name not in self._warned:
+            self._warned.add(name)
+            logger.warning("a callback logs %s: history.csv and metrics.json contain losslab's own value instead", name)
 
     def start_epoch(self, trainer: Trainer) -> None:
         """Regard all values logged until now as those of an earlier epoch."""
@@ -38,7 +50,8 @@ class LoggedValues:
 
     def newest(self, trainer: Trainer) -> dict[str, float]:
         """Return the values of this epoch, sorted by name."""
-        values = {name: value for name, value in trainer.callback_metrics.items() if name not in self._own_names}
+        left_out = {*self._own_names, *_COLUMNS}
+        values = {name: value for name, value in trainer.callback_metrics.items() if name not in left_out}
         # A value that was logged again is another object.
         new = {name: value for name, value in values.items() if value is not self._earlier.get(name)}
         return {name: float(value) for name, value in sorted(new.items()) if _is_one(value)}

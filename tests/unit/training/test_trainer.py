@@ -55,6 +55,11 @@ class ReplacesTheAccuracy(Callback):
         pl_module.log("val/accuracy", 1.0)
 
 
+class LogsColumns(Callback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log_dict({"lr": 5.0, "epoch": 5.0, "epochs": 5.0})
+
+
 class Halves(Callback):
     """Halves all weights in a hook."""
 
@@ -232,6 +237,16 @@ def test_best_values_are_those_of_the_saved_weights_if_a_later_validation_in_the
     options = ("trainer.limit_train_batches=4", "+trainer.val_check_interval=0.5", "trainer.max_epochs=1")
     experiment, results = train(*DIGITS, *options, f"{OWN}WorseAtTheEnd")
     assert_saved_weights_give(results, experiment, build)
+
+
+def test_values_under_the_names_of_other_columns_are_left_out_with_one_line(train, caplog):
+    experiment, results = train(*DIGITS, f"{OWN}LogsColumns")
+    assert results["epochs"] == 2
+    assert not {"lr", "epoch"} & {*results}
+    rows = list(csv.DictReader(experiment.folder.history.read_text().splitlines()))
+    assert "epochs" not in rows[0]
+    assert float(rows[1]["epoch"]) == 2
+    assert caplog.text.count("a callback logs epoch: ") == 1
 
 
 @pytest.mark.parametrize(
