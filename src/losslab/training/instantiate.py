@@ -244,16 +244,25 @@ def validate_arguments(key: str, config: Any) -> None:
     arguments = {str(name): value for name, value in config.items() if name not in _HYDRA_KEYS}
     unknown = [name for name in arguments if name not in parameters]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        known = [name for name in parameters if name != "self"]
-        similar = get_close_matches(unknown[0], known)
-        advice = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known) or 'no arguments'}"
-        raise LabError(f"{key}.{unknown[0]}: {target.__name__} has no such argument: {advice}")
+        raise _unknown_arguments(key, target.__name__, unknown, [name for name in parameters if name != "self"])
     if str(target.__module__).partition(".")[0] in _TYPE_CHECKED_PACKAGES:
         for name, value in arguments.items():
             hint = hints.get(name, Any)
             is_default = name in parameters and value is parameters[name].default
             if not is_default and not matches_annotation(value, hint):
                 raise LabError(f"{key}.{name} must be {describe_annotation(hint)}, got {format_value(value)}")
+
+
+def _unknown_arguments(key: str, target: str, unknown: list[str], known: list[str]) -> LabError:
+    """Return the error for arguments that a target lacks."""
+    similar = get_close_matches(unknown[0], known)
+    if similar:
+        return LabError(f"{key}.{unknown[0]}: {target} has no such argument: did you mean {similar[0]}?")
+    names, without = ", ".join(f"{key}.{name}" for name in unknown), " ".join(f"~{key}.{name}" for name in unknown)
+    return LabError(
+        f"{names}: {target} has no such argument: leave out what you set, and what files set with {without} "
+        f"(it has {', '.join(known) or 'no arguments'})"
+    )
 
 
 def matches_annotation(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 -- a case for each kind of annotation

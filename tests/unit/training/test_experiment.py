@@ -311,6 +311,11 @@ def test_programs_keep_their_global_state_and_their_hydra(tmp_path):
         (["loss=huber", "loss.delta=0"], "delta must be a number in"),
         (["model=cifar_cnn", "data=line", "loss=mse"], "cifar_cnn needs images"),
         (["model=cifar_cnn", "data=digits", "data.size=20"], "multiples of 8"),
+        (
+            ["model._target_=torch.nn.Bilinear", "+model.seed=1", "+model.hidden=2"],
+            r"model\.seed, model\.hidden: Bilinear has no such argument: .* ~model\.seed ~model\.hidden \(it has in1",
+        ),
+        (["optimizer._target_=torch.optim.LBFGS"], r"what files set with ~optimizer\.\w+"),
         (["model=mlp", "model.activation=cosine"], r"activation \(relu, gelu"),
         (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
         (["trainer.precision=17-mixed"], "17-mixed"),
