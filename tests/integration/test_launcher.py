@@ -43,7 +43,7 @@ def test_a_failed_job_does_not_stop_the_others(twelve):
     for job in summary["jobs"]:
         if named(job) in BAD:
             assert job["state"] == "failed"
-            assert job["reason"].startswith(BAD[named(job)])
+            assert BAD[named(job)] in job["reason"]
         else:
             assert job["state"] == "done"
             assert job["value"] == job["metrics"]["val/mse"]
