@@ -71,6 +71,12 @@ class Halves(Callback):
             parameter.data.mul_(0.5)
 
 
+def flip(trainer, pl_module):  # noqa: ARG001
+    """Change the sign of all weights, which keeps their norm."""
+    for parameter in pl_module.parameters():
+        parameter.data.neg_()
+
+
 class Fails(Callback):
     def on_train_start(self, trainer, pl_module):
         raise ValueError("two\nlines")
@@ -263,6 +269,24 @@ def test_callback_that_changes_weights_after_they_were_measured_is_reported_once
     train(*DIGITS, f"{OWN}Halves", f"+callbacks.x.hook={hook}")
     assert caplog.text.count("callbacks (Halves): ") == 1
     assert message in caplog.text
+
+
+def test_function_of_a_lambda_callback_that_changes_weights_is_reported(train, caplog):
+    function = f"{{_target_: hydra.utils.get_method, path: {__name__}.flip}}"
+    train(*DIGITS, f"{LIGHTNING}LambdaCallback", f"+callbacks.x.on_validation_end={function}")
+    assert "callbacks (LambdaCallback): the weights change after they were validated" in caplog.text
+
+
+class ChangesStatistics(Callback):
+    def on_validation_end(self, trainer, pl_module):
+        pl_module.network[-1].running_mean.add_(1)
+
+
+def test_callback_that_changes_buffers_after_validation_is_reported(build, caplog):
+    experiment = build(*DIGITS, f"{OWN}ChangesStatistics")
+    experiment.learner.network.append(torch.nn.BatchNorm1d(10))
+    lab.run(experiment)
+    assert "callbacks (ChangesStatistics): the weights change after they were validated" in caplog.text
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_train_start", "on_test_end"])

@@ -173,9 +173,12 @@ class BestAndLastCheckpoint(Checkpoint):
         )
         self._weights.compare(pl_module, problem)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: Learner, *_: Any) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Learner, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         problem = "the weights change before the test, so its metrics are of other weights than those saved"
-        self._weights.compare(pl_module, problem)
+        if batch_idx == 0:
+            self._weights.compare(pl_module, problem)
 
     def on_exception(self, trainer: Trainer, pl_module: Learner, exception: BaseException) -> None:
         self.signals.uninstall()

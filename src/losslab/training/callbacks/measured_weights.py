@@ -2,44 +2,51 @@
 
 import logging
 from collections.abc import Mapping
-from math import isclose, nan
 from typing import Any
 
+import torch
 from lightning import Trainer
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from lightning.pytorch.callbacks import LambdaCallback
+from torch import Tensor
+
+from losslab.models.learner import Learner
 
 logger = logging.getLogger("losslab")
 
 
 class MeasuredWeights:
-    """Remembers the norm of all weights, and logs a warning if it differs later.
+    """Copies the weights and the buffers of the network, and logs a warning if they differ later.
 
     It costs nothing if all callbacks are of losslab or Lightning, or on other ranks than the first.
     """
 
     def __init__(self) -> None:
-        self._norm = nan
+        self._copies: dict[str, Tensor] = {}
         self._callbacks = ""
 
     def setup(self, trainer: Trainer) -> None:
         """Find the callbacks of the user."""
         kinds = [type(each) for each in trainer.callbacks]  # type: ignore[attr-defined]
-        own = [kind.__name__ for kind in kinds if not kind.__module__.startswith(("losslab.", "lightning."))]
+        libraries = ("losslab.", "lightning.")
+        own = [kind.__name__ for kind in kinds if not kind.__module__.startswith(libraries) or kind is LambdaCallback]
         self._callbacks = ", ".join(own) if trainer.is_global_zero else ""
 
-    def remember(self, module: nn.Module, state: Mapping[str, Any] | None = None) -> None:
-        """Remember the weights of a module, or those in a `state_dict` of it."""
+    def remember(self, learner: Learner, state: Mapping[str, Any] | None = None) -> None:
+        """Remember the weights of a learner, or those in a `state_dict` of it."""
         if self._callbacks:
-            self._norm = _norm(module, state)
+            self._copies = {name: tensor.detach().clone() for name, tensor in _tensors(learner, state).items()}
 
-    def compare(self, module: nn.Module, problem: str, state: Mapping[str, Any] | None = None) -> None:
-        """Log the problem if the weights of the module, or in the `state_dict`, are not those last remembered."""
-        if self._callbacks and not isclose(self._norm, _norm(module, state), rel_tol=1e-5):
+    def compare(self, learner: Learner, problem: str, state: Mapping[str, Any] | None = None) -> None:
+        """Log the problem if the weights of the learner, or in the `state_dict`, are not those last remembered."""
+        if not self._callbacks:
+            return
+        pairs = [(self._copies[name], tensor) for name, tensor in _tensors(learner, state).items()]
+        if not all(torch.allclose(old.to(new), new, rtol=0, atol=0, equal_nan=True) for old, new in pairs):
             logger.warning("callbacks (%s): %s", self._callbacks, problem)
             self._callbacks = ""  # once is enough
 
 
-def _norm(module: nn.Module, state: Mapping[str, Tensor] | None) -> float:
-    named = module.named_parameters()
-    return get_total_norm([weight.detach() if state is None else state[name] for name, weight in named]).item()
+def _tensors(learner: Learner, state: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    saved = learner.network.state_dict(prefix="network.") | dict(learner.named_parameters())
+    chosen = saved if state is None else {name: state[name] for name in saved}
+    return {name: value for name, value in chosen.items() if isinstance(value, Tensor)}  # not an extra state
