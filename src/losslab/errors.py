@@ -49,12 +49,12 @@ def part_error(error: BaseException) -> PartError | None:
     if isinstance(error, LabError) or not isinstance(error, Exception):
         return None
     message = message_of(error, 500)
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         return PartError(f"ran out of memory ({message}): lower data.batch_size, or use a smaller network")
     return None if line is None else PartError(f"{line}: {type(error).__name__}: {message}")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Return whether Python or torch could not allocate memory."""
     names = {"OutOfMemoryError", "MemoryError"}
     return type(error).__name__ in names or "can't allocate memory" in str(error)
