@@ -238,13 +238,14 @@ def _check_first_step(experiment: Experiment) -> None:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     preflight.check_schedule(learner, trainer, batches)
     preflight.check_averaging(trainer, batches)
-    if trainer.world_size > 1 and not (config["trainer"].get("sync_batchnorm") and device.type == "cuda"):
+    sync = bool(config["trainer"].get("sync_batchnorm")) and device.type == "cuda"
+    if trainer.world_size > 1 and not sync:
         preflight.check_batch_norm(learner.network)
     if config.get("examine", True):  # configurations of early versions lack this key
         for sentence in find_degenerate(data.splits, data.spec):
             logger.warning("%s", sentence)
         preflight.examine_first_batch(learner, data, trainer)
-    preflight.check_last_batch(learner, data, trainer)
+    preflight.check_last_batch(learner, data, trainer, sync=sync)
 
 
 def _made_with(trainer: Trainer) -> dict[str, str]:

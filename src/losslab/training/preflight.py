@@ -308,13 +308,15 @@ def examine_first_batch(learner: Learner, data: ExperimentDataModule, trainer: T
             logger.warning("%s", finding)
 
 
-def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trainer) -> None:
+def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trainer, *, sync: bool = False) -> None:
     """Check that network and loss take as few examples as a process gets of the last batch of an epoch.
+
+    With `sync`, BatchNorm uses the examples of all processes, so that the whole batch counts.
 
     Raises:
         LabError: they raise an exception for so few examples, as BatchNorm may for a single one.
     """
-    examples, ranks = data.splits["train"].size, trainer.world_size
+    examples, ranks = data.splits["train"].size, 1 if sync else trainer.world_size
     size = min(data.batch_size or examples, examples)
     if not size:
         return

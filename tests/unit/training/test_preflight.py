@@ -177,6 +177,7 @@ def test_batch_norm_needs_two_examples_on_every_rank_unless_its_maps_are_larger(
         )
         with refuses:
             preflight.check_last_batch(experiment.learner, experiment.data, several)
+        preflight.check_last_batch(experiment.learner, experiment.data, several, sync=True)
 
 
 def test_parameters_that_are_not_used_are_refused_on_several_ranks(monkeypatch):
