@@ -21,6 +21,7 @@ from losslab.losses.adapter.output_kind import ignored_class
 from losslab.models.learner import Learner, learner_for
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.runs.trust import parse_packages
+from losslab.targets import Task
 from losslab.training import preflight, weights
 from losslab.training.callbacks.checkpoint import training_results
 from losslab.training.distributed import environment
@@ -72,6 +73,12 @@ def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
     with trusting(trusted):
         loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="all" if will_train else "metrics")
     data.ignore_index = ignored_class(loss)
+    ignores_class = data.spec.task is Task.MULTICLASS and data.ignore_index in range(data.spec.targets)
+    if will_train and config.get("noise") and ignores_class:
+        raise LabError(
+            f"noise: it would change labels to class {data.ignore_index}, which the loss ignores (ignore_index): leave "
+            "out one of them"
+        )
     preflight.check_loss(loss, data.spec)
     preflight.check_trainer(config["trainer"])
     # Seeded again, so that random numbers drawn by the data or the loss do not change the initial weights.

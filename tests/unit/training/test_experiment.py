@@ -473,3 +473,10 @@ def test_initial_weights_do_not_depend_on_random_draws_of_the_data(build):
     plain = build("data=linear_synthetic", "data.data_seed=0").learner.network.weight
     other = build("data=linear_synthetic", "data.data_seed=1", "loss=huber").learner.network.weight
     assert torch.equal(plain, other)
+
+
+def test_noise_that_would_give_an_ignored_class_is_refused(build):
+    options = ("model=mlp", "data=digits", "loss=focal", "loss.ignore_index=3", "logger=none")
+    with pytest.raises(LabError, match="noise: it would change labels to class 3, which the loss ignores"):
+        build(*options, "noise=symmetric")
+    build(*options, "imbalance=long_tail")

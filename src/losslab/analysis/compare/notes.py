@@ -112,12 +112,19 @@ def _values_in_groups(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 def _data_settings(groups: Sequence[Group]) -> Iterator[str]:
     measured = ("data.", "choices.data", "trainer.limit_test_", "trainer.limit_val_", "trainer.fast_dev_run")
-    keys = {key for group in groups for key in group.settings if key.startswith(measured)}
+    found = {key for group in groups for key in group.settings}
+    keys = {key for key in found if key.startswith(measured) or key.endswith("ignore_index")}
     evaluation = {key for key in keys if key.removeprefix("data.") not in _TRAINING_ONLY}
-    differing = sorted(key for key in evaluation if len({str(group.settings.get(key)) for group in groups}) > 1)
+    differing = sorted(key for key in evaluation if len({_measured(group, key) for group in groups}) > 1)
     if differing:
         shown = dict.fromkeys(key.removeprefix("choices.").removesuffix("._target_") for key in differing)
         yield f"Groups differ in {', '.join(shown)}: they may not have been measured on the same examples."
+
+
+def _measured(group: Group, key: str) -> str:
+    value = str(group.settings.get(key))
+    # An ignore_index below 0, such as the default, ignores no class.
+    return "" if key.endswith("ignore_index") and not value.isdecimal() else value
 
 
 def _missing_seeds(groups: Sequence[Group]) -> Iterator[str]:

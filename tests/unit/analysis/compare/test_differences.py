@@ -285,6 +285,14 @@ def test_a_note_names_settings_of_the_data_that_differ(tmp_path):
     assert any("data.noise" in note and "the same examples" in note for note in compare([tmp_path]).notes)
 
 
+def test_a_note_names_an_ignored_class(tmp_path):
+    run(tmp_path / "a", loss__ignore_index=-100)
+    run(tmp_path / "b")
+    assert not any("the same examples" in note for note in compare([tmp_path]).notes)
+    run(tmp_path / "c", loss__ignore_index=3)
+    assert any("loss.ignore_index" in note and "the same examples" in note for note in compare([tmp_path]).notes)
+
+
 def test_a_note_names_data_that_differ_only_in_their_class(tmp_path):
     run(tmp_path / "a")
     run(tmp_path / "b", data___target_="mine.Digits")
