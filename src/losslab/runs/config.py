@@ -8,6 +8,7 @@ from typing import Any
 
 from losslab import CONF
 from losslab.io import conf_groups
+from losslab.io.terminal import printable
 from losslab.io.atomic import to_json
 from losslab.runs.renames import current_name
 
@@ -97,7 +98,8 @@ def _choice_name(group: str, choice: str | None, settings: Mapping[str, Any], fo
         return choice
     if group == "scheduler" and not targets:
         return "constant"
-    return "+".join(target.rpartition(".")[2] for target in targets.values()) or choice
+    classes = "+".join(target.rpartition(".")[2] for target in targets.values())
+    return printable(" ".join(classes.split())) or choice
 
 
 def _targets(settings: Mapping[str, Any]) -> dict[str, str]:
