@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.experimental.callback import Callback as JobCallback
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from losslab.data.batch import Batch
+from losslab.data.sklearn_datasets import Digits
 from losslab.runs import RunFolder
 from losslab.training import experiment
 from losslab.training.callbacks import checkpoint
@@ -60,6 +62,14 @@ def report() -> bool:
 def build(folder: str, overrides: list[str]) -> experiment.Experiment:
     fast = ["trainer=cpu", "trainer.enable_progress_bar=false", "logger=none"]
     return experiment.build(compose([*fast, *overrides], folder))
+
+
+class DrawnDigits(Digits):
+    """Digits in another order in each call of `read`."""
+
+    def read(self):
+        rows = torch.from_numpy(np.random.default_rng().permutation(1797))
+        return tuple(each[rows] for each in super().read())
 
 
 class NoisySGD(torch.optim.SGD):

@@ -89,6 +89,13 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
     assert_close(small["weights"], large["weights"], 1e-12)
 
 
+@pytest.mark.slow
+def test_processes_that_read_different_data_are_refused(tmp_path):
+    overrides = ["model=mlp", "data=digits", "loss=cross_entropy", "data._target_=workers.DrawnDigits"]
+    outcome = workers.run_ranks(workers.train, 2, str(tmp_path / "a"), overrides)
+    assert "each process has read other data" in outcome.reason
+
+
 def test_ranks_have_the_same_weights_if_the_optimizer_draws_random_numbers(tmp_path):
     overrides = ["optimizer=sgd", "optimizer._target_=workers.NoisySGD", "trainer.max_epochs=2", "test=false"]
     outcome = workers.run_ranks(workers.weights_of_ranks, 2, str(tmp_path / "a"), overrides)

@@ -14,6 +14,7 @@ from states import outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslab import runs
+from losslab.data import sklearn_datasets
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.models.learner import Learner
@@ -204,8 +205,8 @@ def test_message_advises_a_new_run_if_the_best_checkpoint_is_damaged_too(interru
 
 def test_checkpoint_without_a_checksum_is_used_if_it_can_be_read(interrupted):
     whole, kept = interrupted(*RUNS["linear"])
-    atomic.checksum_path(RunFolder(kept[4]).last).unlink()
-    assert resumed(kept[4], *RUNS["linear"]) == outcome(whole)
+    atomic.checksum_path(RunFolder(kept[3]).last).unlink()
+    assert resumed(kept[3], *RUNS["linear"]) == outcome(whole)
     torch.save({"state_dict": {}}, RunFolder(kept[5]).last)
     atomic.checksum_path(RunFolder(kept[5]).last).unlink()
     assert resume_checkpoint.find_resume_point(RunFolder(kept[5])).path == RunFolder(kept[5]).previous
@@ -216,7 +217,7 @@ def test_tensorboard_shows_each_step_once(interrupted):
     folder, kept = interrupted(*options)
     # The folder of a run that logged all of it, and then goes on from the middle.
     for name in ("last.ckpt", "last.ckpt.sha256"):
-        shutil.copy(RunFolder(kept[4]).last.with_name(name), RunFolder(folder).last.with_name(name))
+        shutil.copy(RunFolder(kept[3]).last.with_name(name), RunFolder(folder).last.with_name(name))
     resumed(folder, *options)
     shown = EventAccumulator(str(folder)).Reload()
     steps = [event.step for event in shown.Scalars("train/loss")]
@@ -239,6 +240,14 @@ def test_resuming_with_other_data_is_refused(interrupted):
     _, kept = interrupted(*RUNS["plateau"])
     with pytest.raises(LabError, match="the data are not those"):
         resumed(kept[3], *RUNS["plateau"], "data.split_seed=1")
+
+
+def test_resuming_with_other_examples_of_the_same_form_is_refused(interrupted, monkeypatch):
+    _, kept = interrupted(*RUNS["plateau"])
+    inputs, target = sklearn_datasets.Digits.read(build(kept[3], *RUNS["plateau"]).data)
+    monkeypatch.setattr(sklearn_datasets.Digits, "read", lambda _: (inputs.flip(1), target))
+    with pytest.raises(LabError, match="the data are not those"):
+        resumed(kept[3], *RUNS["plateau"])
 
 
 def test_finished_run_keeps_a_small_best_and_the_last_checkpoint(tmp_path):

@@ -247,11 +247,25 @@ def _unknown(values: Tensor, kind: Kind, count: int, name: str, ignore_index: in
     return missing.all(1)
 
 
+def weighted_means(source: Source) -> list[float]:
+    """Return numbers that tell a split from another one: the weighted means of its targets and of its first inputs."""
+    inputs = (source.inputs[:64],) if isinstance(source, Examples) else ()
+    return [_weighted_mean(values) for values in (source.target, *inputs)]
+
+
+def _weighted_mean(values: Tensor) -> float:
+    rows = values.detach().cpu().double().flatten(1) if values.ndim > 1 else values.detach().cpu().double()[:, None]
+    of_row, of_column = (torch.linspace(1, 2, size, dtype=torch.float64) for size in rows.shape)
+    return float(of_row @ rows.nan_to_num() @ of_column) / max(1, rows.numel())
+
+
 def find_degenerate(splits: Mapping[str, Source], spec: DataSpec) -> Iterator[str]:
     """Yield a sentence for each property of the splits that makes training or metrics meaningless.
 
-    These are classes without examples, labels and regression targets that never vary, and inputs that never vary.
+    These are classes without examples, labels and regression targets that never vary, and inputs that never vary or
+    are not finite.
     """
+    yield from _not_finite(splits)
     targets = {split: _columns(splits[split], spec) for split in SPLITS if split in splits and splits[split].size > 1}
     if "train" not in targets:
         return
@@ -273,6 +287,15 @@ def find_degenerate(splits: Mapping[str, Source], spec: DataSpec) -> Iterator[st
     elif inputs.ndim == 2 and (constant := _constant_columns(inputs)):
         count = f"{len(constant)} of {inputs.shape[1]} input columns"
         yield f"{count} never vary in train (column {_listed(constant)}): they do not tell the examples apart"
+
+
+def _not_finite(splits: Mapping[str, Source]) -> Iterator[str]:
+    for split, source in splits.items():
+        if isinstance(source, Examples) and source.inputs.is_floating_point():
+            wrong = int((~source.inputs.isfinite().flatten(1).all(1)).sum())
+            if wrong:
+                count = f"{wrong:,} of {source.size:,} {split} inputs"
+                yield f"{count} contain NaN or infinity: fill them in or leave them out"
 
 
 def _absent_classes(targets: Mapping[str, Tensor], names: list[str]) -> Iterator[str]:

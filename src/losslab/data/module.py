@@ -14,7 +14,7 @@ from torch import Tensor
 
 from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec, Examples, Source
-from losslab.data.checks import check_splits
+from losslab.data.checks import check_splits, weighted_means
 from losslab.data.corruption import manifest as manifests
 from losslab.data.corruption.base import Corruption
 from losslab.data.loader import Loader
@@ -39,6 +39,8 @@ class DataMetadata:
     """Name of an input transform from outside losslab, which cannot be stored."""
     background: tuple[int, int, int] | None = None
     """RGB colour under transparent parts of image files; None to ignore transparency, as runs without it did."""
+    contents: Mapping[str, list[float]] | None = None
+    """Size and `weighted_means` of each split, by which a resumed run recognises its data; None if not recorded."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of data.json. Floats are written exactly, so `from_json` restores the same numbers."""
@@ -53,6 +55,7 @@ class DataMetadata:
             "normalise": None if scale is None else {"mean": scale.mean.tolist(), "std": scale.std.tolist()},
             "foreign_transform": self.foreign_transform,
             "background": None if self.background is None else list(self.background),
+            "contents": self.contents,
         }
 
     @classmethod
@@ -215,7 +218,8 @@ class ExperimentDataModule(LightningDataModule, ABC):
         if not isinstance(transform, Normalise | None):
             transform, name = None, getattr(transform, "__name__", type(transform).__name__)
         background = self.background if len(self.spec.input_shape) == 3 else None
-        return DataMetadata(self.spec, transform, self.class_counts, name, background)
+        contents = {split: [source.size, *weighted_means(source)] for split, source in self.splits.items()}
+        return DataMetadata(self.spec, transform, self.class_counts, name, background, contents)
 
     def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 -- Lightning's signature
         """Stop the worker processes of all loaders."""

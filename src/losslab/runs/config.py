@@ -8,8 +8,8 @@ from typing import Any
 
 from losslab import CONF
 from losslab.io import conf_groups
-from losslab.io.terminal import printable
 from losslab.io.atomic import to_json
+from losslab.io.terminal import printable
 from losslab.runs.renames import current_name
 
 _SECTIONS = (*conf_groups.REQUIRED, "choices")

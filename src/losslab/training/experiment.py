@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning
 import torch
 from lightning import Trainer, seed_everything
+from torch import distributed
 
 from losslab import __version__, runs
 from losslab.data.checks import find_degenerate
@@ -207,11 +209,8 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         experiment.data.expected_manifest = folder.read_faults()
     experiment.data.prepare_data()
     experiment.data.setup()
-    if config["test"] and not experiment.data.splits["test"].size:
-        raise LabError("the split test has no examples with a known label: set test=false to train without a test")
-    if resume:
-        _check_same_data(experiment)
-    elif config["train"]:
+    _check_data(experiment, resume=resume)
+    if config["train"] and not resume:
         _check_first_step(experiment)
     if trainer.is_global_zero and not resume:
         if experiment.data.manifest is not None:
@@ -225,17 +224,49 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         learner.network.compile()  # in place, so that the names in checkpoints do not change
 
 
+def _check_data(experiment: Experiment, *, resume: bool) -> None:
+    if experiment.trainer.world_size > 1:
+        _check_same_data_on_ranks(experiment.data)
+    if experiment.config["test"] and not experiment.data.splits["test"].size:
+        raise LabError("the split test has no examples with a known label: set test=false to train without a test")
+    if resume:
+        _check_same_data(experiment)
+
+
 def _check_same_data(experiment: Experiment) -> None:
     """Check that the data of a resumed run are those recorded in its data.json."""
     recorded, now = experiment.folder.read_metadata(), json.loads(json.dumps(experiment.data.metadata.as_json()))
     # The normalisation statistics may differ in the last digit on another machine, and early versions recorded no
     # background, which is compared as part of the configuration.
-    ignored = {"normalise": None, "background": None}
-    if recorded is not None and recorded | ignored != now | ignored:
+    ignored = {"normalise": None, "background": None, "contents": None}
+    if recorded is None:
+        return
+    contents = recorded.get("contents") or now["contents"]
+    if recorded | ignored != now | ignored or not _are_close(contents, now["contents"]):
         raise LabError(
             f"the data are not those that {experiment.folder.path} was trained on so far "
             f"(recorded in {experiment.folder.metadata}): set data.dir to the original data, or start a new run"
         )
+
+
+def _check_same_data_on_ranks(data: ExperimentDataModule) -> None:
+    """Raise a LabError on all ranks if they have read different data."""
+    contents = [data.metadata.contents] * distributed.get_world_size()
+    distributed.all_gather_object(contents, contents[0])
+    if not all(_are_close(contents[0], each) for each in contents):
+        raise LabError(
+            "data: each process has read other data: load() must return the same examples in each call, so draw them "
+            "with a seed"
+        )
+
+
+def _are_close(contents: Any, other: Any) -> bool:
+    """Compare `DataMetadata.contents`, whose last digits may differ on another machine."""
+    return contents.keys() == other.keys() and all(
+        math.isclose(one, two, rel_tol=1e-5, abs_tol=1e-7)
+        for split, values in contents.items()
+        for one, two in zip(values, other[split], strict=True)
+    )
 
 
 def _check_first_step(experiment: Experiment) -> None:

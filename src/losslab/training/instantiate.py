@@ -84,6 +84,12 @@ def make_data(config: dict[str, Any]) -> ExperimentDataModule:
             f"data: {name} is not a losslab.data.module.ExperimentDataModule: subclass it, and return the splits from "
             "load() instead of loaders (README, Your own data)"
         )
+    for method in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if getattr(type(data), method) is not getattr(ExperimentDataModule, method):
+            raise LabError(
+                f"data: {name} must not define {method}(): return the split from load(); batch_size, augment and "
+                "transform are attributes (README, Your own data)"
+            )
     if not isinstance(getattr(data, "spec", None), DataSpec):
         raise LabError(
             f"data: {name} must set spec = DataSpec(task, kind, input_shape, targets), which describes the data"

@@ -1,15 +1,16 @@
 """Checks of the examples that a data module reads."""
 
 import logging
+from math import inf, nan
 
 import numpy as np
 import pytest
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from losslab.data.batch import DataSpec, Examples
-from losslab.data.checks import check_splits, find_degenerate
+from losslab.data.checks import check_splits, find_degenerate, weighted_means
 from losslab.data.module import ExperimentDataModule
 from losslab.data.sklearn_datasets import SplitDataModule
 from losslab.errors import LabError
@@ -288,6 +289,15 @@ class OneName(NoSpec):
     spec = DataSpec(Task.BINARY, Kind.BINARY, (2,), 1, ("yes",))
 
 
+class OwnLoader(NoSpec):
+    """Returns a loader, as Lightning's documentation writes it."""
+
+    spec = VALUE
+
+    def train_dataloader(self):
+        return DataLoader([])
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -295,6 +305,7 @@ class OneName(NoSpec):
         (NoSpec, r"data: NoSpec must set spec = DataSpec\("),
         (NoInit, r"data: NoInit.__init__\(\) must call super\(\).__init__\("),
         (OneName, "data: OneName.spec.class_names must be 2 names"),
+        (OwnLoader, r"data: OwnLoader must not define train_dataloader\(\): return the split from load\(\)"),
     ],
 )
 def test_an_incomplete_data_module_is_refused_when_it_is_made(module, message):
@@ -339,6 +350,24 @@ def test_inputs_that_never_vary_are_named():
     ]
     assert sentences(CLASSES, target, torch.ones(12, 3, 4, 4))[0].startswith("all train inputs are equal")
     assert sentences(CLASSES, target) == []
+
+
+@pytest.mark.parametrize("value", [nan, inf])
+def test_inputs_that_are_not_finite_are_counted(value):
+    inputs = X.clone()
+    inputs[3, 1] = value
+    assert sentences(CLASSES, cycle(0, 1, 2), inputs)[0] == (
+        "1 of 12 train inputs contain NaN or infinity: fill them in or leave them out"
+    )
+
+
+def test_weighted_means_tell_splits_from_others():
+    target = torch.tensor(cycle(0, 1, 2))
+    means = weighted_means(Examples.of(X, target))
+    assert means == weighted_means(Examples.of(X.clone(), target.clone()))
+    others = [Examples.of(X, target.roll(1)), Examples.of(X.roll(1, 0), target), Examples.of(X.roll(1, 1), target)]
+    for other in others:
+        assert weighted_means(other) != pytest.approx(means, rel=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.2, 1e-9, 1e9, -3.3])
