@@ -1,8 +1,13 @@
 """What some optimizers need: a mode of their own, or several evaluations of the loss in a step."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from math import nan
+from typing import Any
 
 import torch
+from lightning.fabric.utilities.types import Optimizable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,6 +46,60 @@ def separate_weights(optimizer: Optimizer, module: nn.Module) -> tuple[dict[str,
     for name, parameter in module.named_parameters():
         parameter.copy_(training[name])
     return training, evaluated
+
+
+def try_step(
+    factory: Callable[..., Optimizer], parameters: Iterable[nn.Parameter], device: torch.device
+) -> tuple[Optimizer, int]:
+    """Let a new optimizer take a step on small copies of the parameters. Return it and how often it evaluated the loss.
+
+    It is called as by Lightning: with a closure, and before there are gradients.
+
+    Raises:
+        LabError: it is no optimizer, does not call the closure, or needs gradients before.
+    """
+    copies = [
+        nn.Parameter(
+            torch.ones([min(size, 2) for size in each.shape], dtype=each.dtype, device=device), each.requires_grad
+        )
+        for each in parameters
+    ]
+    evaluations = 0
+
+    @torch.enable_grad()
+    def closure() -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        optimizer.zero_grad()
+        loss = torch.stack([each.float().square().sum() for each in copies if each.requires_grad]).sum()
+        loss.backward()
+        return loss.detach()
+
+    with torch.random.fork_rng(devices=[]):
+        optimizer = factory(copies)
+        name = type(optimizer).__name__
+        if not isinstance(optimizer, Optimizable):
+            raise LabError(f"optimizer: {name} is no torch.optim.Optimizer: choose another")
+        set_mode(optimizer, training=True)
+        try:
+            optimizer.step(closure=closure)  # type: ignore[arg-type]
+        except Exception as error:
+            if evaluations == 0 and _succeeds(closure, partial(optimizer.step, closure=closure)):
+                raise LabError(
+                    f"optimizer: {name}.step(closure) must call the closure first: before, there are no gradients"
+                ) from error
+            raise
+    if not evaluations:
+        raise LabError(f"optimizer: {name}.step(closure) does not call the closure: choose another")
+    return optimizer, evaluations
+
+
+def _succeeds(*steps: Callable[[], Any]) -> bool:
+    with suppress(Exception):
+        for step in steps:
+            step()
+        return True
+    return False
 
 
 def check_accumulation(optimizer: Optimizer, accumulated: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
 from losslab.models.learner import Learner
-from losslab.models.optimizers import check_accumulation, learning_rate, set_mode
+from losslab.models.optimizers import check_accumulation, learning_rate, set_mode, try_step
 from losslab.models.schedules import (
     RunLength,
     find_misfits,
@@ -77,7 +76,7 @@ def check_optimizer(learner: Learner, trainer: Trainer) -> None:
     """
     with _list_arguments_on_error("optimizer", learner.optimizer):
         learner.optimizer(learner.parameters())
-        optimizer, evaluations = _try_step(learner, trainer.strategy.root_device)
+        optimizer, evaluations = try_step(learner.optimizer, learner.parameters(), trainer.strategy.root_device)
     name, precision = type(optimizer).__name__, trainer.precision_plugin
     scales = getattr(precision, "scaler", None) is not None
     learner.evaluates_repeatedly = evaluations > 1
@@ -106,39 +105,6 @@ def check_optimizer(learner: Learner, trainer: Trainer) -> None:
 def _unscales(optimizer: Optimizer) -> bool:
     """Return whether the optimizer itself divides gradients by the scale of a GradScaler, as fused ones do."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def _try_step(learner: Learner, device: torch.device) -> tuple[Optimizer, int]:
-    """Let a new optimizer take a step on small copies of the parameters. Return it and how often it evaluated the loss.
-
-    It is called as by Lightning: with a closure, and before there are gradients.
-    """
-    copies = [
-        nn.Parameter(
-            torch.ones([min(size, 2) for size in each.shape], dtype=each.dtype, device=device), each.requires_grad
-        )
-        for each in learner.parameters()
-    ]
-    evaluations = 0
-
-    @torch.enable_grad()
-    def closure() -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        optimizer.zero_grad()
-        loss = torch.stack([each.float().square().sum() for each in copies if each.requires_grad]).sum()
-        loss.backward()
-        return loss.detach()
-
-    with torch.random.fork_rng(devices=[]):
-        optimizer = learner.optimizer(copies)
-        if not isinstance(optimizer, Optimizable):
-            raise LabError(f"optimizer: {type(optimizer).__name__} is no torch.optim.Optimizer: choose another")
-        set_mode(optimizer, training=True)
-        optimizer.step(closure=closure)  # type: ignore[arg-type]
-    if not evaluations:
-        raise LabError(f"optimizer: {type(optimizer).__name__}.step(closure) does not call the closure: choose another")
-    return optimizer, evaluations
 
 
 def _check_scheduler(learner: Learner, trainer: Trainer, optimizer: Optimizer) -> None:
@@ -178,7 +144,7 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
     """
     if learner.scheduler is None:
         return
-    optimizer, _ = _try_step(learner, trainer.strategy.root_device)
+    optimizer, _ = try_step(learner.optimizer, learner.parameters(), trainer.strategy.root_device)
     scheduler = make_schedule(
         learner.scheduler, optimizer, learner.monitor_mode, lambda: run_length(trainer, batches, learner.interval)
     )

@@ -151,6 +151,12 @@ def test_optimizer_without_a_learning_rate_is_trained(build):
     assert "val/mse" in run(build, WithoutRate).learner.values
 
 
+class NeedsGradients(torch.optim.SGD):
+    def step(self, closure):
+        torch.stack([each.grad for group in self.param_groups for each in group["params"] if each.ndim == 1][:1])
+        return super().step(closure)
+
+
 class NoClosure(torch.optim.SGD):
     def step(self, closure=None):  # noqa: ARG002
         return None
@@ -159,6 +165,7 @@ class NoClosure(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [(OneDimensional, "OneDimensional with its defaults cannot be used: 2-D parameters only"),
+     (NeedsGradients, r"NeedsGradients.step\(closure\) must call the closure first"),
      (NoClosure, "does not call the closure"), (torch.optim.SparseAdam, "does not support dense gradients"),
      (torch.optim.Muon, "only supports 2D parameters")],
 )  # fmt: skip
