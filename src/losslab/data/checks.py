@@ -222,7 +222,7 @@ def _unknown(values: Tensor, kind: Kind, count: int, name: str, ignore_index: in
             fix = "subtract 1 from them" if (low, high) == (1, count) else f"set spec.targets={high + 1}"
             raise LabError(
                 f"{name} go up to {high}, but spec.targets={count} means the classes 0 to {count - 1}: {fix}; where "
-                f"the label is not known, write -100 or set loss.ignore_index={high}"
+                f"the label is not known, write -100, or set loss.ignore_index={high} if the loss has it"
             )
         if count == 2 and low == high == 1 and (values[unknown] == -1).all() and unknown.any():
             raise LabError(f"{name} are -1 and 1, but the classes are 0 and 1: use (target + 1) // 2")

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from losslab.doctor.finding import Finding, dtype_name, error, warning
 from losslab.doctor.training_setup import Setup
-from losslab.losses.adapter.output_kind import OutputKind, is_known, setting
+from losslab.losses.adapter.output_kind import OutputKind, is_known
+from losslab.losses.adapter.probe import setting
 from losslab.losses.base import Loss
 
 _LARGE = 30.0

@@ -12,7 +12,8 @@ from losslab.doctor.checks_loss import lower_when_wrong
 from losslab.doctor.finding import Finding, error, warning
 from losslab.doctor.training_setup import Setup
 from losslab.losses import MSE
-from losslab.losses.adapter.output_kind import OutputKind, setting
+from losslab.losses.adapter.output_kind import OutputKind
+from losslab.losses.adapter.probe import setting
 
 _LARGE_DECAY = 0.1
 """Limit for lr · weight_decay, the fraction of a weight that a step removes, above which it dominates the loss."""

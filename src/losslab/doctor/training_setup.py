@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from losslab.doctor.probe import LayerRecords, outputs_with_random_weights, record_layers
-from losslab.losses.adapter.output_kind import OutputKind, identify, setting, torch_class
-from losslab.losses.adapter.probe import Criterion, finite_value
+from losslab.losses.adapter.output_kind import OutputKind, identify, torch_class
+from losslab.losses.adapter.probe import Criterion, finite_value, setting
 from losslab.losses.adapter.state import State
 from losslab.losses.base import Loss
 

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -404,3 +405,12 @@ def test_evaluation_says_that_a_loss_is_called_for_each_example(caplog):
     assert not caplog.text
     adapt(Branches(), I, CLASSES, warn="metrics")
     assert "Branches is called once for each example" in caplog.text
+
+
+def test_function_with_an_ignored_class_is_the_loss_of_each_example(caplog):
+    options = {"ignore_index": 2, "weight": WEIGHT}
+    ours = adapt(partial(F.cross_entropy, **options), Kind.INDEX, CLASSES)
+    theirs = adapt(nn.CrossEntropyLoss(**options), Kind.INDEX, CLASSES)
+    outputs, labels = torch.randn(6, CLASSES), torch.tensor([0, 1, 2, 2, 1, 0])
+    torch.testing.assert_close(ours.total(outputs, labels), theirs.total(outputs, labels))
+    assert "as a whole" not in caplog.text

@@ -4,13 +4,14 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from losslab.errors import LabError
-from losslab.losses.adapter.probe import Call, Criterion, Probe, class_weight, ignored_index, name_of
+from losslab.losses.adapter.probe import Call, Criterion, Probe, class_weight, ignored_index, name_of, setting
 from losslab.targets import Kind
 
 
@@ -63,6 +64,8 @@ class Form:
 
 def unreduced(criterion: Criterion, route: Route) -> Criterion:
     """Return the criterion, or for Route.ELEMENTS a shallow copy with reduction="none", which shares its parameters."""
+    if route is Route.ELEMENTS and isinstance(criterion, partial) and setting(criterion, "ignore_index") is not None:
+        return partial(criterion, reduction="none")
     if route is not Route.ELEMENTS or not hasattr(criterion, "reduction"):
         return criterion
     clone = copy.copy(criterion)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losslab.losses.adapter.probe import Criterion, Probe, copy_of, finite_value
+from losslab.losses.adapter.probe import Criterion, Probe, copy_of, finite_value, setting
 from losslab.losses.base import Loss
 from losslab.targets import Kind, encode
 
@@ -71,14 +71,6 @@ def torch_class(criterion: Criterion) -> type[nn.Module] | None:
 def is_known(criterion: Criterion) -> bool:
     """Return whether the class of the criterion determines the meaning of the outputs."""
     return isinstance(criterion, Loss) or torch_class(criterion) is not None
-
-
-def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
-    """Return the hyperparameter `name`: a keyword argument of a functools.partial, or an attribute of a module."""
-    inner = getattr(criterion, "adapted_criterion", criterion)
-    if isinstance(inner, partial):
-        return inner.keywords.get(name, default)
-    return getattr(criterion, name, getattr(inner, name, default))
 
 
 def ignored_class(loss: nn.Module) -> int | None:

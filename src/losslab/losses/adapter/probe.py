@@ -124,15 +124,23 @@ def copy_of(criterion: Criterion) -> Criterion:
         raise LabError(f"loss {name_of(criterion)} cannot be copied for a trial: {message_of(error, 160)}") from error
 
 
+def setting(criterion: Criterion, name: str, default: Any = None) -> Any:
+    """Return the hyperparameter `name`: a keyword argument of a functools.partial, or an attribute of a module."""
+    inner = getattr(criterion, "adapted_criterion", criterion)
+    if isinstance(inner, partial):
+        return inner.keywords.get(name, default)
+    return getattr(criterion, name, getattr(inner, name, default))
+
+
 def class_weight(criterion: Criterion, classes: int) -> Tensor | None:
     """Return the class weights (C,) of a criterion; None if it has none."""
-    weight = getattr(criterion, "weight", None)
+    weight = setting(criterion, "weight")
     return weight if isinstance(weight, Tensor) and weight.shape == (classes,) else None
 
 
 def ignored_index(criterion: Criterion) -> int | None:
     """Return the `ignore_index` of a criterion; None if it has none."""
-    index = getattr(criterion, "ignore_index", None)
+    index = setting(criterion, "ignore_index")
     return index if isinstance(index, int) else None
 
 
