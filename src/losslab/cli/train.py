@@ -119,7 +119,7 @@ def _train_rank(hydra_cfg: DictConfig, cfg: DictConfig) -> float | None:
 
 def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
     settings = dict(argument.partition("=")[::2] for argument in arguments)
-    path = Path(settings.pop("resume"))
+    path = Path(settings.pop("resume")).expanduser()
     packages = settings.pop("trust", "").removeprefix("[").removesuffix("]").split(",")
     trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
     if trusted:

@@ -59,8 +59,9 @@ class ProcessContext:
     def run_path(self, run_dir: str | None, name: str) -> str:
         """Create and return the folder of a run, the same on all ranks."""
         job = environment.job_id()
-
-        if not run_dir:
+        if run_dir:
+            run_dir = str(Path(run_dir).expanduser())
+        else:
             runs.check_name(name)
 
         def default() -> str:
@@ -79,6 +80,7 @@ class ProcessContext:
         """Return the folder of a sweep: a new folder, or the existing folder of a sweep that is continued."""
         if environment.current_rank().world_size > 1:
             raise LabError("a sweep (-m) starts its processes itself: run it without torchrun or srun")
+        run_dir = run_dir and str(Path(run_dir).expanduser())
         if run_dir and launcher.endswith(".LosslabLauncher") and (Path(run_dir) / runs.SUMMARY).is_file():
             return run_dir
         path = self._claim(run_dir, lambda: f"outputs/sweep-{runs.timestamp()}", runs.SUMMARY)

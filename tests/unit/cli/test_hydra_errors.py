@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from losslab.cli.hydra_errors import quote_texts
 from losslab.cli.process import message_for_user
 from losslab.errors import LabError
-from losslab.training.config import compose
+from losslab.training.config import ProcessContext, compose
 
 TYPED = (
     "a#b", "a=b", "epoch=9.ckpt", "/home/josé/x", "~/x", "日本", "it's", 'a "b" c', "a;b", "a&b", "(a)", "<a>", "a!",
@@ -99,3 +99,12 @@ def test_a_mistake_is_explained_in_one_line(monkeypatch, typed, message):
             quote_texts(arguments)
     else:
         assert message in explained(monkeypatch, *arguments)
+
+
+def test_tilde_at_the_start_of_run_dir_is_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    context = ProcessContext()
+    assert context.run_path("~/run", "name") == str(tmp_path / "home" / "run")
+    assert context.sweep_path("~/sweep", "losslab.sweep.launcher.LosslabLauncher") == str(tmp_path / "home" / "sweep")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

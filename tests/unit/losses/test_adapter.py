@@ -227,6 +227,21 @@ def test_loss_of_the_whole_batch_trains_with_a_warning_and_has_no_scores(caplog)
         loss.per_example(outputs, target)
 
 
+def balanced_cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, target, weight=1 / (torch.bincount(target, minlength=outputs.shape[1]) + 1.0))
+
+
+def balanced_bce(outputs: Tensor, target: Tensor) -> Tensor:
+    ones = target.sum(0)
+    return F.binary_cross_entropy_with_logits(outputs, target, pos_weight=(len(target) - ones) / ones.clamp(min=1))
+
+
+@pytest.mark.parametrize("targets", [2, 3, 12, 100])
+@pytest.mark.parametrize(("criterion", "kind"), [(balanced_cross_entropy, I), (balanced_bce, B)])
+def test_loss_weighted_by_the_classes_in_the_batch_is_of_the_whole_batch(criterion, kind, targets):
+    assert not adapt(criterion, kind, targets).scores_examples
+
+
 def test_criterion_that_sums_over_the_batch_becomes_a_mean_with_a_warning(caplog):
     adapt(nn.MSELoss(reduction="sum"), V, 2)
     assert "MSELoss sums over the batch" in caplog.text

@@ -228,7 +228,8 @@ def _target(probe: Probe, random: torch.Generator) -> Tensor:
     """Return a target whose length N differs from all other sizes, so that no dimension fits by chance.
 
     Class indices contain at most 16 classes, among them those with the largest and the smallest weight, but not the
-    ignored one. Each occurs three or four times in a row, because losses of pairs need pairs.
+    ignored one. Each occurs several times in a row, because losses of pairs need pairs. The classes, and the labels 0
+    and 1, are not equally frequent, because some losses weight them by their frequency in the batch.
     """
     targets = probe.targets
     if probe.kind is Kind.INDEX:
@@ -238,11 +239,12 @@ def _target(probe: Probe, random: torch.Generator) -> Tensor:
             classes = torch.cat([classes, torch.stack([weight.argmin(), weight.argmax()]).cpu()]).unique()
         if ignored is not None:
             classes = classes[classes != ignored]
-        return classes.repeat_interleave(4 if 3 * len(classes) in {targets, probe.call.width} else 3)
+        extra = next(count for count in (3, 6, 9) if 3 * len(classes) + count not in {targets, probe.call.width})
+        return torch.cat([classes.repeat_interleave(3), classes[:1].expand(extra)])
     rows = 14 if targets == 12 else 12
     if probe.kind is Kind.BINARY:
         labels = torch.arange(rows)[:, None] + torch.arange(targets)
-        return (labels % 2).float()
+        return (labels % 3 == 0).float()
     if probe.kind is Kind.PROBABILITIES:
         return torch.randn(rows, targets, generator=random).softmax(1)
     return torch.rand(rows, targets, generator=random) + 0.5
@@ -314,12 +316,10 @@ def _outputs_to_try(probe: Probe, row: int) -> Iterator[Tensor]:
 def _depends_on_every_target(probe: Probe) -> bool:
     """Return whether the loss changes whenever the target of one example changes."""
     target = probe.batches[0][1]
-    # The first shift with which each example gets a different target. Classes occur 3 or 4 times in a row.
-    shifted = [target.roll(shift, 0) for shift in (1, 3, 4)]
-    others = next((other for other in shifted if (other != target).reshape(len(target), -1).any(1).all()), target)
     for row in range(len(target)):
         changed = target.clone()
-        changed[row] = others[row]
+        following = target.roll(-row, 0)
+        changed[row] = following[(following != target[row]).reshape(len(target), -1).any(1)][0]  # the next other target
         values = ((probe.value(z, changed), probe.value(z, target)) for z in _outputs_to_try(probe, row))
         if all(torch.equal(one, other) for one, other in values):
             return False
