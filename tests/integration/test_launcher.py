@@ -193,7 +193,7 @@ def test_the_users_own_loss_is_found_in_the_working_directory(tmp_path):
     (tmp_path / "mine.py").write_text("from losslab.losses import MSE\n\n\nclass Mine(MSE): ...\n")
     code, _, _, summary = sweep(*SHORT, "loss._target_=mine.Mine", "trainer.devices=1,2", cwd=tmp_path)
     assert (code, summary["done"]) == (0, 2)
-    evaluate = "from losslab.cli.evaluate import evaluate; evaluate(['sweep/0-linear-line-mse-s0', '--trust', 'mine'])"
+    evaluate = "from losslab.cli.evaluate import evaluate; evaluate(['sweep/0-linear-line-Mine-s0', '--trust', 'mine'])"
     # -P: like a console script, Python does not import from the working directory
     done = subprocess.run([sys.executable, "-P", "-c", evaluate], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTION = (ROOT / "README.md").read_text().partition("### Your own loss\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "README.md").read_text().partition("### Your own loss\n")[2].partition("\n##")[0]
 MODULE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
 COMMANDS = re.findall(r"^    ((?:python|losslab) .*)$", SECTION, re.MULTILINE)
 YAML = "# Mine.\n_target_: my_losses.Mine\npower: 2.0\n"
