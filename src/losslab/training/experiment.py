@@ -272,8 +272,7 @@ def _are_close(contents: Any, other: Any) -> bool:
 def _check_first_step(experiment: Experiment) -> None:
     config, data, learner, trainer = experiment.config, experiment.data, experiment.learner, experiment.trainer
     device = trainer.strategy.root_device
-    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    batches = preflight.limited_batches(trainer, len(data.train_dataloader()))
     preflight.check_schedule(learner, trainer, batches)
     preflight.check_averaging(trainer, batches)
     sync = bool(config["trainer"].get("sync_batchnorm")) and device.type == "cuda"

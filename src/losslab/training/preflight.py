@@ -157,6 +157,12 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
         logger.warning("%s", line)
 
 
+def limited_batches(trainer: Trainer, batches: int) -> int:
+    """Return how many of the training batches of an epoch `trainer.limit_train_batches` leaves."""
+    limit = trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def check_averaging(trainer: Trainer, batches: int) -> None:
     """Log a warning if an exponential moving average of the weights is longer than the run.
 
@@ -286,8 +292,8 @@ def check_last_batch(learner: Learner, data: ExperimentDataModule, trainer: Trai
     size = min(data.batch_size or examples, examples)
     if not size:
         return
-    limit, batches = trainer.limit_train_batches, math.ceil(examples / size)
-    uses_last = (limit if isinstance(limit, int) else int(limit * batches)) >= batches
+    batches = math.ceil(examples / size)
+    uses_last = limited_batches(trainer, batches) == batches
     last = (uses_last and examples % size) or size
     share = max(1, last // ranks)
     if share >= _ENOUGH_EXAMPLES or (last == size and ranks == 1):  # the latter are the batches that the doctor tries
