@@ -24,6 +24,7 @@ from losslab.errors import LabError, message_of
 from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
+from losslab.sweep.fusing import Fuse, parse_fuse
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
 from losslab.sweep.state import Job, JobCall, Sweep
@@ -34,10 +35,14 @@ logger = logging.getLogger("losslab")
 
 
 class Launcher(HydraLauncher):
-    """Runs `n_jobs` jobs of a sweep at a time (see `JobLimits`). If one job fails, the others continue."""
+    """Runs `n_jobs` jobs of a sweep at a time (see `JobLimits`). If one job fails, the others continue.
 
-    def __init__(self, n_jobs: int | None = None) -> None:
+    With `fuse`, jobs that differ only in numbers train as one (see `fusing`).
+    """
+
+    def __init__(self, n_jobs: int | None = None, fuse: Fuse = None) -> None:
         self.n_jobs = JobLimits(n_jobs).n_jobs  # checked before the folder of the sweep is created
+        self.fuse = parse_fuse(fuse)
         self._existing: ExistingRuns | None = None
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
