@@ -54,8 +54,10 @@ def rank_and_threads() -> tuple[int, int, int]:
 
 
 def report() -> bool:
-    """Report progress on all ranks, and return whether this process is a worker."""
-    worker.report_progress({"rank": environment.current_rank().rank})
+    """Report progress twice on all ranks, and return whether this process is a worker."""
+    rank = environment.current_rank().rank
+    worker.report_progress({"rank": None, "ranks": {rank: 1}})
+    worker.report_progress({"rank": rank, "ranks": {rank + 2: 2}})
     return worker.is_worker()
 
 

@@ -22,6 +22,8 @@ RUN/events.out.tfevents.*   TensorBoard events
 SWEEP/N-NAME/               the run folder of job N
 SWEEP/summary.json          the state of each job
 SWEEP/jobs.json             the resolved configuration of each job, from which the sweep can be completed
+SWEEP/fused/N/train.log     the log of group N of jobs that trained as one
+SWEEP/fused/N/checkpoints/  while the group trains: last.ckpt and previous.ckpt, from which it resumes
 
 Modules: `folder` (paths and readers of a run, search for runs), `config` (validation and identity of configurations),
 `trust` (names and paths that an untrusted configuration may contain), `renames` (old names of classes), `lock` (claims

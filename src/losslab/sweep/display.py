@@ -1,8 +1,9 @@
 """The terminal output of a sweep: a live table of its running jobs, and a final table. Imports no torch."""
 
 import logging
-from collections.abc import Sequence
-from typing import Self
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from rich import get_console
 from rich.console import Group
@@ -16,9 +17,14 @@ from losslab.io.tables import terminal_table
 from losslab.io.terminal import printable
 from losslab.runs.sweep_summary import State
 from losslab.sweep.resume import completing_command
-from losslab.sweep.state import Job, Sweep
+from losslab.sweep.state import Job, JobGroup, Sweep
 
 logger = logging.getLogger("losslab")
+
+_MAX_LINES = 10
+"""The largest size of a group of which each job that is done gets a line of its own."""
+_MAX_ROWS = 40
+"""The largest number of jobs in the final table."""
 
 
 class LiveTable:
@@ -46,18 +52,41 @@ class LiveTable:
             new = len(jobs) - done - resumed
             logger.info("%d jobs  %d done before, %d to resume, %d to start", len(jobs), done, resumed, new)
 
-    def log_start(self, job: Job) -> None:
-        """Log that a job starts."""
-        if not self._live.is_started:
-            logger.info("job %d  %s  %s", job.number, "resumed" if job.resumes else "started", job.label)
+    def log_start(self, unit: Job | JobGroup) -> None:
+        """Log that a job or a group starts."""
+        if self._live.is_started:
+            return
+        if isinstance(unit, JobGroup):
+            resumed = any(job.reused or job.resumes for job in unit.jobs)
+            text = f"group {unit.number}  {'resumed' if resumed else 'started'}  {_jobs(len(unit.jobs))}  {unit.label}"
+            logger.info("%s", text.rstrip())
+        else:
+            logger.info("job %d  %s  %s", unit.number, "resumed" if unit.resumes else "started", unit.label)
 
-    def log_end(self, job: Job) -> None:
-        """Log how a job ended."""
+    def log_end(self, job: Job, group: JobGroup | None = None) -> None:
+        """Log how a job ended. In a large group, a job that is done or was interrupted with the others has no line."""
+        if group is not None and len(group.jobs) > _MAX_LINES and job.state is not State.FAILED:
+            return
         job_and_state = f"job {job.number}  {job.state}"
         if job.state is State.DONE:
             logger.info("%s in %.1f s  %s  %s", job_and_state, job.seconds, job.label, job.monitored_value)
             return
-        line = f"{job_and_state} after {job.seconds:.1f} s  {job.label}: {job.reason}"
+        self._log_error(f"{job_and_state} after {job.seconds:.1f} s  {job.label}: {job.reason}")
+
+    def log_group_end(self, group: JobGroup, lost: Sequence[Job], refusals: Sequence[str]) -> None:
+        """Log that a group ended.
+
+        The jobs in `lost` ended with the group. `refusals` contains the reason of each job that will run alone.
+        """
+        for reason, count in Counter(job.reason for job in lost if job.state is State.FAILED).items():
+            self._log_error(f"group {group.number}  {_jobs(count)} failed: {reason}")
+        counts = Counter(job.state for job in group.jobs)
+        text = ", ".join(f"{counts[state]} {state}" for state in State if counts[state] and state is not State.RUNNING)
+        logger.info("group %d  ended after %.1f s  %s", group.number, group.seconds, text)
+        for reason, count in Counter(refusals).items():
+            logger.info("group %d  %s will run alone: %s", group.number, _jobs(count), reason)
+
+    def _log_error(self, line: str) -> None:
         if self._live.is_started:  # a line on stderr would break the live table
             self._live.console.print(printable(line), style="red", markup=False, highlight=False, soft_wrap=True)
         else:
@@ -69,13 +98,19 @@ class LiveTable:
             self._live.update(self._view(), refresh=True)
 
     def _view(self) -> Group:
-        running = [job for job in self.sweep.jobs if job.state is State.RUNNING]
+        groups = [group for group in self.sweep.groups if group.is_running]
+        in_groups = {group.number for group in groups}
+        jobs = [job for job in self.sweep.jobs if job.state is State.RUNNING and job.group not in in_groups]
+        running: list[Job | JobGroup] = [*groups, *jobs]
         height = max(1, get_console().height - 3)
         table = Table.grid(padding=(0, 2))
         for column in range(5):
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 1 else None)
-        for job in running[:height]:
-            cells = (f"job {job.number}", job.label, _progress(job), job.monitored_value, f"{job.seconds:.0f} s")
+        for unit in running[:height]:
+            name, label = f"job {unit.number}", unit.label
+            if isinstance(unit, JobGroup):
+                name, label = f"group {unit.number}", f"{_jobs(len(unit.jobs))}  {unit.label}"
+            cells = (name, label, _progress(unit.progress), unit.monitored_value, f"{unit.seconds:.0f} s")
             table.add_row(*(escape(printable(cell)) for cell in cells))
         counts = ", ".join(f"{self.sweep.count(state)} {state}" for state in State if self.sweep.count(state))
         cut = f" (the first {height} are shown)" if len(running) > height else ""
@@ -83,29 +118,39 @@ class LiveTable:
         return Group(table, Text(total, style="bold", no_wrap=True, overflow="ellipsis"))
 
 
-def _progress(job: Job) -> str:
-    if "epoch" not in job.progress:
+def _progress(progress: Mapping[str, Any]) -> str:
+    if "epoch" not in progress:
         return "starting"
-    epochs = str(job.progress["epochs"])
-    return f"epoch {job.progress['epoch']:>{len(epochs)}}/{epochs}"
+    epochs = str(progress["epochs"])
+    return f"epoch {progress['epoch']:>{len(epochs)}}/{epochs}"
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _final_table(sweep: Sweep) -> str:
     """Return a table of the jobs that started or failed: label, state, duration, monitored metric, and its test value.
 
     Below the table are the reasons why jobs failed or were interrupted, and the number of jobs that were not started.
+    Of many jobs, only the first are shown.
     """
     shown = [job for job in sweep.jobs if job.folder is not None or job.state is State.FAILED]
     names = dict.fromkeys(str(job.progress["metric"]) for job in shown if "metric" in job.progress)
     columns = [name for metric in names for name in dict.fromkeys((metric, f"test/{metric.partition('/')[2]}"))]
     rows = [["job", "state", *columns, "seconds"]]
-    for job in shown:
+    for job in shown[:_MAX_ROWS]:
         metrics = job.metrics if job.state is State.DONE else {}
         values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
         state = "done before" if job.reused else job.state
         rows.append([f"{job.number}  {job.label}", state, *values, f"{job.seconds:.1f}"])
     lines = [terminal_table(rows, left=(0, 1))]
-    lines += [f"job {job.number} {job.state}: {job.reason}" for job in shown if job.reason not in (None, job.state)]
+    if len(shown) > _MAX_ROWS:
+        lines.append(f"... and {len(shown) - _MAX_ROWS} more jobs in {runs.SUMMARY}")
+    explained = [job for job in shown if job.reason not in (None, job.state)]
+    lines += [f"job {job.number} {job.state}: {job.reason}" for job in explained[:_MAX_ROWS]]
+    if len(explained) > _MAX_ROWS:
+        lines.append(f"... and {len(explained) - _MAX_ROWS} more reasons in {runs.SUMMARY}")
     if len(shown) < len(sweep.jobs):
         lines.append(f"{len(sweep.jobs) - len(shown)} jobs were not started")
     return "\n".join(lines)

@@ -8,15 +8,17 @@ from typing import Any
 
 from losslab.data.machine import cores
 from losslab.errors import LabError, message_of
-from losslab.runs import trust
+from losslab.runs import RunFolder, trust
 from losslab.runs.sweep_summary import State
 from losslab.sweep.display import LiveTable
+from losslab.sweep.fusing import form_groups, is_refusal, run_group
 from losslab.sweep.resume import ExistingRuns, take_over
-from losslab.sweep.state import Job, Sweep
+from losslab.sweep.state import Job, JobGroup, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import environment, spawn
 from losslab.training.distributed.spawn import WorkerGroup
 from losslab.training.distributed.worker import WorkerOptions
+from losslab.training.fused import MemberResult
 
 
 class JobLimits:
@@ -63,14 +65,27 @@ class JobLimits:
 
 
 class JobScheduler:
-    """Runs `jobs`, which are all jobs of a sweep or the latest batch of a search, until they end."""
+    """Runs `jobs`, which are all jobs of a sweep or the latest batch of a search, until they end.
+
+    A group of these jobs runs in one process, like a job.
+    """
 
     def __init__(self, limits: JobLimits, sweep: Sweep, jobs: list[Job], table: LiveTable) -> None:
-        self.limits, self.sweep, self.jobs, self.table = limits, sweep, jobs, table
-        self.waiting = [job for job in jobs if not job.reused]
-        self.running: dict[WorkerGroup, Job] = {}
+        self.limits, self.sweep, self.table = limits, sweep, table
+        self.waiting: list[Job | JobGroup] = []
+        by_number = {group.number: group for group in sweep.groups}
+        for job in jobs:
+            group = by_number.get(-1 if job.group is None else job.group)
+            if group is None and not job.reused:
+                self.waiting.append(job)
+            elif group is not None and job is group.jobs[0]:
+                self.waiting.append(group)
+        self.running: dict[WorkerGroup, Job | JobGroup] = {}
         self._gpus: dict[WorkerGroup, list[str]] = {}
         self._limit = 1
+        # Counts reused jobs too: the number of threads must not depend on them, since it affects the last digits.
+        units = {f"group {job.group}" if job.group is not None else f"job {job.number}" for job in jobs}
+        self._count = max(len(units), len(self.waiting))
 
     def run(self) -> None:
         """Run all jobs. An exception, such as KeyboardInterrupt, interrupts the running jobs."""
@@ -91,60 +106,117 @@ class JobScheduler:
             if not self._start(self.waiting[0]):
                 break
 
-    def _start(self, job: Job) -> bool:
-        """Start a job, or mark it as failed if it cannot start. Return False if it must wait for a GPU."""
-        if job.task is None:
-            return self._refuse(job, str(job.reason))
-        trainer = job.task.trainer
+    def _start(self, unit: Job | JobGroup) -> bool:
+        """Start a job or a group, or mark it as failed if it cannot start. Return False if it must wait for a GPU."""
+        first = unit.jobs[0] if isinstance(unit, JobGroup) else unit
+        if first.task is None:
+            return self._refuse(unit, str(first.reason))
+        trainer = first.task.trainer
         try:
             self._limit = self.limits.max_jobs(trainer)
             world_size = environment.requested_processes(trainer, lambda: len(self.limits.gpus))
             gpus = self.limits.gpus_for(trainer, world_size, self._gpus.values())
         except LabError as error:
-            return self._refuse(job, message_of(error))
+            return self._refuse(unit, message_of(error))
         if gpus is None:
             return False
-        # Counts reused jobs too: the number of threads must not depend on them, since it affects the last digits.
-        max_jobs = min(self._limit, len(self.jobs))
+        max_jobs = min(self._limit, self._count)
         variables = {"LOSSLAB_JOBS": str(max_jobs)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-        options = WorkerOptions(variables, job.task.log, spawn.threads_per_process(max_jobs * world_size))
-        group = WorkerGroup(job.task.function, [(*job.task.arguments, job.resumes)] * world_size, options)
-        self.waiting.remove(job)
-        job.state, job.folder, job.reason = State.RUNNING, job.task.log.parent, None
-        self.running[group], self._gpus[group] = job, gpus
-        self.table.log_start(job)
+        log = unit.log if isinstance(unit, JobGroup) else first.task.log
+        options = WorkerOptions(variables, log, spawn.threads_per_process(max_jobs * world_size))
+        if isinstance(unit, JobGroup):
+            group = WorkerGroup(run_group, [(unit.members(), unit.folder)], options)
+            unit.is_running = True
+        else:
+            group = WorkerGroup(first.task.function, [(*first.task.arguments, unit.resumes)] * world_size, options)
+        self.waiting.remove(unit)
+        for job in _unfinished(unit):
+            job.state, job.reason = State.RUNNING, None
+            job.folder = None if job.task is None else job.task.log.parent
+        self.running[group], self._gpus[group] = unit, gpus
+        self.table.log_start(unit)
         return True
 
-    def _refuse(self, job: Job, reason: str) -> bool:
-        """Mark a waiting job as failed, and return True, since it does not wait for a GPU."""
-        self.waiting.remove(job)
-        job.state, job.reason = State.FAILED, reason
-        self.table.log_end(job)
+    def _refuse(self, unit: Job | JobGroup, reason: str) -> bool:
+        """Mark a waiting job or group as failed, and return True, since it does not wait for a GPU."""
+        self.waiting.remove(unit)
+        for job in _unfinished(unit):
+            job.state, job.reason = State.FAILED, reason
+            self.table.log_end(job)
         return True
 
     def _watch(self) -> None:
         """Wait at most 0.25 s for news of the running jobs, then update their states."""
         spawn.poll(list(self.running), 0.25)
-        for group, job in list(self.running.items()):
-            job.seconds = time.monotonic() - group.started
-            job.progress |= group.progress
-            if group.result is None:
+        for group, unit in list(self.running.items()):
+            unit.seconds = time.monotonic() - group.started
+            if group.result is not None:
+                del self.running[group], self._gpus[group]
+            if isinstance(unit, JobGroup):
+                self._update_group(unit, group)
                 continue
-            del self.running[group], self._gpus[group]
-            job.value, job.reason = group.result.value, group.result.reason
-            if job.reason is None:
-                job.state = State.DONE  # even if the job was interrupted: the interrupt came too late
-            elif job.state is State.RUNNING:
-                job.state = State.FAILED
-            self.table.log_end(job)
+            unit.progress |= group.progress
+            if group.result is not None:
+                unit.value = group.result.value
+                self._end(unit, group.result.reason)
         self.sweep.write(now=False)
 
+    def _update_group(self, unit: JobGroup, group: WorkerGroup) -> None:
+        """Update the members of a group. If the group has ended, all its members have."""
+        progress = dict(group.progress)
+        results: dict[int, MemberResult] = progress.pop("members", {})
+        unit.progress |= progress
+        reason: str | None = "its group ended without its result"
+        if group.result is not None:
+            unit.is_running = False
+            results |= group.result.value or {}
+            reason = group.result.reason or reason
+        training = [job for job in unit.jobs if not job.reused and job.number not in unit.ended]
+        for job in training:
+            result = results.get(job.number)
+            job.progress |= {key: progress[key] for key in ("epoch", "epochs", "metric", "mode") if key in progress}
+            job.seconds = unit.seconds / len(training)
+            if result is not None and not is_refusal(result):
+                unit.ended.add(job.number)
+                job.value, job.seconds = result.value, result.seconds
+                self._end(job, result.reason, unit)
+        if group.result is None:
+            return
+        left = [job for job in training if job.number not in unit.ended]
+        refused = [job for job in left if job.number in results and job.state is State.RUNNING]
+        alone = {job.number for job in refused}
+        lost = [job for job in left if job.number not in alone]
+        for job in lost:
+            self._set_end(job, reason)
+        self.table.log_group_end(unit, lost, [str(results[job.number].reason) for job in refused])
+        for job in refused:
+            job.state, job.folder, job.seconds = State.WAITING, None, 0.0
+            job.resumes = job.config is not None and RunFolder(Path(job.config["run_dir"])).config.exists()
+        self.waiting += refused
+        self._count = max(self._count, len(self.waiting) + len(self.running))
+
+    def _end(self, job: Job, reason: str | None, group: JobGroup | None = None) -> None:
+        """Set the final state of a job, and log it."""
+        self._set_end(job, reason)
+        self.table.log_end(job, group)
+
+    @staticmethod
+    def _set_end(job: Job, reason: str | None) -> None:
+        job.reason = reason
+        if reason is None:
+            job.state = State.DONE  # even if the job was interrupted: the interrupt came too late
+        elif job.state is State.RUNNING:
+            job.state = State.FAILED
+
     def _interrupt(self) -> None:
-        for group, job in self.running.items():
-            job.state = State.INTERRUPTED
+        for group, unit in self.running.items():
+            for job in _unfinished(unit):
+                if job.state is State.RUNNING:
+                    job.state = State.INTERRUPTED
             group.interrupt()
-        for job in self.waiting:
-            job.state, job.reason = State.INTERRUPTED, "not started"
+        for unit in self.waiting:
+            for job in _unfinished(unit):
+                job.state, job.reason = State.INTERRUPTED, "not started"
         try:
             while self.running:
                 self._watch()
@@ -152,6 +224,11 @@ class JobScheduler:
             for group in self.running:
                 group.kill()
             raise
+
+
+def _unfinished(unit: Job | JobGroup) -> list[Job]:
+    """Return a job, or the members of a group that were not done before this command."""
+    return [job for job in unit.jobs if not job.reused] if isinstance(unit, JobGroup) else [unit]
 
 
 def run_jobs(
@@ -169,6 +246,7 @@ def run_jobs(
     if existing is not None:
         take_over(existing, jobs, sweep, prepare)
         sweep.other_rows = existing.remaining_rows
+    form_groups(sweep, jobs, {} if existing is None else existing.groups)
     if not sweep.is_search:  # a search is completed by its original command
         configs = [job.config for job in sweep.jobs]
         sweep.packages_to_trust = spawn.run_in_subprocess(trust.packages_to_trust, configs)  # it imports torch

@@ -24,10 +24,10 @@ from losslab.errors import LabError, message_of
 from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
-from losslab.sweep.fusing import Fuse, parse_fuse
+from losslab.sweep.fusing import parse_fuse
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
-from losslab.sweep.state import Job, JobCall, Sweep
+from losslab.sweep.state import Fuse, Job, JobCall, Sweep
 from losslab.training.config import ProcessContext, register, resolve
 from losslab.training.distributed import environment, spawn
 
@@ -84,7 +84,8 @@ class Launcher(HydraLauncher):
 
     def _open_sweep(self, folder: Path, *, is_search: bool) -> Sweep:
         """Create a sweep and lock its folder. If the folder contains an earlier sweep, find the runs in it."""
-        sweep = Sweep(folder, sys.argv[1:], is_search=is_search, n_jobs=self.n_jobs)
+        sweep = Sweep(folder, sys.argv[1:], is_search=is_search, n_jobs=self.n_jobs, fuse=self.fuse)
+        sweep.unfusable = _why_unfusable(self._config.hydra)
         sweep.lock()
         summary = folder / runs.SUMMARY
         unfinished = None
@@ -151,6 +152,15 @@ class Launcher(HydraLauncher):
             if correct != direction:
                 worst = f"hydra.sweeper.direction={direction} would search for the worst {progress['metric']}"
                 raise LabError(f"{worst}: set it to {correct}")
+
+
+def _why_unfusable(hydra: DictConfig) -> str | None:
+    """Return which setting of Hydra needs a process for each job; None if there is none."""
+    if hydra.callbacks:
+        return "hydra.callbacks"
+    if hydra.job.chdir:
+        return "hydra.job.chdir=true"
+    return "hydra.job.env_set" if hydra.job.env_set else None
 
 
 class _ReportedFailure(JobReturn):

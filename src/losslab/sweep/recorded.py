@@ -20,7 +20,7 @@ from losslab.runs.sweep_summary import read_summary_rows
 from losslab.runs.trust import check_targets, check_write_paths
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
-from losslab.sweep.state import Job, JobCall, Sweep
+from losslab.sweep.state import FUSED, Job, JobCall, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
 
@@ -126,6 +126,8 @@ def _read(folder: Path) -> tuple[Sweep, list[dict[str, Any]]]:
     """Return a sweep without jobs, and a row for each of its jobs as in jobs.json."""
     for path in folder.iterdir():
         check_output_path(path, folder)
+    if (folder / FUSED).is_dir():
+        check_folder(folder / FUSED)
     file, started = folder / runs.JOBS, (folder / runs.SUMMARY).stat().st_size > 0
     if not file.exists():
         if not started:
@@ -163,6 +165,9 @@ def _job_problems(row: Any) -> Iterator[str]:
     number, overrides, folder, config = (row[key] for key in ("job", "overrides", "folder", "config"))
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         yield "a job number is not an integer ≥ 0"
+    group = row.get("group")  # early versions have none
+    if group is not None and (not isinstance(group, int) or isinstance(group, bool) or group < 0 or config is None):
+        yield f"the group of job {number} is not an integer ≥ 0"
     texts = [row["reason"] or "", *(overrides if isinstance(overrides, list) else [None])]
     if not all(isinstance(text, str) for text in texts):
         yield f"the overrides or the reason of job {number} are not strings"

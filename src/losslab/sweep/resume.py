@@ -18,6 +18,7 @@ from losslab.io.metric_names import MONITORED, direction
 from losslab.runs import RunFolder
 from losslab.runs.config import exact_identity, identity
 from losslab.runs.sweep_summary import State, read_summary_rows
+from losslab.sweep.fusing import recorded_groups
 from losslab.sweep.state import Job, Sweep, read_metrics
 
 logger = logging.getLogger("losslab")
@@ -101,6 +102,8 @@ class ExistingRuns:
 
     def __init__(self, sweep: Path) -> None:
         self._root = sweep.resolve()
+        self.groups = recorded_groups(sweep)
+        """The groups of jobs that trained as one, as recorded before this command writes jobs.json."""
         rows = read_summary_rows(sweep, ended=True)
         named = {(sweep / row["folder"]).resolve(): row for row in rows if row.get("folder")}
         self._rows = {path: row for path, row in named.items() if self._root in path.parents}

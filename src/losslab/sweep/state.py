@@ -10,14 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.runs.sweep_summary import State
+from losslab.training.fused import FusedMember
 
 logger = logging.getLogger("losslab")
+
+FUSED = "fused"
+"""The folder in a sweep's folder that contains a folder for each group of jobs that train as one."""
+Fuse = int | Literal["auto"] | None
+"""The maximum number of jobs in a group; "auto": groups where they are faster; None: every job runs by itself."""
 
 
 class JobCall(NamedTuple):
@@ -60,6 +66,8 @@ class Job:
     """Whether an earlier command finished the job, so that its run is not trained again."""
     resumes: bool = False
     """Whether the job resumes the run in its folder."""
+    group: int | None = None
+    """The number of the group in which the job trains or trained; None if it runs by itself."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -71,7 +79,11 @@ class Job:
         """The monitored metric as text: the newest value while the job runs, and the best epoch's once it is done."""
         name = self.progress.get("metric")
         value = self.metrics.get(str(name)) if self.state is State.DONE else self.progress.get("value")
-        return f"{name} {value:.4g}" if value is not None else ""
+        return _named_value(name, value)
+
+
+def _named_value(name: Any, value: Any) -> str:
+    return f"{name} {value:.4g}" if value is not None else ""
 
 
 def read_metrics(run: RunFolder) -> dict[str, float] | None:
@@ -80,6 +92,43 @@ def read_metrics(run: RunFolder) -> dict[str, float] | None:
         metrics = json.loads(runs.read_text(run.metrics))
         return metrics if isinstance(metrics, dict) else None
     return None
+
+
+@dataclass(eq=False)
+class JobGroup:
+    """Jobs that train as one, in one process."""
+
+    number: int
+    jobs: list[Job]
+    """All members in their original order, also those that are done."""
+    folder: Path
+    """The folder for the log of the group, and for its checkpoint while it trains."""
+    label: str = ""
+    """The overrides that its jobs share, but not all jobs of the sweep, as text."""
+    is_running: bool = False
+    seconds: float = 0.0
+    progress: dict[str, Any] = field(default_factory=dict)
+    """The newest progress of the group: epoch, number of epochs, monitored metric and its value."""
+    ended: set[int] = field(default_factory=set)
+    """The numbers of the jobs that have ended since this command started."""
+
+    @property
+    def log(self) -> Path:
+        """The file for stdout and stderr of the group."""
+        return RunFolder(self.folder).log
+
+    @property
+    def monitored_value(self) -> str:
+        """The newest value of the monitored metric as text."""
+        return _named_value(self.progress.get("metric"), self.progress.get("value"))
+
+    def members(self) -> list[FusedMember]:
+        """Return what `losslab.training.fused` needs of each job."""
+        return [
+            FusedMember(job.number, job.config, finished=job.reused, resumes=job.resumes)
+            for job in self.jobs
+            if job.config is not None
+        ]
 
 
 @dataclass
@@ -93,7 +142,12 @@ class Sweep:
     """Whether the sweeper adds jobs in steps, as a search does. If not, all jobs are known before the first starts."""
     n_jobs: int | None = None
     """The maximum number of simultaneous jobs, as in `JobLimits`."""
+    fuse: Fuse = None
+    """The maximum number of jobs in a new group, see `Fuse`."""
+    unfusable: str | None = None
+    """Why no job can train in a group, whatever its configuration; None if it can."""
     jobs: list[Job] = field(default_factory=list)
+    groups: list[JobGroup] = field(default_factory=list)
     other_rows: list[dict[str, Any]] = field(default_factory=list)
     """Rows of summary.json for runs in the folder that no job of this command took over."""
     packages_to_trust: list[str] = field(default_factory=list)
@@ -142,6 +196,7 @@ class Sweep:
                 "folder": None if job.config is None else self._relative(Path(job.config["run_dir"])),
                 "config": job.config,
                 "reason": job.reason,
+                "group": job.group,
             }
             for job in self.jobs
         ]
@@ -190,6 +245,10 @@ class Sweep:
             "value": job.value if isinstance(job.value, int | float) else None,
             "metrics": job.metrics if job.state is State.DONE else {},
         }
+
+    def fused_folder(self, group: int) -> Path:
+        """Return the folder of a group."""
+        return self.folder / FUSED / str(group)
 
     def _relative(self, folder: Path) -> str:
         return os.path.relpath(folder, self.folder)

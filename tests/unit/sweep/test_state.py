@@ -24,12 +24,15 @@ def test_the_configurations_of_all_jobs_are_written(tmp_path):
     sweep = Sweep(tmp_path, n_jobs=3)
     first, second = sweep.add([["seed=0"], ["seed=x"]], 4)
     first.config, second.reason = {"run_dir": str(tmp_path / "4-run")}, "seed must be an integer"
+    first.group = 2
     sweep.write_jobs()
     assert json.loads((tmp_path / runs.JOBS).read_text()) == {
         "all_known": True,
         "n_jobs": 3,
         "jobs": [
-            {"job": 4, "overrides": ["seed=0"], "folder": "4-run", "config": first.config, "reason": None},
-            {"job": 5, "overrides": ["seed=x"], "folder": None, "config": None, "reason": second.reason},
+            {"job": 4, "overrides": ["seed=0"], "folder": "4-run", "config": first.config, "reason": None,
+             "group": 2},
+            {"job": 5, "overrides": ["seed=x"], "folder": None, "config": None, "reason": second.reason,
+             "group": None},
         ],
-    }
+    }  # fmt: skip

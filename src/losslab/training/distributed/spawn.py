@@ -51,7 +51,7 @@ class WorkerGroup:
         self.result: WorkerResult | None = None
         """None until all processes have ended."""
         self.progress: dict[str, Any] = {}
-        """The newest progress reported by rank 0."""
+        """The newest progress reported by rank 0. A value that is a dict contains the items of all reports."""
         self._failures: list[WorkerResult] = []
         self._value: Any = None
         self._deadline, self._failing = math.inf, False
@@ -131,7 +131,8 @@ class WorkerGroup:
             while pipe.poll():
                 kind, content = pipe.recv()
                 if kind == "progress":
-                    self.progress |= content
+                    for key, value in content.items():
+                        self.progress[key] = self.progress.get(key, {}) | value if isinstance(value, dict) else value
                     continue
                 if kind == "failed":
                     self._failures.append(content)

@@ -78,7 +78,7 @@ def test_group_receives_the_progress_of_rank_0():
     while group.result is None:
         poll([group], 1)
     assert group.result.value is True
-    assert group.progress == {"rank": 0}
+    assert group.progress == {"rank": 0, "ranks": {0: 1, 2: 2}}  # dicts are merged
 
 
 def test_report_progress_does_nothing_outside_of_a_worker():
