@@ -228,15 +228,26 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: Lightning calls iter() before it sets the first epoch, so nothing may be drawn at that point.
+        numbers = self.remaining_batches()
+        first = numbers.start
+        parts = self._in_memory(first) if self._prefetcher is None else self._prefetcher.batches(self.epoch, first)
+        for number, examples in zip(numbers, parts, strict=True):
+            yield self.to_batch(examples, number)
+
+    def remaining_batches(self) -> range:
+        """Return the numbers of the batches of this epoch: all, or for a resumed epoch those from the saved number."""
         start, self._start = self._start, None
         # With limit_train_batches, a saved epoch can be over before its last batch. The next epoch starts at batch 0.
-        first = start[1] if start is not None and start[0] == self.epoch else 0
-        parts = self._in_memory(first) if self._prefetcher is None else self._prefetcher.batches(self.epoch, first)
-        for number, examples in enumerate(parts, first):
-            # Updated before the yield, so that a checkpoint saved during this step counts this batch as used, and not
-            # the batches that workers have read ahead.
-            self._epoch_and_next = (self.epoch, (number + 1) % len(self))
-            yield self._to_batch(examples, self.epoch, number)
+        return range(start[1] if start is not None and start[0] == self.epoch else 0, len(self))
+
+    def to_batch(self, examples: Examples, number: int) -> Batch:
+        """Return the batch with this number of the epoch, given its augmented examples, and count it as used.
+
+        It is counted before it is yielded, so that a checkpoint saved during this step counts this batch as used, and
+        not the batches that workers have read ahead.
+        """
+        self._epoch_and_next = (self.epoch, (number + 1) % len(self))
+        return self._to_batch(examples, self.epoch, number)
 
     def peek(self) -> Batch:
         """Read the first batch of epoch 0 in this process, without changing the state of the loader."""

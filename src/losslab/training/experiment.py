@@ -71,7 +71,7 @@ def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
     data.corrupt([make(group, config[group]) for group in conf_groups.CORRUPTIONS if config.get(group)])
     if config.get("mix"):
         data.enable_mixing(make("mix", config["mix"]))
-    _seed(config["seed"])  # a loss may initialise its parameters at random
+    seed_all(config["seed"])  # a loss may initialise its parameters at random
     with trusting(trusted):
         loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="all" if will_train else "metrics")
     data.ignore_index = ignored_class(loss)
@@ -84,7 +84,7 @@ def _build(config: dict[str, Any], *, will_train: bool) -> Experiment:
     preflight.check_loss(loss, data.spec)
     preflight.check_trainer(config["trainer"])
     # Seeded again, so that random numbers drawn by the data or the loss do not change the initial weights.
-    _seed(config["seed"])
+    seed_all(config["seed"])
     network = make_network(config, data.spec, loss)
     if config["scheduler"]["interval"] not in ("step", "epoch"):
         raise LabError(f"scheduler.interval must be step or epoch, got {config['scheduler']['interval']!r}")
@@ -211,7 +211,7 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
     experiment.data.setup()
     _check_data(experiment, resume=resume)
     if config["train"] and not resume:
-        _check_first_step(experiment)
+        check_first_step(experiment)
     if trainer.is_global_zero and not resume:
         if experiment.data.manifest is not None:
             runs.write_json(folder.faults, experiment.data.manifest)
@@ -219,7 +219,7 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         if config.get("teacher"):
             folder.copy_teacher(RunFolder(Path(config["teacher"])))
         # Last, since config.json marks the folder as a run: a resumed run finds either all of these files or none.
-        runs.write_json(folder.config, config | {"made_with": _made_with(trainer)})
+        runs.write_json(folder.config, config | {"made_with": made_with(trainer)})
     if config["compile"]:
         learner.network.compile()  # in place, so that the names in checkpoints do not change
 
@@ -230,12 +230,12 @@ def _check_data(experiment: Experiment, *, resume: bool) -> None:
     if experiment.config["test"] and not experiment.data.splits["test"].size:
         raise LabError("the split test has no examples with a known label: set test=false to train without a test")
     if resume:
-        _check_same_data(experiment)
+        check_same_data(experiment.folder, experiment.data)
 
 
-def _check_same_data(experiment: Experiment) -> None:
-    """Check that the data of a resumed run are those recorded in its data.json."""
-    recorded, now = experiment.folder.read_metadata(), json.loads(json.dumps(experiment.data.metadata.as_json()))
+def check_same_data(folder: RunFolder, data: ExperimentDataModule) -> None:
+    """Raise a LabError unless the data of a resumed run are those recorded in its data.json."""
+    recorded, now = folder.read_metadata(), json.loads(json.dumps(data.metadata.as_json()))
     # The normalisation statistics may differ in the last digit on another machine, and early versions recorded no
     # background, which is compared as part of the configuration.
     ignored = {"normalise": None, "background": None, "contents": None}
@@ -244,8 +244,8 @@ def _check_same_data(experiment: Experiment) -> None:
     contents = recorded.get("contents") or now["contents"]
     if recorded | ignored != now | ignored or not _are_close(contents, now["contents"]):
         raise LabError(
-            f"the data are not those that {experiment.folder.path} was trained on so far "
-            f"(recorded in {experiment.folder.metadata}): set data.dir to the original data, or start a new run"
+            f"the data are not those that {folder.path} was trained on so far "
+            f"(recorded in {folder.metadata}): set data.dir to the original data, or start a new run"
         )
 
 
@@ -269,7 +269,12 @@ def _are_close(contents: Any, other: Any) -> bool:
     )
 
 
-def _check_first_step(experiment: Experiment) -> None:
+def check_first_step(experiment: Experiment) -> None:
+    """Check the schedule and the first batch of a new run, whose data are set up, and log warnings.
+
+    Raises:
+        LabError: training would fail or have no effect.
+    """
     config, data, learner, trainer = experiment.config, experiment.data, experiment.learner, experiment.trainer
     device = trainer.strategy.root_device
     batches = preflight.limited_batches(trainer, len(data.train_dataloader()))
@@ -285,7 +290,7 @@ def _check_first_step(experiment: Experiment) -> None:
     preflight.check_last_batch(learner, data, trainer, sync=sync)
 
 
-def _made_with(trainer: Trainer) -> dict[str, str]:
+def made_with(trainer: Trainer) -> dict[str, str]:
     """Return the versions of losslab and its libraries, and the device: they may change the last digits of results."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -324,7 +329,8 @@ def _train_and_test(experiment: Experiment, resume_point: resume_checkpoint.Resu
     return results
 
 
-def _seed(seed: Any) -> None:
+def seed_all(seed: Any) -> None:
+    """Seed all random generators. Raise a LabError unless the seed is an integer that they accept."""
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise LabError(f"seed must be an integer from 0 to {2**32 - 1}, got {seed!r}")
     seed_everything(seed, verbose=False)

@@ -3,7 +3,7 @@
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from inspect import signature
@@ -103,8 +103,15 @@ class NullProfiler(PassThroughProfiler):
         return _NULL_CONTEXT
 
 
-def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
+def make_trainer(
+    config: dict[str, Any], learner: Learner | None, callbacks: Sequence[Callback] | None = None
+) -> Trainer:
     """Instantiate the Trainer of a resolved configuration. If there are several ranks, wait until all have joined.
+
+    Args:
+        config: the resolved configuration.
+        learner: the learner, whose metrics the callbacks may monitor; None if `callbacks` are given.
+        callbacks: the callbacks; None for those in the configuration.
 
     Raises:
         LabError: the trainer, a callback or a logger cannot be instantiated, or monitors an unknown metric.
@@ -113,21 +120,23 @@ def make_trainer(config: dict[str, Any], learner: Learner) -> Trainer:
     for name, advice in _SET_ELSEWHERE.items():
         if options.get(name):
             raise LabError(f"trainer.{name} has no effect: {advice}")
-    callbacks = _make_callbacks(config, learner)
+    if callbacks is None:
+        assert learner is not None  # noqa: S101 -- for the type checker
+        callbacks = make_callbacks(config, learner)
     loggers = [make(f"logger.{name}", item) for name, item in (config.get("logger") or {}).items() if item]
     # Lightning adds a progress bar and a checkpoint callback unless they are disabled. It refuses to disable
     # checkpoints if a callback is a Checkpoint, such as History.
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["profiler"] = options.get("profiler") or NullProfiler()
-    options |= {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config["run_dir"]}
+    options |= {"callbacks": [*callbacks], "logger": loggers or False, "default_root_dir": config["run_dir"]}
     options |= _distributed_options(options)
     with suppress_lightning_noise():
         trainer: Trainer = make("trainer", options)
     return trainer
 
 
-def _make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
+def make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
     """Instantiate the configured callbacks, except those that an option of the trainer disables."""
     callbacks: list[Callback] = []
     for name, item in (config.get("callbacks") or {}).items():

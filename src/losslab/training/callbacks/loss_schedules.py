@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from losslab.errors import LabError
-from losslab.losses.base import ClassLoss
+from losslab.losses.base import ClassLoss, Loss
 from losslab.losses.hyperparameters import find_hyperparameter
 from losslab.losses.imbalance import effective_number
 from losslab.models.learner import Learner
@@ -54,7 +54,15 @@ class Anneal(Callback):
             raise LabError(
                 "callbacks.anneal has no number of epochs: set callbacks.anneal.epochs or trainer.max_epochs"
             )
-        self._loss, self._name = find_hyperparameter(pl_module.loss, self.parameter)
+        self.prepare(pl_module.loss)
+
+    def prepare(self, loss: Loss) -> None:
+        """Find the hyperparameter in the loss, and check its first and last value.
+
+        Raises:
+            LabError: the loss has no such hyperparameter, or a value is outside its range.
+        """
+        self._loss, self._name = find_hyperparameter(loss, self.parameter)
         configured = getattr(self._loss, self._name)
         if self.start is None:
             self.start = configured.item() if isinstance(configured, Tensor) else configured

@@ -33,7 +33,7 @@ class Dashboard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Learner) -> None:
         for writer in summary_writers(trainer):
-            writer.add_custom_scalars(_chart_layout(pl_module.epoch_metric_names))
+            writer.add_custom_scalars(chart_layout(pl_module.epoch_metric_names))
             self._write_hparams(writer, start=True)
             if self.graph:
                 _write_graph(writer, pl_module, trainer)
@@ -59,7 +59,8 @@ def summary_writers(trainer: Trainer) -> list["SummaryWriter"]:
     return [board.experiment for board in trainer.loggers if isinstance(board, TensorBoardLogger)]
 
 
-def _chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
+def chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of the custom scalars page for curves such as train/loss and val/loss."""
     names = dict.fromkeys(curve.partition("/")[2] for curve in curves)
     splits = {name: [split for split in ("train", "val") if f"{split}/{name}" in curves] for name in names}
     charts = {name: ["Multiline", [f"{split}/{name}$" for split in splits[name]]] for name in names}

@@ -1,0 +1,212 @@
+"""`train_group` builds the members of a group, trains them as one, and writes their run folders."""
+
+import copy
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from losslab import runs
+from losslab.io import atomic
+from losslab.models.learner import Learner
+from losslab.runs import RunFolder, resume_checkpoint
+from losslab.training.callbacks.loss_schedules import Anneal
+from losslab.training.experiment import made_with
+from losslab.training.fused import FusedMember, MemberResult
+from losslab.training.fused.data import FusedData
+from losslab.training.fused.files import GroupFiles
+from losslab.training.fused.learner import FusedLearner, Member
+from losslab.training.fused.members import BuiltGroup, build_group, partition
+from losslab.training.fused.recorder import GroupCheckpoint, Recorder, member_state
+from losslab.training.global_state import global_state
+from losslab.training.instantiate import make
+from losslab.training.trainer import make_trainer, suppress_lightning_noise
+
+logger = logging.getLogger("losslab")
+
+CANNOT = "cannot be fused: "
+"""The start of the reason of a member that must be trained alone."""
+
+
+def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys.maxsize) -> dict[int, MemberResult]:
+    """Train runs as one, and write their run folders. Return the result of each by the number of its job.
+
+    Args:
+        members: the members of the group; those that are finished keep their place, and nothing is written.
+        folder: folder for the checkpoint of the group while it trains. If it contains one, training resumes from it.
+        largest: the largest number of members that train as one.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM ended the training, after the group was saved.
+    """
+    started = time.perf_counter()
+    with global_state():
+        group = build_group(members)
+        results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
+        parts, alone = partition(group, largest)
+        results |= {number: MemberResult(reason=f"{CANNOT}{reason}") for number, reason in alone.items()}
+        for number, part in enumerate(parts):
+            own = RunFolder(folder / f"part{number}" if len(parts) > 1 else folder)
+            if not all(member.finished for member in part):
+                results |= FusedRun(part, group, own).run()
+    share = (time.perf_counter() - started) / max(1, len(members))
+    return {number: MemberResult(result.value, result.reason, share) for number, result in results.items()}
+
+
+class FusedRun:
+    """The training of members that fit together.
+
+    Args:
+        members: the members.
+        group: the group of which they are a part.
+        folder: folder of the group's checkpoint.
+    """
+
+    def __init__(self, members: Sequence[Member], group: BuiltGroup, folder: RunFolder) -> None:
+        self.members, self.folder = members, folder
+        config = members[0].config
+        spec = group.modules[members[0].module].spec
+        self.data = FusedData(
+            group.modules, [member.module for member in members], [member.config["data"]["seed"] for member in members]
+        )
+        self.learner = FusedLearner(members, spec, track_given_labels=bool(config.get("noise")))
+        lead = group.leads[0].learner
+        self.recorder = Recorder(
+            {
+                index: _early_stopping(member, lead)
+                for index, member in enumerate(members)
+                if _has(member, "early_stopping")
+            },
+            {index: _annealing(member) for index, member in enumerate(members) if member.anneal},
+            int((_callback(members[0], "path") or {}).get("weights", 0)),
+        )
+        every = float((_callback(members[0], "checkpoints") or {}).get("every_seconds", 30))
+        callbacks = [self.recorder, GroupCheckpoint(str(folder.path), every)]
+        options = config["trainer"] | {"gradient_clip_val": None, "enable_progress_bar": False}
+        self.trainer = make_trainer(
+            config | {"trainer": options, "logger": {}, "run_dir": str(folder.path)}, None, callbacks
+        )
+
+    def run(self) -> dict[int, MemberResult]:
+        """Train, test and write the files. Return the result of each member by the number of its job."""
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        point = resume_checkpoint.find_resume_point(self.folder)
+        if point is not None:
+            logger.info("resumed     from step %d", point.step)
+        self._write_start()
+        with suppress_lightning_noise():
+            try:
+                path = None if point is None else point.path
+                self.trainer.fit(self.learner, datamodule=self.data, ckpt_path=path, weights_only=True)
+            except SystemExit as error:
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from error
+                raise
+            files = self._files()
+            tested = self._test()
+        results = self._write_end(files, tested)
+        for path in (self.folder.last, self.folder.previous):
+            atomic.remove(path)
+        return results
+
+    def _write_start(self) -> None:
+        """Write the files that mark the folders as runs."""
+        with atomic.flush_together():
+            metadata = [module.metadata.as_json() for module in self.data.modules]
+            for member in self.members:
+                folder, module = member.folder, self.data.modules[member.module]
+                if member.finished or member.resumes:
+                    continue
+                if module.manifest is not None:
+                    runs.write_json(folder.faults, module.manifest)
+                runs.write_json(folder.metadata, metadata[member.module])
+                versions: dict[str, Any] = made_with(self.trainer) | {"fused": len(self.members)}
+                runs.write_json(folder.config, member.config | {"made_with": versions})
+
+    def _files(self) -> GroupFiles:
+        """Take the last state of each member, before the weights are replaced by the best ones."""
+        recorder, learner = self.recorder, self.learner
+        finals = {
+            index: recorder.finals.get(index) or member_state(self.trainer, learner, index)
+            for index in range(learner.size)
+            if recorder.ended.get(index, {"reason": None})["reason"] is None
+        }
+        return GroupFiles(learner, recorder, finals)
+
+    def _test(self) -> dict[str, torch.Tensor]:
+        """Evaluate the best weights of all members on the test split, and return each metric (M,)."""
+        if not self.members[0].config["test"]:
+            return {}
+        best, networks = self.recorder.best, self.learner.networks
+        validated = best["epoch"] > 0
+        with torch.no_grad():
+            for kept, current in (
+                *zip(best["parameters"], networks.stacked_parameters, strict=True),
+                *zip(best["buffers"], networks.buffers(), strict=True),
+            ):
+                rows = validated.to(current.device)
+                current[rows] = kept.to(current.device)[rows]
+        self.trainer.test(self.learner, datamodule=self.data, verbose=False)
+        return {name: values for name, values in self.learner.values.items() if name.startswith("test/")}
+
+    def _write_end(self, files: GroupFiles, tested: dict[str, torch.Tensor]) -> dict[int, MemberResult]:
+        endings = {index: files.ending(index) for index in range(len(self.members))}
+        written = {}
+        with atomic.flush_together():
+            for index, member in enumerate(self.members):
+                if not member.finished:
+                    written[index] = files.write_training(index, header=self._header(index, endings[index].reason))
+        results = {}
+        # Last, since metrics.json marks a run as finished.
+        with atomic.flush_together():
+            for index, own in written.items():
+                member, reason = self.members[index], endings[index].reason
+                others = {f"test/loss/{name}" for name in self.learner.losses.term_names}
+                others -= {f"test/loss/{name}" for name in member.loss.term_names}
+                values = {name: float(tested[name][index]) for name in tested if name not in others}
+                if reason is None and values and not torch.isfinite(torch.tensor(values["test/loss"])):
+                    reason = f"test/loss is NaN or infinite with loss {type(member.loss).__name__}"
+                files.write_test(index, values if reason is None else {})
+                if reason is None:
+                    runs.write_json(member.folder.metrics, own | values)
+                metric = member.config["optimized_metric"] or self.learner.monitor
+                results[member.number] = MemberResult((own | values).get(metric) if reason is None else None, reason)
+        return results
+
+    def _header(self, index: int, reason: str | None) -> str:
+        """Return the content of train.log of a member."""
+        member = self.members[index]
+        lines = [
+            f"job {member.number}: {member.config['name']}, trained as one with {len(self.members) - 1} other runs",
+            f"log of the group: {runs.display_path(self.folder.log)}",
+            *([] if reason is None else [f"failed: {reason}"]),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _callback(member: Member, name: str) -> dict[str, Any] | None:
+    settings: dict[str, Any] | None = (member.config.get("callbacks") or {}).get(name)
+    return settings
+
+
+def _has(member: Member, callback: str) -> bool:
+    return bool(_callback(member, callback))
+
+
+def _early_stopping(member: Member, lead: Learner) -> EarlyStopping:
+    settings = dict(_callback(member, "early_stopping") or {})
+    if settings.get("monitor") is None:
+        settings |= {"monitor": lead.monitor, "mode": lead.monitor_mode}
+    callback: EarlyStopping = make("callbacks.early_stopping", settings)
+    return callback
+
+
+def _annealing(member: Member) -> Anneal:
+    callback: Anneal = make("callbacks.anneal", member.anneal)
+    callback.prepare(copy.deepcopy(member.loss))  # members share losses
+    return callback

@@ -1,0 +1,366 @@
+"""`FusedLearner`, the LightningModule that trains all members of a group in one step, and their learning rates."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from losslab.data.batch import Batch, DataSpec
+from losslab.losses.base import Loss
+from losslab.models.learner import Learner, learner_for
+from losslab.models.metrics import MONITOR, monitor_mode
+from losslab.models.schedules import RunLength, make_schedule, run_length
+from losslab.runs import RunFolder
+from losslab.targets import Task
+from losslab.training.fused.metrics import RunningMeans, StackedMetrics
+from losslab.training.fused.optimizers import StackedOptimizer, clip_gradients, gradient_norms, stack_optimizers
+from losslab.training.fused.stack import LossStack, NotFusableError, Stacked
+
+
+@dataclass
+class Member:
+    """One of the runs that train together, as built from its configuration."""
+
+    number: int
+    """The number of its job."""
+    config: dict[str, Any]
+    folder: RunFolder
+    network: nn.Module
+    loss: Loss
+    optimizer: Callable[..., Optimizer]
+    scheduler: Callable[..., Any] | None
+    module: int
+    """The index of its data module."""
+    finished: bool = False
+    resumes: bool = False
+    anneal: dict[str, Any] = field(default_factory=dict)
+    """The configuration of its callback `anneal`; empty without it."""
+
+    @property
+    def interval(self) -> str:
+        """How often its scheduler steps, "step" or "epoch"."""
+        interval: str = self.config["scheduler"]["interval"]
+        return interval
+
+    @property
+    def clipping(self) -> float:
+        """The largest norm or value of its gradient; infinite if it is not clipped."""
+        limit = self.config["trainer"].get("gradient_clip_val")
+        return math.inf if limit is None else float(limit)
+
+    def learner(self, spec: DataSpec) -> Learner:
+        """Return an ordinary learner of its network and loss."""
+        return learner_for(spec.task)(self.network, self.loss, spec, self.optimizer, self.scheduler, self.interval)
+
+
+class StackedSchedule:
+    """The schedulers of the torch optimizers of a `StackedOptimizer` that step at the same time.
+
+    Lightning steps it, and saves and restores its state, like a scheduler of torch.
+    """
+
+    def __init__(self, optimizer: StackedOptimizer, schedulers: Mapping[int, Any]) -> None:
+        self.optimizer = optimizer
+        self.schedulers = schedulers
+        """The scheduler of each setting that has one, by the index of the setting."""
+
+    def step(self) -> None:
+        """Step all schedulers."""
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+        self.optimizer.read_numbers()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the schedulers, and of the torch optimizers that they change."""
+        return {
+            "schedulers": [dict(scheduler.state_dict()) for scheduler in self.schedulers.values()],
+            "settings": [self.optimizer.settings[index].state_dict() for index in self.schedulers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the states."""
+        for (index, scheduler), own, setting in zip(
+            self.schedulers.items(), state["schedulers"], state["settings"], strict=True
+        ):
+            scheduler.load_state_dict(own)
+            self.optimizer.settings[index].load_state_dict(setting)
+        self.optimizer.read_numbers()
+
+
+class FusedLearner(LightningModule):
+    """Trains networks of one architecture as one. Every metric has a value for each member.
+
+    Args:
+        members: the members. Their networks have the same shapes, and their data the same specification.
+        spec: specification of the data.
+        track_given_labels: see `Learner`.
+
+    Raises:
+        NotFusableError: the members cannot be trained together.
+    """
+
+    def __init__(self, members: Sequence[Member], spec: DataSpec, *, track_given_labels: bool = False) -> None:
+        super().__init__()
+        self.members, self.spec = members, spec
+        self.networks = Stacked([member.network for member in members])
+        dtype = next((each.dtype for each in members[0].network.parameters()), torch.float32)
+        annealed = [*dict.fromkeys(member.anneal["parameter"] for member in members if member.anneal)]
+        if any(True for member in members for _ in member.loss.parameters()):
+            raise NotFusableError("the loss has parameters that are learned")
+        self.losses = LossStack([member.loss for member in members], spec, dtype, annealed)
+        self.monitor = f"val/{MONITOR[spec.task]}"
+        self.monitor_mode = monitor_mode(spec.task)
+        train_metric = learner_for(spec.task).train_metric
+        names = ["loss", *(f"loss/{name}" for name in dict.fromkeys(self.losses.term_names))]
+        own = [*names, train_metric, *([f"{train_metric}_given"] if track_given_labels else [])]
+        self._averages = {"train": own, "val": names, "test": names}
+        self._given = own[-1] if track_given_labels else None
+        self.train_metric = train_metric
+        self.means: dict[str, dict[str, RunningMeans]] = {}
+        self.metrics: dict[str, StackedMetrics] = {}
+        self.values: dict[str, Tensor] = {}
+        """The newest values of each metric, float64 (M,) on the CPU."""
+        self.updated_this_epoch: set[str] = set()
+        """The names in `values` that are of this epoch."""
+        self.active = torch.ones(len(members), dtype=torch.bool)
+        """Which members still train, on the CPU."""
+        self.on_non_finite: Callable[[str, Tensor, Batch, int], None] | None = None
+        """Called with "loss", "gradient" or "weight", the members (M,) in which it is not finite, batch and number."""
+        self._limits = torch.tensor([member.clipping for member in members], dtype=torch.float64)
+        self._by_value = members[0].config["trainer"].get("gradient_clip_algorithm") == "value"
+        self._batch: tuple[Batch, int] | None = None
+        self._batch_losses = torch.zeros(len(members))
+        self._saved: dict[str, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """The number M of members."""
+        return len(self.members)
+
+    @cached_property
+    def epoch_metric_names(self) -> list[str]:
+        """Names of all train and val metrics, in the order of `Learner.epoch_metric_names`."""
+        metrics = [*StackedMetrics(self.spec, 1, torch.device("cpu")).names]
+        names = {"train": self._averages["train"], "val": [*self._averages["val"], *metrics]}
+        return [f"{split}/{name}" for split, own in names.items() for name in own]
+
+    def names_of(self, member: int) -> list[str]:
+        """Return the `epoch_metric_names` that a member has: the terms of other losses are left out."""
+        own = {f"loss/{name}" for name in self.members[member].loss.term_names}
+        others = {f"loss/{name}" for name in self.losses.term_names} - own
+        return [name for name in self.epoch_metric_names if name.partition("/")[2] not in others]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the raw outputs (M, N, ...) for inputs (M, N, ...), or (N, ...) for all members."""
+        outputs: Tensor = self.networks(inputs, shared=inputs.ndim == len(self.spec.input_shape) + 1)
+        return outputs
+
+    def _step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return outputs (M, N, ...), sums of losses and of weights (M,), and the true targets (M, N, ...)."""
+        outputs = self(batch.inputs)
+        is_shared = batch.inputs.ndim == len(self.spec.input_shape) + 1
+        target, truth = (
+            each.expand(self.size, *each.shape) if is_shared else each for each in (batch.target, batch.truth)
+        )
+        totals, weights, terms = self.losses.totals(outputs, target)
+        means = self.means[split]
+        means["loss"].update(totals, weights)
+        for name, term in terms.items():
+            means[f"loss/{name}"].update(term, weights)
+        if split == "train":
+            with torch.no_grad():
+                means[self.train_metric].update(self._metric_sums(outputs, truth), truth.shape[1])
+                if self._given is not None:
+                    means[self._given].update(self._metric_sums(outputs, target), truth.shape[1])
+        return outputs, totals, weights, truth
+
+    def _metric_sums(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return `Learner.batch_metric_sum` of each member, (M,)."""
+        if self.spec.task is Task.REGRESSION:
+            return (self.losses.predictions(outputs) - truth).square().mean(2).sum(1)
+        if self.spec.task is Task.MULTICLASS:
+            return (self.losses.predictions(outputs).argmax(2) == truth).sum(1)
+        return ((self.losses.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(2).sum(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        _, totals, weights, _ = self._step(batch, "train")
+        losses = totals / weights
+        self._batch, self._batch_losses = (batch, batch_idx), losses.detach()
+        if not self.active.all():
+            losses = losses.where(self.active.to(losses.device), 0)
+        return losses.sum()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        parameters = self._trained()
+        self._clear_gradients(parameters)
+        for what, values in (("loss", self._batch_losses), ("gradient", gradient_norms(parameters))):
+            finite = values.isfinite()
+            if not finite.all() and what == "gradient":  # the squares may overflow although the values are finite
+                finite = finite_rows([each.grad for each in parameters if each.grad is not None])
+            if not finite.all():
+                self._report(what, ~finite)
+                self._clear_gradients(parameters)
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        if not self._limits.isinf().all():
+            parameters = self._trained()
+            clip_gradients(parameters, self._limits.to(parameters[0].device), by_value=self._by_value)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        parameters = [each.detach() for each in self._trained()]
+        norms = torch.stack(torch._foreach_norm(parameters))  # noqa: SLF001
+        if not norms.isfinite().all():
+            finite = finite_rows(parameters)
+            if not finite.all():
+                self._report("weight", ~finite)
+
+    def _report(self, what: str, members: Tensor) -> None:
+        """Pass on the members (M,) that are not finite, except those that have ended before."""
+        new = members.cpu() & self.active
+        if new.any() and self.on_non_finite is not None and self._batch is not None:
+            self.on_non_finite(what, new, *self._batch)
+
+    def end(self, member: int, *, discard: bool = False) -> None:
+        """Stop the training of a member; the others continue. `discard` replaces its weights and state by zeros."""
+        self.active[member] = False
+        optimizer: Any = self.trainer.optimizers[0]
+        if discard:
+            with torch.no_grad():
+                for tensor in [*self.parameters(), *self.networks.buffers()]:
+                    tensor[member] = 0
+                for state in optimizer.state.values():
+                    for tensor in state.values():
+                        if tensor.ndim:
+                            tensor[member] = 0
+
+    def _clear_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Set the gradients of the members that have ended to 0."""
+        if self.active.all():
+            return
+        ended = (~self.active).nonzero().flatten().to(self.device)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.index_fill_(0, ended, 0)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [each for each in self.networks.stacked_parameters if each.requires_grad]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def _evaluation_step(self, batch: Batch, split: str) -> None:
+        outputs, _, _, truth = self._step(batch, split)
+        probabilities = None if self.spec.task is Task.REGRESSION else self.losses.probabilities(outputs)
+        self.metrics[split].update(self.losses.predictions(outputs), probabilities, truth)
+
+    def on_fit_start(self) -> None:
+        self._reset("train", "val")
+
+    def on_validation_start(self) -> None:
+        self._reset("val")
+
+    def on_test_start(self) -> None:
+        self._reset("test")
+
+    def _reset(self, *splits: str) -> None:
+        for split in splits:
+            self.means[split] = {name: RunningMeans(self.size, self.device) for name in self._averages[split]}
+            if split != "train":
+                self.metrics[split] = StackedMetrics(self.spec, self.size, self.device)
+
+    def on_train_start(self) -> None:
+        saved, self._saved = self._saved, None
+        if saved is None:
+            return
+        loader: Any = self.trainer.train_dataloader
+        loader.load_state_dict(saved["loader"])
+        for means, sums in zip(self.means["train"].values(), saved["sums"], strict=True):
+            means.sums.copy_(sums)
+
+    def on_train_epoch_start(self) -> None:
+        self.updated_this_epoch.clear()
+
+    def on_train_epoch_end(self) -> None:
+        self._compute("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._compute("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._compute("test")
+
+    def _compute(self, split: str) -> None:
+        values = {name: means.compute() for name, means in self.means[split].items()}
+        if split in self.metrics:
+            values |= self.metrics[split].compute()
+        new = {f"{split}/{name}": value.double().cpu() for name, value in values.items()}
+        self.values |= new
+        self.updated_this_epoch |= new.keys()
+        for means in self.means[split].values():
+            means.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the state from which an interrupted epoch continues."""
+        loader: Any = self.trainer.train_dataloader
+        checkpoint["learner"] = {
+            "sums": torch.stack([means.sums for means in self.means["train"].values()]).cpu(),
+            "values": dict(self.values),
+            "fresh": sorted(self.updated_this_epoch),
+            "loader": loader.state_dict(),
+            "active": self.active.clone(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._saved = saved = checkpoint["learner"]
+        self.values, self.updated_this_epoch = dict(saved["values"]), set(saved["fresh"])
+        self.active = saved["active"].clone()
+
+    def configure_optimizers(self) -> Any:
+        settings: dict[str, int] = {}
+        setting_of, optimizers, factories = [], [], []
+        for member in self.members:
+            key = repr((member.config["optimizer"], member.config["scheduler"]))
+            if key not in settings:
+                settings[key] = len(settings)
+                # Parameters of no size, because the torch optimizer only holds the numbers.
+                optimizers.append(member.optimizer([nn.Parameter(torch.zeros(0)) for _ in self._trained()]))
+                factories.append(member)
+            setting_of.append(settings[key])
+        optimizer = stack_optimizers([*self.networks.stacked_parameters], optimizers, torch.tensor(setting_of))
+        schedules = []
+        for interval in ("step", "epoch"):
+            schedulers = {
+                index: make_schedule(
+                    member.scheduler,
+                    optimizers[index],
+                    self.monitor_mode,
+                    lambda: self._length(interval),  # noqa: B023
+                )
+                for index, member in enumerate(factories)
+                if member.scheduler is not None and member.interval == interval
+            }
+            if schedulers:
+                schedules.append({"scheduler": StackedSchedule(optimizer, schedulers), "interval": interval})
+        return [optimizer], schedules
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step()
+
+    def _length(self, interval: str) -> RunLength:
+        if self.trainer.train_dataloader is None:
+            self.trainer.fit_loop.setup_data()
+        return run_length(self.trainer, int(self.trainer.num_training_batches), interval)
+
+
+def finite_rows(tensors: Sequence[Tensor]) -> Tensor:
+    """Return for each member whether its part of all tensors (M, ...) is finite, bool (M,)."""
+    return torch.stack([each.flatten(1).isfinite().all(1) for each in tensors]).all(0)

@@ -1,0 +1,372 @@
+"""The callbacks of a group: `Recorder` records what each member's run folder will contain, `GroupCheckpoint` saves."""
+
+import copy
+import logging
+import math
+import time
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from torch import Tensor
+from torch.optim import Optimizer
+
+from losslab.data.batch import Batch
+from losslab.models.learner import Learner
+from losslab.models.schedules import epochs_of_run
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, finite_state, is_last_epoch
+from losslab.training.callbacks.loss_schedules import Anneal
+from losslab.training.callbacks.non_finite import Finding, locate_non_finite
+from losslab.training.distributed import worker
+from losslab.training.fused import MemberResult
+from losslab.training.fused.learner import FusedLearner, Member
+from losslab.training.fused.optimizers import gradient_norms
+
+logger = logging.getLogger("losslab")
+
+_LARGEST_TRAJECTORY = 10_000
+"""The largest number of epochs whose weights are kept, as in `WeightTrajectory`."""
+_REPORT_SECONDS = 0.25
+
+
+class Recorder(Checkpoint):
+    """Records history, best weights, early stopping and failures of all members.
+
+    This class is a Checkpoint, because Lightning calls checkpoint callbacks last.
+
+    Args:
+        early_stopping: the callback of each member that has one, by the index of the member.
+        annealing: the `Anneal` callback of each member that has one, by the index of the member.
+        trajectory: the largest number of weights of a network whose values are recorded in each epoch.
+    """
+
+    def __init__(
+        self, early_stopping: dict[int, EarlyStopping], annealing: dict[int, Anneal], trajectory: int = 0
+    ) -> None:
+        self.early_stopping, self.annealing, self.trajectory = early_stopping, annealing, trajectory
+        self.rows: list[tuple[int, int, Tensor, list[str]]] = []
+        """For each epoch its number, the step at its end, learning rate and metrics (1 + metrics, M), and which of the
+        `columns` were computed in this epoch."""
+        self.columns: list[str] = []
+        self.times: list[float] = []
+        """The duration of each epoch in seconds."""
+        self.weights: list[tuple[int, int, Tensor]] = []
+        """For each recorded epoch its number, the step, and all weights (M, P)."""
+        self.gradients: list[tuple[int, dict[str, Tensor]]] = []
+        """For each recorded step its number, and the norms of the gradient by name, (M,) each."""
+        self.ended: dict[int, dict[str, Any]] = {}
+        """For each member that ended early its last epoch and step, and the reason; None for early stopping."""
+        self.best: dict[str, Any] = {}
+        """Of the best epoch of each member: epoch (M,), 0 if there is none; values (metrics, M); moment (M,); state."""
+        self.finals: dict[int, dict[str, Any]] = {}
+        """The state of each member that was stopped early, as `member_state` returns it."""
+        self.moments: dict[int, dict[str, Any]] = {}
+        """What the checkpoints of all members have in common, by the step at which they were taken."""
+        self.final_moment: dict[str, Any] | None = None
+        self.epochs: int | None = None
+        """The number of epochs of the run; None if nothing limits it."""
+        self._every = 1
+        self._rates: list[float] = []
+        self._newest_is_best = torch.zeros(0, dtype=torch.bool)
+        self._started = self._reported_at = 0.0
+        self._results: dict[int, MemberResult] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        names = (
+            "rows",
+            "columns",
+            "times",
+            "weights",
+            "gradients",
+            "ended",
+            "best",
+            "finals",
+            "moments",
+            "epochs",
+            "_every",
+        )
+        stopping = {index: callback.state_dict() for index, callback in self.early_stopping.items()}
+        return {name: getattr(self, name) for name in names} | {
+            "rates": self._rates, "stopping": stopping, "final": self.final_moment,
+            "spent": time.perf_counter() - self._started, "newest": self._newest_is_best,
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self._rates, self.final_moment = state.pop("rates"), state.pop("final")
+        self._started, self._newest_is_best = time.perf_counter() - state.pop("spent"), state.pop("newest")
+        for index, each in state.pop("stopping").items():
+            self.early_stopping[index].load_state_dict(each)
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        pl_module.on_non_finite = lambda *found: self._fail(trainer, pl_module, *found)
+
+    def on_train_start(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        self.columns, self.epochs = pl_module.epoch_metric_names, epochs_of_run(trainer)
+        if not self.best:
+            size, networks = pl_module.size, pl_module.networks
+            self._newest_is_best = torch.zeros(size, dtype=torch.bool)
+            self.best = {
+                "epoch": torch.zeros(size, dtype=torch.int64),
+                "moment": torch.zeros(size, dtype=torch.int64),
+                "values": torch.full((len(self.columns), size), torch.nan, dtype=torch.float64),
+                "parameters": [each.detach().clone() for each in networks.stacked_parameters],
+                "buffers": [each.clone() for each in networks.buffers()],
+                "optimizer": [],
+            }
+            self._record_weights(0, trainer.global_step, pl_module)
+        self._anneal(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        self._started = time.perf_counter()
+        optimizer: Any = trainer.optimizers[0]
+        self._rates = optimizer.rates()
+        self._anneal(trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: FusedLearner, optimizer: Optimizer) -> None:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or trainer.global_step % every:
+            return
+        layers: dict[str, list[Tensor]] = {}
+        for name, parameter in pl_module.networks.tensors()[0].items():
+            if parameter.grad is not None:
+                layers.setdefault(name.rpartition(".")[0] or "network", []).append(parameter)
+        norms = {f"weights/grad_norm/{name}": gradient_norms(each).cpu() for name, each in layers.items()}
+        if norms:
+            norms["grad_norm/total"] = torch.stack([*norms.values()]).square().sum(0).sqrt()
+            self.gradients.append((trainer.global_step, norms))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: FusedLearner, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= _REPORT_SECONDS:
+            self._reported_at = now
+            self.report(trainer, pl_module, trainer.current_epoch + 1, batch_idx + 1)
+
+    def report(self, trainer: Trainer, learner: FusedLearner, epoch: int, batch: int) -> None:
+        """Send the progress to the parent process: the median of the monitored metric, and the members that failed."""
+        values = learner.values.get(learner.monitor)
+        median = None if values is None else values[learner.active].nanmedian().item() if learner.active.any() else None
+        worker.report_progress({
+            "epoch": epoch, "epochs": trainer.max_epochs,
+            "batch": batch, "batches": int(trainer.num_training_batches),
+            "metric": learner.monitor, "mode": learner.monitor_mode, "value": median, "members": self._results,
+        })  # fmt: skip
+
+    def on_validation_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        for member in (~pl_module.values["val/loss"].isfinite() & pl_module.active).nonzero().flatten().tolist():
+            epoch, loss = trainer.current_epoch + 1, type(pl_module.members[member].loss).__name__
+            reason = f"step {trainer.global_step} (epoch {epoch}): val/loss is NaN or infinite with loss {loss}"
+            self._end(trainer, pl_module, member, f"{reason}; lower optimizer.lr, or inspect the data")
+        values = pl_module.values[pl_module.monitor]
+        known, old = self.best["epoch"] > 0, self.best["values"][self.columns.index(pl_module.monitor)]
+        better = values > old if pl_module.monitor_mode == "max" else values < old
+        self._newest_is_best = torch.where(known, better, ~values.isnan()) & pl_module.active
+        if self._newest_is_best.any():
+            self._keep_best(trainer, pl_module)
+        if trainer.check_val_every_n_epoch != 1:
+            self._stop_early(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        trainer.fit_loop._restarting = False  # noqa: SLF001 -- as in BestAndLastCheckpoint
+        epoch, values = trainer.current_epoch + 1, self._current_values(pl_module)
+        fresh = sorted(pl_module.updated_this_epoch)
+        self.rows.append((epoch, trainer.global_step, torch.cat([self._learning_rates(trainer), values]), fresh))
+        self.times.append(time.perf_counter() - self._started)
+        self._record_weights(epoch, trainer.global_step, pl_module)
+        is_best = self.best["epoch"] == epoch
+        is_train = torch.tensor([[name.startswith("train/")] for name in self.columns])
+        # The training averages are complete only now. A later validation of this epoch may be worse than the best.
+        self.best["values"] = torch.where(is_best & (is_train | self._newest_is_best), values, self.best["values"])
+        if trainer.check_val_every_n_epoch == 1:
+            self._stop_early(trainer, pl_module)
+        if is_last_epoch(trainer) or not pl_module.active.any():
+            self.final_moment = self._moment(trainer, pl_module)
+        trainer.should_stop |= not pl_module.active.any()
+        self._log(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        self.final_moment = self.final_moment or self._moment(trainer, pl_module)  # None after max_time
+
+    def _current_values(self, learner: FusedLearner) -> Tensor:
+        """Return the values of this epoch (metrics, M); NaN for metrics that were not computed."""
+        missing = torch.full((learner.size,), torch.nan, dtype=torch.float64)
+        fresh = learner.updated_this_epoch
+        return torch.stack([learner.values[name] if name in fresh else missing for name in self.columns])
+
+    def _learning_rates(self, trainer: Trainer) -> Tensor:
+        optimizer: Any = trainer.optimizers[0]
+        return torch.tensor(self._rates, dtype=torch.float64)[optimizer.setting_of].unsqueeze(0)
+
+    def _keep_best(self, trainer: Trainer, learner: FusedLearner) -> None:
+        """Copy the state of the members whose newest validation was their best."""
+        new, best, step = self._newest_is_best, self.best, trainer.global_step
+        self.moments[step] = self._moment(trainer, learner)
+        rows = new.nonzero().flatten().to(learner.device)
+        optimizer: Any = trainer.optimizers[0]
+        current = {
+            "parameters": [each.detach() for each in learner.networks.stacked_parameters],
+            "buffers": [*learner.networks.buffers()],
+            "optimizer": optimizer.tensors(),
+        }
+        best["optimizer"] = best["optimizer"] or [torch.zeros_like(each) for each in current["optimizer"]]
+        for name, tensors in current.items():
+            for kept, tensor in zip(best[name], tensors, strict=True):
+                kept.index_copy_(0, rows, tensor.index_select(0, rows))
+        best["values"] = torch.where(new, self._current_values(learner), best["values"])
+        best["epoch"][new], best["moment"][new] = trainer.current_epoch + 1, step
+        used = {*best["moment"].tolist(), *(final["step"] for final in self.finals.values())}
+        self.moments = {key: moment for key, moment in self.moments.items() if key in used}
+
+    def _moment(self, trainer: Trainer, learner: FusedLearner) -> dict[str, Any]:
+        """Return the parts of a checkpoint that all members share at this moment."""
+        connector: Any = trainer._checkpoint_connector  # noqa: SLF001
+        loader: Any = trainer.train_dataloader
+        optimizer: Any = trainer.optimizers[0]
+        configs: Any = trainer.lr_scheduler_configs
+        schedules = {
+            index: dict(scheduler.state_dict())
+            for config in configs
+            for index, scheduler in config.scheduler.schedulers.items()
+        }
+        return copy.deepcopy({
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "loops": connector._get_loops_state_dict(),  # noqa: SLF001
+            "loader": loader.state_dict(),
+            "fresh": sorted(learner.updated_this_epoch),
+            "settings": [each.state_dict()["param_groups"] for each in optimizer.settings],
+            "schedules": schedules,
+            "count": next((float(s["step"]) for s in optimizer.state.values() if "step" in s), None),
+        })  # fmt: skip
+
+    def _record_weights(self, epoch: int, step: int, learner: FusedLearner) -> None:
+        """Record all weights of small networks, see `WeightTrajectory`."""
+        parameters = [each.detach().flatten(1) for each in learner.networks.stacked_parameters]
+        if not 0 < sum(each.shape[1] for each in parameters) <= self.trajectory:
+            return
+        if self.weights and self.weights[-1][0] % self._every:
+            self.weights.pop()  # the newest was kept only until the next
+        self.weights.append((epoch, step, torch.cat(parameters, 1).cpu()))
+        if len(self.weights) > _LARGEST_TRAJECTORY:
+            self._every *= 2
+            self.weights = [each for each in self.weights[:-1] if each[0] % self._every == 0] + self.weights[-1:]
+
+    def _stop_early(self, trainer: Trainer, learner: FusedLearner) -> None:
+        """End the members whose EarlyStopping callback decides so, as soon as min_epochs and min_steps are reached."""
+        for member, callback in self.early_stopping.items():
+            if not learner.active[member] or callback.monitor not in learner.updated_this_epoch:
+                continue
+            # As EarlyStopping does, with the member's own value.
+            stops, reason = callback._evaluate_stopping_criteria(learner.values[callback.monitor][member])  # noqa: SLF001
+            if stops:
+                callback.stopped_epoch, callback.stopping_reason_message = trainer.current_epoch, reason
+            if callback.stopped_epoch and trainer.fit_loop._can_stop_early:  # noqa: SLF001
+                self._end(trainer, learner, member, None)
+
+    def _fail(
+        self, trainer: Trainer, learner: FusedLearner, what: str, members: Tensor, batch: Batch, batch_idx: int
+    ) -> None:
+        """End the members whose loss, gradient or weights are not finite, and find where it was first."""
+        for index in members.nonzero().flatten().tolist():
+            member = learner.members[index]
+            own = restored(member, learner, index)
+            is_shared = batch.inputs.ndim == len(learner.spec.input_shape) + 1
+            own_batch = batch if is_shared else Batch(*(each[index] for each in batch))
+            position = trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1
+            finding = Finding(what, locate_non_finite(own, what, own_batch), type(member.loss).__name__, position)
+            self._end(trainer, learner, index, str(finding))
+
+    def _end(self, trainer: Trainer, learner: FusedLearner, member: int, reason: str | None) -> None:
+        """End a member: with the reason of its failure, or None if it was stopped early."""
+        epoch = trainer.current_epoch + 1
+        self.ended[member] = {"epoch": epoch, "step": trainer.global_step, "reason": reason}
+        if reason is None:
+            moment = self._moment(trainer, learner)
+            self.moments.setdefault(moment["step"], moment)
+            self.finals[member] = member_state(trainer, learner, member) | {"step": moment["step"]}
+        else:
+            logger.error("job %d failed: %s", learner.members[member].number, reason)
+            self._results[learner.members[member].number] = MemberResult(reason=reason)
+        learner.end(member, discard=reason is not None)
+
+    def _anneal(self, trainer: Trainer, learner: FusedLearner) -> None:
+        """Set the hyperparameters of the losses that change from epoch to epoch."""
+        paths = dict.fromkeys(callback.parameter for callback in self.annealing.values())
+        for path in paths:
+            values = [
+                callback.value(trainer.current_epoch, self.epochs) if callback else math.nan
+                for callback in map(self.annealing.get, range(learner.size))
+            ]
+            learner.losses.set_hyperparameter(path, torch.tensor(values, device=learner.device))
+
+    def _log(self, trainer: Trainer, learner: FusedLearner, epoch: int) -> None:
+        epochs = max(trainer.max_epochs or 0, epoch)
+        every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100
+        if epoch % every and epoch != epochs:
+            return
+        values = learner.values.get(learner.monitor)
+        median = "" if values is None else f"  median {learner.monitor} {values[learner.active].nanmedian():.4g}"
+        logger.info("epoch %*d/%d  %d training%s", len(str(epochs)), epoch, epochs, int(learner.active.sum()), median)
+
+
+def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[str, Any]:
+    """Return weights, optimizer state and newest metrics of a member, as in a checkpoint."""
+    optimizer: Any = trainer.optimizers[0]
+    return {
+        "state_dict": learner.networks.state_of(member, "network.") | learner.losses.state_of(member, "loss."),
+        "optimizer_states": [optimizer.state_of(member)],
+    }
+
+
+def restored(member: Member, learner: FusedLearner, index: int) -> Learner:
+    """Return an ordinary learner with the current weights and gradients of a member."""
+    own = member.learner(learner.spec).to(learner.device)
+    parameters, _ = learner.networks.tensors()
+    with torch.no_grad():
+        own.network.load_state_dict(learner.networks.state_of(index))
+        for name, parameter in own.network.named_parameters():
+            gradient = parameters[name].grad
+            parameter.grad = None if gradient is None else gradient[index].clone()
+    return own
+
+
+class GroupCheckpoint(BestAndLastCheckpoint):
+    """Writes last.ckpt of the whole group, from which an interrupted group resumes bit-exactly.
+
+    The best state of each member is part of it. The file is written as `BestAndLastCheckpoint` does it: at intervals,
+    at a signal and at the end.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return "GroupCheckpoint"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: there is no state."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        trainer.should_stop |= "trained" in checkpoint  # all members may have been stopped early
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.signals.deferred, self._before_validation = True, None
+        self._validation_seconds = time.monotonic() - self._validation_began
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Do nothing: `Recorder` records the end of an epoch."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._request.submit_and_wait(self.signals.request())
+        self.signals.uninstall()
+        self._write_last(trainer, finite_state(trainer) | {"trained": {"epochs": trainer.current_epoch}})
+        self._end_if_requested(trainer)
