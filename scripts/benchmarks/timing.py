@@ -3,7 +3,6 @@
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from statistics import median
@@ -12,6 +11,8 @@ from time import perf_counter
 import torch
 from rich.progress import track
 from torch import nn
+
+from losslab.models import cnn
 
 Numbers = dict[str, list[float]]
 """Program → one number per round."""
@@ -33,8 +34,7 @@ class Job:
 
     def network(self) -> nn.Module:
         """Build the network on its device."""
-        make = getattr(import_module(f"losslab.models.{self.model}"), self.model)
-        network: nn.Module = make(input_shape=(3, 32, 32), outputs=10).to(self.device)
+        network: nn.Module = getattr(cnn, self.model)(input_shape=(3, 32, 32), outputs=10).to(self.device)
         return network
 
     @property
