@@ -120,7 +120,7 @@ def _distance(loss: Loss, truth: Tensor) -> float:
         outputs = torch.cat([z, torch.zeros(classes * n_output_columns(loss) - len(z), dtype=z.dtype)])[None]
         if classes > 1:
             return (costs_of_each_class(loss, outputs, classes)[0] * truth).sum()
-        yes, no = (loss.per_example(outputs, torch.tensor([[label]]).double())[0] for label in (1.0, 0.0))
+        yes, no = loss.per_example(outputs.repeat(2, 1), torch.tensor([[1.0], [0.0]], dtype=torch.float64))
         return truth[0] * yes + (1 - truth[0]) * no
 
     n_outputs = loss.outputs(classes)
