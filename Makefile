@@ -9,8 +9,12 @@ ARGS   ?= loss=mse model=linear
 SPREAD ?= -n auto --maxprocesses 4 --dist worksteal
 PAIRED ?= -n 2 --dist loadfile
 STARTS := tests/integration
+PARALLEL = $(PY) -m pytest $(SPREAD) $(addprefix --ignore=,$(STARTS))
+PROCESSES = $(PY) -m pytest $(PAIRED) $(STARTS)
+# The tests start hundreds of processes, which would each compile losslab anew.
+test slow all: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help train test slow lint check soak format lock clean
+.PHONY: help train test slow all lint check soak format lock clean
 
 help:
 	@echo "make train [ARGS='model=cifar_cnn loss=focal']   train (the three-point regression unless told otherwise)"
@@ -34,12 +38,12 @@ train: $(VENV)/.installed
 	@$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow" $(SPREAD) $(addprefix --ignore=,$(STARTS))
-	$(PY) -m pytest -m "not slow" $(PAIRED) $(STARTS)
+	$(PARALLEL) -m "not slow"
+	$(PROCESSES) -m "not slow"
 
 slow: $(VENV)/.installed
-	$(PY) -m pytest -m slow $(SPREAD) $(addprefix --ignore=,$(STARTS))
-	$(PY) -m pytest -m slow $(PAIRED) $(STARTS)
+	$(PARALLEL) -m slow
+	$(PROCESSES) -m slow
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check
@@ -47,7 +51,12 @@ lint: $(VENV)/.installed
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-check: lint test slow
+# What test and slow run, in two sessions of pytest rather than four: collecting the tests takes half a minute.
+all: $(VENV)/.installed
+	$(PARALLEL)
+	$(PROCESSES)
+
+check: lint all
 
 # Takes hours: hundreds of kills, signals and requeues. It can be interrupted and continues. For less: SOAK='--only saves kills --scale 0.1'.
 soak: $(VENV)/.installed

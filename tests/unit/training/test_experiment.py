@@ -38,8 +38,9 @@ QUICK = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=no
 
 
 GIVES = {"line": Kind.VALUES, "counts": Kind.VALUES, "breast_cancer": Kind.BINARY, "digits": Kind.INDEX}
+WANTS = {name: catalog.make(name).wants for name in catalog.names()}
 FITTING = {
-    data: [name for name in catalog.names() if choose_kind(kind, catalog.make(name).wants) is not None]
+    data: [name for name, wants in WANTS.items() if choose_kind(kind, wants) is not None]
     for data, kind in GIVES.items()
 }
 NETWORK = {"digits": ("model=cifar_cnn", "trainer.limit_train_batches=2"), "line": ("model=linear",)}
@@ -52,7 +53,7 @@ def a_teacher(train):
 
 
 TWINS = {Kind.INDEX: "digits", Kind.PROBABILITIES: "digits", Kind.BINARY: "breast_cancer", Kind.VALUES: "line"}
-TRAINED = {(TWINS[catalog.make(name).wants[0]], name) for name in catalog.names()}
+TRAINED = {(TWINS[wants[0]], name) for name, wants in WANTS.items()}
 TRAINED |= {("digits", name) for name in FITTING["breast_cancer"]} | {("counts", "poisson_nll"), ("counts", "tweedie")}
 
 
