@@ -48,7 +48,7 @@ def targets_of_each_class(loss: Loss, classes: int, n: int) -> list[Tensor]:
 def costs_of_each_class(loss: Loss, outputs: Tensor, classes: int) -> Tensor:
     """Return the costs (N, C) of outputs (N, columns): for each class, the loss if it is the label."""
     target = torch.cat(targets_of_each_class(loss, classes, len(outputs)))
-    return loss.per_example(outputs.repeat(classes, 1), target).unflatten(0, (classes, -1)).T
+    return loss.per_example(outputs.repeat(classes, 1), target).reshape(classes, len(outputs)).T
 
 
 def with_class_counts(loss: Loss, classes: int = CLASSES, *, equal: bool = False) -> Loss:

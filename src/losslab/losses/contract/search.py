@@ -120,8 +120,8 @@ def _distance(loss: Loss, truth: Tensor) -> float:
         outputs = torch.cat([z, torch.zeros(classes * n_output_columns(loss) - len(z), dtype=z.dtype)])[None]
         if classes > 1:
             return (costs_of_each_class(loss, outputs, classes)[0] * truth).sum()
-        yes, no = loss.per_example(outputs.repeat(2, 1), torch.tensor([[1.0], [0.0]], dtype=torch.float64))
-        return truth[0] * yes + (1 - truth[0]) * no
+        yes_and_no = loss.per_example(outputs.repeat(2, 1), torch.tensor([[1.0], [0.0]], dtype=torch.float64))
+        return (yes_and_no * torch.cat([truth, 1 - truth])).sum()
 
     n_outputs = loss.outputs(classes)
     starts = [torch.zeros(n_outputs), torch.randn(n_outputs, generator=seeded_generator(3))]
