@@ -24,6 +24,7 @@ from losslab.doctor.probe import preserve_state
 from losslab.errors import LabError, message_of, user_line
 from losslab.losses.base import Loss
 from losslab.models.cosine import with_cosine_outputs
+from losslab.runs.trust import leaves
 from losslab.training.instantiate import make
 
 logger = logging.getLogger("losslab")
@@ -37,14 +38,23 @@ _OUTPUT_ARGUMENTS = re.compile(
 _SHAPE_ERROR = re.compile(r"cannot be multiplied|channels|shape|size|dimension", re.IGNORECASE)
 
 
-def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
+def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss, *, checked: bool = False) -> nn.Module:
     """Instantiate the network of a run, with as many outputs as the loss needs for these data.
+
+    `checked` says that a network was made before from an equal configuration. Then the arguments are not checked again,
+    which takes most of the time for small networks of losslab.
 
     Raises:
         LabError: the network cannot be instantiated, or its sizes do not fit the data and the loss.
     """
     model, outputs = config["model"], loss.outputs(spec.targets)
-    network, given = _instantiate(model, {"input_shape": spec.input_shape, "outputs": outputs})
+    sizes = {"input_shape": spec.input_shape, "outputs": outputs}
+    targets = [value for key, value in leaves(model) if key.rpartition(".")[2] == "_target_"]
+    if checked and len(targets) == 1 and str(targets[0]).startswith("losslab."):
+        arguments = {name: value for name, value in model.items() if not name.startswith("_")}
+        network, given = get_object(targets[0])(**arguments, **sizes), {*sizes}
+    else:
+        network, given = _instantiate(model, sizes)
     # Now, so that float64 weights can be loaded; Lightning would do it later.
     dtype = torch.float64 if str(config["trainer"].get("precision")) == "64-true" else torch.float32
     network = network.double() if dtype is torch.float64 else network

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from typing import Any
 
@@ -14,11 +14,9 @@ import torch
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch import Tensor
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from losslab.io import atomic
-from losslab.io.tables import write_csv
 from losslab.runs.config import hyperparameters
 from losslab.training.callbacks.checkpoint import write_checkpoint
 from losslab.training.callbacks.tensorboard import chart_layout
@@ -27,7 +25,7 @@ from losslab.training.fused.learner import FusedLearner, Member
 from losslab.training.fused.recorder import Recorder
 from losslab.training.weights import entries_below
 
-_LARGEST_NUMBER_OF_POINTS = 200
+_LARGEST_NUMBER_OF_POINTS = 50
 """The largest number of epochs of a curve in TensorBoard."""
 
 
@@ -71,11 +69,10 @@ class GroupFiles:
         return torch.stack([row[2] for row in self.recorder.rows]).permute(2, 0, 1).numpy()
 
     @cached_property
-    def _weights(self) -> tuple[Any, Tensor]:
-        """The recorded weights as decimals (M, epochs, P), the shortest for each number, and as numbers."""
+    def _weights(self) -> Any:
+        """The recorded weights of all epochs, (M, epochs, P), as a NumPy array."""
         weights = torch.stack([row[2] for row in self.recorder.weights]).transpose(0, 1)
-        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-        return weights.contiguous().numpy().astype(str), weights
+        return weights.to(torch.promote_types(weights.dtype, torch.float32)).numpy()  # NumPy has no bfloat16
 
     def ending(self, index: int) -> Ending:
         """Return how the training of a member ended."""
@@ -88,50 +85,49 @@ class GroupFiles:
         if best_epoch is not None:
             column = dict(zip(recorder.columns, recorder.best["values"][:, index].tolist(), strict=True))
             values = {name: column[name] for name in names if name in column}
-            rows = {row[0]: row for row in recorder.rows}
-            fresh = {*rows[best_epoch][3]} if best_epoch in rows else {*names}
+            fresh = recorder.rows[best_epoch - 1][3] if best_epoch <= len(recorder.rows) else names
             values = {name: value for name, value in values.items() if name in fresh}
         else:
-            newest = self.rows(index)[-1] if self.rows(index) else {}
-            values = {name: value for name, value in newest.items() if name.startswith("train/")}
+            newest = self.rows(index, range(self.epochs(index))[-1:])
+            values = {name: value for row in newest for name, value in row.items() if name.startswith("train/")}
         return Ending(epoch, step, best_epoch, values, None if early is None else early["reason"])
 
-    def rows(self, index: int) -> list[dict[str, float]]:
-        """Return the rows of history.csv of a member, without missing values."""
+    def rows(self, index: int, numbers: Sequence[int]) -> list[dict[str, float]]:
+        """Return some rows of history.csv of a member, without missing values, by the indices of the rows."""
         own = {*self.learner.names_of(index)}
-        columns = ["lr", *self.recorder.columns]
         rows = []
-        for (epoch, step, _, fresh), values in zip(self._own_rows(index), self._table[index].tolist(), strict=False):
-            present = {"lr", *(name for name in fresh if name in own)}
-            rows.append(
-                {"epoch": epoch, "step": step}
-                | {name: value for name, value in zip(columns, values, strict=True) if name in present}
-            )
+        for number in numbers:
+            epoch, step, _, fresh = self.recorder.rows[number]
+            rate, *values = self._table[index, number].tolist()
+            named = zip(self.recorder.columns, values, strict=True)
+            present = {name: value for name, value in named if name in own and name in fresh}
+            rows.append({"epoch": epoch, "step": step, "lr": rate} | present)
         return rows
 
-    def _own_rows(self, index: int) -> list[Any]:
-        """Return the rows of the epochs that a member finished."""
+    def epochs(self, index: int) -> int:
+        """Return the number of epochs that a member finished."""
         early = self.recorder.ended.get(index)
         if early is None:
-            return self.recorder.rows
-        count = early["epoch"] if early["reason"] is None else early["epoch"] - 1
-        return [row for row in self.recorder.rows if row[0] <= count]
+            return len(self.recorder.rows)
+        count: int = early["epoch"] if early["reason"] is None else early["epoch"] - 1
+        return count
 
-    def write_training(self, index: int, *, header: str) -> dict[str, float]:
+    def write_training(self, index: int, *, log: str) -> dict[str, float]:
         """Write all files of a member but metrics.json, and return the results of training.
 
-        A member that failed gets no last.ckpt, so that a resumed run starts from the beginning.
+        A member that failed gets no last.ckpt, so that a resumed run starts from the beginning. The states of the
+        callbacks that write tables are left out of the checkpoints, because training has ended.
+
+        Args:
+            index: the index of the member.
+            log: the content of train.log.
         """
-        member, ending, rows = self.learner.members[index], self.ending(index), self.rows(index)
+        member, ending = self.learner.members[index], self.ending(index)
         folder = member.folder
-        names = ["epoch", "step", "lr", *self.learner.names_of(index)]
-        write_csv(folder.history, names, ([row.get(name) for name in names] for row in rows))
-        share = len(self.learner.members)
-        seconds = [
-            [row["epoch"], f"{time_ / share:.4f}"] for row, time_ in zip(rows, self.recorder.times, strict=False)
-        ]
-        write_csv(folder.timing, ["epoch", "seconds"], seconds)
-        places = self._write_trajectory(index, len(rows))
+        atomic.write_bytes(folder.history, self._history(index))
+        atomic.write_bytes(folder.timing, self._timing(self.epochs(index)))
+        if self.recorder.weights:
+            atomic.write_bytes(folder.weight_trajectory, self._trajectory(index))
         best = {"best_values": ending.values if ending.best_epoch else {}, "best_epoch": ending.best_epoch}
         callbacks: dict[str, Any] = {"BestAndLast": best}
         if (stopping := self.recorder.early_stopping.get(index)) is not None:
@@ -142,34 +138,53 @@ class GroupFiles:
         if ending.reason is None:
             state = self.finals[index]
             moment = self.recorder.moments[state["step"]] if "step" in state else self.recorder.final_moment or {}
-            callbacks |= places
             checkpoint = self._checkpoint(index, moment, state, callbacks)
-            checkpoint["learner"]["values"] = {
-                name: value for name, value in (rows[-1] if rows else {}).items() if "/" in name
-            }
+            last = self.rows(index, range(self.epochs(index))[-1:])
+            checkpoint["learner"]["values"] = {name: each for row in last for name, each in row.items() if "/" in name}
             weights = self._best_state(index, None)["state_dict"] if ending.best_epoch else state["state_dict"]
             write_checkpoint(entries_below("network.", weights), folder.weights)
             write_checkpoint(checkpoint | {"trained": ending.results}, folder.last)
-        self._write_events(member, index, rows)
-        atomic.write_bytes(folder.log, header.encode())
+        self._write_events(member, index)
+        atomic.write_bytes(folder.log, log.encode())
         return ending.results
 
-    def _write_trajectory(self, index: int, epochs: int) -> dict[str, Any]:
-        """Write path.csv, and return the state that the callback `WeightTrajectory` would have."""
-        if not self.recorder.weights:
-            return {}
-        decimals, weights = self._weights
-        places = [(row[0], row[1]) for row in self.recorder.weights if row[0] <= epochs]
-        rows = [[*place, *own] for place, own in zip(places, decimals[index].tolist(), strict=False)]
+    def _history(self, index: int) -> bytes:
+        """Return the content of history.csv of a member."""
+        epochs, names = self.epochs(index), self.learner.names_of(index)
+        values = self._table[index, :epochs].T.tolist()
+        columns = dict(zip(["lr", *self.recorder.columns], values, strict=True))
+        texts = [*self._counts(epochs), [*map(repr, columns["lr"])]]
+        for name in names:
+            fresh = self._fresh(name)
+            texts.append([repr(each) if known else "" for each, known in zip(columns[name], fresh, strict=False)])
+        return _csv(["epoch", "step", "lr", *names], texts)
+
+    @cache  # noqa: B019 -- a group of files lives only until they are written
+    def _counts(self, epochs: int) -> tuple[list[str], list[str]]:
+        """Return the numbers of the epochs, and of the steps at their ends, as text."""
+        return [str(row[0]) for row in self.recorder.rows[:epochs]], [
+            str(row[1]) for row in self.recorder.rows[:epochs]
+        ]
+
+    @cache  # noqa: B019
+    def _fresh(self, name: str) -> list[bool]:
+        """Return for each epoch whether a metric was computed."""
+        return [name in row[3] for row in self.recorder.rows]
+
+    @cache  # noqa: B019
+    def _timing(self, epochs: int) -> bytes:
+        """Return the content of timing.csv: the duration of each epoch, divided by the number of members."""
+        seconds = [f"{each / len(self.learner.members):.4f}" for each in self.recorder.times[:epochs]]
+        return _csv(["epoch", "seconds"], [self._counts(epochs)[0], seconds])
+
+    def _trajectory(self, index: int) -> bytes:
+        """Return the content of path.csv of a member."""
         network = self.learner.members[index].network
         names = [each for name, weight in network.named_parameters() for each in element_names(name, weight.shape)]
-        write_csv(self.learner.members[index].folder.weight_trajectory, ["epoch", "step", *names], rows)
-        state = {
-            "every": 1,
-            "places": [*places, places[-1]],
-            "weights": [weights[index][[*range(len(places)), -1]].clone()],
-        }
-        return {"Path": state}
+        rows = [row for row in self.recorder.weights if row[0] <= self.epochs(index)]
+        # astype(str) writes the shortest decimals that are parsed as the same number.
+        columns = self._weights[index, : len(rows)].T.astype(str).tolist()
+        return _csv(["epoch", "step", *names], [[str(row[0]) for row in rows], [str(row[1]) for row in rows], *columns])
 
     def _best_state(self, index: int, moment: dict[str, Any] | None) -> dict[str, Any]:
         """Return weights, and if `moment` is given the optimizer state, of the best epoch of a member."""
@@ -216,7 +231,7 @@ class GroupFiles:
             checkpoint["loss_numbers"] = {callback.parameter: number}
         return checkpoint
 
-    def _write_events(self, member: Member, index: int, rows: Sequence[dict[str, float]]) -> None:
+    def _write_events(self, member: Member, index: int) -> None:
         """Write the TensorBoard events of training: curves, gradient norms, custom scalars and hyperparameters."""
         if not any((member.config.get("logger") or {}).values()):
             return
@@ -226,7 +241,7 @@ class GroupFiles:
             _, start, _ = hparams(_written(hyperparameters(member.config)), {})
             writer.write(self._event(0, start))
             content.write(self._layout)
-            for step, values in self._curves(index, rows):
+            for step, values in self._curves(index):
                 points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
                 writer.write(self._event(step, Summary(value=points)))
             file.write(content.getvalue())
@@ -257,23 +272,29 @@ class GroupFiles:
         RecordWriter(content).write(self._event(0, custom_scalars(chart_layout(self.recorder.columns))))
         return content.getvalue()
 
-    def _curves(self, index: int, rows: Sequence[dict[str, float]]) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield steps and values for TensorBoard: at most 200 epochs, always the last, and the gradient norms."""
-        every = -(-len(rows) // _LARGEST_NUMBER_OF_POINTS) or 1
-        kept = [row for number, row in enumerate(reversed(rows)) if number % every == 0]
-        curves = {int(row["step"]): {name: value for name, value in row.items() if "/" in name} for row in kept}
-        last = int(rows[-1]["step"]) if rows else 0
-        for row in kept:
-            curves[int(row["step"])]["lr"] = row["lr"]
+    def _curves(self, index: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield steps and values for TensorBoard: of at most 50 epochs, always of the last, and the gradient norms."""
+        epochs = self.epochs(index)
+        every = -(-epochs // _LARGEST_NUMBER_OF_POINTS) or 1
+        kept = self.rows(index, range(epochs)[::-1][::every])
+        curves = {
+            int(row["step"]): {name: value for name, value in row.items() if "/" in name or name == "lr"}
+            for row in kept
+        }
+        last = max(curves, default=0)
         for step, norms in self.recorder.gradients:
             if step <= last:
-                own = {name: float(values[index]) for name, values in norms.items()}
-                curves[step] = own | curves.get(step, {})
+                curves[step] = {name: float(values[index]) for name, values in norms.items()} | curves.get(step, {})
         yield from sorted(curves.items())
 
     def _event(self, step: int, summary: Any) -> bytes:
         content: bytes = Event(wall_time=self._started, step=step, summary=summary).SerializeToString()
         return content
+
+
+def _csv(header: Sequence[str], columns: Sequence[Sequence[str]]) -> bytes:
+    """Format columns of numbers, as `losslab.io.tables.csv_text` formats rows, which takes three times as long."""
+    return "".join(f"{line}\n" for line in [",".join(header), *map(",".join, zip(*columns, strict=True))]).encode()
 
 
 def _written(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class FusedRun:
         with atomic.flush_together():
             for index, member in enumerate(self.members):
                 if not member.finished:
-                    written[index] = files.write_training(index, header=self._header(index, endings[index].reason))
+                    written[index] = files.write_training(index, log=self._log(index, endings[index].reason))
         results = {}
         # Last, since metrics.json marks a run as finished.
         with atomic.flush_together():
@@ -178,7 +178,7 @@ class FusedRun:
                 results[member.number] = MemberResult((own | values).get(metric) if reason is None else None, reason)
         return results
 
-    def _header(self, index: int, reason: str | None) -> str:
+    def _log(self, index: int, reason: str | None) -> str:
         """Return the content of train.log of a member."""
         member = self.members[index]
         lines = [

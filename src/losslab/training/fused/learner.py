@@ -138,6 +138,13 @@ class FusedLearner(LightningModule):
         self._batch_losses = torch.zeros(len(members))
         self._saved: dict[str, Any] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this about fifty times a step, see `Learner`.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     @property
     def size(self) -> int:
         """The number M of members."""

@@ -69,6 +69,7 @@ class _Builder:
         self.modules: list[ExperimentDataModule] = []
         self._module_of: dict[str, int] = {}
         self._shared: dict[str, Any] = {}
+        self._networks: set[str] = set()
 
     def lead(self, member: FusedMember) -> Experiment:
         """Build an ordinary experiment with all checks before the first step."""
@@ -92,7 +93,7 @@ class _Builder:
             number=member.number,
             config=config,
             folder=RunFolder(Path(config["run_dir"]), parse_packages(config.get("trust"))),
-            network=make_network(config, spec, loss),
+            network=self._network(config, spec, loss),
             loss=loss,
             optimizer=self._once("optimizer", config["optimizer"], make_partial),
             scheduler=self._once("scheduler.scheduler", config["scheduler"]["scheduler"], make_partial),
@@ -136,6 +137,12 @@ class _Builder:
             return instantiate("", config["loss"])
         loss: Loss = self._once(f"loss {module}", config["loss"], instantiate)
         return loss
+
+    def _network(self, config: dict[str, Any], spec: DataSpec, loss: Loss) -> nn.Module:
+        text = json.dumps([config["model"], loss.outputs(spec.targets)], sort_keys=True, default=str)
+        network = make_network(config, spec, loss, checked=text in self._networks)
+        self._networks.add(text)
+        return network
 
     def _once(self, key: str, config: Any, instantiate: Callable[[str, Any], Any]) -> Any:
         """Return what `instantiate(key, config)` returns; the same object for equal configurations."""

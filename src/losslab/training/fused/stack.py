@@ -75,6 +75,8 @@ class Stacked(nn.Module):
         self.template.train(self.training)
 
         def call_one(own_parameters: Any, own_buffers: Any, *own_arguments: Tensor) -> Any:
+            if not own_parameters and not own_buffers:  # a loss without hyperparameters that vary
+                return function(self.template, *own_arguments)
             return functional_call(wrapper, (own_parameters, own_buffers), own_arguments)
 
         dimensions = (0, 0, *[None if shared else 0] * len(arguments))
@@ -229,6 +231,8 @@ class LossGroup(nn.Module):
         """Call a method of the losses with the outputs of the members, in float32 or float64."""
         own = self._own(outputs)
         own = own.to(torch.promote_types(own.dtype, torch.float32))
+        if getattr(type(self.stacked.template), method) is Loss.to_predictions:
+            return own  # it returns the outputs
         converted: Tensor = self.stacked.call(lambda loss, each: getattr(loss, method)(each), own)
         return converted
 
