@@ -52,7 +52,8 @@ def make_network(config: dict[str, Any], spec: DataSpec, loss: Loss, *, checked:
     targets = [value for key, value in leaves(model) if key.rpartition(".")[2] == "_target_"]
     if checked and len(targets) == 1 and str(targets[0]).startswith("losslab."):
         arguments = {name: value for name, value in model.items() if not name.startswith("_")}
-        network, given = get_object(targets[0])(**arguments, **sizes), {*sizes}
+        network: nn.Module = get_object(targets[0])(**arguments, **sizes)
+        given = {*sizes}
     else:
         network, given = _instantiate(model, sizes)
     # Now, so that float64 weights can be loaded; Lightning would do it later.

