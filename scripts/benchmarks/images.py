@@ -13,7 +13,7 @@ from benchmarks import losslab_training
 from benchmarks.page import section, table, target
 from benchmarks.peers import images_pil, images_raw
 from benchmarks.timing import Job, Numbers, in_own_processes, in_turn, ratio
-from losslab.cli.process import keep_freed_memory
+from losslab.data.machine import keep_freed_memory
 from losslab.data.transforms import Augment
 
 PIL, RAW, OURS = "PIL, a DataLoader and a plain loop", "plain loop, losslab's tensors", "python train.py"

@@ -9,9 +9,9 @@ from lightning import Callback
 
 from benchmarks.peers.images_raw import examples, normalise
 from benchmarks.timing import Job, Stopwatch
-from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
 from losslab.data.cifar10 import CIFAR10
+from losslab.data.machine import keep_freed_memory
 from losslab.training.callbacks.gradient_norms import GradientNorms
 from losslab.training.callbacks.non_finite import FiniteGuard
 from losslab.training.config import compose

@@ -4,9 +4,9 @@ import torch
 
 from benchmarks.peers import plain_loop
 from benchmarks.timing import Job
-from losslab.cli.process import keep_freed_memory
 from losslab.data.batch import Examples
 from losslab.data.loader import Loader
+from losslab.data.machine import keep_freed_memory
 from losslab.data.transforms import Augment, Normalise
 
 

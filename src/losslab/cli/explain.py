@@ -11,7 +11,8 @@ from losslab import runs as folders
 from losslab.analysis.explain import CHECKPOINTS, DEFAULTS, EXPLANATIONS, SPLITS, LandscapeOptions, validate_integer
 from losslab.analysis.explain.figures import write_tensorboard_images
 from losslab.analysis.explain.select_runs import select_runs
-from losslab.cli.process import add_common_options, imports_without_gc, keep_freed_memory, refuse_file, run_verb
+from losslab.cli.process import add_common_options, imports_without_gc, refuse_file, run_verb
+from losslab.data.machine import keep_freed_memory
 from losslab.errors import LabError
 
 logger = logging.getLogger("losslab")

@@ -116,18 +116,6 @@ def imports_without_gc() -> Iterator[None]:
         atexit.register(gc.unfreeze)  # otherwise the leak check of the interpreter fails at exit
 
 
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next batch instead of returning it to the system. Only for Linux."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # noqa: PLC0415
-
-    mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(option, 1 << 30)
-
-
 def exit_now(code: int) -> NoReturn:
     """Flush the output and end the process at once. A normal exit takes over a second, to unload torch."""
     logging.shutdown()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab.cli.process import exit_now, imports_without_gc, keep_freed_memory, one_line_errors
+from losslab.cli.process import exit_now, imports_without_gc, one_line_errors
+from losslab.data.machine import keep_freed_memory
 from losslab.errors import LabError, PartError, part_error
 from losslab.io.terminal import ignore_output_errors, printable
 from losslab.runs import RunFolder, trust

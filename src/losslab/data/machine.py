@@ -1,6 +1,8 @@
 """Memory and CPU cores that are available to this process."""
 
 import os
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,18 @@ def cores() -> int:
     """Return the number of CPU cores that this process may use, divided evenly among ranks and parallel jobs."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, allowed // _processes())
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next batch instead of returning it to the system. Only for Linux."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415
+
+    mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(option, 1 << 30)
 
 
 def format_bytes(size: int) -> str:

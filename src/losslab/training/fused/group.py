@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from losslab import runs
+from losslab.data.machine import keep_freed_memory
 from losslab.io import atomic
+from losslab.io.terminal import PrintableFormatter
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.callbacks.loss_schedules import Anneal
@@ -45,6 +47,9 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
         KeyboardInterrupt: SIGINT or SIGTERM ended the training, after the group was saved.
     """
     started = time.perf_counter()
+    keep_freed_memory()
+    _log_to_stdout()
+    logger.info("group       of %d jobs: %s", len(members), ", ".join(str(member.number) for member in members))
     with global_state():
         group = build_group(members)
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
@@ -56,6 +61,16 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
                 results |= FusedRun(part, group, own).run()
     share = (time.perf_counter() - started) / max(1, len(members))
     return {number: MemberResult(result.value, result.reason, share) for number, result in results.items()}
+
+
+def _log_to_stdout() -> None:
+    """Log to stdout, which is the log of the group, unless the program has chosen other handlers."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
 
 
 class FusedRun:
