@@ -8,7 +8,7 @@ import torch
 import workers
 
 from losslab.runs import RunFolder
-from losslab.training.callbacks.checkpoint import first_non_finite
+from losslab.training.callbacks.checkpoint_state import first_non_finite
 
 BARE = [
     "model=mlp", "data=digits", "data.size=8", "data.batch_size=300", "loss=sce", "trainer.max_epochs=3",

@@ -164,6 +164,9 @@ def test_weights_pth_never_contains_another_epoch_than_the_best(interrupted, mon
     _, kept = interrupted(*RUNS["plateau"])
     best = resume_checkpoint.read_best
     monkeypatch.setattr(resume_checkpoint, "read_best", lambda folder: best(folder) | {"epoch": 77})
+    monkeypatch.setattr(
+        saving.BestAndLastCheckpoint, "_is_better", lambda *_: False
+    )  # the best epoch is an earlier one
     with pytest.raises(
         LabError, match=r"best\.ckpt was saved in epoch 78, .* the best epoch is \d, whose weights are not saved"
     ):

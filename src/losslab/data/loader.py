@@ -49,7 +49,8 @@ class BatchPlan:
 
     def shard_rows(self, order: Tensor, number: int) -> Tensor:
         """Return the rows of batch `number` that this rank reads, int64 (N,), given the order of the epoch."""
-        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world_size]
+        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return rows if self.world_size == 1 else rows[self.rank :: self.world_size]
 
     def draws(self, epoch: int, number: int, rows: Tensor) -> Tensor | None:
         """Return augmentation parameters for the rows of a batch that this rank reads, int64 (N, 5).
@@ -283,7 +284,10 @@ class Loader:
         """
         device, numbers = self.examples.device, range(first, len(self))
         order = self.plan.order(self.epoch)
-        per_batch = [self.plan.draws(self.epoch, number, self.plan.shard_rows(order, number)) for number in numbers]
+        per_batch: list[Tensor | None] = [None] * len(numbers)
+        if self.plan.augment is not None:
+            rows = [self.plan.shard_rows(order, number) for number in numbers]
+            per_batch = [self.plan.draws(self.epoch, *each) for each in zip(numbers, rows, strict=True)]
         drawn = [draws for draws in per_batch if draws is not None]
         on_device = torch.cat(drawn).to(device).split([len(draws) for draws in drawn]) if drawn else per_batch
         order = order.to(device)

@@ -264,6 +264,12 @@ class ExperimentDataModule(LightningDataModule, ABC):
         self._loaders.append(loader)
         return loader
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # The batches are usually there already. Lightning would search them for tensors, for longer than a tiny step.
+        if isinstance(batch, Batch) and all(tensor.device == device for tensor in batch):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _device(self) -> torch.device:
         """Return the GPU of the trainer, or else the CPU. Lightning moves batches from it to other accelerators."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")

@@ -1,6 +1,6 @@
 """Writes PNG figures, and defines the colours and line styles of all figures. Imports matplotlib only when needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -42,6 +42,23 @@ def rasterize(figure: "Figure") -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
+
+
+def rasterize_labels(figure: "Figure", texts: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """Render a figure once for each text of the label of its y axis, in little more time than once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas, label = FigureCanvasAgg(figure), figure.axes[0].yaxis.label
+    label.set_visible(False)
+    canvas.draw()
+    label.set_visible(True)
+    unlabelled, images = canvas.copy_from_bbox(figure.bbox), []
+    for text in texts:
+        label.set_text(text)
+        canvas.restore_region(unlabelled)
+        figure.draw_artist(label)
+        images.append(np.array(canvas.buffer_rgba()))
+    return images
 
 
 def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:

@@ -1,5 +1,6 @@
 """`Learner`, the LightningModule of network, loss and metrics, and its subclasses `Regressor` and `Classifier`."""
 
+import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,12 @@ from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, moni
 from losslab.models.optimizers import Evaluations, check_accumulation, separate_weights, set_mode
 from losslab.models.schedules import RunLength, make_schedule, run_length, schedule_config
 from losslab.targets import Task, choose_kind, encode
+
+
+def with_known_signature(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Store the signature of a function with it: Lightning asks for it in each step, which would take a while."""
+    step.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
+    return step
 
 
 class Learner(LightningModule):
@@ -169,6 +176,7 @@ class Learner(LightningModule):
                 self.averages[split][f"loss/{name}"].update(term, weight)
         return outputs, total, weight
 
+    @with_known_signature
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         first = self._evaluations.start_next(self)
         if not first:
@@ -226,9 +234,11 @@ class Learner(LightningModule):
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
+    @with_known_signature
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._evaluation_step(batch, "val")
 
+    @with_known_signature
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._evaluation_step(batch, "test")
 
@@ -351,10 +361,10 @@ class Learner(LightningModule):
 
     def _log_epoch(self, split: str) -> None:
         """Compute the metrics of a split over all ranks, and pass them to callbacks and loggers."""
-        values = {name: average.compute() for name, average in self.averages[split].items()}
+        new = {f"{split}/{name}": average.compute() for name, average in self.averages[split].items()}
         if split in self.evaluation_metrics:
-            values |= self.evaluation_metrics[split].compute()
-        new = {f"{split}/{name}": value.item() for name, value in values.items()}
+            values = self.evaluation_metrics[split].compute()
+            new |= {f"{split}/{name}": value.item() for name, value in values.items()}
         self.values |= new
         self.updated_this_epoch |= new.keys()
         # self.log would take half a millisecond a value, and these are already reduced over examples and ranks. Early

@@ -29,6 +29,7 @@ class LoggedValues:
 
     def __init__(self, own_names: Iterable[str]) -> None:
         self._own_names = frozenset(own_names)
+        self._left_out = self._own_names.union(_COLUMNS)
         self._earlier: dict[str, Any] = {}
         self._warned: set[str] = set()
 
@@ -50,8 +51,7 @@ class LoggedValues:
 
     def newest(self, trainer: Trainer) -> dict[str, float]:
         """Return the values of this epoch, sorted by name."""
-        left_out = {*self._own_names, *_COLUMNS}
-        values = {name: value for name, value in trainer.callback_metrics.items() if name not in left_out}
+        values = {name: value for name, value in trainer.callback_metrics.items() if name not in self._left_out}
         # A value that was logged again is another object.
         new = {name: value for name, value in values.items() if value is not self._earlier.get(name)}
         return {name: float(value) for name, value in sorted(new.items()) if _is_one(value)}

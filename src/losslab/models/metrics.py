@@ -42,30 +42,31 @@ class RunningMean:
     """
 
     def __init__(self) -> None:
-        self.device = torch.device("cpu")
-        self.reset()
+        self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
         """Reset the sums, and accumulate on this device (on the CPU instead of MPS)."""
         self.device = _float64_device(device)
-        self.reset()
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.total, self.weight = self.sums.unbind()  # views, so that `update` changes `sums`
 
     def reset(self) -> None:
         """Set both sums to 0."""
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.total, self.weight = self.sums.unbind()  # views, so that `update` changes `sums`
+        self.sums.zero_()
 
     def update(self, total: Tensor, weight: Tensor | float) -> None:
         """Add a batch: the sum of its values (), and the sum of its weights () or its number of examples."""
         self.total += total.detach().to(self.device)
         self.weight += weight.detach().to(self.device) if isinstance(weight, Tensor) else weight
 
-    def compute(self) -> Tensor:
-        """Return Σ values / Σ weights over all ranks, ()."""
-        sums = self.sums.clone()
+    def compute(self) -> float:
+        """Return Σ values / Σ weights over all ranks."""
+        sums = self.sums
         if distributed.is_available() and distributed.is_initialized():
+            sums = sums.clone()
             distributed.all_reduce(sums)
-        return sums[0] / sums[1]
+        total, weight = sums.tolist()
+        return total / weight if weight else (sums[0] / sums[1]).item()  # which is NaN or infinite
 
 
 def sums_of_ranks(averages: Iterable[RunningMean]) -> Tensor:
@@ -177,6 +178,7 @@ class EvaluationMetrics:
         # equal values. Those of NLL and Brier are both 0 if all predictions are certain and correct.
         self.probability_metrics = MetricCollection(probabilistic, compute_groups=False) if probabilistic else None
         self._collections = [each for each in (self.decision_metrics, self.probability_metrics) if each is not None]
+        self._device: torch.device | None = None
 
     @property
     def names(self) -> list[str]:
@@ -212,9 +214,12 @@ class EvaluationMetrics:
 
     def to(self, device: torch.device) -> None:
         """Reset the metrics, and move them to this device (to the CPU instead of MPS)."""
+        device = _float64_device(device)
         for collection in self._collections:
-            collection.to(_float64_device(device))
+            if device != self._device:
+                collection.to(device)
             collection.reset()
+        self._device = device
 
 
 def normalise_rows(probabilities: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from losslab.runs import RunFolder, resume_checkpoint
 from losslab.runs.trust import parse_packages
 from losslab.targets import Task
 from losslab.training import preflight, weights
-from losslab.training.callbacks.checkpoint import training_results
+from losslab.training.callbacks.checkpoint import find_checkpoint_callback, training_results
 from losslab.training.distributed import environment
 from losslab.training.global_state import GlobalState, global_state
 from losslab.training.instantiate import make, make_data, make_loss, make_partial, translate_errors
@@ -321,8 +321,9 @@ def _train_and_test(experiment: Experiment, resume_point: resume_checkpoint.Resu
             results |= training_results(trainer, learner)
         if config["test"]:
             if "best_epoch" in results:
-                trainer.strategy.barrier()  # rank 0 writes the best checkpoint, all ranks read it
-                weights.load(learner, folder.best)
+                trainer.strategy.barrier()  # rank 0 writes the best checkpoint, the other ranks read it
+                checkpoints = find_checkpoint_callback(trainer)
+                weights.load(learner, folder.best, checkpoints.take_best_weights() if checkpoints else None)
             results |= evaluate(experiment, "test")
     if trainer.is_global_zero:
         runs.write_json(folder.metrics, results)

@@ -52,13 +52,15 @@ def find(path: Path) -> Path:
     return path
 
 
-def load(learner: Learner, path: Path) -> None:
+def load(learner: Learner, path: Path, content: dict[str, Any] | None = None) -> None:
     """Load the weights of a finished or interrupted run into its network and loss.
+
+    The file is not read if `content`, its `loaded_parts`, is given.
 
     Raises:
         LabError: the file is missing, damaged, or from another network, or lacks the learned parameters of the loss.
     """
-    with _reading(path) as weights:
+    with _reading(path, content) as weights:
         learner.network.load_state_dict(_without_prefix(weights.network, learner.network))
         if weights.loss:
             learner.loss.load_state_dict(weights.loss)
@@ -124,7 +126,10 @@ def _read(path: Path) -> _Weights:
     if not intact:
         checksum = atomic.checksum_path(path).name
         raise LabError(f"{path} is damaged (SHA-256 mismatch with {checksum}): choose another")
-    content = _check_dict(content, path, "weights")
+    return _parse(_check_dict(content, path, "weights"), path)
+
+
+def _parse(content: dict[str, Any], path: Path) -> _Weights:
     key = next((key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)), None)
     if key is None:
         return _Weights(_check_tensors(content, path), {}, {})
@@ -157,10 +162,15 @@ def entries_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
+def loaded_parts(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a checkpoint of losslab that `load` uses."""
+    return {key: checkpoint[key] for key in ("state_dict", "loss_numbers") if key in checkpoint}
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[_Weights]:
+def _reading(path: Path, content: dict[str, Any] | None = None) -> Iterator[_Weights]:
     """Yield the weights in a file, and replace exceptions of load_state_dict by a LabError of one line."""
-    weights = _read(path)
+    weights = _read(path) if content is None else _parse(content, path)
     try:
         yield weights
     except LabError:

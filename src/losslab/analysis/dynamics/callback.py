@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback
 
 from losslab.analysis.dynamics import recording
 from losslab.analysis.dynamics.figures import draw_all
@@ -24,6 +23,7 @@ from losslab.errors import LabError
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
 from losslab.training.callbacks.checkpoint import is_last_epoch
+from losslab.training.callbacks.checkpoint_state import GrowingState
 from losslab.training.callbacks.disk import BestEffortWriter
 from losslab.training.callbacks.history import save_figure
 from losslab.training.callbacks.tensorboard import summary_writers
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _DEFAULT_SNAPSHOTS = 20
 
 
-class Dynamics(Callback):
+class Dynamics(GrowingState):
     """Records outputs, loss, margin and gradient norm of some training examples in dynamics.npz, and draws figures.
 
     A snapshot is taken before the first step, every few epochs and at the end, without augmentation and in evaluation
@@ -83,13 +83,15 @@ class Dynamics(Callback):
         if not self.snapshots:  # not resumed
             self._take_snapshot(trainer, pl_module, trainer.current_epoch)
 
-    def state_dict(self) -> dict[str, Any]:
-        # torch.load(weights_only=True) reads tensors, but not arrays. The key is "looks" in all existing checkpoints.
-        snapshots = [
-            {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in fields}
-            for fields in (vars(snapshot).items() for snapshot in self.snapshots)
-        ]
-        return {"every": self._every, "looks": snapshots}
+    def frozen_state(self) -> Callable[[], dict[str, Any]]:
+        every, snapshots, count = self._every, self.snapshots, len(self.snapshots)
+
+        def state() -> dict[str, Any]:
+            # torch.load(weights_only=True) reads tensors, but not arrays. The key is "looks" in existing checkpoints.
+            fields = [vars(snapshot) for snapshot in snapshots[:count]]
+            return {"every": every, "looks": [{name: _as_tensor(each) for name, each in f.items()} for f in fields]}
+
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._every = state_dict["every"]
@@ -183,3 +185,7 @@ class Dynamics(Callback):
     def _write(self, learner: Learner) -> None:
         self._last_write = time.monotonic()
         self.record(learner).save(self.folder.dynamics)
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

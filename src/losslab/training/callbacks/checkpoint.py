@@ -1,33 +1,37 @@
 """The callback that saves the best and the newest state of a run, so that it can be resumed bit-exactly."""
 
-import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 
-from losslab.errors import LabError, NonFiniteError
+from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, resume_checkpoint
+from losslab.training import weights
+from losslab.training.callbacks.checkpoint_state import (
+    complete,
+    current_state,
+    finite_state,
+    first_non_finite,
+    frozen_copy,
+    resume_at_epoch_start,
+    resume_at_validation,
+)
 from losslab.training.callbacks.disk import cannot_write_message
 from losslab.training.callbacks.measured_weights import MeasuredWeights
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
-from losslab.training.weights import entries_below
 
 logger = logging.getLogger(__name__)
 
 _LONG_VALIDATION = 1.0
 """If the last validation took more seconds than this, a signal ends the next validation before its end."""
-_LEARNED = ("state_dict", "current_model_state", "optimizer_states")
-"""The parts of a checkpoint that must be finite. Callback states may contain infinity (EarlyStopping.best_score)."""
 
 
 class BestAndLastCheckpoint(Checkpoint):
@@ -50,6 +54,7 @@ class BestAndLastCheckpoint(Checkpoint):
         """The values of all metrics in the best epoch; empty before the first validation."""
         self.best_epoch: int | None = None
         """The number of the best epoch, counted from 1."""
+        self._best_weights: dict[str, Any] | None = None
         self.signals = SignalHandler()
         self._weights = MeasuredWeights()
         self._request = SharedRequest()
@@ -99,9 +104,11 @@ class BestAndLastCheckpoint(Checkpoint):
             return
         self._step = trainer.global_step
         requested = self._request.submit(self._request_code(trainer))
+        keeps_validated = self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1
+        if not (requested or keeps_validated):
+            return
         phase = next_phase(trainer)
-        keep = phase == "validation" and (self._validation_seconds > _LONG_VALIDATION or trainer.world_size > 1)
-        if phase == "end" or not (requested or keep):
+        if phase == "end" or not (requested or phase == "validation"):
             return
         state = finite_state(trainer)
         if phase == "validation":
@@ -110,7 +117,7 @@ class BestAndLastCheckpoint(Checkpoint):
             self._write_last(trainer, state)
             self._end_if_requested(trainer)
         else:
-            self._before_validation = copy.deepcopy(state) if trainer.is_global_zero else state
+            self._before_validation = frozen_copy(state) if trainer.is_global_zero else state
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validation_began = time.monotonic()
@@ -145,7 +152,7 @@ class BestAndLastCheckpoint(Checkpoint):
             )
             self._weights.compare(pl_module, problem, state["state_dict"])
             # A copy, because training changes the tensors of the state in place.
-            self._unwritten_best = copy.deepcopy(state) if trainer.is_global_zero else None
+            self._unwritten_best = frozen_copy(state) if trainer.is_global_zero else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         # Otherwise, in an epoch that was resumed midway, Lightning does not pass the metric to ReduceLROnPlateau.
@@ -155,7 +162,7 @@ class BestAndLastCheckpoint(Checkpoint):
             self.best_values = pl_module.current_values() | ({} if self._newest_is_best else self.best_values)
         if is_last_epoch(trainer):  # now, because WeightAveraging replaces the weights afterwards
             state = finite_state(trainer)
-            self._final = copy.deepcopy(state) if trainer.is_global_zero else state
+            self._final = frozen_copy(state) if trainer.is_global_zero else state
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._request.submit_and_wait(self.signals.request())
@@ -186,6 +193,11 @@ class BestAndLastCheckpoint(Checkpoint):
         self._write_best()
         if isinstance(exception, KeyboardInterrupt):  # during a validation
             self._write_state_before_validation(trainer)
+
+    def take_best_weights(self) -> dict[str, Any] | None:
+        """Return the `loaded_parts` of best.ckpt once after training; None if they are not in memory."""
+        best, self._best_weights = self._best_weights, None
+        return best
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_values": self.best_values, "best_epoch": self.best_epoch}
@@ -251,14 +263,14 @@ class BestAndLastCheckpoint(Checkpoint):
         try:
             if self._unwritten_best is not None:
                 write_checkpoint(self._unwritten_best, self.folder.best)
-            best = final if self.best_epoch is None else self._read_best()
-            write_checkpoint(entries_below("network.", best["state_dict"]), self.folder.weights)
+            best = final if self.best_epoch is None else self._unwritten_best or self._read_best()
+            write_checkpoint(weights.entries_below("network.", best["state_dict"]), self.folder.weights)
             # Last, so that a run killed before this line resumes from an earlier state and repeats all of this.
             write_checkpoint(final, self.folder.last)
         except OSError as error:
             path = Path(error.filename or self.folder.path)
             raise LabError(cannot_write_message(self.folder, path, error)) from error
-        self._unwritten_best = None
+        self._unwritten_best, self._best_weights = None, weights.loaded_parts(best)
         atomic.remove(self.folder.previous)
 
     def _read_best(self) -> dict[str, Any]:
@@ -287,50 +299,14 @@ def training_results(trainer: Trainer, learner: Learner) -> dict[str, float]:
     return results | {name: value for name, value in values.items() if name not in results}
 
 
-def finite_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the `current_state`. Raise a NonFiniteError if a weight or optimizer state in it is NaN or infinite."""
-    state = current_state(trainer)
-    name = first_non_finite(state)
-    if name is not None:
-        raise NonFiniteError(
-            f"step {trainer.global_step}: {name} contains NaN or infinite values, no checkpoint is written"
-        )
-    return state
-
-
-def current_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the content of a checkpoint: Lightning's, and `should_stop`, which Lightning does not save.
-
-    All ranks must call this together, because the checkpoint contains the averages of all ranks.
-    """
-    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint()  # noqa: SLF001 -- as in save_checkpoint
-    return state | {"should_stop": int(trainer.should_stop)}  # may be set before min_epochs and min_steps are reached
-
-
-def first_non_finite(state: dict[str, Any]) -> str | None:
-    """Return the dotted name of the first weight or optimizer state with NaN or infinity, or None."""
-    learned = {name: state[name] for name in _LEARNED if name in state}
-    return next((name for name, tensor in _float_tensors(learned, "") if not torch.isfinite(tensor).all()), None)
-
-
-def _float_tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(state, Tensor):
-        if state.is_floating_point():
-            yield name, state
-    elif isinstance(state, dict | list | tuple):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        for key, value in items:
-            yield from _float_tensors(value, f"{name}.{key}".lstrip("."))
-
-
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint atomically, with its checksum.
+    """Write a `current_state`, or a part of one, atomically and with its checksum.
 
     Raises:
         OSError: the file cannot be written.
     """
     try:
-        atomic.write_with_checksum(path, lambda file: torch.save(state, file))
+        atomic.write_with_checksum(path, lambda file: torch.save(complete(state), file))
     except RuntimeError as error:  # on a full disk, torch raises this instead of the OSError
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):
@@ -361,44 +337,3 @@ def _is_last_step(trainer: Trainer) -> bool:
     """Return whether max_steps is reached, or `should_stop` is set and min_epochs and min_steps are reached."""
     stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early  # noqa: SLF001
     return stops_early or 0 <= trainer.max_steps <= trainer.global_step
-
-
-def resume_at_epoch_start(state: dict[str, Any], trainer: Trainer) -> None:
-    """Change a state taken in on_train_epoch_start so that a resumed run starts this epoch.
-
-    Lightning resets its progress counters only after that hook, so a resumed run would skip the epoch.
-    """
-    progress = state["loops"]["fit_loop"]
-    for name, part in progress.items():
-        if name.startswith("epoch_loop.") and ".val_loop." not in name:
-            _reset_counters(part, "current")
-    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
-    _reset_counters(progress["epoch_loop.val_loop.batch_progress"], "total")
-    if trainer.fit_loop.epoch_loop._should_check_val_epoch():  # noqa: SLF001
-        # The loop of a resumed run makes an iteration without a batch before the first one, and counts it.
-        progress["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-
-
-def resume_at_validation(state: dict[str, Any]) -> None:
-    """Change a state taken in on_train_batch_end so that a resumed run starts with the validation that is due.
-
-    Unless a validation is unfinished, Lightning would skip the rest of the epoch. Therefore the state counts the first
-    validation batch as started, and the training batch as completed.
-    """
-    progress = state["loops"]["fit_loop"]
-    for counters in progress["epoch_loop.batch_progress"].values():
-        if isinstance(counters, dict):
-            counters["completed"] = counters["processed"]
-    validation = progress["epoch_loop.val_loop.batch_progress"]
-    _reset_counters(validation, "current")
-    validation["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    validation["is_last_batch"] = False
-
-
-def _reset_counters(progress: dict[str, Any], name: str) -> None:
-    """Set all counters in the dicts with the key `name`, at any depth, to 0."""
-    for key, value in progress.items():
-        if key == name:
-            value.update(dict.fromkeys(value, 0))
-        elif isinstance(value, dict):
-            _reset_counters(value, name)

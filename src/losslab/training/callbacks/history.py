@@ -1,20 +1,25 @@
 """The callback that writes a table with one row per epoch, and draws curves from it."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from numpy.typing import NDArray
 
-from losslab.io.figures import new_figure, rasterize, save_png
+from losslab.io import atomic
+from losslab.io.figures import encode_png, new_figure, rasterize, rasterize_labels
 from losslab.io.tables import csv_text, write_csv
 from losslab.models.learner import Learner
 from losslab.models.optimizers import learning_rate
 from losslab.runs import RunFolder
+from losslab.training.callbacks.checkpoint_state import GrowingState
 from losslab.training.callbacks.disk import SKIPPED, BestEffortWriter
-from losslab.training.callbacks.tensorboard import summary_writers
+from losslab.training.callbacks.tensorboard import add_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +28,7 @@ _RETRY_SECONDS = 1.0
 """The minimum time between two attempts to rewrite a table, which may have many rows."""
 
 
-class History(Checkpoint):
+class History(GrowingState, Checkpoint):
     """Writes history.csv, timing.csv and figures/*.png.
 
     history.csv contains no wall times, so a repeated run writes the same bytes. In an epoch without a validation, the
@@ -42,9 +47,10 @@ class History(Checkpoint):
         self._started = time.perf_counter()
         self._lr = 0.0
 
-    def state_dict(self) -> dict[str, Any]:
-        spent = time.perf_counter() - self._started
-        return {"rows": self.rows, "times": self._times, "rate": self._lr, "spent": spent}
+    def frozen_state(self) -> Callable[[], dict[str, Any]]:
+        rows, times, rate, spent = self.rows, self._times, self._lr, time.perf_counter() - self._started
+        row_count, time_count = len(rows), len(times)
+        return lambda: {"rows": rows[:row_count], "times": times[:time_count], "rate": rate, "spent": spent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self._times, self._lr = state_dict["rows"], state_dict["times"], state_dict["rate"]
@@ -95,8 +101,11 @@ class History(Checkpoint):
                 self._plot(trainer, pl_module)
 
     def _plot(self, trainer: Trainer, learner: Learner) -> None:
-        for name in ("loss", learner.monitor.removeprefix("val/")):
-            save_figure(plot_curves(self.rows, name, self.title), f"{name}_curve", trainer, self._writer)
+        names = ["loss", learner.monitor.removeprefix("val/")]
+        for equal in [names] if have_equal_curves(self.rows, *names) else [names[:1], names[1:]]:
+            images = rasterize_labels(plot_curves(self.rows, equal[0], self.title), [*map(_axis_label, equal)])
+            for name, image in zip(equal, images, strict=True):
+                save_image(image, f"{name}_curve", trainer, self._writer)
 
 
 class CsvTable:
@@ -166,10 +175,20 @@ class CsvTable:
 
 def save_figure(figure: "Figure", name: str, trainer: Trainer, writer: BestEffortWriter) -> None:
     """Write a figure to figures/NAME.png and to TensorBoard."""
-    image, path = rasterize(figure), writer.folder.figures / f"{name}.png"
-    writer.attempt(path, lambda: save_png(image, path), SKIPPED)
-    for summary in summary_writers(trainer):
-        summary.add_image(f"figures/{name}", image, trainer.global_step, dataformats="HWC")
+    save_image(rasterize(figure), name, trainer, writer)
+
+
+def save_image(image: NDArray[np.uint8], name: str, trainer: Trainer, writer: BestEffortWriter) -> None:
+    """Write pixels (height, width, 4) to figures/NAME.png and to TensorBoard."""
+    png, path = encode_png(image), writer.folder.figures / f"{name}.png"
+    writer.attempt(path, lambda: atomic.write_bytes(path, png), SKIPPED)
+    add_png(trainer, f"figures/{name}", png, image.shape)
+
+
+def have_equal_curves(rows: list[dict[str, float]], name: str, other: str) -> bool:
+    """Return whether `plot_curves` draws the same for two quantities, except for the label of the y axis."""
+    pairs = [(f"{split}/{name}{end}", f"{split}/{other}{end}") for split in ("train", "val") for end in ("", "_given")]
+    return all(row.get(one) == row.get(two) for row in rows for one, two in pairs)
 
 
 def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure":
@@ -193,7 +212,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
         axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would import matplotlib's formula parser
     axes.minorticks_off()
     axes.set_xlabel("Epochs")
-    axes.set_ylabel(name.upper() if name in {"mse", "mae"} else name.capitalize())
+    axes.set_ylabel(_axis_label(name))
     # Fixed positions, because matplotlib lays out every label three times to find free positions.
     axes.xaxis.set_label_coords(0.5, -0.1)
     axes.yaxis.set_label_coords(-0.105, 0.5)
@@ -201,3 +220,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _axis_label(name: str) -> str:
+    return name.upper() if name in {"mse", "mae"} else name.capitalize()

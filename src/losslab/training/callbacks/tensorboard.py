@@ -59,6 +59,18 @@ def summary_writers(trainer: Trainer) -> list["SummaryWriter"]:
     return [board.experiment for board in trainer.loggers if isinstance(board, TensorBoardLogger)]
 
 
+def add_png(trainer: Trainer, tag: str, png: bytes, shape: tuple[int, ...]) -> None:
+    """Write an encoded image of this shape (height, width, channels) to the trainer's TensorBoard loggers."""
+    for writer in summary_writers(trainer):
+        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 -- only if there is a logger
+
+        height, width, channels = shape
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+        # add_image would decode and encode the image again.
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        writer._get_file_writer().add_summary(summary, trainer.global_step)  # noqa: SLF001
+
+
 def chart_layout(curves: list[str]) -> dict[str, dict[str, list[Any]]]:
     """Return the charts of the custom scalars page for curves such as train/loss and val/loss."""
     names = dict.fromkeys(curve.partition("/")[2] for curve in curves)

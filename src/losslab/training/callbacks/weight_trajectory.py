@@ -1,22 +1,24 @@
 """The callback that records the weights of a small network in each epoch, for a drawing of the loss surface."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch import Tensor
 
 from losslab.io.tables import write_csv
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder
+from losslab.training.callbacks.checkpoint_state import GrowingState
 from losslab.training.callbacks.disk import BestEffortWriter
 
 _Row = tuple[int, int, Tensor]
 """The epoch, the step, and all weights (P,) on the CPU."""
 
 
-class WeightTrajectory(Callback):
+class WeightTrajectory(GrowingState):
     """Writes path.csv: the exact values of all weights before the first step and after every epoch.
 
     Networks of more than `weights` weights are not recorded. Until the end of the run, at most `rows` rows are kept in
@@ -47,10 +49,16 @@ class WeightTrajectory(Callback):
             if not self._kept:  # a resumed run has rows from its checkpoint
                 self._record(0, trainer.global_step)
 
-    def state_dict(self) -> dict[str, Any]:
-        rows = self._kept if self._newest is None else [*self._kept, self._newest]
-        weights = [torch.stack([row[2] for row in rows])] if rows else []
-        return {"every": self._every, "places": [row[:2] for row in rows], "weights": weights}
+    def frozen_state(self) -> Callable[[], dict[str, Any]]:
+        every, kept, count = self._every, self._kept, len(self._kept)
+        newest = [] if self._newest is None else [self._newest]
+
+        def state() -> dict[str, Any]:
+            rows = [*kept[:count], *newest]
+            weights = [torch.stack([row[2] for row in rows])] if rows else []
+            return {"every": every, "places": [row[:2] for row in rows], "weights": weights}
+
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         positions, weights = state_dict["places"], state_dict["weights"]

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from losslab.data.batch import Batch
 from losslab.models.learner import Learner
 from losslab.models.schedules import epochs_of_run
-from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, finite_state, is_last_epoch
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, is_last_epoch
+from losslab.training.callbacks.checkpoint_state import finite_state
 from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.callbacks.non_finite import Finding, locate_non_finite
 from losslab.training.distributed import worker

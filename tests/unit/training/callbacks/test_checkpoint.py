@@ -115,6 +115,66 @@ def test_best_state_is_written_during_training_even_if_no_later_epoch_is_better(
     lab.run(experiment)
 
 
+def sizes(state):
+    """Count the values in a state, and the bytes of its tensors."""
+    if isinstance(state, torch.Tensor):
+        return 1, state.untyped_storage().nbytes()
+    children = [*state.values()] if isinstance(state, dict) else state if isinstance(state, list | tuple) else []
+    below = [sizes(child) for child in children]
+    return 1 + sum(count for count, _ in below), sum(size for _, size in below)
+
+
+def test_what_is_kept_of_a_better_epoch_does_not_grow_with_the_number_of_epochs(train, monkeypatch):
+    kept, copy = [], checkpoint.frozen_copy
+    monkeypatch.setattr(checkpoint, "frozen_copy", lambda state: (kept.append(copy(state)), kept[-1])[1])
+    dynamics = ("callbacks=dynamics", "callbacks.dynamics.draw=false", "callbacks.dynamics.every=1")
+    train("trainer.max_epochs=40", "trainer.check_val_every_n_epoch=1", "logger=none", *dynamics)
+    _, *better, _ = kept  # the first validation might take long, and the last epoch is kept, too
+    assert len(better) == 40, "not every epoch is better than all before: this test shows less than it could"
+    assert len({sizes(state) for state in better[3:]}) == 1  # the first epochs add the names of metrics
+    written = [checkpoint.complete(state) for state in better]
+    assert [len(state["callbacks"]["History"]["rows"]) for state in written] == [*range(40)]
+    for name in ("History", "Path", "Dynamics"):
+        assert sizes(written[30]["callbacks"][name]) > sizes(written[10]["callbacks"][name])
+
+
+def without_times(state):
+    if isinstance(state, dict):
+        return {key: without_times(value) for key, value in state.items() if key not in {"times", "spent"}}
+    if isinstance(state, list | tuple):
+        return [without_times(value) for value in state]
+    return (state.dtype, state.tolist()) if isinstance(state, torch.Tensor) else state
+
+
+def test_best_checkpoint_that_is_written_later_equals_one_that_is_written_at_once(build):
+    class Worsen(Callback):
+        def on_train_epoch_start(self, trainer, _):
+            trainer.optimizers[0].param_groups[0]["maximize"] = trainer.current_epoch >= 8
+
+    states = []
+    for seconds in (0, 1000):
+        experiment = build(
+            "trainer.max_epochs=20", "trainer.check_val_every_n_epoch=1", "logger=none", "callbacks=dynamics",
+            "callbacks.dynamics.every=3", "+callbacks.path.rows=12", f"callbacks.checkpoints.every_seconds={seconds}",
+        )  # fmt: skip
+        experiment.trainer.callbacks.append(Worsen())
+        lab.run(experiment)
+        states.append(torch.load(experiment.folder.best, weights_only=True))
+    at_once, later = map(without_times, states)
+    assert later == at_once
+    assert later["epoch"] == 7
+    assert [row["epoch"] for row in later["callbacks"]["History"]["rows"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [epoch for epoch, _ in later["callbacks"]["Path"]["places"]][-1] == 7  # it was thinned after epoch 12
+    assert [look["epoch"] for look in later["callbacks"]["Dynamics"]["looks"]] == [0, 3, 6]
+
+
+def test_weights_of_the_best_epoch_are_tested_without_reading_them_again(train, monkeypatch):
+    read = []
+    monkeypatch.setattr(weights, "_read", read.append)
+    train("trainer.max_epochs=20")
+    assert read == []
+
+
 def test_non_finite_optimizer_state_is_not_saved(build):
     experiment = build("data=diabetes", "model=mlp", "trainer.max_epochs=1")
 
