@@ -6,13 +6,13 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from losslab import runs
-from losslab.errors import LabError
+from losslab.errors import LabError, message_of
 from losslab.io.terminal import ignore_output_errors
 from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder
@@ -26,6 +26,8 @@ logger = logging.getLogger("losslab")
 
 REFUSAL = "cannot be fused"
 """How the reason begins with which `train_group` refuses a member. The member then runs alone."""
+RESULTS = "results.json"
+"""The file in the folder of a group that is written when the group has ended."""
 _AUTO_SIZE = 1024
 """The largest number of jobs in a group with fuse=auto."""
 _AUTO_MODELS = ("losslab.models.linear.linear", "losslab.models.linear.mlp")
@@ -269,8 +271,8 @@ def group_jobs(jobs: Sequence[Job], fuse: Fuse, unfusable: str | None = None) ->
 def form_groups(sweep: Sweep, jobs: Sequence[Job], recorded: Mapping[int, Sequence[RecordedMember]]) -> None:
     """Add the groups of these jobs to `sweep.groups`, and log them.
 
-    A recorded group continues if it has a checkpoint, or if it was killed before it saved anything. Otherwise it has
-    ended, and its jobs that are not done run alone. New groups contain only jobs that have not started.
+    A recorded group continues if it has a checkpoint or has not ended. Otherwise, its jobs that are not done run alone.
+    New groups contain only jobs that have not started.
     """
     by_number = {job.number: job for job in jobs if job.config is not None}
     for number, rows in recorded.items():
@@ -313,15 +315,14 @@ def _continues(folder: Path, members: Sequence[Job]) -> bool:
     """Return whether a recorded group runs again, given the jobs that are its members."""
     if all(job.reused for job in members):
         return False
-    if has_checkpoint(folder):
-        return True
-    return not any(job.reused or has_checkpoint(Path(job.config["run_dir"])) for job in members if job.config)
+    has_own = any(has_checkpoint(Path(job.config["run_dir"])) for job in members if job.config and not job.reused)
+    return has_checkpoint(folder) or not (has_own or (folder / RESULTS).exists())
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Return whether the folder of a run or of a group contains a checkpoint to resume from."""
-    run = RunFolder(folder)
-    return any(os.path.lexists(path) for path in (run.last, run.previous))
+    parts = [RunFolder(part) for part in (folder, *folder.glob("part*"))]  # a group may train in several parts
+    return any(os.path.lexists(path) for run in parts for path in (run.last, run.previous))
 
 
 def _used_numbers(sweep: Sweep, recorded: Iterable[int]) -> Iterator[int]:
@@ -352,7 +353,17 @@ def is_refusal(result: MemberResult) -> bool:
 
 
 def run_group(members: Sequence[FusedMember], folder: Path) -> dict[int, MemberResult]:
-    """Train the members of a group in this process, which is their worker."""
+    """Train the members of a group in this process, which is their worker.
+
+    The file RESULTS in the folder says that the group has ended, and how. A group that was interrupted has none.
+    """
+    from losslab.training.fused.group import train_group  # noqa: PLC0415 -- imports torch
+
     ignore_output_errors()
-    results: dict[int, MemberResult] = import_module("losslab.training.fused.group").train_group(members, folder)
+    try:
+        results = train_group(members, folder)
+    except Exception as error:
+        runs.write_json(folder / RESULTS, {"reason": message_of(error)})
+        raise
+    runs.write_json(folder / RESULTS, {"results": {str(number): asdict(each) for number, each in results.items()}})
     return results

@@ -1,5 +1,6 @@
 """Runs the jobs of a sweep in processes, by default one job per GPU at a time. Imports no torch."""
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from functools import cached_property
@@ -19,6 +20,8 @@ from losslab.training.distributed import environment, spawn
 from losslab.training.distributed.spawn import WorkerGroup
 from losslab.training.distributed.worker import WorkerOptions
 from losslab.training.fused import MemberResult
+
+logger = logging.getLogger("losslab")
 
 
 class JobLimits:
@@ -128,14 +131,27 @@ class JobScheduler:
             group = WorkerGroup(run_group, [(unit.members(), unit.folder)], options)
             unit.is_running = True
         else:
-            group = WorkerGroup(first.task.function, [(*first.task.arguments, unit.resumes)] * world_size, options)
+            group = WorkerGroup(first.task.function, [(*first.task.arguments(), unit.resumes)] * world_size, options)
         self.waiting.remove(unit)
         for job in _unfinished(unit):
             job.state, job.reason = State.RUNNING, None
             job.folder = None if job.task is None else job.task.log.parent
         self.running[group], self._gpus[group] = unit, gpus
         self.table.log_start(unit)
+        if isinstance(unit, JobGroup):
+            self._write_hydra_files(unit)
         return True
+
+    @staticmethod
+    def _write_hydra_files(group: JobGroup) -> None:
+        """Write the folders .hydra of new members of a group, while its process starts."""
+        for job in _unfinished(group):
+            if job.task is not None and job.task.write_hydra_files is not None and not job.resumes:
+                try:
+                    job.task.write_hydra_files()
+                except OSError as error:
+                    logger.warning("cannot write .hydra of job %d (%s)", job.number, error.strerror)
+                    return
 
     def _refuse(self, unit: Job | JobGroup, reason: str) -> bool:
         """Mark a waiting job or group as failed, and return True, since it does not wait for a GPU."""

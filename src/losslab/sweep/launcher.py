@@ -1,12 +1,14 @@
 """The Hydra launcher for `-m`: composes the jobs, and runs each in processes of its own. Imports no torch."""
 
+import contextlib
 import copy
 import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,17 +23,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from losslab import runs
 from losslab.errors import LabError, message_of
-from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
+from losslab.sweep.composing import Composer, Template, YamlWriter, with_value
 from losslab.sweep.fusing import parse_fuse
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
 from losslab.sweep.state import Fuse, Job, JobCall, Sweep
-from losslab.training.config import ProcessContext, register, resolve
+from losslab.training.config import ProcessContext, default_run_name, register, resolve
 from losslab.training.distributed import environment, spawn
+from losslab.training.interpolations import is_interpolation
 
 logger = logging.getLogger("losslab")
+
+_SUBDIR = "${hydra:job.num}-${run_name:null}"
+"""The value of hydra.sweep.subdir in conf/train.yaml."""
+_OUTPUT_SUBDIR = "${on_first_rank:.hydra,null}"
+"""The value of hydra.output_subdir in conf/train.yaml."""
 
 
 class Launcher(HydraLauncher):
@@ -44,24 +52,22 @@ class Launcher(HydraLauncher):
         self.n_jobs = JobLimits(n_jobs).n_jobs  # checked before the folder of the sweep is created
         self.fuse = parse_fuse(fuse)
         self._existing: ExistingRuns | None = None
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._yaml = YamlWriter()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the objects that Hydra passes to a launcher, and keep each configuration that the sweeper composes.
+        """Store the objects that Hydra passes to a launcher.
 
-        A sweeper composes each job before the launch, to validate it. The launch uses these configurations.
+        A sweeper composes each job before the launch, to validate it. It gets the same fast function as the launch.
         """
-        self._loader = hydra_context.config_loader
+        self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
         self._hydra_context = dataclasses.replace(hydra_context)  # for the processes of the jobs
         self._task, self._config = task_function, config
         self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
-        hydra_context.config_loader = copy.copy(self._loader)
+        hydra_context.config_loader = copy.copy(hydra_context.config_loader)
         hydra_context.config_loader.load_sweep_config = self._load_sweep_config  # type: ignore[method-assign]
 
-    def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        config = self._loader.load_sweep_config(master_config, sweep_overrides)
-        self._composed[tuple(sweep_overrides)] = config
-        return config
+    def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:  # noqa: ARG002
+        return self._composer.compose(sweep_overrides)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and return their results in order. A sweeper may call this again with more jobs."""
@@ -80,7 +86,7 @@ class Launcher(HydraLauncher):
         run_jobs(sweep, jobs, self._prepare, self._existing, self._context)
         self._check_direction(jobs)
         # Hydra's basic sweeper would stop at the first reported failure. The final table reports failures instead.
-        return [_result(job, report_failure=not basic) for job in jobs]
+        return [self._result(job, sweep, report_failure=not basic) for job in jobs]
 
     def _open_sweep(self, folder: Path, *, is_search: bool) -> Sweep:
         """Create a sweep and lock its folder. If the folder contains an earlier sweep, find the runs in it."""
@@ -109,37 +115,84 @@ class Launcher(HydraLauncher):
         """
         job.task = job.config = None
         try:
-            if job.composed is None or job.composed.hydra.job.num != job.number:
-                job.composed = self._compose(job, sweep)
-            config: DictConfig = job.composed
-            with _hydra_config(config):
-                folder = folder or sweep.folder / str(config.hydra.sweep.subdir)
-                with read_write(config), open_dict(config):
-                    config.hydra.sweep.subdir = os.path.relpath(folder, sweep.folder)
-                    config.hydra.runtime.output_dir = str(folder)
-                log = folder / f"{config.hydra.job.name}.log"
-                job.task = JobCall(run_composed, (self._hydra_context, self._task, config), config.trainer, log)
-                plain = copy.deepcopy(config)
-                with read_write(plain), open_dict(plain):
-                    del plain["hydra"]
-                folders = conf_groups.source_folders(config.hydra.runtime.config_sources)
-                job.config = resolve(plain, config.hydra.runtime.choices, str(folder), folders)
+            plain, template = self._task_config(job)
+            context: Any = contextlib.nullcontext()
+            name, subdir = template.hydra["job"]["name"], template.hydra["sweep"]["subdir"]
+            if subdir == _SUBDIR and not template.refers_to_hydra and not is_interpolation(name):
+                if folder is None:
+                    subdir = f"{job.number}-{default_run_name(plain, template.choices, template.folders)}"
+                    folder = sweep.folder / subdir
+            else:
+                config = self._compose(job, sweep)
+                with _hydra_config(config):
+                    folder = folder or sweep.folder / str(config.hydra.sweep.subdir)
+                    name = config.hydra.job.name
+                context = _hydra_config(self._compose(job, sweep, folder))
+            arguments = partial(self._arguments, job, sweep, folder)
+            write_files = partial(self._write_hydra_files, job, sweep, folder)
+            job.task = JobCall(run_composed, arguments, plain.trainer, folder / f"{name}.log", write_files)
+            with context:
+                job.config = resolve(plain, template.choices, str(folder), template.folders)
+            job.task = job.task._replace(trainer=job.config["trainer"])
         except (LabError, CompactHydraException, OmegaConfBaseException) as error:
             job.reason = message_of(error)
 
-    def _compose(self, job: Job, sweep: Sweep) -> DictConfig:
-        config = self._composed.pop(tuple(job.overrides), None)
-        if config is None:
-            config = self._loader.load_sweep_config(self._config, job.overrides)
-        with read_write(config), open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = job.number
-            config.hydra.sweep.dir = str(sweep.folder)  # resolved here once, not in each process
-            handlers = OmegaConf.select(config, "hydra.job_logging.root.handlers") or []
-            if {"console", "file"} <= set(handlers):  # stdout is written to the same file
-                config.hydra.job_logging.root.handlers = [name for name in handlers if name != "console"]
+    def _task_config(self, job: Job) -> tuple[DictConfig, Template]:
+        """Return the configuration of a job without the key `hydra`, and the template from which it was derived."""
+        template, parts = self._composer.template(job.overrides)
+        config = template.task_config(parts)
+        OmegaConf.copy_cache(from_config=self._config, to_config=config)
         if not isinstance(config.seed, int):  # a part of the folder's name
             raise LabError(f"seed must be an integer, got {config.seed!r}")
+        return config, template
+
+    def _compose(self, job: Job, sweep: Sweep, folder: Path | None = None) -> DictConfig:
+        """Return the configuration of a job with the key `hydra`; `folder` is the folder in which it will run."""
+        config = self._composer.compose(job.overrides)
+        handlers: Any = OmegaConf.select(config, "hydra.job_logging.root.handlers")
+        with read_write(config), open_dict(config):
+            for key, value in _job_settings(job, sweep, folder, handlers).items():
+                OmegaConf.update(config.hydra, key, value, merge=False)
         return config
+
+    def _arguments(self, job: Job, sweep: Sweep, folder: Path) -> tuple[Any, ...]:
+        """Return the arguments of `run_composed`, except the last."""
+        return self._hydra_context, self._task, self._compose(job, sweep, folder)
+
+    def _write_hydra_files(self, job: Job, sweep: Sweep, folder: Path) -> None:
+        """Write the folder .hydra of a job that trains in a group. Hydra does it for a job in its own process."""
+        template, parts = self._composer.template(job.overrides)
+        task, hydra = template.plain(parts)
+        output = hydra["output_subdir"]
+        if is_interpolation(output):
+            output = ".hydra" if output == _OUTPUT_SUBDIR else self._compose(job, sweep, folder).hydra.output_subdir
+        if output is None:
+            return
+        handlers = ((hydra["job_logging"] or {}).get("root") or {}).get("handlers")
+        for key, value in _job_settings(job, sweep, folder, handlers).items():
+            hydra = with_value(hydra, key, value)
+        (folder / output).mkdir(parents=True, exist_ok=True)
+        contents: dict[str, Any] = {
+            "config.yaml": task,
+            "hydra.yaml": {"hydra": hydra},
+            "overrides.yaml": job.overrides,
+        }
+        for name, content in contents.items():
+            (folder / output / name).write_text(self._yaml.format(content), encoding="utf-8")
+
+    def _result(self, job: Job, sweep: Sweep, *, report_failure: bool) -> JobReturn:
+        """Return the result of a job for the sweeper. Without `report_failure`, a failed job counts as completed."""
+        failed = report_failure and job.state is not State.DONE
+        result = (_ReportedFailure if failed else _Result)(
+            overrides=job.overrides,
+            working_dir=str(Path.cwd()),
+            task_name=None if job.task is None else job.task.log.stem,
+            status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+            _return_value=LabError(job.reason) if failed else job.value,
+        )
+        if job.task is not None:
+            result.compose = partial(self._compose, job, sweep, job.task.log.parent)
+        return result
 
     def _check_direction(self, jobs: list[Job]) -> None:
         """Refuse a search for the worst value. Optuna minimizes by default, but a higher accuracy is better."""
@@ -163,29 +216,46 @@ def _why_unfusable(hydra: DictConfig) -> str | None:
     return "hydra.job.env_set" if hydra.job.env_set else None
 
 
-class _ReportedFailure(JobReturn):
+def _job_settings(job: Job, sweep: Sweep, folder: Path | None, handlers: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings of Hydra for one job by key, except those that Hydra sets when it composes the job."""
+    settings: dict[str, Any] = {
+        "job.id": str(job.number),
+        "job.num": job.number,
+        "sweep.dir": str(sweep.folder),  # resolved here once, not in each process
+    }
+    if folder is not None:
+        settings |= {"sweep.subdir": os.path.relpath(folder, sweep.folder), "runtime.output_dir": str(folder)}
+    if {"console", "file"} <= set(handlers or []):  # stdout is written to the same file
+        settings["job_logging.root.handlers"] = [name for name in handlers or [] if name != "console"]
+    return settings
+
+
+class _Result(JobReturn):
+    """The result of a job, whose configuration is composed only if it is read, since that takes time for many jobs."""
+
+    compose: Callable[[], DictConfig] | None = None
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        del self.cfg, self.hydra_cfg  # otherwise they would hide the properties
+
+    @cached_property
+    def cfg(self) -> DictConfig | None:  # type: ignore[override]
+        config = None if self.compose is None else self.compose()
+        return config and OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+    @cached_property
+    def hydra_cfg(self) -> DictConfig | None:  # type: ignore[override]
+        config = None if self.compose is None else self.compose()
+        return config and OmegaConf.create({"hydra": config.hydra})
+
+
+class _ReportedFailure(_Result):
     """The result of a failed job. `return_value` does not print the failure, which is logged already."""
 
     @property  # type: ignore[misc]  # the parent also has a setter
     def return_value(self) -> NoReturn:
         raise self._return_value
-
-
-def _result(job: Job, *, report_failure: bool) -> JobReturn:
-    """Return the result of a job for the sweeper. Without `report_failure`, a failed job is reported as completed."""
-    failed = report_failure and job.state is not State.DONE
-    result = (_ReportedFailure if failed else JobReturn)(
-        overrides=job.overrides,
-        working_dir=str(Path.cwd()),
-        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-        _return_value=LabError(job.reason) if failed else job.value,
-    )
-    config = job.composed
-    if config is not None:
-        result.task_name = config.hydra.job.name
-        result.hydra_cfg = OmegaConf.create({"hydra": config.hydra})
-        result.cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return result
 
 
 @contextmanager

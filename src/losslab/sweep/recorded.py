@@ -82,7 +82,8 @@ def complete(
             check_folder(path)
         job.config = relocate(job.config, path)
         check_write_paths(job.config, path, trusted)
-        job.task = JobCall(function, (job.config,), job.config["trainer"], RunFolder(path).log)
+        config = job.config
+        job.task = JobCall(function, lambda: (config,), job.config["trainer"], RunFolder(path).log)
 
     for job in sweep.jobs:
         prepare(job, sweep, None if job.config is None else Path(job.config["run_dir"]))

@@ -30,12 +30,14 @@ class JobCall(NamedTuple):
     """The function call that each process of a job makes."""
 
     function: Callable[..., Any]
-    """The function to call, as `function(*arguments, resumes)`; `resumes` says whether the job resumes a run."""
-    arguments: tuple[Any, ...]
+    """The function to call, as `function(*arguments(), resumes)`; `resumes` says whether the job resumes a run."""
+    arguments: Callable[[], tuple[Any, ...]]
     trainer: Any
     """The trainer configuration, which determines the number of processes and GPUs."""
     log: Path
     """The file for stdout and stderr of the job, in the run folder."""
+    write_hydra_files: Callable[[], None] | None = None
+    """A function that writes the folder .hydra for a job that trains in a group; None if nothing is to be written."""
 
 
 @dataclass
@@ -48,8 +50,6 @@ class Job:
     """The overrides of this job that not all jobs share, as text."""
     config: dict[str, Any] | None = None
     """The resolved configuration; None if the job cannot be composed or resolved."""
-    composed: Any = None
-    """The configuration that Hydra composed, with the key `hydra`; None if composing failed or jobs.json was read."""
     task: JobCall | None = None
     """The function call that runs the job; None if the job cannot be composed."""
     state: State = State.WAITING

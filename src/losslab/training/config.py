@@ -1,12 +1,11 @@
 """Composes, checks and resolves configurations. Defines the resolvers that conf/ uses. Imports no torch."""
 
+import contextlib
 import logging
 import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -27,6 +26,7 @@ from losslab.io.metric_names import direction
 from losslab.runs.config import choice_names
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import leaves
+from losslab.training import interpolations
 from losslab.training.distributed import environment, spawn
 
 logger = logging.getLogger("losslab")
@@ -39,6 +39,8 @@ _SWITCHES = (
 """Keys whose values must be booleans: Hydra reads `no` and `off` as strings."""
 _STRINGS = ("name", "ckpt_path", "optimized_metric", "teacher")
 """Keys whose values must be strings or null."""
+_RETURN_SINGLE_VALUES = ("${divisor:", "${oc.env:")
+"""Resolvers that return a number or a string, and no part of the configuration."""
 _composing = threading.Lock()
 """Held while `compose` uses Hydra, of which a process has one."""
 
@@ -122,26 +124,48 @@ def _warn_once(message: str) -> None:
 
 def _run_name(name: Any, *, _root_: DictConfig) -> str:
     """Return the name of a run: `name`, or the default name of the configuration that Hydra composed."""
+    if name is not None and str(name):
+        return str(name)
     runtime = _root_.hydra.runtime
-    folders = conf_groups.source_folders(runtime.config_sources)
-    return ("" if name is None else str(name)) or runs.default_name(
-        _choice_names(_root_, runtime.choices, folders), _root_.seed
-    )
+    return default_run_name(_root_, runtime.choices, conf_groups.source_folders(runtime.config_sources))
+
+
+def default_run_name(cfg: DictConfig, choices: Mapping[str, str | None], folders: tuple[Path, ...]) -> str:
+    """Return the default name of the run with a composed configuration, see `resolve`."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return runs.default_name(_choice_names(cfg, plain, choices, folders), cfg.seed)
 
 
 def _choice_names(
-    cfg: DictConfig, choices: Mapping[str, str | None], folders: tuple[Path, ...]
+    cfg: DictConfig, plain: Mapping[str, Any], choices: Mapping[str, str | None], folders: tuple[Path, ...]
 ) -> dict[str, str | None]:
-    """Return `choice_names` of a configuration whose values may be missing or not be resolvable yet."""
-    plain: dict[str, Any] = {}
+    """Return `choice_names` of a configuration whose values may be missing or not be resolvable yet.
+
+    `plain` is the configuration as plain containers with unresolved interpolations.
+    """
+    made: dict[str, Any] = {}
     for group in conf_groups.RECORDED:
-        section = OmegaConf.select(cfg, group)
-        if isinstance(section, DictConfig):
+        section = plain.get(group)
+        if interpolations.is_interpolation(section) or _may_refer_to_targets(section, plain):
+            selected = OmegaConf.select(cfg, group)
+            if not isinstance(selected, DictConfig):
+                continue
             try:
-                plain[group] = OmegaConf.to_container(section, resolve=True)
+                section = OmegaConf.to_container(selected, resolve=True)
             except OmegaConfBaseException:
-                plain[group] = OmegaConf.to_container(section, resolve=False)
-    return choice_names(plain, choices, folders)
+                section = OmegaConf.to_container(selected, resolve=False)
+        if isinstance(section, dict):
+            made[group] = section
+    return choice_names(made, choices, folders)
+
+
+def _may_refer_to_targets(section: Any, plain: Mapping[str, Any]) -> bool:
+    """Return whether a section has a `_target_` that is an interpolation, or refers to a part that may have one."""
+    return any(
+        key.rpartition(".")[2] == "_target_" or interpolations.look_up(plain, value) is interpolations.NOT_FOUND
+        for key, value in leaves(section)
+        if interpolations.is_interpolation(value) and not value.startswith(_RETURN_SINGLE_VALUES)
+    )
 
 
 def _divisor(number: int, limit: int | None) -> int:
@@ -184,7 +208,7 @@ def compose(overrides: Sequence[str], run_dir: str) -> dict[str, Any]:
         return resolve(cfg, runtime.choices, run_dir, conf_groups.source_folders(runtime.config_sources))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_hydra() -> Iterator[None]:
     """Within this context, use Hydra and resolvers of our own. Restore those of the program afterwards."""
     with _composing:
@@ -214,36 +238,45 @@ def resolve(
     Raises:
         LabError: a key is unknown, or a value is missing, wrong or refers to a key that does not exist.
     """
-    check_keys(cfg, choices)
-    for group, choice in choices.items():
-        for unread in conf_groups.files_of(group, choice or "", folders)[1:]:
-            _warn_once(f"{group}={choice} is a choice of losslab: {unread} is not read, rename it")
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    values = [value for _, value in leaves(plain)]
+    check_keys(cfg, choices, values)
+    _warn_of_unread_files(tuple((group, name) for group, name in choices.items() if isinstance(name, str)), folders)
     for group in conf_groups.UNSET:
-        chosen = OmegaConf.select(cfg, group)
+        chosen = interpolations.select(cfg, plain, group)
         if chosen and "_target_" not in chosen:
             raise LabError(conf_groups.unset_group_message(group, next(iter(chosen))))
-    # The top level first: missing_keys() fails if a nested value refers to a missing value at the top level.
-    missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
-    _check_values(cfg)
+    if "???" in values:
+        # The top level first: missing_keys() fails if a nested value refers to a missing value at the top level.
+        top = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key))
+        missing = top or sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
+    _check_values(cfg, plain)
+    names = _choice_names(cfg, plain, choices, folders)
+    seed, name = cfg.seed, cfg.name or runs.default_name(names, cfg.seed)
     with open_dict(cfg):
-        cfg.choices = _choice_names(cfg, choices, folders)
-        cfg.run_dir = run_dir
-        cfg.name = cfg.name or runs.default_name(cfg.choices, cfg.seed)
-    config = _resolved(cfg)
-    # Resolve a copy with another seed, name and folder: the keys whose values then differ belong to a single run.
-    repetition = deepcopy(cfg)
-    with open_dict(repetition):
-        repetition.seed = cfg.seed + 1 if isinstance(cfg.seed, int) else None
-        repetition.name, repetition.run_dir = f"{cfg.name}+", "+"
-    return config | {"per_run": _differing_keys(config, _resolved(repetition))}
+        cfg.choices = plain["choices"] = names
+    config = _resolved(cfg, plain, seed=plain["seed"], name=name, run_dir=run_dir)
+    # Resolve it again with another seed, name and folder: the keys whose values differ belong to a single run.
+    other = _resolved(cfg, plain, seed=seed + 1 if isinstance(seed, int) else None, name=f"{name}+", run_dir="+")
+    cfg.seed, cfg.name, cfg.run_dir = plain["seed"], name, run_dir
+    return config | {"per_run": _differing_keys(config, other)}
 
 
-def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+@cache
+def _warn_of_unread_files(choices: tuple[tuple[str, str], ...], folders: tuple[Path, ...]) -> None:
+    """Log a warning for each file that Hydra does not read because a file of losslab has the same name."""
+    for group, choice in choices:
+        for unread in conf_groups.files_of(group, choice, folders)[1:]:
+            _warn_once(f"{group}={choice} is a choice of losslab: {unread} is not read, rename it")
+
+
+def check_keys(cfg: DictConfig, choices: Mapping[str, Any], values: Sequence[Any]) -> None:
     """Raise a LabError if a required group has no choice, or a key at the top level or of `scheduler` is never read.
 
-    A key counts as read if an interpolation refers to it, or if it is a group that the user added.
+    A key counts as read if an interpolation in one of the `values` of the configuration refers to it, or if it is a
+    group that the user added.
     """
     for group in conf_groups.REQUIRED:
         if not isinstance(choices.get(group), str):
@@ -253,11 +286,9 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in cfg.scheduler or {}:
         if key not in ("interval", "scheduler"):
             raise LabError(f"scheduler.{key} is set but never read: did you mean scheduler.scheduler.{key}?")
-    train_yaml = OmegaConf.load(CONF / "train.yaml")
-    known = [*(str(key) for key in train_yaml if key != "defaults"), *conf_groups.NAMES]
-    values = [value for _, value in leaves(OmegaConf.to_container(cfg, resolve=False))]
-    interpolations = [value for value in values if isinstance(value, str) and "${" in value]  # ${lr}, ${oc.select:lr,1}
-    read = {*known, *choices, *_EXTRA_KEYS, *re.findall(r"[A-Za-z_]\w*", " ".join(interpolations))}
+    known = [*_keys_of_train_yaml(), *conf_groups.NAMES]
+    texts = filter(interpolations.is_interpolation, values)  # ${lr}, ${oc.select:lr,1}
+    read = {*known, *choices, *_EXTRA_KEYS, *re.findall(r"[A-Za-z_]\w*", " ".join(texts))}
     for key in map(str, cfg):
         if key not in read:
             alike = get_close_matches(key, [each for each in known if each.isidentifier()])
@@ -265,25 +296,34 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise LabError(f"{key} is set but never read: {hint}")
 
 
-def _check_values(cfg: DictConfig) -> None:
+@cache
+def _keys_of_train_yaml() -> tuple[str, ...]:
+    return tuple(str(key) for key in OmegaConf.load(CONF / "train.yaml") if key != "defaults")
+
+
+def _check_values(cfg: DictConfig, plain: dict[str, Any]) -> None:
     """Check the types of values that no constructor checks, and convert a name that is a number to a string."""
     for name in _SWITCHES:
-        value = OmegaConf.select(cfg, name)
+        value = interpolations.select(cfg, plain, name)
         if value is not None and not isinstance(value, bool):
             raise LabError(f"{name} must be true or false, got {value!r}")
     if isinstance(cfg.name, int | float):
-        cfg.name = str(cfg.name)
+        cfg.name = plain["name"] = str(cfg.name)
     for name in _STRINGS:
-        value = OmegaConf.select(cfg, name)
+        value = interpolations.select(cfg, plain, name)
         if not isinstance(value, str | None):
             raise LabError(f"{name} must be a string or null, got {value!r}")
         if value is not None and re.search(r"[\0-\x1f\x7f]", value):
             raise LabError(f"{name} contains a character that cannot be printed: {value!a}")
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
+def _resolved(cfg: DictConfig, plain: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """Set these values at the top level of a configuration, and resolve it. `plain` is the configuration before."""
+    with open_dict(cfg):
+        for key, value in values.items():
+            cfg[key] = value
     try:
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        config = interpolations.resolve_all(cfg, {**plain, **values})
     except OmegaConfBaseException as error:
         key = f" ({error.full_key})" if error.full_key else ""
         raise LabError(f"{str(error).splitlines()[0]}{key}") from error

@@ -155,7 +155,7 @@ def sweep_of(folder, configs, fuse=None):
     for job, config in zip(sweep.add([[f"seed={index}"] for index in range(len(configs))], 0), configs, strict=True):
         run = folder / f"{job.number}-run"
         job.config = changed(config, run_dir=str(run), seed=job.number)
-        job.task = JobCall(print, (), config["trainer"], run / "train.log")
+        job.task = JobCall(print, tuple, config["trainer"], run / "train.log")
     return sweep
 
 
@@ -232,10 +232,11 @@ def test_groups_that_were_killed_before_they_saved_anything_start_again(digits, 
 
 def test_a_group_with_a_checkpoint_continues_with_all_its_members(digits, interrupted):
     sweep = Sweep(interrupted)
-    for name in ("last.ckpt", "previous.ckpt"):
-        file = sweep.fused_folder(0) / "checkpoints" / name
+    for name in ("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "part1/checkpoints/last.ckpt"):
+        file = sweep.fused_folder(0) / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+        (sweep.fused_folder(0) / "results.json").touch()
         write_run(again(digits, interrupted).jobs[1], metrics='{"val/accuracy": 0.5}')
         group, _ = again(digits, interrupted).groups
         assert [(each.number, each.finished, each.resumes) for each in group.members()] == [
@@ -244,9 +245,18 @@ def test_a_group_with_a_checkpoint_continues_with_all_its_members(digits, interr
         file.unlink()
 
 
-@pytest.mark.parametrize("saved", ["metrics", "last"])
-def test_the_other_members_of_a_group_that_has_ended_run_alone(digits, interrupted, saved):
-    write_run(again(digits, interrupted).jobs[3], **{saved: '{"val/accuracy": 0.5}'})
+def test_a_group_that_was_killed_between_two_of_its_parts_starts_again(digits, interrupted):
+    write_run(again(digits, interrupted).jobs[3], metrics='{"val/accuracy": 0.5}')
+    assert numbers(again(digits, interrupted).groups) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_other_members_of_a_group_that_has_ended_run_alone(digits, interrupted, ended):
+    write_run(again(digits, interrupted).jobs[3], metrics='{"val/accuracy": 0.5}')
+    if ended:
+        folders.runs.write_json(interrupted / "fused" / "1" / "results.json", {})
+    else:
+        write_run(again(digits, interrupted).jobs[2], last="")
     sweep = again(digits, interrupted, fuse=2)
     assert numbers(sweep.groups) == [[0, 1]]
     assert [job.group for job in sweep.jobs] == [0, 0, 1, 1, None]

@@ -45,7 +45,7 @@ def two_gpus(monkeypatch, tmp_path):
         sweep = Sweep(tmp_path)
         jobs = sweep.add([[f"seed={number}"] for number in range(len(trainers))], 0)
         for job, trainer in zip(jobs, trainers, strict=True):
-            job.task = JobCall(print, (), trainer, tmp_path / "run" / "train.log")
+            job.task = JobCall(print, tuple, trainer, tmp_path / "run" / "train.log")
         scheduler = job_scheduler.JobScheduler(job_scheduler.JobLimits(n_jobs), sweep, jobs, LiveTable(sweep))
 
         def step(end=None):
@@ -122,7 +122,7 @@ def fused(two_gpus, tmp_path, caplog):  # noqa: ARG001
         for job in sweep.add([[f"seed={number}", "model=mlp"] for number in range(count)], 0):
             folder = tmp_path / f"{job.number}-run"
             job.config = folders.config(seed=job.number, path=str(folder))
-            job.task = JobCall(print, (), {"accelerator": "cpu"}, folder / "train.log")
+            job.task = JobCall(print, tuple, {"accelerator": "cpu"}, folder / "train.log")
         members = [sweep.jobs[number] for number in group]
         for job in members:
             job.group = 0

@@ -59,7 +59,7 @@ def test_a_sweep_is_completed_from_the_configurations_of_its_jobs(sweep, complet
         (0, "seed=0", True, False), (1, "seed=1", False, True), (2, "seed=2", False, False),
     ]  # fmt: skip
     assert [job.task.log for job in again.jobs] == [sweep / f"{number}-run" / "train.log" for number in range(3)]
-    assert again.jobs[2].task.arguments[0] == config(sweep / "2-run", 2) | {"trust": []}
+    assert again.jobs[2].task.arguments()[0] == config(sweep / "2-run", 2) | {"trust": []}
 
 
 def test_a_moved_sweep_is_completed_in_its_new_folder(sweep, completed, tmp_path_factory):
