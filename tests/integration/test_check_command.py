@@ -1,20 +1,13 @@
 """The command `losslab check`, in a new process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from processes import VERB, python
 
 
 def check(*arguments: str, cwd: Path):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "losslab.cli", "check", *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "200"},
-    )  # fmt: skip
+    return python(*VERB, "check", *arguments, cwd=cwd, COLUMNS="200")
 
 
 def test_an_experiment_without_problems_is_reported_and_nothing_is_written(tmp_path):

@@ -1,12 +1,11 @@
 """Losses from elsewhere in whole runs: built, trained, written, read again."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import TRAIN, VERB, python
 
 from losslab.errors import LabError
 from losslab.losses.adapter.adapted import Adapted
@@ -14,7 +13,6 @@ from losslab.runs import RunFolder
 from losslab.training import experiment, weights
 from losslab.training.config import compose
 
-ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=custom")
 ARC_FACE = (
     "loss._target_=pytorch_metric_learning.losses.ArcFaceLoss",
@@ -121,17 +119,11 @@ def test_a_module_in_the_working_directory_is_imported_and_a_wrong_name_is_repor
     (tmp_path / "my_losses.py").write_text(MINE)
 
     def losslab(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), "loss=custom", "+loss.x=2", "trainer.max_epochs=2", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-            env=os.environ | {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0"},
-        )  # fmt: skip
+        words = (*TRAIN, "loss=custom", "+loss.x=2", "trainer.max_epochs=2", *arguments)
+        return python(*words, cwd=tmp_path, COLUMNS="200", HYDRA_FULL_ERROR="0")
 
     def evaluated(run: Path, options: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "losslab.cli", "evaluate", str(run), *options],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "200"},
-        )  # fmt: skip
+        return python(*VERB, "evaluate", str(run), *options, cwd=tmp_path, COLUMNS="200")
 
     folder = tmp_path / "run"
     done = losslab("loss._target_=my_losses.Mine", f"run_dir={folder}")

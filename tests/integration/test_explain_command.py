@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from processes import ROOT, VERB, python
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from losslab.analysis.explain import EXPLANATIONS
@@ -13,16 +13,11 @@ from losslab.runs import RunFolder
 from losslab.training import experiment
 from losslab.training.config import compose
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ("--points", "3", "--examples", "40")
 
 
-def explain(*arguments, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "losslab.cli", "explain", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
-        env=os.environ | {"COLUMNS": "200"} | environment,
-    )  # fmt: skip
+def explain(*arguments, cwd):
+    return python(*VERB, "explain", *map(str, arguments), cwd=cwd, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +43,9 @@ def mlp(seeds):
 
 def test_help_and_the_choice_of_explanations_need_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    done = explain("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    hidden = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")]), "COLUMNS": "200"}
+    command = [sys.executable, *VERB, "explain", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=hidden)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in EXPLANATIONS)
     code = (
@@ -56,14 +53,7 @@ def test_help_and_the_choice_of_explanations_need_no_torch(tmp_path):
         "config = {'model': {'_target_': 'mine'}}\n"
         "print([name for name, one in EXPLANATIONS.items() if one.applies(config)])"
     )
-    source = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": source},
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=hidden)
     assert done.stdout == "['landscape', 'barrier']\n"
 
 

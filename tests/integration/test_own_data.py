@@ -1,11 +1,10 @@
 """The code of the README about data of your own, run as it is in a folder outside losslab."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text().partition("### Your own data\n")[2].partition("\n## ")[0]
@@ -27,9 +26,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *command):
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=300
-    )
+    return python(*command, cwd=folder)
 
 
 def test_the_data_of_the_readme_train_and_are_evaluated(folder):

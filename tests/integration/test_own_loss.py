@@ -2,13 +2,10 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from processes import ROOT, VERB, python
 
-ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text().partition("### Your own loss\n")[2].partition("\n##")[0]
 MODULE = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL).group(1)
 COMMANDS = re.findall(r"^    ((?:python|losslab) .*)$", SECTION, re.MULTILINE)
@@ -28,12 +25,8 @@ def folder(tmp_path_factory):
 
 def run(folder, command, *more):
     program, *arguments = shlex.split(command)
-    programs = {"python": [sys.executable], "losslab": [sys.executable, "-P", "-m", "losslab.cli"]}
     arguments = [str(ROOT / "train.py") if argument == "train.py" else argument for argument in arguments]
-    return subprocess.run(
-        [*programs[program], *arguments, *more],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    return python(*(VERB if program == "losslab" else ()), *arguments, *more, cwd=folder)
 
 
 def test_the_readme_has_the_three_commands():

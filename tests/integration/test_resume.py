@@ -1,14 +1,11 @@
 """A run resumed from any checkpoint ends exactly as if it had not been interrupted."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from processes import TRAIN, python
 from quick import sample
 from states import outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +20,6 @@ from losslab.training import experiment
 from losslab.training.callbacks import checkpoint as saving
 from losslab.training.config import compose
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = ("trainer=cpu", "trainer.enable_progress_bar=false", "logger=none", "examine=false")
 ALWAYS = "callbacks.checkpoints.every_seconds=0"
 DIGITS = (
@@ -190,10 +186,7 @@ def test_student_resumes_with_the_copy_of_its_teacher(interrupted, tmp_path):
     overrides = (*DIGITS, "loss=distillation", f"teacher={teacher}")
     whole, kept = interrupted(*overrides)
     shutil.rmtree(teacher)
-    subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), f"resume={kept[3]}"], cwd=tmp_path, timeout=120, check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    assert train(f"resume={kept[3]}", cwd=tmp_path).returncode == 0
     assert outcome(kept[3]) == outcome(whole)
 
 
@@ -265,10 +258,7 @@ def test_finished_run_keeps_a_small_best_and_the_last_checkpoint(tmp_path):
 
 
 def train(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return python(*TRAIN, *map(str, arguments), cwd=cwd)
 
 
 def line(done):
@@ -297,11 +287,7 @@ def half(tmp_path_factory):
     )
     usual = [ALWAYS, "trainer=cpu", "model=linear", "trainer.max_epochs=100"]
     assert train(*usual, "run_dir=whole", cwd=place).returncode == 0
-    done = subprocess.run(
-        [sys.executable, "-c", dying, *usual, "run_dir=half"],
-        cwd=place, capture_output=True, text=True, timeout=300, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
+    done = python("-c", dying, *usual, "run_dir=half", cwd=place)
     assert done.returncode == -9, done.stdout + done.stderr
     return place
 

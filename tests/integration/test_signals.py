@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import workers
+from processes import ROOT, TRAIN, python
 from states import outcome
 
 from losslab.training import experiment
 from losslab.training.callbacks import checkpoint
 from losslab.training.config import compose
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = ("trainer=cpu", "model=mlp", "data=digits", "data.size=8", "data.batch_size=20", "trainer.max_epochs=5")
 
 
@@ -37,9 +36,8 @@ def wait_for_epochs(history, count):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start("run_dir=run", cwd=folder)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    done = python(*TRAIN, *RUN, "run_dir=run", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "run"
 
 
@@ -63,10 +61,7 @@ def test_run_ends_after_the_current_step_and_resumes_exactly(number, code, undis
     # No write was due: this one is there because of the signal.
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert not (run / "metrics.json").exists()
-    resumed = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "resume=run"], cwd=tmp_path, timeout=120, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    resumed = python(*TRAIN, "resume=run", cwd=tmp_path)
     assert resumed.returncode == 0
     assert outcome(run) == outcome(undisturbed)
 

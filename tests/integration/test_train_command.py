@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-TRAIN = (str(ROOT / "train.py"),)
-VERB = ("-P", "-m", "losslab.cli")
+from processes import ROOT, TRAIN, VERB, python
 
 
 def losslab(*arguments: str, cwd: Path, program: tuple[str, ...] = TRAIN, **environment: str):
+    return python(*program, *arguments, cwd=cwd, COLUMNS="200", HYDRA_FULL_ERROR="0", **environment)
+
+
+def interpreter(*arguments: str, cwd: Path, program: tuple[str, ...] = TRAIN, **environment: str):
+    """Run the command in a new interpreter, for what is imported when it starts."""
     return subprocess.run(
         [sys.executable, *program, *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
@@ -25,7 +25,7 @@ def losslab(*arguments: str, cwd: Path, program: tuple[str, ...] = TRAIN, **envi
 
 
 def test_train_without_arguments_is_the_linear_regression_and_writes_a_complete_run(tmp_path):
-    done = losslab(cwd=tmp_path)
+    done = interpreter(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     run = next(tmp_path.glob("outputs/linear-line-mse-s0/*"))
@@ -46,7 +46,7 @@ def test_train_without_arguments_is_the_linear_regression_and_writes_a_complete_
 
 def test_help_is_short_and_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    done = losslab("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = interpreter("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 45
     for text in (
@@ -64,14 +64,14 @@ def test_help_is_short_and_needs_no_torch(tmp_path):
 def test_the_help_of_every_verb_needs_no_torch_and_names_the_verb(verb, tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     paths = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
-    done = losslab(*filter(None, [verb]), "--help", cwd=tmp_path, program=VERB, PYTHONPATH=paths)
+    done = interpreter(*filter(None, [verb]), "--help", cwd=tmp_path, program=VERB, PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr
     assert f"losslab {verb or 'VERB'}" in done.stdout
 
 
 def test_completion_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    done = losslab(
+    done = interpreter(
         "-sc", "query=bash", cwd=tmp_path, PYTHONPATH=str(tmp_path), COMP_LINE="train.py loss=", COMP_POINT="14"
     )
     assert "loss=huber" in done.stdout
@@ -181,7 +181,7 @@ def test_evaluate_prints_the_metrics_of_the_training(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path):
-    done = losslab("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
+    done = interpreter("-m", "loss=mse,l1", "seed=0,1", "trainer.max_epochs=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent.name for path in tmp_path.glob("outputs/sweep-*/*/metrics.json"))
     assert runs == ["0-linear-line-mse-s0", "1-linear-line-mse-s1", "2-linear-line-l1-s0", "3-linear-line-l1-s1"]

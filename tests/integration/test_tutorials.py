@@ -5,13 +5,12 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 import warnings
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from processes import VERB, python
 
 from losslab.training.config import compose
 from losslab.training.experiment import build, run
@@ -118,10 +117,7 @@ def test_gradient_clipping_changes_the_run(tmp_path):
 
 
 def losslab(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "losslab.cli", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    return python(*VERB, *arguments, cwd=folder)
 
 
 @pytest.mark.slow

@@ -243,8 +243,8 @@ def test_concurrent_processes_download_once(server, tmp_path):
     url, asked = server
     folder = str(tmp_path / "data")
     ask = f"from losslab.data import cifar10 as c; c.ensure_downloaded(c.Path({folder!r}), {url!r}, verify=False)"
-    children = [subprocess.Popen([sys.executable, "-c", ask]) for _ in range(3)]
-    assert [child.wait(120) for child in children] == [0, 0, 0]
+    children = [subprocess.Popen([sys.executable, "-c", ask]) for _ in range(2)]
+    assert [child.wait(120) for child in children] == [0, 0]
     assert len(asked) == REQUESTS
     cifar10.read_batches(tmp_path / "data", cifar10.TEST, verify=False)
 

@@ -100,13 +100,15 @@ def test_outliers_move_mse_more_than_huber_and_l1(train):
     assert error["mse"] > 100 * error["huber"] > 100 * error["l1"]
 
 
-PAIRS = [(optimizer, scheduler) for optimizer in choices("optimizer") for scheduler in choices("scheduler")]
+PRODUCT = [(optimizer, scheduler) for optimizer in choices("optimizer") for scheduler in choices("scheduler")]
 # Each optimizer and each scheduler once.
-QUICK_PAIRS = PAIRS[:: len(choices("scheduler")) + 1]
+QUICK_PAIRS = PRODUCT[:: len(choices("scheduler")) + 1]
+# one_cycle changes the momentum too, which each optimizer keeps elsewhere. The others change the learning rate alone.
+PAIRS = [pair for pair in PRODUCT if pair in QUICK_PAIRS or pair[1] == "one_cycle"]
 
 
 @pytest.mark.parametrize(("optimizer", "scheduler"), sample(PAIRS, *QUICK_PAIRS))
-def test_every_optimizer_works_with_every_scheduler(train, optimizer, scheduler):
+def test_every_optimizer_works_with_the_schedulers(train, optimizer, scheduler):
     experiment, _ = train(
         "model=mlp", "data=diabetes", f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.lr=1e-3",
         "trainer.max_epochs=3", "logger=none",
