@@ -9,16 +9,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "scripts"))  # also for spawned processes
 
-from benchmarks import deterministic, images, linear, page
+from benchmarks import deterministic, fused, images, linear, page
 
 SECTIONS: dict[str, Callable[[int], str]] = {
     "linear_process": linear.process,
     "linear_inprocess": linear.in_process,
     "sweep": linear.sweep,
+    "fused": fused.cpu,
     "cnn": images.cnn,
     "augment": images.augment,
     "callbacks": images.callbacks,
     "gpu": images.gpu,
+    "fused_gpu": fused.gpu,
     "deterministic": deterministic.cost,
 }
 

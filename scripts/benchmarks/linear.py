@@ -22,7 +22,7 @@ LOSSES, SEEDS = ("mse", "l1", "huber"), (0, 1, 2)
 
 def process(rounds: int) -> str:
     """Time processes from start to exit."""
-    numbers = in_turn({name: _process_timer(command) for name, command in PROCESSES.items()}, rounds, "linear_process")
+    numbers = in_turn({name: process_timer(command) for name, command in PROCESSES.items()}, rounds, "linear_process")
     raw, _, ours, _ = numbers
     return section(
         "Linear regression on three points, 1000 epochs: a process from start to exit",
@@ -81,10 +81,9 @@ def sweep(rounds: int) -> str:
     jobs = [(loss, seed) for loss in LOSSES for seed in SEEDS]
     choices = (f"loss={','.join(LOSSES)}", f"seed={','.join(map(str, SEEDS))}")
     apart = [
-        _process_timer(("train.py", "trainer=cpu", "run_dir=run", f"loss={loss}", f"seed={seed}"))
-        for loss, seed in jobs
+        process_timer(("train.py", "trainer=cpu", "run_dir=run", f"loss={loss}", f"seed={seed}")) for loss, seed in jobs
     ]
-    together = _process_timer(("train.py", "-m", "trainer=cpu", "run_dir=sweep", *choices))
+    together = process_timer(("train.py", "-m", "trainer=cpu", "run_dir=sweep", *choices))
     names = f"python train.py, {len(jobs)} times", f"python train.py -m {' '.join(choices)}"
     measures = {names[0]: lambda: sum(timed() for timed in apart), names[1]: together}
     numbers = in_turn(measures, rounds, "sweep")
@@ -97,7 +96,7 @@ def sweep(rounds: int) -> str:
     )
 
 
-def _process_timer(command: tuple[str, ...]) -> Callable[[], float]:
+def process_timer(command: tuple[str, ...]) -> Callable[[], float]:
     """Return a function that runs a command in an empty folder and returns the seconds from start to exit."""
     script, *arguments = command
 
