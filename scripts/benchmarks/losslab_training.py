@@ -66,6 +66,11 @@ def rate(job: Job, *overrides: str) -> float:
     return stop.stopwatch.rate
 
 
+def bare_rate(job: Job) -> float:
+    """Measure the training images per second without callbacks and loggers."""
+    return rate(job, "callbacks=none", "logger=none")
+
+
 def callback_shares(job: Job, *overrides: str) -> dict[str, float]:
     """Measure the time of the guard and of the gradient norms, as shares of the time of the steps."""
     with tempfile.TemporaryDirectory() as folder:

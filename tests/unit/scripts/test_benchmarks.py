@@ -13,6 +13,10 @@ def test_the_rate_of_a_plain_loop_is_measured(program):
     assert program.rate(JOB) > 0
 
 
+def test_the_rate_is_measured_without_callbacks():
+    assert losslab_training.bare_rate(JOB) > 0
+
+
 def test_the_callbacks_take_a_share_of_a_step():
     shares = losslab_training.callback_shares(JOB, "trainer.log_every_n_steps=1")
     assert set(shares) == {"FiniteGuard", "GradientNorms"}
