@@ -60,7 +60,7 @@ def _evaluate_here(options: argparse.Namespace) -> None:
     start_command(options.trust, rank=environment.current_rank().rank)  # again: this may be a new process
     with imports_without_gc():
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
-        from losslab.analysis.evaluate.report import evaluation_name, write_evaluation  # noqa: PLC0415
+        from losslab.analysis.evaluate.report import draw_missing_curves, evaluation_name, write_evaluation  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
     request = EvaluationRequest(options.run_folder, options.split, options.ckpt, options.data, options.trust)
     result = evaluation.evaluate(request, options.soft_labels)
@@ -71,6 +71,8 @@ def _evaluate_here(options: argparse.Namespace) -> None:
     written = write_evaluation(result, folder)
     logger.info("written     %s", runs.display_path(folder))
     logger.info("            %s", ", ".join(written))
+    for path in draw_missing_curves(result):
+        logger.info("            %s", runs.display_path(path))
 
 
 def _log_evaluation(result: "Evaluation") -> None:

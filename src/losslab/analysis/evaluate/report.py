@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from losslab.analysis.compare.read import read_columns
 from losslab.analysis.evaluate import extra_metrics, figures, soft_labels
 from losslab.analysis.evaluate.evaluation import Evaluation
 from losslab.analysis.evaluate.predictions import Array, Predictions
@@ -23,6 +25,7 @@ from losslab.io.figures import save_png
 from losslab.io.tables import write_csv
 from losslab.io.untrusted import read_text
 from losslab.targets import Task
+from losslab.training.callbacks.history import plot_curves
 from losslab.training.reopen import EvaluationRequest
 
 _HIGHEST_LOSSES = 25
@@ -82,6 +85,28 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[str]:
             f"cannot write the evaluation to {folder} ({error.strerror}): name another folder with --output"
         ) from error
     return names
+
+
+def draw_missing_curves(evaluation: Evaluation) -> list[Path]:
+    """Draw the curves of training in the run folder if it has none: a run that trained as one with others draws none.
+
+    Raises:
+        LabError: history.csv is damaged, or a symbolic link leaves the run folder.
+        OSError: a figure cannot be written.
+    """
+    run, monitor = evaluation.experiment.folder, evaluation.experiment.learner.monitor
+    if run.figures.exists() or not run.history.is_file():
+        return []
+    drawn = []
+    for name in ("loss", monitor.removeprefix("val/")):
+        curves = [f"train/{name}", f"train/{name}_given", f"val/{name}"]
+        columns = read_columns(run.history, ["epoch", *curves])
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        known = [{key: value for key, value in row.items() if not math.isnan(value)} for row in rows]
+        path = run.output(run.figures / f"{name}_curve.png")
+        save_png(plot_curves(known, name, evaluation.experiment.config["name"]), path)
+        drawn.append(path)
+    return drawn
 
 
 def _check_free(folder: Path, settings: dict[str, Any]) -> None:

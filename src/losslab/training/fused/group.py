@@ -49,7 +49,7 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
     started = time.perf_counter()
     keep_freed_memory()
     _log_to_stdout()
-    logger.info("group       of %d jobs: %s", len(members), ", ".join(str(member.number) for member in members))
+    logger.info("group       of %d jobs, from job %d to job %d", len(members), members[0].number, members[-1].number)
     with global_state():
         group = build_group(members)
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
