@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab.io import conf_groups
 from losslab.runs.trust import leaves
 from losslab.training import interpolations
+from losslab.training.config import to_plain
 
 _KEY = re.compile(r"(?!hydra\b)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,15})", re.ASCII)
@@ -51,9 +52,9 @@ class Template:
         self._keys = [part.key if isinstance(part, ValueOverride) else _parse(part).key_or_group for part in overrides]
         self.choices: dict[str, Any] = OmegaConf.to_container(config.hydra.runtime.choices)  # type: ignore[assignment]
         self.folders = conf_groups.source_folders(config.hydra.runtime.config_sources)
-        self.task = _plain(task)
+        self.task = to_plain(task)
         """The configuration without the key `hydra` as plain containers, with unresolved interpolations."""
-        self.hydra = _plain(config.hydra)
+        self.hydra: dict[str, Any] = OmegaConf.to_container(config.hydra, enum_to_str=True)  # type: ignore[assignment]
         """The configuration of Hydra as plain containers, with unresolved interpolations."""
 
     @cached_property
@@ -113,10 +114,6 @@ def _with_values(pickled: bytes, overrides: Sequence[ValueOverride | str]) -> Di
     return config
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=False, enum_to_str=True)  # type: ignore[return-value]
-
-
 def text(override: ValueOverride | str) -> str:
     """Return an override as it was typed."""
     return override.text if isinstance(override, ValueOverride) else override
@@ -155,6 +152,22 @@ class Composer:
             config = template.full_config(parts)
         except OmegaConfBaseException:  # Hydra names the override
             return self._load(self._master, list(overrides))
+        OmegaConf.copy_cache(from_config=self._master, to_config=config)
+        return config
+
+    def compose_task(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job without the key `hydra`.
+
+        Raises:
+            CompactHydraException: an override is wrong.
+        """
+        template, parts = self.template(overrides)
+        try:
+            config = template.task_config(parts)
+        except OmegaConfBaseException:
+            config = self._load(self._master, list(overrides))
+            with read_write(config), open_dict(config):
+                del config["hydra"]
         OmegaConf.copy_cache(from_config=self._master, to_config=config)
         return config
 

@@ -25,7 +25,7 @@ from losslab import runs
 from losslab.errors import LabError, message_of
 from losslab.io.terminal import ignore_output_errors, print_traceback, printable
 from losslab.runs.sweep_summary import State
-from losslab.sweep.composing import Composer, Template, YamlWriter, with_value
+from losslab.sweep.composing import Composer, YamlWriter, with_value
 from losslab.sweep.fusing import parse_fuse
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
 from losslab.sweep.resume import ExistingRuns, find_unfinished
@@ -62,11 +62,14 @@ class Launcher(HydraLauncher):
         self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
         self._hydra_context = dataclasses.replace(hydra_context)  # for the processes of the jobs
         self._task, self._config = task_function, config
+        self._is_basic = str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith(".BasicSweeper")
         self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
         hydra_context.config_loader = copy.copy(hydra_context.config_loader)
         hydra_context.config_loader.load_sweep_config = self._load_sweep_config  # type: ignore[method-assign]
 
     def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:  # noqa: ARG002
+        if self._is_basic:  # it only checks that the job can be composed
+            return self._composer.compose_task(sweep_overrides)
         return self._composer.compose(sweep_overrides)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -74,10 +77,9 @@ class Launcher(HydraLauncher):
         config = self._config
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        basic = str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith("BasicSweeper")
         sweep: Sweep | None = self._context.sweep
         if sweep is None:
-            is_search = not basic or OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None
+            is_search = not self._is_basic or OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None
             sweep = self._open_sweep(Path(config.hydra.sweep.dir).absolute(), is_search=is_search)
         spawn.process_context()  # imports torch in the forkserver while the jobs are composed
         jobs = sweep.add(job_overrides, initial_job_idx, list(config.hydra.overrides.task))
@@ -86,7 +88,7 @@ class Launcher(HydraLauncher):
         run_jobs(sweep, jobs, self._prepare, self._existing, self._context)
         self._check_direction(jobs)
         # Hydra's basic sweeper would stop at the first reported failure. The final table reports failures instead.
-        return [self._result(job, sweep, report_failure=not basic) for job in jobs]
+        return [self._result(job, sweep, report_failure=not self._is_basic) for job in jobs]
 
     def _open_sweep(self, folder: Path, *, is_search: bool) -> Sweep:
         """Create a sweep and lock its folder. If the folder contains an earlier sweep, find the runs in it."""
@@ -115,13 +117,16 @@ class Launcher(HydraLauncher):
         """
         job.task = job.config = None
         try:
-            plain, template = self._task_config(job)
+            template, parts = self._composer.template(job.overrides)
+            task = self._composer.compose_task(job.overrides)
+            plain, _ = template.plain(parts)
+            _check_seed(task)
             context: Any = contextlib.nullcontext()
             name, subdir = template.hydra["job"]["name"], template.hydra["sweep"]["subdir"]
             if subdir == _SUBDIR and not template.refers_to_hydra and not is_interpolation(name):
                 if folder is None:
-                    subdir = f"{job.number}-{default_run_name(plain, template.choices, template.folders)}"
-                    folder = sweep.folder / subdir
+                    run_name = default_run_name(task, template.choices, template.folders, plain)
+                    folder = sweep.folder / f"{job.number}-{run_name}"
             else:
                 config = self._compose(job, sweep)
                 with _hydra_config(config):
@@ -130,21 +135,12 @@ class Launcher(HydraLauncher):
                 context = _hydra_config(self._compose(job, sweep, folder))
             arguments = partial(self._arguments, job, sweep, folder)
             write_files = partial(self._write_hydra_files, job, sweep, folder)
-            job.task = JobCall(run_composed, arguments, plain.trainer, folder / f"{name}.log", write_files)
+            job.task = JobCall(run_composed, arguments, task.trainer, folder / f"{name}.log", write_files)
             with context:
-                job.config = resolve(plain, template.choices, str(folder), template.folders)
+                job.config = resolve(task, template.choices, str(folder), template.folders, plain)
             job.task = job.task._replace(trainer=job.config["trainer"])
         except (LabError, CompactHydraException, OmegaConfBaseException) as error:
             job.reason = message_of(error)
-
-    def _task_config(self, job: Job) -> tuple[DictConfig, Template]:
-        """Return the configuration of a job without the key `hydra`, and the template from which it was derived."""
-        template, parts = self._composer.template(job.overrides)
-        config = template.task_config(parts)
-        OmegaConf.copy_cache(from_config=self._config, to_config=config)
-        if not isinstance(config.seed, int):  # a part of the folder's name
-            raise LabError(f"seed must be an integer, got {config.seed!r}")
-        return config, template
 
     def _compose(self, job: Job, sweep: Sweep, folder: Path | None = None) -> DictConfig:
         """Return the configuration of a job with the key `hydra`; `folder` is the folder in which it will run."""
@@ -214,6 +210,12 @@ def _why_unfusable(hydra: DictConfig) -> str | None:
     if hydra.job.chdir:
         return "hydra.job.chdir=true"
     return "hydra.job.env_set" if hydra.job.env_set else None
+
+
+def _check_seed(config: DictConfig) -> None:
+    """Raise a LabError if the seed, which is a part of the folder's name, is no integer."""
+    if not isinstance(config.seed, int):
+        raise LabError(f"seed must be an integer, got {config.seed!r}")
 
 
 def _job_settings(job: Job, sweep: Sweep, folder: Path | None, handlers: Sequence[str] | None) -> dict[str, Any]:

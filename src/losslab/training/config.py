@@ -130,9 +130,14 @@ def _run_name(name: Any, *, _root_: DictConfig) -> str:
     return default_run_name(_root_, runtime.choices, conf_groups.source_folders(runtime.config_sources))
 
 
-def default_run_name(cfg: DictConfig, choices: Mapping[str, str | None], folders: tuple[Path, ...]) -> str:
-    """Return the default name of the run with a composed configuration, see `resolve`."""
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+def default_run_name(
+    cfg: DictConfig,
+    choices: Mapping[str, str | None],
+    folders: tuple[Path, ...],
+    plain: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the default name of the run with a composed configuration. The arguments are those of `resolve`."""
+    plain = to_plain(cfg) if plain is None else plain
     return runs.default_name(_choice_names(cfg, plain, choices, folders), cfg.seed)
 
 
@@ -227,7 +232,11 @@ def _own_hydra() -> Iterator[None]:
 
 
 def resolve(
-    cfg: DictConfig, choices: Mapping[str, str | None], run_dir: str, folders: tuple[Path, ...] = (CONF,)
+    cfg: DictConfig,
+    choices: Mapping[str, str | None],
+    run_dir: str,
+    folders: tuple[Path, ...] = (CONF,),
+    plain: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Resolve a composed configuration to plain containers, from which `experiment.build` builds a run.
 
@@ -235,10 +244,12 @@ def resolve(
     `choice_names`, which gets `folders`). `per_run` lists the keys whose values depend on the seed, the name or the
     folder of the run. Runs that differ only in these keys are repetitions.
 
+    `plain` is the result of `to_plain` for `cfg`, if it is known.
+
     Raises:
         LabError: a key is unknown, or a value is missing, wrong or refers to a key that does not exist.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    plain = to_plain(cfg) if plain is None else plain
     values = [value for _, value in leaves(plain)]
     check_keys(cfg, choices, values)
     _warn_of_unread_files(tuple((group, name) for group, name in choices.items() if isinstance(name, str)), folders)
@@ -254,14 +265,22 @@ def resolve(
             raise LabError(f"a value is missing: add {' '.join(f'{name}=...' for name in missing)}")
     _check_values(cfg, plain)
     names = _choice_names(cfg, plain, choices, folders)
-    seed, name = cfg.seed, cfg.name or runs.default_name(names, cfg.seed)
-    with open_dict(cfg):
-        cfg.choices = plain["choices"] = names
-    config = _resolved(cfg, plain, seed=plain["seed"], name=name, run_dir=run_dir)
+    seed, name = cfg.seed, _text(cfg.name) or runs.default_name(names, cfg.seed)
+    config = _resolved(cfg, plain, choices=names, name=name, run_dir=run_dir)
     # Resolve it again with another seed, name and folder: the keys whose values differ belong to a single run.
-    other = _resolved(cfg, plain, seed=seed + 1 if isinstance(seed, int) else None, name=f"{name}+", run_dir="+")
-    cfg.seed, cfg.name, cfg.run_dir = plain["seed"], name, run_dir
+    other_seed = seed + 1 if isinstance(seed, int) else None
+    other = _resolved(cfg, plain, choices=names, seed=other_seed, name=f"{name}+", run_dir="+")
     return config | {"per_run": _differing_keys(config, other)}
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain containers with unresolved interpolations."""
+    return OmegaConf.to_container(cfg, resolve=False)  # type: ignore[return-value]
+
+
+def _text(name: Any) -> Any:
+    """Return a name, as a string if it is a number."""
+    return str(name) if isinstance(name, int | float) else name
 
 
 @cache
@@ -301,16 +320,16 @@ def _keys_of_train_yaml() -> tuple[str, ...]:
     return tuple(str(key) for key in OmegaConf.load(CONF / "train.yaml") if key != "defaults")
 
 
-def _check_values(cfg: DictConfig, plain: dict[str, Any]) -> None:
-    """Check the types of values that no constructor checks, and convert a name that is a number to a string."""
+def _check_values(cfg: DictConfig, plain: Mapping[str, Any]) -> None:
+    """Check the types of values that no constructor checks. A name may be a number."""
     for name in _SWITCHES:
         value = interpolations.select(cfg, plain, name)
         if value is not None and not isinstance(value, bool):
             raise LabError(f"{name} must be true or false, got {value!r}")
-    if isinstance(cfg.name, int | float):
-        cfg.name = plain["name"] = str(cfg.name)
     for name in _STRINGS:
         value = interpolations.select(cfg, plain, name)
+        if name == "name":
+            value = _text(value)
         if not isinstance(value, str | None):
             raise LabError(f"{name} must be a string or null, got {value!r}")
         if value is not None and re.search(r"[\0-\x1f\x7f]", value):
@@ -318,15 +337,32 @@ def _check_values(cfg: DictConfig, plain: dict[str, Any]) -> None:
 
 
 def _resolved(cfg: DictConfig, plain: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-    """Set these values at the top level of a configuration, and resolve it. `plain` is the configuration before."""
-    with open_dict(cfg):
-        for key, value in values.items():
-            cfg[key] = value
+    """Resolve a configuration with these values at the top level. Afterwards, `cfg` has its own values again."""
+    changed = False
+
+    def load() -> DictConfig:
+        nonlocal changed
+        if not changed:
+            changed = True
+            set_values(values)
+        return cfg
+
+    def set_values(new: Mapping[str, Any]) -> None:
+        with open_dict(cfg):
+            for key in values:
+                if key in new:
+                    cfg[key] = new[key]
+                else:
+                    del cfg[key]
+
     try:
-        config = interpolations.resolve_all(cfg, {**plain, **values})
+        config = interpolations.resolve_all({**plain, **values}, load, {"divisor": _divisor})
     except OmegaConfBaseException as error:
         key = f" ({error.full_key})" if error.full_key else ""
         raise LabError(f"{str(error).splitlines()[0]}{key}") from error
+    finally:
+        if changed:
+            set_values(plain)
     for key, value in reversed(list(leaves(config))):  # in the order of the configuration
         try:
             str(value).encode()
