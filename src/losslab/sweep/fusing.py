@@ -49,12 +49,17 @@ _CALLBACKS = (
     "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint",
     "losslab.training.callbacks.gradient_norms.GradientNorms",
     "losslab.training.callbacks.history.History",
-    "losslab.training.callbacks.loss_schedules.DeferredReweighting",
     "losslab.training.callbacks.non_finite.FiniteGuard",
     "losslab.training.callbacks.progress.ProgressBar",
     "losslab.training.callbacks.tensorboard.Dashboard",
     "losslab.training.callbacks.weight_trajectory.WeightTrajectory",
 )
+_NEEDED = (
+    "losslab.training.callbacks.checkpoint.BestAndLastCheckpoint",
+    "losslab.training.callbacks.history.History",
+    "losslab.training.callbacks.non_finite.FiniteGuard",
+)
+"""Callbacks whose effect on the results or the files a group always has."""
 _LOGGER = "losslab.training.loggers.RunLogger"
 _TRAINER: dict[str, tuple[Any, ...]] = {
     "accelerator": ("auto", "cpu", "gpu", "cuda"),
@@ -137,7 +142,7 @@ def _run_problem(config: Mapping[str, Any]) -> str | None:
 def _trainer_problem(config: Mapping[str, Any]) -> str | None:
     trainer = config["trainer"]
     epochs = trainer.get("max_epochs")
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 0:
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
         return f"no number of epochs (trainer.max_epochs={epochs})"
     for key, value in trainer.items():
         if value is None or key in _TRAINER_ANY:
@@ -179,7 +184,7 @@ def _loss_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _part_problem(config: Mapping[str, Any]) -> str | None:
-    """Return which optimizer, schedule, callback or logger cannot be used in a group."""
+    """Return which optimizer, schedule, callback or logger does not fit in a group."""
     optimizer, schedule = str(config["optimizer"].get("_target_")), config["scheduler"].get("scheduler")
     if optimizer not in _OPTIMIZERS:
         return f"the optimizer {_class(optimizer)}"
@@ -187,9 +192,18 @@ def _part_problem(config: Mapping[str, Any]) -> str | None:
         target = str(schedule.get("_target_"))
         if not target.startswith("torch.optim.lr_scheduler.") or target.endswith(".ReduceLROnPlateau"):
             return f"the schedule {_class(target)}"
-    for name, callback in (config.get("callbacks") or {}).items():
-        if callback is not None and callback.get("_target_") not in _CALLBACKS:
+    return _callback_problem(config)
+
+
+def _callback_problem(config: Mapping[str, Any]) -> str | None:
+    """Return which callback or logger cannot be used in a group, or is missing."""
+    callbacks = {name: callback for name, callback in (config.get("callbacks") or {}).items() if callback is not None}
+    for name, callback in callbacks.items():
+        if callback.get("_target_") not in _CALLBACKS:
             return f"callbacks.{name}"
+    missing = {*_NEEDED} - {str(callback["_target_"]) for callback in callbacks.values()}
+    if missing:
+        return f"it lacks a callback that a group has ({', '.join(sorted(map(_class, missing)))})"
     for name, options in (config.get("logger") or {}).items():
         if options is not None and options.get("_target_") != _LOGGER:
             return f"logger.{name}"

@@ -209,7 +209,7 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         experiment.data.expected_manifest = folder.read_faults()
     experiment.data.prepare_data()
     experiment.data.setup()
-    _check_data(experiment, resume=resume)
+    check_data(experiment, resume=resume)
     if config["train"] and not resume:
         check_first_step(experiment)
     if trainer.is_global_zero and not resume:
@@ -224,7 +224,8 @@ def _prepare(experiment: Experiment, resume_point: resume_checkpoint.ResumePoint
         learner.network.compile()  # in place, so that the names in checkpoints do not change
 
 
-def _check_data(experiment: Experiment, *, resume: bool) -> None:
+def check_data(experiment: Experiment, *, resume: bool) -> None:
+    """Raise a LabError if the data of an experiment are missing, or not those that a resumed run started with."""
     if experiment.trainer.world_size > 1:
         _check_same_data_on_ranks(experiment.data)
     if experiment.config["test"] and not experiment.data.splits["test"].size:

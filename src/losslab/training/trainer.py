@@ -141,7 +141,7 @@ def make_callbacks(config: dict[str, Any], learner: Learner) -> list[Callback]:
     callbacks: list[Callback] = []
     for name, item in (config.get("callbacks") or {}).items():
         if item:
-            callback = make(f"callbacks.{name}", item, **_arguments_from_run(name, item, config, learner))
+            callback = make(f"callbacks.{name}", item, **arguments_from_run(name, item, config, learner))
             _check_callback(name, callback, has_logger=any((config.get("logger") or {}).values()))
             callbacks.append(callback)
     averaging = [type(each).__name__ for each in callbacks if isinstance(each, of_lightning.WeightAveraging)]
@@ -170,7 +170,7 @@ def _check_callback(name: str, callback: Any, *, has_logger: bool) -> None:
         raise LabError(f"callbacks.{name}: {kind} needs a package that is not installed: pip install psutil")
 
 
-def _arguments_from_run(name: str, callback: Any, config: dict[str, Any], learner: Learner) -> dict[str, Any]:
+def arguments_from_run(name: str, callback: Any, config: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """Return arguments of a callback that its configuration leaves open: `monitor` and `hparams` that are null, `mode`.
 
     A ModelCheckpoint without `dirpath` writes into its own folder, because losslab also writes a last.ckpt.

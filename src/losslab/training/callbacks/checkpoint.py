@@ -94,7 +94,7 @@ class BestAndLastCheckpoint(Checkpoint):
         if not self._request.submit(self._request_code(trainer)):
             return
         if trainer.global_step:
-            state = finite_state(trainer)
+            state = self._state(trainer)
             resume_at_epoch_start(state, trainer)
             self._write_last(trainer, state)
         self._end_if_requested(trainer)
@@ -110,7 +110,7 @@ class BestAndLastCheckpoint(Checkpoint):
         phase = next_phase(trainer)
         if phase == "end" or not (requested or phase == "validation"):
             return
-        state = finite_state(trainer)
+        state = self._state(trainer)
         if phase == "validation":
             resume_at_validation(state)
         if requested:
@@ -161,13 +161,13 @@ class BestAndLastCheckpoint(Checkpoint):
             # The training averages are published after validation. A later validation of this epoch may be worse.
             self.best_values = pl_module.current_values() | ({} if self._newest_is_best else self.best_values)
         if is_last_epoch(trainer):  # now, because WeightAveraging replaces the weights afterwards
-            state = finite_state(trainer)
+            state = self._state(trainer)
             self._final = frozen_copy(state) if trainer.is_global_zero else state
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._request.submit_and_wait(self.signals.request())
         self.signals.uninstall()
-        final, self._final = self._final or finite_state(trainer), None  # `_final` is None after max_time
+        final, self._final = self._final or self._state(trainer), None  # `_final` is None after max_time
         if trainer.is_global_zero:
             self._write_final(final | {"trained": training_results(trainer, pl_module)})
         self._weights.remember(pl_module, final["state_dict"])
@@ -204,6 +204,10 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_values, self.best_epoch = state_dict["best_values"], state_dict["best_epoch"]
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        """Return the state to write."""
+        return finite_state(trainer)
 
     def _is_better(self, learner: Learner) -> bool:
         value = learner.values[learner.monitor]

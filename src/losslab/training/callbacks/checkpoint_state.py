@@ -87,10 +87,13 @@ def finite_state(trainer: Trainer) -> dict[str, Any]:
     state = current_state(trainer)
     name = first_non_finite(state)
     if name is not None:
-        raise NonFiniteError(
-            f"step {trainer.global_step}: {name} contains NaN or infinite values, no checkpoint is written"
-        )
+        raise NonFiniteError(non_finite_state(trainer.global_step, name))
     return state
+
+
+def non_finite_state(step: int, name: str) -> str:
+    """Return the message for a state in which the tensor `name` is not finite."""
+    return f"step {step}: {name} contains NaN or infinite values, no checkpoint is written"
 
 
 def first_non_finite(state: dict[str, Any]) -> str | None:

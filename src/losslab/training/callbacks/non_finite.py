@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from losslab.data.batch import Batch
 from losslab.doctor.probe import uncompiled
 from losslab.errors import NonFiniteError
+from losslab.losses.base import Loss
 from losslab.models.learner import Learner
 from losslab.training.callbacks.gradient_norms import AsyncHostCopy
 
@@ -197,17 +198,22 @@ class EvaluationGuard:
             return
         if flags and not (finite := torch.stack(flags)).all():
             finding = self._finding_in(trainer, learner, int((~finite).int().argmax()), _UNKNOWN_LAYER)
-        default_message = (
-            f"step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {self.split}/loss is NaN or infinite "
-            f"with loss {type(learner.loss).__name__}, though the sum of each batch is finite: is the sum of the "
-            "example weights 0?"
-        )
+        name = type(learner.loss).__name__
+        default_message = no_finite_mean(self.split, name, trainer.global_step, trainer.current_epoch + 1)
         raise_on_all_ranks(finding, trainer.world_size, default_message)
 
     def _finding_in(self, trainer: Trainer, learner: Learner, batch_idx: int, where: str) -> "Finding":
         epoch = trainer.current_epoch + (self.split == "val")  # after training, current_epoch is one more
         position = (trainer.global_step, epoch, batch_idx + 1)
         return Finding(f"{self.split}/loss", where, describe_loss(learner, self.split), position)
+
+
+def no_finite_mean(split: str, loss: str, step: int, epoch: int) -> str:
+    """Return the message for the loss of a split that is not finite, although the sum of each batch is."""
+    return (
+        f"step {step} (epoch {epoch}): {split}/loss is NaN or infinite with loss {loss}, though the sum of each batch "
+        "is finite: is the sum of the example weights 0?"
+    )
 
 
 @dataclass(frozen=True)
@@ -291,8 +297,14 @@ def _position(trainer: Trainer, what: str, batch_idx: int) -> _Position:
 
 def describe_loss(learner: Learner, split: str = "train") -> str:
     """Return the name of the loss, and the terms of a weighted sum whose totals over the split are not finite."""
-    averages, name = learner.averages[split], type(learner.loss).__name__
+    averages = learner.averages[split]
     terms = [term for term in learner.loss.term_names if not torch.isfinite(averages[f"loss/{term}"].total)]
+    return name_with_terms(learner.loss, terms)
+
+
+def name_with_terms(loss: Loss, terms: Sequence[str]) -> str:
+    """Return the name of a loss, with these of its terms."""
+    name = type(loss).__name__
     return f"{name} (its term{'s' * (len(terms) > 1)} {', '.join(terms)})" if terms else name
 
 

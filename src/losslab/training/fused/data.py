@@ -102,7 +102,9 @@ class FusedData(LightningDataModule):
 
     def __init__(self, modules: Sequence[ExperimentDataModule], module_of: Sequence[int], seeds: Sequence[int]) -> None:
         super().__init__()
-        self.modules, self.module_of, self.seeds = modules, module_of, seeds
+        used = sorted({*module_of})  # other parts of the group may use other ones
+        self.modules, self.seeds = [modules[index] for index in used], seeds
+        self.module_of = [used.index(index) for index in module_of]
 
     def setup(self, stage: str) -> None:
         for module in self.modules:

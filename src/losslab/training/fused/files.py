@@ -104,12 +104,22 @@ class GroupFiles:
             rows.append({"epoch": epoch, "step": step, "lr": rate} | present)
         return rows
 
+    def _newest(self, index: int) -> dict[str, float]:
+        """Return the newest value of each metric of a member: not every epoch has a validation."""
+        newest: dict[str, float] = {}
+        for number in reversed(range(self.epochs(index))):
+            [row] = self.rows(index, [number])
+            newest = {name: value for name, value in row.items() if "/" in name} | newest
+            if newest.keys() >= {*self.learner.names_of(index)}:
+                break
+        return newest
+
     def epochs(self, index: int) -> int:
         """Return the number of epochs that a member finished."""
         early = self.recorder.ended.get(index)
         if early is None:
             return len(self.recorder.rows)
-        count: int = early["epoch"] if early["reason"] is None else early["epoch"] - 1
+        count: int = early["epochs"]
         return count
 
     def write_training(self, index: int, *, log: str) -> dict[str, float]:
@@ -137,10 +147,9 @@ class GroupFiles:
             write_checkpoint(self._checkpoint(index, moment, self._best_state(index, moment), callbacks), folder.best)
         if ending.reason is None:
             state = self.finals[index]
-            moment = self.recorder.moments[state["step"]] if "step" in state else self.recorder.final_moment or {}
+            moment = state.get("moment") or self.recorder.final_moment or {}
             checkpoint = self._checkpoint(index, moment, state, callbacks)
-            last = self.rows(index, range(self.epochs(index))[-1:])
-            checkpoint["learner"]["values"] = {name: each for row in last for name, each in row.items() if "/" in name}
+            checkpoint["learner"]["values"] = self._newest(index)
             weights = self._best_state(index, None)["state_dict"] if ending.best_epoch else state["state_dict"]
             write_checkpoint(entries_below("network.", weights), folder.weights)
             write_checkpoint(checkpoint | {"trained": ending.results}, folder.last)
@@ -224,7 +233,7 @@ class GroupFiles:
                 "loader": moment["loader"],
                 "logged": [{}],
             },
-            "should_stop": int(index in self.recorder.ended),
+            "should_stop": int("moment" in state),  # the last state of a member that was stopped early
         }
         callback = self.recorder.annealing.get(index)
         if callback is not None:

@@ -1,7 +1,7 @@
 """`train_group` builds the members of a group, trains them as one, and writes their run folders."""
 
-import copy
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
 
 from losslab import runs
 from losslab.data.machine import keep_freed_memory
 from losslab.io import atomic
 from losslab.io.terminal import PrintableFormatter
-from losslab.models.learner import Learner
 from losslab.runs import RunFolder, resume_checkpoint
-from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.experiment import made_with
 from losslab.training.fused import FusedMember, MemberResult
 from losslab.training.fused.data import FusedData
 from losslab.training.fused.files import GroupFiles
 from losslab.training.fused.learner import FusedLearner, Member
-from losslab.training.fused.members import BuiltGroup, build_group, partition
+from losslab.training.fused.members import BuiltGroup, annealing, build_group, early_stopping, partition
 from losslab.training.fused.recorder import GroupCheckpoint, Recorder, member_state
 from losslab.training.global_state import global_state
-from losslab.training.instantiate import make
 from losslab.training.trainer import make_trainer, suppress_lightning_noise
 
 logger = logging.getLogger("losslab")
@@ -88,18 +84,16 @@ class FusedRun:
         self.members, self.folder = members, folder
         config = members[0].config
         spec = group.modules[members[0].module].spec
-        self.data = FusedData(
-            group.modules, [member.module for member in members], [member.config["data"]["seed"] for member in members]
-        )
+        self.data = FusedData(group.modules, [member.module for member in members], group.seeds(members))
         self.learner = FusedLearner(members, spec, track_given_labels=bool(config.get("noise")))
         lead = group.leads[0].learner
         self.recorder = Recorder(
             {
-                index: _early_stopping(member, lead)
+                index: early_stopping(member.config, lead)
                 for index, member in enumerate(members)
-                if _has(member, "early_stopping")
+                if _callback(member, "early_stopping")
             },
-            {index: _annealing(member) for index, member in enumerate(members) if member.anneal},
+            {index: annealing(member.anneal, member.loss) for index, member in enumerate(members) if member.anneal},
             int((_callback(members[0], "path") or {}).get("weights", 0)),
         )
         every = float((_callback(members[0], "checkpoints") or {}).get("every_seconds", 30))
@@ -135,13 +129,13 @@ class FusedRun:
         """Write the files that mark the folders as runs."""
         with atomic.flush_together():
             metadata = [module.metadata.as_json() for module in self.data.modules]
-            for member in self.members:
-                folder, module = member.folder, self.data.modules[member.module]
+            for member, index in zip(self.members, self.data.module_of, strict=True):
+                folder, module = member.folder, self.data.modules[index]
                 if member.finished or member.resumes:
                     continue
                 if module.manifest is not None:
                     runs.write_json(folder.faults, module.manifest)
-                runs.write_json(folder.metadata, metadata[member.module])
+                runs.write_json(folder.metadata, metadata[index])
                 versions: dict[str, Any] = made_with(self.trainer) | {"fused": len(self.members)}
                 runs.write_json(folder.config, member.config | {"made_with": versions})
 
@@ -186,8 +180,8 @@ class FusedRun:
                 others = {f"test/loss/{name}" for name in self.learner.losses.term_names}
                 others -= {f"test/loss/{name}" for name in member.loss.term_names}
                 values = {name: float(tested[name][index]) for name in tested if name not in others}
-                if reason is None and values and not torch.isfinite(torch.tensor(values["test/loss"])):
-                    reason = f"test/loss is NaN or infinite with loss {type(member.loss).__name__}"
+                if reason is None and values and not math.isfinite(values["test/loss"]):
+                    reason = self.recorder.reason(self.trainer, self.learner, index, "test")
                 files.write_test(index, values if reason is None else {})
                 if reason is None:
                     runs.write_json(member.folder.metrics, own | values)
@@ -209,21 +203,3 @@ class FusedRun:
 def _callback(member: Member, name: str) -> dict[str, Any] | None:
     settings: dict[str, Any] | None = (member.config.get("callbacks") or {}).get(name)
     return settings
-
-
-def _has(member: Member, callback: str) -> bool:
-    return bool(_callback(member, callback))
-
-
-def _early_stopping(member: Member, lead: Learner) -> EarlyStopping:
-    settings = dict(_callback(member, "early_stopping") or {})
-    if settings.get("monitor") is None:
-        settings |= {"monitor": lead.monitor, "mode": lead.monitor_mode}
-    callback: EarlyStopping = make("callbacks.early_stopping", settings)
-    return callback
-
-
-def _annealing(member: Member) -> Anneal:
-    callback: Anneal = make("callbacks.anneal", member.anneal)
-    callback.prepare(copy.deepcopy(member.loss))  # members share losses
-    return callback

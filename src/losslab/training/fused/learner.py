@@ -131,7 +131,8 @@ class FusedLearner(LightningModule):
         self.active = torch.ones(len(members), dtype=torch.bool)
         """Which members still train, on the CPU."""
         self.on_non_finite: Callable[[str, Tensor, Batch, int], None] | None = None
-        """Called with "loss", "gradient" or "weight", the members (M,) in which it is not finite, batch and number."""
+        """Called with what is not finite ("loss", "gradient", "weight", "val/loss" or "test/loss"), the members (M,) in
+        which it is not, the batch and its number."""
         self._limits = torch.tensor([member.clipping for member in members], dtype=torch.float64)
         self._by_value = members[0].config["trainer"].get("gradient_clip_algorithm") == "value"
         self._batch: tuple[Batch, int] | None = None
@@ -159,9 +160,16 @@ class FusedLearner(LightningModule):
 
     def names_of(self, member: int) -> list[str]:
         """Return the `epoch_metric_names` that a member has: the terms of other losses are left out."""
-        own = {f"loss/{name}" for name in self.members[member].loss.term_names}
-        others = {f"loss/{name}" for name in self.losses.term_names} - own
-        return [name for name in self.epoch_metric_names if name.partition("/")[2] not in others]
+        own = [f"loss/{name}" for name in self.members[member].loss.term_names]
+        terms = {f"loss/{name}" for name in self.losses.term_names}
+        names = []
+        for name in self.epoch_metric_names:
+            split, _, metric = name.partition("/")
+            if metric not in terms:
+                names.append(name)
+            if metric == "loss":
+                names += [f"{split}/{each}" for each in own]
+        return names
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the raw outputs (M, N, ...) for inputs (M, N, ...), or (N, ...) for all members."""
@@ -256,15 +264,18 @@ class FusedLearner(LightningModule):
         return [each for each in self.networks.stacked_parameters if each.requires_grad]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "val")
+        self._evaluation_step(batch, batch_idx, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "test")
+        self._evaluation_step(batch, batch_idx, "test")
 
-    def _evaluation_step(self, batch: Batch, split: str) -> None:
+    def _evaluation_step(self, batch: Batch, batch_idx: int, split: str) -> None:
         outputs, _, _, truth = self._step(batch, split)
         probabilities = None if self.spec.task is Task.REGRESSION else self.losses.probabilities(outputs)
         self.metrics[split].update(self.losses.predictions(outputs), probabilities, truth)
+        finite = self.means[split]["loss"].sums[0].isfinite()
+        if not finite.all() and self.on_non_finite is not None:
+            self.on_non_finite(f"{split}/loss", ~finite.cpu(), batch, batch_idx)
 
     def on_fit_start(self) -> None:
         self._reset("train", "val")

@@ -1,14 +1,16 @@
 """Builds the members of a group from their configurations, and finds out which of them can be trained as one."""
 
+import copy
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from losslab.data.batch import Batch, DataSpec
@@ -18,16 +20,20 @@ from losslab.errors import LabError, message_of
 from losslab.io import conf_groups
 from losslab.losses.adapter.output_kind import ignored_class
 from losslab.losses.base import Loss
+from losslab.models.learner import Learner
 from losslab.runs import RunFolder
 from losslab.runs.trust import leaves, parse_packages
 from losslab.targets import Task
-from losslab.training.experiment import Experiment, build, check_first_step, check_same_data, seed_all
+from losslab.training import preflight
+from losslab.training.callbacks.loss_schedules import Anneal
+from losslab.training.experiment import Experiment, build, check_data, check_first_step, seed_all
 from losslab.training.fused import FusedMember
 from losslab.training.fused.learner import Member
 from losslab.training.fused.stack import LossStack, NotFusableError, Stacked, structure
 from losslab.training.instantiate import make, make_data, make_loss, make_partial
 from losslab.training.network import make_network
 from losslab.training.teacher import trusting
+from losslab.training.trainer import arguments_from_run
 
 logger = logging.getLogger("losslab")
 
@@ -61,6 +67,14 @@ class BuiltGroup:
         """The specification of the data."""
         return self.modules[0].spec
 
+    def seeds(self, members: Sequence[Member]) -> list[int]:
+        """Return for each member the seed of order and augmentation."""
+        return [
+            int(member.config["data"].get("seed", 0)) if _is_own(member.config["data"]) else self.modules[index].seed
+            for member in members
+            for index in (member.module,)
+        ]
+
 
 class _Builder:
     """Builds members. What several members have in common is instantiated once."""
@@ -77,17 +91,19 @@ class _Builder:
         experiment.data = self.modules[self.module(member, ignored_class(experiment.learner.loss))]
         experiment.data.trainer = experiment.trainer
         if member.resumes:
-            check_same_data(RunFolder(Path(member.config["run_dir"])), experiment.data)
+            check_data(experiment, resume=True)
         else:
+            check_data(experiment, resume=False)
             _set_class_counts(experiment.learner.loss, experiment.data)
             check_first_step(experiment)
         return experiment
 
-    def member(self, member: FusedMember, spec: DataSpec) -> Member:
-        """Build a member whose kind was checked: data, loss, network, optimizer and scheduler."""
-        config = member.config
+    def member(self, member: FusedMember, lead: Experiment) -> Member:
+        """Build a member whose kind was checked with `lead`: data, loss, network, optimizer and scheduler."""
+        config, spec = member.config, lead.learner.spec
         module = self.module(member, ignored_class(self._loss(config, spec, None)))
         loss = self._loss(config, spec, module)
+        self._check_numbers(config, loss, lead)
         seed_all(config["seed"])
         return Member(
             number=member.number,
@@ -107,7 +123,7 @@ class _Builder:
         """Return the index of the member's data module, which is set up. Members with equal data share it."""
         config = member.config
         # The seed of losslab's own data determines only order and augmentation.
-        own = str(config["data"]["_target_"]).startswith("losslab.")
+        own = _is_own(config["data"])
         data = {name: value for name, value in config["data"].items() if name != "seed" or not own}
         corruptions = {group: config.get(group) for group in conf_groups.CORRUPTIONS if config.get(group)}
         key = json.dumps([data, corruptions, ignore_index], sort_keys=True)
@@ -120,6 +136,32 @@ class _Builder:
             self._module_of[key] = len(self.modules)
             self.modules.append(module)
         return self._module_of[key]
+
+    def _check_numbers(self, config: dict[str, Any], loss: Loss, lead: Experiment) -> None:
+        """Check what differs between members of a kind, once for each value: trainer, optimizer, schedule, callbacks.
+
+        Raises:
+            LabError: see `losslab.training.preflight`.
+        """
+        callbacks = config.get("callbacks") or {}
+
+        def check_optimizer(*_: Any) -> None:
+            learner, trainer = lead.learner, lead.trainer
+            if all(config[name] == lead.config[name] for name in ("optimizer", "scheduler")):
+                return  # checked when it was built
+            learner.optimizer = self._once("optimizer", config["optimizer"], make_partial)
+            learner.scheduler = self._once("scheduler.scheduler", config["scheduler"]["scheduler"], make_partial)
+            learner.interval = config["scheduler"]["interval"]
+            preflight.check_optimizer(learner, trainer)
+            preflight.check_schedule(learner, trainer, len(lead.data.train_dataloader()))
+
+        self._once("trainer", config["trainer"], lambda _, settings: preflight.check_trainer(settings))
+        self._once("both", [config["optimizer"], config["scheduler"]], check_optimizer)
+        if callbacks.get("early_stopping"):
+            self._once("stop", callbacks["early_stopping"], lambda *_: early_stopping(config, lead.learner))
+        if callbacks.get("anneal"):
+            key = json.dumps(config["loss"], sort_keys=True, default=str)
+            self._once(key, callbacks["anneal"], lambda *_: annealing(callbacks["anneal"], loss))
 
     def _loss(self, config: dict[str, Any], spec: DataSpec, module: int | None) -> Loss:
         """Return the loss of a member, with the class counts of a data module. Equal ones are shared where possible."""
@@ -158,21 +200,14 @@ def build_group(members: Sequence[FusedMember]) -> BuiltGroup:
     Checks that do not depend on the seed, the learning rate or other numbers are made for one member of each kind.
     """
     builder, group = _Builder(), BuiltGroup()
-    errors: dict[str, str] = {}
     leads: dict[str, Experiment] = {}
     for member in members:
         kind = _targets(member.config)
         try:
-            if kind not in leads and kind not in errors:
+            if kind not in leads:
                 leads[kind] = builder.lead(member)
-        except LabError as error:
-            errors[kind] = str(error)
-        if kind in errors:
-            group.failures[member.number] = errors[kind]
-            continue
-        try:
-            group.members.append(builder.member(member, leads[kind].learner.spec))
-        except LabError as error:
+            group.members.append(builder.member(member, leads[kind]))
+        except LabError as error:  # perhaps only of this member
             group.failures[member.number] = str(error)
     group.modules, group.leads = builder.modules, [*leads.values()]
     return group
@@ -182,6 +217,26 @@ def _targets(config: dict[str, Any]) -> str:
     """Return the classes in a configuration as text. Members with equal ones are of the same kind."""
     parts = {name: config.get(name) for name in ("loss", "optimizer", "scheduler", "callbacks")}
     return json.dumps([each for each in leaves(parts) if each[0].rpartition(".")[2] == "_target_"])
+
+
+def _is_own(data: Mapping[str, Any]) -> bool:
+    """Return whether data are those of losslab, whose seed determines only order and augmentation."""
+    return str(data["_target_"]).startswith("losslab.")
+
+
+def early_stopping(config: dict[str, Any], learner: Learner) -> EarlyStopping:
+    """Return the callback `early_stopping` of a configuration. Raise a LabError if it cannot be instantiated."""
+    settings = config["callbacks"]["early_stopping"]
+    arguments = arguments_from_run("early_stopping", settings, config, learner)
+    callback: EarlyStopping = make("callbacks.early_stopping", settings, **arguments)
+    return callback
+
+
+def annealing(settings: dict[str, Any], loss: Loss) -> Anneal:
+    """Return the callback `anneal` for a loss. Raise a LabError if the loss does not have these values."""
+    callback: Anneal = make("callbacks.anneal", settings)
+    callback.prepare(copy.deepcopy(loss))  # members share losses
+    return callback
 
 
 def _without_progress_bar(config: dict[str, Any]) -> dict[str, Any]:
@@ -196,12 +251,13 @@ def _set_class_counts(loss: Loss, data: ExperimentDataModule) -> None:
 def partition(group: BuiltGroup, largest: int) -> tuple[list[list[Member]], dict[int, str]]:
     """Divide the members into parts that can be trained as one, in the order of their jobs.
 
-    The members of a part have networks of the same shapes, splits of the same sizes, and fit into half of the available
-    memory. Return the parts, and for each job that cannot be fused the reason.
+    The members of a part have networks of the same shapes, splits of the same sizes and one way of clipping, and fit
+    into half of the available memory. Return the parts, and for each job that cannot be fused the reason.
     """
     parts: dict[Any, list[Member]] = {}
     for member in group.members:
-        sizes = [group.modules[member.module].splits[split].size for split in ("train", "val", "test")]
+        sizes: list[Any] = [group.modules[member.module].splits[split].size for split in ("train", "val", "test")]
+        sizes.append(member.config["trainer"].get("gradient_clip_algorithm"))
         shapes = [(name, each.shape, each.dtype) for name, each in member.network.state_dict().items()]
         parts.setdefault(repr((sizes, shapes)), []).append(member)
     alone: dict[int, str] = {}

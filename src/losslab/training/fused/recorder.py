@@ -16,12 +16,12 @@ from losslab.data.batch import Batch
 from losslab.models.learner import Learner
 from losslab.models.schedules import epochs_of_run
 from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, is_last_epoch
-from losslab.training.callbacks.checkpoint_state import finite_state
+from losslab.training.callbacks.checkpoint_state import current_state, first_non_finite, non_finite_state
 from losslab.training.callbacks.loss_schedules import Anneal
-from losslab.training.callbacks.non_finite import Finding, locate_non_finite
+from losslab.training.callbacks.non_finite import Finding, locate_non_finite, name_with_terms, no_finite_mean
 from losslab.training.distributed import worker
 from losslab.training.fused import MemberResult
-from losslab.training.fused.learner import FusedLearner, Member
+from losslab.training.fused.learner import FusedLearner, Member, finite_rows
 from losslab.training.fused.optimizers import gradient_norms
 
 logger = logging.getLogger("losslab")
@@ -72,6 +72,9 @@ class Recorder(Checkpoint):
         self._newest_is_best = torch.zeros(0, dtype=torch.bool)
         self._started = self._reported_at = 0.0
         self._results: dict[int, MemberResult] = {}
+        self._stopping: set[int] = set()
+        self._findings: dict[int, str] = {}
+        """For each member whose loss is not finite in this validation or test, the batch with which this began."""
 
     def state_dict(self) -> dict[str, Any]:
         names = (
@@ -162,13 +165,13 @@ class Recorder(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         for member in (~pl_module.values["val/loss"].isfinite() & pl_module.active).nonzero().flatten().tolist():
-            epoch, loss = trainer.current_epoch + 1, type(pl_module.members[member].loss).__name__
-            reason = f"step {trainer.global_step} (epoch {epoch}): val/loss is NaN or infinite with loss {loss}"
-            self._end(trainer, pl_module, member, f"{reason}; lower optimizer.lr, or inspect the data")
+            self._end(trainer, pl_module, member, self.reason(trainer, pl_module, member, "val"))
+        self._findings.clear()
         values = pl_module.values[pl_module.monitor]
         known, old = self.best["epoch"] > 0, self.best["values"][self.columns.index(pl_module.monitor)]
         better = values > old if pl_module.monitor_mode == "max" else values < old
         self._newest_is_best = torch.where(known, better, ~values.isnan()) & pl_module.active
+        self._newest_is_best &= _finite_members(trainer, pl_module)
         if self._newest_is_best.any():
             self._keep_best(trainer, pl_module)
         if trainer.check_val_every_n_epoch != 1:
@@ -187,6 +190,12 @@ class Recorder(Checkpoint):
         self.best["values"] = torch.where(is_best & (is_train | self._newest_is_best), values, self.best["values"])
         if trainer.check_val_every_n_epoch == 1:
             self._stop_early(trainer, pl_module)
+        for member in sorted(self._stopping):
+            if pl_module.active[member]:
+                self._end(trainer, pl_module, member, None)
+        self._stopping.clear()
+        if is_last_epoch(trainer):
+            self._end_if_not_finite(trainer, pl_module)
         if is_last_epoch(trainer) or not pl_module.active.any():
             self.final_moment = self._moment(trainer, pl_module)
         trainer.should_stop |= not pl_module.active.any()
@@ -194,6 +203,15 @@ class Recorder(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
         self.final_moment = self.final_moment or self._moment(trainer, pl_module)  # None after max_time
+
+    def _end_if_not_finite(self, trainer: Trainer, learner: FusedLearner) -> None:
+        """End the members whose last state contains NaN or infinity, which is not written."""
+        bad = ~_finite_members(trainer, learner) & learner.active
+        for member in bad.nonzero().flatten().tolist():
+            name = _non_finite_tensor(member_state(trainer, learner, member))
+            if name is not None:
+                reason = non_finite_state(trainer.global_step, name)
+                self._end(trainer, learner, member, reason, finished=True)
 
     def _current_values(self, learner: FusedLearner) -> Tensor:
         """Return the values of this epoch (metrics, M); NaN for metrics that were not computed."""
@@ -221,19 +239,22 @@ class Recorder(Checkpoint):
             old.index_copy_(0, own, tensor.index_select(0, own))
         best["values"] = torch.where(new, self._current_values(learner), best["values"])
         best["epoch"][new], best["moment"][new] = trainer.current_epoch + 1, step
-        used = {*best["moment"].tolist(), *(final["step"] for final in self.finals.values())}
+        used = {*best["moment"].tolist()}
         self.moments = {key: moment for key, moment in self.moments.items() if key in used}
 
-    def _moment(self, trainer: Trainer, learner: FusedLearner) -> dict[str, Any]:
-        """Return the parts of a checkpoint that all members share at this moment."""
+    def _moment(self, trainer: Trainer, learner: FusedLearner, member: int | None = None) -> dict[str, Any]:
+        """Return the parts of a checkpoint that all members share at this moment, or what `member` needs of them."""
         connector: Any = trainer._checkpoint_connector  # noqa: SLF001
         loader: Any = trainer.train_dataloader
         optimizer: Any = trainer.optimizers[0]
         configs: Any = trainer.lr_scheduler_configs
+        groups = optimizer.parameter_groups()
+        wanted = {*range(len(optimizer.optimizers))} if member is None else {int(optimizer.setting_of[member])}
         schedules = {
             index: dict(scheduler.state_dict())
             for config in configs
             for index, scheduler in config.scheduler.schedulers.items()
+            if index in wanted
         }
         return copy.deepcopy({
             "epoch": trainer.current_epoch,
@@ -241,7 +262,7 @@ class Recorder(Checkpoint):
             "loops": connector._get_loops_state_dict(),  # noqa: SLF001
             "loader": loader.state_dict(),
             "fresh": sorted(learner.updated_this_epoch),
-            "parameter_groups": optimizer.parameter_groups(),
+            "parameter_groups": {index: groups[index] for index in wanted},
             "schedules": schedules,
         })  # fmt: skip
 
@@ -258,39 +279,74 @@ class Recorder(Checkpoint):
             self.weights = [each for each in self.weights[:-1] if each[0] % self._every == 0] + self.weights[-1:]
 
     def _stop_early(self, trainer: Trainer, learner: FusedLearner) -> None:
-        """End the members whose EarlyStopping callback decides so, as soon as min_epochs and min_steps are reached."""
+        """Find the members whose EarlyStopping callback decides that they stop at the end of this epoch."""
         for member, callback in self.early_stopping.items():
-            if not learner.active[member] or callback.monitor not in learner.updated_this_epoch:
+            if not learner.active[member] or callback.monitor not in learner.values:
                 continue
             # As EarlyStopping does, with the member's own value.
-            stops, reason = callback._evaluate_stopping_criteria(learner.values[callback.monitor][member])  # noqa: SLF001
+            value = learner.values[callback.monitor][member].float()
+            stops, reason = callback._evaluate_stopping_criteria(value)  # noqa: SLF001
             if stops:
                 callback.stopped_epoch, callback.stopping_reason_message = trainer.current_epoch, reason
-            if callback.stopped_epoch and trainer.fit_loop._can_stop_early:  # noqa: SLF001
-                self._end(trainer, learner, member, None)
+                self._stopping.add(member)
 
     def _fail(
         self, trainer: Trainer, learner: FusedLearner, what: str, members: Tensor, batch: Batch, batch_idx: int
     ) -> None:
-        """End the members whose loss, gradient or weights are not finite, and find where it was first."""
+        """Find where the loss, gradient or weights of members are not finite first, and end these members.
+
+        A member whose validation or test loss is not finite is ended after the split, see `reason`.
+        """
+        split = what.rpartition("/")[0]
         for index in members.nonzero().flatten().tolist():
-            member = learner.members[index]
-            own = restored(member, learner, index)
+            ended = self.ended.get(index)
+            if index in self._findings or (ended is not None and (ended["reason"] is not None or split != "test")):
+                continue
+            own = restored(learner.members[index], learner, index)
             is_shared = batch.inputs.ndim == len(learner.spec.input_shape) + 1
             own_batch = batch if is_shared else Batch(*(each[index] for each in batch))
-            position = trainer.global_step + (what != "weight"), trainer.current_epoch + 1, batch_idx + 1
-            finding = Finding(what, locate_non_finite(own, what, own_batch), type(member.loss).__name__, position)
-            self._end(trainer, learner, index, str(finding))
+            where = locate_non_finite(own, "loss" if split else what, own_batch)
+            step, epoch = self._place(trainer, index, split)
+            position = step + (what in {"loss", "gradient"}), epoch, batch_idx + 1
+            name = type(learner.members[index].loss).__name__
+            if what not in {"gradient", "weight"}:
+                name = _loss_name(learner, index, split or "train")
+            finding = str(Finding(what, where, name, position))
+            if split:
+                self._findings[index] = finding
+            else:
+                self._end(trainer, learner, index, finding)
 
-    def _end(self, trainer: Trainer, learner: FusedLearner, member: int, reason: str | None) -> None:
-        """End a member: with the reason of its failure, or None if it was stopped early."""
-        epoch = trainer.current_epoch + 1
-        self.ended[member] = {"epoch": epoch, "step": trainer.global_step, "reason": reason}
+    def reason(self, trainer: Trainer, learner: FusedLearner, member: int, split: str) -> str:
+        """Return the line that says why the loss of a split is not finite for a member, as that of `FiniteGuard`."""
+        step, epoch = self._place(trainer, member, split)
+        name = type(learner.members[member].loss).__name__
+        return self._findings.get(member) or no_finite_mean(split, name, step, epoch + (split == "test"))
+
+    def _place(self, trainer: Trainer, member: int, split: str) -> tuple[int, int]:
+        """Return the step and the epoch of a member, as an error message says them."""
+        if split == "test":  # after training, current_epoch is one more
+            ended = self.ended.get(member, {"step": trainer.global_step, "epoch": trainer.current_epoch})
+            return ended["step"], ended["epoch"]
+        return trainer.global_step, trainer.current_epoch + 1
+
+    def _end(
+        self, trainer: Trainer, learner: FusedLearner, member: int, reason: str | None, *, finished: bool = False
+    ) -> None:
+        """End a member: with the reason of its failure, or None if it was stopped early.
+
+        `finished` says whether a member that failed has finished this epoch.
+        """
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
         if reason is None:
-            moment = self._moment(trainer, learner)
-            self.moments.setdefault(moment["step"], moment)
-            self.finals[member] = member_state(trainer, learner, member) | {"step": moment["step"]}
-        else:
+            state = member_state(trainer, learner, member)
+            if (name := _non_finite_tensor(state)) is not None:
+                reason, finished = non_finite_state(step, name), True
+            else:
+                self.finals[member] = state | {"moment": self._moment(trainer, learner, member)}
+        epochs = epoch if reason is None or finished else epoch - 1
+        self.ended[member] = {"epoch": epoch, "step": step, "epochs": epochs, "reason": reason}
+        if reason is not None:
             logger.error("job %d failed: %s", learner.members[member].number, reason)
             self._results[learner.members[member].number] = MemberResult(reason=reason)
         learner.end(member, discard=reason is not None)
@@ -315,6 +371,31 @@ class Recorder(Checkpoint):
         logger.info("epoch %*d/%d  %d training%s", len(str(epochs)), epoch, epochs, int(learner.active.sum()), median)
 
 
+def _finite_members(trainer: Trainer, learner: FusedLearner) -> Tensor:
+    """Return for each member whether all tensors of its checkpoint are finite, bool (M,) on the CPU."""
+    optimizer: Any = trainer.optimizers[0]
+    finite = finite_rows(
+        [*(each.detach() for each in learner.networks.stacked_parameters), *learner.networks.buffers()]
+    )
+    for first, tensor in zip(optimizer.first_rows(), optimizer.tensors(), strict=True):
+        finite[first : first + len(tensor)] &= finite_rows([tensor])
+    return finite.cpu()
+
+
+def _non_finite_tensor(state: dict[str, Any]) -> str | None:
+    """Return the name of the first tensor in a `member_state` that is not finite, as in a checkpoint."""
+    return first_non_finite({
+        "state_dict": state["state_dict"], "optimizer_states": [{"state": state["optimizer_state"]}]
+    })  # fmt: skip
+
+
+def _loss_name(learner: FusedLearner, member: int, split: str) -> str:
+    """Return the name of a member's loss, with the terms that are not finite; see `describe_loss`."""
+    loss, means = learner.members[member].loss, learner.means[split]
+    terms = [term for term in loss.term_names if not means[f"loss/{term}"].sums[0, member].isfinite()]
+    return name_with_terms(loss, terms)
+
+
 def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[str, Any]:
     """Return weights, optimizer state and newest metrics of a member, as in a checkpoint."""
     optimizer: Any = trainer.optimizers[0]
@@ -326,7 +407,7 @@ def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[s
 
 def restored(member: Member, learner: FusedLearner, index: int) -> Learner:
     """Return an ordinary learner with the current weights and gradients of a member."""
-    own = member.learner(learner.spec).to(learner.device)
+    own = member.learner(learner.spec).to(learner.device).train(learner.training)
     parameters, _ = learner.networks.tensors()
     with torch.no_grad():
         own.network.load_state_dict(learner.networks.state_of(index))
@@ -346,6 +427,9 @@ class GroupCheckpoint(BestAndLastCheckpoint):
     @property
     def state_key(self) -> str:
         return "GroupCheckpoint"
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        return current_state(trainer)  # the state of a member may be infinite, which must not end the others
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -367,5 +451,5 @@ class GroupCheckpoint(BestAndLastCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._request.submit_and_wait(self.signals.request())
         self.signals.uninstall()
-        self._write_last(trainer, finite_state(trainer) | {"trained": {"epochs": trainer.current_epoch}})
+        self._write_last(trainer, self._state(trainer) | {"trained": {"epochs": trainer.current_epoch}})
         self._end_if_requested(trainer)
