@@ -101,9 +101,10 @@ class StackedMetrics:
     def compute(self) -> dict[str, Tensor]:
         """Return each metric (M,) by name."""
         if self.spec.task is Task.REGRESSION:
-            values = {name: metric.compute().view(self.size, -1).mean(1) for name, metric in self._errors.items()}
             examples: Any = self._errors["r2"].total
-            return values | ({"r2": torch.full_like(values["mse"], torch.nan)} if examples <= 1 else {})
+            known = {name: metric for name, metric in self._errors.items() if name != "r2" or examples > 1}
+            values = {name: metric.compute().view(self.size, -1).mean(1) for name, metric in known.items()}
+            return values | ({} if "r2" in known else {"r2": torch.full_like(values["mse"], torch.nan)})
         values = self._decision_metrics() | {"brier": self._brier.compute()}
         if self.spec.task is not Task.MULTILABEL:
             count, confidence, correct = self._calibration
