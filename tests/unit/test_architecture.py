@@ -43,6 +43,17 @@ def test_packages_that_must_start_fast_import_no_torch(package):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["train.py", "--help"], ["losslab", "--help"]])
+def test_help_imports_no_library(arguments):
+    function = "train" if arguments[0] == "train.py" else "main"
+    code = (
+        f"import sys\nsys.argv = {arguments}\nfrom losslab.cli.main import {function}\n{function}()\n"
+        "assert not {'rich', 'hydra', 'numpy', 'torch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_file_that_the_architecture_page_names_exists():
     names = set(re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.py|(?:[\w.-]+/)+)`", PAGE))
     names -= {"cli/VERB.py"}

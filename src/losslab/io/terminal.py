@@ -16,9 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich import get_console
-from rich.console import Console
-
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ASCII = {
     "─": "-", "━": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "·": "*", "…": "...", "–": "-", "²": "^2", "±": "+-",
@@ -115,5 +112,8 @@ class ConsoleHandler(logging.Handler):
         """Print one message: to stderr if it is an error, otherwise to stdout."""
         is_error = record.levelno >= logging.ERROR
         style = "red" if is_error else "yellow" if record.levelno >= logging.WARNING else None
+        from rich import get_console  # noqa: PLC0415 -- slow to import, and not needed by --help
+        from rich.console import Console  # noqa: PLC0415
+
         console = Console(stderr=True) if is_error else get_console()
         console.print(printable(self.format(record)), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -44,6 +44,7 @@ class Histories:
     """The values of all epochs by run and column: "epoch", "step", `wanted`, and perhaps "seconds" since the start."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Folder and reason of each run that has no curves because a file is damaged."""
+    _points: dict[tuple[Run, str], dict[int, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -52,9 +53,13 @@ class Histories:
 
     def points(self, run: Run, name: str) -> dict[int, float]:
         """Return the finite values of a column by epoch. Epochs without a finite value are left out."""
-        table = self.columns.get(run, {})
-        pairs = zip(table.get("epoch", ()), table.get(name, ()), strict=False)
-        return {int(epoch): value for epoch, value in pairs if isfinite(value)}
+        if (run, name) not in self._points:
+            table = self.columns.get(run, {})
+            values = table.get(name, ())
+            pairs = zip(map(int, table.get("epoch", ())), values, strict=False)
+            is_whole = all(map(isfinite, values))
+            self._points[run, name] = dict(pairs) if is_whole else {key: each for key, each in pairs if isfinite(each)}
+        return self._points[run, name]
 
     def curve(self, group: Group, name: str, *, relative: bool = False) -> Curve | None:
         """Average a column over the runs of a group that have it, at the epochs that all of them have.
@@ -64,11 +69,14 @@ class Histories:
         """
         series = [points for run in group.runs if (points := self.points(run, name))]
         starts = [points[min(points)] if relative else 1.0 for points in series]
-        epochs = sorted(set.intersection(*map(set, series))) if series else []
+        epochs = sorted(set(series[0]).intersection(*series)) if series else []
         if not epochs or any(start <= 0 for start in starts):
             return None
-        values = [[points[epoch] / start for points, start in zip(series, starts, strict=True)] for epoch in epochs]
-        mean, low, high = ([reduce(each) for each in values] for reduce in (fmean, min, max))
+        columns = [[*map(points.__getitem__, epochs)] for points in series]
+        if relative:
+            columns = [[value / start for value in column] for column, start in zip(columns, starts, strict=True)]
+        values = [*zip(*columns, strict=True)]
+        mean, low, high = [*map(fmean, values)], [*map(min, values)], [*map(max, values)]
         return Curve(epochs, mean, low, high, len(series))
 
 

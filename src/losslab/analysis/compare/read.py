@@ -147,11 +147,11 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
 def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, list[float]]:
     head, *rows = table.splitlines()
     names = parse_row(head)
-    if any(row.count(",") != len(names) - 1 for row in rows):
+    cells = [row.split(",") for row in rows]
+    if not {*map(len, cells)} <= {len(names)}:
         raise ValueError("a line is cut off")
-    indices = {name: names.index(name) for name in wanted if name in names}
-    cells = [row.split(",", 1 + max(indices.values(), default=0)) for row in rows]
-    return {name: [_parse_cell(name, row[index]) for row in cells] for name, index in indices.items()}
+    columns = [*zip(*cells, strict=True)] or [()] * len(names)
+    return {name: _parse_column(name, columns[names.index(name)]) for name in wanted if name in names}
 
 
 def parse_row(line: str) -> list[str]:
@@ -184,6 +184,20 @@ def _check_value(name: str, value: Any) -> float:
     if name in _SHARES and not -1e-6 <= value <= 1 + 1e-6:
         raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
     return float(value)
+
+
+def _parse_column(name: str, texts: Sequence[str]) -> list[float]:
+    """Convert all cells of a column as `_parse_cell` does, in a tenth of its time if all of them are valid."""
+    values = [float(text or "nan") for text in texts] if "" in texts else [*map(float, texts)]
+    finite = values if all(map(isfinite, values)) else [value for value in values if isfinite(value)]
+    is_count = name in {"epoch", "step"}
+    low, high = (-1e-6, 1 + 1e-6) if name in _SHARES else (0, 1e14) if is_count or name == "seconds" else (-1e99, 1e99)
+    is_valid = low <= min(finite, default=low) and max(finite, default=low) <= high
+    if is_count or name == "seconds":
+        is_valid &= len(finite) == len(values) and (not is_count or all(map(float.is_integer, values)))
+    if not is_valid:  # or close to a limit
+        return [_parse_cell(name, text) for text in texts]
+    return values if finite is values else [value if isfinite(value) else nan for value in values]
 
 
 def _parse_cell(name: str, text: str) -> float:

@@ -6,7 +6,7 @@ import pytest
 from folders import run, summary
 
 from losslab.analysis.compare import compare
-from losslab.analysis.compare.read import read_columns, read_runs
+from losslab.analysis.compare.read import _parse_cell, _parse_column, read_columns, read_runs
 from losslab.errors import LabError
 
 
@@ -216,3 +216,21 @@ def test_invalid_epochs_leave_a_run_out_of_the_curves_only(tmp_path, epoch):
 def test_invalid_times_leave_a_run_out_of_the_curves_only(tmp_path, seconds):
     (run(tmp_path / "a") / "timing.csv").write_text(f"epoch,seconds\n1,{seconds}\n")
     assert [why.startswith("damaged, left out of the curves: ") for _, why in compare([tmp_path]).not_counted] == [True]
+
+
+@pytest.mark.parametrize("name", ["epoch", "step", "seconds", "val/accuracy", "train/loss"])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (), ("1", "2"), ("0.25", ""), ("", "inf"), ("nan", "-inf", "1"), ("-1",), ("1.5",), ("1e15",), ("1e100",),
+        ("-1e100",), ("9.9e99",), ("1.0000009",), ("-0.0000009",), ("-0.1",), ("x",), ("0.5", "1 "),
+    ],
+)  # fmt: skip
+def test_a_column_is_parsed_as_its_cells_are(name, texts):
+    def outcome(parse):
+        try:
+            return [repr(value) for value in parse()]
+        except ValueError as error:
+            return str(error)
+
+    assert outcome(lambda: _parse_column(name, texts)) == outcome(lambda: [_parse_cell(name, text) for text in texts])
