@@ -9,13 +9,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "scripts"))  # also for spawned processes
 
-from benchmarks import deterministic, fused, images, linear, page
+from benchmarks import compare, deterministic, fused, images, linear, page
 
 SECTIONS: dict[str, Callable[[int], str]] = {
     "linear_process": linear.process,
     "linear_inprocess": linear.in_process,
+    "linear_length": linear.length,
     "sweep": linear.sweep,
     "fused": fused.cpu,
+    "compare": compare.thousand_runs,
     "cnn": images.cnn,
     "augment": images.augment,
     "callbacks": images.callbacks,
