@@ -112,6 +112,25 @@ def test_the_folder_of_a_job_must_be_in_the_sweep(name, sweep, complete):
     assert "not in the sweep" in message or "is not a folder in" in message or "contains an interpolation" in message
 
 
+@pytest.mark.parametrize("group", ["0", "../victim", -1, 1.5, True, [0], {}])
+def test_the_group_of_a_job_is_a_number(group, sweep, complete):
+    record(sweep, job(sweep) | {"group": group})
+    assert "the group of job 0 is not an integer ≥ 0" in refused(complete, sweep)
+
+
+@pytest.mark.parametrize("place", ["fused", "fused/0", "fused/0/checkpoints", "fused/0/train.log", "pipe"])
+def test_links_and_pipes_in_the_folders_of_groups_are_refused(place, sweep, complete):
+    record(sweep, job(sweep) | {"group": 0})
+    path = sweep / ("fused/0/checkpoints/last.ckpt" if place == "pipe" else place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if place == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(sweep.parent / "victim")
+    message = refused(complete, sweep)
+    assert "is a symbolic link" in message or "a pipe" in message
+
+
 @pytest.mark.parametrize("place", ["folder", "inside", "beside", "pipe", "log"])
 def test_links_and_pipes_are_refused(place, sweep, complete):
     victim, folder = sweep.parent / "victim", sweep / "0-run"
