@@ -3,10 +3,12 @@
 import os
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from io import BytesIO
+from itertools import accumulate
 from typing import Any
 
 import lightning
@@ -276,6 +278,12 @@ class GroupFiles:
         return f"events.out.tfevents.{int(self._started)}.{socket.gethostname()}.{os.getpid()}.0"
 
     @cached_property
+    def _clock(self) -> tuple[list[int], list[float]]:
+        """The steps at the start and after each epoch, and the times."""
+        steps = [0, *(row[1] for row in self.recorder.rows)]
+        return steps, [*accumulate(self.recorder.times, initial=self._started)]
+
+    @cached_property
     def _layout(self) -> bytes:
         """The record of the custom scalars page, which is the same for all members."""
         content = BytesIO()
@@ -298,7 +306,9 @@ class GroupFiles:
         yield from sorted(curves.items())
 
     def _event(self, step: int, summary: Any) -> bytes:
-        content: bytes = Event(wall_time=self._started, step=step, summary=summary).SerializeToString()
+        steps, times = self._clock
+        now = times[min(bisect_left(steps, step), len(times) - 1)]
+        content: bytes = Event(wall_time=now, step=step, summary=summary).SerializeToString()
         return content
 
 

@@ -135,9 +135,10 @@ class Recorder(Checkpoint):
         if not every or trainer.global_step % every:
             return
         layers: dict[str, list[Tensor]] = {}
+        whole = type(pl_module.members[0].network).__name__.lower()  # as `layer_norms` names a network of one layer
         for name, parameter in pl_module.networks.tensors()[0].items():
             if parameter.grad is not None:
-                layers.setdefault(name.rpartition(".")[0] or "network", []).append(parameter)
+                layers.setdefault(name.rpartition(".")[0] or whole, []).append(parameter)
         norms = {f"weights/grad_norm/{name}": gradient_norms(each).cpu() for name, each in layers.items()}
         if norms:
             norms["grad_norm/total"] = torch.stack([*norms.values()]).square().sum(0).sqrt()
