@@ -5,6 +5,8 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import torch
 
 from losslab import runs
 from losslab.data.machine import keep_freed_memory
+from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.io.terminal import PrintableFormatter
+from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.experiment import made_with
 from losslab.training.fused import FusedMember, MemberResult
@@ -49,7 +53,7 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
     with global_state():
         group = build_group(members)
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
-        parts, alone = partition(group, largest)
+        parts, alone = _recorded_partition(group, folder, *partition(group, largest))
         results |= {number: MemberResult(reason=f"{CANNOT}{reason}") for number, reason in alone.items()}
         for number, part in enumerate(parts):
             own = RunFolder(folder / f"part{number}" if len(parts) > 1 else folder)
@@ -57,6 +61,23 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
                 results |= FusedRun(part, group, own).run()
     share = (time.perf_counter() - started) / max(1, len(members))
     return {number: MemberResult(result.value, result.reason, share) for number, result in results.items()}
+
+
+def _recorded_partition(
+    group: BuiltGroup, folder: Path, parts: list[list[Member]], alone: dict[int, str]
+) -> tuple[list[list[Member]], dict[int, str]]:
+    """Return the partition that was recorded when the group started: another one may fit into memory now.
+
+    Record `parts` if the group starts, or if the recorded partition is of other members.
+    """
+    file, numbers = folder / "parts.json", [[member.number for member in part] for part in parts]
+    with suppress(LabError, TypeError, KeyError):
+        recorded = read_json(file)["parts"]
+        if sorted(chain(*recorded)) == sorted(chain(*numbers)):
+            members = {member.number: member for member in group.members}
+            return [[members[number] for number in part] for part in recorded], alone
+    runs.write_json(file, {"parts": numbers})
+    return parts, alone
 
 
 def _log_to_stdout() -> None:
