@@ -113,9 +113,12 @@ def _described(value: Any) -> str:
 
 
 def close(one: torch.Tensor, two: torch.Tensor, tolerance: float) -> bool:
-    """Return whether two tensors are equal up to `tolerance`, relative to the largest value."""
+    """Return whether two tensors are equal up to `tolerance`, relative to the largest value, or to 1 if it is less.
+
+    Smaller values, such as the gradient at a minimum, are differences of values of this size.
+    """
     if not one.is_floating_point():
         return torch.equal(one, two)
     one, two = one.double(), two.double()
     scale = two[two.isfinite()].abs().max().item() if two.isfinite().any() else 1.0
-    return torch.allclose(one, two, rtol=tolerance, atol=tolerance * max(scale, 1e-2), equal_nan=True)
+    return torch.allclose(one, two, rtol=tolerance, atol=tolerance * max(scale, 1.0), equal_nan=True)

@@ -8,7 +8,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from losslab.data.batch import Batch, Examples
-from losslab.data.loader import Loader
+from losslab.data.loader import BatchPlan, Loader
 from losslab.data.module import ExperimentDataModule
 from losslab.training.fused.stack import NotFusableError
 
@@ -127,6 +127,16 @@ class FusedData(LightningDataModule):
 
     def test_dataloader(self) -> FusedLoader:
         return FusedLoader([module.test_dataloader() for module in self.modules], self.module_of)
+
+    def own_order(self, member: int, epoch: int, size: int) -> Tensor | None:
+        """Return the rows of a full batch in the order in which the member alone reads them; None for other batches."""
+        if not all(self._reads_whole_split(module) for module in self.modules):
+            return None
+        orders = [
+            BatchPlan(size, torch.Size(), size, seed, shuffle=True).order(epoch)
+            for seed in (self.seeds[0], self.seeds[member])
+        ]
+        return orders[0].argsort()[orders[1]]
 
     def class_counts(self) -> list[Tensor | None]:
         """Return the class counts of the training data of each member."""

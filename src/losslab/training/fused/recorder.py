@@ -306,6 +306,9 @@ class Recorder(Checkpoint):
             own = restored(learner.members[index], learner, index)
             is_shared = batch.inputs.ndim == len(learner.spec.input_shape) + 1
             own_batch = batch if is_shared else Batch(*(each[index] for each in batch))
+            if what in {"loss", "gradient", "weight"}:
+                order = trainer.datamodule.own_order(index, trainer.current_epoch, len(own_batch.index))  # type: ignore[attr-defined]
+                own_batch = own_batch if order is None else Batch(*(each[order.to(each.device)] for each in own_batch))
             where = locate_non_finite(own, "loss" if split else what, own_batch)
             step, epoch = self._place(trainer, index, split)
             position = step + (what in {"loss", "gradient"}), epoch, batch_idx + 1

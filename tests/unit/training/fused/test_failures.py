@@ -1,0 +1,76 @@
+"""A member that fails does so like the run alone, and the others train as if it had not been there."""
+
+from pathlib import Path
+
+import pytest
+from fused_runs import DOUBLE, configuration, differences, train_fused
+
+from losslab.runs import RunFolder
+from losslab.training.fused import FusedMember
+from losslab.training.fused.members import build_group
+
+LINE = ["model=linear", "data=line", "loss=mse", "optimizer=sgd", "trainer.max_epochs=20", DOUBLE]
+DIGITS = ["model=mlp", "model.hidden=[8]", "data=digits", "data.size=8", "data.batch_size=400", "loss=cross_entropy",
+          "optimizer=sgd", "trainer.max_epochs=3", DOUBLE]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("common", "bad"),
+    [
+        (LINE, ["seed=1", "optimizer.lr=1e308"]),  # weights
+        (LINE, ["seed=1", "optimizer.lr=1e30"]),  # the loss itself, in epoch 6
+        (DIGITS, ["loss=sce", "optimizer.lr=1e300"]),  # a term of the loss
+        (DIGITS, ["loss=mse", "optimizer.lr=1e20"]),
+        (LINE, ["optimizer.lr=1e160"]),  # the validation
+    ],
+)
+def test_a_member_fails_with_the_line_of_the_run_alone(tmp_path, common, bad):
+    members = [["seed=0"], bad, ["seed=2"]]
+    assert differences(tmp_path, members, *common) == []
+    folder = RunFolder(tmp_path / "fused" / "1")
+    assert folder.config.exists()
+    assert folder.history.exists()
+    assert not folder.metrics.exists()
+
+
+@pytest.mark.parametrize(
+    "bad", [["optimizer.lr=1e30"], ["callbacks.early_stopping.patience=1"]], ids=["nan", "stopped"]
+)
+def test_the_others_train_bit_for_bit_as_with_a_harmless_member(tmp_path, bad):
+    common = [*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=50", "optimizer.lr=0.3"]
+    others = [["seed=0"], ["seed=2", "loss=focal"]]
+    for name, middle in (("with", [bad]), ("without", ["optimizer.lr=0.1"])):
+        results = train_fused(tmp_path / name, [others[0], ["seed=1", *middle], others[1]], *common)
+        assert [results[index].reason for index in (0, 2)] == [None, None]
+    for index in (0, 2):
+        one, two = (RunFolder(tmp_path / name / str(index)) for name in ("with", "without"))
+        for file in ("metrics", "history", "weights", "best"):
+            assert getattr(one, file).read_bytes() == getattr(two, file).read_bytes(), file
+
+
+INVALID = [
+    (["optimizer.lr=-1"], []),
+    (["loss.gamma=-1"], ["loss=focal"]),
+    (["scheduler.scheduler.pct_start=3"], ["scheduler=one_cycle"]),
+    (["+scheduler.scheduler.total_steps=3"], ["scheduler=one_cycle"]),
+    (["callbacks.early_stopping.patience=abc"], ["callbacks=early_stopping"]),
+    (["trainer.gradient_clip_val=-1"], []),
+]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize(("bad", "common"), INVALID)
+def test_a_member_with_an_invalid_number_fails_alone(tmp_path, bad, common, position):
+    members = [["seed=0"], ["seed=2"]]
+    members.insert(position, ["seed=1", *bad])
+    reasons = _failures(tmp_path, members, *DIGITS, *common)
+    assert [*reasons] == [position]
+    alone = _failures(tmp_path, [members[position]], *DIGITS, *common)
+    assert alone[0] == reasons[position]
+    assert "\n" not in reasons[position]
+
+
+def _failures(folder: Path, members: list[list[str]], *common: str) -> dict[int, str]:
+    configs = [configuration(folder / str(index), *common, *own) for index, own in enumerate(members)]
+    group = [FusedMember(index, config, finished=False, resumes=False) for index, config in enumerate(configs)]
+    return build_group(group).failures
