@@ -23,6 +23,7 @@ SWEEP/N-NAME/               the run folder of job N
 SWEEP/summary.json          the state of each job
 SWEEP/jobs.json             the resolved configuration of each job, from which the sweep can be completed
 SWEEP/fused/N/train.log     the log of group N of jobs that trained as one
+SWEEP/fused/N/parts.json    the members of each part, if the group was divided to fit into the memory
 SWEEP/fused/N/results.json  how each of these jobs ended; exists only if the group has ended
 SWEEP/fused/N/checkpoints/  while the group trains: last.ckpt and previous.ckpt, from which it resumes
 

@@ -136,6 +136,10 @@ class GroupFiles:
         """
         member, ending = self.learner.members[index], self.ending(index)
         folder = member.folder
+        if member.resumes:  # a process that was killed here may have left events and temporary files
+            for pattern in ("events.out.tfevents.*", ".*.tmp", "checkpoints/.*.tmp"):
+                for path in folder.path.glob(pattern):
+                    path.unlink(missing_ok=True)
         atomic.write_bytes(folder.history, self._history(index))
         atomic.write_bytes(folder.timing, self._timing(self.epochs(index)))
         if self.recorder.weights:

@@ -55,10 +55,13 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
         parts, alone = _recorded_partition(group, folder, *partition(group, largest))
         results |= {number: MemberResult(reason=f"{CANNOT}{reason}") for number, reason in alone.items()}
-        for number, part in enumerate(parts):
-            own = RunFolder(folder / f"part{number}" if len(parts) > 1 else folder)
+        folders = [RunFolder(folder / f"part{number}" if len(parts) > 1 else folder) for number in range(len(parts))]
+        for part, own in zip(parts, folders, strict=True):
             if not all(member.finished for member in part):
                 results |= FusedRun(part, group, own).run()
+        for own in folders:  # now, since a part with members that failed would be trained again without its checkpoint
+            atomic.remove(own.last)
+            atomic.remove(own.previous)
     share = (time.perf_counter() - started) / max(1, len(members))
     return {number: MemberResult(result.value, result.reason, share) for number, result in results.items()}
 
@@ -135,16 +138,15 @@ class FusedRun:
             try:
                 path = None if point is None else point.path
                 self.trainer.fit(self.learner, datamodule=self.data, ckpt_path=path, weights_only=True)
+                files = self._files()
+                tested = self._test()
             except SystemExit as error:
                 if isinstance(error.__context__, KeyboardInterrupt):
+                    where = f"epoch {self.trainer.current_epoch + 1} after step {self.trainer.global_step}"
+                    logger.error("interrupted in %s; it continues when the sweep is completed", where)  # noqa: TRY400
                     raise KeyboardInterrupt from error
                 raise
-            files = self._files()
-            tested = self._test()
-        results = self._write_end(files, tested)
-        for path in (self.folder.last, self.folder.previous):
-            atomic.remove(path)
-        return results
+        return self._write_end(files, tested)
 
     def _write_start(self) -> None:
         """Write the files that mark the folders as runs."""
