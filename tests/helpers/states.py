@@ -19,6 +19,7 @@ def outcome(path: Path | str) -> dict[str, str]:
         "weights": _digest(torch.load(run.weights, weights_only=True)),
         "last": _digest(last["state_dict"]),
         "best": _digest(best["state_dict"]),
+        "best optimizer": _digest([best["optimizer_states"], best["lr_schedulers"]]),
         "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"]]),
     }
     for file in (run.history, run.metrics, run.weight_trajectory, run.dynamics):

@@ -15,7 +15,18 @@ import lightning
 import torch
 from rich.console import Console
 
-from soak import kills, load, random_configurations, random_tensors, requeues, saves, sweeps, untrusted_files
+from soak import (
+    fused,
+    fused_writes,
+    kills,
+    load,
+    random_configurations,
+    random_tensors,
+    requeues,
+    saves,
+    sweeps,
+    untrusted_files,
+)
 from soak.record import Case, CaseResult, Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +51,16 @@ PARTS = {
         "kills and signals to one, all or the parent of two processes", "faults", kills.rank_cases, kills.run, 100
     ),
     "sweeps": Part("a sweep whose parent is killed, completed", "kills", sweeps.cases, sweeps.run, 30),
+    "fused": Part(
+        "a fused sweep killed or interrupted at a random moment, completed", "faults", fused.cases, fused.run, 50
+    ),
+    "fused_writes": Part(
+        "a fused group killed before one of its file operations, started again",
+        "kills",
+        fused_writes.cases,
+        fused_writes.run,
+        200,
+    ),
     "configurations": Part(
         "a random configuration, trained or refused",
         "configurations",

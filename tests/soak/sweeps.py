@@ -21,7 +21,8 @@ SWEEP = (
 )  # fmt: skip
 MAX_SECONDS = 10.0
 """The time after which no process of a killed sweep may be left."""
-_MARKER = "LOSSLAB_SOAK"
+MARKER = "LOSSLAB_SOAK"
+"""The environment variable that marks the processes of a sweep."""
 
 
 def cases(count: int) -> list[Case]:
@@ -51,13 +52,13 @@ def _attempts(
     again, counted = [*SWEEP, f"run_dir={name}"], 0
     while True:
         marker = f"{os.getpid()}-{name}-{time.monotonic_ns()}"
-        process = commands.start(*again, cwd=cwd, variables={_MARKER: marker})
+        process = commands.start(*again, cwd=cwd, variables={MARKER: marker})
         killed, failures = False, list[str]()
         try:
             out, _ = process.communicate(timeout=rng.uniform(0.5, seconds) if counted < kills_ else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            killed, failures = True, _wait_for_end(marker)
+            killed, failures = True, wait_for_end(marker)
             out, _ = process.communicate()
         if not killed and process.returncode != 0:
             failures.append(f"it ended with exit code {process.returncode}: {out.strip().splitlines()[-1:]}")
@@ -71,7 +72,7 @@ def _attempts(
             shutil.rmtree(cwd / name, ignore_errors=True)
 
 
-def _wait_for_end(marker: str) -> list[str]:
+def wait_for_end(marker: str) -> list[str]:
     """Wait for the processes of a killed parent to end → a failure if they do not."""
     until = time.monotonic() + MAX_SECONDS
     while pids := _marked_processes(marker):
@@ -85,7 +86,7 @@ def _marked_processes(marker: str) -> list[str]:
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"{_MARKER}={marker}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            if f"{MARKER}={marker}".encode() in (process / "environ").read_bytes().split(b"\0"):
                 pids.append(process.name)
         except OSError:
             continue
