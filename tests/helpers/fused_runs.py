@@ -28,25 +28,36 @@ def configuration(folder: Path, *overrides: str) -> dict[str, Any]:
 def train_fused(folder: Path, members: Sequence[Sequence[str]], *common: str) -> dict[int, MemberResult]:
     """Train the members, each given by its overrides, as a group, in folder/0, folder/1, ..."""
     configs = [configuration(folder / str(index), *common, *own) for index, own in enumerate(members)]
+    return _train_group(folder, configs)
+
+
+def _train_group(folder: Path, configs: Sequence[dict[str, Any]]) -> dict[int, MemberResult]:
     group = [FusedMember(index, config, finished=False, resumes=False) for index, config in enumerate(configs)]
     return train_group(group, folder / "group")
 
 
-def train_alone(folder: Path, *overrides: str) -> str | None:
-    """Train a run in this folder. Return the line with which it failed, or None."""
+def train_alone(config: dict[str, Any]) -> str | None:
+    """Train a run. Return the line with which it failed, or None."""
     try:
-        run(build(configuration(folder, *overrides)))
+        run(build(config))
     except LabError as error:
         return str(error)
     return None
 
 
-def differences(folder: Path, members: Sequence[Sequence[str]], *common: str, tolerance: float = 1e-12) -> list[str]:
-    """Train members as one and each alone. Return a line for each difference of results, files or failures."""
-    results = train_fused(folder / "fused", members, *common)
+def differences(
+    folder: Path, members: Sequence[Sequence[str]], *common: str, tolerance: float = 1e-12, alone: Sequence[int] = ()
+) -> list[str]:
+    """Train members as one and each alone. Return a line for each difference of results, files or failures.
+
+    `alone` are the members that are compared; by default all.
+    """
+    configs = [configuration(folder / "fused" / str(index), *common, *own) for index, own in enumerate(members)]
+    results = _train_group(folder / "fused", configs)
     lines = []
-    for index, own in enumerate(members):
-        reason = train_alone(folder / "alone" / str(index), *common, *own)
+    for index in alone or range(len(members)):
+        config = json.loads(json.dumps(configs[index]).replace(str(folder / "fused"), str(folder / "alone")))
+        reason = train_alone(config)
         if results[index].reason != reason:
             lines.append(f"{index}: failed with {results[index].reason!r} instead of {reason!r}")
         pair = [RunFolder(folder / which / str(index)) for which in ("fused", "alone")]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fused_runs import DOUBLE, configuration, differences, train_fused
+from fused_runs import DOUBLE, configuration, differences, train_alone, train_fused
 
 from losslab.runs import RunFolder
 from losslab.training.fused import FusedMember
@@ -26,7 +26,7 @@ DIGITS = ["model=mlp", "model.hidden=[8]", "data=digits", "data.size=8", "data.b
 )
 def test_a_member_fails_with_the_line_of_the_run_alone(tmp_path, common, bad):
     members = [["seed=0"], bad, ["seed=2"]]
-    assert differences(tmp_path, members, *common) == []
+    assert differences(tmp_path, members, *common, alone=[1]) == []
     folder = RunFolder(tmp_path / "fused" / "1")
     assert folder.config.exists()
     assert folder.history.exists()
@@ -39,7 +39,7 @@ def test_a_member_fails_with_the_line_of_the_run_alone(tmp_path, common, bad):
 def test_the_others_train_bit_for_bit_as_with_a_harmless_member(tmp_path, bad):
     common = [*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=50", "optimizer.lr=0.3"]
     others = [["seed=0"], ["seed=2", "loss=focal"]]
-    for name, middle in (("with", [bad]), ("without", ["optimizer.lr=0.1"])):
+    for name, middle in (("with", bad), ("without", ["optimizer.lr=0.1"])):
         results = train_fused(tmp_path / name, [others[0], ["seed=1", *middle], others[1]], *common)
         assert [results[index].reason for index in (0, 2)] == [None, None]
     for index in (0, 2):
@@ -58,16 +58,13 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize("position", [0, 1])
 @pytest.mark.parametrize(("bad", "common"), INVALID)
-def test_a_member_with_an_invalid_number_fails_alone(tmp_path, bad, common, position):
-    members = [["seed=0"], ["seed=2"]]
-    members.insert(position, ["seed=1", *bad])
-    reasons = _failures(tmp_path, members, *DIGITS, *common)
-    assert [*reasons] == [position]
-    alone = _failures(tmp_path, [members[position]], *DIGITS, *common)
-    assert alone[0] == reasons[position]
-    assert "\n" not in reasons[position]
+def test_members_with_an_invalid_number_fail_alone(tmp_path, bad, common):
+    reasons = _failures(tmp_path, [["seed=1", *bad], ["seed=0"], ["seed=2", *bad]], *DIGITS, *common)
+    alone = train_alone(configuration(tmp_path / "alone", *DIGITS, *common, *bad))
+    assert alone is not None
+    assert reasons == {0: alone, 2: alone}
+    assert "\n" not in reasons[0]
 
 
 def _failures(folder: Path, members: list[list[str]], *common: str) -> dict[int, str]:

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from fused_runs import DOUBLE, differences, train_alone, train_fused
+from fused_runs import DOUBLE, configuration, differences, train_alone, train_fused
 from quick import sample
 
 from losslab.runs import RunFolder
 
 STEPS = ["model=mlp", "model.hidden=[4]", "model.activation=tanh", "data=breast_cancer", "data.batch_size=null",
-         "loss=bce", "trainer.max_epochs=200", "trainer.check_val_every_n_epoch=20", DOUBLE]  # fmt: skip
+         "loss=bce", "trainer.max_epochs=200", "trainer.check_val_every_n_epoch=100", DOUBLE]  # fmt: skip
 DIGITS = ["model=mlp", "model.hidden=[16]", "data=digits", "data.size=8", "data.batch_size=256", "loss=cross_entropy",
-          "trainer.max_epochs=3", DOUBLE]  # fmt: skip
+          "trainer.max_epochs=2", DOUBLE]  # fmt: skip
 USER_NETWORK = [*(each for each in DIGITS if "hidden" not in each), "model._target_=user_network.make",
                 "~model.hidden", "~model.activation", "~model.gain"]  # fmt: skip
 TABLE = ["model=mlp", "model.hidden=[8]", "trainer.max_epochs=4", DOUBLE]
@@ -54,7 +54,7 @@ CASES = {
     "optimizer amsgrad": (RATES, [*STEPS, "optimizer=adam", "+optimizer.amsgrad=true"]),
     "schedules": (SCHEDULES, [*STEPS, "optimizer=momentum", "optimizer.lr=0.01"]),
     "clipping by norm or value": (
-        [["seed=0"], ["seed=1", "trainer.gradient_clip_val=0.1"], ["seed=2", "trainer.gradient_clip_val=0.5"],
+        [["seed=0"], ["seed=1", "trainer.gradient_clip_val=0.1"],
          ["seed=3", "trainer.gradient_clip_val=1e-3", "trainer.gradient_clip_algorithm=value"],
          ["seed=4", "trainer.gradient_clip_val=1e-2", "trainer.gradient_clip_algorithm=value"]],
         [*DIGITS, "optimizer=sgd", "optimizer.lr=0.1"]),
@@ -66,7 +66,7 @@ CASES = {
     "an ignored class": ([["seed=0"], ["seed=1", "loss.ignore_index=3"]], DIGITS),
     "augmentation": (SEEDS, [*DIGITS, "data.crop=1", "data.cutout=2"]),
     "a last smaller batch": (SEEDS, [*DIGITS, "data.batch_size=500", "data.eval_batch_size=100"]),
-    "epochs without validation": (SEEDS, [*DIGITS, "trainer.check_val_every_n_epoch=2"]),
+    "epochs without validation": (SEEDS, [*DIGITS, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]),
     "no test": (SEEDS, [*DIGITS, "test=false"]),
     "annealing": (
         [["seed=0", "loss=focal"], ["seed=1", "loss=focal", "callbacks.anneal.end=1"],
@@ -90,7 +90,7 @@ CASES = {
     "airbench": (RATES, ["model=airbench", "model.widths=[4,4,4]", "~callbacks.whitening", *IMAGES]),
     "a network of the user with BatchNorm": (RATES, USER_NETWORK),
 }  # fmt: skip
-QUICK = ("clipping by norm or value", "early stopping", "epochs without validation", "losses with terms", "noise")
+QUICK = ("clipping by norm or value", "early stopping", "losses with terms", "noise")
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_in_float32_the_metrics_are_close_and_the_accuracies_equal(tmp_path):
 def test_half_precision_trains_to_similar_results(tmp_path):
     common = [*DIGITS, "trainer.precision=bf16-mixed", "trainer.max_epochs=4"]
     assert {each.reason for each in train_fused(tmp_path / "fused", SEEDS, *common).values()} == {None}
-    assert train_alone(tmp_path / "alone", *common, "seed=0") is None
+    assert train_alone(configuration(tmp_path / "alone", *common, "seed=0")) is None
     one, two = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("fused/0", "alone"))
     assert one["test/accuracy"] == pytest.approx(two["test/accuracy"], abs=0.03)
     assert one["test/loss"] == pytest.approx(two["test/loss"], rel=0.03)
