@@ -39,9 +39,12 @@ logger = logging.getLogger("losslab")
 
 _COPIES_OF_WEIGHTS = 14
 """Copies of the weights that training keeps: gradient, optimizer state, best and last state, and temporary ones."""
-_COPIES_OF_OUTPUTS = 4
-"""Copies of the outputs of the layers: values kept for the gradient, the gradient, and temporary ones."""
-_COPIES_OF_OUTPUTS_IN_EVALUATION = 2
+_COPIES_OF_OUTPUTS = 10
+"""Copies of the outputs of the layers: values kept for the gradient, the gradient, and temporary ones.
+
+Measured are up to 7, with convolutions, which copy their inputs and outputs to another layout.
+"""
+_COPIES_OF_OUTPUTS_IN_EVALUATION = 5
 _METRICS = 24
 """An upper estimate of the number of metrics in a row of the history."""
 _LARGEST_RECORDED = 800
