@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from losslab import runs
 from losslab.errors import LabError, message_of
+from losslab.io import atomic
 from losslab.io.terminal import ignore_output_errors
 from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder
@@ -295,7 +296,9 @@ def form_groups(sweep: Sweep, jobs: Sequence[Job], recorded: Mapping[int, Sequen
             continue
         for job in found:
             job.group = number
-        if _continues(sweep.fused_folder(number), found):
+        if all(job.reused for job in found):
+            _remove_checkpoints(sweep.fused_folder(number))
+        elif _continues(sweep.fused_folder(number), found):
             _add_group(sweep, number, found)
             logger.info("fused       group %d of %d jobs continues", number, len(found))
     if sweep.fuse is None:
@@ -327,16 +330,24 @@ def _is_same(job: Job, row: RecordedMember) -> bool:
 
 def _continues(folder: Path, members: Sequence[Job]) -> bool:
     """Return whether a recorded group runs again, given the jobs that are its members."""
-    if all(job.reused for job in members):
-        return False
     has_own = any(has_checkpoint(Path(job.config["run_dir"])) for job in members if job.config and not job.reused)
     return has_checkpoint(folder) or not (has_own or (folder / RESULTS).exists())
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Return whether the folder of a run or of a group contains a checkpoint to resume from."""
-    parts = [RunFolder(part) for part in (folder, *folder.glob("part*"))]  # a group may train in several parts
-    return any(os.path.lexists(path) for run in parts for path in (run.last, run.previous))
+    return any(os.path.lexists(path) for path in _checkpoints(folder))
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Remove what a group has left that was killed after all its members had finished."""
+    for path in _checkpoints(folder):
+        atomic.remove(path)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    parts = [folder, *(path.parent for path in folder.glob("part*/checkpoints"))]  # a group may train in several parts
+    return [path for run in map(RunFolder, parts) for path in (run.last, run.previous)]
 
 
 def _used_numbers(sweep: Sweep, recorded: Iterable[int]) -> Iterator[int]:

@@ -270,10 +270,18 @@ def test_the_other_members_of_a_group_that_has_ended_run_alone(digits, interrupt
     assert [job.group for job in sweep.jobs] == [0, 0, 1, 1, None]
 
 
-def test_a_group_whose_members_are_all_done_does_not_run_again(digits, interrupted):
+def test_a_group_whose_members_are_all_done_does_not_run_again_and_keeps_no_checkpoint(digits, interrupted):
     for job in again(digits, interrupted).jobs[2:4]:
         write_run(job, metrics='{"val/accuracy": 0.5}')
+    for number in (0, 1):
+        folders.runs.write_json(interrupted / "fused" / str(number) / "parts.json", {})
+        for name in ("last.ckpt", "last.ckpt.sha256", "previous.ckpt"):
+            file = interrupted / "fused" / str(number) / "checkpoints" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     assert numbers(again(digits, interrupted).groups) == [[0, 1]]
+    assert len([*interrupted.glob("fused/0/checkpoints/*")]) == 3
+    assert [*interrupted.glob("fused/1/checkpoints/*")] == []
 
 
 def test_a_group_of_which_this_command_has_only_some_members_is_not_restored(digits, interrupted):
