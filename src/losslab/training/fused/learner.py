@@ -372,4 +372,4 @@ class FusedLearner(LightningModule):
 
 def finite_rows(tensors: Sequence[Tensor]) -> Tensor:
     """Return for each member whether its part of all tensors (M, ...) is finite, bool (M,)."""
-    return torch.stack([each.flatten(1).isfinite().all(1) for each in tensors]).all(0)
+    return torch.stack([each.reshape(len(each), -1).isfinite().all(1) for each in tensors]).all(0)

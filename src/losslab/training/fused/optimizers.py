@@ -36,12 +36,13 @@ class StackedOptimizer(Optimizer):
         factories: Sequence[Callable[..., Optimizer]],
         counts: Sequence[int],
     ) -> None:
-        self._trained = [each for each in parameters if each.requires_grad]
-        super().__init__(self._trained, {})
+        # With those that are not trained, because the numbers of the parameters in a checkpoint count them.
+        self._parameters = [*parameters]
+        super().__init__(self._parameters, {})
         self.setting_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         self.starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
         self._slices = [
-            [nn.Parameter(each.detach()[start:end]) for each in self._trained]
+            [nn.Parameter(each.detach()[start:end], each.requires_grad) for each in self._parameters]
             for start, end in zip(self.starts, self.starts[1:], strict=False)
         ]
         self.optimizers = [_make(*pair) for pair in zip(factories, self._slices, strict=True)]
@@ -54,7 +55,7 @@ class StackedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = [each.grad for each in self._trained]
+        gradients = [each.grad for each in self._parameters]
         for number, (slices, optimizer) in enumerate(zip(self._slices, self.optimizers, strict=True)):
             start, end = self.starts[number : number + 2]
             for part, gradient in zip(slices, gradients, strict=True):

@@ -95,29 +95,25 @@ def test_the_estimate_is_an_upper_bound_of_the_memory_that_is_used(tmp_path, mod
               "trainer.precision=32-true"]  # fmt: skip
     group = build_members(tmp_path / "built", [["seed=0"]], *common)
     estimate = bytes_of_member(group.members[0], group) * (count - 1)
-    used = [_peak(tmp_path / str(size), size, common) for size in (1, count)]
-    assert 0.1 * estimate < used[1] - used[0] < estimate, (used[1] - used[0]) / estimate
+    used = _additional_memory(tmp_path, count, common)
+    assert 0.1 * estimate < used < estimate, used / estimate
 
 
-def _peak(folder: Path, size: int, common: list[str]) -> int:
-    """Return the largest resident memory of a process that trains members, in bytes."""
-    code = (
-        "import sys, torch; from pathlib import Path; from fused_runs import train_fused\n"
+def _additional_memory(folder: Path, size: int, common: list[str]) -> int:
+    """Return by how much the largest memory of a process grows if it trains `size` members after 1, in bytes."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3] / 'helpers')!r})\n"
+        "import torch; from pathlib import Path; from fused_runs import train_fused\n"
         "torch.set_num_threads(1)\n"
-        "folder, size, *common = sys.argv[1:]\n"
-        "results = train_fused(Path(folder), [[f'seed={seed}'] for seed in range(int(size))], *common)\n"
-        "assert all(each.reason is None for each in results.values())\n"
+        "folder, largest, *common = sys.argv[1:]\n"
+        "for size in (1, int(largest)):\n"
+        "    results = train_fused(Path(folder) / str(size), [[f'seed={seed}'] for seed in range(size)], *common)\n"
+        "    assert all(each.reason is None for each in results.values())\n"
         # Not ru_maxrss, which starts with the memory of the parent process.
-        "lines = Path('/proc/self/status').read_text().splitlines()\n"
-        "print(next(line.split()[1] for line in lines if line.startswith('VmHWM')))"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    print(next(line.split()[1] for line in lines if line.startswith('VmHWM')))"
     )
-    helpers = Path(__file__).parents[3] / "helpers"
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys; sys.path.insert(0, {str(helpers)!r})\n{code}",
-        str(folder),
-        str(size),
-    ]
-    ended = subprocess.run([*command, *common], capture_output=True, text=True, check=True)
-    return int(ended.stdout.splitlines()[-1]) << 10
+    command = [sys.executable, "-c", program, str(folder), str(size), *common]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, last = (int(line) for line in ended.stdout.splitlines() if line.isdecimal())  # without the log
+    return (last - first) << 10

@@ -11,6 +11,7 @@ from losslab.runs import RunFolder
 
 STEPS = ["model=mlp", "model.hidden=[4]", "model.activation=tanh", "data=breast_cancer", "data.batch_size=null",
          "loss=bce", "trainer.max_epochs=200", "trainer.check_val_every_n_epoch=100", DOUBLE]  # fmt: skip
+FEW_STEPS = [*STEPS, "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=20"]
 DIGITS = ["model=mlp", "model.hidden=[16]", "data=digits", "data.size=8", "data.batch_size=256", "loss=cross_entropy",
           "trainer.max_epochs=2", DOUBLE]  # fmt: skip
 USER_NETWORK = [*(each for each in DIGITS if "hidden" not in each), "model._target_=user_network.make",
@@ -49,9 +50,9 @@ SCHEDULES = [
 CASES = {
     **{f"optimizer {name}": (members, [*STEPS, f"optimizer={name}", "optimizer.lr=0.01"])
        for name, members in OPTIMIZERS.items()},
-    "optimizer maximize": (RATES, [*STEPS, "optimizer=adam", "optimizer.maximize=true", "optimizer.lr=1e-4"]),
-    "optimizer centered": (RATES, [*STEPS, "optimizer=rmsprop", "+optimizer.centered=true", "+optimizer.eps=0.01"]),
-    "optimizer amsgrad": (RATES, [*STEPS, "optimizer=adam", "+optimizer.amsgrad=true"]),
+    "optimizer maximize": (RATES, [*FEW_STEPS, "optimizer=adam", "optimizer.maximize=true", "optimizer.lr=1e-4"]),
+    "optimizer centered": (RATES, [*FEW_STEPS, "optimizer=rmsprop", "+optimizer.centered=true", "+optimizer.eps=0.01"]),
+    "optimizer amsgrad": (RATES, [*FEW_STEPS, "optimizer=adam", "+optimizer.amsgrad=true"]),
     "schedules": (SCHEDULES, [*STEPS, "optimizer=momentum", "optimizer.lr=0.01"]),
     "clipping by norm or value": (
         [["seed=0"], ["seed=1", "trainer.gradient_clip_val=0.1"],
@@ -87,10 +88,12 @@ CASES = {
                         "loss=bce"]),
     "cosines": (RATES, [*DIGITS, "loss=cosine_softmax"]),
     "cifar_cnn": (RATES, ["model=cifar_cnn", *IMAGES]),
-    "airbench": (RATES, ["model=airbench", "model.widths=[4,4,4]", "~callbacks.whitening", *IMAGES]),
+    "airbench": (RATES, [
+        "model=airbench", "model.widths=[4,4,4]", "~callbacks.whitening", *DIGITS[2:], "data.size=12"]),
+    "resnet18": (SEEDS, ["model=resnet18", *IMAGES, "trainer.max_epochs=1", "data.batch_size=63", "optimizer.lr=1e-3"]),
     "a network of the user with BatchNorm": (RATES, USER_NETWORK),
 }  # fmt: skip
-QUICK = ("clipping by norm or value", "early stopping", "losses with terms", "noise")
+QUICK = ("clipping by norm or value", "early stopping", "losses with terms")
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +102,7 @@ def user_network(tmp_path, monkeypatch):
     code = [
         "from torch import nn",
         "def make(input_shape, outputs):",
-        "    layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs)]",
+        "    layers = [nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs)]",
         "    return nn.Sequential(*layers)",
     ]
     (tmp_path / "user_network.py").write_text("\n".join(code))
@@ -110,7 +113,11 @@ def user_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize("case", sample(CASES, *QUICK))
 def test_a_fused_run_equals_the_run_alone(tmp_path, case):
     members, common = CASES[case]
-    assert differences(tmp_path, members, *common) == []
+    alone = [1, 2] if case.removeprefix("optimizer ") in OPTIMIZERS else range(len(members))
+    tolerance = 1e-10 if case == "resnet18" else 1e-12  # a rounding error grows in each of its layers
+    assert differences(tmp_path, members, *common, alone=alone, tolerance=tolerance) == []
+    for index in alone:
+        assert RunFolder(tmp_path / "fused" / str(index)).metrics.exists()
 
 
 @pytest.mark.slow
