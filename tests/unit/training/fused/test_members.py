@@ -56,9 +56,7 @@ def test_the_identity_of_a_run_does_not_depend_on_whether_it_was_fused(trained):
 
 @pytest.mark.parametrize(
     "command",
-    sample(
-        ["evaluate 0", "compare 0 1", "compare 0 alone", "export 1", "explain 0 1"], "evaluate 0", "compare 0 alone"
-    ),
+    sample(["evaluate 0", "compare 0 1", "compare 0 alone", "export 1", "explain 0 1"], "compare 0 alone"),
 )
 def test_a_command_reads_a_member_like_a_run(trained, monkeypatch, caplog, command):
     def end(code: int) -> None:
