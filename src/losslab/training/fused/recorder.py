@@ -72,6 +72,7 @@ class Recorder(Checkpoint):
         self._newest_is_best = torch.zeros(0, dtype=torch.bool)
         self._started = self._reported_at = 0.0
         self._results: dict[int, MemberResult] = {}
+        self._has_validated = False
         self._stopping: set[int] = set()
         self._findings: dict[int, str] = {}
         """For each member whose loss is not finite in this validation or test, the batch with which this began."""
@@ -162,6 +163,12 @@ class Recorder(Checkpoint):
             "metric": learner.monitor, "mode": learner.monitor_mode, "value": median, "members": self._results,
         })  # fmt: skip
 
+    def on_validation_start(self, trainer: Trainer, pl_module: FusedLearner) -> None:
+        # A run alone keeps, and so checks, the state before the first validation, whose duration is not known.
+        if trainer.state.fn == "fit" and not self._has_validated:
+            self._end_if_not_finite(trainer, pl_module, finished=False)
+        self._has_validated = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -196,7 +203,7 @@ class Recorder(Checkpoint):
                 self._end(trainer, pl_module, member, None)
         self._stopping.clear()
         if is_last_epoch(trainer):
-            self._end_if_not_finite(trainer, pl_module)
+            self._end_if_not_finite(trainer, pl_module, finished=True)
         if is_last_epoch(trainer) or not pl_module.active.any():
             self.final_moment = self._moment(trainer, pl_module)
         trainer.should_stop |= not pl_module.active.any()
@@ -205,14 +212,14 @@ class Recorder(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
         self.final_moment = self.final_moment or self._moment(trainer, pl_module)  # None after max_time
 
-    def _end_if_not_finite(self, trainer: Trainer, learner: FusedLearner) -> None:
-        """End the members whose last state contains NaN or infinity, which is not written."""
+    def _end_if_not_finite(self, trainer: Trainer, learner: FusedLearner, *, finished: bool) -> None:
+        """End the members whose state contains NaN or infinity, which is not written. `finished`: see `_end`."""
         bad = ~_finite_members(trainer, learner) & learner.active
         for member in bad.nonzero().flatten().tolist():
             name = _non_finite_tensor(member_state(trainer, learner, member))
             if name is not None:
                 reason = non_finite_state(trainer.global_step, name)
-                self._end(trainer, learner, member, reason, finished=True)
+                self._end(trainer, learner, member, reason, finished=finished)
 
     def _current_values(self, learner: FusedLearner) -> Tensor:
         """Return the values of this epoch (metrics, M); NaN for metrics that were not computed."""

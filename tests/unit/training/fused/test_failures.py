@@ -33,6 +33,14 @@ def test_a_member_fails_with_the_line_of_the_run_alone(tmp_path, common, bad):
     assert not folder.metrics.exists()
 
 
+def test_a_member_whose_optimizer_state_overflows_ends_like_the_run_alone(tmp_path):
+    common = [*DIGITS, "optimizer=adam", "optimizer.lr=1e-3", "loss=sce", "trainer.precision=32-true"]
+    members = [["seed=0"], ["loss.terms.rce.weight=1e25"]]
+    assert differences(tmp_path, members, *common, alone=[1], tolerance=1e-4) == []
+    assert not RunFolder(tmp_path / "fused" / "1").best.exists()
+    assert RunFolder(tmp_path / "fused" / "0").metrics.exists()
+
+
 @pytest.mark.parametrize(
     "bad", [["optimizer.lr=1e30"], ["callbacks.early_stopping.patience=1"]], ids=["nan", "stopped"]
 )
