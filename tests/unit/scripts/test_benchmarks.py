@@ -1,11 +1,21 @@
 """The benchmarks of training on images run, on few and small batches."""
 
+import logging
+
 import pytest
 from benchmarks import losslab_training
 from benchmarks.peers import images_pil, images_raw
 from benchmarks.timing import Job
 
 JOB = Job("cifar_cnn", "bf16-mixed", images=16, batch_size=4, warm_up=1, steps=2)
+
+
+@pytest.fixture(autouse=True)
+def _same_log_level():
+    logger = logging.getLogger("losslab")
+    level = logger.level
+    yield
+    logger.setLevel(level)  # a benchmark logs errors only
 
 
 @pytest.mark.parametrize("program", [images_raw, images_pil])

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import VERB, python
 
 from losslab.analysis.evaluate import predict
 from losslab.analysis.evaluate.evaluation import evaluate
@@ -149,8 +150,10 @@ def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tm
     Image.new("RGB", (9, 30), (200, 10, 10)).save(tmp_path / "in" / "red.jpg")
     (tmp_path / "in" / "broken.png").write_bytes(b"nothing")
     (tmp_path / "empty").mkdir()
-    command = (*VERB, "predict", str(photos / "run"), "in", "gone.png", "empty", "--csv", "out.csv")
-    done = python(*command, "--top", "9", cwd=tmp_path)
+    command = [sys.executable, "-P", "-m", "losslab.cli", "predict", str(photos / "run"), "in", "gone.png", "empty"]
+    done = subprocess.run(
+        [*command, "--csv", "out.csv", "--top", "9"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "no image at gone.png",
@@ -161,6 +164,6 @@ def test_the_command_reports_unreadable_files_and_classifies_the_rest(photos, tm
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert header.startswith("image,class_1,probability_1,class_2")
     assert sum(map(float, row.split(",")[2::2])) == pytest.approx(1, abs=1e-5)
-    again = python(*command, cwd=tmp_path)
+    again = subprocess.run([*command, "--csv", "out.csv"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert again.stderr == "out.csv exists already: name another file, or remove it\n"
