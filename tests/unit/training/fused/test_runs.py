@@ -89,8 +89,8 @@ CASES = {
     "cosines": (RATES, [*DIGITS, "loss=cosine_softmax"]),
     "cifar_cnn": (RATES, ["model=cifar_cnn", *IMAGES]),
     "airbench": (RATES, [
-        "model=airbench", "model.widths=[4,4,4]", "~callbacks.whitening", *DIGITS[2:], "data.size=12"]),
-    "a network of the user with BatchNorm": (RATES, USER_NETWORK),
+        "model=airbench", "model.widths=[2,2,2]", "~callbacks.whitening", *DIGITS[2:], "data.size=12"]),
+    "a network of the user with BatchNorm": (RATES, [*USER_NETWORK, "optimizer=momentum"]),
 }  # fmt: skip
 QUICK = ("clipping by norm or value", "early stopping", "losses with terms")
 
@@ -112,7 +112,7 @@ def user_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize("case", sample(CASES, *QUICK))
 def test_a_fused_run_equals_the_run_alone(tmp_path, case):
     members, common = CASES[case]
-    alone = [1, 2] if case.removeprefix("optimizer ") in OPTIMIZERS else range(len(members))
+    alone = [2] if case.removeprefix("optimizer ") in {*OPTIMIZERS} - {"momentum"} else range(len(members))
     assert differences(tmp_path, members, *common, alone=alone) == []
     for index in alone:
         assert RunFolder(tmp_path / "fused" / str(index)).metrics.exists()
@@ -121,12 +121,12 @@ def test_a_fused_run_equals_the_run_alone(tmp_path, case):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "common",
-    [["model=linear", "data=line", "trainer.max_epochs=1000", DOUBLE],
-     [*DIGITS, "data.batch_size=64", "trainer.max_epochs=50", "trainer.check_val_every_n_epoch=25"]],
+    [["model=linear", "data=line", "trainer.max_epochs=1000", "trainer.check_val_every_n_epoch=200", DOUBLE],
+     [*DIGITS, "data.batch_size=64", "trainer.max_epochs=50", "trainer.check_val_every_n_epoch=50"]],
     ids=["linear", "mlp"],
 )  # fmt: skip
 def test_a_thousand_steps_change_nothing(tmp_path, common):
-    assert differences(tmp_path, RATES, *common) == []
+    assert differences(tmp_path, RATES, *common, alone=[1]) == []
 
 
 @pytest.mark.slow
