@@ -50,7 +50,8 @@ def _run_program(words: Sequence[str], cwd: Path, environment: dict[str, str], s
     for number, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
     # Not the folders of pytest and of the tests.
-    sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(ROOT) or Path(path) == ROOT / "src"]
+    own = (ROOT / "tests", ROOT / "scripts")
+    sys.path[:] = [path for path in sys.path if Path(path) != ROOT and not any(map(Path(path).is_relative_to, own))]
     try:
         if words[0] == "-c":
             sys.argv = ["-c", *words[2:]]
