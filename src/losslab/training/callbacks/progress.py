@@ -104,13 +104,16 @@ class ProgressBar(LightningProgressBar):
 
     def _log_epoch(self, trainer: Trainer, learner: Learner, epoch: int, *, last: bool = False) -> None:
         epochs = max(trainer.max_epochs or 0, epoch)  # max_epochs is -1 or None in a run limited by steps
-        every = 10 if epochs <= 300 else 100
-        every = 1 if epochs <= 30 else every
-        if self.enabled and (epoch % every == 0 or last):
+        if self.enabled and (epoch % epochs_per_line(epochs) == 0 or last):
             names = ("train/loss", f"train/{learner.train_metric}", learner.monitor)
             values = _format_values(learner, *(name for name in names if name in learner.updated_this_epoch))
             seconds = time.perf_counter() - self._started
             logger.info("epoch %*d/%d  %s  %6.1f s", len(str(epochs)), epoch, epochs, values, seconds)
+
+
+def epochs_per_line(epochs: int) -> int:
+    """Return how often an epoch is logged in a run of so many epochs: each one, every 10th or every 100th."""
+    return 1 if epochs <= 30 else 10 if epochs <= 300 else 100
 
 
 def _report_progress(trainer: Trainer, learner: Learner, epoch: int, batch: int) -> None:

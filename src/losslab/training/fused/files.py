@@ -58,7 +58,6 @@ class GroupFiles:
         learner: the learner of the group after training.
         recorder: the callback that recorded the training.
         finals: for each member, the last state: see `member_state`. The keys are the indices of the members.
-        optimizer: the optimizer of the group, to read the state of the best epochs.
     """
 
     def __init__(self, learner: FusedLearner, recorder: Recorder, finals: Mapping[int, dict[str, Any]]) -> None:
@@ -76,6 +75,7 @@ class GroupFiles:
         weights = torch.stack([row[2] for row in self.recorder.weights]).transpose(0, 1)
         return weights.to(torch.promote_types(weights.dtype, torch.float32)).numpy()  # NumPy has no bfloat16
 
+    @cache  # noqa: B019 -- a group of files lives only until they are written
     def ending(self, index: int) -> Ending:
         """Return how the training of a member ended."""
         recorder, names = self.recorder, self.learner.names_of(index)
@@ -177,9 +177,8 @@ class GroupFiles:
     @cache  # noqa: B019 -- a group of files lives only until they are written
     def _counts(self, epochs: int) -> tuple[list[str], list[str]]:
         """Return the numbers of the epochs, and of the steps at their ends, as text."""
-        return [str(row[0]) for row in self.recorder.rows[:epochs]], [
-            str(row[1]) for row in self.recorder.rows[:epochs]
-        ]
+        rows = self.recorder.rows[:epochs]
+        return [str(row[0]) for row in rows], [str(row[1]) for row in rows]
 
     @cache  # noqa: B019
     def _fresh(self, name: str) -> list[bool]:
@@ -258,8 +257,7 @@ class GroupFiles:
             writer.write(self._event(0, start))
             content.write(self._layout)
             for step, values in self._curves(index):
-                points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-                writer.write(self._event(step, Summary(value=points)))
+                writer.write(self._event(step, _scalars(values)))
             file.write(content.getvalue())
 
     def write_test(self, index: int, values: Mapping[str, float]) -> None:
@@ -271,8 +269,7 @@ class GroupFiles:
         content = BytesIO()
         writer = RecordWriter(content)
         if values:
-            points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-            writer.write(self._event(self.ending(index).step, Summary(value=points)))
+            writer.write(self._event(self.ending(index).step, _scalars(values)))
         writer.write(self._event(0, hparams({}, {})[2]))
         with path.open("ab") as file:
             file.write(content.getvalue())
@@ -314,6 +311,10 @@ class GroupFiles:
         now = times[min(bisect_left(steps, step), len(times) - 1)]
         content: bytes = Event(wall_time=now, step=step, summary=summary).SerializeToString()
         return content
+
+
+def _scalars(values: Mapping[str, float]) -> Any:
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
 
 def _csv(header: Sequence[str], columns: Sequence[Sequence[str]]) -> bytes:

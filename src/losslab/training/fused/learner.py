@@ -173,16 +173,19 @@ class FusedLearner(LightningModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the raw outputs (M, N, ...) for inputs (M, N, ...), or (N, ...) for all members."""
-        outputs: Tensor = self.networks(inputs, shared=inputs.ndim == len(self.spec.input_shape) + 1)
+        outputs: Tensor = self.networks(inputs, shared=self.are_shared(inputs))
         return outputs
+
+    def are_shared(self, inputs: Tensor) -> bool:
+        """Return whether inputs are (N, ...), the same for all members."""
+        return inputs.ndim == len(self.spec.input_shape) + 1
 
     def _step(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return outputs (M, N, ...), sums of losses and of weights (M,), and the true targets (M, N, ...)."""
         outputs = self(batch.inputs)
-        is_shared = batch.inputs.ndim == len(self.spec.input_shape) + 1
-        target, truth = (
-            each.expand(self.size, *each.shape) if is_shared else each for each in (batch.target, batch.truth)
-        )
+        target, truth = batch.target, batch.truth
+        if self.are_shared(batch.inputs):
+            target, truth = (each.expand(self.size, *each.shape) for each in (target, truth))
         totals, weights, terms = self.losses.totals(outputs, target)
         means = self.means[split]
         means["loss"].update(totals, weights)

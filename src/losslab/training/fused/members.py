@@ -65,11 +65,6 @@ class BuiltGroup:
     failures: dict[int, str] = field(default_factory=dict)
     """For each job that could not be built, the reason in one line."""
 
-    @property
-    def spec(self) -> DataSpec:
-        """The specification of the data."""
-        return self.modules[0].spec
-
     def seeds(self, members: Sequence[Member]) -> list[int]:
         """Return for each member the seed of order and augmentation."""
         return [

@@ -19,6 +19,7 @@ from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, is_last
 from losslab.training.callbacks.checkpoint_state import current_state, first_non_finite, non_finite_state
 from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.callbacks.non_finite import Finding, locate_non_finite, name_with_terms, no_finite_mean
+from losslab.training.callbacks.progress import epochs_per_line
 from losslab.training.distributed import worker
 from losslab.training.fused import MemberResult
 from losslab.training.fused.learner import FusedLearner, Member, finite_rows
@@ -311,8 +312,7 @@ class Recorder(Checkpoint):
             if index in self._findings or (ended is not None and (ended["reason"] is not None or split != "test")):
                 continue
             own = restored(learner.members[index], learner, index)
-            is_shared = batch.inputs.ndim == len(learner.spec.input_shape) + 1
-            own_batch = batch if is_shared else Batch(*(each[index] for each in batch))
+            own_batch = batch if learner.are_shared(batch.inputs) else Batch(*(each[index] for each in batch))
             if what in {"loss", "gradient", "weight"}:
                 order = trainer.datamodule.own_order(index, trainer.current_epoch, len(own_batch.index))  # type: ignore[attr-defined]
                 own_batch = own_batch if order is None else Batch(*(each[order.to(each.device)] for each in own_batch))
@@ -374,8 +374,7 @@ class Recorder(Checkpoint):
 
     def _log(self, trainer: Trainer, learner: FusedLearner, epoch: int) -> None:
         epochs = max(trainer.max_epochs or 0, epoch)
-        every = 1 if epochs <= 30 else 10 if epochs <= 300 else 100
-        if epoch % every and epoch != epochs:
+        if epoch % epochs_per_line(epochs) and epoch != epochs:
             return
         values = learner.values.get(learner.monitor)
         median = "" if values is None else f"  median {learner.monitor} {values[learner.active].nanmedian():.4g}"
@@ -408,7 +407,7 @@ def _loss_name(learner: FusedLearner, member: int, split: str) -> str:
 
 
 def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[str, Any]:
-    """Return weights, optimizer state and newest metrics of a member, as in a checkpoint."""
+    """Return the weights and the optimizer state of a member, as in a checkpoint."""
     optimizer: Any = trainer.optimizers[0]
     return {
         "state_dict": learner.networks.state_of(member, "network.") | learner.losses.state_of(member, "loss."),
