@@ -5,17 +5,26 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from losslab import CONF
 from losslab.io.conf_groups import choices
 from losslab.losses.base import Loss
+from losslab.targets import Kind
 
 
 def names() -> list[str]:
     """Return the names of all losses, in alphabetical order."""
     return [name for name in choices("loss") if name != "custom"]  # custom has no `_target_`
+
+
+def wants(name: str) -> tuple[Kind, ...]:
+    """Return the kinds of target that a loss accepts, in a fraction of the time that it takes to instantiate it."""
+    content: Any = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
+    accepted: tuple[Kind, ...] = get_object(content.get("loss", content)["_target_"]).wants
+    parts = [wants(part) for entry in content.get("defaults", ()) if entry != "_self_" for part in entry.values()]
+    return accepted or tuple(kind for kind in parts[0] if all(kind in part for part in parts))  # of a WeightedSum
 
 
 def config(name: str, *overrides: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def check_loss(loss: Loss, spec: DataSpec) -> None:
         raise LabError("these data have no classes: choose other data, or change the options of data")
     kind = choose_kind(spec.kind, loss.wants)
     if kind is None:
-        fitting = [name for name in catalog.names() if choose_kind(spec.kind, catalog.make(name).wants) is not None]
+        fitting = [name for name in catalog.names() if choose_kind(spec.kind, catalog.wants(name)) is not None]
         raise LabError(
             f"loss {type(loss).__name__} takes {' or '.join(loss.wants)} targets, but these data give {spec.kind}: "
             f"choose one of loss={', '.join(fitting)}"

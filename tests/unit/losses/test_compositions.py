@@ -147,3 +147,8 @@ def test_the_card_of_a_sum_follows_from_its_terms():
     card = catalog.make("weighted_sum").card
     assert card.convex is None
     assert card.uniform == "1.0 * (log(K)) + 1.0 * (((K - 1) / K) ** (2.0) * log(K))"
+
+
+def test_the_targets_that_a_loss_accepts_are_known_without_instantiating_it():
+    for name in catalog.names():
+        assert catalog.wants(name) == catalog.make(name).wants, name
