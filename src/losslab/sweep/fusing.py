@@ -39,10 +39,7 @@ _MAY_DIFFER = (
 )  # fmt: skip
 """Keys whose values may differ between the members of a group, with all keys below them."""
 _OPTIMIZERS = ("torch.optim.SGD", "torch.optim.Adam", "torch.optim.AdamW", "torch.optim.RMSprop")
-_SCHEDULE_CALLBACKS = (
-    "lightning.pytorch.callbacks.EarlyStopping",
-    "losslab.training.callbacks.loss_schedules.Anneal",
-)
+_SCHEDULE_CALLBACKS = ("lightning.pytorch.callbacks.EarlyStopping", "losslab.training.callbacks.loss_schedules.Anneal")
 """Callbacks whose numbers may differ between the members of a group."""
 _CALLBACKS = (
     *_SCHEDULE_CALLBACKS,

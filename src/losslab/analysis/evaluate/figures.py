@@ -29,10 +29,7 @@ _MAX_CLASSES_WITH_COUNTS = 25
 """Largest number of classes or labels for which the cells of a confusion matrix show their counts."""
 _MAX_COLOURED, _WORST = 12, 5
 """If there are more than 12 classes, the curves of the 5 worst have colours, and the others are grey."""
-_CURVE_LABELS = {
-    "roc": ("AUC", "false-positive rate", "true-positive rate"),
-    "pr": ("AP", "recall", "precision"),
-}
+_CURVE_LABELS = {"roc": ("AUC", "false-positive rate", "true-positive rate"), "pr": ("AP", "recall", "precision")}
 """By kind of curve, the name of the area, the label of the x axis, and the label of the y axis."""
 _AVERAGES: dict[str, dict[str, Any]] = {
     "micro": {"color": "#000000", "linestyle": (0, (1, 1)), "linewidth": 2.5},

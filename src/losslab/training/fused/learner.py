@@ -82,9 +82,7 @@ class StackedSchedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the schedulers."""
-        return {
-            "schedulers": [dict(scheduler.state_dict()) for scheduler in self.schedulers.values()],
-        }
+        return {"schedulers": [dict(scheduler.state_dict()) for scheduler in self.schedulers.values()]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the states."""

@@ -31,10 +31,7 @@ class StackedOptimizer(Optimizer):
     """
 
     def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        factories: Sequence[Callable[..., Optimizer]],
-        counts: Sequence[int],
+        self, parameters: Sequence[nn.Parameter], factories: Sequence[Callable[..., Optimizer]], counts: Sequence[int]
     ) -> None:
         # With those that are not trained, because the numbers of the parameters in a checkpoint count them.
         self._parameters = [*parameters]

@@ -37,10 +37,7 @@ def draw_all(records: Records) -> dict[str, DrawnFigure]:
     for label in kept.keys() - with_losses.keys():
         logger.info("no figure of losses%s: the loss scores a batch as a whole", f" of {label}" * bool(label))
     drawn = {"dynamics_loss": distributions.draw_losses(with_losses)} if with_losses else {}
-    drawn |= {
-        margin: distributions.draw_margins(kept),
-        "dynamics_gradient": over_epochs.draw_gradients(kept),
-    }
+    drawn |= {margin: distributions.draw_margins(kept), "dynamics_gradient": over_epochs.draw_gradients(kept)}
     if any(record.has_noise for record in kept.values()):
         drawn["dynamics_noise"] = over_epochs.draw_noise(kept)
     if all(len(record.layers) > 1 for record in kept.values()):
