@@ -46,10 +46,10 @@ from losslab.runs.folder import (
     find_runs,
     timestamp,
 )  # fmt: skip
-from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, lock
+from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, lock, lock_all
 
 __all__ = [
     "JOBS", "SUMMARY", "FolderTakenError", "FoundRuns", "RunFolder", "check_name", "claim", "default_name",
-    "default_run_dir", "discard", "discard_sweep", "display_path", "find_runs", "lock", "read_text", "timestamp",
-    "write_json",
+    "default_run_dir", "discard", "discard_sweep", "display_path", "find_runs", "lock", "lock_all", "read_text",
+    "timestamp", "write_json",
 ]  # fmt: skip

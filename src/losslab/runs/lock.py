@@ -2,13 +2,19 @@
 
 import fcntl
 import os
+import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from losslab.errors import LabError
 from losslab.runs.folder import JOBS, SUMMARY, RunFolder
+
+_SPARE_DESCRIPTORS = 512
+"""The number of file descriptors that `lock_all` leaves for other files."""
+_OPEN_MAX = 10_240
+"""The largest number of file descriptors that macOS allows, although it says that there is no limit."""
 
 
 class FolderTakenError(LabError):
@@ -101,6 +107,24 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def lock_all(paths: Sequence[Path]) -> Iterator[None]:
+    """Lock folders as `lock` does. Each takes a file descriptor: those for which none is left are not locked.
+
+    Raises:
+        LabError: another process holds one of the locks.
+    """
+    limit, largest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < len(paths) + _SPARE_DESCRIPTORS:
+        limit = min(len(paths) + _SPARE_DESCRIPTORS, _OPEN_MAX if largest == resource.RLIM_INFINITY else largest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, largest))
+    count = len(paths) if limit == resource.RLIM_INFINITY else max(0, limit - _SPARE_DESCRIPTORS)
+    with ExitStack() as stack:
+        for path in paths[:count]:
+            stack.enter_context(lock(path))
+        yield
 
 
 def is_unlocked(path: Path) -> bool:

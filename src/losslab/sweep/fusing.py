@@ -111,7 +111,7 @@ def parse_fuse(fuse: object) -> Fuse:
         return "auto"
     if fuse is None or (isinstance(fuse, int) and not isinstance(fuse, bool) and fuse >= 2):
         return fuse
-    raise LabError(f"hydra.launcher.fuse must be 2 or more, auto, or null: got {fuse!r}")
+    raise LabError(f"hydra.launcher.fuse must be an integer of at least 2, auto, or null: got {fuse!r}")
 
 
 def why_alone(config: Mapping[str, Any]) -> str | None:

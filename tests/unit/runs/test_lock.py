@@ -1,5 +1,6 @@
 """A folder is claimed by one run. A refused run leaves nothing behind."""
 
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import pytest
 
 from losslab import runs
 from losslab.errors import LabError
+from losslab.runs.lock import is_unlocked
 
 
 def test_folder_that_is_not_empty_is_refused(tmp_path):
@@ -67,3 +69,31 @@ def test_one_of_several_concurrent_runs_claims_the_folder(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(claimed, range(8))) == 1
         shutil.rmtree(tmp_path / "same")
+
+
+def test_all_folders_are_locked_until_the_end(tmp_path):
+    paths = make_folders(tmp_path)
+    with runs.lock_all(paths):
+        assert not any(map(is_unlocked, paths))
+        with pytest.raises(LabError, match="another process is training in"), runs.lock_all(paths):
+            pass
+    assert all(map(is_unlocked, paths))
+
+
+def test_file_descriptors_are_left_when_many_folders_are_locked(tmp_path, monkeypatch):
+    limits = [(256, resource.RLIM_INFINITY), (256, 514), (256, 100)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits.pop(0))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: set_limits.append(limit[0]))
+    set_limits: list[int] = []
+    paths = make_folders(tmp_path)
+    for locked in (3, 2, 0):
+        with runs.lock_all(paths):
+            assert sum(not is_unlocked(path) for path in paths) == locked
+    assert set_limits == [515, 514, 100]
+
+
+def make_folders(path):
+    folders = [path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    return folders

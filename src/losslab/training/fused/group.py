@@ -129,7 +129,13 @@ class FusedRun:
 
     def run(self) -> dict[int, MemberResult]:
         """Train, test and write the files. Return the result of each member by the number of its job."""
-        self.folder.path.mkdir(parents=True, exist_ok=True)
+        unfinished = [member.folder.path for member in self.members if not member.finished]
+        for folder in (self.folder.path, *unfinished):
+            folder.mkdir(parents=True, exist_ok=True)
+        with runs.lock_all(unfinished):
+            return self._run_locked()
+
+    def _run_locked(self) -> dict[int, MemberResult]:
         point = resume_checkpoint.find_resume_point(self.folder)
         if point is not None:
             logger.info("resumed     from step %d", point.step)

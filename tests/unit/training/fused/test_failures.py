@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from fused_runs import DOUBLE, configuration, differences, train_alone, train_fused
 
+from losslab import runs
+from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.training.fused import FusedMember
 from losslab.training.fused.members import build_group
@@ -79,3 +81,13 @@ def _failures(folder: Path, members: list[list[str]], *common: str) -> dict[int,
     configs = [configuration(folder / str(index), *common, *own) for index, own in enumerate(members)]
     group = [FusedMember(index, config, finished=False, resumes=False) for index, config in enumerate(configs)]
     return build_group(group).failures
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
+    (tmp_path / "1").mkdir()
+    with (
+        runs.lock(tmp_path / "1"),
+        pytest.raises(LabError, match=f"another process is training in {tmp_path}/1: wait until it ends, or end it"),
+    ):
+        train_fused(tmp_path, [["seed=0"], ["seed=1"]], *LINE)
+    assert [*(tmp_path / "1").iterdir()] == []
