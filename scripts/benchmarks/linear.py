@@ -49,9 +49,9 @@ def process(rounds: int) -> str:
 
 def in_process(rounds: int) -> str:
     """Time training without the start of the interpreter and the imports, which take most of the time of a process."""
-    from losslab.cli.process import imports_without_gc  # noqa: PLC0415 -- slow, and not needed by the other sections
+    from losslab.cli.process import fast_imports  # noqa: PLC0415 -- slow, and not needed by the other sections
 
-    with imports_without_gc():
+    with fast_imports():
         from benchmarks.peers.linear_raw import train  # noqa: PLC0415
         from losslab.training.experiment import build, run  # noqa: PLC0415
 
@@ -82,9 +82,9 @@ def in_process(rounds: int) -> str:
 
 def length(rounds: int) -> str:
     """Time runs of different lengths. The time per epoch should not depend on the length."""
-    from losslab.cli.process import imports_without_gc  # noqa: PLC0415 -- slow, and not needed by the other sections
+    from losslab.cli.process import fast_imports  # noqa: PLC0415 -- slow, and not needed by the other sections
 
-    with imports_without_gc():
+    with fast_imports():
         from losslab.training.experiment import build, run  # noqa: PLC0415
 
     def microseconds(epochs: int) -> float:

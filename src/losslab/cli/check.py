@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losslab.cli.process import imports_without_gc, run_hydra_verb
+from losslab.cli.process import fast_imports, run_hydra_verb
 from losslab.runs import trust
 from losslab.training.config import compose
 
@@ -41,7 +41,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
 
 def _check(arguments: list[str]) -> int:
     """Examine the experiment, and test its loss if the loss is the user's or with --contract. Return the exit code."""
-    with imports_without_gc():
+    with fast_imports():
         from losslab.losses import catalog  # noqa: PLC0415
         from losslab.losses.contract.sample_inputs import CLASSES  # noqa: PLC0415
         from losslab.training import instantiate  # noqa: PLC0415

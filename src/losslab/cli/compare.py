@@ -11,7 +11,7 @@ from rich import get_console
 from rich.progress import track
 
 from losslab import runs
-from losslab.cli.process import add_common_options, imports_without_gc, refuse_file, run_verb
+from losslab.cli.process import add_common_options, fast_imports, refuse_file, run_verb
 from losslab.errors import LabError
 from losslab.io import tables, untrusted
 
@@ -122,7 +122,7 @@ def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
 
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
     """Evaluate each model with each loss. Return the title and text of a section of comparison.md. Imports torch."""
-    with imports_without_gc():
+    with fast_imports():
         from losslab.analysis import loss_matrix  # noqa: PLC0415
         from losslab.analysis.compare.grouping import shorten  # noqa: PLC0415
 

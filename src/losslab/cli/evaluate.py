@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from losslab import runs
-from losslab.cli.process import add_data_option, imports_without_gc, run_parser, run_verb, start_command
+from losslab.cli.process import add_data_option, fast_imports, run_parser, run_verb, start_command
 from losslab.cli.run import run_in_processes
 from losslab.errors import LabError
 from losslab.io.tables import terminal_table
@@ -58,7 +58,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _evaluate_here(options: argparse.Namespace) -> None:
     start_command(options.trust, rank=environment.current_rank().rank)  # again: this may be a new process
-    with imports_without_gc():
+    with fast_imports():
         from losslab.analysis.evaluate import evaluation  # noqa: PLC0415
         from losslab.analysis.evaluate.report import draw_missing_curves, evaluation_name, write_evaluation  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415

@@ -11,7 +11,7 @@ from losslab import runs as folders
 from losslab.analysis.explain import CHECKPOINTS, DEFAULTS, EXPLANATIONS, SPLITS, LandscapeOptions, validate_integer
 from losslab.analysis.explain.figures import write_tensorboard_images
 from losslab.analysis.explain.select_runs import select_runs
-from losslab.cli.process import add_common_options, imports_without_gc, refuse_file, run_verb
+from losslab.cli.process import add_common_options, fast_imports, refuse_file, run_verb
 from losslab.data.machine import keep_freed_memory
 from losslab.errors import LabError
 
@@ -41,7 +41,7 @@ def _explain(options: argparse.Namespace) -> None:
         if unfit:
             refused.append(f"{name}: {folders.display_path(unfit[0].path)} is not {explanation.needs}")
             continue
-        with imports_without_gc():
+        with fast_imports():
             from losslab.training import experiment  # noqa: F401, PLC0415 -- imports torch with the garbage collector off
         keep_freed_memory()
         try:

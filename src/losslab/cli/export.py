@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from losslab import runs
-from losslab.cli.process import add_data_option, imports_without_gc, run_parser, run_verb
+from losslab.cli.process import add_data_option, fast_imports, run_parser, run_verb
 
 logger = logging.getLogger("losslab")
 
@@ -26,7 +26,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    with imports_without_gc():
+    with fast_imports():
         from losslab.analysis.evaluate import export  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
     request = EvaluationRequest(options.run_folder, checkpoint=options.ckpt, data=options.data, trusted=options.trust)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from losslab.cli.process import imports_without_gc, run_parser, run_verb
+from losslab.cli.process import fast_imports, run_parser, run_verb
 from losslab.errors import LabError
 from losslab.io.tables import write_csv
 from losslab.runs import RunFolder
@@ -32,7 +32,7 @@ def _predict(options: argparse.Namespace) -> int:
     """Classify the images, and return the exit code: 1 if a file cannot be read."""
     if options.csv is not None and os.path.lexists(options.csv):
         raise LabError(f"{options.csv} exists already: name another file, or remove it")
-    with imports_without_gc():
+    with fast_imports():
         from losslab.analysis.evaluate import predict  # noqa: PLC0415
     if options.top < 1:
         raise LabError(f"--top must be 1 or more, got {options.top}")

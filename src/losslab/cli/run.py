@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from losslab.cli.process import exit_now, imports_without_gc, one_line_errors
+from losslab.cli.process import exit_now, fast_imports, one_line_errors
 from losslab.data.machine import keep_freed_memory
 from losslab.errors import LabError, PartError, part_error
 from losslab.io.terminal import ignore_output_errors, printable
@@ -81,7 +81,7 @@ def _write_traceback(error: Exception) -> None:
 
 def _run(config: dict[str, Any], *, resume: bool, from_folder: bool) -> float | None:
     ignore_output_errors()  # here, because each process of a run calls this function
-    with imports_without_gc():
+    with fast_imports():
         from losslab.cli import report  # noqa: PLC0415
         from losslab.training.experiment import build  # noqa: PLC0415
         from losslab.training.experiment import run as run_experiment  # noqa: PLC0415

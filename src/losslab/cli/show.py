@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from losslab.cli.process import imports_without_gc, run_hydra_verb
+from losslab.cli.process import fast_imports, run_hydra_verb
 from losslab.errors import LabError
 from losslab.training.config import compose
 
@@ -27,7 +27,7 @@ def _show(arguments: list[str]) -> None:
     if not arguments:
         sys.stdout.write(_HELP)
         return
-    with imports_without_gc():
+    with fast_imports():
         from losslab.analysis.loss_cards import card_text, report  # noqa: PLC0415
         from losslab.analysis.loss_cards.curves import CLASSES, curves  # noqa: PLC0415
         from losslab.losses.adapter.adapted import Adapted  # noqa: PLC0415

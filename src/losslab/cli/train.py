@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losslab import CONF, runs
 from losslab.cli import run
 from losslab.cli.hydra_errors import quote_texts
-from losslab.cli.process import add_working_directory_to_path, exit_now, imports_without_gc, one_line_errors
+from losslab.cli.process import add_working_directory_to_path, exit_now, fast_imports, one_line_errors
 from losslab.errors import LabError
 from losslab.io import conf_groups
 from losslab.io.terminal import ignore_output_errors
@@ -198,7 +198,7 @@ def read_configuration(folder: RunFolder, settings: Mapping[str, str] | None = N
     Raises:
         LabError: there is no configuration, or it contains a `_target_` or a path that is not allowed.
     """
-    with imports_without_gc():  # check_targets imports torch
+    with fast_imports():  # check_targets imports torch
         started = folder.config.exists()
         config = folder.read_config() if started else _read_composed(folder)
         config = recorded.relocate(config, folder.path)

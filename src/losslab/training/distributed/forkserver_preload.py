@@ -2,7 +2,6 @@
 
 import atexit
 import ctypes
-import gc
 import importlib
 import os
 import signal
@@ -13,19 +12,21 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which forked processes do not inherit
 if str(os.getppid()) != os.environ.get("LOSSLAB_PARENT", str(os.getppid())):
     os._exit(0)  # the parent ended before prctl
-gc.disable()
-for name in (
-    "losslab.cli.train",
-    "losslab.training.experiment",
-    "losslab.sweep.launcher",
-    "losslab.cli.report",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.figure",
-    "PIL.PngImagePlugin",
-    "torch.utils.tensorboard",
-):
-    importlib.import_module(name)
-gc.freeze()  # the children share the memory of these objects, because garbage collection does not write to them
-gc.enable()
+with importlib.import_module("losslab.cli.process").fast_imports():
+    for name in (
+        "losslab.cli.train",
+        "losslab.training.experiment",
+        "losslab.sweep.launcher",
+        "losslab.cli.report",
+        "losslab.training.callbacks.tensorboard",
+        "losslab.training.callbacks.history",
+        "losslab.training.callbacks.gradient_norms",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "PIL.PngImagePlugin",
+        "torch.utils.tensorboard",
+    ):
+        importlib.import_module(name)
+# The children share the memory of these objects, since `fast_imports` froze them: garbage collection does not write to them.
 # The server has nothing to save, and unloading torch would take a second.
 atexit.register(os._exit, 0)
