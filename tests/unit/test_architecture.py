@@ -54,6 +54,18 @@ def test_help_imports_no_library(arguments):
     assert done.returncode == 0, done.stderr
 
 
+def test_training_starts_without_scipy_signal_which_can_be_imported_later():
+    code = (
+        "import sys\nfrom losslab.cli.process import fast_imports\n"
+        "with fast_imports():\n    import losslab.training.experiment\n"
+        "assert 'torchmetrics' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('scipy.signal')]\n"
+        "import scipy.signal\nassert scipy.signal.windows.hann(3).sum() == 1\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_file_that_the_architecture_page_names_exists():
     names = set(re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.py|(?:[\w.-]+/)+)`", PAGE))
     names -= {"cli/VERB.py"}
