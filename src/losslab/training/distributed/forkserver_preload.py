@@ -27,6 +27,6 @@ with importlib.import_module("losslab.cli.process").fast_imports():
         "torch.utils.tensorboard",
     ):
         importlib.import_module(name)
-# The children share the memory of these objects, since `fast_imports` froze them: garbage collection does not write to them.
+# The children share the memory of these objects: `fast_imports` froze them, so the garbage collector leaves them alone.
 # The server has nothing to save, and unloading torch would take a second.
 atexit.register(os._exit, 0)
