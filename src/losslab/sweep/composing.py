@@ -45,9 +45,7 @@ class Template:
     """
 
     def __init__(self, config: DictConfig, overrides: Sequence[ValueOverride | str]) -> None:
-        task = copy.deepcopy(config)
-        with read_write(task), open_dict(task):
-            del task["hydra"]
+        task = _without_hydra(copy.deepcopy(config))
         self._config, self._task = pickle.dumps(config), pickle.dumps(task)
         self._keys = [part.key if isinstance(part, ValueOverride) else _parse(part).key_or_group for part in overrides]
         self.choices: dict[str, Any] = OmegaConf.to_container(config.hydra.runtime.choices)  # type: ignore[assignment]
@@ -106,6 +104,12 @@ class Template:
         return self.hydra["overrides"]["task"] == [*overrides] and not any(map(interpolations.is_interpolation, texts))
 
 
+def _without_hydra(config: DictConfig) -> DictConfig:
+    with read_write(config), open_dict(config):
+        del config["hydra"]
+    return config
+
+
 def _with_values(pickled: bytes, overrides: Sequence[ValueOverride | str]) -> DictConfig:
     config: DictConfig = pickle.loads(pickled)  # noqa: S301 -- pickled by `Template`
     for part in overrides:
@@ -141,33 +145,18 @@ class Composer:
         self._other_keys: set[str] = set()
         """Keys that look like those of values, but choose files or are changed by other overrides."""
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Return the configuration of a job, with the key `hydra`.
+    def compose(self, overrides: Sequence[str], *, with_hydra: bool = True) -> DictConfig:
+        """Return the configuration of a job, with or without the key `hydra`.
 
         Raises:
             CompactHydraException: an override is wrong.
         """
         template, parts = self.template(overrides)
         try:
-            config = template.full_config(parts)
+            config = template.full_config(parts) if with_hydra else template.task_config(parts)
         except OmegaConfBaseException:  # Hydra names the override
-            return self._load(self._master, list(overrides))
-        OmegaConf.copy_cache(from_config=self._master, to_config=config)
-        return config
-
-    def compose_task(self, overrides: Sequence[str]) -> DictConfig:
-        """Return the configuration of a job without the key `hydra`.
-
-        Raises:
-            CompactHydraException: an override is wrong.
-        """
-        template, parts = self.template(overrides)
-        try:
-            config = template.task_config(parts)
-        except OmegaConfBaseException:
             config = self._load(self._master, list(overrides))
-            with read_write(config), open_dict(config):
-                del config["hydra"]
+            config = config if with_hydra else _without_hydra(config)
         OmegaConf.copy_cache(from_config=self._master, to_config=config)
         return config
 

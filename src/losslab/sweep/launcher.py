@@ -69,7 +69,7 @@ class Launcher(HydraLauncher):
 
     def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:  # noqa: ARG002
         if self._is_basic:  # it only checks that the job can be composed
-            return self._composer.compose_task(sweep_overrides)
+            return self._composer.compose(sweep_overrides, with_hydra=False)
         return self._composer.compose(sweep_overrides)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -118,7 +118,7 @@ class Launcher(HydraLauncher):
         job.task = job.config = None
         try:
             template, parts = self._composer.template(job.overrides)
-            task = self._composer.compose_task(job.overrides)
+            task = self._composer.compose(job.overrides, with_hydra=False)
             plain, _ = template.plain(parts)
             _check_seed(task)
             context: Any = contextlib.nullcontext()
