@@ -1,12 +1,10 @@
 """`Learner`, the LightningModule of network, loss and metrics, and its subclasses `Regressor` and `Classifier`."""
 
-import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
@@ -15,20 +13,15 @@ from losslab.data import random_keys
 from losslab.data.batch import Batch, DataSpec
 from losslab.errors import LabError
 from losslab.losses.base import Loss
+from losslab.models.learner_base import BaseLearner, with_known_signature
 from losslab.models.logged import LoggedValues
-from losslab.models.metrics import MONITOR, EvaluationMetrics, RunningMean, monitor_mode, sums_of_ranks
+from losslab.models.metrics import EvaluationMetrics, RunningMean, sums_of_ranks
 from losslab.models.optimizers import Evaluations, check_accumulation, separate_weights, set_mode
-from losslab.models.schedules import RunLength, make_schedule, run_length, schedule_config
+from losslab.models.schedules import make_schedule, schedule_config
 from losslab.targets import Task, choose_kind, encode
 
 
-def with_known_signature(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Store the signature of a function with it: Lightning asks for it in each step, which would take a while."""
-    step.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
-    return step
-
-
-class Learner(LightningModule):
+class Learner(BaseLearner):
     """Base class of the LightningModules that train and evaluate a network with a loss.
 
     Args:
@@ -88,23 +81,6 @@ class Learner(LightningModule):
         """Whether the optimizer evaluates the loss several times in a step, as LBFGS does."""
         self._evaluations = Evaluations()  # of the loss in the current step
         self._optimizer_trains = False  # the last mode of `set_mode`
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this about fifty times a step, and nn.Module.__setattr__ would check each time for parameters.
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def monitor(self) -> str:
-        """Name of the metric for checkpoints, early stopping, tuning and comparison. It is never the loss."""
-        return f"val/{MONITOR[self.spec.task]}"
-
-    @property
-    def monitor_mode(self) -> str:
-        """Either "min" or "max": whether lower or higher values of the monitored metric are better."""
-        return monitor_mode(self.spec.task)
 
     @cached_property
     def epoch_metric_names(self) -> list[str]:
@@ -234,16 +210,7 @@ class Learner(LightningModule):
         size: int = getattr(self.trainer.train_dataloader, "batch_size", None) or 1
         return size * self.trainer.accumulate_grad_batches
 
-    @with_known_signature
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._evaluation_step(batch, "val")
-
-    @with_known_signature
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._evaluation_step(batch, "test")
-
-    def _evaluation_step(self, batch: Batch, split: str) -> Tensor:
-        """Update loss and metrics, and return the raw outputs for the callbacks."""
+    def _evaluation_step(self, batch: Batch, batch_idx: int, split: str) -> Tensor:
         outputs, _, _ = self.step(batch, split)
         self.evaluation_metrics[split].update(self.predictions(outputs), self.probabilities(outputs), batch.truth)
         return outputs
@@ -314,12 +281,9 @@ class Learner(LightningModule):
             position = self.trainer.global_step, self._evaluations.count
             random_keys.seed_torch(random_keys.key(self.seed, random_keys.STEP, *position), self.device)
 
-    def on_fit_start(self) -> None:
-        self._reset_metrics("train", "val")
-
     def on_validation_start(self) -> None:
         self._set_optimizer_mode(training=False)
-        self._reset_metrics("val")
+        super().on_validation_start()
 
     def on_validation_end(self) -> None:
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -339,9 +303,6 @@ class Learner(LightningModule):
             for buffer in self.network.buffers():
                 distributed.broadcast(buffer, src=0)
 
-    def on_test_start(self) -> None:
-        self._reset_metrics("test")
-
     def _reset_metrics(self, *splits: str) -> None:
         for split in splits:
             for average in self.averages[split].values():
@@ -351,13 +312,7 @@ class Learner(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._logged.end_epoch(self.trainer)
-        self._log_epoch("train")
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_epoch("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_epoch("test")
+        super().on_train_epoch_end()
 
     def _log_epoch(self, split: str) -> None:
         """Compute the metrics of a split over all ranks, and pass them to callbacks and loggers."""
@@ -379,7 +334,9 @@ class Learner(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.scheduler is None:
             return optimizer
-        scheduler = make_schedule(self.scheduler, optimizer, self.monitor_mode, self._schedule_length)
+        scheduler = make_schedule(
+            self.scheduler, optimizer, self.monitor_mode, lambda: self.schedule_length(self.interval)
+        )
         config = schedule_config(scheduler, self.trainer, self.interval, self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
@@ -388,11 +345,6 @@ class Learner(LightningModule):
         # With val_check_interval, not every epoch has a new value of the metric.
         if metric is None or self.monitor in self.updated_this_epoch:
             super().lr_scheduler_step(scheduler, metric)
-
-    def _schedule_length(self) -> RunLength:
-        if self.trainer.train_dataloader is None:
-            self.trainer.fit_loop.setup_data()
-        return run_length(self.trainer, int(self.trainer.num_training_batches), self.interval)
 
 
 class Regressor(Learner):

@@ -15,7 +15,7 @@ from losslab.training.callbacks.checkpoint_state import GrowingState
 from losslab.training.callbacks.disk import BestEffortWriter
 
 _Row = tuple[int, int, Tensor]
-"""The epoch, the step, and all weights (P,) on the CPU."""
+"""The epoch, the step, and all weights (P,), or (M, P) of M networks, on the CPU."""
 
 
 class WeightTrajectory(GrowingState):
@@ -32,7 +32,6 @@ class WeightTrajectory(GrowingState):
         self._names: list[str] = []
         self._every = 1
         self._kept: list[_Row] = []
-        self._newest: _Row | None = None
 
     @property
     def state_key(self) -> str:
@@ -51,12 +50,10 @@ class WeightTrajectory(GrowingState):
 
     def frozen_state(self) -> Callable[[], dict[str, Any]]:
         every, kept, count = self._every, self._kept, len(self._kept)
-        newest = [] if self._newest is None else [self._newest]
 
         def state() -> dict[str, Any]:
-            rows = [*kept[:count], *newest]
-            weights = [torch.stack([row[2] for row in rows])] if rows else []
-            return {"every": every, "places": [row[:2] for row in rows], "weights": weights}
+            weights = [torch.stack([row[2] for row in kept[:count]])] if count else []
+            return {"every": every, "places": [row[:2] for row in kept[:count]], "weights": weights}
 
         return state
 
@@ -64,9 +61,9 @@ class WeightTrajectory(GrowingState):
         positions, weights = state_dict["places"], state_dict["weights"]
         # Earlier versions wrote a tensor (epochs, *shape) for each parameter.
         table = torch.cat([weight.flatten(1) for weight in weights], 1) if positions else ()
-        rows = [(epoch, step, row) for (epoch, step), row in zip(positions, table, strict=True)]
-        self._every = state_dict["every"]
-        self._kept, self._newest = rows[:-1], rows[-1] if rows else None
+        # They also wrote the newest row twice, if it was of an epoch that is kept.
+        rows = {epoch: (epoch, step, row) for (epoch, step), row in zip(positions, table, strict=True)}
+        self._every, self._kept = state_dict["every"], [*rows.values()]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         if self._enabled:
@@ -80,26 +77,32 @@ class WeightTrajectory(GrowingState):
             self._write()
 
     def _record(self, epoch: int, step: int) -> None:
-        self._newest = (epoch, step, torch.cat([parameter.flatten() for parameter in self._parameters]).cpu())
-        if epoch % self._every:
-            return
-        self._kept.append(self._newest)
-        if len(self._kept) > self.rows:
-            self._every *= 2
-            self._kept = [row for row in self._kept if row[0] % self._every == 0]
+        row = (epoch, step, torch.cat([parameter.flatten() for parameter in self._parameters]).cpu())
+        self._kept, self._every = with_row(self._kept, row, self._every, self.rows)
 
     def _write(self) -> None:
-        if self._newest is None:
+        if not self._kept:
             return
-        if self._kept[-1][0] != self._newest[0]:
-            self._kept.append(self._newest)
         weights = torch.stack([row[2] for row in self._kept])
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))  # NumPy has no bfloat16
         # astype(str) writes the shortest decimals that are parsed as the same number.
         decimals = weights.numpy().astype(str).tolist()
         rows = ([epoch, step, *row] for (epoch, step, _), row in zip(self._kept, decimals, strict=True))
         write_csv(self.folder.weight_trajectory, ["epoch", "step", *self._names], rows)
-        self._newest = None
+
+
+def with_row(rows: list[_Row], row: _Row, every: int, largest: int = 10_000) -> tuple[list[_Row], int]:
+    """Add the row of the newest epoch to rows of every `every`-th epoch. Return the rows, and the new `every`.
+
+    If there are more than `largest`, those of every second epoch are left out. The newest row is kept until the next.
+    """
+    if rows and rows[-1][0] % every:
+        rows = rows[:-1]  # in a copy, see `GrowingState`
+    rows.append(row)
+    if len(rows) > largest:
+        every *= 2
+        rows = [each for each in rows if each is row or each[0] % every == 0]
+    return rows, every
 
 
 def element_names(name: str, shape: torch.Size) -> list[str]:

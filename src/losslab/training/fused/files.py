@@ -57,7 +57,7 @@ class GroupFiles:
     Args:
         learner: the learner of the group after training.
         recorder: the callback that recorded the training.
-        finals: for each member, the last state: see `member_state`. The keys are the indices of the members.
+        finals: for each member, the last state: see `FusedLearner.state_of`. The keys are the indices of the members.
     """
 
     def __init__(self, learner: FusedLearner, recorder: Recorder, finals: Mapping[int, dict[str, Any]]) -> None:
@@ -208,7 +208,7 @@ class GroupFiles:
         state = {f"network.{name}": tensors[name][index].clone() for name in networks.template.state_dict()}
         result: dict[str, Any] = {"state_dict": state | self.learner.losses.state_of(index, "loss.")}
         if moment is not None:
-            optimizer: Any = self.learner.trainer.optimizers[0]
+            optimizer = self.learner.stacked_optimizer
             result["optimizer_state"] = optimizer.state_of(index, best["optimizer"], moment["step"])
         return result
 
@@ -216,7 +216,7 @@ class GroupFiles:
         self, index: int, moment: dict[str, Any], state: dict[str, Any], callbacks: dict[str, Any]
     ) -> dict[str, Any]:
         """Return the content of a Lightning checkpoint of a member."""
-        optimizer: Any = self.learner.trainer.optimizers[0]
+        optimizer = self.learner.stacked_optimizer
         setting = int(optimizer.setting_of[index])
         schedule = moment["schedules"].get(setting)
         averages = [name for name in self.learner.names_of(index) if name.startswith("train/")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 
 from losslab import runs
 from losslab.data.machine import keep_freed_memory
@@ -19,13 +20,15 @@ from losslab.io import atomic
 from losslab.io.terminal import PrintableFormatter
 from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder, resume_checkpoint
+from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
+from losslab.training.callbacks.checkpoint_state import current_state
 from losslab.training.experiment import made_with
 from losslab.training.fused import FusedMember, MemberResult
 from losslab.training.fused.data import FusedData
 from losslab.training.fused.files import GroupFiles
 from losslab.training.fused.learner import FusedLearner, Member
 from losslab.training.fused.members import BuiltGroup, annealing, build_group, early_stopping, partition
-from losslab.training.fused.recorder import GroupCheckpoint, Recorder, member_state
+from losslab.training.fused.recorder import Recorder
 from losslab.training.global_state import global_state
 from losslab.training.trainer import make_trainer, suppress_lightning_noise
 
@@ -172,7 +175,7 @@ class FusedRun:
         """Take the last state of each member, before the weights are replaced by the best ones."""
         recorder, learner = self.recorder, self.learner
         finals = {
-            index: recorder.finals.get(index) or member_state(self.trainer, learner, index)
+            index: recorder.finals.get(index) or learner.state_of(index)
             for index in range(learner.size)
             if recorder.ended.get(index, {"reason": None})["reason"] is None
         }
@@ -232,3 +235,41 @@ class FusedRun:
 def _callback(member: Member, name: str) -> dict[str, Any] | None:
     settings: dict[str, Any] | None = (member.config.get("callbacks") or {}).get(name)
     return settings
+
+
+class GroupCheckpoint(BestAndLastCheckpoint):
+    """Writes last.ckpt of the whole group, from which an interrupted group resumes bit-exactly.
+
+    The best state of each member is part of it. The file is written as `BestAndLastCheckpoint` does it: at intervals,
+    at a signal and at the end.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return "GroupCheckpoint"
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        return current_state(trainer)  # the state of a member may be infinite, which must not end the others
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: there is no state."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        trainer.should_stop |= "trained" in checkpoint  # all members may have been stopped early
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.signals.deferred, self._before_validation = True, None
+        self._validation_seconds = time.monotonic() - self._validation_began
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Do nothing: `Recorder` records the end of an epoch."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._request.submit_and_wait(self.signals.request())
+        self.signals.uninstall()
+        self._write_last(trainer, self._state(trainer) | {"trained": {"epochs": trainer.current_epoch}})
+        self._end_if_requested(trainer)

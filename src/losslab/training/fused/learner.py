@@ -8,20 +8,19 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from losslab.data.batch import Batch, DataSpec
 from losslab.losses.base import Loss
 from losslab.models.learner import Learner, learner_for
-from losslab.models.metrics import MONITOR, monitor_mode
-from losslab.models.schedules import RunLength, make_schedule, run_length
+from losslab.models.learner_base import BaseLearner, with_known_signature
+from losslab.models.schedules import make_schedule
 from losslab.runs import RunFolder
 from losslab.targets import Task
 from losslab.training.fused.metrics import RunningMeans, StackedMetrics
 from losslab.training.fused.optimizers import StackedOptimizer, clip_gradients, gradient_norms
-from losslab.training.fused.stack import LossStack, NotFusableError, Stacked
+from losslab.training.fused.stack import LossStack, Stacked
 
 
 @dataclass
@@ -90,7 +89,7 @@ class StackedSchedule:
             scheduler.load_state_dict(own)
 
 
-class FusedLearner(LightningModule):
+class FusedLearner(BaseLearner):
     """Trains networks of one architecture as one. Every metric has a value for each member.
 
     Args:
@@ -109,11 +108,7 @@ class FusedLearner(LightningModule):
         self.networks = Stacked([member.network for member in members])
         dtype = next((each.dtype for each in members[0].network.parameters()), torch.float32)
         annealed = [*dict.fromkeys(member.anneal["parameter"] for member in members if member.anneal)]
-        if any(True for member in members for _ in member.loss.parameters()):
-            raise NotFusableError("the loss has parameters that are learned")
         self.losses = LossStack([member.loss for member in members], spec, dtype, annealed)
-        self.monitor = f"val/{MONITOR[spec.task]}"
-        self.monitor_mode = monitor_mode(spec.task)
         train_metric = learner_for(spec.task).train_metric
         names = ["loss", *(f"loss/{name}" for name in dict.fromkeys(self.losses.term_names))]
         own = [*names, train_metric, *([f"{train_metric}_given"] if track_given_labels else [])]
@@ -136,13 +131,6 @@ class FusedLearner(LightningModule):
         self._batch: tuple[Batch, int] | None = None
         self._batch_losses = torch.zeros(len(members))
         self._saved: dict[str, Any] | None = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this about fifty times a step, see `Learner`.
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     @property
     def size(self) -> int:
@@ -204,6 +192,7 @@ class FusedLearner(LightningModule):
             return (self.losses.predictions(outputs).argmax(2) == truth).sum(1)
         return ((self.losses.probabilities(outputs) > 0.5) == (truth > 0.5)).float().mean(2).sum(1)
 
+    @with_known_signature
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         _, totals, weights, _ = self._step(batch, "train")
         losses = totals / weights
@@ -242,12 +231,43 @@ class FusedLearner(LightningModule):
         if new.any() and self.on_non_finite is not None and self._batch is not None:
             self.on_non_finite(what, new, *self._batch)
 
+    @property
+    def stacked_optimizer(self) -> StackedOptimizer:
+        """The optimizer of all members."""
+        optimizer: StackedOptimizer = self.trainer.optimizers[0]  # type: ignore[assignment]
+        return optimizer
+
+    def state_of(self, member: int) -> dict[str, Any]:
+        """Return copies of the weights and the optimizer state of a member, as in a checkpoint."""
+        return {
+            "state_dict": self.networks.state_of(member, "network.") | self.losses.state_of(member, "loss."),
+            "optimizer_state": self.stacked_optimizer.state_of(member),
+        }
+
+    def have_finite_states(self) -> Tensor:
+        """Return for each member whether all tensors of its checkpoint are finite, bool (M,) on the CPU."""
+        finite = finite_rows([*(each.detach() for each in self.networks.parameters()), *self.networks.buffers()])
+        optimizer = self.stacked_optimizer
+        for first, tensor in zip(optimizer.first_rows(), optimizer.tensors(), strict=True):
+            finite[first : first + len(tensor)] &= finite_rows([tensor])
+        return finite.cpu()
+
+    def learner_of(self, index: int) -> Learner:
+        """Return an ordinary learner with the current weights and gradients of a member."""
+        own = self.members[index].learner(self.spec).to(self.device).train(self.training)
+        parameters, _ = self.networks.tensors()
+        with torch.no_grad():
+            own.network.load_state_dict(self.networks.state_of(index))
+            for name, parameter in own.network.named_parameters():
+                gradient = parameters[name].grad
+                parameter.grad = None if gradient is None else gradient[index].clone()
+        return own
+
     def end(self, member: int, *, discard: bool = False) -> None:
         """Stop the training of a member; the others continue. `discard` replaces its weights and state by zeros."""
         self.active[member] = False
         if discard:
-            optimizer: Any = self.trainer.optimizers[0]
-            optimizer.discard(member)
+            self.stacked_optimizer.discard(member)
             with torch.no_grad():
                 for tensor in [*self.parameters(), *self.networks.buffers()]:
                     tensor[member] = 0
@@ -264,30 +284,16 @@ class FusedLearner(LightningModule):
     def _trained(self) -> list[nn.Parameter]:
         return [each for each in self.networks.stacked_parameters if each.requires_grad]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, batch_idx, "test")
-
-    def _evaluation_step(self, batch: Batch, batch_idx: int, split: str) -> None:
+    def _evaluation_step(self, batch: Batch, batch_idx: int, split: str) -> Tensor:
         outputs, _, _, truth = self._step(batch, split)
         probabilities = None if self.spec.task is Task.REGRESSION else self.losses.probabilities(outputs)
         self.metrics[split].update(self.losses.predictions(outputs), probabilities, truth)
         finite = self.means[split]["loss"].sums[0].isfinite()
         if not finite.all() and self.on_non_finite is not None:
             self.on_non_finite(f"{split}/loss", ~finite.cpu(), batch, batch_idx)
+        return outputs
 
-    def on_fit_start(self) -> None:
-        self._reset("train", "val")
-
-    def on_validation_start(self) -> None:
-        self._reset("val")
-
-    def on_test_start(self) -> None:
-        self._reset("test")
-
-    def _reset(self, *splits: str) -> None:
+    def _reset_metrics(self, *splits: str) -> None:
         for split in splits:
             self.means[split] = {name: RunningMeans(self.size, self.device) for name in self._averages[split]}
             if split != "train":
@@ -305,16 +311,7 @@ class FusedLearner(LightningModule):
     def on_train_epoch_start(self) -> None:
         self.updated_this_epoch.clear()
 
-    def on_train_epoch_end(self) -> None:
-        self._compute("train")
-
-    def on_validation_epoch_end(self) -> None:
-        self._compute("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._compute("test")
-
-    def _compute(self, split: str) -> None:
+    def _log_epoch(self, split: str) -> None:
         values = {name: means.compute() for name, means in self.means[split].items()}
         if split in self.metrics:
             values |= self.metrics[split].compute()
@@ -353,7 +350,7 @@ class FusedLearner(LightningModule):
                     member.scheduler,
                     optimizer.optimizers[index],
                     self.monitor_mode,
-                    lambda: self._length(interval),  # noqa: B023
+                    lambda: self.schedule_length(interval),  # noqa: B023
                 )
                 for index, member in enumerate(first)
                 if member.scheduler is not None and member.interval == interval
@@ -364,11 +361,6 @@ class FusedLearner(LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
-
-    def _length(self, interval: str) -> RunLength:
-        if self.trainer.train_dataloader is None:
-            self.trainer.fit_loop.setup_data()
-        return run_length(self.trainer, int(self.trainer.num_training_batches), interval)
 
 
 def finite_rows(tensors: Sequence[Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.experiment import Experiment, build, check_data, check_first_step, seed_all
 from losslab.training.fused import FusedMember
 from losslab.training.fused.learner import Member
-from losslab.training.fused.stack import LossStack, NotFusableError, Stacked, structure
+from losslab.training.fused.stack import LossStack, Stacked, structure
 from losslab.training.instantiate import make, make_data, make_loss, make_partial
 from losslab.training.network import make_network
 from losslab.training.teacher import trusting
@@ -302,8 +302,6 @@ def _try(members: Sequence[Member], batch: Batch, spec: DataSpec) -> None:
     parameter = next((each for each in members[0].network.parameters()), torch.zeros(()))
     inputs = batch.inputs.to(parameter.dtype).cpu()
     losses = LossStack([member.loss for member in members], spec, parameter.dtype)
-    if next(losses.parameters(), None) is not None:
-        raise NotFusableError("the loss has parameters that are learned")
     outputs = networks(inputs, shared=True)
     target = batch.target.cpu()
     totals, weights, _ = losses.totals(outputs, target.expand(len(members), *target.shape))

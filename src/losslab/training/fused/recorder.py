@@ -1,4 +1,4 @@
-"""The callbacks of a group: `Recorder` records what each member's run folder will contain, `GroupCheckpoint` saves."""
+"""The callback of a group that records what each member's run folder will contain."""
 
 import copy
 import logging
@@ -13,22 +13,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from losslab.data.batch import Batch
-from losslab.models.learner import Learner
 from losslab.models.schedules import epochs_of_run
-from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint, is_last_epoch
-from losslab.training.callbacks.checkpoint_state import current_state, first_non_finite, non_finite_state
+from losslab.training.callbacks.checkpoint import is_last_epoch
+from losslab.training.callbacks.checkpoint_state import first_non_finite, non_finite_state
 from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.callbacks.non_finite import Finding, locate_non_finite, name_with_terms, no_finite_mean
 from losslab.training.callbacks.progress import epochs_per_line
+from losslab.training.callbacks.weight_trajectory import with_row
 from losslab.training.distributed import worker
 from losslab.training.fused import MemberResult
-from losslab.training.fused.learner import FusedLearner, Member, finite_rows
+from losslab.training.fused.learner import FusedLearner
 from losslab.training.fused.optimizers import gradient_norms
 
 logger = logging.getLogger("losslab")
 
-_LARGEST_TRAJECTORY = 10_000
-"""The largest number of epochs whose weights are kept, as in `WeightTrajectory`."""
 _REPORT_SECONDS = 0.25
 
 
@@ -62,7 +60,7 @@ class Recorder(Checkpoint):
         self.best: dict[str, Any] = {}
         """Of the best epoch of each member: epoch (M,), 0 if there is none; values (metrics, M); moment (M,); state."""
         self.finals: dict[int, dict[str, Any]] = {}
-        """The state of each member that was stopped early, as `member_state` returns it."""
+        """The state of each member that was stopped early, as `FusedLearner.state_of` returns it."""
         self.moments: dict[int, dict[str, Any]] = {}
         """What the checkpoints of all members have in common, by the step at which they were taken."""
         self.final_moment: dict[str, Any] | None = None
@@ -80,18 +78,9 @@ class Recorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         names = (
-            "rows",
-            "columns",
-            "times",
-            "weights",
-            "gradients",
-            "ended",
-            "best",
-            "finals",
-            "moments",
-            "epochs",
+            "rows", "columns", "times", "weights", "gradients", "ended", "best", "finals", "moments", "epochs",
             "_every",
-        )
+        )  # fmt: skip
         stopping = {index: callback.state_dict() for index, callback in self.early_stopping.items()}
         return {name: getattr(self, name) for name in names} | {
             "rates": self._rates, "stopping": stopping, "final": self.final_moment,
@@ -128,8 +117,7 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: FusedLearner) -> None:
         self._started = time.perf_counter()
-        optimizer: Any = trainer.optimizers[0]
-        self._rates = optimizer.rates()
+        self._rates = pl_module.stacked_optimizer.rates()
         self._anneal(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: FusedLearner, optimizer: Optimizer) -> None:
@@ -180,7 +168,7 @@ class Recorder(Checkpoint):
         known, old = self.best["epoch"] > 0, self.best["values"][self.columns.index(pl_module.monitor)]
         better = values > old if pl_module.monitor_mode == "max" else values < old
         self._newest_is_best = torch.where(known, better, ~values.isnan()) & pl_module.active
-        self._newest_is_best &= _finite_members(trainer, pl_module)
+        self._newest_is_best &= pl_module.have_finite_states()
         if self._newest_is_best.any():
             self._keep_best(trainer, pl_module)
         if trainer.check_val_every_n_epoch != 1:
@@ -215,9 +203,9 @@ class Recorder(Checkpoint):
 
     def _end_if_not_finite(self, trainer: Trainer, learner: FusedLearner, *, finished: bool) -> None:
         """End the members whose state contains NaN or infinity, which is not written. `finished`: see `_end`."""
-        bad = ~_finite_members(trainer, learner) & learner.active
+        bad = ~learner.have_finite_states() & learner.active
         for member in bad.nonzero().flatten().tolist():
-            name = _non_finite_tensor(member_state(trainer, learner, member))
+            name = _non_finite_tensor(learner.state_of(member))
             if name is not None:
                 reason = non_finite_state(trainer.global_step, name)
                 self._end(trainer, learner, member, reason, finished=finished)
@@ -233,14 +221,10 @@ class Recorder(Checkpoint):
         new, best, step = self._newest_is_best, self.best, trainer.global_step
         self.moments[step] = self._moment(trainer, learner)
         rows = new.nonzero().flatten().to(learner.device)
-        optimizer: Any = trainer.optimizers[0]
+        optimizer = learner.stacked_optimizer
         state = optimizer.tensors()
         best["optimizer"] = best["optimizer"] or [torch.zeros_like(each) for each in state]
-        tensors = [
-            *(each.detach() for each in learner.networks.stacked_parameters),
-            *learner.networks.buffers(),
-            *state,
-        ]
+        tensors = [*(each.detach() for each in learner.networks.parameters()), *learner.networks.buffers(), *state]
         first_rows = [0] * (len(tensors) - len(state)) + optimizer.first_rows()
         kept = [*best["parameters"], *best["buffers"], *best["optimizer"]]
         for first, old, tensor in zip(first_rows, kept, tensors, strict=True):
@@ -255,7 +239,7 @@ class Recorder(Checkpoint):
         """Return the parts of a checkpoint that all members share at this moment, or what `member` needs of them."""
         connector: Any = trainer._checkpoint_connector  # noqa: SLF001
         loader: Any = trainer.train_dataloader
-        optimizer: Any = trainer.optimizers[0]
+        optimizer = learner.stacked_optimizer
         configs: Any = trainer.lr_scheduler_configs
         groups = optimizer.parameter_groups()
         wanted = {*range(len(optimizer.optimizers))} if member is None else {int(optimizer.setting_of[member])}
@@ -280,12 +264,8 @@ class Recorder(Checkpoint):
         parameters = [each.detach().flatten(1) for each in learner.networks.stacked_parameters]
         if not 0 < sum(each.shape[1] for each in parameters) <= self.trajectory:
             return
-        if self.weights and self.weights[-1][0] % self._every:
-            self.weights.pop()  # the newest was kept only until the next
-        self.weights.append((epoch, step, torch.cat(parameters, 1).cpu()))
-        if len(self.weights) > _LARGEST_TRAJECTORY:
-            self._every *= 2
-            self.weights = [each for each in self.weights[:-1] if each[0] % self._every == 0] + self.weights[-1:]
+        row = (epoch, step, torch.cat(parameters, 1).cpu())
+        self.weights, self._every = with_row(self.weights, row, self._every)
 
     def _stop_early(self, trainer: Trainer, learner: FusedLearner) -> None:
         """Find the members whose EarlyStopping callback decides that they stop at the end of this epoch."""
@@ -311,7 +291,7 @@ class Recorder(Checkpoint):
             ended = self.ended.get(index)
             if index in self._findings or (ended is not None and (ended["reason"] is not None or split != "test")):
                 continue
-            own = restored(learner.members[index], learner, index)
+            own = learner.learner_of(index)
             own_batch = batch if learner.are_shared(batch.inputs) else Batch(*(each[index] for each in batch))
             if what in {"loss", "gradient", "weight"}:
                 order = trainer.datamodule.own_order(index, trainer.current_epoch, len(own_batch.index))  # type: ignore[attr-defined]
@@ -350,7 +330,7 @@ class Recorder(Checkpoint):
         """
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         if reason is None:
-            state = member_state(trainer, learner, member)
+            state = learner.state_of(member)
             if (name := _non_finite_tensor(state)) is not None:
                 reason, finished = non_finite_state(step, name), True
             else:
@@ -381,19 +361,8 @@ class Recorder(Checkpoint):
         logger.info("epoch %*d/%d  %d training%s", len(str(epochs)), epoch, epochs, int(learner.active.sum()), median)
 
 
-def _finite_members(trainer: Trainer, learner: FusedLearner) -> Tensor:
-    """Return for each member whether all tensors of its checkpoint are finite, bool (M,) on the CPU."""
-    optimizer: Any = trainer.optimizers[0]
-    finite = finite_rows(
-        [*(each.detach() for each in learner.networks.stacked_parameters), *learner.networks.buffers()]
-    )
-    for first, tensor in zip(optimizer.first_rows(), optimizer.tensors(), strict=True):
-        finite[first : first + len(tensor)] &= finite_rows([tensor])
-    return finite.cpu()
-
-
 def _non_finite_tensor(state: dict[str, Any]) -> str | None:
-    """Return the name of the first tensor in a `member_state` that is not finite, as in a checkpoint."""
+    """Return the name of the first tensor in a state of a member that is not finite, as in a checkpoint."""
     return first_non_finite({
         "state_dict": state["state_dict"], "optimizer_states": [{"state": state["optimizer_state"]}]
     })  # fmt: skip
@@ -404,62 +373,3 @@ def _loss_name(learner: FusedLearner, member: int, split: str) -> str:
     loss, means = learner.members[member].loss, learner.means[split]
     terms = [term for term in loss.term_names if not means[f"loss/{term}"].sums[0, member].isfinite()]
     return name_with_terms(loss, terms)
-
-
-def member_state(trainer: Trainer, learner: FusedLearner, member: int) -> dict[str, Any]:
-    """Return the weights and the optimizer state of a member, as in a checkpoint."""
-    optimizer: Any = trainer.optimizers[0]
-    return {
-        "state_dict": learner.networks.state_of(member, "network.") | learner.losses.state_of(member, "loss."),
-        "optimizer_state": optimizer.state_of(member),
-    }
-
-
-def restored(member: Member, learner: FusedLearner, index: int) -> Learner:
-    """Return an ordinary learner with the current weights and gradients of a member."""
-    own = member.learner(learner.spec).to(learner.device).train(learner.training)
-    parameters, _ = learner.networks.tensors()
-    with torch.no_grad():
-        own.network.load_state_dict(learner.networks.state_of(index))
-        for name, parameter in own.network.named_parameters():
-            gradient = parameters[name].grad
-            parameter.grad = None if gradient is None else gradient[index].clone()
-    return own
-
-
-class GroupCheckpoint(BestAndLastCheckpoint):
-    """Writes last.ckpt of the whole group, from which an interrupted group resumes bit-exactly.
-
-    The best state of each member is part of it. The file is written as `BestAndLastCheckpoint` does it: at intervals,
-    at a signal and at the end.
-    """
-
-    @property
-    def state_key(self) -> str:
-        return "GroupCheckpoint"
-
-    def _state(self, trainer: Trainer) -> dict[str, Any]:
-        return current_state(trainer)  # the state of a member may be infinite, which must not end the others
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        trainer.should_stop |= "trained" in checkpoint  # all members may have been stopped early
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.signals.deferred, self._before_validation = True, None
-        self._validation_seconds = time.monotonic() - self._validation_began
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Do nothing: `Recorder` records the end of an epoch."""
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._request.submit_and_wait(self.signals.request())
-        self.signals.uninstall()
-        self._write_last(trainer, self._state(trainer) | {"trained": {"epochs": trainer.current_epoch}})
-        self._end_if_requested(trainer)

@@ -203,7 +203,7 @@ class LossGroup(nn.Module):
         spec, dtype, annealed: see `LossStack`.
 
     Raises:
-        NotFusableError: the loss needs more than the outputs of the network.
+        NotFusableError: the loss needs more than the outputs of the network, or has parameters that are learned.
     """
 
     rows: Tensor
@@ -222,6 +222,8 @@ class LossGroup(nn.Module):
         kind = choose_kind(spec.kind, losses[0].wants)
         if kind is None or losses[0].n_views > 1:
             raise NotFusableError(f"{type(losses[0]).__name__} scores several sets of outputs")
+        if next(losses[0].parameters(), None) is not None:
+            raise NotFusableError("the loss has parameters that are learned")
         self.kind = kind
         varying = [path for path in hyperparameter_paths(losses[0]) if path in annealed or _varies(losses, path)]
         copies = [copy.deepcopy(loss) for loss in losses] if varying else losses

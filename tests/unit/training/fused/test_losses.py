@@ -136,6 +136,13 @@ def test_a_loss_of_several_sets_of_outputs_is_refused(name):
         LossStack([catalog.make(name)] * 2, SPECS["classes"], torch.float64)
 
 
+def test_a_loss_with_parameters_that_are_learned_is_refused():
+    loss = catalog.make("mse")
+    loss.scale = nn.Parameter(torch.ones(()))
+    with pytest.raises(NotFusableError, match="parameters that are learned"):
+        LossStack([loss] * 2, SPECS["values"], torch.float64)
+
+
 def test_losses_of_other_classes_and_terms_are_called_in_groups():
     losses = [catalog.make(name) for name in ("sce", "mse", "nce_mae", "sce", "mse")]
     stack = LossStack(losses, SPECS["classes"], torch.float64)
