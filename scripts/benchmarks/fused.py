@@ -27,6 +27,8 @@ class Case:
     jobs_of_part: int
     at_least: float
     """The target: how many times as fast per job the fused sweep shall be."""
+    reason: str = ""
+    """Why the target may be missed."""
 
     def command(self, arguments: tuple[str, ...], fuse: str) -> tuple[str, ...]:
         """Return the command of the sweep."""
@@ -60,6 +62,7 @@ CPU = (
         jobs=64,
         jobs_of_part=8,
         at_least=6,
+        reason="most of the time of a job is arithmetic, which takes as long when fused",
     ),
     Case(
         "8 losses × 7 rates × 2 seeds: MLPs on digits of 8×8 pixels, 50 epochs",
@@ -108,7 +111,7 @@ def _section(title: str, cases: tuple[Case, ...], rounds: int, fuse: str) -> str
         parts += [
             f"### {case.title}",
             table(numbers, ("command", "seconds per job", "ratio to a process for each job"), apart, ".3f"),
-            target(f"at least {case.at_least:g} times as fast per job", times, case.at_least.__le__),
+            target(f"at least {case.at_least:g} times as fast per job", times, case.at_least.__le__, case.reason),
         ]
     note = (
         "Both times are from start to exit, divided by the number of jobs. Fused jobs write all files of a run folder\n"

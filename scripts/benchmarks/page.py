@@ -51,9 +51,10 @@ def table(numbers: Numbers, headings: tuple[str, str, str], peer: str, form: str
     return "\n".join(rows)
 
 
-def target(text: str, value: float, holds: Callable[[float], bool]) -> str:
-    """Format a target, the measured value, and whether the target is met."""
-    return f"Target: {text}. Measured: {value:.2f}{'' if holds(value) else ' (target not met)'}."
+def target(text: str, value: float, holds: Callable[[float], bool], reason: str = "") -> str:
+    """Format a target, the measured value, and whether the target is met; if it is not, with the known reason."""
+    missed = f" (target not met{': ' if reason else ''}{reason})"
+    return f"Target: {text}. Measured: {value:.2f}{'' if holds(value) else missed}."
 
 
 def conditions() -> str:
