@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class GradientNorms(Callback):
 
     def __init__(self, ratio: float = 1e4) -> None:
         self.ratio = ratio
-        self._warned: set[str] = set()
+        self._warned: dict[str, str] = {}
         self._step = -1  # the number of the last step
         self._pending: tuple[AsyncHostCopy, dict[str, int], int, float] | None = None
         """The norms (layers,) of a step, the number of elements of each layer, the step, and the learning rate."""
@@ -76,27 +77,37 @@ class GradientNorms(Callback):
             return
         for layer in layers:
             ratio = rms[layer] / rms[last]
-            vanishes = ratio < 1 / self.ratio
-            verb = "vanish" if vanishes else "explode"
-            if (vanishes or ratio > self.ratio) and f"{verb} {layer}" not in self._warned:
-                self._warned.add(f"{verb} {layer}")
-                logger.warning(
-                    "gradients %s: at step %d the gradient of layer %s is %.1e times that of the last layer %s",
-                    verb, step + 1, layer, ratio, last,
-                )  # fmt: skip
+            if not 1 / self.ratio <= ratio <= self.ratio:
+                warn_once(self._warned, layer, last, ratio, step)
+
+
+def warn_once(warned: dict[str, str], layer: str, last: str, ratio: float, step: int, job: str = "") -> None:
+    """Log that the gradients of a layer vanish or explode, and add this to `warned`, unless it contains it."""
+    verb = "vanish" if ratio < 1 else "explode"
+    if f"{verb} {layer}" not in warned:
+        times = f"{ratio:.1e} times that of the last layer {last}"
+        line = f"gradients {verb}: at step {step + 1} the gradient of layer {layer} is {times}"
+        warned[f"{verb} {layer}"] = line
+        logger.warning("%s%s", job, line)
 
 
 def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
     """Map each layer, in the order of the network, to the 2-norm (a scalar) and number of elements of its gradient."""
-    layers: dict[str, list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.grad is not None:
-            layer = name.rpartition(".")[0] or type(network).__name__.lower()
-            layers.setdefault(layer, []).append(parameter.grad)
+    layers = layer_gradients(network, network.named_parameters())
     return {
         name: (torch.nn.utils.get_total_norm(grads), sum(grad.numel() for grad in grads))
         for name, grads in layers.items()
     }
+
+
+def layer_gradients(network: nn.Module, parameters: Iterable[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
+    """Map each layer of a network to the gradients of its `parameters`, which are given with their names."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, parameter in parameters:
+        if parameter.grad is not None:
+            layer = name.rpartition(".")[0] or type(network).__name__.lower()
+            layers.setdefault(layer, []).append(parameter.grad)
+    return layers
 
 
 class AsyncHostCopy:

@@ -91,7 +91,7 @@ class WeightTrajectory(GrowingState):
         write_csv(self.folder.weight_trajectory, ["epoch", "step", *self._names], rows)
 
 
-def with_row(rows: list[_Row], row: _Row, every: int, largest: int = 10_000) -> tuple[list[_Row], int]:
+def with_row(rows: list[_Row], row: _Row, every: int, largest: int) -> tuple[list[_Row], int]:
     """Add the row of the newest epoch to rows of every `every`-th epoch. Return the rows, and the new `every`.
 
     If there are more than `largest`, those of every second epoch are left out. The newest row is kept until the next.

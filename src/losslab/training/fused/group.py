@@ -113,7 +113,7 @@ class FusedRun:
         spec = group.modules[members[0].module].spec
         self.data = FusedData(group.modules, [member.module for member in members], group.seeds(members))
         self.learner = FusedLearner(members, spec, track_given_labels=bool(config.get("noise")))
-        lead = group.leads[0].learner
+        lead, norms = group.leads[0].learner, _callback(members[0], "gradient_norms")
         self.recorder = Recorder(
             {
                 index: early_stopping(member.config, lead)
@@ -121,9 +121,10 @@ class FusedRun:
                 if _callback(member, "early_stopping")
             },
             {index: annealing(member.anneal, member.loss) for index, member in enumerate(members) if member.anneal},
-            int((_callback(members[0], "path") or {}).get("weights", 0)),
+            _callback(members[0], "path"),
+            norms.get("ratio", 1e4) if norms else None,
         )
-        every = float((_callback(members[0], "checkpoints") or {}).get("every_seconds", 30))
+        every = float(_callback(members[0], "checkpoints").get("every_seconds", 30))
         callbacks = [self.recorder, GroupCheckpoint(str(folder.path), every)]
         options = config["trainer"] | {"gradient_clip_val": None, "enable_progress_bar": False}
         self.trainer = make_trainer(
@@ -227,14 +228,16 @@ class FusedRun:
         lines = [
             f"job {member.number}: {member.config['name']}, trained as one with {len(self.members) - 1} other runs",
             f"log of the group: {runs.display_path(self.folder.log)}",
+            *self.recorder.warnings.get(index, {}).values(),
             *([] if reason is None else [f"failed: {reason}"]),
         ]
         return "".join(f"{line}\n" for line in lines)
 
 
-def _callback(member: Member, name: str) -> dict[str, Any] | None:
-    settings: dict[str, Any] | None = (member.config.get("callbacks") or {}).get(name)
-    return settings
+def _callback(member: Member, name: str) -> dict[str, Any]:
+    """Return the options of a callback; none without it."""
+    options: dict[str, Any] = (member.config.get("callbacks") or {}).get(name) or {}
+    return options
 
 
 class GroupCheckpoint(BestAndLastCheckpoint):

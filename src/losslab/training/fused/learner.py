@@ -202,23 +202,22 @@ class FusedLearner(BaseLearner):
         return losses.sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        parameters = self._trained()
-        self._clear_gradients(parameters)
-        for what, values in (("loss", self._batch_losses), ("gradient", gradient_norms(parameters))):
+        self._clear_gradients()
+        gradients = self._gradients()
+        for what, values in (("loss", self._batch_losses), ("gradient", gradient_norms(gradients))):
             finite = values.isfinite()
             if not finite.all() and what == "gradient":  # the squares may overflow although the values are finite
-                finite = finite_rows([each.grad for each in parameters if each.grad is not None])
+                finite = finite_rows(gradients)
             if not finite.all():
                 self._report(what, ~finite)
-                self._clear_gradients(parameters)
+                self._clear_gradients()
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         if not self._limits.isinf().all():
-            parameters = self._trained()
-            clip_gradients(parameters, self._limits.to(parameters[0].device), by_value=self._by_value)
+            clip_gradients(self._gradients(), self._limits.to(self.device), by_value=self._by_value)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        parameters = [each.detach() for each in self._trained()]
+        parameters = [each.detach() for each in self.networks.stacked_parameters if each.requires_grad]
         norms = torch.stack(torch._foreach_norm(parameters))  # noqa: SLF001
         if not norms.isfinite().all():
             finite = finite_rows(parameters)
@@ -272,17 +271,16 @@ class FusedLearner(BaseLearner):
                 for tensor in [*self.parameters(), *self.networks.buffers()]:
                     tensor[member] = 0
 
-    def _clear_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+    def _clear_gradients(self) -> None:
         """Set the gradients of the members that have ended to 0."""
         if self.active.all():
             return
         ended = (~self.active).nonzero().flatten().to(self.device)
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.index_fill_(0, ended, 0)
+        for gradient in self._gradients():
+            gradient.index_fill_(0, ended, 0)
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [each for each in self.networks.stacked_parameters if each.requires_grad]
+    def _gradients(self) -> list[Tensor]:
+        return [each.grad for each in self.networks.stacked_parameters if each.grad is not None]
 
     def _evaluation_step(self, batch: Batch, batch_idx: int, split: str) -> Tensor:
         outputs, _, _, truth = self._step(batch, split)

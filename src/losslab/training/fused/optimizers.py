@@ -136,25 +136,23 @@ def _make(factory: Callable[..., Optimizer], parameters: list[nn.Parameter]) -> 
     return optimizer
 
 
-def gradient_norms(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the 2-norm (M,) of the gradient of each member."""
-    gradients = [each.grad.flatten(1) for each in parameters if each.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(each, dim=1) for each in gradients])
+def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm (M,) of the gradient of each member, given those of all parameters (M, ...)."""
+    norms = torch.stack([torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients])
     total: Tensor = torch.linalg.vector_norm(norms, dim=0)
     return total
 
 
-def clip_gradients(parameters: Sequence[Tensor], limits: Tensor, *, by_value: bool) -> None:
+def clip_gradients(gradients: Sequence[Tensor], limits: Tensor, *, by_value: bool) -> None:
     """Clip the gradient of each member as torch.nn.utils.clip_grad_norm_ or clip_grad_value_ does.
 
     Args:
-        parameters: stacked parameters (M, ...).
+        gradients: gradients of stacked parameters (M, ...).
         limits: the largest norm or value (M,); infinite for members whose gradients are not clipped.
         by_value: whether each element is clipped instead of the norm.
     """
-    gradients = [each.grad for each in parameters if each.grad is not None]
     if not by_value:
-        limits = (limits / (gradient_norms(parameters) + 1e-6)).clamp(max=1)
+        limits = (limits / (gradient_norms(gradients) + 1e-6)).clamp(max=1)
     for gradient in gradients:
         own = limits.to(gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
         if by_value:

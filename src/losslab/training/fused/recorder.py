@@ -16,6 +16,7 @@ from losslab.data.batch import Batch
 from losslab.models.schedules import epochs_of_run
 from losslab.training.callbacks.checkpoint import is_last_epoch
 from losslab.training.callbacks.checkpoint_state import first_non_finite, non_finite_state
+from losslab.training.callbacks.gradient_norms import layer_gradients, warn_once
 from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.callbacks.non_finite import Finding, locate_non_finite, name_with_terms, no_finite_mean
 from losslab.training.callbacks.progress import epochs_per_line
@@ -38,13 +39,18 @@ class Recorder(Checkpoint):
     Args:
         early_stopping: the callback of each member that has one, by the index of the member.
         annealing: the `Anneal` callback of each member that has one, by the index of the member.
-        trajectory: the largest number of weights of a network whose values are recorded in each epoch.
+        path: the options of `WeightTrajectory`; none without it.
+        ratio: the option of `GradientNorms`; None without it.
     """
 
     def __init__(
-        self, early_stopping: dict[int, EarlyStopping], annealing: dict[int, Anneal], trajectory: int = 0
+        self,
+        early_stopping: dict[int, EarlyStopping],
+        annealing: dict[int, Anneal],
+        path: dict[str, Any],
+        ratio: float | None,
     ) -> None:
-        self.early_stopping, self.annealing, self.trajectory = early_stopping, annealing, trajectory
+        self.early_stopping, self.annealing, self.path, self.ratio = early_stopping, annealing, path, ratio
         self.rows: list[tuple[int, int, Tensor, list[str]]] = []
         """For each epoch its number, the step at its end, learning rate and metrics (1 + metrics, M), and which of the
         `columns` were computed in this epoch."""
@@ -55,6 +61,8 @@ class Recorder(Checkpoint):
         """For each recorded epoch its number, the step, and all weights (M, P)."""
         self.gradients: list[tuple[int, dict[str, Tensor]]] = []
         """For each recorded step its number, and the norms of the gradient by name, (M,) each."""
+        self.warnings: dict[int, dict[str, str]] = {}
+        """For each member the warnings of `warn_once`."""
         self.ended: dict[int, dict[str, Any]] = {}
         """For each member that ended early its last epoch and step, and the reason; None for early stopping."""
         self.best: dict[str, Any] = {}
@@ -79,7 +87,7 @@ class Recorder(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         names = (
             "rows", "columns", "times", "weights", "gradients", "ended", "best", "finals", "moments", "epochs",
-            "_every",
+            "_every", "warnings",
         )  # fmt: skip
         stopping = {index: callback.state_dict() for index, callback in self.early_stopping.items()}
         return {name: getattr(self, name) for name in names} | {
@@ -121,18 +129,23 @@ class Recorder(Checkpoint):
         self._anneal(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: FusedLearner, optimizer: Optimizer) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not every or trainer.global_step % every:
+        every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
+        if self.ratio is None or not every or step % every:
             return
-        layers: dict[str, list[Tensor]] = {}
-        whole = type(pl_module.members[0].network).__name__.lower()  # as `layer_norms` names a network of one layer
-        for name, parameter in pl_module.networks.tensors()[0].items():
-            if parameter.grad is not None:
-                layers.setdefault(name.rpartition(".")[0] or whole, []).append(parameter)
-        norms = {f"weights/grad_norm/{name}": gradient_norms(each).cpu() for name, each in layers.items()}
-        if norms:
-            norms["grad_norm/total"] = torch.stack([*norms.values()]).square().sum(0).sqrt()
-            self.gradients.append((trainer.global_step, norms))
+        layers = layer_gradients(pl_module.members[0].network, pl_module.networks.tensors()[0].items())
+        norms = {name: gradient_norms(each).cpu() for name, each in layers.items()}
+        if not norms:
+            return
+        total = {"grad_norm/total": torch.stack([*norms.values()]).square().sum(0).sqrt()}
+        self.gradients.append((step, {f"weights/grad_norm/{name}": norm for name, norm in norms.items()} | total))
+        # As `GradientNorms` compares the layers.
+        sizes = [sum(each[0].numel() for each in own) for own in layers.values()]
+        rms = torch.stack([norm / size**0.5 for norm, size in zip(norms.values(), sizes, strict=True)])
+        ratios, (*names, last) = rms / rms[-1], norms
+        compared = pl_module.active & rms.isfinite().all(0) & (rms[-1] != 0)
+        for layer, member in (compared & ((ratios < 1 / self.ratio) | (ratios > self.ratio))).nonzero().tolist():
+            warned, job = self.warnings.setdefault(member, {}), f"job {pl_module.members[member].number}: "
+            warn_once(warned, names[layer], last, ratios[layer, member].item(), step, job)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: FusedLearner, outputs: Any, batch: Any, batch_idx: int
@@ -262,10 +275,10 @@ class Recorder(Checkpoint):
     def _record_weights(self, epoch: int, step: int, learner: FusedLearner) -> None:
         """Record all weights of small networks, see `WeightTrajectory`."""
         parameters = [each.detach().flatten(1) for each in learner.networks.stacked_parameters]
-        if not 0 < sum(each.shape[1] for each in parameters) <= self.trajectory:
+        if not 0 < sum(each.shape[1] for each in parameters) <= self.path.get("weights", 0):
             return
         row = (epoch, step, torch.cat(parameters, 1).cpu())
-        self.weights, self._every = with_row(self.weights, row, self._every)
+        self.weights, self._every = with_row(self.weights, row, self._every, self.path.get("rows", 10_000))
 
     def _stop_early(self, trainer: Trainer, learner: FusedLearner) -> None:
         """Find the members whose EarlyStopping callback decides that they stop at the end of this epoch."""

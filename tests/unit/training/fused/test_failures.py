@@ -91,3 +91,14 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
     ):
         train_fused(tmp_path, [["seed=0"], ["seed=1"]], *LINE)
     assert [*(tmp_path / "1").iterdir()] == []
+
+
+def test_vanishing_gradients_are_reported_as_in_the_run_alone(tmp_path, caplog):
+    common = [*DIGITS, "model.hidden=[8,8,8,8,8,8,8,8]", "trainer.max_epochs=1"]
+    train_fused(tmp_path, [["seed=0", "loss=focal"], ["seed=1"]], *common, "model.activation=sigmoid")
+    logs = [RunFolder(tmp_path / name).log.read_text() for name in "01"]
+    caplog.clear()
+    assert train_alone(configuration(tmp_path / "alone", *common, "model.activation=sigmoid", "seed=1")) is None
+    alone = [record.getMessage() for record in caplog.records if "gradients vanish" in record.getMessage()]
+    assert alone
+    assert [line for line in logs[1].splitlines() if line.startswith("gradients")] == alone
