@@ -129,6 +129,11 @@ def _jobs(count: int) -> str:
     return "1 job" if count == 1 else f"{count} jobs"
 
 
+def _in_seconds(job: Job) -> str:
+    """Return the duration of a job. That of a fused job is its share of the group's, often some milliseconds."""
+    return format(job.seconds, ".2g" if 0 < job.seconds < 1 else ".1f")
+
+
 def _final_table(sweep: Sweep) -> str:
     """Return a table of the jobs that started or failed: label, state, duration, monitored metric, and its test value.
 
@@ -143,7 +148,7 @@ def _final_table(sweep: Sweep) -> str:
         metrics = job.metrics if job.state is State.DONE else {}
         values = [f"{metrics[name]:.4g}" if metrics.get(name) is not None else "" for name in columns]
         state = "done before" if job.reused else job.state
-        rows.append([f"{job.number}  {job.label}", state, *values, f"{job.seconds:.1f}"])
+        rows.append([f"{job.number}  {job.label}", state, *values, _in_seconds(job)])
     lines = [terminal_table(rows, left=(0, 1))]
     if len(shown) > _MAX_ROWS:
         lines.append(f"... and {len(shown) - _MAX_ROWS} more jobs in {runs.SUMMARY}")
