@@ -56,7 +56,10 @@ def test_the_identity_of_a_run_does_not_depend_on_whether_it_was_fused(trained):
 
 @pytest.mark.parametrize(
     "command",
-    sample(["evaluate 0", "compare 0 1", "compare 0 alone", "export 1", "explain 0 1"], "compare 0 alone"),
+    sample(
+        ["evaluate 0", "compare 0 1", "compare 0 alone", "export 1", "explain 0 1 --points 5 --examples 100"],
+        "compare 0 alone",
+    ),
 )
 def test_a_command_reads_a_member_like_a_run(trained, monkeypatch, caplog, command):
     def end(code: int) -> None:
@@ -85,7 +88,7 @@ def test_a_group_is_cut_so_that_its_parts_fit_into_half_of_the_memory(tmp_path, 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell the largest memory")
 @pytest.mark.parametrize(
     ("model", "count"),
-    [(["model=mlp", "model.hidden=[256,256]"], 16), (["model=cifar_cnn", "data.size=16"], 6)],
+    [(["model=mlp", "model.hidden=[256,256]"], 8), (["model=cifar_cnn", "data.size=16"], 4)],
     ids=["mlp", "cnn"],
 )
 def test_the_estimate_is_an_upper_bound_of_the_memory_that_is_used(tmp_path, model, count):
