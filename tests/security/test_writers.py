@@ -13,6 +13,7 @@ from losslab.analysis.explain import figures
 from losslab.cli import compare
 from losslab.cli.process import one_line_errors
 from losslab.errors import LabError
+from losslab.io.figures import new_figure
 from losslab.io.terminal import ConsoleHandler, PrintableFormatter, printable
 from losslab.runs import RunFolder
 
@@ -54,9 +55,9 @@ def test_figure_replaces_a_link(run, victim):
     run.figures.mkdir()
     drawn = run.figures / "surface.png"
     drawn.symlink_to(victim / "profile")
-    figures.save_figure(SimpleNamespace(savefig=lambda file, **_: file.write(b"png")), "surface", [run], None, [])
+    figures.save_figure(new_figure(1, 1), "surface", [run], None, [])
     assert not drawn.is_symlink()
-    assert drawn.read_bytes() == b"png"
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     (run.figures / "surface.csv").symlink_to(victim / "profile")
     figures.write_csv(run.figures / "surface.csv", ["a"], [[1.0]])
     assert (run.figures / "surface.csv").read_text() == "a\n1\n"

@@ -69,7 +69,10 @@ def encode_png(picture: "Figure | NDArray[np.uint8]") -> bytes:
 
         Image.fromarray(picture).save(content, format="PNG")
     else:
-        picture.savefig(content, format="png", metadata={"Software": None})
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+        # savefig would draw the figure twice: the first time only for its layout
+        FigureCanvasAgg(picture).print_png(content, metadata={"Software": None})
     return content.getvalue()
 
 
