@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import get_console
-from rich.progress import track
 
 from losslab import runs
 from losslab.cli.process import add_common_options, fast_imports, refuse_file, run_verb
@@ -123,6 +122,8 @@ def _make_folder(output: Path | None, comparison: "Comparison") -> Path:
 def _matrix(comparison: "Comparison", folder: Path, which: str, trusted: Sequence[str]) -> tuple[str, str]:
     """Evaluate each model with each loss. Return the title and text of a section of comparison.md. Imports torch."""
     with fast_imports():
+        from rich.progress import track  # noqa: PLC0415
+
         from losslab.analysis import loss_matrix  # noqa: PLC0415
         from losslab.analysis.compare.grouping import shorten  # noqa: PLC0415
 

@@ -14,9 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from hydra.errors import CompactHydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from losslab.errors import LabError, part_error
 from losslab.io.terminal import ConsoleHandler, escape_unprintable_output, print_traceback, printable
 from losslab.runs import trust
@@ -164,6 +161,9 @@ def one_line_errors(*, show_tracebacks: bool, close: Callable[[], object] = lamb
 
 def message_for_user(error: Exception) -> str | None:  # noqa: PLR0911 -- a return for each kind of error
     """Return the message for an error that the user can fix; None for any other error."""
+    from hydra.errors import CompactHydraException  # noqa: PLC0415 -- slow to import, and not needed to compare runs
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+
     cause: BaseException | None = error
     while isinstance(cause, OmegaConfBaseException):  # OmegaConf wraps the error of a resolver
         cause = cause.__cause__ or cause.__context__

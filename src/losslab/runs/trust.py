@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra.utils import get_class, get_object
-
 from losslab.errors import LabError
 
 _MODULES = {
@@ -167,6 +165,8 @@ def _is_listed(target: str) -> bool:
     """Return whether a name is on the allow-list. This imports only modules on the list and their base classes."""
     if target in _NAMES:
         return True
+    from hydra.utils import get_class, get_object  # noqa: PLC0415 -- slow to import, and not needed to compare runs
+
     module, _, name = target.rpartition(".")
     packages = _ALIASES.get(module) or tuple(each for each in _MODULES if f"{module}.".startswith(f"{each}."))
     if not packages or name.startswith("_"):
