@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,18 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
     `choices` maps config groups to choices: data.dir does not change the results of losslab's own data, except
     image_folder.
     """
-    if key == "data.dir" and choices.get("data") not in {None, *conf_groups.choices("data")} - {"image_folder"}:
+    if key == "data.dir" and choices.get("data") not in _data_with_own_dir():
         return False
+    return _is_neutral(key)
+
+
+@cache
+def _data_with_own_dir() -> frozenset[str | None]:
+    return frozenset({None, *conf_groups.choices("data")} - {"image_folder"})
+
+
+@cache
+def _is_neutral(key: str) -> bool:
     parts = key.split(".")
     return "run_dir" in parts[1:] or any(
         ".".join(parts[:end]) in RESULT_NEUTRAL_KEYS for end in range(1, len(parts) + 1)
@@ -91,15 +102,21 @@ def choice_names(
 def _choice_name(group: str, choice: str | None, settings: Mapping[str, Any], folders: tuple[Path, ...]) -> str | None:
     targets = _targets(settings)
     if choice is None and targets:  # not recorded by an early version, or the keys were set without a choice
-        files = {each: conf_groups.file_settings(group, each) or {} for each in conf_groups.choices(group)}
-        choice = next((each for each, in_file in files.items() if targets == _targets(in_file)), None)
-    in_file = {} if choice is None else conf_groups.file_settings(group, choice, folders)
-    if in_file is None or targets == _targets(in_file):
+        choice = next((each for each in conf_groups.choices(group) if targets == _file_targets(group, each)), None)
+    in_file = {} if choice is None else _file_targets(group, choice, folders)
+    if in_file is None or targets == in_file:
         return choice
     if group == "scheduler" and not targets:
         return "constant"
     classes = "+".join(target.rpartition(".")[2] for target in targets.values())
     return printable(" ".join(classes.split())) or choice
+
+
+@cache
+def _file_targets(group: str, choice: str, folders: tuple[Path, ...] = (CONF,)) -> dict[str, str] | None:
+    """Return `_targets` of the file of a choice; None if there is no file."""
+    settings = conf_groups.file_settings(group, choice, folders)
+    return None if settings is None else _targets(settings)
 
 
 def _targets(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from itertools import accumulate
 from math import inf, isfinite, isinf
-from operator import ge, le
 from statistics import fmean, median
+
+import numpy as np
 
 from losslab import runs
 from losslab.analysis.compare.grouping import Group
-from losslab.analysis.compare.read import Run, parse_row, read_columns
+from losslab.analysis.compare.read import Column, Run, parse_row, read_columns
 from losslab.errors import LabError
 from losslab.io.metric_names import direction
 from losslab.io.untrusted import open_regular_file
@@ -40,26 +40,27 @@ class Histories:
     """The values of all compared runs over epochs."""
 
     wanted: tuple[str, ...]
-    columns: dict[Run, dict[str, list[float]]] = field(default_factory=dict)
+    columns: dict[Run, dict[str, Column]] = field(default_factory=dict)
     """The values of all epochs by run and column: "epoch", "step", `wanted`, and perhaps "seconds" since the start."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Folder and reason of each run that has no curves because a file is damaged."""
-    _points: dict[tuple[Run, str], dict[int, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The wanted columns that at least one run has."""
         return [name for name in self.wanted if any(name in table for table in self.columns.values())]
 
-    def points(self, run: Run, name: str) -> dict[int, float]:
-        """Return the finite values of a column by epoch. Epochs without a finite value are left out."""
-        if (run, name) not in self._points:
-            table = self.columns.get(run, {})
-            values = table.get(name, ())
-            pairs = zip(map(int, table.get("epoch", ())), values, strict=False)
-            is_whole = all(map(isfinite, values))
-            self._points[run, name] = dict(pairs) if is_whole else {key: each for key, each in pairs if isfinite(each)}
-        return self._points[run, name]
+    def points(self, run: Run, name: str) -> tuple[Column, Column]:
+        """Return the epochs in which a column has a finite value, in ascending order, and these values."""
+        table = self.columns.get(run, {})
+        if name not in table or "epoch" not in table:
+            return np.empty(0), np.empty(0)
+        measured = np.isfinite(table[name])
+        epochs, values = table["epoch"][measured], table[name][measured]
+        if not (epochs[1:] > epochs[:-1]).all():  # of several rows with one epoch, the last counts
+            epochs, indices = np.unique(epochs[::-1], return_index=True)
+            values = values[::-1][indices]
+        return epochs, values
 
     def curve(self, group: Group, name: str, *, relative: bool = False) -> Curve | None:
         """Average a column over the runs of a group that have it, at the epochs that all of them have.
@@ -67,17 +68,21 @@ class Histories:
         With `relative`, the values of each run are divided by the first. Returns None if there are no common epochs, or
         if `relative` is set and a run starts at or below 0.
         """
-        series = [points for run in group.runs if (points := self.points(run, name))]
-        starts = [points[min(points)] if relative else 1.0 for points in series]
-        epochs = sorted(set(series[0]).intersection(*series)) if series else []
-        if not epochs or any(start <= 0 for start in starts):
+        series = [points for run in group.runs if (points := self.points(run, name))[0].size]
+        common = series[0][0] if series else np.empty(0)
+        for epochs, _ in series:
+            if not np.array_equal(epochs, common):
+                common = np.intersect1d(epochs, common, assume_unique=True)
+        if not common.size or (relative and any(values[0] <= 0 for _, values in series)):
             return None
-        columns = [[*map(points.__getitem__, epochs)] for points in series]
+        table = np.stack(
+            [values[np.isin(epochs, common)] if epochs.size > common.size else values for epochs, values in series]
+        )
         if relative:
-            columns = [[value / start for value in column] for column, start in zip(columns, starts, strict=True)]
-        values = [*zip(*columns, strict=True)]
-        mean, low, high = [*map(fmean, values)], [*map(min, values)], [*map(max, values)]
-        return Curve(epochs, mean, low, high, len(series))
+            with np.errstate(over="ignore"):
+                table /= np.array([[values[0]] for _, values in series])
+        mean, low, high = (reduced.tolist() for reduced in (table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
+        return Curve(common.astype(int).tolist(), mean, low, high, len(series))
 
 
 def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
@@ -88,8 +93,8 @@ def read_histories(groups: Iterable[Group], wanted: Sequence[str]) -> Histories:
             if run.folder.history.is_file():
                 histories.columns[run] = read_columns(run.folder.history, ("epoch", "step", *histories.wanted))
             if run.folder.timing.is_file():
-                seconds = read_columns(run.folder.timing, ("seconds",)).get("seconds", [])
-                histories.columns.setdefault(run, {})["seconds"] = [*accumulate(seconds)]
+                seconds = read_columns(run.folder.timing, ("seconds",)).get("seconds", np.empty(0))
+                histories.columns.setdefault(run, {})["seconds"] = seconds.cumsum()
         except LabError as error:
             histories.columns.pop(run, None)
             folder = str(runs.display_path(run.folder.path))
@@ -180,10 +185,10 @@ def _median_and_range(values: Sequence[float], form: str, never: str) -> str:
 
 
 def _default_level(groups: Sequence[Group], histories: Histories, metric: str, *, rising: bool) -> float | None:
-    best, worst = (max, min) if rising else (min, max)
+    best, worst = (np.max, min) if rising else (np.min, max)
     means = []
     for group in groups:
-        reached = [best(points.values()) for run in group.runs if (points := histories.points(run, metric))]
+        reached = [best(values) for run in group.runs if (values := histories.points(run, metric)[1]).size]
         if reached:
             means.append(fmean(reached))
     if not means:
@@ -193,15 +198,17 @@ def _default_level(groups: Sequence[Group], histories: Histories, metric: str, *
 
 
 def _group_time(group: Group, histories: Histories, metric: str, level: float, *, rising: bool) -> GroupTime:
-    reached = ge if rising else le
-    times, epochs, seconds = [], 0, 0.0
+    times, last, longest = [], 0, 0.0
     for run in group.runs:
-        points = histories.points(run, metric)
-        if points:
-            first = next((epoch for epoch, value in points.items() if reached(value, level)), inf)
+        epochs, values = histories.points(run, metric)
+        if epochs.size:
+            reached = epochs[values >= level if rising else values <= level]
+            first = int(reached[0]) if reached.size else inf
             columns = histories.columns[run]
-            clock = columns.get("seconds", [])
-            clock_at = dict(zip(columns["epoch"], clock, strict=True)) if len(clock) == len(columns["epoch"]) else {}
-            times.append(RunTime(run, first, clock_at.get(first, inf) if clock_at else None))
-            epochs, seconds = max(epochs, *points), max([seconds, *clock[-1:]])
-    return GroupTime(group, tuple(times), epochs, seconds)
+            clock = columns.get("seconds", np.empty(0))
+            seconds = None if clock.size != columns["epoch"].size else inf
+            if seconds is not None and reached.size:
+                seconds = float(clock[columns["epoch"] == first][-1])
+            times.append(RunTime(run, first, seconds))
+            last, longest = max(last, int(epochs[-1])), max([longest, *clock[-1:].tolist()])
+    return GroupTime(group, tuple(times), last, longest)

@@ -159,8 +159,8 @@ def draw_curves(
     legend_rows = -(-min(len(groups), len(_CURVE_COLOURS) + 1) // legend_columns)
     figure = new_figure(8, 2.7 * rows + 0.22 * legend_rows + 0.35, dpi=200)
     panels = figure.subplots(rows, min(2, max(1, len(curves))), squeeze=False).flatten()
-    epochs = [epoch for of_groups in curves.values() for curve in of_groups if curve for epoch in curve.epochs]
-    first, last = min(epochs, default=0), max(epochs, default=1)
+    ends = [curve.epochs[end] for of_groups in curves.values() for curve in of_groups if curve for end in (0, -1)]
+    first, last = min(ends, default=0), max(ends, default=1)
     margin = 0.03 * (last - first) or 0.5
     for axes, (name, of_groups) in zip(panels, curves.items(), strict=False):
         _draw_panel(axes, of_groups, colours)
@@ -168,7 +168,8 @@ def draw_curves(
             _draw_reach(axes, reach)
         title = name
         if is_loss(name):
-            left_out = sum(bool(histories.curve(group, name)) for group in groups) - sum(map(bool, of_groups))
+            without = (group for group, curve in zip(groups, of_groups, strict=True) if curve is None)
+            left_out = sum(histories.curve(group, name) is not None for group in without)
             title += ": the loss of each run, divided by its first value"
             left_out_groups = f"{left_out} group{'s' * (left_out > 1)}"
             title += f"\n(without {left_out_groups} whose losses start at or below 0)" if left_out else ""
@@ -206,8 +207,8 @@ def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], colours:
         axes.plot(curve.epochs, curve.mean, color=colour, linewidth=1.4, marker=marker, markersize=4)
         if rank in colours and curve.seeds > 1:
             axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
-    lowest = min(value for _, curve in curves for value in curve.low)
-    if lowest > 0 and max(value for _, curve in curves for value in curve.high) > 50 * lowest:
+    lowest = min(min(curve.low) for _, curve in curves)
+    if lowest > 0 and max(max(curve.high) for _, curve in curves) > 50 * lowest:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()

@@ -4,8 +4,9 @@ import json
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from losslab.analysis.compare.read import Run
@@ -81,16 +82,21 @@ def result_settings(run: Run) -> Settings:
     """
     settings = {f"choices.{group}": run.choices.get(group) for group in conf_groups.SETTINGS}
     per_run = run.config.get("per_run", ["data.seed"])  # the default is for older configurations
-    for key, value in _flatten(run.config):
+    for key, value in run.settings.items():
         if key != "seed" and not changes_no_result(key, run.choices):
             settings[key] = _without_run(value, run) if key in per_run else value
-    return {key: value for key, value in settings.items() if value is not None and not _ENVIRONMENT.fullmatch(key)}
+    return {key: value for key, value in settings.items() if value is not None and not _is_environment(key)}
 
 
 def environment_settings(run: Run) -> dict[str, str]:
     """Return the settings that should change a result only by rounding errors: devices and versions."""
-    found = ((key, value) for key, value in _flatten(run.config) if _ENVIRONMENT.fullmatch(key))
-    return {key: format_value(value) for key, value in found if value is not None}
+    found = ((key, value) for key, value in run.settings.items() if value is not None and _is_environment(key))
+    return {key: format_value(value) for key, value in found}
+
+
+@cache
+def _is_environment(key: str) -> bool:
+    return _ENVIRONMENT.fullmatch(key) is not None
 
 
 def format_value(value: Any) -> str:
@@ -101,8 +107,11 @@ def format_value(value: Any) -> str:
 def _canonical(key: str, value: Any) -> str:
     """Return a text that is equal for values with the same meaning, such as 1, 1.0 and "1"."""
     text = format_value(value)
-    if _COUNT_OR_SHARE.fullmatch(key):
-        return text
+    return text if _COUNT_OR_SHARE.fullmatch(key) else _canonical_text(text)
+
+
+@cache
+def _canonical_text(text: str) -> str:
     try:
         return json.dumps(json.loads(text, parse_int=lambda digits: float(digits) if len(digits) < 16 else digits))
     except ValueError:
@@ -127,17 +136,6 @@ def labels_by_value(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for value, label in pairs:
         labels.setdefault(value, {})[label] = None
     return {value: [*same] for value, same in labels.items()}
-
-
-def _flatten(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values, each printable on one line, because the configuration may be untrusted."""
-    if isinstance(config, dict):
-        for key, value in config.items():
-            name = str(key) if str(key).isprintable() else json.dumps(str(key))
-            yield from _flatten(value, f"{path}.{name}" if path else name)
-    else:
-        escape = isinstance(config, list) or (isinstance(config, str) and not config.isprintable())
-        yield path, json.dumps(config, separators=(",", ":")) if escape else config
 
 
 def _without_run(value: Any, run: Run) -> str:

@@ -5,10 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import compress, count, repeat
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from losslab import runs
 from losslab.errors import LabError
@@ -23,6 +27,10 @@ _SHARES = {
     for given in ("", "_given")
 }
 """Metrics whose values are between 0 and 1. A metric of the user, such as my/accuracy, may be in percent."""
+
+_COUNTS = ("epoch", "step")
+
+Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +55,11 @@ class Run:
     def choices(self) -> dict[str, str | None]:
         """The choice in each config group; empty if the run was built without Hydra."""
         return self.config.get("choices") or {}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The values of the configuration by dotted key, each printable on one line, because they may be untrusted."""
+        return _flatten(self.config)
 
 
 @dataclass
@@ -76,7 +89,7 @@ def read_runs(folders: Sequence[Path]) -> RunCollection:
     jobs = _read_jobs(found, collection)
     for run in found.runs:
         try:
-            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), "")))
+            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), "") if jobs else ""))
         except LabError as error:
             collection.problems.append((str(runs.display_path(run.path)), f"damaged: {error}"))
     if not collection.runs and not collection.problems:
@@ -92,13 +105,15 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, s
     Jobs without a run folder, and sweeps that cannot be read, are added to the problems of the collection.
     """
     job_problems: dict[Path, str] = {}
-    run_folders = {run.path.resolve() for run in found.runs}
+    run_folders: set[Path] = set()
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
             rows = read_summary_rows(sweep)
         except LabError as error:
             collection.problems.append((str(runs.display_path(sweep)), f"damaged: {error}"))
             continue
+        if rows and not run_folders:
+            run_folders = {run.path.resolve() for run in found.runs}
         for row in rows:
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
@@ -128,6 +143,19 @@ def _read_run(folder: RunFolder, job_problem: str) -> Run:
     return Run(folder, config, {}, folder.config.stat().st_mtime, problem)
 
 
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix + (str(key) if str(key).isprintable() else json.dumps(str(key)))
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{name}.")
+        elif isinstance(value, list) or (isinstance(value, str) and not value.isprintable()):
+            flat[name] = json.dumps(value, separators=(",", ":"))
+        else:
+            flat[name] = value
+    return flat
+
+
 def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
     epochs = 0
     with suppress(OSError):
@@ -136,7 +164,7 @@ def _progress(folder: RunFolder, config: dict[str, Any]) -> str:
     return f"unfinished: {max(0, epochs)} of {max_epochs} epochs (still running, or it was killed)"
 
 
-def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
+def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, Column]:
     """Read the wanted columns that a CSV file has; empty and infinite cells become NaN. Raises LabError for damage."""
     try:
         return _parse_columns(read_text(file), wanted)
@@ -144,14 +172,17 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[float]]:
         raise LabError(f"cannot read {file} ({error})") from error
 
 
-def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, list[float]]:
+def _parse_columns(table: str, wanted: Sequence[str]) -> dict[str, Column]:
     head, *rows = table.splitlines()
     names = parse_row(head)
-    cells = [row.split(",") for row in rows]
-    if not {*map(len, cells)} <= {len(names)}:
+    if not {*map(str.count, rows, repeat(","))} <= {len(names) - 1}:
         raise ValueError("a line is cut off")
-    columns = [*zip(*cells, strict=True)] or [()] * len(names)
-    return {name: _parse_column(name, columns[names.index(name)]) for name in wanted if name in names}
+    cells = ",".join(rows).split(",") if rows else []
+    columns = {name: cells[names.index(name) :: len(names)] for name in wanted if name in names}
+    return {
+        name: _parse_counts(name, ",".join(texts)) if name in _COUNTS else _parse_column(name, texts)
+        for name, texts in columns.items()
+    }
 
 
 def parse_row(line: str) -> list[str]:
@@ -186,24 +217,34 @@ def _check_value(name: str, value: Any) -> float:
     return float(value)
 
 
-def _parse_column(name: str, texts: Sequence[str]) -> list[float]:
-    """Convert all cells of a column as `_parse_cell` does, in a tenth of its time if all of them are valid."""
-    values = [float(text or "nan") for text in texts] if "" in texts else [*map(float, texts)]
-    finite = values if all(map(isfinite, values)) else [value for value in values if isfinite(value)]
-    is_count = name in {"epoch", "step"}
-    low, high = (-1e-6, 1 + 1e-6) if name in _SHARES else (0, 1e14) if is_count or name == "seconds" else (-1e99, 1e99)
-    is_valid = low <= min(finite, default=low) and max(finite, default=low) <= high
-    if is_count or name == "seconds":
-        is_valid &= len(finite) == len(values) and (not is_count or all(map(float.is_integer, values)))
+def _parse_column(name: str, texts: Sequence[str]) -> Column:
+    """Convert all cells of a column as `_parse_cell` does, in a fraction of its time if all of them are valid."""
+    given = [*filter(None, texts)]
+    values = np.fromiter(map(float, given), float, len(given))
+    is_total = name in _COUNTS or name == "seconds"
+    low, high = (-1e-6, 1 + 1e-6) if name in _SHARES else (0, 1e14) if is_total else (-1e99, 1e99)
+    is_valid = not given or bool(low <= values.min() and values.max() <= high)
+    if is_total:
+        is_valid &= len(given) == len(texts) and (name == "seconds" or bool((values == np.floor(values)).all()))
     if not is_valid:  # or close to a limit
-        return [_parse_cell(name, text) for text in texts]
-    return values if finite is values else [value if isfinite(value) else nan for value in values]
+        return np.array([_parse_cell(name, text) for text in texts])
+    if len(given) == len(texts):
+        return values
+    column = np.full(len(texts), nan)
+    column[[*compress(count(), texts)]] = values
+    return column
+
+
+@lru_cache(maxsize=4)
+def _parse_counts(name: str, texts: str) -> Column:
+    """Parse a column of counts, which many runs have in common."""
+    return _parse_column(name, texts.split(",") if texts else [])
 
 
 def _parse_cell(name: str, text: str) -> float:
     """Convert a cell of history.csv or timing.csv to float, NaN if it is empty or infinite. Raises ValueError."""
     value = float(text or "nan")
-    if name in {"epoch", "step"} and not (0 <= value < 1e15 and value.is_integer()):
+    if name in _COUNTS and not (0 <= value < 1e15 and value.is_integer()):
         raise ValueError(f"{name} is {text or 'empty'}, not a count")
     if name == "seconds" and not 0 <= value < 1e15:
         raise ValueError(f"{name} is {text or 'empty'}, not a duration")

@@ -32,6 +32,12 @@ def test_a_curve_has_only_epochs_that_every_seed_has_validated(tmp_path):
     assert comparison.histories.curve(comparison.groups[0], "val/accuracy").epochs == [2]
 
 
+def test_of_several_rows_with_one_epoch_the_last_counts(tmp_path):
+    comparison = losses(tmp_path, mse=[["1,1,1,0.1", "2,1,1,0.5", "1,1,1,0.3"]])
+    curve = comparison.histories.curve(comparison.groups[0], "val/accuracy")
+    assert (curve.epochs, curve.mean) == ([1, 2], [0.3, 0.5])
+
+
 def test_losses_are_relative_to_the_first_value_of_each_run(tmp_path):
     comparison = losses(tmp_path, mse=[["1,4,1,0", "2,2,1,0"], ["1,10,1,0", "2,1,1,0"]])
     curve = comparison.histories.curve(comparison.groups[0], "train/loss", relative=True)
